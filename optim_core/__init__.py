@@ -1,0 +1,17 @@
+"""Optimizers that use the geometry of the loss. Public names only."""
+
+from optim_core import baselines as _baselines
+from optim_core.base import Baseline, Counting
+from optim_core.registry import build, cost_per_step, hyperparameters, lookup, names, needs_batches, register
+
+__all__ = [
+    "Baseline",
+    "Counting",
+    "build",
+    "cost_per_step",
+    "hyperparameters",
+    "lookup",
+    "names",
+    "needs_batches",
+    "register",
+]

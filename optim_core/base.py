@@ -1,0 +1,124 @@
+"""What every optimizer here shares: the closure contract, the count of gradient evaluations, faithful loading.
+
+A *gradient evaluation* is one forward and backward pass over one nominal batch, the currency of every budget.
+Optimizers call the closure themselves and count what they spend, refreshes of a preconditioner included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+Closure = Callable[[], Any]
+COUNTER = "grad_evals"
+
+
+class Counting(torch.optim.Optimizer):
+    """A `torch.optim.Optimizer` that requires a closure and counts gradient evaluations.
+
+    The count lives in the first parameter group, hence in `state_dict`, and survives a resume. Subclasses either
+    implement `step(closure)` themselves (call `self.evaluate(closure)` for every pass) or stand in front of a torch
+    optimizer in the method resolution order.
+    """
+
+    GRAD_EVALS: ClassVar[float] = 1.0
+    """Gradient evaluations of one step without any refresh."""
+
+    @classmethod
+    def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
+        """Build over all parameters of `model`. Override when more than parameters is needed (names, modules)."""
+        if isinstance(model, list):
+            raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
+        return cls([p for p in model.parameters() if p.requires_grad], **hyperparameters)
+
+    @classmethod
+    def cost_per_step(cls, **hyperparameters: Any) -> float:
+        """Average gradient evaluations of one step, refreshes amortised. Pure arithmetic, for plans."""
+        return cls.GRAD_EVALS
+
+    @property
+    def grad_evals(self) -> float:
+        """Gradient evaluations spent so far."""
+        return float(self.param_groups[0].get(COUNTER, 0.0))
+
+    def charge(self, amount: float) -> None:
+        """Add `amount` gradient evaluations to the count."""
+        self.param_groups[0][COUNTER] = self.grad_evals + amount
+
+    def next_cost(self) -> float:
+        """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""
+        return self.GRAD_EVALS
+
+    def freeze(self) -> None:
+        """Stop refreshing, because a refresh no longer fits the budget. Nothing to do without refreshes."""
+
+    def evaluate(self, closure: Closure | None) -> Tensor:
+        """Run the closure once, with gradients enabled, charge one evaluation and return the loss.
+
+        Raises TypeError when there is no closure, RuntimeError when it returned nothing or forgot `backward`.
+        """
+        if closure is None:
+            raise TypeError(
+                f"{type(self).__name__}.step needs a closure that clears the gradients, computes the loss, "
+                "calls backward and returns the loss"
+            )
+        with torch.enable_grad():
+            loss = closure()
+        if loss is None:
+            raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
+        if all(p.grad is None for g in self.param_groups for p in g["params"]):
+            raise RuntimeError(f"the closure given to {type(self).__name__}.step left no gradient; call loss.backward()")
+        self.charge(1.0)
+        return cast(Tensor, loss)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Load as torch does, then put back the saved dtype of every state tensor.
+
+        torch casts floating state to the dtype of its parameter, which would turn a float32 basis beside bfloat16
+        weights into bfloat16, and a resumed run would no longer be the same run.
+        """
+        super().load_state_dict(cast(dict[str, Any], state_dict))
+        ids = [i for g in state_dict["param_groups"] for i in g["params"]]
+        params = [p for g in self.param_groups for p in g["params"]]
+        for i, p in zip(ids, params, strict=True):
+            for key, saved in state_dict["state"].get(i, {}).items():
+                if isinstance(saved, Tensor) and self.state[p][key].dtype != saved.dtype:
+                    device = self.state[p][key].device
+                    self.state[p][key] = saved.detach().clone().to(device=device)
+
+
+class Baseline(Counting):
+    """Stands in front of one of torch's own optimizers: the closure is evaluated first, then its step runs."""
+
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """Evaluate the closure once, take the step of the optimizer behind, return the loss."""
+        loss = self.evaluate(closure)
+        super().step()
+        return loss
+
+
+def check_positive(**values: float) -> None:
+    """Raise ValueError for the first value that is not a finite number above zero."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}; it has to be a number above 0")
+
+
+def check_not_negative(**values: float) -> None:
+    """Raise ValueError for the first value that is negative or not finite."""
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value}; it has to be 0 or above")
+
+
+def check_share(**values: float) -> None:
+    """Raise ValueError for the first value outside [0, 1)."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
+
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]

@@ -1,0 +1,104 @@
+"""Optimizers by name: `@register("sam")`, `names()`, `hyperparameters(name)`, `build(name, model, **hyperparameters)`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from optim_core.base import Baseline, Counting
+
+T = TypeVar("T", bound=type[Counting])
+_REGISTRY: dict[str, type[Counting]] = {}
+NOT_HYPERPARAMETERS = frozenset({"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters"})
+
+
+def register(name: str) -> Callable[[T], T]:
+    """Class decorator that makes an optimizer reachable as `name`. A name taken twice raises ValueError."""
+
+    def add(cls: T) -> T:
+        if name in _REGISTRY:
+            raise ValueError(f"optimizer {name!r} is registered twice: {_REGISTRY[name].__name__} and {cls.__name__}")
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def names() -> list[str]:
+    """All registered names, sorted."""
+    return sorted(_REGISTRY)
+
+
+def lookup(name: str) -> type[Counting]:
+    """The class behind `name`; `package.module.Class` names somebody else's torch optimizer.
+
+    Raises KeyError with the nearest registered name when there is no such optimizer.
+    """
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    if "." in name:
+        return _foreign(name)
+    raise KeyError(f"no optimizer {name!r}{nearest(name, names())}")
+
+
+def _foreign(name: str) -> type[Counting]:
+    module_name, _, class_name = name.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise KeyError(f"no optimizer {name!r}: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise KeyError(f"{name!r} is not a torch.optim.Optimizer")
+    if issubclass(cls, Counting):
+        return cls
+    return type(class_name, (Baseline, cls), {"__signature_of__": cls})
+
+
+def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """The hyperparameters of an optimizer: its constructor's arguments, in order, with their defaults."""
+    cls = lookup(name)
+    constructor = getattr(cls, "__signature_of__", cls).__init__
+    found = inspect.signature(constructor).parameters
+    return {
+        key: p
+        for key, p in found.items()
+        if key not in NOT_HYPERPARAMETERS and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+
+
+def cost_per_step(name: str, **values: Any) -> float:
+    """Average gradient evaluations per step of the named optimizer with these hyperparameters."""
+    return lookup(name).cost_per_step(**values)
+
+
+def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Counting:
+    """The named optimizer over `model` (for games: a list with one module per player).
+
+    `llqr` and `llqr_sam` also take `loss` and `refresh_batches`; every other optimizer ignores nothing: a
+    hyperparameter that it does not have raises TypeError naming the nearest one that it has.
+    """
+    known = hyperparameters(name)
+    for key in values:
+        if key not in known and key not in ("loss", "refresh_batches"):
+            raise TypeError(f"optimizer {name!r} has no hyperparameter {key!r}{nearest(key, known)}")
+    return lookup(name).from_model(model, **values)
+
+
+def needs_batches(name: str) -> bool:
+    """Whether the optimizer draws batches of its own (`loss` and `refresh_batches` have to be given)."""
+    return "refresh_batches" in inspect.signature(lookup(name).__init__).parameters
+
+
+def nearest(word: str, choices: Any) -> str:
+    """'; did you mean X?' or a list of what there is."""
+    options = [str(c) for c in choices]
+    close = difflib.get_close_matches(word, options, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is: {', '.join(options)}" if options else ""

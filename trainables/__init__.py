@@ -1,0 +1,7 @@
+"""Tasks, their data and the training loop. Public names only."""
+
+from trainables import tasks as _tasks
+from trainables.registry import build, lookup, names, parameters, task
+from trainables.task import Batch, Metric, Model, Task
+
+__all__ = ["Batch", "Metric", "Model", "Task", "build", "lookup", "names", "parameters", "task"]

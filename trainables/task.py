@@ -1,0 +1,76 @@
+"""What a task is: data, model, loss and metrics. The training loop and users' own tasks meet here.
+
+A task is a class whose constructor takes the task's own parameters as keywords (they come from the `task:` key of a
+sweep file). Everything that depends on chance is a function of (seed, index) alone, never of hidden state: that
+makes seeds paired across optimizers and a resumed run identical to an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+Batch = Any
+Model = nn.Module | list[nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that a task reports."""
+
+    goal: str
+    """`minimize` or `maximize`."""
+    worst: float
+    """The finite value that stands for a diverged trial."""
+
+
+class Task:
+    """Base class of all tasks. Required: METRICS, model, batch, loss, evaluate."""
+
+    METRICS: ClassVar[Mapping[str, Metric]]
+    """Metric name -> Metric, for every key that `evaluate` returns."""
+    divergence_loss: float = 1e4
+    """A training loss above this (or not finite) ends the trial as DIVERGED."""
+
+    def model(self, seed: int) -> Model:
+        """A freshly initialised model (games: a list with one module per player), the same for the same seed."""
+        raise RuntimeError(f"{type(self).__name__} has no model()")
+
+    def batch(self, seed: int, index: int) -> Batch:
+        """Training batch number `index`, a function of (seed, index) alone. Usually `(inputs, targets)`."""
+        raise RuntimeError(f"{type(self).__name__} has no batch()")
+
+    def refresh_batch(self, seed: int, index: int) -> Batch:
+        """Batch for refreshing a preconditioner, from a stream of its own, so that arms keep the same data order."""
+        return self.batch(seed + 1_000_003, index)
+
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Mean loss of the model's outputs, a scalar."""
+        raise RuntimeError(f"{type(self).__name__} has no loss()")
+
+    def closure(self, model: Model, batch: Batch, zero_grad: Callable[[], None]) -> Callable[[], Any]:
+        """One gradient evaluation: clears the gradients, computes the loss, calls backward, returns the loss.
+
+        Games override this: their closure returns one loss per player and does not call backward.
+        """
+        assert isinstance(model, nn.Module)
+        inputs, targets = batch
+
+        def evaluate() -> Tensor:
+            zero_grad()
+            loss = self.loss(model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        return evaluate
+
+    def evaluate(self, model: Model) -> dict[str, float]:
+        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode."""
+        raise RuntimeError(f"{type(self).__name__} has no evaluate()")
+
+    def batch_identity(self, seed: int, index: int) -> bytes:
+        """Bytes that identify batch `index`: sample indices and labels. The digest that proves pairing is made of it."""
+        raise RuntimeError(f"{type(self).__name__} has no batch_identity()")
