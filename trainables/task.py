@@ -32,6 +32,8 @@ class Task:
 
     METRICS: ClassVar[Mapping[str, Metric]]
     """Metric name -> Metric, for every key that `evaluate` returns."""
+    SCHEDULE: ClassVar[str] = "cosine"
+    """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `loop.factor`)."""
     divergence_loss: float = 1e4
     """A training loss above this (or not finite) ends the trial as DIVERGED."""
 

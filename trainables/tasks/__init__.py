@@ -1,1 +1,5 @@
 """The bundled tasks, one file each; importing this registers them."""
+
+from trainables.tasks import digits
+
+__all__ = ["digits"]

@@ -1,0 +1,79 @@
+"""The application object, options that all verbs share, and exit codes."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Hyperparameter sweeps for optimizers that use the geometry of the loss.\n\n"
+    "    geosweep run sweeps/quickstart.yaml\n\n    geosweep best @last",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+talk = Console(stderr=True)
+data = Console(soft_wrap=not sys.stdout.isatty())
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of every verb."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    INVALID_FILE = 3
+    NOT_FOUND = 4
+    BUDGET = 5
+    CHECK_FAILED = 6
+    TRIALS_FAILED = 8
+    UNREACHABLE = 75
+    INTERRUPTED = 130
+
+
+Root = Annotated[
+    Path, typer.Option("--root", envvar="GEOSWEEP_ROOT", help="Folder that holds all sweeps.", show_default=True)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+File = Annotated[Path, typer.Argument(help="A sweep file (YAML).")]
+Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
+ROOT = Path("runs")
+
+
+def emit(document: dict[str, Any]) -> None:
+    """Print one JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def fail(message: str, code: Exit) -> NoReturn:
+    """Say what is wrong on standard error and exit."""
+    talk.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(int(code))
+
+
+def main() -> None:
+    """Entry point: errors that users can mend become one line and an exit code."""
+    from orchestrator.cli import run, services, sweeps
+    from orchestrator.executors.base import Unreachable
+    from orchestrator.folder import Held, NotFound
+    from orchestrator.spec import SpecError
+
+    assert run
+    assert services
+    assert sweeps
+    known = ((SpecError, Exit.INVALID_FILE), (NotFound, Exit.NOT_FOUND), (Held, Exit.CHECK_FAILED))
+    try:
+        app()
+    except (*(kind for kind, _ in known), Unreachable) as error:
+        code = next((c for kind, c in known if isinstance(error, kind)), Exit.UNREACHABLE)
+        talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(int(code))
+    except KeyboardInterrupt:
+        talk.print("stopped at once; running trials go on from their newest checkpoint when you run it again")
+        sys.exit(int(Exit.INTERRUPTED))

@@ -1,0 +1,151 @@
+"""`run`, `validate`, `plan`: verbs on a sweep file."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
+
+
+class Backend(enum.StrEnum):
+    """Where trials run."""
+
+    RAY = "ray"
+    DEBUG = "debug"
+
+
+@app.command()
+def run(
+    file: File,
+    root: Root = ROOT,
+    executor: Annotated[Backend, typer.Option(help="ray, or debug: this process, one trial after another.")] = Backend.RAY,
+    tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
+
+    Example: geosweep run sweeps/quickstart.yaml
+    """
+    from orchestrator import display, results, runner, spec
+    from orchestrator.executors.base import Executor
+    from orchestrator.tracking.base import NoTracker, Tracker
+
+    if not file.exists():
+        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    definition = spec.load(file)
+    identity = spec.sweep_id(definition)
+    folder = runner.SweepFolder(root, identity)
+
+    ray: Executor | None = None
+    if executor is Backend.RAY and not _already_done(folder):
+        from orchestrator.executors.ray import RayExecutor
+
+        r = definition.resources
+        ray = RayExecutor(cpu=r.cpu, gpu=r.gpu, max_concurrent=r.max_concurrent)
+
+    def start() -> Executor:
+        from orchestrator.executors.debug import DebugExecutor
+
+        return ray if ray is not None else DebugExecutor()
+
+    try:
+        facts = runner.provenance()
+        runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts)
+        with folder.hold():
+            if _already_done(folder):
+                talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
+            else:
+                talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
+                tracker: Tracker = NoTracker()
+                if tracking:
+                    from orchestrator.tracking.mlflow import MlflowTracker
+
+                    tracker = MlflowTracker(
+                        uri=definition.tracking.mlflow,
+                        root=root,
+                        sweep_id=identity,
+                        name=definition.name,
+                        description=definition.description,
+                        facts={f"geosweep.{k}": v for k, v in facts.items()},
+                    )
+                outcome = runner.run(definition, folder, start, tracker, watch=lambda c: display.watching(c, talk))
+                trouble = getattr(tracker, "trouble", "")
+                if trouble:
+                    talk.print(f"MLflow could not be told everything ({trouble}); run this command again", style="yellow")
+                if outcome.state != "done":
+                    _stopped(file, outcome.state)
+    finally:
+        if ray is not None:
+            ray.close()
+    if as_json:
+        emit(results.best(folder))
+    else:
+        data.print(display.arms_table(definition, folder))
+        talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
+    failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
+    if failed > definition.max_failed:
+        fail(
+            f"{failed} trials failed ({definition.max_failed} allowed: max_failed); see: geosweep status {identity}",
+            Exit.TRIALS_FAILED,
+        )
+
+
+def _already_done(folder: object) -> bool:
+    from orchestrator.folder import SweepFolder, read_json
+
+    assert isinstance(folder, SweepFolder)
+    return (read_json(folder.path / "outcome.json") or {}).get("state") == "done"
+
+
+def _stopped(file: Path, state: str) -> None:
+    if state == "budget":
+        fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue: geosweep run {file}", Exit.BUDGET)
+    talk.print(f"drained: every running trial wrote a checkpoint. Continue with: geosweep run {file}", highlight=False)
+    raise typer.Exit(int(Exit.INTERRUPTED))
+
+
+@app.command()
+def validate(file: File, as_json: Json = False) -> None:
+    """Check a sweep file; nothing is started. Exit code 3 and file:line:column when something is wrong.
+
+    Example: geosweep validate sweeps/quickstart.yaml
+    """
+    from orchestrator import spec
+
+    if not file.exists():
+        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    identity = spec.sweep_id(spec.load(file))
+    if as_json:
+        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
+    else:
+        data.print(f"{file}: valid, sweep {identity}", highlight=False)
+
+
+@app.command()
+def plan(file: File, as_json: Json = False) -> None:
+    """Show arms, steps and gradient evaluations before anything starts.
+
+    Example: geosweep plan sweeps/quickstart.yaml
+    """
+    from orchestrator import plan as planning
+    from orchestrator import spec
+
+    if not file.exists():
+        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    document = planning.plan(spec.load(file))
+    if as_json:
+        emit(document)
+        return
+    table = Table(title=document["sweep_id"])
+    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", "gradient evaluations"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, row in document["arms"].items():
+        steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
+        table.add_row(arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}")
+    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
+    data.print(table)

@@ -1,0 +1,137 @@
+"""`status`, `best`, `export`, `stop`, `logs`: verbs on a sweep that was begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, talk
+
+COUNTS = ("done", "running", "waiting", "pruned", "diverged", "failed")
+
+
+@app.command()
+def status(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
+    """Show each arm's trials by state, why trials wait, and the traceback of failed ones.
+
+    Example: geosweep status @last
+    """
+    from orchestrator import folder, results
+
+    document = results.status(folder.find(root, sweep))
+    if as_json:
+        emit(document)
+        return
+    table = Table(title=f"{document['sweep_id']}: {document['state']}")
+    for name in ("arm", *COUNTS):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, counts in document["arms"].items():
+        table.add_row(arm, *(str(counts[k]) for k in COUNTS))
+    table.caption = f"{document['grad_evals']:,.0f} gradient evaluations, {document['seconds']:.0f} s"
+    data.print(table)
+    if any(counts["waiting"] for counts in document["arms"].values()):
+        data.print(f"waiting: {document['waiting_reason']}", highlight=False, markup=False)
+    for trial, error in document["errors"].items():
+        data.print(f"\n{trial} failed:\n{error}", highlight=False, markup=False)
+
+
+@app.command()
+def best(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
+    """Show each arm's best configuration (the mean over confirm seeds once there are any).
+
+    Example: geosweep best @last --json
+    """
+    from orchestrator import folder, results
+
+    document = results.best(folder.find(root, sweep))
+    if as_json:
+        emit(document)
+        return
+    table = Table(title=f"{document['sweep_id']}: {document['metric']}, {document['goal']}")
+    for name in ("arm", "value", "seeds", "stage", "parameters", "trial"):
+        table.add_column(name)
+    for arm, row in document["arms"].items():
+        words = ", ".join(f"{k}={v}" for k, v in row["parameters"].items())
+        table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
+    data.print(table)
+
+
+@app.command()
+def export(
+    sweep: Sweep = "@last",
+    to: Annotated[Path, typer.Option("--output", "-o", help="Folder for trials.parquet and metrics.parquet.")] = Path("out"),
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Write trials.parquet and metrics.parquet.
+
+    Example: geosweep export @last -o out
+    """
+    from orchestrator import folder, results
+
+    found = folder.find(root, sweep)
+    written = results.export(found, to)
+    if as_json:
+        emit({"schema": "geosweep/export/1", "sweep_id": found.sweep_id, "files": [str(p) for p in written]})
+    else:
+        for path in written:
+            data.print(str(path), highlight=False)
+
+
+@app.command()
+def stop(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
+    """Drain a running sweep: its trials write a checkpoint, the driver exits; `run` continues it.
+
+    Example: geosweep stop @last
+    """
+    from orchestrator import folder
+
+    found = folder.find(root, sweep)
+    held = found.is_held()
+    if held:
+        found.stop_file.touch()
+    if as_json:
+        emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": held})
+    else:
+        talk.print(f"{found.sweep_id} {'is draining' if held else 'is not running'}", highlight=False)
+
+
+@app.command()
+def logs(
+    sweep: Sweep = "@last",
+    trial: Annotated[str, typer.Argument(help="Trial id; all that failed when left out.")] = "",
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Show what a trial logged: its metrics by gradient evaluations, its error if it failed.
+
+    Example: geosweep logs @last sgd-0003-s0
+    """
+    from orchestrator import folder, results
+    from orchestrator.trial import MetricLog
+
+    found = folder.find(root, sweep)
+    if not trial:
+        errors = results.status(found)["errors"]
+        if as_json:
+            emit({"schema": "geosweep/logs/1", "sweep_id": found.sweep_id, "errors": errors})
+            return
+        for name, error in errors.items():
+            data.print(f"{name}:\n{error}", highlight=False, markup=False)
+        if not errors:
+            talk.print("no trial failed; name a trial to see its metrics", highlight=False)
+        return
+    if not found.trial(trial).is_dir():
+        fail(f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.path}/trials/", Exit.NOT_FOUND)
+    points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), found.result(trial)
+    if as_json:
+        emit({"schema": "geosweep/logs/1", "trial_id": trial, "points": points, "result": result})
+        return
+    for point in points:
+        words = "  ".join(f"{k} {v:.5g}" for k, v in point["metrics"].items())
+        data.print(f"{point['step']:>8.0f}  {words}", highlight=False)
+    if result and result["error"]:
+        data.print(result["error"], highlight=False, markup=False)

@@ -1,0 +1,151 @@
+"""What `geosweep run` shows: a live table on a terminal, sparse plain lines elsewhere, the table of arms at the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from orchestrator import results
+from orchestrator.compare.intervals import summarize
+from orchestrator.conductor import SweepConductor
+from orchestrator.folder import SweepFolder
+from orchestrator.spec import Spec
+
+PLAIN_EVERY_S = 10.0
+
+
+def clock(seconds: float) -> str:
+    """`75.2` -> `1:15`."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _remaining(conductor: SweepConductor) -> float | None:
+    """Seconds left at the pace so far, None before there is a pace."""
+    ended = sum(sum(a.counts()[k] for k in ("done", "diverged", "failed")) for a in conductor.arms.values())
+    left = conductor.remaining + sum(a.counts()["running"] for a in conductor.arms.values())
+    begun = conductor.pace_from
+    if begun is None or ended <= conductor.ended_before:
+        return None
+    return left * (time.monotonic() - begun) / (ended - conductor.ended_before)
+
+
+def summary_line(conductor: SweepConductor) -> str:
+    """Spent and remaining budget, time left, problems."""
+    total = sum(a.planned for a in conductor.arms.values()) * conductor.spec.budget.per_trial
+    left = _remaining(conductor)
+    words = [
+        f"{conductor.grad_evals:,.0f} of {total:,.0f} gradient evaluations",
+        f"{clock(conductor.seconds)} spent",
+        f"about {clock(left)} left" if left is not None else "starting workers",
+    ]
+    if conductor.spec.budget.wall_clock:
+        words.append(f"wall clock limit {clock(conductor.spec.budget.wall_clock)}")
+    if conductor.stopped_by or conductor.folder.stop_file.exists():
+        words.append("draining: running trials write a checkpoint")
+    return ", ".join(words)
+
+
+def live_table(conductor: SweepConductor) -> Table:
+    """Arms with their trials by state and the best value so far."""
+    table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
+    table.add_column("arm")
+    for name in ("done", "running", "waiting", "diverged", "failed"):
+        table.add_column(name, justify="right")
+    table.add_column(f"best {conductor.spec.metric.name} (tune)", justify="right")
+    for name, arm in conductor.arms.items():
+        counts = arm.counts()
+        cells = [str(counts[k]) for k in ("done", "running", "waiting", "diverged", "failed")]
+        table.add_row(name, *cells, "" if arm.best is None else f"{arm.best:.4g}")
+    return table
+
+
+def plain_line(conductor: SweepConductor) -> str:
+    """The same in one line."""
+    arms = []
+    for name, arm in conductor.arms.items():
+        c = arm.counts()
+        trouble = "".join(f", {c[k]} {k}" for k in ("diverged", "failed") if c[k])
+        best = "" if arm.best is None else f", best {arm.best:.4g}"
+        arms.append(f"{name} {c['done']}/{arm.planned}{trouble}{best}")
+    return f"{'; '.join(arms)}; {summary_line(conductor)}"
+
+
+@contextmanager
+def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
+    """Show progress on `console` (standard error) while the context lasts."""
+    done = threading.Event()
+    if console.is_terminal:
+        with Live(live_table(conductor), console=console, refresh_per_second=2) as live:
+
+            def refresh() -> None:
+                while not done.wait(0.5):
+                    live.update(live_table(conductor))
+
+            thread = threading.Thread(target=refresh, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                done.set()
+                thread.join()
+                live.update(live_table(conductor))
+        return
+
+    def speak() -> None:
+        while not done.wait(PLAIN_EVERY_S):
+            console.print(plain_line(conductor), highlight=False, soft_wrap=True)
+
+    thread = threading.Thread(target=speak, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        console.print(plain_line(conductor), highlight=False, soft_wrap=True)
+
+
+def arms_table(spec: Spec, folder: SweepFolder) -> Table:
+    """Mean, 95 % t interval and n over the confirm seeds, with what was spent, best arm first."""
+    table = Table(title=f"{folder.sweep_id}: confirm stage, fresh paired seeds, equal gradient evaluations")
+    metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name)))
+    table.add_column("arm")
+    for metric in metrics:
+        table.add_column(f"{metric}\nmean [95 % t interval]", justify="right")
+    table.add_column("n", justify="right")
+    table.add_column("gradient evaluations\na trial / all trials", justify="right")
+    table.add_column("winning configuration")
+    best = results.best(folder)["arms"]
+    values = {metric: results.arm_values(folder, metric) for metric in metrics}
+    ended = results.ended_trials(folder)
+    sign = -1.0 if spec.metric.goal == "maximize" else 1.0
+
+    def rank(arm: str) -> float:
+        found = values[metrics[0]].get(arm)
+        return sign * sum(found) / len(found) if found else float("inf")
+
+    for arm in sorted(spec.arms, key=rank):
+        cells = []
+        for metric in metrics:
+            found = values[metric].get(arm)
+            if not found:
+                cells.append("no result")
+                continue
+            s = summarize(found)
+            interval = "" if s.lo is None or s.hi is None else f" [{s.lo:.4f}, {s.hi:.4f}]"
+            cells.append(f"{s.mean:.4f}{interval}")
+        spent = [t["grad_evals"] for t in ended if t["arm"] == arm]
+        each = [t["grad_evals"] for t in ended if t["arm"] == arm and t["stage"] == "confirm"]
+        cost = f"{sum(each) / len(each):,.0f} / {sum(spent):,.0f}" if each else f"- / {sum(spent):,.0f}"
+        chosen = best.get(arm, {}).get("parameters", {})
+        words = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
+        table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, words)
+    return table

@@ -1,0 +1,1 @@
+"""Where trials run: in this process (`debug`) or on Ray (`ray`)."""

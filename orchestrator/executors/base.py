@@ -1,0 +1,39 @@
+"""The interface between who decides (the conductor) and who runs (an executor)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from orchestrator.trial import Job, Report
+
+
+class Conductor(Protocol):
+    """Decides which trial comes next and hears how trials go."""
+
+    def next_job(self) -> Job | None:
+        """The next trial to start, or None when there is nothing to start now."""
+
+    @property
+    def exhausted(self) -> bool:
+        """True once next_job will never return a trial again."""
+
+    @property
+    def remaining(self) -> int:
+        """How many trials are still to be started, as far as is known."""
+
+    def heard(self, report: Report) -> None:
+        """A trial reported."""
+
+    def lost(self, trial_id: str, why: str) -> None:
+        """A trial's worker died again and again; it is given up."""
+
+
+class Executor(Protocol):
+    """Runs the conductor's trials until it is exhausted and none is running."""
+
+    def run(self, conductor: Conductor) -> None:
+        """Return when all is done. Raises Unreachable when the cluster cannot be reached."""
+
+
+class Unreachable(Exception):
+    """The cluster does not answer."""

@@ -1,0 +1,26 @@
+"""All trials in this very process, one after another: for tests, debuggers and breakpoints."""
+
+from __future__ import annotations
+
+from orchestrator.executors.base import Conductor
+from orchestrator.trial import TrialSession
+
+
+class DebugExecutor:
+    """Runs trials in the calling thread."""
+
+    def run(self, conductor: Conductor) -> None:
+        """Run every trial to its end before the next begins."""
+        while not conductor.exhausted:
+            job = conductor.next_job()
+            if job is None:
+                continue
+            session = TrialSession(job)
+            try:
+                done = False
+                while not done:
+                    report = session.advance()
+                    conductor.heard(report)
+                    done = report.done
+            finally:
+                session.close()

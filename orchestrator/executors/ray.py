@@ -1,0 +1,240 @@
+"""Trials on Ray Tune: a class trainable on reused actors. The only place that imports Ray.
+
+Three measures keep Tune's cost for a trial near 10 ms of CPU instead of seconds:
+
+- actors are reused (`reset_config`), so that a trial pays neither a process start nor an import;
+- all actors are started before the first trial begins. Otherwise Tune hands each waiting trial to the first free
+  actor and withdraws its request for another, and trials shorter than an actor's start run one after another for ever;
+- Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
+
+A worker that dies is replaced by Tune (`max_failures`); the new session goes on from the trial's newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.executors.base import Conductor, Unreachable
+from orchestrator.trial import Job, Report, TrialSession
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "30")
+os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray  # noqa: E402  the settings above have to be there first
+from ray import tune  # noqa: E402
+from ray.tune.callback import Callback  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+MAX_FAILURES = 3
+START_BARRIER_S = 60.0
+PREFIX = "gs-"
+
+
+class _Trainable(tune.Trainable):  # type: ignore[misc]
+    """Holds one `TrialSession` after another in a long-lived worker."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        import torch  # noqa: F401  before the barrier, so that no trial pays for it
+
+        import trainables.loop  # noqa: F401
+
+        if config["barrier"]:
+            _wait_for_all(Path(config["barrier"]), config["actors"])
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._close()
+        self._job: Job = new_config["job"]
+        self._session: TrialSession | None = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._session is None:
+            self._session = TrialSession(self._job)
+        report = self._session.advance()
+        return {"report": report, "done": report.done}
+
+    def cleanup(self) -> None:
+        self._close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        return None
+
+    def _close(self) -> None:
+        session = getattr(self, "_session", None)
+        if session is not None:
+            session.close()
+
+
+class _Source(Searcher):  # type: ignore[misc]
+    """Hands the conductor's jobs to Tune: at most one more than there are actors, so that a worker never waits."""
+
+    def __init__(self, conductor: Conductor, actors: int, barrier: str) -> None:
+        super().__init__(metric="value", mode="max")
+        self._conductor, self._actors, self._barrier = conductor, actors, barrier
+        self._open: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        if len(self._open) > self._actors:
+            return None
+        job = self._conductor.next_job()
+        if job is None:
+            return Searcher.FINISHED if self._conductor.exhausted else None
+        self._open[trial_id] = job.trial_id
+        return {"job": job, "actors": self._actors, "barrier": self._barrier}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        ours = self._open.pop(trial_id, None)
+        if error and ours is not None:
+            self._conductor.lost(ours, f"its worker died more than {MAX_FAILURES} times")
+
+    def save(self, checkpoint_path: str) -> None:
+        return None
+
+    def restore(self, checkpoint_path: str) -> None:
+        return None
+
+
+class _Listener(Callback):  # type: ignore[misc]
+    """Passes on what trials report."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        report = result.get("report")
+        if isinstance(report, Report):
+            self._conductor.heard(report)
+
+
+class RayExecutor:
+    """Ray Tune on a private local cluster, or on the cluster at `address`."""
+
+    def __init__(
+        self, *, cpu: int = 1, gpu: float = 0.0, max_concurrent: int | None = None, address: str | None = None
+    ) -> None:
+        self._cpu, self._gpu, self._max, self._address = cpu, gpu, max_concurrent, address
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
+        self._started = threading.Thread(target=self._start, daemon=True)
+        self._error: BaseException | None = None
+        self._started.start()
+
+    def run(self, conductor: Conductor) -> None:
+        """Run all trials; Ray is shut down afterwards, whatever happens."""
+        try:
+            self.ready()
+            self._fit(conductor)
+        finally:
+            self.close()
+
+    def ready(self) -> None:
+        """Return once Ray answers. Raises Unreachable when it does not start."""
+        self._started.join()
+        if self._error is not None:
+            raise Unreachable(f"Ray did not start: {self._error}") from self._error
+
+    def close(self) -> None:
+        """End Ray and remove its scratch folder."""
+        self._started.join()
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _start(self) -> None:
+        _sweep_scratch()
+        local = {"num_cpus": self._slots() * self._cpu, "include_dashboard": False, "_temp_dir": str(self._scratch)}
+        try:
+            ray.init(
+                address=self._address or "local",
+                logging_level="ERROR",
+                log_to_driver=False,
+                **({} if self._address else local),
+            )
+        except BaseException as error:
+            self._error = error
+
+    def _slots(self) -> int:
+        free = max(1, (os.cpu_count() or 1) // self._cpu)
+        return min(free, self._max) if self._max else free
+
+    def _fit(self, conductor: Conductor) -> None:
+        cluster = ray.cluster_resources()
+        slots = max(1, int(cluster.get("CPU", 1) // self._cpu))
+        if self._gpu:
+            slots = min(slots, int(cluster.get("GPU", 0) / self._gpu))
+            if slots < 1:
+                raise Unreachable(f"a trial needs {self._gpu} GPU; this cluster has {cluster.get('GPU', 0)}")
+        actors = max(1, min(slots, self._max or slots, conductor.remaining))
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(actors)
+        barrier = self._scratch / "actors"
+        barrier.mkdir(exist_ok=True)
+        tuner = tune.Tuner(
+            tune.with_resources(_Trainable, {"cpu": self._cpu, "gpu": self._gpu}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Source(conductor, actors, "" if self._address else str(barrier)),
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=None,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                chdir_to_trial_dir=False,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(self._scratch),
+                name="tune",
+                verbose=0,
+                callbacks=[_Listener(conductor)],
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            ),
+        )
+        tuner.fit()
+
+
+def _wait_for_all(barrier: Path, actors: int) -> None:
+    """Return once all actors of a local start are up (or after START_BARRIER_S)."""
+    (barrier / str(os.getpid())).touch()
+    deadline = time.monotonic() + START_BARRIER_S
+    while len(os.listdir(barrier)) < actors and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _sweep_scratch() -> None:
+    """Remove scratch folders of drivers that were killed."""
+    for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
+        pid = folder.name[len(PREFIX) :].split("-")[0]
+        if not pid.isdigit():
+            continue
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:
+            continue
+
+
+def probe() -> str:
+    """Start a private Ray cluster of one CPU, run one task, end it. For `geosweep doctor`."""
+    executor = RayExecutor(max_concurrent=1)
+    try:
+        executor.ready()
+        answer: int = ray.get(ray.remote(num_cpus=1)(lambda: 41 + 1).remote(), timeout=60)
+        return f"a local cluster ran a task and answered {answer}"
+    finally:
+        executor.close()

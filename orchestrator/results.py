@@ -1,0 +1,150 @@
+"""What a sweep found: tables of trials and metrics (Parquet), the best configuration, the state of each arm.
+
+Read from the study and the trial folders alone, so that any process can ask at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.folder import SweepFolder, read_json
+from orchestrator.trial import MetricLog
+
+TRIAL_COLUMNS = {
+    "sweep_id": pa.string(),
+    "arm": pa.string(),
+    "stage": pa.string(),
+    "trial_id": pa.string(),
+    "seed": pa.int64(),
+    "state": pa.string(),
+    "parameters": pa.string(),
+    "grad_evals": pa.float64(),
+    "seconds": pa.float64(),
+    "init_digest": pa.string(),
+    "data_digest": pa.string(),
+}
+METRIC_SCHEMA = pa.schema(
+    [("trial_id", pa.string()), ("step", pa.float64()), ("name", pa.string()), ("value", pa.float64())]
+)
+
+
+def ended_trials(folder: SweepFolder) -> list[dict[str, Any]]:
+    """Every trial that ended: its job and its result in one dictionary, ordered by trial id."""
+    found = []
+    for path in sorted((folder.path / "trials").glob("*/result.json")):
+        job, result = read_json(path.parent / "trial.json"), read_json(path)
+        if job is not None and result is not None:
+            found.append({**job, **result})
+    return found
+
+
+def trials_table(folder: SweepFolder) -> pa.Table:
+    """trials.parquet: one row for each trial that ended, one column for each final metric."""
+    trials = ended_trials(folder)
+    names = sorted({name for t in trials for name in t["metrics"]})
+    columns = {
+        name: pa.array([json.dumps(t[name], sort_keys=True) if name == "parameters" else t[name] for t in rows], kind)
+        for rows in [[{**t, "sweep_id": folder.sweep_id} for t in trials]]
+        for name, kind in TRIAL_COLUMNS.items()
+    }
+    for name in names:
+        columns[name] = pa.array([t["metrics"].get(name) for t in trials], pa.float64())
+    return pa.table(columns)
+
+
+def metrics_table(folder: SweepFolder) -> pa.Table:
+    """metrics.parquet: every logged point, step in gradient evaluations."""
+    rows: dict[str, list[Any]] = {"trial_id": [], "step": [], "name": [], "value": []}
+    for trial in ended_trials(folder):
+        for point in MetricLog(folder.trial(trial["trial_id"]) / "metrics.jsonl").points():
+            for name, value in point["metrics"].items():
+                for key, cell in zip(rows, (trial["trial_id"], point["step"], name, value), strict=True):
+                    rows[key].append(cell)
+    return pa.table(rows, schema=METRIC_SCHEMA)
+
+
+def export(folder: SweepFolder, to: Path) -> list[Path]:
+    """Write both tables into the folder `to`; returns their paths."""
+    to.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, table in (("trials", trials_table(folder)), ("metrics", metrics_table(folder))):
+        temporary = to / f".{name}.parquet"
+        pq.write_table(table, temporary)
+        written.append(temporary.replace(to / f"{name}.parquet"))
+    return written
+
+
+def arm_values(folder: SweepFolder, metric: str, stage: str = "confirm") -> dict[str, list[float]]:
+    """Final values of `metric` for each arm over the trials of a stage, in the order of their seeds."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for t in ended_trials(folder):
+        if t["stage"] == stage and metric in t["metrics"] and t["state"] in ("COMPLETE", "DIVERGED"):
+            found.setdefault(t["arm"], []).append((t["seed"], t["metrics"][metric]))
+    return {arm: [value for _, value in sorted(rows)] for arm, rows in found.items()}
+
+
+def best(folder: SweepFolder) -> dict[str, Any]:
+    """The `best` document: each arm's best configuration; the mean over confirm seeds once there are any."""
+    resolved = read_json(folder.path / "resolved.json") or {}
+    metric, goal = resolved["definition"]["metric"]["name"], resolved["definition"]["metric"]["goal"]
+    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for t in ended_trials(folder):
+        if t["value"] is not None:
+            rows.setdefault((t["arm"], t["stage"], str(t["configuration"])), []).append(t)
+    sign = -1.0 if goal == "maximize" else 1.0
+    arms: dict[str, Any] = {}
+    for (arm, stage, _), found in rows.items():
+        value = sum(t["value"] for t in found) / len(found)
+        old = arms.get(arm)
+        if old is None or (stage == "confirm", -sign * value) > (old["stage"] == "confirm", -sign * old["value"]):
+            arms[arm] = {
+                "value": value,
+                "parameters": dict(found[0]["parameters"]),
+                "trial_id": found[0]["trial_id"],
+                "stage": stage,
+                "seeds": len(found),
+            }
+    return {"schema": "geosweep/best/1", "sweep_id": folder.sweep_id, "metric": metric, "goal": goal, "arms": arms}
+
+
+def status(folder: SweepFolder) -> dict[str, Any]:
+    """The `status` document. State: running, done, stopped (continue it with `geosweep run`)."""
+    resolved = read_json(folder.path / "resolved.json") or {}
+    planned: dict[str, int] = {arm: row["trials"] for arm, row in resolved["plan"]["arms"].items()}
+    held = folder.is_held()
+    names = {"COMPLETE": "done", "PRUNED": "pruned", "DIVERGED": "diverged", "FAILED": "failed"}
+    arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
+    grad_evals, errors = 0.0, {}
+    for path in sorted((folder.path / "trials").glob("*/trial.json")):
+        job, result = read_json(path), read_json(path.with_name("result.json"))
+        if result is None:
+            arms[job["arm"]]["running"] += held
+            continue
+        arms[job["arm"]][names[result["state"]]] += 1
+        grad_evals += result["grad_evals"]
+        if result["error"]:
+            errors[job["trial_id"]] = result["error"]
+    outcome = read_json(folder.path / "outcome.json")
+    for arm, counts in arms.items():
+        counts["waiting"] = max(0, planned[arm] - sum(counts.values()))
+    state = "running" if held else (outcome["state"] if outcome else "stopped")
+    why = {
+        "running": "waits for a free worker",
+        "done": "will not be trained: every configuration of the arm failed",
+    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.path / 'sweep.yaml'}")
+    return {
+        "schema": "geosweep/status/1",
+        "sweep_id": folder.sweep_id,
+        "state": state,
+        "arms": arms,
+        "grad_evals": grad_evals,
+        "seconds": folder.seconds(),
+        "waiting_reason": why,
+        "errors": errors,
+    }

@@ -1,0 +1,178 @@
+"""The whole story of `geosweep run`: open or continue the sweep, run it, summarise it, leave nothing behind."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import plan as planning
+from orchestrator import results
+from orchestrator.conductor import Arm, Listener, SweepConductor
+from orchestrator.executors.base import Executor
+from orchestrator.folder import SweepFolder, write_atomic
+from orchestrator.search.designs import design_for
+from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
+from orchestrator.spec import Spec, definition, sweep_id
+from orchestrator.tracking.base import Tracker
+
+VERSIONS = ("geosweep", "ray", "torch", "optuna", "mlflow", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run of the driver ended."""
+
+    state: str
+    """done, stopped, or budget."""
+    conductor: SweepConductor
+
+    @property
+    def failed(self) -> int:
+        """Trials that failed."""
+        return sum(arm.counts()["failed"] for arm in self.conductor.arms.values())
+
+
+def provenance() -> dict[str, str]:
+    """Versions, platform, commit: what a result may depend on besides the definition."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in VERSIONS:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    here = Path(__file__).parent
+    for key, command in (("commit", ["rev-parse", "HEAD"]), ("uncommitted", ["status", "--porcelain"])):
+        done = subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, check=False)
+        found[key] = done.stdout.strip() if done.returncode == 0 else "unknown"
+    found["uncommitted"] = "yes" if found["uncommitted"] not in ("", "unknown") else "no"
+    return found
+
+
+def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
+    """The sweep's folder, made on first use."""
+    folder = SweepFolder(root, sweep_id(spec))
+    resolved = {
+        "schema": "geosweep/resolved/1",
+        "sweep_id": folder.sweep_id,
+        "definition": definition(spec),
+        "tracking": spec.tracking.mlflow,
+        "report_metric": spec.report_metric,
+        "plan": planning.plan(spec),
+        "provenance": dict(facts),
+    }
+    folder.create(text, resolved)
+    return folder
+
+
+def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[str, Arm]:
+    """One study for each arm on the sweep's storage, with what it already holds."""
+    kept = storage(folder.journal, url)
+    arms: dict[str, Arm] = {}
+    for name, arm in spec.arms.items():
+        design = design_for(spec, arm)
+        trials = planning.configurations(spec, arm)
+        share = spec.method.random_share if spec.method.name == "tpe" else 1.0
+        study = OptunaStudy(
+            kept,
+            name=f"{folder.sweep_id}/{name}",
+            goal=spec.metric.goal,
+            parameters=arm.parameters,
+            constraints=spec.constraints,
+            facts=planning.facts(spec, arm),
+            design=design,
+            design_size=round(share * trials),
+            seed=stable_seed(spec.method.seed, name),
+        )
+        planned = trials * len(spec.seeds.tune) + len(spec.seeds.confirm)
+        arms[name] = Arm(spec=arm, study=study, trials=trials, planned=planned)
+    return arms
+
+
+def run(
+    spec: Spec,
+    folder: SweepFolder,
+    executor: Callable[[], Executor],
+    tracker: Tracker,
+    listeners: tuple[Listener, ...] = (),
+    watch: Callable[[SweepConductor], Any] | None = None,
+) -> Outcome:
+    """Run or continue the sweep. The caller holds the folder. `watch(conductor)` is a context manager for a display."""
+    folder.stop_file.unlink(missing_ok=True)
+    conductor = SweepConductor(spec, folder, open_arms(spec, folder), listeners=(tracker, *listeners))
+    state = "failed"
+    try:
+        if not conductor.exhausted:
+            with _drain_on_interrupt(folder), _clocked(conductor, folder):
+                if watch is None:
+                    executor().run(conductor)
+                else:
+                    with watch(conductor):
+                        executor().run(conductor)
+        state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
+    finally:
+        write_atomic(folder.path / "outcome.json", json.dumps({"state": state}))
+        results.export(folder, folder.results)
+        tracker.finish(state, _summaries(spec, folder))
+    return Outcome(state=state, conductor=conductor)
+
+
+def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
+    """Each arm's mean, 95 % t interval and n over the confirm seeds, for the tuned and the reported metric."""
+    from orchestrator.compare.intervals import summarize
+
+    arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
+    for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):
+        for arm, values in results.arm_values(folder, metric).items():
+            found = summarize(values)
+            arms[arm] |= {f"{metric}/mean": found.mean, f"{metric}/n": float(found.n)}
+            if found.lo is not None and found.hi is not None:
+                arms[arm] |= {f"{metric}/low": found.lo, f"{metric}/high": found.hi}
+    return arms
+
+
+@contextmanager
+def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
+    """Store the wall clock spent every two seconds, and at the end."""
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(2.0):
+            folder.add_seconds(conductor.seconds)
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        folder.add_seconds(conductor.seconds)
+
+
+@contextmanager
+def _drain_on_interrupt(folder: SweepFolder) -> Iterator[None]:
+    """First Ctrl-C (or SIGTERM): ask the trials to checkpoint and stop. A second Ctrl-C stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if folder.stop_file.exists():
+            raise KeyboardInterrupt
+        folder.stop_file.touch()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

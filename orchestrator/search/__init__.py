@@ -1,0 +1,1 @@
+"""Which configuration comes next, and the durable record of what was asked and told."""

@@ -1,0 +1,46 @@
+"""The interface of a tracker. Every method returns at once and never raises: a sweep does not wait for its tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from orchestrator.trial import Job, Report
+
+
+class Tracker(Protocol):
+    """Hears of trials (see `conductor.Listener`) and of the sweep's end."""
+
+    def began(self, job: Job) -> None:
+        """A trial starts."""
+
+    def moved(self, job: Job, report: Report) -> None:
+        """A running trial reported."""
+
+    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+        """A trial ended or was drained."""
+
+    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+        """A trial that ended under an earlier driver of this sweep."""
+
+    def finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
+        """The sweep ended as `state`; `arms` holds each arm's summary metrics. Waits until all is sent."""
+
+
+class NoTracker:
+    """Tracks nothing: the trial folders are enough."""
+
+    def began(self, job: Job) -> None:
+        """Nothing."""
+
+    def moved(self, job: Job, report: Report) -> None:
+        """Nothing."""
+
+    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
+        """Nothing."""

@@ -1,0 +1,278 @@
+"""One trial: a configuration and a seed trained to the budget. A function of its `Job`, on any executor.
+
+The trial writes to its own folder first: `metrics.jsonl` (one line for each evaluation), checkpoints, `result.json`.
+It knows neither the executor nor the search nor the tracker.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.folder import read_json, write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a trial needs, picklable."""
+
+    trial_id: str
+    arm: str
+    stage: str
+    """`tune` or `confirm`."""
+    configuration: int
+    """Number of the configuration in its arm's study."""
+    seed: int
+    optimizer: str
+    parameters: Mapping[str, Any]
+    task: str
+    task_parameters: Mapping[str, Any]
+    budget: float
+    """Gradient evaluations."""
+    evaluations: int
+    metric: str
+    goal: str
+    select: str
+    folder: str
+    stop_file: str
+    threads: int = 1
+    checkpoint_s: float = 10.0
+    """Seconds between checkpoints."""
+    slice_s: float = 1.0
+    """A trial reports to its executor about this often, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a trial tells its executor after a slice of work."""
+
+    trial_id: str
+    grad_evals: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Newest metrics."""
+    durable: float = -1.0
+    """Points up to this many gradient evaluations are final: a checkpoint covers them."""
+    done: bool = False
+    state: str = "RUNNING"
+    """RUNNING, COMPLETE, DIVERGED, FAILED, or INTERRUPTED (drained with a checkpoint)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a trial ended; `result.json`."""
+
+    state: str
+    value: float | None
+    """The selected metric; the worst value of that metric when diverged, None when failed."""
+    metrics: dict[str, float]
+    grad_evals: float
+    seconds: float
+    init_digest: str = ""
+    data_digest: str = ""
+    error: str = ""
+
+
+class MetricLog:
+    """Append-only lines of {"step", "time", "metrics"}; step in gradient evaluations, time in ms since the epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def points(self) -> list[dict[str, Any]]:
+        """All whole lines; a line cut short by a crash is left out."""
+        if not self._path.exists():
+            return []
+        found = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return found
+
+    def append(self, step: float, metrics: Mapping[str, float]) -> None:
+        """Add one point."""
+        line = json.dumps({"step": step, "time": int(time.time() * 1000), "metrics": dict(metrics)})
+        with self._path.open("a", encoding="utf-8") as out:
+            out.write(line + "\n")
+
+    def truncate(self, step: float) -> list[dict[str, Any]]:
+        """Forget points after `step`: they will be trained, and logged, again. Returns what stays."""
+        kept = [p for p in self.points() if p["step"] <= step]
+        write_atomic(self._path, "".join(json.dumps(p) + "\n" for p in kept))
+        return kept
+
+
+class TrialSession:
+    """A trial in progress, advanced in slices by whatever executor holds it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._folder = Path(job.folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._folder / "lock")
+        if not (self._folder / "trial.json").exists():
+            write_atomic(self._folder / "trial.json", json.dumps(asdict(job)))
+        self._log = MetricLog(self._folder / "metrics.jsonl")
+        self._durable = -1.0
+        self._seconds = 0.0
+        self._points: list[dict[str, Any]] = []
+        self._training: Any = None
+        self._last: dict[str, float] = {}
+
+    def advance(self) -> Report:
+        """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result."""
+        existing = read_json(self._folder / "result.json")
+        if existing is not None:
+            return self._ended(existing["state"], existing["grad_evals"], existing["metrics"])
+        start = time.perf_counter()
+        try:
+            if self._training is None:
+                self._begin()
+            return self._slice(start)
+        except Exception:
+            return self._finish("FAILED", self._seconds + time.perf_counter() - start, error=traceback.format_exc())
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
+
+    def _begin(self) -> None:
+        import torch
+
+        import optim_core
+        import trainables
+        from trainables import checkpoint
+        from trainables.loop import Training
+
+        job = self.job
+        torch.set_num_threads(job.threads)
+        task = trainables.build(job.task, **job.task_parameters)
+        self._task_metrics = task.METRICS
+
+        def build(model: Any, loss: Any, refresh: Any) -> Any:
+            extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
+            return optim_core.build(job.optimizer, model, **job.parameters, **extra)
+
+        self._training = Training(task, build, budget=job.budget, seed=job.seed, evaluations=job.evaluations)
+        saved = checkpoint.newest(self._folder)
+        if saved is None:
+            self._points = self._log.truncate(-1.0)
+        else:
+            self._training.load(saved["training"])
+            self._seconds = float(saved["seconds"])
+            self._durable = float(saved["durable"])
+            self._points = self._log.truncate(self._durable)
+        self._last = self._points[-1]["metrics"] if self._points else {}
+        self._saved_at = time.perf_counter()
+
+    def _slice(self, start: float) -> Report:
+        from trainables.loop import Diverged
+
+        training, stop = self._training, Path(self.job.stop_file)
+        looked = start
+
+        def pause() -> bool:
+            nonlocal looked
+            now = time.perf_counter()
+            if now - looked < 0.25:
+                return False
+            looked = now
+            return stop.exists()
+
+        while not training.finished:
+            try:
+                point = training.advance(pause)
+            except Diverged as end:
+                self._log.append(end.grad_evals, {"cost/grad_evals": end.grad_evals})
+                return self._finish("DIVERGED", self._seconds + time.perf_counter() - start, spent=end.grad_evals)
+            now = time.perf_counter()
+            if point is None:
+                self._seconds += now - start
+                self._checkpoint()
+                return self._ended("INTERRUPTED", training.optimizer.grad_evals, self._last)
+            self._log.append(point.grad_evals, point.metrics)
+            self._points.append({"step": point.grad_evals, "metrics": point.metrics})
+            self._last = point.metrics
+            if now - start >= self.job.slice_s and not training.finished:
+                self._seconds += now - start
+                if now - self._saved_at >= self.job.checkpoint_s:
+                    self._checkpoint()
+                return Report(
+                    trial_id=self.job.trial_id,
+                    grad_evals=point.grad_evals,
+                    metrics=point.metrics,
+                    durable=self._durable,
+                )
+        return self._finish("COMPLETE", self._seconds + time.perf_counter() - start)
+
+    def _checkpoint(self) -> None:
+        from trainables import checkpoint
+
+        self._durable = self._points[-1]["step"] if self._points else -1.0
+        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": self._durable}
+        checkpoint.save(saved, self._folder)
+        self._saved_at = time.perf_counter()
+
+    def _finish(self, state: str, seconds: float, *, spent: float | None = None, error: str = "") -> Report:
+        training = self._training
+        if spent is None:
+            spent = training.optimizer.grad_evals if training is not None else 0.0
+        metrics = dict(self._last)
+        value: float | None = None
+        if state == "DIVERGED":
+            metrics.update({name: m.worst for name, m in self._task_metrics.items()})
+            value = metrics[self.job.metric]
+        elif state == "COMPLETE":
+            values = [p["metrics"][self.job.metric] for p in self._points]
+            best = max if self.job.goal == "maximize" else min
+            value = best(values) if self.job.select == "best" else values[-1]
+            if not math.isfinite(value):
+                return self._finish("DIVERGED", seconds, spent=spent)
+        result = Result(
+            state=state,
+            value=value,
+            metrics=metrics,
+            grad_evals=float(spent),
+            seconds=round(seconds, 4),
+            init_digest=getattr(training, "init_digest", ""),
+            data_digest=getattr(training, "data_digest", ""),
+            error=error,
+        )
+        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
+        for old in self._folder.glob("checkpoint*"):
+            old.unlink()
+        return self._ended(state, result.grad_evals, metrics)
+
+    def _ended(self, state: str, grad_evals: float, metrics: dict[str, float]) -> Report:
+        self.close()
+        return Report(
+            trial_id=self.job.trial_id,
+            grad_evals=grad_evals,
+            metrics=metrics,
+            durable=self._durable if state == "INTERRUPTED" else math.inf,
+            done=True,
+            state=state,
+        )
+
+
+def _lock(path: Path, patience_s: float = 60.0) -> Any:
+    """Own the trial's folder; a worker of a driver that was killed lets go when it dies."""
+    handle = path.open("w")
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            if time.monotonic() > deadline:
+                handle.close()
+                raise TimeoutError(f"{path.parent} is still held by another worker after {patience_s:.0f} s") from None
+            time.sleep(0.05)

@@ -1,0 +1,62 @@
+"""A task whose trial burns a given number of CPU seconds: the load of the scheduling bench."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trainables import Batch, Metric, Model, Task
+
+STEPS = 100
+
+
+class Burn(Task):
+    """One parameter, 100 steps, each of `seconds` / 100 of this thread's CPU."""
+
+    METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=1e4)}
+    SCHEDULE = "constant"
+
+    def __init__(self, *, seconds: float = 1.0) -> None:
+        self._slice = seconds / STEPS
+
+    def model(self, seed: int) -> Model:
+        torch.manual_seed(seed)
+        return nn.Linear(1, 1)
+
+    def batch(self, seed: int, index: int) -> Batch:
+        return torch.ones(1, 1), torch.zeros(1, 1)
+
+    def batch_identity(self, seed: int, index: int) -> bytes:
+        return str(index).encode()
+
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        return ((outputs - targets) ** 2).mean()
+
+    def closure(self, model: Model, batch: Batch, zero_grad: Callable[[], None]) -> Callable[[], Any]:
+        inner = super().closure(model, batch, zero_grad)
+
+        def evaluate() -> Any:
+            start = time.thread_time()
+            loss = inner()
+            while time.thread_time() - start < self._slice:
+                pass
+            return loss
+
+        return evaluate
+
+    def evaluate(self, model: Model) -> dict[str, float]:
+        assert isinstance(model, nn.Module)
+        with torch.no_grad():
+            return {"loss/val": float((model(torch.ones(1, 1)) ** 2).mean())}
+
+
+def burn(seconds: float) -> float:
+    """The same load without any of it, for the other runners."""
+    start = time.thread_time()
+    while time.thread_time() - start < seconds:
+        pass
+    return seconds

@@ -1,0 +1,250 @@
+"""The whole story in this process: every trial once, exact states, digests, budgets, continuing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator import results, runner, spec
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.folder import Held, NotFound, SweepFolder, find
+from orchestrator.search.optuna import storage
+from orchestrator.tracking.base import NoTracker
+from orchestrator.trial import MetricLog
+from tests.orchestrator.sweep_files import sweep_text
+
+
+def run(root: Path, executor: Any = DebugExecutor, **changes: Any) -> tuple[SweepFolder, runner.Outcome]:
+    text = sweep_text(**changes)
+    definition = spec.loads(text, "test.yaml")
+    folder = runner.open_folder(definition, text, root, {})
+    with folder.hold():
+        return folder, runner.run(definition, folder, executor, NoTracker())
+
+
+def studies(folder: SweepFolder) -> dict[str, optuna.Study]:
+    kept = storage(folder.journal)
+    return {s.study_name.split("/")[-1]: optuna.load_study(study_name=s.study_name, storage=kept)
+            for s in optuna.get_all_study_summaries(kept)}
+
+
+def values(folder: SweepFolder) -> dict[str, list[Any]]:
+    """Every logged metric of every trial but the clock's."""
+    return {
+        t["trial_id"]: [
+            (p["step"], {k: v for k, v in p["metrics"].items() if not k.startswith("time/")})
+            for p in MetricLog(folder.trial(t["trial_id"]) / "metrics.jsonl").points()
+        ]
+        for t in results.ended_trials(folder)
+    }
+
+
+def test_every_trial_once_and_told(tmp_path: Path) -> None:
+    folder, outcome = run(tmp_path)
+    assert outcome.state == "done"
+    for arm in outcome.conductor.arms.values():
+        assert arm.counts() == {"done": 7, "running": 0, "waiting": 0, "diverged": 0, "failed": 0, "pruned": 0}
+    for study in studies(folder).values():
+        assert [t.state.name for t in study.trials] == ["COMPLETE"] * 4
+    trials = results.ended_trials(folder)
+    told = {(t["arm"], t["configuration"]): t["value"] for t in trials if t["stage"] == "tune"}
+    for arm, study in studies(folder).items():
+        assert {t.number: t.value for t in study.trials} == {n: v for (a, n), v in told.items() if a == arm}
+
+
+def test_confirm_reruns_the_best_on_fresh_paired_seeds(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path)
+    trials = results.ended_trials(folder)
+    tune_seeds = {t["seed"] for t in trials if t["stage"] == "tune"}
+    for arm in ("sgd", "adamw"):
+        tuned = [t for t in trials if t["arm"] == arm and t["stage"] == "tune"]
+        confirmed = [t for t in trials if t["arm"] == arm and t["stage"] == "confirm"]
+        assert {t["configuration"] for t in confirmed} == {min(tuned, key=lambda t: t["value"])["configuration"]}
+        assert not tune_seeds & {t["seed"] for t in confirmed}
+    by_seed: dict[int, set[tuple[str, str]]] = {}
+    for t in trials:
+        by_seed.setdefault(t["seed"], set()).add((t["init_digest"], t["data_digest"]))
+    assert all(len(digests) == 1 for digests in by_seed.values())
+    assert len({d for digests in by_seed.values() for d in digests}) == len(by_seed)
+
+
+def test_a_second_run_does_nothing_and_a_trial_is_a_function_of_its_seed(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path / "a")
+    before = {p: p.stat().st_mtime_ns for p in folder.path.glob("trials/*/result.json")}
+    _, again = run(tmp_path / "a")
+    assert again.state == "done"
+    assert {p: p.stat().st_mtime_ns for p in folder.path.glob("trials/*/result.json")} == before
+    other, _ = run(tmp_path / "b")
+    assert values(folder) == values(other)
+
+
+def test_budgets_agree(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path)
+    spent = [t["grad_evals"] for t in results.ended_trials(folder)]
+    assert max(spent) <= 40
+    assert max(spent) - min(spent) <= 0.02 * max(spent)
+
+
+def test_divergence_is_a_result(tmp_path: Path) -> None:
+    folder, outcome = run(tmp_path, max_lr=1e6, method="random", trials=8)
+    diverged = [t for t in results.ended_trials(folder) if t["state"] == "DIVERGED"]
+    assert diverged
+    assert outcome.state == "done"
+    for t in diverged:
+        assert t["value"] == t["metrics"]["loss/val"] == 1e4
+    told = {t.value for t in studies(folder)["sgd"].trials}
+    assert 1e4 in told
+    assert all(v is not None and math.isfinite(v) for v in told)
+
+
+def test_an_exception_fails_the_trial_alone(tmp_path: Path) -> None:
+    folder, outcome = run(tmp_path, fail_at=5, fail_seed=1001)
+    failed = [t for t in results.ended_trials(folder) if t["state"] == "FAILED"]
+    assert {t["seed"] for t in failed} == {1001}
+    assert outcome.failed == 2
+    document = results.status(folder)
+    assert "on fire" in document["errors"][failed[0]["trial_id"]]
+    assert document["arms"]["sgd"]["failed"] == 1
+    assert document["state"] == "done"
+
+
+def test_a_failed_configuration_is_never_told_as_a_value(tmp_path: Path) -> None:
+    folder, outcome = run(tmp_path, fail_at=5)
+    for study in studies(folder).values():
+        assert [t.state.name for t in study.trials] == ["FAIL"] * 4
+    assert outcome.conductor.exhausted
+    assert outcome.failed == 8
+
+
+class Dies(Exception):
+    """Stands for kill -9: leaves everything as it is at that moment."""
+
+
+def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
+    """Die after every k-th report; each time a new driver continues; the end equals the undisturbed sweep."""
+    plain, _ = run(tmp_path / "plain", method="random")
+
+    class Fragile(DebugExecutor):
+        def run(self, conductor: Any) -> None:
+            left = 3
+            heard = conductor.heard
+
+            def dying(report: Any) -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    raise Dies
+                heard(report)
+
+            conductor.heard = dying
+            super().run(conductor)
+
+    for _ in range(40):
+        try:
+            folder, outcome = run(tmp_path / "fragile", Fragile, method="random")
+        except Dies:
+            continue
+        break
+    assert outcome.state == "done"
+    assert values(folder) == values(plain)
+    for arm, study in studies(folder).items():
+        assert [t.params for t in study.trials] == [t.params for t in studies(plain)[arm].trials]
+        assert all(t.state.name == "COMPLETE" for t in study.trials)
+
+
+def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
+    plain, _ = run(tmp_path / "plain", trials=1, confirm=1, pause_s=0.02)
+    text = sweep_text(trials=1, confirm=1, pause_s=0.02)
+    definition = spec.loads(text, "test.yaml")
+    folder = runner.open_folder(definition, text, tmp_path / "drained", {})
+
+    class Draining(DebugExecutor):
+        def run(self, conductor: Any) -> None:
+            began = conductor.next_job
+
+            def next_job() -> Any:
+                job = began()
+                if job is not None:
+                    folder.stop_file.touch()
+                return job
+
+            conductor.next_job = next_job
+            super().run(conductor)
+
+    states = []
+    for _ in range(20):
+        with folder.hold():
+            states.append(runner.run(definition, folder, Draining, NoTracker()).state)
+        if not results.status(folder)["arms"]["sgd"]["waiting"] + results.status(folder)["arms"]["adamw"]["waiting"]:
+            break
+    assert "stopped" in states
+    with folder.hold():
+        assert runner.run(definition, folder, DebugExecutor, NoTracker()).state == "done"
+    assert values(folder) == values(plain)
+
+
+def test_wall_clock_budget_stops_and_more_continues(tmp_path: Path) -> None:
+    folder, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 1s")
+    assert outcome.state == "budget"
+    waiting = sum(c["waiting"] for c in results.status(folder)["arms"].values())
+    assert waiting > 0
+    again, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 10m")
+    assert again.sweep_id == folder.sweep_id
+    assert outcome.state == "done"
+
+
+def test_one_driver_at_a_time(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path)
+    with folder.hold(), pytest.raises(Held, match=r"process \d+ on .* since"), folder.hold():
+        raise AssertionError("two drivers hold one sweep")
+
+
+def test_tables(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path)
+    trials = pq.read_table(folder.results / "trials.parquet")
+    assert trials.column_names[:11] == [
+        "sweep_id", "arm", "stage", "trial_id", "seed", "state", "parameters", "grad_evals", "seconds",
+        "init_digest", "data_digest",
+    ]
+    assert trials.num_rows == 14
+    assert set(trials["stage"].to_pylist()) == {"tune", "confirm"}
+    assert json.loads(trials["parameters"][0].as_py())["lr"] > 0
+    metrics = pq.read_table(folder.results / "metrics.parquet")
+    assert metrics.column_names == ["trial_id", "step", "name", "value"]
+    assert metrics["step"].to_pylist()[-1] == 40
+
+
+def test_best_document(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path)
+    document = results.best(folder)
+    assert document["metric"] == "loss/val"
+    for arm, row in document["arms"].items():
+        confirmed = results.arm_values(folder, "loss/val")[arm]
+        assert row["stage"] == "confirm"
+        assert row["value"] == pytest.approx(sum(confirmed) / 3)
+
+
+def test_find_by_prefix(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path)
+    other, _ = run(tmp_path, name="other")
+    assert find(tmp_path, "@last").sweep_id == other.sweep_id
+    assert find(tmp_path, "fit").sweep_id == folder.sweep_id
+    with pytest.raises(NotFound, match="names no sweep; there is"):
+        find(tmp_path, "missing")
+    with pytest.raises(NotFound, match="start one with"):
+        find(tmp_path / "empty", "@last")
+
+
+def test_a_torn_log_line_is_left_out(tmp_path: Path) -> None:
+    log = MetricLog(tmp_path / "metrics.jsonl")
+    log.append(1.0, {"a": 1.0})
+    log.append(2.0, {"a": 2.0})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-9])
+    assert [p["step"] for p in log.points()] == [1.0]

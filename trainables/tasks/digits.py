@@ -1,0 +1,128 @@
+"""Handwritten digits (scikit-learn's bundled set) with label noise: the laptop's image task.
+
+1797 images of 8 x 8, fixed split 1257 / 270 / 270, pixels / 16. `noise` of the training labels are replaced by another
+class, redrawn for each seed; validation and test labels are clean. Batches are consecutive pieces of endless
+concatenated epochs, so that 320 batches of 64 are 16.3 epochs and every batch is full.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.models.resnet import ResNet
+from trainables.registry import task
+from trainables.task import Batch, Metric, Model, Task
+
+TRAIN, VAL, CLASSES = 1257, 270, 10
+DATA_SEED, NOISE_SEED, ORDER_SEED = 20_240_101, 7_000_003, 3_000_017
+
+
+@lru_cache(maxsize=1)
+def _images() -> tuple[Tensor, Tensor]:
+    """Images [1797, 1, 8, 8] in [0, 1] and labels [1797], in the fixed order of the split."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(DATA_SEED))
+    images = torch.tensor(raw.data, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    return images[order], torch.tensor(raw.target, dtype=torch.int64)[order]
+
+
+@task("digits")
+class Digits(Task):
+    """`model`: mlp, resnet8 or resnet16 (the number is the width); `noise` in [0, 1); `batch_size` in images."""
+
+    METRICS: ClassVar = {
+        "accuracy/val": Metric(goal="maximize", worst=0.0),
+        "accuracy/test": Metric(goal="maximize", worst=0.0),
+        "loss/val": Metric(goal="minimize", worst=1e4),
+        "loss/test": Metric(goal="minimize", worst=1e4),
+    }
+    MODELS: ClassVar = ("mlp", "resnet8", "resnet16")
+
+    def __init__(self, *, model: str = "resnet8", noise: float = 0.0, batch_size: int = 64) -> None:
+        if model not in self.MODELS:
+            raise ValueError(f"model is {model!r}; there is: {', '.join(self.MODELS)}")
+        if not 0 <= noise < 1:
+            raise ValueError(f"noise is {noise}; it is the share of wrong training labels, in [0, 1)")
+        if not 1 <= batch_size <= TRAIN:
+            raise ValueError(f"batch_size is {batch_size}; it has to lie in [1, {TRAIN}]")
+        self._model, self._noise, self._size = model, noise, batch_size
+        self._epochs: dict[tuple[int, int], Tensor] = {}
+        self._labels: dict[int, Tensor] = {}
+
+    def model(self, seed: int) -> Model:
+        """A network with torch's default initialisation."""
+        torch.manual_seed(seed)
+        if self._model == "mlp":
+            sizes = (64, 256, 256, CLASSES)
+            layers: list[nn.Module] = [nn.Flatten()]
+            for inside, outside in zip(sizes, sizes[1:], strict=False):
+                layers += [nn.Linear(inside, outside), nn.ReLU()]
+            return nn.Sequential(*layers[:-1])
+        return ResNet(int(self._model.removeprefix("resnet")))
+
+    def batch(self, seed: int, index: int) -> Batch:
+        """(images [batch, 1, 8, 8], noisy labels [batch])."""
+        return self._pick(seed, self._rows(seed, index))
+
+    def refresh_batch(self, seed: int, index: int) -> Batch:
+        """The same noisy images in an order of their own."""
+        return self._pick(seed, self._rows(seed + 1_000_003, index))
+
+    def batch_identity(self, seed: int, index: int) -> bytes:
+        """Row numbers and labels."""
+        rows = self._rows(seed, index)
+        return bytes(rows.numpy().tobytes() + self._noisy(seed)[rows].numpy().tobytes())
+
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Mean cross-entropy in nats."""
+        return F.cross_entropy(outputs, targets)
+
+    def evaluate(self, model: Model) -> dict[str, float]:
+        """Accuracy and loss on clean validation and test images."""
+        assert isinstance(model, nn.Module)
+        images, labels = _images()
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            outputs, truth = model(images[TRAIN:]), labels[TRAIN:]
+        for name, part in (("val", slice(0, VAL)), ("test", slice(VAL, None))):
+            found[f"accuracy/{name}"] = float((outputs[part].argmax(1) == truth[part]).float().mean())
+            found[f"loss/{name}"] = float(F.cross_entropy(outputs[part], truth[part]))
+        return found
+
+    def _pick(self, seed: int, rows: Tensor) -> Batch:
+        return _images()[0][rows], self._noisy(seed)[rows]
+
+    def _noisy(self, seed: int) -> Tensor:
+        """Training labels of this seed: exactly round(noise x 1257) of them are wrong."""
+        if seed not in self._labels:
+            labels = _images()[1][:TRAIN].clone()
+            generator = torch.Generator().manual_seed(NOISE_SEED + seed)
+            wrong = torch.randperm(TRAIN, generator=generator)[: round(self._noise * TRAIN)]
+            shift = torch.randint(1, CLASSES, (len(wrong),), generator=generator)
+            labels[wrong] = (labels[wrong] + shift) % CLASSES
+            self._labels = {seed: labels}
+        return self._labels[seed]
+
+    def _rows(self, seed: int, index: int) -> Tensor:
+        """Row numbers of batch `index`: a piece of the concatenated epochs."""
+        first = index * self._size
+        epoch, offset = divmod(first, TRAIN)
+        piece = self._epoch(seed, epoch)[offset : offset + self._size]
+        if len(piece) < self._size:
+            piece = torch.cat([piece, self._epoch(seed, epoch + 1)[: self._size - len(piece)]])
+        return piece
+
+    def _epoch(self, seed: int, epoch: int) -> Tensor:
+        if (seed, epoch) not in self._epochs:
+            generator = torch.Generator().manual_seed((ORDER_SEED + seed) * 100_003 + epoch)
+            while len(self._epochs) > 3:
+                self._epochs.pop(next(iter(self._epochs)))
+            self._epochs[seed, epoch] = torch.randperm(TRAIN, generator=generator)
+        return self._epochs[seed, epoch]
