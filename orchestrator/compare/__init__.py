@@ -1,0 +1,1 @@
+"""Statistics of paired confirm seeds, and what is drawn and said of them."""

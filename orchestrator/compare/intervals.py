@@ -1,0 +1,33 @@
+"""Means with their uncertainty (Student 1908); scipy does the work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """n values, their mean and sample standard deviation, and the 95 % t interval of the mean."""
+
+    n: int
+    mean: float
+    sd: float | None
+    lo: float | None
+    hi: float | None
+
+
+def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
+    """Mean and t interval; with fewer than two values there is no interval. Raises ValueError on none at all."""
+    if not values:
+        raise ValueError("no values to summarize")
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Summary(n=n, mean=mean, sd=None, lo=None, hi=None)
+    sd = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n=n, mean=mean, sd=sd, lo=mean - half, hi=mean + half)

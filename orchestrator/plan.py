@@ -1,0 +1,77 @@
+"""From a budget in gradient evaluations to trials, steps and cost. Pure arithmetic, nothing is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.space import from_unit, grid, satisfied
+
+if TYPE_CHECKING:
+    from orchestrator.spec import ArmSpec, Spec
+
+PROBES = 64
+
+
+def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
+    """Optimizer steps that the budget affords with this configuration."""
+    import optim_core
+
+    return int(spec.budget.per_trial / optim_core.cost_per_step(arm.optimizer, **config) + 1e-9)
+
+
+def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+    """What constraints may name besides parameters: `steps` and `grad_evals` of a configuration."""
+
+    def of(config: Mapping[str, Any]) -> dict[str, float]:
+        return {"steps": steps_of(spec, arm, config), "grad_evals": spec.budget.per_trial}
+
+    return of
+
+
+def grid_points(spec: Spec, arm: ArmSpec) -> list[dict[str, Any]]:
+    """The arm's grid, constraints obeyed. Raises SpaceError for a continuous parameter."""
+    known = facts(spec, arm)
+    return [c for c in grid(arm.parameters) if satisfied(spec.constraints, c, **known(c))]
+
+
+def grid_size(spec: Spec, arm: ArmSpec) -> int:
+    """Points of the arm's grid."""
+    found = len(grid_points(spec, arm))
+    if not found:
+        raise ValueError("no point of the grid obeys the constraints; loosen them")
+    return found
+
+
+def configurations(spec: Spec, arm: ArmSpec) -> int:
+    """Configurations that the search tries in this arm."""
+    if spec.method.name == "grid":
+        return grid_size(spec, arm)
+    assert spec.budget.trials_per_arm is not None
+    return spec.budget.trials_per_arm
+
+
+def steps_range(spec: Spec, arm: ArmSpec) -> tuple[int, int]:
+    """Fewest and most steps over the arm's space (probed along its diagonals)."""
+    width = len(arm.parameters)
+    probes = [[((i * (j + 1)) % PROBES + 0.5) / PROBES for j in range(width)] for i in range(PROBES)]
+    found = [steps_of(spec, arm, from_unit(arm.parameters, u)) for u in probes]
+    return min(found), max(found)
+
+
+def plan(spec: Spec) -> dict[str, Any]:
+    """The `plan` document."""
+    from orchestrator.spec import sweep_id
+
+    arms = {}
+    for name, arm in spec.arms.items():
+        trials = configurations(spec, arm) * len(spec.seeds.tune) + len(spec.seeds.confirm)
+        low, high = steps_range(spec, arm)
+        arms[name] = {
+            "trials": trials,
+            "steps": low if low == high else [low, high],
+            "grad_evals_per_trial": spec.budget.per_trial,
+            "grad_evals": trials * spec.budget.per_trial,
+        }
+    total = sum(row["grad_evals"] for row in arms.values())
+    return {"schema": "geosweep/plan/1", "sweep_id": sweep_id(spec), "arms": arms, "total_grad_evals": total}

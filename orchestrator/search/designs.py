@@ -1,0 +1,86 @@
+"""Designs: the configuration at an index, as a pure function of (file, arm, index). No state, no order, no storage.
+
+Random points come from a generator seeded by (seed, arm, index, attempt); Sobol points are scrambled by (seed, arm). A point
+that breaks a constraint, or that repeats an earlier one of a finite space, is replaced by the next attempt.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import qmc
+
+from orchestrator import plan
+from orchestrator.space import SpaceError, from_unit, levels, satisfied
+
+if TYPE_CHECKING:
+    from orchestrator.spec import ArmSpec, Spec
+
+ATTEMPTS = 1000
+
+
+class GridDesign:
+    """All points of the grid, in order."""
+
+    def __init__(self, spec: Spec, arm: ArmSpec) -> None:
+        self._points = plan.grid_points(spec, arm)
+
+    def configuration(self, index: int) -> dict[str, Any]:
+        """Point number `index`."""
+        return self._points[index]
+
+
+class PointDesign:
+    """Random or Sobol points of the arm's space."""
+
+    def __init__(self, spec: Spec, arm: ArmSpec, *, sobol: bool) -> None:
+        self._spec, self._arm, self._sobol = spec, arm, sobol
+        self._facts = plan.facts(spec, arm)
+        self._key = [spec.method.seed, *arm.name.encode()]
+        self._made: list[dict[str, Any]] = []
+        self._drawn = 0
+
+    @cached_property
+    def _finite(self) -> int | None:
+        sizes = [levels(p) for p in self._arm.parameters]
+        return None if any(s is None for s in sizes) else int(np.prod([len(s) for s in sizes if s is not None]))
+
+    @cached_property
+    def _engine(self) -> Any:
+        rng = np.random.default_rng(self._key)
+        return qmc.Sobol(max(1, len(self._arm.parameters)), scramble=True, rng=rng)
+
+    def configuration(self, index: int) -> dict[str, Any]:
+        """Point number `index`. Raises SpaceError when ATTEMPTS points in a row break the constraints."""
+        while len(self._made) <= index:
+            self._made.append(self._next())
+        return self._made[index]
+
+    def _next(self) -> dict[str, Any]:
+        repeat: dict[str, Any] | None = None
+        for _ in range(ATTEMPTS):
+            config = from_unit(self._arm.parameters, self._unit())
+            if not satisfied(self._spec.constraints, config, **self._facts(config)):
+                continue
+            if self._finite is None or len(self._made) >= self._finite or config not in self._made:
+                return config
+            repeat = config
+        if repeat is not None:
+            return repeat
+        raise SpaceError(f"arm {self._arm.name}: {ATTEMPTS} points in a row break the constraints; loosen them")
+
+    def _unit(self) -> list[float]:
+        width, number = len(self._arm.parameters), self._drawn
+        self._drawn += 1
+        if self._sobol:
+            return [min(float(x), 1 - 1e-12) for x in self._engine.random(1)[0][:width]]
+        return [float(x) for x in np.random.default_rng([*self._key, number]).random(width)]
+
+
+def design_for(spec: Spec, arm: ArmSpec) -> GridDesign | PointDesign:
+    """The design that the sweep's method asks for; the random share of a model-based search is random."""
+    if spec.method.name == "grid":
+        return GridDesign(spec, arm)
+    return PointDesign(spec, arm, sobol=spec.method.name == "sobol")

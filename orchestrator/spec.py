@@ -1,0 +1,253 @@
+"""A sweep file, read, checked and resolved. Nothing is started before this has passed.
+
+Every rejection is a `SpecError`: file, line, column, key, the offending value and a way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator import resolve
+from orchestrator.errors import SpecError, nearest
+from orchestrator.schema import SweepModel
+from orchestrator.space import Parameter
+from orchestrator.yaml12 import Document, YamlError, parse
+
+__all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", "loads", "sweep_id"]
+LATER = {
+    "early_terminate": "stopping trials early",
+    "warm_start": "starting from earlier sweeps",
+    "controls": "control arms",
+    "analysis": "a declared analysis",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """Data, model, loss and metrics."""
+
+    name: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """What is tuned."""
+
+    name: str
+    goal: str
+    select: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSpec:
+    """One optimizer with its space, shared parameters merged in, parents first."""
+
+    name: str
+    optimizer: str
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """How configurations are proposed."""
+
+    name: str
+    random_share: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSpec:
+    """What may be spent; times in seconds."""
+
+    unit: str
+    per_trial: float
+    trials_per_arm: int | None
+    wall_clock: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsSpec:
+    """Disjoint sets of seeds."""
+
+    tune: tuple[int, ...]
+    confirm: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesSpec:
+    """What one trial gets."""
+
+    cpu: int
+    gpu: float
+    max_concurrent: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec:
+    """Where runs are shown."""
+
+    mlflow: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A sweep, resolved: every default filled in."""
+
+    schema_version: int
+    name: str
+    description: str
+    task: TaskSpec
+    metric: MetricSpec
+    report_metric: str
+    arms: Mapping[str, ArmSpec]
+    constraints: tuple[str, ...]
+    method: MethodSpec
+    budget: BudgetSpec
+    seeds: SeedsSpec
+    resources: ResourcesSpec
+    tracking: TrackingSpec
+    evaluations: int
+    max_failed: int
+    source: str = field(default="", compare=False)
+
+
+def load(path: Path) -> Spec:
+    """Read a sweep file. Raises SpecError."""
+    return loads(path.read_text(encoding="utf-8"), str(path))
+
+
+def loads(text: str, file: str = "<text>") -> Spec:
+    """Read a sweep from text; `file` is the name that errors show."""
+    try:
+        document = parse(text)
+    except YamlError as error:
+        raise SpecError(file, error.line, error.column, error.path, str(error)) from None
+    where = resolve.Where(file, document)
+    if not isinstance(document.value, dict):
+        raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
+    for key, what in LATER.items():
+        if key in document.value:
+            raise where.error((key,), f"{what} is part of the format, but this version does not run it yet; remove the key")
+    try:
+        model = SweepModel.model_validate(document.value)
+    except ValidationError as error:
+        raise _explain(error, document, where) from None
+    return _build(model, where, file)
+
+
+def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
+    task_name, task_parameters, metrics = resolve.task(model, where)
+    report = resolve.metrics(model, metrics, where)
+    tune, confirm = resolve.seeds(model, where)
+    arms = {
+        name: ArmSpec(name=name, optimizer=optimizer, parameters=parameters)
+        for name, (optimizer, parameters) in resolve.arms(model, where).items()
+    }
+    resolve.constraints(model, {p.name for a in arms.values() for p in a.parameters}, where)
+    spec = Spec(
+        schema_version=1,
+        name=model.name,
+        description=model.description,
+        task=TaskSpec(name=task_name, parameters=task_parameters),
+        metric=MetricSpec(name=model.metric.name, goal=model.metric.goal, select=model.metric.select),
+        report_metric=report,
+        arms=arms,
+        constraints=tuple(model.constraints),
+        method=MethodSpec(**model.method.model_dump()),
+        budget=BudgetSpec(**model.budget.model_dump()),
+        seeds=SeedsSpec(tune=tune, confirm=confirm),
+        resources=ResourcesSpec(
+            cpu=model.resources.cpu,
+            gpu=model.resources.gpu,
+            max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
+        ),
+        tracking=TrackingSpec(mlflow=model.tracking.mlflow),
+        evaluations=model.evaluations,
+        max_failed=model.max_failed,
+        source=file,
+    )
+    _check_size(spec, where)
+    return spec
+
+
+def _check_size(spec: Spec, where: resolve.Where) -> None:
+    """Effort that fits the space: grids within their limit, feasible constraints, at least one step of each arm."""
+    from orchestrator import plan
+    from orchestrator.space import SpaceError
+
+    for arm in spec.arms.values():
+        path = ("arms", arm.name)
+        try:
+            size = plan.grid_size(spec, arm) if spec.method.name == "grid" else None
+            limit = spec.budget.trials_per_arm
+            if size is None and limit is None:
+                raise where.error(("budget",), "trials_per_arm: missing; say how many configurations each arm may try")
+            if size is not None and limit is not None and limit < size:
+                raise where.error(
+                    ("budget", "trials_per_arm"),
+                    f"{limit}, but the grid of arm {arm.name} has {size} points; raise it, or leave it out",
+                )
+            steps = plan.steps_range(spec, arm)
+        except (SpaceError, TypeError, ValueError) as error:
+            if isinstance(error, SpecError):
+                raise
+            raise where.error(path, str(error)) from None
+        if steps[0] < 1:
+            raise where.error(
+                ("budget", "per_trial"), f"{spec.budget.per_trial:g} is less than one step of arm {arm.name}; raise it"
+            )
+
+
+def _explain(error: ValidationError, document: Document, where: resolve.Where) -> SpecError:
+    """The first pydantic error in our words."""
+    first = min(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", len(e["loc"])))
+    path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
+    value, kind, context = first["input"], first["type"], first.get("ctx", {})
+    if kind == "extra_forbidden":
+        return where.error(path, f"unknown{nearest(str(path[-1]), resolve.fields_at(path))}")
+    if kind == "missing":
+        return where.error(path, f"{first['loc'][-1]}: missing; {resolve.description_of(path, str(first['loc'][-1]))}")
+    if kind == "literal_error":
+        return where.error(path, f"{value!r} is not one of {context['expected']}")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
+
+
+def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
+    """The parts of a pydantic location that are keys of the file (it also names branches of unions)."""
+    found: list[Any] = []
+    for part in path:
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            found.append(part)
+            value = value[part]
+    return found
+
+
+def definition(spec: Spec) -> dict[str, Any]:
+    """Everything that changes results, as plain JSON; the sweep's id is its hash."""
+    found = asdict(spec)
+    for key in ("description", "resources", "tracking", "source", "max_failed"):
+        del found[key]
+    del found["budget"]["wall_clock"]
+    plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
+    return plain
+
+
+def sweep_id(spec: Spec) -> str:
+    """`<name>-<first 8 hex of the hash of the definition>`."""
+    text = json.dumps(definition(spec), sort_keys=True, separators=(",", ":"))
+    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the format, for editors."""
+    return SweepModel.model_json_schema()
