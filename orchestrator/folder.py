@@ -144,4 +144,4 @@ def find(root: Path, name: str) -> SweepFolder:
     if len(matches) == 1:
         return matches[0]
     listing = ", ".join(s.sweep_id for s in matches or known)
-    raise NotFound(f"{name!r} names {len(matches) or 'no'} sweep{'s' if len(matches) != 1 else ''}; there is: {listing}")
+    raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; there is: {listing}")

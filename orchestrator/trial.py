@@ -263,6 +263,15 @@ class TrialSession:
         )
 
 
+def warm_up(job: Job) -> None:
+    """Pay once in a worker what every trial needs: imports and the task's data."""
+    import optim_core  # noqa: F401
+    import trainables
+    import trainables.loop  # noqa: F401
+
+    trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
+
+
 def _lock(path: Path, patience_s: float = 60.0) -> Any:
     """Own the trial's folder; a worker of a driver that was killed lets go when it dies."""
     handle = path.open("w")

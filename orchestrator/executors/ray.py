@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.executors.base import Conductor, Unreachable
-from orchestrator.trial import Job, Report, TrialSession
+from orchestrator.trial import Job, Report, TrialSession, warm_up
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -48,10 +48,8 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]
     """Holds one `TrialSession` after another in a long-lived worker."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        import torch  # noqa: F401  before the barrier, so that no trial pays for it
-
-        import trainables.loop  # noqa: F401
-
+        with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
+            warm_up(config["job"])
         if config["barrier"]:
             _wait_for_all(Path(config["barrier"]), config["actors"])
         self.reset_config(config)
@@ -87,9 +85,12 @@ class _Source(Searcher):  # type: ignore[misc]
     """Hands the conductor's jobs to Tune: at most one more than there are actors, so that a worker never waits."""
 
     def __init__(self, conductor: Conductor, actors: int, barrier: str) -> None:
-        super().__init__(metric="value", mode="max")
+        super().__init__()
         self._conductor, self._actors, self._barrier = conductor, actors, barrier
         self._open: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its experiment to restore it; we never do, the study and the trial folders are the truth
 
     def suggest(self, trial_id: str) -> Any:
         if len(self._open) > self._actors:
@@ -118,6 +119,9 @@ class _Listener(Callback):  # type: ignore[misc]
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         report = result.get("report")
         if isinstance(report, Report):
@@ -132,9 +136,9 @@ class RayExecutor:
     ) -> None:
         self._cpu, self._gpu, self._max, self._address = cpu, gpu, max_concurrent, address
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
-        self._started = threading.Thread(target=self._start, daemon=True)
         self._error: BaseException | None = None
-        self._started.start()
+        self._ready, self._over = threading.Event(), threading.Event()
+        threading.Thread(target=self._start, daemon=True).start()
 
     def run(self, conductor: Conductor) -> None:
         """Run all trials; Ray is shut down afterwards, whatever happens."""
@@ -146,18 +150,20 @@ class RayExecutor:
 
     def ready(self) -> None:
         """Return once Ray answers. Raises Unreachable when it does not start."""
-        self._started.join()
+        self._ready.wait()
         if self._error is not None:
             raise Unreachable(f"Ray did not start: {self._error}") from self._error
 
     def close(self) -> None:
         """End Ray and remove its scratch folder."""
-        self._started.join()
+        self._ready.wait()
         with contextlib.suppress(Exception):
             ray.shutdown()
+        self._over.set()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self) -> None:
+        """Start Ray while the caller reads and imports. The thread lives on: Ray's processes die with it."""
         _sweep_scratch()
         local = {"num_cpus": self._slots() * self._cpu, "include_dashboard": False, "_temp_dir": str(self._scratch)}
         try:
@@ -169,6 +175,8 @@ class RayExecutor:
             )
         except BaseException as error:
             self._error = error
+        self._ready.set()
+        self._over.wait()
 
     def _slots(self) -> int:
         free = max(1, (os.cpu_count() or 1) // self._cpu)
@@ -193,7 +201,6 @@ class RayExecutor:
                 reuse_actors=True,
                 max_concurrent_trials=None,
                 trial_dirname_creator=lambda trial: trial.trial_id,
-                chdir_to_trial_dir=False,
             ),
             run_config=tune.RunConfig(
                 storage_path=str(self._scratch),
