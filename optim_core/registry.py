@@ -15,7 +15,7 @@ from optim_core.base import Baseline, Counting
 
 T = TypeVar("T", bound=type[Counting])
 _REGISTRY: dict[str, type[Counting]] = {}
-NOT_HYPERPARAMETERS = frozenset({"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters"})
+NOT_HYPERPARAMETERS = frozenset({"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model"})
 
 
 def register(name: str) -> Callable[[T], T]:

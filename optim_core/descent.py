@@ -1,0 +1,100 @@
+"""The step of SGD or AdamW, given gradients from anywhere: what SAM and LLQR hand their gradient to.
+
+    sgd:    m <- momentum m + (g + weight_decay w),  w <- w - lr m                          (Polyak 1964)
+    adamw:  w <- (1 - lr weight_decay) w - lr mhat / (sqrt(vhat) + eps)      (Loshchilov and Hutter 2019, Alg. 2)
+
+torch's own kernels do the work, in the same mode as the registered `sgd` and `adamw`, so that the limits in which a
+method is its base optimizer hold bit for bit. `p.grad` is neither read nor written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
+
+from optim_core.base import check_not_negative, check_positive, check_share
+
+BASES = ("sgd", "adamw")
+State = MutableMapping[Tensor, dict[str, Any]]
+
+
+def base_defaults(
+    *, base: str, lr: float, momentum: float, weight_decay: float, beta1: float, beta2: float, eps: float
+) -> dict[str, Any]:
+    """The checked parameter-group entries of a base optimizer; `sgd` ignores beta1, beta2, eps and `adamw` momentum.
+
+    Raises ValueError for an unknown base, a negative lr or weight_decay, or a momentum or beta outside [0, 1).
+    """
+    if base not in BASES:
+        raise ValueError(f"base is {base!r}; it has to be one of {', '.join(BASES)}")
+    check_not_negative(lr=lr, weight_decay=weight_decay)
+    check_share(momentum=momentum, beta1=beta1, beta2=beta2)
+    check_positive(eps=eps)
+    return {
+        "base": base,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": eps,
+    }
+
+
+def descend(group: Mapping[str, Any], params: Sequence[Tensor], grads: Sequence[Tensor], state: State) -> None:
+    """Move `params` by one step of the group's base optimizer along `grads`, keeping its buffers in `state`."""
+    if not params:
+        return
+    if group["base"] == "sgd":
+        _sgd(group, list(params), list(grads), state)
+    else:
+        _adamw(group, list(params), list(grads), state)
+
+
+def _sgd(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], state: State) -> None:
+    buffers: list[Tensor | None] = [state[p].get("momentum_buffer") for p in params]
+    sgd(
+        params,
+        grads,
+        buffers,
+        foreach=True,
+        lr=group["lr"],
+        momentum=group["momentum"],
+        weight_decay=group["weight_decay"],
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+    )
+    if group["momentum"] != 0:
+        for p, buffer in zip(params, buffers, strict=True):
+            state[p]["momentum_buffer"] = buffer
+
+
+def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], state: State) -> None:
+    for p in params:
+        own = state[p]
+        if "exp_avg" not in own:
+            own["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+            own["exp_avg"] = torch.zeros_like(p)
+            own["exp_avg_sq"] = torch.zeros_like(p)
+    adamw(
+        params,
+        grads,
+        [state[p]["exp_avg"] for p in params],
+        [state[p]["exp_avg_sq"] for p in params],
+        [],
+        [state[p]["step"] for p in params],
+        fused=True,
+        amsgrad=False,
+        lr=group["lr"],
+        beta1=group["beta1"],
+        beta2=group["beta2"],
+        eps=group["eps"],
+        weight_decay=group["weight_decay"],
+        maximize=False,
+    )
