@@ -1,8 +1,8 @@
 """Optimizers that use the geometry of the loss. Public names only."""
 
-from optim_core import baselines as _baselines
-from optim_core import rotated_adamw as _rotated_adamw
-from optim_core import sam as _sam
+from optim_core import baselines as baselines
+from optim_core import rotated_adamw as rotated_adamw
+from optim_core import sam as sam
 from optim_core.base import Baseline, Counting
 from optim_core.registry import build, cost_per_step, hyperparameters, lookup, names, needs_batches, register
 

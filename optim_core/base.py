@@ -70,7 +70,9 @@ class Counting(torch.optim.Optimizer):
         if loss is None:
             raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
         if all(p.grad is None for g in self.param_groups for p in g["params"]):
-            raise RuntimeError(f"the closure given to {type(self).__name__}.step left no gradient; call loss.backward()")
+            raise RuntimeError(
+                f"the closure given to {type(self).__name__}.step left no gradient; call loss.backward()"
+            )
         self.charge(1.0)
         return cast(Tensor, loss)
 

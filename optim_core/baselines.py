@@ -16,10 +16,21 @@ class SGD(Baseline, torch.optim.SGD):
     """Gradient descent with heavy-ball momentum in [0, 1) and coupled weight decay (Polyak 1964)."""
 
     def __init__(
-        self, params: Params, *, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False
+        self,
+        params: Params,
+        *,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
     ) -> None:
         super().__init__(
-            params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, foreach=True  # type: ignore[arg-type]
+            params,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            foreach=True,  # type: ignore[arg-type]
         )
 
 
@@ -38,5 +49,10 @@ class AdamW(Baseline, torch.optim.AdamW):
         weight_decay: float = 1e-2,
     ) -> None:
         super().__init__(
-            params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True  # type: ignore[arg-type]
+            params,
+            lr=lr,
+            betas=(beta1, beta2),
+            eps=eps,
+            weight_decay=weight_decay,
+            fused=True,  # type: ignore[arg-type]
         )

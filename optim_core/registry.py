@@ -1,4 +1,4 @@
-"""Optimizers by name: `@register("sam")`, `names()`, `hyperparameters(name)`, `build(name, model, **hyperparameters)`."""
+"""Optimizers by name: `@register("sam")`, `names()`, `hyperparameters(name)`, `build(name, model, **values)`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from optim_core.base import Baseline, Counting
 
 T = TypeVar("T", bound=type[Counting])
 _REGISTRY: dict[str, type[Counting]] = {}
-NOT_HYPERPARAMETERS = frozenset({"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model"})
+NOT_HYPERPARAMETERS = frozenset(
+    {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model"}
+)
 
 
 def register(name: str) -> Callable[[T], T]:

@@ -124,7 +124,8 @@ class TwoPass(Counting):
         """Over the parameters of `model`, whose normalisation layers keep the statistics of one pass only."""
         if isinstance(model, list):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
-        return cls([p for p in model.parameters() if p.requires_grad], model=model, **hyperparameters)
+        params = [p for p in model.parameters() if p.requires_grad]
+        return cls(params, **{"model": model, **hyperparameters})
 
     @property
     def skipped_steps(self) -> int:
@@ -176,9 +177,7 @@ def _grad(p: Tensor) -> Tensor:
     return p.grad
 
 
-def place(
-    params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[float], norm: float
-) -> bool:
+def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[float], norm: float) -> bool:
     """Turn directions d held in `params` into w + radius d / norm. False, and nothing done, for a norm not finite."""
     if not math.isfinite(norm):
         return False
@@ -331,7 +330,7 @@ class FriendlySAM(SAM):
 
 
 def update_means(state: Any, params: list[Tensor], grads: list[Tensor], decay: float) -> None:
-    """m <- decay m + (1 - decay) g for the `mean_gradient` of each parameter, which begins at 0."""
+    """M <- decay m + (1 - decay) g for the `mean_gradient` of each parameter, which begins at 0."""
     for p in params:
         if "mean_gradient" not in state[p]:
             state[p]["mean_gradient"] = torch.zeros_like(p)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from orchestrator.folder import SweepFolder, write_atomic
 from orchestrator.search.base import Configuration, Study
 from orchestrator.spec import ArmSpec, Spec
-from orchestrator.trial import Job, Report
+from orchestrator.trial import Job, Report, Result
 
 ENDED = ("COMPLETE", "DIVERGED", "FAILED")
 
@@ -153,8 +153,7 @@ class SweepConductor:
 
     def lost(self, trial_id: str, why: str) -> None:
         """Give a trial up as FAILED."""
-        result = {"state": "FAILED", "value": None, "metrics": {}, "grad_evals": 0.0, "seconds": 0.0, "error": why}
-        result |= {"init_digest": "", "data_digest": ""}
+        result = asdict(Result(state="FAILED", value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why))
         folder = self.folder.trial(trial_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "trial.json", json.dumps(asdict(self._jobs[trial_id])))

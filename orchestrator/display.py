@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator import results
 from orchestrator.compare.intervals import summarize
@@ -113,17 +115,17 @@ def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
         console.print(plain_line(conductor), highlight=False, soft_wrap=True)
 
 
-def arms_table(spec: Spec, folder: SweepFolder) -> Table:
-    """Mean, 95 % t interval and n over the confirm seeds, with what was spent, best arm first."""
-    table = Table(title=f"{folder.sweep_id}: confirm stage, fresh paired seeds, equal gradient evaluations")
+def arms_table(spec: Spec, folder: SweepFolder) -> Group:
+    """Mean, 95 % t interval and n over the confirm seeds, with what was spent, best arm first; then the winners."""
     metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name)))
-    table.add_column("arm")
+    table = Table(
+        title=f"{folder.sweep_id}: confirm stage, fresh paired seeds", caption="intervals: 95 % t over the seeds"
+    )
+    table.add_column("arm", no_wrap=True)
     for metric in metrics:
-        table.add_column(f"{metric}\nmean [95 % t interval]", justify="right")
-    table.add_column("n", justify="right")
-    table.add_column("gradient evaluations\na trial / all trials", justify="right")
-    table.add_column("winning configuration")
-    best = results.best(folder)["arms"]
+        table.add_column(metric, justify="right", no_wrap=True)
+    for name in ("n", "grad evals/trial", "spent in all"):
+        table.add_column(name, justify="right")
     values = {metric: results.arm_values(folder, metric) for metric in metrics}
     ended = results.ended_trials(folder)
     sign = -1.0 if spec.metric.goal == "maximize" else 1.0
@@ -132,20 +134,24 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Table:
         found = values[metrics[0]].get(arm)
         return sign * sum(found) / len(found) if found else float("inf")
 
-    for arm in sorted(spec.arms, key=rank):
-        cells = []
-        for metric in metrics:
-            found = values[metric].get(arm)
-            if not found:
-                cells.append("no result")
-                continue
-            s = summarize(found)
-            interval = "" if s.lo is None or s.hi is None else f" [{s.lo:.4f}, {s.hi:.4f}]"
-            cells.append(f"{s.mean:.4f}{interval}")
+    ranked = sorted(spec.arms, key=rank)
+    for arm in ranked:
         spent = [t["grad_evals"] for t in ended if t["arm"] == arm]
         each = [t["grad_evals"] for t in ended if t["arm"] == arm and t["stage"] == "confirm"]
-        cost = f"{sum(each) / len(each):,.0f} / {sum(spent):,.0f}" if each else f"- / {sum(spent):,.0f}"
-        chosen = best.get(arm, {}).get("parameters", {})
-        words = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
-        table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, words)
-    return table
+        cost = f"{sum(each) / len(each):,.0f}" if each else "-"
+        cells = [_mean(values[metric].get(arm, [])) for metric in metrics]
+        table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
+    best = results.best(folder)["arms"]
+    return Group(table, *(_winner(arm, best.get(arm, {}).get("parameters", {})) for arm in ranked))
+
+
+def _mean(found: list[float]) -> str:
+    if not found:
+        return "no result"
+    s = summarize(found)
+    return f"{s.mean:.4g}" if s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
+
+
+def _winner(arm: str, parameters: Mapping[str, Any]) -> Text:
+    words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items())
+    return Text(f"{arm}: {words or 'no configuration trained to the end'}")

@@ -1,9 +1,9 @@
 """Where a sweep keeps things on disk (design: one folder for each sweep under a root), and who may write there.
 
-    ROOT/mlflow.db, mlartifacts/
-    ROOT/<sweep id>/sweep.yaml, resolved.json, study.journal, lock, stop, seconds
-    ROOT/<sweep id>/trials/<trial id>/trial.json, metrics.jsonl, result.json, checkpoint files
-    ROOT/<sweep id>/results/, report/
+ROOT/mlflow.db, mlartifacts/
+ROOT/<sweep id>/sweep.yaml, resolved.json, study.journal, lock, stop, seconds
+ROOT/<sweep id>/trials/<trial id>/trial.json, metrics.jsonl, result.json, checkpoint files
+ROOT/<sweep id>/results/, report/
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 
-class NotFound(Exception):
+class NotFound(Exception):  # noqa: N818
     """No sweep (or trial) of that name under the root."""
 
 
-class Held(Exception):
+class Held(Exception):  # noqa: N818
     """Another driver works on this sweep."""
 
 
@@ -103,11 +103,17 @@ class SweepFolder:
         """Own the sweep while the context lasts. Raises Held, naming the holder, when somebody else does."""
         path = self.path / "lock"
         with path.open("a+", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
-                raise Held(f"sweep {self.sweep_id} is being run by {handle.read().strip() or 'another process'}") from None
+            for patience in range(10, -1, -1):  # `is_held` owns it for a moment
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if patience:
+                        time.sleep(0.02)
+                        continue
+                    handle.seek(0)
+                    holder = handle.read().strip() or "another process"
+                    raise Held(f"sweep {self.sweep_id} is being run by {holder}") from None
             handle.truncate(0)
             handle.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             handle.flush()

@@ -63,7 +63,7 @@ def plan(spec: Spec) -> dict[str, Any]:
     """The `plan` document."""
     from orchestrator.spec import sweep_id
 
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for name, arm in spec.arms.items():
         trials = configurations(spec, arm) * len(spec.seeds.tune) + len(spec.seeds.confirm)
         low, high = steps_range(spec, arm)

@@ -59,7 +59,7 @@ def _model_at(path: Path) -> type[BaseModel] | None:
     parts = list(path)
     while parts:
         key = parts.pop(0)
-        if model is SweepModel and key in ("arms", "parameters") or model is ArmModel and key == "parameters":
+        if (model is SweepModel and key in ("arms", "parameters")) or (model is ArmModel and key == "parameters"):
             if not parts:
                 return None
             parts.pop(0)
@@ -111,7 +111,9 @@ def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
             raise where.error(("metric", key), f"{name!r} is not a metric of this task{nearest(name, known)}")
     goal = known[model.metric.name].goal
     if goal != model.metric.goal:
-        raise where.error(("metric", "goal"), f"{model.metric.goal!r}, but this task wants to {goal} {model.metric.name}")
+        raise where.error(
+            ("metric", "goal"), f"{model.metric.goal!r}, but this task wants to {goal} {model.metric.name}"
+        )
     return model.metric.report_metric or model.metric.name
 
 
@@ -178,7 +180,9 @@ def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
         except SpaceError as error:
             raise where.error(("constraints", i), str(error)) from None
         if unknown:
-            raise where.error(("constraints", i), f"{text!r} names {unknown[0]}, which no arm has{nearest(unknown[0], known)}")
+            raise where.error(
+                ("constraints", i), f"{text!r} names {unknown[0]}, which no arm has{nearest(unknown[0], known)}"
+            )
 
 
 def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
@@ -197,7 +201,9 @@ def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
         _alone(present, {"value"}, {"constant"}, given, where, path)
         return Parameter(name=name, kind="constant", values=(given.value,), when=when)
     if given.min is None or given.max is None:
-        missing = "max" if given.min is not None else "min" if given.max is not None else "values, value, or min and max"
+        missing = (
+            "max" if given.min is not None else "min" if given.max is not None else "values, value, or min and max"
+        )
         raise where.error(path, f"{missing}: missing; a parameter has values, a value, or min and max")
     return _range(name, given, when, where, path)
 
@@ -234,9 +240,7 @@ def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Whe
     )
 
 
-def _alone(
-    present: set[str], key: set[str], words: set[str], given: ParameterModel, where: Where, path: Path
-) -> None:
+def _alone(present: set[str], key: set[str], words: set[str], given: ParameterModel, where: Where, path: Path) -> None:
     others = sorted(present - key - {"when", "distribution"})
     if others:
         raise where.error((*path, others[0]), f"does not go with {next(iter(key))}; remove one of them")

@@ -91,7 +91,7 @@ def arm_values(folder: SweepFolder, metric: str, stage: str = "confirm") -> dict
 
 def best(folder: SweepFolder) -> dict[str, Any]:
     """The `best` document: each arm's best configuration; the mean over confirm seeds once there are any."""
-    resolved = read_json(folder.path / "resolved.json") or {}
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], resolved["definition"]["metric"]["goal"]
     rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for t in ended_trials(folder):
@@ -115,14 +115,16 @@ def best(folder: SweepFolder) -> dict[str, Any]:
 
 def status(folder: SweepFolder) -> dict[str, Any]:
     """The `status` document. State: running, done, stopped (continue it with `geosweep run`)."""
-    resolved = read_json(folder.path / "resolved.json") or {}
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     planned: dict[str, int] = {arm: row["trials"] for arm, row in resolved["plan"]["arms"].items()}
     held = folder.is_held()
     names = {"COMPLETE": "done", "PRUNED": "pruned", "DIVERGED": "diverged", "FAILED": "failed"}
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
-    grad_evals, errors = 0.0, {}
+    grad_evals = 0.0
+    errors: dict[str, str] = {}
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
-        job, result = read_json(path), read_json(path.with_name("result.json"))
+        job: dict[str, Any] = read_json(path) or {}
+        result: dict[str, Any] | None = read_json(path.with_name("result.json"))
         if result is None:
             arms[job["arm"]]["running"] += held
             continue

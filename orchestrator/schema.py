@@ -1,4 +1,4 @@
-"""The sweep file as pydantic models: keys, types and a sentence for each. The JSON Schema for editors is made of them."""
+"""The sweep file as pydantic models: keys, types, a sentence for each. The JSON Schema for editors is made of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class ParameterModel(Model):
 class ArmModel(Model):
     """One optimizer with its own search space."""
 
-    optimizer: str | None = Field(None, description="A registered name or package.module.Class; default: the arm's name.")
+    optimizer: str | None = Field(
+        None, description="A registered name or package.module.Class; default: the arm's name."
+    )
     parameters: dict[str, ParameterModel | Scalar] = Field({}, description="Hyperparameters of this arm alone.")
 
 
@@ -63,25 +65,37 @@ class MetricModel(Model):
 
     name: str = Field(description="A metric of the task, for instance accuracy/val.")
     goal: Literal["minimize", "maximize"] = Field(description="The direction.")
-    select: Literal["last", "best"] = Field("last", description="Value at the end of the budget, or the best on the way.")
-    report_metric: str | None = Field(None, description="The metric that the final tables show first; default: the tuned one.")
+    select: Literal["last", "best"] = Field(
+        "last", description="Value at the end of the budget, or the best on the way."
+    )
+    report_metric: str | None = Field(
+        None, description="The metric that the final tables show first; default: the tuned one."
+    )
 
 
 class MethodModel(Model):
     """How configurations are proposed."""
 
     name: Literal["grid", "random", "sobol", "tpe"] = Field("tpe", description="grid, random, sobol or tpe.")
-    random_share: Share = Field(0.5, description="tpe: this share of an arm's trials is random, before the model starts.")
+    random_share: Share = Field(
+        0.5, description="tpe: this share of an arm's trials is random, before the model starts."
+    )
     seed: int = Field(0, ge=0, description="Seed of the search.")
 
 
 class BudgetModel(Model):
     """What may be spent."""
 
-    unit: Literal["grad_evals"] = Field("grad_evals", description="Gradient evaluations: forward and backward of one batch.")
+    unit: Literal["grad_evals"] = Field(
+        "grad_evals", description="Gradient evaluations: forward and backward of one batch."
+    )
     per_trial: int | float = Field(gt=0, description="Gradient evaluations of one trial.")
-    trials_per_arm: int | None = Field(None, gt=0, description="Configurations tried for each arm; a grid has its own size.")
-    wall_clock: Seconds | None = Field(None, description="Limit on the time spent, for instance 30m; time down is not counted.")
+    trials_per_arm: int | None = Field(
+        None, gt=0, description="Configurations tried for each arm; a grid has its own size."
+    )
+    wall_clock: Seconds | None = Field(
+        None, description="Limit on the time spent, for instance 30m; time down is not counted."
+    )
 
 
 class SeedsModel(Model):
@@ -90,7 +104,9 @@ class SeedsModel(Model):
     tune: Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)] = Field(
         1, description="Seeds of the search, for each configuration."
     )
-    confirm: Annotated[int, Field(ge=0)] | list[int] = Field(6, description="Fresh seeds for the best configuration of each arm.")
+    confirm: Annotated[int, Field(ge=0)] | list[int] = Field(
+        6, description="Fresh seeds for the best configuration of each arm."
+    )
 
 
 class ResourcesModel(Model):
@@ -111,17 +127,25 @@ class SweepModel(Model):
     """A sweep file, schema version 1."""
 
     schema_version: Literal[1] = Field(description="1.")
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Lower case, digits and dashes, at most 40.")
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Lower case, digits and dashes, at most 40."
+    )
     description: str = Field("", description="The question, in a sentence.")
     task: dict[str, Any] = Field(description="name and the task's own parameters.")
     metric: MetricModel
     arms: dict[str, ArmModel | None] = Field(min_length=1, description="What the sweep compares.")
-    parameters: dict[str, ParameterModel | Scalar] = Field({}, description="Hyperparameters shared by the arms that have them.")
-    constraints: list[str] = Field([], description="Comparisons that every configuration obeys; steps and grad_evals are known.")
-    method: MethodModel = MethodModel()
+    parameters: dict[str, ParameterModel | Scalar] = Field(
+        {}, description="Hyperparameters shared by the arms that have them."
+    )
+    constraints: list[str] = Field(
+        [], description="Comparisons that every configuration obeys; steps and grad_evals are known."
+    )
+    method: MethodModel = Field(default_factory=lambda: MethodModel.model_validate({}))
     budget: BudgetModel
-    seeds: SeedsModel = SeedsModel()
-    resources: ResourcesModel = ResourcesModel()
-    tracking: TrackingModel = TrackingModel()
-    evaluations: int = Field(8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms.")
+    seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
+    resources: ResourcesModel = Field(default_factory=lambda: ResourcesModel.model_validate({}))
+    tracking: TrackingModel = Field(default_factory=lambda: TrackingModel.model_validate({}))
+    evaluations: int = Field(
+        8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
+    )
     max_failed: int = Field(0, ge=0, description="Failed trials allowed before the command exits with 8.")

@@ -153,14 +153,27 @@ def names_in(constraint: str) -> set[str]:
     try:
         tree = ast.parse(constraint, mode="eval").body
     except SyntaxError:
-        raise SpaceError(f"{constraint!r} is not an expression; write for instance: refresh_interval * 5 <= steps") from None
+        raise SpaceError(
+            f"{constraint!r} is not an expression; write for instance: refresh_interval * 5 <= steps"
+        ) from None
     if not isinstance(tree, ast.Compare | ast.BoolOp):
         raise SpaceError(f"{constraint!r} compares nothing; write for instance: refresh_interval * 5 <= steps")
-    allowed = (ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Name, ast.Constant, ast.Call, ast.Load)
+    allowed: tuple[type, ...] = (
+        ast.Compare,
+        ast.BoolOp,
+        ast.BinOp,
+        ast.UnaryOp,
+        ast.Name,
+        ast.Constant,
+        ast.Call,
+        ast.Load,
+    )
     allowed += (ast.And, ast.Or, ast.USub, ast.Not, *BINARY, *COMPARE)
     for node in ast.walk(tree):
         if not isinstance(node, allowed):
-            raise SpaceError(f"{constraint!r} has {type(node).__name__}; numbers, names, + - * / and comparisons are allowed")
+            raise SpaceError(
+                f"{constraint!r} has {type(node).__name__}; numbers, names, + - * / and comparisons are allowed"
+            )
         if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
             raise SpaceError(f"{constraint!r} calls {ast.unparse(node.func)}; there is: {', '.join(FUNCTIONS)}")
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - set(FUNCTIONS)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -42,7 +42,7 @@ class MetricSpec:
     """What is tuned."""
 
     name: str
-    goal: str
+    goal: Literal["minimize", "maximize"]
     select: str
 
 
@@ -136,7 +136,9 @@ def loads(text: str, file: str = "<text>") -> Spec:
         raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
     for key, what in LATER.items():
         if key in document.value:
-            raise where.error((key,), f"{what} is part of the format, but this version does not run it yet; remove the key")
+            raise where.error(
+                (key,), f"{what} is part of the format, but this version does not run it yet; remove the key"
+            )
     try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:

@@ -267,7 +267,7 @@ def warm_up(job: Job) -> None:
     """Pay once in a worker what every trial needs: imports and the task's data."""
     import optim_core  # noqa: F401
     import trainables
-    import trainables.loop  # noqa: F401
+    import trainables.loop
 
     trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
 

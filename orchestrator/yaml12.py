@@ -32,7 +32,11 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
@@ -79,7 +83,9 @@ def _plain(node: yaml.Node | None, path: Path, places: dict[Path, tuple[int, int
                 key = str(key_node.value)
             inner = (*path, key)
             if key in found:
-                raise YamlError(f"given twice; the first is in line {places[inner][0]}; remove one", line, column, inner)
+                raise YamlError(
+                    f"given twice; the first is in line {places[inner][0]}; remove one", line, column, inner
+                )
             places[inner] = (line, column)
             found[key] = _plain(value_node, inner, places)
         return found

@@ -13,7 +13,7 @@ from trainables import Batch, Metric, Model, Task
 
 
 class Fit(Task):
-    """Fit a random linear map. `pause_s`: extra time a step; `fail_at`: raise at this batch when lr is above `fail_lr`."""
+    """Fit a random linear map. `pause_s`: extra time a step; `fail_at`: raise at this batch (of `fail_seed` only)."""
 
     METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=1e4)}
 

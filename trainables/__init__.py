@@ -1,6 +1,6 @@
 """Tasks, their data and the training loop. Public names only."""
 
-from trainables import tasks as _tasks
+from trainables import tasks as tasks
 from trainables.registry import build, lookup, names, parameters, task
 from trainables.task import Batch, Metric, Model, Task
 

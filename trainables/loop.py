@@ -53,7 +53,7 @@ class Optimizer(Protocol):
 Build = Callable[[Model, Callable[[Tensor, Any], Tensor], Callable[[int], Batch]], Optimizer]
 
 
-class Diverged(Exception):
+class Diverged(Exception):  # noqa: N818  a result, not an error
     """The training loss is not finite or above the task's bound. A result, not a failure."""
 
     def __init__(self, grad_evals: float, loss: float) -> None:
@@ -74,7 +74,7 @@ def factor(schedule: str, progress: float, warmup: float) -> float:
     if progress < warmup:
         return max(progress, 1e-3) / warmup
     rest = (progress - warmup) / (1 - warmup)
-    shapes = {
+    shapes: dict[str, Callable[[float], float]] = {
         "constant": lambda x: 1.0,
         "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
         "linear": lambda x: 1 - x,
@@ -174,7 +174,10 @@ class Training:
             return closure()
 
         losses = self.optimizer.step(evaluate)
-        values = [float(x.detach()) if isinstance(x, Tensor) else float(x) for x in (losses if isinstance(losses, list | tuple) else [losses])]
+        values = [
+            float(x.detach()) if isinstance(x, Tensor) else float(x)
+            for x in (losses if isinstance(losses, list | tuple) else [losses])
+        ]
         self.step += 1
         if not all(math.isfinite(v) and abs(v) <= self._task.divergence_loss for v in values):
             raise Diverged(self.optimizer.grad_evals, values[0])

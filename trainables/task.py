@@ -74,5 +74,5 @@ class Task:
         raise RuntimeError(f"{type(self).__name__} has no evaluate()")
 
     def batch_identity(self, seed: int, index: int) -> bytes:
-        """Bytes that identify batch `index`: sample indices and labels. The digest that proves pairing is made of it."""
+        """Bytes that identify batch `index`: sample indices and labels. Pairing is proved by a digest of them."""
         raise RuntimeError(f"{type(self).__name__} has no batch_identity()")

@@ -35,7 +35,7 @@ class Global(Rotation):
         return torch.cat([t.reshape(-1) for t in tensors])
 
     def _split(self, flat: Tensor) -> list[Tensor]:
-        return [x.view_as(p) for x, (_, p) in zip(flat.split(self._sizes), self.params, strict=True)]
+        return [x.view_as(p) for x, (_, p) in zip(torch.split(flat, self._sizes), self.params, strict=True)]
 
 
 @rotation("layer")

@@ -40,9 +40,7 @@ class _Sided(Rotation):
         right = BlockRotation(columns, self.block, seed=self.seed, name=f"{name}/in") if self.rows else None
         return left, right
 
-    def _apply(
-        self, t: Tensor, maps: tuple[BlockRotation | None, BlockRotation | None], *, backward: bool
-    ) -> Tensor:
+    def _apply(self, t: Tensor, maps: tuple[BlockRotation | None, BlockRotation | None], *, backward: bool) -> Tensor:
         left, right = maps
         if left is None and right is None:
             return t

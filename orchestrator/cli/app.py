@@ -64,16 +64,13 @@ def main() -> None:
     from orchestrator.folder import Held, NotFound
     from orchestrator.spec import SpecError
 
-    assert run
-    assert services
-    assert sweeps
-    known = ((SpecError, Exit.INVALID_FILE), (NotFound, Exit.NOT_FOUND), (Held, Exit.CHECK_FAILED))
+    assert run is not services is not sweeps  # importing them added their verbs
+    codes: dict[type[Exception], Exit] = {SpecError: Exit.INVALID_FILE, NotFound: Exit.NOT_FOUND}
     try:
         app()
-    except (*(kind for kind, _ in known), Unreachable) as error:
-        code = next((c for kind, c in known if isinstance(error, kind)), Exit.UNREACHABLE)
+    except (SpecError, NotFound, Held, Unreachable) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(int(code))
+        sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
     except KeyboardInterrupt:
         talk.print("stopped at once; running trials go on from their newest checkpoint when you run it again")
         sys.exit(int(Exit.INTERRUPTED))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
+from orchestrator.folder import SweepFolder
 
 
 class Backend(enum.StrEnum):
@@ -23,7 +24,9 @@ class Backend(enum.StrEnum):
 def run(
     file: File,
     root: Root = ROOT,
-    executor: Annotated[Backend, typer.Option(help="ray, or debug: this process, one trial after another.")] = Backend.RAY,
+    executor: Annotated[
+        Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
+    ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -39,9 +42,9 @@ def run(
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
     identity = spec.sweep_id(definition)
-    folder = runner.SweepFolder(root, identity)
+    folder = SweepFolder(root, identity)
 
-    ray: Executor | None = None
+    ray: Any = None
     if executor is Backend.RAY and not _already_done(folder):
         from orchestrator.executors.ray import RayExecutor
 
@@ -51,7 +54,8 @@ def run(
     def start() -> Executor:
         from orchestrator.executors.debug import DebugExecutor
 
-        return ray if ray is not None else DebugExecutor()
+        chosen: Executor = ray if ray is not None else DebugExecutor()
+        return chosen
 
     try:
         facts = runner.provenance()
@@ -76,7 +80,9 @@ def run(
                 outcome = runner.run(definition, folder, start, tracker, watch=lambda c: display.watching(c, talk))
                 trouble = getattr(tracker, "trouble", "")
                 if trouble:
-                    talk.print(f"MLflow could not be told everything ({trouble}); run this command again", style="yellow")
+                    talk.print(
+                        f"MLflow could not be told everything ({trouble}); run this command again", style="yellow"
+                    )
                 if outcome.state != "done":
                     _stopped(file, outcome.state)
     finally:
@@ -95,10 +101,9 @@ def run(
         )
 
 
-def _already_done(folder: object) -> bool:
-    from orchestrator.folder import SweepFolder, read_json
+def _already_done(folder: SweepFolder) -> bool:
+    from orchestrator.folder import read_json
 
-    assert isinstance(folder, SweepFolder)
     return (read_json(folder.path / "outcome.json") or {}).get("state") == "done"
 
 
@@ -146,6 +151,8 @@ def plan(file: File, as_json: Json = False) -> None:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for arm, row in document["arms"].items():
         steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
-        table.add_row(arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}")
+        table.add_row(
+            arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
+        )
     table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
     data.print(table)

@@ -62,7 +62,9 @@ def best(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> No
 @app.command()
 def export(
     sweep: Sweep = "@last",
-    to: Annotated[Path, typer.Option("--output", "-o", help="Folder for trials.parquet and metrics.parquet.")] = Path("out"),
+    to: Annotated[Path, typer.Option("--output", "-o", help="Folder for trials.parquet and metrics.parquet.")] = Path(
+        "out"
+    ),
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
@@ -125,7 +127,10 @@ def logs(
             talk.print("no trial failed; name a trial to see its metrics", highlight=False)
         return
     if not found.trial(trial).is_dir():
-        fail(f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.path}/trials/", Exit.NOT_FOUND)
+        fail(
+            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.path}/trials/",
+            Exit.NOT_FOUND,
+        )
     points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), found.result(trial)
     if as_json:
         emit({"schema": "geosweep/logs/1", "trial_id": trial, "points": points, "result": result})

@@ -35,5 +35,5 @@ class Executor(Protocol):
         """Return when all is done. Raises Unreachable when the cluster cannot be reached."""
 
 
-class Unreachable(Exception):
+class Unreachable(Exception):  # noqa: N818
     """The cluster does not answer."""

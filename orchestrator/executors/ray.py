@@ -34,10 +34,10 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray  # noqa: E402  the settings above have to be there first
-from ray import tune  # noqa: E402
-from ray.tune.callback import Callback  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
+import ray
+from ray import tune
+from ray.tune.callback import Callback
+from ray.tune.search import Searcher
 
 MAX_FAILURES = 3
 START_BARRIER_S = 60.0
@@ -90,7 +90,7 @@ class _Source(Searcher):  # type: ignore[misc]
         self._open: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its experiment to restore it; we never do, the study and the trial folders are the truth
+        return {}  # Tune pickles its experiment to restore it; we never do
 
     def suggest(self, trial_id: str) -> Any:
         if len(self._open) > self._actors:

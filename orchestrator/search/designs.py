@@ -1,7 +1,7 @@
-"""Designs: the configuration at an index, as a pure function of (file, arm, index). No state, no order, no storage.
+"""Designs: the configuration at an index, a function of (file, arm, index) alone, whoever asks and whenever.
 
-Random points come from a generator seeded by (seed, arm, index, attempt); Sobol points are scrambled by (seed, arm). A point
-that breaks a constraint, or that repeats an earlier one of a finite space, is replaced by the next attempt.
+Random points come from a generator seeded by (seed, arm, index, attempt); Sobol points are scrambled by (seed, arm).
+A point that breaks a constraint, or that repeats an earlier one of a finite space, is replaced by the next attempt.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -48,7 +48,7 @@ class OptunaStudy:
         storage: BaseStorage,
         *,
         name: str,
-        goal: str,
+        goal: Literal["minimize", "maximize"],
         parameters: tuple[Parameter, ...],
         constraints: tuple[str, ...],
         facts: Any,
@@ -59,7 +59,11 @@ class OptunaStudy:
         self._parameters, self._constraints, self._facts = parameters, constraints, facts
         self._design, self._design_size = design, design_size
         self._study = optuna.create_study(
-            storage=storage, study_name=name, direction=goal, load_if_exists=True, sampler=optuna.samplers.RandomSampler()
+            storage=storage,
+            study_name=name,
+            direction=goal,
+            load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),
         )
         found = self._study.get_trials(deepcopy=False)
         self._ready = {t.number: _configuration(t) for t in found if CONFIGURATION in t.user_attrs}

@@ -59,7 +59,7 @@ class MlflowTracker:
     def moved(self, job: Job, report: Report) -> None:
         """Ship what a checkpoint made final."""
         if report.durable >= 0:
-            self._queue.put(lambda: self._ship(job, report.durable))
+            self._queue.put(lambda: self._ship_some(job, report.durable))
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
         """Ship the rest and close the run."""
@@ -137,6 +137,9 @@ class MlflowTracker:
             made = self._client.create_run(self._experiment, tags=tags, run_name=job.trial_id)
             self._runs[job.trial_id] = made.info.run_id
         return self._runs[job.trial_id]
+
+    def _ship_some(self, job: Job, durable: float) -> None:
+        self._ship(job, durable)
 
     def _ship(self, job: Job, durable: float, tags: Mapping[str, str] | None = None) -> str:
         """Send the trial's points up to `durable` that were not sent yet, with its parameters the first time."""

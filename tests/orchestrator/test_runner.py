@@ -30,8 +30,10 @@ def run(root: Path, executor: Any = DebugExecutor, **changes: Any) -> tuple[Swee
 
 def studies(folder: SweepFolder) -> dict[str, optuna.Study]:
     kept = storage(folder.journal)
-    return {s.study_name.split("/")[-1]: optuna.load_study(study_name=s.study_name, storage=kept)
-            for s in optuna.get_all_study_summaries(kept)}
+    return {
+        s.study_name.split("/")[-1]: optuna.load_study(study_name=s.study_name, storage=kept)
+        for s in optuna.get_all_study_summaries(kept)
+    }
 
 
 def values(folder: SweepFolder) -> dict[str, list[Any]]:
@@ -209,8 +211,17 @@ def test_tables(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
     trials = pq.read_table(folder.results / "trials.parquet")
     assert trials.column_names[:11] == [
-        "sweep_id", "arm", "stage", "trial_id", "seed", "state", "parameters", "grad_evals", "seconds",
-        "init_digest", "data_digest",
+        "sweep_id",
+        "arm",
+        "stage",
+        "trial_id",
+        "seed",
+        "state",
+        "parameters",
+        "grad_evals",
+        "seconds",
+        "init_digest",
+        "data_digest",
     ]
     assert trials.num_rows == 14
     assert set(trials["stage"].to_pylist()) == {"tune", "confirm"}

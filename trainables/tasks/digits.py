@@ -7,6 +7,7 @@ concatenated epochs, so that 320 batches of 64 are 16.3 epochs and every batch i
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -62,7 +63,7 @@ class Digits(Task):
         if self._model == "mlp":
             sizes = (64, 256, 256, CLASSES)
             layers: list[nn.Module] = [nn.Flatten()]
-            for inside, outside in zip(sizes, sizes[1:], strict=False):
+            for inside, outside in itertools.pairwise(sizes):
                 layers += [nn.Linear(inside, outside), nn.ReLU()]
             return nn.Sequential(*layers[:-1])
         return ResNet(int(self._model.removeprefix("resnet")))
