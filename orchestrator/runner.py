@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
 def run(
     spec: Spec,
     folder: SweepFolder,
-    executor: Callable[[], Executor],
+    executor: Executor,
     tracker: Tracker,
     listeners: tuple[Listener, ...] = (),
     watch: Callable[[SweepConductor], Any] | None = None,
@@ -111,12 +111,9 @@ def run(
     state = "failed"
     try:
         if not conductor.exhausted:
-            with _drain_on_interrupt(folder), _clocked(conductor, folder):
-                if watch is None:
-                    executor().run(conductor)
-                else:
-                    with watch(conductor):
-                        executor().run(conductor)
+            shown = watch(conductor) if watch else nullcontext()
+            with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
+                executor.run(conductor)
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
     finally:
         write_atomic(folder.path / "outcome.json", json.dumps({"state": state}))

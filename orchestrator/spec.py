@@ -211,7 +211,8 @@ def _check_size(spec: Spec, where: resolve.Where) -> None:
 
 def _explain(error: ValidationError, document: Document, where: resolve.Where) -> SpecError:
     """The first pydantic error in our words."""
-    first = min(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", len(e["loc"])))
+    errors = error.errors()
+    first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(_keys(document.value, e["loc"]))))
     path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
     value, kind, context = first["input"], first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
@@ -220,6 +221,10 @@ def _explain(error: ValidationError, document: Document, where: resolve.Where) -
         return where.error(path, f"{first['loc'][-1]}: missing; {resolve.description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
         return where.error(path, f"{value!r} is not one of {context['expected']}")
+    if kind == "too_short":
+        return where.error(path, f"{value!r} is empty; give at least one")
+    if kind == "string_pattern_mismatch":
+        return where.error(path, f"{value!r}: lower-case letters, digits and dashes are allowed, at most 40 of them")
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
 from orchestrator.folder import SweepFolder
+
+if TYPE_CHECKING:
+    from orchestrator.runner import Outcome
+    from orchestrator.spec import Spec
 
 
 class Backend(enum.StrEnum):
@@ -35,59 +40,20 @@ def run(
     Example: geosweep run sweeps/quickstart.yaml
     """
     from orchestrator import display, results, runner, spec
-    from orchestrator.executors.base import Executor
-    from orchestrator.tracking.base import NoTracker, Tracker
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
-    identity = spec.sweep_id(definition)
-    folder = SweepFolder(root, identity)
-
-    ray: Any = None
-    if executor is Backend.RAY and not _already_done(folder):
-        from orchestrator.executors.ray import RayExecutor
-
-        r = definition.resources
-        ray = RayExecutor(cpu=r.cpu, gpu=r.gpu, max_concurrent=r.max_concurrent)
-
-    def start() -> Executor:
-        from orchestrator.executors.debug import DebugExecutor
-
-        chosen: Executor = ray if ray is not None else DebugExecutor()
-        return chosen
-
-    try:
-        facts = runner.provenance()
-        runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts)
-        with folder.hold():
-            if _already_done(folder):
-                talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
-            else:
-                talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
-                tracker: Tracker = NoTracker()
-                if tracking:
-                    from orchestrator.tracking.mlflow import MlflowTracker
-
-                    tracker = MlflowTracker(
-                        uri=definition.tracking.mlflow,
-                        root=root,
-                        sweep_id=identity,
-                        name=definition.name,
-                        description=definition.description,
-                        facts={f"geosweep.{k}": v for k, v in facts.items()},
-                    )
-                outcome = runner.run(definition, folder, start, tracker, watch=lambda c: display.watching(c, talk))
-                trouble = getattr(tracker, "trouble", "")
-                if trouble:
-                    talk.print(
-                        f"MLflow could not be told everything ({trouble}); run this command again", style="yellow"
-                    )
-                if outcome.state != "done":
-                    _stopped(file, outcome.state)
-    finally:
-        if ray is not None:
-            ray.close()
+    folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
+    identity = folder.sweep_id
+    with folder.hold():
+        if _already_done(folder):
+            talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
+        else:
+            talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
+            outcome = _drive(definition, folder, executor, tracking, facts)
+            if outcome.state != "done":
+                _stopped(file, outcome.state)
     if as_json:
         emit(results.best(folder))
     else:
@@ -99,6 +65,45 @@ def run(
             f"{failed} trials failed ({definition.max_failed} allowed: max_failed); see: geosweep status {identity}",
             Exit.TRIALS_FAILED,
         )
+
+
+def _drive(
+    definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
+) -> Outcome:
+    """Start the executor, the tracker and the display, run, and leave nothing running."""
+    from orchestrator import display, runner
+    from orchestrator.tracking.base import NoTracker, Tracker
+
+    executor: Any
+    if backend is Backend.RAY:
+        from orchestrator.executors.ray import RayExecutor
+
+        r = definition.resources
+        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, max_concurrent=r.max_concurrent)
+    else:
+        from orchestrator.executors.debug import DebugExecutor
+
+        executor = DebugExecutor()
+    tracker: Tracker = NoTracker()
+    if tracking:
+        from orchestrator.tracking.mlflow import MlflowTracker
+
+        tracker = MlflowTracker(
+            uri=definition.tracking.mlflow,
+            root=folder.root,
+            sweep_id=folder.sweep_id,
+            name=definition.name,
+            description=definition.description,
+            facts={f"geosweep.{k}": v for k, v in facts.items()},
+        )
+    try:
+        outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
+    finally:
+        executor.close()
+    trouble = getattr(tracker, "trouble", "")
+    if trouble:
+        talk.print(f"MLflow could not be told everything ({trouble}); run this command again", style="yellow")
+    return outcome
 
 
 def _already_done(folder: SweepFolder) -> bool:

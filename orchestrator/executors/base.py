@@ -34,6 +34,9 @@ class Executor(Protocol):
     def run(self, conductor: Conductor) -> None:
         """Return when all is done. Raises Unreachable when the cluster cannot be reached."""
 
+    def close(self) -> None:
+        """End what the executor started."""
+
 
 class Unreachable(Exception):  # noqa: N818
     """The cluster does not answer."""

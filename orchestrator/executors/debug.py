@@ -24,3 +24,6 @@ class DebugExecutor:
                     done = report.done
             finally:
                 session.close()
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -79,6 +79,7 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         while (task := self._queue.get()) is not None:
             try:
                 task()
@@ -87,10 +88,10 @@ class MlflowTracker:
 
     def _open(self) -> None:
         """Connect; find this sweep's runs by tag; make the parent when there is none."""
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         self._client = MlflowClient(self._uri)
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:

@@ -25,7 +25,7 @@ def run(root: Path, executor: Any = DebugExecutor, **changes: Any) -> tuple[Swee
     definition = spec.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold():
-        return folder, runner.run(definition, folder, executor, NoTracker())
+        return folder, runner.run(definition, folder, executor(), NoTracker())
 
 
 def studies(folder: SweepFolder) -> dict[str, optuna.Study]:
@@ -182,12 +182,12 @@ def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     states = []
     for _ in range(20):
         with folder.hold():
-            states.append(runner.run(definition, folder, Draining, NoTracker()).state)
+            states.append(runner.run(definition, folder, Draining(), NoTracker()).state)
         if not results.status(folder)["arms"]["sgd"]["waiting"] + results.status(folder)["arms"]["adamw"]["waiting"]:
             break
     assert "stopped" in states
     with folder.hold():
-        assert runner.run(definition, folder, DebugExecutor, NoTracker()).state == "done"
+        assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state == "done"
     assert values(folder) == values(plain)
 
 

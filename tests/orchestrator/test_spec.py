@@ -1,0 +1,96 @@
+"""Sweep files: what is refused and how, what is understood, and that the id depends on what changes results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator import spec
+from orchestrator.plan import plan
+from tests.orchestrator.sweep_files import sweep_text
+
+BAD = sorted((Path(__file__).parent / "bad").glob("*.yaml"))
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+DIGITS = """
+schema_version: 1
+name: d
+task: {name: digits, model: mlp}
+metric: {name: accuracy/val, goal: maximize}
+arms:
+  sam:
+    parameters:
+      lr: {distribution: log_uniform_values, min: 1e-3, max: 1}
+      base: {values: [sgd, adamw]}
+      beta2: {values: [0.9, 0.99], when: {base: [adamw]}}
+      momentum: 0.9
+budget: {unit: grad_evals, per_trial: 320, trials_per_arm: 4, wall_clock: 1.5h}
+method: {name: tpe, random_share: 25%}
+"""
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda p: p.stem)
+def test_refused_with_place_and_way_out(path: Path) -> None:
+    text = path.read_text()
+    with pytest.raises(spec.SpecError) as caught:
+        spec.loads(text, "FILE")
+    assert str(caught.value) == "FILE:" + text.splitlines()[0].removeprefix("# expect: ")
+
+
+def test_there_are_enough_bad_files() -> None:
+    assert len(BAD) >= 40
+
+
+def test_words_are_understood() -> None:
+    s = spec.loads(DIGITS)
+    arm = s.arms["sam"]
+    assert arm.optimizer == "sam"
+    assert [p.name for p in arm.parameters] == ["lr", "base", "momentum", "beta2"]
+    assert s.arms["sam"].parameters[0].low == 1e-3
+    assert s.budget.wall_clock == 5400
+    assert s.method.random_share == 0.25
+    assert s.seeds.confirm == (1000, 1001, 1002, 1003, 1004, 1005)
+    assert s.task.parameters == {"model": "mlp", "noise": 0.0, "batch_size": 64}
+    assert s.report_metric == "accuracy/val"
+
+
+def test_sam_takes_half_the_steps_of_sgd() -> None:
+    rows = plan(spec.loads(DIGITS))["arms"]
+    assert rows["sam"]["steps"] == 160
+    text = DIGITS.replace("  sam:\n", "  sgd: {}\n  sam:\n")
+    rows = plan(spec.loads(text))["arms"]
+    assert (rows["sgd"]["steps"], rows["sam"]["steps"]) == (320, 160)
+    assert rows["sgd"]["grad_evals"] == rows["sam"]["grad_evals"] == 320 * (4 + 6)
+
+
+@pytest.mark.parametrize(
+    "changes, same",
+    [
+        ({"description": "other words"}, True),
+        ({"resources": {"cpu": 2}}, True),
+        ({"tracking": {"mlflow": "http://somewhere"}}, True),
+        ({"max_failed": 3}, True),
+        ({"seeds": {"tune": 1, "confirm": 7}}, False),
+        ({"evaluations": 9}, False),
+    ],
+)
+def test_the_id_depends_on_what_changes_results(changes: dict[str, object], same: bool) -> None:
+    text = sweep_text()
+    other = yaml.safe_dump({**yaml.safe_load(text), **changes})
+    assert (spec.sweep_id(spec.loads(text)) == spec.sweep_id(spec.loads(other))) is same
+
+
+def test_wall_clock_may_be_raised_to_go_on() -> None:
+    a, b = (spec.loads(sweep_text(wall_clock=f", wall_clock: {t}")) for t in ("10s", "2h"))
+    assert spec.sweep_id(a) == spec.sweep_id(b)
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_sweep_of_ours_is_valid(path: Path) -> None:
+    assert spec.sweep_id(spec.load(path)).startswith(path.stem.replace("_", "-"))
+
+
+def test_schema_is_current() -> None:
+    assert json.loads((SWEEPS / "schema.json").read_text()) == spec.json_schema()
