@@ -26,7 +26,7 @@ def haar(n: int, *key: object) -> Tensor:
     normal = torch.randn(n, n, generator=generator("haar", n, *key), dtype=torch.float64)
     q, t = torch.linalg.qr(normal)
     signs = torch.where(t.diagonal() < 0, -1.0, 1.0).to(q.dtype)
-    rotation: Tensor = q * signs
+    rotation: Tensor = (q * signs).contiguous()
     return rotation
 
 

@@ -1,0 +1,114 @@
+"""What every registered optimizer promises (style: a contract suite, each implementation runs all of it)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import optim_core
+
+
+def problem(dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Callable[[int], tuple[Tensor, Tensor]]]:
+    """A small tanh network and its batches by index."""
+    generator = torch.Generator().manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.5)
+
+    def batch(index: int) -> tuple[Tensor, Tensor]:
+        g = torch.Generator().manual_seed(100 + index)
+        x = torch.randn(16, 6, generator=g, dtype=torch.float64).to(dtype)
+        return x, torch.randint(3, (16,), generator=g)
+
+    return model, batch
+
+
+class Run:
+    """An optimizer on the problem; counts the closure's calls."""
+
+    def __init__(self, make: Callable[[nn.Module], Any], dtype: torch.dtype = torch.float64) -> None:
+        self.model, self.batch = problem(dtype)
+        self.optimizer = make(self.model)
+        self.calls = 0
+
+    def closure(self, index: int) -> Callable[[], Tensor]:
+        x, y = self.batch(index)
+
+        def evaluate() -> Tensor:
+            self.calls += 1
+            self.optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(self.model(x).float() if x.dtype == torch.bfloat16 else self.model(x), y)
+            loss.backward()
+            return loss
+
+        return evaluate
+
+    def steps(self, first: int, last: int) -> list[float]:
+        return [float(self.optimizer.step(self.closure(i)).detach()) for i in range(first, last)]
+
+    def weights(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.model.parameters()]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def check_counts(make: Callable[[nn.Module], Any]) -> None:
+    run = Run(make)
+    run.steps(0, 3)
+    assert run.calls == 3 * type(run.optimizer).GRAD_EVALS
+    assert run.optimizer.grad_evals == run.calls
+
+
+def check_needs_a_closure_with_backward(make: Callable[[nn.Module], Any]) -> None:
+    run = Run(make)
+    before = run.weights()
+    for closure, kind in ((None, TypeError), (lambda: None, RuntimeError), (lambda: torch.ones(()), RuntimeError)):
+        try:
+            run.optimizer.step(closure)
+        except kind as error:
+            assert "closure" in str(error)
+        else:
+            raise AssertionError(f"step({closure}) was accepted")
+    assert equal(run.weights(), before)
+
+
+def check_learning_rate_zero_moves_nothing(make: Callable[[nn.Module], Any]) -> None:
+    run = Run(make)
+    before, storage = run.weights(), [p.data_ptr() for p in run.model.parameters()]
+    for group in run.optimizer.param_groups:
+        group["lr"] = 0.0
+    run.steps(0, 3)
+    assert equal(run.weights(), before)
+    assert [p.data_ptr() for p in run.model.parameters()] == storage
+
+
+def check_resumes_bit_for_bit(make: Callable[[nn.Module], Any], dtype: torch.dtype, at: int) -> None:
+    whole = Run(make, dtype)
+    whole.steps(0, at)
+    buffer = io.BytesIO()
+    torch.save({"model": whole.model.state_dict(), "optimizer": whole.optimizer.state_dict()}, buffer)
+    losses = whole.steps(at, 9)
+    again = Run(make, dtype)
+    saved = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    again.model.load_state_dict(saved["model"])
+    again.optimizer.load_state_dict(saved["optimizer"])
+    assert again.steps(at, 9) == losses
+    assert equal(again.weights(), whole.weights())
+    assert again.optimizer.grad_evals == whole.optimizer.grad_evals
+
+
+def check_refuses_unknown_hyperparameters(name: str) -> None:
+    first = next(iter(optim_core.hyperparameters(name)))
+    try:
+        optim_core.build(name, problem()[0], **{first + "x": 1})
+    except TypeError as error:
+        assert f"did you mean {first}?" in str(error)
+    else:
+        raise AssertionError("an unknown hyperparameter was accepted")

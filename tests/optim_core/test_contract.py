@@ -1,0 +1,76 @@
+"""Every registered optimizer runs the whole contract suite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import optim_core
+from tests.contracts import optimizer_contract as contract
+
+NAMES = optim_core.names()
+
+
+def maker(name: str, **values: Any) -> Any:
+    return lambda model: optim_core.build(name, model, lr=0.05, **values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_gradient_evaluations(name: str) -> None:
+    contract.check_counts(maker(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_needs_a_closure_with_backward(name: str) -> None:
+    contract.check_needs_a_closure_with_backward(maker(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_learning_rate_zero_moves_nothing(name: str) -> None:
+    contract.check_learning_rate_zero_moves_nothing(maker(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("at", [1, 4])
+def test_resumes_bit_for_bit(name: str, dtype: torch.dtype, at: int) -> None:
+    contract.check_resumes_bit_for_bit(maker(name), dtype, at)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refuses_unknown_hyperparameters(name: str) -> None:
+    contract.check_refuses_unknown_hyperparameters(name)
+
+
+def test_names_are_unique_and_unknown_ones_are_explained() -> None:
+    with pytest.raises(ValueError, match="registered twice"):
+        optim_core.register("sgd")(optim_core.lookup("adamw"))
+    with pytest.raises(KeyError, match="did you mean rotated_adamw"):
+        optim_core.lookup("rotated_adam")
+
+
+def test_foreign_optimizers_are_arms_too() -> None:
+    run = contract.Run(lambda m: optim_core.build("torch.optim.RMSprop", m, lr=0.01))
+    twin = contract.Run(lambda m: torch.optim.RMSprop(m.parameters(), lr=0.01))
+    assert run.steps(0, 5) == twin.steps(0, 5)
+    assert run.optimizer.grad_evals == 5
+    assert "alpha" in optim_core.hyperparameters("torch.optim.RMSprop")
+
+
+def test_float32_state_beside_bfloat16_weights_survives_loading() -> None:
+    class Wide(optim_core.Counting):
+        def __init__(self, params: Any, *, lr: float = 0.1) -> None:
+            super().__init__(params, {"lr": lr})
+            for p in self.param_groups[0]["params"]:
+                self.state[p]["basis"] = torch.full(p.shape, 1 / 3, dtype=torch.float32)
+
+    model = nn.Linear(2, 2).bfloat16()
+    first, second = Wide(list(model.parameters())), Wide(list(model.parameters()))
+    second.load_state_dict(first.state_dict())
+    assert all(
+        s["basis"].dtype == torch.float32 and float(s["basis"].flatten()[0]) == float(torch.tensor(1 / 3))
+        for s in second.state.values()
+    )

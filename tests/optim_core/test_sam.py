@@ -1,0 +1,148 @@
+"""SAM and its kin: limits, a plain reference, exact return of the weights, BatchNorm statistics of one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import optim_core
+from tests.contracts.optimizer_contract import Run, equal
+
+KIN = ["sam", "asam", "friendly_sam"]
+
+
+@pytest.mark.parametrize("name", KIN)
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+def test_radius_zero_is_the_base_optimizer_bit_for_bit(name: str, base: str) -> None:
+    values: dict[str, Any] = {"lr": 0.05, "weight_decay": 0.01}
+    sam = Run(lambda m: optim_core.build(name, m, base=base, sam_radius=0.0, **values))
+    twin = Run(lambda m: optim_core.build(base, m, **values))
+    assert sam.steps(0, 20) == twin.steps(0, 20)
+    assert equal(sam.weights(), twin.weights())
+
+
+def reference(run: Run, index: int, radius: float, lr: float, velocity: list[Tensor], kind: str) -> list[Tensor]:
+    """One step by the formulas: (Foret et al. 2021, eq. 2), (Kwon et al. 2021, eq. 9); momentum 0.9."""
+    params = list(run.model.parameters())
+    home = [p.detach().clone() for p in params]
+    run.closure(index)()
+    g = [p.grad.clone() for p in params if p.grad is not None]
+    size = (
+        [w.abs() + 0.01 if w.ndim > 1 else torch.ones_like(w) for w in home]
+        if kind == "asam"
+        else [torch.ones_like(w) for w in home]
+    )
+    norm = torch.sqrt(sum(((t * x) ** 2).sum() for t, x in zip(size, g, strict=True)))
+    with torch.no_grad():
+        for p, t, x in zip(params, size, g, strict=True):
+            p.add_(radius * t**2 * x / norm)
+    run.closure(index)()
+    with torch.no_grad():
+        for p, w, v in zip(params, home, velocity, strict=True):
+            assert p.grad is not None
+            v.mul_(0.9).add_(p.grad)
+            p.copy_(w - lr * v)
+    return velocity
+
+
+@pytest.mark.parametrize("name", ["sam", "asam"])
+def test_equals_the_formulas(name: str) -> None:
+    run = Run(lambda m: optim_core.build(name, m, lr=0.05, sam_radius=0.3))
+    plain = Run(lambda m: optim_core.build("sgd", m, lr=0.0))
+    velocity = [torch.zeros_like(p) for p in plain.model.parameters()]
+    for i in range(10):
+        run.optimizer.step(run.closure(i))
+        reference(plain, i, 0.3, 0.05, velocity, name)
+    for a, b in zip(run.weights(), plain.weights(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_friendly_sam_begins_as_sam_and_keeps_a_mean_gradient() -> None:
+    friendly = Run(lambda m: optim_core.build("friendly_sam", m, lr=0.05, sam_radius=0.2, mean_decay=0.6))
+    plain = Run(lambda m: optim_core.build("sam", m, lr=0.05, sam_radius=0.2))
+    probe = Run(lambda m: optim_core.build("sgd", m, lr=0.0))
+    probe.closure(0)()
+    friendly.steps(0, 1)
+    plain.steps(0, 1)
+    for a, b in zip(friendly.weights(), plain.weights(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    for p, q in zip(friendly.model.parameters(), probe.model.parameters(), strict=True):
+        torch.testing.assert_close(friendly.optimizer.state[p]["mean_gradient"], 0.4 * q.grad, rtol=1e-12, atol=0)
+
+
+def test_the_ascent_has_the_radius_as_its_length() -> None:
+    run = Run(lambda m: optim_core.build("sam", m, lr=0.05, sam_radius=0.37))
+    home = run.weights()
+    seen: list[list[Tensor]] = []
+    inner = run.closure(0)
+
+    def closure() -> Tensor:
+        seen.append(run.weights())
+        return inner()
+
+    run.optimizer.step(closure)
+    assert equal(seen[0], home)
+    length = torch.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(seen[1], home, strict=True)))
+    assert float(length) == pytest.approx(0.37, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_come_back_bit_for_bit_also_after_an_error(dtype: torch.dtype) -> None:
+    run = Run(lambda m: optim_core.build("sam", m, lr=0.05, sam_radius=0.5), dtype)
+    home, inner = run.weights(), run.closure(0)
+
+    def closure() -> Tensor:
+        if run.calls:
+            raise RuntimeError("second pass")
+        return inner()
+
+    with pytest.raises(RuntimeError, match="second pass"):
+        run.optimizer.step(closure)
+    assert equal(run.weights(), home)
+
+
+def test_batchnorm_keeps_the_statistics_of_the_clean_pass() -> None:
+    def network() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(3))
+    plain, model = network(), network()
+    plain(x)
+    optimizer = optim_core.build("sam", model, lr=0.1, sam_radius=0.5)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    for a, b in zip(model[1].buffers(), plain[1].buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_first_gradient_that_is_not_finite_skips_the_step() -> None:
+    run = Run(lambda m: optim_core.build("sam", m, lr=0.05))
+    before, inner = run.weights(), run.closure(0)
+
+    def closure() -> Tensor:
+        loss = inner()
+        next(run.model.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
+        return loss
+
+    run.optimizer.step(closure)
+    assert equal(run.weights(), before)
+    assert run.optimizer.skipped_steps == 1
+    assert run.calls == 1
+
+
+@pytest.mark.parametrize(
+    "values, message", [({"sam_radius": -0.1}, "sam_radius"), ({"base": "adam"}, "sgd, adamw"), ({"lr": -1.0}, "lr")]
+)
+def test_bad_values_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        optim_core.build("sam", nn.Linear(2, 2), **values)
