@@ -58,7 +58,9 @@ def run(
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
-        talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
+        talk.print(
+            f"Next: geosweep ui; geosweep best {identity} --json; geosweep export {identity} -o out", highlight=False
+        )
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > definition.max_failed:
         fail(

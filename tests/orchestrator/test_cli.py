@@ -1,0 +1,183 @@
+"""The verbs as a user calls them, on the debug executor and a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator.cli import main
+from orchestrator.tracking.mlflow import ERROR, STATE, TRIAL, MlflowTracker, embedded_uri
+from tests.orchestrator.sweep_files import sweep_text
+
+
+class Called(Exception):
+    """What a call printed and returned."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        super().__init__(code, out, err)
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    def run(*words: str) -> Called:
+        monkeypatch.setattr(sys, "argv", ["geosweep", *words])
+        monkeypatch.setenv("GEOSWEEP_ROOT", str(tmp_path / "runs"))
+        code = 0
+        capfd.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capfd.readouterr()
+        return Called(code, out, err)
+
+    return run
+
+
+def write(path: Path, **changes: Any) -> str:
+    path.write_text(sweep_text(**changes))
+    return str(path)
+
+
+def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "fit.yaml")
+    assert "valid, sweep fit-" in call("validate", file).out
+    plan = call("plan", file, "--json").document
+    assert plan["arms"]["sgd"] == {"trials": 7, "steps": 40, "grad_evals_per_trial": 40, "grad_evals": 280}
+    assert "gradient evaluations in all" in call("plan", file).out
+    done = call("run", file, "--executor", "debug")
+    assert done.code == 0, done.err
+    assert "confirm stage" in done.out
+    assert "Next: geosweep ui" in done.err
+    again = call("run", file, "--executor", "debug", "--json")
+    assert "is done; nothing to run" in again.err
+    best = call("best", "@last", "--json").document
+    assert again.document == best
+    assert set(best) == {"schema", "sweep_id", "metric", "goal", "arms"}
+    assert set(best["arms"]["sgd"]) >= {"value", "parameters", "trial_id", "stage"}
+    status = call("status", "fit", "--json").document
+    assert status["arms"]["sgd"] == {"done": 7, "running": 0, "waiting": 0, "pruned": 0, "diverged": 0, "failed": 0}
+    assert status["state"] == "done"
+    assert status["grad_evals"] == 14 * 40
+    out = tmp_path / "out"
+    files = call("export", "@last", "-o", str(out), "--json").document["files"]
+    assert [Path(f).name for f in files] == ["trials.parquet", "metrics.parquet"]
+    assert pq.read_table(out / "trials.parquet").num_rows == 14
+    for words in (
+        ["best"],
+        ["status"],
+        ["export", "@last", "-o", str(out)],
+        ["logs"],
+        ["logs", "@last", "sgd-0000-s0"],
+    ):
+        assert call(*words).code == 0
+    logged = call("logs", "@last", "sgd-0000-s0", "--json").document
+    assert [p["step"] for p in logged["points"]] == [10, 20, 30, 40]
+    assert not call("stop", "@last", "--json").document["draining"]
+
+
+def test_failed_and_diverged_trials_are_shown_as_such(call: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "fit.yaml", fail_at=5, fail_seed=1001, max_lr=1e6, method="random", trials=6)
+    done = call("run", file, "--executor", "debug")
+    assert done.code == 8
+    assert "trials failed (0 allowed: max_failed)" in done.err
+    status = call("status", "@last")
+    assert "on fire" in status.out
+    assert "on fire" in call("logs", "@last").out
+    diverged = sum(c["diverged"] for c in call("status", "--json").document["arms"].values())
+    assert diverged > 0
+    client = MlflowClient(embedded_uri(tmp_path / "runs"))
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    runs = [r for r in client.search_runs([experiment.experiment_id]) if TRIAL in r.data.tags]
+    states = {r.data.tags[TRIAL]: r for r in runs}
+    failed = [r for r in states.values() if r.data.tags[STATE] == "FAILED"]
+    assert 1 <= len(failed) == sum(c["failed"] for c in call("status", "--json").document["arms"].values())
+    assert all(r.info.status == "FAILED" and "on fire" in r.data.tags[ERROR] for r in failed)
+    worst = [r for r in states.values() if r.data.tags[STATE] == "DIVERGED"]
+    assert len(worst) == diverged
+    assert all(r.info.status == "FINISHED" and r.data.metrics["loss/val"] == 1e4 for r in worst)
+    noise = {"pid", "hostname", "timestamp", "time_total_s"}
+    assert not noise & {key for r in runs for key in r.data.metrics}
+    assert all(r.data.params["optimizer"] == r.data.params["arm"] for r in runs)
+
+
+def test_an_absent_tracking_server_holds_nothing_up(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    file = tmp_path / "fit.yaml"
+    file.write_text(sweep_text(trials=1, confirm=2) + "\ntracking: {mlflow: 'http://127.0.0.1:9'}\n")
+    done = call("run", str(file), "--executor", "debug")
+    assert done.code == 0, done.err
+    assert "MLflow could not be told everything" in done.err
+
+
+def test_the_sender_sends_again_without_doubling(call: Any, tmp_path: Path) -> None:
+    """A run that a killed driver left open is completed by the next one; its points stay single."""
+    file = write(tmp_path / "fit.yaml", trials=2)
+    call("run", file, "--executor", "debug")
+    root = tmp_path / "runs"
+    client = MlflowClient(embedded_uri(root))
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    runs = [r for r in client.search_runs([experiment.experiment_id]) if TRIAL in r.data.tags]
+    client.update_run(runs[0].info.run_id, status="RUNNING")
+    client.delete_run(runs[1].info.run_id)
+    before = client.get_metric_history(runs[0].info.run_id, "loss/val")
+    (next(root.glob("fit-*")) / "outcome.json").unlink()
+    assert call("run", file, "--executor", "debug").code == 0
+    after = [r for r in client.search_runs([experiment.experiment_id]) if TRIAL in r.data.tags]
+    assert {r.data.tags[TRIAL] for r in after} == {r.data.tags[TRIAL] for r in runs}
+    assert len(after) == len(runs)
+    assert all(r.info.status == "FINISHED" for r in after)
+    again = client.get_metric_history(runs[0].info.run_id, "loss/val")
+    assert [(m.step, m.value) for m in again] == [(m.step, m.value) for m in before]
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (("validate", "none.yaml"), 3, "none.yaml: no such file"),
+        (("run", "none.yaml"), 3, "no such file"),
+        (("plan", "none.yaml"), 3, "no such file"),
+        (("best", "nothing"), 4, "start one with `geosweep run FILE`"),
+        (("status",), 4, "no sweep under"),
+        (("ui",), 4, "no MLflow store"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_errors_say_the_way_out(call: Any, words: tuple[str, ...], code: int, message: str) -> None:
+    done = call(*words)
+    assert done.code == code
+    assert message in " ".join((done.out + done.err).split())
+
+
+def test_invalid_files_start_nothing(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(sweep_text().replace("optimizer: sgd", "optimizer: sdg"))
+    done = call("run", str(tmp_path / "bad.yaml"))
+    assert done.code == 3
+    assert "did you mean sgd?" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_doctor(call: Any) -> None:
+    document = call("doctor", "--json").document
+    assert document["ok"], document
+    assert set(document["checks"]) == {"versions", "storage", "torch", "mlflow", "ray"}
+
+
+def test_the_tracker_never_raises(tmp_path: Path) -> None:
+    tracker = MlflowTracker(uri="nonsense://", root=tmp_path, sweep_id="x-1", name="x", description="", facts={})
+    tracker.finish("done", {})
+    assert tracker.trouble

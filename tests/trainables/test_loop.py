@@ -1,0 +1,136 @@
+"""Training to a budget: what is spent, when the schedule ends, resuming bit for bit, divergence."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import optim_core
+import trainables
+from tests.tasks import Fit
+from trainables import checkpoint
+from trainables.loop import Diverged, Training, factor
+
+
+def training(name: str = "sgd", budget: float = 40, seed: int = 0, task: Any = None, **values: Any) -> Training:
+    values = {"lr": 0.05, **values}
+    return Training(
+        task or Fit(),
+        lambda model, loss, refresh: optim_core.build(name, model, **values),
+        budget=budget,
+        seed=seed,
+        evaluations=4,
+    )
+
+
+def finish(run: Training) -> list[Any]:
+    points = []
+    while not run.finished:
+        points.append(run.advance())
+    return points
+
+
+def comparable(points: list[Any]) -> list[Any]:
+    return [(p.grad_evals, {k: v for k, v in p.metrics.items() if not k.startswith("time/")}) for p in points if p]
+
+
+@pytest.mark.parametrize("name, steps", [("sgd", 40), ("sam", 20)])
+def test_two_passes_take_half_the_steps(name: str, steps: int) -> None:
+    run = training(name)
+    points = finish(run)
+    assert run.step == steps
+    assert run.optimizer.grad_evals == 40
+    assert [p.grad_evals for p in points] == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("name, last", [("sgd", 39 / 40), ("sam", 38 / 40)])
+def test_the_schedule_ends_with_the_budget(name: str, last: float) -> None:
+    run = training(name)
+    finish(run)
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * factor("cosine", last, 0.0))
+
+
+@pytest.mark.parametrize("shape", ["cosine", "linear", "constant", "step", "inverse_sqrt"])
+def test_schedules_warm_up_and_fall(shape: str) -> None:
+    rates = [factor(shape, i / 100, 0.1) for i in range(101)]
+    assert rates[5] == pytest.approx(0.5)
+    assert max(rates) == pytest.approx(1.0)
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(rates))
+
+
+@pytest.mark.parametrize("name", optim_core.names())
+@pytest.mark.parametrize("pauses", [1, 7])
+def test_paused_and_resumed_equals_uninterrupted(name: str, pauses: int, tmp_path: Path) -> None:
+    """Pause every few steps, go through a file and a new process's worth of objects, end at the same bits."""
+    whole = training(name)
+    expected = finish(whole)
+    run, found = training(name), []
+    while not run.finished:
+        left = pauses
+
+        def pause() -> bool:
+            nonlocal left
+            left -= 1
+            return left < 0
+
+        point = run.advance(pause)
+        if point is not None:
+            found.append(point)
+            continue
+        checkpoint.save(run.state(), tmp_path)
+        run = training(name)
+        run.load(checkpoint.newest(tmp_path) or {})
+    assert comparable(found) == comparable(expected)
+    for a, b in zip(run.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_digests_tell_seeds_apart_and_arms_together() -> None:
+    a, b, other = training("sgd"), training("sam"), training("sgd", seed=1)
+    assert (a.init_digest, a.data_digest) == (b.init_digest, b.data_digest)
+    assert a.init_digest != other.init_digest
+    assert a.data_digest != other.data_digest
+
+
+def test_divergence_is_raised_with_its_cost() -> None:
+    run = training(lr=1e6)
+    with pytest.raises(Diverged) as caught:
+        finish(run)
+    assert 1 < caught.value.grad_evals <= 40
+
+
+def test_a_damaged_checkpoint_falls_back(tmp_path: Path) -> None:
+    checkpoint.save({"step": 1}, tmp_path)
+    newest = checkpoint.save({"step": 2}, tmp_path)
+    newest.write_bytes(newest.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert checkpoint.newest(tmp_path) == {"step": 1}
+    for step in range(3, 6):
+        checkpoint.save({"step": step}, tmp_path)
+    assert len(list(tmp_path.glob("*.pt"))) == 2
+    assert checkpoint.newest(tmp_path) == {"step": 5}
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", trainables.names())
+def test_task_contract(name: str) -> None:
+    """Batches and models are functions of seed and index; metrics are those declared."""
+    a, b = trainables.build(name), trainables.build(name)
+    assert a.batch_identity(3, 5) == b.batch_identity(3, 5)
+    assert a.batch_identity(3, 5) != a.batch_identity(3, 6)
+    assert a.batch_identity(3, 5) != a.batch_identity(4, 5)
+    for x, y in zip(a.batch(3, 5), b.batch(3, 5), strict=True):
+        assert torch.equal(x, y)
+    model = a.model(3)
+    assert set(a.evaluate(model.eval())) == set(a.METRICS)
+    for x, y in zip(model.state_dict().values(), b.model(3).state_dict().values(), strict=True):
+        assert torch.equal(x, y)
+    inputs, targets = a.refresh_batch(3, 0)
+    assert torch.isfinite(a.loss(model(inputs), targets))
