@@ -28,22 +28,24 @@ class Held(Exception):  # noqa: N818
     """Another driver works on this sweep."""
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either the old or the whole new content, also after a power cut."""
+def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write `text` so that `path` holds the old or the whole new content; `durable`: also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as out:
         out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
+        if durable:
+            out.flush()
+            os.fsync(out.fileno())
     temporary.replace(path)
 
 
 def read_json(path: Path) -> Any | None:
-    """The JSON document at `path`, or None when there is none."""
+    """The JSON document at `path`, or None when there is none (or an empty one, after a power cut)."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    return json.loads(text) if text else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.folder import SweepFolder, read_json
+from orchestrator.folder import NotFound, SweepFolder, read_json
 from orchestrator.trial import MetricLog
 
 TRIAL_COLUMNS = {
@@ -87,6 +87,18 @@ def arm_values(folder: SweepFolder, metric: str, stage: str = "confirm") -> dict
         if t["stage"] == stage and metric in t["metrics"] and t["state"] in ("COMPLETE", "DIVERGED"):
             found.setdefault(t["arm"], []).append((t["seed"], t["metrics"][metric]))
     return {arm: [value for _, value in sorted(rows)] for arm, rows in found.items()}
+
+
+def reported(folder: SweepFolder, metric: str = "") -> tuple[str, str]:
+    """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
+    import trainables
+
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    name = metric or resolved["report_metric"]
+    known = trainables.lookup(resolved["definition"]["task"]["name"]).METRICS
+    if name not in known:
+        raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
+    return name, known[name].goal
 
 
 def best(folder: SweepFolder) -> dict[str, Any]:

@@ -116,9 +116,10 @@ def run(
                 executor.run(conductor)
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
     finally:
-        write_atomic(folder.path / "outcome.json", json.dumps({"state": state}))
         results.export(folder, folder.results)
         tracker.finish(state, _summaries(spec, folder))
+        outcome = {"state": state, "tracked": not tracker.trouble}
+        write_atomic(folder.path / "outcome.json", json.dumps(outcome))
     return Outcome(state=state, conductor=conductor)
 
 

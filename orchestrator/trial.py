@@ -105,6 +105,8 @@ class MetricLog:
 
     def truncate(self, step: float) -> list[dict[str, Any]]:
         """Forget points after `step`: they will be trained, and logged, again. Returns what stays."""
+        if not self._path.exists():
+            return []
         kept = [p for p in self.points() if p["step"] <= step]
         write_atomic(self._path, "".join(json.dumps(p) + "\n" for p in kept))
         return kept
@@ -118,8 +120,8 @@ class TrialSession:
         self._folder = Path(job.folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self._folder / "lock")
-        if not (self._folder / "trial.json").exists():
-            write_atomic(self._folder / "trial.json", json.dumps(asdict(job)))
+        if read_json(self._folder / "trial.json") is None:
+            write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._durable = -1.0
         self._seconds = 0.0

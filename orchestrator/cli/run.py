@@ -58,9 +58,7 @@ def run(
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
-        talk.print(
-            f"Next: geosweep ui; geosweep best {identity} --json; geosweep export {identity} -o out", highlight=False
-        )
+        talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > definition.max_failed:
         fail(
@@ -73,11 +71,12 @@ def _drive(
     definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, runner
+    from orchestrator import display, results, runner
     from orchestrator.tracking.base import NoTracker, Tracker
 
     executor: Any
-    if backend is Backend.RAY:
+    unfinished = any(counts["waiting"] for counts in results.status(folder)["arms"].values())
+    if backend is Backend.RAY and unfinished:
         from orchestrator.executors.ray import RayExecutor
 
         r = definition.resources
@@ -102,16 +101,16 @@ def _drive(
         outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
     finally:
         executor.close()
-    trouble = getattr(tracker, "trouble", "")
-    if trouble:
-        talk.print(f"MLflow could not be told everything ({trouble}); run this command again", style="yellow")
+    if tracker.trouble:
+        talk.print(f"MLflow was not told everything ({tracker.trouble}); run this command again", style="yellow")
     return outcome
 
 
 def _already_done(folder: SweepFolder) -> bool:
     from orchestrator.folder import read_json
 
-    return (read_json(folder.path / "outcome.json") or {}).get("state") == "done"
+    outcome = read_json(folder.path / "outcome.json") or {}
+    return outcome.get("state") == "done" and bool(outcome.get("tracked"))
 
 
 def _stopped(file: Path, state: str) -> None:

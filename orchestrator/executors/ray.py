@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -191,6 +192,7 @@ class RayExecutor:
                 raise Unreachable(f"a trial needs {self._gpu} GPU; this cluster has {cluster.get('GPU', 0)}")
         actors = max(1, min(slots, self._max or slots, conductor.remaining))
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(actors)
+        sys.setswitchinterval(5e-4)  # the MLflow sender shares this process; a free worker must not wait for it
         barrier = self._scratch / "actors"
         barrier.mkdir(exist_ok=True)
         tuner = tune.Tuner(

@@ -11,6 +11,10 @@ from orchestrator.trial import Job, Report
 class Tracker(Protocol):
     """Hears of trials (see `conductor.Listener`) and of the sweep's end."""
 
+    @property
+    def trouble(self) -> str:
+        """What last went wrong, or nothing."""
+
     def began(self, job: Job) -> None:
         """A trial starts."""
 
@@ -29,6 +33,8 @@ class Tracker(Protocol):
 
 class NoTracker:
     """Tracks nothing: the trial folders are enough."""
+
+    trouble = ""
 
     def began(self, job: Job) -> None:
         """Nothing."""

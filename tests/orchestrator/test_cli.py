@@ -84,7 +84,18 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
         assert call(*words).code == 0
     logged = call("logs", "@last", "sgd-0000-s0", "--json").document
     assert [p["step"] for p in logged["points"]] == [10, 20, 30, 40]
+    refused = call("compare", "@last")
+    assert refused.code == 6
+    assert "3 confirm seeds; below 6" in refused.err
     assert not call("stop", "@last", "--json").document["draining"]
+
+
+def test_compare_answers_with_six_seeds(call: Any, tmp_path: Path) -> None:
+    call("run", write(tmp_path / "fit.yaml", trials=2, confirm=6), "--executor", "debug")
+    document = call("compare", "--json").document
+    assert [(p["a"], p["b"], p["n"]) for p in document["pairs"]] == [("adamw", "sgd", 6)]
+    assert "paired over the confirm seeds" in call("compare", "@last", "--baseline", "sgd").out
+    assert call("compare", "@last", "--metric", "loss/vla").code == 4
 
 
 def test_failed_and_diverged_trials_are_shown_as_such(call: Any, tmp_path: Path) -> None:
@@ -119,7 +130,14 @@ def test_an_absent_tracking_server_holds_nothing_up(call: Any, tmp_path: Path, m
     file.write_text(sweep_text(trials=1, confirm=2) + "\ntracking: {mlflow: 'http://127.0.0.1:9'}\n")
     done = call("run", str(file), "--executor", "debug")
     assert done.code == 0, done.err
-    assert "MLflow could not be told everything" in done.err
+    assert "MLflow was not told everything" in done.err
+    file.write_text(sweep_text(trials=1, confirm=2))
+    assert call("run", str(file), "--executor", "debug").code == 0
+    client = MlflowClient(embedded_uri(tmp_path / "runs"))
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 1 + 2 + 2 * 3
+    assert "nothing to run" in call("run", str(file), "--executor", "debug").err
 
 
 def test_the_sender_sends_again_without_doubling(call: Any, tmp_path: Path) -> None:

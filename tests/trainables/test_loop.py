@@ -59,7 +59,8 @@ def test_schedules_warm_up_and_fall(shape: str) -> None:
     rates = [factor(shape, i / 100, 0.1) for i in range(101)]
     assert rates[5] == pytest.approx(0.5)
     assert max(rates) == pytest.approx(1.0)
-    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(rates))
+    falling = rates[10:]
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
 
 
 @pytest.mark.parametrize("name", optim_core.names())
