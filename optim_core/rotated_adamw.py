@@ -72,6 +72,12 @@ class RotatedAdamW(Counting):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         return cls([(name, p) for name, p in model.named_parameters() if p.requires_grad], **hyperparameters)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only the one group of the constructor: a rotation may mix tensors, which then share their hyperparameters."""
+        if self.param_groups:
+            raise ValueError("rotated_adamw has one parameter group; build a second optimizer for the other parameters")
+        super().add_param_group(param_group)
+
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step; returns the loss before it."""

@@ -145,5 +145,8 @@ def test_bad_values_are_refused() -> None:
         optim_core.build("rotated_adamw", nn.Linear(2, 2), rotation="gloabl")
     with pytest.raises(ValueError, match="rotation_block"):
         optim_core.build("rotated_adamw", nn.Linear(2, 2), rotation_block=0)
+    optimizer = optim_core.build("rotated_adamw", nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="one parameter group"):
+        optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
     with pytest.raises(TypeError, match="named_parameters"):
         optim_core.lookup("rotated_adamw")(nn.Linear(2, 2).parameters())
