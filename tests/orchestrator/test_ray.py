@@ -172,3 +172,32 @@ def test_interrupt_drains_and_a_second_driver_is_refused(file: Path) -> None:
     assert "confirm stage" in out
     assert values(folder) == values(in_this_process(file))
     check_mlflow(folder)
+
+
+def workers(of: int) -> list[int]:
+    """Processes of the driver's Ray workers that hold trials."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = path.read_bytes().decode()
+            parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
+            above = (Path("/proc") / parent / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if "_Trainable" in title and f"/tmp/gs-{of}-" in above:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_a_killed_worker_costs_nothing_but_time(file: Path) -> None:
+    """kill -9 of a worker in the middle of a trial: the trial is trained again and ends as if nothing had happened."""
+    process = start(file)
+    wait_for(file, 3, process)
+    victims = workers(process.pid)
+    assert victims
+    os.kill(victims[0], signal.SIGKILL)
+    out = finish(process)
+    assert process.returncode == 0, out
+    folder = find(file.parent / "runs", "@last")
+    assert values(folder) == values(in_this_process(file))
+    check_mlflow(folder)
