@@ -2,7 +2,8 @@
 
 A task is a class whose constructor takes the task's own parameters as keywords (they come from the `task:` key of a
 sweep file). Everything that depends on chance is a function of (seed, index) alone, never of hidden state: that
-makes seeds paired across optimizers and a resumed run identical to an uninterrupted one.
+makes seeds paired across optimizers and a resumed run identical to an uninterrupted one. Model and batches live on the
+device where the task puts them; the bundled tasks stay on the CPU.
 """
 
 from __future__ import annotations

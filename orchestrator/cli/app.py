@@ -37,8 +37,17 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
+def _local(root: Path) -> Path:
+    if ":/" in str(root):
+        raise typer.BadParameter(f"{root} is no local folder; this version keeps sweeps on a local or mounted path")
+    return root
+
+
 Root = Annotated[
-    Path, typer.Option("--root", envvar="GEOSWEEP_ROOT", help="Folder that holds all sweeps.", show_default=True)
+    Path,
+    typer.Option(
+        "--root", envvar="GEOSWEEP_ROOT", help="Folder that holds all sweeps.", show_default=True, callback=_local
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 File = Annotated[Path, typer.Argument(help="A sweep file (YAML).")]

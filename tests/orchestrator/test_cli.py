@@ -171,6 +171,7 @@ def test_the_sender_sends_again_without_doubling(call: Any, tmp_path: Path) -> N
         (("best", "nothing"), 4, "start one with `geosweep run FILE`"),
         (("status",), 4, "no sweep under"),
         (("ui",), 4, "no MLflow store"),
+        (("best", "--root", "s3://bucket/runs"), 2, "is no local folder"),
         (("nonsense",), 2, "No such command"),
     ],
 )
