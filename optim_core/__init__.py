@@ -1,6 +1,7 @@
 """Optimizers that use the geometry of the loss. Public names only."""
 
 from optim_core import baselines as baselines
+from optim_core import diagnostics as diagnostics
 from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam
 from optim_core.base import Baseline, Counting
@@ -11,6 +12,7 @@ __all__ = [
     "Counting",
     "build",
     "cost_per_step",
+    "diagnostics",
     "hyperparameters",
     "lookup",
     "names",

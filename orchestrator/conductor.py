@@ -198,6 +198,9 @@ class SweepConductor:
             folder=str(self.folder.trial(trial_id).resolve()),
             stop_file=str(self.folder.stop_file.resolve()),
             threads=spec.resources.cpu,
+            diagnostics=spec.diagnostics.names,
+            diagnose_every=spec.diagnostics.every,
+            diagnose_batches=spec.diagnostics.batches,
         )
 
     def _recover(self, arm: Arm) -> None:

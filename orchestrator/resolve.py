@@ -185,6 +185,21 @@ def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
             )
 
 
+def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
+    """names, every and batches; every name is a diagnostic of optim_core."""
+    import optim_core
+
+    given = model.diagnostics
+    if given is None:
+        return {}
+    for i, name in enumerate(given.names):
+        try:
+            optim_core.diagnostics.lookup(name)
+        except KeyError as error:
+            raise where.error(("diagnostics", "names", i), str(error.args[0])) from None
+    return {"names": tuple(given.names), "every": given.every, "batches": given.batches}
+
+
 def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
     if not isinstance(given, ParameterModel):
         return Parameter(name=name, kind="constant", values=(given,))

@@ -123,6 +123,14 @@ class TrackingModel(Model):
     mlflow: str | None = Field(None, description="MLflow tracking URI; null: the store inside the root folder.")
 
 
+class DiagnosticsModel(Model):
+    """What trials measure of the geometry while they train, logged as geometry/..."""
+
+    names: list[str] = Field(min_length=1, description="Diagnostics of optim_core, for instance sharpness.")
+    every: int = Field(1, ge=1, description="At every n-th evaluation, and at the last.")
+    batches: int = Field(1, ge=1, description="Training batches that a measurement looks at.")
+
+
 class SweepModel(Model):
     """A sweep file, schema version 1."""
 
@@ -145,6 +153,9 @@ class SweepModel(Model):
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
     resources: ResourcesModel = Field(default_factory=lambda: ResourcesModel.model_validate({}))
     tracking: TrackingModel = Field(default_factory=lambda: TrackingModel.model_validate({}))
+    diagnostics: DiagnosticsModel | None = Field(
+        None, description="Measurements of the geometry while trials train; they are not charged to the budget."
+    )
     evaluations: int = Field(
         8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
     )

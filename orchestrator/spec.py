@@ -99,6 +99,15 @@ class TrackingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiagnosticsSpec:
+    """What trials measure while they train; nothing when there are no names."""
+
+    names: tuple[str, ...] = ()
+    every: int = 1
+    batches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A sweep, resolved: every default filled in."""
 
@@ -117,6 +126,7 @@ class Spec:
     tracking: TrackingSpec
     evaluations: int
     max_failed: int
+    diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
     source: str = field(default="", compare=False)
 
 
@@ -175,6 +185,7 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,
         max_failed=model.max_failed,
+        diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         source=file,
     )
     _check_size(spec, where)
@@ -245,6 +256,8 @@ def definition(spec: Spec) -> dict[str, Any]:
     for key in ("description", "resources", "tracking", "source", "max_failed"):
         del found[key]
     del found["budget"]["wall_clock"]
+    if not spec.diagnostics.names:  # absent from the hash, so that sweeps of earlier versions keep their ids
+        del found["diagnostics"]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain
 

@@ -43,6 +43,10 @@ class Job:
     folder: str
     stop_file: str
     threads: int = 1
+    diagnostics: tuple[str, ...] = ()
+    """Names of the diagnostics to measure."""
+    diagnose_every: int = 1
+    diagnose_batches: int = 1
     checkpoint_s: float = 10.0
     """Seconds between checkpoints."""
     slice_s: float = 1.0
@@ -163,7 +167,23 @@ class TrialSession:
             extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
             return optim_core.build(job.optimizer, model, **job.parameters, **extra)
 
-        self._training = Training(task, build, budget=job.budget, seed=job.seed, evaluations=job.evaluations)
+        batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
+
+        def diagnose(model: Any, optimizer: Any) -> dict[str, float]:
+            subject = optim_core.diagnostics.Subject(
+                model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
+            )
+            return optim_core.diagnostics.measure(job.diagnostics, subject)
+
+        self._training = Training(
+            task,
+            build,
+            budget=job.budget,
+            seed=job.seed,
+            evaluations=job.evaluations,
+            diagnose=diagnose if job.diagnostics else None,
+            diagnose_every=job.diagnose_every,
+        )
         saved = checkpoint.newest(self._folder)
         if saved is None:
             self._points = self._log.truncate(-1.0)

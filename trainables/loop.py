@@ -50,6 +50,7 @@ class Optimizer(Protocol):
         """Go on from them."""
 
 
+Diagnose = Callable[[Model, Any], dict[str, float]]
 Build = Callable[[Model, Callable[[Tensor, Any], Tensor], Callable[[int], Batch]], Optimizer]
 
 
@@ -94,6 +95,7 @@ class Training:
 
     `budget` in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model, loss,
     refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch.
+    `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation and at the last.
     """
 
     def __init__(
@@ -106,9 +108,12 @@ class Training:
         evaluations: int = 8,
         schedule: str | None = None,
         warmup: float = 0.0,
+        diagnose: Diagnose | None = None,
+        diagnose_every: int = 1,
     ) -> None:
         self._task, self._budget, self._seed, self._evaluations = task, budget, seed, evaluations
         self._schedule, self._warmup = schedule or task.SCHEDULE, warmup
+        self._diagnose, self._diagnose_every = diagnose, diagnose_every
         self.model = task.model(seed)
         self.init_digest = _digest_of_weights(self.model)
         self.data_digest = _digest_of_data(task, seed)
@@ -194,6 +199,8 @@ class Training:
         for m, mode in zip(modules, modes, strict=True):
             m.train(mode)
         self._evaluated += 1
+        if self._diagnose and (self.finished or self._evaluated % self._diagnose_every == 0):
+            metrics.update(self._diagnose(self.model, self.optimizer))
         if self._losses:
             metrics["loss/train"] = self._loss_sum / self._losses
         if steps:

@@ -1,0 +1,5 @@
+"""What the papers measure of a model and its optimizer: functions on any model, by name for sweeps."""
+
+from optim_core.diagnostics.registry import Subject, diagnostic, lookup, measure, names
+
+__all__ = ["Subject", "diagnostic", "lookup", "measure", "names"]

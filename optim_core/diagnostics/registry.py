@@ -1,0 +1,97 @@
+"""Diagnostics by name: `@diagnostic("sharpness")`, `names()`, `measure(names, subject)`.
+
+A diagnostic is a function of a `Subject` that returns numbers keyed `geometry/...`. It costs gradient evaluations that
+are not charged to the budget: they measure, they do not train.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optim_core.base import Counting
+
+PREFIX = "geometry/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured."""
+
+    model: nn.Module
+    """In evaluation mode: normalisation layers use their running statistics and dropout is off."""
+    loss: Callable[[Tensor, Any], Tensor]
+    """`loss(outputs, targets)`, a mean over the batch."""
+    batches: Sequence[tuple[Any, Any]]
+    """`(inputs, targets)`, the same at every measurement of a run."""
+    optimizer: Counting | None = None
+    """The optimizer that trains the model, for diagnostics of its state."""
+    seed: int = 0
+    """Seed of random probes."""
+
+
+Diagnostic = Callable[[Subject], dict[str, float]]
+_REGISTRY: dict[str, Diagnostic] = {}
+
+
+def diagnostic(name: str) -> Callable[[Diagnostic], Diagnostic]:
+    """Decorator that makes a diagnostic reachable as `name`. A name taken twice raises ValueError."""
+
+    def add(function: Diagnostic) -> Diagnostic:
+        if name in _REGISTRY:
+            raise ValueError(f"diagnostic {name!r} is registered twice")
+        _REGISTRY[name] = function
+        return function
+
+    return add
+
+
+def names() -> list[str]:
+    """All registered names, sorted."""
+    return sorted(_REGISTRY)
+
+
+def lookup(name: str) -> Diagnostic:
+    """The diagnostic behind `name`. Raises KeyError with the nearest registered name."""
+    if name not in _REGISTRY:
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(names())}"
+        raise KeyError(f"no diagnostic {name!r}; {hint}")
+    return _REGISTRY[name]
+
+
+def measure(wanted: Iterable[str], subject: Subject) -> dict[str, float]:
+    """Run the named diagnostics and leave everything as found: modes, gradients, buffers, weights, random state.
+
+    Raises ValueError when a diagnostic returns a key outside `geometry/`.
+    """
+    model = subject.model
+    modes = [(m, m.training) for m in model.modules()]
+    kept = [(t, t.detach().clone()) for t in (*model.parameters(), *model.buffers())]
+    gradients = [(p, p.grad) for p in model.parameters()]
+    found: dict[str, float] = {}
+    devices = sorted({t.device.index or 0 for t, _ in kept if t.device.type == "cuda"})
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            for name in wanted:
+                for p, _ in gradients:
+                    p.grad = None
+                found.update(lookup(name)(subject))
+    finally:
+        with torch.no_grad():
+            for tensor, saved in kept:
+                tensor.copy_(saved)
+        for p, gradient in gradients:
+            p.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+    for key in found:
+        if not key.startswith(PREFIX):
+            raise ValueError(f"a diagnostic returned {key!r}; its keys begin with {PREFIX}")
+    return found
