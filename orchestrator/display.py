@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+import trainables
 from orchestrator import results
 from orchestrator.compare.intervals import summarize
 from orchestrator.conductor import SweepConductor
@@ -117,7 +118,8 @@ def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
 
 def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     """Mean, 95 % t interval and n over the confirm seeds, with what was spent, best arm first; then the winners."""
-    metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name)))
+    further = trainables.lookup(spec.task.name).TABLE
+    metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name, *further)))
     table = Table(
         title=f"{folder.sweep_id}: confirm stage, fresh paired seeds", caption="intervals: 95 % t over the seeds"
     )

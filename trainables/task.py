@@ -33,6 +33,8 @@ class Task:
 
     METRICS: ClassVar[Mapping[str, Metric]]
     """Metric name -> Metric, for every key that `evaluate` returns."""
+    TABLE: ClassVar[tuple[str, ...]] = ()
+    """Further metrics that the final table of arms shows, for instance a measured rate beside the one of theory."""
     SCHEDULE: ClassVar[str] = "cosine"
     """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `loop.factor`)."""
     divergence_loss: float = 1e4
