@@ -96,11 +96,11 @@ def check_needs_a_closure_with_backward(make: Callable[[nn.Module], Any]) -> Non
     assert equal(run.weights(), before)
 
 
-def check_learning_rate_zero_moves_nothing(make: Callable[[nn.Module], Any]) -> None:
+def check_learning_rate_zero_moves_nothing(make: Callable[[nn.Module], Any], key: str = "lr") -> None:
     run = Run(make)
     before, storage = run.weights(), [p.data_ptr() for p in run.model.parameters()]
     for group in run.optimizer.param_groups:
-        group["lr"] = 0.0
+        group[key] = 0.0
     run.steps(0, 3)
     assert equal(run.weights(), before)
     assert [p.data_ptr() for p in run.model.parameters()] == storage
