@@ -139,13 +139,16 @@ class ScheduleFollower(Counting):
         None also while a number still has to be estimated, and for options that leave the method's polynomials.
         """
         group = self.param_groups[0]
-        if self._words(group) or group["restart"] != "none" or group["step_scale"] != 1 or group["refresh_interval"]:
+        if not self.follows_polynomials() or group["step_scale"] != 1 or group["freeze_after"] is not None:
             return None
-        if group["freeze_after"] is not None or any(
-            m > group["max_momentum"] + 1e-9 for _, m, _ in islice(follow(self.schedule(group)), 64)
-        ):
+        if any(m > group["max_momentum"] + 1e-9 for _, m, _ in islice(follow(self.schedule(group)), 64)):
             return None
         return self._asymptotics(theory.Problem.of(problem, order), group)
+
+    def follows_polynomials(self) -> bool:
+        """Whether `residual` describes the run: every number is known, and nothing restarts the schedule."""
+        group = self.param_groups[0]
+        return not (self._words(group) or group["restart"] != "none" or group["refresh_interval"])
 
     def residual(self, eigenvalues: Tensor, steps: int) -> Tensor:
         """P_0 to P_steps at `eigenvalues` [n]: [steps + 1, n], as this optimizer is set now, without restarts."""
@@ -245,7 +248,7 @@ class ScheduleFollower(Counting):
             warnings.warn(
                 f"{type(self).__name__} diverges: the loss is {loss:.3g} at iteration {first['t']}. The largest "
                 f"eigenvalue of the Hessian is probably above smoothness, or beta is below alpha ({numbers}). Give a "
-                "larger smoothness or the word estimate; for losses that are not quadratic set restart, refresh_interval",
+                "larger smoothness or the word estimate; for losses that are not quadratic, set restart",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -52,12 +52,12 @@ class Problem:
 
     @staticmethod
     def of(values: Mapping[str, float], order: int) -> Problem:
-        """From a mapping with these keys; without `eigenvalue_scale` the spectrum has no exponential tail."""
+        """From a mapping with these keys. Exponents that it does not name are those of point masses, -1."""
         return Problem(
             smoothness=float(values["smoothness"]),
             strong_convexity=float(values.get("strong_convexity", 0.0)),
-            left_exponent=float(values["left_exponent"]),
-            right_exponent=float(values.get("right_exponent", math.inf)),
+            left_exponent=float(values.get("left_exponent", -1.0)),
+            right_exponent=float(values.get("right_exponent", -1.0)),
             eigenvalue_scale=float(values.get("eigenvalue_scale", math.nan)),
             order=order,
         )

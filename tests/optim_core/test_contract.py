@@ -14,8 +14,8 @@ from tests.contracts import optimizer_contract as contract
 NAMES = optim_core.names()
 BY_SPECTRUM = {"gd", "nesterov", "polyak", "chebyshev", "generalized_chebyshev", "marchenko_pastur", "laguerre"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(BY_SPECTRUM, {"smoothness": 2.0}),
-    **dict.fromkeys(("polyak", "chebyshev", "marchenko_pastur"), {"smoothness": 2.0, "strong_convexity": 0.1}),
+    **{name: {"smoothness": 2.0} for name in BY_SPECTRUM},
+    **{name: {"smoothness": 2.0, "strong_convexity": 0.1} for name in ("polyak", "chebyshev", "marchenko_pastur")},
     "laguerre": {"eigenvalue_scale": 1.0, "beta": 2.0},
 }
 """Constructor values of optimizers that have no `lr`."""
