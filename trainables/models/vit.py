@@ -11,11 +11,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from trainables.models.transformer import Block, initialise
+from trainables.models.transformer import Block
 
 
 class ViT(nn.Module):
-    """Images in, logits out. Raises ValueError when `patch` does not divide `side`. `attention`: plain or fused."""
+    """Images in, logits out. Raises ValueError when `patch` does not divide `side`. `attention`: plain or fused.
+
+    Layers start as torch's do, places as N(0, 0.02^2).
+    """
 
     def __init__(
         self,
@@ -42,7 +45,6 @@ class ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
-        initialise(self, depth)
         nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
