@@ -201,6 +201,8 @@ class SweepConductor:
             diagnostics=spec.diagnostics.names,
             diagnose_every=spec.diagnostics.every,
             diagnose_batches=spec.diagnostics.batches,
+            training=spec.training.recipe(),
+            step_timeout_s=spec.training.step_timeout,
         )
 
     def _recover(self, arm: Arm) -> None:

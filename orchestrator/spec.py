@@ -108,6 +108,26 @@ class DiagnosticsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
+
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    final_lr: float = 0.0
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    weight_average: float = 0.0
+    compile: bool = False
+    step_timeout: float | None = 600.0
+    """Seconds."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What changes results."""
+        return {key: value for key, value in asdict(self).items() if key != "step_timeout"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A sweep, resolved: every default filled in."""
 
@@ -127,6 +147,7 @@ class Spec:
     evaluations: int
     max_failed: int
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
     source: str = field(default="", compare=False)
 
 
@@ -186,6 +207,7 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
     _check_size(spec, where)
@@ -258,6 +280,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     del found["budget"]["wall_clock"]
     if not spec.diagnostics.names:  # absent from the hash, so that sweeps of earlier versions keep their ids
         del found["diagnostics"]
+    found["training"] = spec.training.recipe()
+    if found["training"] == TrainingSpec().recipe():
+        del found["training"]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain
 

@@ -47,6 +47,10 @@ class Job:
     """Names of the diagnostics to measure."""
     diagnose_every: int = 1
     diagnose_batches: int = 1
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `trainables.recipe.Recipe`; empty: the task's own."""
+    step_timeout_s: float | None = None
+    """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0
     """Seconds between checkpoints."""
     slice_s: float = 1.0
@@ -184,6 +188,7 @@ class TrialSession:
             budget=job.budget,
             seed=job.seed,
             evaluations=job.evaluations,
+            recipe=task.recipe(**job.training),
             diagnose=diagnose if job.diagnostics else None,
             diagnose_every=job.diagnose_every,
         )

@@ -7,8 +7,8 @@ Three measures keep Tune's cost for a trial near 10 ms of CPU instead of seconds
   actor and withdraws its request for another, and trials shorter than an actor's start run one after another for ever;
 - Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
 
-A worker that dies fails its trial in Tune at once; the same job is then handed out again, at most MAX_FAILURES times, and
-goes on from its newest checkpoint. Tune's own retries would give up a trial whose worker dies before its first step.
+A worker that dies fails its trial in Tune at once; the same job is then handed out again, at most MAX_FAILURES times,
+and goes on from its newest checkpoint. Tune's own retries would give up a trial whose worker dies before its first step.
 """
 
 from __future__ import annotations
