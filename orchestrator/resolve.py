@@ -200,6 +200,20 @@ def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
     return {"names": tuple(given.names), "every": given.every, "batches": given.batches}
 
 
+def processes(model: SweepModel, where: Where) -> int:
+    """How many processes train one trial: as asked, or one for each GPU."""
+    given, gpu = model.resources.processes, model.resources.gpu
+    if gpu > 1 and gpu != int(gpu):
+        raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
+    if given == "auto":
+        return max(1, int(gpu))
+    if given < 1:
+        raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
+    if given > 1 and gpu % given:
+        raise where.error(("resources", "processes"), f"{given} processes cannot share {gpu} GPU; each needs its own")
+    return given
+
+
 def training(model: SweepModel, where: Where) -> dict[str, Any]:
     """The task's recipe with what the file changes, and the limit on a step."""
     import trainables

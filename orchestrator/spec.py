@@ -89,6 +89,8 @@ class ResourcesSpec:
     cpu: int
     gpu: float
     max_concurrent: int | None
+    processes: int = 1
+    """Workers that train one trial together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +204,7 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
             cpu=model.resources.cpu,
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
+            processes=resolve.processes(model, where),
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,

@@ -54,7 +54,7 @@ class Workers:
         """The module to run forward passes through; the weights become those of worker 0."""
         if self.size == 1:
             return model
-        self._wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+        self._wrapped = DistributedDataParallel(model, forward_sync_buffers=False)
         return self._wrapped
 
     def exchange(self, *, when: bool) -> AbstractContextManager[Any]:
