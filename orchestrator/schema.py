@@ -22,9 +22,16 @@ def _share(value: Any) -> Any:
     return value
 
 
+def _warmup(value: Any) -> Any:
+    share = _share(value)
+    if isinstance(value, str) and share is not value and share >= 1:
+        raise ValueError("a warm-up is shorter than the budget")
+    return share
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
-Warmup = Annotated[float, BeforeValidator(_share), Field(ge=0)]
+Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
 Scalar = bool | int | float | str | None
 
 

@@ -43,6 +43,9 @@ class Fit(Task):
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(len(self._truth), len(self._truth)), nn.Dropout(0.1))
 
+    def facts(self) -> dict[str, str]:
+        return {"rows": str(len(self._x))}
+
     def _indices(self, seed: int, index: int) -> Tensor:
         return torch.randint(64, (16,), generator=torch.Generator().manual_seed(seed * 100_003 + index))
 
