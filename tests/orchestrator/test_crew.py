@@ -25,7 +25,8 @@ def job(folder: Path, processes: int) -> Job:
     return Job(
         trial_id="t", arm="a", stage="tune", configuration=0, seed=4, optimizer="sam", parameters={"lr": 0.2},
         task="tests.tasks:Masked", task_parameters={"pause_s": 0.01}, budget=160, evaluations=4,
-        metric="loss/val", goal="minimize", select="last", folder=str(folder), stop_file=str(folder / "stop"), processes=processes, slice_s=0.0,
+        metric="loss/val", goal="minimize", select="last", folder=str(folder),
+        stop_file=str(folder / "stop"), processes=processes, slice_s=0.0,
     )  # fmt: skip
 
 
