@@ -199,6 +199,7 @@ class SweepConductor:
             stop_file=str(self.folder.stop_file.resolve()),
             threads=spec.resources.cpu,
             processes=spec.resources.processes,
+            checkpoint_quota=spec.resources.checkpoints,
             diagnostics=spec.diagnostics.names,
             diagnose_every=spec.diagnostics.every,
             diagnose_batches=spec.diagnostics.batches,

@@ -16,6 +16,12 @@ def _seconds(value: Any) -> Any:
     raise ValueError("a time carries its unit, for instance 90s, 30m or 2h")
 
 
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", value)):
+        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    raise ValueError("a size carries its unit, for instance 500MB or 20GB")
+
+
 def _share(value: Any) -> Any:
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
         return float(found[1]) / 100
@@ -30,6 +36,7 @@ def _warmup(value: Any) -> Any:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
 Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
 Scalar = bool | int | float | str | None
@@ -124,6 +131,9 @@ class ResourcesModel(Model):
     gpu: int | float = Field(0, ge=0, description="GPUs of one trial; a fraction shares a device.")
     processes: int | Literal["auto"] = Field(
         "auto", description="Processes that train one trial together on parts of each batch; auto: one for each GPU."
+    )
+    checkpoints: Bytes | None = Field(
+        None, description="Room for the checkpoints of all trials, for instance 20GB; null: two for each running trial."
     )
     max_concurrent: int | Literal["auto"] = Field("auto", description="Trials at a time; auto: what fits.")
 

@@ -91,6 +91,8 @@ class ResourcesSpec:
     max_concurrent: int | None
     processes: int = 1
     """Workers that train one trial together."""
+    checkpoints: int | None = None
+    """Bytes for the checkpoints of all trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +207,7 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
             processes=resolve.processes(model, where),
+            checkpoints=model.resources.checkpoints,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,

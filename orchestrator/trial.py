@@ -60,6 +60,8 @@ class Job:
     """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0
     """Seconds between checkpoints."""
+    checkpoint_quota: int | None = None
+    """Bytes for the checkpoints of all trials beside this one's folder."""
     slice_s: float = 1.0
     """A trial reports to its executor about this often, in seconds."""
 
@@ -262,9 +264,12 @@ class TrialSession:
     def _checkpoint(self) -> None:
         from trainables import checkpoint
 
-        self._durable = self._points[-1]["step"] if self._points else -1.0
-        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": self._durable}
-        checkpoint.save(saved, self._folder)
+        durable = self._points[-1]["step"] if self._points else -1.0
+        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
+        limit = self.job.checkpoint_quota
+        quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
+        if checkpoint.save(saved, self._folder, quota=quota) is not None:
+            self._durable = durable
         self._saved_at = time.perf_counter()
 
     def _finish(self, state: str, seconds: float, *, spent: float | None = None, error: str = "") -> Report:

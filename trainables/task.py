@@ -97,7 +97,10 @@ class Task:
         return evaluate
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode."""
+        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode.
+
+        Gradients are off, but for games.
+        """
         raise RuntimeError(f"{type(self).__name__} has no evaluate()")
 
     def facts(self) -> Mapping[str, str]:
