@@ -13,7 +13,8 @@ import optim_core
 import trainables
 from tests.tasks import Fit
 from trainables import checkpoint
-from trainables.loop import Diverged, Training, factor
+from trainables.loop import Diverged, Training
+from trainables.schedule import factor
 
 
 def training(name: str = "sgd", budget: float = 40, seed: int = 0, task: Any = None, **values: Any) -> Training:
@@ -102,22 +103,6 @@ def test_divergence_is_raised_with_its_cost() -> None:
     with pytest.raises(Diverged) as caught:
         finish(run)
     assert 1 < caught.value.grad_evals <= 40
-
-
-def test_a_damaged_checkpoint_falls_back(tmp_path: Path) -> None:
-    checkpoint.save({"step": 1}, tmp_path)
-    newest = checkpoint.save({"step": 2}, tmp_path)
-    newest.write_bytes(newest.read_bytes()[:-10])
-    with pytest.warns(UserWarning, match="is damaged"):
-        assert checkpoint.newest(tmp_path) == {"step": 1}
-    for step in range(3, 6):
-        checkpoint.save({"step": step}, tmp_path)
-    assert len(list(tmp_path.glob("*.pt"))) == 2
-    assert checkpoint.newest(tmp_path) == {"step": 5}
-
-
-def test_no_checkpoint_is_none(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", trainables.names())
