@@ -81,6 +81,8 @@ class Result:
     init_digest: str = ""
     data_digest: str = ""
     error: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the task says its data are, for instance a SHA-256."""
 
 
 class MetricLog:
@@ -131,6 +133,7 @@ class TrialSession:
         self._seconds = 0.0
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
+        self._facts: dict[str, str] = {}
         self._last: dict[str, float] = {}
 
     def advance(self) -> Report:
@@ -161,7 +164,7 @@ class TrialSession:
         job = self.job
         torch.set_num_threads(job.threads)
         task = trainables.build(job.task, **job.task_parameters)
-        self._task_metrics = task.METRICS
+        self._task_metrics, self._facts = task.METRICS, dict(task.facts())
 
         def build(model: Any, loss: Any, refresh: Any) -> Any:
             extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
@@ -267,6 +270,7 @@ class TrialSession:
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
             error=error,
+            facts=self._facts,
         )
         write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
         for old in self._folder.glob("checkpoint*"):

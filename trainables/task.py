@@ -76,6 +76,10 @@ class Task:
         """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode."""
         raise RuntimeError(f"{type(self).__name__} has no evaluate()")
 
+    def facts(self) -> Mapping[str, str]:
+        """What a result depends on beside code and parameters, recorded with every trial: a data set's SHA-256."""
+        return {}
+
     def batch_identity(self, seed: int, index: int) -> bytes:
         """Bytes that identify batch `index`: sample indices and labels. Pairing is proved by a digest of them."""
         raise RuntimeError(f"{type(self).__name__} has no batch_identity()")
