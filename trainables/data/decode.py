@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data import augment, chance
+from trainables.data import chance
 from trainables.data.errors import DataError
 
 TRIES = 10
@@ -77,18 +77,8 @@ def resized(image: Any, box: Box, side: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None])
 
 
-def train(content: Any, side: int, channels: int, key: tuple[int, int, int], *, mirror: bool) -> NDArray[np.uint8]:
-    """A random window of an encoded image, perhaps mirrored; `key` is (seed, epoch, row)."""
-    seed, epoch, row = key
-    image = opened(content, channels, f"training image {row}")
-    width, height = image.size
-    found = resized(image, window(width, height, seed, epoch, row), side)
-    if mirror and augment.flips(seed, np.asarray(epoch), np.asarray(row)):
-        return np.ascontiguousarray(found[..., ::-1])
-    return found
+def from_array(pixels: NDArray[np.uint8]) -> Any:
+    """A Pillow image of uint8 [C, H, W] with 1 or 3 channels."""
+    from PIL import Image
 
-
-def evaluate(content: Any, side: int, channels: int, row: int) -> NDArray[np.uint8]:
-    """The centre window of an encoded image."""
-    image = opened(content, channels, f"evaluation image {row}")
-    return resized(image, middle(*image.size), side)
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -95,10 +95,10 @@ def _class_names(schema: Any, label: str) -> list[str] | None:
     return [str(name) for name in names] if names else None
 
 
-def _sample(train: list[Path], column: str) -> list[bytes]:
+def _sample(train: list[Path], column: str) -> list[tuple[str, bytes]]:
     """About SAMPLE images from the first row group of evenly many files."""
     share = max(1, SAMPLE // len(train))
-    found: list[bytes] = []
+    found: list[tuple[str, bytes]] = []
     for path in train[:: max(1, len(train) // SAMPLE)]:
         with pq.ParquetFile(path) as file:
             if not file.num_row_groups:
@@ -108,7 +108,7 @@ def _sample(train: list[Path], column: str) -> list[bytes]:
             content = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(content, bytes):
                 raise DataError(path, f"row {row} holds no bytes of an image", row_group=0, field=column)
-            found.append(content)
+            found.append((f"{path}: row group 0: row {row}", content))
     return found
 
 

@@ -40,15 +40,15 @@ def imagefolder(source: Path, output: Output, progress: Progress) -> Converted:
             done += len(piece)
             progress(split, done, total)
     train = [path for path, _ in files["train"]]
-    return Converted(images=describe_encoded([p.read_bytes() for p in sample(train)], classes))
+    return Converted(images=describe_encoded([(str(p), p.read_bytes()) for p in sample(train)], classes))
 
 
-def describe_encoded(contents: Sequence[bytes], classes: Sequence[str]) -> Images:
-    """Channels (1 where all are grey), mean and deviation, from a sample of encoded training images."""
-    channels = 1 if all(decode.header(content, "sample") == "L" for content in contents) else 3
+def describe_encoded(images: Sequence[tuple[str, bytes]], classes: Sequence[str]) -> Images:
+    """Channels (1 where all are grey), mean and deviation, from a sample of (place, encoded training image)."""
+    channels = 1 if all(decode.header(content, place) == "L" for place, content in images) else 3
     statistics = Statistics(channels)
-    for number, content in enumerate(contents):
-        pixels = np.asarray(decode.opened(content, channels, f"sample {number}"))
+    for place, content in images:
+        pixels = np.asarray(decode.opened(content, channels, place))
         statistics.add(pixels.reshape(1, -1, channels).transpose(0, 2, 1))
     mean, std = statistics.result()
     return Images(
@@ -57,7 +57,7 @@ def describe_encoded(contents: Sequence[bytes], classes: Sequence[str]) -> Image
         classes=tuple(classes),
         mean=mean,
         std=std,
-        statistics_rows=len(contents),
+        statistics_rows=len(images),
     )
 
 

@@ -1,18 +1,23 @@
-"""Text files to tokens: bytes (vocabulary 256), or words, the `vocabulary` - 1 most frequent of the training text.
+"""Text files to tokens: bytes (vocabulary 256), or bytes and the most frequent words of the training text.
 
-Words are runs of letters, digits and underscores, or single other characters; blanks between are dropped, line ends are
-kept. Id 0 is the unknown word; `vocabulary.txt` beside the shards has one word a line. For a subword vocabulary run its
-own tokenizer first and convert its ids with `tokens-bin`.
+A word is a run of letters, digits and underscores with the blank before it, or a run of blanks; one without a token of
+its own is spelt in bytes, so nothing is lost and bits per byte compare any two vocabularies. `vocabulary.json` beside
+the shards lists words from id 256 on (bytes as Latin-1). For a subword vocabulary run its own tokenizer first and
+convert its ids with `tokens-bin`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainables.data.convert.output import Converted, Output, Progress
 from trainables.data.convert.tokens_bin import BLOCK, add_blocks, describe_tokens, dtype_for
@@ -21,8 +26,8 @@ from trainables.data.errors import DataError
 SUFFIXES = (".txt", ".tokens", ".raw", ".md", ".text")
 WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 VAL_SHARE = 0.1
-WORD = re.compile(r"\w+|[^\w\s]|\n")
-UNKNOWN = "<unknown>"
+WORD = re.compile(rb" ?[A-Za-z0-9_\x80-\xff]+|\n *|  +|.", re.DOTALL)
+BYTES = 256
 
 
 def text(
@@ -41,23 +46,38 @@ def text(
     if "train" not in texts:
         raise DataError(source, "no text is left to train on; name a file train.txt", field="tokens")
     size = 256
-    if tokenizer == "words":
-        counts = Counter(WORD.findall(texts["train"].decode("utf-8", errors="replace")))
-        words = [UNKNOWN, *(word for word, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[: vocabulary - 1])]
-        size, numbers = len(words), {word: i for i, word in enumerate(words)}
-        listing = "".join(f"{word}\n" if word != "\n" else "\\n\n" for word in words)
-        (output.folder / "vocabulary.txt").write_text(listing, encoding="utf-8")
+    words = vocabulary_of(texts["train"], vocabulary) if tokenizer == "words" else {}
+    size = BYTES + len(words)
+    if words:
+        listing = json.dumps([word.decode("latin-1") for word in words], indent=0)
+        (output.folder / "vocabulary.json").write_text(listing + "\n", encoding="utf-8")
     notes = []
     for split, content in texts.items():
-        if tokenizer == "bytes":
-            ids = np.frombuffer(content, np.uint8)
-        else:
-            found = WORD.findall(content.decode("utf-8", errors="replace"))
-            ids = np.fromiter((numbers.get(w, 0) for w in found), dtype_for(size), len(found))
-        left = add_blocks(output, split, ids, source, size, block, progress)
+        left = add_blocks(output, split, encode(content, words), source, size, block, progress)
         if left:
             notes.append(f"{split}: the last {left} tokens fill no block of {block} and were left out")
     return Converted(tokens=describe_tokens(size, block, tokenizer), notes=tuple(notes))
+
+
+def vocabulary_of(content: bytes, size: int) -> dict[bytes, int]:
+    """Word -> token for the `size` - 256 most frequent words of more than one byte; ties by spelling."""
+    counts = Counter(word for word in WORD.findall(content) if len(word) > 1)
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: max(0, size - BYTES)]
+    return {word: BYTES + i for i, word in enumerate(ranked)}
+
+
+def encode(content: bytes, words: Mapping[bytes, int]) -> NDArray[Any]:
+    """Token ids [n]."""
+    if not words:
+        return np.frombuffer(content, np.uint8)
+    tokens: list[int] = []
+    for word in WORD.findall(content):
+        token = words.get(word)
+        if token is None:
+            tokens.extend(word)
+        else:
+            tokens.append(token)
+    return np.asarray(tokens, dtype_for(BYTES + len(words)))
 
 
 def _texts(source: Path) -> dict[str, bytes]:

@@ -38,7 +38,7 @@ def webdataset(source: Path, output: Output, progress: Progress) -> Converted:
         for key, image, label in samples(shard):
             highest = max(highest, label)
             if split == "train":
-                train.offer(image)
+                train.offer(f"{shard}!{key}", image)
             pending.append((key, image, label))
             if len(pending) == CHUNK:
                 _add(output, split, pending)
@@ -107,12 +107,12 @@ class _Reservoir:
     """About SAMPLE images, evenly spaced over a stream of unknown length: every other one goes when it is full."""
 
     def __init__(self) -> None:
-        self.kept: list[bytes] = []
+        self.kept: list[tuple[str, bytes]] = []
         self._seen, self._every = 0, 1
 
-    def offer(self, image: bytes) -> None:
+    def offer(self, place: str, image: bytes) -> None:
         if self._seen % self._every == 0:
-            self.kept.append(image)
+            self.kept.append((place, image))
             if len(self.kept) >= SAMPLE:
                 self.kept, self._every = self.kept[::2], self._every * 2
         self._seen += 1
