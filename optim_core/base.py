@@ -26,6 +26,7 @@ class Counting(torch.optim.Optimizer):
 
     GRAD_EVALS: ClassVar[float] = 1.0
     """Gradient evaluations of one step without any refresh."""
+    _ascending = False
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -55,9 +56,18 @@ class Counting(torch.optim.Optimizer):
     def freeze(self) -> None:
         """Stop refreshing, because a refresh no longer fits the budget. Nothing to do without refreshes."""
 
-    def evaluate(self, closure: Closure | None) -> Tensor:
+    @property
+    def ascending(self) -> bool:
+        """Whether the gradient now evaluated only says where to look next and will not move the weights itself.
+
+        Closures that alter the gradient, by clipping for instance, leave such a one as it is.
+        """
+        return self._ascending
+
+    def evaluate(self, closure: Closure | None, *, ascent: bool = False) -> Tensor:
         """Run the closure once, with gradients enabled, charge one evaluation and return the loss.
 
+        `ascent` marks a gradient that perturbs and is then thrown away (see `ascending`).
         Raises TypeError when there is no closure, RuntimeError when it returned nothing or forgot `backward`.
         """
         if closure is None:
@@ -65,8 +75,12 @@ class Counting(torch.optim.Optimizer):
                 f"{type(self).__name__}.step needs a closure that clears the gradients, computes the loss, "
                 "calls backward and returns the loss"
             )
-        with torch.enable_grad():
-            loss = closure()
+        self._ascending = ascent
+        try:
+            with torch.enable_grad():
+                loss = closure()
+        finally:
+            self._ascending = False
         if loss is None:
             raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
         if all(p.grad is None for g in self.param_groups for p in g["params"]):

@@ -150,7 +150,7 @@ class TwoPass(Counting):
         A first gradient that is not finite skips the step (one call, counted in `skipped_steps`).
         """
         self._statistics.before_first()
-        loss = self.evaluate(closure)
+        loss = self.evaluate(closure, ascent=True)
         params = [with_gradient(g) for g in self.param_groups]
         self._excursion.leave([p for ps in params for p in ps])
         try:

@@ -198,9 +198,12 @@ class SweepConductor:
             folder=str(self.folder.trial(trial_id).resolve()),
             stop_file=str(self.folder.stop_file.resolve()),
             threads=spec.resources.cpu,
+            processes=spec.resources.processes,
             diagnostics=spec.diagnostics.names,
             diagnose_every=spec.diagnostics.every,
             diagnose_batches=spec.diagnostics.batches,
+            training=spec.training.recipe(),
+            step_timeout_s=spec.training.step_timeout,
         )
 
     def _recover(self, arm: Arm) -> None:

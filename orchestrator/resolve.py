@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -198,6 +198,41 @@ def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
         except KeyError as error:
             raise where.error(("diagnostics", "names", i), str(error.args[0])) from None
     return {"names": tuple(given.names), "every": given.every, "batches": given.batches}
+
+
+def processes(model: SweepModel, where: Where) -> int:
+    """How many processes train one trial: as asked, or one for each GPU."""
+    given, gpu = model.resources.processes, model.resources.gpu
+    if gpu > 1 and gpu != int(gpu):
+        raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
+    if given == "auto":
+        return max(1, int(gpu))
+    if given < 1:
+        raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
+    if given > 1 and gpu % given:
+        raise where.error(("resources", "processes"), f"{given} processes cannot share {gpu} GPU; each needs its own")
+    return given
+
+
+def training(model: SweepModel, where: Where) -> dict[str, Any]:
+    """The task's recipe with what the file changes, and the limit on a step."""
+    import trainables
+
+    cls = trainables.lookup(model.task["name"])
+    given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
+    if given.get("warmup", 0) >= 1:
+        given["warmup"] /= model.budget.per_trial
+        if given["warmup"] >= 1:
+            raise where.error(
+                ("training", "warmup"), f"{model.training.warmup:g} is the whole budget or more; lower it"
+            )
+    try:
+        recipe = cls.recipe(**given)
+        cls.check_recipe(recipe)
+    except ValueError as error:
+        culprit = next((key for key in given if str(error).startswith(key)), None)
+        raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None
+    return {**asdict(recipe), "step_timeout": model.training.step_timeout}
 
 
 def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:

@@ -24,6 +24,7 @@ def _share(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Warmup = Annotated[float, BeforeValidator(_share), Field(ge=0)]
 Scalar = bool | int | float | str | None
 
 
@@ -112,8 +113,11 @@ class SeedsModel(Model):
 class ResourcesModel(Model):
     """What one trial gets."""
 
-    cpu: int = Field(1, ge=1, description="CPUs, and threads, of one trial.")
+    cpu: int = Field(1, ge=1, description="CPUs, and threads, of each process of a trial.")
     gpu: int | float = Field(0, ge=0, description="GPUs of one trial; a fraction shares a device.")
+    processes: int | Literal["auto"] = Field(
+        "auto", description="Processes that train one trial together on parts of each batch; auto: one for each GPU."
+    )
     max_concurrent: int | Literal["auto"] = Field("auto", description="Trials at a time; auto: what fits.")
 
 
@@ -129,6 +133,34 @@ class DiagnosticsModel(Model):
     names: list[str] = Field(min_length=1, description="Diagnostics of optim_core, for instance sharpness.")
     every: int = Field(1, ge=1, description="At every n-th evaluation, and at the last.")
     batches: int = Field(1, ge=1, description="Training batches that a measurement looks at.")
+
+
+class TrainingModel(Model):
+    """How every trial is trained, the same for all arms. What is left out is the task's own recipe."""
+
+    schedule: Literal["cosine", "linear", "constant", "step", "inverse_sqrt"] | None = Field(
+        None, description="Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt."
+    )
+    warmup: Warmup | None = Field(
+        None, description="Linear warm-up: a share of the budget, for instance 5%, or gradient evaluations (1 or more)."
+    )
+    final_lr: Share | None = Field(None, description="cosine and linear end at this share of the peak learning rate.")
+    precision: Literal["fp32", "bf16"] | None = Field(
+        None, description="bf16: forward and backward passes under bfloat16 autocast; weights stay float32."
+    )
+    accumulate: int | None = Field(
+        None, ge=1, description="Cut each nominal batch into this many pieces; the gradient stays that of the batch."
+    )
+    clip_norm: float | int | None = Field(
+        None, ge=0, description="Bound on the norm of the gradient that moves the weights; 0: none."
+    )
+    weight_average: float | int | None = Field(
+        None, ge=0, lt=1, description="Evaluate a running mean of the weights with this decay; 0: the weights."
+    )
+    compile: bool | None = Field(None, description="Train through torch.compile.")
+    step_timeout: Seconds | None = Field(
+        600.0, description="A step that takes longer ends its trial as FAILED with the stack; null: never."
+    )
 
 
 class SweepModel(Model):
@@ -156,6 +188,7 @@ class SweepModel(Model):
     diagnostics: DiagnosticsModel | None = Field(
         None, description="Measurements of the geometry while trials train; they are not charged to the budget."
     )
+    training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
     evaluations: int = Field(
         8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
     )

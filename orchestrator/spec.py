@@ -89,6 +89,8 @@ class ResourcesSpec:
     cpu: int
     gpu: float
     max_concurrent: int | None
+    processes: int = 1
+    """Workers that train one trial together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,26 @@ class DiagnosticsSpec:
     names: tuple[str, ...] = ()
     every: int = 1
     batches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
+
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    final_lr: float = 0.0
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    weight_average: float = 0.0
+    compile: bool = False
+    step_timeout: float | None = 600.0
+    """Seconds."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What changes results."""
+        return {key: value for key, value in asdict(self).items() if key != "step_timeout"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +149,7 @@ class Spec:
     evaluations: int
     max_failed: int
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
     source: str = field(default="", compare=False)
 
 
@@ -181,11 +204,13 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
             cpu=model.resources.cpu,
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
+            processes=resolve.processes(model, where),
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
     _check_size(spec, where)
@@ -258,6 +283,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     del found["budget"]["wall_clock"]
     if not spec.diagnostics.names:  # absent from the hash, so that sweeps of earlier versions keep their ids
         del found["diagnostics"]
+    found["training"] = spec.training.recipe()
+    if found["training"] == TrainingSpec().recipe():
+        del found["training"]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain
 

@@ -13,7 +13,8 @@ import optim_core
 import trainables
 from tests.tasks import Fit
 from trainables import checkpoint
-from trainables.loop import Diverged, Training, factor
+from trainables.loop import Diverged, Training
+from trainables.schedule import factor
 
 
 def training(name: str = "sgd", budget: float = 40, seed: int = 0, task: Any = None, **values: Any) -> Training:

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.models.gpt import GPT
-from trainables.objectives import token_loss
+from trainables.objectives import token_count, token_loss
+from trainables.recipe import Recipe
 from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
 
@@ -129,6 +130,7 @@ class StdlibLM(Task):
         "bits_per_byte/val": Metric(goal="minimize", worst=100.0),
         "bits_per_byte/test": Metric(goal="minimize", worst=100.0),
     }
+    RECIPE: ClassVar = Recipe(schedule="cosine", warmup=0.03, final_lr=0.1, clip_norm=1.0)
     divergence_loss = 100.0
 
     def __init__(
@@ -183,6 +185,10 @@ class StdlibLM(Task):
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         """Mean cross-entropy in nats over the targets that are not masked (negative)."""
         return token_loss(outputs, targets)
+
+    def terms(self, targets: Any) -> float:
+        """Targets that are not masked."""
+        return float(token_count(targets))
 
     def evaluate(self, model: Model) -> dict[str, float]:
         """Nats per token, and bits per byte, over 512 fixed windows of the validation and of the test files."""
