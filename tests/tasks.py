@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import time
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainables import Batch, Metric, Model, Task
+from trainables.objectives import token_count, token_loss
 
 
 class Fit(Task):
@@ -62,3 +65,46 @@ class Fit(Task):
         assert isinstance(model, nn.Module)
         with torch.no_grad():
             return {"loss/val": float(self.loss(model(self._x), self._x @ self._truth))}
+
+
+class Masked(Task):
+    """Label positions in float64, with unequal numbers of masked targets in each row. `draws`: use global generators.
+
+    `stop_in`: raise in the n-th call of the loss, -1 never.
+    """
+
+    METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=1e4)}
+
+    def __init__(self, *, draws: bool = False, stop_in: int = -1, rows: int = 12) -> None:
+        self._draws, self.stop_in, self._rows = draws, stop_in, rows
+
+    def model(self, seed: int) -> Model:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4)).double()
+
+    def batch(self, seed: int, index: int) -> Batch:
+        generator = torch.Generator().manual_seed(seed * 100_003 + index)
+        x = torch.randn(self._rows, 3, 5, generator=generator, dtype=torch.float64)
+        y = torch.randint(4, (self._rows, 3), generator=generator)
+        y[torch.rand(self._rows, 3, generator=generator) < 0.4] = -1
+        y[0, 0] = 1
+        return x, y
+
+    def batch_identity(self, seed: int, index: int) -> bytes:
+        return bytes(self.batch(seed, index)[0].numpy().tobytes())
+
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        self.stop_in -= 1
+        if self.stop_in == 0:
+            raise InterruptedError("stopped within a step")
+        noise = random.random() + np.random.rand() + float(torch.rand(())) if self._draws else 1.0
+        return token_loss(outputs, targets) * noise
+
+    def terms(self, targets: Any) -> float:
+        return float(token_count(targets))
+
+    def evaluate(self, model: Model) -> dict[str, float]:
+        assert isinstance(model, nn.Module)
+        x, y = self.batch(10**6, 0)
+        with torch.no_grad():
+            return {"loss/val": float(token_loss(model(x), y))}

@@ -118,6 +118,7 @@ class Gradients:
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         summed, terms = self._workers.total(torch.stack(losses).sum(), sum(weights), pause)
+        terms = terms or 1.0  # everything is masked: a gradient of zero
         found = [p.grad for p in self._params if p.grad is not None]
         torch._foreach_mul_(found, self._workers.size / terms)  # what the workers exchange is a mean
         return summed / terms

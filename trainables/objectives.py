@@ -21,9 +21,9 @@ def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
         label_smoothing=label_smoothing,
         reduction="sum",
     )
-    return summed / token_count(flat)
+    return summed / token_count(flat).clamp_min(1)
 
 
 def token_count(targets: Tensor) -> Tensor:
-    """How many tokens are not masked, at least 1: what `token_loss` divides by."""
-    return (targets >= 0).sum().clamp_min(1)
+    """How many tokens are not masked: the weight of `token_loss` among pieces of a batch."""
+    return (targets >= 0).sum()
