@@ -19,7 +19,7 @@ from trainables.data import columns
 from trainables.data.convert import convert
 from trainables.loop import Training
 from trainables.models.catalogue import IMAGES, Inputs
-from trainables.recipes import RECIPES
+from trainables.presets import PRESETS
 from trainables.tasks.images import Images
 
 PUBLISHED = {
@@ -144,18 +144,19 @@ def test_batches_are_the_same_for_any_number_of_workers(place: Path, name: str, 
             assert all(torch.equal(x, y) for x, y in zip(batches[0], other, strict=True))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipes(place: Path, recipe: str) -> None:
-    base = RECIPES[recipe]
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(place: Path, preset: str) -> None:
+    base = PRESETS[preset]
     if base.batch_size > 300:
         with pytest.raises(ValueError, match="batch_size is 1024"):
-            Images(data=str(place / "raw"), recipe=recipe)
+            Images(data=str(place / "raw"), preset=preset)
         return
-    task = Images(data=str(place / "raw"), recipe=recipe, cutout=min(base.cutout, 8), held_out=0.1)
+    task = Images(data=str(place / "raw"), preset=preset, cutout=min(base.cutout, 8), held_out=0.1)
     images, labels = task.batch(0, 0)
     assert len(images) == len(labels) == base.batch_size
-    assert base.schedule == task.SCHEDULE
-    assert Images(data=str(place / "raw"), recipe=recipe, batch_size=9, cutout=0).batch(0, 0)[0].shape[0] == 9
+    assert task.recipe() == base.training
+    assert task.recipe(warmup=0.5).schedule == base.training.schedule
+    assert Images(data=str(place / "raw"), preset=preset, batch_size=9, cutout=0).batch(0, 0)[0].shape[0] == 9
 
 
 def test_label_smoothing_is_in_training_alone(place: Path) -> None:
@@ -167,7 +168,7 @@ def test_label_smoothing_is_in_training_alone(place: Path) -> None:
 
 def test_training_learns_and_resumes_bit_for_bit(place: Path, tmp_path: Path) -> None:
     def start(workers: int) -> Training:
-        task = Light(data=str(place / "raw"), batch_size=16, workers=workers, recipe="cifar", cutout=2)
+        task = Light(data=str(place / "raw"), batch_size=16, workers=workers, preset="cifar", cutout=2)
         return Training(task, lambda m, loss, r: optim_core.build("sgd", m, lr=0.1), budget=60, seed=2, evaluations=3)
 
     whole = start(0)
@@ -199,7 +200,7 @@ def test_equal_data_are_told_by_the_digest(place: Path, tmp_path: Path) -> None:
 
 BAD = [
     ({"model": "vgg"}, "model"),
-    ({"recipe": "x"}, "recipe"),
+    ({"preset": "x"}, "preset"),
     ({"batch_size": 0}, "batch_size"),
     ({"batch_size": 301}, "batch_size"),
     ({"crop": "x"}, "crop"),

@@ -24,7 +24,7 @@ from trainables.data import augment, chance
 from trainables.data.pixels import Pixels, Rows
 from trainables.data.prefetch import Prefetch
 from trainables.models import catalogue
-from trainables.recipes import CROPS, RECIPES
+from trainables.presets import CROPS, PRESETS
 from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
 
@@ -36,9 +36,9 @@ Packed = tuple[Tensor, Tensor, Rows, Rows]
 
 @task("images")
 class Images(Task):
-    """`data`: folder of the data set; `model`: a name in `models.catalogue`; `recipe`: a name in `recipes`.
+    """`data`: folder of the data set; `model`: a name in `models.catalogue`; `preset`: a name in `presets`.
 
-    `batch_size`, `crop`, `flip`, `cutout` (pixels) and `label_smoothing` are the recipe's where they are left out.
+    `batch_size`, `crop`, `flip`, `cutout` (pixels) and `label_smoothing` are the preset's where they are left out.
     `size`: side in pixels that images are scaled to (raw images keep theirs, encoded ones are scaled to 224, where it
     is left out). `noise` in [0, 1). `workers`: threads that prepare batches ahead. `device`: auto, cpu or cuda.
     """
@@ -55,7 +55,7 @@ class Images(Task):
         *,
         data: str,
         model: str = "resnet18",
-        recipe: str = "cifar",
+        preset: str = "cifar",
         batch_size: int | None = None,
         crop: str | None = None,
         flip: bool | None = None,
@@ -70,10 +70,10 @@ class Images(Task):
     ) -> None:
         if model not in catalogue.IMAGES:
             raise ValueError(f"model is {model!r}; there is: {', '.join(catalogue.IMAGES)}")
-        if recipe not in RECIPES:
-            raise ValueError(f"recipe is {recipe!r}; there is: {', '.join(RECIPES)}")
+        if preset not in PRESETS:
+            raise ValueError(f"preset is {preset!r}; there is: {', '.join(PRESETS)}")
         devices.check(device)
-        base = RECIPES[recipe]
+        base = PRESETS[preset]
         self._size = base.batch_size if batch_size is None else batch_size
         self._crop = base.crop if crop is None else crop
         self._flip = base.flip if flip is None else flip
@@ -85,7 +85,7 @@ class Images(Task):
         splits = self._set.splits
         self._held_out = 0.0 if "val" in splits else held_out
         self._check()
-        self.SCHEDULE = base.schedule  # type: ignore[misc]  # the recipe's, where the class has a default
+        self.RECIPE = base.training  # type: ignore[misc]  # the preset's, where the class has a default
         self.METRICS = {  # type: ignore[misc]  # a data set may have no test images
             name: metric for name, metric in type(self).METRICS.items() if "test" in splits or "test" not in name
         }
@@ -127,7 +127,7 @@ class Images(Task):
         return self._set.fingerprint.encode() + b"".join(parts)
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Mean cross-entropy in nats, with the recipe's label smoothing."""
+        """Mean cross-entropy in nats, with the preset's label smoothing."""
         return F.cross_entropy(outputs, targets, label_smoothing=self._smoothing)
 
     def evaluate(self, model: Model) -> dict[str, float]:

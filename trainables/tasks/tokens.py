@@ -22,6 +22,7 @@ from trainables.data.prefetch import Prefetch
 from trainables.data.streams import TokenData
 from trainables.models import catalogue
 from trainables.objectives import token_count, token_loss
+from trainables.recipe import Recipe
 from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
 
@@ -48,6 +49,7 @@ class Tokens(Task):
         "perplexity/val": Metric(goal="minimize", worst=WORST),
         "perplexity/test": Metric(goal="minimize", worst=WORST),
     }
+    RECIPE: ClassVar = Recipe(warmup=0.02, final_lr=0.1, clip_norm=1.0)
     divergence_loss = 100.0
 
     def __init__(
@@ -124,6 +126,10 @@ class Tokens(Task):
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         """Mean cross-entropy in nats over the tokens that are to be predicted."""
         return token_loss(outputs, targets, self._smoothing)
+
+    def terms(self, targets: Any) -> float:
+        """Tokens that are to be predicted."""
+        return float(token_count(targets))
 
     def evaluate(self, model: Model) -> dict[str, float]:
         """Nats per token, and perplexity, over evenly spaced windows."""
