@@ -83,7 +83,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Columns:
         elif pa.types.is_fixed_size_binary(array.type):
             found[name] = np.frombuffer(buffers[1], np.uint8).reshape(-1, *shape)
         else:
-            found[name] = np.frombuffer(buffers[1], array.type.to_pandas_dtype())
+            found[name] = np.frombuffer(buffers[1], np.dtype(str(array.type)))
     return Columns(batch.num_rows, found)
 
 
