@@ -98,11 +98,11 @@ def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[
             raise where.error(("task",), f"{key}: missing; task {name} needs it")
     values = {key: given.get(key, p.default) for key, p in known.items()}
     try:
-        cls(**values)
+        built = cls(**values)
     except (TypeError, ValueError) as error:
         culprit = next((k for k in given if str(error).startswith(k)), None)
         raise where.error(("task", culprit) if culprit else ("task",), str(error)) from None
-    return name, values, cls.METRICS
+    return name, values, built.METRICS
 
 
 def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
@@ -270,7 +270,7 @@ def training(model: SweepModel, where: Where) -> dict[str, Any]:
     """The task's recipe with what the file changes, and the limit on a step."""
     import trainables
 
-    cls = trainables.lookup(model.task["name"])
+    task = trainables.build(**model.task)
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
     if given.get("warmup", 0) >= 1:
         given["warmup"] /= model.budget.per_trial
@@ -279,8 +279,8 @@ def training(model: SweepModel, where: Where) -> dict[str, Any]:
                 ("training", "warmup"), f"{model.training.warmup:g} is the whole budget or more; lower it"
             )
     try:
-        recipe = cls.recipe(**given)
-        cls.check_recipe(recipe)
+        recipe = task.recipe(**given)
+        task.check_recipe(recipe)
     except ValueError as error:
         culprit = next((key for key in given if str(error).startswith(key)), None)
         raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None

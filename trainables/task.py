@@ -44,10 +44,9 @@ class Task:
     divergence_loss: float = 1e4
     """A training loss above this (or not finite) ends the trial as DIVERGED."""
 
-    @classmethod
-    def recipe(cls, **changes: Any) -> Recipe:
+    def recipe(self, **changes: Any) -> Recipe:
         """The task's recipe with `changes`. Raises ValueError naming a bad field."""
-        return replace(cls.RECIPE, **{"schedule": cls.RECIPE.schedule or cls.SCHEDULE, **changes})
+        return replace(self.RECIPE, **{"schedule": self.RECIPE.schedule or self.SCHEDULE, **changes})
 
     @classmethod
     def check_recipe(cls, recipe: Recipe) -> None:
