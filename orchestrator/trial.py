@@ -170,8 +170,12 @@ class TrialSession:
         batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
 
         def diagnose(model: Any, optimizer: Any) -> dict[str, float]:
+            players = {}
+            if isinstance(model, list):
+                players = {"losses": task.closure(model, batches[0], lambda: None)}
+                model = torch.nn.ModuleList(model)
             subject = optim_core.diagnostics.Subject(
-                model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
+                **players, model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
             )
             return optim_core.diagnostics.measure(job.diagnostics, subject)
 
