@@ -170,7 +170,7 @@ class TrialSession:
         batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
 
         def diagnose(model: Any, optimizer: Any) -> dict[str, float]:
-            players = {}
+            players: dict[str, Any] = {}
             if isinstance(model, list):
                 players = {"losses": task.closure(model, batches[0], lambda: None)}
                 model = torch.nn.ModuleList(model)

@@ -19,7 +19,7 @@ WANTED = "needs a closure that returns a list with one loss per player and does 
 def evaluate_game(optimizer: torch.optim.Optimizer, closure: Callable[[], Any] | None) -> list[Tensor]:
     """Call the closure with gradients enabled and return its losses, one for each parameter group.
 
-    Raises TypeError without a closure or for a single loss, RuntimeError for another number of losses, one that is no
+    Raises TypeError without a closure, RuntimeError for a single loss or another number of losses, for one that is no
     scalar or carries no graph, or when the closure called backward. Gradients stay as found.
     """
     name = type(optimizer).__name__
@@ -41,8 +41,7 @@ def evaluate_game(optimizer: torch.optim.Optimizer, closure: Callable[[], Any] |
         raise RuntimeError(f"the closure given to {name}.step returned None; {name}.step {WANTED}")
     players = len(optimizer.param_groups)
     if not isinstance(losses, list | tuple):
-        kind = RuntimeError if isinstance(losses, Tensor) and not losses.requires_grad else TypeError
-        raise kind(f"the closure given to {name}.step returned one loss for {players} players; it {WANTED}")
+        raise RuntimeError(f"the closure given to {name}.step returned one loss for {players} players; it {WANTED}")
     if len(losses) != players:
         raise RuntimeError(f"the closure given to {name}.step returned {len(losses)} losses for {players} players")
     for i, loss in enumerate(losses):
@@ -65,7 +64,7 @@ def differentiate(
             field.append([])
             continue
         last = only is not None or i == len(losses) - 1
-        field.append(_grad(loss, params, retain_graph=twice or not last, create_graph=twice))
+        field.append(gradient(loss, params, retain_graph=twice or not last, create_graph=twice))
     if not twice:
         return field, []
     every = [p for params in players for p in params]
@@ -87,7 +86,7 @@ def pull(field: Sequence[Tensor], params: Sequence[Tensor], weights: Sequence[Te
 def jacobian(losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> Tensor:
     """J [d, d] in the parameters' dtype by d products with J'; for small games."""
     every = [p for params in players for p in params]
-    field = [t for loss, params in zip(losses, players, strict=True) for t in _grad(loss, params, create_graph=True)]
+    field = [t for loss, params in zip(losses, players, strict=True) for t in gradient(loss, params, create_graph=True)]
     rows: list[Tensor] = []
     for i, v in enumerate(field):
         for j in range(v.numel()):
@@ -98,7 +97,12 @@ def jacobian(losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> T
     return torch.stack(rows)
 
 
-def _grad(loss: Tensor, params: Sequence[Tensor], **keep: bool) -> list[Tensor]:
+def gradient(
+    loss: Tensor, params: Sequence[Tensor], *, retain_graph: bool | None = None, create_graph: bool = False
+) -> list[Tensor]:
+    """One player's part of v; a parameter on which the loss does not depend counts as 0."""
     with torch.enable_grad():
-        found = torch.autograd.grad(loss, list(params), allow_unused=True, **keep)
+        found = torch.autograd.grad(
+            loss, list(params), retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+        )
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -97,8 +97,8 @@ class GameOptimizer(Counting):
     def step(self, closure: Closure | None = None) -> list[Tensor]:  # type: ignore[override]
         """One step; returns the losses of all players at the point before it, as the first call gave them.
 
-        Raises TypeError without a closure, or when it returns a single loss; RuntimeError when it returned another
-        number of losses, called backward, or gave a loss without a graph. Nothing has moved then.
+        Raises TypeError without a closure, RuntimeError when it returned another number of losses than there are
+        players, called backward, or gave a loss without a graph. Nothing has moved then.
         """
         cost = self.step_cost()
         losses = evaluate_game(self, closure)
@@ -220,9 +220,9 @@ def _groups(params: Players) -> list[dict[str, Any]]:
     for i, player in enumerate(params):
         if isinstance(player, Tensor) or (isinstance(player, tuple) and player and isinstance(player[0], str)):
             raise TypeError("each player is a module or a list of parameters; for one player pass [parameters]")
-        settings = dict(player) if isinstance(player, dict) else {"params": player}
-        own = settings["params"]
-        tensors: Iterable[Tensor] = own.parameters() if isinstance(own, nn.Module) else own
+        settings: dict[str, Any] = dict(player) if isinstance(player, dict) else {"params": player}
+        own: Any = settings["params"]
+        tensors = list(own.parameters() if isinstance(own, nn.Module) else own)
         settings["params"] = [p for p in tensors if p.requires_grad]
         if not settings["params"]:
             raise ValueError(f"player {i} has no parameter that requires a gradient")
@@ -293,9 +293,7 @@ class Extragradient(GameOptimizer):
         momentum: float = 0.0,
         restart: bool = False,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "extrapolation": extrapolation, "momentum": momentum, "restart": restart}
-        )
+        super().__init__(params, {"lr": lr, "extrapolation": extrapolation, "momentum": momentum, "restart": restart})
 
 
 @register("optimistic")
@@ -328,9 +326,7 @@ class BilinearOptimal(GameOptimizer):
         momentum: float = 0.0,
         restart: bool = False,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "extrapolation": extrapolation, "momentum": momentum, "restart": restart}
-        )
+        super().__init__(params, {"lr": lr, "extrapolation": extrapolation, "momentum": momentum, "restart": restart})
 
 
 @register("hamiltonian")
@@ -351,7 +347,7 @@ class Hamiltonian(GameOptimizer):
 class Consensus(GameOptimizer):
     """v + consensus J'v; `consensus` >= 0 is tau / alpha, so that lr = 0 moves nothing and 0 is `gda` at its price.
 
-    With lr * g <= tau = lr * consensus (g the smallest singular value) momentum accelerates it as it does `hamiltonian`.
+    With consensus >= 1/g, g the smallest singular value of J, momentum accelerates it as it does `hamiltonian`.
     """
 
     METHOD = "consensus"

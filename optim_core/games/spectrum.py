@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optim_core.games.field import jacobian, pull
+from optim_core.games.field import gradient, jacobian, pull
 
 PRODUCT_COST = 2.0
 CONVERGED = 0.05
@@ -44,7 +44,7 @@ def cost(dimension: int, probes: int) -> float:
 def estimate(
     losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]], probes: int = 64, seed: int = 0
 ) -> Estimate:
-    """Eigenvalues and singular values of J where `losses` were evaluated; they need a graph that is twice differentiable.
+    """Eigenvalues and singular values of J where `losses` were evaluated; with a graph that is twice differentiable.
 
     Raises ValueError when J is 0 or not finite.
     """
@@ -58,7 +58,7 @@ def estimate(
         return Estimate(points=points, smallest=float(kept[-1]), largest=float(kept[0]), exact=True)
     transpose, forward = products(losses, players)
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(sum(p.numel() for p in params), generator=generator, dtype=torch.float64).to(params[0])
+    start = torch.randn(sum(p.numel() for p in params), generator=generator, dtype=torch.float64).to(params[0].device)
     points = WIDEN * arnoldi(forward, start, probes)
     singular = lanczos(lambda u: transpose(forward(u)), start, probes).clamp_min(0).sqrt()
     kept = singular[singular > 1e-6 * singular.max()]
@@ -67,27 +67,24 @@ def estimate(
 
 
 def products(losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> tuple[Product, Product]:
-    """(u -> J'u, u -> J u) on flat vectors [d]. J u is the derivative of y -> J'y along u."""
+    """(u -> J'u, u -> J u) on flat float64 vectors [d], in whatever dtype the parameters are.
+
+    J u is the derivative of y -> J'y along u.
+    """
     params = [p for ps in players for p in ps]
     with torch.enable_grad():
-        field = [
-            g if g is not None else torch.zeros_like(p)
-            for loss, ps in zip(losses, players, strict=True)
-            for g, p in zip(
-                torch.autograd.grad(loss, list(ps), create_graph=True, allow_unused=True), ps, strict=True
-            )
-        ]
+        field = [g for loss, ps in zip(losses, players, strict=True) for g in gradient(loss, ps, create_graph=True)]
         dual = [torch.zeros_like(p, requires_grad=True) for p in params]
         pulled = pull(field, params, dual, create_graph=True)
 
     def split(u: Tensor) -> list[Tensor]:
-        return [x.view_as(p) for x, p in zip(u.split([p.numel() for p in params]), params, strict=True)]
+        return [x.view_as(p).to(p) for x, p in zip(torch.split(u, [p.numel() for p in params]), params, strict=True)]
 
     def transpose(u: Tensor) -> Tensor:
-        return torch.cat([g.flatten() for g in pull(field, params, split(u), retain_graph=True)])
+        return torch.cat([g.flatten().double() for g in pull(field, params, split(u), retain_graph=True)])
 
     def forward(u: Tensor) -> Tensor:
-        return torch.cat([g.flatten() for g in pull(pulled, dual, split(u), retain_graph=True)])
+        return torch.cat([g.flatten().double() for g in pull(pulled, dual, split(u), retain_graph=True)])
 
     return transpose, forward
 
@@ -114,7 +111,8 @@ def arnoldi(product: Product, start: Tensor, steps: int) -> Tensor:
     residual = H[size, size - 1] * vectors[-1].abs() / torch.linalg.vector_norm(vectors, dim=0)
     settled = residual <= CONVERGED * values.abs().max()
     settled |= values.abs() == values.abs().max()
-    return values[settled]
+    kept: Tensor = values[settled]
+    return kept
 
 
 def lanczos(product: Product, start: Tensor, steps: int) -> Tensor:
@@ -136,7 +134,9 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Tensor:
         basis.append(q)
     n = len(diagonal)
     off = torch.diag(torch.tensor(beside[: n - 1], dtype=torch.float64), 1)
-    return torch.linalg.eigvalsh(torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + off + off.T)
+    T = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + off + off.T
+    found: Tensor = torch.linalg.eigvalsh(T)
+    return found
 
 
 def _check(values: Tensor) -> None:

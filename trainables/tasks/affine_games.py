@@ -39,6 +39,11 @@ LAWS: dict[str, Callable[[Tensor], Tensor]] = {
 class Player(nn.Module):
     """One player: its variable `at` [m], own Hessian [m, m], coupling [m, n] and offset [m]."""
 
+    own: Tensor
+    coupling: Tensor
+    offset: Tensor
+    first_norm: Tensor
+
     def __init__(self, at: Tensor, own: Tensor, coupling: Tensor, offset: Tensor) -> None:
         super().__init__()
         self.at = nn.Parameter(at)
@@ -48,11 +53,11 @@ class Player(nn.Module):
         self.register_buffer("first_norm", torch.zeros((), dtype=at.dtype))
 
     def field(self, other: Tensor) -> Tensor:
-        """This player's part of v, [m]."""
+        """The player's own part of v, [m]."""
         return self.own @ self.at + self.coupling @ other + self.offset
 
     def forward(self, other: Tensor) -> Tensor:
-        """This player's loss against `other` [n]."""
+        """The player's own loss against `other` [n]."""
         return self.at @ (0.5 * (self.own @ self.at) + self.coupling @ other + self.offset)
 
 
@@ -81,9 +86,7 @@ class AffineGame(Task):
         generator = torch.Generator().manual_seed(GAME_SEED + seed)
         P, A, B, Q = self.blocks(generator)
         m, n = A.shape
-        x, y, solved_x, solved_y = (
-            torch.randn(k, generator=generator, dtype=torch.float64) for k in (m, n, m, n)
-        )
+        x, y, solved_x, solved_y = (torch.randn(k, generator=generator, dtype=torch.float64) for k in (m, n, m, n))
         players = [
             Player(x, P, A, -(P @ solved_x + A @ solved_y)),
             Player(y, Q, B, -(Q @ solved_y + B @ solved_x)),
@@ -196,7 +199,7 @@ class QuadraticGame(AffineGame):
     def reference(self, J: Tensor) -> float:
         """Of `hamiltonian` with momentum, at three evaluations a step."""
         singular = torch.linalg.svdvals(J)
-        return float((singular[0] - singular[-1]) / (singular[0] + singular[-1])) ** (1 / 3)
+        return math.cbrt(float((singular[0] - singular[-1]) / (singular[0] + singular[-1])))
 
 
 @task("shape_game")
@@ -276,7 +279,8 @@ def _polyak(low: float, high: float) -> float:
 
 def _turn(n: int, generator: torch.Generator) -> Tensor:
     """A random orthogonal matrix [n, n]."""
-    return torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
+    Q: Tensor = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
+    return Q
 
 
 def _players(model: Model) -> list[Player]:

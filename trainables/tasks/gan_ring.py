@@ -58,7 +58,7 @@ def _fresh(modes: int, spread: float) -> tuple[Tensor, float]:
 
 @task("gan_ring")
 class GanRing(Task):
-    """`modes` >= 2 on the ring, `spread` > 0 of each, `width` >= 1 of the hidden layers, `batch_size` >= 2 in points."""
+    """`modes` >= 2 on the ring, `spread` > 0 of each, `width` >= 1 of the hidden layers, `batch_size` >= 2 points."""
 
     GAME: ClassVar[bool] = True
     SCHEDULE: ClassVar[str] = "constant"
@@ -136,6 +136,4 @@ class GanRing(Task):
 
     def _network(self, inside: int, outside: int) -> nn.Module:
         w = self._width
-        return nn.Sequential(
-            nn.Linear(inside, w), nn.Tanh(), nn.Linear(w, w), nn.Tanh(), nn.Linear(w, outside)
-        )
+        return nn.Sequential(nn.Linear(inside, w), nn.Tanh(), nn.Linear(w, w), nn.Tanh(), nn.Linear(w, outside))

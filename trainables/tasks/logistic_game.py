@@ -44,6 +44,8 @@ def _samples() -> tuple[Tensor, Tensor]:
 class Vector(nn.Module):
     """A player that is one vector."""
 
+    start: Tensor
+
     def __init__(self, at: Tensor) -> None:
         super().__init__()
         self.at = nn.Parameter(at)
@@ -120,7 +122,7 @@ class LogisticGame(Task):
         return bytes(self._rows(seed, index).numpy().tobytes())
 
     def closure(self, model: Model, batch: Batch, zero_grad: Callable[[], None]) -> Callable[[], Any]:
-        """f for the learner, -f for the adversary."""
+        """The learner's loss f, and -f for the adversary."""
         learner, adversary = _points(model)
         x, y = batch
 
