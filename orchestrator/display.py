@@ -124,11 +124,12 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         title=f"{folder.sweep_id}: confirm stage, fresh paired seeds", caption="intervals: 95 % t over the seeds"
     )
     table.add_column("arm", no_wrap=True)
+    values = {metric: results.arm_values(folder, metric) for metric in metrics}
+    metrics = [m for m in metrics if m not in further or any(values[m].values())]
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
     for name in ("n", "grad evals/trial", "spent in all"):
         table.add_column(name, justify="right")
-    values = {metric: results.arm_values(folder, metric) for metric in metrics}
     ended = results.ended_trials(folder)
     sign = -1.0 if spec.metric.goal == "maximize" else 1.0
 

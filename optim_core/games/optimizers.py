@@ -33,7 +33,7 @@ from optim_core.registry import register
 from optim_core.sam import Excursion, global_norm
 
 SKIPPED = "skipped_steps"
-FIRST_PUSH = 1e-2
+PUSH = 1e-3
 
 
 class GameOptimizer(Counting):
@@ -141,9 +141,10 @@ class GameOptimizer(Counting):
             if norm == 0 or not math.isfinite(norm):
                 return field
             given = self.param_groups[0]["extrapolation"]
-            gamma = FIRST_PUSH / norm if given is None else given
-            ahead = self._ahead(closure, field, [gamma] * len(field))
-            return [updates.bilinear(a, v, gamma) for a, v in zip(ahead, field, strict=True)]
+            if given is None:  # a push that rounding beside the weights cannot swallow
+                given = PUSH * max(1.0, global_norm([p for g in self.param_groups for p in g["params"]])) / norm
+            ahead = self._ahead(closure, field, [given] * len(field))
+            return [updates.bilinear(a, v, given) for a, v in zip(ahead, field, strict=True)]
         return field
 
     def _ahead(self, closure: Closure | None, field: list[list[Tensor]], gammas: list[float]) -> list[list[Tensor]]:
@@ -310,7 +311,7 @@ class Optimistic(GameOptimizer):
 class BilinearOptimal(GameOptimizer):
     """-J v by two gradients, with momentum: optimal on bilinear games (`rates.bilinear` gives lr and momentum).
 
-    `extrapolation` > 0 is the push gamma along v, left out 1e-2 / |v|. Diverges on every game with an eigenvalue
+    `extrapolation` > 0 is the push gamma along v, left out 1e-3 max(1, |w|) / |v|. Diverges on games with an eigenvalue
     within 45 degrees of the real axis, such as minimisation; `hamiltonian` does not.
     """
 
