@@ -145,7 +145,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         cells = [_mean(values[metric].get(arm, [])) for metric in metrics]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
     best = results.best(folder)["arms"]
-    return Group(table, *(_winner(arm, best.get(arm, {}).get("parameters", {})) for arm in ranked))
+    return Group(table, *(_winner(arm, best[arm]["parameters"] if arm in best else None) for arm in ranked))
 
 
 def _mean(found: list[float]) -> str:
@@ -155,6 +155,8 @@ def _mean(found: list[float]) -> str:
     return f"{s.mean:.4g}" if s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
 
 
-def _winner(arm: str, parameters: Mapping[str, Any]) -> Text:
+def _winner(arm: str, parameters: Mapping[str, Any] | None) -> Text:
+    if parameters is None:
+        return Text(f"{arm}: no configuration trained to the end")
     words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items())
-    return Text(f"{arm}: {words or 'no configuration trained to the end'}")
+    return Text(f"{arm}: {words or 'no hyperparameter'}")
