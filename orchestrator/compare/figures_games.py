@@ -90,9 +90,11 @@ def convergence_figure(curves: Mapping[str, Sequence[Curve]]) -> Figure:
     """A panel for each game: measured residuals (lines) and the slope that theory gives (thin, from the last point)."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(curves), figsize=(5.6 * len(curves), 4.4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(curves), figsize=(5.6 * len(curves), 5.4), squeeze=False, layout="constrained")
+    methods = list(dict.fromkeys(c.method for found in curves.values() for c in found))
     for axis, (name, found) in zip(axes[0], curves.items(), strict=True):
-        for i, curve in enumerate(found):
+        for curve in found:
+            i = methods.index(curve.method)  # one colour for a method in all panels
             _draw_curve(axis, curve, PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)])
         axis.set_yscale("log")
         axis.set_ylim(1e-14, max(10.0, *(min(max(c.residuals), 1e3) for c in found)))
@@ -100,7 +102,14 @@ def convergence_figure(curves: Mapping[str, Sequence[Curve]]) -> Figure:
         axis.set_ylabel("|v| / |v at the start|")
         axis.set_title(name, fontsize=10)
         axis.grid(True, which="major", alpha=0.25)
-        axis.legend(fontsize=7.5, title="measured (thick), theory r (thin)", title_fontsize=7.5, loc="lower left")
+        axis.legend(
+            fontsize=7.5,
+            title="thick: measured; thin: slope r of theory for one gradient evaluation",
+            title_fontsize=7.5,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.15),
+            ncols=2,
+        )
     return figure
 
 
@@ -123,8 +132,9 @@ def _draw_image(axis: Axes, image: Image, colour: str) -> None:
     axis.add_patch(Circle((0, 0), min(image.rate, 3.0), color=colour, alpha=0.12, linewidth=0))
     axis.add_patch(Circle((0, 0), 1.0, fill=False, color="0.35", linestyle="dashed", linewidth=0.9))
     axis.scatter(z.real, z.imag, s=6, color=colour, linewidths=0)
-    verdict = "diverges" if image.rate > 1 + 1e-9 else f"{image.per_evaluation:.3f} an evaluation"
-    axis.set_title(f"{image.method}\nr = {image.rate:.3f}, {verdict}", fontsize=8)
+    stuck = "diverges" if image.rate > 1 + 1e-6 else "does not converge"
+    verdict = stuck if image.rate > 1 - 1e-6 else f"{image.per_evaluation:.3f} (evaluation)"
+    axis.set_title(f"{image.method}\nr = {image.rate:.3f} (step), {verdict}", fontsize=8)
     reach = 1.1 * max(1.0, min(image.rate, 3.0))
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-reach, reach)
