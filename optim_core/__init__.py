@@ -2,6 +2,7 @@
 
 from optim_core import baselines as baselines
 from optim_core import diagnostics as diagnostics
+from optim_core import games as games
 from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam
 from optim_core.base import Baseline, Counting
@@ -13,6 +14,7 @@ __all__ = [
     "build",
     "cost_per_step",
     "diagnostics",
+    "games",
     "hyperparameters",
     "lookup",
     "names",

@@ -26,6 +26,8 @@ class Counting(torch.optim.Optimizer):
 
     GRAD_EVALS: ClassVar[float] = 1.0
     """Gradient evaluations of one step without any refresh."""
+    PLAYS_GAMES: ClassVar[bool] = False
+    """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:

@@ -151,6 +151,7 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
             known = optim_core.hyperparameters(optimizer)
         except KeyError as error:
             raise where.error(path, str(error.args[0])) from None
+        _check_players(model, optimizer, where, path)
         known_anywhere |= set(known)
         own = {k: _parameter(k, p, where, ("arms", name, "parameters", k)) for k, p in arm.parameters.items()}
         for key in own:
@@ -170,6 +171,21 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         if key not in used:
             raise where.error(("parameters", key), f"no arm's optimizer has it{nearest(key, known_anywhere)}")
     return found
+
+
+def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
+    """Optimizers for games go with games, and with nothing else."""
+    import optim_core
+    import trainables
+
+    task = str(model.task["name"])
+    if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
+        return
+    games = [name for name in optim_core.names() if optim_core.lookup(name).PLAYS_GAMES]
+    if trainables.lookup(task).GAME:
+        raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
+    tasks = [name for name in trainables.names() if trainables.lookup(name).GAME]
+    raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
 
 
 def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:

@@ -37,6 +37,8 @@ class Task:
     """Metric name -> Metric, for every key that `evaluate` returns."""
     TABLE: ClassVar[tuple[str, ...]] = ()
     """Further metrics that the final table of arms shows, for instance a measured rate beside the one of theory."""
+    GAME: ClassVar[bool] = False
+    """Whether the model is a list of players, and the closure returns one loss for each."""
     SCHEDULE: ClassVar[str] = "cosine"
     """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `schedule.factor`)."""
     RECIPE: ClassVar[Recipe] = Recipe()
