@@ -107,21 +107,43 @@ def check_counts(make: Callable[[nn.Module], Any]) -> None:
 def check_needs_a_closure_with_backward(make: Callable[[nn.Module], Any]) -> None:
     run = begin(make)
     before = run.weights()
-    for closure, kind in ((None, TypeError), (lambda: None, RuntimeError), (lambda: torch.ones(()), RuntimeError)):
+
+    games = type(run.optimizer).PLAYS_GAMES  # their closure calls no backward
+    x, y = run.batch(0)
+
+    def forgets() -> Tensor:
+        return nn.functional.cross_entropy(run.model(x), y)
+
+    for closure, kind in (
+        *(() if games else ((forgets, RuntimeError),)),
+        (None, TypeError),
+        (lambda: None, RuntimeError),
+        (lambda: torch.ones(()), RuntimeError),
+    ):
         try:
             run.optimizer.step(closure)
         except kind as error:
             assert "closure" in str(error)
         else:
             raise AssertionError(f"step({closure}) was accepted")
+    if games:
+        assert equal(run.weights(), before)
+        return
+    forgets().backward()  # a gradient from outside does not make up for it
+    try:
+        run.optimizer.step(forgets)
+    except RuntimeError as error:
+        assert "backward" in str(error)
+    else:
+        raise AssertionError("a stale gradient was accepted")
     assert equal(run.weights(), before)
 
 
-def check_learning_rate_zero_moves_nothing(make: Callable[[nn.Module], Any]) -> None:
+def check_learning_rate_zero_moves_nothing(make: Callable[[nn.Module], Any], key: str = "lr") -> None:
     run = begin(make)
     before, storage = run.weights(), [p.data_ptr() for p in run.model.parameters()]
     for group in run.optimizer.param_groups:
-        group["lr"] = 0.0
+        group[key] = 0.0
     run.steps(0, 3)
     assert equal(run.weights(), before)
     assert [p.data_ptr() for p in run.model.parameters()] == storage
