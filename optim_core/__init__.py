@@ -3,6 +3,7 @@
 from optim_core import average_case as average_case
 from optim_core import baselines as baselines
 from optim_core import diagnostics as diagnostics
+from optim_core import games as games
 from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam
 from optim_core import spectrum as spectrum
@@ -16,6 +17,7 @@ __all__ = [
     "build",
     "cost_per_step",
     "diagnostics",
+    "games",
     "hyperparameters",
     "lookup",
     "names",

@@ -323,7 +323,7 @@ class ScheduleFollower(Counting):
             try:
                 for p, piece in zip(params, pieces, strict=True):
                     p.add_(piece.view_as(p).to(p), alpha=size)
-                self.evaluate(closure)
+                self.evaluate_ascent(closure)
                 change = torch._foreach_sub(gradients(params), base)
             finally:
                 away.back()

@@ -22,7 +22,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def maker(name: str, **values: Any) -> Any:
-    return lambda model: optim_core.build(name, model, **{**SETTINGS.get(name, {"lr": 0.05}), **values})
+    def make(model: Any) -> Any:
+        return optim_core.build(name, model, **{**SETTINGS.get(name, {"lr": 0.05}), **values})
+
+    make.plays_games = optim_core.lookup(name).PLAYS_GAMES  # type: ignore[attr-defined]
+    return make
 
 
 @pytest.mark.parametrize("name", NAMES)

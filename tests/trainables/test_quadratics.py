@@ -214,12 +214,8 @@ def test_sam_leaves_the_well_where_sgd_stays() -> None:
     """The corners of the published table: SAM at radius 0.5 always gets out at depth 0.3, SGD never at depth 0.6."""
     shares = []
     for depth, name, values in ((0.3, "sam", {"sam_radius": 0.5}), (0.6, "sgd", {})):
-        runs = [
-            train(trainables.build("potholes", depth=depth), name, 400, seed, lr=0.01, momentum=0.9, **values)[
-                0
-            ].metrics
-            for seed in range(3)
-        ]
+        task = trainables.build("potholes", depth=depth)
+        runs = [train(task, name, 400, seed, lr=0.01, momentum=0.9, **values)[0].metrics for seed in range(3)]
         shares.append(sum(m["escape/share"] for m in runs) / 3)
         assert all(m["gap/smoothed"] > -1e-3 for m in runs)
     assert shares == [1.0, 0.0]
