@@ -116,9 +116,7 @@ class GaussNewton:
         """Q t, with t and the result shaped like the outputs."""
         if not self._slope.requires_grad:
             return torch.zeros_like(tangent)
-        (found,) = torch.autograd.grad(
-            self._slope, self._point, tangent, retain_graph=True, materialize_grads=True
-        )
+        (found,) = torch.autograd.grad(self._slope, self._point, tangent, retain_graph=True, materialize_grads=True)
         return found
 
     def vjp(self, cotangent: Tensor) -> list[Tensor]:
@@ -133,7 +131,7 @@ class GaussNewton:
     def _jvp_forward(self, vector: Sequence[Tensor]) -> Tensor:
         with torch.no_grad(), plain_attention(), forward_ad.dual_level():
             duals = {
-                name: forward_ad.make_dual(w.detach(), v)
+                name: forward_ad.make_dual(w.detach(), v)  # type: ignore[no-untyped-call]
                 for (name, w), v in zip(self._weights.items(), vector, strict=True)
             }
             tangent = forward_ad.unpack_dual(outputs_of(self._model, duals, self._inputs)).tangent
@@ -143,9 +141,7 @@ class GaussNewton:
 class Newton:
     """The Hessian of `loss(model(inputs), targets)` in the named `weights`; it may be indefinite."""
 
-    def __init__(
-        self, model: nn.Module, weights: Mapping[str, Tensor], loss: Loss, inputs: Any, targets: Any
-    ) -> None:
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor], loss: Loss, inputs: Any, targets: Any) -> None:
         self._leaves = list(weights.values())
         with torch.enable_grad(), plain_attention():
             value = scalar_loss(loss, outputs_of(model, weights, inputs), targets)
@@ -266,8 +262,7 @@ def module_without_products(model: nn.Module, weights: Mapping[str, Tensor], inp
 
 def _differentiate_twice(module: nn.Module, arguments: tuple[Any, ...]) -> None:
     fresh = tuple(
-        a.detach().clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a
-        for a in arguments
+        a.detach().clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments
     )
     leaves = [a for a in fresh if isinstance(a, Tensor) and a.requires_grad]
     leaves += [p for p in module.parameters() if p.requires_grad]

@@ -60,9 +60,7 @@ class LearnedGeometry(Counting):
         self._loss, self._batches = loss, refresh_batches
         self._iterator: Iterator[tuple[Any, Any]] | None = None
         self._peeked: tuple[Any, Any] | None = None
-        self._owners = {
-            p: owner for owner in self._model.modules() for p in owner.parameters(recurse=False)
-        }
+        self._owners = {p: owner for owner in self._model.modules() for p in owner.parameters(recurse=False)}
         self._blocks: dict[Tensor, Structure] = {}
         super().__init__(params, defaults)
         counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "drawn": 0, "frozen": False}
@@ -75,7 +73,9 @@ class LearnedGeometry(Counting):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         missing = [name for name in ("loss", "refresh_batches") if name not in hyperparameters]
         if missing:
-            raise TypeError(f"{cls.__name__} needs {' and '.join(missing)}: it measures curvature on batches of its own")
+            raise TypeError(
+                f"{cls.__name__} needs {' and '.join(missing)}: it measures curvature on batches of its own"
+            )
         params = [p for p in model.parameters() if p.requires_grad]
         return cls(params, **{"model": model, **hyperparameters})
 
@@ -191,7 +191,7 @@ class LearnedGeometry(Counting):
         return self._blocks[p]
 
     def _factors(self, p: Tensor) -> Factors:
-        kept = self.state[p] if p in self.state else {}
+        kept = self.state.get(p, {})
         return {k.removeprefix(PREFIX): v for k, v in kept.items() if k.startswith(PREFIX)}
 
     def _draw(self) -> tuple[Any, Any]:
@@ -208,13 +208,14 @@ class LearnedGeometry(Counting):
         if callable(self._batches):
             batch = self._batches(index)
         else:
-            batch = next(self._iterator, None) if self._iterator is not None else None
-            if batch is None:
+            found = next(self._iterator, None) if self._iterator is not None else None
+            if found is None:
                 self._iterator = iter(self._batches)
-                batch = next(self._iterator, None)
-            if batch is None:
+                found = next(self._iterator, None)
+            if found is None:
                 raise RuntimeError("refresh_batches has run out; give a callable index -> (inputs, targets) or an "
                                    "iterable that can be begun again, for instance a DataLoader")  # fmt: skip
+            batch = found
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise TypeError(f"refresh_batches gave {type(batch).__name__}; it has to give pairs (inputs, targets)")
         return batch[0], batch[1]
@@ -244,8 +245,8 @@ class LearnedGeometry(Counting):
             if name is None:
                 raise
             raise RuntimeError(
-                f"no Jacobian-vector product through {name}: {error}. Replace that module by one whose operations torch "
-                "can differentiate twice, or keep its parameters out of this optimizer"
+                f"no Jacobian-vector product through {name}: {error}. Replace that module by one whose operations "
+                "torch can differentiate twice, or keep its parameters out of this optimizer"
             ) from error
         if isinstance(curvature, GaussNewton) and not bends(self._loss, curvature.outputs, targets):
             raise ValueError(
@@ -284,7 +285,8 @@ class LearnedGeometry(Counting):
     def _objectives(self) -> tuple[list[Objective], list[Tensor]]:
         group = self.param_groups[0]
         scale = Scale(kind=group["metric_scale"], curvature=group["curvature_scale"], damping=group["damping"])
-        objectives, params = [], []
+        objectives: list[Objective] = []
+        params: list[Tensor] = []
         for _ in range(int(group["n_grads"])):
             inputs, targets = self._draw()
             curvature, params = self._curvature(inputs, targets)

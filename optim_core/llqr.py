@@ -113,6 +113,8 @@ class LLQR(LearnedGeometry):
         if not params:
             return
         steps = [torch.zeros_like(p) for p in params]
-        descend({**group, "weight_decay": 0.0}, steps, grads, {d: self.state[p] for d, p in zip(steps, params, strict=True)})
+        descend(
+            {**group, "weight_decay": 0.0}, steps, grads, {d: self.state[p] for d, p in zip(steps, params, strict=True)}
+        )
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(params, self.precondition(group, params, steps))

@@ -190,9 +190,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         kind = self.param_groups[0]["perturbation"]
         turned = wanted
         if kind != "ge":
-            turned = [
-                self.precondition(g, ps, vs) for g, ps, vs in zip(self.param_groups, params, wanted, strict=True)
-            ]
+            turned = [self.precondition(g, ps, vs) for g, ps, vs in zip(self.param_groups, params, wanted, strict=True)]
         if kind in ("pel", "pml"):
             return self._move_by_layer(params, wanted, turned, matrix=kind == "pml")
         flat = [x for xs in turned for x in xs]
@@ -225,9 +223,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
     @torch.no_grad()
     def _step_along_the_past(self, closure: Closure | None) -> Tensor:
         """Climb along the gradient that the last step saw, then take one gradient there."""
-        params = [
-            [p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups
-        ]
+        params = [[p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups]
         last = [[self.state[p]["last_gradient"] for p in ps] for ps in params]
         self._excursion.leave([p for ps in params for p in ps])
         self._statistics.before_first()

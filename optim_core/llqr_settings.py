@@ -136,6 +136,7 @@ def cost_per_step(gradients: float, hyperparameters: Mapping[str, Any]) -> float
 
 
 def choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError when `value` is none of `choices`, naming the nearest."""
     if value not in choices:
         close = difflib.get_close_matches(str(value), list(choices), n=1)
         hint = f"did you mean {close[0]}?" if close else f"it has to be one of {', '.join(choices)}"

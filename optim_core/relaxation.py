@@ -79,7 +79,7 @@ class Objective:
 
 
 def control(blocks: Sequence[Structure], factors: Sequence[Factors], gradient: Sequence[Tensor]) -> list[Tensor]:
-    """u = -U g."""
+    """The step -U g, one tensor for each weight."""
     return [-b.act(f, g) for b, f, g in zip(blocks, factors, gradient, strict=True)]
 
 
@@ -133,4 +133,3 @@ def samples_of(targets: object) -> int:
     if isinstance(targets, Tensor) and targets.ndim:
         return len(targets) if targets.is_floating_point() else targets.numel()
     return 1
-

@@ -167,7 +167,7 @@ def _flat_layers(
             w: Tensor, x: Tensor, layer: nn.Module = layer, names: tuple[str, ...] = tuple(named),
             sizes: list[int] = sizes, shapes: list[torch.Size] = shapes, shape: torch.Size = x.shape,
         ) -> Tensor:  # fmt: skip
-            parts = [v.reshape(s) for v, s in zip(w.split(sizes), shapes, strict=True)] if names else []
+            parts = [v.reshape(s) for v, s in zip(torch.split(w, sizes), shapes, strict=True)] if names else []
             out = functional_call(layer, dict(zip(names, parts, strict=True)), (x.reshape(shape),))
             return cast(Tensor, out).flatten()
 

@@ -99,10 +99,7 @@ def view(weight: Tensor, owner: nn.Module, factor_limit: int) -> View:
     """How a weight of the module `owner` is seen. `factor_limit` >= 1 is the longest side with a dense factor."""
     if weight.ndim < 2 or isinstance(owner, NORMS):
         return View(rows=weight.numel(), columns=1, dense_rows=False, dense_columns=False, vector=True)
-    if isinstance(owner, _ConvNd):
-        rows = weight.shape[0]
-    else:
-        rows = weight.numel() // max(weight.shape[-1], 1)
+    rows = weight.shape[0] if isinstance(owner, _ConvNd) else weight.numel() // max(weight.shape[-1], 1)
     columns = weight.numel() // max(rows, 1)
     table = isinstance(owner, nn.Embedding | nn.EmbeddingBag)
     return View(

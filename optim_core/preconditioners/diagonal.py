@@ -25,7 +25,7 @@ class Diagonal(Structure):
     POSITIVE_IF_CLAMPED: ClassVar[bool] = True
 
     def identity(self, like: Tensor) -> Factors:
-        """d = 1."""
+        """All ones."""
         return {"scale": ones(like, *like.shape)}
 
     def act(self, factors: Factors, gradient: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Scalar(Diagonal):
     VECTOR: ClassVar[str] = "scalar"
 
     def identity(self, like: Tensor) -> Factors:
-        """a = 1."""
+        """One."""
         return {"scale": ones(like)}
 
 

@@ -53,7 +53,7 @@ class EigenKronecker(Structure):
         return {"spectrum": ones(like, self.view.rows, self.view.columns)}
 
     def spectrum(self, factors: Factors) -> Tensor:
-        """d [m, n]."""
+        """The diagonal inside, [m, n]."""
         return factors["spectrum"]
 
 
@@ -88,7 +88,7 @@ class SeparableEigenKronecker(EigenKronecker):
             factors["column_spectrum"].clamp_(low, high)
 
     def spectrum_at_one(self, like: Tensor) -> Factors:
-        """a = 1, c = 1."""
+        """All ones."""
         return {"row_spectrum": ones(like, self.view.rows), "column_spectrum": ones(like, self.view.columns)}
 
     def spectrum(self, factors: Factors) -> Tensor:

@@ -56,7 +56,7 @@ class DiagonalKronecker(Structure):
     POSITIVE_IF_CLAMPED: ClassVar[bool] = True
 
     def identity(self, like: Tensor) -> Factors:
-        """a = 1, c = 1."""
+        """All ones."""
         return {"rows": ones(like, self.view.rows), "columns": ones(like, self.view.columns)}
 
     def act(self, factors: Factors, gradient: Tensor) -> Tensor:
