@@ -7,7 +7,8 @@ Three measures keep Tune's cost for a trial near 10 ms of CPU instead of seconds
   actor and withdraws its request for another, and trials shorter than an actor's start run one after another for ever;
 - Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
 
-A worker that dies is replaced by Tune (`max_failures`); the new session goes on from the trial's newest checkpoint.
+A worker that dies fails its trial in Tune at once; the same job is then handed out again, at most MAX_FAILURES times, and
+goes on from its newest checkpoint. Tune's own retries would give up a trial whose worker dies before its first step.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,9 @@ class _Source(Searcher):  # type: ignore[misc]
     def __init__(self, conductor: Conductor, actors: int, barrier: str) -> None:
         super().__init__()
         self._conductor, self._actors, self._barrier = conductor, actors, barrier
-        self._open: dict[str, str] = {}
+        self._open: dict[str, Job] = {}
+        self._again: deque[Job] = deque()
+        self._deaths: Counter[str] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its experiment to restore it; we never do
@@ -96,16 +100,21 @@ class _Source(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         if len(self._open) > self._actors:
             return None
-        job = self._conductor.next_job()
+        job = self._again.popleft() if self._again else self._conductor.next_job()
         if job is None:
             return Searcher.FINISHED if self._conductor.exhausted else None
-        self._open[trial_id] = job.trial_id
+        self._open[trial_id] = job
         return {"job": job, "actors": self._actors, "barrier": self._barrier}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         ours = self._open.pop(trial_id, None)
-        if error and ours is not None:
-            self._conductor.lost(ours, f"its worker died more than {MAX_FAILURES} times")
+        if not error or ours is None:
+            return
+        self._deaths[ours.trial_id] += 1
+        if self._deaths[ours.trial_id] > MAX_FAILURES:
+            self._conductor.lost(ours.trial_id, f"its worker died more than {MAX_FAILURES} times")
+        else:
+            self._again.append(ours)
 
     def save(self, checkpoint_path: str) -> None:
         return None
@@ -209,7 +218,7 @@ class RayExecutor:
                 name="tune",
                 verbose=0,
                 callbacks=[_Listener(conductor)],
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             ),
         )
