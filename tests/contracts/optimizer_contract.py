@@ -68,14 +68,31 @@ def check_counts(make: Callable[[nn.Module], Any]) -> None:
 
 def check_needs_a_closure_with_backward(make: Callable[[nn.Module], Any]) -> None:
     run = Run(make)
+    x, y = run.batch(0)
     before = run.weights()
-    for closure, kind in ((None, TypeError), (lambda: None, RuntimeError), (lambda: torch.ones(()), RuntimeError)):
+
+    def forgets() -> Tensor:
+        return nn.functional.cross_entropy(run.model(x), y)
+
+    for closure, kind in (
+        (forgets, RuntimeError),
+        (None, TypeError),
+        (lambda: None, RuntimeError),
+        (lambda: torch.ones(()), RuntimeError),
+    ):
         try:
             run.optimizer.step(closure)
         except kind as error:
             assert "closure" in str(error)
         else:
             raise AssertionError(f"step({closure}) was accepted")
+    forgets().backward()  # a gradient from outside does not make up for it
+    try:
+        run.optimizer.step(forgets)
+    except RuntimeError as error:
+        assert "backward" in str(error)
+    else:
+        raise AssertionError("a stale gradient was accepted")
     assert equal(run.weights(), before)
 
 
