@@ -26,7 +26,7 @@ from optim_core.curvature import Loss
 from optim_core.descent import base_defaults, descend
 from optim_core.geometry import Batches, LearnedGeometry
 from optim_core.registry import register
-from optim_core.sam import with_gradient
+from optim_core.two_pass import with_gradient
 
 
 @register("llqr")

@@ -15,7 +15,11 @@ NAMES = optim_core.names()
 
 
 def maker(name: str, **values: Any) -> Any:
-    return lambda model: optim_core.build(name, model, lr=0.05, **values)
+    if optim_core.needs_batches(name):
+        values = {"refresh_interval": 3, **values}
+    return lambda model: optim_core.build(
+        name, model, lr=0.05, **contract.batches_for(name, next(model.parameters()).dtype), **values
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

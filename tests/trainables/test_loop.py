@@ -18,9 +18,14 @@ from trainables.loop import Diverged, Training, factor
 
 def training(name: str = "sgd", budget: float = 40, seed: int = 0, task: Any = None, **values: Any) -> Training:
     values = {"lr": 0.05, **values}
+
+    def build(model: Any, loss: Any, refresh: Any) -> Any:
+        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
+        return optim_core.build(name, model, **values, **extra)
+
     return Training(
         task or Fit(),
-        lambda model, loss, refresh: optim_core.build(name, model, **values),
+        build,
         budget=budget,
         seed=seed,
         evaluations=4,
