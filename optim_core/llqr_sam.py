@@ -234,22 +234,25 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         """Climb along the gradient that the last step saw, then take one gradient there."""
         params = [[p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups]
         last = [[self.state[p]["last_gradient"] for p in ps] for ps in params]
-        self._excursion.leave([p for ps in params for p in ps])
         self._statistics.before_first()
-        try:
-            moved = any(params) and self._move(params, self._directions(params, last))
+        if not any(params):
             loss = self.evaluate(closure)
-        finally:
-            self._excursion.back()
+        else:
+            self._excursion.leave([p for ps in params for p in ps])
+            try:
+                self._move(params, self._directions(params, last))
+                loss = self.evaluate(closure)
+            finally:
+                self._excursion.back()
         seen = [with_gradient(g) for g in self.param_groups]
         grads = [[p.grad for p in ps if p.grad is not None] for ps in seen]
         if not math.isfinite(global_norm([g for gs in grads for g in gs])):
+            self._statistics.forget()
             self.param_groups[0][SKIPPED] = self.skipped_steps + 1
             return loss
         self.begin_step()
-        for group, ps, gs in zip(self.param_groups, seen, grads, strict=True):
-            if moved:
-                self._average(group, ps, gs)
+        for group, used, before, ps, gs in zip(self.param_groups, params, last, seen, grads, strict=True):
+            self._average(group, used, before)
             for p, g in zip(ps, gs, strict=True):
                 self.state[p]["last_gradient"] = g.clone()
             self.descend(group, ps, gs)

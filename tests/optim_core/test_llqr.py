@@ -1,4 +1,4 @@
-"""LLQR: its limits, the exact step, what a refresh leaves alone, resuming, budgets, everyday use (spec T12, T18-T32)."""
+"""LLQR: its limits, the exact step, what a refresh leaves alone, resuming, budgets, refusals (spec T12, T18-T32)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import optim_core
 from optim_core.preconditioners import Factors, Structure, structure, structures
 from optim_core.preconditioners.base import _STRUCTURES
+from optim_core.undisturbed import undisturbed
 from tests.contracts.optimizer_contract import Run, batches_for, equal
 from tests.optim_core.curvature_problems import cross_entropy, dense, flat, residual, unflat
 
@@ -130,7 +131,7 @@ def test_a_refresh_touches_nothing_but_u(name: str) -> None:
         return [t.detach().clone() for t in (*held, torch.get_rng_state())]
 
     before, grads = everything(), [p.grad for p in model.parameters()]
-    with torch.no_grad(), optimizer._measuring():
+    with torch.no_grad(), undisturbed(model):
         optimizer._refresh()
     assert optimizer.refreshes == 1
     assert equal(everything(), before)
