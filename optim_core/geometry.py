@@ -37,6 +37,7 @@ from optim_core.undisturbed import Widened, head, undisturbed, wide, widen
 Batches = Callable[[int], tuple[Any, Any]] | Iterable[tuple[Any, Any]]
 PREFIX = "geometry_"
 WARM_NORMS = 20
+"""Steps before the first refresh of a model with running statistics: about an epoch of a small task."""
 
 
 class LearnedGeometry(Counting):
@@ -65,6 +66,7 @@ class LearnedGeometry(Counting):
         self._peeked: tuple[Any, Any] | None = None
         self._owners = owners(self._model)
         self._blocks: dict[Tensor, Structure] = {}
+        self._has_statistics = any(getattr(m, "running_mean", None) is not None for m in model.modules())
         super().__init__(params, defaults)
         counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "drawn": 0, "frozen": False}
         self.param_groups[0].update(counters, objective_before=math.nan, objective_after=math.nan)
@@ -98,6 +100,11 @@ class LearnedGeometry(Counting):
         for p in group["params"]:
             if p not in self._owners:
                 raise ValueError(f"a parameter of shape {tuple(p.shape)} does not belong to the model")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """As the base class does; the structure is that of the loaded state."""
+        super().load_state_dict(state_dict)
+        self._blocks.clear()
 
     @property
     def refreshes(self) -> int:
@@ -185,8 +192,7 @@ class LearnedGeometry(Counting):
         group = self.param_groups[0]
         if group["first_refresh"] >= 0:
             return int(group["first_refresh"])
-        running = any(getattr(m, "running_mean", None) is not None for m in self._model.modules())
-        return min(int(group["refresh_interval"]), WARM_NORMS) if running else 0
+        return min(int(group["refresh_interval"]), WARM_NORMS) if self._has_statistics else 0
 
     def _block(self, p: Tensor, group: Mapping[str, Any]) -> Structure:
         if p not in self._blocks:

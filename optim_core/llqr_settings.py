@@ -1,6 +1,7 @@
 """What LLQR can be told, the three presets, and what a refresh costs. Pure arithmetic.
 
-    default   ours: scale-free objective, full first refresh, a decrease check; section by section in `PRESETS`
+    default   ours: scale-free objective, curvature_scale 10 (U begins ten steps too long and is shortened where it is
+              steep, which one batch teaches better than lengthening), full first refresh, a decrease check
     paper     the hyperparameter section of arXiv 2605.04230, as far as reported: E-Kronecker, 25 inner steps
     code      the authors' code release: diagonal, 50 inner steps, a refresh every 1000 steps
 

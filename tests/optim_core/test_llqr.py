@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from typing import Any
 
@@ -256,6 +257,24 @@ def test_update_is_preconditioned_with_decay_outside() -> None:
         made = run.optimizer._block(p, run.optimizer.param_groups[0])
         expected = (1 - 0.05 * 0.1) * old + made.act(run.optimizer._factors(p), plain - old)
         torch.testing.assert_close(p.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_update_has_decoupled_decay_from_the_first_step() -> None:
+    run, twin = make(apply_to="update", weight_decay=0.1, first_refresh=100), make("sgd")
+    before = twin.weights()
+    run.steps(0, 1)
+    twin.steps(0, 1)
+    expected = flat(twin.weights()) - 0.05 * 0.1 * flat(before)
+    torch.testing.assert_close(flat(run.weights()), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_loading_brings_the_structure_along() -> None:
+    saved, other = make(structure="kronecker"), make(structure="diagonal")
+    saved.steps(0, 4)
+    other.steps(0, 1)
+    other.model.load_state_dict(saved.model.state_dict())
+    other.optimizer.load_state_dict(copy.deepcopy(saved.optimizer.state_dict()))
+    assert other.steps(4, 9) == saved.steps(4, 9)
 
 
 def test_iterables_serve_as_refresh_batches() -> None:
