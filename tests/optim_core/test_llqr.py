@@ -172,7 +172,7 @@ def test_average_is_of_the_stated_share() -> None:
 
 
 def test_diagonals_stay_within_floor_and_ceiling() -> None:
-    run = make(structure="diagonal", inner_lr=1.0, floor=0.5, ceiling=1.1, decrease_check=False)
+    run = make(structure="diagonal", inner_lr=1.0, floor=0.5, ceiling=1.1, curvature_scale=1.0, decrease_check=False)
     run.steps(0, 7)
     held = torch.cat([s["geometry_scale"].flatten() for s in run.optimizer.state.values()])
     assert float(held.min()) == 0.5
