@@ -43,6 +43,10 @@ class Job:
     folder: str
     stop_file: str
     threads: int = 1
+    rungs: tuple[int, ...] = ()
+    """Evaluations (1, 2, ...) after which the trial reports and waits whether it goes on."""
+    cache: str = ""
+    """Folder of the trial cache; empty: the trial is trained, whatever was trained before."""
     diagnostics: tuple[str, ...] = ()
     """Names of the diagnostics to measure."""
     diagnose_every: int = 1
@@ -61,6 +65,8 @@ class Report:
     grad_evals: float
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest metrics."""
+    evaluation: int = 0
+    """Number of the newest evaluation, from 1."""
     durable: float = -1.0
     """Points up to this many gradient evaluations are final: a checkpoint covers them."""
     done: bool = False
@@ -81,6 +87,10 @@ class Result:
     init_digest: str = ""
     data_digest: str = ""
     error: str = ""
+    stopped: dict[str, Any] = field(default_factory=dict)
+    """Of a stopped trial: rung, value there, reason, and the value at the end when it was finished for the audit."""
+    cached_from: str = ""
+    """The trial that this result was taken from instead of training."""
 
 
 class MetricLog:
@@ -223,7 +233,8 @@ class TrialSession:
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
             self._last = point.metrics
-            if now - start >= self.job.slice_s and not training.finished:
+            due = now - start >= self.job.slice_s or len(self._points) in self.job.rungs
+            if due and not training.finished:
                 self._seconds += now - start
                 if now - self._saved_at >= self.job.checkpoint_s:
                     self._checkpoint()
@@ -231,6 +242,7 @@ class TrialSession:
                     trial_id=self.job.trial_id,
                     grad_evals=point.grad_evals,
                     metrics=point.metrics,
+                    evaluation=len(self._points),
                     durable=self._durable,
                 )
         return self._finish("COMPLETE", self._seconds + time.perf_counter() - start)
