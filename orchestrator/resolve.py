@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -98,11 +98,11 @@ def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[
             raise where.error(("task",), f"{key}: missing; task {name} needs it")
     values = {key: given.get(key, p.default) for key, p in known.items()}
     try:
-        cls(**values)
+        built = cls(**values)
     except (TypeError, ValueError) as error:
         culprit = next((k for k in given if str(error).startswith(k)), None)
         raise where.error(("task", culprit) if culprit else ("task",), str(error)) from None
-    return name, values, cls.METRICS
+    return name, values, built.METRICS
 
 
 def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
@@ -151,6 +151,7 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
             known = optim_core.hyperparameters(optimizer)
         except KeyError as error:
             raise where.error(path, str(error.args[0])) from None
+        _check_players(model, optimizer, where, path)
         known_anywhere |= set(known)
         own = {k: _parameter(k, p, where, ("arms", name, "parameters", k)) for k, p in arm.parameters.items()}
         for key in own:
@@ -170,6 +171,21 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         if key not in used:
             raise where.error(("parameters", key), f"no arm's optimizer has it{nearest(key, known_anywhere)}")
     return found
+
+
+def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
+    """Optimizers for games go with games, and with nothing else."""
+    import optim_core
+    import trainables
+
+    task = str(model.task["name"])
+    if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
+        return
+    games = [name for name in optim_core.names() if optim_core.lookup(name).PLAYS_GAMES]
+    if trainables.lookup(task).GAME:
+        raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
+    tasks = [name for name in trainables.names() if trainables.lookup(name).GAME]
+    raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
 
 
 def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
@@ -250,6 +266,41 @@ def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
         except KeyError as error:
             raise where.error(("diagnostics", "names", i), str(error.args[0])) from None
     return {"names": tuple(given.names), "every": given.every, "batches": given.batches}
+
+
+def processes(model: SweepModel, where: Where) -> int:
+    """How many processes train one trial: as asked, or one for each GPU."""
+    given, gpu = model.resources.processes, model.resources.gpu
+    if gpu > 1 and gpu != int(gpu):
+        raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
+    if given == "auto":
+        return max(1, int(gpu))
+    if given < 1:
+        raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
+    if given > 1 and gpu % given:
+        raise where.error(("resources", "processes"), f"{given} processes cannot share {gpu} GPU; each needs its own")
+    return given
+
+
+def training(model: SweepModel, where: Where) -> dict[str, Any]:
+    """The task's recipe with what the file changes, and the limit on a step."""
+    import trainables
+
+    task = trainables.build(**model.task)
+    given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
+    if given.get("warmup", 0) >= 1:
+        given["warmup"] /= model.budget.per_trial
+        if given["warmup"] >= 1:
+            raise where.error(
+                ("training", "warmup"), f"{model.training.warmup:g} is the whole budget or more; lower it"
+            )
+    try:
+        recipe = task.recipe(**given)
+        task.check_recipe(recipe)
+    except ValueError as error:
+        culprit = next((key for key in given if str(error).startswith(key)), None)
+        raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None
+    return {**asdict(recipe), "step_timeout": model.training.step_timeout}
 
 
 def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:

@@ -94,6 +94,10 @@ class ResourcesSpec:
     cpu: int
     gpu: float
     max_concurrent: int | None
+    processes: int = 1
+    """Workers that train one trial together."""
+    checkpoints: int | None = None
+    """Bytes for the checkpoints of all trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +135,26 @@ class DiagnosticsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
+
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    final_lr: float = 0.0
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    weight_average: float = 0.0
+    compile: bool = False
+    step_timeout: float | None = 600.0
+    """Seconds."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What changes results."""
+        return {key: value for key, value in asdict(self).items() if key != "step_timeout"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A sweep, resolved: every default filled in."""
 
@@ -154,6 +178,7 @@ class Spec:
     warm_start: tuple[str, ...] = ()
     cache: bool = True
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
     source: str = field(default="", compare=False)
 
 
@@ -208,6 +233,8 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
             cpu=model.resources.cpu,
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
+            processes=resolve.processes(model, where),
+            checkpoints=model.resources.checkpoints,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,
@@ -217,6 +244,7 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         warm_start=tuple(model.warm_start),
         cache=model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
     resolve.budget(model, len(arms), len(confirm), where)
@@ -300,6 +328,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     ):
         if not used:
             del found[key]
+    found["training"] = spec.training.recipe()
+    if found["training"] == TrainingSpec().recipe():
+        del found["training"]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain
 

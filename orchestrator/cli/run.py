@@ -88,7 +88,7 @@ def _drive(
         from orchestrator.executors.ray import RayExecutor
 
         r = definition.resources
-        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, max_concurrent=r.max_concurrent)
+        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent)
     else:
         from orchestrator.executors.debug import DebugExecutor
 
