@@ -15,9 +15,6 @@ NAMES = optim_core.names()
 
 
 def maker(name: str, **values: Any) -> Any:
-    if optim_core.needs_batches(name):
-        values = {"refresh_interval": 3, **values}
-
     def make(model: Any) -> Any:
         given = {**contract.SETTINGS.get(name, {"lr": 0.05}), **values}
         if optim_core.needs_batches(name):
