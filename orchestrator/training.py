@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, Task]:
     """The training run of a job, at its beginning, and its task."""
+    import torch
+
     import optim_core
     import trainables
 
@@ -26,8 +28,12 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
     batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
 
     def diagnose(model: Any, optimizer: Any) -> dict[str, float]:
+        players: dict[str, Any] = {}
+        if isinstance(model, list):
+            players = {"losses": task.closure(model, batches[0], lambda: None)}
+            model = torch.nn.ModuleList(model)
         subject = optim_core.diagnostics.Subject(
-            model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
+            **players, model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
         )
         return optim_core.diagnostics.measure(job.diagnostics, subject)
 

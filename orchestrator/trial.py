@@ -48,6 +48,10 @@ class Job:
     folder: str
     stop_file: str
     threads: int = 1
+    rungs: tuple[int, ...] = ()
+    """Evaluations (1, 2, ...) after which the trial reports and waits whether it goes on."""
+    cache: str = ""
+    """Folder of the trial cache; empty: the trial is trained, whatever was trained before."""
     diagnostics: tuple[str, ...] = ()
     """Names of the diagnostics to measure."""
     diagnose_every: int = 1
@@ -60,6 +64,8 @@ class Job:
     """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0
     """Seconds between checkpoints."""
+    checkpoint_quota: int | None = None
+    """Bytes for the checkpoints of all trials beside this one's folder."""
     slice_s: float = 1.0
     """A trial reports to its executor about this often, in seconds."""
 
@@ -72,6 +78,8 @@ class Report:
     grad_evals: float
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest metrics."""
+    evaluation: int = 0
+    """Number of the newest evaluation, from 1."""
     durable: float = -1.0
     """Points up to this many gradient evaluations are final: a checkpoint covers them."""
     done: bool = False
@@ -92,6 +100,10 @@ class Result:
     init_digest: str = ""
     data_digest: str = ""
     error: str = ""
+    stopped: dict[str, Any] = field(default_factory=dict)
+    """Of a stopped trial: rung, value there, reason, and the value at the end when it was finished for the audit."""
+    cached_from: str = ""
+    """The trial that this result was taken from instead of training."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the task says its data are, for instance a SHA-256."""
 
@@ -247,7 +259,8 @@ class TrialSession:
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
             self._last = point.metrics
-            if now - start >= self.job.slice_s and not training.finished:
+            due = now - start >= self.job.slice_s or len(self._points) in self.job.rungs
+            if due and not training.finished:
                 self._seconds += now - start
                 if now - self._saved_at >= self.job.checkpoint_s:
                     self._checkpoint()
@@ -255,6 +268,7 @@ class TrialSession:
                     trial_id=self.job.trial_id,
                     grad_evals=point.grad_evals,
                     metrics=point.metrics,
+                    evaluation=len(self._points),
                     durable=self._durable,
                 )
         return self._finish("COMPLETE", self._seconds + time.perf_counter() - start)
@@ -262,9 +276,12 @@ class TrialSession:
     def _checkpoint(self) -> None:
         from trainables import checkpoint
 
-        self._durable = self._points[-1]["step"] if self._points else -1.0
-        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": self._durable}
-        checkpoint.save(saved, self._folder)
+        durable = self._points[-1]["step"] if self._points else -1.0
+        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
+        limit = self.job.checkpoint_quota
+        quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
+        if checkpoint.save(saved, self._folder, quota=quota) is not None:
+            self._durable = durable
         self._saved_at = time.perf_counter()
 
     def _finish(self, state: str, seconds: float, *, spent: float | None = None, error: str = "") -> Report:

@@ -32,16 +32,20 @@ class Fit(Task):
         fail_seed: int = -1,
         hang_at: int = -1,
         hang: str = "python",
+        dropout: float = 0.1,
     ) -> None:
         self._pause, self._fail_at, self._fail_seed = pause_s, fail_at, fail_seed
-        self._hang_at, self._hang = hang_at, hang
+        self._hang_at, self._hang, self._dropout = hang_at, hang, dropout
         generator = torch.Generator().manual_seed(7)
         self._truth = torch.randn(width, width, generator=generator)
         self._x = torch.randn(64, width, generator=generator)
 
     def model(self, seed: int) -> Model:
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(len(self._truth), len(self._truth)), nn.Dropout(0.1))
+        return nn.Sequential(nn.Linear(len(self._truth), len(self._truth)), nn.Dropout(self._dropout))
+
+    def facts(self) -> dict[str, str]:
+        return {"rows": str(len(self._x))}
 
     def _indices(self, seed: int, index: int) -> Tensor:
         return torch.randint(64, (16,), generator=torch.Generator().manual_seed(seed * 100_003 + index))
@@ -75,7 +79,8 @@ class Masked(Task):
 
     METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=1e4)}
 
-    def __init__(self, *, draws: bool = False, stop_in: int = -1, rows: int = 12) -> None:
+    def __init__(self, *, draws: bool = False, stop_in: int = -1, rows: int = 12, pause_s: float = 0.0) -> None:
+        self._pause = pause_s
         self._draws, self.stop_in, self._rows = draws, stop_in, rows
 
     def model(self, seed: int) -> Model:
@@ -94,6 +99,7 @@ class Masked(Task):
         return bytes(self.batch(seed, index)[0].numpy().tobytes())
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        time.sleep(self._pause)
         self.stop_in -= 1
         if self.stop_in == 0:
             raise InterruptedError("stopped within a step")

@@ -216,7 +216,9 @@ class Training:
         modes = [m.training for m in found]
         for m in found:
             m.eval()
-        metrics = self._task.evaluate(found if isinstance(self.model, list) else found[0])
+        game = isinstance(self.model, list)
+        with torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
+            metrics = self._task.evaluate(found if game else found[0])
         for m, mode in zip(found, modes, strict=True):
             m.train(mode)
         if self._diagnose and (self.finished or self._evaluated % self._diagnose_every == 0):

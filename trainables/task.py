@@ -37,6 +37,8 @@ class Task:
     """Metric name -> Metric, for every key that `evaluate` returns."""
     TABLE: ClassVar[tuple[str, ...]] = ()
     """Further metrics that the final table of arms shows, for instance a measured rate beside the one of theory."""
+    GAME: ClassVar[bool] = False
+    """Whether the model is a list of players, and the closure returns one loss for each."""
     SCHEDULE: ClassVar[str] = "cosine"
     """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `schedule.factor`)."""
     RECIPE: ClassVar[Recipe] = Recipe()
@@ -96,7 +98,10 @@ class Task:
         return evaluate
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode."""
+        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode.
+
+        Gradients are off, but for games.
+        """
         raise RuntimeError(f"{type(self).__name__} has no evaluate()")
 
     def facts(self) -> Mapping[str, str]:

@@ -180,6 +180,24 @@ def test_the_average_is_the_normalised_exponential_mean_and_is_what_is_evaluated
         assert torch.equal(p, last)
 
 
+def test_compiled_training_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through dynamo and autograd's tracer; torch's own backend needs a C++ compiler and half a minute."""
+    compiled = []
+
+    def lighter(model: Any) -> Any:
+        compiled.append(model)
+        return original(model, backend="aot_eager")
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lighter)
+    runs = [training("sam", budget=8, recipe=Recipe(schedule="cosine", compile=c)) for c in (False, True)]
+    for run in runs:
+        run.advance()
+    assert compiled == [runs[1].model]
+    for a, b in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
 def test_running_statistics_are_averaged_too() -> None:
     from trainables.weight_average import WeightAverage
 

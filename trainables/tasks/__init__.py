@@ -1,5 +1,27 @@
 """The bundled tasks, one file each; importing this registers them."""
 
-from trainables.tasks import digits, images, stdlib_lm, tokens
+from trainables.tasks import (
+    affine_games,
+    digits,
+    gan_ring,
+    images,
+    least_squares,
+    logistic_game,
+    potholes,
+    quadratic,
+    stdlib_lm,
+    tokens,
+)
 
-__all__ = ["digits", "images", "stdlib_lm", "tokens"]
+__all__ = [
+    "affine_games",
+    "digits",
+    "gan_ring",
+    "images",
+    "least_squares",
+    "logistic_game",
+    "potholes",
+    "quadratic",
+    "stdlib_lm",
+    "tokens",
+]
