@@ -2,15 +2,18 @@
 
 from optim_core import baselines as baselines
 from optim_core import diagnostics as diagnostics
+from optim_core import muon as muon
+from optim_core import rotated as rotated
 from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam
 from optim_core.base import Baseline, Counting
-from optim_core.registry import build, cost_per_step, hyperparameters, lookup, names, needs_batches, register
+from optim_core.registry import build, check, cost_per_step, hyperparameters, lookup, names, needs_batches, register
 
 __all__ = [
     "Baseline",
     "Counting",
     "build",
+    "check",
     "cost_per_step",
     "diagnostics",
     "hyperparameters",

@@ -38,12 +38,16 @@ def names() -> list[str]:
 
 
 def lookup(name: str) -> type[Counting]:
-    """The class behind `name`; `package.module.Class` names somebody else's torch optimizer.
+    """The class behind `name`; `package.module.Class` names somebody else's torch optimizer, `rotated(name)` wraps one.
 
     Raises KeyError with the nearest registered name when there is no such optimizer.
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
+    if name.startswith("rotated(") and name.endswith(")"):
+        from optim_core.rotated import rotated  # which registers itself here
+
+        return rotated(name.removeprefix("rotated(").removesuffix(")"))
     if "." in name:
         return _foreign(name)
     raise KeyError(f"no optimizer {name!r}{nearest(name, names())}")
@@ -77,6 +81,11 @@ def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
 def cost_per_step(name: str, **values: Any) -> float:
     """Average gradient evaluations per step of the named optimizer with these hyperparameters."""
     return lookup(name).cost_per_step(**values)
+
+
+def check(name: str, **values: Any) -> None:
+    """Raise ValueError for a value that the named optimizer is known to refuse, without building it."""
+    lookup(name).check(**values)
 
 
 def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Counting:
