@@ -1,5 +1,5 @@
 """The bundled tasks, one file each; importing this registers them."""
 
-from trainables.tasks import digits
+from trainables.tasks import digits, kronecker
 
-__all__ = ["digits"]
+__all__ = ["digits", "kronecker"]
