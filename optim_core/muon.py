@@ -43,7 +43,7 @@ class Muon(Counting):
         beta2: float = 0.999,
         eps: float = 1e-8,
     ) -> None:
-        self.check(**{k: v for k, v in locals().items() if k not in ("self", "params", "__class__")})
+        self.check_values(**{k: v for k, v in locals().items() if k not in ("self", "params", "__class__")})
         shared = {"lr": lr, "weight_decay": weight_decay}
         given: list[Any] = list(params)
         if not all(isinstance(item, dict) for item in given):
@@ -62,7 +62,7 @@ class Muon(Counting):
         self._adamw = torch.optim.AdamW([place], fused=True)
 
     @classmethod
-    def check(cls, **values: Any) -> None:
+    def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
         check_not_negative(**{k: values[k] for k in ("lr", "weight_decay", "adamw_lr_scale") if k in values})
         check_share(**{k: values[k] for k in ("momentum", "beta1", "beta2") if k in values})

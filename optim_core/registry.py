@@ -85,7 +85,7 @@ def cost_per_step(name: str, **values: Any) -> float:
 
 def check(name: str, **values: Any) -> None:
     """Raise ValueError for a value that the named optimizer is known to refuse, without building it."""
-    lookup(name).check(**values)
+    lookup(name).check_values(**values)
 
 
 def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Counting:

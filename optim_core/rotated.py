@@ -120,7 +120,7 @@ def rotated(base: str) -> type[Counting]:
             raise ValueError(f"rotation is {options.kind!r}, which keeps a part of the space; use it in rotated_adamw")
 
     construct.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    members = {"__init__": construct, "check": staticmethod(check), "__doc__": f"`{base}` in a rotated basis."}
+    members = {"__init__": construct, "check_values": staticmethod(check), "__doc__": f"`{base}` in a rotated basis."}
     return type(f"Rotated{inner.__name__}", (Rotated, inner), members)
 
 

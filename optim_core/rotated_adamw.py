@@ -59,13 +59,13 @@ class RotatedAdamW(Turned):
         model: nn.Module | None = None,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "params", "model", "__class__")}
-        self.check(**given)
+        self.check_values(**given)
         groups: Iterable[Any] = list(params)
         super().__init__(groups, given)
         self.open_spaces(model)
 
     @classmethod
-    def check(cls, **values: Any) -> None:
+    def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
         check_not_negative(**{k: values[k] for k in ("lr", "weight_decay") if k in values})
         check_share(**{k: values[k] for k in ("beta1", "beta2") if k in values})

@@ -23,7 +23,7 @@ Product = Callable[[Sequence[Tensor]], Vectors]
 def parameters(subject: Subject) -> list[Tensor]:
     """What the optimizer trains, else what asks for gradients; in the order of its groups."""
     if subject.optimizer is not None:
-        known = {p for p in subject.model.parameters()}
+        known = set(subject.model.parameters())
         return [p for g in subject.optimizer.param_groups for p in g["params"] if p in known]
     return [p for p in subject.model.parameters() if p.requires_grad]
 
@@ -56,7 +56,7 @@ def gradient(subject: Subject, batch: int) -> Vectors:
 
 
 def hessian_product(subject: Subject) -> Product:
-    """x -> R H R^T x for the mean loss over all batches; the graph of the gradient is built once and kept."""
+    """Give x -> R H R^T x for the mean loss over all batches; the graph of the gradient is built once and kept."""
     params = parameters(subject)
     losses = [subject.loss(subject.model(inputs), targets) for inputs, targets in subject.batches]
     mean = torch.stack(losses).mean()

@@ -47,7 +47,7 @@ def neuron_blocks(like: list[Tensor]) -> list[Block]:
 
 @diagnostic("block_mass")
 def block_mass(subject: Subject) -> dict[str, float]:
-    """geometry/block_mass_neuron, geometry/block_mass_layer: 8 probes for each of up to 16 blocks drawn of either kind."""
+    """geometry/block_mass_neuron, geometry/block_mass_layer: 8 probes for up to 16 blocks of either kind."""
     like, product = shapes_in_basis(subject), hessian_product(subject)
     draws = torch.Generator().manual_seed(subject.seed)
     found = {}

@@ -1,12 +1,13 @@
-"""L-infinity geometry in the optimizer's basis (Zhang et al. 2024, arXiv 2410.19964, section 4.1; Xie and Li 2410.08198).
+"""L-infinity geometry in the optimizer's basis (Zhang et al. 2024, arXiv 2410.19964, 4.1; Xie and Li, 2410.08198).
 
     gradient bound  C(R) = max over batches of |R g|_inf                                              (its Algorithm 1)
     (1,1)-norm      |H|_(1,1) = sum_mn |H_mn|, reported per coordinate, |H|_(1,1) / d
 
 By rows: mean 1-norm of sampled rows H_R e_i, one product each; few rows are a poor sample where rows differ. By Cauchy
-probes: for x of independent standard Cauchy entries (H x)_i is Cauchy with scale |row i|_1, whose estimate is the median
-of |(H x)_i| over the probes; every row is seen, at one product for each probe. Both are biased upwards by minibatch
-noise: give many batches. The paper found the gradient bound misleading: it falls under global rotations that train worse.
+probes: for x of independent standard Cauchy entries (H x)_i is Cauchy with scale |row i|_1, which the median of
+|(H x)_i| over the probes estimates; every row is seen, at one product for each probe. Both are biased upwards by
+minibatch noise: give many batches. The paper found the gradient bound misleading: it falls under global rotations that
+train worse.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def unit(like: list[Tensor], i: int) -> list[Tensor]:
     """The i-th unit vector over all coordinates."""
     flat = torch.zeros(sum(t.numel() for t in like), dtype=like[0].dtype, device=like[0].device)
     flat[i] = 1
-    return [x.view_as(t).to(t) for x, t in zip(flat.split([t.numel() for t in like]), like, strict=True)]
+    return [x.view_as(t).to(t) for x, t in zip(torch.split(flat, [t.numel() for t in like]), like, strict=True)]
 
 
 @diagnostic("gradient_linf")

@@ -52,7 +52,7 @@ def next_update(subject: Subject) -> dict[Tensor, Tensor]:
             group["lr"] = group.get("initial_lr", group.get("lr"))
             if "weight_decay" in group:
                 group["weight_decay"] = 0.0
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[arg-type]
         return {p: p.detach() - w for p, w in zip(params, home, strict=True)}
     finally:
         with torch.no_grad():

@@ -64,9 +64,7 @@ def _rich(document: dict[str, Any]) -> Table:
     """The document for people."""
     rows, varied, columns = document["rows"], document["varied"], document["columns"]
     several = len({row["optimizer"] for row in rows}) > 1
-    shown = Table(
-        title=f"{document['sweep_id']}: {document['metric']} by {document['by']}", caption=_caption(document)
-    )
+    shown = Table(title=f"{document['sweep_id']}: {document['metric']} by {document['by']}", caption=_caption(document))
     against = bool(document["baseline"])
     heads = [*(["optimizer"] if several else []), document["by"], *varied, "tried", "stage", "n", document["metric"]]
     heads += ["difference", "ratio", "slowdown"] if against else []

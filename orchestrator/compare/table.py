@@ -160,7 +160,9 @@ def _against(
         "n": len(pairs),
         "difference": difference.mean,
         "interval": None if difference.lo is None else [difference.lo, difference.hi],
-        "ratio": _ratio([a["metrics"][question.metric] for a, _ in pairs], [b["metrics"][question.metric] for _, b in pairs]),
+        "ratio": _ratio(
+            [a["metrics"][question.metric] for a, _ in pairs], [b["metrics"][question.metric] for _, b in pairs]
+        ),
         "slowdown": _mean(known),
         "slowdown_n": len(known),
     }

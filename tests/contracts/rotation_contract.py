@@ -15,7 +15,13 @@ from optim_core.rotations import Options, Piece, Rotation
 from optim_core.rotations.haar import generator
 from tests.contracts.optimizer_contract import Run, equal
 
-SHAPES = [("conv.weight", (5, 27)), ("head.weight", (13, 29)), ("tall.weight", (31, 7)), ("head.bias", (13,)), ("s", (1,))]
+SHAPES = [
+    ("conv.weight", (5, 27)),
+    ("head.weight", (13, 29)),
+    ("tall.weight", (31, 7)),
+    ("head.bias", (13,)),
+    ("s", (1,)),
+]
 
 
 def pieces() -> list[Piece]:

@@ -1,5 +1,29 @@
 """The bundled tasks, one file each; importing this registers them."""
 
-from trainables.tasks import digits, kronecker
+from trainables.tasks import (
+    affine_games,
+    digits,
+    gan_ring,
+    images,
+    kronecker,
+    least_squares,
+    logistic_game,
+    potholes,
+    quadratic,
+    stdlib_lm,
+    tokens,
+)
 
-__all__ = ["digits", "kronecker"]
+__all__ = [
+    "affine_games",
+    "digits",
+    "gan_ring",
+    "images",
+    "kronecker",
+    "least_squares",
+    "logistic_game",
+    "potholes",
+    "quadratic",
+    "stdlib_lm",
+    "tokens",
+]

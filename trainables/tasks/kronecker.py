@@ -96,4 +96,5 @@ def _dense(n: int, smallest: float, generator: torch.Generator) -> Tensor:
     q, t = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
     q = q * torch.where(t.diagonal() < 0, -1.0, 1.0).to(q)
     values = torch.logspace(0, float(torch.tensor(smallest).log10()), n, dtype=torch.float64)
-    return q @ torch.diag(values) @ q.T
+    found: Tensor = q @ torch.diag(values) @ q.T
+    return found
