@@ -3,6 +3,7 @@
 from trainables.tasks import (
     affine_games,
     digits,
+    digits_fit,
     gan_ring,
     images,
     kronecker,
@@ -17,6 +18,7 @@ from trainables.tasks import (
 __all__ = [
     "affine_games",
     "digits",
+    "digits_fit",
     "gan_ring",
     "images",
     "kronecker",
