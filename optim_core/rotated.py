@@ -121,7 +121,9 @@ def rotated(base: str) -> type[Counting]:
 
     construct.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     members = {"__init__": construct, "check_values": staticmethod(check), "__doc__": f"`{base}` in a rotated basis."}
-    return type(f"Rotated{inner.__name__}", (Rotated, inner), members)
+    found = type(f"Rotated{inner.__name__}", (Rotated, inner), members)
+    found.__signature_of__ = found  # type: ignore[attr-defined]  # not the one that a foreign base inherits
+    return found
 
 
 registry.register("rotated(sgd)")(rotated("sgd"))
