@@ -16,7 +16,7 @@ from optim_core.base import Baseline, Counting
 T = TypeVar("T", bound=type[Counting])
 _REGISTRY: dict[str, type[Counting]] = {}
 NOT_HYPERPARAMETERS = frozenset(
-    {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model"}
+    {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}
 )
 
 
@@ -96,7 +96,7 @@ def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Count
     """
     known = hyperparameters(name)
     for key in values:
-        if key not in known and key not in ("loss", "refresh_batches"):
+        if key not in known and key not in ("loss", "refresh_batches", "run_seed"):
             raise TypeError(f"optimizer {name!r} has no hyperparameter {key!r}{nearest(key, known)}")
     return lookup(name).from_model(model, **values)
 
@@ -104,6 +104,11 @@ def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Count
 def needs_batches(name: str) -> bool:
     """Whether the optimizer draws batches of its own (`loss` and `refresh_batches` have to be given)."""
     return "refresh_batches" in inspect.signature(lookup(name).__init__).parameters
+
+
+def needs_run_seed(name: str) -> bool:
+    """Whether the optimizer draws at random: trials pass the seed of the run on as `run_seed`."""
+    return "run_seed" in inspect.signature(lookup(name).__init__).parameters
 
 
 def nearest(word: str, choices: Any) -> str:

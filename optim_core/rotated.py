@@ -28,6 +28,7 @@ from optim_core.turned import Turned
 LINEAR = ("momentum_buffer", "exp_avg")
 SQUARED = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
 DEFAULTS = {hyperparameter(f.name): f.default for f in fields(Options)}
+"""Hyperparameters of the rotation, and the seed of the run, with their defaults."""
 
 
 class Rotated(Turned):

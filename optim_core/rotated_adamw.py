@@ -57,6 +57,7 @@ class RotatedAdamW(Turned):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         model: nn.Module | None = None,
+        run_seed: int = 0,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "params", "model", "__class__")}
         self.check_values(**given)

@@ -127,7 +127,7 @@ class Turned(Counting):
         if not params or space.is_identity:
             return space, params, gradients
         count = space.samples_due(group["step"] + 1)
-        samples = self._sampled(closure, params, count, group["rotation_seed"]) if count else [gradients]
+        samples = self._sampled(closure, params, count, Options.of(group).key) if count else [gradients]
         group[FAILURES] += space.fit(samples, group["step"] + 1)
         return space, params, space.forward(gradients)
 
@@ -144,12 +144,12 @@ class Turned(Counting):
         return Space([(names[p], p) for p in params], Options.of(group), self._words, self.state)
 
     @torch.no_grad()
-    def _sampled(self, closure: Closure | None, params: list[Tensor], count: int, seed: int) -> list[list[Tensor]]:
+    def _sampled(self, closure: Closure | None, params: list[Tensor], count: int, key: str) -> list[list[Tensor]]:
         """Gradients at `count` points N(w, rms(w)^2); weights, gradients and buffers come back bit for bit."""
         home = [(t, t.clone()) for t in (*params, *self._buffers)]
         everything = [p for group in self.param_groups for p in group["params"]]
         kept = [(p, None if p.grad is None else p.grad.clone()) for p in everything]
-        draws = generator("egop", seed)
+        draws = generator("egop", key)
         found = []
         try:
             for _ in range(count):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.folder import NotFound, SweepFolder, read_json
-from orchestrator.trial import MetricLog
+from orchestrator.metric_log import MetricLog
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),

@@ -38,6 +38,8 @@ class Options:
     """Width of random blocks, >= 1."""
     seed: int = 0
     """Seed of random rotations, >= 0, apart from the seed of data and weights."""
+    run_seed: int = 0
+    """Seed of the run, which a trial passes on: another run, another rotation. No hyperparameter."""
     refresh: int = 250
     """Learned kinds: optimizer steps between refreshes of the basis, >= 1."""
     transport: str = "carry"
@@ -77,6 +79,11 @@ class Options:
         if not 0 <= self.angle <= math.pi / 4 + 1e-9:
             raise ValueError(f"rotation_angle is {self.angle}; it has to lie in [0, pi/4]")
 
+    @property
+    def key(self) -> str:
+        """What random rotations are drawn from, beside names and sizes."""
+        return f"{self.run_seed}/{self.seed}"
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """From hyperparameters by their names; other keys are passed over, missing ones keep their defaults."""
@@ -85,7 +92,8 @@ class Options:
 
 def hyperparameter(option: str) -> str:
     """The hyperparameter of an option: `block` -> `rotation_block`; `kind` -> `rotation`."""
-    return {"kind": "rotation", "embedding_transpose": option}.get(option, f"rotation_{option}")
+    own = {"kind": "rotation", "embedding_transpose": option, "run_seed": option}
+    return own.get(option, f"rotation_{option}")
 
 
 @dataclass(frozen=True, kw_only=True)

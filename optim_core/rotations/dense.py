@@ -35,4 +35,4 @@ class Dense(Flat):
         """One matrix. Raises ValueError above 4096 coordinates."""
         if d > WIDEST_BLOCK:
             raise ValueError(f"rotation 'dense' holds {d}^2 numbers; it is for up to {WIDEST_BLOCK}, use 'global'")
-        return Matrix(haar(d, self.options.seed, "dense"))
+        return Matrix(haar(d, self.options.key, "dense"))

@@ -50,7 +50,7 @@ class Global(Flat):
 
     def make(self, d: int) -> FlatMap:
         """Blocks of `rotation_block`."""
-        return BlockRotation(d, self.options.block, seed=self.options.seed, name="global")
+        return BlockRotation(d, self.options.block, key=self.options.key, name="global")
 
 
 @rotation("layer")
@@ -59,7 +59,7 @@ class Layer(Rotation):
 
     def __init__(self, pieces: Sequence[Piece], options: Options) -> None:
         super().__init__(pieces, options)
-        self._maps = [BlockRotation(p.size, options.block, seed=options.seed, name=p.name) for p in self.pieces]
+        self._maps = [BlockRotation(p.size, options.block, key=options.key, name=p.name) for p in self.pieces]
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """R of each tensor."""

@@ -21,9 +21,9 @@ from optim_core.rotations.haar import permutation
 class Pairs(FlatMap):
     """Turns pairs of coordinates of a vector [d] by `angle`, in radians."""
 
-    def __init__(self, d: int, angle: float, *, seed: int) -> None:
+    def __init__(self, d: int, angle: float, *, key: str) -> None:
         super().__init__()
-        order = permutation(d, "pairs", seed).long()
+        order = permutation(d, "pairs", key).long()
         self._i, self._j = order[: d // 2], order[d // 2 : d // 2 * 2]
         self._angle = angle
 
@@ -49,4 +49,4 @@ class Givens(Flat):
 
     def make(self, d: int) -> FlatMap:
         """As many pairs as d // 2."""
-        return Pairs(d, self.options.angle, seed=self.options.seed)
+        return Pairs(d, self.options.angle, key=self.options.key)

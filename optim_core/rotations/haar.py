@@ -41,7 +41,7 @@ def orthogonalized(normal: Tensor) -> Tensor:
     return found
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def haar(n: int, *key: object) -> Tensor:
     """An orthogonal [n, n] float64 matrix, the same for the same key. Treat as read-only; cost O(n^3), once.
 
@@ -62,13 +62,13 @@ class BlockRotation(FlatMap):
     Memory n^2 + d numbers, shared by all blocks and tensors of the same n; 2 n d multiplications for each line.
     """
 
-    def __init__(self, d: int, block: int, *, seed: int, name: str) -> None:
+    def __init__(self, d: int, block: int, *, key: str, name: str) -> None:
         super().__init__()
         self._d, self._n = d, min(block, d)
         self._full = d // self._n * self._n
-        self._shared = haar(self._n, seed, "shared")
-        self._tail = haar(d - self._full, seed, "tail") if self._full < d else None
-        self._order = permutation(d, "order", seed, name) if self._n < d else None
+        self._shared = haar(self._n, key, "shared")
+        self._tail = haar(d - self._full, key, "tail") if self._full < d else None
+        self._order = permutation(d, "order", key, name) if self._n < d else None
 
     def forward(self, x: Tensor) -> Tensor:
         """R along the first axis of x [d] or [d, lines]."""

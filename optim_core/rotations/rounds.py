@@ -86,13 +86,13 @@ class SignedRounds(FlatMap):
         transforms: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
         *,
         rounds: int,
-        seed: int,
+        key: str,
     ) -> None:
         """`widths`: (number of blocks, width) in the order of the coordinates."""
         super().__init__()
         self._widths, self._transforms = widths, transforms
-        self._order = permutation(d, "order", seed, "rounds")
-        coins = torch.randint(0, 2, (rounds, d), generator=generator("signs", seed), dtype=torch.int8, device="cpu")
+        self._order = permutation(d, "order", key, "rounds")
+        coins = torch.randint(0, 2, (rounds, d), generator=generator("signs", key), dtype=torch.int8, device="cpu")
         self._signs = 2 * coins - 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,9 +119,9 @@ class SignedRounds(FlatMap):
 class BlockRounds(FlatMap):
     """Rounds of block-permuted Haar rotations."""
 
-    def __init__(self, d: int, block: int, *, rounds: int, seed: int) -> None:
+    def __init__(self, d: int, block: int, *, rounds: int, key: str) -> None:
         super().__init__()
-        self._rounds = [BlockRotation(d, block, seed=seed * 1_000_003 + t, name=f"round {t}") for t in range(rounds)]
+        self._rounds = [BlockRotation(d, block, key=f"{key}/{t}", name=f"round {t}") for t in range(rounds)]
 
     def forward(self, x: Tensor) -> Tensor:
         """T rounds."""
@@ -146,7 +146,7 @@ class Hadamard(Flat):
         widths = [(d // width, width)] if d >= width else []
         rest = d - sum(count * w for count, w in widths)
         widths += [(1, 1 << bit) for bit in reversed(range(rest.bit_length())) if rest >> bit & 1]
-        return SignedRounds(d, widths, (hadamard, hadamard), rounds=self.options.rounds, seed=self.options.seed)
+        return SignedRounds(d, widths, (hadamard, hadamard), rounds=self.options.rounds, key=self.options.key)
 
 
 @rotation("dct")
@@ -157,7 +157,7 @@ class Dct(Flat):
         """One block more when the width does not divide d."""
         width = min(self.options.block, d)
         widths = [(d // width, width)] + ([(1, d % width)] if d % width else [])
-        return SignedRounds(d, widths, (dct, inverse_dct), rounds=self.options.rounds, seed=self.options.seed)
+        return SignedRounds(d, widths, (dct, inverse_dct), rounds=self.options.rounds, key=self.options.key)
 
 
 @rotation("block_product")
@@ -166,4 +166,4 @@ class BlockProduct(Flat):
 
     def make(self, d: int) -> FlatMap:
         """`rotation_rounds` rotations as in `global`."""
-        return BlockRounds(d, self.options.block, rounds=self.options.rounds, seed=self.options.seed)
+        return BlockRounds(d, self.options.block, rounds=self.options.rounds, key=self.options.key)

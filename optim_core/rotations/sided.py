@@ -41,7 +41,7 @@ class Sided(Rotation):
 
     def _pair(self, p: Piece) -> Maps:
         def side(axis: int, name: str) -> BlockRotation:
-            return BlockRotation(p.shape[axis], self.options.block, seed=self.options.seed, name=f"{p.name}/{name}")
+            return BlockRotation(p.shape[axis], self.options.block, key=self.options.key, name=f"{p.name}/{name}")
 
         left = side(0, "out") if self.COLUMNS and p.is_matrix else None
         right = side(1, "in") if self.ROWS and p.is_matrix else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ def run(
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
     ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -44,6 +46,7 @@ def run(
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
+    definition = replace(definition, cache=definition.cache and cache)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold():

@@ -30,7 +30,7 @@ def table(
     from orchestrator import folder, results
     from orchestrator.compare import table as tables
     from orchestrator.compare.paired import Refused
-    from orchestrator.trial import MetricLog
+    from orchestrator.metric_log import MetricLog
 
     found = folder.find(root, sweep)
     reported, _ = results.reported(found, metric)

@@ -41,8 +41,7 @@ def trained(
 def best(kind: str, curvature: str, seed: int = 0) -> float:
     """Final / initial loss at the best rate."""
     runs = [
-        trained("kronecker", seed, 300, curvature=curvature, rotation=kind, rotation_seed=1000 + seed, lr=lr)
-        for lr in RATES
+        trained("kronecker", seed, 300, curvature=curvature, rotation=kind, run_seed=1000 + seed, lr=lr) for lr in RATES
     ]
     return min(run.last.metrics["loss/relative"] for run in runs)  # type: ignore[attr-defined]
 
@@ -108,7 +107,7 @@ def test_digits() -> None:
     for kind in ("identity", "output", "layer", "global", "svd"):
         losses, cvs = [], []
         for seed in range(5):
-            run = trained("digits_fit", seed, 300, rotation=kind, rotation_seed=seed, lr=0.04)
+            run = trained("digits_fit", seed, 300, rotation=kind, run_seed=seed, lr=0.04)
             losses.append(run.last.metrics["loss/train"])  # type: ignore[attr-defined]
             task = trainables.build("digits_fit")
             subject = Subject(

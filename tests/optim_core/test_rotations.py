@@ -107,8 +107,8 @@ def test_sides_are_kronecker_products(kind: str, left: bool, right: bool) -> Non
     """L G K^T is (L kron K) times the row-major vector."""
     g = torch.randn(5, 7, generator=generator("g"), dtype=torch.float64)
     turn = rotations.lookup(kind)([Piece(name="w", shape=(5, 7))], Options(kind=kind, block=100))
-    lhs = haar(5, 0, "shared") if left else torch.eye(5, dtype=g.dtype)
-    rhs = haar(7, 0, "shared") if right else torch.eye(7, dtype=g.dtype)
+    lhs = haar(5, "0/0", "shared") if left else torch.eye(5, dtype=g.dtype)
+    rhs = haar(7, "0/0", "shared") if right else torch.eye(7, dtype=g.dtype)
     expected = torch.kron(lhs, rhs) @ g.reshape(-1)
     assert float((turn.forward([g])[0].reshape(-1) - expected).abs().max()) <= 1e-12
 
@@ -271,6 +271,6 @@ def test_a_long_side_is_left_as_it_is() -> None:
 
 
 def test_fixed_rotations_hold_a_block_and_an_order_not_a_dense_matrix() -> None:
-    turn = BlockRotation(4109, 256, seed=0, name="w")
+    turn = BlockRotation(4109, 256, key="0/0", name="w")
     held = sum(t.numel() for t in vars(turn).values() if isinstance(t, Tensor))
     assert held <= 256**2 + 13**2 + 4109

@@ -3,8 +3,8 @@
     f(w) = h |w|^2 / 2 - A sum_i exp(-|w - c_i|^2 / (2 s^2)),   h = 0.5, s = 0.12, w in R^8, 60 centres c_i
 
 The centres lie at uniform radii in [0.8, 3] in uniform directions; the start is 0.3 s off the first one. Gradients
-carry normal noise of standard deviation 0.02 in every coordinate, the same in both passes of a two-pass step. Centres, start
-and noise are drawn by the seed.
+carry normal noise of standard deviation 0.02 in every coordinate, the same in both passes of a two-pass step. Centres,
+start and noise are drawn by the seed.
 
     escape/share    1 when the run ends within 0.5 of the bowl's floor (the origin), else 0: its mean is a share of runs
     loss/smoothed   E f(w + n), n normal with standard deviation 0.3 in every coordinate, in closed form
@@ -51,7 +51,8 @@ class Landscape(nn.Module):
         wide = WIDTH**2 + smoothing**2
         bowl: Tensor = 0.5 * CURVATURE * (self.at.square().sum() + DIMENSION * smoothing**2)
         wells = torch.exp(-(self.at - self.centres).square().sum(1) / (2 * wide)).sum()
-        return bowl - self._depth * (WIDTH**2 / wide) ** (DIMENSION / 2) * wells
+        height: Tensor = bowl - self._depth * (WIDTH**2 / wide) ** (DIMENSION / 2) * wells
+        return height
 
 
 @task("potholes")
