@@ -160,6 +160,9 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
                     ("arms", name, "parameters", key), f"unknown to optimizer {optimizer}{nearest(key, known)}"
                 )
         shared = {k: _parameter(k, p, where, ("parameters", k)) for k, p in model.parameters.items() if k in known}
+        for p in {**shared, **own}.values():
+            at: Path = ("arms", name, "parameters", p.name) if p.name in own else ("parameters", p.name)
+            _acceptable(optimizer, p, where, at)
         used |= set(shared)
         try:
             found[name] = optimizer, order(list({**shared, **own}.values()))
@@ -324,6 +327,17 @@ def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
         )
         raise where.error(path, f"{missing}: missing; a parameter has values, a value, or min and max")
     return _range(name, given, when, where, path)
+
+
+def _acceptable(optimizer: str, p: Parameter, where: Where, path: Path) -> None:
+    """Every listed value, and both ends of a range, are such that the optimizer does not refuse them."""
+    import optim_core
+
+    for value in p.values or (p.low, p.high):
+        try:
+            optim_core.check(optimizer, **{p.name: int(value) if p.kind == "int" else value})
+        except (TypeError, ValueError) as error:
+            raise where.error(path, f"{value!r} is refused by {optimizer}: {error}") from None
 
 
 def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Where, path: Path) -> Parameter:
