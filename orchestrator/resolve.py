@@ -200,6 +200,29 @@ def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
     return {"names": tuple(given.names), "every": given.every, "batches": given.batches}
 
 
+def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
+    """The declared analysis; its baseline is an arm."""
+    given = model.analysis
+    if given.baseline is not None and given.baseline not in model.arms:
+        raise where.error(("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}")
+    return {**given.model_dump(), "margin": float(given.margin)}
+
+
+def controls(model: SweepModel, optimizers: Mapping[str, str], where: Where) -> tuple[str, ...]:
+    """The controls to run first; each one has an arm that it fits."""
+    from orchestrator.controls import CONTROLS, fitting
+
+    known = fitting(optimizers)
+    if model.controls == "auto":
+        return known
+    for i, name in enumerate(model.controls):
+        if name not in CONTROLS:
+            raise where.error(("controls", i), f"{name!r} is no control{nearest(name, CONTROLS)}")
+        if name not in known:
+            raise where.error(("controls", i), f"{name}: no arm's optimizer has {CONTROLS[name].needs}; remove it")
+    return tuple(dict.fromkeys(model.controls))
+
+
 def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
     if not isinstance(given, ParameterModel):
         return Parameter(name=name, kind="constant", values=(given,))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import plan as planning
-from orchestrator import results
+from orchestrator import controls, results, seal
 from orchestrator.conductor import Arm, Listener, SweepConductor
 from orchestrator.executors.base import Executor
 from orchestrator.folder import SweepFolder, write_atomic
+from orchestrator.provenance import provenance, uncommitted
 from orchestrator.search.designs import design_for
 from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
 from orchestrator.spec import Spec, definition, sweep_id
 from orchestrator.tracking.base import Tracker
 
-VERSIONS = ("geosweep", "ray", "torch", "optuna", "mlflow", "numpy", "pyarrow")
+__all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +39,6 @@ class Outcome:
         return sum(arm.counts()["failed"] for arm in self.conductor.arms.values())
 
 
-def provenance() -> dict[str, str]:
-    """Versions, platform, commit: what a result may depend on besides the definition."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in VERSIONS:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    here = Path(__file__).parent
-    for key, command in (("commit", ["rev-parse", "HEAD"]), ("uncommitted", ["status", "--porcelain"])):
-        done = subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, check=False)
-        found[key] = done.stdout.strip() if done.returncode == 0 else "unknown"
-    found["uncommitted"] = "yes" if found["uncommitted"] not in ("", "unknown") else "no"
-    return found
-
-
 def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
     """The sweep's folder, made on first use."""
     folder = SweepFolder(root, sweep_id(spec))
@@ -70,6 +52,9 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "provenance": dict(facts),
     }
     folder.create(text, resolved)
+    seal.close(spec, folder)
+    if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
+        write_atomic(folder.path / "uncommitted.diff", uncommitted())
     return folder
 
 
@@ -105,9 +90,14 @@ def run(
     listeners: tuple[Listener, ...] = (),
     watch: Callable[[SweepConductor], Any] | None = None,
 ) -> Outcome:
-    """Run or continue the sweep. The caller holds the folder. `watch(conductor)` is a context manager for a display."""
+    """Run or continue the sweep, controls first. The caller holds the folder.
+
+    `watch(conductor)` is a context manager for a display. Raises ControlFailed.
+    """
     folder.stop_file.unlink(missing_ok=True)
-    conductor = SweepConductor(spec, folder, open_arms(spec, folder), listeners=(tracker, *listeners))
+    controls.check(spec, folder)
+    listeners = (seal.Ledger(folder), tracker, *listeners)
+    conductor = SweepConductor(spec, folder, open_arms(spec, folder), listeners=listeners)
     state = "failed"
     try:
         if not conductor.exhausted:

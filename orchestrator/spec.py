@@ -24,8 +24,6 @@ __all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", 
 LATER = {
     "early_terminate": "stopping trials early",
     "warm_start": "starting from earlier sweeps",
-    "controls": "control arms",
-    "analysis": "a declared analysis",
 }
 
 
@@ -108,6 +106,16 @@ class DiagnosticsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalysisSpec:
+    """What `compare` does unless told otherwise."""
+
+    baseline: str | None = None
+    margin: float = 0.0
+    alpha: float = 0.05
+    expected_best: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A sweep, resolved: every default filled in."""
 
@@ -127,6 +135,8 @@ class Spec:
     evaluations: int
     max_failed: int
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
+    controls: tuple[str, ...] = ()
     source: str = field(default="", compare=False)
 
 
@@ -186,6 +196,8 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        analysis=AnalysisSpec(**resolve.analysis(model, where)),
+        controls=resolve.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
         source=file,
     )
     _check_size(spec, where)
@@ -253,7 +265,7 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
 def definition(spec: Spec) -> dict[str, Any]:
     """Everything that changes results, as plain JSON; the sweep's id is its hash."""
     found = asdict(spec)
-    for key in ("description", "resources", "tracking", "source", "max_failed"):
+    for key in ("description", "resources", "tracking", "source", "max_failed", "analysis", "controls"):
         del found[key]
     del found["budget"]["wall_clock"]
     if not spec.diagnostics.names:  # absent from the hash, so that sweeps of earlier versions keep their ids

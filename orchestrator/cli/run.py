@@ -71,7 +71,7 @@ def _drive(
     definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner
+    from orchestrator import display, results, runner, seal
     from orchestrator.tracking.base import NoTracker, Tracker
 
     executor: Any
@@ -95,7 +95,7 @@ def _drive(
             sweep_id=folder.sweep_id,
             name=definition.name,
             description=definition.description,
-            facts={f"geosweep.{k}": v for k, v in facts.items()},
+            facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
         )
     try:
         outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
