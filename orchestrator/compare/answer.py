@@ -11,7 +11,9 @@ from typing import Any
 from orchestrator import controls, results, seal
 from orchestrator.compare import paired
 from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.intervals import interval_text
 from orchestrator.compare.pairing import Refused
+from orchestrator.compare.significance import floor_of_seeds
 
 ALL_PAIRS = "none"
 
@@ -58,14 +60,52 @@ def check(evidence: Evidence) -> None:
         raise Refused(f"the sweep was changed after the fact: {'; '.join(wrong[:3])}{more}")
 
 
+def oriented(pair: Mapping[str, Any], goal: str) -> dict[str, Any]:
+    """The same comparison with the arm that is ahead named first."""
+    sign = 1.0 if goal == "maximize" else -1.0
+    if sign * pair["difference"] >= 0:
+        return dict(pair)
+    low, high = pair["interval"]
+    below, above = pair["outperforms_interval"]
+    other = {"better": "worse", "worse": "better"}
+    return {
+        **pair,
+        "a": pair["b"],
+        "b": pair["a"],
+        "difference": -pair["difference"],
+        "interval": [-high, -low],
+        "outperforms": 1 - pair["outperforms"],
+        "outperforms_interval": [1 - above, 1 - below],
+        "verdict": other.get(pair["verdict"], pair["verdict"]),
+    }
+
+
+def shown(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons as people read them: the arm ahead first, unless all are against a baseline."""
+    if document["baseline"] is not None:
+        return [dict(p) for p in document["pairs"]]
+    return [oriented(p, document["goal"]) for p in document["pairs"]]
+
+
+def too_few(document: Mapping[str, Any]) -> str:
+    """Says when no result at all could have been significant, or nothing."""
+    n, k, alpha = len(document["seeds"]), len(document["pairs"]), document["alpha"]
+    floor = floor_of_seeds(k, alpha)
+    if n >= floor:
+        return ""
+    return (
+        f"{n} seeds cannot settle {k} comparisons: corrected by Holm, p is at least {min(1.0, k * 2.0 ** (1 - n)):.2g}. "
+        f"Plan {floor} seeds or more, or declare a baseline."
+    )
+
+
 def sentence(pair: Mapping[str, Any], metric: str) -> str:
     """One comparison in plain words."""
-    low, high = pair["interval"]
-    amount = f"{pair['difference']:+.4g} {metric} [{low:+.4g}, {high:+.4g}], p = {pair['p_holm']:.2g} (Holm)"
+    amount = f"{interval_text(pair['difference'], *pair['interval'], sign=True)} {metric}, p {pair['p_holm']:.2g} (Holm)"
     a, b, n = pair["a"], pair["b"], pair["n"]
     if pair["verdict"] in ("better", "worse"):
         return f"{a} is {pair['verdict']} than {b}: {amount}, ahead on {pair['outperforms']:.0%} of {n} seeds."
     if pair["verdict"] == "equivalent":
         return f"{a} and {b} are equivalent within the margin: {amount}, {n} seeds."
-    tail = f"about {pair['more_seeds']} more seeds might settle it" if pair["more_seeds"] else "no number of seeds would"
-    return f"{a} against {b} is inconclusive: {amount}, {n} seeds; {tail}."
+    tail = f"about {pair['more_seeds']:,} more seeds might settle it" if pair["more_seeds"] else "no number of seeds would"
+    return f"{a} against {b}, inconclusive: {amount}; {tail}."

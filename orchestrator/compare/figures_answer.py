@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.compare.answer import answer
+from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures import Drawn, figure
 from orchestrator.compare.intervals import summarize
@@ -29,7 +29,7 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
         document = answer(evidence)
     except Refused:
         document = None
-    pairs = document["pairs"][:MOST_PAIRS] if document else []
+    pairs = shown(document)[:MOST_PAIRS] if document else []
     rows = max(len(pairs), 2)
     figure_, axes = panels(
         1, 2 if pairs else 1, height=max(2.5, 0.9 + 0.42 * max(rows, len(values))), width_ratios=[1, 1.25] if pairs else [1]

@@ -31,3 +31,13 @@ def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
     sd = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(n=n, mean=mean, sd=sd, lo=mean - half, hi=mean + half)
+
+
+def interval_text(mean: float, low: float | None, high: float | None, sign: bool = False) -> str:
+    """`0.9056 [0.8647, 0.9464]` with as many digits as the interval deserves."""
+    lead = "+" if sign else ""
+    if low is None or high is None:
+        return f"{mean:{lead}.4g}"
+    span = abs(high - low)
+    digits = 4 if span == 0 else min(8, max(0, 2 - int(f"{span:e}".split("e")[1])))
+    return f"{mean:{lead}.{digits}f} [{low:{lead}.{digits}f}, {high:{lead}.{digits}f}]"

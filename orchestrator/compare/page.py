@@ -10,11 +10,11 @@ STYLE = """
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: #fff;
   max-width: 1080px; margin: 0 auto; padding: 18px 28px 60px; }
-h1 { font-size: 19px; line-height: 1.35; margin: 2px 0 8px; font-weight: 600; }
+h1 { font-size: 17px; line-height: 1.35; margin: 2px 0 6px; font-weight: 600; }
 h2 { font-size: 19px; margin: 34px 0 8px; padding-top: 10px; border-top: 1px solid var(--line); }
 .id, .facts { color: var(--soft); font-size: 13px; margin: 0; }
 header ul { margin: 6px 0 8px; padding-left: 20px; font-size: 14px; }
-.verdict { font-size: 23px; line-height: 1.3; font-weight: 700; margin: 6px 0; padding-left: 12px; border-left: 6px solid; }
+.verdict { font-size: 22px; line-height: 1.3; font-weight: 700; margin: 6px 0; padding-left: 12px; border-left: 6px solid; }
 .verdict.settled { border-color: #0072B2; } .verdict.open { border-color: #767676; } .verdict.refused { border-color: #B00020; }
 .badge { display: inline-block; font-size: 12.5px; border-radius: 4px; padding: 1px 8px; margin: 3px 4px 0 0; border: 1px solid; }
 .badge.good { color: #00573d; background: #e9f6f1; } .badge.warn { color: #7a4300; background: #fff4e0; }

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator import controls, seal
 from orchestrator.compare import expected_best, tables, tuning
-from orchestrator.compare.answer import answer, sentence
+from orchestrator.compare.answer import answer, sentence, shown, too_few
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures import SECTIONS, all_figures, png
 from orchestrator.compare.page import STYLE, page, section
@@ -78,6 +78,8 @@ def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
     verdicts = {p["verdict"] for p in document["pairs"]}
     if verdicts == {"equivalent"}:
         return f"The arms are equivalent within ±{document['margin']:g} {document['metric']}."
+    if few := too_few(document):
+        return f"Not settled. {few}"
     needed = [p["more_seeds"] for p in document["pairs"] if p["more_seeds"]]
     more = f" The closest question needs about {min(needed)} more seeds." if needed else ""
     return f"Not settled: no arm is shown to be better than another.{more}"
@@ -122,7 +124,7 @@ def _top(
 def _first(document: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
     """The comparisons of the leading arm, those that were settled first."""
     top = arms[0]["arm"] if arms else ""
-    chosen = sorted(document["pairs"], key=lambda p: (p["verdict"] == "inconclusive", top not in (p["a"], p["b"])))
+    chosen = sorted(shown(document), key=lambda p: (p["verdict"] == "inconclusive", top not in (p["a"], p["b"])))
     return list(chosen)[:FIRST_SENTENCES]
 
 

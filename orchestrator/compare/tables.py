@@ -9,22 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.compare.evidence import Evidence, words
-from orchestrator.compare.intervals import summarize
+from orchestrator.compare.answer import shown
+from orchestrator.compare.intervals import interval_text, summarize
 from orchestrator.compare.tuning import summary
 
 Row = Mapping[str, str]
 STAMP = "exploratory: {}"
 LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$", "−": "$-$", "∞": r"$\infty$"}
-
-
-def interval_text(mean: float, low: float | None, high: float | None, sign: bool = False) -> str:
-    """`0.9056 [0.8647, 0.9464]` with as many digits as the interval deserves."""
-    lead = "+" if sign else ""
-    if low is None or high is None:
-        return f"{mean:{lead}.4g}"
-    span = abs(high - low)
-    digits = 4 if span == 0 else min(8, max(0, 2 - int(f"{span:e}".split("e")[1])))
-    return f"{mean:{lead}.{digits}f} [{low:{lead}.{digits}f}, {high:{lead}.{digits}f}]"
 
 
 def arms(evidence: Evidence) -> list[dict[str, str]]:
@@ -51,7 +42,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
 def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row for each comparison."""
     rows = []
-    for p in document["pairs"]:
+    for p in shown(document):
         low, high = p["outperforms_interval"]
         more = f" (+{p['more_seeds']} seeds)" if p["more_seeds"] else ""
         rows.append(
