@@ -107,7 +107,7 @@ def run(
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
     finally:
         results.export(folder, folder.results)
-        tracker.finish(state, _summaries(spec, folder))
+        tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
         outcome = {"state": state, "tracked": not tracker.trouble}
         write_atomic(folder.path / "outcome.json", json.dumps(outcome))
     return Outcome(state=state, conductor=conductor)
@@ -125,6 +125,14 @@ def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
             if found.lo is not None and found.hi is not None:
                 arms[arm] |= {f"{metric}/low": found.lo, f"{metric}/high": found.hi}
     return arms
+
+
+def _chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
+    """Each arm's optimizer and best configuration."""
+    best = results.best(folder)["arms"]
+    return {
+        name: {"optimizer": arm.optimizer, **best.get(name, {}).get("parameters", {})} for name, arm in spec.arms.items()
+    }
 
 
 @contextmanager

@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 talk = Console(stderr=True)
-data = Console(soft_wrap=not sys.stdout.isatty())
+data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
 
 
 class Exit(enum.IntEnum):
@@ -69,13 +69,13 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
-    from orchestrator.cli import compare, lint, run, services, sweeps
+    from orchestrator.cli import compare, lint, plan, run, services, sweeps
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
     from orchestrator.spec import SpecError
 
-    assert compare is not lint is not run is not services is not sweeps  # importing them added their verbs
+    assert compare is not lint is not plan is not run is not services is not sweeps  # importing them added their verbs
     codes: dict[type[Exception], Exit] = {
         SpecError: Exit.INVALID_FILE,
         NotFound: Exit.NOT_FOUND,

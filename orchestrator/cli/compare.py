@@ -65,7 +65,7 @@ def compare(
     if as_json:
         emit(document)
         return
-    data.print(_pairs_table(document, caption), width=None if data.is_terminal else 160)
+    data.print(_pairs_table(document, caption))
     for pair in answer.shown(document):
         data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
     if few := answer.too_few(document):

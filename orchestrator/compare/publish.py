@@ -12,7 +12,7 @@ from orchestrator.compare.intervals import summarize
 
 def publish(evidence: Evidence, report: Path) -> str:
     """Log the folder `report`; returns what went wrong, or nothing."""
-    from orchestrator.tracking.mlflow import MlflowReport
+    from orchestrator.tracking.mlflow_report import MlflowReport
 
     try:
         MlflowReport(

@@ -21,7 +21,7 @@ from orchestrator.compare.page import STYLE, page, section
 from orchestrator.compare.pairing import Refused
 from orchestrator.folder import read_json
 
-FIRST_SENTENCES = 4
+FIRST_SENTENCES, MOST_HEADLINES = 4, 3
 __all__ = ["STYLE", "build", "headline"]
 
 
@@ -72,9 +72,14 @@ def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
             winner, loser = (p["a"], p["b"]) if p["verdict"] == "better" else (p["b"], p["a"])
             beats.setdefault(winner, []).append(loser)
     if beats:
-        first = max(beats, key=lambda arm: len(beats[arm]))
-        tail = "" if len(beats) == 1 else f" (and {len(beats) - 1} more findings below)"
-        return f"{first} is better than {_and(sorted(beats[first]))}{tail}."
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for winner, losers in beats.items():
+            groups.setdefault(tuple(sorted(losers)), []).append(winner)
+        found = [
+            f"{_and(sorted(winners))} {'is' if len(winners) == 1 else 'are'} better than {_and(losers)}."
+            for losers, winners in sorted(groups.items(), key=lambda item: -len(item[0]))
+        ]
+        return " ".join(found[:MOST_HEADLINES])
     verdicts = {p["verdict"] for p in document["pairs"]}
     if verdicts == {"equivalent"}:
         return f"The arms are equivalent within ±{document['margin']:g} {document['metric']}."
