@@ -73,3 +73,19 @@ class StubbornSam(SAM):
         self, params: Any, *, lr: float = 0.1, sam_radius: float = 0.05, model: nn.Module | None = None
     ) -> None:
         super().__init__(params, lr=lr, sam_radius=max(sam_radius, 0.05), model=model)
+
+
+class Slow(torch.optim.SGD):
+    """An optimizer with the hyperparameters of a slow preconditioner, for reports."""
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float = 0.1,
+        refresh_interval: int = 10,
+        ema_rate: float = 1.0,
+        kind: str = "plain",
+        rank: int = 1,
+    ) -> None:
+        super().__init__(params, lr=lr)

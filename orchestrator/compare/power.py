@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from orchestrator.compare.significance import floor_of_seeds, sign_flip_rows
+from orchestrator.compare.significance import all_equal, floor_of_seeds, sign_flip_rows
 
 SIMULATED_UP_TO, DRAWS, LARGEST, MOST = 10, 2000, 8.0, 10_000
 
@@ -69,7 +69,7 @@ def seeds_to_settle(d: Any, *, comparisons: int, alpha: float, margin: float) ->
     A difference beyond `margin` shows with 80 % power, or the t interval fits inside the margin. None when neither would.
     """
     mean, spread = abs(float(np.mean(d))), float(np.std(d, ddof=1))
-    if spread == 0:
+    if all_equal(np.asarray(d)):
         return None
     found = []
     if mean > margin and (needed := seeds_needed((mean - margin) / spread, comparisons, alpha)) is not None:

@@ -69,13 +69,18 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 def interval(d: Array, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of the mean: t under 10 values, else BCa (9 999 draws, fixed seed); a point when all are equal."""
-    if float(np.ptp(d)) == 0:
+    if all_equal(d):
         return float(d[0]), float(d[0])
     if len(d) < BOOTSTRAP_FROM:
         found = stats.ttest_1samp(d, 0.0).confidence_interval(confidence)
         return float(found.low), float(found.high)
     boot = stats.bootstrap((d,), np.mean, confidence_level=confidence, method="BCa", rng=np.random.default_rng(0))
     return float(boot.confidence_interval.low), float(boot.confidence_interval.high)
+
+
+def all_equal(d: Array) -> bool:
+    """Whether the differences are one and the same number, up to rounding."""
+    return float(np.ptp(d)) <= 1e-12 * float(np.abs(d).max())
 
 
 def outperforming(d: Array, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:

@@ -24,6 +24,8 @@ STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error"
 STATUS = {"COMPLETE": "FINISHED", "DIVERGED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
 BATCH = 900
 NONE: Mapping[str, Any] = {}
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Or MLflow's page opens on traces of language models instead of training runs."""
 log = logging.getLogger(__name__)
 
 
@@ -102,7 +104,7 @@ class MlflowTracker:
         else:
             embedded = self._uri.startswith("sqlite")
             place = (self._root / "mlartifacts").resolve().as_uri() if embedded else None
-            self._experiment = self._client.create_experiment(self._name, artifact_location=place)
+            self._experiment = self._client.create_experiment(self._name, artifact_location=place, tags=KIND)
         for run in self._search():
             key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or "parent"
             self._runs[key] = run.info.run_id
