@@ -13,6 +13,7 @@ on the machine, queueing, start-up of workers and stopping early are not in it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ def quantiles(values: Array) -> dict[str, float]:
 
 
 def makespan(durations: Array, slots: int) -> Array:
-    """Time until the last of durations [trials, draws] ends, each going to the first free of `slots` workers. [draws]"""
+    """Time until the last of durations [trials, draws] ends, each going to the first free of `slots` workers.
+    [draws]
+    """
     free = np.zeros((slots, durations.shape[1]))
     columns = np.arange(durations.shape[1])
     for row in durations:
@@ -103,7 +106,9 @@ def _probes(arm: ArmSpec) -> list[dict[str, Any]]:
 
 
 def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
-    """Seconds of a gradient evaluation, the model's evaluations included in proportion. A diverging probe counts too."""
+    """Seconds of a gradient evaluation, the model's evaluations included in proportion. A diverging probe counts
+    too.
+    """
     import torch
 
     import optim_core
@@ -127,10 +132,8 @@ def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any])
             started = time.perf_counter()  # the first step warms up
         return training.step > 2 and time.perf_counter() - started > SECONDS_EACH
 
-    try:
+    with contextlib.suppress(Diverged):
         training.advance(enough)
-    except Diverged:
-        pass
     spent = max(1.0, training.optimizer.grad_evals * max(1, training.step - 1) / max(1, training.step))
     train = (time.perf_counter() - started) / spent if started else 1e-6
     begun = time.perf_counter()

@@ -1,9 +1,9 @@
 """Is the protocol fair? Rules with stable codes, one function each; sweeps/LINT.md explains them and names the papers.
 
 A validator checks types; these rules check whether the comparison that the file describes could mislead. Some unfair
-protocols cannot even be written in our format (equal steps, pruning across arms): such a file is invalid, and linting it
-still says which rule it breaks. With the results of a finished sweep two more things can be seen: an optimum at the edge
-of its range, and data that differ between arms.
+protocols cannot even be written in our format (equal steps, pruning across arms): such a file is invalid, and linting
+it still says which rule it breaks. With the results of a finished sweep two more things can be seen: an optimum at the
+edge of its range, and data that differ between arms.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Finding:
 Found = Iterator[tuple[tuple[str, ...], str]]
 Rule = Callable[[Spec], Found]
 _ON_SPEC: dict[str, Rule] = {}
-_ON_RESULTS: dict[str, Callable[["Evidence"], Found]] = {}
+_ON_RESULTS: dict[str, Callable[[Evidence], Found]] = {}
 
 
 def _rule(code: str) -> Callable[[Rule], Rule]:
@@ -145,7 +145,10 @@ def effort(spec: Spec) -> Found:
         sizes[name] = asked if finite is None else min(asked, finite)
     if sizes and max(sizes.values()) > EFFORT * min(sizes.values()):
         words = ", ".join(f"{arm} {n}" for arm, n in sizes.items())
-        yield ("arms",), f"distinct configurations tried: {words}; give every arm as many, for instance with method: random"
+        yield (
+            ("arms",),
+            f"distinct configurations tried: {words}; give every arm as many, for instance with method: random",
+        )
 
 
 @_rule("GS104")
@@ -187,7 +190,8 @@ def uneven_evaluation(spec: Spec) -> Found:
         if fewest < spec.evaluations:
             yield (
                 ("evaluations",),
-                f"{spec.evaluations} evaluations, but arm {name} takes as few as {fewest} steps and is looked at less often "
+                f"{spec.evaluations} evaluations, but arm {name} takes as few as {fewest} steps and is looked "
+                f"at less often "
                 f"than others; take {fewest} or fewer",
             )
             return
@@ -197,7 +201,10 @@ def uneven_evaluation(spec: Spec) -> Found:
 def best_on_the_way(spec: Spec) -> Found:
     """The best of many looks rewards noise."""
     if spec.metric.select == "best":
-        yield ("metric", "select"), "best rewards noisy curves and unfinished schedules; compare at the end: select: last"
+        yield (
+            ("metric", "select"),
+            "best rewards noisy curves and unfinished schedules; compare at the end: select: last",
+        )
 
 
 @_rule("GS110")
@@ -211,7 +218,11 @@ def schedule(spec: Spec) -> Found:
     if have and len(have) < len(tuned):
         lacking = ", ".join(name for name in tuned if name not in have)
         key = ("arms", have[0], "parameters", tuned[have[0]][0])
-        yield key, f"{tuned[have[0]][0]} is tuned in {', '.join(have)} but no schedule is in {lacking}; tune it in all, or in none"
+        yield (
+            key,
+            f"{tuned[have[0]][0]} is tuned in {', '.join(have)} but no schedule is in {lacking}; tune it in "
+            f"all, or in none",
+        )
 
 
 @_rule("GS111")
@@ -238,7 +249,8 @@ def expected_best(spec: Spec) -> Found:
         if _tuned(arm) and drawn < RANDOM_TRIALS <= plan.configurations(spec, arm):
             yield (
                 ("method",),
-                f"expected-best curves need trials drawn at random; arm {name} has {drawn} of them. Raise random_share, or "
+                f"expected-best curves need trials drawn at random; arm {name} has {drawn} of them. Raise "
+                f"random_share, or "
                 "set analysis.expected_best: false",
             )
             return
@@ -257,7 +269,8 @@ def nested(spec: Spec) -> Found:
                 continue
             yield (
                 ("arms", name),
-                f"{arm.optimizer} contains {' or '.join(sorted(special))} ({parameter}: {hint}), which is no arm; without it "
+                f"{arm.optimizer} contains {' or '.join(sorted(special))} ({parameter}: {hint}), which is no "
+                f"arm; without it "
                 "nobody can tell whether the addition helps",
             )
 
@@ -297,7 +310,10 @@ def widths(spec: Spec) -> Found:
     }
     if found and max(found.values()) > WIDTHS * min(found.values()):
         words = ", ".join(f"{arm} {w:.1f}" for arm, w in found.items())
-        yield ("arms", min(found, key=lambda a: found[a])), f"decades of lr searched: {words}; give every arm as much room"
+        yield (
+            ("arms", min(found, key=lambda a: found[a])),
+            f"decades of lr searched: {words}; give every arm as much room",
+        )
 
 
 @_rule("GS118")
@@ -308,7 +324,8 @@ def linear_scale(spec: Spec) -> Found:
             if p.name == "lr" and p.kind == "float" and not p.log and p.high >= 10 * max(p.low, 1e-300):
                 yield (
                     ("arms", name),
-                    f"lr from {p.low:g} to {p.high:g} on a linear scale: nine trials in ten fall into the top decade; use "
+                    f"lr from {p.low:g} to {p.high:g} on a linear scale: nine trials in ten fall into the top "
+                    f"decade; use "
                     "distribution: log_uniform_values",
                 )
 
@@ -332,7 +349,8 @@ def _edge(evidence: Evidence) -> Found:
             chosen = evidence.chosen(arm)[name]
             yield (
                 ("arms", arm),
-                f"the chosen {name} = {chosen:.3g} lies at the {where} edge of its range; move that bound by a factor of 4",
+                f"the chosen {name} = {chosen:.3g} lies at the {where} edge of its range; move that bound by "
+                f"a factor of 4",
             )
 
 

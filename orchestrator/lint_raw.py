@@ -55,7 +55,8 @@ def pruning(file: dict[str, Any]) -> Breaches:
         yield (
             "GS113",
             ("early_terminate", "scope"),
-            f"{scope}: rankings of optimizers flip while the learning rate decays; stop trials within an arm: scope: arm",
+            f"{scope}: rankings of optimizers flip while the learning rate decays; stop trials within an arm: "
+            f"scope: arm",
         )
 
 

@@ -204,7 +204,9 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
     """The declared analysis; its baseline is an arm."""
     given = model.analysis
     if given.baseline is not None and given.baseline not in model.arms:
-        raise where.error(("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}")
+        raise where.error(
+            ("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}"
+        )
     return {**given.model_dump(), "margin": float(given.margin)}
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import plan as planning
 from orchestrator import controls, results, seal
+from orchestrator import plan as planning
 from orchestrator.conductor import Arm, Listener, SweepConductor
 from orchestrator.executors.base import Executor
 from orchestrator.folder import SweepFolder, write_atomic
@@ -131,7 +131,8 @@ def _chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
     """Each arm's optimizer and best configuration."""
     best = results.best(folder)["arms"]
     return {
-        name: {"optimizer": arm.optimizer, **best.get(name, {}).get("parameters", {})} for name, arm in spec.arms.items()
+        name: {"optimizer": arm.optimizer, **best.get(name, {}).get("parameters", {})}
+        for name, arm in spec.arms.items()
     }
 
 

@@ -39,7 +39,8 @@ def compare(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Say whether arms differ on the paired confirm seeds, and how sure that is. Exit code 6 when they are not comparable.
+    """Say whether arms differ on the paired confirm seeds, and how sure that is. Exit code 6 when they are not
+    comparable.
 
     Several sweeps of one task are compared arm by arm.
 
@@ -90,7 +91,9 @@ def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
 @app.command()
 def report(
     sweep: Sweep = "@last",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; default: report/ of the sweep.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: report/ of the sweep.")
+    ] = None,
     tracking: Annotated[bool, typer.Option(help="Log the report to the sweep's MLflow run.")] = True,
     root: Root = ROOT,
     as_json: Json = False,

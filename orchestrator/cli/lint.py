@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def lint(
     files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML).")], root: Root = ROOT, as_json: Json = False
 ) -> None:
-    """Check the fairness of a protocol; uses the sweep's results too when it was run. Exit code 6 when a rule is broken.
+    """Check the fairness of a protocol; uses the sweep's results too when it was run. Exit code 6 when a rule is
+    broken.
 
     The codes are explained in sweeps/LINT.md.
 

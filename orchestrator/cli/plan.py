@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def plan(
     file: File,
     effect: Annotated[
-        float | None, typer.Option(min=0.0, help="Difference that matters, in units of the reported metric: shows power.")
+        float | None,
+        typer.Option(min=0.0, help="Difference that matters, in units of the reported metric: shows power."),
     ] = None,
     sd: Annotated[
         float | None, typer.Option(min=0.0, help="Spread of paired differences; default: from earlier sweeps.")
@@ -88,7 +89,8 @@ def _power(p: Mapping[str, Any]) -> list[str]:
         return [f"{lead}: no effect at all can be found; take {p['floor']} seeds or more"]
     if p["power"] is None:
         return [
-            f"{lead}: finds differences of {p['detectable_sd']:.2f} standard deviations (of paired differences) with 80 % power.",
+            f"{lead}: finds differences of {p['detectable_sd']:.2f} standard deviations (of paired "
+            f"differences) with 80 % power.",
             f"{p['sd_from']} tells that spread; give it with --sd to see the power for {p['effect']:g} {p['metric']}",
         ]
     needed = "more than 10,000" if p["seeds_needed"] is None else f"{p['seeds_needed']:,}"

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import controls, results, seal
 from orchestrator.compare import paired
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.intervals import interval_text
+from orchestrator.compare.intervals import difference_text
 from orchestrator.compare.pairing import Refused
 from orchestrator.compare.significance import floor_of_seeds
 
@@ -94,18 +94,21 @@ def too_few(document: Mapping[str, Any]) -> str:
     if n >= floor:
         return ""
     return (
-        f"{n} seeds cannot settle {k} comparisons: corrected by Holm, p is at least {min(1.0, k * 2.0 ** (1 - n)):.2g}. "
+        f"{n} seeds cannot settle {k} comparisons: corrected by Holm, p is at least "
+        f"{min(1.0, k * 2.0 ** (1 - n)):.2g}. "
         f"Plan {floor} seeds or more, or declare a baseline."
     )
 
 
 def sentence(pair: Mapping[str, Any], metric: str) -> str:
     """One comparison in plain words."""
-    amount = f"{interval_text(pair['difference'], *pair['interval'], sign=True)} {metric}, p {pair['p_holm']:.2g} (Holm)"
+    amount = f"{difference_text(pair)} {metric}, p {pair['p_holm']:.2g} (Holm)"
     a, b, n = pair["a"], pair["b"], pair["n"]
     if pair["verdict"] in ("better", "worse"):
         return f"{a} is {pair['verdict']} than {b}: {amount}, ahead on {pair['outperforms']:.0%} of {n} seeds."
     if pair["verdict"] == "equivalent":
         return f"{a} and {b} are equivalent within the margin: {amount}, {n} seeds."
-    tail = f"about {pair['more_seeds']:,} more seeds might settle it" if pair["more_seeds"] else "no number of seeds would"
+    tail = (
+        f"about {pair['more_seeds']:,} more seeds might settle it" if pair["more_seeds"] else "no number of seeds would"
+    )
     return f"{a} against {b}, inconclusive: {amount}; {tail}."

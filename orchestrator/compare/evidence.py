@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from orchestrator import results, seal
@@ -121,7 +122,8 @@ class Evidence:
 
     @cached_property
     def configurations(self) -> dict[str, pd.DataFrame]:
-        """Arm -> one row per configuration of the search: parameters, `value` (mean over tune seeds), `spread`, `state`.
+        """Arm -> one row per configuration of the search: parameters, `value` (mean over tune seeds), `spread`,
+        `state`.
 
         `random` says whether the configuration was drawn before any result was looked at.
         """
@@ -152,7 +154,7 @@ class Evidence:
         asked = self.definition["budget"]["trials_per_arm"]
         if method["name"] in ("grid", "random", "sobol") or asked is None:
             return 10**9
-        return round(method["random_share"] * asked)
+        return round(float(method["random_share"]) * int(asked))
 
     def chosen(self, arm: str) -> dict[str, Any]:
         """The configuration that went on to the confirm seeds, or the best one of the search so far."""
@@ -163,7 +165,7 @@ class Evidence:
         frame = self.configurations[arm]
         if not len(frame) or frame["value"].isna().all():
             return {}
-        best = frame.loc[(self.sign * frame["value"]).idxmax()]
+        best = frame.iloc[int(np.nanargmax(self.sign * frame["value"].to_numpy(dtype=float)))]
         return {p: best[p] for p in self.parameters[arm] if p in best and not _missing(best[p])}
 
     def confirmed(self, metric: str) -> dict[str, list[float]]:

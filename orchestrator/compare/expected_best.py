@@ -38,7 +38,9 @@ class Curve:
 
 
 def weights(n: int) -> Array:
-    """W [b, i] = C(i, b) / C(n, b + 1) for i >= b, both from 0: the weight of the i-th smallest in the best of b + 1."""
+    """W [b, i] = C(i, b) / C(n, b + 1) for i >= b, both from 0: the weight of the i-th smallest in the best of b
+    + 1.
+    """
     i, b = np.arange(n)[None, :], np.arange(n)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         log = _log_choose(i, b) - _log_choose(np.full_like(b, n), b + 1)
@@ -61,7 +63,7 @@ def curve(values: Array, goal: str) -> Curve:
     picks = np.random.default_rng(0).integers(n, size=(DRAWS, n))
     drawn = sign * np.sort(sign * values[picks], axis=1) @ weights(n).T
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return Curve(trials=np.arange(1, n + 1), mean=expected_best(values, goal), low=low, high=high)
+    return Curve(trials=np.arange(1.0, n + 1), mean=expected_best(values, goal), low=low, high=high)
 
 
 def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:
@@ -77,7 +79,8 @@ def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:
     if not missing:
         return found, ""
     return found, (
-        f"refused for {', '.join(missing)}: fewer than {FEWEST} configurations were drawn before results were looked at, "
+        f"refused for {', '.join(missing)}: fewer than {FEWEST} configurations were drawn before results were "
+        f"looked at, "
         "and trials of an adaptive search are not exchangeable (raise method.random_share)"
     )
 

@@ -1,4 +1,5 @@
-"""The register of figures. A module `figures_<topic>.py` in this package adds functions with `@figure`; a report runs all.
+"""The register of figures. A module `figures_<topic>.py` in this package adds functions with `@figure`; a report runs
+all.
 
 A function takes the `Evidence` of a sweep and yields what it can draw: nothing at all when the sweep has nothing to
 show. A figure of one task looks at `evidence.task` first.
@@ -58,7 +59,7 @@ def all_figures(evidence: Evidence) -> Iterator[Drawn]:
     for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
         if module.startswith("figures_"):
             importlib.import_module(f"orchestrator.compare.{module}")
-    with rc_context(dict(SETTINGS)):
+    with rc_context(SETTINGS):
         found = [drawn for draw in _REGISTER for drawn in draw(evidence)]
     yield from sorted(found, key=lambda d: list(SECTIONS).index(d.section))
 
@@ -67,6 +68,6 @@ def png(figure: Figure) -> bytes:
     """The figure as PNG."""
     out = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # the same bytes for the same figure
-    with rc_context(dict(SETTINGS)):
+    with rc_context(SETTINGS):
         figure.savefig(out, format="png", metadata=metadata)
     return out.getvalue()

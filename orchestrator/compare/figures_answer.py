@@ -32,7 +32,10 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     pairs = shown(document)[:MOST_PAIRS] if document else []
     rows = max(len(pairs), 2)
     figure_, axes = panels(
-        1, 2 if pairs else 1, height=max(2.5, 0.9 + 0.42 * max(rows, len(values))), width_ratios=[1, 1.25] if pairs else [1]
+        1,
+        2 if pairs else 1,
+        height=max(2.5, 0.9 + 0.42 * max(rows, len(values))),
+        width_ratios=[1, 1.25] if pairs else [1],
     )
     _arms(axes[0, 0], evidence, values)
     if pairs and document:
@@ -40,8 +43,10 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="verdict",
         section="answer",
-        caption=f"{evidence.reported} on the fresh confirm seeds. Left: mean and 95 % interval of each arm; thin lines join "
-        "the same seed. Right: difference on the same seed (dots), its mean and 95 % interval; the verdict also asks for "
+        caption=f"{evidence.reported} on the fresh confirm seeds. Left: mean and 95 % interval of each arm; thin lines "
+        "join "
+        "the same seed. Right: difference on the same seed (dots), its mean and 95 % interval; the verdict "
+        "also asks for "
         "p < alpha after Holm's correction.",
         figure=figure_,
     )
@@ -112,11 +117,14 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
             if column == 0:
                 ax.set_ylabel(label_of(name))
             _scale(ax, curves[curves["name"] == name]["value"])
-    figure_.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms)))
+    figure_.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms))
+    )
     yield Drawn(
         name="learning-curves",
         section="curves",
-        caption="Confirm seeds: mean over the seeds and its 95 % t interval, against gradient evaluations (the budget) and "
+        caption="Confirm seeds: mean over the seeds and its 95 % t interval, against gradient evaluations (the budget) "
+        "and "
         "against seconds. Compare at the end of the schedule: curves may cross while the learning rate decays.",
         figure=figure_,
     )

@@ -1,4 +1,6 @@
-"""What the trials measured of the geometry while they trained: every `geometry/...` metric, confirm seeds with bands."""
+"""What the trials measured of the geometry while they trained: every `geometry/...` metric, confirm seeds with
+bands.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,12 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
         ax.set_xlabel("gradient evaluations")
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
-    figure_.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms)))
+    figure_.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms))
+    )
     yield Drawn(
         name="geometry",
         section="geometry",
-        caption="Diagnostics of the geometry while the confirm trials trained: mean over the seeds and its 95 % interval.",
+        caption="Diagnostics of the geometry while the confirm trials trained: mean over seeds, 95 % interval.",
         figure=figure_,
     )

@@ -1,4 +1,6 @@
-"""The search as pictures: a slice for each hyperparameter, refresh interval against EMA rate, importance, parallel axes."""
+"""The search as pictures: a slice for each hyperparameter, refresh interval against EMA rate, importance,
+parallel axes.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
             caption=f"{arm}: the tuned metric at the end of the budget against each hyperparameter; every dot is a "
             "configuration of the search (hollow: drawn at random; bars: spread over tune seeds; crosses at the rim: "
             "diverged). Lines: mean of each level, with its range. Diamond and band: the chosen configuration on the "
-            "confirm seeds, mean and 95 % interval. Hatched: the outer 5 % of the range, where an optimum may lie outside.",
+            "confirm seeds, mean and 95 % interval. Hatched: the outer 5 % of the range, where an optimum "
+            "may lie outside.",
             figure=figure_,
         )
 
@@ -62,7 +65,14 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
     ax.scatter(x[random], y[random], s=22, facecolors="white", edgecolors=colour, lw=1.2, zorder=3)
     ax.scatter(x[~random], y[~random], s=24, color=colour, alpha=0.75, lw=0, zorder=3)
     if len(bad):
-        ax.plot(_places(p, bad[p.name])[0], [0.03] * len(bad), "x", color="#444444", ms=6, transform=ax.get_xaxis_transform())
+        ax.plot(
+            _places(p, bad[p.name])[0],
+            [0.03] * len(bad),
+            "x",
+            color="#444444",
+            ms=6,
+            transform=ax.get_xaxis_transform(),
+        )
     _chosen(ax, evidence, arm, p, colour)
     _axis(ax, p, ticks)
     where = tuning.edges(evidence, arm).get(p.name, "")
@@ -95,7 +105,9 @@ def _places(p: Parameter, values: pd.Series) -> tuple[Any, list[str] | None]:
     if p.kind == "categorical":
         levels = sorted(p.values) if numeric(p.values) else list(p.values)
         texts = [f"{v:g}" if numeric([v]) else str(v) for v in levels]
-        index = {repr(v): i for i, v in enumerate(levels)} | {repr(float(v)): i for i, v in enumerate(levels) if numeric([v])}
+        index = {repr(v): i for i, v in enumerate(levels)} | {
+            repr(float(v)): i for i, v in enumerate(levels) if numeric([v])
+        }
         return np.array([index.get(repr(v), 0) for v in values.tolist()]), texts
     found = values.to_numpy(dtype=float)
     return (1 - found if p.one_minus else found), None
@@ -149,8 +161,10 @@ def maps(evidence: Evidence) -> Iterator[Drawn]:
             yield Drawn(
                 name=f"map-{_plain(arm)}-{_plain(across)}-{_plain(up)}",
                 section="sensitivity",
-                caption=f"{arm}: best {evidence.tuned} over the other hyperparameters at each {across} (optimizer steps "
-                f"between refreshes) and {up} (weight of the newest solution), tune seeds. Boxed: the best cell. White: never tried.",
+                caption=f"{arm}: best {evidence.tuned} over the other hyperparameters at each {across} (optimizer "
+                "steps "
+                f"between refreshes) and {up} (weight of the newest solution), tune seeds. Boxed: the best "
+                f"cell. White: never tried.",
                 figure=figure_,
             )
 
@@ -178,7 +192,9 @@ def _heat(figure_: Any, ax: Any, table: pd.DataFrame, evidence: Evidence, across
         if np.isfinite(value):
             dark = (value < middle) == (evidence.sign > 0)
             ax.text(j, i, f"{value:.3g}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    best = np.unravel_index(np.nanargmax(evidence.sign * np.nan_to_num(cells, nan=-evidence.sign * np.inf)), cells.shape)
+    best = np.unravel_index(
+        np.nanargmax(evidence.sign * np.nan_to_num(cells, nan=-evidence.sign * np.inf)), cells.shape
+    )
     ax.add_patch(_box(best))
     ax.set_xticks(range(len(table.columns)), [f"{v:.3g}" for v in table.columns])
     ax.set_yticks(range(len(table.index)), [f"{v:.3g}" for v in table.index])
@@ -232,7 +248,7 @@ def importances(evidence: Evidence, arm: str) -> dict[str, float]:
         return {}
     good = frame.dropna(subset=["value"])
     names = [p.name for p in parameters if p.name in good]
-    rows = [{k: v for k, v in row.items() if v == v} for row in good[names].to_dict("records")]
+    rows = [{str(k): v for k, v in row.items() if v == v} for row in good[names].to_dict("records")]
     return ped_anova(parameters, rows, [float(v) for v in good["value"]], evidence.goal)
 
 
@@ -252,7 +268,7 @@ def parallel(evidence: Evidence) -> Iterator[Drawn]:
         yield Drawn(
             name=f"parallel-{_plain(arm)}",
             section="tuning",
-            caption=f"{arm}: every configuration of the search as a line, coloured by {evidence.tuned}; thick: the best one. "
+            caption=f"{arm}: every configuration of the search as a line, coloured by {evidence.tuned}; thick: the best. "
             f"A parameter that a configuration does not have interrupts its line.{more}",
             figure=figure_,
         )
@@ -270,7 +286,7 @@ def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, param
     shade = SEQUENTIAL if evidence.sign > 0 else f"{SEQUENTIAL}_r"
     colour = ScalarMappable(Normalize(complete.min(), complete.max()), shade)
     lines = [np.column_stack([np.arange(len(parameters)), row]) for row in columns]
-    ax.add_collection(LineCollection(lines, colors=colour.to_rgba(frame["value"]), lw=1.1, alpha=0.75))
+    ax.add_collection(LineCollection(lines, colors=colour.to_rgba(frame["value"].to_numpy()), lw=1.1, alpha=0.75))
     ax.plot(np.arange(len(parameters)), columns[-1], color="#D55E00", lw=3, zorder=4)
     for i, p in enumerate(parameters):
         ax.axvline(i, color="#444444", lw=1)
@@ -325,8 +341,10 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="expected-best",
         section="tuning",
-        caption="What tuning buys: the expected best value after trying that many configurations, from those drawn before any "
-        "result was looked at (unbiased; bands 95 % by bootstrap over configurations; dotted beyond half of them, where it "
+        caption="What tuning buys: the expected best value after trying that many configurations, from those drawn before"
+        "any "
+        "result was looked at (unbiased; bands 95 % by bootstrap over configurations; dotted beyond half of "
+        "them, where it "
         f"rests on few). {why.capitalize() + '.' if why else ''}",
         figure=figure_,
     )
@@ -334,5 +352,3 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
 
 def _plain(word: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in word.lower())
-
-

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -41,3 +42,9 @@ def interval_text(mean: float, low: float | None, high: float | None, sign: bool
     span = abs(high - low)
     digits = 4 if span == 0 else min(8, max(0, 2 - int(f"{span:e}".split("e")[1])))
     return f"{mean:{lead}.{digits}f} [{low:{lead}.{digits}f}, {high:{lead}.{digits}f}]"
+
+
+def difference_text(pair: Mapping[str, Any]) -> str:
+    """A paired difference with its sign and interval."""
+    low, high = pair["interval"]
+    return interval_text(pair["difference"], low, high, sign=True)

@@ -41,12 +41,19 @@ def write(document: Mapping[str, Any], to: Path) -> list[Path]:
 
 def profile_figure(document: Mapping[str, Any]) -> Any:
     """Share of tasks solved within tau times the fastest arm's cost."""
-    with rc_context(dict(SETTINGS)):
+    with rc_context(SETTINGS):
         figure, axes = panels(1, 1, height=3.4, width=7.0)
         ax, colour = axes[0, 0], colours(sorted(document["arms"]))
         for i, (arm, (tau, rho)) in enumerate(sorted(profiles.plotted(document).items())):
             score = document["arms"][arm]["score"]
-            ax.step(tau, rho, where="post", color=colour[arm], ls=("-", "--", "-.", ":")[i % 4], label=f"{arm}  ({score:.2f})")
+            ax.step(
+                tau,
+                rho,
+                where="post",
+                color=colour[arm],
+                ls=("-", "--", "-.", ":")[i % 4],
+                label=f"{arm}  ({score:.2f})",
+            )
         ax.set_xlabel("tau: cost to target / cost of the fastest arm (gradient evaluations)")
         ax.set_ylabel("share of tasks solved")
         ax.set_ylim(-0.03, 1.03)
@@ -63,5 +70,7 @@ def ranks_figure(document: Mapping[str, Any]) -> Any:
         ax = axes[0, 0]
         ranks.diagram(found, ax)
         ax.grid(visible=False)
-        ax.set_title(f"Mean rank over {len(document['sweeps'])} tasks (1 is best; Friedman p {found['friedman_p']:.2g})")
+        ax.set_title(
+            f"Mean rank over {len(document['sweeps'])} tasks (1 is best; Friedman p {found['friedman_p']:.2g})"
+        )
     return figure

@@ -14,10 +14,12 @@ h1 { font-size: 17px; line-height: 1.35; margin: 2px 0 6px; font-weight: 600; }
 h2 { font-size: 19px; margin: 34px 0 8px; padding-top: 10px; border-top: 1px solid var(--line); }
 .id, .facts { color: var(--soft); font-size: 13px; margin: 0; }
 header ul { margin: 6px 0 8px; padding-left: 20px; font-size: 14px; }
-.verdict { font-size: 22px; line-height: 1.3; font-weight: 700; margin: 6px 0; padding-left: 12px; border-left: 6px solid; }
-.verdict.settled { border-color: #0072B2; } .verdict.open { border-color: #767676; } .verdict.refused { border-color: #B00020; }
-.badge { display: inline-block; font-size: 12.5px; border-radius: 4px; padding: 1px 8px; margin: 3px 4px 0 0; border: 1px solid; }
-.badge.good { color: #00573d; background: #e9f6f1; } .badge.warn { color: #7a4300; background: #fff4e0; }
+.verdict { font-size: 22px; line-height: 1.3; font-weight: 700; margin: 6px 0; padding-left: 12px; border-left: 6px
+solid; }
+.verdict.settled { border-color: #0072B2; } .verdict.open { border-color: #767676; } .verdict.refused { border-color:
+#B00020; }
+.badge { display: inline-block; font-size: 12.5px; border-radius: 4px; padding: 1px 8px; margin: 3px 4px 0 0; border:
+1px solid; } .badge.good { color: #00573d; background: #e9f6f1; } .badge.warn { color: #7a4300; background: #fff4e0; }
 .badge.bad { color: #B00020; background: #fdecee; }
 table { border-collapse: collapse; font-size: 13.5px; margin: 8px 0; }
 th, td { text-align: left; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }

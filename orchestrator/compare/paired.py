@@ -5,7 +5,8 @@ Wilcoxon p, probability of outperforming, and a verdict:
 
     equivalent    the interval lies inside the margin
     better/worse  Holm-adjusted p < alpha, and the interval leaves the margin (or zero) out
-    inconclusive  anything else, with the seeds that might settle it and the difference that this design could have found
+    inconclusive  anything else, with the seeds that might settle it and the difference that this design could have
+    found
 """
 
 from __future__ import annotations

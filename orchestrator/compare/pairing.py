@@ -1,6 +1,6 @@
 """What has to hold before arms are compared: the same fresh seeds, proved by digests, at the same budget.
 
-    parity  (max B - min B) / mean B <= 2 %  over the gradient evaluations of all confirm trials that trained to the end
+parity  (max B - min B) / mean B <= 2 %  over the gradient evaluations of all confirm trials that trained to the end
 """
 
 from __future__ import annotations

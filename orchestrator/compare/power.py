@@ -53,7 +53,9 @@ def seeds_needed(effect: float, comparisons: int = 1, alpha: float = 0.05, targe
 
 @lru_cache(maxsize=64)
 def detectable(seeds: int, comparisons: int = 1, alpha: float = 0.05, target: float = 0.8) -> float | None:
-    """The smallest effect, in standard deviations of the differences, found with a power of `target`; None if none is."""
+    """The smallest effect, in standard deviations of the differences, found with a power of `target`; None if
+    none is.
+    """
     low, high = 0.0, LARGEST
     if power(high, seeds, comparisons, alpha) < target:
         return None
@@ -66,7 +68,8 @@ def detectable(seeds: int, comparisons: int = 1, alpha: float = 0.05, target: fl
 def seeds_to_settle(d: Any, *, comparisons: int, alpha: float, margin: float) -> int | None:
     """Seeds in all after which the differences seen so far would give a verdict, taken at face value.
 
-    A difference beyond `margin` shows with 80 % power, or the t interval fits inside the margin. None when neither would.
+    A difference beyond `margin` shows with 80 % power, or the t interval fits inside the margin. None when neither
+    would.
     """
     mean, spread = abs(float(np.mean(d))), float(np.std(d, ddof=1))
     if all_equal(np.asarray(d)):

@@ -1,7 +1,8 @@
 """Time to target and performance profiles over several tasks (Dolan and More 2002; AlgoPerf rules, 2306.07179).
 
     target_w = median over the confirm seeds of the reference arm's final value, never set by hand
-    t(s, w)  = median over the confirm seeds of the cost at which arm s first reaches target_w (linear between evaluations;
+    t(s, w)  = median over the confirm seeds of the cost at which arm s first reaches target_w (linear between
+    evaluations;
                infinite when missed)
     r(s, w)  = t(s, w) / min_s t(s, w)
     rho_s(tau) = share of tasks with r(s, w) <= tau
@@ -45,14 +46,14 @@ def time_to(steps: Sequence[float], values: Sequence[float], target: float, goal
 
 
 def ratios(times: pd.DataFrame) -> pd.DataFrame:
-    """r [task, arm] of times [task, arm]; a task that nobody solved has infinite ratios."""
+    """R [task, arm] of times [task, arm]; a task that nobody solved has infinite ratios."""
     best = times.min(axis=1)
     found = times.div(best.where(np.isfinite(best)), axis=0)
     return found.where(np.isfinite(times), math.inf).fillna(math.inf)
 
 
 def profile(r: Sequence[float], tau: Sequence[float]) -> list[float]:
-    """rho at each tau for the ratios of one arm."""
+    """Rho at each tau for the ratios of one arm."""
     return [float(np.mean([x <= t for x in r])) for t in tau]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator import seal
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.intervals import summarize
+from orchestrator.compare.pairing import Refused
 
 
 def publish(evidence: Evidence, report: Path) -> str:
@@ -32,7 +33,7 @@ def verdict(evidence: Evidence) -> str:
 
     try:
         document = answer.answer(evidence)
-    except answer.Refused as reason:
+    except Refused as reason:
         return f"{evidence.description}\n\n**{report.headline(None, str(reason))}**"
     lines = [f"- {answer.sentence(p, document['metric'])}" for p in answer.shown(document)]
     stamps = [f"- exploratory: {s}" for s in document["exploratory"]]

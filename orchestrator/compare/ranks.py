@@ -1,7 +1,7 @@
 """Several arms over several tasks: Friedman's test and Nemenyi's comparison of mean ranks (Demsar 2006).
 
-Tasks are the blocks, never seeds of one task. With few tasks Nemenyi has nearly no power (12 tasks of 4 arms, true shift
-of one standard deviation: smallest p about .06), so that a diagram is drawn only from six tasks on.
+Tasks are the blocks, never seeds of one task. With few tasks Nemenyi has nearly no power (12 tasks of 4 arms, true
+shift of one standard deviation: smallest p about .06), so that a diagram is drawn only from six tasks on.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def mean_ranks(scores: pd.DataFrame) -> pd.Series:
 
 
 def friedman(scores: pd.DataFrame) -> float:
-    """p of Friedman's test that all arms rank alike."""
+    """P of Friedman's test that all arms rank alike."""
     return float(stats.friedmanchisquare(*(scores[arm] for arm in scores)).pvalue)
 
 
 def nemenyi(scores: pd.DataFrame) -> pd.DataFrame:
-    """p [arm, arm] of all pairs of mean ranks."""
+    """P [arm, arm] of all pairs of mean ranks."""
     import scikit_posthocs
 
     found: pd.DataFrame = scikit_posthocs.posthoc_nemenyi_friedman(scores.to_numpy())
@@ -39,7 +39,7 @@ def document(scores: pd.DataFrame) -> dict[str, Any]:
     whole = scores.dropna(axis=1)
     tasks, arms = whole.shape
     if tasks < FEWEST_TASKS or arms < 3:
-        why = f"{tasks} tasks and {arms} arms that all of them have; a critical-difference diagram needs {FEWEST_TASKS} and 3"
+        why = f"{tasks} tasks and {arms} arms that all have; a critical-difference diagram needs {FEWEST_TASKS} and 3"
         return {"drawn": False, "why": why}
     p = nemenyi(whole)
     return {
@@ -47,7 +47,7 @@ def document(scores: pd.DataFrame) -> dict[str, Any]:
         "why": "",
         "mean_ranks": {str(k): float(v) for k, v in mean_ranks(whole).sort_values().items()},
         "friedman_p": friedman(whole),
-        "nemenyi_p": {str(a): {str(b): float(p.loc[a, b]) for b in p} for a in p},
+        "nemenyi_p": {a: {b: float(row[b]) for b in row} for a, row in p.to_dict().items()},
     }
 
 

@@ -49,7 +49,9 @@ def build(evidence: Evidence, to: Path) -> Path:
         (to / f"{name}.tex").write_text(tables.as_latex(rows, caption, stamps), encoding="utf-8")
     body = [
         _top(evidence, document, refused, stamps, blocks["answer"], written["arms"]),
-        section("Comparisons", [tables.as_html(written.get("pairs", [])), *_comparison_notes(evidence, document, refused)]),
+        section(
+            "Comparisons", [tables.as_html(written.get("pairs", [])), *_comparison_notes(evidence, document, refused)]
+        ),
         section(SECTIONS["curves"], blocks["curves"]),
         section(SECTIONS["sensitivity"], blocks["sensitivity"]),
         section(SECTIONS["tuning"], [tables.as_html(written["tuning"]), *_tuning_notes(evidence), *blocks["tuning"]]),
@@ -130,7 +132,7 @@ def _first(document: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> li
     """The comparisons of the leading arm, those that were settled first."""
     top = arms[0]["arm"] if arms else ""
     chosen = sorted(shown(document), key=lambda p: (p["verdict"] == "inconclusive", top not in (p["a"], p["b"])))
-    return list(chosen)[:FIRST_SENTENCES]
+    return [*chosen[:FIRST_SENTENCES]]
 
 
 def _comparison_notes(evidence: Evidence, document: Mapping[str, Any] | None, refused: str) -> list[str]:
@@ -139,23 +141,29 @@ def _comparison_notes(evidence: Evidence, document: Mapping[str, Any] | None, re
     margin = f"a margin of ±{document['margin']:g}" if document["margin"] else "no equivalence margin"
     n = len(document["seeds"])
     return [
-        f"<p>Differences on the same seed; intervals are {'t' if n < 10 else 'BCa bootstrap'} intervals of the mean. p is the "
-        f"exact sign-flip test, corrected by Holm over the {len(document['pairs'])} comparisons, level {document['alpha']:g}, "
-        f"{margin}. Detectable: the difference that {n} seeds would find with 80 % power, given the spread that was seen.</p>"
+        f"<p>Differences on the same seed; intervals are {'t' if n < 10 else 'BCa bootstrap'} intervals of "
+        f"the mean. p is the "
+        f"exact sign-flip test, corrected by Holm over the {len(document['pairs'])} comparisons, level "
+        f"{document['alpha']:g}, "
+        f"{margin}. Detectable: the difference that {n} seeds would find with 80 % power, given the spread "
+        f"that was seen.</p>"
     ]
 
 
 def _tuning_notes(evidence: Evidence) -> list[str]:
     _, why = expected_best.curves(evidence)
     notes = [
-        "<p>Optimism gap: the tuned metric on the confirm seeds minus its value in the search. Tunability: expected best value "
-        "averaged over tuning budgets with early, uniform or all late weight. Usable width: decades spanned by configurations "
+        "<p>Optimism gap: the tuned metric on the confirm seeds minus its value in the search. Tunability: "
+        "expected best value "
+        "averaged over tuning budgets with early, uniform or all late weight. Usable width: decades spanned "
+        "by configurations "
         "within 5 % of the best.</p>"
     ]
     edge = [f"{arm}: {', '.join(found)}" for arm in evidence.arms if (found := tuning.edges(evidence, arm))]
     if edge:
         notes.append(
-            f"<p class=warn>Chosen at the edge of its range ({html.escape('; '.join(edge))}): the optimum may lie outside. "
+            f"<p class=warn>Chosen at the edge of its range ({html.escape('; '.join(edge))}): the optimum may "
+            f"lie outside. "
             "Widen the range and run again before you rely on this arm.</p>"
         )
     if why:
@@ -170,7 +178,8 @@ def _audit(evidence: Evidence) -> list[str]:
     pruned = sum(s["pruned"] for s in tuning.summary(evidence).values())
     lead = f"{pruned} trials were pruned." if pruned else "Nothing was pruned."
     return [
-        f"<p>{lead} Over the trials that ran to the end: how well did the ranking at a share of the budget agree with the final "
+        f"<p>{lead} Over the trials that ran to the end: how well did the ranking at a share of the budget "
+        f"agree with the final "
         "one, and would successive halving (one third goes on) have kept the final winner?</p>",
         tables.as_html(tables.rungs(found)),
     ]
@@ -196,7 +205,11 @@ def _provenance(evidence: Evidence) -> list[str]:
     if diff.exists():
         lines = len(diff.read_text(encoding="utf-8").splitlines())
         more = f"<p>Uncommitted changes: {lines} lines, kept in the sweep's folder as uncommitted.diff.</p>"
-    return [f"<table class=facts>{cells}</table>", more, f"<details open><summary>sweep.yaml</summary><pre>{html.escape(text)}</pre></details>"]
+    return [
+        f"<table class=facts>{cells}</table>",
+        more,
+        f"<details open><summary>sweep.yaml</summary><pre>{html.escape(text)}</pre></details>",
+    ]
 
 
 def _embedded(name: str, content: bytes, caption: str) -> str:

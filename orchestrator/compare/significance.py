@@ -1,7 +1,8 @@
 """Significance of paired differences: exact sign-flip and Wilcoxon p, Holm, intervals, probability of outperforming.
 
     sign-flip  p = #{s in {-1, 1}^n : |mean(s d)| >= |mean(d)|} / 2^n                (Fisher 1935; Pitman 1937)
-    P(A > B) = mean of 1{d_i > 0} + 0.5 1{d_i = 0}                                  (Bouthillier et al. 2021, 2103.03098)
+    P(A > B) = mean of 1{d_i > 0} + 0.5 1{d_i = 0}                                  (Bouthillier et al. 2021,
+    2103.03098)
 
 The least possible two-sided p of both exact tests is 2 / 2^n, so k comparisons at level alpha under Holm (1979) need
 n >= 1 + log2(k / alpha) seeds: 6 for one comparison at 0.05, 7 for three, 9 for ten.
@@ -52,7 +53,9 @@ def sign_flip(d: Array) -> float:
 
 
 def wilcoxon(d: Array) -> float:
-    """Two-sided p of the signed-rank test (zeros left out), exact also with ties up to 16 differences; 1 when all zero."""
+    """Two-sided p of the signed-rank test (zeros left out), exact also with ties up to 16 differences; 1 when all
+    zero.
+    """
     moving = d[d != 0]
     if not len(moving):
         return 1.0

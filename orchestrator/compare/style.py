@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -13,7 +13,7 @@ MARKERS = "osD^vP*X"
 VERDICTS = {"better": "#0072B2", "worse": "#D55E00", "equivalent": "#009E73", "inconclusive": "#767676"}
 SEQUENTIAL = "cividis"
 WIDTH, DPI = 9.0, 130
-SETTINGS: Mapping[str, Any] = {
+SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -47,7 +47,7 @@ def markers(arms: Sequence[str]) -> dict[str, str]:
 
 def panels(rows: int, columns: int, *, height: float, width: float = WIDTH, **more: Any) -> tuple[Figure, Any]:
     """A figure and its axes [rows, columns], `height` in inches for each row."""
-    with rc_context(dict(SETTINGS)):
+    with rc_context(SETTINGS):
         figure = Figure(figsize=(width, height * rows), dpi=DPI, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **more)
     return figure, axes

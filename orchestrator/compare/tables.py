@@ -8,9 +8,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.compare.evidence import Evidence, words
 from orchestrator.compare.answer import shown
-from orchestrator.compare.intervals import interval_text, summarize
+from orchestrator.compare.evidence import Evidence, words
+from orchestrator.compare.intervals import difference_text, interval_text, summarize
 from orchestrator.compare.tuning import summary
 
 Row = Mapping[str, str]
@@ -50,7 +50,7 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
                 "A": p["a"],
                 "B": p["b"],
                 "n": str(p["n"]),
-                "A − B [95 %]": interval_text(p["difference"], *p["interval"], sign=True),
+                "A − B [95 %]": difference_text(p),
                 "p sign-flip": f"{p['p']:.2g}",
                 "p Holm": f"{p['p_holm']:.2g}",
                 "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
@@ -73,7 +73,9 @@ def tuning(evidence: Evidence) -> list[dict[str, str]]:
                 "configurations": str(s["configurations"]),
                 "best in search": _number(s["best_tune"]),
                 "optimism gap": "-" if s["optimism"] is None else f"{s['optimism']:+.3g}",
-                "tunability early / uniform / peak": " / ".join(_number(t.get(k)) for k in ("early", "uniform", "peak")),
+                "tunability early / uniform / peak": " / ".join(
+                    _number(t.get(k)) for k in ("early", "uniform", "peak")
+                ),
                 "usable width (decades)": ", ".join(f"{k} {v:.2f}" for k, v in s["widths"].items()) or "-",
                 "at an edge": ", ".join(f"{k} ({v})" for k, v in s["edges"].items()) or "none",
                 "diverged": f"{s['diverged']} of {s['trials']}",
@@ -112,7 +114,7 @@ def as_csv(rows: Sequence[Row], stamps: Sequence[str] = ()) -> str:
 
 
 def as_latex(rows: Sequence[Row], caption: str, stamps: Sequence[str] = ()) -> str:
-    """A booktabs table; needs \\usepackage{booktabs}."""
+    """A booktabs table; the document needs the package booktabs."""
     if not rows:
         return ""
     note = "".join(f" \\emph{{{_latex(STAMP.format(s))}.}}" for s in stamps)

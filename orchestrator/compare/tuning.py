@@ -1,10 +1,10 @@
 """How well each arm was tuned: edges of the space, usable widths, optimism, divergence, and whether pruning is safe.
 
-    edge       the chosen value lies within 5 % of a bound of its range (on the range's own scale): the optimum may lie
-               outside. Natural bounds (ema_rate 1, refresh_interval 1, a momentum of 0) are no edges
-    width      decades between the smallest and the largest value among configurations within 5 % of the best
-    optimism   mean over the confirm seeds of the tuned metric, minus the value with which the search chose it
-    rungs      Kendall's tau between the ranking at a share of the budget and the final one, and where the winner stood
+edge       the chosen value lies within 5 % of a bound of its range (on the range's own scale): the optimum may lie
+           outside. Natural bounds (ema_rate 1, refresh_interval 1, a momentum of 0) are no edges
+width      decades between the smallest and the largest value among configurations within 5 % of the best
+optimism   mean over the confirm seeds of the tuned metric, minus the value with which the search chose it
+rungs      Kendall's tau between the ranking at a share of the budget and the final one, and where the winner stood
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
             "optimism": None if best is None or means is None else means - best,
             "tunability": tunability(expected_best(random, evidence.goal)) if len(random) else None,
             "widths": {
-                p.name: w
-                for p in evidence.tuned_parameters(arm)
-                if (w := width(frame, p, evidence.sign)) is not None
+                p.name: w for p in evidence.tuned_parameters(arm) if (w := width(frame, p, evidence.sign)) is not None
             },
             "edges": edges(evidence, arm),
             "diverged": int((rows["state"] == "DIVERGED").sum()),
@@ -115,7 +113,9 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
-    """Would stopping early have been safe? One row for each arm and share of the budget, over trials that ran to the end."""
+    """Would stopping early have been safe? One row for each arm and share of the budget, over trials that ran to
+    the end.
+    """
     found = []
     budget = float(evidence.definition["budget"]["per_trial"])
     curves = evidence.curves
@@ -127,11 +127,11 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
             continue
         final = evidence.sign * table.iloc[:, -1]
         for share in RUNGS:
-            before = [s for s in table.columns if s <= share * budget + 1e-9]
+            before = [s for s in table.columns if float(s) <= share * budget + 1e-9]
             if not before:
                 continue
             then = evidence.sign * table[before[-1]].fillna(-math.inf)
-            place = int((then > then[final.idxmax()]).sum()) + 1
+            place = int((then > float(then.iloc[int(final.to_numpy().argmax())])).sum()) + 1
             found.append(
                 {
                     "arm": arm,

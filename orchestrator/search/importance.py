@@ -15,7 +15,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def ped_anova(
-    parameters: Sequence[Parameter], configurations: Sequence[Mapping[str, Any]], values: Sequence[float], goal: str
+    parameters: Sequence[Parameter], configurations: Sequence[Mapping[str, Any]], values: Sequence[float], goal: Any
 ) -> dict[str, float]:
     """Parameter -> share in [0, 1], largest first; empty with fewer than eight configurations.
 

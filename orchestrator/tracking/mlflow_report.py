@@ -41,7 +41,10 @@ class MlflowReport:
             for start in range(0, len(metrics), BATCH):
                 client.log_batch(summaries[arm], metrics=metrics[start : start + BATCH])
             plain = "".join(c if c.isalnum() else "-" for c in arm.lower())
-            own = {f"{kind}-{plain}.png" for kind in ("sensitivity", "parallel")} | {"verdict.png", "learning-curves.png"}
+            own = {f"{kind}-{plain}.png" for kind in ("sensitivity", "parallel")} | {
+                "verdict.png",
+                "learning-curves.png",
+            }
             for path in sorted((report / "figures").glob("*.png")):
                 if path.name in own or path.name.startswith(f"map-{plain}-"):
                     client.log_artifact(summaries[arm], str(path), "figures")

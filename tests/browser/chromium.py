@@ -25,7 +25,9 @@ FLAGS = (
 
 def binary() -> str | None:
     """The browser's path, or None where there is none."""
-    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    return next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
 
 
 class Page:
@@ -78,13 +80,16 @@ class Page:
             if all(word in text for word in words):
                 return text
             time.sleep(0.3)
-        raise AssertionError(f"not on the page: {[w for w in words if w not in self.text]}; it shows:\n{self.text[:3000]}")
+        raise AssertionError(
+            f"not on the page: {[w for w in words if w not in self.text]}; it shows:\n{self.text[:3000]}"
+        )
 
     def click(self, words: str, tag: str = "*") -> None:
         """Click the innermost visible element that shows exactly these words."""
         script = f"""(() => {{
           const found = [...document.querySelectorAll({json.dumps(tag)})].filter(e =>
-            (e.innerText || e.getAttribute('aria-label') || '').trim() === {json.dumps(words)} && e.getClientRects().length);
+            (e.innerText || e.getAttribute('aria-label') || '').trim() === {json.dumps(words)} &&
+            e.getClientRects().length);
           const e = found[found.length - 1];
           if (!e) return null;
           e.scrollIntoView({{block: 'center'}});
@@ -109,7 +114,13 @@ class Page:
     def press(self, key: str, code: int) -> None:
         """Press a key, for instance Enter, 13."""
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, text="\r" if code == 13 else "")
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                text="\r" if code == 13 else "",
+            )
 
     def picture(self, path: Path) -> None:
         """Write what the window shows as PNG."""
@@ -129,7 +140,9 @@ def browser() -> Iterator[Page]:
     assert path is not None
     profile = Path(tempfile.mkdtemp(prefix="geosweep-browser-"))
     process = subprocess.Popen(
-        [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield_page = Page(_tab(profile))

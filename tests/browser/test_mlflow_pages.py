@@ -137,7 +137,9 @@ def test_runs_group_by_arm(page: Page, served: tuple[str, str]) -> None:
 def test_two_arms_compare_with_their_intervals(page: Page, served: tuple[str, str]) -> None:
     runs(page, served, "params.stage = 'summary'")
     page.wait_for("2 matching runs")
-    page.run("document.querySelector('[role=columnheader] input[type=checkbox], .ag-header input[type=checkbox]').click()")
+    page.run(
+        "document.querySelector('[role=columnheader] input[type=checkbox], .ag-header input[type=checkbox]').click()"
+    )
     page.click("Compare", "button")
     text = page.wait_for("adamw: mean over seeds", "rotated_adamw: mean over seeds", "loss/val/low", "loss/val/high")
     assert "rotation" in text

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from orchestrator.compare.intervals import summarize
 from orchestrator.compare.answer import sentence, shown, too_few
+from orchestrator.compare.intervals import summarize
 from orchestrator.compare.paired import Refused, compare, compare_values, interval, sign_flip
 from orchestrator.compare.significance import floor_of_seeds, holm, outperforming, sign_flip_rows, wilcoxon
 

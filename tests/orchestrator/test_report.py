@@ -127,7 +127,14 @@ def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
     assert headline(document) in first
     assert "Does a slow preconditioner help" in first
     assert "sealed before the first trial" in first
-    for part in ("Learning curves", "Sensitivity", "Tuning", "Would pruning have been safe?", "Provenance", "sweep.yaml"):
+    for part in (
+        "Learning curves",
+        "Sensitivity",
+        "Tuning",
+        "Would pruning have been safe?",
+        "Provenance",
+        "sweep.yaml",
+    ):
         assert part in page
     csv = (tmp_path / "report" / "pairs.csv").read_text()
     assert csv.splitlines()[0].startswith("A,B,n,A − B [95 %]")
@@ -207,7 +214,10 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     parent = next(r for r in runs if r.data.tags["geosweep.stage"] == "sweep")
-    assert {a.path for a in client.list_artifacts(parent.info.run_id, "report")} >= {"report/report.html", "report/figures"}
+    assert {a.path for a in client.list_artifacts(parent.info.run_id, "report")} >= {
+        "report/report.html",
+        "report/figures",
+    }
     assert "**" in parent.data.tags["mlflow.note.content"]
     summaries = {r.data.params["arm"]: r for r in runs if r.data.params.get("stage") == "summary"}
     values = evidence.confirmed("loss/val")

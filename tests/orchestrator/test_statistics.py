@@ -62,14 +62,16 @@ def test_profile_equals_an_example_by_hand() -> None:
     tau = np.linspace(1, 4, 300_001)
     for arm, by_hand in (("a", (3 * 1 + 2 * 1) / 3 / 3), ("b", (3 + 3 + 2) / 3 / 3)):
         assert profiles.score(r[arm]) == pytest.approx(by_hand, abs=1e-12)
-        assert np.trapezoid(profiles.profile(r[arm], list(tau[::100])), tau[::100]) / 3 == pytest.approx(by_hand, abs=1e-3)
+        assert np.trapezoid(profiles.profile(r[arm], list(tau[::100])), tau[::100]) / 3 == pytest.approx(
+            by_hand, abs=1e-3
+        )
     nobody = profiles.ratios(pd.DataFrame({"a": [math.inf], "b": [math.inf]}))
     assert nobody.to_numpy().tolist() == [[math.inf, math.inf]]
 
 
 def test_ranks_are_scipys() -> None:
     rng = np.random.default_rng(3)
-    scores = pd.DataFrame(rng.normal(size=(8, 3)) + [0, 1, 2], columns=list("abc"))
+    scores = pd.DataFrame(rng.normal(size=(8, 3)) + np.arange(3), columns=list("abc"))
     assert ranks.friedman(scores) == pytest.approx(stats.friedmanchisquare(*scores.to_numpy().T).pvalue, abs=1e-12)
     by_hand = stats.rankdata(-scores.to_numpy(), axis=1).mean(axis=0)
     assert ranks.mean_ranks(scores).to_numpy() == pytest.approx(by_hand, abs=1e-12)
@@ -102,7 +104,7 @@ def test_importance_finds_the_one_that_matters() -> None:
     x = [Parameter(name=n, kind="float", low=0.0, high=1.0) for n in ("matters", "idle")]
     rows = [{"matters": float(a), "idle": float(b)} for a, b in rng.uniform(size=(60, 2))]
     found = ped_anova(x, rows, [-((r["matters"] - 0.3) ** 2) for r in rows], "maximize")
-    assert list(found)[0] == "matters"
+    assert next(iter(found)) == "matters"
     assert found["matters"] > 0.8
     assert sum(found.values()) == pytest.approx(1.0)
     assert ped_anova(x, rows[:5], [0.0] * 5, "maximize") == {}
