@@ -185,7 +185,8 @@ def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any]) -> tuple
         return optim_core.build(optimizer, model, **parameters, **extra)
 
     task = trainables.build(spec.task.name, **spec.task.parameters)
-    training = Training(task, build, budget=1e9, seed=seed, evaluations=1, schedule="constant")
+    recipe = task.recipe(**{**spec.training.recipe(), "schedule": "constant", "warmup": 0.0, "final_lr": 0.0})
+    training = Training(task, build, budget=1e9, seed=seed, evaluations=1, recipe=recipe)
 
     def flat() -> Any:
         models = training.model if isinstance(training.model, list) else [training.model]

@@ -123,7 +123,8 @@ def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any])
         return optim_core.build(arm.optimizer, model, **config, **extra)
 
     budget = float(spec.budget.per_trial)
-    training = Training(task, build, budget=budget, seed=spec.seeds.tune[0], evaluations=1, schedule="constant")
+    recipe = task.recipe(**spec.training.recipe())
+    training = Training(task, build, budget=budget, seed=spec.seeds.tune[0], evaluations=1, recipe=recipe)
     started = 0.0
 
     def enough() -> bool:

@@ -57,6 +57,8 @@ class Finding:
     line: int
     message: str
     """What is unfair, and the way out."""
+    waived: str = ""
+    """Why the file breaks the rule on purpose (analysis.waive)."""
 
     @property
     def title(self) -> str:
@@ -98,8 +100,9 @@ def lint(text: str, file: str, evidence: Evidence | None = None) -> list[Finding
     if evidence is not None:
         for code, check in _ON_RESULTS.items():
             breaches += [(code, *breach) for breach in check(evidence)]
+    why = spec.analysis.waive
     return [
-        Finding(code=code, key=".".join(path), line=document.place(path)[0], message=message)
+        Finding(code=code, key=".".join(path), line=document.place(path)[0], message=message, waived=why.get(code, ""))
         for code, path, message in sorted(breaches)
     ]
 

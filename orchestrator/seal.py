@@ -1,7 +1,7 @@
-"""The seal: what a sweep promised before its first trial, and a ledger of what its trials brought.
+"""The seal: what a sweep promised before its first trial, and a witness of what its trials brought.
 
 `seal.json` holds arms, spaces, metric, seeds, budget, analysis and their hash, written before anything is trained.
-`ledger.jsonl` gets one line for each trial that ended: a digest of its job, metrics and result, chained to the line
+`witness.jsonl` gets one line for each trial that ended: a digest of its job, metrics and result, chained to the line
 before it, chain_i = sha256(chain_{i-1} trial_id digest). What is changed later shows: a changed trial, seed, budget or
 result is a problem and refuses the comparison; a changed analysis is allowed and stamped exploratory in every table.
 
@@ -87,11 +87,11 @@ def stamps(folder: SweepFolder) -> list[str]:
     return found
 
 
-class Ledger:
-    """Writes the ledger as trials end (see `conductor.Listener`)."""
+class Witness:
+    """Writes its line as trials end (see `conductor.Listener`)."""
 
     def __init__(self, folder: SweepFolder) -> None:
-        self._folder, self._path = folder, folder.path / "ledger.jsonl"
+        self._folder, self._path = folder, folder.path / "witness.jsonl"
         lines = list(_lines(self._path))
         self._chain = lines[-1]["chain"] if lines else ""
         self._known = {line["trial_id"]: line["digest"] for line in lines}
@@ -157,12 +157,12 @@ def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Map
 
 
 def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[str]:
-    lines, chain, broken = list(_lines(folder.path / "ledger.jsonl")), "", False
+    lines, chain, broken = list(_lines(folder.path / "witness.jsonl")), "", False
     for line in lines:
         chain = _link(chain, line["trial_id"], line["digest"])
         broken |= chain != line["chain"]
     if broken:
-        yield "ledger.jsonl was edited: its chain of digests is broken"
+        yield "witness.jsonl was edited: its chain of digests is broken"
     newest = {line["trial_id"]: line["digest"] for line in lines}
     for trial_id, expected in newest.items():
         if not (folder.trial(trial_id) / "result.json").exists():
@@ -204,7 +204,7 @@ def _repeated(folder: SweepFolder) -> set[str]:
     """Trials that ended well and were run again."""
     seen: set[str] = set()
     again: set[str] = set()
-    for line in _lines(folder.path / "ledger.jsonl"):
+    for line in _lines(folder.path / "witness.jsonl"):
         (again if line["trial_id"] in seen else seen).add(line["trial_id"])
         if line["state"] == "FAILED":
             seen.discard(line["trial_id"])

@@ -69,13 +69,15 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
-    from orchestrator.cli import compare, lint, plan, run, services, sweeps
+    from orchestrator.cli import compare, data, lint, plan, run, services, sweeps
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
     from orchestrator.spec import SpecError
 
-    assert compare is not lint is not plan is not run is not services is not sweeps  # importing them added their verbs
+    assert (
+        compare is not data is not lint is not plan is not run is not sweeps is not services
+    )  # importing them added their verbs
     codes: dict[type[Exception], Exit] = {
         SpecError: Exit.INVALID_FILE,
         NotFound: Exit.NOT_FOUND,

@@ -37,7 +37,14 @@ def lint(
             {
                 "file": name,
                 "findings": [
-                    {"code": f.code, "title": f.title, "key": f.key, "line": f.line, "message": f.message}
+                    {
+                        "code": f.code,
+                        "title": f.title,
+                        "key": f.key,
+                        "line": f.line,
+                        "message": f.message,
+                        "waived": f.waived,
+                    }
                     for f in findings
                 ],
             }
@@ -47,10 +54,15 @@ def lint(
     else:
         for name, findings in found.items():
             for f in findings:
+                if f.waived:
+                    data.print(
+                        f"{name}:{f.line}: {f.code} {f.title}: waived: {f.waived}", highlight=False, markup=False
+                    )
+                    continue
                 data.print(f"{name}:{f.line}: {f.code} {f.title}: {f.key}: {f.message}", highlight=False, markup=False)
             if not findings:
                 data.print(f"{name}: fair by all {len(rules.RULES)} rules", highlight=False, markup=False)
-    if any(found.values()):
+    if any(not f.waived for findings in found.values() for f in findings):
         raise typer.Exit(int(Exit.CHECK_FAILED))
 
 

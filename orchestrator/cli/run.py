@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
-from orchestrator.folder import SweepFolder
+from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
     from orchestrator.runner import Outcome
@@ -32,6 +33,7 @@ def run(
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
     ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -43,6 +45,7 @@ def run(
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
+    definition = replace(definition, cache=definition.cache and cache)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold():
@@ -51,13 +54,21 @@ def run(
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts)
-            if outcome.state != "done":
+            if outcome.conductor.idle_s >= 1:
+                talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            if outcome.state != "done" and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
+    if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):
+        fail(
+            f"the search ended at budget.{limit}; the best found by then was confirmed from the reserve. "
+            f"To search on, give the sweep another name, a larger budget and warm_start: [{identity}]",
+            Exit.BUDGET,
+        )
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > definition.max_failed:
         fail(
@@ -79,7 +90,7 @@ def _drive(
         from orchestrator.executors.ray import RayExecutor
 
         r = definition.resources
-        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, max_concurrent=r.max_concurrent)
+        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent)
     else:
         from orchestrator.executors.debug import DebugExecutor
 
@@ -106,10 +117,9 @@ def _drive(
 
 
 def _already_done(folder: SweepFolder) -> bool:
-    from orchestrator.folder import read_json
-
     outcome = read_json(folder.path / "outcome.json") or {}
-    return outcome.get("state") == "done" and bool(outcome.get("tracked"))
+    over = outcome.get("state") == "done" or (outcome.get("state") == "budget" and outcome.get("complete"))
+    return bool(over and outcome.get("tracked"))
 
 
 def _stopped(file: Path, state: str) -> None:

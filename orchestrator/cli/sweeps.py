@@ -113,7 +113,7 @@ def logs(
     Example: geosweep logs @last sgd-0003-s0
     """
     from orchestrator import folder, results
-    from orchestrator.trial import MetricLog
+    from orchestrator.metric_log import MetricLog
 
     found = folder.find(root, sweep)
     if not trial:

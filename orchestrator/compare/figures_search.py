@@ -268,7 +268,7 @@ def parallel(evidence: Evidence) -> Iterator[Drawn]:
         yield Drawn(
             name=f"parallel-{_plain(arm)}",
             section="tuning",
-            caption=f"{arm}: every configuration of the search as a line, coloured by {evidence.tuned}; thick: the best. "
+            caption=f"{arm}: every configuration of the search, coloured by {evidence.tuned}, the best one thick. "
             f"A parameter that a configuration does not have interrupts its line.{more}",
             figure=figure_,
         )
@@ -341,11 +341,9 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="expected-best",
         section="tuning",
-        caption="What tuning buys: the expected best value after trying that many configurations, from those drawn before"
-        "any "
-        "result was looked at (unbiased; bands 95 % by bootstrap over configurations; dotted beyond half of "
-        "them, where it "
-        f"rests on few). {why.capitalize() + '.' if why else ''}",
+        caption="What tuning buys: the expected best value after trying that many configurations, from those drawn "
+        "before any result was looked at (unbiased; bands 95 % by bootstrap over configurations; dotted beyond half of "
+        f"them, where it rests on few). {why.capitalize() + '.' if why else ''}",
         figure=figure_,
     )
 

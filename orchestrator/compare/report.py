@@ -110,6 +110,10 @@ def _top(
     badges = [f'<span class="badge warn">exploratory: {html.escape(s)}</span>' for s in stamps]
     if sealed and not stamps:
         badges.append(f'<span class="badge good">sealed before the first trial: {sealed[:12]}</span>')
+    badges += [
+        f'<span class="badge warn">{html.escape(code)} waived: {html.escape(why)}</span>'
+        for code, why in evidence.analysis.get("waive", {}).items()
+    ]
     rows = (read_json(evidence.folder.path / "controls.json") or {"rows": []})["rows"]
     if rows:
         bad = controls.failed(evidence.folder)
@@ -172,17 +176,17 @@ def _tuning_notes(evidence: Evidence) -> list[str]:
 
 
 def _audit(evidence: Evidence) -> list[str]:
-    found = tuning.rungs(evidence)
-    if not found:
-        return []
-    pruned = sum(s["pruned"] for s in tuning.summary(evidence).values())
-    lead = f"{pruned} trials were pruned." if pruned else "Nothing was pruned."
-    return [
-        f"<p>{lead} Over the trials that ran to the end: how well did the ranking at a share of the budget "
-        f"agree with the final "
-        "one, and would successive halving (one third goes on) have kept the final winner?</p>",
-        tables.as_html(tables.rungs(found)),
-    ]
+    found, kills = tuning.rungs(evidence), tuning.kills(evidence)
+    blocks = [tables.as_html(tables.kills(kills))] if kills else []
+    if found:
+        lead = "" if kills else "Nothing was pruned. "
+        blocks.append(
+            f"<p>{lead}Over the trials that ran to the end: how well did the ranking at a share of the budget "
+            f"agree with "
+            "the final one, and would successive halving (one third goes on) have kept the final winner?</p>"
+        )
+        blocks.append(tables.as_html(tables.rungs(found)))
+    return blocks
 
 
 def _provenance(evidence: Evidence) -> list[str]:

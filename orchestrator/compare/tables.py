@@ -101,6 +101,22 @@ def rungs(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
+def kills(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """False kills among the stopped trials that were finished for the audit."""
+    return [
+        {
+            "arm": k["arm"],
+            "pruned": str(k["pruned"]),
+            "finished for the audit": str(k["audited"]),
+            "would have won": str(k["false"]),
+            "false-kill rate [95 %]": f"{k['false'] / k['audited']:.2f} [{k['low']:.2f}, {k['high']:.2f}]"
+            if k["audited"]
+            else "unknown: none was finished",
+        }
+        for k in found
+    ]
+
+
 def as_csv(rows: Sequence[Row], stamps: Sequence[str] = ()) -> str:
     """Comma-separated values; stamps as comment lines in front."""
     out = io.StringIO()

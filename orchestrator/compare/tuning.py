@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator.compare.evidence import Evidence, numeric
 from orchestrator.compare.expected_best import expected_best, tunability
@@ -109,6 +110,26 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
             "grad_evals": float(rows["grad_evals"].sum()),
             "seconds": float(rows["seconds"].sum()),
         }
+    return found
+
+
+def kills(evidence: Evidence) -> list[dict[str, Any]]:
+    """Stopped trials that were finished for the audit: how many would have beaten their arm's best (Wilson
+    interval).
+    """
+    found = []
+    for arm in evidence.arms:
+        frame = evidence.configurations[arm]
+        stopped = [t for t in evidence.raw if t["arm"] == arm and t["state"] == "PRUNED"]
+        ends = [t["stopped"]["audit_value"] for t in stopped if t.get("stopped", {}).get("audit_value") is not None]
+        if not stopped:
+            continue
+        best = (evidence.sign * frame["value"]).max() if len(frame) else math.nan
+        false = sum(evidence.sign * value > best for value in ends)
+        low, high = proportion_confint(false, len(ends), method="wilson") if ends else (0.0, 1.0)
+        found.append(
+            {"arm": arm, "pruned": len(stopped), "audited": len(ends), "false": int(false), "low": low, "high": high}
+        )
     return found
 
 

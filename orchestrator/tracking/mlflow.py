@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.trial import Job, MetricLog, Report
+from orchestrator.metric_log import MetricLog
+from orchestrator.trial import Job, Report
 
 SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
 STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"
@@ -179,6 +180,7 @@ class MlflowTracker:
 
         tags = {STATE: result["state"], "geosweep.init_digest": result.get("init_digest", "")}
         tags["geosweep.data_digest"] = result.get("data_digest", "")
+        tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
         drained = result["state"] == "INTERRUPTED"

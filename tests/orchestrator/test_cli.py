@@ -178,7 +178,7 @@ def test_the_sender_sends_again_without_doubling(call: Any, tmp_path: Path) -> N
 def test_errors_say_the_way_out(call: Any, words: tuple[str, ...], code: int, message: str) -> None:
     done = call(*words)
     assert done.code == code
-    assert message in " ".join((done.out + done.err).split())
+    assert message in " ".join((done.out + done.err).replace("│", " ").split())
 
 
 def test_invalid_files_start_nothing(call: Any, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from orchestrator.compare.publish import publish
 from orchestrator.compare.report import build, headline
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder
+from orchestrator.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
 from orchestrator.trial import Job
@@ -54,21 +55,21 @@ def fabricated(root: Path, *, name: str = "large", trials: int, tune: int = 1, s
     text = LARGE.replace("NAME", name).replace("TRIALS", str(trials)).replace("TUNE", str(tune))
     definition = spec.loads(text)
     folder = runner.open_folder(definition, text, root, runner.provenance())
-    ledger = seal.Ledger(folder)
+    witness = seal.Witness(folder)
     arms = runner.open_arms(definition, folder)
     for arm in arms.values():
         design, rows = arm.study._design, []  # type: ignore[attr-defined]
         for number in range(trials):
             rows.append(design.configuration(number))
             for seed in definition.seeds.tune:
-                _trial(folder, ledger, definition, arm.spec, number, rows[-1], seed, "tune", shift)
+                _trial(folder, witness, definition, arm.spec, number, rows[-1], seed, "tune", shift)
         for seed in definition.seeds.confirm:
-            _trial(folder, ledger, definition, arm.spec, 0, rows[0], seed, "confirm", shift)
+            _trial(folder, witness, definition, arm.spec, 0, rows[0], seed, "confirm", shift)
     return Evidence(folder)
 
 
 def _trial(
-    folder: SweepFolder, ledger: seal.Ledger, s: spec.Spec, arm: spec.ArmSpec, number: int, given: Any, seed: int,
+    folder: SweepFolder, witness: seal.Witness, s: spec.Spec, arm: spec.ArmSpec, number: int, given: Any, seed: int,
     stage: str, shift: float,
 ) -> None:  # fmt: skip
     trial_id = f"{arm.name}-{number:04d}-s{seed}"
@@ -90,14 +91,16 @@ def _trial(
         for i in range(1, 9)
     ]
     (path / "trial.json").write_text(json.dumps(job.__dict__))
-    (path / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
+    log = MetricLog(path / "metrics.jsonl")
+    for point in points:
+        log.append(point["step"], point["metrics"])  # type: ignore[arg-type]
     value = 1e4 if diverged else points[-1]["metrics"]["loss/val"]  # type: ignore[index]
     result = {
         "state": "DIVERGED" if diverged else "COMPLETE", "value": value, "metrics": {"loss/val": value},
         "grad_evals": 80.0, "seconds": 1.5, "init_digest": f"i{seed}", "data_digest": f"d{seed}", "error": "",
     }  # fmt: skip
     (path / "result.json").write_text(json.dumps(result))
-    ledger.ended(job, result)
+    witness.ended(job, result)
 
 
 @pytest.mark.slow

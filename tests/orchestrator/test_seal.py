@@ -68,12 +68,12 @@ def test_what_was_tampered_with_is_refused(
         answer(Evidence(folder))
 
 
-def test_a_removed_result_and_a_rewritten_ledger_show(tmp_path: Path) -> None:
+def test_a_removed_result_and_a_rewritten_witness_show(tmp_path: Path) -> None:
     folder = run(tmp_path)
     (folder.trial("adamw-0000-s1003") / "result.json").unlink()
     assert seal.verify(folder)["problems"] == ["adamw-0000-s1003: its result was removed"]
-    ledger = folder.path / "ledger.jsonl"
-    ledger.write_text("".join(line for line in ledger.read_text().splitlines(True) if "s1003" not in line))
+    witness = folder.path / "witness.jsonl"
+    witness.write_text("".join(line for line in witness.read_text().splitlines(True) if "s1003" not in line))
     assert "its chain of digests is broken" in seal.verify(folder)["problems"][0]
 
 
