@@ -22,10 +22,6 @@ from orchestrator.stopping import Rule
 from orchestrator.yaml12 import Document, YamlError, parse
 
 __all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", "loads", "sweep_id"]
-LATER = {
-    "controls": "control arms",
-    "analysis": "a declared analysis",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +131,18 @@ class DiagnosticsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalysisSpec:
+    """What `compare` does unless told otherwise."""
+
+    baseline: str | None = None
+    margin: float = 0.0
+    alpha: float = 0.05
+    expected_best: bool = True
+    waive: Mapping[str, str] = field(default_factory=dict)
+    """Code of a fairness rule -> why it is broken on purpose."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
     """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
 
@@ -178,6 +186,8 @@ class Spec:
     warm_start: tuple[str, ...] = ()
     cache: bool = True
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
+    controls: tuple[str, ...] = ()
     training: TrainingSpec = field(default_factory=TrainingSpec)
     source: str = field(default="", compare=False)
 
@@ -196,11 +206,6 @@ def loads(text: str, file: str = "<text>") -> Spec:
     where = resolve.Where(file, document)
     if not isinstance(document.value, dict):
         raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
-    for key, what in LATER.items():
-        if key in document.value:
-            raise where.error(
-                (key,), f"{what} is part of the format, but this version does not run it yet; remove the key"
-            )
     try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
@@ -244,6 +249,8 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         warm_start=tuple(model.warm_start),
         cache=model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        analysis=AnalysisSpec(**resolve.analysis(model, where)),
+        controls=resolve.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
         training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
@@ -313,7 +320,7 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
 def definition(spec: Spec) -> dict[str, Any]:
     """Everything that changes results, as plain JSON; the sweep's id is its hash."""
     found = asdict(spec)
-    for key in ("description", "resources", "tracking", "source", "max_failed", "cache"):
+    for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
     for key in ("wall_clock", "grad_evals", "gpu_hours", "money", "price_per_gpu_hour"):
         del found["budget"][key]

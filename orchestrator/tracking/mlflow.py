@@ -31,6 +31,9 @@ STATUS = {
 }
 STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
 BATCH = 900
+NONE: Mapping[str, Any] = {}
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Or MLflow's page opens on traces of language models instead of training runs."""
 log = logging.getLogger(__name__)
 
 
@@ -75,9 +78,11 @@ class MlflowTracker:
         """Ship a trial that ended under an earlier driver, unless its run is already complete."""
         self._sender.put(lambda: None if job.trial_id in self._complete else self._close(job, result))
 
-    def finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
+    def finish(
+        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]] = NONE
+    ) -> None:
         """Write the arms' summaries and the parent's end, and wait for the sender."""
-        self._sender.put(lambda: self._finish(state, arms))
+        self._sender.put(lambda: self._finish(state, arms, parameters))
         self._sender.close()
 
     def audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
@@ -158,7 +163,7 @@ class MlflowTracker:
         else:
             embedded = self._uri.startswith("sqlite")
             place = (self._root / "mlartifacts").resolve().as_uri() if embedded else None
-            self._experiment = self._client.create_experiment(self._name, artifact_location=place)
+            self._experiment = self._client.create_experiment(self._name, artifact_location=place, tags=KIND)
         self._runs.clear()
         for run in self._search():
             key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or "parent"
@@ -166,7 +171,7 @@ class MlflowTracker:
             if run.info.status in ("FINISHED", "FAILED"):
                 self._complete.add(key)
         if "parent" not in self._runs:
-            tags = {SWEEP: self._sweep_id, "mlflow.note.content": self._description, **self._facts}
+            tags = {SWEEP: self._sweep_id, STAGE: "sweep", "mlflow.note.content": self._description, **self._facts}
             made = self._client.create_run(self._experiment, tags=tags, run_name=self._sweep_id)
             self._runs["parent"] = made.info.run_id
         else:
@@ -215,7 +220,8 @@ class MlflowTracker:
             for key, value in p["metrics"].items()
             if math.isfinite(value)
         ]
-        params = {} if known else {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, **job.parameters}
+        given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage, **job.parameters}
+        params = {} if known else given
         for start in range(0, max(1, len(metrics)), BATCH):
             first = start == 0
             self._client.log_batch(
@@ -248,16 +254,21 @@ class MlflowTracker:
             self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result["metrics"].items()])
         self._client.set_terminated(run, STATUS[result["state"]])
 
-    def _finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
-        from mlflow.entities import Metric, RunTag
+    def _finish(
+        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
 
         for arm, summary in arms.items():
-            if arm not in self._runs:
+            new = arm not in self._runs
+            if new:
                 tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs["parent"]}
-                made = self._client.create_run(self._experiment, tags=tags, run_name=f"summary {arm}")
+                made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over seeds")
                 self._runs[arm] = made.info.run_id
             metrics = [Metric(k, v, 0, 0) for k, v in summary.items() if math.isfinite(v)]
-            self._client.log_batch(self._runs[arm], metrics=metrics)
+            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})} if new else {}
+            params = [Param(k, str(v)) for k, v in given.items()]
+            self._client.log_batch(self._runs[arm], metrics=metrics, params=params)
             self._client.set_terminated(self._runs[arm])
         parent = self._runs["parent"]
         self._client.log_batch(parent, tags=[RunTag(STATE, state)])
