@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from orchestrator import resolve
+from orchestrator import declared, resolve
 from orchestrator.errors import SpecError, nearest
 from orchestrator.schema import SweepModel
 from orchestrator.space import Parameter
@@ -249,8 +249,8 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         warm_start=tuple(model.warm_start),
         cache=model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
-        analysis=AnalysisSpec(**resolve.analysis(model, where)),
-        controls=resolve.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
+        analysis=AnalysisSpec(**declared.analysis(model, where)),
+        controls=declared.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
         training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )

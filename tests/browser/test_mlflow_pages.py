@@ -100,6 +100,8 @@ def runs(page: Page, served: tuple[str, str], query: str = "") -> str:
     address, sweep_id = served
     page.go("about:blank")
     page.go(f"{address}/#/experiments")
+    page.wait_for("Model training")
+    page.click("Model training")
     page.wait_for("rotations")
     page.click("rotations", "a")
     text = page.wait_for(sweep_id, "matching runs")
