@@ -6,6 +6,7 @@ Optimizers call the closure themselves and count what they spend, refreshes of a
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, cast
 
@@ -26,6 +27,8 @@ class Counting(torch.optim.Optimizer):
 
     GRAD_EVALS: ClassVar[float] = 1.0
     """Gradient evaluations of one step without any refresh."""
+    PLAYS_GAMES: ClassVar[bool] = False
+    """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -38,6 +41,10 @@ class Counting(torch.optim.Optimizer):
     def cost_per_step(cls, **hyperparameters: Any) -> float:
         """Average gradient evaluations of one step, refreshes amortised. Pure arithmetic, for plans."""
         return cls.GRAD_EVALS
+
+    @classmethod
+    def check_values(cls, **values: Any) -> None:
+        """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
 
     @property
     def grad_evals(self) -> float:
@@ -74,18 +81,21 @@ class Counting(torch.optim.Optimizer):
     def evaluate(self, closure: Closure | None) -> Tensor:
         """Run the closure once, with gradients enabled, charge one evaluation and return the loss.
 
-        Raises TypeError when there is no closure, RuntimeError when it returned nothing or forgot `backward`.
+        Raises TypeError when there is no closure, RuntimeError when it returned nothing or forgot `backward`, also when
+        gradients of an earlier call are still there.
         """
         if closure is None:
             raise TypeError(
                 f"{type(self).__name__}.step needs a closure that clears the gradients, computes the loss, "
                 "calls backward and returns the loss"
             )
+        params = [p for g in self.param_groups for p in g["params"]]
+        stamps = [_Stamp(p.grad) for p in params]
         with torch.enable_grad():
             loss = closure()
         if loss is None:
             raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
-        if all(p.grad is None for g in self.param_groups for p in g["params"]):
+        if all(stamp.stale(p.grad) for stamp, p in zip(stamps, params, strict=True)):
             raise RuntimeError(
                 f"the closure given to {type(self).__name__}.step left no gradient; call loss.backward()"
             )
@@ -106,6 +116,20 @@ class Counting(torch.optim.Optimizer):
                 if isinstance(saved, Tensor) and self.state[p][key].dtype != saved.dtype:
                     device = self.state[p][key].device
                     self.state[p][key] = saved.detach().clone().to(device=device)
+
+
+class _Stamp:
+    """Recognises a gradient that nobody has written to since, without keeping its memory alive."""
+
+    def __init__(self, gradient: Tensor | None) -> None:
+        self._tensor = None if gradient is None else weakref.ref(gradient)
+        self._version = 0 if gradient is None else gradient._version
+
+    def stale(self, gradient: Tensor | None) -> bool:
+        """Whether `gradient` is missing or still what it was."""
+        if gradient is None:
+            return True
+        return self._tensor is not None and self._tensor() is gradient and gradient._version == self._version
 
 
 class Baseline(Counting):

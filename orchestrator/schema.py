@@ -91,11 +91,17 @@ class MetricModel(Model):
 class MethodModel(Model):
     """How configurations are proposed."""
 
-    name: Literal["grid", "random", "sobol", "tpe"] = Field("tpe", description="grid, random, sobol or tpe.")
+    name: Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"] = Field(
+        "tpe", description="grid, random, sobol, tpe, gp or cmaes."
+    )
     random_share: Share = Field(
-        0.5, description="tpe: this share of an arm's trials is random, before the model starts."
+        0.5, description="tpe, gp, cmaes: this share of an arm's trials is random, before the model starts."
     )
     seed: int = Field(0, ge=0, description="Seed of the search.")
+    replay: Literal["off", "strict"] = Field(
+        "off", description="strict: suggestions depend on this file alone, not on speed, workers, crashes or retries."
+    )
+    lag: int = Field(4, ge=1, description="strict: suggestion n knows exactly the results up to n - lag.")
 
 
 class BudgetModel(Model):
@@ -111,6 +117,28 @@ class BudgetModel(Model):
     wall_clock: Seconds | None = Field(
         None, description="Limit on the time spent, for instance 30m; time down is not counted."
     )
+    grad_evals: int | float | None = Field(None, gt=0, description="Limit on the gradient evaluations of all trials.")
+    gpu_hours: int | float | None = Field(None, gt=0, description="Limit on GPUs x hours of training.")
+    money: int | float | None = Field(None, gt=0, description="Limit on price_per_gpu_hour x gpu_hours.")
+    price_per_gpu_hour: int | float | None = Field(None, gt=0, description="What a GPU costs an hour.")
+
+
+class StoppingModel(Model):
+    """Stopping trials early, inside an arm only."""
+
+    type: Literal["asha", "hyperband", "median"] = Field(description="asha, hyperband or median.")
+    eta: int = Field(3, ge=2, description="asha, hyperband: one of eta trials goes on at a rung.")
+    min_budget: Share = Field(0.2, gt=0, lt=1, description="Share of the budget before the first rung, such as 20%.")
+    audit_share: Share = Field(
+        0.0, description="Share of the stopped trials that is finished, to see what stopping cost."
+    )
+
+
+class ObjectiveModel(Model):
+    """A further metric of a multi-objective search."""
+
+    name: str = Field(description="A metric of the task.")
+    goal: Literal["minimize", "maximize"] = Field(description="The direction.")
 
 
 class SeedsModel(Model):
@@ -150,6 +178,18 @@ class DiagnosticsModel(Model):
     names: list[str] = Field(min_length=1, description="Diagnostics of optim_core, for instance sharpness.")
     every: int = Field(1, ge=1, description="At every n-th evaluation, and at the last.")
     batches: int = Field(1, ge=1, description="Training batches that a measurement looks at.")
+
+
+class AnalysisModel(Model):
+    """The analysis, declared before the results are known; it is sealed with the sweep."""
+
+    baseline: str | None = Field(None, description="Compare every arm with this one; null: all pairs.")
+    margin: int | float = Field(0, ge=0, description="A difference within it, in the metric's units, counts as none.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm's correction.")
+    expected_best: bool = Field(True, description="Report the expected best value against the tuning budget.")
+    waive: dict[str, str] = Field(
+        {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
+    )
 
 
 class TrainingModel(Model):
@@ -202,8 +242,20 @@ class SweepModel(Model):
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
     resources: ResourcesModel = Field(default_factory=lambda: ResourcesModel.model_validate({}))
     tracking: TrackingModel = Field(default_factory=lambda: TrackingModel.model_validate({}))
+    early_terminate: StoppingModel | None = Field(
+        None, description="Stop trials early by the tuned metric; null: every trial is trained to its budget."
+    )
+    objectives: list[ObjectiveModel] = Field(
+        [], description="Further metrics to search by; metric stays the one that stops trials and picks winners."
+    )
+    warm_start: list[str] = Field([], description="Sweeps under the same root whose results the search begins with.")
+    cache: bool = Field(True, description="Take over trials that were already trained anywhere under the root.")
     diagnostics: DiagnosticsModel | None = Field(
         None, description="Measurements of the geometry while trials train; they are not charged to the budget."
+    )
+    analysis: AnalysisModel = Field(default_factory=lambda: AnalysisModel.model_validate({}))
+    controls: list[str] | Literal["auto"] = Field(
+        [], description="Special cases with a known answer, run first; auto: all that fit an arm."
     )
     training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
     evaluations: int = Field(

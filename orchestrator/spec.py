@@ -14,19 +14,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from orchestrator import resolve
+from orchestrator import declared, resolve
 from orchestrator.errors import SpecError, nearest
 from orchestrator.schema import SweepModel
 from orchestrator.space import Parameter
+from orchestrator.stopping import Rule
 from orchestrator.yaml12 import Document, YamlError, parse
 
 __all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", "loads", "sweep_id"]
-LATER = {
-    "early_terminate": "stopping trials early",
-    "warm_start": "starting from earlier sweeps",
-    "controls": "control arms",
-    "analysis": "a declared analysis",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +57,8 @@ class MethodSpec:
     name: str
     random_share: float
     seed: int
+    replay: str
+    lag: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +69,10 @@ class BudgetSpec:
     per_trial: float
     trials_per_arm: int | None
     wall_clock: float | None
+    grad_evals: float | None
+    gpu_hours: float | None
+    money: float | None
+    price_per_gpu_hour: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +104,42 @@ class TrackingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoppingSpec(Rule):
+    """How trials are stopped early, and how many of the stopped ones are finished."""
+
+    audit_share: float = 0.0
+
+
+NEVER = StoppingSpec(type="none", eta=3, rungs=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """A further metric of a multi-objective search."""
+
+    name: str
+    goal: Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiagnosticsSpec:
     """What trials measure while they train; nothing when there are no names."""
 
     names: tuple[str, ...] = ()
     every: int = 1
     batches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSpec:
+    """What `compare` does unless told otherwise."""
+
+    baseline: str | None = None
+    margin: float = 0.0
+    alpha: float = 0.05
+    expected_best: bool = True
+    waive: Mapping[str, str] = field(default_factory=dict)
+    """Code of a fairness rule -> why it is broken on purpose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +181,13 @@ class Spec:
     tracking: TrackingSpec
     evaluations: int
     max_failed: int
+    early_terminate: StoppingSpec = NEVER
+    objectives: tuple[ObjectiveSpec, ...] = ()
+    warm_start: tuple[str, ...] = ()
+    cache: bool = True
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
+    controls: tuple[str, ...] = ()
     training: TrainingSpec = field(default_factory=TrainingSpec)
     source: str = field(default="", compare=False)
 
@@ -169,11 +206,6 @@ def loads(text: str, file: str = "<text>") -> Spec:
     where = resolve.Where(file, document)
     if not isinstance(document.value, dict):
         raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
-    for key, what in LATER.items():
-        if key in document.value:
-            raise where.error(
-                (key,), f"{what} is part of the format, but this version does not run it yet; remove the key"
-            )
     try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
@@ -212,10 +244,17 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,
         max_failed=model.max_failed,
+        early_terminate=StoppingSpec(**resolve.stopping(model, where)),
+        objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
+        warm_start=tuple(model.warm_start),
+        cache=model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        analysis=AnalysisSpec(**declared.analysis(model, where)),
+        controls=declared.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
         training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
+    resolve.budget(model, len(arms), len(confirm), where)
     _check_size(spec, where)
     return spec
 
@@ -281,11 +320,21 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
 def definition(spec: Spec) -> dict[str, Any]:
     """Everything that changes results, as plain JSON; the sweep's id is its hash."""
     found = asdict(spec)
-    for key in ("description", "resources", "tracking", "source", "max_failed"):
+    for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
-    del found["budget"]["wall_clock"]
-    if not spec.diagnostics.names:  # absent from the hash, so that sweeps of earlier versions keep their ids
-        del found["diagnostics"]
+    for key in ("wall_clock", "grad_evals", "gpu_hours", "money", "price_per_gpu_hour"):
+        del found["budget"][key]
+    # What is at its default is left out, so that sweeps of earlier versions keep their ids.
+    if spec.method.replay == "off":
+        del found["method"]["replay"], found["method"]["lag"]
+    for key, used in (
+        ("diagnostics", bool(spec.diagnostics.names)),
+        ("early_terminate", spec.early_terminate != NEVER),
+        ("objectives", bool(spec.objectives)),
+        ("warm_start", bool(spec.warm_start)),
+    ):
+        if not used:
+            del found[key]
     found["training"] = spec.training.recipe()
     if found["training"] == TrainingSpec().recipe():
         del found["training"]

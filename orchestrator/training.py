@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, Task]:
     """The training run of a job, at its beginning, and its task."""
+    import torch
+
     import optim_core
     import trainables
 
@@ -21,13 +23,19 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
 
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
+        if optim_core.needs_run_seed(job.optimizer):
+            extra["run_seed"] = job.seed
         return optim_core.build(job.optimizer, model, **job.parameters, **extra)
 
     batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
 
     def diagnose(model: Any, optimizer: Any) -> dict[str, float]:
+        players: dict[str, Any] = {}
+        if isinstance(model, list):
+            players = {"losses": task.closure(model, batches[0], lambda: None)}
+            model = torch.nn.ModuleList(model)
         subject = optim_core.diagnostics.Subject(
-            model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
+            **players, model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
         )
         return optim_core.diagnostics.measure(job.diagnostics, subject)
 

@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import cache
 from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
+from orchestrator.metric_log import MetricLog
 from orchestrator.watchdog import Watchdog, left_behind
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class Job:
     folder: str
     stop_file: str
     threads: int = 1
+    rungs: tuple[int, ...] = ()
+    """Evaluations (1, 2, ...) after which the trial reports and waits whether it goes on."""
+    cache: str = ""
+    """Folder of the trial cache; empty: the trial is trained, whatever was trained before."""
     diagnostics: tuple[str, ...] = ()
     """Names of the diagnostics to measure."""
     diagnose_every: int = 1
@@ -74,6 +80,8 @@ class Report:
     grad_evals: float
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest metrics."""
+    evaluation: int = 0
+    """Number of the newest evaluation, from 1."""
     durable: float = -1.0
     """Points up to this many gradient evaluations are final: a checkpoint covers them."""
     done: bool = False
@@ -94,41 +102,12 @@ class Result:
     init_digest: str = ""
     data_digest: str = ""
     error: str = ""
+    stopped: dict[str, Any] = field(default_factory=dict)
+    """Of a stopped trial: rung, value there, reason, and the value at the end when it was finished for the audit."""
+    cached_from: str = ""
+    """The trial that this result was taken from instead of training."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the task says its data are, for instance a SHA-256."""
-
-
-class MetricLog:
-    """Append-only lines of {"step", "time", "metrics"}; step in gradient evaluations, time in ms since the epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def points(self) -> list[dict[str, Any]]:
-        """All whole lines; a line cut short by a crash is left out."""
-        if not self._path.exists():
-            return []
-        found = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return found
-
-    def append(self, step: float, metrics: Mapping[str, float]) -> None:
-        """Add one point."""
-        line = json.dumps({"step": step, "time": int(time.time() * 1000), "metrics": dict(metrics)})
-        with self._path.open("a", encoding="utf-8") as out:
-            out.write(line + "\n")
-
-    def truncate(self, step: float) -> list[dict[str, Any]]:
-        """Forget points after `step`: they will be trained, and logged, again. Returns what stays."""
-        if not self._path.exists():
-            return []
-        kept = [p for p in self.points() if p["step"] <= step]
-        write_atomic(self._path, "".join(json.dumps(p) + "\n" for p in kept))
-        return kept
 
 
 class TrialSession:
@@ -157,6 +136,7 @@ class TrialSession:
         self._training: Any = None
         self._workers: Workers | None = None
         self._facts: dict[str, str] = {}
+        self._address = ""
         self._last: dict[str, float] = {}
 
     def advance(self) -> Report:
@@ -174,6 +154,8 @@ class TrialSession:
                 if hung:
                     return self._finish("FAILED", 0.0, error=hung)
                 self._begin()
+                if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
+                    return self._take_over(trained)
             return self._slice(start)
         except Exception:
             error = traceback.format_exc()
@@ -208,6 +190,8 @@ class TrialSession:
         self._training, task = build_training(job, self._workers)
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
+        if job.cache:
+            self._address = cache.address(job, self._training.init_digest, self._training.data_digest)
         if self._workers is not None:
             self._workers.same(saved and saved["training"])
         if saved is None:
@@ -219,6 +203,19 @@ class TrialSession:
             self._points = self._log.truncate(self._durable)
         self._last = self._points[-1]["metrics"] if self._points else {}
         self._saved_at = time.perf_counter()
+
+    def _take_over(self, trained: Path) -> Report:
+        """End with the log and the result of a trial that was the same."""
+        self._log.replace(MetricLog(trained / "metrics.jsonl").points())
+        theirs: dict[str, Any] = read_json(trained / "result.json") or {}
+        name = f"{trained.parent.parent.name}/{trained.name}"
+        self._write(Result(**{**theirs, "stopped": {}, "cached_from": theirs.get("cached_from") or name}))
+        return self._ended(theirs["state"], theirs["grad_evals"], theirs["metrics"])
+
+    def _write(self, result: Result) -> None:
+        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
+        for old in self._folder.glob("checkpoint*"):
+            old.unlink()
 
     def _slice(self, start: float) -> Report:
         from trainables.loop import Diverged
@@ -249,7 +246,8 @@ class TrialSession:
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
             self._last = point.metrics
-            if now - start >= self.job.slice_s and not training.finished:
+            due = now - start >= self.job.slice_s or len(self._points) in self.job.rungs
+            if due and not training.finished:
                 self._seconds += now - start
                 if now - self._saved_at >= self.job.checkpoint_s:
                     self._checkpoint()
@@ -257,6 +255,7 @@ class TrialSession:
                     trial_id=self.job.trial_id,
                     grad_evals=point.grad_evals,
                     metrics=point.metrics,
+                    evaluation=len(self._points),
                     durable=self._durable,
                 )
         return self._finish("COMPLETE", self._seconds + time.perf_counter() - start)
@@ -298,9 +297,9 @@ class TrialSession:
             error=error,
             facts=self._facts,
         )
-        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
-        for old in self._folder.glob("checkpoint*"):
-            old.unlink()
+        self._write(result)
+        if self._address and state in cache.LASTING:
+            cache.remember(Path(self.job.cache), self._address, self._folder)
         return self._ended(state, result.grad_evals, metrics)
 
     def _ended(self, state: str, grad_evals: float, metrics: dict[str, float]) -> Report:

@@ -37,6 +37,8 @@ class Task:
     """Metric name -> Metric, for every key that `evaluate` returns."""
     TABLE: ClassVar[tuple[str, ...]] = ()
     """Further metrics that the final table of arms shows, for instance a measured rate beside the one of theory."""
+    GAME: ClassVar[bool] = False
+    """Whether the model is a list of players, and the closure returns one loss for each."""
     SCHEDULE: ClassVar[str] = "cosine"
     """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `schedule.factor`)."""
     RECIPE: ClassVar[Recipe] = Recipe()
@@ -44,10 +46,9 @@ class Task:
     divergence_loss: float = 1e4
     """A training loss above this (or not finite) ends the trial as DIVERGED."""
 
-    @classmethod
-    def recipe(cls, **changes: Any) -> Recipe:
+    def recipe(self, **changes: Any) -> Recipe:
         """The task's recipe with `changes`. Raises ValueError naming a bad field."""
-        return replace(cls.RECIPE, **{"schedule": cls.RECIPE.schedule or cls.SCHEDULE, **changes})
+        return replace(self.RECIPE, **{"schedule": self.RECIPE.schedule or self.SCHEDULE, **changes})
 
     @classmethod
     def check_recipe(cls, recipe: Recipe) -> None:

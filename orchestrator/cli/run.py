@@ -1,17 +1,17 @@
-"""`run`, `validate`, `plan`: verbs on a sweep file."""
+"""`run`, `validate`: verbs on a sweep file."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
-from orchestrator.folder import SweepFolder
+from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
     from orchestrator.runner import Outcome
@@ -33,6 +33,7 @@ def run(
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
     ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -44,6 +45,7 @@ def run(
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
+    definition = replace(definition, cache=definition.cache and cache)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold():
@@ -52,13 +54,21 @@ def run(
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts)
-            if outcome.state != "done":
+            if outcome.conductor.idle_s >= 1:
+                talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            if outcome.state != "done" and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
+    if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):
+        fail(
+            f"the search ended at budget.{limit}; the best found by then was confirmed from the reserve. "
+            f"To search on, give the sweep another name, a larger budget and warm_start: [{identity}]",
+            Exit.BUDGET,
+        )
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > definition.max_failed:
         fail(
@@ -71,7 +81,7 @@ def _drive(
     definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner
+    from orchestrator import display, results, runner, seal
     from orchestrator.tracking.base import NoTracker, Tracker
 
     executor: Any
@@ -95,7 +105,7 @@ def _drive(
             sweep_id=folder.sweep_id,
             name=definition.name,
             description=definition.description,
-            facts={f"geosweep.{k}": v for k, v in facts.items()},
+            facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
         )
     try:
         outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
@@ -107,10 +117,9 @@ def _drive(
 
 
 def _already_done(folder: SweepFolder) -> bool:
-    from orchestrator.folder import read_json
-
     outcome = read_json(folder.path / "outcome.json") or {}
-    return outcome.get("state") == "done" and bool(outcome.get("tracked"))
+    over = outcome.get("state") == "done" or (outcome.get("state") == "budget" and outcome.get("complete"))
+    return bool(over and outcome.get("tracked"))
 
 
 def _stopped(file: Path, state: str) -> None:
@@ -135,30 +144,3 @@ def validate(file: File, as_json: Json = False) -> None:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
-
-
-@app.command()
-def plan(file: File, as_json: Json = False) -> None:
-    """Show arms, steps and gradient evaluations before anything starts.
-
-    Example: geosweep plan sweeps/quickstart.yaml
-    """
-    from orchestrator import plan as planning
-    from orchestrator import spec
-
-    if not file.exists():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
-    document = planning.plan(spec.load(file))
-    if as_json:
-        emit(document)
-        return
-    table = Table(title=document["sweep_id"])
-    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", "gradient evaluations"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, row in document["arms"].items():
-        steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
-        table.add_row(
-            arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
-        )
-    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
-    data.print(table)

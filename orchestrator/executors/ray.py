@@ -8,8 +8,7 @@ Three measures keep Tune's cost for a trial near 10 ms of CPU instead of seconds
 - Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
 
 A worker that dies fails its trial in Tune at once; the same job is then handed out again, at most MAX_FAILURES times,
-and goes on from its newest checkpoint. Tune's own retries would give up a trial whose worker dies before its first
-step.
+and goes on from its newest checkpoint. Tune's own retries give up a trial whose worker dies before its first step.
 """
 
 from __future__ import annotations
@@ -37,11 +36,12 @@ os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "30")
 os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial that asks for no GPU sees none
 
 import ray
 from ray import tune
 from ray.tune.callback import Callback
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 MAX_FAILURES = 3
@@ -136,8 +136,8 @@ class _Source(Searcher):  # type: ignore[misc]
         return None
 
 
-class _Listener(Callback):  # type: ignore[misc]
-    """Passes on what trials report."""
+class _Ends(Callback):  # type: ignore[misc]
+    """Passes on a trial's last report, of which Tune's schedulers do not hear."""
 
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
@@ -147,8 +147,24 @@ class _Listener(Callback):  # type: ignore[misc]
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         report = result.get("report")
-        if isinstance(report, Report):
+        if isinstance(report, Report) and report.done:
             self._conductor.heard(report)
+
+
+class _Progress(FIFOScheduler):  # type: ignore[misc]
+    """Passes on what running trials report, and stops the ones that are not to go on."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()
+        self._conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        report = result.get("report")
+        stop = isinstance(report, Report) and not report.done and not self._conductor.heard(report)
+        return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
 
 
 class RayExecutor:
@@ -230,6 +246,7 @@ class RayExecutor:
         tuner = tune.Tuner(
             tune.with_resources(_Trainable, tune.PlacementGroupFactory(self._bundles)),
             tune_config=tune.TuneConfig(
+                scheduler=_Progress(conductor),
                 search_alg=_Source(
                     conductor, actors, "" if self._address else str(barrier), self._bundles[0].get("GPU", 0.0)
                 ),
@@ -242,7 +259,7 @@ class RayExecutor:
                 storage_path=str(self._scratch),
                 name="tune",
                 verbose=0,
-                callbacks=[_Listener(conductor)],
+                callbacks=[_Ends(conductor)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             ),

@@ -64,9 +64,9 @@ def test_a_tasks_recipe_is_changed_key_by_key() -> None:
         SCHEDULE = "linear"
         RECIPE = Recipe(warmup=0.1, clip_norm=1.0)
 
-    assert Mine.recipe(clip_norm=0.0) == Recipe(schedule="linear", warmup=0.1)
+    assert Mine().recipe(clip_norm=0.0) == Recipe(schedule="linear", warmup=0.1)
     with pytest.raises(ValueError, match="accumulate"):
-        Mine.recipe(accumulate=0)
+        Mine().recipe(accumulate=0)
 
 
 def test_a_task_with_a_gradient_of_its_own_refuses_what_it_would_ignore() -> None:
