@@ -102,6 +102,13 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, str]:
     return name, known[name].goal
 
 
+def tuned(folder: SweepFolder) -> dict[str, str]:
+    """The tuned metric of the sweep: name, goal, select."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    found: dict[str, str] = resolved["definition"]["metric"]
+    return found
+
+
 def best(folder: SweepFolder) -> dict[str, Any]:
     """The `best` document: each arm's best configuration; the mean over confirm seeds once there are any."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optim_core
+from tests.contracts.optimizer_contract import SETTINGS
 from tests.tasks import Masked
 from trainables.loop import Training
 from trainables.recipe import Recipe
@@ -25,8 +26,9 @@ def training(name: str, recipe: str, workers: Workers | None) -> Training:
 
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
-        short = {"refresh_interval": 5, "rotation_refresh": 5}
+        short = {"refresh_interval": 5, "rotation_refresh": 5, "inner_steps": 2}
         known = {k: v for k, v in short.items() if k in optim_core.hyperparameters(name)}
+        known = {**{k: v for k, v in SETTINGS.get(name, {}).items() if k != "lr"}, **known}
         return optim_core.build(name, model, **known, **extra)
 
     task = Masked(rows=13)

@@ -13,6 +13,7 @@ import torch
 
 import optim_core
 import trainables
+from tests.contracts.optimizer_contract import SETTINGS
 from tests.tasks import Masked
 from trainables import Task, checkpoint
 from trainables.loop import Training
@@ -34,8 +35,9 @@ def training(name: str) -> Training:
 
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
-        short = {"refresh_interval": 5, "rotation_refresh": 5}
+        short = {"refresh_interval": 5, "rotation_refresh": 5, "inner_steps": 2}
         known = {k: v for k, v in short.items() if k in optim_core.hyperparameters(name)}
+        known = {**{k: v for k, v in SETTINGS.get(name, {}).items() if k != "lr"}, **known}
         return optim_core.build(name, model, **known, **extra)
 
     recipe = RECIPE if isinstance(task, Masked) else replace(RECIPE, accumulate=1, clip_norm=0.0)
