@@ -27,6 +27,8 @@ class Counting(torch.optim.Optimizer):
 
     GRAD_EVALS: ClassVar[float] = 1.0
     """Gradient evaluations of one step without any refresh."""
+    PLAYS_GAMES: ClassVar[bool] = False
+    """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -48,6 +50,22 @@ class Counting(torch.optim.Optimizer):
     def charge(self, amount: float) -> None:
         """Add `amount` gradient evaluations to the count."""
         self.param_groups[0][COUNTER] = self.grad_evals + amount
+
+    @property
+    def ascending(self) -> bool:
+        """Whether the gradient now evaluated only says where to look next and will not move the weights itself.
+
+        Closures that alter the gradient, by clipping for instance, leave such a one as it is.
+        """
+        return bool(getattr(self, "_ascending", False))
+
+    def evaluate_ascent(self, closure: Closure | None) -> Tensor:
+        """`evaluate` for a gradient that perturbs and is then thrown away (see `ascending`)."""
+        self._ascending = True
+        try:
+            return self.evaluate(closure)
+        finally:
+            self._ascending = False
 
     def next_cost(self) -> float:
         """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""

@@ -61,8 +61,13 @@ def plain_attention() -> Iterator[None]:
     """Attention by matrix products: the fused kernels of torch have neither forward mode nor a second derivative."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class GaussNewton:
@@ -84,7 +89,9 @@ class GaussNewton:
         divergence: Divergence | None = None,
     ) -> None:
         self._model, self._weights, self._inputs = model, dict(weights), inputs
-        self._forward_mode = any(isinstance(m, _ConvNd) for m in model.modules())
+        self._modes = [self._jvp_by_double_backward, self._jvp_in_forward_mode]
+        if any(isinstance(m, _ConvNd) for m in model.modules()):
+            self._modes.reverse()
         leaves = list(weights.values())
         with torch.enable_grad(), plain_attention():
             self.outputs = outputs_of(model, weights, inputs)
@@ -99,18 +106,20 @@ class GaussNewton:
                 self.outputs, leaves, self._cotangent, create_graph=True, materialize_grads=True
             )
         self.gradient = [g.detach() for g in pulled]
-        self._pulled = [(i, g) for i, g in enumerate(pulled) if g.requires_grad]
+        self._pulled, self._checked = [(i, g) for i, g in enumerate(pulled) if g.requires_grad], False
 
     def jvp(self, vector: Sequence[Tensor]) -> Tensor:
-        """J v, shaped like the outputs."""
-        if self._forward_mode:
+        """J v, shaped like the outputs. Raises RuntimeError when neither way has a formula for every layer."""
+        try:
+            return self._modes[0](vector)
+        except RuntimeError as error:
+            if len(self._modes) == 1:
+                raise
+            self._modes.pop(0)  # the other way, from here on
             try:
-                return self._jvp_forward(vector)
-            except RuntimeError:  # no forward-mode formula for some layer: the other way, from here on
-                self._forward_mode = False
-        picked = [vector[i] for i, _ in self._pulled]
-        (found,) = torch.autograd.grad([g for _, g in self._pulled], self._cotangent, picked, retain_graph=True)
-        return found
+                return self.jvp(vector)
+            except RuntimeError as other:
+                raise RuntimeError(f"{error}; {other}") from error
 
     def output_product(self, tangent: Tensor) -> Tensor:
         """Q t, with t and the result shaped like the outputs."""
@@ -128,13 +137,23 @@ class GaussNewton:
         """J^T Q J v."""
         return self.vjp(self.output_product(self.jvp(vector)))
 
-    def _jvp_forward(self, vector: Sequence[Tensor]) -> Tensor:
+    def _jvp_by_double_backward(self, vector: Sequence[Tensor]) -> Tensor:
+        if not self._checked:
+            refuse_dead_ends([g for _, g in self._pulled])
+            self._checked = True
+        picked = [vector[i] for i, _ in self._pulled]
+        (found,) = torch.autograd.grad([g for _, g in self._pulled], self._cotangent, picked, retain_graph=True)
+        return found
+
+    def _jvp_in_forward_mode(self, vector: Sequence[Tensor]) -> Tensor:
         with torch.no_grad(), plain_attention(), forward_ad.dual_level():
             duals = {
                 name: forward_ad.make_dual(w.detach(), v)  # type: ignore[no-untyped-call]
                 for (name, w), v in zip(self._weights.items(), vector, strict=True)
             }
-            tangent = forward_ad.unpack_dual(outputs_of(self._model, duals, self._inputs)).tangent
+            tangent = forward_ad.unpack_dual(  # type: ignore[no-untyped-call]
+                outputs_of(self._model, duals, self._inputs)
+            ).tangent
         return torch.zeros_like(self.outputs) if tangent is None else tangent
 
 
@@ -149,6 +168,7 @@ class Newton:
         self.value = value.detach()
         self.gradient = [g.detach() for g in slopes]
         self._slopes = [(i, g) for i, g in enumerate(slopes) if g.requires_grad]
+        refuse_dead_ends([g for _, g in self._slopes])
 
     def product(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """H v."""
@@ -206,19 +226,34 @@ def _output_gradient(value: Tensor, point: Tensor) -> Tensor:
 
 def _only_depends_on(value: Tensor, point: Tensor) -> None:
     """Raises ValueError when the graph of `value` reaches a leaf other than `point`."""
-    seen, todo = set(), [value.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in _graph([value]):
         leaf = getattr(node, "variable", None)
         if leaf is not None and leaf is not point:
             raise ValueError(
                 f"loss(outputs, targets) also depends on a tensor of shape {tuple(leaf.shape)} that is not an output; "
                 "take penalties on weights out of the loss (weight_decay is a hyperparameter)"
             )
-        todo.extend(following for following, _ in node.next_functions)
+
+
+def refuse_dead_ends(gradients: Sequence[Tensor]) -> None:
+    """Raises RuntimeError when a second derivative of `gradients` would silently miss a path.
+
+    torch marks a backward that is not differentiable by an error node, which it never runs when the path behind it is
+    not asked for.
+    """
+    if any(node.name().endswith("::Error") for node in _graph(gradients)):
+        raise RuntimeError("some operation has a backward that is marked once_differentiable")
+
+
+def _graph(tensors: Sequence[Tensor]) -> Iterator[Any]:
+    """All nodes of the autograd graph behind `tensors`."""
+    seen, todo = set(), [t.grad_fn for t in tensors]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            todo.extend(following for following, _ in node.next_functions)
 
 
 class _Probe:
@@ -273,6 +308,7 @@ def _differentiate_twice(module: nn.Module, arguments: tuple[Any, ...]) -> None:
     pulled = torch.autograd.grad(outputs, leaves, cotangent, create_graph=True, allow_unused=True)
     reached = [g for g in pulled if g is not None and g.requires_grad]
     if reached:
+        refuse_dead_ends(reached)
         torch.autograd.grad(reached, cotangent, [torch.ones_like(g) for g in reached], allow_unused=True)
 
 

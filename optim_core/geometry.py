@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from optim_core import llqr_settings as settings
 from optim_core.base import Counting, Params
@@ -32,11 +32,12 @@ from optim_core.curvature import (
 )
 from optim_core.preconditioners import Factors, Structure, block
 from optim_core.relaxation import Inner, Objective, Scale, descend, samples_of
+from optim_core.undisturbed import Widened, head, undisturbed, wide, widen
 
 Batches = Callable[[int], tuple[Any, Any]] | Iterable[tuple[Any, Any]]
 PREFIX = "geometry_"
 WARM_NORMS = 20
-PROBE_SAMPLES = 2
+"""Steps before the first refresh of a model with running statistics: about an epoch of a small task."""
 
 
 class LearnedGeometry(Counting):
@@ -44,7 +45,8 @@ class LearnedGeometry(Counting):
 
     `refresh_batches` is a callable index -> (inputs, targets), which makes a resumed run exact because the index is in
     the state, or an iterable of such pairs, begun again when it ends; a resumed run then goes on with whatever the
-    iterable gives. Batches are of the nominal size, on the model's device. `loss(outputs, targets)` is a mean.
+    iterable gives. Batches are of the nominal size, on the model's device. `loss(outputs, targets)` is a mean. Under
+    `DistributedDataParallel` the first worker's solution goes to all.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class LearnedGeometry(Counting):
             raise TypeError("loss has to be a function of (outputs, targets) that returns their mean loss")
         if not callable(refresh_batches) and not isinstance(refresh_batches, Iterable):
             raise TypeError("refresh_batches has to be a callable index -> (inputs, targets), or an iterable of them")
-        self._model: nn.Module = getattr(model, "_orig_mod", model)
+        self._parallel = model if isinstance(model, DistributedDataParallel) else None
+        model = getattr(model, "_orig_mod", model)  # of a compiled model, which has no second derivatives
+        self._model: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
         self._loss, self._batches = loss, refresh_batches
         self._iterator: Iterator[tuple[Any, Any]] | None = None
         self._peeked: tuple[Any, Any] | None = None
-        self._owners = {p: owner for owner in self._model.modules() for p in owner.parameters(recurse=False)}
+        self._owners = owners(self._model)
         self._blocks: dict[Tensor, Structure] = {}
+        self._has_statistics = any(getattr(m, "running_mean", None) is not None for m in model.modules())
         super().__init__(params, defaults)
         counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "drawn": 0, "frozen": False}
         self.param_groups[0].update(counters, objective_before=math.nan, objective_after=math.nan)
@@ -95,6 +100,11 @@ class LearnedGeometry(Counting):
         for p in group["params"]:
             if p not in self._owners:
                 raise ValueError(f"a parameter of shape {tuple(p.shape)} does not belong to the model")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """As the base class does; the structure is that of the loaded state."""
+        super().load_state_dict(state_dict)
+        self._blocks.clear()
 
     @property
     def refreshes(self) -> int:
@@ -130,7 +140,7 @@ class LearnedGeometry(Counting):
         for group in self.param_groups:
             for p in group["params"]:
                 kept = self._factors(p)
-                start = self._block(p, group).identity(_wide(p)) if kept else {}
+                start = self._block(p, group).identity(wide(p)) if kept else {}
                 for key, factor in kept.items():
                     found[f"{names[p]}/{key}"] = float((factor - start[key]).square().mean().sqrt())
         return found
@@ -140,11 +150,11 @@ class LearnedGeometry(Counting):
         """Check the set-up before the first step, refresh U if one is due, and count the step."""
         group = self.param_groups[0]
         if group["steps"] == 0 and group["ema_rate"] > 0 and not group["frozen"]:
-            with self._measuring():
+            with undisturbed(self._model):
                 self._probe()
         if self._due():
             self.charge(settings.refresh_cost(group))
-            with self._measuring():
+            with undisturbed(self._model):
                 self._refresh()
         group["steps"] += 1
 
@@ -182,8 +192,7 @@ class LearnedGeometry(Counting):
         group = self.param_groups[0]
         if group["first_refresh"] >= 0:
             return int(group["first_refresh"])
-        running = any(getattr(m, "running_mean", None) is not None for m in self._model.modules())
-        return min(int(group["refresh_interval"]), WARM_NORMS) if running else 0
+        return min(int(group["refresh_interval"]), WARM_NORMS) if self._has_statistics else 0
 
     def _block(self, p: Tensor, group: Mapping[str, Any]) -> Structure:
         if p not in self._blocks:
@@ -225,10 +234,10 @@ class LearnedGeometry(Counting):
         own = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
         named = named_weights(self._model, own)
         params = list(named.values())
-        if any(p.dtype != _wide(p).dtype for p in self._model.parameters()):
-            model: nn.Module = _Widened(self._model)
-            named = {f"model.{k}": _wide(p).requires_grad_() for k, p in named.items()}
-            inputs = _widen(inputs)
+        if any(p.dtype != wide(p).dtype for p in self._model.parameters()):
+            model: nn.Module = Widened(self._model)
+            named = {f"model.{k}": wide(p).requires_grad_() for k, p in named.items()}
+            inputs = widen(inputs)
         else:
             model = self._model
         return METRICS[self.param_groups[0]["metric"]](model, named, self._loss, inputs, targets), params
@@ -236,7 +245,7 @@ class LearnedGeometry(Counting):
     def _probe(self) -> None:
         """One product on two samples, so that what cannot work is said before a weight has moved."""
         self._peeked = self._fetch(int(self.param_groups[0]["drawn"]))
-        inputs, targets = (_head(part) for part in self._peeked)
+        inputs, targets = (head(part) for part in self._peeked)
         try:
             curvature, _ = self._curvature(inputs, targets)
             curvature.product([torch.ones_like(g) for g in curvature.gradient])
@@ -259,8 +268,8 @@ class LearnedGeometry(Counting):
         objectives, params = self._objectives()
         groups = {p: g for g in self.param_groups for p in g["params"]}
         blocks = [self._block(p, groups[p]) for p in params]
-        present = [self._factors(p) or b.identity(_wide(p)) for p, b in zip(params, blocks, strict=True)]
-        start = present if group["warm_start"] else [b.identity(_wide(p)) for p, b in zip(params, blocks, strict=True)]
+        present = [self._factors(p) or b.identity(wide(p)) for p, b in zip(params, blocks, strict=True)]
+        start = present if group["warm_start"] else [b.identity(wide(p)) for p, b in zip(params, blocks, strict=True)]
         newest = [{k: f.clone() for k, f in own.items()} for own in start]
         inner = Inner(
             steps=int(group["inner_steps"]),
@@ -269,7 +278,9 @@ class LearnedGeometry(Counting):
             clip=group["inner_clip"],
             clip_rms=group["metric_scale"] == "normalised",
         )
-        values = torch.stack(descend(blocks, newest, objectives, inner)).tolist()
+        objective = torch.stack(descend(blocks, newest, objectives, inner))
+        self._agree([objective, *(f for own in newest for f in own.values())])
+        values = objective.tolist()
         group["objective_before"], group["objective_after"] = values
         if group["decrease_check"] and not (math.isfinite(values[1]) and values[1] < values[0]):
             group["discarded_refreshes"] += 1
@@ -282,6 +293,12 @@ class LearnedGeometry(Counting):
                 self.state[p][PREFIX + key] = kept
             made.clamp(self._factors(p), group["floor"], group["ceiling"], group["positive"])
 
+    def _agree(self, tensors: Sequence[Tensor]) -> None:
+        """Under `DistributedDataParallel` all workers take the solution of the first, so that U is the same on each."""
+        if self._parallel is not None:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, group=self._parallel.process_group, group_src=0)
+
     def _objectives(self) -> tuple[list[Objective], list[Tensor]]:
         group = self.param_groups[0]
         scale = Scale(kind=group["metric_scale"], curvature=group["curvature_scale"], damping=group["damping"])
@@ -293,66 +310,12 @@ class LearnedGeometry(Counting):
             objectives.append(Objective(curvature, scale, samples_of(targets)))
         return objectives, params
 
-    @contextmanager
-    def _measuring(self) -> Iterator[None]:
-        """Evaluation mode, no autocast, and everything as it was afterwards."""
-        modes = [(m, m.training) for m in self._model.modules()]
-        on_cuda = sorted({p.device.index or 0 for p in self._owners if p.device.type == "cuda"})
-        kinds = {p.device.type for p in self._owners}
-        self._model.eval()
-        try:
-            with torch.random.fork_rng(devices=on_cuda), _without_autocast(kinds):
-                yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
-
-class _Widened(nn.Module):
-    """A model of bfloat16 or float16 weights, run in float32 without touching them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: Any) -> Any:
-        """The model's outputs."""
-        own = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
-        wide = {k: t.to(torch.promote_types(t.dtype, torch.float32)) for k, t in own.items() if t.is_floating_point()}
-        return torch.func.functional_call(self.model, wide, (inputs,))
-
-
-@contextmanager
-def _without_autocast(kinds: Iterable[str]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for kind in kinds:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """A detached tensor in float32 at least; integer tensors as they are."""
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _widen(inputs: Any) -> Any:
-    if isinstance(inputs, Tensor):
-        return _wide(inputs)
-    if isinstance(inputs, Mapping):
-        return {k: _widen(v) for k, v in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(_widen(v) for v in inputs)
-    return inputs
-
-
-def _head(part: Any) -> Any:
-    """The first samples of inputs or targets."""
-    if isinstance(part, Tensor):
-        return part[:PROBE_SAMPLES] if part.ndim else part
-    if isinstance(part, Mapping):
-        return {k: _head(v) for k, v in part.items()}
-    if isinstance(part, tuple | list):
-        return cast(Any, type(part))(_head(v) for v in part)
-    return part
+def owners(model: nn.Module) -> dict[Tensor, nn.Module]:
+    """Parameter -> the module it belongs to: of several that share it an embedding table, else the first."""
+    found: dict[Tensor, nn.Module] = {}
+    for module in model.modules():
+        for p in module.parameters(recurse=False):
+            if p not in found or isinstance(module, nn.Embedding):
+                found[p] = module
+    return found

@@ -32,10 +32,11 @@ from torch import Tensor, nn
 from optim_core import llqr_settings as settings
 from optim_core.base import Closure, Params, check_not_negative, check_share
 from optim_core.curvature import Loss, dot
-from optim_core.descent import base_defaults, descend
+from optim_core.descent import base_defaults
 from optim_core.geometry import Batches, LearnedGeometry
 from optim_core.registry import register
-from optim_core.sam import SKIPPED, Excursion, NormStatistics, TwoPass, global_norm, update_means, with_gradient
+from optim_core.sam import mean_gradients
+from optim_core.two_pass import SKIPPED, Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient
 
 PERTURBATIONS = ("pe", "pm", "pel", "pml", "ge", "pe_vanilla")
 DIRECTIONS = ("gradient", "friendly", "momentum", "noise", "opposite", "past")
@@ -69,6 +70,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         beta2: float = 0.999,
         eps: float = 1e-8,
         norm_statistics: str = "clean",
+        workers: str = "independent",
         preset: str = "default",
         structure: str | None = None,
         factor_limit: int | None = None,
@@ -99,7 +101,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         check_share(mean_decay=mean_decay)
         settings.choice("perturbation", perturbation, PERTURBATIONS)
         settings.choice("direction", direction, DIRECTIONS)
-        statistics = NormStatistics(model, norm_statistics)
+        statistics, together = NormStatistics(model, norm_statistics), Workers(model, workers)
         own = {
             "sam_radius": sam_radius,
             "perturbation": perturbation,
@@ -107,13 +109,14 @@ class LLQRSAM(LearnedGeometry, TwoPass):
             "mean_weight": mean_weight,
             "mean_decay": mean_decay,
             "norm_statistics": norm_statistics,
+            "workers": workers,
         }
         defaults = base_defaults(
             base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
         )
         learned = settings.resolve(preset, metric, given)
         super().__init__(params, {**defaults, **learned, **own}, model, loss, refresh_batches)
-        self._excursion, self._statistics = Excursion(), statistics
+        self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
@@ -152,13 +155,13 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         found = self._move(params, wanted)
         if found and group["direction"] == "friendly":
             for own, ps, gs in zip(self.param_groups, params, grads, strict=True):
-                update_means(self.state, ps, gs, own["mean_decay"])
+                self._average(own, ps, gs)
         return found
 
     def descend(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         """The base's step along U g2, or g2 itself."""
         plain = group["perturbation"] == "pe_vanilla"
-        descend(group, params, grads if plain else self.precondition(group, params, grads), self.state)
+        super().descend(group, params, grads if plain else self.precondition(group, params, grads))
 
     def _directions(self, params: Tensors, grads: Tensors) -> Tensors:
         """V, in new tensors unless it is the gradient."""
@@ -174,8 +177,14 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         return [made[kind](g, ps, gs) for g, ps, gs in zip(self.param_groups, params, grads, strict=True)]
 
     def _minus_mean(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-        means = [self.state[p].get("mean_gradient", torch.zeros_like(p)) for p in params]
-        return list(torch._foreach_add(grads, means, alpha=-group["mean_weight"])) if params else []
+        means = mean_gradients(self.state, params)
+        return list(torch._foreach_sub(grads, torch._foreach_mul(means, group["mean_weight"]))) if params else []
+
+    def _average(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        means = mean_gradients(self.state, params)
+        if params:
+            torch._foreach_mul_(means, group["mean_decay"])
+            torch._foreach_add_(means, grads, alpha=1 - group["mean_decay"])
 
     def _of_the_base(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
         key = "momentum_buffer" if group["base"] == "sgd" else "exp_avg"
@@ -225,22 +234,25 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         """Climb along the gradient that the last step saw, then take one gradient there."""
         params = [[p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups]
         last = [[self.state[p]["last_gradient"] for p in ps] for ps in params]
-        self._excursion.leave([p for ps in params for p in ps])
         self._statistics.before_first()
-        try:
-            moved = any(params) and self._move(params, self._directions(params, last))
+        if not any(params):
             loss = self.evaluate(closure)
-        finally:
-            self._excursion.back()
+        else:
+            self._excursion.leave([p for ps in params for p in ps])
+            try:
+                self._move(params, self._directions(params, last))
+                loss = self.evaluate(closure)
+            finally:
+                self._excursion.back()
         seen = [with_gradient(g) for g in self.param_groups]
         grads = [[p.grad for p in ps if p.grad is not None] for ps in seen]
         if not math.isfinite(global_norm([g for gs in grads for g in gs])):
+            self._statistics.forget()
             self.param_groups[0][SKIPPED] = self.skipped_steps + 1
             return loss
         self.begin_step()
-        for group, ps, gs in zip(self.param_groups, seen, grads, strict=True):
-            if moved:
-                update_means(self.state, ps, gs, group["mean_decay"])
+        for group, used, before, ps, gs in zip(self.param_groups, params, last, seen, grads, strict=True):
+            self._average(group, used, before)
             for p, g in zip(ps, gs, strict=True):
                 self.state[p]["last_gradient"] = g.clone()
             self.descend(group, ps, gs)

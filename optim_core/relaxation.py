@@ -83,6 +83,7 @@ def control(blocks: Sequence[Structure], factors: Sequence[Factors], gradient: S
     return [-b.act(f, g) for b, f, g in zip(blocks, factors, gradient, strict=True)]
 
 
+@torch.no_grad()
 def total(blocks: Sequence[Structure], factors: Sequence[Factors], objectives: Sequence[Objective]) -> Tensor:
     """J of U, summed over the batches: one curvature product for each."""
     return torch.stack([o.slope(control(blocks, factors, o.gradient))[0] for o in objectives]).sum()

@@ -189,7 +189,7 @@ class TwoPass(Counting):
         """
         self._statistics.before_first()
         with self._workers.first_pass():
-            loss = self.evaluate(closure)
+            loss = self.evaluate_ascent(closure)
         params = [with_gradient(g) for g in self.param_groups]
         self._excursion.leave([p for ps in params for p in ps])
         try:

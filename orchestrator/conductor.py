@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, Protocol
 
+from orchestrator.arm import Arm, Outcome
+from orchestrator.audit import is_audited, logical_result, rung_values
 from orchestrator.folder import SweepFolder, write_atomic
-from orchestrator.search.base import Configuration, Study
-from orchestrator.spec import ArmSpec, Spec
+from orchestrator.jobs import job_of
+from orchestrator.ledger import Ledger
+from orchestrator.search.base import Configuration
+from orchestrator.spec import Spec
 from orchestrator.trial import Job, Report, Result
 
-ENDED = ("COMPLETE", "DIVERGED", "FAILED")
+__all__ = ["Arm", "Listener", "SweepConductor"]
+ENDED = ("COMPLETE", "PRUNED", "DIVERGED", "FAILED")
 
 
 class Listener(Protocol):
@@ -37,35 +41,6 @@ class Listener(Protocol):
         """A trial had ended under an earlier driver."""
 
 
-@dataclass(kw_only=True)
-class Arm:
-    """What is known of one arm."""
-
-    spec: ArmSpec
-    study: Study
-    trials: int
-    """Configurations to try."""
-    planned: int
-    """Trials in all: configurations x tune seeds + confirm seeds."""
-    states: dict[str, str] = field(default_factory=dict)
-    """Trial id -> RUNNING, COMPLETE, DIVERGED, FAILED or INTERRUPTED."""
-    values: dict[int, dict[int, float | None]] = field(default_factory=dict)
-    """Configuration -> tune seed -> value (None: failed)."""
-    spent: dict[str, float] = field(default_factory=dict)
-    """Trial id -> gradient evaluations."""
-    best: float | None = None
-    queue: deque[Job] = field(default_factory=deque)
-    confirming: bool = False
-
-    def counts(self) -> dict[str, int]:
-        """Trials by what has become of them, as `geosweep status` shows them."""
-        found = list(self.states.values())
-        ended = {name.lower(): found.count(name) for name in ("DIVERGED", "FAILED", "PRUNED")}
-        done, running = found.count("COMPLETE"), found.count("RUNNING")
-        waiting = max(0, self.planned - done - running - sum(ended.values()))
-        return {"done": done, "running": running, "waiting": waiting, **ended}
-
-
 class SweepConductor:
     """The conductor of one sweep (see `executors.base.Conductor`)."""
 
@@ -81,14 +56,22 @@ class SweepConductor:
         self.spec, self.folder, self.arms = spec, folder, dict(arms)
         self.stopped_by = ""
         """Why no further trial starts before all is done: empty, `budget` or `stop`."""
+        self.limit = ""
+        """The limit of the budget that ended the search, or everything."""
+        self.idle_s = 0.0
+        """Seconds in which a worker asked for a trial and strict replay had it wait."""
+        self._ledger = Ledger(spec)
         self._listeners, self._clock, self._start = listeners, clock, clock()
         self._before = folder.seconds()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
+        self._held_since: float | None = None
+        self._waiting_results: dict[str, list[Job]] = {}  # ended before strict replay could judge their rungs
         self.pace_from: float | None = None
         """When the first trial of this driver began, on the clock of `time.monotonic`."""
         for arm in self.arms.values():
             self._recover(arm)
+        self._cap()
         self.ended_before = sum(len(arm.states) for arm in self.arms.values())
         """Trials that had ended before this driver."""
 
@@ -112,20 +95,23 @@ class SweepConductor:
         """No trial will be started any more, and none is running."""
         if self._running:
             return False
-        return self._draining() or not any(arm.queue or self._may_ask(arm) for arm in self.arms.values())
+        return self._draining() or not any(arm.queue or self._wants(arm) for arm in self.arms.values())
 
     def next_job(self) -> Job | None:
         """Unfinished trials first, then arms in turn: the one with the fewest trials begun."""
         if self._draining():
             return None
-        ready = [arm for arm in self.arms.values() if arm.queue or self._may_ask(arm)]
+        self._cap()
+        wanting = [arm for arm in self.arms.values() if arm.queue or self._wants(arm)]
+        ready = [arm for arm in wanting if arm.queue or not arm.held_by_order()]
+        self._count_idle(held=bool(wanting) and not ready)
         if not ready:
             return None
         arm = min(ready, key=lambda a: len(a.states))
         if not arm.queue:
-            self._issue(arm, arm.study.ask())
+            self._issue(arm, arm.ask())
         job = arm.queue.popleft()
-        arm.states[job.trial_id] = "RUNNING"
+        arm.move(job.trial_id, "RUNNING")
         self._jobs[job.trial_id] = job
         self._running.add(job.trial_id)
         self.pace_from = self.pace_from or time.monotonic()
@@ -133,84 +119,178 @@ class SweepConductor:
             listener.began(job)
         return job
 
-    def heard(self, report: Report) -> None:
-        """Pass on progress; record and tell an end."""
+    def heard(self, report: Report) -> bool:
+        """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
         job = self._jobs[report.trial_id]
         arm = self.arms[job.arm]
         arm.spent[job.trial_id] = report.grad_evals
-        if not report.done:
-            for listener in self._listeners:
-                listener.moved(job, report)
-            return
-        self._running.discard(job.trial_id)
-        result = self.folder.result(job.trial_id) or {**asdict(report), "value": None, "error": ""}
-        arm.states[job.trial_id] = result["state"]
-        if result["state"] in ENDED:
-            self._record(arm, job, result)
-            self._maybe_confirm(arm)
+        if report.done:
+            self._ended(arm, job, report)
+            return False
         for listener in self._listeners:
-            listener.ended(job, result)
+            listener.moved(job, report)
+        if report.evaluation in job.rungs and job.stage == "tune" and arm.stopper is not None:
+            arm.stopper.record(job.configuration, report.evaluation, report.metrics[job.metric])
+            self._judge(arm)
+        stop = arm.stopped.get(job.configuration)
+        if stop is None or job.stage != "tune" or is_audited(self.spec, job.trial_id):
+            return True
+        if report.evaluation < stop.rung:  # a resumed trial that has not come to its rung again
+            return True
+        self._close(arm, job, logical_result(self.folder, job, stop, asdict(_progress(report))))
+        return False
 
     def lost(self, trial_id: str, why: str) -> None:
         """Give a trial up as FAILED."""
+        job = self._jobs[trial_id]
         result = asdict(Result(state="FAILED", value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why))
-        folder = self.folder.trial(trial_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "trial.json", json.dumps(asdict(self._jobs[trial_id])))
-        write_atomic(folder / "result.json", json.dumps(result))
+        self._write(job, result)
         self.heard(Report(trial_id=trial_id, grad_evals=0.0, done=True, state="FAILED"))
+
+    def waiting_for(self, arm: Arm) -> str:
+        """Why no further trial of the arm starts now."""
+        if self.stopped_by:
+            return f"the sweep is {'stopped by its budget' if self.stopped_by == 'budget' else 'being stopped'}"
+        if not arm.queue and arm.held_by_order():
+            return "strict replay waits for an earlier result of this arm"
+        if not arm.queue and not self._wants(arm) and not arm.confirming:
+            return "confirm trials wait for the last trials of the search"
+        return f"no worker is free; {len(self._running)} trials are running"
+
+    def _count_idle(self, *, held: bool) -> None:
+        now = self._clock()
+        if self._held_since is not None:
+            self.idle_s += now - self._held_since
+        self._held_since = now if held else None
+
+    def _judge(self, arm: Arm) -> None:
+        """Take the stopping rule's decisions; close configurations that had only waited for them."""
+        assert arm.stopper is not None
+        for stop in list(arm.stopper.decisions()):
+            arm.stopped[stop.number] = stop
+        for job in [j for j in self._waiting_results.get(arm.spec.name, []) if not self._undecided(arm, j)]:
+            self._waiting_results[arm.spec.name].remove(job)
+            result = self.folder.result(job.trial_id)
+            assert result is not None
+            self._finish(arm, job, result)
+
+    def _undecided(self, arm: Arm, job: Job) -> bool:
+        return arm.stopper is not None and job.stage == "tune" and arm.stopper.undecided(job.configuration)
+
+    def _ended(self, arm: Arm, job: Job, report: Report) -> None:
+        self._running.discard(job.trial_id)
+        result = self.folder.result(job.trial_id)
+        if result is None:  # drained with a checkpoint
+            result = {**asdict(report), "value": None, "error": ""}
+            arm.move(job.trial_id, result["state"])
+            for listener in self._listeners:
+                listener.ended(job, result)
+            return
+        self._ledger.trained(result["seconds"])
+        if arm.stopper is not None and job.stage == "tune":
+            self._take_rungs(arm, job)
+            arm.stopper.end(job.configuration)
+            self._judge(arm)
+        if self._undecided(arm, job):
+            self._waiting_results.setdefault(arm.spec.name, []).append(job)
+            return
+        self._finish(arm, job, result)
+        if arm.stopper is not None:
+            self._judge(arm)
+
+    def _take_rungs(self, arm: Arm, job: Job, last: int | None = None) -> None:
+        """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
+        assert arm.stopper is not None
+        for rung, value in rung_values(self.folder, job).items():
+            if last is None or rung <= last:
+                arm.stopper.record(job.configuration, rung, value)
+
+    def _finish(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
+        """The end of a trial that nothing more will change."""
+        stop = arm.stopped.get(job.configuration)
+        if stop is not None and job.stage == "tune" and result["state"] in ("COMPLETE", "DIVERGED"):
+            result = logical_result(self.folder, job, stop, result)
+        self._close(arm, job, result)
+
+    def _close(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
+        if result["state"] == "PRUNED":
+            self._write(job, result)
+            arm.spent[job.trial_id] = result["grad_evals"]
+            if arm.stopper is not None:
+                arm.stopper.end(job.configuration)
+        self._running.discard(job.trial_id)
+        arm.move(job.trial_id, result["state"])
+        self._record(arm, job, result)
+        self._maybe_confirm(arm)
+        for listener in self._listeners:
+            listener.ended(job, result)
+
+    def _write(self, job: Job, result: Mapping[str, Any]) -> None:
+        folder = self.folder.trial(job.trial_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "trial.json", json.dumps(asdict(job)))
+        write_atomic(folder / "result.json", json.dumps(result))
+        for old in folder.glob("checkpoint*"):
+            old.unlink()
 
     def _draining(self) -> bool:
         if not self.stopped_by:
             limit = self.spec.budget.wall_clock
             if limit is not None and self.seconds >= limit:
-                self.stopped_by = "budget"
+                self.stopped_by, self.limit = "budget", "wall_clock"
                 self.folder.stop_file.touch()
             elif self.folder.stop_file.exists():
                 self.stopped_by = "stop"
         return bool(self.stopped_by)
 
-    def _may_ask(self, arm: Arm) -> bool:
-        return not arm.confirming and len(arm.study.configurations()) < arm.trials
+    def _wants(self, arm: Arm) -> bool:
+        return not arm.confirming and not arm.capped and arm.asked < arm.trials
+
+    def _cap(self) -> None:
+        """End the search of all arms at the same number once another round does not fit beside the confirm reserve."""
+        searching = [arm for arm in self.arms.values() if self._wants(arm)]
+        if not searching or not self._ledger.limits or any(a.asked < self._most_asked() for a in searching):
+            return  # a round that was begun is finished
+        tune, confirm = len(self.spec.seeds.tune), len(self.spec.seeds.confirm)
+        begun = [self._jobs[t] for t in self._running]
+        left = sum(1 - self.arms[j.arm].spent.get(j.trial_id, 0.0) / self.spec.budget.per_trial for j in begun)
+        queued = sum(len(arm.queue) for arm in self.arms.values())
+        reserve = sum(confirm for arm in self.arms.values() if not arm.confirming)
+        spent = self._ledger.spent(grad_evals=self.grad_evals, seconds=self.seconds)
+        needs = self._ledger.needs(left + queued + len(searching) * tune + reserve, max(1, len(begun)))
+        self.limit = self._ledger.exceeded(spent, needs)
+        if self.limit:
+            for arm in self.arms.values():
+                arm.cap(tune)
+                self._maybe_confirm(arm)
+
+    def _most_asked(self) -> int:
+        return max(arm.asked for arm in self.arms.values())
 
     def _issue(self, arm: Arm, configuration: Configuration) -> None:
+        """Queue the trials of a configuration; with a stopping rule its other seeds wait until the first was kept."""
         arm.values[configuration.number] = {}
-        for seed in self.spec.seeds.tune:
+        for seed in self.spec.seeds.tune[:1] if arm.stopper is not None else self.spec.seeds.tune:
             arm.queue.append(self._job(arm, configuration, seed, "tune"))
 
     def _job(self, arm: Arm, configuration: Configuration, seed: int, stage: str) -> Job:
-        spec, trial_id = self.spec, f"{arm.spec.name}-{configuration.number:04d}-s{seed}"
-        return Job(
-            trial_id=trial_id,
-            arm=arm.spec.name,
-            stage=stage,
-            configuration=configuration.number,
-            seed=seed,
-            optimizer=arm.spec.optimizer,
-            parameters=configuration.parameters,
-            task=spec.task.name,
-            task_parameters=spec.task.parameters,
-            budget=spec.budget.per_trial,
-            evaluations=spec.evaluations,
-            metric=spec.metric.name,
-            goal=spec.metric.goal,
-            select=spec.metric.select,
-            folder=str(self.folder.trial(trial_id).resolve()),
-            stop_file=str(self.folder.stop_file.resolve()),
-            threads=spec.resources.cpu,
-            diagnostics=spec.diagnostics.names,
-            diagnose_every=spec.diagnostics.every,
-            diagnose_batches=spec.diagnostics.batches,
-        )
+        return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage)
 
     def _recover(self, arm: Arm) -> None:
         """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""
+        tune = self.spec.seeds.tune
         for configuration in arm.study.configurations():
-            arm.values[configuration.number] = {}
-            for seed in self.spec.seeds.tune:
+            number = configuration.number
+            arm.values[number] = {}
+            if arm.stopper is not None:
+                arm.stopper.begin(number)
+            for seed in tune[:1] if arm.stopper is not None else tune:
                 self._take_up(arm, self._job(arm, configuration, seed, "tune"))
+        if arm.stopper is not None:
+            self._judge(arm)
         chosen = arm.study.chosen()
-        if chosen is not None:
+        if chosen is not None and not arm.confirming:
+            arm.cap(len(tune))
             self._confirm(arm, chosen)
         else:
             self._maybe_confirm(arm)
@@ -218,44 +298,84 @@ class SweepConductor:
     def _take_up(self, arm: Arm, job: Job) -> None:
         result = self.folder.result(job.trial_id)
         if result is None:
+            if arm.stopper is not None and job.stage == "tune":
+                self._take_rungs(arm, job)
             arm.queue.append(job)
             return
-        arm.states[job.trial_id] = result["state"]
+        arm.move(job.trial_id, result["state"])
         arm.spent[job.trial_id] = result["grad_evals"]
+        self._jobs[job.trial_id] = job
+        self._ledger.trained(result["seconds"])
+        if arm.stopper is not None and job.stage == "tune":
+            stop = result["stopped"].get("rung") if result["state"] == "PRUNED" else None
+            self._take_rungs(arm, job, stop)
+            arm.stopper.end(job.configuration)
+            if stop is not None or arm.lag is None:
+                arm.stopper.settled(job.configuration, stop)
+            if self._undecided(arm, job):
+                self._waiting_results.setdefault(arm.spec.name, []).append(job)
+                return
         self._record(arm, job, result)
         for listener in self._listeners:
             listener.recovered(job, result)
 
     def _record(self, arm: Arm, job: Job, result: Mapping[str, Any]) -> None:
+        """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""
         if job.stage != "tune":
             return
-        values = arm.values[job.configuration]
-        values[job.seed] = result["value"]
-        if len(values) == len(self.spec.seeds.tune):
-            told = list(values.values())
-            mean = None if None in told else sum(v for v in told if v is not None) / len(told)
-            arm.study.tell(job.configuration, mean)
-            if mean is not None:
-                pick = max if self.spec.metric.goal == "maximize" else min
-                arm.best = mean if arm.best is None else pick(arm.best, mean)
+        number, tune = job.configuration, self.spec.seeds.tune
+        if result["state"] == "PRUNED":
+            at = result["stopped"]["rung"]
+            passed = {r: v for r, v in rung_values(self.folder, job).items() if r <= at}
+            arm.planned -= len(tune) - 1
+            arm.settle(number, Outcome(state="PRUNED", rungs={**passed, at: result["stopped"]["value"]}))
+            return
+        values = arm.values[number]
+        values[job.seed] = self._objectives(result)
+        if arm.stopper is not None and job.seed == tune[0] and len(tune) > 1 and values[job.seed] is not None:
+            configuration = next(c for c in arm.study.configurations() if c.number == number)
+            for seed in tune[1:]:
+                self._take_up(arm, self._job(arm, configuration, seed, "tune"))
+        if len(values) < len(tune):
+            return
+        told = list(values.values())
+        if any(v is None for v in told):
+            arm.settle(number, Outcome(state="FAIL"))
+            return
+        means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
+        passed = rung_values(self.folder, job) if len(tune) == 1 else {}
+        rungs = {**passed, self.spec.evaluations: means[0]} if len(means) == 1 else {}
+        arm.settle(number, Outcome(state="COMPLETE", values=means, rungs=rungs))
+        pick = max if self.spec.metric.goal == "maximize" else min
+        arm.best = means[0] if arm.best is None else pick(arm.best, means[0])
+
+    def _objectives(self, result: Mapping[str, Any]) -> tuple[float, ...] | None:
+        """The tuned metric, then the further objectives; None when the trial failed."""
+        if result["value"] is None:
+            return None
+        return (result["value"], *(result["metrics"][o.name] for o in self.spec.objectives))
 
     def _maybe_confirm(self, arm: Arm) -> None:
-        """Once every configuration of the arm is told, its best one goes on to the fresh seeds."""
-        told = [c for c in arm.study.configurations() if c.state != "RUNNING"]
-        if arm.confirming or len(told) < arm.trials:
+        """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""
+        if arm.confirming or arm.asked < arm.trials or len(arm.outcomes) < arm.asked:
             return
-        complete = [c for c in told if c.value is not None]
+        arm.flush()
+        complete = {n: o for n, o in arm.outcomes.items() if o.state == "COMPLETE"}
         if not complete:
             arm.confirming = True
             arm.planned = len(arm.states)
             return
         sign = -1.0 if self.spec.metric.goal == "maximize" else 1.0
-        best = min(complete, key=lambda c: (sign * (c.value or 0.0), c.number))
-        arm.study.choose(best.number)
-        self._confirm(arm, best.number)
+        best = min(complete, key=lambda n: (sign * complete[n].values[0], n))
+        arm.study.choose(best)
+        self._confirm(arm, best)
 
     def _confirm(self, arm: Arm, number: int) -> None:
         arm.confirming = True
         configuration = next(c for c in arm.study.configurations() if c.number == number)
         for seed in self.spec.seeds.confirm:
             self._take_up(arm, self._job(arm, configuration, seed, "confirm"))
+
+
+def _progress(report: Report) -> Result:
+    return Result(state="PRUNED", value=None, metrics=report.metrics, grad_evals=report.grad_evals, seconds=0.0)

@@ -124,11 +124,12 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         title=f"{folder.sweep_id}: confirm stage, fresh paired seeds", caption="intervals: 95 % t over the seeds"
     )
     table.add_column("arm", no_wrap=True)
+    values = {metric: results.arm_values(folder, metric) for metric in metrics}
+    metrics = [m for m in metrics if m not in further or any(values[m].values())]
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
     for name in ("n", "grad evals/trial", "spent in all"):
         table.add_column(name, justify="right")
-    values = {metric: results.arm_values(folder, metric) for metric in metrics}
     ended = results.ended_trials(folder)
     sign = -1.0 if spec.metric.goal == "maximize" else 1.0
 
@@ -144,7 +145,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         cells = [_mean(values[metric].get(arm, [])) for metric in metrics]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
     best = results.best(folder)["arms"]
-    return Group(table, *(_winner(arm, best.get(arm, {}).get("parameters", {})) for arm in ranked))
+    return Group(table, *(_winner(arm, best[arm]["parameters"] if arm in best else None) for arm in ranked))
 
 
 def _mean(found: list[float]) -> str:
@@ -154,6 +155,8 @@ def _mean(found: list[float]) -> str:
     return f"{s.mean:.4g}" if s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
 
 
-def _winner(arm: str, parameters: Mapping[str, Any]) -> Text:
+def _winner(arm: str, parameters: Mapping[str, Any] | None) -> Text:
+    if parameters is None:
+        return Text(f"{arm}: no configuration trained to the end")
     words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items())
-    return Text(f"{arm}: {words or 'no configuration trained to the end'}")
+    return Text(f"{arm}: {words or 'no hyperparameter'}")

@@ -75,6 +75,11 @@ class SweepFolder:
         """Parquet tables."""
         return self.path / "results"
 
+    @property
+    def cache(self) -> Path:
+        """Addresses of all trials that ended under the root (see `cache.py`)."""
+        return self.root / "cache"
+
     def trial(self, trial_id: str) -> Path:
         """The folder of one trial."""
         return self.path / "trials" / trial_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from orchestrator.errors import SpecError, nearest
 from orchestrator.schema import ArmModel, ParameterModel, SweepModel
 from orchestrator.space import Parameter, SpaceError, names_in, order
+from orchestrator.stopping import rungs
 from orchestrator.yaml12 import Document, Path
 
 CONFIRM_FROM = 1000
@@ -97,11 +98,11 @@ def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[
             raise where.error(("task",), f"{key}: missing; task {name} needs it")
     values = {key: given.get(key, p.default) for key, p in known.items()}
     try:
-        cls(**values)
+        built = cls(**values)
     except (TypeError, ValueError) as error:
         culprit = next((k for k in given if str(error).startswith(k)), None)
         raise where.error(("task", culprit) if culprit else ("task",), str(error)) from None
-    return name, values, cls.METRICS
+    return name, values, built.METRICS
 
 
 def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
@@ -150,6 +151,7 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
             known = optim_core.hyperparameters(optimizer)
         except KeyError as error:
             raise where.error(path, str(error.args[0])) from None
+        _check_players(model, optimizer, where, path)
         known_anywhere |= set(known)
         own = {k: _parameter(k, p, where, ("arms", name, "parameters", k)) for k, p in arm.parameters.items()}
         for key in own:
@@ -171,6 +173,21 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
     return found
 
 
+def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
+    """Optimizers for games go with games, and with nothing else."""
+    import optim_core
+    import trainables
+
+    task = str(model.task["name"])
+    if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
+        return
+    games = [name for name in optim_core.names() if optim_core.lookup(name).PLAYS_GAMES]
+    if trainables.lookup(task).GAME:
+        raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
+    tasks = [name for name in trainables.names() if trainables.lookup(name).GAME]
+    raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
+
+
 def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
     """Every constraint is an expression over parameters, steps and grad_evals."""
     known = {*names, *FACTS}
@@ -183,6 +200,57 @@ def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
             raise where.error(
                 ("constraints", i), f"{text!r} names {unknown[0]}, which no arm has{nearest(unknown[0], known)}"
             )
+
+
+def stopping(model: SweepModel, where: Where) -> dict[str, Any]:
+    """type, eta, rungs and audit_share of the stopping rule."""
+    given = model.early_terminate
+    if given is None:
+        return {"type": "none", "eta": 3, "rungs": ()}
+    found = rungs(given.type, eta=given.eta, min_share=given.min_budget, evaluations=model.evaluations)
+    if not found:
+        raise where.error(
+            ("early_terminate", "min_budget"),
+            f"{given.min_budget:.0%} of the budget leaves no evaluation before the last ({model.evaluations} in all); "
+            "lower it or raise evaluations",
+        )
+    return {"type": given.type, "eta": given.eta, "rungs": found, "audit_share": given.audit_share}
+
+
+def budget(model: SweepModel, arms: int, confirm: int, where: Where) -> None:
+    """Limits that can be measured, and that leave room for one round of the search beside the confirm stage."""
+    given, gpu = model.budget, model.resources.gpu
+    if given.money is not None and given.price_per_gpu_hour is None:
+        raise where.error(("budget", "money"), "needs price_per_gpu_hour beside it")
+    for key in ("money", "gpu_hours"):
+        if getattr(given, key) is not None and not gpu:
+            raise where.error(("budget", key), "counts GPUs, and resources.gpu is 0; remove it, or give trials a GPU")
+    least = arms * (1 + confirm) * given.per_trial
+    if given.grad_evals is not None and given.grad_evals < least:
+        raise where.error(
+            ("budget", "grad_evals"),
+            f"{given.grad_evals:g}, but one configuration of each arm and the confirm stage take {least:g}; raise it",
+        )
+
+
+def objectives(model: SweepModel, known: Mapping[str, Any], where: Where) -> list[dict[str, Any]]:
+    """Further metrics of the search: known to the task, in its direction, each once."""
+    names = [model.metric.name]
+    for i, given in enumerate(model.objectives):
+        path: Path = ("objectives", i, "name")
+        if given.name not in known:
+            raise where.error(path, f"{given.name!r} is not a metric of this task{nearest(given.name, known)}")
+        if given.name in names:
+            raise where.error(path, f"{given.name!r} is searched by already; name another metric or remove it")
+        if known[given.name].goal != given.goal:
+            raise where.error(
+                ("objectives", i, "goal"),
+                f"{given.goal!r}, but this task wants to {known[given.name].goal} {given.name}",
+            )
+        names.append(given.name)
+    if model.objectives and model.method.name in ("cmaes", "gp"):
+        raise where.error(("objectives",), f"{model.method.name} searches by one metric; use tpe, random or sobol")
+    return [{"name": o.name, "goal": o.goal} for o in model.objectives]
 
 
 def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
@@ -198,6 +266,41 @@ def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
         except KeyError as error:
             raise where.error(("diagnostics", "names", i), str(error.args[0])) from None
     return {"names": tuple(given.names), "every": given.every, "batches": given.batches}
+
+
+def processes(model: SweepModel, where: Where) -> int:
+    """How many processes train one trial: as asked, or one for each GPU."""
+    given, gpu = model.resources.processes, model.resources.gpu
+    if gpu > 1 and gpu != int(gpu):
+        raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
+    if given == "auto":
+        return max(1, int(gpu))
+    if given < 1:
+        raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
+    if given > 1 and gpu % given:
+        raise where.error(("resources", "processes"), f"{given} processes cannot share {gpu} GPU; each needs its own")
+    return given
+
+
+def training(model: SweepModel, where: Where) -> dict[str, Any]:
+    """The task's recipe with what the file changes, and the limit on a step."""
+    import trainables
+
+    task = trainables.build(**model.task)
+    given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
+    if given.get("warmup", 0) >= 1:
+        given["warmup"] /= model.budget.per_trial
+        if given["warmup"] >= 1:
+            raise where.error(
+                ("training", "warmup"), f"{model.training.warmup:g} is the whole budget or more; lower it"
+            )
+    try:
+        recipe = task.recipe(**given)
+        task.check_recipe(recipe)
+    except ValueError as error:
+        culprit = next((key for key in given if str(error).startswith(key)), None)
+        raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None
+    return {**asdict(recipe), "step_timeout": model.training.step_timeout}
 
 
 def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:

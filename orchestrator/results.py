@@ -5,8 +5,9 @@ Read from the study and the trial folders alone, so that any process can ask at 
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,58 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     return {"schema": "geosweep/best/1", "sweep_id": folder.sweep_id, "metric": metric, "goal": goal, "arms": arms}
 
 
+def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tuple[dict[str, Any], list[float]]]]:
+    """Arm -> (parameters, objectives) of the configurations trained to the end, in order; means over the tune seeds."""
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for t in ended_trials(folder):
+        if t["stage"] == "tune" and t["value"] is not None:
+            rows.setdefault((t["arm"], t["configuration"]), []).append(
+                {**t, "metrics": {**t["metrics"], names[0]: t["value"]}}
+            )
+    found: dict[str, list[tuple[dict[str, Any], list[float]]]] = {}
+    for (arm, _), trials in sorted(rows.items()):
+        means = [sum(t["metrics"][n] for t in trials) / len(trials) for n in names]
+        found.setdefault(arm, []).append((trials[0]["parameters"], means))
+    return found
+
+
+def pareto(folder: SweepFolder) -> dict[str, Any]:
+    """The `best --pareto` document: of each arm the configurations that no other beats in every objective.
+
+    Objectives are means over the tune seeds; the tuned metric comes first.
+    """
+    asked = (read_json(folder.path / "resolved.json") or {})["definition"]
+    goals = {o["name"]: o["goal"] for o in (asked["metric"], *asked.get("objectives", []))}
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for t in ended_trials(folder):
+        if t["stage"] == "tune" and t["value"] is not None:
+            rows.setdefault((t["arm"], t["configuration"]), []).append(t)
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for (arm, number), found in sorted(rows.items()):
+        tuned = [{**t["metrics"], asked["metric"]["name"]: t["value"]} for t in found]
+        values = {name: sum(m[name] for m in tuned) / len(tuned) for name in goals}
+        row = {"configuration": number, "parameters": found[0]["parameters"], "values": values}
+        arms.setdefault(arm, []).append(row)
+    signs = {name: -1.0 if goal == "maximize" else 1.0 for name, goal in goals.items()}
+
+    def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
+        gaps = [signs[n] * (a["values"][n] - b["values"][n]) for n in goals]
+        return all(gap <= 0 for gap in gaps) and any(gap < 0 for gap in gaps)
+
+    front = {arm: [r for r in found if not any(beats(o, r) for o in found)] for arm, found in arms.items()}
+    return {"schema": "geosweep/pareto/1", "sweep_id": folder.sweep_id, "objectives": goals, "arms": front}
+
+
+def suggestions_digest(folder: SweepFolder) -> str:
+    """A digest of what was searched: every configuration of every arm in the order of asking."""
+    rows: dict[str, dict[int, Any]] = {}
+    for path in (folder.path / "trials").glob("*/trial.json"):
+        job: dict[str, Any] = read_json(path) or {}
+        rows.setdefault(job["arm"], {})[job["configuration"]] = job["parameters"]
+    ordered = {arm: [found[n] for n in sorted(found)] for arm, found in sorted(rows.items())}
+    return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def status(folder: SweepFolder) -> dict[str, Any]:
     """The `status` document. State: running, done, stopped (continue it with `geosweep run`)."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
@@ -159,6 +212,7 @@ def status(folder: SweepFolder) -> dict[str, Any]:
         "arms": arms,
         "grad_evals": grad_evals,
         "seconds": folder.seconds(),
+        "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         "errors": errors,
     }

@@ -18,12 +18,14 @@ from orchestrator import plan as planning
 from orchestrator import results
 from orchestrator.conductor import Arm, Listener, SweepConductor
 from orchestrator.executors.base import Executor
-from orchestrator.folder import SweepFolder, write_atomic
+from orchestrator.folder import NotFound, SweepFolder, find, read_json, write_atomic
 from orchestrator.search.designs import design_for
 from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
 from orchestrator.spec import Spec, definition, sweep_id
+from orchestrator.stopping import Stopper
 from orchestrator.tracking.base import Tracker
 
+MODELS = ("tpe", "gp", "cmaes")
 VERSIONS = ("geosweep", "ray", "torch", "optuna", "mlflow", "numpy", "pyarrow")
 
 
@@ -80,21 +82,55 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
     for name, arm in spec.arms.items():
         design = design_for(spec, arm)
         trials = planning.configurations(spec, arm)
-        share = spec.method.random_share if spec.method.name == "tpe" else 1.0
+        share = spec.method.random_share if spec.method.name in MODELS else 1.0
         study = OptunaStudy(
             kept,
             name=f"{folder.sweep_id}/{name}",
-            goal=spec.metric.goal,
+            goals=(spec.metric.goal, *(o.goal for o in spec.objectives)),
             parameters=arm.parameters,
             constraints=spec.constraints,
             facts=planning.facts(spec, arm),
             design=design,
             design_size=round(share * trials),
             seed=stable_seed(spec.method.seed, name),
+            sampler=spec.method.name,
         )
         planned = trials * len(spec.seeds.tune) + len(spec.seeds.confirm)
-        arms[name] = Arm(spec=arm, study=study, trials=trials, planned=planned)
+        strict = spec.method.replay == "strict"
+        rule, maximize = spec.early_terminate, spec.metric.goal == "maximize"
+        arms[name] = Arm(
+            spec=arm,
+            study=study,
+            trials=trials,
+            planned=planned,
+            lag=spec.method.lag if strict else None,
+            stopper=Stopper(rule, maximize=maximize, strict=strict) if rule.rungs else None,
+        )
     return arms
+
+
+def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm], url: str | None = None) -> None:
+    """Begin the search with what the sweeps of `warm_start` found in arms of the same name and optimizer.
+
+    Raises NotFound for one that is not under the root, or that trained another task or metric.
+    """
+    for name in spec.warm_start:
+        try:
+            source = find(folder.root, name)
+        except NotFound as error:
+            raise NotFound(f"{spec.source}: warm_start: {error}") from None
+        asked = (read_json(source.path / "resolved.json") or {})["definition"]
+        mine = definition(spec)
+        for key in ("task", "metric"):
+            if asked[key] != mine[key]:
+                raise NotFound(
+                    f"{spec.source}: warm_start: {source.sweep_id} has another {key} ({asked[key]}); "
+                    "name a sweep of the same task and metric, or remove it"
+                )
+        told = results.told_values(source, [spec.metric.name, *(o.name for o in spec.objectives)])
+        for arm in arms.values():
+            if asked["arms"].get(arm.spec.name, {}).get("optimizer") == arm.spec.optimizer:
+                arm.study.learn(source.sweep_id, told.get(arm.spec.name, []))
 
 
 def run(
@@ -107,7 +143,9 @@ def run(
 ) -> Outcome:
     """Run or continue the sweep. The caller holds the folder. `watch(conductor)` is a context manager for a display."""
     folder.stop_file.unlink(missing_ok=True)
-    conductor = SweepConductor(spec, folder, open_arms(spec, folder), listeners=(tracker, *listeners))
+    arms = open_arms(spec, folder)
+    learn(spec, folder, arms)
+    conductor = SweepConductor(spec, folder, arms, listeners=(tracker, *listeners))
     state = "failed"
     try:
         if not conductor.exhausted:
@@ -115,10 +153,12 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
+        state = "budget" if conductor.limit else state
     finally:
         results.export(folder, folder.results)
         tracker.finish(state, _summaries(spec, folder))
-        outcome = {"state": state, "tracked": not tracker.trouble}
+        outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
+        outcome["complete"] = not conductor.remaining
         write_atomic(folder.path / "outcome.json", json.dumps(outcome))
     return Outcome(state=state, conductor=conductor)
 

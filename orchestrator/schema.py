@@ -16,14 +16,29 @@ def _seconds(value: Any) -> Any:
     raise ValueError("a time carries its unit, for instance 90s, 30m or 2h")
 
 
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", value)):
+        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    raise ValueError("a size carries its unit, for instance 500MB or 20GB")
+
+
 def _share(value: Any) -> Any:
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
         return float(found[1]) / 100
     return value
 
 
+def _warmup(value: Any) -> Any:
+    share = _share(value)
+    if isinstance(value, str) and share is not value and share >= 1:
+        raise ValueError("a warm-up is shorter than the budget")
+    return share
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
 Scalar = bool | int | float | str | None
 
 
@@ -76,11 +91,17 @@ class MetricModel(Model):
 class MethodModel(Model):
     """How configurations are proposed."""
 
-    name: Literal["grid", "random", "sobol", "tpe"] = Field("tpe", description="grid, random, sobol or tpe.")
+    name: Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"] = Field(
+        "tpe", description="grid, random, sobol, tpe, gp or cmaes."
+    )
     random_share: Share = Field(
-        0.5, description="tpe: this share of an arm's trials is random, before the model starts."
+        0.5, description="tpe, gp, cmaes: this share of an arm's trials is random, before the model starts."
     )
     seed: int = Field(0, ge=0, description="Seed of the search.")
+    replay: Literal["off", "strict"] = Field(
+        "off", description="strict: suggestions depend on this file alone, not on speed, workers, crashes or retries."
+    )
+    lag: int = Field(4, ge=1, description="strict: suggestion n knows exactly the results up to n - lag.")
 
 
 class BudgetModel(Model):
@@ -96,6 +117,28 @@ class BudgetModel(Model):
     wall_clock: Seconds | None = Field(
         None, description="Limit on the time spent, for instance 30m; time down is not counted."
     )
+    grad_evals: int | float | None = Field(None, gt=0, description="Limit on the gradient evaluations of all trials.")
+    gpu_hours: int | float | None = Field(None, gt=0, description="Limit on GPUs x hours of training.")
+    money: int | float | None = Field(None, gt=0, description="Limit on price_per_gpu_hour x gpu_hours.")
+    price_per_gpu_hour: int | float | None = Field(None, gt=0, description="What a GPU costs an hour.")
+
+
+class StoppingModel(Model):
+    """Stopping trials early, inside an arm only."""
+
+    type: Literal["asha", "hyperband", "median"] = Field(description="asha, hyperband or median.")
+    eta: int = Field(3, ge=2, description="asha, hyperband: one of eta trials goes on at a rung.")
+    min_budget: Share = Field(0.2, gt=0, lt=1, description="Share of the budget before the first rung, such as 20%.")
+    audit_share: Share = Field(
+        0.0, description="Share of the stopped trials that is finished, to see what stopping cost."
+    )
+
+
+class ObjectiveModel(Model):
+    """A further metric of a multi-objective search."""
+
+    name: str = Field(description="A metric of the task.")
+    goal: Literal["minimize", "maximize"] = Field(description="The direction.")
 
 
 class SeedsModel(Model):
@@ -112,8 +155,14 @@ class SeedsModel(Model):
 class ResourcesModel(Model):
     """What one trial gets."""
 
-    cpu: int = Field(1, ge=1, description="CPUs, and threads, of one trial.")
+    cpu: int = Field(1, ge=1, description="CPUs, and threads, of each process of a trial.")
     gpu: int | float = Field(0, ge=0, description="GPUs of one trial; a fraction shares a device.")
+    processes: int | Literal["auto"] = Field(
+        "auto", description="Processes that train one trial together on parts of each batch; auto: one for each GPU."
+    )
+    checkpoints: Bytes | None = Field(
+        None, description="Room for the checkpoints of all trials, for instance 20GB; null: two for each running trial."
+    )
     max_concurrent: int | Literal["auto"] = Field("auto", description="Trials at a time; auto: what fits.")
 
 
@@ -129,6 +178,34 @@ class DiagnosticsModel(Model):
     names: list[str] = Field(min_length=1, description="Diagnostics of optim_core, for instance sharpness.")
     every: int = Field(1, ge=1, description="At every n-th evaluation, and at the last.")
     batches: int = Field(1, ge=1, description="Training batches that a measurement looks at.")
+
+
+class TrainingModel(Model):
+    """How every trial is trained, the same for all arms. What is left out is the task's own recipe."""
+
+    schedule: Literal["cosine", "linear", "constant", "step", "inverse_sqrt"] | None = Field(
+        None, description="Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt."
+    )
+    warmup: Warmup | None = Field(
+        None, description="Linear warm-up: a share of the budget, for instance 5%, or gradient evaluations (1 or more)."
+    )
+    final_lr: Share | None = Field(None, description="cosine and linear end at this share of the peak learning rate.")
+    precision: Literal["fp32", "bf16"] | None = Field(
+        None, description="bf16: forward and backward passes under bfloat16 autocast; weights stay float32."
+    )
+    accumulate: int | None = Field(
+        None, ge=1, description="Cut each nominal batch into this many pieces; the gradient stays that of the batch."
+    )
+    clip_norm: float | int | None = Field(
+        None, ge=0, description="Bound on the norm of the gradient that moves the weights; 0: none."
+    )
+    weight_average: float | int | None = Field(
+        None, ge=0, lt=1, description="Evaluate a running mean of the weights with this decay; 0: the weights."
+    )
+    compile: bool | None = Field(None, description="Train through torch.compile.")
+    step_timeout: Seconds | None = Field(
+        600.0, description="A step that takes longer ends its trial as FAILED with the stack; null: never."
+    )
 
 
 class SweepModel(Model):
@@ -153,9 +230,18 @@ class SweepModel(Model):
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
     resources: ResourcesModel = Field(default_factory=lambda: ResourcesModel.model_validate({}))
     tracking: TrackingModel = Field(default_factory=lambda: TrackingModel.model_validate({}))
+    early_terminate: StoppingModel | None = Field(
+        None, description="Stop trials early by the tuned metric; null: every trial is trained to its budget."
+    )
+    objectives: list[ObjectiveModel] = Field(
+        [], description="Further metrics to search by; metric stays the one that stops trials and picks winners."
+    )
+    warm_start: list[str] = Field([], description="Sweeps under the same root whose results the search begins with.")
+    cache: bool = Field(True, description="Take over trials that were already trained anywhere under the root.")
     diagnostics: DiagnosticsModel | None = Field(
         None, description="Measurements of the geometry while trials train; they are not charged to the budget."
     )
+    training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
     evaluations: int = Field(
         8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
     )

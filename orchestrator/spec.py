@@ -18,12 +18,11 @@ from orchestrator import resolve
 from orchestrator.errors import SpecError, nearest
 from orchestrator.schema import SweepModel
 from orchestrator.space import Parameter
+from orchestrator.stopping import Rule
 from orchestrator.yaml12 import Document, YamlError, parse
 
 __all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", "loads", "sweep_id"]
 LATER = {
-    "early_terminate": "stopping trials early",
-    "warm_start": "starting from earlier sweeps",
     "controls": "control arms",
     "analysis": "a declared analysis",
 }
@@ -62,6 +61,8 @@ class MethodSpec:
     name: str
     random_share: float
     seed: int
+    replay: str
+    lag: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,10 @@ class BudgetSpec:
     per_trial: float
     trials_per_arm: int | None
     wall_clock: float | None
+    grad_evals: float | None
+    gpu_hours: float | None
+    money: float | None
+    price_per_gpu_hour: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,10 @@ class ResourcesSpec:
     cpu: int
     gpu: float
     max_concurrent: int | None
+    processes: int = 1
+    """Workers that train one trial together."""
+    checkpoints: int | None = None
+    """Bytes for the checkpoints of all trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +108,50 @@ class TrackingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoppingSpec(Rule):
+    """How trials are stopped early, and how many of the stopped ones are finished."""
+
+    audit_share: float = 0.0
+
+
+NEVER = StoppingSpec(type="none", eta=3, rungs=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """A further metric of a multi-objective search."""
+
+    name: str
+    goal: Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiagnosticsSpec:
     """What trials measure while they train; nothing when there are no names."""
 
     names: tuple[str, ...] = ()
     every: int = 1
     batches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
+
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    final_lr: float = 0.0
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    weight_average: float = 0.0
+    compile: bool = False
+    step_timeout: float | None = 600.0
+    """Seconds."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What changes results."""
+        return {key: value for key, value in asdict(self).items() if key != "step_timeout"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +173,12 @@ class Spec:
     tracking: TrackingSpec
     evaluations: int
     max_failed: int
+    early_terminate: StoppingSpec = NEVER
+    objectives: tuple[ObjectiveSpec, ...] = ()
+    warm_start: tuple[str, ...] = ()
+    cache: bool = True
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
     source: str = field(default="", compare=False)
 
 
@@ -181,13 +233,21 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
             cpu=model.resources.cpu,
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
+            processes=resolve.processes(model, where),
+            checkpoints=model.resources.checkpoints,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,
         max_failed=model.max_failed,
+        early_terminate=StoppingSpec(**resolve.stopping(model, where)),
+        objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
+        warm_start=tuple(model.warm_start),
+        cache=model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
+    resolve.budget(model, len(arms), len(confirm), where)
     _check_size(spec, where)
     return spec
 
@@ -253,11 +313,24 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
 def definition(spec: Spec) -> dict[str, Any]:
     """Everything that changes results, as plain JSON; the sweep's id is its hash."""
     found = asdict(spec)
-    for key in ("description", "resources", "tracking", "source", "max_failed"):
+    for key in ("description", "resources", "tracking", "source", "max_failed", "cache"):
         del found[key]
-    del found["budget"]["wall_clock"]
-    if not spec.diagnostics.names:  # absent from the hash, so that sweeps of earlier versions keep their ids
-        del found["diagnostics"]
+    for key in ("wall_clock", "grad_evals", "gpu_hours", "money", "price_per_gpu_hour"):
+        del found["budget"][key]
+    # What is at its default is left out, so that sweeps of earlier versions keep their ids.
+    if spec.method.replay == "off":
+        del found["method"]["replay"], found["method"]["lag"]
+    for key, used in (
+        ("diagnostics", bool(spec.diagnostics.names)),
+        ("early_terminate", spec.early_terminate != NEVER),
+        ("objectives", bool(spec.objectives)),
+        ("warm_start", bool(spec.warm_start)),
+    ):
+        if not used:
+            del found[key]
+    found["training"] = spec.training.recipe()
+    if found["training"] == TrainingSpec().recipe():
+        del found["training"]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain
 

@@ -14,9 +14,14 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
+from orchestrator.watchdog import Watchdog, left_behind
+
+if TYPE_CHECKING:
+    from trainables.workers import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +48,24 @@ class Job:
     folder: str
     stop_file: str
     threads: int = 1
+    rungs: tuple[int, ...] = ()
+    """Evaluations (1, 2, ...) after which the trial reports and waits whether it goes on."""
+    cache: str = ""
+    """Folder of the trial cache; empty: the trial is trained, whatever was trained before."""
     diagnostics: tuple[str, ...] = ()
     """Names of the diagnostics to measure."""
     diagnose_every: int = 1
     diagnose_batches: int = 1
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `trainables.recipe.Recipe`; empty: the task's own."""
+    processes: int = 1
+    """Workers that train this trial together."""
+    step_timeout_s: float | None = None
+    """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0
     """Seconds between checkpoints."""
+    checkpoint_quota: int | None = None
+    """Bytes for the checkpoints of all trials beside this one's folder."""
     slice_s: float = 1.0
     """A trial reports to its executor about this often, in seconds."""
 
@@ -61,6 +78,8 @@ class Report:
     grad_evals: float
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest metrics."""
+    evaluation: int = 0
+    """Number of the newest evaluation, from 1."""
     durable: float = -1.0
     """Points up to this many gradient evaluations are final: a checkpoint covers them."""
     done: bool = False
@@ -81,6 +100,12 @@ class Result:
     init_digest: str = ""
     data_digest: str = ""
     error: str = ""
+    stopped: dict[str, Any] = field(default_factory=dict)
+    """Of a stopped trial: rung, value there, reason, and the value at the end when it was finished for the audit."""
+    cached_from: str = ""
+    """The trial that this result was taken from instead of training."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the task says its data are, for instance a SHA-256."""
 
 
 class MetricLog:
@@ -117,10 +142,19 @@ class MetricLog:
 
 
 class TrialSession:
-    """A trial in progress, advanced in slices by whatever executor holds it."""
+    """A trial in progress, advanced in slices by whatever executor holds it.
 
-    def __init__(self, job: Job) -> None:
+    `own_process`: this process is the trial's alone and may be ended when a step hangs. `crew` starts the other workers
+    of a job with several processes, which reach this one at `host`.
+    """
+
+    def __init__(
+        self, job: Job, *, own_process: bool = False, crew: Crew | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.job = job
+        self._crew: Crew = crew or LocalCrew()
+        self._host = host
+        self._watchdog = Watchdog(Path(job.folder) / "hang.txt", job.step_timeout_s, own_process=own_process)
         self._folder = Path(job.folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self._folder / "lock")
@@ -131,60 +165,61 @@ class TrialSession:
         self._seconds = 0.0
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
+        self._workers: Workers | None = None
+        self._facts: dict[str, str] = {}
         self._last: dict[str, float] = {}
 
     def advance(self) -> Report:
-        """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result."""
+        """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
+
+        Raises CrewLost when the process of another worker died.
+        """
         existing = read_json(self._folder / "result.json")
         if existing is not None:
             return self._ended(existing["state"], existing["grad_evals"], existing["metrics"])
         start = time.perf_counter()
         try:
             if self._training is None:
+                hung = left_behind(self._folder)
+                if hung:
+                    return self._finish("FAILED", 0.0, error=hung)
                 self._begin()
             return self._slice(start)
         except Exception:
-            return self._finish("FAILED", self._seconds + time.perf_counter() - start, error=traceback.format_exc())
+            error = traceback.format_exc()
+            try:
+                self._crew.trouble()
+            except CrewFailed as failure:
+                error = f"{failure}\n\nand then:\n{error}"
+            return self._finish("FAILED", self._seconds + time.perf_counter() - start, error=error)
+        finally:
+            self._watchdog.stop()
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder and of the other workers."""
+        self._crew.stop()
+        if self._workers is not None:
+            self._workers.close()
         self._lock.close()
 
     def _begin(self) -> None:
         import torch
 
-        import optim_core
-        import trainables
+        from orchestrator.training import build_training
         from trainables import checkpoint
-        from trainables.loop import Training
+        from trainables.workers import Workers
 
         job = self.job
         torch.set_num_threads(job.threads)
-        task = trainables.build(job.task, **job.task_parameters)
-        self._task_metrics = task.METRICS
-
-        def build(model: Any, loss: Any, refresh: Any) -> Any:
-            extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
-            return optim_core.build(job.optimizer, model, **job.parameters, **extra)
-
-        batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
-
-        def diagnose(model: Any, optimizer: Any) -> dict[str, float]:
-            subject = optim_core.diagnostics.Subject(
-                model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
-            )
-            return optim_core.diagnostics.measure(job.diagnostics, subject)
-
-        self._training = Training(
-            task,
-            build,
-            budget=job.budget,
-            seed=job.seed,
-            evaluations=job.evaluations,
-            diagnose=diagnose if job.diagnostics else None,
-            diagnose_every=job.diagnose_every,
-        )
+        if job.processes > 1:
+            address = free_address(self._host)
+            self._crew.start(job, address)
+            self._workers = Workers(size=job.processes, address=address)
+        self._training, task = build_training(job, self._workers)
+        self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
+        if self._workers is not None:
+            self._workers.same(saved and saved["training"])
         if saved is None:
             self._points = self._log.truncate(-1.0)
         else:
@@ -203,6 +238,7 @@ class TrialSession:
 
         def pause() -> bool:
             nonlocal looked
+            self._watchdog.beat()
             now = time.perf_counter()
             if now - looked < 0.25:
                 return False
@@ -223,7 +259,8 @@ class TrialSession:
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
             self._last = point.metrics
-            if now - start >= self.job.slice_s and not training.finished:
+            due = now - start >= self.job.slice_s or len(self._points) in self.job.rungs
+            if due and not training.finished:
                 self._seconds += now - start
                 if now - self._saved_at >= self.job.checkpoint_s:
                     self._checkpoint()
@@ -231,6 +268,7 @@ class TrialSession:
                     trial_id=self.job.trial_id,
                     grad_evals=point.grad_evals,
                     metrics=point.metrics,
+                    evaluation=len(self._points),
                     durable=self._durable,
                 )
         return self._finish("COMPLETE", self._seconds + time.perf_counter() - start)
@@ -238,9 +276,12 @@ class TrialSession:
     def _checkpoint(self) -> None:
         from trainables import checkpoint
 
-        self._durable = self._points[-1]["step"] if self._points else -1.0
-        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": self._durable}
-        checkpoint.save(saved, self._folder)
+        durable = self._points[-1]["step"] if self._points else -1.0
+        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
+        limit = self.job.checkpoint_quota
+        quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
+        if checkpoint.save(saved, self._folder, quota=quota) is not None:
+            self._durable = durable
         self._saved_at = time.perf_counter()
 
     def _finish(self, state: str, seconds: float, *, spent: float | None = None, error: str = "") -> Report:
@@ -267,6 +308,7 @@ class TrialSession:
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
             error=error,
+            facts=self._facts,
         )
         write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
         for old in self._folder.glob("checkpoint*"):

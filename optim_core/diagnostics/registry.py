@@ -33,6 +33,8 @@ class Subject:
     """The optimizer that trains the model, for diagnostics of its state."""
     seed: int = 0
     """Seed of random probes."""
+    losses: Callable[[], Sequence[Tensor]] | None = None
+    """Of games, whose `model` is a ModuleList of the players: the losses of all players on the first batch."""
 
 
 Diagnostic = Callable[[Subject], dict[str, float]]

@@ -68,12 +68,12 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
-    from orchestrator.cli import run, services, sweeps
+    from orchestrator.cli import data, run, services, sweeps
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
     from orchestrator.spec import SpecError
 
-    assert run is not services is not sweeps  # importing them added their verbs
+    assert data is not run is not services is not sweeps  # importing them added their verbs
     codes: dict[type[Exception], Exit] = {SpecError: Exit.INVALID_FILE, NotFound: Exit.NOT_FOUND}
     try:
         app()

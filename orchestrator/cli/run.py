@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
-from orchestrator.folder import SweepFolder
+from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
     from orchestrator.runner import Outcome
@@ -52,13 +52,21 @@ def run(
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts)
-            if outcome.state != "done":
+            if outcome.conductor.idle_s >= 1:
+                talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            if outcome.state != "done" and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
+    if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):
+        fail(
+            f"the search ended at budget.{limit}; the best found by then was confirmed from the reserve. "
+            f"To search on, give the sweep another name, a larger budget and warm_start: [{identity}]",
+            Exit.BUDGET,
+        )
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > definition.max_failed:
         fail(
@@ -80,7 +88,7 @@ def _drive(
         from orchestrator.executors.ray import RayExecutor
 
         r = definition.resources
-        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, max_concurrent=r.max_concurrent)
+        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent)
     else:
         from orchestrator.executors.debug import DebugExecutor
 
@@ -107,10 +115,9 @@ def _drive(
 
 
 def _already_done(folder: SweepFolder) -> bool:
-    from orchestrator.folder import read_json
-
     outcome = read_json(folder.path / "outcome.json") or {}
-    return outcome.get("state") == "done" and bool(outcome.get("tracked"))
+    over = outcome.get("state") == "done" or (outcome.get("state") == "budget" and outcome.get("complete"))
+    return bool(over and outcome.get("tracked"))
 
 
 def _stopped(file: Path, state: str) -> None:

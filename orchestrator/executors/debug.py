@@ -17,11 +17,8 @@ class DebugExecutor:
                 continue
             session = TrialSession(job)
             try:
-                done = False
-                while not done:
-                    report = session.advance()
-                    conductor.heard(report)
-                    done = report.done
+                while conductor.heard(session.advance()):
+                    continue
             finally:
                 session.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,21 +14,27 @@ class Configuration:
     number: int
     parameters: Mapping[str, Any]
     state: str
-    """RUNNING, COMPLETE or FAIL."""
+    """RUNNING, COMPLETE, PRUNED or FAIL."""
     value: float | None = None
 
 
 class Study(Protocol):
     """One arm's study. Every method that changes something returns after the change is durable."""
 
-    def configurations(self) -> list[Configuration]:
+    def configurations(self) -> Sequence[Configuration]:
         """All configurations asked so far, in order, whole ones only."""
 
     def ask(self) -> Configuration:
         """The next configuration."""
 
-    def tell(self, number: int, value: float | None) -> None:
-        """The configuration's value, or None when it failed (the sampler never hears of a failure)."""
+    def report(self, number: int, step: int, value: float) -> None:
+        """The tuned metric at an evaluation on the way (1, 2, ...)."""
+
+    def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
+        """The outcome: COMPLETE with its values (worst ones when diverged), PRUNED, or FAIL."""
+
+    def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
+        """Take in what an earlier sweep found; returns how many configurations lay in this space."""
 
     def choose(self, number: int) -> None:
         """Pin the configuration that goes on to the confirm stage."""

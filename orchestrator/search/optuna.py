@@ -1,27 +1,35 @@
 """Studies on Optuna's durable storage: a journal file, or a database by URL. The only place that imports Optuna.
 
 Grid, random and Sobol points, and the random share of a model-based search, come from `designs.py` as functions of the
-index and are enqueued, so that they do not depend on who asked when. Optuna's sampler proposes the rest.
+index. Optuna's sampler proposes the rest, seeded anew at each number, so that a restarted driver draws what the old one
+would have drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.search.base import Configuration
-from orchestrator.space import Parameter, is_active, satisfied
+from orchestrator.space import Parameter, is_active, levels, satisfied
 
 CONFIGURATION = "configuration"
 CHOSEN = "confirm"
+SOURCE = "warm start"
 REJECTIONS = 100
+AWAY_S = 600.0
+"""How long a database may be away before the driver gives up; the same command then continues the sweep."""
+T = TypeVar("T")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -37,127 +45,250 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
     """The storage of a sweep: its journal file, or the database at `url`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return RDBStorage(url) if url else JournalStorage(JournalFileBackend(str(journal)))
+        if not url:
+            return JournalStorage(JournalFileBackend(str(journal)))
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
 class OptunaStudy:
-    """One arm's study. `design` proposes the first `design_share` configurations, the sampler the others."""
+    """One arm's study. `design` proposes the first `design_size` configurations, the sampler the others."""
 
     def __init__(
         self,
         storage: BaseStorage,
         *,
         name: str,
-        goal: Literal["minimize", "maximize"],
+        goals: Sequence[Literal["minimize", "maximize"]],
         parameters: tuple[Parameter, ...],
         constraints: tuple[str, ...],
         facts: Any,
         design: Design,
         design_size: int,
         seed: int,
+        sampler: str = "tpe",
     ) -> None:
         self._parameters, self._constraints, self._facts = parameters, constraints, facts
         self._design, self._design_size = design, design_size
-        self._study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction=goal,
-            load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(),
-        )
-        found = self._study.get_trials(deepcopy=False)
-        self._ready = {t.number: _configuration(t) for t in found if CONFIGURATION in t.user_attrs}
-        self._half_asked = [t for t in found if t.state == TrialState.RUNNING and CONFIGURATION not in t.user_attrs]
-        self._waiting = sum(t.state == TrialState.WAITING for t in found)
-        self._ids = {t.number: t._trial_id for t in found}
-        self._chosen = self._study.user_attrs.get(CHOSEN)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._study.sampler = optuna.samplers.TPESampler(
-                seed=stable_seed(seed, name, len(found)), n_startup_trials=0, multivariate=True, group=True
+        self._seed, self._sampler, self._storage = seed, sampler, storage
+        self._study: optuna.Study = _patiently(
+            lambda: optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=list(goals),
+                load_if_exists=True,
+                sampler=optuna.samplers.RandomSampler(),
             )
+        )
+        self._study_id = storage.get_study_id_from_name(name)
+        found = self._study.get_trials(deepcopy=False)
+        self._order = [_configuration(t) for t in found if CONFIGURATION in t.user_attrs]
+        self._ready = {c.number: c for c in self._order}
+        self._ids = {t.number: t._trial_id for t in found}
+        self._reported = {t.number: dict(t.intermediate_values) for t in found if CONFIGURATION in t.user_attrs}
+        self._seen = {_key(c.parameters) for c in self._order}
+        self._finite = _size(parameters)
+        self._chosen = self._study.user_attrs.get(CHOSEN)
 
-    def configurations(self) -> list[Configuration]:
+    def configurations(self) -> Sequence[Configuration]:
         """All whole configurations, in the order of asking."""
-        return [self._ready[n] for n in sorted(self._ready)]
+        return self._order
 
     def ask(self) -> Configuration:
-        """The next configuration; one that a killed driver had begun to ask comes first, with what it had drawn."""
-        for _ in range(REJECTIONS):
-            parameters, trial = self._draw()
-            if satisfied(self._constraints, parameters, **self._facts(parameters)):
-                return self._keep(trial, parameters)
-            trial.set_user_attr("rejected", list(self._constraints))
-            self._study.tell(trial, state=TrialState.FAIL)
-        self._enqueue(self._design.configuration(len(self._ready)))
-        parameters, trial = self._draw()
-        return self._keep(trial, parameters)
+        """The next configuration; one that a killed driver had begun to ask comes first."""
+        if len(self._order) < self._design_size:
+            return self._add(self._design.configuration(len(self._order)))
+        return _patiently(self._propose)
 
-    def tell(self, number: int, value: float | None) -> None:
+    def report(self, number: int, step: int, value: float) -> None:
+        """Store the metric at an evaluation; a step reported before stays as it is."""
+        if step not in self._reported[number] and self._ready[number].state == "RUNNING":
+            _patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
+            self._reported[number][step] = value
+
+    def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
         """Store the outcome; telling twice keeps the first."""
-        state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        self._study.tell(number, value, state=state, skip_if_finished=True)
-        self._ready[number].state, self._ready[number].value = state.name, value
+        told = TrialState[state]
+        _patiently(
+            lambda: self._study.tell(
+                number, list(values) if told == TrialState.COMPLETE else None, state=told, skip_if_finished=True
+            )
+        )
+        self._ready[number].state, self._ready[number].value = state, values[0] if values else None
 
     def choose(self, number: int) -> None:
         """Pin the configuration of the confirm stage."""
-        self._study.set_user_attr(CHOSEN, number)
+        _patiently(lambda: self._study.set_user_attr(CHOSEN, number))
         self._chosen = number
 
     def chosen(self) -> int | None:
         """The pinned configuration, if any."""
         return None if self._chosen is None else int(self._chosen)
 
-    def _keep(self, trial: Trial, parameters: dict[str, Any]) -> Configuration:
-        trial.set_user_attr(CONFIGURATION, parameters)
-        kept = Configuration(number=trial.number, parameters=parameters, state="RUNNING")
-        self._ready[trial.number] = kept
+    def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
+        """Take in configurations of an earlier sweep that lie in this space; returns how many. Once for a source."""
+        known = [t for t in self._study.get_trials(deepcopy=False) if t.user_attrs.get(SOURCE) == source]
+        if known:
+            return len(known)
+        taken = 0
+        for parameters, values in told:
+            frozen = self._frozen(parameters, TrialState.COMPLETE, {SOURCE: source}, values)
+            if frozen is not None:
+                _patiently(lambda frozen=frozen: self._study.add_trial(frozen))  # type: ignore[misc]
+                taken += 1
+        return taken
+
+    def _add(self, parameters: dict[str, Any]) -> Configuration:
+        """Store a configuration of the design in one step: it is there whole, or not at all."""
+        frozen = self._frozen(parameters, TrialState.RUNNING, {CONFIGURATION: parameters})
+        assert frozen is not None
+        trial = _patiently(lambda: self._storage.create_new_trial(self._study_id, template_trial=frozen))
+        return self._whole(self._storage.get_trial_number_from_id(trial), trial, parameters)
+
+    def _whole(self, number: int, trial_id: int, parameters: dict[str, Any]) -> Configuration:
+        kept = Configuration(number=number, parameters=parameters, state="RUNNING")
+        self._ids[number], self._reported[number], self._ready[number] = trial_id, {}, kept
+        self._order.append(kept)
+        self._seen.add(_key(parameters))
         return kept
 
+    def _propose(self) -> Configuration:
+        """Ask the sampler until a configuration obeys the constraints and is new, REJECTIONS times at most."""
+        for _ in range(REJECTIONS):
+            parameters, trial = self._draw()
+            obeys = satisfied(self._constraints, parameters, **self._facts(parameters))
+            new = self._finite is None or len(self._seen) >= self._finite or _key(parameters) not in self._seen
+            if obeys and new:
+                trial.set_user_attr(CONFIGURATION, parameters)
+                return self._whole(trial.number, trial._trial_id, parameters)
+            trial.set_user_attr("rejected", "breaks a constraint" if not obeys else "asked before")
+            self._study.tell(trial, state=TrialState.FAIL)
+        return self._add(self._fresh())
+
+    def _fresh(self) -> dict[str, Any]:
+        """A point of the design that was not asked yet, while there is one."""
+        first = len(self._order)
+        points = (self._design.configuration(first + i) for i in range(REJECTIONS * 10))
+        found = next((p for p in points if _key(p) not in self._seen), None)
+        return self._design.configuration(first) if found is None else found
+
     def _draw(self) -> tuple[dict[str, Any], Trial]:
-        if self._half_asked:
-            half = self._half_asked.pop(0)
-            trial = Trial(self._study, half._trial_id)
-        else:
-            if not self._waiting and len(self._ready) < self._design_size:
-                self._enqueue(self._design.configuration(len(self._ready)))
-            self._waiting = max(0, self._waiting - 1)
-            trial = self._study.ask()
+        found = self._study.get_trials(deepcopy=False)
+        half = [t for t in found if t.state == TrialState.RUNNING and CONFIGURATION not in t.user_attrs]
+        number = half[0].number if half else len(found)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._study.sampler = _sampler(self._sampler, stable_seed(self._seed, number))
+            trial = Trial(self._study, half[0]._trial_id) if half else self._study.ask()
         parameters: dict[str, Any] = {}
         for parameter in self._parameters:
             if is_active(parameter, parameters):
                 parameters[parameter.name] = _suggest(trial, parameter)
         return parameters, trial
 
-    def _enqueue(self, configuration: dict[str, Any]) -> None:
-        one_minus = {p.name for p in self._parameters if p.one_minus}
-        fixed = {p.name for p in self._parameters if p.kind == "constant"}
-        self._study.enqueue_trial(
-            {k: 1 - v if k in one_minus else v for k, v in configuration.items() if k not in fixed},
-            user_attrs={},
+    def _frozen(
+        self, parameters: Mapping[str, Any], state: TrialState, attrs: dict[str, Any], values: Sequence[float] = ()
+    ) -> FrozenTrial | None:
+        """A trial with these parameters, or None when one lies outside the space."""
+        stored: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+        for p in self._parameters:
+            if not is_active(p, parameters):
+                continue
+            if p.name not in parameters:
+                return None
+            value = parameters[p.name]
+            if p.kind == "constant":
+                if value != p.values[0]:
+                    return None
+                continue
+            distribution = _distribution(p)
+            inner = 1 - value if p.one_minus else value
+            try:
+                inside = distribution._contains(distribution.to_internal_repr(inner))
+            except ValueError:
+                inside = False
+            if inside:
+                stored[p.name], distributions[p.name] = inner, distribution
+            elif state == TrialState.COMPLETE:
+                return None
+        return optuna.trial.create_trial(
+            state=state,
+            params=stored,
+            distributions=distributions,
+            user_attrs=attrs,
+            values=list(values) if state == TrialState.COMPLETE else None,
         )
-        self._waiting += 1
 
 
 def _configuration(trial: FrozenTrial) -> Configuration:
-    value = trial.value if trial.state == TrialState.COMPLETE else None
+    value = trial.values[0] if trial.state == TrialState.COMPLETE else None
     return Configuration(
         number=trial.number, parameters=trial.user_attrs[CONFIGURATION], state=trial.state.name, value=value
     )
 
 
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
+    if name == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, multivariate=True, group=True)
+
+
+def _distribution(p: Parameter) -> BaseDistribution:
+    if p.kind == "categorical":
+        return CategoricalDistribution(list(p.values))
+    if p.kind == "int":
+        return IntDistribution(int(p.low), int(p.high), step=1 if p.log else int(p.step or 1), log=p.log)
+    if p.one_minus:
+        return FloatDistribution(1 - p.high, 1 - p.low, log=True)
+    return FloatDistribution(p.low, p.high, step=None if p.log else p.step, log=p.log)
+
+
 def _suggest(trial: Trial, p: Parameter) -> Any:
     if p.kind == "constant":
         return p.values[0]
-    if p.kind == "categorical":
-        return trial.suggest_categorical(p.name, list(p.values))
-    if p.kind == "int":
-        step = 1 if p.log else int(p.step or 1)
-        return trial.suggest_int(p.name, int(p.low), int(p.high), step=step, log=p.log)
+    value: Any = trial._suggest(p.name, _distribution(p))
     if p.one_minus:
-        return 1 - trial.suggest_float(p.name, 1 - p.high, 1 - p.low, log=True)
-    value = trial.suggest_float(p.name, p.low, p.high, step=None if p.log else p.step, log=p.log)
-    return min(p.high, max(p.low, round(value / p.step) * p.step)) if p.log and p.step else value
+        return 1 - value
+    return min(p.high, max(p.low, round(value / p.step) * p.step)) if p.kind == "float" and p.log and p.step else value
+
+
+def _key(parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((k, repr(v)) for k, v in parameters.items()))
+
+
+def _size(parameters: Sequence[Parameter]) -> int | None:
+    """How many configurations a finite space has at most, None for a continuous one."""
+    size = 1
+    for p in parameters:
+        found = levels(p)
+        if found is None:
+            return None
+        size *= len(found)
+    return size
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """`call()`, again after a pause while the database is away, for AWAY_S seconds at most."""
+    deadline, pause = time.monotonic() + AWAY_S, 0.25
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not _is_away(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that a database cannot be reached."""
+    while error is not None:
+        if type(error).__name__ in ("OperationalError", "InterfaceError") and "sqlalchemy" in type(error).__module__:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def stable_seed(*parts: Any) -> int:

@@ -173,6 +173,7 @@ class MlflowTracker:
 
         tags = {STATE: result["state"], "geosweep.init_digest": result.get("init_digest", "")}
         tags["geosweep.data_digest"] = result.get("data_digest", "")
+        tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
         drained = result["state"] == "INTERRUPTED"

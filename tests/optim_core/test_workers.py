@@ -84,6 +84,13 @@ def test_independent_averages_gradients_that_each_worker_took_at_a_point_of_its_
         assert close(found[rank]["sam/independent"], weights)
 
 
+@pytest.mark.parametrize("name", ["llqr", "llqr_sam"])
+def test_all_workers_have_the_same_learned_geometry(found: list[dict[str, Any]], name: str) -> None:
+    first, second = found[0][name], found[1][name]
+    assert len(first) == 4 + 8
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 def test_one_worker_without_a_finite_gradient_makes_all_skip(found: list[dict[str, Any]]) -> None:
     assert [f["skip"] for f in found] == [(1, True), (1, True)]
 

@@ -43,6 +43,20 @@ def train(rank: int, world: int, name: str, workers: str) -> list[Tensor]:
     return [p.detach() for p in inner.parameters()]
 
 
+def learn(rank: int, name: str) -> list[Tensor]:
+    """Weights and learned factors after four steps and two refreshes, on batches that differ between the workers."""
+    inner, batch = problem()
+    model = DistributedDataParallel(inner)
+    optimizer = optim_core.build(
+        name, model, lr=0.1, loss=nn.functional.cross_entropy, refresh_interval=2,
+        refresh_batches=lambda index: batch(1000 * (rank + 1) + index),
+    )  # fmt: skip
+    for index in range(4):
+        optimizer.step(closure_of(model, *batch(10 * rank + index), optimizer))
+    factors = [v for s in optimizer.state.values() for k, v in sorted(s.items()) if k.startswith("geometry_")]
+    return [p.detach() for p in inner.parameters()] + factors
+
+
 def skip(rank: int) -> tuple[int, bool]:
     """(skipped steps, whether the weights stand) when the batch of rank 1 alone is not finite."""
     inner, batch = problem()
@@ -63,6 +77,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         for name in ("sam", "asam", "friendly_sam")
         for workers in ("independent", "synchronised")
     }
+    found |= {name: learn(rank, name) for name in ("llqr", "llqr_sam")}
     found["skip"] = skip(rank)
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

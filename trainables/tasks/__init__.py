@@ -1,5 +1,29 @@
 """The bundled tasks, one file each; importing this registers them."""
 
-from trainables.tasks import digits, offset_rotated
+from trainables.tasks import (
+    affine_games,
+    digits,
+    gan_ring,
+    images,
+    least_squares,
+    logistic_game,
+    offset_rotated,
+    potholes,
+    quadratic,
+    stdlib_lm,
+    tokens,
+)
 
-__all__ = ["digits", "offset_rotated"]
+__all__ = [
+    "affine_games",
+    "digits",
+    "gan_ring",
+    "images",
+    "least_squares",
+    "logistic_game",
+    "offset_rotated",
+    "potholes",
+    "quadratic",
+    "stdlib_lm",
+    "tokens",
+]

@@ -1,0 +1,167 @@
+"""Spectral shapes: which one a set of eigenvalues has, and which method theory recommends for it.
+
+| kind      | eigenvalues                                    | method                                        |
+|-----------|------------------------------------------------|-----------------------------------------------|
+| interval  | real, positive                                 | gda, momentum > 0 (Polyak)                    |
+| disc      | disc about the positive axis                   | gda, momentum 0                               |
+| ellipse   | ellipse about the positive axis                | gda, momentum > 0 if wide, < 0 if tall        |
+| vertical  | one real part c > 0                            | extragradient with momentum, or gda, momentum < 0 |
+| cross     | an interval and a vertical line at its centre  | extragradient with momentum                   |
+| imaginary | no real part                                   | bilinear_optimal                              |
+| half_disc | real parts >= mu > 0, moduli <= L              | extragradient, unequal steps                  |
+| general   | anything else                                  | hamiltonian with momentum                     |
+
+Eigenvalues at 0 (the kernel of a rectangular coupling) say nothing about the rate and are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from optim_core.games import maps, rates
+from optim_core.games.rates import Choice
+from optim_core.games.tuner import tune
+
+KINDS = ("interval", "disc", "ellipse", "vertical", "cross", "imaginary", "half_disc", "general")
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A spectral shape and its extents, on the scale of J."""
+
+    kind: str
+    """One of KINDS."""
+    mu: float
+    """Smallest real part."""
+    L: float
+    """Largest real part."""
+    nearest: float
+    """Smallest imaginary part above 0, in modulus; 0 when all eigenvalues are real."""
+    reach: float
+    """Largest imaginary part."""
+    smallest: float
+    """Smallest singular value above 0; for a normal J the smallest modulus of an eigenvalue."""
+    largest: float
+    """Largest singular value; for a normal J the largest modulus."""
+    modulus: float
+    """Largest modulus of an eigenvalue."""
+
+    @property
+    def centre(self) -> float:
+        """Middle of the real parts."""
+        return (self.mu + self.L) / 2
+
+
+def classify(points: Tensor, singular: tuple[float, float] | None = None, tolerance: float = TOLERANCE) -> Shape:
+    """The shape of the eigenvalues `points` [n]; `tolerance` is relative to the largest modulus.
+
+    `singular` gives the smallest (above 0) and the largest singular value of J, where J is not normal. Raises
+    ValueError when every eigenvalue is 0 or one is not finite.
+    """
+    z = points.to(torch.complex128).flatten()
+    if not bool(torch.isfinite(z.real).all() and torch.isfinite(z.imag).all()):
+        raise ValueError("an eigenvalue is not finite; there is no shape to find")
+    z = z[z.abs() > 1e-9 * z.abs().max()] if len(z) else z
+    if not len(z):
+        raise ValueError("every eigenvalue is 0; there is no shape to find")
+    near = tolerance * float(z.abs().max())
+    real, height = z.real, z.imag.abs()
+    off_axis = height[height > near]
+    found = Shape(
+        kind="general",
+        mu=float(real.min()),
+        L=float(real.max()),
+        nearest=float(off_axis.min()) if len(off_axis) else 0.0,
+        reach=float(height.max()),
+        smallest=singular[0] if singular else float(z.abs().min()),
+        largest=singular[1] if singular else float(z.abs().max()),
+        modulus=float(z.abs().max()),
+    )
+    return replace(found, kind=_kind(found, real, height, near))
+
+
+def _kind(s: Shape, real: Tensor, height: Tensor, near: float) -> str:
+    if float(real.abs().max()) <= near:
+        return "imaginary"
+    if s.mu <= 1e-9 * s.modulus:
+        return "general"
+    if s.reach <= near:
+        return "interval"
+    if s.L - s.mu <= near:
+        return "vertical"
+    if bool(((height <= near) | ((real - s.centre).abs() <= near)).all()):
+        return "cross"
+    half = (s.L - s.mu) / 2
+    if float((((real - s.centre) / half) ** 2 + (height / s.reach) ** 2).max()) <= 1 + 2 * TOLERANCE:
+        return "disc" if abs(half - s.reach) <= 0.02 * half else "ellipse"
+    return "half_disc"
+
+
+def recommend(shape: Shape, points: Tensor | None = None) -> Choice:
+    """The method with the best rate for one gradient evaluation on this shape, with its parameters.
+
+    Closed forms on the bounding shape; given the eigenvalues `points` [n], tall ellipses and half discs also consider
+    parameters tuned on them. `hamiltonian` with momentum is always a candidate: its rate holds for every affine game.
+    """
+    candidates = [rates.hamiltonian(shape.smallest, shape.largest)] if shape.smallest > 0 else []
+    half = (shape.L - shape.mu) / 2
+    if shape.kind == "imaginary":
+        candidates.append(rates.bilinear(min(shape.nearest or shape.smallest, shape.reach), shape.reach))
+    elif shape.kind == "interval":
+        candidates.append(rates.interval(shape.mu, shape.L))
+    elif shape.kind == "disc":
+        candidates.append(rates.disc(shape.mu, shape.L))
+    elif shape.kind == "ellipse":
+        candidates.append(rates.ellipse(half, shape.reach, shape.centre))
+        if shape.reach > half and points is not None:
+            candidates.append(tune("extragradient", points))
+    elif shape.kind == "vertical":
+        candidates += [_vertical(shape), rates.ellipse(0.0, shape.reach, shape.centre)]
+    elif shape.kind == "cross":
+        candidates.append(rates.cross(shape.mu, shape.L, shape.reach))
+    elif shape.kind == "half_disc":
+        candidates.append(rates.half_disc(shape.mu, shape.modulus))
+        if points is not None:
+            candidates += [tune("gda", points), tune("extragradient", points)]
+    if not candidates:
+        raise ValueError("J has no singular value above 0; no method moves anything")
+    return min(candidates, key=lambda c: c.per_evaluation)
+
+
+def _vertical(shape: Shape) -> Choice:
+    return rates.vertical(shape.centre, shape.nearest, shape.reach)
+
+
+def boundary(shape: Shape, count: int = 200) -> Tensor:
+    """About `count` complex points on the outline of the shape, for tuning and drawing; `general` has a circle."""
+    angle = torch.linspace(0, 2 * math.pi, count, dtype=torch.float64)
+    line = torch.linspace(0, 1, count // 2, dtype=torch.float64)
+    height = shape.nearest + (shape.reach - shape.nearest) * line
+    interval = torch.complex(shape.mu + (shape.L - shape.mu) * line, torch.zeros_like(line))
+    if shape.kind == "interval":
+        return interval
+    if shape.kind in ("imaginary", "vertical"):
+        upper = torch.complex(torch.full_like(height, 0.0 if shape.kind == "imaginary" else shape.centre), height)
+        return torch.cat([upper, upper.conj()])
+    if shape.kind == "cross":
+        upper = torch.complex(torch.full_like(line, shape.centre), shape.reach * line)
+        return torch.cat([interval, upper, upper.conj()])
+    if shape.kind in ("disc", "ellipse"):
+        half = (shape.L - shape.mu) / 2
+        return torch.complex(shape.centre + half * angle.cos(), shape.reach * angle.sin())
+    circle = torch.complex(shape.modulus * angle.cos(), shape.modulus * angle.sin())
+    if shape.kind == "general":
+        return circle
+    end = math.sqrt(max(shape.modulus**2 - shape.mu**2, 0.0))
+    chord = torch.complex(torch.full_like(line, shape.mu), end * (2 * line - 1))
+    return torch.cat([circle[circle.real >= shape.mu], chord])
+
+
+def shape_rate(method: str, shape: Shape, **parameters: float) -> float:
+    """Largest root modulus of a polynomial method over the outline of the shape (normal J); see `maps.roots`."""
+    return maps.polynomial_rate(method, boundary(shape), **parameters)

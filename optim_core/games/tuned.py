@@ -1,0 +1,92 @@
+"""`tuned_game`: estimate the spectrum at the first step, recognise its shape, play the method that theory recommends.
+
+Without a hyperparameter to search: spectrum.estimate -> shapes.classify -> shapes.recommend. Exact for affine games of
+up to `probes` parameters; for other games the rates are those near the starting point.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim_core.base import Closure, check_positive
+from optim_core.games.field import Players, evaluate_game
+from optim_core.games.optimizers import GameOptimizer
+from optim_core.games.shapes import classify, recommend
+from optim_core.games.spectrum import cost, estimate
+from optim_core.registry import register
+
+
+@register("tuned_game")
+class TunedGame(GameOptimizer):
+    """The method and parameters that theory gives for the game at its starting point.
+
+    `lr` multiplies the step size found (1: as it is). `probes` >= 1 is the number of products with J that the estimate
+    may take on a large game; it is charged as `spectrum.cost` says, before the first step. `method`, `shape` and
+    `predicted_rate` tell what was found.
+    """
+
+    METHOD = "gda"
+    GRAD_EVALS = 2.0
+
+    def __init__(self, params: Players, *, lr: float = 1.0, probes: int = 64, restart: bool = False) -> None:
+        check_positive(probes=probes)
+        defaults: dict[str, Any] = {"lr": lr, "momentum": 0.0, "extrapolation": None, "consensus": 0.0}
+        super().__init__(params, {**defaults, "probes": probes, "restart": restart, "unit": 1.0, "shape": ""})
+
+    @classmethod
+    def cost_per_step(cls, **hyperparameters: Any) -> float:
+        """Two: which method will play is not known before the game is."""
+        return cls.GRAD_EVALS
+
+    @property
+    def shape(self) -> str:
+        """The kind of spectral shape that was recognised, empty before the first step."""
+        return str(self.param_groups[0]["shape"])
+
+    @property
+    def predicted_rate(self) -> float:
+        """Factor of the error for one step that theory predicts; nan before the first step."""
+        return float(self.param_groups[0].get("predicted_rate", float("nan")))
+
+    def next_cost(self) -> float:
+        """With the estimate, before the first step; of the dearest method then."""
+        return super().next_cost() if self.shape else self._estimate_cost() + 3.0
+
+    def freeze(self) -> None:
+        """Raises RuntimeError while there is no estimate: the budget is too small for it."""
+        if not self.shape:
+            raise RuntimeError(
+                f"tuned_game needs {self.next_cost():g} gradient evaluations for its estimate and a first step; "
+                "raise the budget or lower probes"
+            )
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> list[Tensor]:  # type: ignore[override]
+        """One step of the method found; the first one also estimates."""
+        if not self.shape:
+            self._choose(closure)
+        return super().step(closure)
+
+    def _choose(self, closure: Closure | None) -> None:
+        losses = evaluate_game(self, closure)
+        found = estimate(losses, [g["params"] for g in self.param_groups], self.param_groups[0]["probes"])
+        shape = classify(found.points, (found.smallest, found.largest))
+        choice = recommend(shape, found.points)
+        for group in self.param_groups:
+            group.update(
+                method=choice.method,
+                unit=choice.lr,
+                momentum=choice.momentum,
+                extrapolation=choice.extrapolation or None,
+                consensus=choice.consensus,
+                shape=shape.kind,
+                predicted_rate=choice.rate,
+            )
+        self.charge(self._estimate_cost())
+
+    def _estimate_cost(self) -> float:
+        dimension = sum(p.numel() for g in self.param_groups for p in g["params"])
+        return cost(dimension, self.param_groups[0]["probes"])

@@ -1,0 +1,232 @@
+"""Search, stopping and budgets in this process: exact states, one digest under strict replay, reserves kept."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from orchestrator import results, runner, spec
+from orchestrator.folder import NotFound, SweepFolder
+from orchestrator.search.optuna import SOURCE, storage
+from orchestrator.stopping import Rule, Stopper, rungs
+from orchestrator.tracking.base import NoTracker
+from tests.orchestrator.interleaved import Dies, Interleaved
+from tests.orchestrator.sweep_files import sweep_text
+
+ASHA = {"type": "asha", "eta": 3, "min_budget": "25%"}
+
+
+def run(root: Path, executor: Any = None, method: Any = None, budget: Any = None, **top: Any) -> SweepFolder:
+    definition = yaml.safe_load(sweep_text())
+    definition["method"].update(method or {})
+    definition["budget"].update(budget or {})
+    text = yaml.safe_dump({**definition, "cache": False, **top})
+    loaded = spec.loads(text, "test.yaml")
+    folder = runner.open_folder(loaded, text, root, {})
+    with folder.hold():
+        runner.run(loaded, folder, executor or Interleaved(1), NoTracker())
+    return folder
+
+
+def study(folder: SweepFolder, arm: str = "sgd") -> optuna.Study:
+    return optuna.load_study(study_name=f"{folder.sweep_id}/{arm}", storage=storage(folder.journal))
+
+
+@pytest.mark.parametrize(
+    "kind, share, evaluations, expected",
+    [
+        ("asha", 0.25, 8, (2, 6)),
+        ("asha", 0.05, 8, (1, 3)),
+        ("median", 0.5, 8, (4, 5, 6, 7)),
+        ("asha", 0.9, 8, ()),
+    ],
+)
+def test_rungs_are_evaluations_before_the_last(kind: str, share: float, evaluations: int, expected: Any) -> None:
+    assert rungs(kind, eta=3, min_share=share, evaluations=evaluations) == expected
+
+
+def test_asha_lets_the_best_third_go_on() -> None:
+    """Where each newcomer is the best so far nobody is stopped; in the reverse order the late ones are."""
+    for order, stops in ((range(9, 0, -1), 0), (range(1, 10), 7)):
+        stopper = Stopper(Rule(type="asha", eta=3, rungs=(1,)), maximize=False, strict=False)
+        stopped = []
+        for number, value in enumerate(order):
+            stopper.begin(number)
+            stopper.record(number, 1, float(value))
+            stopped += [s.number for s in stopper.decisions()]
+        assert len(stopped) == stops
+
+
+def test_median_stops_what_is_worse_than_half() -> None:
+    stopper = Stopper(Rule(type="median", eta=3, rungs=(1, 2)), maximize=True, strict=False)
+    found = []
+    for number, value in enumerate([0.5, 0.6, 0.7, 0.55, 0.65]):
+        stopper.begin(number)
+        stopper.record(number, 1, value)
+        found += [(s.number, s.reason) for s in stopper.decisions()]
+    assert found == [(3, "best so far 0.55 against a median of 0.6 at evaluation 1")]
+
+
+def test_hyperband_brackets_begin_at_later_rungs() -> None:
+    rule = Rule(type="hyperband", eta=3, rungs=(1, 3, 6))
+    assert [rule.rungs_of(n) for n in range(4)] == [(1, 3, 6), (3, 6), (6,), (1, 3, 6)]
+
+
+def test_strict_decisions_do_not_depend_on_arrival() -> None:
+    values = {n: [random.Random(n).random() for _ in range(3)] for n in range(12)}
+    outcomes = set()
+    for seed in range(20):
+        stopper = Stopper(Rule(type="asha", eta=3, rungs=(1, 2, 3)), maximize=False, strict=True)
+        for n in values:
+            stopper.begin(n)
+        left = {n: [1, 2, 3] for n in values}
+        draws, stopped = random.Random(seed), {}
+        while any(left.values()):
+            n = draws.choice([n for n in left if left[n]])
+            rung = left[n].pop(0)
+            stopper.record(n, rung, values[n][rung - 1])
+            if not left[n]:
+                stopper.end(n)
+            for s in stopper.decisions():
+                stopped[s.number] = s.rung
+        assert not any(stopper.undecided(n) for n in values)
+        outcomes.add(tuple(sorted(stopped.items())))
+    assert len(outcomes) == 1
+    assert next(iter(outcomes))
+
+
+def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) -> None:
+    folder = run(tmp_path, method={"name": "random"}, budget={"trials_per_arm": 9}, early_terminate=ASHA)
+    trials = results.ended_trials(folder)
+    stopped = [t for t in trials if t["state"] == "PRUNED"]
+    assert stopped
+    for t in stopped:
+        assert t["grad_evals"] == 10 * t["stopped"]["rung"] < 40
+        assert "go on" in t["stopped"]["reason"]
+        assert t["stage"] == "tune"
+    told = {t.number: t for arm in ("sgd",) for t in study(folder, arm).trials}
+    for t in trials:
+        if t["arm"] != "sgd" or t["stage"] != "tune":
+            continue
+        kept = told[t["configuration"]]
+        assert kept.state.name == ("PRUNED" if t["state"] == "PRUNED" else "COMPLETE")
+        last = max(kept.intermediate_values)
+        assert kept.value == kept.intermediate_values[last]
+        assert last == (t["stopped"]["rung"] if t["state"] == "PRUNED" else 4)
+    counts = results.status(folder)["arms"]
+    assert sum(c["pruned"] for c in counts.values()) == len(stopped)
+    assert all(c["waiting"] == 0 and c["done"] + c["pruned"] == 12 for c in counts.values())
+
+
+def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
+    plain = run(tmp_path / "a", method={"name": "tpe"}, budget={"trials_per_arm": 9}, early_terminate=ASHA)
+    audited = run(
+        tmp_path / "b", method={"name": "tpe"}, budget={"trials_per_arm": 9},
+        early_terminate={**ASHA, "audit_share": 1.0},
+    )  # fmt: skip
+    assert results.suggestions_digest(plain) == results.suggestions_digest(audited)
+    stopped = [t for t in results.ended_trials(audited) if t["state"] == "PRUNED"]
+    assert {t["trial_id"] for t in stopped} == {
+        t["trial_id"] for t in results.ended_trials(plain) if t["state"] == "PRUNED"
+    }
+    assert all(t["stopped"]["audit_value"] is not None and t["grad_evals"] == 40 for t in stopped)
+
+
+@pytest.mark.parametrize("extra", [{}, {"early_terminate": ASHA}], ids=["whole", "asha"])
+def test_strict_replay_gives_one_digest(tmp_path: Path, extra: dict[str, Any]) -> None:
+    """1, 4 and 16 workers, any order of arrival, kills and retries: the same suggestions and the same results."""
+    budget, method = {"trials_per_arm": 10}, {"name": "tpe", "random_share": 0.3, "replay": "strict", "lag": 3}
+    found = {}
+    for workers, seed, kills in ((1, 0, False), (4, 1, False), (16, 2, False), (4, 3, True)):
+        place = tmp_path / f"{workers}-{seed}"
+        for attempt in range(60):
+            try:
+                executor = Interleaved(workers, seed + attempt, die_after=5 if kills and attempt < 59 else None)
+                folder = run(place, executor, method, budget, seeds={"tune": 1, "confirm": 2}, **extra)
+            except Dies:
+                continue
+            break
+        found[workers, kills] = (
+            results.suggestions_digest(folder),
+            {t["trial_id"]: (t["state"], t["value"]) for t in results.ended_trials(folder)},
+        )
+    assert len({digest for digest, _ in found.values()}) == 1
+    first = next(iter(found.values()))[1]
+    assert all(outcome == first for _, outcome in found.values())
+
+
+def test_the_search_never_spends_the_reserve_of_the_confirm_stage(tmp_path: Path) -> None:
+    """30 whole trials fit; 2 arms x 3 confirm seeds are reserved, so that 24 are left for the search."""
+    folder = run(tmp_path, Interleaved(3), {"name": "random"}, {"trials_per_arm": 100, "grad_evals": 30 * 40})
+    trials = results.ended_trials(folder)
+    assert sum(t["grad_evals"] for t in trials) <= 30 * 40
+    by = {(arm, stage): sum(t["arm"] == arm and t["stage"] == stage for t in trials) for arm in ("sgd", "adamw")
+          for stage in ("tune", "confirm")}  # fmt: skip
+    assert by == {(a, s): n for a in ("sgd", "adamw") for s, n in (("tune", 12), ("confirm", 3))}
+
+
+def test_a_search_that_ended_at_its_budget_stays_ended(tmp_path: Path) -> None:
+    """Its winners are confirmed; a larger budget would choose again after the confirm seeds were seen."""
+    folder = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 400})
+    assert results.status(folder)["state"] == "budget"
+    before = {t["trial_id"] for t in results.ended_trials(folder)}
+    assert sum("s100" in name for name in before) == 6
+    again = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 4000})
+    assert again.sweep_id == folder.sweep_id
+    assert {t["trial_id"] for t in results.ended_trials(again)} == before
+
+
+@pytest.mark.parametrize("name", ["gp", "cmaes", "tpe"])
+def test_samplers_learn(name: str, tmp_path: Path) -> None:
+    """The model's last proposals are better in the median than as many random ones."""
+    space = {"lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 0.2}}
+    common = {"arms": {"sgd": {"parameters": space}}, "seeds": {"tune": 1, "confirm": 0}}
+    medians = {}
+    for method in (name, "random"):
+        found = run(tmp_path, None, {"name": method, "random_share": 0.25}, {"trials_per_arm": 24}, **common)
+        values = [t.value for t in study(found).trials if t.state.name == "COMPLETE"]
+        medians[method] = statistics.median(values[-12:])
+    assert medians[name] < medians["random"]
+
+
+def test_a_finite_space_is_searched_without_repeats(tmp_path: Path) -> None:
+    arms = {"sgd": {"parameters": {"lr": {"values": [0.01, 0.02, 0.05, 0.1, 0.2]}, "momentum": {"values": [0.0, 0.5]}}}}
+    folder = run(tmp_path, None, {"name": "tpe", "random_share": 0.2}, {"trials_per_arm": 10}, arms=arms)
+    asked = [
+        tuple(t.user_attrs["configuration"].items()) for t in study(folder).trials if "configuration" in t.user_attrs
+    ]
+    assert len(asked) == len(set(asked)) == 10
+
+
+def test_warm_start_begins_with_what_another_sweep_learned(tmp_path: Path) -> None:
+    first = run(tmp_path, None, {"name": "random"}, name="first")
+    second = run(tmp_path, None, {"name": "tpe", "random_share": 0.0}, name="second", warm_start=[first.sweep_id])
+    taken = [t for t in study(second).trials if SOURCE in t.user_attrs]
+    assert [t.params for t in taken] == [t.params for t in study(first).trials]
+    assert [t.values for t in taken] == [t.values for t in study(first).trials]
+    assert sum(t["stage"] == "tune" and t["arm"] == "sgd" for t in results.ended_trials(second)) == 4
+    run(tmp_path, None, {"name": "tpe", "random_share": 0.0}, name="second", warm_start=[first.sweep_id])
+    assert len(study(second).trials) == 8
+    with pytest.raises(NotFound, match="warm_start"):
+        run(tmp_path, None, None, name="third", warm_start=["nothing"])
+
+
+def test_several_objectives_and_their_front(tmp_path: Path) -> None:
+    task = {"name": "digits", "model": "mlp"}
+    folder = run(
+        tmp_path, None, {"name": "tpe", "random_share": 0.5}, {"trials_per_arm": 6, "per_trial": 20},
+        task=task, metric={"name": "accuracy/val", "goal": "maximize"},
+        objectives=[{"name": "loss/test", "goal": "minimize"}], seeds={"tune": 1, "confirm": 1},
+    )  # fmt: skip
+    assert all(len(t.values) == 2 for t in study(folder).trials)
+    front = results.pareto(folder)["arms"]["sgd"]
+    assert front
+    points = [(-t.values[0], t.values[1]) for t in study(folder).trials]
+    best = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    assert {(-row["values"]["accuracy/val"], row["values"]["loss/test"]) for row in front} == best
