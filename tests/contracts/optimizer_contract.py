@@ -11,6 +11,15 @@ from torch import Tensor, nn
 
 import optim_core
 
+BY_SPECTRUM = {"gd", "nesterov", "polyak", "chebyshev", "generalized_chebyshev", "marchenko_pastur", "laguerre"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    **{name: {"smoothness": 2.0} for name in BY_SPECTRUM},
+    **{name: {"smoothness": 2.0, "strong_convexity": 0.1} for name in ("polyak", "chebyshev", "marchenko_pastur")},
+    "laguerre": {"eigenvalue_scale": 1.0, "beta": 2.0},
+    **{name: {"lr": 0.05, "refresh_interval": 3} for name in ("llqr", "llqr_sam")},
+}
+"""Constructor values of optimizers that have no `lr`, or that have to refresh within the few steps of this suite."""
+
 
 def problem(dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Callable[[int], tuple[Tensor, Tensor]]]:
     """A small tanh network and its batches by index."""

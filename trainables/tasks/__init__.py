@@ -3,8 +3,10 @@
 from trainables.tasks import (
     affine_games,
     digits,
+    digits_fit,
     gan_ring,
     images,
+    kronecker,
     least_squares,
     logistic_game,
     offset_rotated,
@@ -17,8 +19,10 @@ from trainables.tasks import (
 __all__ = [
     "affine_games",
     "digits",
+    "digits_fit",
     "gan_ring",
     "images",
+    "kronecker",
     "least_squares",
     "logistic_game",
     "offset_rotated",

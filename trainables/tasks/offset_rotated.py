@@ -63,7 +63,8 @@ class OffsetRotated(Task):
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         """Half the squared error, summed over outputs, mean over samples."""
-        return 0.5 * (outputs - targets).square().sum(-1).mean()
+        value: Tensor = 0.5 * (outputs - targets).square().sum(-1).mean()
+        return value
 
     def evaluate(self, model: Model) -> dict[str, float]:
         """Training loss over all samples: the question is how fast it falls."""
