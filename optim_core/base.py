@@ -6,6 +6,7 @@ Optimizers call the closure themselves and count what they spend, refreshes of a
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, cast
 
@@ -41,6 +42,10 @@ class Counting(torch.optim.Optimizer):
         """Average gradient evaluations of one step, refreshes amortised. Pure arithmetic, for plans."""
         return cls.GRAD_EVALS
 
+    @classmethod
+    def check_values(cls, **values: Any) -> None:
+        """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
+
     @property
     def grad_evals(self) -> float:
         """Gradient evaluations spent so far."""
@@ -49,6 +54,22 @@ class Counting(torch.optim.Optimizer):
     def charge(self, amount: float) -> None:
         """Add `amount` gradient evaluations to the count."""
         self.param_groups[0][COUNTER] = self.grad_evals + amount
+
+    @property
+    def ascending(self) -> bool:
+        """Whether the gradient now evaluated only says where to look next and will not move the weights itself.
+
+        Closures that alter the gradient, by clipping for instance, leave such a one as it is.
+        """
+        return bool(getattr(self, "_ascending", False))
+
+    def evaluate_ascent(self, closure: Closure | None) -> Tensor:
+        """`evaluate` for a gradient that perturbs and is then thrown away (see `ascending`)."""
+        self._ascending = True
+        try:
+            return self.evaluate(closure)
+        finally:
+            self._ascending = False
 
     def next_cost(self) -> float:
         """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""
@@ -60,18 +81,21 @@ class Counting(torch.optim.Optimizer):
     def evaluate(self, closure: Closure | None) -> Tensor:
         """Run the closure once, with gradients enabled, charge one evaluation and return the loss.
 
-        Raises TypeError when there is no closure, RuntimeError when it returned nothing or forgot `backward`.
+        Raises TypeError when there is no closure, RuntimeError when it returned nothing or forgot `backward`, also when
+        gradients of an earlier call are still there.
         """
         if closure is None:
             raise TypeError(
                 f"{type(self).__name__}.step needs a closure that clears the gradients, computes the loss, "
                 "calls backward and returns the loss"
             )
+        params = [p for g in self.param_groups for p in g["params"]]
+        stamps = [_Stamp(p.grad) for p in params]
         with torch.enable_grad():
             loss = closure()
         if loss is None:
             raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
-        if all(p.grad is None for g in self.param_groups for p in g["params"]):
+        if all(stamp.stale(p.grad) for stamp, p in zip(stamps, params, strict=True)):
             raise RuntimeError(
                 f"the closure given to {type(self).__name__}.step left no gradient; call loss.backward()"
             )
@@ -92,6 +116,20 @@ class Counting(torch.optim.Optimizer):
                 if isinstance(saved, Tensor) and self.state[p][key].dtype != saved.dtype:
                     device = self.state[p][key].device
                     self.state[p][key] = saved.detach().clone().to(device=device)
+
+
+class _Stamp:
+    """Recognises a gradient that nobody has written to since, without keeping its memory alive."""
+
+    def __init__(self, gradient: Tensor | None) -> None:
+        self._tensor = None if gradient is None else weakref.ref(gradient)
+        self._version = 0 if gradient is None else gradient._version
+
+    def stale(self, gradient: Tensor | None) -> bool:
+        """Whether `gradient` is missing or still what it was."""
+        if gradient is None:
+            return True
+        return self._tensor is not None and self._tensor() is gradient and gradient._version == self._version
 
 
 class Baseline(Counting):

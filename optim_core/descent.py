@@ -46,10 +46,23 @@ def base_defaults(
     }
 
 
-def descend(group: Mapping[str, Any], params: Sequence[Tensor], grads: Sequence[Tensor], state: State) -> None:
-    """Move `params` by one step of the group's base optimizer along `grads`, keeping its buffers in `state`."""
+def descend(
+    group: Mapping[str, Any],
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    state: State,
+    scratch: Sequence[Tensor] | None = None,
+) -> None:
+    """Move `params` by one step of the group's base optimizer along `grads`, keeping its buffers in `state`.
+
+    `scratch`, tensors like `params` that may be overwritten, spares SGD with weight decay a copy of the gradients.
+    """
     if not params:
         return
+    if scratch is not None and group["base"] == "sgd" and group["weight_decay"] != 0:
+        torch._foreach_copy_(list(scratch), list(grads))
+        torch._foreach_add_(list(scratch), list(params), alpha=group["weight_decay"])
+        group, grads = {**group, "weight_decay": 0.0}, scratch
     if group["base"] == "sgd":
         _sgd(group, list(params), list(grads), state)
     else:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from orchestrator.arm import Arm, Outcome
 from orchestrator.audit import is_audited, logical_result, rung_values
 from orchestrator.folder import SweepFolder, write_atomic
+from orchestrator.jobs import job_of
 from orchestrator.ledger import Ledger
 from orchestrator.search.base import Configuration
 from orchestrator.spec import Spec
@@ -185,7 +186,7 @@ class SweepConductor:
             for listener in self._listeners:
                 listener.ended(job, result)
             return
-        self._ledger.trained(result["seconds"])
+        self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
         if arm.stopper is not None and job.stage == "tune":
             self._take_rungs(arm, job)
             arm.stopper.end(job.configuration)
@@ -273,32 +274,7 @@ class SweepConductor:
             arm.queue.append(self._job(arm, configuration, seed, "tune"))
 
     def _job(self, arm: Arm, configuration: Configuration, seed: int, stage: str) -> Job:
-        spec, trial_id = self.spec, f"{arm.spec.name}-{configuration.number:04d}-s{seed}"
-        judged = stage == "tune" and seed == spec.seeds.tune[0]
-        return Job(
-            trial_id=trial_id,
-            arm=arm.spec.name,
-            stage=stage,
-            configuration=configuration.number,
-            seed=seed,
-            optimizer=arm.spec.optimizer,
-            parameters=configuration.parameters,
-            task=spec.task.name,
-            task_parameters=spec.task.parameters,
-            budget=spec.budget.per_trial,
-            evaluations=spec.evaluations,
-            metric=spec.metric.name,
-            goal=spec.metric.goal,
-            select=spec.metric.select,
-            folder=str(self.folder.trial(trial_id).resolve()),
-            stop_file=str(self.folder.stop_file.resolve()),
-            threads=spec.resources.cpu,
-            diagnostics=spec.diagnostics.names,
-            diagnose_every=spec.diagnostics.every,
-            diagnose_batches=spec.diagnostics.batches,
-            rungs=spec.early_terminate.rungs_of(configuration.number) if judged else (),
-            cache=str(self.folder.cache.resolve()) if spec.cache else "",
-        )
+        return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage)
 
     def _recover(self, arm: Arm) -> None:
         """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""
@@ -329,7 +305,7 @@ class SweepConductor:
         arm.move(job.trial_id, result["state"])
         arm.spent[job.trial_id] = result["grad_evals"]
         self._jobs[job.trial_id] = job
-        self._ledger.trained(result["seconds"])
+        self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
         if arm.stopper is not None and job.stage == "tune":
             stop = result["stopped"].get("rung") if result["state"] == "PRUNED" else None
             self._take_rungs(arm, job, stop)

@@ -16,14 +16,29 @@ def _seconds(value: Any) -> Any:
     raise ValueError("a time carries its unit, for instance 90s, 30m or 2h")
 
 
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", value)):
+        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    raise ValueError("a size carries its unit, for instance 500MB or 20GB")
+
+
 def _share(value: Any) -> Any:
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
         return float(found[1]) / 100
     return value
 
 
+def _warmup(value: Any) -> Any:
+    share = _share(value)
+    if isinstance(value, str) and share is not value and share >= 1:
+        raise ValueError("a warm-up is shorter than the budget")
+    return share
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
 Scalar = bool | int | float | str | None
 
 
@@ -140,8 +155,14 @@ class SeedsModel(Model):
 class ResourcesModel(Model):
     """What one trial gets."""
 
-    cpu: int = Field(1, ge=1, description="CPUs, and threads, of one trial.")
+    cpu: int = Field(1, ge=1, description="CPUs, and threads, of each process of a trial.")
     gpu: int | float = Field(0, ge=0, description="GPUs of one trial; a fraction shares a device.")
+    processes: int | Literal["auto"] = Field(
+        "auto", description="Processes that train one trial together on parts of each batch; auto: one for each GPU."
+    )
+    checkpoints: Bytes | None = Field(
+        None, description="Room for the checkpoints of all trials, for instance 20GB; null: two for each running trial."
+    )
     max_concurrent: int | Literal["auto"] = Field("auto", description="Trials at a time; auto: what fits.")
 
 
@@ -157,6 +178,46 @@ class DiagnosticsModel(Model):
     names: list[str] = Field(min_length=1, description="Diagnostics of optim_core, for instance sharpness.")
     every: int = Field(1, ge=1, description="At every n-th evaluation, and at the last.")
     batches: int = Field(1, ge=1, description="Training batches that a measurement looks at.")
+
+
+class AnalysisModel(Model):
+    """The analysis, declared before the results are known; it is sealed with the sweep."""
+
+    baseline: str | None = Field(None, description="Compare every arm with this one; null: all pairs.")
+    margin: int | float = Field(0, ge=0, description="A difference within it, in the metric's units, counts as none.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm's correction.")
+    expected_best: bool = Field(True, description="Report the expected best value against the tuning budget.")
+    waive: dict[str, str] = Field(
+        {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
+    )
+
+
+class TrainingModel(Model):
+    """How every trial is trained, the same for all arms. What is left out is the task's own recipe."""
+
+    schedule: Literal["cosine", "linear", "constant", "step", "inverse_sqrt"] | None = Field(
+        None, description="Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt."
+    )
+    warmup: Warmup | None = Field(
+        None, description="Linear warm-up: a share of the budget, for instance 5%, or gradient evaluations (1 or more)."
+    )
+    final_lr: Share | None = Field(None, description="cosine and linear end at this share of the peak learning rate.")
+    precision: Literal["fp32", "bf16"] | None = Field(
+        None, description="bf16: forward and backward passes under bfloat16 autocast; weights stay float32."
+    )
+    accumulate: int | None = Field(
+        None, ge=1, description="Cut each nominal batch into this many pieces; the gradient stays that of the batch."
+    )
+    clip_norm: float | int | None = Field(
+        None, ge=0, description="Bound on the norm of the gradient that moves the weights; 0: none."
+    )
+    weight_average: float | int | None = Field(
+        None, ge=0, lt=1, description="Evaluate a running mean of the weights with this decay; 0: the weights."
+    )
+    compile: bool | None = Field(None, description="Train through torch.compile.")
+    step_timeout: Seconds | None = Field(
+        600.0, description="A step that takes longer ends its trial as FAILED with the stack; null: never."
+    )
 
 
 class SweepModel(Model):
@@ -192,6 +253,11 @@ class SweepModel(Model):
     diagnostics: DiagnosticsModel | None = Field(
         None, description="Measurements of the geometry while trials train; they are not charged to the budget."
     )
+    analysis: AnalysisModel = Field(default_factory=lambda: AnalysisModel.model_validate({}))
+    controls: list[str] | Literal["auto"] = Field(
+        [], description="Special cases with a known answer, run first; auto: all that fit an arm."
+    )
+    training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
     evaluations: int = Field(
         8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
     )

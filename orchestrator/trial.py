@@ -14,9 +14,16 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from orchestrator import cache
+from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
+from orchestrator.metric_log import MetricLog
+from orchestrator.watchdog import Watchdog, left_behind
+
+if TYPE_CHECKING:
+    from trainables.workers import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +58,16 @@ class Job:
     """Names of the diagnostics to measure."""
     diagnose_every: int = 1
     diagnose_batches: int = 1
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `trainables.recipe.Recipe`; empty: the task's own."""
+    processes: int = 1
+    """Workers that train this trial together."""
+    step_timeout_s: float | None = None
+    """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0
     """Seconds between checkpoints."""
+    checkpoint_quota: int | None = None
+    """Bytes for the checkpoints of all trials beside this one's folder."""
     slice_s: float = 1.0
     """A trial reports to its executor about this often, in seconds."""
 
@@ -91,46 +106,24 @@ class Result:
     """Of a stopped trial: rung, value there, reason, and the value at the end when it was finished for the audit."""
     cached_from: str = ""
     """The trial that this result was taken from instead of training."""
-
-
-class MetricLog:
-    """Append-only lines of {"step", "time", "metrics"}; step in gradient evaluations, time in ms since the epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def points(self) -> list[dict[str, Any]]:
-        """All whole lines; a line cut short by a crash is left out."""
-        if not self._path.exists():
-            return []
-        found = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return found
-
-    def append(self, step: float, metrics: Mapping[str, float]) -> None:
-        """Add one point."""
-        line = json.dumps({"step": step, "time": int(time.time() * 1000), "metrics": dict(metrics)})
-        with self._path.open("a", encoding="utf-8") as out:
-            out.write(line + "\n")
-
-    def truncate(self, step: float) -> list[dict[str, Any]]:
-        """Forget points after `step`: they will be trained, and logged, again. Returns what stays."""
-        if not self._path.exists():
-            return []
-        kept = [p for p in self.points() if p["step"] <= step]
-        write_atomic(self._path, "".join(json.dumps(p) + "\n" for p in kept))
-        return kept
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the task says its data are, for instance a SHA-256."""
 
 
 class TrialSession:
-    """A trial in progress, advanced in slices by whatever executor holds it."""
+    """A trial in progress, advanced in slices by whatever executor holds it.
 
-    def __init__(self, job: Job) -> None:
+    `own_process`: this process is the trial's alone and may be ended when a step hangs. `crew` starts the other workers
+    of a job with several processes, which reach this one at `host`.
+    """
+
+    def __init__(
+        self, job: Job, *, own_process: bool = False, crew: Crew | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.job = job
+        self._crew: Crew = crew or LocalCrew()
+        self._host = host
+        self._watchdog = Watchdog(Path(job.folder) / "hang.txt", job.step_timeout_s, own_process=own_process)
         self._folder = Path(job.folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self._folder / "lock")
@@ -141,64 +134,66 @@ class TrialSession:
         self._seconds = 0.0
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
+        self._workers: Workers | None = None
+        self._facts: dict[str, str] = {}
+        self._address = ""
         self._last: dict[str, float] = {}
 
     def advance(self) -> Report:
-        """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result."""
+        """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
+
+        Raises CrewLost when the process of another worker died.
+        """
         existing = read_json(self._folder / "result.json")
         if existing is not None:
             return self._ended(existing["state"], existing["grad_evals"], existing["metrics"])
         start = time.perf_counter()
         try:
             if self._training is None:
+                hung = left_behind(self._folder)
+                if hung:
+                    return self._finish("FAILED", 0.0, error=hung)
                 self._begin()
+                if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
+                    return self._take_over(trained)
             return self._slice(start)
         except Exception:
-            return self._finish("FAILED", self._seconds + time.perf_counter() - start, error=traceback.format_exc())
+            error = traceback.format_exc()
+            try:
+                self._crew.trouble()
+            except CrewFailed as failure:
+                error = f"{failure}\n\nand then:\n{error}"
+            return self._finish("FAILED", self._seconds + time.perf_counter() - start, error=error)
+        finally:
+            self._watchdog.stop()
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder and of the other workers."""
+        self._crew.stop()
+        if self._workers is not None:
+            self._workers.close()
         self._lock.close()
 
     def _begin(self) -> None:
         import torch
 
-        import optim_core
-        import trainables
+        from orchestrator.training import build_training
         from trainables import checkpoint
-        from trainables.loop import Training
+        from trainables.workers import Workers
 
         job = self.job
         torch.set_num_threads(job.threads)
-        task = trainables.build(job.task, **job.task_parameters)
-        self._task_metrics = task.METRICS
-
-        def build(model: Any, loss: Any, refresh: Any) -> Any:
-            extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
-            return optim_core.build(job.optimizer, model, **job.parameters, **extra)
-
-        batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
-
-        def diagnose(model: Any, optimizer: Any) -> dict[str, float]:
-            players: dict[str, Any] = {}
-            if isinstance(model, list):
-                players = {"losses": task.closure(model, batches[0], lambda: None)}
-                model = torch.nn.ModuleList(model)
-            subject = optim_core.diagnostics.Subject(
-                **players, model=model, loss=task.loss, batches=batches, optimizer=optimizer, seed=job.seed
-            )
-            return optim_core.diagnostics.measure(job.diagnostics, subject)
-
-        self._training = Training(
-            task,
-            build,
-            budget=job.budget,
-            seed=job.seed,
-            evaluations=job.evaluations,
-            diagnose=diagnose if job.diagnostics else None,
-            diagnose_every=job.diagnose_every,
-        )
+        if job.processes > 1:
+            address = free_address(self._host)
+            self._crew.start(job, address)
+            self._workers = Workers(size=job.processes, address=address)
+        self._training, task = build_training(job, self._workers)
+        self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
+        if job.cache:
+            self._address = cache.address(job, self._training.init_digest, self._training.data_digest)
+        if self._workers is not None:
+            self._workers.same(saved and saved["training"])
         if saved is None:
             self._points = self._log.truncate(-1.0)
         else:
@@ -209,6 +204,19 @@ class TrialSession:
         self._last = self._points[-1]["metrics"] if self._points else {}
         self._saved_at = time.perf_counter()
 
+    def _take_over(self, trained: Path) -> Report:
+        """End with the log and the result of a trial that was the same."""
+        self._log.replace(MetricLog(trained / "metrics.jsonl").points())
+        theirs: dict[str, Any] = read_json(trained / "result.json") or {}
+        name = f"{trained.parent.parent.name}/{trained.name}"
+        self._write(Result(**{**theirs, "stopped": {}, "cached_from": theirs.get("cached_from") or name}))
+        return self._ended(theirs["state"], theirs["grad_evals"], theirs["metrics"])
+
+    def _write(self, result: Result) -> None:
+        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
+        for old in self._folder.glob("checkpoint*"):
+            old.unlink()
+
     def _slice(self, start: float) -> Report:
         from trainables.loop import Diverged
 
@@ -217,6 +225,7 @@ class TrialSession:
 
         def pause() -> bool:
             nonlocal looked
+            self._watchdog.beat()
             now = time.perf_counter()
             if now - looked < 0.25:
                 return False
@@ -254,9 +263,12 @@ class TrialSession:
     def _checkpoint(self) -> None:
         from trainables import checkpoint
 
-        self._durable = self._points[-1]["step"] if self._points else -1.0
-        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": self._durable}
-        checkpoint.save(saved, self._folder)
+        durable = self._points[-1]["step"] if self._points else -1.0
+        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
+        limit = self.job.checkpoint_quota
+        quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
+        if checkpoint.save(saved, self._folder, quota=quota) is not None:
+            self._durable = durable
         self._saved_at = time.perf_counter()
 
     def _finish(self, state: str, seconds: float, *, spent: float | None = None, error: str = "") -> Report:
@@ -283,10 +295,11 @@ class TrialSession:
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
             error=error,
+            facts=self._facts,
         )
-        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
-        for old in self._folder.glob("checkpoint*"):
-            old.unlink()
+        self._write(result)
+        if self._address and state in cache.LASTING:
+            cache.remember(Path(self.job.cache), self._address, self._folder)
         return self._ended(state, result.grad_evals, metrics)
 
     def _ended(self, state: str, grad_evals: float, metrics: dict[str, float]) -> Report:

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import ctypes
+import random
 import time
-from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optim_core.sam import SAM
 from trainables import Batch, Metric, Model, Task
+from trainables.objectives import token_count, token_loss
 
 
 class Fit(Task):
-    """Fit a random linear map. `pause_s`: extra time a step; `fail_at`: raise at this batch (of `fail_seed` only)."""
+    """Fit a random linear map. `pause_s`: extra time for a loss; `fail_at`: raise at this batch (of `fail_seed` only).
+
+    `hang_at`: never return from this batch (of `fail_seed` only), `hang` in python or in c.
+    """
 
     METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=1e4)}
 
-    def __init__(self, *, width: int = 4, pause_s: float = 0.0, fail_at: int = -1, fail_seed: int = -1) -> None:
+    def __init__(
+        self,
+        *,
+        width: int = 4,
+        pause_s: float = 0.0,
+        fail_at: int = -1,
+        fail_seed: int = -1,
+        hang_at: int = -1,
+        hang: str = "python",
+        dropout: float = 0.1,
+    ) -> None:
         self._pause, self._fail_at, self._fail_seed = pause_s, fail_at, fail_seed
+        self._hang_at, self._hang, self._dropout = hang_at, hang, dropout
         generator = torch.Generator().manual_seed(7)
         self._truth = torch.randn(width, width, generator=generator)
         self._x = torch.randn(64, width, generator=generator)
 
     def model(self, seed: int) -> Model:
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(len(self._truth), len(self._truth)), nn.Dropout(0.1))
+        return nn.Sequential(nn.Linear(len(self._truth), len(self._truth)), nn.Dropout(self._dropout))
+
+    def facts(self) -> dict[str, str]:
+        return {"rows": str(len(self._x))}
 
     def _indices(self, seed: int, index: int) -> Tensor:
         return torch.randint(64, (16,), generator=torch.Generator().manual_seed(seed * 100_003 + index))
@@ -34,24 +55,96 @@ class Fit(Task):
         x = self._x[self._indices(seed, index)]
         if index == self._fail_at and self._fail_seed in (-1, seed):
             raise RuntimeError("the disk of this test is on fire")
+        if index == self._hang_at and self._fail_seed in (-1, seed):
+            (time.sleep if self._hang == "python" else ctypes.PyDLL(None).sleep)(600)  # PyDLL keeps the interpreter
         return x, x @ self._truth
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         return bytes(self._indices(seed, index).tolist())
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        time.sleep(self._pause)
         return ((outputs - targets) ** 2).mean()
-
-    def closure(self, model: Model, batch: Batch, zero_grad: Callable[[], None]) -> Callable[[], Any]:
-        inner = super().closure(model, batch, zero_grad)
-
-        def evaluate() -> Any:
-            time.sleep(self._pause)
-            return inner()
-
-        return evaluate
 
     def evaluate(self, model: Model) -> dict[str, float]:
         assert isinstance(model, nn.Module)
         with torch.no_grad():
             return {"loss/val": float(self.loss(model(self._x), self._x @ self._truth))}
+
+
+class Warm(torch.optim.SGD):
+    """An optimizer with a schedule of its own, for the fairness rules."""
+
+    def __init__(self, params: Any, *, lr: float = 0.1, warmup: float = 0.0) -> None:
+        super().__init__(params, lr=lr)
+        self.warmup = warmup
+
+
+class StubbornSam(SAM):
+    """SAM with a planted bug: it climbs even when told not to."""
+
+    def __init__(
+        self, params: Any, *, lr: float = 0.1, sam_radius: float = 0.05, model: nn.Module | None = None
+    ) -> None:
+        super().__init__(params, lr=lr, sam_radius=max(sam_radius, 0.05), model=model)
+
+
+class Slow(torch.optim.SGD):
+    """An optimizer with the hyperparameters of a slow preconditioner, for reports."""
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float = 0.1,
+        refresh_interval: int = 10,
+        ema_rate: float = 1.0,
+        kind: str = "plain",
+        rank: int = 1,
+    ) -> None:
+        super().__init__(params, lr=lr)
+
+
+class Masked(Task):
+    """Label positions in float64, with unequal numbers of masked targets in each row. `draws`: use global generators.
+
+    `stop_in`: raise in the n-th call of the loss, -1 never.
+    """
+
+    METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=1e4)}
+
+    def __init__(self, *, draws: bool = False, stop_in: int = -1, rows: int = 12, pause_s: float = 0.0) -> None:
+        self._pause = pause_s
+        self._draws, self.stop_in, self._rows = draws, stop_in, rows
+
+    def model(self, seed: int) -> Model:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4)).double()
+
+    def batch(self, seed: int, index: int) -> Batch:
+        generator = torch.Generator().manual_seed(seed * 100_003 + index)
+        x = torch.randn(self._rows, 3, 5, generator=generator, dtype=torch.float64)
+        y = torch.randint(4, (self._rows, 3), generator=generator)
+        y[torch.rand(self._rows, 3, generator=generator) < 0.4] = -1
+        y[0, 0] = 1
+        return x, y
+
+    def batch_identity(self, seed: int, index: int) -> bytes:
+        return bytes(self.batch(seed, index)[0].numpy().tobytes())
+
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        time.sleep(self._pause)
+        self.stop_in -= 1
+        if self.stop_in == 0:
+            raise InterruptedError("stopped within a step")
+        noise = random.random() + np.random.rand() + float(torch.rand(())) if self._draws else 1.0
+        return token_loss(outputs, targets) * noise
+
+    def terms(self, targets: Any) -> float:
+        return float(token_count(targets))
+
+    def evaluate(self, model: Model) -> dict[str, float]:
+        assert isinstance(model, nn.Module)
+        x, y = self.batch(10**6, 0)
+        with torch.no_grad():
+            return {"loss/val": float(token_loss(model(x), y))}

@@ -1,15 +1,17 @@
-"""Checkpoints of one trial in its folder: atomic, checksummed, the newest whole one wins.
+"""Checkpoints of a trial in its folder: atomic, checksummed, the newest whole one wins, within a quota for all trials.
 
 A checkpoint is `checkpoint-<number>-<first 16 hex of its SHA-256>.pt`; it appears under that name only when whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,53 @@ import torch
 NAME = re.compile(r"checkpoint-(\d{6})-([0-9a-f]{16})\.pt")
 
 
-def save(state: dict[str, Any], folder: Path, keep: int = 2) -> Path:
-    """Write `state` (tensors, numbers, text) and remove all but the `keep` newest checkpoints."""
+@dataclass(frozen=True)
+class Quota:
+    """At most `limit` bytes for the checkpoints of all trials whose folders lie in `trials`."""
+
+    trials: Path
+    limit: int
+
+    def room(self, size: int, folder: Path) -> int:
+        """How many checkpoints the trial in `folder` may have once it has written one of `size` bytes: 0, 1 or 2.
+
+        Makes room first: of each trial all but the newest checkpoint may go, the oldest of all first.
+        """
+        found: dict[Path, tuple[float, int]] = {}
+        for path in self.trials.glob("*/checkpoint-*.pt"):
+            with contextlib.suppress(FileNotFoundError):  # another trial made room, or ended
+                status = path.stat()
+                found[path] = status.st_mtime, status.st_size
+        newest = {path.parent: path for path in sorted(found)}
+        spare = sorted(set(found) - set(newest.values()), key=lambda path: found[path][0])
+        free = self.limit - size - sum(bytes_ for _, bytes_ in found.values())
+        for path in spare:
+            if free >= 0:
+                break
+            path.unlink(missing_ok=True)
+            free += found[path][1]
+        mine = found[newest[folder]][1] if folder in newest else 0
+        return 2 if free >= 0 else 1 if free + mine >= 0 else 0
+
+
+def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None = None) -> Path | None:
+    """Write `state` (tensors, numbers, text) and remove all but the `keep` newest checkpoints.
+
+    None, with a warning, when the quota has no room: what was there stays.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
+    if quota is not None:
+        keep = min(keep, quota.room(len(content), folder))
+        if not keep:
+            warnings.warn(f"no room for a checkpoint of {folder} within {quota.limit:,} bytes", stacklevel=2)
+            return None
     found = _found(folder)
     number = found[-1][0] + 1 if found else 0
     path = folder / f"checkpoint-{number:06d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    for torn in folder.glob(".checkpoint-*"):  # of a process that died, or of a full disk
+        torn.unlink()
     temporary = folder / f".{path.name}.{os.getpid()}"
     with temporary.open("wb") as out:
         out.write(content)
@@ -38,7 +79,7 @@ def save(state: dict[str, Any], folder: Path, keep: int = 2) -> Path:
     finally:
         os.close(directory)
     for _, _, old in _found(folder)[:-keep]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
 
 

@@ -2,6 +2,7 @@
 
 The loop hands the optimizer a closure and counts nothing itself: it does not know how many gradients a step takes. The
 learning rate follows the share of the budget that is spent, so every optimizer's schedule ends when its budget ends.
+How a gradient comes about (precision, pieces, workers, clipping) is the closure's affair, see `trainables.gradient`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from trainables.gradient import Gradients, modules_of
+from trainables.randomness import random_state, restore_random_state, seed_all
+from trainables.recipe import Recipe
+from trainables.schedule import factor
 from trainables.task import Batch, Model, Task
+from trainables.weight_average import WeightAverage
+from trainables.workers import Workers
 
 DIGEST_BATCHES = 64
 TOLERANCE = 1e-9
@@ -30,6 +37,10 @@ class Optimizer(Protocol):
     @property
     def grad_evals(self) -> float:
         """Gradient evaluations spent."""
+
+    @property
+    def ascending(self) -> bool:
+        """Whether the gradient now evaluated only perturbs the weights."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
         """Take a step, return the loss (games: one loss per player)."""
@@ -70,21 +81,6 @@ class Point:
     metrics: dict[str, float]
 
 
-def factor(schedule: str, progress: float, warmup: float) -> float:
-    """Learning rate as a share of its peak, at `progress` in [0, 1] of the budget; linear warm-up over `warmup`."""
-    if progress < warmup:
-        return max(progress, 1e-3) / warmup
-    rest = (progress - warmup) / (1 - warmup)
-    shapes: dict[str, Callable[[float], float]] = {
-        "constant": lambda x: 1.0,
-        "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
-        "linear": lambda x: 1 - x,
-        "step": lambda x: 0.1 ** sum(x >= at for at in (0.3, 0.7, 0.9)),
-        "inverse_sqrt": lambda x: math.sqrt(warmup / progress) if warmup else 1 / math.sqrt(1 + 99 * x),
-    }
-    return float(shapes[schedule](rest))
-
-
 def never() -> bool:
     """Do not pause."""
     return False
@@ -94,8 +90,9 @@ class Training:
     """One training run, advanced from evaluation to evaluation.
 
     `budget` in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model, loss,
-    refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch.
-    `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation and at the last.
+    refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch. `recipe`
+    defaults to the task's. `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation
+    and at the last. With several `workers` each advances its own Training; only worker 0's points carry metrics.
     """
 
     def __init__(
@@ -106,14 +103,15 @@ class Training:
         budget: float,
         seed: int,
         evaluations: int = 8,
-        schedule: str | None = None,
-        warmup: float = 0.0,
+        recipe: Recipe | None = None,
+        workers: Workers | None = None,
         diagnose: Diagnose | None = None,
         diagnose_every: int = 1,
     ) -> None:
         self._task, self._budget, self._seed, self._evaluations = task, budget, seed, evaluations
-        self._schedule, self._warmup = schedule or task.SCHEDULE, warmup
+        self._recipe, self._workers = recipe or task.recipe(), workers or Workers()
         self._diagnose, self._diagnose_every = diagnose, diagnose_every
+        seed_all(seed)
         self.model = task.model(seed)
         self.init_digest = _digest_of_weights(self.model)
         self.data_digest = _digest_of_data(task, seed)
@@ -121,13 +119,16 @@ class Training:
         for group in self.optimizer.param_groups:
             if "lr" in group:
                 group.setdefault("initial_lr", group["lr"])
+        self._gradients = Gradients(task, self.model, self._recipe, self._workers)
+        decay = self._recipe.weight_average
+        self._averages = [WeightAverage(m, decay) for m in modules_of(self.model)] if decay else []
         self.step, self.finished = 0, False
         self._evaluated, self._loss_sum, self._losses = 0, 0.0, 0
 
     def advance(self, pause: Callable[[], bool] = never) -> Point | None:
         """Train to the next evaluation and return it; None when `pause()` turned true between two steps.
 
-        Raises Diverged.
+        Several workers pause together, after the step that follows. Raises Diverged.
         """
         began, first = time.perf_counter(), self.step
         while True:
@@ -136,29 +137,36 @@ class Training:
                 return self._evaluate(began, first)
             if self.optimizer.grad_evals >= (self._evaluated + 1) / self._evaluations * self._budget - TOLERANCE:
                 return self._evaluate(began, first)
-            if pause():
+            asked = self._workers.pausing if self._workers.size > 1 else pause()
+            if asked:
+                self._workers.pausing = False
                 return None
-            self._train_step()
+            self._train_step(pause() if self._workers.size > 1 else False)
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and text."""
         return {
-            "models": [m.state_dict() for m in _modules(self.model)],
+            "models": [m.state_dict() for m in modules_of(self.model)],
+            "averages": [a.state_dict() for a in self._averages],
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "finished": self.finished,
             "evaluated": self._evaluated,
             "loss_sum": self._loss_sum,
             "losses": self._losses,
+            "random": random_state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
-        for module, saved in zip(_modules(self.model), state["models"], strict=True):
+        for module, saved in zip(modules_of(self.model), state["models"], strict=True):
             module.load_state_dict(saved)
+        for average, saved in zip(self._averages, state["averages"], strict=True):
+            average.load_state_dict(saved)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.finished = state["step"], state["finished"]
         self._evaluated, self._loss_sum, self._losses = state["evaluated"], state["loss_sum"], state["losses"]
+        restore_random_state(state["random"])
 
     def _affordable(self) -> bool:
         left = self._budget - self.optimizer.grad_evals + TOLERANCE
@@ -166,19 +174,15 @@ class Training:
             self.optimizer.freeze()
         return self.optimizer.next_cost() <= left
 
-    def _train_step(self) -> None:
-        share = factor(self._schedule, self.optimizer.grad_evals / self._budget, self._warmup)
+    def _train_step(self, pause: bool = False) -> None:
+        recipe = self._recipe
+        progress = self.optimizer.grad_evals / self._budget
+        share = factor(recipe.schedule, progress, recipe.warmup, recipe.final_lr)
         for group in self.optimizer.param_groups:
             if "initial_lr" in group:
                 group["lr"] = group["initial_lr"] * share
-        closure = self._task.closure(self.model, self._task.batch(self._seed, self.step), self.optimizer.zero_grad)
-        noise = _mix(self._seed, self.step)
-
-        def evaluate() -> Any:
-            torch.manual_seed(noise)  # the same dropout in every pass of a step, and after a resume
-            return closure()
-
-        losses = self.optimizer.step(evaluate)
+        batch, noise = self._task.batch(self._seed, self.step), _mix(self._seed, self.step, self._workers.rank)
+        losses = self.optimizer.step(self._gradients.closure(batch, self.optimizer, noise, pause))
         values = [
             float(x.detach()) if isinstance(x, Tensor) else float(x)
             for x in (losses if isinstance(losses, list | tuple) else [losses])
@@ -186,21 +190,18 @@ class Training:
         self.step += 1
         if not all(math.isfinite(v) and abs(v) <= self._task.divergence_loss for v in values):
             raise Diverged(self.optimizer.grad_evals, values[0])
+        if self._averages:
+            for average, module in zip(self._averages, modules_of(self.model), strict=True):
+                average.update(module)
         self._loss_sum += values[0]
         self._losses += 1
 
     def _evaluate(self, began: float, first: int) -> Point:
         seconds, steps = time.perf_counter() - began, self.step - first
-        modules = _modules(self.model)
-        modes = [m.training for m in modules]
-        for m in modules:
-            m.eval()
-        metrics = self._task.evaluate(self.model)
-        for m, mode in zip(modules, modes, strict=True):
-            m.train(mode)
         self._evaluated += 1
-        if self._diagnose and (self.finished or self._evaluated % self._diagnose_every == 0):
-            metrics.update(self._diagnose(self.model, self.optimizer))
+        for module in modules_of(self.model):
+            self._workers.meet(module)
+        metrics = self._measure() if self._workers.rank == 0 else {}
         if self._losses:
             metrics["loss/train"] = self._loss_sum / self._losses
         if steps:
@@ -209,18 +210,31 @@ class Training:
         self._loss_sum, self._losses = 0.0, 0
         return Point(grad_evals=self.optimizer.grad_evals, metrics=metrics)
 
+    def _measure(self) -> dict[str, float]:
+        """The task's metrics, of the averaged weights where there are; diagnostics always look at the weights."""
+        found = [a.model for a in self._averages] if self._averages and self.step else modules_of(self.model)
+        modes = [m.training for m in found]
+        for m in found:
+            m.eval()
+        game = isinstance(self.model, list)
+        with torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
+            metrics = self._task.evaluate(found if game else found[0])
+        for m, mode in zip(found, modes, strict=True):
+            m.train(mode)
+        if self._diagnose and (self.finished or self._evaluated % self._diagnose_every == 0):
+            metrics.update(self._diagnose(self.model, self.optimizer))
+        return metrics
 
-def _modules(model: Model) -> list[nn.Module]:
-    return model if isinstance(model, list) else [model]
 
-
-def _mix(seed: int, step: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=7).digest(), "big")
+def _mix(seed: int, step: int, rank: int) -> int:
+    """The seed of dropout in a step: the same in every pass and after a resume, another for each worker."""
+    key = f"{seed}/{step}/{rank}" if rank else f"{seed}/{step}"
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")
 
 
 def _digest_of_weights(model: Model) -> str:
     digest = hashlib.sha256()
-    for module in _modules(model):
+    for module in modules_of(model):
         for name, tensor in module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -9,10 +9,12 @@ device where the task puts them; the bundled tasks stay on the CPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+from trainables.recipe import Recipe
 
 Batch = Any
 Model = nn.Module | list[nn.Module]
@@ -38,9 +40,25 @@ class Task:
     GAME: ClassVar[bool] = False
     """Whether the model is a list of players, and the closure returns one loss for each."""
     SCHEDULE: ClassVar[str] = "cosine"
-    """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `loop.factor`)."""
+    """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `schedule.factor`)."""
+    RECIPE: ClassVar[Recipe] = Recipe()
+    """How this task is usually trained. A sweep file's `training:` changes it key by key; what results is recorded."""
     divergence_loss: float = 1e4
     """A training loss above this (or not finite) ends the trial as DIVERGED."""
+
+    def recipe(self, **changes: Any) -> Recipe:
+        """The task's recipe with `changes`. Raises ValueError naming a bad field."""
+        return replace(self.RECIPE, **{"schedule": self.RECIPE.schedule or self.SCHEDULE, **changes})
+
+    @classmethod
+    def check_recipe(cls, recipe: Recipe) -> None:
+        """Raise ValueError, naming the field, for what a task that computes its gradient itself cannot be given."""
+        if cls.closure is Task.closure:
+            return
+        plain = Recipe()
+        for key in ("precision", "accumulate", "clip_norm", "compile"):
+            if getattr(recipe, key) != getattr(plain, key):
+                raise ValueError(f"{key} is {getattr(recipe, key)}, but {cls.__name__} computes its gradient itself")
 
     def model(self, seed: int) -> Model:
         """A freshly initialised model (games: a list with one module per player), the same for the same seed."""
@@ -58,10 +76,15 @@ class Task:
         """Mean loss of the model's outputs, a scalar."""
         raise RuntimeError(f"{type(self).__name__} has no loss()")
 
+    def terms(self, targets: Any) -> float:
+        """How many terms `loss` is the mean of: the weight of a piece of a batch. Override where targets are masked."""
+        return float(len(targets))
+
     def closure(self, model: Model, batch: Batch, zero_grad: Callable[[], None]) -> Callable[[], Any]:
         """One gradient evaluation: clears the gradients, computes the loss, calls backward, returns the loss.
 
-        Games override this: their closure returns one loss per player and does not call backward.
+        Games override this: their closure returns one loss per player and does not call backward. For all other tasks
+        the loop computes the same gradient in its own way (`trainables.gradient`: precision, pieces, workers, clips).
         """
         assert isinstance(model, nn.Module)
         inputs, targets = batch
@@ -75,8 +98,15 @@ class Task:
         return evaluate
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode."""
+        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode.
+
+        Gradients are off, but for games.
+        """
         raise RuntimeError(f"{type(self).__name__} has no evaluate()")
+
+    def facts(self) -> Mapping[str, str]:
+        """What a result depends on beside code and parameters, recorded with every trial: a data set's SHA-256."""
+        return {}
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         """Bytes that identify batch `index`: sample indices and labels. Pairing is proved by a digest of them."""

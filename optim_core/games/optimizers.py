@@ -30,7 +30,7 @@ from optim_core.games.field import Players, differentiate, evaluate_game
 from optim_core.games.rates import COSTS
 from optim_core.games.trace import DivergenceWarning, Trace
 from optim_core.registry import register
-from optim_core.sam import Excursion, global_norm
+from optim_core.two_pass import Excursion, global_norm
 
 SKIPPED = "skipped_steps"
 PUSH = 1e-3

@@ -1,14 +1,14 @@
-"""`run`, `validate`, `plan`: verbs on a sweep file."""
+"""`run`, `validate`: verbs on a sweep file."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
 from orchestrator.folder import SweepFolder, read_json
@@ -33,6 +33,7 @@ def run(
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
     ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -44,6 +45,7 @@ def run(
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
+    definition = replace(definition, cache=definition.cache and cache)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold():
@@ -79,7 +81,7 @@ def _drive(
     definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner
+    from orchestrator import display, results, runner, seal
     from orchestrator.tracking.base import NoTracker, Tracker
 
     executor: Any
@@ -88,7 +90,7 @@ def _drive(
         from orchestrator.executors.ray import RayExecutor
 
         r = definition.resources
-        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, max_concurrent=r.max_concurrent)
+        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent)
     else:
         from orchestrator.executors.debug import DebugExecutor
 
@@ -103,7 +105,7 @@ def _drive(
             sweep_id=folder.sweep_id,
             name=definition.name,
             description=definition.description,
-            facts={f"geosweep.{k}": v for k, v in facts.items()},
+            facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
         )
     try:
         outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
@@ -142,30 +144,3 @@ def validate(file: File, as_json: Json = False) -> None:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
-
-
-@app.command()
-def plan(file: File, as_json: Json = False) -> None:
-    """Show arms, steps and gradient evaluations before anything starts.
-
-    Example: geosweep plan sweeps/quickstart.yaml
-    """
-    from orchestrator import plan as planning
-    from orchestrator import spec
-
-    if not file.exists():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
-    document = planning.plan(spec.load(file))
-    if as_json:
-        emit(document)
-        return
-    table = Table(title=document["sweep_id"])
-    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", "gradient evaluations"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, row in document["arms"].items():
-        steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
-        table.add_row(
-            arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
-        )
-    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
-    data.print(table)

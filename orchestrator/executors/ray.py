@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.executors.base import Conductor, Unreachable
+from orchestrator.executors.ray_crew import RayCrew
 from orchestrator.trial import Job, Report, TrialSession, warm_up
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -35,7 +36,7 @@ os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "30")
 os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial that asks for no GPU sees none
 
 import ray
 from ray import tune
@@ -54,9 +55,18 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
             warm_up(config["job"])
+        self._workers: RayCrew | None = None
+        self._gpu: float = config["gpu"]
         if config["barrier"]:
             _wait_for_all(Path(config["barrier"]), config["actors"])
         self.reset_config(config)
+
+    def _crew(self) -> RayCrew | None:
+        if self._job.processes == 1:
+            return None
+        if self._workers is None:
+            self._workers = RayCrew(cpu=self._job.threads, gpu=self._gpu)
+        return self._workers
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._close()
@@ -66,7 +76,8 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         if self._session is None:
-            self._session = TrialSession(self._job)
+            host = ray.util.get_node_ip_address() if self._job.processes > 1 else ""
+            self._session = TrialSession(self._job, own_process=True, crew=self._crew(), host=host)
         report = self._session.advance()
         return {"report": report, "done": report.done}
 
@@ -88,8 +99,9 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]
 class _Source(Searcher):  # type: ignore[misc]
     """Hands the conductor's jobs to Tune: at most one more than there are actors, so that a worker never waits."""
 
-    def __init__(self, conductor: Conductor, actors: int, barrier: str) -> None:
+    def __init__(self, conductor: Conductor, actors: int, barrier: str, gpu: float) -> None:
         super().__init__()
+        self._gpu = gpu
         self._conductor, self._actors, self._barrier = conductor, actors, barrier
         self._open: dict[str, Job] = {}
         self._again: deque[Job] = deque()
@@ -105,7 +117,7 @@ class _Source(Searcher):  # type: ignore[misc]
         if job is None:
             return Searcher.FINISHED if self._conductor.exhausted else None
         self._open[trial_id] = job
-        return {"job": job, "actors": self._actors, "barrier": self._barrier}
+        return {"job": job, "actors": self._actors, "barrier": self._barrier, "gpu": self._gpu}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         ours = self._open.pop(trial_id, None)
@@ -156,12 +168,22 @@ class _Progress(FIFOScheduler):  # type: ignore[misc]
 
 
 class RayExecutor:
-    """Ray Tune on a private local cluster, or on the cluster at `address`."""
+    """Ray Tune on a private local cluster, or on the cluster at `address`.
+
+    `cpu` is for each of a trial's `processes`, `gpu` for all of them together.
+    """
 
     def __init__(
-        self, *, cpu: int = 1, gpu: float = 0.0, max_concurrent: int | None = None, address: str | None = None
+        self,
+        *,
+        cpu: int = 1,
+        gpu: float = 0.0,
+        processes: int = 1,
+        max_concurrent: int | None = None,
+        address: str | None = None,
     ) -> None:
-        self._cpu, self._gpu, self._max, self._address = cpu, gpu, max_concurrent, address
+        self._bundles = [{"CPU": cpu, "GPU": gpu / processes} if gpu else {"CPU": cpu}] * processes
+        self._cpu, self._gpu, self._max, self._address = cpu * processes, gpu, max_concurrent, address
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
         self._error: BaseException | None = None
         self._ready, self._over = threading.Event(), threading.Event()
@@ -222,10 +244,12 @@ class RayExecutor:
         barrier = self._scratch / "actors"
         barrier.mkdir(exist_ok=True)
         tuner = tune.Tuner(
-            tune.with_resources(_Trainable, {"cpu": self._cpu, "gpu": self._gpu}),
+            tune.with_resources(_Trainable, tune.PlacementGroupFactory(self._bundles)),
             tune_config=tune.TuneConfig(
                 scheduler=_Progress(conductor),
-                search_alg=_Source(conductor, actors, "" if self._address else str(barrier)),
+                search_alg=_Source(
+                    conductor, actors, "" if self._address else str(barrier), self._bundles[0].get("GPU", 0.0)
+                ),
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=None,

@@ -16,7 +16,10 @@ NAMES = optim_core.names()
 
 def maker(name: str, **values: Any) -> Any:
     def make(model: Any) -> Any:
-        return optim_core.build(name, model, lr=0.05, **values)
+        given = {**contract.SETTINGS.get(name, {"lr": 0.05}), **values}
+        if optim_core.needs_batches(name):
+            given |= contract.batches_for(name, next(model.parameters()).dtype)
+        return optim_core.build(name, model, **given)
 
     make.plays_games = optim_core.lookup(name).PLAYS_GAMES  # type: ignore[attr-defined]
     return make
@@ -34,7 +37,7 @@ def test_needs_a_closure_with_backward(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_learning_rate_zero_moves_nothing(name: str) -> None:
-    contract.check_learning_rate_zero_moves_nothing(maker(name))
+    contract.check_learning_rate_zero_moves_nothing(maker(name), "step_scale" if name in contract.BY_SPECTRUM else "lr")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.models.resnet import ResNet
+from trainables.models.vit import ViT
 from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
 
@@ -24,7 +25,7 @@ DATA_SEED, NOISE_SEED, ORDER_SEED = 20_240_101, 7_000_003, 3_000_017
 
 
 @lru_cache(maxsize=1)
-def _images() -> tuple[Tensor, Tensor]:
+def images_and_labels() -> tuple[Tensor, Tensor]:
     """Images [1797, 1, 8, 8] in [0, 1] and labels [1797], in the fixed order of the split."""
     from sklearn.datasets import load_digits
 
@@ -36,7 +37,7 @@ def _images() -> tuple[Tensor, Tensor]:
 
 @task("digits")
 class Digits(Task):
-    """`model`: mlp, resnet8 or resnet16 (the number is the width); `noise` in [0, 1); `batch_size` in images."""
+    """`model`: mlp, resnet8 or resnet16 (the number is the width), vit; `noise` in [0, 1); `batch_size` in images."""
 
     METRICS: ClassVar = {
         "accuracy/val": Metric(goal="maximize", worst=0.0),
@@ -44,7 +45,7 @@ class Digits(Task):
         "loss/val": Metric(goal="minimize", worst=1e4),
         "loss/test": Metric(goal="minimize", worst=1e4),
     }
-    MODELS: ClassVar = ("mlp", "resnet8", "resnet16")
+    MODELS: ClassVar = ("mlp", "resnet8", "resnet16", "vit")
 
     def __init__(self, *, model: str = "resnet8", noise: float = 0.0, batch_size: int = 64) -> None:
         if model not in self.MODELS:
@@ -58,7 +59,7 @@ class Digits(Task):
         self._labels: dict[int, Tensor] = {}
 
     def model(self, seed: int) -> Model:
-        """A network with torch's default initialisation."""
+        """A network with torch's default initialisation; vit has width 32, depth 2 and patches of 2 x 2."""
         torch.manual_seed(seed)
         if self._model == "mlp":
             sizes = (64, 256, 256, CLASSES)
@@ -66,6 +67,8 @@ class Digits(Task):
             for inside, outside in itertools.pairwise(sizes):
                 layers += [nn.Linear(inside, outside), nn.ReLU()]
             return nn.Sequential(*layers[:-1])
+        if self._model == "vit":
+            return ViT(CLASSES, side=8, channels=1, patch=2, width=32, depth=2, heads=4)
         return ResNet(int(self._model.removeprefix("resnet")))
 
     def batch(self, seed: int, index: int) -> Batch:
@@ -88,7 +91,7 @@ class Digits(Task):
     def evaluate(self, model: Model) -> dict[str, float]:
         """Accuracy and loss on clean validation and test images."""
         assert isinstance(model, nn.Module)
-        images, labels = _images()
+        images, labels = images_and_labels()
         found: dict[str, float] = {}
         with torch.no_grad():
             outputs, truth = model(images[TRAIN:]), labels[TRAIN:]
@@ -98,12 +101,12 @@ class Digits(Task):
         return found
 
     def _pick(self, seed: int, rows: Tensor) -> Batch:
-        return _images()[0][rows], self._noisy(seed)[rows]
+        return images_and_labels()[0][rows], self._noisy(seed)[rows]
 
     def _noisy(self, seed: int) -> Tensor:
         """Training labels of this seed: exactly round(noise x 1257) of them are wrong."""
         if seed not in self._labels:
-            labels = _images()[1][:TRAIN].clone()
+            labels = images_and_labels()[1][:TRAIN].clone()
             generator = torch.Generator().manual_seed(NOISE_SEED + seed)
             wrong = torch.randperm(TRAIN, generator=generator)[: round(self._noise * TRAIN)]
             shift = torch.randint(1, CLASSES, (len(wrong),), generator=generator)

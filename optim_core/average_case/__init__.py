@@ -1,0 +1,27 @@
+"""Average-case optimal methods for quadratics and what theory says of them. Public names only."""
+
+from optim_core.average_case.methods import (
+    Chebyshev,
+    GeneralizedChebyshev,
+    GradientDescent,
+    Laguerre,
+    MarchenkoPastur,
+    Nesterov,
+    Polyak,
+)
+from optim_core.average_case.optimizer import ScheduleFollower
+from optim_core.average_case.theory import Asymptotics, Problem, residual
+
+__all__ = [
+    "Asymptotics",
+    "Chebyshev",
+    "GeneralizedChebyshev",
+    "GradientDescent",
+    "Laguerre",
+    "MarchenkoPastur",
+    "Nesterov",
+    "Polyak",
+    "Problem",
+    "ScheduleFollower",
+    "residual",
+]

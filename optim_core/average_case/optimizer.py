@@ -1,0 +1,352 @@
+"""One optimizer that follows a schedule of coefficients, in displacement form: one state tensor for each parameter.
+
+    d <- m_t d - h_t g,   w <- w + d                                        (Polyak 1964; coefficients in `schedules`)
+
+The coefficients depend on the iteration number and on a few numbers of the spectrum, above all L (`smoothness`). Where
+those numbers come from:
+
+    a number     taken as it is
+    `auto`       what the model says in an attribute `spectrum`, a mapping with any of smoothness, strong_convexity,
+                 left_exponent, right_exponent, eigenvalue_scale; what it does not say is estimated
+    `estimate`   estimated, whatever the model says
+
+An estimate is made in the first step, before anything has moved: `lanczos_steps` Hessian products, each the difference
+of two gradients of that step's closure (exact on quadratics up to rounding) and each charged as the one gradient
+evaluation that it is. Estimates are kept in the parameter groups, so a resumed run does not estimate again.
+A product perturbs the weights and brings them back bit for bit; layers with running statistics see those passes too.
+
+Under-estimating L is fatal to momentum that tends to 1. The optimizer therefore watches the loss and warns, once, when
+it is not finite or has risen above its first value by more than it had fallen and at least doubled; a loss that is not
+finite moves nothing. Non-quadratic losses: `restart` begins the schedule again, `refresh_interval` estimates L again.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from optim_core import spectrum
+from optim_core.average_case import theory
+from optim_core.average_case.schedules import Coefficients, Schedule, follow, limit
+from optim_core.base import Closure, Counting, Params, check_not_negative
+from optim_core.linalg import Product
+from optim_core.two_pass import Excursion, global_norm
+
+WORDS = ("auto", "estimate")
+RESTARTS = ("none", "function", "gradient")
+REFRESH_STEPS, GROWTH = 10, 1.02
+"""A refresh takes this many products, and counts when L grew by more than 2 %."""
+RISES, UPHILL = 3, 2
+COUNTERS = {
+    "steps": 0, "restarts": 0, "rises": 0, "warned": False, "first_loss": None, "lowest_loss": None, "last_loss": None
+}  # fmt: skip
+
+
+class ScheduleFollower(Counting):
+    """Base of the average-case methods. A subclass gives `schedule`, `check` and, where there is one, `_asymptotics`.
+
+    Options that every method has: `smoothness_margin` >= 0 widens an estimated L; `lanczos_steps` >= 2 products make an
+    estimate; `step_scale` >= 0 multiplies h (below 1 for noisy gradients); `max_momentum` caps m; `freeze_after` keeps
+    the coefficients from that iteration on; `restart` is none, function (after three rises of the loss) or gradient
+    (after two steps uphill, <g, d> > 0); `refresh_interval` in steps between new estimates of L, 0 for never.
+    """
+
+    FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness",)
+    """Hyperparameters that may be `auto` or `estimate`."""
+    LOOKAHEAD: ClassVar[bool] = False
+    """The gradient is taken at w + m d."""
+    HAS_MOMENTUM: ClassVar[bool] = True
+    """Whether m is ever above 0; without, there is no state."""
+
+    def __init__(self, params: Params, **defaults: Any) -> None:
+        check_not_negative(
+            smoothness_margin=defaults["smoothness_margin"],
+            step_scale=defaults["step_scale"],
+            max_momentum=defaults["max_momentum"],
+            refresh_interval=defaults["refresh_interval"],
+            freeze_after=defaults["freeze_after"] or 0,
+        )
+        if defaults["lanczos_steps"] < 2:
+            raise ValueError(f"lanczos_steps is {defaults['lanczos_steps']}; it has to be at least 2")
+        if defaults["restart"] not in RESTARTS:
+            raise ValueError(f"restart is {defaults['restart']!r}; it has to be one of {', '.join(RESTARTS)}")
+        for key in self.FROM_SPECTRUM:
+            if isinstance(defaults[key], str) and defaults[key] not in WORDS:
+                raise ValueError(f"{key} is {defaults[key]!r}; it has to be a number, auto or estimate")
+        if not self._words(defaults):
+            self.check(defaults)
+        super().__init__(params, {**defaults, "t": 0, "ratio": 0.0})
+        self.param_groups[0].update(COUNTERS)
+        self._excursion = Excursion()
+        self._frozen = False
+
+    @classmethod
+    def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
+        """Over all parameters of `model`; what its `spectrum` says replaces the word `auto`."""
+        made = super().from_model(model, **hyperparameters)
+        known = getattr(model, "spectrum", None)
+        if isinstance(known, Mapping):
+            for group in made.param_groups:
+                group.update(cls.known(known, {k for k in cls._words(group) if group[k] == "auto"}))
+                if not cls._words(group):
+                    cls.check(group)
+        return made
+
+    @classmethod
+    def cost_per_step(cls, **hyperparameters: Any) -> float:
+        """One gradient, and the products of a refresh spread over its interval. A first estimate is not in it."""
+        interval = hyperparameters.get("refresh_interval", 0)
+        return 1.0 + (REFRESH_STEPS / interval if interval else 0.0)
+
+    @classmethod
+    def known(cls, said: Mapping[str, float], wanted: set[str]) -> dict[str, float]:
+        """Values of the `wanted` hyperparameters that follow from what a model says of its spectrum."""
+        return {key: float(said[key]) for key in wanted & set(said)}
+
+    @classmethod
+    def estimated(cls, found: spectrum.Spectrum, group: Mapping[str, Any], wanted: set[str]) -> dict[str, float]:
+        """Values of the `wanted` hyperparameters that follow from an estimate."""
+        values = {}
+        if "smoothness" in wanted:
+            values["smoothness"] = found.upper_bound(group["smoothness_margin"])
+        if "strong_convexity" in wanted:
+            values["strong_convexity"] = max(found.smallest, 0.0)
+        return values
+
+    @staticmethod
+    def check(group: Mapping[str, Any]) -> None:
+        """Raise ValueError for numbers outside of the method's range."""
+        raise RuntimeError("this method has no check()")
+
+    @staticmethod
+    def schedule(group: Mapping[str, Any]) -> Schedule:
+        """The method's coefficients for the numbers in `group`."""
+        raise RuntimeError("this method has no schedule()")
+
+    @staticmethod
+    def _asymptotics(problem: theory.Problem, group: Mapping[str, Any]) -> theory.Asymptotics | None:
+        return None
+
+    def asymptotics(self, problem: Mapping[str, float], order: int = 1) -> theory.Asymptotics | None:
+        """How fast M_order falls on a spectrum described as in `theory`; None where no theory applies.
+
+        None also while a number still has to be estimated, and for options that leave the method's polynomials.
+        """
+        group = self.param_groups[0]
+        if not self.follows_polynomials() or group["step_scale"] != 1 or group["freeze_after"] is not None:
+            return None
+        if any(m > group["max_momentum"] + 1e-9 for _, m, _ in islice(follow(self.schedule(group)), 64)):
+            return None
+        return self._asymptotics(theory.Problem.of(problem, order), group)
+
+    def follows_polynomials(self) -> bool:
+        """Whether `residual` describes the run: every number is known, and nothing restarts the schedule."""
+        group = self.param_groups[0]
+        return not (self._words(group) or group["restart"] != "none" or group["refresh_interval"])
+
+    def residual(self, eigenvalues: Tensor, steps: int) -> Tensor:
+        """P_0 to P_steps at `eigenvalues` [n]: [steps + 1, n], as this optimizer is set now, without restarts."""
+        coefficients = follow(self._limited(self.param_groups[0]))
+        return theory.residual(coefficients, eigenvalues, steps, lookahead=self.LOOKAHEAD)
+
+    def next_cost(self) -> float:
+        """One, and the products of an estimate where one is due."""
+        return self.GRAD_EVALS + self._products()
+
+    def freeze(self) -> None:
+        """Stop refreshing. Raises ValueError when the first estimate does not fit: without L no step can be taken."""
+        if any(self._words(g) for g in self.param_groups):
+            raise ValueError(
+                f"the budget is less than the {self.next_cost():g} gradient evaluations of an estimate and one step; "
+                f"raise it, lower lanczos_steps, or give {' and '.join(self.FROM_SPECTRUM)} as numbers"
+            )
+        self._frozen = True
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """One step; returns the loss before it (with LOOKAHEAD, at w + m d)."""
+        products = self._products()
+        ahead = self.LOOKAHEAD and self.param_groups[0]["t"] > 0
+        if ahead:
+            self._excursion.leave([p for g in self.param_groups for p in g["params"] if p in self.state])
+        try:
+            for group in self.param_groups if ahead else ():
+                moved = [p for p in group["params"] if p in self.state]
+                torch._foreach_add_(moved, self._displacements(moved), alpha=self._coefficients(group).momentum)
+            loss = self.evaluate(closure)
+            if not self._fine(float(loss)):  # a read-back: whether the step may be taken depends on the value
+                if ahead:
+                    self._excursion.back()
+                return loss
+            if products:
+                self._estimate(closure, products)
+        except BaseException:
+            if ahead:
+                self._excursion.back()
+            raise
+        if self._restart_due(float(loss)):
+            self._restart()
+        for group in self.param_groups:
+            h, m, ratio = self._coefficients(group)
+            self._move(group, h, m)
+            group["t"], group["ratio"] = group["t"] + 1, ratio
+        self.param_groups[0]["steps"] += 1
+        return loss
+
+    def _coefficients(self, group: Mapping[str, Any]) -> Coefficients:
+        return self._limited(group)(group["t"], group["ratio"])
+
+    def _limited(self, group: Mapping[str, Any]) -> Schedule:
+        return limit(
+            self.schedule(group),
+            step_scale=group["step_scale"],
+            max_momentum=group["max_momentum"],
+            freeze_after=group["freeze_after"],
+        )
+
+    def _displacements(self, params: list[Tensor]) -> list[Tensor]:
+        return [self.state[p]["displacement"] for p in params]
+
+    def _move(self, group: dict[str, Any], h: float, m: float) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        grads = gradients(params)
+        if not params:
+            return
+        if not self.HAS_MOMENTUM:
+            torch._foreach_add_(params, grads, alpha=-h)
+            return
+        for p in params:
+            if "displacement" not in self.state[p]:
+                self.state[p]["displacement"] = torch.zeros_like(p)
+        displacements = self._displacements(params)
+        torch._foreach_mul_(displacements, m)
+        torch._foreach_add_(displacements, grads, alpha=-h)
+        if self.LOOKAHEAD:
+            torch._foreach_add_(params, grads, alpha=-h)
+        else:
+            torch._foreach_add_(params, displacements)
+
+    def _fine(self, loss: float) -> bool:
+        """Whether the loss is finite; warns, once, when it is not or when the method plainly diverges."""
+        first = self.param_groups[0]
+        finite = math.isfinite(loss)
+        if finite and first["lowest_loss"] is None:
+            first["first_loss"] = first["lowest_loss"] = loss
+        if finite:
+            first["lowest_loss"] = min(first["lowest_loss"], loss)
+            begun = first["first_loss"]
+            risen = loss - begun > max(begun - first["lowest_loss"], abs(begun))
+        if (not finite or risen) and not first["warned"]:
+            first["warned"] = True
+            numbers = ", ".join(f"{k}={first[k]}" for k in ("smoothness", "alpha", "beta") if k in first)
+            warnings.warn(
+                f"{type(self).__name__} diverges: the loss is {loss:.3g} at iteration {first['t']}. The largest "
+                f"eigenvalue of the Hessian is probably above smoothness, or beta is below alpha ({numbers}). Give a "
+                "larger smoothness or the word estimate; for losses that are not quadratic, set restart",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return finite
+
+    def _restart_due(self, loss: float) -> bool:
+        first = self.param_groups[0]
+        if first["restart"] == "function":
+            rising = first["last_loss"] is not None and loss > first["last_loss"]
+            first["rises"] = first["rises"] + 1 if rising else 0
+            first["last_loss"] = loss
+            return bool(first["rises"] >= RISES)
+        if first["restart"] == "gradient":
+            params = [p for g in self.param_groups for p in g["params"] if p in self.state and p.grad is not None]
+            products = torch._foreach_mul(gradients(params), self._displacements(params)) if params else []
+            uphill = bool(products) and float(sum(x.sum() for x in products)) > 0
+            first["rises"] = first["rises"] + 1 if uphill else 0
+            return bool(first["rises"] >= UPHILL)
+        return False
+
+    def _restart(self) -> None:
+        """T <- 0: momentum 0 then forgets the displacement."""
+        self.param_groups[0].update(rises=0, last_loss=None, restarts=self.param_groups[0]["restarts"] + 1)
+        for group in self.param_groups:
+            group.update(t=0, ratio=0.0)
+
+    @classmethod
+    def _words(cls, group: Mapping[str, Any]) -> set[str]:
+        """Hyperparameters that are still words."""
+        return {key for key in cls.FROM_SPECTRUM if isinstance(group[key], str)}
+
+    def _products(self) -> int:
+        """Hessian products that the next step takes for an estimate."""
+        first = self.param_groups[0]
+        size = sum(int(p.numel()) for g in self.param_groups for p in g["params"])
+        if any(self._words(g) for g in self.param_groups):
+            return min(int(first["lanczos_steps"]), size)
+        interval, steps = first["refresh_interval"], first["steps"]
+        if interval and steps and steps % interval == 0 and not self._frozen and "smoothness" in first:
+            return min(REFRESH_STEPS, size)
+        return 0
+
+    def _estimate(self, closure: Closure | None, products: int) -> None:
+        """Fill in the words, or refresh L, from Hessian products at the weights as they stand."""
+        params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
+        base = [g.clone() for g in gradients(params)]
+        wanted = set().union(*(self._words(g) for g in self.param_groups))
+        found = spectrum.estimate(
+            self._product(closure, params, base),
+            self._probe(params),
+            products,
+            exponents=bool(wanted & {"alpha", "beta"}),
+        )
+        torch._foreach_copy_(gradients(params), base)
+        for group in self.param_groups:
+            if words := self._words(group):
+                group.update(self.estimated(found, group, words))
+                self.check(group)
+            elif found.largest * (1 + group["smoothness_margin"]) > GROWTH * group["smoothness"]:
+                group["smoothness"] = found.upper_bound(group["smoothness_margin"])
+                self._restart()
+
+    def _product(self, closure: Closure | None, params: list[Tensor], base: list[Tensor]) -> Product:
+        """V -> H v by one more gradient; the weights come back bit for bit."""
+        wide = _wide(params)
+        away = Excursion()
+        size = max(torch.finfo(p.dtype).eps for p in params) ** 0.5 * (1 + global_norm(params))
+
+        def product(v: Tensor) -> Tensor:
+            away.leave(params)
+            pieces = torch.split(v, [p.numel() for p in params])
+            try:
+                for p, piece in zip(params, pieces, strict=True):
+                    p.add_(piece.view_as(p).to(p), alpha=size)
+                self.evaluate_ascent(closure)
+                change = torch._foreach_sub(gradients(params), base)
+            finally:
+                away.back()
+            flat: Tensor = torch.cat([c.flatten().to(wide) for c in change]) / size
+            return flat
+
+        return product
+
+    @staticmethod
+    def _probe(params: list[Tensor]) -> Tensor:
+        """The same random start of Lanczos every time, drawn without touching the global random state."""
+        size = sum(p.numel() for p in params)
+        start = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return start.to(params[0].device, _wide(params))
+
+
+def _wide(params: Sequence[Tensor]) -> torch.dtype:
+    wide = torch.float32
+    for p in params:
+        wide = torch.promote_types(wide, p.dtype)
+    return wide
+
+
+def gradients(params: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of parameters that have one."""
+    return [p.grad for p in params if p.grad is not None]

@@ -1,0 +1,63 @@
+"""The eigenbasis of the expected gradient outer product (EGOP, arXiv 2502.01594), for each piece by itself.
+
+    C = (1 / M) sum_k g_k g_k^T,  g_k the gradient at theta_k ~ N(w, rms(w)^2) for each tensor;   h = Q^T g
+
+The leading min(M, p) eigenvectors of a piece of p coordinates are left singular vectors of [g_1 ... g_M]; Householder
+reflectors complete them to an orthogonal basis without forming it. Fitted once, before the first step, for M
+(`rotation_samples`) gradient evaluations, which are charged. Memory p min(M, p) instead of p^2; 4 p min(M, p)
+multiplications one way. M of at least twice the coordinates would resolve all eigenvectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from optim_core.rotations.base import Fitted, Piece, Rotation, rotation
+from optim_core.rotations.decompose import robust
+
+
+@rotation("egop")
+class Egop(Rotation):
+    """Matrices and vectors, flattened."""
+
+    def samples_due(self, step: int) -> int:
+        """`rotation_samples` until every piece has a basis."""
+        return self.options.samples if any(p.get("reflectors") is None for p in self.pieces) else 0
+
+    def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
+        """Leading eigenvectors of the samples, where there is no basis yet."""
+        failures = 0
+        for i, piece in enumerate(self.pieces):
+            if piece.get("reflectors") is None:
+                found = robust(_reflectors, torch.stack([s[i].reshape(-1) for s in samples], dim=1))
+                if found is None:
+                    failures += 1
+                else:
+                    piece.put("reflectors", found[0])
+                    piece.put("tau", found[1])
+        return Fitted(failures=failures)
+
+    def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Q^T of each flattened tensor."""
+        return [_reflect(p, t, transpose=True) for p, t in zip(self.pieces, tensors, strict=True)]
+
+    def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Q of each flattened tensor."""
+        return [_reflect(p, t, transpose=False) for p, t in zip(self.pieces, tensors, strict=True)]
+
+
+def _reflectors(gradients: Tensor) -> Sequence[Tensor]:
+    """Householder form (reflectors [p, r], tau [r]) of an orthogonal Q that begins with the left singular vectors."""
+    left = torch.linalg.svd(gradients, full_matrices=False)[0]
+    return list(torch.geqrf(left))
+
+
+def _reflect(piece: Piece, t: Tensor, *, transpose: bool) -> Tensor:
+    reflectors, tau = piece.get("reflectors"), piece.get("tau")
+    if reflectors is None or tau is None:
+        return t
+    column = t.reshape(-1, 1)
+    return torch.ormqr(reflectors.to(t), tau.to(t), column, left=True, transpose=transpose).view(t.shape)

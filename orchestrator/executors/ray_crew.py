@@ -1,0 +1,79 @@
+"""The further workers of a trial on Ray: one actor in each bundle of the trial's placement group but the first.
+
+Bundle 0 holds worker 0, the trial's session in Tune's own actor. The actors stay from trial to trial, as Tune's does,
+and die with it, since it owns them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.crew import CrewFailed, CrewLost, follow
+from orchestrator.trial import Job
+
+LAST_WORDS_S = 10.0
+
+
+class _Follower:
+    """A worker process of its own."""
+
+    def follow(self, job: Job, rank: int, address: str) -> str:
+        import torch
+
+        torch.set_num_threads(job.threads)
+        return follow(job, rank, address)
+
+
+class RayCrew:
+    """See `orchestrator.crew.Crew`. `cpu` and `gpu` are those of one worker."""
+
+    def __init__(self, *, cpu: int, gpu: float) -> None:
+        self._resources = {"num_cpus": cpu, "num_gpus": gpu, "max_restarts": 0}
+        self._actors: list[Any] = []
+        self._calls: list[Any] = []
+
+    def start(self, job: Job, address: str) -> None:
+        """Let every actor follow worker 0 at `address`; they are made on first use."""
+        group = ray.util.get_current_placement_group()
+        for rank in range(len(self._actors) + 1, job.processes):
+            place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+            made = ray.remote(_Follower).options(scheduling_strategy=place, **self._resources).remote()
+            self._actors.append(made)
+        self._calls = [a.follow.remote(job, rank, address) for rank, a in enumerate(self._actors, start=1)]
+
+    def trouble(self) -> None:
+        """Raises CrewFailed with a worker's traceback, CrewLost for one whose process died."""
+        ended, _ = (
+            ray.wait(self._calls, num_returns=len(self._calls), timeout=LAST_WORDS_S) if self._calls else ([], [])
+        )
+        for call in ended:
+            try:
+                said = ray.get(call)
+            except RayError as error:
+                raise CrewLost(f"a worker's process died: {error}") from None
+            if said:
+                raise CrewFailed(said)
+
+    def stop(self) -> None:
+        """Keep actors that are done; end the others."""
+        if not self._calls:
+            return
+        _, late = ray.wait(self._calls, num_returns=len(self._calls), timeout=1.0)
+        if late or self._broken():
+            for actor in self._actors:
+                with contextlib.suppress(Exception):
+                    ray.kill(actor)
+            self._actors = []
+        self._calls = []
+
+    def _broken(self) -> bool:
+        try:
+            ray.get(self._calls)
+        except RayError:
+            return True
+        return False

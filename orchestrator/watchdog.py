@@ -1,0 +1,104 @@
+"""Ends a step that hangs, and leaves behind where it hung.
+
+faulthandler's own thread watches from C, so it also sees a step that never comes back from C code and never lets go of
+the interpreter. After the limit it writes every stack to a file and ends the process: the executor hands the trial out
+again, and the new session finds the file and reports the trial as FAILED with these stacks. A worker process is lost
+with the trial; the sweep goes on.
+
+In a process that is not only the trial's (the debug executor) a step that can still be interrupted is: `HungStep` is
+raised where it hangs. Only one that cannot, after GRACE_S more, takes the process with it. A step that stands in pdb
+is left alone.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+GRACE_S = 30.0
+SIGNAL = signal.SIGUSR1
+
+
+class HungStep(Exception):  # noqa: N818
+    """A step took longer than its limit."""
+
+
+class Watchdog:
+    """Watches the thread that makes it; `beat` before every step, `stop` at the end. One at a time in a process.
+
+    `limit_s` None never bites. `own_process`: nothing else lives in this process, it may be ended.
+    """
+
+    def __init__(self, file: Path, limit_s: float | None, *, own_process: bool) -> None:
+        self._path, self._limit = file, limit_s
+        self._file: IO[str] | None = None
+        self._beat_at = self._armed_at = float("-inf")
+        main = threading.current_thread() is threading.main_thread()
+        self._thread = threading.get_ident()
+        self._interrupts = limit_s is not None and not own_process and main
+        self._over = threading.Event()
+        self._before: object = None
+
+    def beat(self) -> None:
+        """A step begins. Costs a clock reading; the C watchdog is set again at most every second."""
+        if self._limit is None:
+            return
+        now = self._beat_at = time.monotonic()
+        slack = min(1.0, self._limit / 4)
+        if now - self._armed_at < slack:
+            return
+        if self._file is None:
+            self._file, self._over = self._path.open("w", encoding="utf-8"), threading.Event()
+            if self._interrupts:
+                self._before = signal.signal(SIGNAL, self._interrupt)
+                threading.Thread(target=self._watch, args=(slack, self._over), daemon=True).start()
+        self._armed_at = now
+        patience = self._limit + slack + (GRACE_S if self._interrupts else 0.0)
+        faulthandler.dump_traceback_later(patience, exit=True, file=self._file)
+
+    def stop(self) -> None:
+        """No step is running any more."""
+        if self._file is None:
+            return
+        faulthandler.cancel_dump_traceback_later()
+        self._over.set()
+        if self._interrupts:
+            signal.signal(SIGNAL, self._before)  # type: ignore[arg-type]
+        self._file.close()
+        self._file, self._armed_at = None, float("-inf")
+        self._path.unlink(missing_ok=True)
+
+    def _watch(self, every: float, over: threading.Event) -> None:
+        assert self._limit is not None
+        while not over.wait(every):
+            if time.monotonic() - self._beat_at <= self._limit:
+                continue
+            if _in_debugger(sys._current_frames().get(self._thread)):
+                self.beat()
+            else:
+                self._beat_at = float("inf")
+                signal.pthread_kill(self._thread, SIGNAL)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        raise HungStep(f"a step took longer than {self._limit:g} s (training.step_timeout)")
+
+
+def left_behind(folder: Path) -> str:
+    """The stacks that the watchdogs of an earlier process wrote before they ended it, or nothing."""
+    found = {path: path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("hang*.txt"))}
+    told = [f"{path.name}: {text}" for path, text in found.items() if text.strip()]
+    return "a step took longer than training.step_timeout and its process was ended\n" + "\n".join(told) if told else ""
+
+
+def _in_debugger(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") in ("pdb", "bdb"):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,123 @@
+"""A trial in several processes: equal to one process, paused, its worker killed, on Ray's placement groups, hanging."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator import results, runner, spec
+from orchestrator.crew import CrewLost, LocalCrew
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.folder import SweepFolder, find
+from orchestrator.metric_log import MetricLog
+from orchestrator.tracking.base import NoTracker
+from orchestrator.trial import Job, TrialSession
+from tests.orchestrator.sweep_files import sweep_text
+from tests.orchestrator.test_ray import COMMAND, REPOSITORY, environment
+
+
+def job(folder: Path, processes: int) -> Job:
+    return Job(
+        trial_id="t", arm="a", stage="tune", configuration=0, seed=4, optimizer="sam", parameters={"lr": 0.2},
+        task="tests.tasks:Masked", task_parameters={"pause_s": 0.01}, budget=160, evaluations=4,
+        metric="loss/val", goal="minimize", select="last", folder=str(folder),
+        stop_file=str(folder / "stop"), processes=processes, slice_s=0.0,
+    )  # fmt: skip
+
+
+def finish(session: TrialSession) -> None:
+    try:
+        while not session.advance().done:
+            pass
+    finally:
+        session.close()
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """Every point but the clock's metrics."""
+    found = MetricLog(folder / "metrics.jsonl").points()
+    return [{k: v for k, v in p["metrics"].items() if not k.startswith("time/")} for p in found]
+
+
+def agree(a: list[dict[str, float]], b: list[dict[str, float]]) -> None:
+    assert len(a) == len(b) > 0
+    for x, y in zip(a, b, strict=True):
+        assert x == pytest.approx(y, rel=1e-9)
+
+
+def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> None:
+    finish(TrialSession(job(tmp_path / "one", 1)))
+    two, crew = job(tmp_path / "two", 2), LocalCrew()
+    session = TrialSession(two, crew=crew)
+    assert session.advance().metrics
+    Path(two.stop_file).touch()
+    while not (report := session.advance()).done:
+        pass
+    session.close()
+    assert report.state == "INTERRUPTED"
+    Path(two.stop_file).unlink()
+    session = TrialSession(two, crew=crew)
+    session.advance()
+    crew._processes[0].kill()
+    with pytest.raises(CrewLost, match="ended with code -9"):
+        for _ in range(8):
+            session.advance()
+    session.close()
+    assert not (tmp_path / "two" / "result.json").exists()
+    finish(TrialSession(two, crew=crew))
+    agree(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
+    assert not crew._processes
+
+
+def test_what_another_worker_raises_fails_the_trial(tmp_path: Path) -> None:
+    """Only worker 1 lacks the task: its traceback is the trial's error."""
+
+    class Misled(LocalCrew):
+        def start(self, job: Job, address: str) -> None:
+            super().start(replace(job, task_parameters={"stop_in": 1}), address)
+
+    session = TrialSession(job(tmp_path, 2), crew=Misled())
+    report = session.advance()
+    session.close()
+    assert report.state == "FAILED"
+    error = json.loads((tmp_path / "result.json").read_text())["error"]
+    assert "InterruptedError: stopped within a step" in error
+
+
+@pytest.mark.slow
+def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
+    """Two processes a trial in a placement group. One seed hangs where no Python code can run; the others go on."""
+    sweep: dict[str, Any] = yaml.safe_load(sweep_text(method="random", trials=1, confirm=2, max_failed=1))
+    del sweep["arms"]["adamw"]
+    sweep["task"] |= {"dropout": 0.0, "hang_at": 5, "hang": "c", "fail_seed": 1001}
+    sweep |= {"resources": {"processes": 2, "cpu": 1}, "training": {"step_timeout": "2s"}}
+    file = tmp_path / "fit.yaml"
+    file.write_text(yaml.safe_dump(sweep))
+    command = [*COMMAND, "run", str(file), "--root", str(tmp_path / "runs"), "--no-tracking"]
+    done = subprocess.run(command, text=True, env=environment(), cwd=REPOSITORY, capture_output=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = find(tmp_path / "runs", "@last")
+    states = {t["seed"]: t["state"] for t in results.ended_trials(folder)}
+    assert states == {0: "COMPLETE", 1000: "COMPLETE", 1001: "FAILED"}
+    (error,) = results.status(folder)["errors"].values()
+    assert "training.step_timeout" in error
+    assert "in batch" in error
+    one = in_one_process({**sweep, "resources": {}, "task": {**sweep["task"], "hang_at": -1}}, tmp_path)
+    for seed in (0, 1000):
+        trial = f"sgd-0000-s{seed}"
+        for x, y in zip(metrics(folder.trial(trial)), metrics(one.trial(trial)), strict=True):
+            assert x == pytest.approx(y, rel=1e-4)
+
+
+def in_one_process(sweep: dict[str, Any], root: Path) -> SweepFolder:
+    definition = spec.loads(yaml.safe_dump(sweep))
+    folder = runner.open_folder(definition, "", root / "plain", {})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    return folder

@@ -1,0 +1,79 @@
+"""Training in two processes for tests: the same runs on both sides; `python -m tests.pair FILE` is worker 1."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import optim_core
+from tests.tasks import Masked
+from trainables.loop import Build, Training
+from trainables.recipe import Recipe
+from trainables.workers import Drifted, Workers
+
+RECIPES = {
+    "plain": Recipe(schedule="cosine"),
+    "pieces": Recipe(schedule="cosine", accumulate=2, clip_norm=0.3, weight_average=0.5),
+}
+BUDGET = 24.0
+HYPERPARAMETERS = {
+    "refresh_interval": 5,
+    "rotation_refresh": 5,
+    "smoothness": 4.0,
+    "strong_convexity": 0.1,
+    "inner_steps": 2,
+}
+"""Frequent refreshes, and the edges of a spectrum; each optimizer takes those that it has."""
+
+
+def builder(name: str) -> Build:
+    """Makes the named optimizer."""
+
+    def build(model: Any, loss: Any, refresh: Any) -> Any:
+        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
+        known = {k: v for k, v in HYPERPARAMETERS.items() if k in optim_core.hyperparameters(name)}
+        return optim_core.build(name, model, **known, **extra)
+
+    return build
+
+
+def training(name: str, recipe: str, workers: Workers | None) -> Training:
+    """A short run; refreshes come every five steps."""
+    task = Masked(rows=13)
+    return Training(task, builder(name), budget=BUDGET, seed=2, evaluations=2, recipe=RECIPES[recipe], workers=workers)
+
+
+def finish(run: Training) -> list[Any]:
+    points = []
+    while not run.finished:
+        points.append(run.advance())
+    return points
+
+
+def drift(workers: Workers) -> bool:
+    """Whether a worker whose weights were moved by a billionth is found out at the next evaluation."""
+    run = training("sgd", "plain", workers)
+    if workers.rank == 1:
+        next(run.model.parameters()).data[0, 0] += 1e-9  # type: ignore[union-attr]
+    try:
+        finish(run)
+    except Drifted:
+        return True
+    return False
+
+
+def main() -> None:
+    """Worker 1: the cases and their addresses are in a file."""
+    for case in json.loads(Path(sys.argv[1]).read_text()):
+        workers = Workers(rank=1, size=2, address=case["address"])
+        if case["recipe"] == "drift":
+            assert drift(workers)
+        else:
+            finish(training(case["name"], case["recipe"], workers))
+        workers.close()
+
+
+if __name__ == "__main__":
+    main()

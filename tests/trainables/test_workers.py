@@ -1,0 +1,69 @@
+"""Two processes give every optimizer the trajectory that one process has on the same batches."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import optim_core
+from orchestrator.crew import free_address
+from tests import pair
+from trainables.workers import Workers
+
+
+def test_two_processes_are_one_for_every_optimizer(tmp_path: Path) -> None:
+    """Thirteen rows with masked targets in parts of seven and six; refreshes and perturbations happen on the way.
+
+    Weights and logged losses agree to rounding in float64, which methods that estimate curvature by differences of
+    gradients magnify to about 1e-9. Workers with other weights are found.
+    """
+    cases = [
+        {"name": name, "recipe": recipe, "address": free_address("127.0.0.1")}
+        for name in optim_core.names()
+        if not getattr(optim_core.lookup(name), "PLAYS_GAMES", False)  # games stay in one process
+        for recipe in pair.RECIPES
+    ]
+    cases.append({"name": "", "recipe": "drift", "address": free_address("127.0.0.1")})
+    file = tmp_path / "cases.json"
+    file.write_text(json.dumps(cases))
+    command = [sys.executable, "-m", "tests.pair", str(file)]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for case in cases:
+            workers = Workers(size=2, address=case["address"])
+            try:
+                if case["recipe"] == "drift":
+                    assert pair.drift(workers)
+                else:
+                    compare(case["name"], case["recipe"], workers)
+            finally:
+                workers.close()
+        out, _ = other.communicate(timeout=60)
+        assert other.returncode == 0, out
+    finally:
+        other.kill()
+        other.wait()
+
+
+def compare(name: str, recipe: str, workers: Workers) -> None:
+    one, two = pair.training(name, recipe, None), pair.training(name, recipe, workers)
+    expected, found = pair.finish(one), pair.finish(two)
+    assert two.step == one.step >= 3
+    start = one._task.model(2)
+    assert isinstance(start, torch.nn.Module)
+    for a, b, w in zip(one.model.parameters(), two.model.parameters(), start.parameters(), strict=True):
+        assert not torch.equal(a, w), name
+        assert torch.allclose(a, b, rtol=1e-7, atol=1e-8), (name, recipe, float((a - b).detach().abs().max()))
+    for p, q in zip(expected, found, strict=True):
+        for key in ("loss/train", "loss/val"):
+            assert q.metrics[key] == pytest.approx(p.metrics[key], rel=1e-7), (name, recipe, key)
+
+
+def test_a_rank_beyond_the_group_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rank is 2; it has to lie in \[0, 2\)"):
+        Workers(rank=2, size=2)

@@ -1,0 +1,66 @@
+"""Crop, flip and cutout of raw images; normalisation. Draws are functions of (seed, epoch, row): see `chance.py`.
+
+Images are uint8 [B, C, H, W] as they lie in the cache; crop and flip copy them, normalisation makes them float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.data import chance
+
+Images = NDArray[np.uint8]
+Numbers = NDArray[Any]
+
+
+def crop(images: Images, padding: int, seed: int, epochs: Numbers, rows: Numbers) -> Images:
+    """A window of the image's size, somewhere in the image padded by `padding` black pixels on each side."""
+    if not padding:
+        return images
+    height, width = images.shape[2:]
+    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    y = chance.below(2 * padding + 1, seed, chance.CROP_Y, epochs, rows)
+    x = chance.below(2 * padding + 1, seed, chance.CROP_X, epochs, rows)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    return np.asarray(windows[np.arange(len(images)), :, y, x])
+
+
+def flip(images: Images, seed: int, epochs: Numbers, rows: Numbers) -> Images:
+    """Mirror half of the images, left to right. The input is left as it is."""
+    mirrored = flips(seed, epochs, rows)
+    return np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+
+
+def flips(seed: int, epochs: Numbers, rows: Numbers) -> NDArray[np.bool_]:
+    """Which images are mirrored."""
+    return np.asarray(chance.uniform(seed, chance.FLIP, epochs, rows) < 0.5)
+
+
+def cutout(images: Tensor, side: int, seed: int, epochs: Numbers, rows: Numbers) -> Tensor:
+    """Zero a square of `side` pixels around a random pixel, cut at the border (DeVries & Taylor 2017, sec. 3.2).
+
+    For normalised images [B, C, H, W], in which 0 is the mean. In place.
+    """
+    if not side:
+        return images
+    height, width = images.shape[2:]
+
+    def near(limit: int, stream: int) -> Tensor:
+        centre = torch.from_numpy(chance.below(limit, seed, stream, epochs, rows))
+        first = (centre - side // 2)[:, None]
+        at = torch.arange(limit)
+        return ((at >= first) & (at < first + side)).to(images.device)
+
+    inside = near(height, chance.CUTOUT_Y)[:, None, :, None] & near(width, chance.CUTOUT_X)[:, None, None, :]
+    return images.masked_fill_(inside, 0.0)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] -> float32 of mean 0 and deviation 1; mean and std [C] of pixels scaled to [0, 1]."""
+    scale, shift = 1 / (255 * std), -mean / std
+    return torch.addcmul(shift[:, None, None], images.float(), scale[:, None, None])

@@ -1,0 +1,48 @@
+"""How a task is trained, whatever the optimizer: the `training:` section of a sweep file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables import schedule as schedules
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Checked on construction: ValueError names the field."""
+
+    schedule: str = ""
+    """cosine, linear, constant, step or inverse_sqrt; empty: the task's SCHEDULE."""
+    warmup: float = 0.0
+    """Share of the budget over which the learning rate rises linearly, in [0, 1)."""
+    final_lr: float = 0.0
+    """Share of the peak learning rate at which cosine and linear end, in [0, 1]."""
+    precision: str = "fp32"
+    """fp32, or bf16: forward and backward passes of training under bfloat16 autocast; weights and loss stay float32."""
+    accumulate: int = 1
+    """Pieces that a nominal batch is cut into, one after another; a gradient evaluation stays one nominal batch."""
+    clip_norm: float = 0.0
+    """Largest global norm of the gradient that the step uses, never of one that only perturbs; 0: no limit."""
+    weight_average: float = 0.0
+    """Decay of the running mean of the weights that is evaluated in their place, in [0, 1); 0: the weights."""
+    compile: bool = False
+    """Train through torch.compile."""
+
+    def __post_init__(self) -> None:
+        if self.schedule and self.schedule not in schedules.NAMES:
+            raise ValueError(f"schedule is {self.schedule!r}; there is: {', '.join(schedules.NAMES)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; there is: {', '.join(PRECISIONS)}")
+        for name, value in (("warmup", self.warmup), ("weight_average", self.weight_average)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
+        if not 0 <= self.final_lr <= 1:
+            raise ValueError(f"final_lr is {self.final_lr}; it has to lie in [0, 1]")
+        if self.final_lr and self.schedule and self.schedule not in schedules.TO_A_FLOOR:
+            raise ValueError(f"final_lr is {self.final_lr}, but only {' and '.join(schedules.TO_A_FLOOR)} end there")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate is {self.accumulate}; it has to be 1 or more")
+        if not 0 <= self.clip_norm < float("inf"):
+            raise ValueError(f"clip_norm is {self.clip_norm}; it has to be 0 (no limit) or above")
