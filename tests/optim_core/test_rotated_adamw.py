@@ -132,7 +132,7 @@ def test_the_outer_permutations_change_nothing() -> None:
     """pi^-1 (blockdiag R) pi, as the paper has it, gives the trajectory of the shorter map."""
     short, exact = Run(make("global")), Run(make("global"))
     inner = exact.optimizer._spaces[0].rotation.map
-    order = inner._order.long()
+    order = inner._order.there.long()
 
     class Exact(type(inner)):  # type: ignore[misc]
         def forward(self, x: Tensor) -> Tensor:
