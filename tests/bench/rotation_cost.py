@@ -191,7 +191,8 @@ def main() -> None:
     flop_rate = statistics.median(speed)
     fused, foreach = (statistics.median(c.times) for c in contenders[:2])
     print(
-        f"{d / 1e6:.2f} M parameters, width {args.width}, depth {args.depth}, block {BLOCK}, {flop_rate / 1e9:.0f} GFLOP/s"
+        f"{d / 1e6:.2f} M parameters, width {args.width}, depth {args.depth}, block {BLOCK}, "
+        f"{flop_rate / 1e9:.0f} GFLOP/s"
     )
     print(
         f"{'':20} {'step ms':>8} {'x fused':>8} {'x foreach':>9} {'bound ms':>9} {'x bound':>8} {'first ms':>9}", end=""
