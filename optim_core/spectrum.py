@@ -26,6 +26,7 @@ from optim_core.linalg import Product, lanczos, ritz
 
 LOWEST, HIGHEST = -0.98, 30.0
 """Bounds of fitted exponents."""
+NUDGE = 1e-6
 RELIABLE_STEPS, LARGER_MARGIN = 20, 0.05
 
 
@@ -142,9 +143,11 @@ def fit_tridiagonal(diagonal: Tensor, off_diagonal: Tensor) -> tuple[float, floa
     except ValueError:
         start = 0.0, 0.0
     u = torch.tensor([math.log1p(min(max(x, LOWEST), HIGHEST)) for x in start] + [math.log(top)], dtype=torch.float64)
+    nudges = NUDGE * torch.eye(3, dtype=torch.float64)
     damping, best = 1e-3, float(miss(u).square().sum())
     for _ in range(60):
-        jacobian, now = torch.func.jacfwd(miss)(u), miss(u)
+        jacobian = torch.stack([(miss(u + e) - miss(u - e)) / (2 * NUDGE) for e in nudges], 1)
+        now = miss(u)
         normal = jacobian.T @ jacobian
         step = torch.linalg.solve(normal + damping * torch.diag(normal.diagonal() + 1e-12), -jacobian.T @ now)
         trial = u + step
@@ -162,21 +165,24 @@ def fit_tridiagonal(diagonal: Tensor, off_diagonal: Tensor) -> tuple[float, floa
     return math.expm1(float(u[0])), math.expm1(float(u[1])), math.exp(float(u[2]))
 
 
-def estimate(product: Product, start: Tensor, steps: int = 20, *, start_is_gradient: bool = False) -> Spectrum:
+def estimate(
+    product: Product, start: Tensor, steps: int = 20, *, start_is_gradient: bool = False, exponents: bool = True
+) -> Spectrum:
     """Run `steps` of Lanczos on the Hessian from `start` [n] and read off edges and exponents.
 
     `product` is v -> H v; one product and one kept vector for each step. `start_is_gradient`: the start is the gradient
-    where the method begins, and its factor lambda^2 is taken out of the left exponent.
+    where the method begins, and its factor lambda^2 is taken out of the left exponent. Without `exponents`, xi and tau
+    are left at 0.
     """
     alphas, betas, _ = lanczos(product, start, steps)
     values, _, _ = ritz(alphas, betas)
-    xi, tau, _ = fit_tridiagonal(alphas, betas[:-1])
+    xi, tau, _ = fit_tridiagonal(alphas, betas[:-1]) if exponents else (0.0, 0.0, 0.0)
     mean = abs(float(alphas[0]))
     variance = max(float(betas[0]) ** 2, 1e-12 * mean**2)
     return Spectrum(
         largest=float(values[-1]),
         smallest=float(values[0]),
-        left_exponent=max(xi - 2, LOWEST) if start_is_gradient else xi,
+        left_exponent=max(xi - 2, LOWEST) if start_is_gradient and exponents else xi,
         right_exponent=tau,
         eigenvalue_scale=variance / mean if mean > 0 else 0.0,
         gamma_exponent=min(mean**2 / variance - 1, HIGHEST) if mean > 0 else 0.0,

@@ -295,7 +295,13 @@ class ScheduleFollower(Counting):
         """Fill in the words, or refresh L, from Hessian products at the weights as they stand."""
         params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         base = [g.clone() for g in gradients(params)]
-        found = spectrum.estimate(self._product(closure, params, base), self._probe(params), products)
+        wanted = set().union(*(self._words(g) for g in self.param_groups))
+        found = spectrum.estimate(
+            self._product(closure, params, base),
+            self._probe(params),
+            products,
+            exponents=bool(wanted & {"alpha", "beta"}),
+        )
         torch._foreach_copy_(gradients(params), base)
         for group in self.param_groups:
             if words := self._words(group):
@@ -317,7 +323,7 @@ class ScheduleFollower(Counting):
             try:
                 for p, piece in zip(params, pieces, strict=True):
                     p.add_(piece.view_as(p).to(p), alpha=size)
-                self.evaluate(closure)
+                self.evaluate_ascent(closure)
                 change = torch._foreach_sub(gradients(params), base)
             finally:
                 away.back()

@@ -1,4 +1,4 @@
-"""`run`, `validate`, `plan`: verbs on a sweep file."""
+"""`run`, `validate`: verbs on a sweep file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
 from orchestrator.folder import SweepFolder, read_json
@@ -82,7 +81,7 @@ def _drive(
     definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner
+    from orchestrator import display, results, runner, seal
     from orchestrator.tracking.base import NoTracker, Tracker
 
     executor: Any
@@ -106,7 +105,7 @@ def _drive(
             sweep_id=folder.sweep_id,
             name=definition.name,
             description=definition.description,
-            facts={f"geosweep.{k}": v for k, v in facts.items()},
+            facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
         )
     try:
         outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
@@ -145,30 +144,3 @@ def validate(file: File, as_json: Json = False) -> None:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
-
-
-@app.command()
-def plan(file: File, as_json: Json = False) -> None:
-    """Show arms, steps and gradient evaluations before anything starts.
-
-    Example: geosweep plan sweeps/quickstart.yaml
-    """
-    from orchestrator import plan as planning
-    from orchestrator import spec
-
-    if not file.exists():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
-    document = planning.plan(spec.load(file))
-    if as_json:
-        emit(document)
-        return
-    table = Table(title=document["sweep_id"])
-    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", "gradient evaluations"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, row in document["arms"].items():
-        steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
-        table.add_row(
-            arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
-        )
-    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
-    data.print(table)

@@ -35,14 +35,25 @@ def gauss_jacobi(size: int, left_exponent: float, right_exponent: float) -> tupl
 
 @lru_cache(maxsize=4)
 def gauss_laguerre(size: int, exponent: float) -> tuple[Tensor, Tensor]:
-    """Nodes above 0 and weights (sum 1) of u^exponent exp(-u), from its Jacobi matrix."""
+    """Nodes above 0 and weights (sum 1) of u^exponent exp(-u); weights below 1e-308 are 0.
+
+    A weight is 1 / sum_k p_k(node)^2 over the orthonormal polynomials: eigenvectors would lose the small ones, which
+    meet polynomials that grow like exp(u / 2).
+    """
     import numpy as np
-    from scipy.linalg import eigh_tridiagonal
+    from scipy.linalg import eigvalsh_tridiagonal
 
     k = np.arange(size)
-    values, vectors = eigh_tridiagonal(2 * k + exponent + 1, np.sqrt(k[1:] * (k[1:] + exponent)))
-    weights = torch.tensor(vectors[0] ** 2)
-    return torch.tensor(values), weights / weights.sum()
+    diagonal, beside = 2 * k + exponent + 1, np.sqrt(k[1:] * (k[1:] + exponent))
+    nodes = eigvalsh_tridiagonal(diagonal, beside)
+    with np.errstate(over="ignore", invalid="ignore"):
+        old, now = np.zeros(size), np.ones(size)
+        total = now**2
+        for j in range(size - 1):
+            old, now = now, ((nodes - diagonal[j]) * now - (beside[j - 1] * old if j else 0)) / beside[j]
+            total = total + now**2
+        weights = torch.tensor(np.nan_to_num(1 / total, nan=0.0))
+    return torch.tensor(nodes), weights / weights.sum()
 
 
 def wishart(size: int, ratio: float, generator: torch.Generator) -> Tensor:

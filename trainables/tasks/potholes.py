@@ -2,9 +2,9 @@
 
     f(w) = h |w|^2 / 2 - A sum_i exp(-|w - c_i|^2 / (2 s^2)),   h = 0.5, s = 0.12, w in R^8, 60 centres c_i
 
-The centres lie at uniform radii in [0.8, 3] in uniform directions; the start is 0.3 s off the first one. Gradients
-carry normal noise of standard deviation 0.02 in every coordinate, the same in both passes of a two-pass step. Centres,
-start and noise are drawn by the seed.
+The centres lie at uniform radii in [0.8, 3] in uniform directions; the run begins 0.3 s off one of them, at a uniform
+radius in [1.6, 3], from where there is a way to go. Gradients carry normal noise of standard deviation 0.02 in every
+coordinate, the same in both passes of a two-pass step. Centres, start and noise are drawn by the seed.
 
     escape/share    1 when the run ends within 0.5 of the bowl's floor (the origin), else 0: its mean is a share of runs
     loss/smoothed   E f(w + n), n normal with standard deviation 0.3 in every coordinate, in closed form
@@ -26,7 +26,7 @@ from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
 
 DIMENSION, CENTRES, CURVATURE, WIDTH = 8, 60, 0.5, 0.12
-NEAREST, FARTHEST, OFFSET = 0.8, 3.0, 0.3
+NEAREST, FARTHEST, START, OFFSET = 0.8, 3.0, 1.6, 0.3
 NOISE, SMOOTHING, ESCAPED = 0.02, 0.3, 0.5
 LANDSCAPE_SEED, NOISE_SEED = 4_000_037, 6_000_011
 
@@ -51,8 +51,8 @@ class Landscape(nn.Module):
         wide = WIDTH**2 + smoothing**2
         bowl: Tensor = 0.5 * CURVATURE * (self.at.square().sum() + DIMENSION * smoothing**2)
         wells = torch.exp(-(self.at - self.centres).square().sum(1) / (2 * wide)).sum()
-        height: Tensor = bowl - self._depth * (WIDTH**2 / wide) ** (DIMENSION / 2) * wells
-        return height
+        value: Tensor = bowl - (self._depth * (WIDTH**2 / wide) ** (DIMENSION / 2)) * wells
+        return value
 
 
 @task("potholes")
@@ -79,7 +79,9 @@ class Potholes(Task):
         generator = torch.Generator().manual_seed(LANDSCAPE_SEED + seed)
         directions = torch.randn(CENTRES + 1, DIMENSION, generator=generator, dtype=torch.float64)
         directions = directions / directions.norm(dim=1, keepdim=True)
-        radii = NEAREST + (FARTHEST - NEAREST) * torch.rand(CENTRES, 1, generator=generator, dtype=torch.float64)
+        radii = torch.rand(CENTRES, 1, generator=generator, dtype=torch.float64)
+        radii = FARTHEST - (FARTHEST - NEAREST) * radii
+        radii[0] = START + (FARTHEST - START) * (radii[0] - NEAREST) / (FARTHEST - NEAREST)
         centres = radii * directions[:CENTRES]
         return Landscape(centres, self._depth, centres[0] + OFFSET * WIDTH * directions[CENTRES])
 

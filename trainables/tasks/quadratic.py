@@ -100,6 +100,8 @@ class QuadraticTask(Quadratics):
             raise ValueError(f"right_exponent is {right_exponent}; it is above -1")
         if not 0 <= strong_convexity < smoothness < math.inf:
             raise ValueError(f"strong_convexity is {strong_convexity}; it lies in [0, smoothness), here {smoothness}")
+        if not low + source > -1:
+            raise ValueError(f"source is {source}; it is above -1 - left_exponent, here {-1 - low}")
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio is {ratio}; columns for each row, in (0, 1]")
         if size < 2:
@@ -128,8 +130,11 @@ class QuadraticTask(Quadratics):
         generator = torch.Generator().manual_seed(PROBLEM_SEED + seed)
         low, high = self._left
         xi = low + (high - low) * float(torch.rand(1, generator=generator, dtype=torch.float64))
-        eigenvalues, weights = self._eigenvalues(xi, generator)
-        squares = weights * eigenvalues**self._source
+        if self._mode == "gauss" and self._lower == 0 and self._spectrum != "points":
+            eigenvalues, squares = self._eigenvalues(xi + self._source, generator)  # the same density, exactly
+        else:
+            eigenvalues, weights = self._eigenvalues(xi, generator)
+            squares = weights * eigenvalues**self._source
         signs = (
             (torch.randint(0, 2, eigenvalues.shape, generator=generator) * 2.0 - 1).double() if self._rotate else None
         )
