@@ -4,17 +4,32 @@ from optim_core import average_case as average_case
 from optim_core import baselines as baselines
 from optim_core import diagnostics as diagnostics
 from optim_core import games as games
+from optim_core import llqr as llqr
+from optim_core import llqr_sam as llqr_sam
+from optim_core import muon as muon
+from optim_core import rotated as rotated
 from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam
 from optim_core import spectrum as spectrum
 from optim_core.base import Baseline, Counting
-from optim_core.registry import build, cost_per_step, hyperparameters, lookup, names, needs_batches, register
+from optim_core.registry import (
+    build,
+    check,
+    cost_per_step,
+    hyperparameters,
+    lookup,
+    names,
+    needs_batches,
+    needs_run_seed,
+    register,
+)
 
 __all__ = [
     "Baseline",
     "Counting",
     "average_case",
     "build",
+    "check",
     "cost_per_step",
     "diagnostics",
     "games",
@@ -22,6 +37,7 @@ __all__ = [
     "lookup",
     "names",
     "needs_batches",
+    "needs_run_seed",
     "register",
     "spectrum",
 ]

@@ -42,6 +42,10 @@ class Counting(torch.optim.Optimizer):
         """Average gradient evaluations of one step, refreshes amortised. Pure arithmetic, for plans."""
         return cls.GRAD_EVALS
 
+    @classmethod
+    def check_values(cls, **values: Any) -> None:
+        """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
+
     @property
     def grad_evals(self) -> float:
         """Gradient evaluations spent so far."""

@@ -16,7 +16,7 @@ from optim_core.base import Baseline, Counting
 T = TypeVar("T", bound=type[Counting])
 _REGISTRY: dict[str, type[Counting]] = {}
 NOT_HYPERPARAMETERS = frozenset(
-    {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model"}
+    {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}
 )
 
 
@@ -38,12 +38,16 @@ def names() -> list[str]:
 
 
 def lookup(name: str) -> type[Counting]:
-    """The class behind `name`; `package.module.Class` names somebody else's torch optimizer.
+    """The class behind `name`; `package.module.Class` names somebody else's torch optimizer, `rotated(name)` wraps one.
 
     Raises KeyError with the nearest registered name when there is no such optimizer.
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
+    if name.startswith("rotated(") and name.endswith(")"):
+        from optim_core.rotated import rotated  # which registers itself here
+
+        return rotated(name.removeprefix("rotated(").removesuffix(")"))
     if "." in name:
         return _foreign(name)
     raise KeyError(f"no optimizer {name!r}{nearest(name, names())}")
@@ -79,6 +83,11 @@ def cost_per_step(name: str, **values: Any) -> float:
     return lookup(name).cost_per_step(**values)
 
 
+def check(name: str, **values: Any) -> None:
+    """Raise ValueError for a value that the named optimizer is known to refuse, without building it."""
+    lookup(name).check_values(**values)
+
+
 def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Counting:
     """The named optimizer over `model` (for games: a list with one module per player).
 
@@ -87,7 +96,7 @@ def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Count
     """
     known = hyperparameters(name)
     for key in values:
-        if key not in known and key not in ("loss", "refresh_batches"):
+        if key not in known and key not in ("loss", "refresh_batches", "run_seed"):
             raise TypeError(f"optimizer {name!r} has no hyperparameter {key!r}{nearest(key, known)}")
     return lookup(name).from_model(model, **values)
 
@@ -95,6 +104,11 @@ def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Count
 def needs_batches(name: str) -> bool:
     """Whether the optimizer draws batches of its own (`loss` and `refresh_batches` have to be given)."""
     return "refresh_batches" in inspect.signature(lookup(name).__init__).parameters
+
+
+def needs_run_seed(name: str) -> bool:
+    """Whether the optimizer draws at random: trials pass the seed of the run on as `run_seed`."""
+    return "run_seed" in inspect.signature(lookup(name).__init__).parameters
 
 
 def nearest(word: str, choices: Any) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.folder import SweepFolder
+from orchestrator.metric_log import MetricLog
 from orchestrator.spec import Spec
 from orchestrator.stopping import Stop
-from orchestrator.trial import Job, MetricLog
+from orchestrator.trial import Job
 
 
 def is_audited(spec: Spec, trial_id: str) -> bool:

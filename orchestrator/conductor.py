@@ -186,7 +186,7 @@ class SweepConductor:
             for listener in self._listeners:
                 listener.ended(job, result)
             return
-        self._ledger.trained(result["seconds"])
+        self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
         if arm.stopper is not None and job.stage == "tune":
             self._take_rungs(arm, job)
             arm.stopper.end(job.configuration)
@@ -305,7 +305,7 @@ class SweepConductor:
         arm.move(job.trial_id, result["state"])
         arm.spent[job.trial_id] = result["grad_evals"]
         self._jobs[job.trial_id] = job
-        self._ledger.trained(result["seconds"])
+        self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
         if arm.stopper is not None and job.stage == "tune":
             stop = result["stopped"].get("rung") if result["state"] == "PRUNED" else None
             self._take_rungs(arm, job, stop)

@@ -30,8 +30,8 @@ class Ledger:
 
     def trained(self, seconds: float) -> None:
         """A trial ended after so many seconds of training."""
-        self._seconds += seconds
-        self._trials += 1
+        if seconds:  # one that was taken over from the cache says nothing about the pace
+            self._seconds, self._trials = self._seconds + seconds, self._trials + 1
 
     def spent(self, *, grad_evals: float, seconds: float) -> dict[str, float]:
         """What was spent, under the names of the limits; `seconds` of wall clock."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.folder import NotFound, SweepFolder, read_json
-from orchestrator.trial import MetricLog
+from orchestrator.metric_log import MetricLog
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),
@@ -100,6 +100,13 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, str]:
     if name not in known:
         raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
     return name, known[name].goal
+
+
+def tuned(folder: SweepFolder) -> dict[str, str]:
+    """The tuned metric of the sweep: name, goal, select."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    found: dict[str, str] = resolved["definition"]["metric"]
+    return found
 
 
 def best(folder: SweepFolder) -> dict[str, Any]:

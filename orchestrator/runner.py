@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,19 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator import controls, results, seal
 from orchestrator import plan as planning
-from orchestrator import results
 from orchestrator.conductor import Arm, Listener, SweepConductor
 from orchestrator.executors.base import Executor
 from orchestrator.folder import NotFound, SweepFolder, find, read_json, write_atomic
+from orchestrator.provenance import provenance, uncommitted
 from orchestrator.search.designs import design_for
 from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
 from orchestrator.spec import Spec, definition, sweep_id
 from orchestrator.stopping import Stopper
 from orchestrator.tracking.base import Tracker
 
+__all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
 MODELS = ("tpe", "gp", "cmaes")
-VERSIONS = ("geosweep", "ray", "torch", "optuna", "mlflow", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +41,6 @@ class Outcome:
         return sum(arm.counts()["failed"] for arm in self.conductor.arms.values())
 
 
-def provenance() -> dict[str, str]:
-    """Versions, platform, commit: what a result may depend on besides the definition."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in VERSIONS:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    here = Path(__file__).parent
-    for key, command in (("commit", ["rev-parse", "HEAD"]), ("uncommitted", ["status", "--porcelain"])):
-        done = subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, check=False)
-        found[key] = done.stdout.strip() if done.returncode == 0 else "unknown"
-    found["uncommitted"] = "yes" if found["uncommitted"] not in ("", "unknown") else "no"
-    return found
-
-
 def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
     """The sweep's folder, made on first use."""
     folder = SweepFolder(root, sweep_id(spec))
@@ -72,6 +54,9 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "provenance": dict(facts),
     }
     folder.create(text, resolved)
+    seal.close(spec, folder)
+    if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
+        write_atomic(folder.path / "uncommitted.diff", uncommitted())
     return folder
 
 
@@ -109,7 +94,7 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
     return arms
 
 
-def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm], url: str | None = None) -> None:
+def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:
     """Begin the search with what the sweeps of `warm_start` found in arms of the same name and optimizer.
 
     Raises NotFound for one that is not under the root, or that trained another task or metric.
@@ -140,12 +125,18 @@ def run(
     tracker: Tracker,
     listeners: tuple[Listener, ...] = (),
     watch: Callable[[SweepConductor], Any] | None = None,
+    storage_url: str | None = None,
 ) -> Outcome:
-    """Run or continue the sweep. The caller holds the folder. `watch(conductor)` is a context manager for a display."""
+    """Run or continue the sweep, controls first. The caller holds the folder.
+
+    `watch(conductor)` is a context manager for a display. Raises ControlFailed.
+    """
     folder.stop_file.unlink(missing_ok=True)
-    arms = open_arms(spec, folder)
+    controls.check(spec, folder)
+    arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
-    conductor = SweepConductor(spec, folder, arms, listeners=(tracker, *listeners))
+    listeners = (seal.Witness(folder), tracker, *listeners)
+    conductor = SweepConductor(spec, folder, arms, listeners=listeners)
     state = "failed"
     try:
         if not conductor.exhausted:
@@ -156,7 +147,7 @@ def run(
         state = "budget" if conductor.limit else state
     finally:
         results.export(folder, folder.results)
-        tracker.finish(state, _summaries(spec, folder))
+        tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
         outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
         outcome["complete"] = not conductor.remaining
         write_atomic(folder.path / "outcome.json", json.dumps(outcome))
@@ -175,6 +166,15 @@ def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
             if found.lo is not None and found.hi is not None:
                 arms[arm] |= {f"{metric}/low": found.lo, f"{metric}/high": found.hi}
     return arms
+
+
+def _chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
+    """Each arm's optimizer and best configuration."""
+    best = results.best(folder)["arms"]
+    return {
+        name: {"optimizer": arm.optimizer, **best.get(name, {}).get("parameters", {})}
+        for name, arm in spec.arms.items()
+    }
 
 
 @contextmanager

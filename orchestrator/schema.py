@@ -180,6 +180,18 @@ class DiagnosticsModel(Model):
     batches: int = Field(1, ge=1, description="Training batches that a measurement looks at.")
 
 
+class AnalysisModel(Model):
+    """The analysis, declared before the results are known; it is sealed with the sweep."""
+
+    baseline: str | None = Field(None, description="Compare every arm with this one; null: all pairs.")
+    margin: int | float = Field(0, ge=0, description="A difference within it, in the metric's units, counts as none.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm's correction.")
+    expected_best: bool = Field(True, description="Report the expected best value against the tuning budget.")
+    waive: dict[str, str] = Field(
+        {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
+    )
+
+
 class TrainingModel(Model):
     """How every trial is trained, the same for all arms. What is left out is the task's own recipe."""
 
@@ -240,6 +252,10 @@ class SweepModel(Model):
     cache: bool = Field(True, description="Take over trials that were already trained anywhere under the root.")
     diagnostics: DiagnosticsModel | None = Field(
         None, description="Measurements of the geometry while trials train; they are not charged to the budget."
+    )
+    analysis: AnalysisModel = Field(default_factory=lambda: AnalysisModel.model_validate({}))
+    controls: list[str] | Literal["auto"] = Field(
+        [], description="Special cases with a known answer, run first; auto: all that fit an arm."
     )
     training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
     evaluations: int = Field(

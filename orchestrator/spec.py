@@ -14,18 +14,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from orchestrator import resolve
+from orchestrator import declared, resolve
 from orchestrator.errors import SpecError, nearest
 from orchestrator.schema import SweepModel
 from orchestrator.space import Parameter
 from orchestrator.stopping import Rule
+from orchestrator.where import Where, description_of, fields_at
 from orchestrator.yaml12 import Document, YamlError, parse
 
 __all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", "loads", "sweep_id"]
-LATER = {
-    "controls": "control arms",
-    "analysis": "a declared analysis",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +132,18 @@ class DiagnosticsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalysisSpec:
+    """What `compare` does unless told otherwise."""
+
+    baseline: str | None = None
+    margin: float = 0.0
+    alpha: float = 0.05
+    expected_best: bool = True
+    waive: Mapping[str, str] = field(default_factory=dict)
+    """Code of a fairness rule -> why it is broken on purpose."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
     """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
 
@@ -178,6 +187,8 @@ class Spec:
     warm_start: tuple[str, ...] = ()
     cache: bool = True
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
+    controls: tuple[str, ...] = ()
     training: TrainingSpec = field(default_factory=TrainingSpec)
     source: str = field(default="", compare=False)
 
@@ -193,14 +204,9 @@ def loads(text: str, file: str = "<text>") -> Spec:
         document = parse(text)
     except YamlError as error:
         raise SpecError(file, error.line, error.column, error.path, str(error)) from None
-    where = resolve.Where(file, document)
+    where = Where(file, document)
     if not isinstance(document.value, dict):
         raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
-    for key, what in LATER.items():
-        if key in document.value:
-            raise where.error(
-                (key,), f"{what} is part of the format, but this version does not run it yet; remove the key"
-            )
     try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
@@ -208,7 +214,7 @@ def loads(text: str, file: str = "<text>") -> Spec:
     return _build(model, where, file)
 
 
-def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
+def _build(model: SweepModel, where: Where, file: str) -> Spec:
     task_name, task_parameters, metrics = resolve.task(model, where)
     report = resolve.metrics(model, metrics, where)
     tune, confirm = resolve.seeds(model, where)
@@ -244,6 +250,8 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
         warm_start=tuple(model.warm_start),
         cache=model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
+        analysis=AnalysisSpec(**declared.analysis(model, where)),
+        controls=declared.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
         training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
@@ -252,7 +260,7 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
     return spec
 
 
-def _check_size(spec: Spec, where: resolve.Where) -> None:
+def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints, at least one step of each arm."""
     from orchestrator import plan
     from orchestrator.space import SpaceError
@@ -280,16 +288,16 @@ def _check_size(spec: Spec, where: resolve.Where) -> None:
             )
 
 
-def _explain(error: ValidationError, document: Document, where: resolve.Where) -> SpecError:
+def _explain(error: ValidationError, document: Document, where: Where) -> SpecError:
     """The first pydantic error in our words."""
     errors = error.errors()
     first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(_keys(document.value, e["loc"]))))
     path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
     value, kind, context = first["input"], first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
-        return where.error(path, f"unknown{nearest(str(path[-1]), resolve.fields_at(path))}")
+        return where.error(path, f"unknown{nearest(str(path[-1]), fields_at(path))}")
     if kind == "missing":
-        return where.error(path, f"{first['loc'][-1]}: missing; {resolve.description_of(path, str(first['loc'][-1]))}")
+        return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
         return where.error(path, f"{value!r} is not one of {context['expected']}")
     if kind == "too_short":
@@ -313,7 +321,7 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
 def definition(spec: Spec) -> dict[str, Any]:
     """Everything that changes results, as plain JSON; the sweep's id is its hash."""
     found = asdict(spec)
-    for key in ("description", "resources", "tracking", "source", "max_failed", "cache"):
+    for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
     for key in ("wall_clock", "grad_evals", "gpu_hours", "money", "price_per_gpu_hour"):
         del found["budget"][key]

@@ -23,6 +23,8 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
 
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
+        if optim_core.needs_run_seed(job.optimizer):
+            extra["run_seed"] = job.seed
         return optim_core.build(job.optimizer, model, **job.parameters, **extra)
 
     batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]

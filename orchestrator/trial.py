@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import cache
 from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
+from orchestrator.metric_log import MetricLog
 from orchestrator.watchdog import Watchdog, left_behind
 
 if TYPE_CHECKING:
@@ -108,39 +110,6 @@ class Result:
     """What the task says its data are, for instance a SHA-256."""
 
 
-class MetricLog:
-    """Append-only lines of {"step", "time", "metrics"}; step in gradient evaluations, time in ms since the epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def points(self) -> list[dict[str, Any]]:
-        """All whole lines; a line cut short by a crash is left out."""
-        if not self._path.exists():
-            return []
-        found = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return found
-
-    def append(self, step: float, metrics: Mapping[str, float]) -> None:
-        """Add one point."""
-        line = json.dumps({"step": step, "time": int(time.time() * 1000), "metrics": dict(metrics)})
-        with self._path.open("a", encoding="utf-8") as out:
-            out.write(line + "\n")
-
-    def truncate(self, step: float) -> list[dict[str, Any]]:
-        """Forget points after `step`: they will be trained, and logged, again. Returns what stays."""
-        if not self._path.exists():
-            return []
-        kept = [p for p in self.points() if p["step"] <= step]
-        write_atomic(self._path, "".join(json.dumps(p) + "\n" for p in kept))
-        return kept
-
-
 class TrialSession:
     """A trial in progress, advanced in slices by whatever executor holds it.
 
@@ -167,6 +136,7 @@ class TrialSession:
         self._training: Any = None
         self._workers: Workers | None = None
         self._facts: dict[str, str] = {}
+        self._address = ""
         self._last: dict[str, float] = {}
 
     def advance(self) -> Report:
@@ -184,6 +154,8 @@ class TrialSession:
                 if hung:
                     return self._finish("FAILED", 0.0, error=hung)
                 self._begin()
+                if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
+                    return self._take_over(trained)
             return self._slice(start)
         except Exception:
             error = traceback.format_exc()
@@ -218,6 +190,8 @@ class TrialSession:
         self._training, task = build_training(job, self._workers)
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
+        if job.cache:
+            self._address = cache.address(job, self._training.init_digest, self._training.data_digest)
         if self._workers is not None:
             self._workers.same(saved and saved["training"])
         if saved is None:
@@ -229,6 +203,19 @@ class TrialSession:
             self._points = self._log.truncate(self._durable)
         self._last = self._points[-1]["metrics"] if self._points else {}
         self._saved_at = time.perf_counter()
+
+    def _take_over(self, trained: Path) -> Report:
+        """End with the log and the result of a trial that was the same."""
+        self._log.replace(MetricLog(trained / "metrics.jsonl").points())
+        theirs: dict[str, Any] = read_json(trained / "result.json") or {}
+        name = f"{trained.parent.parent.name}/{trained.name}"
+        self._write(Result(**{**theirs, "stopped": {}, "cached_from": theirs.get("cached_from") or name}))
+        return self._ended(theirs["state"], theirs["grad_evals"], theirs["metrics"])
+
+    def _write(self, result: Result) -> None:
+        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
+        for old in self._folder.glob("checkpoint*"):
+            old.unlink()
 
     def _slice(self, start: float) -> Report:
         from trainables.loop import Diverged
@@ -310,9 +297,9 @@ class TrialSession:
             error=error,
             facts=self._facts,
         )
-        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
-        for old in self._folder.glob("checkpoint*"):
-            old.unlink()
+        self._write(result)
+        if self._address and state in cache.LASTING:
+            cache.remember(Path(self.job.cache), self._address, self._folder)
         return self._ended(state, result.grad_evals, metrics)
 
     def _ended(self, state: str, grad_evals: float, metrics: dict[str, float]) -> Report:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optim_core.sam import SAM
 from trainables import Batch, Metric, Model, Task
 from trainables.objectives import token_count, token_loss
 
@@ -69,6 +70,39 @@ class Fit(Task):
         assert isinstance(model, nn.Module)
         with torch.no_grad():
             return {"loss/val": float(self.loss(model(self._x), self._x @ self._truth))}
+
+
+class Warm(torch.optim.SGD):
+    """An optimizer with a schedule of its own, for the fairness rules."""
+
+    def __init__(self, params: Any, *, lr: float = 0.1, warmup: float = 0.0) -> None:
+        super().__init__(params, lr=lr)
+        self.warmup = warmup
+
+
+class StubbornSam(SAM):
+    """SAM with a planted bug: it climbs even when told not to."""
+
+    def __init__(
+        self, params: Any, *, lr: float = 0.1, sam_radius: float = 0.05, model: nn.Module | None = None
+    ) -> None:
+        super().__init__(params, lr=lr, sam_radius=max(sam_radius, 0.05), model=model)
+
+
+class Slow(torch.optim.SGD):
+    """An optimizer with the hyperparameters of a slow preconditioner, for reports."""
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float = 0.1,
+        refresh_interval: int = 10,
+        ema_rate: float = 1.0,
+        kind: str = "plain",
+        rank: int = 1,
+    ) -> None:
+        super().__init__(params, lr=lr)
 
 
 class Masked(Task):

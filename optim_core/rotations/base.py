@@ -2,37 +2,210 @@
 
     h = R g,   u = R^T q,   R^T R = I                              (Zhang et al. 2024, arXiv 2410.19964, section 3.1)
 
-A kind works on the list of an optimizer's gradients, because a global rotation mixes tensors. Rotated tensors keep the
-shapes of their parameters, so that an optimizer's state looks as ever.
+Three verbs. `fit` learns a basis from gradients (nothing to do for kinds that are drawn at random), `forward` is R,
+`backward` is R^T. A kind sees *pieces*: matrices [out, in] and vectors, as `layout.py` cuts them out of a model. What
+it learns it keeps in the pieces' memory, tensors only, which the optimizer stores: a resumed run has the same basis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 _KINDS: dict[str, type[Rotation]] = {}
 T = TypeVar("T", bound="type[Rotation]")
+PREFIX = "rotation/"
+TRANSPORTS = ("carry", "mv")
+WIDEST_BLOCK = 4096
+M_ALONE = (
+    "transport 'm' alone is refused: singular vectors are re-ordered and re-signed at a refresh, so that m meets a v "
+    "of other coordinates and the bounded step of Adam is lost (it diverges); use 'carry' or 'mv'"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything that a sweep may choose about a rotation, under the names of `hyperparameter`. Checked on creation."""
+
+    kind: str = "identity"
+    """A registered kind."""
+    block: int = 768
+    """Width of random blocks, >= 1."""
+    seed: int = 0
+    """Seed of random rotations, >= 0, apart from the seed of data and weights."""
+    run_seed: int = 0
+    """Seed of the run, which a trial passes on: another run, another rotation. No hyperparameter."""
+    refresh: int = 250
+    """Learned kinds: optimizer steps between refreshes of the basis, >= 1."""
+    transport: str = "carry"
+    """svd, galore: what happens to the moments at a refresh. carry: nothing; mv: both move into the new basis."""
+    ema: float = 0.95
+    """soap_eig: decay in [0, 1) of the running G G^T and G^T G; 0: the current gradient alone."""
+    rank: int = 128
+    """galore: directions kept, >= 1."""
+    rounds: int = 2
+    """hadamard, dct, block_product: rounds, >= 1; one round of hadamard sends a unit vector to a flat one."""
+    angle: float = math.pi / 4
+    """givens: angle in [0, pi/4]; 0 is the identity."""
+    samples: int = 32
+    """egop: gradients sampled before the first step, each a gradient evaluation, >= 1."""
+    max_dim: int = 4096
+    """Learned kinds: the longest side of a matrix that gets a square basis."""
+    include: str = "*"
+    """Patterns of names, or words such as embed, q, k, v, o, mlp_in, mlp_out, norm, bias, matrix; commas between."""
+    exclude: str = ""
+    """The same; what matches is not rotated."""
+    embedding_transpose: bool = True
+    """Embeddings (vocabulary, width) are stored as (in, out) and turned round first, unless tied to the head."""
+
+    def __post_init__(self) -> None:
+        lookup(self.kind)
+        for name in ("block", "refresh", "rank", "rounds", "samples", "max_dim"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{hyperparameter(name)} is {value!r}; it has to be a whole number above 0")
+        if not (isinstance(self.seed, int) and self.seed >= 0):
+            raise ValueError(f"rotation_seed is {self.seed!r}; it has to be a whole number, 0 or above")
+        if self.transport not in TRANSPORTS:
+            why = M_ALONE if self.transport == "m" else f"it has to be one of {', '.join(TRANSPORTS)}"
+            raise ValueError(f"rotation_transport is {self.transport!r}; {why}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"rotation_ema is {self.ema}; it has to lie in [0, 1)")
+        if not 0 <= self.angle <= math.pi / 4 + 1e-9:
+            raise ValueError(f"rotation_angle is {self.angle}; it has to lie in [0, pi/4]")
+
+    @property
+    def key(self) -> str:
+        """What random rotations are drawn from, beside names and sizes."""
+        return f"{self.run_seed}/{self.seed}"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From hyperparameters by their names; other keys are passed over, missing ones keep their defaults."""
+        return cls(**{f.name: values[hyperparameter(f.name)] for f in fields(cls) if hyperparameter(f.name) in values})
+
+
+def hyperparameter(option: str) -> str:
+    """The hyperparameter of an option: `block` -> `rotation_block`; `kind` -> `rotation`."""
+    own = {"kind": "rotation", "embedding_transpose": option, "run_seed": option}
+    return own.get(option, f"rotation_{option}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A matrix [out, in] or a vector that is rotated as a unit: a parameter, or a third of a fused query-key-value."""
+
+    name: str
+    """Name of the parameter, with the part of a fused one."""
+    shape: tuple[int, ...]
+    words: frozenset[str] = frozenset()
+    """What filters may call it."""
+    memory: MutableMapping[str, Any] = field(default_factory=dict, repr=False)
+    """Where learned tensors are kept, shared by the pieces of a parameter."""
+    part: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return math.prod(self.shape)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it has two sides."""
+        return len(self.shape) == 2
+
+    def get(self, key: str) -> Tensor | None:
+        """A learned tensor, or None before there is one."""
+        found: Tensor | None = self.memory.get(f"{PREFIX}{self.part}{key}")
+        return found
+
+    def put(self, key: str, value: Tensor) -> None:
+        """Keep a learned tensor."""
+        self.memory[f"{PREFIX}{self.part}{key}"] = value.contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """How moments follow a matrix's change of basis; None on a side that stays as it is.
+
+    m <- left m right;  v <- left_squared v right_squared.
+    """
+
+    left: Tensor | None
+    right: Tensor | None
+    left_squared: Tensor | None
+    right_squared: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What came of a fit."""
+
+    changes: list[Change | None] = field(default_factory=list)
+    """For each piece how its moments move; empty: nowhere anything to move."""
+    failures: int = 0
+    """Bases that could not be computed; the one before stays (before the first: none, and the next step tries)."""
 
 
 class Rotation:
-    """A fixed orthogonal map over named parameters; `block` is the width of random blocks, `seed` their seed.
+    """An orthogonal map over pieces. Random kinds follow from names, shapes and seed alone: not device, order, process.
 
-    Subclasses are drawn from the names, shapes and the seed alone: not from device, order or process.
+    Rotated tensors keep the shapes of their pieces where COMPLETE.
     """
 
-    def __init__(self, params: Sequence[tuple[str, Tensor]], *, block: int, seed: int) -> None:
-        self.params, self.block, self.seed = list(params), block, seed
+    MIXES: ClassVar[bool] = False
+    """Mixes coordinates of different tensors, which then share their hyperparameters."""
+    COMPLETE: ClassVar[bool] = True
+    """R^T R = I. False: R R^T = I alone, a projection onto a part of the space."""
+    VECTORS: ClassVar[bool] = True
+    """Rotates vectors too; False: only matrices."""
+
+    def __init__(self, pieces: Sequence[Piece], options: Options) -> None:
+        self.pieces, self.options = list(pieces), options
+
+    def samples_due(self, step: int) -> int:
+        """Gradients at sampled weights that `fit` wants at this step (counted from 1) in place of the current one."""
+        return 0
+
+    def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
+        """Learn from one gradient (or the sampled ones) of all pieces. Nothing to do for a random kind."""
+        return Fitted()
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """R g, one tensor for each parameter, same shapes."""
+        """R g, one tensor for each piece."""
         raise RuntimeError(f"{type(self).__name__} has no forward()")
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """R^T q, one tensor for each parameter, same shapes."""
+        """R^T q, one tensor for each piece."""
         raise RuntimeError(f"{type(self).__name__} has no backward()")
+
+
+class FlatMap:
+    """An orthogonal map of a flat vector [d] by fixed tensors, which follow the vector's dtype and device."""
+
+    def __init__(self) -> None:
+        self._ready: tuple[torch.dtype, torch.device] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """R x."""
+        raise RuntimeError(f"{type(self).__name__} has no forward()")
+
+    def backward(self, x: Tensor) -> Tensor:
+        """R^T x."""
+        raise RuntimeError(f"{type(self).__name__} has no backward()")
+
+    def follow(self, x: Tensor) -> None:
+        """Move own tensors to the device of `x`, floating ones (other than signs) to its dtype."""
+        if self._ready != (x.dtype, x.device):
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    setattr(self, name, value.to(x) if value.is_floating_point() else value.to(x.device))
+            self._ready = (x.dtype, x.device)
 
 
 def rotation(name: str) -> Callable[[T], T]:

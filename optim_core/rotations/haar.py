@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from optim_core.rotations.base import WIDEST_BLOCK, FlatMap
+
 
 def generator(*key: object) -> torch.Generator:
     """A generator seeded by a stable 63-bit hash of the key."""
@@ -20,56 +22,120 @@ def generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-@lru_cache(maxsize=64)
-def haar(n: int, *key: object) -> Tensor:
-    """An orthogonal [n, n] float64 matrix, the same for the same key. Treat as read-only; cost O(n^3), once."""
-    normal = torch.randn(n, n, generator=generator("haar", n, *key), dtype=torch.float64)
+def permutation(d: int, *key: object) -> Tensor:
+    """A random order of d coordinates [d], int32 where it fits, the same for the same key."""
+    order = torch.randperm(d, generator=generator(*key), device="cpu")
+    return order.to(torch.int32) if d < 2**31 else order
+
+
+def normal_matrix(n: int, *key: object) -> Tensor:
+    """Independent standard normal entries [n, n] in float64, the same for the same key."""
+    return torch.randn(n, n, generator=generator(*key), dtype=torch.float64, device="cpu")
+
+
+def orthogonalized(normal: Tensor) -> Tensor:
+    """The orthogonal factor of [n, n] with the sign fix: Haar when the entries are independent and normal."""
     q, t = torch.linalg.qr(normal)
     signs = torch.where(t.diagonal() < 0, -1.0, 1.0).to(q.dtype)
-    rotation: Tensor = (q * signs).contiguous()
-    return rotation
+    found: Tensor = (q * signs).contiguous()
+    return found
 
 
-class BlockRotation:
-    """Acts on the last axis [.., d]: a permutation, then blocks of width n that share one Haar matrix, and a tail.
+@lru_cache(maxsize=8)
+def haar(n: int, *key: object) -> Tensor:
+    """An orthogonal [n, n] float64 matrix, the same for the same key. Treat as read-only; cost O(n^3), once.
+
+    Raises ValueError above the stated memory of 4096^2 numbers (128 MiB).
+    """
+    if n > WIDEST_BLOCK:
+        raise ValueError(
+            f"a random block of width {n} is beyond the limit of {WIDEST_BLOCK} (128 MiB and n^3 operations to draw); "
+            "choose a smaller rotation_block (results stop changing well below 768)"
+        )
+    return orthogonalized(normal_matrix(n, "haar", n, *key))
+
+
+@lru_cache(maxsize=32)
+def haar_as(n: int, dtype: torch.dtype, device: torch.device, *key: object) -> Tensor:
+    """`haar` cast and moved, one copy for all maps that share it."""
+    return haar(n, *key).to(device=device, dtype=dtype)
+
+
+class Order:
+    """A random order of coordinates and its inverse: two gathers are faster than a gather and a scatter."""
+
+    def __init__(self, d: int, *key: object) -> None:
+        self.there = permutation(d, *key)
+        self.back = torch.argsort(self.there).to(self.there.dtype)
+
+    def to(self, device: torch.device) -> None:
+        """Move to a device, in place."""
+        self.there, self.back = self.there.to(device), self.back.to(device)
+
+
+class BlockRotation(FlatMap):
+    """Acts on one axis of length d: a permutation, then blocks of width n that share one Haar matrix, and a tail.
 
     The outer permutation of the exact formula is left out in both directions: elementwise optimizers do not see it.
-    Memory n^2 + d; 2 n d multiplications for each row.
+    Memory n^2 numbers, shared by all blocks and tensors of the same n, and an order of d; 2 n d operations a line.
     """
 
-    def __init__(self, d: int, block: int, *, seed: int, name: str) -> None:
+    def __init__(self, d: int, block: int, *, key: str, name: str) -> None:
+        super().__init__()
         self._d, self._n = d, min(block, d)
         self._full = d // self._n * self._n
-        self._shared = haar(self._n, seed, "shared")
-        self._tail = haar(d - self._full, seed, "tail") if self._full < d else None
-        self._order = torch.randperm(d, generator=generator("order", seed, name)) if self._n < d else None
-        self._inverse = torch.argsort(self._order) if self._order is not None else None
-        self._ready: tuple[torch.dtype, torch.device] | None = None
+        self._key, self._shared = key, haar(self._n, key, "shared")
+        self._tail = haar(d - self._full, key, "tail") if self._full < d else None
+        self._order = Order(d, "order", key, name) if self._n < d else None
+
+    def follow(self, x: Tensor) -> None:
+        """Take the shared matrices in the dtype and on the device of `x`."""
+        if self._ready != (x.dtype, x.device):
+            self._shared = haar_as(self._n, x.dtype, x.device, self._key, "shared")
+            if self._tail is not None:
+                self._tail = haar_as(self._d - self._full, x.dtype, x.device, self._key, "tail")
+            if self._order is not None:
+                self._order.to(x.device)
+            self._ready = (x.dtype, x.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """R x along the last axis."""
-        self._cast(x)
-        return self._blocks(x if self._order is None else x[..., self._order], transpose=False)
+        """R along the first axis of x [d] or [d, lines]."""
+        self.follow(x)
+        return self._blocks(x if self._order is None else x.index_select(0, self._order.there), transpose=False)
 
     def backward(self, x: Tensor) -> Tensor:
-        """R^T x along the last axis."""
-        self._cast(x)
+        """R^T along the first axis of x [d] or [d, lines]."""
+        self.follow(x)
         y = self._blocks(x, transpose=True)
-        return y if self._inverse is None else y[..., self._inverse]
+        return y if self._order is None else y.index_select(0, self._order.back)
+
+    def forward_rows(self, x: Tensor) -> Tensor:
+        """R along the last axis of x [lines, d]."""
+        self.follow(x)
+        return self._row_blocks(x if self._order is None else x.index_select(1, self._order.there), transpose=False)
+
+    def backward_rows(self, x: Tensor) -> Tensor:
+        """R^T along the last axis of x [lines, d]."""
+        self.follow(x)
+        y = self._row_blocks(x, transpose=True)
+        return y if self._order is None else y.index_select(1, self._order.back)
 
     def _blocks(self, x: Tensor, *, transpose: bool) -> Tensor:
+        if x.ndim == 1:
+            return self._row_blocks(x[None], transpose=transpose)[0]
+        matrix = self._shared.T if transpose else self._shared
+        if self._tail is None:
+            return (matrix @ x.view(-1, self._n, x.shape[1])).view(x.shape)
+        y = torch.empty_like(x)
+        torch.matmul(
+            matrix, x[: self._full].view(-1, self._n, x.shape[1]), out=y[: self._full].view(-1, self._n, x.shape[1])
+        )
+        torch.mm(self._tail.T if transpose else self._tail, x[self._full :], out=y[self._full :])
+        return y
+
+    def _row_blocks(self, x: Tensor, *, transpose: bool) -> Tensor:
         matrix = self._shared if transpose else self._shared.T
-        head = x[..., : self._full].reshape(*x.shape[:-1], -1, self._n) @ matrix
-        head = head.reshape(*x.shape[:-1], self._full)
+        head = (x[:, : self._full].reshape(-1, self._n) @ matrix).view(x.shape[0], self._full)
         if self._tail is None:
             return head
-        return torch.cat([head, x[..., self._full :] @ (self._tail if transpose else self._tail.T)], dim=-1)
-
-    def _cast(self, x: Tensor) -> None:
-        if self._ready == (x.dtype, x.device):
-            return
-        self._shared = self._shared.to(x)
-        self._tail = None if self._tail is None else self._tail.to(x)
-        if self._order is not None and self._inverse is not None:
-            self._order, self._inverse = self._order.to(x.device), self._inverse.to(x.device)
-        self._ready = (x.dtype, x.device)
+        return torch.cat([head, x[:, self._full :] @ (self._tail if transpose else self._tail.T)], dim=1)

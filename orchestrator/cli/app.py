@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -19,7 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 talk = Console(stderr=True)
-data = Console(soft_wrap=not sys.stdout.isatty())
+data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+
+
+VERBS = ("run", "plan", "lint", "sweeps", "compare", "table", "reconcile", "services", "data")
+"""Modules beside this one; importing one adds its verbs, in this order on the help page."""
 
 
 class Exit(enum.IntEnum):
@@ -32,6 +37,7 @@ class Exit(enum.IntEnum):
     NOT_FOUND = 4
     BUDGET = 5
     CHECK_FAILED = 6
+    SEAL_BROKEN = 7
     TRIALS_FAILED = 8
     UNREACHABLE = 75
     INTERRUPTED = 130
@@ -47,6 +53,16 @@ Root = Annotated[
     Path,
     typer.Option(
         "--root", envvar="GEOSWEEP_ROOT", help="Folder that holds all sweeps.", show_default=True, callback=_local
+    ),
+]
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage",
+        envvar="GEOSWEEP_STORAGE",
+        show_default=False,
+        show_envvar=True,
+        help="Database for the studies, postgresql+psycopg://...; default: a journal file in the sweep's folder.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -68,16 +84,21 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
-    from orchestrator.cli import data, run, services, sweeps
+    from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
     from orchestrator.spec import SpecError
 
-    assert data is not run is not services is not sweeps  # importing them added their verbs
-    codes: dict[type[Exception], Exit] = {SpecError: Exit.INVALID_FILE, NotFound: Exit.NOT_FOUND}
+    for group in VERBS:
+        importlib.import_module(f"orchestrator.cli.{group}")
+    codes: dict[type[Exception], Exit] = {
+        SpecError: Exit.INVALID_FILE,
+        NotFound: Exit.NOT_FOUND,
+        ControlFailed: Exit.CHECK_FAILED,
+    }
     try:
         app()
-    except (SpecError, NotFound, Held, Unreachable) as error:
+    except (SpecError, NotFound, Held, Unreachable, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
     except KeyboardInterrupt:

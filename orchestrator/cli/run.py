@@ -1,16 +1,16 @@
-"""`run`, `validate`, `plan`: verbs on a sweep file."""
+"""`run`, `validate`: verbs on a sweep file."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, talk
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def run(
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
     ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
+    storage: Storage = "",
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -44,6 +46,7 @@ def run(
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
+    definition = replace(definition, cache=definition.cache and cache)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold():
@@ -51,7 +54,7 @@ def run(
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
-            outcome = _drive(definition, folder, executor, tracking, facts)
+            outcome = _drive(definition, folder, executor, tracking, facts, storage)
             if outcome.conductor.idle_s >= 1:
                 talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
             if outcome.state != "done" and outcome.conductor.remaining:
@@ -76,10 +79,10 @@ def run(
 
 
 def _drive(
-    definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
+    definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str], storage: str
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner
+    from orchestrator import display, results, runner, seal
     from orchestrator.tracking.base import NoTracker, Tracker
 
     executor: Any
@@ -103,10 +106,17 @@ def _drive(
             sweep_id=folder.sweep_id,
             name=definition.name,
             description=definition.description,
-            facts={f"geosweep.{k}": v for k, v in facts.items()},
+            facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
         )
     try:
-        outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
+        outcome = runner.run(
+            definition,
+            folder,
+            executor,
+            tracker,
+            watch=lambda c: display.watching(c, talk),
+            storage_url=storage or None,
+        )
     finally:
         executor.close()
     if tracker.trouble:
@@ -142,30 +152,3 @@ def validate(file: File, as_json: Json = False) -> None:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
-
-
-@app.command()
-def plan(file: File, as_json: Json = False) -> None:
-    """Show arms, steps and gradient evaluations before anything starts.
-
-    Example: geosweep plan sweeps/quickstart.yaml
-    """
-    from orchestrator import plan as planning
-    from orchestrator import spec
-
-    if not file.exists():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
-    document = planning.plan(spec.load(file))
-    if as_json:
-        emit(document)
-        return
-    table = Table(title=document["sweep_id"])
-    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", "gradient evaluations"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, row in document["arms"].items():
-        steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
-        table.add_row(
-            arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
-        )
-    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
-    data.print(table)

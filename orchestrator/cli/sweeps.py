@@ -60,48 +60,6 @@ def best(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> No
 
 
 @app.command()
-def compare(
-    sweep: Sweep = "@last",
-    baseline: Annotated[str, typer.Option(help="Compare every arm with this one; all pairs when left out.")] = "",
-    metric: Annotated[str, typer.Option(help="Another metric than the one that the sweep reports.")] = "",
-    margin: Annotated[
-        float, typer.Option(min=0.0, help="A difference within it, in the metric's units, is none.")
-    ] = 0.0,
-    root: Root = ROOT,
-    as_json: Json = False,
-) -> None:
-    """Say whether arms differ on the paired confirm seeds, and how sure that is. Exit code 6 when they are not paired.
-
-    Example: geosweep compare @last --baseline sgd
-    """
-    from orchestrator import folder, results
-    from orchestrator.compare import paired
-
-    found = folder.find(root, sweep)
-    name, goal = results.reported(found, metric)
-    try:
-        document = paired.compare(
-            results.trials_table(found).to_pandas(), metric=name, goal=goal, baseline=baseline or None, margin=margin
-        )
-    except paired.Refused as reason:
-        fail(f"no comparison: {reason}", Exit.CHECK_FAILED)
-    if as_json:
-        emit(document)
-        return
-    table = Table(title=f"{found.sweep_id}: {name}, {goal}, paired over the confirm seeds")
-    for column in ("A", "B", "n", "A - B [95 %]", "p", "p (Holm)", "A wins", "A is"):
-        table.add_column(column, justify="left" if column in ("A", "B", "A is") else "right", no_wrap=True)
-    for p in document["pairs"]:
-        more = f", {p['seeds_needed']} seeds might tell" if p["seeds_needed"] else ""
-        low, high = p["interval"]
-        table.add_row(
-            p["a"], p["b"], str(p["n"]), f"{p['difference']:+.4f} [{low:+.4f}, {high:+.4f}]",
-            f"{p['p']:.3g}", f"{p['p_holm']:.3g}", f"{p['outperforms']:.0%}", p["verdict"] + more,
-        )  # fmt: skip
-    data.print(table)
-
-
-@app.command()
 def export(
     sweep: Sweep = "@last",
     to: Annotated[Path, typer.Option("--output", "-o", help="Folder for trials.parquet and metrics.parquet.")] = Path(
@@ -155,7 +113,7 @@ def logs(
     Example: geosweep logs @last sgd-0003-s0
     """
     from orchestrator import folder, results
-    from orchestrator.trial import MetricLog
+    from orchestrator.metric_log import MetricLog
 
     found = folder.find(root, sweep)
     if not trial:

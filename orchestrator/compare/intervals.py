@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -31,3 +32,19 @@ def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
     sd = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(n=n, mean=mean, sd=sd, lo=mean - half, hi=mean + half)
+
+
+def interval_text(mean: float, low: float | None, high: float | None, sign: bool = False) -> str:
+    """`0.9056 [0.8647, 0.9464]` with as many digits as the interval deserves."""
+    lead = "+" if sign else ""
+    if low is None or high is None:
+        return f"{mean:{lead}.4g}"
+    span = abs(high - low)
+    digits = 4 if span == 0 else min(8, max(0, 2 - int(f"{span:e}".split("e")[1])))
+    return f"{mean:{lead}.{digits}f} [{low:{lead}.{digits}f}, {high:{lead}.{digits}f}]"
+
+
+def difference_text(pair: Mapping[str, Any]) -> str:
+    """A paired difference with its sign and interval."""
+    low, high = pair["interval"]
+    return interval_text(pair["difference"], low, high, sign=True)

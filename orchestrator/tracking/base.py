@@ -27,8 +27,10 @@ class Tracker(Protocol):
     def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
         """A trial that ended under an earlier driver of this sweep."""
 
-    def finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
-        """The sweep ended as `state`; `arms` holds each arm's summary metrics. Waits until all is sent."""
+    def finish(
+        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """The sweep ended as `state`; each arm's summary metrics and chosen parameters. Waits until all is sent."""
 
 
 class NoTracker:
@@ -48,5 +50,7 @@ class NoTracker:
     def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
         """Nothing."""
 
-    def finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
+    def finish(
+        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         """Nothing."""

@@ -1,28 +1,39 @@
 """MLflow: one parent run for a sweep, one child for a trial, one summary child for an arm. The only import of MLflow.
 
-A sender thread does the talking, so that a slow or absent server never holds up a trial. It reads a trial's points from
-the trial's own folder and ships them in one batch when they are final: at a checkpoint, or at the trial's end. A point
-carries the time at which it was first logged and MLflow keeps one row for equal (key, step, time, value); together this
-makes sending idempotent: nothing is lost, nothing is doubled, whatever was killed when.
+A sender (see `sender.py`) does the talking, so that a slow or absent server never holds up a trial. It reads a trial's
+points from the trial's own folder and ships them in one batch when they are final: at a checkpoint, or at the trial's
+end. A point carries the time at which it was first logged and MLflow keeps one row for equal (key, step, time, value);
+together this makes sending idempotent: nothing is lost, nothing is doubled, whatever was killed when.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
-import queue
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.trial import Job, MetricLog, Report
+from orchestrator.metric_log import MetricLog
+from orchestrator.tracking.sender import Sender
+from orchestrator.trial import Job, Report
 
 SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
 STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"
-STATUS = {"COMPLETE": "FINISHED", "DIVERGED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
+STATUS = {
+    "COMPLETE": "FINISHED",
+    "DIVERGED": "FINISHED",
+    "PRUNED": "FINISHED",
+    "FAILED": "FAILED",
+    "INTERRUPTED": "KILLED",
+}
+STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
 BATCH = 900
+NONE: Mapping[str, Any] = {}
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Or MLflow's page opens on traces of language models instead of training runs."""
 log = logging.getLogger(__name__)
 
 
@@ -42,52 +53,105 @@ class MlflowTracker:
         self._runs: dict[str, str] = {}
         self._complete: set[str] = set()
         self._sent: dict[str, float] = {}
-        self._trouble = ""
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._queue.put(self._open)
-        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-sender")
-        self._thread.start()
+        self._client: Any = None
+        self._sender = Sender(self._open, self._ping, "mlflow-sender")
+        self._sender.put(lambda: None)  # connect at once
 
     @property
     def trouble(self) -> str:
         """What last went wrong with the tracking server, or nothing."""
-        return self._trouble
+        return self._sender.trouble
 
     def began(self, job: Job) -> None:
         """Nothing is sent: the run is made with its first final points, in one go."""
 
     def moved(self, job: Job, report: Report) -> None:
         """Ship what a checkpoint made final."""
-        if report.durable >= 0:
-            self._queue.put(lambda: self._ship_some(job, report.durable))
+        if report.durable >= 0 and not self._sender.away:  # the end of the trial ships everything
+            self._sender.put(lambda: self._ship_some(job, report.durable))
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
         """Ship the rest and close the run."""
-        self._queue.put(lambda: self._close(job, result))
+        self._sender.put(lambda: self._close(job, result))
 
     def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
         """Ship a trial that ended under an earlier driver, unless its run is already complete."""
-        self._queue.put(lambda: None if job.trial_id in self._complete else self._close(job, result))
+        self._sender.put(lambda: None if job.trial_id in self._complete else self._close(job, result))
 
-    def finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
+    def finish(
+        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]] = NONE
+    ) -> None:
         """Write the arms' summaries and the parent's end, and wait for the sender."""
-        self._queue.put(lambda: self._finish(state, arms))
-        self._queue.put(None)
-        self._thread.join()
+        self._sender.put(lambda: self._finish(state, arms, parameters))
+        self._sender.close()
 
-    def _work(self) -> None:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-        while (task := self._queue.get()) is not None:
-            try:
-                task()
-            except Exception as error:
-                self._trouble = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    def audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
+        """Mend runs that are missing, doubled, still running, or that lack points; says what was mended.
+
+        Raises ConnectionError when the store does not answer.
+        """
+        found: list[str] = []
+        self._sender.put(lambda: found.extend(self._audit(trials, state)))
+        self._sender.close()
+        if self._sender.trouble:
+            raise ConnectionError(f"{self._uri}: {self._sender.trouble}")
+        return found
+
+    def _audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
+        """Compare every run with its trial's folder. The newest whole log wins: sending again doubles nothing."""
+        runs: dict[str, list[Any]] = {}
+        for run in self._search():
+            runs.setdefault(run.data.tags.get(TRIAL, ""), []).append(run)
+        found: list[str] = []
+        fields = {f.name for f in dataclasses.fields(Job)}
+        for trial in trials:
+            mine = runs.get(trial["trial_id"], [])
+            mine.sort(key=lambda r, t=trial: (bool(self._difference(t, r)), r.info.start_time))  # type: ignore[misc]
+            for extra in mine[1:]:
+                self._client.delete_run(extra.info.run_id)
+                found.append(f"mlflow: {trial['trial_id']} had a second run {extra.info.run_id}; deleted")
+            if mine:
+                self._runs[trial["trial_id"]] = mine[0].info.run_id
+            difference = self._difference(trial, mine[0] if mine else None)
+            if difference:
+                self._sent.pop(trial["trial_id"], None)
+                self._close(Job(**{k: v for k, v in trial.items() if k in fields}), trial)
+                found.append(f"mlflow: {trial['trial_id']} {difference}; sent again")
+        if state != "running":
+            for run in self._search():
+                if run.info.status == "RUNNING":
+                    over = TRIAL not in run.data.tags and state in ("done", "budget")
+                    self._client.set_terminated(run.info.run_id, "FINISHED" if over else "KILLED")
+                    if TRIAL in run.data.tags:
+                        found.append(f"mlflow: {run.data.tags[TRIAL]} was RUNNING with no driver; ended as KILLED")
+        return found
+
+    def _difference(self, trial: Mapping[str, Any], run: Any | None) -> str:
+        """How a trial's run differs from its folder, or nothing."""
+        if run is None:
+            return "had no run"
+        if run.info.status != STATUS[trial["state"]] or run.data.tags.get(STATE) != trial["state"]:
+            return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {trial['state']}"
+        points = MetricLog(Path(trial["folder"]) / "metrics.jsonl").points()
+        if run.data.tags.get(POINTS) != str(len(points)):
+            return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
+        last = points[-1]["metrics"] if points and trial["state"] == "COMPLETE" else {}
+        if any(run.data.metrics.get(k) != v for k, v in last.items() if math.isfinite(v)):
+            return "had other last values"
+        return ""
+
+    def _ping(self) -> None:
+        """Raises while the store does not answer."""
+        if self._client is None:
+            raise ConnectionError(f"{self._uri} does not answer")
+        self._client.search_experiments(max_results=1)
 
     def _open(self) -> None:
         """Connect; find this sweep's runs by tag; make the parent when there is none."""
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
@@ -99,14 +163,15 @@ class MlflowTracker:
         else:
             embedded = self._uri.startswith("sqlite")
             place = (self._root / "mlartifacts").resolve().as_uri() if embedded else None
-            self._experiment = self._client.create_experiment(self._name, artifact_location=place)
+            self._experiment = self._client.create_experiment(self._name, artifact_location=place, tags=KIND)
+        self._runs.clear()
         for run in self._search():
             key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or "parent"
             self._runs[key] = run.info.run_id
             if run.info.status in ("FINISHED", "FAILED"):
                 self._complete.add(key)
         if "parent" not in self._runs:
-            tags = {SWEEP: self._sweep_id, "mlflow.note.content": self._description, **self._facts}
+            tags = {SWEEP: self._sweep_id, STAGE: "sweep", "mlflow.note.content": self._description, **self._facts}
             made = self._client.create_run(self._experiment, tags=tags, run_name=self._sweep_id)
             self._runs["parent"] = made.info.run_id
         else:
@@ -155,7 +220,8 @@ class MlflowTracker:
             for key, value in p["metrics"].items()
             if math.isfinite(value)
         ]
-        params = {} if known else {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, **job.parameters}
+        given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage, **job.parameters}
+        params = {} if known else given
         for start in range(0, max(1, len(metrics)), BATCH):
             first = start == 0
             self._client.log_batch(
@@ -176,6 +242,11 @@ class MlflowTracker:
         tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
+        tags[POINTS] = str(len(MetricLog(Path(job.folder) / "metrics.jsonl").points()))
+        if result.get("stopped"):
+            tags[STOPPED] = result["stopped"]["reason"]
+        if result.get("cached_from"):
+            tags[CACHED] = result["cached_from"]
         drained = result["state"] == "INTERRUPTED"
         run = self._ship(job, result.get("durable", math.inf) if drained else math.inf, tags)
         if result["state"] == "DIVERGED":
@@ -183,16 +254,21 @@ class MlflowTracker:
             self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result["metrics"].items()])
         self._client.set_terminated(run, STATUS[result["state"]])
 
-    def _finish(self, state: str, arms: Mapping[str, Mapping[str, float]]) -> None:
-        from mlflow.entities import Metric, RunTag
+    def _finish(
+        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
 
         for arm, summary in arms.items():
-            if arm not in self._runs:
+            new = arm not in self._runs
+            if new:
                 tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs["parent"]}
-                made = self._client.create_run(self._experiment, tags=tags, run_name=f"summary {arm}")
+                made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over seeds")
                 self._runs[arm] = made.info.run_id
             metrics = [Metric(k, v, 0, 0) for k, v in summary.items() if math.isfinite(v)]
-            self._client.log_batch(self._runs[arm], metrics=metrics)
+            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})} if new else {}
+            params = [Param(k, str(v)) for k, v in given.items()]
+            self._client.log_batch(self._runs[arm], metrics=metrics, params=params)
             self._client.set_terminated(self._runs[arm])
         parent = self._runs["parent"]
         self._client.log_batch(parent, tags=[RunTag(STATE, state)])

@@ -12,18 +12,14 @@ import optim_core
 from tests.contracts import optimizer_contract as contract
 
 NAMES = optim_core.names()
-BY_SPECTRUM = {"gd", "nesterov", "polyak", "chebyshev", "generalized_chebyshev", "marchenko_pastur", "laguerre"}
-SETTINGS: dict[str, dict[str, Any]] = {
-    **{name: {"smoothness": 2.0} for name in BY_SPECTRUM},
-    **{name: {"smoothness": 2.0, "strong_convexity": 0.1} for name in ("polyak", "chebyshev", "marchenko_pastur")},
-    "laguerre": {"eigenvalue_scale": 1.0, "beta": 2.0},
-}
-"""Constructor values of optimizers that have no `lr`."""
 
 
 def maker(name: str, **values: Any) -> Any:
     def make(model: Any) -> Any:
-        return optim_core.build(name, model, **{**SETTINGS.get(name, {"lr": 0.05}), **values})
+        given = {**contract.SETTINGS.get(name, {"lr": 0.05}), **values}
+        if optim_core.needs_batches(name):
+            given |= contract.batches_for(name, next(model.parameters()).dtype)
+        return optim_core.build(name, model, **given)
 
     make.plays_games = optim_core.lookup(name).PLAYS_GAMES  # type: ignore[attr-defined]
     return make
@@ -41,7 +37,7 @@ def test_needs_a_closure_with_backward(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_learning_rate_zero_moves_nothing(name: str) -> None:
-    contract.check_learning_rate_zero_moves_nothing(maker(name), "step_scale" if name in BY_SPECTRUM else "lr")
+    contract.check_learning_rate_zero_moves_nothing(maker(name), "step_scale" if name in contract.BY_SPECTRUM else "lr")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from orchestrator.compare.answer import sentence, shown, too_few
 from orchestrator.compare.intervals import summarize
-from orchestrator.compare.paired import Refused, compare, interval, sign_flip
+from orchestrator.compare.paired import Refused, compare, compare_values, interval, sign_flip
+from orchestrator.compare.significance import floor_of_seeds, holm, outperforming, sign_flip_rows, wilcoxon
 
 
 def table(**arms: list[float]) -> pd.DataFrame:
@@ -122,13 +124,59 @@ def test_wrong_questions_are_refused(arguments: dict[str, Any], reason: str) -> 
         compare(table(a=A), metric="m", goal="maximize")
 
 
-def test_false_verdicts_under_the_null() -> None:
-    """2 000 comparisons of equal arms over 8 seeds: at most 5 % + 2 standard errors are called better or worse."""
+@pytest.mark.parametrize("seeds, arms", [(6, 2), (8, 3), (12, 3)])
+def test_false_verdicts_under_the_null(seeds: int, arms: int) -> None:
+    """2 000 sweeps whose arms are equal: at most 5 % + 2 standard errors say better or worse of any pair.
+
+    A verdict asks for Holm-adjusted p < 0.05, whatever the interval says, so the share of such p bounds it from above.
+    """
     rng = np.random.default_rng(11)
-    false = 0
-    for _ in range(2000):
-        a, b = rng.normal(size=(2, 8)) + rng.normal(size=8)
-        d = a - b
-        low, high = interval(d)
-        false += sign_flip(d) < 0.05 and not low <= 0 <= high
-    assert false / 2000 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
+    values = rng.normal(size=(arms, 2000, seeds)) + 2 * rng.normal(size=(1, 2000, seeds))
+    pairs = list(itertools.combinations(range(arms), 2))
+    ps = np.stack([sign_flip_rows(values[a] - values[b]) for a, b in pairs])
+    called = ps.min(axis=0) * len(pairs) < 0.05  # Holm's first step
+    assert called.mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
+    for sweep in np.flatnonzero(called)[:5]:
+        judged = compare_values({str(a): values[a, sweep] for a in range(arms)}, goal="maximize")
+        assert [p.p_holm for p in judged] == pytest.approx(holm(list(ps[:, sweep])), abs=1e-12)
+
+
+def test_wilcoxon_is_scipys_and_exact_with_ties() -> None:
+    d = np.array([0.3, -0.1, 0.7, 0.2, 0.5, -0.4, 0.9])
+    assert wilcoxon(d) == pytest.approx(stats.wilcoxon(d, method="exact").pvalue, abs=1e-12)
+    tied = np.array([1.0, 1.0, -1.0, 2.0, 3.0, 3.0, 0.0, 2.0])
+    method = stats.PermutationMethod(n_resamples=np.inf)
+    assert wilcoxon(tied) == pytest.approx(stats.wilcoxon(tied[tied != 0], method=method).pvalue, abs=1e-12)
+    assert wilcoxon(np.zeros(6)) == 1.0
+    long = np.random.default_rng(0).normal(0.4, 1, 30)
+    assert wilcoxon(long) == pytest.approx(stats.wilcoxon(long).pvalue, abs=1e-12)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06], abs=1e-12)
+    assert [floor_of_seeds(k, 0.05) for k in (1, 3, 10)] == [6, 7, 9]
+
+
+def test_probability_of_outperforming() -> None:
+    share, (low, high) = outperforming(np.array([1.0, 2.0, 0.0, -1.0]))
+    assert share == (1 + 1 + 0.5 + 0) / 4
+    assert low < share < high
+    wins = np.array([1.0, 1.0, 0.5, 0.0])
+    boot = np.random.default_rng(0).choice(wins, size=(9_999, 4)).mean(axis=1)
+    assert (low, high) == pytest.approx(tuple(np.quantile(boot, [0.025, 0.975])), abs=1e-12)
+
+
+def test_the_arm_ahead_comes_first_and_turning_back_changes_nothing() -> None:
+    document = compare(table(a=C, b=A), metric="m", goal="maximize")
+    pair = shown(document)[0]
+    assert (pair["a"], pair["verdict"]) == ("b", "better")
+    other = compare(table(a=A, b=C), metric="m", goal="maximize")["pairs"][0]
+    for key in ("difference", "interval", "outperforms", "outperforms_interval", "p"):
+        assert pair[key] == pytest.approx(other[key], abs=1e-12)
+    assert "b is better than a: +0.1" in sentence(pair, "m")
+
+
+def test_too_few_seeds_for_the_comparisons_is_said() -> None:
+    document = compare(table(a=A[:6], b=B[:6], c=C[:6]), metric="m", goal="maximize")
+    assert "6 seeds cannot settle 3 comparisons" in too_few(document)
+    assert too_few(compare(table(a=A[:6], c=C[:6]), metric="m", goal="maximize")) == ""

@@ -15,8 +15,9 @@ from orchestrator import results, runner, spec
 from orchestrator.crew import CrewLost, LocalCrew
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder, find
+from orchestrator.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import Job, MetricLog, TrialSession
+from orchestrator.trial import Job, TrialSession
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_ray import COMMAND, REPOSITORY, environment
 

@@ -19,10 +19,10 @@ from mlflow.tracking import MlflowClient
 from orchestrator import results, runner, spec
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder, find
+from orchestrator.metric_log import MetricLog
 from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import STATE, TRIAL, embedded_uri
-from orchestrator.trial import MetricLog
 from tests.orchestrator.sweep_files import sweep_text
 
 pytestmark = pytest.mark.slow

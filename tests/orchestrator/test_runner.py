@@ -14,9 +14,9 @@ import pytest
 from orchestrator import results, runner, spec
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import Held, NotFound, SweepFolder, find
+from orchestrator.metric_log import MetricLog
 from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import MetricLog
 from tests.orchestrator.sweep_files import sweep_text
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.tasks.digits import TRAIN, Digits, _images
+from trainables.tasks.digits import TRAIN, Digits, images_and_labels
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.4])
 def test_exactly_the_asked_share_of_training_labels_is_wrong(noise: float) -> None:
     task = Digits(noise=noise)
-    truth = _images()[1][:TRAIN]
+    truth = images_and_labels()[1][:TRAIN]
     for seed in (0, 1):
         assert int((task._noisy(seed) != truth).sum()) == round(noise * TRAIN)
     if noise:

@@ -25,7 +25,7 @@ DATA_SEED, NOISE_SEED, ORDER_SEED = 20_240_101, 7_000_003, 3_000_017
 
 
 @lru_cache(maxsize=1)
-def _images() -> tuple[Tensor, Tensor]:
+def images_and_labels() -> tuple[Tensor, Tensor]:
     """Images [1797, 1, 8, 8] in [0, 1] and labels [1797], in the fixed order of the split."""
     from sklearn.datasets import load_digits
 
@@ -91,7 +91,7 @@ class Digits(Task):
     def evaluate(self, model: Model) -> dict[str, float]:
         """Accuracy and loss on clean validation and test images."""
         assert isinstance(model, nn.Module)
-        images, labels = _images()
+        images, labels = images_and_labels()
         found: dict[str, float] = {}
         with torch.no_grad():
             outputs, truth = model(images[TRAIN:]), labels[TRAIN:]
@@ -101,12 +101,12 @@ class Digits(Task):
         return found
 
     def _pick(self, seed: int, rows: Tensor) -> Batch:
-        return _images()[0][rows], self._noisy(seed)[rows]
+        return images_and_labels()[0][rows], self._noisy(seed)[rows]
 
     def _noisy(self, seed: int) -> Tensor:
         """Training labels of this seed: exactly round(noise x 1257) of them are wrong."""
         if seed not in self._labels:
-            labels = _images()[1][:TRAIN].clone()
+            labels = images_and_labels()[1][:TRAIN].clone()
             generator = torch.Generator().manual_seed(NOISE_SEED + seed)
             wrong = torch.randperm(TRAIN, generator=generator)[: round(self._noise * TRAIN)]
             shift = torch.randint(1, CLASSES, (len(wrong),), generator=generator)

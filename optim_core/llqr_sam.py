@@ -1,0 +1,264 @@
+"""LLQR+SAM: a fast sharpness correction in a slow learned geometry (Dufort-Labbe et al. 2026, arXiv 2605.16134).
+
+With g1 the gradient at w, g2 that at w + epsilon and U the geometry of `llqr`, learned once for both passes at w:
+
+    w <- base(w, U g2)                                       all perturbations but pe_vanilla, where g2 is used plain
+    pe            epsilon = sam_radius U v / |U v|                     the default; Euclidean norm
+    pe_vanilla    the same                                             the step is base(w, g2)
+    pm            epsilon = sam_radius U v / sqrt(v^T U v)             maximises v^T epsilon over epsilon^T U^-1 epsilon
+                                                                       <= sam_radius^2; U has to be positive
+    pel, pml      as pe and pm, layer by layer with sam_radius / sqrt(number of layers)
+    ge            epsilon = sam_radius v / |v|                         geometry in the step only
+
+`direction` is what v is (g1 by default): `friendly` g1 - mean_weight m with m a running mean of gradients, `momentum`
+the base's buffer (g1 before there is one), `noise` Gaussian, seeded by the step counter, `opposite` -g1, and `past`
+the previous step's perturbed gradient minus m, which takes one gradient a step: the loss returned is then the one at
+w + epsilon. A layer is a module that owns parameters. With a diagonal U of unit mean, sam_radius of `sam` transfers to
+pe; under pm the excursion grows with sqrt(U).
+
+Cost: two gradients a step (`past`: one), one refresh for each interval as in `llqr`, two actions of U; one kept copy of
+the weights and one temporary of their size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from optim_core import llqr_settings as settings
+from optim_core.base import Closure, Params, check_not_negative, check_share
+from optim_core.curvature import Loss, dot
+from optim_core.descent import base_defaults
+from optim_core.geometry import Batches, LearnedGeometry
+from optim_core.registry import register
+from optim_core.sam import mean_gradients
+from optim_core.two_pass import SKIPPED, Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient
+
+PERTURBATIONS = ("pe", "pm", "pel", "pml", "ge", "pe_vanilla")
+DIRECTIONS = ("gradient", "friendly", "momentum", "noise", "opposite", "past")
+Tensors = list[list[Tensor]]
+
+
+@register("llqr_sam")
+class LLQRSAM(LearnedGeometry, TwoPass):
+    """`llqr` at a second gradient; `sam_radius` >= 0, 0 is `llqr` bit for bit and ema_rate 0 is `sam`.
+
+    `perturbation` and `direction` as in the module's table, `norm_statistics` as for `sam`, everything else as for
+    `llqr`. `mean_weight` >= 0 and `mean_decay` in [0, 1) belong to the directions friendly and past.
+    """
+
+    GRAD_EVALS: ClassVar[float] = 2.0
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 0.1,
+        sam_radius: float = 0.05,
+        perturbation: str = "pe",
+        direction: str = "gradient",
+        mean_weight: float = 1.0,
+        mean_decay: float = 0.9,
+        base: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        norm_statistics: str = "clean",
+        workers: str = "independent",
+        preset: str = "default",
+        structure: str | None = None,
+        factor_limit: int | None = None,
+        metric: str = "ngd",
+        metric_scale: str | None = None,
+        curvature_scale: float | None = None,
+        damping: float | None = None,
+        refresh_interval: int | None = None,
+        first_refresh: int | None = None,
+        ema_rate: float | None = None,
+        first_refresh_full: bool | None = None,
+        inner_steps: int | None = None,
+        inner_lr: float | None = None,
+        inner_momentum: float | None = None,
+        inner_clip: float | None = None,
+        n_grads: int | None = None,
+        warm_start: bool | None = None,
+        floor: float | None = None,
+        ceiling: float | None = None,
+        positive: bool | None = None,
+        decrease_check: bool | None = None,
+        model: nn.Module,
+        loss: Loss,
+        refresh_batches: Batches,
+    ) -> None:
+        given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
+        check_not_negative(sam_radius=sam_radius, mean_weight=mean_weight)
+        check_share(mean_decay=mean_decay)
+        settings.choice("perturbation", perturbation, PERTURBATIONS)
+        settings.choice("direction", direction, DIRECTIONS)
+        statistics, together = NormStatistics(model, norm_statistics), Workers(model, workers)
+        own = {
+            "sam_radius": sam_radius,
+            "perturbation": perturbation,
+            "direction": direction,
+            "mean_weight": mean_weight,
+            "mean_decay": mean_decay,
+            "norm_statistics": norm_statistics,
+            "workers": workers,
+        }
+        defaults = base_defaults(
+            base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
+        )
+        learned = settings.resolve(preset, metric, given)
+        super().__init__(params, {**defaults, **learned, **own}, model, loss, refresh_batches)
+        self._excursion, self._statistics, self._workers = Excursion(), statistics, together
+
+    @classmethod
+    def cost_per_step(cls, **hyperparameters: Any) -> float:
+        """Gradient evaluations of one step with the refreshes amortised."""
+        return settings.cost_per_step(1.0 if hyperparameters.get("direction") == "past" else 2.0, hyperparameters)
+
+    def gradients_per_step(self) -> float:
+        """Two, or one along a past gradient."""
+        return 1.0 if self.param_groups[0]["direction"] == "past" else 2.0
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As for `llqr`; `perturbation` and `direction` belong to all groups."""
+        super().add_param_group(param_group)
+        group, first = self.param_groups[-1], self.param_groups[0]
+        for key in ("perturbation", "direction"):
+            if group[key] != first[key]:
+                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it has to be one")
+        if group["perturbation"] in ("pm", "pml") and not settings.is_positive(group):
+            raise ValueError(
+                f"perturbation {group['perturbation']} measures epsilon in the metric of U, which structure "
+                f"{group['structure']} does not keep positive; choose positive=True with diagonal, e_kronecker or "
+                "diagonal_kronecker, or a structure named psd_"
+            )
+
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """One step; calls the closure twice (direction `past`: once). Returns the loss at the first point it saw."""
+        if self.param_groups[0]["direction"] == "past":
+            return self._step_along_the_past(closure)
+        return TwoPass.step(self, closure)
+
+    def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
+        """Refresh U at w where that is due, then move by epsilon."""
+        self.begin_step()
+        group = self.param_groups[0]
+        wanted = self._directions(params, grads)
+        found = self._move(params, wanted)
+        if found and group["direction"] == "friendly":
+            for own, ps, gs in zip(self.param_groups, params, grads, strict=True):
+                self._average(own, ps, gs)
+        return found
+
+    def descend(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """The base's step along U g2, or g2 itself."""
+        plain = group["perturbation"] == "pe_vanilla"
+        super().descend(group, params, grads if plain else self.precondition(group, params, grads))
+
+    def _directions(self, params: Tensors, grads: Tensors) -> Tensors:
+        """V, in new tensors unless it is the gradient."""
+        kind = self.param_groups[0]["direction"]
+        made: dict[str, Callable[[dict[str, Any], list[Tensor], list[Tensor]], list[Tensor]]] = {
+            "gradient": lambda group, ps, gs: gs,
+            "opposite": lambda group, ps, gs: list(torch._foreach_neg(gs)) if gs else [],
+            "friendly": self._minus_mean,
+            "past": self._minus_mean,
+            "momentum": self._of_the_base,
+            "noise": lambda group, ps, gs: [self._noise(i, p) for i, p in enumerate(ps)],
+        }
+        return [made[kind](g, ps, gs) for g, ps, gs in zip(self.param_groups, params, grads, strict=True)]
+
+    def _minus_mean(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        means = mean_gradients(self.state, params)
+        return list(torch._foreach_sub(grads, torch._foreach_mul(means, group["mean_weight"]))) if params else []
+
+    def _average(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        means = mean_gradients(self.state, params)
+        if params:
+            torch._foreach_mul_(means, group["mean_decay"])
+            torch._foreach_add_(means, grads, alpha=1 - group["mean_decay"])
+
+    def _of_the_base(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        key = "momentum_buffer" if group["base"] == "sgd" else "exp_avg"
+        return [self.state[p].get(key, g) for p, g in zip(params, grads, strict=True)]
+
+    def _noise(self, index: int, p: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(int(self.param_groups[0]["steps"]) * 1_000_003 + index)
+        return torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p.device, p.dtype)
+
+    def _move(self, params: Tensors, wanted: Tensors) -> bool:
+        """W + epsilon in place of w. False, and nothing done, for a direction that is not finite."""
+        kind = self.param_groups[0]["perturbation"]
+        turned = wanted
+        if kind != "ge":
+            turned = [self.precondition(g, ps, vs) for g, ps, vs in zip(self.param_groups, params, wanted, strict=True)]
+        if kind in ("pel", "pml"):
+            return self._move_by_layer(params, wanted, turned, matrix=kind == "pml")
+        flat = [x for xs in turned for x in xs]
+        norm = _matrix_norm([v for vs in wanted for v in vs], flat) if kind == "pm" else global_norm(flat)
+        if not math.isfinite(norm):
+            return False
+        for group, ps, xs in zip(self.param_groups, params, turned, strict=True):
+            if ps:
+                torch._foreach_add_(ps, xs, alpha=group["sam_radius"] / max(norm, 1e-12))
+        return True
+
+    def _move_by_layer(self, params: Tensors, wanted: Tensors, turned: Tensors, *, matrix: bool) -> bool:
+        layers: dict[nn.Module, list[tuple[Tensor, Tensor, Tensor, float]]] = {}
+        for group, ps, vs, xs in zip(self.param_groups, params, wanted, turned, strict=True):
+            for p, v, x in zip(ps, vs, xs, strict=True):
+                layers.setdefault(self.owner(p), []).append((p, v, x, group["sam_radius"]))
+        norms = [
+            _matrix_norm([v for _, v, _, _ in own], [x for _, _, x, _ in own])
+            if matrix
+            else global_norm([x for _, _, x, _ in own])
+            for own in layers.values()
+        ]
+        if not all(math.isfinite(n) for n in norms):
+            return False
+        for own, norm in zip(layers.values(), norms, strict=True):
+            for p, _, x, radius in own:
+                p.add_(x, alpha=radius / math.sqrt(len(layers)) / max(norm, 1e-12))
+        return True
+
+    @torch.no_grad()
+    def _step_along_the_past(self, closure: Closure | None) -> Tensor:
+        """Climb along the gradient that the last step saw, then take one gradient there."""
+        params = [[p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups]
+        last = [[self.state[p]["last_gradient"] for p in ps] for ps in params]
+        self._statistics.before_first()
+        if not any(params):
+            loss = self.evaluate(closure)
+        else:
+            self._excursion.leave([p for ps in params for p in ps])
+            try:
+                self._move(params, self._directions(params, last))
+                loss = self.evaluate(closure)
+            finally:
+                self._excursion.back()
+        seen = [with_gradient(g) for g in self.param_groups]
+        grads = [[p.grad for p in ps if p.grad is not None] for ps in seen]
+        if not math.isfinite(global_norm([g for gs in grads for g in gs])):
+            self._statistics.forget()
+            self.param_groups[0][SKIPPED] = self.skipped_steps + 1
+            return loss
+        self.begin_step()
+        for group, used, before, ps, gs in zip(self.param_groups, params, last, seen, grads, strict=True):
+            self._average(group, used, before)
+            for p, g in zip(ps, gs, strict=True):
+                self.state[p]["last_gradient"] = g.clone()
+            self.descend(group, ps, gs)
+        return loss
+
+
+def _matrix_norm(vectors: list[Tensor], turned: list[Tensor]) -> float:
+    """sqrt(v^T U v), from v and U v."""
+    return math.sqrt(max(float(dot(vectors, turned)), 0.0))

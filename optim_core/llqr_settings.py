@@ -1,0 +1,149 @@
+"""What LLQR can be told, the three presets, and what a refresh costs. Pure arithmetic.
+
+    default   ours: scale-free objective, curvature_scale 30 (U begins 30 times too long and is shortened where it is
+              steep, which one batch teaches better than lengthening), full first refresh, a decrease check
+    paper     the hyperparameter section of arXiv 2605.04230, as far as reported: E-Kronecker, 25 inner steps
+    code      the authors' code release: diagonal, 50 inner steps, a refresh every 1000 steps
+
+The published presets take the curvature summed over the batch for `ngd` and as a mean for `newton`, and average
+slowly: `ema_rate` 0.05 (ngd) or 0.1 (newton) is their 1 - 0.95 or 1 - 0.9. Every value can be given on top of a preset.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from optim_core.base import check_not_negative, check_positive, check_share
+from optim_core.curvature import METRICS, PRODUCT_COST
+from optim_core.preconditioners import lookup
+from optim_core.relaxation import SCALES
+
+APPLY_TO = ("gradient", "update")
+_PUBLISHED: dict[str, Any] = {
+    "curvature_scale": 1.0,
+    "damping": 0.0,
+    "first_refresh": 0,
+    "first_refresh_full": False,
+    "inner_momentum": 0.9,
+    "inner_clip": 5.0,
+    "n_grads": 1,
+    "warm_start": True,
+    "floor": 1e-8,
+    "ceiling": float("inf"),
+    "positive": False,
+    "decrease_check": False,
+    "factor_limit": 1 << 30,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {
+        "structure": "e_kronecker",
+        "metric_scale": "normalised",
+        "curvature_scale": 30.0,
+        "damping": 1e-3,
+        "refresh_interval": 200,
+        "first_refresh": -1,
+        "first_refresh_full": True,
+        "ema_rate": 0.5,
+        "inner_steps": 10,
+        "inner_lr": 1e-3,
+        "inner_momentum": 0.9,
+        "inner_clip": 1.0,
+        "n_grads": 1,
+        "warm_start": True,
+        "floor": 1e-3,
+        "ceiling": 1e3,
+        "positive": True,
+        "decrease_check": True,
+        "factor_limit": 1024,
+    },
+    "paper": {
+        **_PUBLISHED,
+        "structure": "e_kronecker",
+        "refresh_interval": 500,
+        "inner_steps": 25,
+        "inner_lr": 5e-3,
+    },
+    "code": {
+        **_PUBLISHED,
+        "structure": "diagonal",
+        "refresh_interval": 1000,
+        "inner_steps": 50,
+        "inner_lr": 1e-3,
+    },
+}
+LOCAL = ("structure", "factor_limit")
+"""Settings that may differ between parameter groups; all others are the optimizer's."""
+
+
+def resolve(preset: str, metric: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's values with those of `given` that are not None on top, checked.
+
+    Raises ValueError naming the setting, its value and what it may be.
+    """
+    choice("preset", preset, PRESETS)
+    choice("metric", metric, METRICS)
+    found = dict(PRESETS[preset])
+    if preset != "default":
+        found["metric_scale"] = "sum" if metric == "ngd" else "mean"
+        found["ema_rate"] = 0.05 if metric == "ngd" else 0.1
+    found.update({key: value for key, value in given.items() if value is not None})
+    check(found)
+    return {"preset": preset, "metric": metric, **found}
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first setting that is out of range."""
+    lookup(values["structure"])
+    choice("metric_scale", values["metric_scale"], SCALES)
+    for name in ("refresh_interval", "inner_steps", "n_grads", "factor_limit"):
+        _whole(name, values[name], 1)
+    _whole("first_refresh", values["first_refresh"], -1)
+    if not 0 <= values["ema_rate"] <= 1:
+        raise ValueError(f"ema_rate is {values['ema_rate']}; it is the share of the newest solution, in [0, 1]")
+    check_positive(**{k: values[k] for k in ("curvature_scale", "inner_lr", "inner_clip", "floor")})
+    check_not_negative(damping=values["damping"])
+    check_share(inner_momentum=values["inner_momentum"])
+    if not values["floor"] < 1 < values["ceiling"]:
+        raise ValueError(
+            f"floor is {values['floor']} and ceiling {values['ceiling']}; floor < 1 < ceiling, because U begins at 1"
+        )
+
+
+def is_positive(values: Mapping[str, Any]) -> bool:
+    """Whether U stays symmetric and positive under these settings."""
+    kind = lookup(values["structure"])
+    return kind.ALWAYS_POSITIVE or kind.ELEMENTWISE or (kind.POSITIVE_IF_CLAMPED and bool(values["positive"]))
+
+
+def refresh_cost(values: Mapping[str, Any]) -> float:
+    """Gradient evaluations of one refresh: a gradient and, when normalised, one product for each of `n_grads` batches,
+    and a product for each inner step and for J before and after. 1.5 (T + 1) + 2.5 for one batch under `ngd`.
+    """
+    n, product = values["n_grads"], PRODUCT_COST[values["metric"]]
+    setup = n * (1 + (product if values["metric_scale"] == "normalised" else 0))
+    return float(setup + product * (values["inner_steps"] + 2 * n - 1))
+
+
+def cost_per_step(gradients: float, hyperparameters: Mapping[str, Any]) -> float:
+    """`gradients` of a step plus the refreshes, amortised; nothing is refreshed at `ema_rate` 0."""
+    preset, metric = hyperparameters.get("preset", "default"), hyperparameters.get("metric", "ngd")
+    known = {k: v for k, v in hyperparameters.items() if k in PRESETS["default"]}
+    values = resolve(preset, metric, known)
+    if values["ema_rate"] == 0:
+        return gradients
+    return gradients + refresh_cost(values) / int(values["refresh_interval"])
+
+
+def choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError when `value` is none of `choices`, naming the nearest."""
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), list(choices), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has to be one of {', '.join(choices)}"
+        raise ValueError(f"{name} is {value!r}; {hint}")
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if int(value) != value or value < least:
+        raise ValueError(f"{name} is {value}; it has to be a whole number, {least} or above")

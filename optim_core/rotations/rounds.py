@@ -1,0 +1,172 @@
+"""Structured stand-ins for a global Haar rotation: T rounds of permutation and a cheap block map.
+
+    hadamard:       x -> H (s * x[order]),  H = blockdiag(H_n, ...) / sqrt(n), n a power of two, s random signs
+    dct:            the same with the orthonormal DCT-II in blocks of any width
+    block_product:  x -> blockdiag(Haar) x[order], a new order and a new Haar block in each round
+
+One round of `hadamard` sends a unit vector to a perfectly flat one; two are close to Haar for single coordinates
+(not for their joint law). Memory: d signs of a byte for each round and one order of d, against n^2 + d for `global`;
+block_product T (n^2 + d).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from optim_core.rotations.base import FlatMap, rotation
+from optim_core.rotations.flat import Flat
+from optim_core.rotations.haar import BlockRotation, Order, generator
+
+
+def hadamard(x: Tensor) -> Tensor:
+    """Orthonormal Walsh-Hadamard transform along the last axis, of length 2^k; its own inverse.
+
+    H_(a b) = H_a kron H_b: two products with matrices of about sqrt(n) instead of k passes over memory.
+    """
+    n = x.shape[-1]
+    a = 1 << (n.bit_length() - 1) // 2
+    b = n // a
+    y = (x.reshape(-1, b) @ _hadamard_matrix(b, x.dtype, x.device)).view(-1, a, b)
+    z = y.transpose(1, 2).reshape(-1, a) @ _hadamard_matrix(a, x.dtype, x.device)
+    return z.view(-1, b, a).transpose(1, 2).reshape(x.shape)
+
+
+def dct(x: Tensor) -> Tensor:
+    """Orthonormal DCT-II along the last axis, by one real FFT of the same length (Makhoul 1980)."""
+    n = x.shape[-1]
+    mixed = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1)
+    spectrum = torch.view_as_real(torch.fft.fft(mixed, dim=-1))
+    cosine, sine, weights = _twiddle(n, x.dtype, x.device)
+    y = spectrum[..., 0] * cosine + spectrum[..., 1] * sine
+    return y * weights
+
+
+def inverse_dct(y: Tensor) -> Tensor:
+    """Orthonormal DCT-III along the last axis: the inverse, and transpose, of `dct`."""
+    n = y.shape[-1]
+    cosine, sine, weights = _twiddle(n, y.dtype, y.device)
+    z = y / weights
+    flipped = torch.cat([torch.zeros_like(z[..., :1]), -z[..., 1:].flip(-1)], dim=-1)
+    real, imaginary = z * cosine - flipped * sine, z * sine + flipped * cosine
+    mixed = torch.fft.ifft(torch.complex(real, imaginary), dim=-1).real
+    x = torch.empty_like(y)
+    x[..., ::2], x[..., 1::2] = mixed[..., : (n + 1) // 2], mixed[..., (n + 1) // 2 :].flip(-1)
+    return x
+
+
+@lru_cache(maxsize=32)
+def _hadamard_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    found = torch.ones(1, 1, dtype=torch.float64, device="cpu")
+    step = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64, device="cpu") / math.sqrt(2)
+    while len(found) < n:
+        found = torch.kron(found, step)
+    return found.to(device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+def _twiddle(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine and sine of pi k / 2n, and the weights that make the transform orthonormal, each [n]."""
+    angles = torch.arange(n, dtype=torch.float64, device="cpu") * (math.pi / (2 * n))
+    weights = torch.full((n,), math.sqrt(2 / n), dtype=torch.float64, device="cpu")
+    weights[0] = math.sqrt(1 / n)
+    cosine, sine, scale = (t.to(device=device, dtype=dtype) for t in (angles.cos(), angles.sin(), weights))
+    return cosine, sine, scale
+
+
+class SignedRounds(FlatMap):
+    """Rounds of order, signs and an orthonormal transform in the blocks `widths` (which add up to d)."""
+
+    def __init__(
+        self,
+        d: int,
+        widths: list[tuple[int, int]],
+        transforms: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
+        *,
+        rounds: int,
+        key: str,
+    ) -> None:
+        """`widths`: (number of blocks, width) in the order of the coordinates."""
+        super().__init__()
+        self._widths, self._transforms = widths, transforms
+        self._order = Order(d, "order", key, "rounds")
+        coins = torch.randint(0, 2, (rounds, d), generator=generator("signs", key), dtype=torch.int8, device="cpu")
+        self._signs = 2 * coins - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """T rounds."""
+        self.follow(x)
+        self._order.to(x.device)
+        for signs in self._signs:
+            x = self._transform(x.index_select(0, self._order.there) * signs, self._transforms[0])
+        return x
+
+    def backward(self, x: Tensor) -> Tensor:
+        """The rounds in reverse."""
+        self.follow(x)
+        self._order.to(x.device)
+        for signs in self._signs.flip(0):
+            x = (self._transform(x, self._transforms[1]) * signs).index_select(0, self._order.back)
+        return x
+
+    def _transform(self, x: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
+        pieces = torch.split(x, [count * width for count, width in self._widths])
+        done = [transform(p.view(-1, w)).reshape(-1) for p, (_, w) in zip(pieces, self._widths, strict=True)]
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+
+class BlockRounds(FlatMap):
+    """Rounds of block-permuted Haar rotations."""
+
+    def __init__(self, d: int, block: int, *, rounds: int, key: str) -> None:
+        super().__init__()
+        self._rounds = [BlockRotation(d, block, key=f"{key}/{t}", name=f"round {t}") for t in range(rounds)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """T rounds."""
+        for turn in self._rounds:
+            x = turn.forward(x)
+        return x
+
+    def backward(self, x: Tensor) -> Tensor:
+        """The rounds in reverse."""
+        for turn in reversed(self._rounds):
+            x = turn.backward(x)
+        return x
+
+
+@rotation("hadamard")
+class Hadamard(Flat):
+    """Blocks of the largest power of two up to `rotation_block`, the rest in smaller powers of two."""
+
+    def make(self, d: int) -> FlatMap:
+        """`rotation_block` 768 gives blocks of 512."""
+        width = 1 << self.options.block.bit_length() - 1
+        widths = [(d // width, width)] if d >= width else []
+        rest = d - sum(count * w for count, w in widths)
+        widths += [(1, 1 << bit) for bit in reversed(range(rest.bit_length())) if rest >> bit & 1]
+        return SignedRounds(d, widths, (hadamard, hadamard), rounds=self.options.rounds, key=self.options.key)
+
+
+@rotation("dct")
+class Dct(Flat):
+    """Blocks of `rotation_block` and a shorter one at the end."""
+
+    def make(self, d: int) -> FlatMap:
+        """One block more when the width does not divide d."""
+        width = min(self.options.block, d)
+        widths = [(d // width, width)] + ([(1, d % width)] if d % width else [])
+        return SignedRounds(d, widths, (dct, inverse_dct), rounds=self.options.rounds, key=self.options.key)
+
+
+@rotation("block_product")
+class BlockProduct(Flat):
+    """Rounds of Haar blocks: with T >= 2 coordinates of different blocks meet."""
+
+    def make(self, d: int) -> FlatMap:
+        """`rotation_rounds` rotations as in `global`."""
+        return BlockRounds(d, self.options.block, rounds=self.options.rounds, key=self.options.key)

@@ -1,0 +1,81 @@
+"""The eigenbases of running Gram matrices (SOAP: Vyas et al. 2024, arXiv 2409.11321).
+
+    L <- ema L + (1 - ema) G G^T,   R <- ema R + (1 - ema) G^T G   at every step;   H = Q_L^T G Q_R
+
+Eigenvectors at first, then Q <- qr(L Q) with columns sorted by Rayleigh quotient at every refresh. At a refresh m moves
+exactly into the new basis and v is re-ordered with the columns (`carry`, as SOAP has it), or both move (`mv`). SOAP's
+first step only fills L and R; here it is taken. A side above `rotation_max_dim` is not rotated. Memory 2 (a^2 + b^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from optim_core.rotations.base import Change, Fitted, Options, Piece, rotation
+from optim_core.rotations.decompose import eigenvectors, power_step, robust
+from optim_core.rotations.learned import Learned, Sides, square_sides, transported
+
+
+@rotation("soap_eig")
+class SoapEig(Learned):
+    """Both sides, from averages instead of one noisy gradient."""
+
+    def __init__(self, pieces: Sequence[Piece], options: Options) -> None:
+        super().__init__(pieces, options)
+        matrices = [p for p in self.pieces if p.is_matrix]
+        self._sides = {p.name: square_sides(p, options, left=True, right=True) for p in matrices}
+        self._orders: dict[str, Sides] = {}
+
+    def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
+        """Average the Gram matrices, at every step; refresh the bases when due."""
+        for piece, g in zip(self.pieces, samples[-1], strict=True):
+            if piece.is_matrix:
+                self._average(piece, g)
+        return super().fit(samples, step)
+
+    def basis(self, piece: Piece, gradient: Tensor) -> Sides | None:
+        """Eigenvectors at first, one power step later."""
+        found: list[Tensor | None] = []
+        orders: list[Tensor | None] = []
+        for key, wanted in zip(("left", "right"), self._sides[piece.name], strict=True):
+            old, gram = piece.get(key), piece.get(f"gram_{key}")
+            if not wanted or gram is None:
+                found.append(None)
+                orders.append(None)
+                continue
+            new = robust(eigenvectors if old is None else lambda x, old=old: power_step(x, old), gram)  # type: ignore[misc]
+            if new is None:
+                return None
+            found.append(new[0])
+            orders.append(new[1].long() if old is not None else None)
+        if found[0] is None and found[1] is None:
+            return None
+        self._orders[piece.name] = orders[0], orders[1]
+        return found[0], found[1]
+
+    def follow(self, piece: Piece, old: Sides, new: Sides) -> Change | None:
+        """Move m by the change of basis, v by the order of the columns."""
+        moved = transported(old, new)
+        if self.options.transport == "mv":
+            return moved
+        left, right = self._orders[piece.name]
+        return Change(
+            left=moved.left,
+            right=moved.right,
+            left_squared=None if left is None else torch.eye(len(left)).to(moved.left)[left],
+            right_squared=None if right is None else torch.eye(len(right)).to(moved.right)[:, right],
+        )
+
+    def _average(self, piece: Piece, g: Tensor) -> None:
+        if not bool(torch.isfinite(g).all()):
+            return
+        for key, wanted in zip(("gram_left", "gram_right"), self._sides[piece.name], strict=True):
+            if wanted:
+                old, new = piece.get(key), g @ g.T if key == "gram_left" else g.T @ g
+                if old is None:
+                    piece.put(key, new.mul_(1 - self.options.ema))
+                else:
+                    old.lerp_(new.to(old), 1 - self.options.ema)

@@ -1,0 +1,84 @@
+"""The rotated space of one parameter group: layout, kind and learned state together, in terms of whole parameters.
+
+rotated = space.forward(gradients);   updates = space.backward(steps);   moments = space.moved(moments, power)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from optim_core.rotations.base import PREFIX, Change, Options, lookup
+from optim_core.rotations.layout import Layout
+
+Sample = Callable[[int], list[list[Tensor]]]
+
+
+class Space:
+    """A rotation over named parameters; `state` is the optimizer's, from which learned tensors are taken up."""
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, Tensor]],
+        options: Options,
+        words: Mapping[str, frozenset[str]],
+        state: Mapping[Tensor, Mapping[str, Any]],
+    ) -> None:
+        kind = lookup(options.kind)
+        self.names, self.params = tuple(name for name, _ in named), [p for _, p in named]
+        self.memory = {p: {k: v for k, v in state.get(p, {}).items() if k.startswith(PREFIX)} for p in self.params}
+        self.layout = Layout(named, options, words, self.memory, vectors=kind.VECTORS)
+        self.rotation = kind(self.layout.pieces, options)
+        self.is_identity = options.kind == "identity"
+        self._changes: list[Change | None] = []
+        self._shapes: list[tuple[int, ...]] | None = None
+
+    def samples_due(self, step: int) -> int:
+        """Gradients at sampled weights that the step numbered `step` (from 1) takes before it."""
+        return self.rotation.samples_due(step)
+
+    def fit(self, gradients: Sequence[Sequence[Tensor]], step: int) -> int:
+        """Let the kind learn from gradients of the parameters; the number of bases that could not be computed."""
+        fitted = self.rotation.fit([self.layout.split(g) for g in gradients], step)
+        self._changes = fitted.changes
+        return fitted.failures
+
+    def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """R g in the parameters' shapes (a flat or smaller one where a kind keeps only a part of the space)."""
+        pieces = self.rotation.forward(self.layout.split(tensors))
+        self._shapes = [tuple(p.shape) for p in pieces]
+        return self.layout.join(tensors, pieces)
+
+    def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """R^T q in the parameters' shapes and dtypes; after a `forward`, whose shapes it undoes."""
+        pieces, originals = self.layout.split_rotated(tensors, self.shapes)
+        joined = self.layout.join(originals, self.rotation.backward(pieces))
+        return [u.view_as(p).to(p.dtype) for u, p in zip(joined, self.params, strict=True)]
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether moments have to move, because the last `fit` changed a basis."""
+        return any(c is not None for c in self._changes)
+
+    def moved(self, moments: Sequence[Tensor], *, squared: bool) -> list[Tensor]:
+        """First moments (or second ones: `squared`) in the basis of the last `fit`, from the one before."""
+        pieces, originals = self.layout.split_rotated(moments, self.shapes)
+        moving = [p if c is None else _moved(p, c, squared) for p, c in zip(pieces, self._changes, strict=True)]
+        return self.layout.join(originals, moving)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the rotated pieces."""
+        if self._shapes is None:
+            self.forward(self.params)
+        assert self._shapes is not None
+        return self._shapes
+
+
+def _moved(t: Tensor, change: Change, squared: bool) -> Tensor:
+    left = change.left_squared if squared else change.left
+    right = change.right_squared if squared else change.right
+    t = t if left is None else left.to(t) @ t
+    return t if right is None else t @ right.to(t)

@@ -1,0 +1,166 @@
+"""What optimizers in a rotated basis share: spaces for each parameter group, refresh by a stored counter, sampling.
+
+Learned bases are kept in `state[p]["rotation/..."]`, the step counter and the count of failures in the parameter
+groups, so that `state_dict` holds tensors, numbers and text, and a resumed run refreshes at the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from optim_core.base import Closure, Counting
+from optim_core.rotations import Options, lookup
+from optim_core.rotations.haar import generator
+from optim_core.rotations.layout import words_of
+from optim_core.rotations.space import Space
+
+FAILURES = "refresh_failures"
+
+
+class Turned(Counting):
+    """An optimizer whose parameter groups each have a `Space`. It takes (name, tensor) pairs: names seed rotations."""
+
+    _words: Mapping[str, frozenset[str]]
+    _buffers: Sequence[Tensor]
+    _spaces: list[Space]
+
+    @classmethod
+    def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
+        """Over all named parameters of `model`, whose modules tell embeddings and norms apart."""
+        if isinstance(model, list):
+            raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        return cls(named, model=model, **hyperparameters)  # type: ignore[call-arg]
+
+    @property
+    def refresh_failures(self) -> int:
+        """Bases that could not be computed so far; the ones before were kept."""
+        return int(sum(group[FAILURES] for group in self.param_groups))
+
+    def open_spaces(self, model: nn.Module | None) -> None:
+        """Make the space of every group. Raises ValueError for a filter that matches nothing or nothing to rotate."""
+        self._words = words_of(model)
+        self._buffers = list(model.buffers()) if model is not None else []
+        self._spaces = []
+        for group in self.param_groups:
+            group.setdefault("step", 0)
+            group.setdefault(FAILURES, 0)
+            self._spaces.append(self._space(group, group["params"]))
+        rotating = [s for s in self._spaces if not s.is_identity]
+        for pattern in sorted(set.intersection(*(s.layout.unmatched for s in rotating)) if rotating else ()):
+            names = ", ".join(n for s in rotating for n in s.names)
+            raise ValueError(f"rotation_include or rotation_exclude: {pattern!r} matches no parameter of: {names}")
+        if rotating and not any(s.layout.pieces for s in rotating):
+            kind = self.param_groups[0]["rotation"]
+            only = "" if lookup(kind).VECTORS else " (only matrices are, by this kind)"
+            raise ValueError(f"rotation {kind!r} rotates none of the parameters{only}; change include and exclude")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does; rotations that mix tensors, which then share hyperparameters, have one group."""
+        super().add_param_group(param_group)
+        kinds = [group.get("rotation", "identity") for group in self.param_groups]
+        if len(kinds) > 1 and any(lookup(kind).MIXES for kind in kinds):
+            del self.param_groups[-1]
+            mixing = next(kind for kind in kinds if lookup(kind).MIXES)
+            raise ValueError(
+                f"rotation {mixing!r} mixes tensors, which then share one parameter group; use a kind that keeps to "
+                "tensors, for instance 'layer', or a second optimizer"
+            )
+        if hasattr(self, "_spaces"):
+            group = self.param_groups[-1]
+            group.setdefault("step", 0)
+            group.setdefault(FAILURES, 0)
+            self._spaces.append(self._space(group, group["params"]))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Load, and take up the learned bases."""
+        super().load_state_dict(state_dict)
+        self._spaces = [self._space(group, group["params"]) for group in self.param_groups]
+
+    def next_cost(self) -> float:
+        """One more for every gradient that the kind wants sampled."""
+        due = (s.samples_due(g["step"] + 1) for s, g in zip(self._spaces, self.param_groups, strict=True))
+        return self.GRAD_EVALS + max(due, default=0)
+
+    def freeze(self) -> None:
+        """Raise ValueError when the budget ends before a basis could be sampled: never a silent identity."""
+        if self.next_cost() > self.GRAD_EVALS:
+            raise ValueError(f"the budget is below the {self.next_cost():g} gradient evaluations of the first step; "
+                             "lower rotation_samples or raise the budget")  # fmt: skip
+
+    def forward(self, tensors: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """R of a tensor for each parameter (of all parameters that trained last)."""
+        return {
+            p: h for s in self._spaces for p, h in zip(s.params, s.forward([tensors[p] for p in s.params]), strict=True)
+        }
+
+    def backward(self, tensors: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """R^T of a tensor for each parameter."""
+        return {
+            p: u
+            for s in self._spaces
+            for p, u in zip(s.params, s.backward([tensors[p] for p in s.params]), strict=True)
+        }
+
+    def enter(self, index: int, closure: Closure | None) -> tuple[Space, list[Tensor], list[Tensor]]:
+        """(space, parameters with gradients, rotated gradients) of a group, its basis refreshed when due.
+
+        Raises RuntimeError when a rotation that mixes tensors meets another set of gradients than before.
+        """
+        group = self.param_groups[index]
+        params = [p for p in group["params"] if p.grad is not None]
+        if len(params) != len(self._spaces[index].params) or any(
+            a is not b for a, b in zip(params, self._spaces[index].params, strict=True)
+        ):
+            if self._spaces[index].rotation.MIXES and group["step"]:
+                raise RuntimeError(
+                    f"rotation {group['rotation']!r} mixes tensors, but another set of parameters has gradients now; "
+                    "give all of them a gradient at every step, or use a kind that keeps to tensors, such as 'layer'"
+                )
+            self._spaces[index] = self._space(group, params)
+        space = self._spaces[index]
+        gradients = [p.grad for p in params]
+        if not params or space.is_identity:
+            return space, params, gradients
+        count = space.samples_due(group["step"] + 1)
+        samples = self._sampled(closure, params, count, Options.of(group).key) if count else [gradients]
+        group[FAILURES] += space.fit(samples, group["step"] + 1)
+        return space, params, space.forward(gradients)
+
+    def keep(self, space: Space) -> None:
+        """Store what the space learned in the state of its parameters."""
+        for p, memory in space.memory.items():
+            if memory:
+                self.state[p].update(memory)
+
+    def _space(self, group: Mapping[str, Any], params: Sequence[Tensor]) -> Space:
+        if "param_names" not in group:
+            raise TypeError(f"{type(self).__name__} takes (name, tensor) pairs, for instance model.named_parameters()")
+        names = dict(zip(group["params"], group["param_names"], strict=True))
+        return Space([(names[p], p) for p in params], Options.of(group), self._words, self.state)
+
+    @torch.no_grad()
+    def _sampled(self, closure: Closure | None, params: list[Tensor], count: int, key: str) -> list[list[Tensor]]:
+        """Gradients at `count` points N(w, rms(w)^2); weights, gradients and buffers come back bit for bit."""
+        home = [(t, t.clone()) for t in (*params, *self._buffers)]
+        everything = [p for group in self.param_groups for p in group["params"]]
+        kept = [(p, None if p.grad is None else p.grad.clone()) for p in everything]
+        draws = generator("egop", key)
+        found = []
+        try:
+            for _ in range(count):
+                for p, w in home[: len(params)]:
+                    noise = torch.randn(p.shape, generator=draws, dtype=torch.float32, device="cpu").to(p)
+                    p.copy_(w + w.square().mean().sqrt() * noise)
+                self.evaluate(closure)
+                found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params])
+        finally:
+            for tensor, saved in home:
+                tensor.copy_(saved)
+            for p, gradient in kept:
+                p.grad = gradient
+        return found

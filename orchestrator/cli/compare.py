@@ -1,0 +1,177 @@
+"""`compare`, `report`, `verify`, `profile`: what sweeps say, and whether it can be relied upon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, talk
+
+if TYPE_CHECKING:
+    from orchestrator.compare.evidence import Evidence
+
+Sweeps = Annotated[list[str] | None, typer.Argument(help="Sweep ids, unique prefixes, or @last.")]
+
+
+def _evidence(root: Path, names: list[str]) -> list[Evidence]:
+    from orchestrator import folder
+    from orchestrator.compare.evidence import Evidence
+
+    return [Evidence(folder.find(root, name)) for name in names]
+
+
+@app.command()
+def compare(
+    sweeps: Sweeps = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare every arm with this one; none: all pairs. Default: as declared.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Another metric than the one that the sweep reports.")] = "",
+    margin: Annotated[
+        float | None, typer.Option(min=0.0, help="A difference within it, in the metric's units, is none.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Also write the table as LaTeX (booktabs).")] = None,
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Say whether arms differ on the paired confirm seeds, and how sure that is. Exit code 6 when they are not
+    comparable.
+
+    Several sweeps of one task are compared arm by arm.
+
+    Example: geosweep compare @last --baseline sgd
+    """
+    from orchestrator.compare import across, answer, tables
+    from orchestrator.compare.pairing import Refused
+
+    found = _evidence(root, sweeps or ["@last"])
+    try:
+        if len(found) == 1:
+            document = answer.answer(found[0], metric=metric, baseline=baseline, margin=margin)
+        else:
+            document = across.answer(found, metric=metric, baseline=baseline, margin=margin)
+    except Refused as reason:
+        fail(f"no comparison: {reason}", Exit.CHECK_FAILED)
+    stamps = document["exploratory"]
+    caption = f"{document['metric']}, {document['goal']}, paired over the confirm seeds"
+    if csv:
+        csv.write_text(tables.as_csv(tables.pairs(document), stamps), encoding="utf-8")
+    if latex:
+        latex.write_text(tables.as_latex(tables.pairs(document), caption, stamps), encoding="utf-8")
+    if as_json:
+        emit(document)
+        return
+    data.print(_pairs_table(document, caption))
+    for pair in answer.shown(document):
+        data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
+    if few := answer.too_few(document):
+        data.print(few, highlight=False, markup=False, style="yellow")
+    for stamp in stamps:
+        data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
+
+
+def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
+    from orchestrator.compare import tables
+
+    table = Table(title=f"{document['sweep_id']}: {caption}")
+    rows = tables.pairs(document)
+    kept = ("A", "B", "n", "A − B [95 %]", "p sign-flip", "p Holm", "p Wilcoxon", "P(A ahead)", "A is")
+    for column in kept:
+        table.add_column(column, justify="left" if column in ("A", "B", "A is") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[k] for k in kept))
+    return table
+
+
+@app.command()
+def report(
+    sweep: Sweep = "@last",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: report/ of the sweep.")
+    ] = None,
+    tracking: Annotated[bool, typer.Option(help="Log the report to the sweep's MLflow run.")] = True,
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML file with the verdict, tables and figures, and log it to MLflow.
+
+    Example: geosweep report @last
+    """
+    from orchestrator.compare import publish
+    from orchestrator.compare import report as reports
+
+    evidence = _evidence(root, [sweep])[0]
+    path = reports.build(evidence, output or evidence.folder.path / "report")
+    trouble = publish.publish(evidence, path.parent) if tracking else ""
+    if trouble:
+        talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)
+    if as_json:
+        files = sorted(str(p) for p in path.parent.rglob("*") if p.is_file())
+        emit({"schema": "geosweep/report/1", "sweep_id": evidence.sweep_id, "report": str(path), "files": files})
+    else:
+        data.print(str(path), highlight=False)
+
+
+@app.command()
+def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
+    """Prove that a sweep is what was sealed before its first trial. Exit code 7 when it was changed.
+
+    Example: geosweep verify @last
+    """
+    from orchestrator import folder, seal
+
+    document = seal.verify(folder.find(root, sweep))
+    if as_json:
+        emit(document)
+    else:
+        words = f"sealed {document['sealed_at']}, {document['hash'][:12]}" if document["hash"] else "not sealed"
+        data.print(f"{document['sweep_id']}: {document['trials']} trials, {words}", highlight=False)
+        for problem in document["problems"]:
+            data.print(f"changed: {problem}", highlight=False, markup=False, style="red")
+        for stamp in document["exploratory"]:
+            data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
+        if document["hash"] and document["intact"] and not document["exploratory"]:
+            data.print("intact: every trial, seed, budget and result is what was sealed or recorded")
+    if not document["intact"]:
+        raise typer.Exit(int(Exit.SEAL_BROKEN))
+
+
+@app.command()
+def profile(
+    sweeps: Annotated[list[str], typer.Argument(help="Sweeps of several tasks.")],
+    reference: Annotated[str, typer.Option(help="Arm whose final value sets each task's target; default: sgd.")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for figures, CSV and LaTeX.")] = None,
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Time to target and performance profiles over several tasks, with a critical-difference diagram from six tasks on.
+
+    Example: geosweep profile digits-a1 quadratic-b2 --reference sgd -o out
+    """
+    from orchestrator.compare import overview, profiles
+    from orchestrator.compare.pairing import Refused
+
+    try:
+        document = profiles.document(_evidence(root, sweeps), reference)
+    except Refused as reason:
+        fail(f"no profile: {reason}", Exit.CHECK_FAILED)
+    written = overview.write(document, output) if output else []
+    if as_json:
+        emit(document)
+        return
+    table = Table(title=f"gradient evaluations to the target that {document['reference']} sets on each task")
+    rows = overview.rows(document)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    data.print(table)
+    if not document["ranks"]["drawn"]:
+        data.print(f"no critical-difference diagram: {document['ranks']['why']}", highlight=False)
+    for path in written:
+        data.print(str(path), highlight=False)

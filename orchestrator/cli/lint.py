@@ -1,0 +1,80 @@
+"""`lint`: is the protocol fair?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit, fail
+
+if TYPE_CHECKING:
+    from orchestrator.compare.evidence import Evidence
+
+
+@app.command()
+def lint(
+    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML).")], root: Root = ROOT, as_json: Json = False
+) -> None:
+    """Check the fairness of a protocol; uses the sweep's results too when it was run. Exit code 6 when a rule is
+    broken.
+
+    The codes are explained in sweeps/LINT.md.
+
+    Example: geosweep lint sweeps/quickstart.yaml
+    """
+    from orchestrator import lint as rules
+
+    found: dict[str, list[rules.Finding]] = {}
+    for file in files:
+        if not file.exists():
+            fail(f"{file}: no such file", Exit.INVALID_FILE)
+        text = file.read_text(encoding="utf-8")
+        found[str(file)] = rules.lint(text, str(file), _results(text, root))
+    if as_json:
+        rows = [
+            {
+                "file": name,
+                "findings": [
+                    {
+                        "code": f.code,
+                        "title": f.title,
+                        "key": f.key,
+                        "line": f.line,
+                        "message": f.message,
+                        "waived": f.waived,
+                    }
+                    for f in findings
+                ],
+            }
+            for name, findings in found.items()
+        ]
+        emit({"schema": "geosweep/lint/1", "files": rows})
+    else:
+        for name, findings in found.items():
+            for f in findings:
+                if f.waived:
+                    data.print(
+                        f"{name}:{f.line}: {f.code} {f.title}: waived: {f.waived}", highlight=False, markup=False
+                    )
+                    continue
+                data.print(f"{name}:{f.line}: {f.code} {f.title}: {f.key}: {f.message}", highlight=False, markup=False)
+            if not findings:
+                data.print(f"{name}: fair by all {len(rules.RULES)} rules", highlight=False, markup=False)
+    if any(not f.waived for findings in found.values() for f in findings):
+        raise typer.Exit(int(Exit.CHECK_FAILED))
+
+
+def _results(text: str, root: Path) -> Evidence | None:
+    """What the sweep of this file found, when it was run to the end under the root."""
+    from orchestrator import spec
+    from orchestrator.compare.evidence import Evidence
+    from orchestrator.folder import SweepFolder, read_json
+
+    try:
+        folder = SweepFolder(root, spec.sweep_id(spec.loads(text)))
+    except spec.SpecError:
+        return None
+    outcome = read_json(folder.path / "outcome.json") or {}
+    return Evidence(folder) if outcome.get("state") == "done" else None

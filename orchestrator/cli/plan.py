@@ -1,0 +1,112 @@
+"""`plan`: what a sweep will do, what it will take, and whether it can find what it looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
+
+if TYPE_CHECKING:
+    from orchestrator.spec import Spec
+
+
+@app.command()
+def plan(
+    file: File,
+    effect: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Difference that matters, in units of the reported metric: shows power."),
+    ] = None,
+    sd: Annotated[
+        float | None, typer.Option(min=0.0, help="Spread of paired differences; default: from earlier sweeps.")
+    ] = None,
+    calibrate: Annotated[
+        bool | None, typer.Option(help="Train each arm for two seconds to forecast the time. Default: with --effect.")
+    ] = None,
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Show arms, steps and gradient evaluations before anything starts; with --effect also power, seeds and time.
+
+    Example: geosweep plan sweeps/quickstart.yaml --effect 0.01
+    """
+    from orchestrator import plan as planning
+    from orchestrator import spec
+    from orchestrator.compare.design import design
+
+    if not file.exists():
+        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    if effect == 0 or sd == 0:
+        fail("--effect and --sd have to be above 0", Exit.USAGE)
+    definition = spec.load(file)
+    document = planning.plan(definition)
+    if effect is not None:
+        document["power"] = design(definition, effect=effect, root=root, sd=sd)
+    if calibrate or (calibrate is None and effect is not None):
+        document["forecast"] = _forecast(definition)
+    if as_json:
+        emit(document)
+        return
+    data.print(_arms(document))
+    if "power" in document:
+        for line in _power(document["power"]):
+            data.print(line, highlight=False)
+    if "forecast" in document:
+        data.print(_times(document["forecast"]), highlight=False, markup=False)
+
+
+def _forecast(definition: Spec) -> dict[str, Any]:
+    import os
+
+    from orchestrator.forecast import calibrate, forecast
+
+    r = definition.resources
+    slots = r.max_concurrent or max(1, (os.cpu_count() or 1) // r.cpu)
+    talk.print(f"calibrating: {len(definition.arms)} arms, a few seconds each", highlight=False)
+    return forecast(calibrate(definition), slots=slots, gpu=r.gpu)
+
+
+def _arms(document: Mapping[str, Any]) -> Table:
+    table = Table(title=document["sweep_id"])
+    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", "gradient evaluations"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, row in document["arms"].items():
+        steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
+        table.add_row(
+            arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
+        )
+    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
+    return table
+
+
+def _power(p: Mapping[str, Any]) -> list[str]:
+    lead = f"{p['seeds']} paired seeds, {p['comparisons']} comparisons"
+    if p["seeds"] < p["floor"]:
+        return [f"{lead}: no effect at all can be found; take {p['floor']} seeds or more"]
+    if p["power"] is None:
+        return [
+            f"{lead}: finds differences of {p['detectable_sd']:.2f} standard deviations (of paired "
+            f"differences) with 80 % power.",
+            f"{p['sd_from']} tells that spread; give it with --sd to see the power for {p['effect']:g} {p['metric']}",
+        ]
+    needed = "more than 10,000" if p["seeds_needed"] is None else f"{p['seeds_needed']:,}"
+    return [
+        f"{lead}: a true difference of {p['effect']:g} {p['metric']} is found with {p['power']:.0%} probability; "
+        f"80 % need {needed} seeds.",
+        f"Found with 80 %: {p['detectable']:.3g}. Spread of paired differences {p['sd']:.3g} ({p['sd_from']}).",
+    ]
+
+
+def _times(f: Mapping[str, Any]) -> str:
+    def span(row: Mapping[str, float], digits: int) -> str:
+        return f"{row['p50']:,.{digits}f} [{row['p10']:,.{digits}f} to {row['p90']:,.{digits}f}]"
+
+    gpu = f", {span(f['gpu_hours'], 2)} GPU-hours" if f["gpu_hours"]["p50"] else ""
+    return (
+        f"Forecast (p50 [p10 to p90]): {span(f['seconds'], 0)} s on {f['slots']} workers, "
+        f"{span(f['trial_seconds'], 0)} s of training{gpu}; start-up and contention come on top."
+    )

@@ -1,0 +1,50 @@
+"""`reconcile`: make study, trial folders, tables and MLflow agree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, Sweep, app, data, emit, fail
+
+
+@app.command()
+def reconcile(
+    sweep: Sweep = "@last",
+    root: Root = ROOT,
+    tracking: Annotated[bool, typer.Option(help="Compare with MLflow too.")] = True,
+    storage: Storage = "",
+    as_json: Json = False,
+) -> None:
+    """Make study, trial folders, Parquet tables and MLflow agree; says what differed and what was done.
+
+    Example: geosweep reconcile @last
+    """
+    from orchestrator import folder, reconcile, spec
+    from orchestrator.tracking.mlflow import MlflowTracker
+
+    found = folder.find(root, sweep)
+    with found.hold():
+        asked = spec.load(found.path / "sweep.yaml")
+        tracker = None
+        if tracking:
+            tracker = MlflowTracker(
+                uri=asked.tracking.mlflow,
+                root=root,
+                sweep_id=found.sweep_id,
+                name=asked.name,
+                description=asked.description,
+                facts={},
+            )
+        try:
+            differences = reconcile.reconcile(found, tracker, storage or None)
+        except ConnectionError as error:
+            fail(f"the tracker does not answer ({error}); run this again when it does", Exit.UNREACHABLE)
+    if as_json:
+        emit({"schema": "geosweep/reconcile/1", "sweep_id": found.sweep_id, "differences": differences})
+        return
+    for line in differences:
+        data.print(line, highlight=False, markup=False)
+    if not differences:
+        data.print(f"{found.sweep_id}: study, trial folders, tables and MLflow agree", highlight=False)

@@ -1,0 +1,70 @@
+"""Several sweeps of one task compared arm by arm, as if they were one: same seeds, same budget, proved by the digests.
+
+An arm is named `arm@sweep` when two sweeps have one of that name, or when it belongs to another sweep than the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from orchestrator import results, seal
+from orchestrator.compare import paired
+from orchestrator.compare.answer import ALL_PAIRS, check
+from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.pairing import Refused
+
+
+def answer(
+    sweeps: Sequence[Evidence], *, metric: str = "", baseline: str | None = None, margin: float | None = None
+) -> dict[str, Any]:
+    """The `compare` document over all arms of the sweeps. Raises Refused."""
+    first = sweeps[0]
+    for other in sweeps[1:]:
+        _comparable(first, other)
+    for one in sweeps:
+        check(one)
+    name, goal = results.reported(first.folder, metric)
+    trials = pd.concat([renamed(one, sweeps) for one in sweeps], ignore_index=True)
+    margins = [one.analysis["margin"] for one in sweeps]
+    document = paired.compare(
+        trials,
+        metric=name,
+        goal=goal,
+        baseline=None if baseline in (None, ALL_PAIRS) else baseline,
+        margin=max(margins) if margin is None else margin,
+        alpha=min(one.analysis["alpha"] for one in sweeps),
+    )
+    stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
+    stamps.append("the sweeps were sealed apart: comparing them was not declared")
+    return {
+        **document,
+        "sweep_id": " ".join(one.sweep_id for one in sweeps),
+        "seal": " ".join(seal.sealed_hash(one.folder) for one in sweeps).strip(),
+        "exploratory": stamps,
+    }
+
+
+def renamed(one: Evidence, sweeps: Sequence[Evidence]) -> pd.DataFrame:
+    """The sweep's trials with names of arms that are unique among the sweeps."""
+    taken = [arm for other in sweeps if other is not one for arm in other.arms]
+    names = {arm: f"{arm}@{one.sweep_id}" if arm in taken else arm for arm in one.arms}
+    return one.trials.assign(arm=one.trials["arm"].map(names))
+
+
+def _comparable(first: Evidence, other: Evidence) -> None:
+    """Same task, direction and budget. Raises Refused."""
+    a, b = first.definition, other.definition
+    for what, x, y in (
+        ("tasks", a["task"], b["task"]),
+        ("tuned metrics", a["metric"], b["metric"]),
+        ("budgets", a["budget"]["per_trial"], b["budget"]["per_trial"]),
+        ("numbers of evaluations", a["evaluations"], b["evaluations"]),
+        ("numbers of configurations an arm", a["budget"]["trials_per_arm"], b["budget"]["trials_per_arm"]),
+        ("tune seeds", a["seeds"]["tune"], b["seeds"]["tune"]),
+    ):
+        if x != y:
+            more = "; for several tasks: geosweep profile" if what == "tasks" else ""
+            raise Refused(f"{first.sweep_id} and {other.sweep_id} have other {what}: {x} and {y}{more}")

@@ -1,0 +1,42 @@
+"""What a sweep file declares about its own judgement: the analysis, waived rules, controls. Checked, then sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.errors import nearest
+from orchestrator.schema import SweepModel
+from orchestrator.where import Where
+
+
+def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
+    """The declared analysis; its baseline is an arm, and what it waives are rules."""
+    from orchestrator.lint import RULES
+
+    given = model.analysis
+    if given.baseline is not None and given.baseline not in model.arms:
+        raise where.error(
+            ("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}"
+        )
+    for code, reason in given.waive.items():
+        if code not in RULES:
+            raise where.error(("analysis", "waive", code), f"no fairness rule has this code{nearest(code, RULES)}")
+        if not reason.strip():
+            raise where.error(("analysis", "waive", code), "give the reason")
+    return {**given.model_dump(), "margin": float(given.margin)}
+
+
+def controls(model: SweepModel, optimizers: Mapping[str, str], where: Where) -> tuple[str, ...]:
+    """The controls to run first; each one has an arm that it fits."""
+    from orchestrator.controls import CONTROLS, fitting
+
+    known = fitting(optimizers)
+    if model.controls == "auto":
+        return known
+    for i, name in enumerate(model.controls):
+        if name not in CONTROLS:
+            raise where.error(("controls", i), f"{name!r} is no control{nearest(name, CONTROLS)}")
+        if name not in known:
+            raise where.error(("controls", i), f"{name}: no arm's optimizer has {CONTROLS[name].needs}; remove it")
+    return tuple(dict.fromkeys(model.controls))

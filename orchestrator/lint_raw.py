@@ -1,0 +1,72 @@
+"""Unfair protocols that our format refuses to express: seen in the plain file, named by their rule, and taken out.
+
+Each function yields (code, path, message) and mends the mapping in place, so that the other rules see a valid sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Breaches = Iterator[tuple[str, tuple[str, ...], str]]
+OF_THE_ARM = {
+    "task": "GS116",
+    "seeds": "GS116",
+    "noise": "GS116",
+    "split": "GS116",
+    "budget": "GS101",
+    "trials": "GS101",
+    "evaluations": "GS108",
+}
+MESSAGES = {
+    "GS101": "gives one arm an effort of its own; every arm gets the same budget",
+    "GS108": "looks at one arm at times of its own; every arm is evaluated alike",
+    "GS116": "ties data, noise or seeds to the arm; they belong to the sweep, and the seed alone decides",
+}
+
+
+def unit(file: dict[str, Any]) -> Breaches:
+    """A budget in steps or epochs."""
+    budget = file.get("budget")
+    if isinstance(budget, dict) and budget.get("unit") in ("steps", "epochs", "iterations"):
+        word = budget.pop("unit")
+        yield "GS102", ("budget", "unit"), f"{word}: a SAM step costs two gradients; use unit: grad_evals"
+
+
+def overlap(file: dict[str, Any]) -> Breaches:
+    """Confirm seeds that the search has seen."""
+    seeds = file.get("seeds")
+    if not isinstance(seeds, dict):
+        return
+    tune, confirm = seeds.get("tune", 1), seeds.get("confirm", 6)
+    tuned = set(range(tune)) if isinstance(tune, int) else set(tune)
+    both = sorted(tuned & set(confirm)) if isinstance(confirm, list) else []
+    if both:
+        seeds["confirm"] = len(confirm)
+        yield "GS106", ("seeds", "confirm"), f"{both} were seen by the search; confirm on fresh seeds"
+
+
+def pruning(file: dict[str, Any]) -> Breaches:
+    """Early stopping that compares arms with each other."""
+    early = file.get("early_terminate")
+    if isinstance(early, dict) and early.get("scope", "arm") != "arm":
+        scope = early.pop("scope")
+        del file["early_terminate"]
+        yield (
+            "GS113",
+            ("early_terminate", "scope"),
+            f"{scope}: rankings of optimizers flip while the learning rate decays; stop trials within an arm: "
+            f"scope: arm",
+        )
+
+
+def arms(file: dict[str, Any]) -> Breaches:
+    """Arms with data, budgets or evaluations of their own."""
+    given = file.get("arms")
+    for name, arm in given.items() if isinstance(given, dict) else ():
+        for key in [k for k in OF_THE_ARM if isinstance(arm, dict) and k in arm]:
+            del arm[key]
+            yield OF_THE_ARM[key], ("arms", str(name), key), f"{key}: {MESSAGES[OF_THE_ARM[key]]}"
+
+
+RAW: tuple[Callable[[dict[str, Any]], Breaches], ...] = (unit, overlap, pruning, arms)

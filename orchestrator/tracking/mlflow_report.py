@@ -1,0 +1,70 @@
+"""A finished report in MLflow: the page and its figures on the parent run, curves with intervals on each arm's summary.
+
+The summary run of an arm carries the mean of each metric under the trial's own metric names, with `/low` and `/high`
+beside it, so that MLflow's compare and chart views draw intervals that MLflow itself does not know. Sending again
+replaces what was sent: artifacts are overwritten, equal points are kept once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL, embedded_uri
+
+Point = tuple[str, float, int]
+
+
+class MlflowReport:
+    """Finds the sweep's runs by tag and adds to them."""
+
+    def __init__(self, *, uri: str | None, root: Path, sweep_id: str, name: str) -> None:
+        self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
+
+    def send(self, report: Path, arms: Mapping[str, Sequence[Point]], note: str) -> None:
+        """Log the folder `report` and the arms' points. Raises LookupError when the sweep was never tracked."""
+        for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
+            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
+        from mlflow.entities import Metric, RunTag
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(self._uri)
+        parent, summaries = self._runs(client)
+        client.log_artifacts(parent, str(report), "report")
+        client.log_batch(parent, tags=[RunTag("mlflow.note.content", note)])
+        for arm, points in arms.items():
+            if arm not in summaries:
+                continue
+            metrics = [Metric(k, v, 0, step) for k, v, step in points if math.isfinite(v)]
+            for start in range(0, len(metrics), BATCH):
+                client.log_batch(summaries[arm], metrics=metrics[start : start + BATCH])
+            plain = "".join(c if c.isalnum() else "-" for c in arm.lower())
+            own = {f"{kind}-{plain}.png" for kind in ("sensitivity", "parallel")} | {
+                "verdict.png",
+                "learning-curves.png",
+            }
+            for path in sorted((report / "figures").glob("*.png")):
+                if path.name in own or path.name.startswith(f"map-{plain}-"):
+                    client.log_artifact(summaries[arm], str(path), "figures")
+
+    def _runs(self, client: object) -> tuple[str, dict[str, str]]:
+        """(parent, arm -> summary run)."""
+        from mlflow.tracking import MlflowClient
+
+        assert isinstance(client, MlflowClient)
+        experiment = client.get_experiment_by_name(self._name)
+        mine = f"tags.`{SWEEP}` = '{self._sweep_id}'"
+        found = []
+        if experiment is not None:
+            summaries = client.search_runs([experiment.experiment_id], f"{mine} AND tags.`{STAGE}` = 'summary'")
+            found = client.search_runs([experiment.experiment_id], f"{mine} AND tags.`{STAGE}` = 'sweep'")
+            found = found or [
+                r
+                for r in client.search_runs([experiment.experiment_id], mine, max_results=5000)
+                if TRIAL not in r.data.tags and ARM not in r.data.tags
+            ]
+        if not found:
+            raise LookupError(f"no run of sweep {self._sweep_id} in experiment {self._name}; was it tracked?")
+        return found[0].info.run_id, {r.data.tags[ARM]: r.info.run_id for r in summaries}

@@ -1,0 +1,177 @@
+"""A user's way through MLflow's own pages, in a real browser against a real `mlflow server`. Pictures are kept.
+
+They go to $GEOSWEEP_PICTURES, or to tests/browser/pictures (not under version control).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import runner, spec
+from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.publish import publish
+from orchestrator.compare.report import build
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
+from tests.browser.chromium import Page, binary, browser
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(binary() is None, reason="no Chromium here: apt-get install chromium"),
+]
+PICTURES = Path(os.environ.get("GEOSWEEP_PICTURES", Path(__file__).parent / "pictures"))
+SWEEP = """
+schema_version: 1
+name: rotations
+description: Does the basis matter to AdamW?
+task: {name: "tests.tasks:Fit"}
+metric: {name: loss/val, goal: minimize}
+arms:
+  adamw: {parameters: {lr: {distribution: log_uniform_values, min: 0.003, max: 0.3}}}
+  rotated_adamw:
+    parameters:
+      lr: {distribution: log_uniform_values, min: 0.003, max: 0.3}
+      rotation: {values: [identity, input, global]}
+method: {name: random}
+budget: {per_trial: 40, trials_per_arm: 4}
+seeds: {confirm: 6}
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """(address of the experiment's page, sweep id): a finished sweep with its report, behind a server."""
+    root = tmp_path_factory.mktemp("runs")
+    definition = spec.loads(SWEEP)
+    folder = runner.open_folder(definition, SWEEP, root, {})
+    tracker = MlflowTracker(
+        uri=None, root=root, sweep_id=folder.sweep_id, name="rotations", description=definition.description, facts={}
+    )
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), tracker)
+    evidence = Evidence(folder)
+    assert publish(evidence, build(evidence, folder.path / "report").parent) == ""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", embedded_uri(root), "--workers", "1"]
+    command += ["--default-artifact-root", (root / "mlartifacts").as_uri(), "--host", "127.0.0.1", "--port", str(port)]
+    log = (root / "server.log").open("w")
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=environment, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(address)
+        yield address, folder.sweep_id
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+
+
+def _wait(address: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{address}/health"):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("mlflow server did not answer in two minutes")
+
+
+@pytest.fixture(scope="module")
+def page(served: tuple[str, str]) -> Iterator[Page]:
+    with browser() as tab:
+        yield tab
+
+
+def runs(page: Page, served: tuple[str, str], query: str = "") -> str:
+    """Open the experiment by its name, as a user does, and search."""
+    address, sweep_id = served
+    page.go(f"{address}/health")
+    page.wait_for("OK")
+    page.run("localStorage.clear(), sessionStorage.clear()")  # what an earlier test searched and grouped
+    page.go(f"{address}/#/experiments")
+    page.wait_for("Model training")
+    page.click("Model training")
+    page.wait_for("rotations")
+    page.click("rotations", "a")
+    text = page.wait_for(sweep_id, "matching runs")
+    if query:
+        page.run("document.querySelector('input[placeholder*=\"metrics.\"]').focus()")
+        page.write(query)
+        page.press("Enter", 13)
+    return text
+
+
+def test_the_experiment_opens_on_training_runs_with_the_parent_on_top(page: Page, served: tuple[str, str]) -> None:
+    text = runs(page, served)
+    assert "23 matching runs" in text
+    page.picture(PICTURES / "1-experiment.png")
+
+
+def test_search_by_rotation_finds_its_trials(page: Page, served: tuple[str, str]) -> None:
+    runs(page, served, 'params.rotation = "input"')
+    text = page.wait_for("2 matching runs")
+    page.run("document.querySelector('[role=gridcell] button, .ag-cell button').click()")
+    page.wait_for("rotated_adamw-")
+    assert "2 matching runs" in text
+    page.picture(PICTURES / "2-search.png")
+
+
+def test_runs_group_by_arm(page: Page, served: tuple[str, str]) -> None:
+    runs(page, served)
+    page.click("Group by", "button")
+    page.wait_for("arm")
+    page.click("arm", "[role=menuitemcheckbox], [role=menuitem], li, label")
+    page.wait_for("Group: adamw", "Group: rotated_adamw")
+    page.picture(PICTURES / "3-grouped.png")
+
+
+def test_two_arms_compare_with_their_intervals(page: Page, served: tuple[str, str]) -> None:
+    runs(page, served, "params.stage = 'summary'")
+    page.wait_for("2 matching runs")
+    page.run(
+        "document.querySelector('[role=columnheader] input[type=checkbox], .ag-header input[type=checkbox]').click()"
+    )
+    page.click("Compare", "button")
+    text = page.wait_for("adamw: mean over seeds", "rotated_adamw: mean over seeds", "loss/val/low", "loss/val/high")
+    assert "rotation" in text
+    page.picture(PICTURES / "4-compare.png")
+
+
+def test_charts_draw_the_mean_and_its_interval(page: Page, served: tuple[str, str]) -> None:
+    runs(page, served, "params.stage = 'summary'")
+    page.wait_for("2 matching runs")
+    page.run("document.querySelectorAll('[role=radio], .du-bois-light-radio-button-input')[1].click()")
+    page.wait_for("loss/val/low", "loss/val/high")
+    page.picture(PICTURES / "5-charts.png")
+
+
+def test_the_parent_says_the_verdict_and_holds_the_report(page: Page, served: tuple[str, str]) -> None:
+    runs(page, served)
+    page.click(served[1], "a")
+    page.wait_for("About this run", "Does the basis matter to AdamW?", "rotated_adamw against adamw", seconds=60)
+    page.picture(PICTURES / "6-parent.png")
+    page.click("Artifacts")
+    page.wait_for("report")
+    page.click("report")
+    page.wait_for("report.html")
+    page.click("report.html")
+    deadline = time.monotonic() + 60
+    inside = "(() => { const f = document.querySelector('iframe'); return f ? (f.srcdoc || f.src).length : 0 })()"
+    while not page.run(inside):
+        assert time.monotonic() < deadline, page.text
+        time.sleep(0.3)
+    time.sleep(2)
+    page.picture(PICTURES / "7-report.png")

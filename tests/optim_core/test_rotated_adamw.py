@@ -1,0 +1,436 @@
+"""Optimizers in rotated bases: AdamW and SGD by their limits, layout and filters, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import optim_core
+from optim_core import rotations
+from optim_core.rotations import Options, Rotation
+from optim_core.rotations.layout import Layout, words_of
+from tests.contracts import optimizer_contract
+from tests.contracts.optimizer_contract import Run, equal
+from tests.contracts.rotation_contract import flat, make
+
+FIXED = ["global", "layer", "output", "input", "both", "hadamard", "dct", "block_product", "givens", "dense", "egop"]
+
+
+def distance(a: list[Tensor], b: list[Tensor]) -> float:
+    return float((flat(a) - flat(b)).norm() / flat(a).norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_identity_is_torch_adamw_bit_for_bit(dtype: torch.dtype) -> None:
+    ours = Run(lambda m: optim_core.build("rotated_adamw", m, lr=0.02, weight_decay=0.1), dtype)
+    twin = Run(lambda m: torch.optim.AdamW(m.parameters(), lr=0.02, weight_decay=0.1, foreach=False), dtype)
+    assert ours.steps(0, 200) == twin.steps(0, 200)
+    assert equal(ours.weights(), twin.weights())
+
+
+def check_sgd_does_not_move(kind: str, **values: Any) -> None:
+    """Momentum in rotated space, decoupled from where it points: the same run to 1e-10 over 200 steps."""
+    settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
+    plain = Run(lambda m: optim_core.build("sgd", m, **settings))
+    turned = Run(lambda m: optim_core.build("rotated(sgd)", m, rotation=kind, rotation_block=7, **settings, **values))
+    plain.steps(0, 200)
+    turned.steps(0, 200)
+    assert float((flat(plain.weights()) - flat(turned.weights())).abs().max()) <= 1e-10
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_sgd_does_not_move_under_a_fixed_rotation(kind: str) -> None:
+    check_sgd_does_not_move(kind)
+
+
+@pytest.mark.parametrize("kind", ["svd", "svd_left", "soap_eig"])
+def test_sgd_does_not_move_under_refreshed_bases_when_its_momentum_moves_too(kind: str) -> None:
+    check_sgd_does_not_move(kind, rotation_refresh=10, rotation_transport="mv")
+
+
+def test_momentum_that_is_carried_into_another_basis_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        check_sgd_does_not_move("svd", rotation_refresh=10, rotation_transport="carry")
+
+
+@pytest.mark.parametrize("kind", ["global", "layer", "both", "dct"])
+def test_rotated_of_adamw_is_rotated_adamw(kind: str) -> None:
+    """Two implementations: one's own moments, and torch's fused AdamW on the rotated problem."""
+    values = {
+        "lr": 0.02,
+        "rotation": kind,
+        "rotation_block": 7,
+        "rotation_refresh": 5,
+        "weight_decay": 0.1,
+        "eps": 1e-3,
+    }
+    ours = Run(lambda m: optim_core.build("rotated_adamw", m, **values))
+    other = Run(lambda m: optim_core.build("rotated(adamw)", m, **values))
+    ours.steps(0, 40)
+    other.steps(0, 40)
+    assert float((flat(ours.weights()) - flat(other.weights())).abs().max()) <= 1e-10
+
+
+def test_any_torch_optimizer_can_be_the_base() -> None:
+    known = optim_core.hyperparameters("rotated(torch.optim.RMSprop)")
+    assert {"alpha", "lr", "rotation", "rotation_block"} <= set(known)
+    run = Run(lambda m: optim_core.build("rotated(torch.optim.RMSprop)", m, lr=0.01, rotation="layer"))
+    twin = Run(lambda m: optim_core.build("torch.optim.RMSprop", m, lr=0.01))
+    same = Run(lambda m: optim_core.build("rotated(torch.optim.RMSprop)", m, lr=0.01))
+    assert run.steps(0, 5) != twin.steps(0, 5) == same.steps(0, 5)
+    assert equal(same.weights(), twin.weights())
+    for name in ("rotated(sam)", "rotated(rotated(sgd))", "rotated(rotated_adamw)"):
+        with pytest.raises(KeyError, match="base"):
+            optim_core.lookup(name)
+    with pytest.raises(ValueError, match="keeps a part"):
+        optim_core.build("rotated(sgd)", nn.Linear(2, 2), rotation="galore")
+    with pytest.raises(RuntimeError, match="not known how 'sum'"):
+        Run(
+            lambda m: optim_core.build(
+                "rotated(torch.optim.Adagrad)", m, rotation="svd", rotation_refresh=2, rotation_transport="mv"
+            )
+        ).steps(0, 3)
+
+
+@pytest.mark.parametrize("name", ["rotated(adamw)", "rotated(torch.optim.RMSprop)"])
+@pytest.mark.parametrize("kind", ["layer", "svd"])
+def test_rotated_bases_resume_bit_for_bit(name: str, kind: str) -> None:
+    def build(m: nn.Module) -> Any:
+        return optim_core.build(name, m, lr=0.05, rotation=kind, rotation_refresh=3)
+
+    optimizer_contract.check_resumes_bit_for_bit(build, torch.float32, 4)
+    optimizer_contract.check_learning_rate_zero_moves_nothing(build)
+
+
+def test_adam_is_not_equivariant_but_for_signed_permutations() -> None:
+    class Flips(Rotation):
+        """x -> s * x reversed: a signed permutation inside each tensor."""
+
+        def forward(self, tensors: Any) -> list[Tensor]:
+            return [(self._signs(t) * t.reshape(-1)).flip(0).view(t.shape) for t in tensors]
+
+        def backward(self, tensors: Any) -> list[Tensor]:
+            return [(self._signs(t) * t.reshape(-1).flip(0)).view(t.shape) for t in tensors]
+
+        def _signs(self, t: Tensor) -> Tensor:
+            return torch.where(torch.arange(t.numel()) % 3 == 0, -1.0, 1.0).to(t)
+
+    plain, turned = Run(make("identity")), Run(make("global"))
+    flipped = Run(make("layer"))
+    space = flipped.optimizer._spaces[0]
+    space.rotation = Flips(space.layout.pieces, Options())
+    for run in (plain, turned, flipped):
+        run.steps(0, 200)
+    assert float((flat(plain.weights()) - flat(flipped.weights())).abs().max()) <= 1e-10
+    assert distance(plain.weights(), turned.weights()) > 0.1
+
+
+def test_the_outer_permutations_change_nothing() -> None:
+    """pi^-1 (blockdiag R) pi, as the paper has it, gives the trajectory of the shorter map."""
+    short, exact = Run(make("global")), Run(make("global"))
+    inner = exact.optimizer._spaces[0].rotation.map
+    order = inner._order.there.long()
+
+    class Exact(type(inner)):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.empty_like(x).index_copy_(0, order, super().forward(x))
+
+        def backward(self, x: Tensor) -> Tensor:
+            return super().backward(x[order])
+
+    inner.__class__ = Exact
+    short.steps(0, 60)
+    exact.steps(0, 60)
+    assert float((flat(short.weights()) - flat(exact.weights())).abs().max()) <= 1e-12
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (6, 6)])
+def test_one_step_with_no_memory_is_the_polar_factor(shape: tuple[int, int]) -> None:
+    """beta1 = beta2 = 0 and a basis of the same step: U V^T, Muon's direction."""
+    torch.manual_seed(3)
+    layer = nn.Linear(shape[1], shape[0], bias=False).double()
+    g = torch.randn(shape, dtype=torch.float64)
+    home = layer.weight.detach().clone()
+    optimizer = optim_core.build("rotated_adamw", layer, lr=1.0, rotation="svd", beta1=0.0, beta2=0.0, weight_decay=0.0)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (layer.weight * g).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    u, s, vt = torch.linalg.svd(g, full_matrices=False)
+    assert float(s.min()) > 1e-2
+    assert float((home - layer.weight.detach() - u @ vt).abs().max()) <= 1e-5
+
+
+def test_several_groups_have_their_own_rates_and_rotations() -> None:
+    def build(m: nn.Module) -> Any:
+        named = list(m.named_parameters())
+        groups = [
+            {"params": named[:2], "lr": 0.0},
+            {"params": named[2:], "lr": 0.02, "rotation": "svd", "rotation_refresh": 3},
+        ]
+        return optim_core.lookup("rotated_adamw")(groups)
+
+    run = Run(build)
+    before = run.weights()
+    run.steps(0, 8)
+    after = run.weights()
+    assert equal(after[:2], before[:2])
+    assert not torch.equal(after[2], before[2])
+    optimizer_contract.check_resumes_bit_for_bit(build, torch.float32, 4)
+    with pytest.raises(ValueError, match="mixes tensors"):
+        optim_core.lookup("rotated_adamw")(
+            [{"params": [("a", nn.Parameter(torch.ones(2)))]}, {"params": [("b", nn.Parameter(torch.ones(2)))]}],
+            rotation="global",
+        )
+
+
+def test_a_parameter_without_gradient_stays_and_has_no_state() -> None:
+    model = nn.ModuleDict({"used": nn.Linear(3, 3), "idle": nn.Linear(3, 3)}).double()
+    for kind in ("layer", "svd", "global"):
+        optimizer = optim_core.build("rotated_adamw", model, rotation=kind, lr=0.1)
+        home = model["idle"].weight.detach().clone()
+        use = ["used"]
+
+        def closure(optimizer: Any = optimizer, use: list[str] = use) -> Tensor:
+            optimizer.zero_grad()
+            loss = sum((model[name](torch.ones(2, 3, dtype=torch.float64)) ** 2).sum() for name in use)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        assert torch.equal(model["idle"].weight, home)
+        assert model["idle"].weight not in optimizer.state
+        use.append("idle")
+        if kind == "global":
+            with pytest.raises(RuntimeError, match="another set of parameters"):
+                optimizer.step(closure)
+        else:
+            optimizer.step(closure)
+
+
+class Words(nn.Module):
+    """An embedding, fused attention, a perceptron, a norm and a head."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(11, 6)
+        self.attn = nn.MultiheadAttention(6, 2)
+        self.fc1, self.fc2 = nn.Linear(6, 12), nn.Linear(12, 6)
+        self.norm = nn.LayerNorm(6)
+        self.conv = nn.Conv2d(2, 3, 3)
+        self.head = nn.Linear(6, 11, bias=False)
+        if tied:
+            self.head.weight = self.tokens.weight
+
+
+def layout(model: nn.Module, vectors: bool = True, **values: Any) -> Layout:
+    named = list(model.named_parameters())
+    return Layout(named, Options(**values), words_of(model), {p: {} for _, p in named}, vectors=vectors)
+
+
+def test_pieces_are_the_layers_of_the_paper() -> None:
+    found = {p.name: p for p in layout(Words(tied=False)).pieces}
+    assert found["tokens.weight"].shape == (6, 11)  # (vocabulary, width) turned round
+    assert [found[f"attn.in_proj_weight/{x}"].shape for x in "qkv"] == [(6, 6)] * 3
+    assert found["conv.weight"].shape == (3, 18)
+    assert found["norm.weight"].shape == (6,)
+    words = {name: p.words for name, p in found.items()}
+    assert "v" in words["attn.in_proj_weight/v"]
+    assert "q" not in words["attn.in_proj_weight/v"]
+    assert "o" in words["attn.out_proj.weight"]
+    assert "mlp_in" in words["fc1.weight"]
+    assert "mlp_out" in words["fc2.weight"]
+    assert {"norm", "vector"} <= words["norm.weight"]
+    assert {"bias", "norm"} <= words["norm.bias"]
+    tied = {p.name: p.shape for p in layout(Words(tied=True)).pieces}
+    assert tied["tokens.weight"] == (11, 6)
+    kept = {p.name: p.shape for p in layout(Words(tied=False), embedding_transpose=False).pieces}
+    assert kept["tokens.weight"] == (11, 6)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"include": "v,embed"}, {"exclude": "matrix"}, {"include": "attn.*", "exclude": "k"}]
+)
+def test_cutting_and_joining_is_exact(values: dict[str, str]) -> None:
+    model = Words(tied=False)
+    cut, tensors = layout(model, **values), [torch.randn_like(p) for p in model.parameters()]
+    pieces = cut.split(tensors)
+    assert [tuple(t.shape) for t in pieces] == [p.shape for p in cut.pieces]
+    joined = cut.join(tensors, pieces)
+    assert equal(joined, tensors)
+    again, originals = cut.split_rotated(joined, [tuple(t.shape) for t in pieces])
+    assert equal(again, pieces)
+    assert equal(cut.join(originals, again), tensors)
+
+
+def test_a_filter_turns_only_what_it_names() -> None:
+    model = Words(tied=False).double()
+    optimizer = optim_core.build(
+        "rotated_adamw", model, rotation="output", rotation_include="v, fc1.*", rotation_block=4
+    )
+    tensors = {p: torch.randn_like(p) for p in model.parameters()}
+    there = optimizer.forward(tensors)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(there[p], tensors[p])}
+    assert moved == {"attn.in_proj_weight", "fc1.weight"}
+    fused = model.attn.in_proj_weight
+    assert torch.equal(there[fused][:12], tensors[fused][:12])
+    back = optimizer.backward(there)
+    assert all(float((back[p] - tensors[p]).abs().max()) <= 1e-12 for p in tensors)
+
+
+@pytest.mark.parametrize("kind", ["galore", "svd", "global"])
+def test_a_model_with_everything_trains_in_every_layout(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Words(tied=False)
+    optimizer = optim_core.build(
+        "rotated_adamw", model, lr=0.02, rotation=kind, rotation_rank=3, rotation_exclude="k,conv"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        x = model.tokens(torch.arange(8) % 11)
+        x = x + model.attn(x, x, x)[0]
+        x = model.norm(x + model.fc2(torch.relu(model.fc1(x))))
+        loss = nn.functional.cross_entropy(model.head(x), torch.arange(1, 9) % 11)
+        loss = loss + (model.conv(torch.ones(1, 2, 3, 3)) ** 2).sum()
+        loss.backward()
+        return loss
+
+    losses = [float(optimizer.step(closure).detach()) for _ in range(30)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"rotation": "gloabl"}, "it has to be one of"),
+        ({"rotation_transport": "m"}, "re-ordered and re-signed"),
+        ({"rotation": "svd", "rotation_include": "wieght"}, "'wieght' matches no parameter of: weight, bias"),
+        ({"rotation": "svd", "rotation_exclude": "embed"}, "'embed' matches no parameter"),
+        ({"rotation": "svd", "rotation_include": "bias"}, "rotates none of the parameters .only matrices"),
+        ({"rotation": "global", "rotation_exclude": "*"}, "rotates none"),
+        ({"lr": -1.0}, "lr"),
+    ],
+)
+def test_bad_values_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        optim_core.build("rotated_adamw", nn.Linear(2, 2), **values)
+
+
+def test_names_are_needed() -> None:
+    with pytest.raises(TypeError, match="named_parameters"):
+        optim_core.lookup("rotated_adamw")(nn.Linear(2, 2).parameters())
+
+
+def test_egop_pays_for_its_samples_and_leaves_no_trace() -> None:
+    def network(m: nn.Module) -> Any:
+        return optim_core.build("rotated_adamw", m, lr=0.0, rotation="egop", rotation_samples=4)
+
+    run = Run(network)
+    before = run.weights()
+    assert run.optimizer.next_cost() == 5
+    with pytest.raises(ValueError, match="lower rotation_samples"):
+        run.optimizer.freeze()
+    run.closure(0)()
+    gradients = [p.grad.clone() for p in run.model.parameters() if p.grad is not None]
+    run.calls = 0
+    run.steps(0, 1)
+    assert run.calls == run.optimizer.grad_evals == 5
+    assert run.optimizer.next_cost() == 1
+    assert equal(run.weights(), before)
+    assert equal([p.grad for p in run.model.parameters() if p.grad is not None], gradients)
+
+
+def test_failures_reach_the_optimizer() -> None:
+    run = Run(make("svd", rotation_refresh=2))
+    run.steps(0, 3)
+    inner = run.closure(3)
+
+    def closure() -> Tensor:
+        loss = inner()
+        run.model[0].weight.grad.fill_(float("nan"))
+        return loss
+
+    run.optimizer.step(closure)
+    assert run.optimizer.refresh_failures == 1
+    assert all(torch.isfinite(v).all() for k, v in run.optimizer.state[run.model[0].weight].items() if "rotation" in k)
+
+
+def test_float32_moments_beside_bfloat16_weights() -> None:
+    run = Run(make("both"), torch.bfloat16)
+    run.steps(0, 2)
+    weight = run.model[0].weight
+    assert run.optimizer.state[weight]["exp_avg"].dtype == torch.float32
+    assert weight.dtype == torch.bfloat16
+
+
+def test_galore_keeps_small_moments() -> None:
+    run = Run(make("galore", rotation_rank=2))
+    run.steps(0, 2)
+    assert run.optimizer.state[run.model[0].weight]["exp_avg"].shape == (2, 6)
+    assert rotations.lookup("galore").COMPLETE is False
+
+
+def test_muon_is_torchs_muon_on_hidden_matrices_and_adamw_on_the_rest() -> None:
+    ours = Run(lambda m: optim_core.build("muon", m, lr=0.01, adjust_lr="original", adamw_lr_scale=0.5))
+
+    def twin(m: nn.Module) -> Any:
+        class Both(torch.optim.SGD):
+            def step(self, closure: Any = None) -> Tensor:
+                with torch.enable_grad():
+                    loss = closure()
+                for inner in self.inner:
+                    inner.step()
+                return loss
+
+        found = Both(m.parameters(), lr=0.0)
+        first, *rest = m.parameters()
+        found.inner = [torch.optim.Muon([first], lr=0.01, adjust_lr_fn="original")]
+        found.inner.append(torch.optim.AdamW(rest, lr=0.005, weight_decay=0.1, fused=True))
+        return found
+
+    other = Run(twin)
+    assert ours.steps(0, 10) == other.steps(0, 10)
+    assert equal(ours.weights(), other.weights())
+    with pytest.raises(ValueError, match="adjust_lr"):
+        optim_core.build("muon", nn.Linear(2, 2), adjust_lr="none")
+
+
+def test_muon_takes_hidden_matrices_and_convolutions() -> None:
+    from optim_core.muon import hidden_matrices
+
+    model = Words(tied=False)
+    names = {name for name, p in model.named_parameters() if any(p is h for h in hidden_matrices(model))}
+    assert names == {"attn.in_proj_weight", "attn.out_proj.weight", "fc1.weight", "fc2.weight", "conv.weight"}
+    conv = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(12, 2))
+    optimizer = optim_core.build("muon", conv, lr=0.1, weight_decay=0.0)
+    home = conv[0].weight.detach().clone()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = conv(torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    s = torch.linalg.svdvals((conv[0].weight.detach() - home).view(3, -1))
+    assert float(s.std() / s.mean()) < 0.3
+
+
+def test_soap_is_an_arm_by_its_dotted_name() -> None:
+    def build(m: nn.Module) -> Any:
+        return optim_core.build("pytorch_optimizer.SOAP", m, lr=0.02, precondition_frequency=3)
+
+    assert "precondition_frequency" in optim_core.hyperparameters("pytorch_optimizer.SOAP")
+    optimizer_contract.check_counts(build)
+    optimizer_contract.check_resumes_bit_for_bit(build, torch.float32, 4)
+    run = Run(build)
+    losses = run.steps(0, 60)
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])

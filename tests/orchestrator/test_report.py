@@ -1,0 +1,246 @@
+"""Reports: self-contained, complete, quick with a thousand trials, and logged to MLflow beside the arms' summaries."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator import runner, seal, spec
+from orchestrator.compare import across, overview, profiles, tables
+from orchestrator.compare.answer import answer
+from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.pairing import Refused
+from orchestrator.compare.publish import publish
+from orchestrator.compare.report import build, headline
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.folder import SweepFolder
+from orchestrator.metric_log import MetricLog
+from orchestrator.tracking.base import NoTracker
+from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
+from orchestrator.trial import Job
+from tests.orchestrator.sweep_files import sweep_text
+
+LARGE = """
+schema_version: 1
+name: NAME
+description: Does a slow preconditioner help, and how often must it be refreshed?
+task: {name: "tests.tasks:Fit"}
+metric: {name: loss/val, goal: minimize}
+arms:
+  sgd: {parameters: {lr: {distribution: log_uniform_values, min: 0.01, max: 1}}}
+  slow:
+    optimizer: tests.tasks.Slow
+    parameters:
+      lr: {distribution: log_uniform_values, min: 0.01, max: 1}
+      refresh_interval: {values: [1, 3, 10, 30, 100]}
+      ema_rate: {distribution: log_uniform_values, min: 0.01, max: 1}
+      kind: {values: [plain, svd]}
+      rank: {min: 1, max: 8, when: {kind: [svd]}}
+method: {name: random}
+budget: {per_trial: 80, trials_per_arm: TRIALS}
+seeds: {tune: TUNE, confirm: 8}
+analysis: {baseline: sgd}
+"""
+
+
+def fabricated(root: Path, *, name: str = "large", trials: int, tune: int = 1, shift: float = -0.1) -> Evidence:
+    """A finished sweep whose results follow a known surface, written as its trials would have written them."""
+    text = LARGE.replace("NAME", name).replace("TRIALS", str(trials)).replace("TUNE", str(tune))
+    definition = spec.loads(text)
+    folder = runner.open_folder(definition, text, root, runner.provenance())
+    witness = seal.Witness(folder)
+    arms = runner.open_arms(definition, folder)
+    for arm in arms.values():
+        design, rows = arm.study._design, []  # type: ignore[attr-defined]
+        for number in range(trials):
+            rows.append(design.configuration(number))
+            for seed in definition.seeds.tune:
+                _trial(folder, witness, definition, arm.spec, number, rows[-1], seed, "tune", shift)
+        for seed in definition.seeds.confirm:
+            _trial(folder, witness, definition, arm.spec, 0, rows[0], seed, "confirm", shift)
+    return Evidence(folder)
+
+
+def _trial(
+    folder: SweepFolder, witness: seal.Witness, s: spec.Spec, arm: spec.ArmSpec, number: int, given: Any, seed: int,
+    stage: str, shift: float,
+) -> None:  # fmt: skip
+    trial_id = f"{arm.name}-{number:04d}-s{seed}"
+    path = folder.trial(trial_id)
+    path.mkdir(parents=True)
+    job = Job(
+        trial_id=trial_id, arm=arm.name, stage=stage, configuration=number, seed=seed, optimizer=arm.optimizer,
+        parameters=given, task=s.task.name, task_parameters=s.task.parameters, budget=80.0, evaluations=8,
+        metric="loss/val", goal="minimize", select="last", folder=str(path), stop_file="",
+    )  # fmt: skip
+    rng = np.random.default_rng([seed, number, len(arm.name)])
+    end = 0.5 + (np.log10(given["lr"]) + 1) ** 2 * 0.3 + np.random.default_rng(seed).normal(0, 0.1)
+    if arm.name == "slow":
+        end += shift + 0.05 * abs(np.log10(given["ema_rate"]) + 1) + 0.02 * np.log10(given["refresh_interval"])
+    end = float(end + rng.normal(0, 0.02))
+    diverged = given["lr"] > 0.8
+    points = [
+        {"step": 10.0 * i, "time": i, "metrics": {"loss/val": end + 1 / i, "loss/train": end + 1.2 / i}}
+        for i in range(1, 9)
+    ]
+    (path / "trial.json").write_text(json.dumps(job.__dict__))
+    log = MetricLog(path / "metrics.jsonl")
+    for point in points:
+        log.append(point["step"], point["metrics"])  # type: ignore[arg-type]
+    value = 1e4 if diverged else points[-1]["metrics"]["loss/val"]  # type: ignore[index]
+    result = {
+        "state": "DIVERGED" if diverged else "COMPLETE", "value": value, "metrics": {"loss/val": value},
+        "grad_evals": 80.0, "seconds": 1.5, "init_digest": f"i{seed}", "data_digest": f"d{seed}", "error": "",
+    }  # fmt: skip
+    (path / "result.json").write_text(json.dumps(result))
+    witness.ended(job, result)
+
+
+@pytest.mark.slow
+def test_a_thousand_trials_in_twenty_seconds_and_ten_megabytes(tmp_path: Path) -> None:
+    evidence = fabricated(tmp_path, trials=492)
+    assert len(evidence.raw) == 1000
+    began = time.process_time()
+    page = build(Evidence(evidence.folder), tmp_path / "report")
+    assert time.process_time() - began < 20  # a promise to users, not a benchmark: it takes about five
+    assert page.stat().st_size < 10e6
+    names = {p.stem for p in (tmp_path / "report" / "figures").glob("*.png")}
+    assert names == {
+        "verdict", "learning-curves", "sensitivity-sgd", "sensitivity-slow", "map-slow-refresh-interval-ema-rate",
+        "importance", "parallel-slow", "expected-best",
+    }  # fmt: skip
+
+
+def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
+    evidence = fabricated(tmp_path, trials=12, tune=2)
+    page = build(evidence, tmp_path / "report").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "@import" not in page
+    assert "<script" not in page
+    assert page.count("data:image/png;base64,") == len(list((tmp_path / "report" / "figures").glob("*.png")))
+    first = page[: page.index("Comparisons</h2>")]
+    document = answer(evidence)
+    assert headline(document) in first
+    assert "Does a slow preconditioner help" in first
+    assert "sealed before the first trial" in first
+    for part in (
+        "Learning curves",
+        "Sensitivity",
+        "Tuning",
+        "Would pruning have been safe?",
+        "Provenance",
+        "sweep.yaml",
+    ):
+        assert part in page
+    csv = (tmp_path / "report" / "pairs.csv").read_text()
+    assert csv.splitlines()[0].startswith("A,B,n,A − B [95 %]")
+    latex = (tmp_path / "report" / "arms.tex").read_text()
+    assert latex.count("\\toprule") == latex.count("\\bottomrule") == 1
+    assert "\\_" in latex
+
+
+def test_headlines() -> None:
+    def document(*verdicts: str) -> dict[str, Any]:
+        pairs = [
+            {"a": a, "b": b, "verdict": v, "more_seeds": 4, "difference": 1.0}
+            for (a, b), v in zip((("x", "y"), ("x", "z"), ("y", "z")), verdicts, strict=False)
+        ]
+        return {"pairs": pairs, "seeds": range(8), "alpha": 0.05, "margin": 0.1, "metric": "m", "goal": "maximize"}
+
+    assert headline(document("better", "better", "inconclusive")) == "x is better than y and z."
+    assert headline(document("inconclusive", "better", "better")) == "x and y are better than z."
+    assert headline(document("worse", "inconclusive", "inconclusive")) == "y is better than x."
+    assert "equivalent within ±0.1 m" in headline(document("equivalent", "equivalent", "equivalent"))
+    assert "about 4 more seeds" in headline(document("inconclusive", "inconclusive", "inconclusive"))
+    assert headline(None, "no seeds") == "No verdict: no seeds"
+
+
+def test_a_tampered_sweep_gets_a_report_without_a_verdict(tmp_path: Path) -> None:
+    evidence = fabricated(tmp_path, trials=4)
+    (evidence.folder.trial("sgd-0000-s1003") / "result.json").write_text("{}")
+    (evidence.folder.trial("sgd-0000-s1003") / "result.json").unlink()
+    page = build(Evidence(evidence.folder), tmp_path / "report").read_text()
+    assert "No verdict: the sweep was changed after the fact" in page
+
+
+def test_sweeps_of_one_task_compare_arm_by_arm(tmp_path: Path) -> None:
+    a, b = (fabricated(tmp_path, name=n, trials=4, shift=s) for n, s in (("one", -0.2), ("two", -0.05)))
+    document = across.answer([a, b])
+    arms = {p["a"] for p in document["pairs"]} | {p["b"] for p in document["pairs"]}
+    assert arms == {f"{arm}@{e.sweep_id}" for arm in ("sgd", "slow") for e in (a, b)}
+    assert "comparing them was not declared" in document["exploratory"][-1]
+    other = spec.loads(sweep_text())
+    folder = runner.open_folder(other, sweep_text(), tmp_path, {})
+    with pytest.raises(Refused, match="have other"):
+        across.answer([a, Evidence(folder)])
+
+
+def test_profiles_over_sweeps(tmp_path: Path) -> None:
+    sweeps = [fabricated(tmp_path, name=f"task-{i}", trials=4, shift=-0.1 * i) for i in range(3)]
+    document = profiles.document(sweeps)
+    assert document["reference"] == "sgd"
+    slow = document["arms"]["slow"]
+    assert slow["solved"] == 3
+    times = [slow["time_to_target"][s.sweep_id] for s in sweeps]
+    assert times == sorted(times, reverse=True)  # the farther ahead, the sooner
+    written = {p.name for p in overview.write(document, tmp_path / "out")}
+    assert written == {"profile.png", "profile.csv", "profile.tex"}
+    assert "critical-difference diagram needs 6" in document["ranks"]["why"]
+    assert tables.as_csv(overview.rows(document)).startswith("arm,score,solved,speedup")
+    with pytest.raises(Refused, match="two tasks or more"):
+        profiles.document(sweeps[:1])
+    with pytest.raises(Refused, match="no reference arm 'adamw'"):
+        profiles.document(sweeps, "adamw")
+
+
+def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
+    text = sweep_text(trials=4, confirm=6)
+    definition = spec.loads(text)
+    folder = runner.open_folder(definition, text, tmp_path, {})
+    tracker = MlflowTracker(
+        uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="Which?", facts={}
+    )
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), tracker)
+    for _ in range(2):  # sending again changes nothing
+        evidence = Evidence(folder)
+        assert publish(evidence, build(evidence, folder.path / "report").parent) == ""
+    client = MlflowClient(embedded_uri(tmp_path))
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parent = next(r for r in runs if r.data.tags["geosweep.stage"] == "sweep")
+    assert {a.path for a in client.list_artifacts(parent.info.run_id, "report")} >= {
+        "report/report.html",
+        "report/figures",
+    }
+    assert "**" in parent.data.tags["mlflow.note.content"]
+    summaries = {r.data.params["arm"]: r for r in runs if r.data.params.get("stage") == "summary"}
+    values = evidence.confirmed("loss/val")
+    for arm, run in summaries.items():
+        assert run.data.metrics["loss/val"] == pytest.approx(np.mean(values[arm]))
+        assert run.data.metrics["loss/val/low"] < run.data.metrics["loss/val"] < run.data.metrics["loss/val/high"]
+        assert run.data.metrics["loss/val/n"] == 6
+        assert float(run.data.params["lr"]) == pytest.approx(evidence.chosen(arm)["lr"])
+        history = client.get_metric_history(run.info.run_id, "loss/val")
+        assert sorted(m.step for m in history) == [10, 20, 30, 40]
+        assert "figures/verdict.png" in {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
+    unknown = fabricated(tmp_path / "elsewhere", trials=1)
+    assert "was it tracked?" in publish(unknown, tmp_path)
+
+
+def test_a_sweep_without_a_tracker_still_reports(tmp_path: Path) -> None:
+    text = sweep_text(trials=1, confirm=0)
+    definition = spec.loads(text)
+    folder = runner.open_folder(definition, text, tmp_path, {})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    page = build(Evidence(folder), tmp_path / "report").read_text()
+    assert "No verdict: a comparison needs two arms with confirm trials" in page

@@ -1,0 +1,182 @@
+"""Trackers that are away and come back, and what `reconcile` mends; with real MLflow stores and a real server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator import results, runner, spec
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.folder import SweepFolder
+from orchestrator.metric_log import MetricLog
+from orchestrator.reconcile import reconcile
+from orchestrator.search.optuna import storage
+from orchestrator.tracking.mlflow import POINTS, TRIAL, MlflowTracker, embedded_uri
+from orchestrator.tracking.sender import Sender
+from tests.orchestrator.sweep_files import sweep_text
+
+
+def sweep(root: Path, uri: str | None = None, **changes: Any) -> tuple[SweepFolder, Callable[[], MlflowTracker]]:
+    text = sweep_text(**{"method": "random", "trials": 3, "confirm": 2, **changes})
+    definition = spec.loads(text, "test.yaml")
+    folder = runner.open_folder(definition, text, root, {})
+
+    def tracker() -> MlflowTracker:
+        return MlflowTracker(uri=uri, root=root, sweep_id=folder.sweep_id, name="fit", description="", facts={})
+
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), tracker())
+    return folder, tracker
+
+
+def children(uri: str) -> list[Any]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    return [r for r in client.search_runs([experiment.experiment_id], max_results=500) if TRIAL in r.data.tags]
+
+
+def check_complete(folder: SweepFolder, uri: str) -> None:
+    """One run for each trial, none running, every point of every log, none doubled."""
+    client, runs = MlflowClient(uri), children(uri)
+    trials = {t["trial_id"]: t for t in results.ended_trials(folder)}
+    assert sorted(r.data.tags[TRIAL] for r in runs) == sorted(trials)
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    for run in runs:
+        points = MetricLog(folder.trial(run.data.tags[TRIAL]) / "metrics.jsonl").points()
+        history = client.get_metric_history(run.info.run_id, "loss/val")
+        assert [(m.step, m.value) for m in history] == [(p["step"], p["metrics"]["loss/val"]) for p in points]
+
+
+def test_a_sender_keeps_order_over_an_absence_and_gives_up_what_never_works() -> None:
+    here, done = False, []
+
+    def ping() -> None:
+        if not here:
+            raise ConnectionError("away")
+
+    def say(word: str) -> Callable[[], None]:
+        def task() -> None:
+            ping()
+            done.append(word)
+
+        return task
+
+    def broken() -> None:
+        raise ValueError("never works")
+
+    sender = Sender(lambda: None, ping, "test")
+    for task in (say("a"), broken, say("b")):
+        sender.put(task)
+    deadline = time.monotonic() + 10
+    while not sender.away and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sender.trouble == "ConnectionError: away"
+    assert done == []
+    here = True
+    sender.put(say("c"))
+    sender.close()
+    assert done == ["a", "b", "c"]
+    assert sender.trouble == "ValueError: never works"
+
+
+def test_reconcile_mends_and_then_has_nothing_to_say(tmp_path: Path) -> None:
+    folder, tracker = sweep(tmp_path)
+    uri = embedded_uri(tmp_path)
+    with folder.hold():
+        assert reconcile(folder, tracker()) == []
+    client, runs = MlflowClient(uri), children(uri)
+    client.delete_run(runs[0].info.run_id)
+    client.update_run(runs[1].info.run_id, status="RUNNING")
+    client.set_tag(runs[2].info.run_id, POINTS, "1")
+    twin = client.create_run(runs[3].info.experiment_id, tags=dict(runs[3].data.tags))
+    (folder.results / "trials.parquet").unlink()
+    with next(folder.path.glob("trials/sgd-0001*/metrics.jsonl")).open("a") as out:
+        out.write('{"step": 99')
+    arms = runner.open_arms(spec.load(folder.path / "sweep.yaml"), folder)
+    asked = arms["sgd"].study.ask()
+    assert asked.state == "RUNNING"
+    with folder.hold():
+        said = reconcile(folder, tracker())
+    assert sum("mlflow" in line for line in said) == 4, said
+    assert any("had a second run" in line for line in said)
+    assert any("trials.parquet" in line for line in said)
+    assert any("damaged lines" in line for line in said)
+    assert twin.info.run_id
+    with folder.hold():
+        assert reconcile(folder, tracker()) == []
+    check_complete(folder, uri)
+
+
+def test_an_untold_result_is_told(tmp_path: Path) -> None:
+    folder, tracker = sweep(tmp_path)
+    kept = storage(folder.journal)
+    name = f"{folder.sweep_id}/sgd"
+    values = [t.value for t in optuna.load_study(study_name=name, storage=kept).trials]
+    optuna.delete_study(study_name=name, storage=kept)
+    study = optuna.create_study(study_name=name, storage=kept, direction="minimize")
+    for t in (t for t in results.ended_trials(folder) if t["arm"] == "sgd" and t["stage"] == "tune"):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING, user_attrs={"configuration": t["parameters"]}
+            )
+        )
+    with folder.hold():
+        said = reconcile(folder, tracker())
+    assert sum("study: sgd" in line for line in said) == 3
+    assert [t.value for t in optuna.load_study(study_name=name, storage=kept).trials] == values
+
+
+@contextmanager
+def server(place: Path, port: int) -> Iterator[str]:
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{place}/server.db"]
+    command += ["--default-artifact-root", str(place / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen(
+        [*command, "--workers", "1"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.time() + 120
+        while time.time() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder, tracker = sweep(tmp_path, f"http://127.0.0.1:{port}")
+    assert len(results.ended_trials(folder)) == 10
+    with folder.hold(), pytest.raises(ConnectionError):
+        reconcile(folder, tracker())
+    with server(tmp_path, port) as uri:
+        with folder.hold():
+            assert sum("had no run" in line for line in reconcile(folder, tracker())) == 10
+        with folder.hold():
+            assert reconcile(folder, tracker()) == []
+        check_complete(folder, uri)
