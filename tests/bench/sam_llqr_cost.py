@@ -7,8 +7,8 @@ medians of process CPU seconds on one thread, which other processes do not distu
 (fused) and pytorch_optimizer's SAM (extra `compare`). With a CUDA device everything runs there and device seconds are
 printed instead.
 
-SAM's limit is two base iterations. LLQR at refresh interval k is compared with the cost model (T inner steps, batches of
-the nominal size, c = 1.5 gradients a product, the charge of `llqr_settings.refresh_cost`):
+SAM's limit is two base iterations. LLQR at refresh interval k is compared with the cost model (T inner steps, batches
+of the nominal size, 1.5 gradients a product, the charge of `llqr_settings.refresh_cost`):
 
     gradient + step of the base + U g + (1.5 (T + 1) + 2.5) gradients / k + (3 T + 3) U g / k
 
@@ -228,13 +228,9 @@ def report(
     print(f"{'llqr at interval k':28}{'k':>6}{what + ' s':>10}{'model s':>10}{'ratio':>8}")
     for structure, whole in refreshing.items():
         cheap, action = found[f"llqr {structure}"], flops_of_action(bench.model(), structure) / rate
-        refresh = whole - cheap
-        print(
-            f"{structure + ', between refreshes':28}{'':6}{cheap:10.4f}{base + action:10.4f}{cheap / (base + action):8.2f}"
-        )
-        print(
-            f"{structure + ', a refresh':28}{'':6}{refresh:10.3f}{charge * g:10.3f}{refresh / (charge * g):8.2f}  (charged)"
-        )
+        refresh, step, charged = whole - cheap, base + action, charge * g
+        print(f"{structure + ', between refreshes':34}{cheap:10.4f}{step:10.4f}{cheap / step:8.2f}")
+        print(f"{structure + ', a refresh':34}{refresh:10.4f}{charged:10.4f}{refresh / charged:8.2f}  (of its charge)")
         for k in INTERVALS:
             model = base + action + (charge * g + (3 * inner + 3) * action) / k
             print(f"{structure:28}{k:6}{cheap + refresh / k:10.4f}{model:10.4f}{(cheap + refresh / k) / model:8.2f}")
