@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import optim_core
-from tests.contracts.optimizer_contract import SETTINGS
 from tests.tasks import Masked
-from trainables.loop import Training
+from trainables.loop import Build, Training
 from trainables.recipe import Recipe
 from trainables.workers import Drifted, Workers
 
@@ -19,20 +18,31 @@ RECIPES = {
     "pieces": Recipe(schedule="cosine", accumulate=2, clip_norm=0.3, weight_average=0.5),
 }
 BUDGET = 24.0
+HYPERPARAMETERS = {
+    "refresh_interval": 5,
+    "rotation_refresh": 5,
+    "smoothness": 4.0,
+    "strong_convexity": 0.1,
+    "inner_steps": 2,
+}
+"""Frequent refreshes, and the edges of a spectrum; each optimizer takes those that it has."""
+
+
+def builder(name: str) -> Build:
+    """Makes the named optimizer."""
+
+    def build(model: Any, loss: Any, refresh: Any) -> Any:
+        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
+        known = {k: v for k, v in HYPERPARAMETERS.items() if k in optim_core.hyperparameters(name)}
+        return optim_core.build(name, model, **known, **extra)
+
+    return build
 
 
 def training(name: str, recipe: str, workers: Workers | None) -> Training:
     """A short run; refreshes come every five steps."""
-
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
-        short = {"refresh_interval": 5, "rotation_refresh": 5, "inner_steps": 2}
-        known = {k: v for k, v in short.items() if k in optim_core.hyperparameters(name)}
-        known = {**{k: v for k, v in SETTINGS.get(name, {}).items() if k != "lr"}, **known}
-        return optim_core.build(name, model, **known, **extra)
-
     task = Masked(rows=13)
-    return Training(task, build, budget=BUDGET, seed=2, evaluations=2, recipe=RECIPES[recipe], workers=workers)
+    return Training(task, builder(name), budget=BUDGET, seed=2, evaluations=2, recipe=RECIPES[recipe], workers=workers)
 
 
 def finish(run: Training) -> list[Any]:

@@ -107,6 +107,7 @@ class Polyak(ScheduleFollower):
     """Heavy ball with the best constant coefficients for [mu, L]; needs `strong_convexity` > 0."""
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness", "strong_convexity")
+    LEAST_GAP: ClassVar[float] = 1e-3
 
     def __init__(
         self,
@@ -221,6 +222,8 @@ class GeneralizedChebyshev(Jacobi):
 @register("chebyshev")
 class Chebyshev(Jacobi):
     """Chebyshev's method, alpha = beta = -1/2: best in the worst case on [mu, L]; needs `strong_convexity` > 0."""
+
+    LEAST_GAP: ClassVar[float] = 1e-3
 
     def __init__(
         self,

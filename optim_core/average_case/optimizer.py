@@ -61,6 +61,8 @@ class ScheduleFollower(Counting):
     """Hyperparameters that may be `auto` or `estimate`."""
     LOOKAHEAD: ClassVar[bool] = False
     """The gradient is taken at w + m d."""
+    LEAST_GAP: ClassVar[float] = 0.0
+    """Smallest estimate of strong_convexity over L: what lies below it still contracts, only slower."""
     HAS_MOMENTUM: ClassVar[bool] = True
     """Whether m is ever above 0; without, there is no state."""
 
@@ -116,7 +118,8 @@ class ScheduleFollower(Counting):
         if "smoothness" in wanted:
             values["smoothness"] = found.upper_bound(group["smoothness_margin"])
         if "strong_convexity" in wanted:
-            values["strong_convexity"] = max(found.smallest, 0.0)
+            upper = values.get("smoothness", group["smoothness"])
+            values["strong_convexity"] = max(found.smallest, cls.LEAST_GAP * upper)
         return values
 
     @staticmethod

@@ -13,7 +13,7 @@ import torch
 
 import optim_core
 import trainables
-from tests.contracts.optimizer_contract import SETTINGS
+from tests.pair import builder
 from tests.tasks import Masked
 from trainables import Task, checkpoint
 from trainables.loop import Training
@@ -33,15 +33,8 @@ def task_for(name: str) -> Task:
 def training(name: str) -> Training:
     task = task_for(name)
 
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
-        short = {"refresh_interval": 5, "rotation_refresh": 5, "inner_steps": 2}
-        known = {k: v for k, v in short.items() if k in optim_core.hyperparameters(name)}
-        known = {**{k: v for k, v in SETTINGS.get(name, {}).items() if k != "lr"}, **known}
-        return optim_core.build(name, model, **known, **extra)
-
     recipe = RECIPE if isinstance(task, Masked) else replace(RECIPE, accumulate=1, clip_norm=0.0)
-    return Training(task, build, budget=60, seed=3, evaluations=4, recipe=recipe)
+    return Training(task, builder(name), budget=60, seed=3, evaluations=4, recipe=recipe)
 
 
 def told(run: Training, points: list[Any]) -> Any:

@@ -89,7 +89,7 @@ class Potholes(Task):
         """The noise [8] of this step."""
         digest = hashlib.blake2b(f"{NOISE_SEED}/{seed}/{index}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-        return NOISE * torch.randn(DIMENSION, generator=generator, dtype=torch.float64), None
+        return NOISE * torch.randn(DIMENSION, generator=generator, dtype=torch.float64), torch.zeros(0)
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         """The noise."""

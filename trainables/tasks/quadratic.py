@@ -142,7 +142,7 @@ class QuadraticTask(Quadratics):
 
     def batch(self, seed: int, index: int) -> Batch:
         """Empty: there is no data."""
-        return (), None
+        return torch.zeros(0), torch.zeros(0)
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         """Nothing but the seed distinguishes problems."""
