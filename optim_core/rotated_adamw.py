@@ -97,7 +97,9 @@ class RotatedAdamW(Turned):
         if space.is_identity:
             torch._foreach_addcdiv_(params, means, denominators, value=-size)
         else:
-            torch._foreach_add_(params, space.backward(torch._foreach_div(means, denominators)), alpha=-size)
+            torch._foreach_reciprocal_(denominators)
+            torch._foreach_mul_(denominators, means)
+            torch._foreach_add_(params, space.backward(denominators), alpha=-size)
             self.keep(space)
 
     def _moments(self, space: Space, params: list[Tensor], rotated: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

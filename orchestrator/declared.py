@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import nearest
-from orchestrator.resolve import Where
 from orchestrator.schema import SweepModel
+from orchestrator.where import Where
 
 
 def analysis(model: SweepModel, where: Where) -> dict[str, Any]:

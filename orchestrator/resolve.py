@@ -4,77 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from dataclasses import asdict
+from typing import Any
 
-from pydantic import BaseModel
-
-from orchestrator.errors import SpecError, nearest
-from orchestrator.schema import ArmModel, ParameterModel, SweepModel
+from orchestrator.errors import nearest
+from orchestrator.resolve_parameter import check_value, parameter
+from orchestrator.schema import ArmModel, SweepModel
 from orchestrator.space import Parameter, SpaceError, names_in, order
 from orchestrator.stopping import rungs
-from orchestrator.yaml12 import Document, Path
+from orchestrator.where import Where
+from orchestrator.yaml12 import Path
 
 CONFIRM_FROM = 1000
-DISTRIBUTIONS = (
-    "uniform",
-    "int_uniform",
-    "log_uniform_values",
-    "q_uniform",
-    "q_log_uniform_values",
-    "one_minus_log_uniform_values",
-    "categorical",
-    "constant",
-)
 FACTS = ("steps", "grad_evals")
-
-
-@dataclass(frozen=True)
-class Where:
-    """Makes errors that know their place in the file."""
-
-    file: str
-    document: Document
-
-    def error(self, path: Path, message: str) -> SpecError:
-        """The error of the key at `path`."""
-        line, column = self.document.place(path)
-        return SpecError(self.file, line, column, path, message)
-
-
-def fields_at(path: Path) -> list[str]:
-    """The keys that the format has beside the unknown one at `path`."""
-    found = _model_at(path[:-1])
-    return list(found.model_fields) if found else []
-
-
-def description_of(path: Path, key: str) -> str:
-    """The sentence of a missing key."""
-    found = _model_at(path)
-    words = found.model_fields[key].description if found and key in found.model_fields else None
-    return f"add it ({words.rstrip('.')})" if words else "add it"
-
-
-def _model_at(path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] = SweepModel
-    parts = list(path)
-    while parts:
-        key = parts.pop(0)
-        if (model is SweepModel and key in ("arms", "parameters")) or (model is ArmModel and key == "parameters"):
-            if not parts:
-                return None
-            parts.pop(0)
-            model = ArmModel if key == "arms" else ParameterModel
-            continue
-        if key not in model.model_fields:
-            return None
-        kind = model.model_fields[str(key)].annotation
-        options = [kind, *get_args(kind)]
-        inner = [k for k in options if isinstance(k, type) and issubclass(k, BaseModel)]
-        if not inner:
-            return None
-        model = inner[0]
-    return model
 
 
 def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
@@ -153,16 +95,16 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
             raise where.error(path, str(error.args[0])) from None
         _check_players(model, optimizer, where, path)
         known_anywhere |= set(known)
-        own = {k: _parameter(k, p, where, ("arms", name, "parameters", k)) for k, p in arm.parameters.items()}
+        own = {k: parameter(k, p, where, ("arms", name, "parameters", k)) for k, p in arm.parameters.items()}
         for key in own:
             if key not in known:
                 raise where.error(
                     ("arms", name, "parameters", key), f"unknown to optimizer {optimizer}{nearest(key, known)}"
                 )
-        shared = {k: _parameter(k, p, where, ("parameters", k)) for k, p in model.parameters.items() if k in known}
+        shared = {k: parameter(k, p, where, ("parameters", k)) for k, p in model.parameters.items() if k in known}
         for p in {**shared, **own}.values():
             at: Path = ("arms", name, "parameters", p.name) if p.name in own else ("parameters", p.name)
-            _acceptable(optimizer, p, where, at)
+            check_value(optimizer, p, where, at)
         used |= set(shared)
         try:
             found[name] = optimizer, order(list({**shared, **own}.values()))
@@ -304,83 +246,3 @@ def training(model: SweepModel, where: Where) -> dict[str, Any]:
         culprit = next((key for key in given if str(error).startswith(key)), None)
         raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None
     return {**asdict(recipe), "step_timeout": model.training.step_timeout}
-
-
-def _parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
-    if not isinstance(given, ParameterModel):
-        return Parameter(name=name, kind="constant", values=(given,))
-    if given.distribution is not None and given.distribution not in DISTRIBUTIONS:
-        raise where.error((*path, "distribution"), _no_distribution(given.distribution))
-    when = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in (given.when or {}).items()}
-    present = given.model_fields_set
-    if given.values is not None:
-        _alone(present, {"values"}, {"categorical"}, given, where, path)
-        if len({repr(v) for v in given.values}) < len(given.values):
-            raise where.error((*path, "values"), f"{given.values} has a value twice")
-        return Parameter(name=name, kind="categorical", values=tuple(given.values), when=when)
-    if "value" in present:
-        _alone(present, {"value"}, {"constant"}, given, where, path)
-        return Parameter(name=name, kind="constant", values=(given.value,), when=when)
-    if given.min is None or given.max is None:
-        missing = (
-            "max" if given.min is not None else "min" if given.max is not None else "values, value, or min and max"
-        )
-        raise where.error(path, f"{missing}: missing; a parameter has values, a value, or min and max")
-    return _range(name, given, when, where, path)
-
-
-def _acceptable(optimizer: str, p: Parameter, where: Where, path: Path) -> None:
-    """Every listed value, and both ends of a range, are such that the optimizer does not refuse them."""
-    import optim_core
-
-    for value in p.values or (p.low, p.high):
-        try:
-            optim_core.check(optimizer, **{p.name: int(value) if p.kind == "int" else value})
-        except (TypeError, ValueError) as error:
-            raise where.error(path, f"{value!r} is refused by {optimizer}: {error}") from None
-
-
-def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Where, path: Path) -> Parameter:
-    low, high = given.min, given.max
-    assert low is not None
-    assert high is not None
-    whole = isinstance(low, int) and isinstance(high, int)
-    kind = given.distribution or ("int_uniform" if whole else "uniform")
-    if not low < high:
-        raise where.error((*path, "min"), f"{low} is not below max {high}")
-    if kind in ("categorical", "constant"):
-        raise where.error((*path, "distribution"), f"{kind} goes with {'values' if kind == 'categorical' else 'value'}")
-    if kind == "int_uniform" and not whole:
-        raise where.error((*path, "min"), f"{low} to {high}: int_uniform needs whole numbers")
-    if kind in ("log_uniform_values", "q_log_uniform_values") and low <= 0:
-        raise where.error((*path, "min"), f"{low}: a logarithmic range starts above 0")
-    if kind == "one_minus_log_uniform_values" and not 0 <= low < high < 1:
-        raise where.error((*path, "max"), f"{low} to {high}: one_minus_log_uniform_values lies in [0, 1), 1 left out")
-    if kind.startswith("q_") and given.q is None:
-        raise where.error(path, f"q: missing; {kind} needs its quantum")
-    if given.q is not None and given.q > high - low:
-        raise where.error((*path, "q"), f"{given.q} is wider than the range {low} to {high}")
-    return Parameter(
-        name=name,
-        kind="int" if kind == "int_uniform" else "float",
-        low=low,
-        high=high,
-        log="log_uniform" in kind and not kind.startswith("one_minus"),
-        step=given.q,
-        one_minus=kind.startswith("one_minus"),
-        when=when,
-    )
-
-
-def _alone(present: set[str], key: set[str], words: set[str], given: ParameterModel, where: Where, path: Path) -> None:
-    others = sorted(present - key - {"when", "distribution"})
-    if others:
-        raise where.error((*path, others[0]), f"does not go with {next(iter(key))}; remove one of them")
-    if given.distribution not in (None, *words):
-        raise where.error((*path, "distribution"), f"{given.distribution} needs min and max, not {next(iter(key))}")
-
-
-def _no_distribution(word: str) -> str:
-    if word == "log_uniform":
-        return "'log_uniform' takes exponents elsewhere and is refused; use log_uniform_values with plain values"
-    return f"{word!r} is unknown{nearest(word, DISTRIBUTIONS)}"

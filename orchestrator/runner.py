@@ -94,7 +94,7 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
     return arms
 
 
-def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm], url: str | None = None) -> None:
+def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:
     """Begin the search with what the sweeps of `warm_start` found in arms of the same name and optimizer.
 
     Raises NotFound for one that is not under the root, or that trained another task or metric.
@@ -125,6 +125,7 @@ def run(
     tracker: Tracker,
     listeners: tuple[Listener, ...] = (),
     watch: Callable[[SweepConductor], Any] | None = None,
+    storage_url: str | None = None,
 ) -> Outcome:
     """Run or continue the sweep, controls first. The caller holds the folder.
 
@@ -132,7 +133,7 @@ def run(
     """
     folder.stop_file.unlink(missing_ok=True)
     controls.check(spec, folder)
-    arms = open_arms(spec, folder)
+    arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
     listeners = (seal.Witness(folder), tracker, *listeners)
     conductor = SweepConductor(spec, folder, arms, listeners=listeners)

@@ -19,6 +19,7 @@ from orchestrator.errors import SpecError, nearest
 from orchestrator.schema import SweepModel
 from orchestrator.space import Parameter
 from orchestrator.stopping import Rule
+from orchestrator.where import Where, description_of, fields_at
 from orchestrator.yaml12 import Document, YamlError, parse
 
 __all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", "loads", "sweep_id"]
@@ -203,7 +204,7 @@ def loads(text: str, file: str = "<text>") -> Spec:
         document = parse(text)
     except YamlError as error:
         raise SpecError(file, error.line, error.column, error.path, str(error)) from None
-    where = resolve.Where(file, document)
+    where = Where(file, document)
     if not isinstance(document.value, dict):
         raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
     try:
@@ -213,7 +214,7 @@ def loads(text: str, file: str = "<text>") -> Spec:
     return _build(model, where, file)
 
 
-def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
+def _build(model: SweepModel, where: Where, file: str) -> Spec:
     task_name, task_parameters, metrics = resolve.task(model, where)
     report = resolve.metrics(model, metrics, where)
     tune, confirm = resolve.seeds(model, where)
@@ -259,7 +260,7 @@ def _build(model: SweepModel, where: resolve.Where, file: str) -> Spec:
     return spec
 
 
-def _check_size(spec: Spec, where: resolve.Where) -> None:
+def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints, at least one step of each arm."""
     from orchestrator import plan
     from orchestrator.space import SpaceError
@@ -287,16 +288,16 @@ def _check_size(spec: Spec, where: resolve.Where) -> None:
             )
 
 
-def _explain(error: ValidationError, document: Document, where: resolve.Where) -> SpecError:
+def _explain(error: ValidationError, document: Document, where: Where) -> SpecError:
     """The first pydantic error in our words."""
     errors = error.errors()
     first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(_keys(document.value, e["loc"]))))
     path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
     value, kind, context = first["input"], first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
-        return where.error(path, f"unknown{nearest(str(path[-1]), resolve.fields_at(path))}")
+        return where.error(path, f"unknown{nearest(str(path[-1]), fields_at(path))}")
     if kind == "missing":
-        return where.error(path, f"{first['loc'][-1]}: missing; {resolve.description_of(path, str(first['loc'][-1]))}")
+        return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
         return where.error(path, f"{value!r} is not one of {context['expected']}")
     if kind == "too_short":

@@ -17,8 +17,14 @@ RECIPES = {
     "plain": Recipe(schedule="cosine"),
     "pieces": Recipe(schedule="cosine", accumulate=2, clip_norm=0.3, weight_average=0.5),
 }
-BUDGET = 60.0
-HYPERPARAMETERS = {"refresh_interval": 5, "rotation_refresh": 5, "smoothness": 4.0, "strong_convexity": 0.1}
+BUDGET = 24.0
+HYPERPARAMETERS = {
+    "refresh_interval": 5,
+    "rotation_refresh": 5,
+    "smoothness": 4.0,
+    "strong_convexity": 0.1,
+    "inner_steps": 2,
+}
 """Frequent refreshes, and the edges of a spectrum; each optimizer takes those that it has."""
 
 

@@ -37,27 +37,36 @@ class Egop(Rotation):
                     failures += 1
                 else:
                     piece.put("reflectors", found[0])
-                    piece.put("tau", found[1])
+                    piece.put("factor", found[1])
         return Fitted(failures=failures)
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Q^T of each flattened tensor."""
-        return [_reflect(p, t, transpose=True) for p, t in zip(self.pieces, tensors, strict=True)]
+        return [_apply(p, t, transpose=True) for p, t in zip(self.pieces, tensors, strict=True)]
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Q of each flattened tensor."""
-        return [_reflect(p, t, transpose=False) for p, t in zip(self.pieces, tensors, strict=True)]
+        return [_apply(p, t, transpose=False) for p, t in zip(self.pieces, tensors, strict=True)]
 
 
 def _reflectors(gradients: Tensor) -> Sequence[Tensor]:
-    """Householder form (reflectors [p, r], tau [r]) of an orthogonal Q that begins with the left singular vectors."""
+    """V [p, r] and T [r, r] of an orthogonal Q = I - V T V^T whose first columns are left singular vectors, up to sign.
+
+    T^-1 = diag(1 / tau) + the strict upper triangle of V^T V (Schreiber and Van Loan 1989).
+    """
     left = torch.linalg.svd(gradients, full_matrices=False)[0]
-    return list(torch.geqrf(left))
+    packed, tau = torch.geqrf(left)
+    v = packed.tril(-1)
+    v.diagonal().fill_(1)
+    v = v * (tau != 0).to(v)  # tau 0: that reflection is the identity
+    inverse = torch.diag(torch.where(tau != 0, 1 / tau, 1.0)) + (v.T @ v).triu(1)
+    return [v, torch.linalg.inv(inverse)]
 
 
-def _reflect(piece: Piece, t: Tensor, *, transpose: bool) -> Tensor:
-    reflectors, tau = piece.get("reflectors"), piece.get("tau")
-    if reflectors is None or tau is None:
+def _apply(piece: Piece, t: Tensor, *, transpose: bool) -> Tensor:
+    """Q x = x - V T (V^T x), or with T^T for Q^T."""
+    v, factor = piece.get("reflectors"), piece.get("factor")
+    if v is None or factor is None:
         return t
-    column = t.reshape(-1, 1)
-    return torch.ormqr(reflectors.to(t), tau.to(t), column, left=True, transpose=transpose).view(t.shape)
+    v, factor, x = v.to(t), factor.to(t), t.reshape(-1)
+    return torch.addmv(x, v, (factor.T if transpose else factor) @ (v.T @ x), alpha=-1).view(t.shape)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optim_core.rotations.base import FlatMap, rotation
 from optim_core.rotations.flat import Flat
-from optim_core.rotations.haar import permutation
+from optim_core.rotations.haar import Order
 
 
 class Pairs(FlatMap):
@@ -23,9 +23,7 @@ class Pairs(FlatMap):
 
     def __init__(self, d: int, angle: float, *, key: str) -> None:
         super().__init__()
-        order = permutation(d, "pairs", key).long()
-        self._i, self._j = order[: d // 2], order[d // 2 : d // 2 * 2]
-        self._angle = angle
+        self._order, self._angle, self._half = Order(d, "pairs", key), angle, d // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn by the angle."""
@@ -36,11 +34,12 @@ class Pairs(FlatMap):
         return self._turn(x, math.cos(self._angle), -math.sin(self._angle))
 
     def _turn(self, x: Tensor, c: float, s: float) -> Tensor:
-        self.follow(x)
-        a, b, y = x[self._i], x[self._j], x.clone()
-        y[self._i] = torch.sub(c * a, b, alpha=s)
-        y[self._j] = torch.add(c * b, a, alpha=s)
-        return y
+        self._order.to(x.device)
+        a, b, rest = torch.split(
+            x.index_select(0, self._order.there), [self._half, self._half, len(x) - 2 * self._half]
+        )
+        turned = torch.cat([torch.sub(c * a, b, alpha=s), torch.add(c * b, a, alpha=s), rest])
+        return turned.index_select(0, self._order.back)
 
 
 @rotation("givens")

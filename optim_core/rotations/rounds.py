@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from optim_core.rotations.base import FlatMap, rotation
 from optim_core.rotations.flat import Flat
-from optim_core.rotations.haar import BlockRotation, generator, permutation
+from optim_core.rotations.haar import BlockRotation, Order, generator
 
 
 def hadamard(x: Tensor) -> Tensor:
@@ -30,8 +31,9 @@ def hadamard(x: Tensor) -> Tensor:
     n = x.shape[-1]
     a = 1 << (n.bit_length() - 1) // 2
     b = n // a
-    y = x.reshape(*x.shape[:-1], a, b) @ _hadamard_matrix(b).to(x)
-    return (_hadamard_matrix(a).to(x) @ y).reshape(x.shape)
+    y = (x.reshape(-1, b) @ _hadamard_matrix(b, x.dtype, x.device)).view(-1, a, b)
+    z = y.transpose(1, 2).reshape(-1, a) @ _hadamard_matrix(a, x.dtype, x.device)
+    return z.view(-1, b, a).transpose(1, 2).reshape(x.shape)
 
 
 def dct(x: Tensor) -> Tensor:
@@ -39,17 +41,17 @@ def dct(x: Tensor) -> Tensor:
     n = x.shape[-1]
     mixed = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1)
     spectrum = torch.view_as_real(torch.fft.fft(mixed, dim=-1))
-    cosine, sine = _twiddle(n, x)
+    cosine, sine, weights = _twiddle(n, x.dtype, x.device)
     y = spectrum[..., 0] * cosine + spectrum[..., 1] * sine
-    return y * _weights(n, x)
+    return y * weights
 
 
 def inverse_dct(y: Tensor) -> Tensor:
     """Orthonormal DCT-III along the last axis: the inverse, and transpose, of `dct`."""
     n = y.shape[-1]
-    z = y / _weights(n, y)
+    cosine, sine, weights = _twiddle(n, y.dtype, y.device)
+    z = y / weights
     flipped = torch.cat([torch.zeros_like(z[..., :1]), -z[..., 1:].flip(-1)], dim=-1)
-    cosine, sine = _twiddle(n, y)
     real, imaginary = z * cosine - flipped * sine, z * sine + flipped * cosine
     mixed = torch.fft.ifft(torch.complex(real, imaginary), dim=-1).real
     x = torch.empty_like(y)
@@ -57,23 +59,23 @@ def inverse_dct(y: Tensor) -> Tensor:
     return x
 
 
-def _hadamard_matrix(n: int) -> Tensor:
+@lru_cache(maxsize=32)
+def _hadamard_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     found = torch.ones(1, 1, dtype=torch.float64, device="cpu")
     step = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64, device="cpu") / math.sqrt(2)
     while len(found) < n:
         found = torch.kron(found, step)
-    return found
+    return found.to(device=device, dtype=dtype)
 
 
-def _twiddle(n: int, like: Tensor) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=32)
+def _twiddle(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine and sine of pi k / 2n, and the weights that make the transform orthonormal, each [n]."""
     angles = torch.arange(n, dtype=torch.float64, device="cpu") * (math.pi / (2 * n))
-    return angles.cos().to(like), angles.sin().to(like)
-
-
-def _weights(n: int, like: Tensor) -> Tensor:
-    found = torch.full((n,), math.sqrt(2 / n), dtype=torch.float64, device="cpu")
-    found[0] = math.sqrt(1 / n)
-    return found.to(like)
+    weights = torch.full((n,), math.sqrt(2 / n), dtype=torch.float64, device="cpu")
+    weights[0] = math.sqrt(1 / n)
+    cosine, sine, scale = (t.to(device=device, dtype=dtype) for t in (angles.cos(), angles.sin(), weights))
+    return cosine, sine, scale
 
 
 class SignedRounds(FlatMap):
@@ -91,23 +93,24 @@ class SignedRounds(FlatMap):
         """`widths`: (number of blocks, width) in the order of the coordinates."""
         super().__init__()
         self._widths, self._transforms = widths, transforms
-        self._order = permutation(d, "order", key, "rounds")
+        self._order = Order(d, "order", key, "rounds")
         coins = torch.randint(0, 2, (rounds, d), generator=generator("signs", key), dtype=torch.int8, device="cpu")
         self._signs = 2 * coins - 1
 
     def forward(self, x: Tensor) -> Tensor:
         """T rounds."""
         self.follow(x)
+        self._order.to(x.device)
         for signs in self._signs:
-            x = self._transform(x.index_select(0, self._order) * signs, self._transforms[0])
+            x = self._transform(x.index_select(0, self._order.there) * signs, self._transforms[0])
         return x
 
     def backward(self, x: Tensor) -> Tensor:
         """The rounds in reverse."""
         self.follow(x)
+        self._order.to(x.device)
         for signs in self._signs.flip(0):
-            y = self._transform(x, self._transforms[1]) * signs
-            x = torch.empty_like(y).index_copy_(0, self._order.long(), y)
+            x = (self._transform(x, self._transforms[1]) * signs).index_select(0, self._order.back)
         return x
 
     def _transform(self, x: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:

@@ -55,6 +55,16 @@ Root = Annotated[
         "--root", envvar="GEOSWEEP_ROOT", help="Folder that holds all sweeps.", show_default=True, callback=_local
     ),
 ]
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage",
+        envvar="GEOSWEEP_STORAGE",
+        show_default=False,
+        show_envvar=True,
+        help="Database for the studies, postgresql+psycopg://...; default: a journal file in the sweep's folder.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 File = Annotated[Path, typer.Argument(help="A sweep file (YAML).")]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, Sweep, app, data, emit, fail
 
 
 @app.command()
@@ -14,6 +14,7 @@ def reconcile(
     sweep: Sweep = "@last",
     root: Root = ROOT,
     tracking: Annotated[bool, typer.Option(help="Compare with MLflow too.")] = True,
+    storage: Storage = "",
     as_json: Json = False,
 ) -> None:
     """Make study, trial folders, Parquet tables and MLflow agree; says what differed and what was done.
@@ -37,7 +38,7 @@ def reconcile(
                 facts={},
             )
         try:
-            differences = reconcile.reconcile(found, tracker)
+            differences = reconcile.reconcile(found, tracker, storage or None)
         except ConnectionError as error:
             fail(f"the tracker does not answer ({error}); run this again when it does", Exit.UNREACHABLE)
     if as_json:

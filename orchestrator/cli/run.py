@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, talk
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def run(
     ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
     cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
+    storage: Storage = "",
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -53,7 +54,7 @@ def run(
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
-            outcome = _drive(definition, folder, executor, tracking, facts)
+            outcome = _drive(definition, folder, executor, tracking, facts, storage)
             if outcome.conductor.idle_s >= 1:
                 talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
             if outcome.state != "done" and outcome.conductor.remaining:
@@ -78,7 +79,7 @@ def run(
 
 
 def _drive(
-    definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str]
+    definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str], storage: str
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
     from orchestrator import display, results, runner, seal
@@ -108,7 +109,14 @@ def _drive(
             facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
         )
     try:
-        outcome = runner.run(definition, folder, executor, tracker, watch=lambda c: display.watching(c, talk))
+        outcome = runner.run(
+            definition,
+            folder,
+            executor,
+            tracker,
+            watch=lambda c: display.watching(c, talk),
+            storage_url=storage or None,
+        )
     finally:
         executor.close()
     if tracker.trouble:

@@ -6,6 +6,8 @@ from functools import cache
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail
@@ -57,7 +59,9 @@ def table(
     if as_json:
         emit(document)
     else:
-        data.print(_rich(document))
+        shown = _rich(document)
+        wide = Measurement.get(data, data.options.update(width=1000), shown).maximum
+        Console(width=max(data.width, wide)).print(shown)  # numbers are never cut off on a narrow terminal
 
 
 def _rich(document: dict[str, Any]) -> Table:

@@ -116,7 +116,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
             ax.set_xlabel("gradient evaluations" if axis == "step" else "seconds of training")
             if column == 0:
                 ax.set_ylabel(label_of(name))
-            _scale(ax, curves[curves["name"] == name]["value"])
+            _scale(ax, curves[curves["name"] == name])
     figure_.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms))
     )
@@ -152,8 +152,16 @@ def banded(points: pd.DataFrame, axis: str) -> tuple[Any, Any, Any, Any] | None:
     return x, table.mean(axis=0), np.array([s.lo for s in sums]), np.array([s.hi for s in sums])
 
 
-def _scale(ax: Any, values: pd.Series) -> None:
-    """Logarithmic for positive values over more than two decades."""
+def _scale(ax: Any, points: pd.DataFrame) -> None:
+    """Logarithmic for positive values over more than two decades; limits from the trials that did not diverge."""
+    values = points[points["state"] == "COMPLETE"]["value"]
     good = values[np.isfinite(values)]
-    if len(good) and good.min() > 0 and good.max() / good.min() > 100:
+    if not len(good):
+        return
+    low, high = float(good.min()), float(good.max())
+    if low > 0 and high / low > 100:
         ax.set_yscale("log")
+        ax.set_ylim(low / 1.3, high * 1.3)
+    elif (points["state"] != "COMPLETE").any():
+        room = 0.06 * (high - low) or 1.0
+        ax.set_ylim(low - room, high + room)

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import trainables
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, words
 from orchestrator.compare.intervals import difference_text, interval_text, summarize
@@ -22,7 +23,8 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     """One row for each arm, the best mean first: reported and tuned metric, n, cost, what was chosen."""
     rows = []
     tuned = summary(evidence)
-    metrics = list(dict.fromkeys((evidence.reported, evidence.tuned)))
+    further = trainables.lookup(evidence.task).TABLE
+    metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == "confirm"]
     for arm in evidence.ranked():

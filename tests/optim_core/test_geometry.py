@@ -73,7 +73,7 @@ def test_the_11_norm(measured: tuple[Run, Tensor]) -> None:
     assert norm_by_cauchy(product, like, probes=200, seed=0) == pytest.approx(exact, rel=0.1)
     found = measure(["hessian_11_rows", "hessian_11_cauchy"], given)
     assert found["geometry/hessian_11_rows"] == pytest.approx(exact / len(dense), rel=0.3)
-    assert found["geometry/hessian_11_cauchy"] == pytest.approx(exact / len(dense), rel=0.2)
+    assert found["geometry/hessian_11_cauchy"] == pytest.approx(exact / len(dense), rel=0.3)
 
 
 def test_block_mass(measured: tuple[Run, Tensor]) -> None:

@@ -132,7 +132,7 @@ def test_the_outer_permutations_change_nothing() -> None:
     """pi^-1 (blockdiag R) pi, as the paper has it, gives the trajectory of the shorter map."""
     short, exact = Run(make("global")), Run(make("global"))
     inner = exact.optimizer._spaces[0].rotation.map
-    order = inner._order.long()
+    order = inner._order.there.long()
 
     class Exact(type(inner)):  # type: ignore[misc]
         def forward(self, x: Tensor) -> Tensor:
@@ -422,3 +422,15 @@ def test_muon_takes_hidden_matrices_and_convolutions() -> None:
     optimizer.step(closure)
     s = torch.linalg.svdvals((conv[0].weight.detach() - home).view(3, -1))
     assert float(s.std() / s.mean()) < 0.3
+
+
+def test_soap_is_an_arm_by_its_dotted_name() -> None:
+    def build(m: nn.Module) -> Any:
+        return optim_core.build("pytorch_optimizer.SOAP", m, lr=0.02, precondition_frequency=3)
+
+    assert "precondition_frequency" in optim_core.hyperparameters("pytorch_optimizer.SOAP")
+    optimizer_contract.check_counts(build)
+    optimizer_contract.check_resumes_bit_for_bit(build, torch.float32, 4)
+    run = Run(build)
+    losses = run.steps(0, 60)
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])

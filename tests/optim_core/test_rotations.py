@@ -272,5 +272,9 @@ def test_a_long_side_is_left_as_it_is() -> None:
 
 def test_fixed_rotations_hold_a_block_and_an_order_not_a_dense_matrix() -> None:
     turn = BlockRotation(4109, 256, key="0/0", name="w")
-    held = sum(t.numel() for t in vars(turn).values() if isinstance(t, Tensor))
-    assert held <= 256**2 + 13**2 + 4109
+    other = BlockRotation(1024, 256, key="0/0", name="v")
+    for x in (torch.ones(4109), torch.ones(1024)):
+        (turn if len(x) == 4109 else other).forward(x)
+    held = sum(t.numel() for t in (*vars(turn).values(), *vars(turn._order).values()) if isinstance(t, Tensor))
+    assert held <= 256**2 + 13**2 + 2 * 4109
+    assert turn._shared is other._shared

@@ -64,7 +64,7 @@ class GanRing(Task):
     SCHEDULE: ClassVar[str] = "constant"
     METRICS: ClassVar = {
         "energy/val": Metric(goal="minimize", worst=10.0),
-        "energy/floor": Metric(goal="minimize", worst=10.0),
+        "energy/floor": Metric(goal="minimize", worst=0.0),
         "modes/covered": Metric(goal="maximize", worst=0.0),
         "quality/share": Metric(goal="maximize", worst=0.0),
         "field/norm": Metric(goal="minimize", worst=1e4),

@@ -97,7 +97,7 @@ class LogisticGame(Task):
     }
     TABLE: ClassVar = ("geometry/rate_measured", "geometry/rate_theory", "geometry/rate_gap")
 
-    def __init__(self, *, ridge: float = 0.1, penalty: float = 1.0, batch_size: int = SAMPLES) -> None:
+    def __init__(self, *, ridge: float = 0.1, penalty: float = 0.2, batch_size: int = SAMPLES) -> None:
         for name, given in (("ridge", ridge), ("penalty", penalty)):
             if not 0 < given < math.inf:
                 raise ValueError(f"{name} is {given}; it has to be above 0")

@@ -1,17 +1,18 @@
 """Regression onto a teacher network whose inputs make one or many directions of the loss steep: controls for geometry.
 
-2048 inputs x [32], targets t(x) [16] of a random teacher 32-64-64-16, a student of the same shape; the loss is half
-the squared error, summed over outputs and averaged over samples. z is standard normal and v a fixed random unit vector.
+2048 inputs x [32], targets [16] of a random teacher t, 32-64-16, a student of the same shape; the loss is half the
+squared error, summed over outputs and averaged over samples. z is standard normal and v a fixed random unit vector.
 
     offset           x = z + 10 v       one steep direction, not along any axis (the uncentred mean): a structured
                                         preconditioner helps, a diagonal one cannot see it
-    centred          x = z              the same targets; the control: centring the inputs mends it for any optimizer
+    centred          x = z              control: the targets of `offset`, its inputs centred before training
+    plain            x = z              control: targets t(z), no steep direction at all
     scaled           x = z, the first three inputs x 10             steep along axes
     graded           x = z x a ladder from 1 to 10^-1.5             many scales along axes
     graded_rotated   the same, rotated                              many scales off the axes
 
-ReLU for the first three, tanh for the graded ones. Data and teacher are the same for every seed; a seed draws the
-student's initial weights and the order of the batches.
+ReLU, tanh for the graded ones; the teacher's weights are He-normal without biases. Data and teacher are the same for
+every seed; a seed draws the student's initial weights and the order of the batches.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ STEEP = 10.0
 
 @task("offset_rotated")
 class OffsetRotated(Task):
-    """`inputs`: offset, centred, scaled, graded or graded_rotated; `batch_size` in [1, 2048]."""
+    """`inputs`: offset, centred, plain, scaled, graded or graded_rotated; `batch_size` in [1, 2048]."""
 
     METRICS: ClassVar = {"loss/full": Metric(goal="minimize", worst=1e4)}
-    INPUTS: ClassVar = ("offset", "centred", "scaled", "graded", "graded_rotated")
+    INPUTS: ClassVar = ("offset", "centred", "plain", "scaled", "graded", "graded_rotated")
 
     def __init__(self, *, inputs: str = "offset", batch_size: int = BATCH) -> None:
         if inputs not in self.INPUTS:
@@ -75,8 +76,6 @@ class OffsetRotated(Task):
         return nn.Sequential(
             nn.Linear(INPUTS, WIDTH),
             self._activation(),
-            nn.Linear(WIDTH, WIDTH),
-            self._activation(),
             nn.Linear(WIDTH, OUTPUTS),
         )
 
@@ -87,22 +86,22 @@ class OffsetRotated(Task):
         basis, _ = torch.linalg.qr(torch.randn(INPUTS, INPUTS, generator=generator))
         teacher = self._network()
         with torch.no_grad():
-            for layer in teacher:
-                if not isinstance(layer, nn.Linear):
-                    continue
-                fan_in = layer.in_features
-                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / fan_in**0.5)
-                layer.bias.zero_()
-        if inputs in ("offset", "centred"):
-            x = z + STEEP * direction / direction.norm()
-        elif inputs == "scaled":
-            x = torch.cat([STEEP * z[:, :3], z[:, 3:]], 1)
-        else:
-            x = z * torch.logspace(0, -1.5, INPUTS)
-            x = x @ basis if inputs == "graded_rotated" else x
+            for p in teacher.parameters():
+                drawn = torch.randn(p.shape, generator=generator) * (2 / p.shape[-1]) ** 0.5
+                p.copy_(drawn if p.ndim > 1 else torch.zeros_like(p))
+        shifted = z + STEEP * direction / direction.norm()
+        ladder = z * torch.logspace(0, -1.5, INPUTS)
+        seen = {
+            "offset": shifted,
+            "centred": shifted,
+            "plain": z,
+            "scaled": torch.cat([STEEP * z[:, :3], z[:, 3:]], 1),
+            "graded": ladder,
+            "graded_rotated": ladder @ basis,
+        }[inputs]
         with torch.no_grad():
-            y = teacher(x)
-        return (z if inputs == "centred" else x), y
+            targets = teacher(seen)
+        return (z if inputs == "centred" else seen), targets
 
     def _rows(self, seed: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed((ORDER_SEED + seed) * 1_000_003 + index)

@@ -1,0 +1,209 @@
+"""Cost of a step of rotated AdamW, for each kind, beside torch AdamW and the bound of its matrix products.
+
+    python -m tests.bench.rotation_cost [--width 320] [--depth 4] [--steps 8]
+
+The parameters are those of a transformer without embeddings: per block four width x width and two width x 4 width
+matrices, gradients random, one thread, float32. Times are CPU seconds of the process, medians over steps; in every
+round all optimizers take one step in turn, so that a ratio compares steps of the same minute.
+
+bound   FLOPs of the kind (both directions) at the machine's rate for the same products, plus a foreach AdamW step
+step    between refreshes; `refresh` is a step that refreshes the basis (or samples it)
+state   numbers of the optimizer's state, peak what one step allocates beyond what it frees, both per parameter;
+held    numbers that the rotation holds, and the column of the specification
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import optim_core
+
+BLOCK, ROUNDS, RANK, SAMPLES = 256, 2, 64, 32
+KINDS = [
+    "identity", "output", "input", "both", "layer", "global", "svd", "svd_left", "svd_right", "soap_eig", "galore",
+    "egop", "hadamard", "dct", "block_product", "givens",
+]  # fmt: skip
+
+
+@dataclass
+class Contender:
+    """An optimizer over weights of its own."""
+
+    name: str
+    params: list[nn.Parameter]
+    optimizer: Any
+    flops: float
+    column: float
+    times: list[float]
+    first: float = 0.0
+
+    def step(self) -> float:
+        begun = time.process_time()
+        self.optimizer.step(self._closure)
+        return time.process_time() - begun
+
+    def _closure(self) -> Tensor:
+        for p in self.params:
+            assert p.grad is not None
+            p.grad.add_(0)  # a fresh gradient, as the optimizer's contract wants
+        return torch.zeros(())
+
+
+def shapes(width: int, depth: int) -> list[tuple[int, int]]:
+    return depth * ([(width, width)] * 4 + [(4 * width, width), (width, 4 * width)])
+
+
+def cost(kind: str, sizes: list[tuple[int, int]]) -> tuple[float, float]:
+    """(FLOPs of both directions, numbers held) by the catalogue of the specification."""
+    flops = held = 0.0
+    d = float(sum(a * b for a, b in sizes))
+    for a, b in sizes:
+        p, na, nb = a * b, min(BLOCK, a), min(BLOCK, b)
+        sides = {"output": (0, nb), "input": (na, 0), "both": (na, nb), "svd": (a, b), "svd_left": (a, 0),
+                 "svd_right": (0, b), "soap_eig": (a, b), "layer": (0, min(BLOCK, p))}  # fmt: skip
+        if kind in sides:
+            flops += 4 * p * sum(sides[kind])
+        if kind == "soap_eig":
+            flops += 2 * p * (a + b)  # the running Gram matrices
+        rank = min(RANK, a, b)
+        flops += {"galore": 4 * p * rank, "egop": 8 * p * min(SAMPLES, p)}.get(kind, 0)
+        held += {"svd": a * a + b * b, "soap_eig": 2 * (a * a + b * b), "svd_left": a * a, "svd_right": b * b,
+                 "galore": rank * min(a, b), "egop": p * SAMPLES,
+                 "output": b, "input": a, "both": a + b}.get(kind, 0)  # fmt: skip
+    held += {"output": BLOCK**2, "input": BLOCK**2, "both": BLOCK**2, "layer": BLOCK**2 + d, "global": BLOCK**2 + d,
+             "hadamard": d * (1 + ROUNDS / 4), "dct": d * (1 + ROUNDS / 4), "givens": d,
+             "block_product": ROUNDS * (BLOCK**2 + d)}.get(kind, 0)  # fmt: skip
+    log = BLOCK.bit_length() - 1
+    flops += {"global": 4 * BLOCK * d, "hadamard": 2 * ROUNDS * d * log, "dct": 10 * ROUNDS * d * log,
+              "block_product": 4 * ROUNDS * BLOCK * d, "givens": 12 * d}.get(kind, 0)  # fmt: skip
+    return flops, held
+
+
+def contender(
+    name: str, sizes: list[tuple[int, int]], make: Callable[[nn.Module], Any], kind: str = "identity"
+) -> Contender:
+    draws = torch.Generator().manual_seed(0)
+    model = nn.Module()
+    for i, shape in enumerate(sizes):
+        parameter = nn.Parameter(torch.randn(shape, generator=draws))
+        parameter.grad = torch.randn(shape, generator=draws) / 100
+        model.register_parameter(f"w{i}", parameter)
+    flops, held = cost(kind, sizes)
+    return Contender(name, list(model.parameters()), make(model), flops, held, [])
+
+
+def rate(sizes: list[tuple[int, int]]) -> float:
+    """FLOPs per CPU second of [a, b] x [b, b] and [a, a] x [a, b] over the shapes, best of five."""
+    best = 0.0
+    pairs = [(torch.randn(a, a), torch.randn(a, b), torch.randn(b, b)) for a, b in sorted(set(sizes))]
+    for _ in range(5):
+        begun = time.process_time()
+        for left, g, right in pairs:
+            for _ in range(3):
+                left @ g
+                g @ right
+        spent = time.process_time() - begun
+        best = max(best, sum(6 * g.numel() * (len(left) + len(right)) for left, g, right in pairs) / spent)
+    return best
+
+
+def peak(c: Contender) -> float:
+    """Largest extra allocation inside one step, in numbers for each parameter, from the profiler's allocator events."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        c.step()
+    running = largest = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            running += event.nbytes()
+            largest = max(largest, running)
+    return largest / 4 / sum(p.numel() for p in c.params)
+
+
+def held_by(c: Contender) -> float:
+    """Numbers of four bytes that the rotation holds: maps (shared ones once) and learned tensors in the state."""
+    seen: dict[int, int] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                visit(item)
+        elif hasattr(value, "__dict__") and "rotations" in type(value).__module__:
+            visit(vars(value))
+
+    if hasattr(c.optimizer, "_spaces"):
+        visit([s.rotation for s in c.optimizer._spaces])
+    for p in c.params:
+        seen.pop(p.untyped_storage().data_ptr(), None)
+    return sum(seen.values()) / 4
+
+
+def foreach_adamw(model: nn.Module) -> Any:
+    return optim_core.build("torch.optim.AdamW", model, lr=1e-3, foreach=True)
+
+
+def rotated(values: dict[str, Any], model: nn.Module) -> Any:
+    return optim_core.build("rotated_adamw", model, **values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--width", type=int, default=320)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=8)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    sizes = shapes(args.width, args.depth)
+    d = sum(a * b for a, b in sizes)
+    contenders = [
+        contender("torch AdamW fused", sizes, lambda m: optim_core.build("adamw", m)),
+        contender(
+            "torch AdamW foreach",
+            sizes,
+            foreach_adamw,
+        ),
+    ]
+    options = {"rotation_block": BLOCK, "rotation_rounds": ROUNDS, "rotation_rank": RANK, "rotation_samples": SAMPLES}
+    for kind in KINDS:
+        values = {"rotation": kind, "rotation_refresh": 10**6, **options}
+        contenders.append(contender(kind, sizes, partial(rotated, values), kind))
+    for c in contenders:
+        c.first = c.step()
+        c.step()
+    speed = [rate(sizes)]
+    for _ in range(args.steps):
+        for c in contenders:
+            c.times.append(c.step())
+        speed.append(rate(sizes))
+    flop_rate = statistics.median(speed)
+    fused, foreach = (statistics.median(c.times) for c in contenders[:2])
+    print(
+        f"{d / 1e6:.2f} M parameters, width {args.width}, depth {args.depth}, block {BLOCK}, "
+        f"{flop_rate / 1e9:.0f} GFLOP/s"
+    )
+    print(
+        f"{'':20} {'step ms':>8} {'x fused':>8} {'x foreach':>9} {'bound ms':>9} {'x bound':>8} {'first ms':>9}", end=""
+    )
+    print(f" {'peak':>6} {'held':>10} {'column':>10}")
+    for c in contenders:
+        step, bound = statistics.median(c.times), c.flops / flop_rate + foreach
+        print(f"{c.name:20} {step * 1e3:8.2f} {step / fused:8.1f} {step / foreach:9.2f}", end="")
+        print(f" {bound * 1e3:9.2f} {step / bound:8.2f} {c.first * 1e3:9.1f}", end="")
+        print(f" {peak(c):6.2f} {held_by(c):10,.0f} {c.column:10,.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""`geosweep table` and slowdown: definitions checked on curves and trials whose answer is known by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.compare.paired import Refused
+from orchestrator.compare.slowdown import slowdown
+from orchestrator.compare.table import Question, table
+from tests.orchestrator.test_cli import call as call
+
+
+def test_slowdown_of_a_stretched_curve() -> None:
+    fast = [(10.0 * i, 2.0 ** (-i)) for i in range(1, 11)]
+    slow = [(20.0 * i, 2.0 ** (-i)) for i in range(1, 6)]  # at 100 where the fast one was at 50
+    assert slowdown(slow, fast) == pytest.approx(1.0)
+    assert slowdown(fast, slow) == pytest.approx(-1.0)
+    assert slowdown(fast, fast) == 0.0
+    between = [(50.0, 0.75), (100.0, 0.375)]  # halfway between the points at 10 and 20, in loss
+    assert slowdown(between, fast) == pytest.approx(100 / 15 - 1)
+    assert slowdown([], fast) is None
+    assert slowdown([(1.0, float("nan"))], fast) is None
+
+
+def trial(arm: str, stage: str, configuration: int, seed: int, value: float, **parameters: Any) -> dict[str, Any]:
+    return {
+        "arm": arm, "stage": stage, "configuration": configuration, "seed": seed, "value": value, "state": "COMPLETE",
+        "optimizer": parameters.pop("optimizer", "o"), "parameters": parameters,
+        "metrics": {"m": value, "geometry/cv": 10 * value}, "trial_id": f"{arm}-{stage}-{configuration}-{seed}",
+        "init_digest": f"i{seed}", "data_digest": f"d{seed}",
+    }  # fmt: skip
+
+
+def one_arm_each() -> list[dict[str, Any]]:
+    rows = []
+    for kind, tune, confirm in (("a", (5.0, 4.0), (1.0, 2.0, 3.0)), ("b", (3.0, 6.0), (4.0, 6.0, 8.0))):
+        for i, value in enumerate(tune):
+            rows.append(trial(kind, "tune", i, 0, value, kind=kind, lr=0.1 * (i + 1)))
+        best = min(range(2), key=lambda i: tune[i])
+        rows += [trial(kind, "confirm", 7, 1000 + s, v, kind=kind, lr=0.1 * (best + 1)) for s, v in enumerate(confirm)]
+    return rows
+
+
+def ask(**changes: Any) -> Question:
+    return Question(**{"by": "kind", "metric": "m", "tuned": "m", "goal": "minimize", **changes})
+
+
+def curve(trial_id: str) -> list[tuple[float, float]]:
+    return [(10.0, 2.0), (20.0, 1.0)] if trial_id.startswith("a") else [(10.0, 4.0), (20.0, 2.0)]
+
+
+def test_an_arm_for_each_value_gives_confirm_rows() -> None:
+    document = table(one_arm_each(), ask(baseline="a"), curve)
+    json.dumps(document)
+    a, b = document["rows"]
+    assert (a["value"], a["stage"], a["n"], a["mean"], a["parameters"]) == ("a", "confirm", 3, 2.0, {"lr": 0.2})
+    assert a["against_baseline"] is None
+    assert b["mean"] == 6.0
+    assert b["configurations"] == 2
+    assert b["columns"] == {"geometry/cv": 60.0}
+    against = b["against_baseline"]
+    assert (against["n"], against["difference"], against["ratio"], against["slowdown"]) == (3, 4.0, 3.0, 1.0)
+    assert document["varied"] == ["lr"]
+
+
+def test_within_an_arm_only_the_winner_is_confirmed_and_stages_are_not_mixed() -> None:
+    rows = [
+        trial("x", "tune", i, 0, v, kind=k, lr=0.1) for i, (k, v) in enumerate((("a", 2.0), ("b", 3.0), ("b", 2.5)))
+    ]
+    rows += [trial("x", "confirm", 0, 1000 + s, 2.2, kind="a", lr=0.1) for s in range(2)]
+    a, b = table(rows, ask(baseline="a"), curve)["rows"]
+    assert (a["stage"], a["n"]) == ("confirm", 2)
+    assert (b["stage"], b["n"], b["mean"], b["configurations"], b["interval"]) == ("tune", 1, 2.5, 2, None)
+    assert b["against_baseline"] is None
+
+
+def test_maximizing_picks_the_largest_and_optimizers_are_kept_apart() -> None:
+    rows = [trial("x", "tune", i, 0, v, kind="a", lr=v) for i, v in enumerate((0.2, 0.9, 0.5))]
+    rows += [trial("y", "tune", 0, 0, 0.7, kind="a", lr=0.1, optimizer="p")]
+    found = table(rows, ask(goal="maximize"), curve)["rows"]
+    assert [(r["optimizer"], r["mean"]) for r in found] == [("o", 0.9), ("p", 0.7)]
+
+
+def test_unpaired_seeds_have_no_difference() -> None:
+    rows = one_arm_each()
+    for row in rows:
+        if row["arm"] == "b":
+            row["data_digest"] += "x"
+    assert table(rows, ask(baseline="a"), curve)["rows"][1]["against_baseline"] is None
+
+
+def test_numbers_can_be_baselines_and_what_is_not_there_is_said() -> None:
+    rows = [trial("x", "tune", i, 0, v, alpha=a) for i, (a, v) in enumerate(((0.5, 2.0), (1.0, 3.0)))]
+    assert table(rows, ask(by="alpha", baseline="0.50"), curve)["rows"][1]["against_baseline"]["difference"] == 1.0
+    with pytest.raises(Refused, match=r"'2' is no value of alpha; there is: 0.5, 1.0"):
+        table(rows, ask(by="alpha", baseline="2"), curve)
+    with pytest.raises(Refused, match="no trial has the parameter 'beta'; there is: alpha"):
+        table(rows, ask(by="beta"), curve)
+
+
+SWEEP = """
+schema_version: 1
+name: turned
+task: {name: "tests.tasks:Fit"}
+metric: {name: loss/val, goal: minimize}
+arms:
+  identity: {optimizer: rotated_adamw, parameters: {rotation: identity}}
+  svd: {optimizer: rotated_adamw, parameters: {rotation: svd, rotation_refresh: 5}}
+parameters: {lr: {values: [0.01, 0.1]}, weight_decay: 0.0}
+method: {name: grid}
+budget: {unit: grad_evals, per_trial: 20}
+seeds: {tune: 1, confirm: 3}
+evaluations: 4
+diagnostics: {names: [update_orthogonality, second_moment, gradient_linf]}
+"""
+
+
+def test_from_sweep_file_to_table(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "turned.yaml").write_text(SWEEP)
+    done = call("run", str(tmp_path / "turned.yaml"), "--executor", "debug", "--no-tracking")
+    assert done.code == 0, done.err
+    document = call("table", "@last", "--by", "rotation", "--baseline", "identity", "--json").document
+    assert [set(row) >= {"value", "mean", "interval", "against_baseline"} for row in document["rows"]] == [True, True]
+    rows = {row["value"]: row for row in document["rows"]}
+    assert rows["svd"]["n"] == rows["svd"]["against_baseline"]["slowdown_n"] == 3
+    assert set(document["columns"]) >= {"geometry/update_cv", "geometry/gradient_linf", "geometry/second_moment_spread"}
+    shown = call("table", "--by", "rotation", "--baseline", "identity", "--columns", "geometry/update_cv").out
+    assert "update_cv" in shown
+    assert "slowdown" in shown
+    missing = call("table", "--by", "rotations")
+    assert missing.code == 4
+    assert "there is: lr, rotation" in missing.err
+
+
+def test_bad_values_are_refused_with_their_place(call: Any, tmp_path: Path) -> None:
+    for old, new, message in (
+        ("rotation: svd", "rotation: svdd", "svdd"),
+        ("rotation_refresh: 5", "rotation_transport: m", "re-ordered and re-signed"),
+    ):
+        (tmp_path / "bad.yaml").write_text(SWEEP.replace(old, new))
+        found = call("validate", str(tmp_path / "bad.yaml"))
+        assert found.code == 3
+        assert "bad.yaml:8" in found.err
+        assert message in found.err
