@@ -156,10 +156,7 @@ def test_two_arms_compare_with_their_intervals(page: Page, served: tuple[str, st
     page.click("Compare", "button")
     text = page.wait_for("adamw: mean over seeds", "rotated_adamw: mean over seeds", "loss/val/low", "loss/val/high")
     assert "rotation" in text
-    page.run(
-        "[...document.querySelectorAll('th, td, div')].filter(e => e.innerText === 'loss/val/low').pop()"
-        ".scrollIntoView({block: 'center'})"
-    )
+    page.run("[...document.querySelectorAll('*')].filter(e => e.innerText === 'Metrics').pop().scrollIntoView()")
     page.picture(PICTURES / "4-compare.png")
 
 
