@@ -35,10 +35,6 @@ class Fit:
 def fit(spec: Spec, profile: Profile) -> Fit:
     """The Pod for the sweep's trials, in the first group it fits. Raises RenderError when it fits none."""
     wanted = spec.resources
-    if wanted.gpu > 1 and wanted.gpu != int(wanted.gpu):
-        raise RenderError(
-            f"resources.gpu is {wanted.gpu:g}; Ray shares one device or gives whole ones: use a whole number"
-        )
     share = int(1 / wanted.gpu + 1e-9) if 0 < wanted.gpu < 1 else 1
     if wanted.max_concurrent:
         share = min(share, wanted.max_concurrent)

@@ -12,7 +12,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ("kind", "gpu-cluster", "with-kueue")
-CRDS = ROOT.parent / "shared" / "k8s" / "crds"
+CRDS = next(
+    (p for p in (r / "shared" / "k8s" / "crds" for r in ROOT.parents[:2]) if p.exists()),
+    ROOT.parent / "shared/k8s/crds",
+)
 PLACES = {
     "RayJob": "ray.io_rayjobs.yaml",
     "ClusterQueue": "kueue/kueue.x-k8s.io_clusterqueues.yaml",

@@ -77,7 +77,6 @@ def test_every_pod_is_restricted(name: str) -> None:
 def test_references_resolve(name: str) -> None:
     documents = [*overlay(name), *(d for p in EXAMPLES for d in example(p))]
     there = {(d["kind"], d["metadata"]["name"]) for d in documents}
-    dev = ("Secret", "geosweep-postgres")
     for document in documents:
         for key, value in walk(document):
             if key in ("secretKeyRef", "secretRef"):
@@ -93,7 +92,8 @@ def test_references_resolve(name: str) -> None:
                 assert (value["kind"], value["name"]) in there
             elif key == "clusterQueue":
                 assert ("ClusterQueue", value) in there
-    assert name == "kind" or not any(dev[1] == v for d in documents for v in d.get("metadata", {}).values())
+    development = [d for d in documents if d["metadata"].get("labels", {}).get("geosweep.io/grade") == "dev"]
+    assert bool(development) == (name == "kind")
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -115,8 +115,6 @@ def test_selectors_match_pods(name: str) -> None:
             wanted = selector["matchLabels"]
             if wanted.get("app.kubernetes.io/name") in FOREIGN:
                 continue
-            if name != "kind" and wanted == {"app.kubernetes.io/name": "postgres"}:
-                raise AssertionError("the gpu-cluster overlay keeps a policy of the development database")
             assert any(wanted.items() <= labels.items() for labels in pods), (document["metadata"]["name"], wanted)
 
 
