@@ -4,8 +4,8 @@
 
 An iteration is everything from batch to new weights. All arms take turns, each on a model of its own; figures are
 medians of process CPU seconds on one thread, which other processes do not disturb. Beside them: torch's SGD and AdamW
-(fused) and pytorch_optimizer's SAM (extra `compare`). With a CUDA device everything runs there and device seconds are
-printed instead.
+(fused) and pytorch_optimizer's SAM (extra `compare`). With a CUDA device everything runs a second time there, in
+seconds of that device.
 
 SAM's limit is two base iterations. LLQR at refresh interval k is compared with the cost model (T inner steps, batches
 of the nominal size, 1.5 gradients a product, the charge of `llqr_settings.refresh_cost`):
@@ -173,8 +173,17 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="1 M parameters instead of 10 M")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = Bench(*((128, 5) if options.small else (320, 8)), device)
+    run(torch.device("cpu"), options.small, options.iterations)
+    if torch.cuda.is_available():
+        print()
+        run(torch.device("cuda"), options.small, options.iterations)
+    else:
+        print("\nno CUDA device here: nothing was measured on one")
+
+
+def run(device: torch.device, small: bool, iterations: int) -> None:
+    """Measure all arms on one device and print the tables."""
+    bench = Bench(*((128, 5) if small else (320, 8)), device)
     gradient, sgd = bench.torch_arm(torch.optim.SGD, lr=1e-3, momentum=0.9, fused=True)
     gradient_for_adamw, adamw = bench.torch_arm(torch.optim.AdamW, lr=1e-3, fused=True)
     gradient_for_adamw()
@@ -195,13 +204,13 @@ def main() -> None:
     for structure in ("diagonal", "e_kronecker"):
         arms[f"llqr {structure}"] = bench.arm("llqr", structure=structure, **never)
         arms[f"llqr_sam {structure}"] = bench.arm("llqr_sam", structure=structure, **never)
-    found = measure(bench, arms, options.iterations)
+    found = measure(bench, arms, iterations)
     refreshing = {
         s: measure(bench, {"step": bench.arm("llqr", structure=s, **often)}, 2)["step"]
         for s in ("diagonal", "e_kronecker")
     }
     rate = flops_per_second(bench, device)
-    report(bench, device, found, refreshing, rate, options.iterations)
+    report(bench, device, found, refreshing, rate, iterations)
     if rival is None:
         print("\npytorch_optimizer is not installed: no rival SAM (pip install -c constraints.txt -e '.[compare]')")
 
@@ -211,7 +220,7 @@ def report(
 ) -> None:
     """Print what was measured, beside what it should cost."""
     parameters = sum(p.numel() for p in bench.model().parameters())
-    kind = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, 1 thread; no CUDA device here"
+    kind = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, 1 thread"
     what = "device" if device.type == "cuda" else "CPU"
     print(f"{datetime.date.today()}, torch {torch.__version__}, {kind}, load {os.getloadavg()[0]:.1f}")
     print(f"{parameters / 1e6:.2f} M parameters, {SEQUENCES * TOKENS} tokens, float32, medians of {rounds} iterations")
