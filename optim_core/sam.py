@@ -109,29 +109,28 @@ class ASAM(SAM):
             group.setdefault("adaptivity", adaptivity)
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """Along T^2 g, computed in the weights' own storage, so that no further copy is needed."""
-        self._scale(params, home, grads, power=1)
-        norm = global_norm([p for ps in params for p in ps])
-        self._scale(params, home, grads, power=2)
-        return place(params, home, [g["sam_radius"] for g in self.param_groups], norm)
+        """Along T^2 g, computed in the weights' own storage: T g for the norm, then T^2 g.
 
-    def _scale(
-        self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]], power: int
-    ) -> None:
-        """Set `params` to T^power g, without a temporary."""
+        One parameter at a time, because the foreach operations have no `out` and would pass over memory twice as often.
+        """
         for group, ps, ws, gs in zip(self.param_groups, params, home, grads, strict=True):
-            if not ps:
-                continue
-            torch._foreach_copy_(ps, gs)
-            matrices = [(p, w, g) for p, w, g in zip(ps, ws, gs, strict=True) if p.ndim > 1]
-            if matrices:
-                sizes, weights, gradients = (list(x) for x in zip(*matrices, strict=True))
-                torch._foreach_copy_(sizes, weights)
-                torch._foreach_abs_(sizes)
-                torch._foreach_add_(sizes, group["adaptivity"])
-                if power == 2:
-                    torch._foreach_mul_(sizes, sizes)
-                torch._foreach_mul_(sizes, gradients)
+            for p, w, g in zip(ps, ws, gs, strict=True):
+                if p.ndim > 1:
+                    torch.abs(w, out=p).add_(group["adaptivity"]).mul_(g)
+                else:
+                    p.copy_(g)
+        norm = global_norm([p for ps in params for p in ps])
+        if not math.isfinite(norm):
+            return False
+        for group, ps, ws, gs in zip(self.param_groups, params, home, grads, strict=True):
+            length = group["sam_radius"] / max(norm, 1e-12)
+            for p, w, g in zip(ps, ws, gs, strict=True):
+                if p.ndim > 1:
+                    torch.abs(w, out=p).add_(group["adaptivity"]).square_()
+                    torch.addcmul(w, p, g, value=length, out=p)
+                else:
+                    torch.add(w, g, alpha=length, out=p)
+        return True
 
 
 @register("friendly_sam")
@@ -175,16 +174,14 @@ class FriendlySAM(SAM):
         """Along g - mean_weight m, computed in the weights' own storage; then m takes in g."""
         means = [mean_gradients(self.state, ps) for ps in params]
         for group, ps, gs, ms in zip(self.param_groups, params, grads, means, strict=True):
-            if ps:
-                torch._foreach_copy_(ps, gs)
-                torch._foreach_add_(ps, ms, alpha=-group["mean_weight"])
+            for p, g, m in zip(ps, gs, ms, strict=True):  # `out` saves a pass over memory that foreach would take
+                torch.sub(g, m, alpha=group["mean_weight"], out=p)
         norm = global_norm([p for ps in params for p in ps])
         if not place(params, home, [g["sam_radius"] for g in self.param_groups], norm):
             return False
         for group, gs, ms in zip(self.param_groups, grads, means, strict=True):
             if gs:
-                torch._foreach_mul_(ms, group["mean_decay"])
-                torch._foreach_add_(ms, gs, alpha=1 - group["mean_decay"])
+                torch._foreach_lerp_(ms, gs, 1 - group["mean_decay"])
         return True
 
 

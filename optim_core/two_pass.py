@@ -37,9 +37,8 @@ def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[
     if not math.isfinite(norm):
         return False
     for ps, ws, radius in zip(params, home, radii, strict=True):
-        if ps:
-            torch._foreach_mul_(ps, radius / max(norm, 1e-12))
-            torch._foreach_add_(ps, ws)
+        for p, w in zip(ps, ws, strict=True):  # `out` saves a pass over memory that foreach would take
+            torch.add(w, p, alpha=radius / max(norm, 1e-12), out=p)
     return True
 
 
