@@ -9,6 +9,10 @@ so the eigenvalues of T approximate the outer ones of A first, each within beta_
 is the last entry of its eigenvector of T. Every new vector is orthogonalised twice against all earlier ones (Parlett:
 "twice is enough"), which keeps Q orthonormal to rounding and no eigenvalue appears twice by mistake.
 Cost: k products, 4 n k^2 multiplications, n k numbers of memory.
+
+With a `metric` U (symmetric, positive) everything is taken in the inner product x^T U y: A U is symmetric there, its
+eigenvalues are those of U^1/2 A U^1/2 and of U A, no root of U is needed, and Q^T U Q = I. One product with U and twice
+the memory on top.
 """
 
 from __future__ import annotations
@@ -21,39 +25,55 @@ from torch import Tensor
 Product = Callable[[Tensor], Tensor]
 
 
-def lanczos(matvec: Product, start: Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def lanczos(
+    matvec: Product, start: Tensor, num_steps: int, metric: Product | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """(alphas [k], betas [k], basis [n, k]) of Lanczos from `start` [n]; betas[-1] is the coupling to what is left out.
 
     k is `num_steps`, or less when the vectors seen already span an invariant subspace: then betas[-1] is 0 and the
-    eigenvalues of T are eigenvalues of A. dtype and device are those of `start`.
+    eigenvalues of T are eigenvalues of A (with `metric` U: of A U). dtype and device are those of `start`.
     Raises ValueError for num_steps < 1 or a start that is zero or not finite, ArithmeticError for a product that is
-    not finite.
+    not finite or a metric that is not positive.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; it has to be at least 1")
-    length = float(torch.linalg.vector_norm(start))
-    if start.ndim != 1 or not 0 < length < float("inf"):
-        raise ValueError(f"start has shape {tuple(start.shape)} and norm {length}; it has to be a vector, not zero")
+    if start.ndim != 1 or not 0 < float(torch.linalg.vector_norm(start)) < float("inf"):
+        raise ValueError(f"start has shape {tuple(start.shape)}; it has to be a vector, finite and not zero")
     steps = min(num_steps, start.numel())
     basis = start.new_zeros(start.numel(), steps)
+    duals = basis if metric is None else torch.zeros_like(basis)
     alphas, betas = start.new_zeros(steps), start.new_zeros(steps)
-    q, scale = start / length, 0.0
+    q, dual, length = start, *_measured(start, metric)
+    scale = 0.0
     for j in range(steps):
-        basis[:, j] = q
-        image = matvec(q)
-        seen = basis[:, : j + 1]
-        alphas[j] = torch.dot(q, image)
-        rest = image - seen @ (seen.T @ image)
-        rest -= seen @ (seen.T @ rest)
-        beta = torch.linalg.vector_norm(rest)
-        scale = max(scale, float(torch.linalg.vector_norm(image)))
+        basis[:, j], duals[:, j] = q / length, dual / length
+        image = matvec(duals[:, j])
+        alphas[j] = torch.dot(duals[:, j], image)
+        _, scale_here = _measured(image, metric)
+        scale = max(scale, float(scale_here))
         if not scale < float("inf"):
             raise ArithmeticError(f"the product with basis vector {j} is not finite")
-        if j + 1 == start.numel() or float(beta) <= 100 * torch.finfo(start.dtype).eps * scale:
+        for _ in range(2):
+            image = image - basis[:, : j + 1] @ (duals[:, : j + 1].T @ image)
+        q = image
+        dual, length = _measured(q, metric)
+        if j + 1 == start.numel() or float(length) <= 100 * torch.finfo(start.dtype).eps * scale:
             return alphas[: j + 1], betas[: j + 1], basis[:, : j + 1]
-        betas[j] = beta
-        q = rest / beta
+        betas[j] = length
     return alphas, betas, basis
+
+
+def _measured(x: Tensor, metric: Product | None) -> tuple[Tensor, Tensor]:
+    """(U x, sqrt(x^T U x)); U is the identity without a metric."""
+    if metric is None:
+        return x, torch.linalg.vector_norm(x)
+    dual = metric(x)
+    square = torch.dot(x, dual)
+    if float(square) < -100 * torch.finfo(x.dtype).eps * float(
+        torch.linalg.vector_norm(x) * torch.linalg.vector_norm(dual)
+    ):
+        raise ArithmeticError("the metric is not positive; it has to be symmetric and positive definite")
+    return dual, square.clamp_min(0).sqrt()
 
 
 def ritz(alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:

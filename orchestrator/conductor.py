@@ -147,7 +147,12 @@ class SweepConductor:
         self._write(job, result)
         self.heard(Report(trial_id=trial_id, grad_evals=0.0, done=True, state="FAILED"))
 
-    def waiting_for(self, arm: Arm) -> str:
+    def waiting(self) -> dict[str, dict[str, Any]]:
+        """Arm -> how many trials wait, and why."""
+        found = {name: arm.counts()["waiting"] for name, arm in self.arms.items()}
+        return {name: {"trials": n, "reason": self._reason(self.arms[name])} for name, n in found.items() if n}
+
+    def _reason(self, arm: Arm) -> str:
         """Why no further trial of the arm starts now."""
         if self.stopped_by:
             return f"the sweep is {'stopped by its budget' if self.stopped_by == 'budget' else 'being stopped'}"

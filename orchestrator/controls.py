@@ -3,7 +3,7 @@
 | name | has to hold | why |
 |---|---|---|
 | `sgd_under_rotation` | SGD in every rotated basis of the arm = SGD | g -> R^T R g: plain descent is equivariant |
-| `identity_rotation` | rotated AdamW with the identity = AdamW | R = I |
+| `identity_rotation` | an optimizer in the identity basis = the plain one | R = I |
 | `sam_radius_0` | SAM without a climb = its base optimizer, step for step | w + 0 = w |
 | `frozen_preconditioner` | LLQR with ema_rate 0 = its base optimizer | U stays the identity |
 
@@ -56,20 +56,26 @@ class Control:
 
 def _rotated_sgd(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
     values = next((p.values for p in arm.parameters if p.name == "rotation"), (given["rotation"],))
-    fixed = {"lr": SGD_LR * LARGE_EPS, "eps": LARGE_EPS, "beta1": 0.0, "weight_decay": 0.0}
+    twin = {"lr": SGD_LR, "momentum": 0.0, "weight_decay": 0.0}
+    if optimizer == "rotated(sgd)":
+        fixed: dict[str, Any] = twin
+    elif "eps" in given and "beta1" in given:
+        fixed = {"lr": SGD_LR * LARGE_EPS, "eps": LARGE_EPS, "beta1": 0.0, "weight_decay": 0.0}
+    else:
+        return
     for rotation in values:
-        twin = {"lr": SGD_LR, "momentum": 0.0, "weight_decay": 0.0}
         yield Case(
             general=optimizer, parameters={**given, **fixed, "rotation": rotation}, twin="sgd", twin_parameters=twin
         )
 
 
 def _identity(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
+    twin = optimizer[len("rotated(") : -1] if optimizer.startswith("rotated(") else "adamw"
     yield Case(
         general=optimizer,
         parameters={**given, "rotation": "identity"},
-        twin="adamw",
-        twin_parameters=_shared("adamw", given),
+        twin=twin,
+        twin_parameters=_shared(twin, given),
     )
 
 
@@ -81,8 +87,13 @@ def _no_climb(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[C
 
 
 def _frozen(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
+    import optim_core
+
     twin = str(given.get("base", "sgd"))
-    parameters = {**given, "ema_rate": 0.0, **({"sam_radius": 0.0} if "sam_radius" in given else {})}
+    parameters = {**given, "ema_rate": 0.0, "refresh_interval": STEPS // 3}
+    for name, off in (("sam_radius", 0.0), ("first_refresh_full", False)):
+        if name in optim_core.hyperparameters(optimizer):
+            parameters[name] = off
     yield Case(general=optimizer, parameters=parameters, twin=twin, twin_parameters=_shared(twin, given))
 
 
@@ -91,7 +102,7 @@ CONTROLS: dict[str, Control] = {
         says="SGD is unmoved by a rotation", needs="rotation", tolerance=1e-4, cases=_rotated_sgd
     ),
     "identity_rotation": Control(
-        says="the identity rotation is AdamW", needs="rotation", tolerance=1e-4, cases=_identity
+        says="the identity rotation is the plain optimizer", needs="rotation", tolerance=1e-4, cases=_identity
     ),
     "sam_radius_0": Control(
         says="sam_radius 0 is the base optimizer", needs="sam_radius", tolerance=1e-5, cases=_no_climb
@@ -141,6 +152,8 @@ def measure(spec: Spec) -> Iterator[dict[str, Any]]:
             if not _fits(name, control, arm.optimizer):
                 continue
             cases = list(control.cases(arm.optimizer, _middle(arm), arm))
+            if not cases:
+                continue
             worst = max(deviation(spec, case) for case in cases)
             yield {
                 "control": name,

@@ -76,6 +76,11 @@ class SweepFolder:
         return self.path / "results"
 
     @property
+    def waiting(self) -> Path:
+        """Arm -> trials still to be started, and why they wait, as the driver last saw it."""
+        return self.path / "waiting.json"
+
+    @property
     def cache(self) -> Path:
         """Addresses of all trials that ended under the root (see `cache.py`)."""
         return self.root / "cache"

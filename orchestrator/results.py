@@ -205,11 +205,13 @@ def status(folder: SweepFolder) -> dict[str, Any]:
         if result["error"]:
             errors[job["trial_id"]] = result["error"]
     outcome = read_json(folder.path / "outcome.json")
+    waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
-        counts["waiting"] = max(0, planned[arm] - sum(counts.values()))
+        left = max(0, planned[arm] - sum(counts.values()))
+        counts["waiting"] = left if waiting is None else waiting.get(arm, {"trials": 0})["trials"]
     state = "running" if held else (outcome["state"] if outcome else "stopped")
     why = {
-        "running": "waits for a free worker",
+        "running": "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items()) or "starting workers",
         "done": "will not be trained: every configuration of the arm failed",
     }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.path / 'sweep.yaml'}")
     return {

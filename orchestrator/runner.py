@@ -179,12 +179,16 @@ def _chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
-    """Store the wall clock spent every two seconds, and at the end."""
+    """Store the wall clock spent and why trials wait every two seconds, and at the end."""
     done = threading.Event()
+
+    def note() -> None:
+        folder.add_seconds(conductor.seconds)
+        write_atomic(folder.waiting, json.dumps(conductor.waiting()), durable=False)
 
     def tick() -> None:
         while not done.wait(2.0):
-            folder.add_seconds(conductor.seconds)
+            note()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
@@ -193,7 +197,7 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        folder.add_seconds(conductor.seconds)
+        note()
 
 
 @contextmanager

@@ -158,6 +158,7 @@ class TrialSession:
                     return self._take_over(trained)
             return self._slice(start)
         except Exception:
+            self._watchdog.stop()
             error = traceback.format_exc()
             try:
                 self._crew.trouble()

@@ -42,7 +42,8 @@ class Watchdog:
         main = threading.current_thread() is threading.main_thread()
         self._thread = threading.get_ident()
         self._interrupts = limit_s is not None and not own_process and main
-        self._over = threading.Event()
+        self._over, self._biting = threading.Event(), threading.Lock()
+        self._bitten = self._stopping = False
         self._before: object = None
 
     def beat(self) -> None:
@@ -54,6 +55,7 @@ class Watchdog:
         if now - self._armed_at < slack:
             return
         if self._file is None:
+            self._stopping = False
             self._file, self._over = self._path.open("w", encoding="utf-8"), threading.Event()
             if self._interrupts:
                 self._before = signal.signal(SIGNAL, self._interrupt)
@@ -66,9 +68,13 @@ class Watchdog:
         """No step is running any more."""
         if self._file is None:
             return
+        self._stopping = True
+        with self._biting:
+            self._over.set()
         faulthandler.cancel_dump_traceback_later()
-        self._over.set()
         if self._interrupts:
+            if self._bitten:
+                time.sleep(0.01)  # a signal under way arrives before its handler goes
             signal.signal(SIGNAL, self._before)  # type: ignore[arg-type]
         self._file.close()
         self._file, self._armed_at = None, float("-inf")
@@ -82,11 +88,14 @@ class Watchdog:
             if _in_debugger(sys._current_frames().get(self._thread)):
                 self.beat()
             else:
-                self._beat_at = float("inf")
-                signal.pthread_kill(self._thread, SIGNAL)
+                with self._biting:
+                    if not over.is_set():
+                        self._beat_at, self._bitten = float("inf"), True
+                        signal.pthread_kill(self._thread, SIGNAL)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        raise HungStep(f"a step took longer than {self._limit:g} s (training.step_timeout)")
+        if not self._stopping:  # else the step ended just in time
+            raise HungStep(f"a step took longer than {self._limit:g} s (training.step_timeout)")
 
 
 def left_behind(folder: Path) -> str:

@@ -8,6 +8,7 @@ al. 2019, 1909.03004):
     tunability = sum_t w_t E(t), sum_t w_t = 1                 (Sivaprasad et al. 2020, 1910.11758)
     peak: all weight on T;  uniform: 1 / T;  early: w_t in proportion to T - t
 
+A diverged trial counts as the worst that trained: its own stand-in value would drown the others in any mean.
 Trials of a model-based search depend on each other, so only those drawn before any result was looked at count; with
 none of them the curve is refused. Beyond n / 2 the estimate rests on few trials (Dodge et al. 2021).
 """
@@ -66,13 +67,27 @@ def curve(values: Array, goal: str) -> Curve:
     return Curve(trials=np.arange(1.0, n + 1), mean=expected_best(values, goal), low=low, high=high)
 
 
+def random_values(evidence: Evidence, arm: str) -> Array:
+    """Values of the arm's configurations that were drawn before any result was looked at."""
+    frame = evidence.configurations[arm]
+    if not len(frame):
+        return np.array([])
+    frame = frame[frame["random"]].dropna(subset=["value"])
+    values = frame["value"].to_numpy(dtype=float)
+    trained = values[(frame["state"] == "COMPLETE").to_numpy()]
+    if not len(trained):
+        return values
+    worst = trained.min() if evidence.sign > 0 else trained.max()
+    return np.where((frame["state"] == "COMPLETE").to_numpy(), values, worst)
+
+
 def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:
     """Arm -> curve over its random trials, and why an arm has none."""
     if not evidence.analysis["expected_best"]:
         return {}, "not asked for: analysis.expected_best is false"
     found: dict[str, Curve] = {}
-    for arm, frame in evidence.configurations.items():
-        values = frame[frame["random"]]["value"].dropna().to_numpy(dtype=float) if len(frame) else np.array([])
+    for arm in evidence.arms:
+        values = random_values(evidence, arm)
         if len(values) >= FEWEST:
             found[arm] = curve(values, evidence.goal)
     missing = [arm for arm in evidence.arms if arm not in found]

@@ -19,7 +19,7 @@ from orchestrator.compare.intervals import summarize
 from orchestrator.compare.style import SEQUENTIAL, colours, markers, panels
 from orchestrator.space import Parameter
 
-ACROSS, MOST_LINES, BINS = 4, 300, 6
+ACROSS, MOST_LINES, BINS, MOST_MARKS = 4, 300, 6, 20
 MAPS = (("refresh_interval", "ema_rate"),)
 
 
@@ -328,12 +328,18 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
     ax = axes[0, 0]
     for arm, c in found.items():
         colour, half = colours(evidence.arms)[arm], max(1, len(c.trials) // 2)
-        ax.plot(c.trials[:half], c.mean[:half], color=colour, marker=markers(evidence.arms)[arm], ms=5, label=arm)
+        few = len(c.trials) <= MOST_MARKS
+        ax.plot(
+            c.trials[:half], c.mean[:half], color=colour, marker=markers(evidence.arms)[arm] if few else "", label=arm
+        )
         ax.plot(c.trials[half - 1 :], c.mean[half - 1 :], color=colour, ls=":")
         ax.fill_between(c.trials, c.low, c.high, color=colour, alpha=0.13, lw=0)
     ax.set_xlabel("configurations tried at random")
     ax.set_ylabel(f"expected best {evidence.tuned}")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    if max(len(c.trials) for c in found.values()) > MOST_MARKS:
+        ax.set_xscale("log")
+    else:
+        ax.xaxis.get_major_locator().set_params(integer=True)
     budget = float(evidence.definition["budget"]["per_trial"]) * len(evidence.definition["seeds"]["tune"])
     top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
     top.set_xlabel("gradient evaluations spent on tuning")

@@ -19,7 +19,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator.compare.evidence import Evidence, numeric
-from orchestrator.compare.expected_best import expected_best, tunability
+from orchestrator.compare.expected_best import expected_best, random_values, tunability
 from orchestrator.space import Parameter
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
@@ -92,7 +92,7 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
         values = frame["value"].dropna() if len(frame) else pd.Series(dtype=float)
         best = float((evidence.sign * values).max() * evidence.sign) if len(values) else None
         means = float(np.mean(confirmed[arm])) if arm in confirmed else None
-        random = frame[frame["random"]]["value"].dropna().to_numpy(dtype=float) if len(frame) else np.array([])
+        random = random_values(evidence, arm)
         rows = evidence.trials[evidence.trials["arm"] == arm]
         found[arm] = {
             "configurations": len(frame),

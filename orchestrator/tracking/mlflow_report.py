@@ -18,9 +18,11 @@ Point = tuple[str, float, int]
 
 
 class MlflowReport:
-    """Finds the sweep's runs by tag and adds to them."""
+    """Finds the sweep's runs by tag and adds to them. Raises LookupError when there is no store."""
 
     def __init__(self, *, uri: str | None, root: Path, sweep_id: str, name: str) -> None:
+        if uri is None and not (root / "mlflow.db").exists():
+            raise LookupError(f"there is no MLflow store in {root}/; was sweep {sweep_id} tracked?")
         self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
 
     def send(self, report: Path, arms: Mapping[str, Sequence[Point]], note: str) -> None:

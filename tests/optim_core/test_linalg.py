@@ -65,6 +65,16 @@ def test_stops_in_an_invariant_subspace() -> None:
     assert len(lanczos(lambda x: 0 * x, torch.ones(4), 4)[0]) == 1
 
 
+def test_in_a_metric_the_eigenvalues_are_those_of_the_product() -> None:
+    matrix, metric = symmetric(torch.linspace(-2, 5, 20)), symmetric(torch.logspace(-2, 1, 20), seed=3)
+    alphas, betas, basis = lanczos(lambda x: matrix @ x, start(20), 20, metric=lambda x: metric @ x)
+    wanted = torch.linalg.eigvals(metric @ matrix).real.sort().values
+    torch.testing.assert_close(ritz(alphas, betas)[0], wanted, rtol=0, atol=1e-10)
+    torch.testing.assert_close(basis.T @ metric @ basis, torch.eye(20, dtype=torch.float64), rtol=0, atol=1e-11)
+    with pytest.raises(ArithmeticError, match="not positive"):
+        lanczos(lambda x: x, start(20), 5, metric=lambda x: matrix @ x - 3 * x)
+
+
 @pytest.mark.parametrize(
     "begin, steps, message",
     [(torch.zeros(3), 2, "not zero"), (torch.ones(3), 0, "num_steps"), (torch.ones(2, 2), 1, "vector")],

@@ -136,7 +136,7 @@ def test_false_verdicts_under_the_null(seeds: int, arms: int) -> None:
     ps = np.stack([sign_flip_rows(values[a] - values[b]) for a, b in pairs])
     called = ps.min(axis=0) * len(pairs) < 0.05  # Holm's first step
     assert called.mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
-    for sweep in np.flatnonzero(called)[:5]:
+    for sweep in np.flatnonzero(called)[:2]:
         judged = compare_values({str(a): values[a, sweep] for a in range(arms)}, goal="maximize")
         assert [p.p_holm for p in judged] == pytest.approx(holm(list(ps[:, sweep])), abs=1e-12)
 

@@ -233,7 +233,7 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
         assert sorted(m.step for m in history) == [10, 20, 30, 40]
         assert "figures/verdict.png" in {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
     unknown = fabricated(tmp_path / "elsewhere", trials=1)
-    assert "was it tracked?" in publish(unknown, tmp_path)
+    assert "was sweep large-" in publish(unknown, tmp_path)
 
 
 def test_a_sweep_without_a_tracker_still_reports(tmp_path: Path) -> None:

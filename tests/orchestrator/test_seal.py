@@ -109,6 +109,7 @@ metric: {name: loss/val, goal: minimize}
 arms:
   rotated: {optimizer: rotated_adamw, parameters: {lr: 0.01, rotation: {values: [identity, input, global]}}}
   climbing: {optimizer: OPTIMIZER, parameters: {lr: 0.01, sam_radius: 0.1}}
+  learning: {optimizer: llqr, parameters: {lr: 0.01, refresh_interval: 10}}
 method: {name: grid}
 budget: {per_trial: 8}
 seeds: {confirm: 6}
@@ -118,12 +119,13 @@ controls: auto
 
 def test_controls_hold_for_what_we_ship() -> None:
     definition = spec.loads(CONTROLLED.replace("OPTIMIZER", "sam"))
-    assert definition.controls == ("sgd_under_rotation", "identity_rotation", "sam_radius_0")
+    assert definition.controls == ("sgd_under_rotation", "identity_rotation", "sam_radius_0", "frozen_preconditioner")
     rows = list(controls.measure(definition))
     assert [(r["control"], r["arm"], r["cases"]) for r in rows] == [
         ("sgd_under_rotation", "rotated", 3),
         ("identity_rotation", "rotated", 1),
         ("sam_radius_0", "climbing", 1),
+        ("frozen_preconditioner", "learning", 1),
     ]
     assert all(r["passed"] for r in rows), rows
     assert rows[2]["deviation"] == 0.0

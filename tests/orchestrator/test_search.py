@@ -230,3 +230,25 @@ def test_several_objectives_and_their_front(tmp_path: Path) -> None:
     points = [(-t.values[0], t.values[1]) for t in study(folder).trials]
     best = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
     assert {(-row["values"]["accuracy/val"], row["values"]["loss/test"]) for row in front} == best
+
+
+def test_status_says_why_trials_wait(tmp_path: Path) -> None:
+    """Looked at from inside a strict sweep with many free workers: they wait for an earlier result."""
+    seen: list[dict[str, Any]] = []
+
+    class Looking(Interleaved):
+        def run(self, conductor: Any) -> None:
+            heard = conductor.heard
+
+            def hearing(report: Any) -> bool:
+                seen.append(conductor.waiting())
+                return bool(heard(report))
+
+            conductor.heard = hearing
+            super().run(conductor)
+
+    folder = run(tmp_path, Looking(16), {"name": "tpe", "random_share": 0.0, "replay": "strict", "lag": 2})
+    reasons = {row["reason"] for found in seen for row in found.values()}
+    assert "strict replay waits for an earlier result of this arm" in reasons
+    assert "confirm trials wait for the last trials of the search" in reasons
+    assert all(row["waiting"] == 0 for row in results.status(folder)["arms"].values())

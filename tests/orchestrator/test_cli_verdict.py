@@ -1,0 +1,117 @@
+"""`compare`, `report`, `verify`, `lint`, `profile` and `plan --effect` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+from tests.orchestrator.sweep_files import sweep_text
+
+
+class Called:
+    """What a call printed and returned."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    def run(*words: str) -> Called:
+        monkeypatch.setattr(sys, "argv", ["geosweep", *words])
+        monkeypatch.setenv("GEOSWEEP_ROOT", str(tmp_path / "runs"))
+        code = 0
+        capfd.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Called(code, *capfd.readouterr())
+
+    return run
+
+
+def write(path: Path, more: str = "", **changes: Any) -> str:
+    path.write_text(f"{sweep_text(**{'trials': 2, 'confirm': 6, 'per_trial': 12, **changes})}{more}\n")
+    return str(path)
+
+
+def test_the_way_from_a_sweep_to_a_verdict(call: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "fit.yaml", more="analysis: {baseline: sgd, margin: 0.5}")
+    assert call("run", file, "--executor", "debug", "--no-tracking").code == 0
+    plain = call("compare", "@last", "--csv", str(tmp_path / "t.csv"), "--latex", str(tmp_path / "t.tex"))
+    assert plain.code == 0, plain.err
+    assert "adamw" in plain.out
+    assert "exploratory" not in plain.out
+    assert (tmp_path / "t.csv").read_text().startswith("A,B,n")
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    document = call("compare", "--json").document
+    assert (document["baseline"], document["margin"], document["exploratory"]) == ("sgd", 0.5, [])
+    other = call("compare", "--baseline", "none", "--csv", str(tmp_path / "t.csv"))
+    assert "exploratory: baseline None was asked for, sgd was declared" in other.out
+    assert (tmp_path / "t.csv").read_text().startswith("# exploratory: baseline None")
+    assert "intact: every trial" in call("verify").out
+    report = call("report", "--no-tracking", "--json").document
+    assert Path(report["report"]).read_text().startswith("<!doctype html>")
+    untracked = call("report")
+    assert untracked.code == 0
+    assert "MLflow was not told" in untracked.err
+
+
+def test_a_changed_sweep_is_refused_everywhere(call: Any, tmp_path: Path) -> None:
+    call("run", write(tmp_path / "fit.yaml", trials=1), "--executor", "debug", "--no-tracking")
+    path = next((tmp_path / "runs").glob("fit-*/trials/sgd-*-s1000/result.json"))
+    path.write_text(path.read_text().replace('"seconds"', '"sekonds"'))
+    assert call("verify").code == 7
+    assert not call("verify", "--json").document["intact"]
+    refused = call("compare")
+    assert refused.code == 6
+    assert "changed after the fact" in refused.err
+
+
+def test_lint_and_its_exit_codes(call: Any, tmp_path: Path) -> None:
+    unfair = call("lint", write(tmp_path / "fit.yaml", confirm=3), "--json")
+    assert unfair.code == 6
+    assert [f["code"] for f in unfair.document["files"][0]["findings"]] == ["GS104"]
+    assert "GS104 fewer than six confirm seeds" in call("lint", str(tmp_path / "fit.yaml")).out
+    waived = write(tmp_path / "w.yaml", confirm=3, more="analysis: {waive: {GS104: a demonstration}}")
+    assert call("lint", waived).code == 0
+    assert "waived: a demonstration" in call("lint", waived).out
+    assert call("lint", "none.yaml").code == 3
+
+
+def test_plan_tells_power_seeds_and_time(call: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "fit.yaml")
+    unknown = call("plan", file, "--effect", "0.01", "--no-calibrate")
+    assert "no earlier sweep of this task tells that spread" in unknown.out
+    given = call("plan", file, "--effect", "0.01", "--sd", "0.01", "--json").document
+    assert given["power"]["seeds_needed"] in (10, 11)
+    assert 0.3 < given["power"]["power"] < 0.6  # notes: .38 to .52 for one standard deviation and six seeds
+    times = given["forecast"]["seconds"]
+    assert 0 < times["p10"] < times["p50"] < times["p90"]
+    call("run", file, "--executor", "debug", "--no-tracking")
+    earlier = call("plan", file, "--effect", "0.01", "--no-calibrate", "--json").document["power"]
+    assert earlier["sd_from"].startswith("fit-")
+    assert earlier["sd"] > 0
+    assert call("plan", file, "--effect", "0").code == 2
+
+
+def test_profile_needs_several_tasks(call: Any, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        call("run", write(tmp_path / f"{name}.yaml", name=name, trials=1), "--executor", "debug", "--no-tracking")
+    done = call("profile", "one", "two", "-o", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    assert "needs 6" in done.out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"profile.png", "profile.csv", "profile.tex"}
+    both = call("compare", "one", "two", "--json").document
+    assert len(both["pairs"]) == 6
+    assert call("profile", "one").code == 6
