@@ -241,3 +241,15 @@ def test_laguerre_reaches_the_exact_optimum(xi: float, order: int) -> None:
     for t in (1, 10, 40, 80):
         exact = math.exp(math.lgamma(b + 2) + math.lgamma(t + 1) - math.lgamma(t + b + 2))
         assert float(values[t]) == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("beta, scale", [(1.5, 1.0), (0.5, 1.0), (3.5, 1.0), (1.5, 1.5), (0.5, 1.5)])
+def test_exponents_of_laguerre(beta: float, scale: float) -> None:
+    from trainables.models.spectra import gauss_laguerre
+
+    lam, w = gauss_laguerre(185, -0.5)
+    problem = {"smoothness": math.inf, "left_exponent": -0.5, "right_exponent": math.inf, "eigenvalue_scale": 1.0}
+    found = theory.laguerre(theory.Problem.of(problem, 1), beta=beta, scale=scale)
+    assert found is not None
+    values = course(lambda t, r: schedules.laguerre(t, r, beta=beta, scale=scale), lam, 170)
+    assert exponent(metric(values, lam, w), 40, 170) == pytest.approx(found.power, rel=0.05)
