@@ -35,6 +35,16 @@ def run(
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
     cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     storage: Storage = "",
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; default: a private one.", show_default=False)
+    ] = "",
+    max_concurrent: Annotated[
+        int, typer.Option(min=0, help="Trials at a time; 0: what the file says.", show_default=False)
+    ] = 0,
+    tracking_uri: Annotated[
+        str,
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server when the file names none.", show_default=False),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -47,6 +57,16 @@ def run(
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
     definition = replace(definition, cache=definition.cache and cache)
+    if max_concurrent:
+        definition = replace(definition, resources=replace(definition.resources, max_concurrent=max_concurrent))
+    if tracking_uri and not definition.tracking.mlflow:
+        definition = replace(definition, tracking=replace(definition.tracking, mlflow=tracking_uri))
+    if executor is Backend.RAY and address not in ("", "local") and not root.is_absolute():
+        fail(
+            f"--root {root}: a relative folder is another one on each node of a cluster; "
+            "name the absolute path of a folder that every node mounts",
+            Exit.USAGE,
+        )
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold():
@@ -54,7 +74,7 @@ def run(
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
-            outcome = _drive(definition, folder, executor, tracking, facts, storage)
+            outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             if outcome.conductor.idle_s >= 1:
                 talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
             if outcome.state != "done" and outcome.conductor.remaining:
@@ -79,7 +99,13 @@ def run(
 
 
 def _drive(
-    definition: Spec, folder: SweepFolder, backend: Backend, tracking: bool, facts: Mapping[str, str], storage: str
+    definition: Spec,
+    folder: SweepFolder,
+    backend: Backend,
+    tracking: bool,
+    facts: Mapping[str, str],
+    storage: str,
+    address: str,
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
     from orchestrator import display, results, runner, seal
@@ -91,7 +117,9 @@ def _drive(
         from orchestrator.executors.ray import RayExecutor
 
         r = definition.resources
-        executor = RayExecutor(cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent)
+        executor = RayExecutor(
+            cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent, address=address or None
+        )
     else:
         from orchestrator.executors.debug import DebugExecutor
 

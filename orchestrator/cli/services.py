@@ -34,7 +34,7 @@ def ui(
     talk.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", highlight=False)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri or embedded_uri(root)]
     command += ["--default-artifact-root", (root / "mlartifacts").resolve().as_uri(), "--host", "127.0.0.1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     raise typer.Exit(subprocess.call([*command, "--port", str(port), "--workers", "1"], env=environment))
 
 

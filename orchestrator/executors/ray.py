@@ -184,6 +184,7 @@ class RayExecutor:
     ) -> None:
         self._bundles = [{"CPU": cpu, "GPU": gpu / processes} if gpu else {"CPU": cpu}] * processes
         self._cpu, self._gpu, self._max, self._address = cpu * processes, gpu, max_concurrent, address
+        self._grows = bool(address and max_concurrent)  # workers of an autoscaling cluster come when they are asked for
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
         self._error: BaseException | None = None
         self._ready, self._over = threading.Event(), threading.Event()
@@ -236,8 +237,10 @@ class RayExecutor:
         slots = max(1, int(cluster.get("CPU", 1) // self._cpu))
         if self._gpu:
             slots = min(slots, int(cluster.get("GPU", 0) / self._gpu))
-            if slots < 1:
+            if slots < 1 and not self._grows:
                 raise Unreachable(f"a trial needs {self._gpu} GPU; this cluster has {cluster.get('GPU', 0)}")
+        if self._grows:
+            slots = max(slots, self._max or 1)
         actors = max(1, min(slots, self._max or slots, conductor.remaining))
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(actors)
         sys.setswitchinterval(5e-4)  # the MLflow sender shares this process; a free worker must not wait for it

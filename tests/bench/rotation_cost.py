@@ -1,15 +1,17 @@
 """Cost of a step of rotated AdamW, for each kind, beside torch AdamW and the bound of its matrix products.
 
-    python -m tests.bench.rotation_cost [--width 320] [--depth 4] [--steps 8]
+    python -m tests.bench.rotation_cost [--width 320] [--depth 2] [--block 768] [--steps 8]
 
 The parameters are those of a transformer without embeddings: per block four width x width and two width x 4 width
 matrices, gradients random, one thread, float32. Times are CPU seconds of the process, medians over steps; in every
 round all optimizers take one step in turn, so that a ratio compares steps of the same minute.
 
-bound   FLOPs of the kind (both directions) at the machine's rate for the same products, plus a foreach AdamW step
-step    between refreshes; `refresh` is a step that refreshes the basis (or samples it)
-state   numbers of the optimizer's state, peak what one step allocates beyond what it frees, both per parameter;
-held    numbers that the rotation holds, and the column of the specification
+bound   FLOPs of the kind (both directions) at the machine's rate for large products, plus a foreach AdamW step; kinds
+        without matrix products (hadamard, dct, givens), and egop, whose products have one column, move memory instead
+first   the first step: a basis is learned, maps are cast
+peak    largest extra allocation inside a step, per parameter
+held    words of four bytes that the rotation holds, beside the column of the specification; an order of coordinates
+        is held with its inverse, two words where the column has one
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 
 import optim_core
 
-BLOCK, ROUNDS, RANK, SAMPLES = 256, 2, 64, 32
+ROUNDS, RANK, SAMPLES = 2, 64, 32
 KINDS = [
     "identity", "output", "input", "both", "layer", "global", "svd", "svd_left", "svd_right", "soap_eig", "galore",
     "egop", "hadamard", "dct", "block_product", "givens",
@@ -62,14 +64,14 @@ def shapes(width: int, depth: int) -> list[tuple[int, int]]:
     return depth * ([(width, width)] * 4 + [(4 * width, width), (width, 4 * width)])
 
 
-def cost(kind: str, sizes: list[tuple[int, int]]) -> tuple[float, float]:
+def cost(kind: str, sizes: list[tuple[int, int]], block: int) -> tuple[float, float]:
     """(FLOPs of both directions, numbers held) by the catalogue of the specification."""
     flops = held = 0.0
     d = float(sum(a * b for a, b in sizes))
     for a, b in sizes:
-        p, na, nb = a * b, min(BLOCK, a), min(BLOCK, b)
+        p, na, nb = a * b, min(block, a), min(block, b)
         sides = {"output": (0, nb), "input": (na, 0), "both": (na, nb), "svd": (a, b), "svd_left": (a, 0),
-                 "svd_right": (0, b), "soap_eig": (a, b), "layer": (0, min(BLOCK, p))}  # fmt: skip
+                 "svd_right": (0, b), "soap_eig": (a, b), "layer": (0, min(block, p))}  # fmt: skip
         if kind in sides:
             flops += 4 * p * sum(sides[kind])
         if kind == "soap_eig":
@@ -79,17 +81,17 @@ def cost(kind: str, sizes: list[tuple[int, int]]) -> tuple[float, float]:
         held += {"svd": a * a + b * b, "soap_eig": 2 * (a * a + b * b), "svd_left": a * a, "svd_right": b * b,
                  "galore": rank * min(a, b), "egop": p * SAMPLES,
                  "output": b, "input": a, "both": a + b}.get(kind, 0)  # fmt: skip
-    held += {"output": BLOCK**2, "input": BLOCK**2, "both": BLOCK**2, "layer": BLOCK**2 + d, "global": BLOCK**2 + d,
+    held += {"output": block**2, "input": block**2, "both": block**2, "layer": block**2 + d, "global": block**2 + d,
              "hadamard": d * (1 + ROUNDS / 4), "dct": d * (1 + ROUNDS / 4), "givens": d,
-             "block_product": ROUNDS * (BLOCK**2 + d)}.get(kind, 0)  # fmt: skip
-    log = BLOCK.bit_length() - 1
-    flops += {"global": 4 * BLOCK * d, "hadamard": 2 * ROUNDS * d * log, "dct": 10 * ROUNDS * d * log,
-              "block_product": 4 * ROUNDS * BLOCK * d, "givens": 12 * d}.get(kind, 0)  # fmt: skip
+             "block_product": ROUNDS * (block**2 + d)}.get(kind, 0)  # fmt: skip
+    log = block.bit_length() - 1  # hadamard rounds the block down to a power of two
+    flops += {"global": 4 * block * d, "hadamard": 2 * ROUNDS * d * log, "dct": 10 * ROUNDS * d * log,
+              "block_product": 4 * ROUNDS * block * d, "givens": 12 * d}.get(kind, 0)  # fmt: skip
     return flops, held
 
 
 def contender(
-    name: str, sizes: list[tuple[int, int]], make: Callable[[nn.Module], Any], kind: str = "identity"
+    name: str, sizes: list[tuple[int, int]], make: Callable[[nn.Module], Any], kind: str = "identity", block: int = 1
 ) -> Contender:
     draws = torch.Generator().manual_seed(0)
     model = nn.Module()
@@ -97,7 +99,7 @@ def contender(
         parameter = nn.Parameter(torch.randn(shape, generator=draws))
         parameter.grad = torch.randn(shape, generator=draws) / 100
         model.register_parameter(f"w{i}", parameter)
-    flops, held = cost(kind, sizes)
+    flops, held = cost(kind, sizes, block)
     return Contender(name, list(model.parameters()), make(model), flops, held, [])
 
 
@@ -163,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--block", type=int, default=768)
     parser.add_argument("--steps", type=int, default=8)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -176,10 +179,15 @@ def main() -> None:
             foreach_adamw,
         ),
     ]
-    options = {"rotation_block": BLOCK, "rotation_rounds": ROUNDS, "rotation_rank": RANK, "rotation_samples": SAMPLES}
+    options = {
+        "rotation_block": args.block,
+        "rotation_rounds": ROUNDS,
+        "rotation_rank": RANK,
+        "rotation_samples": SAMPLES,
+    }
     for kind in KINDS:
         values = {"rotation": kind, "rotation_refresh": 10**6, **options}
-        contenders.append(contender(kind, sizes, partial(rotated, values), kind))
+        contenders.append(contender(kind, sizes, partial(rotated, values), kind, args.block))
     for c in contenders:
         c.first = c.step()
         c.step()
@@ -191,7 +199,7 @@ def main() -> None:
     flop_rate = statistics.median(speed)
     fused, foreach = (statistics.median(c.times) for c in contenders[:2])
     print(
-        f"{d / 1e6:.2f} M parameters, width {args.width}, depth {args.depth}, block {BLOCK}, "
+        f"{d / 1e6:.2f} M parameters, width {args.width}, depth {args.depth}, block {args.block}, "
         f"{flop_rate / 1e9:.0f} GFLOP/s"
     )
     print(

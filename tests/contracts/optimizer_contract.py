@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -187,3 +188,20 @@ def check_refuses_unknown_hyperparameters(name: str) -> None:
         assert f"did you mean {first}?" in str(error)
     else:
         raise AssertionError("an unknown hyperparameter was accepted")
+
+
+def check_follows_a_scheduler(make: Callable[[nn.Module], Any]) -> None:
+    """torch's schedulers attach to the optimizer: the same steps as with each rate set by hand."""
+    run, twin, constant, steps = begin(make), begin(make), begin(make), 5
+    peak = run.optimizer.param_groups[0]["lr"]
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(run.optimizer, steps)
+    for index in range(steps):
+        rate = run.optimizer.param_groups[0]["lr"]
+        assert abs(rate - peak * (1 + math.cos(math.pi * index / steps)) / 2) < 1e-12 * peak
+        for group in twin.optimizer.param_groups:
+            group["lr"] = rate
+        assert run.steps(index, index + 1) == twin.steps(index, index + 1)
+        constant.steps(index, index + 1)
+        scheduler.step()
+    assert equal(run.weights(), twin.weights())
+    assert not equal(run.weights(), constant.weights())

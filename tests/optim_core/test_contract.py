@@ -52,6 +52,11 @@ def test_refuses_unknown_hyperparameters(name: str) -> None:
     contract.check_refuses_unknown_hyperparameters(name)
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if "lr" in optim_core.hyperparameters(n)])
+def test_follows_a_scheduler(name: str) -> None:
+    contract.check_follows_a_scheduler(maker(name))
+
+
 def test_names_are_unique_and_unknown_ones_are_explained() -> None:
     with pytest.raises(ValueError, match="registered twice"):
         optim_core.register("sgd")(optim_core.lookup("adamw"))

@@ -170,10 +170,10 @@ def test_only_sharpness_measured_in_the_slow_metric_leaves_the_pothole() -> None
     torch.testing.assert_close(found["llqr_sam"][2], torch.tensor([1.0, 5.0], dtype=torch.float64), rtol=0.05, atol=0)
     for name in ("sgd", "llqr", "sam"):
         farthest, ratios, _ = found[name]
-        assert farthest < Pothole.WIDTH, name
+        assert farthest < Pothole.WIDTH / 3, name
         assert ratios["learned"] < 1, name
     farthest, ratios, _ = found["llqr_sam"]
-    assert farthest > 1.5 * Pothole.WIDTH
+    assert farthest > Pothole.WIDTH  # past the inflection
     assert ratios["learned"] > 1 > ratios["plain"]
 
 

@@ -1,0 +1,72 @@
+"""`k8s render`: a sweep for a cluster with the KubeRay operator."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import Exit, app, data, fail
+
+k8s = typer.Typer(help="Sweeps on Kubernetes, by the KubeRay operator.", no_args_is_help=True)
+app.add_typer(k8s, name="k8s")
+
+
+@k8s.callback()
+def _group() -> None:
+    """Keeps `render` a verb of its own while it is the only one."""
+
+
+@k8s.command()
+def render(
+    file: Annotated[Path | None, typer.Argument(help="A sweep file (YAML).", show_default=False)] = None,
+    profile: Annotated[str, typer.Option(help="Kind of cluster: gpu-cluster or kind.")] = "gpu-cluster",
+    queue: Annotated[str, typer.Option(help="Kueue LocalQueue that admits it.", show_default=False)] = "",
+    registry: Annotated[
+        str, typer.Option(envvar="GEOSWEEP_REGISTRY", help="Registry and path of the images.", show_default=False)
+    ] = "",
+    root: Annotated[str, typer.Option(help="Folder for sweeps, on the volume shared at /runs.")] = "/runs",
+    check: Annotated[
+        Path | None, typer.Option(help="Check this manifest, edited by hand; nothing is rendered.", show_default=False)
+    ] = None,
+) -> None:
+    """Print a ConfigMap and a RayJob; the same file gives the same bytes. Nothing invalid is printed.
+
+    Example: geosweep k8s render sweeps/quickstart.yaml | kubectl apply -f -
+    """
+    from orchestrator.kubernetes.fit import RenderError
+    from orchestrator.kubernetes.render import render as rendered
+
+    if (file is None) == (check is None):
+        fail("name a sweep file, or a manifest with --check (one of the two)", Exit.USAGE)
+    if check is not None:
+        _check(check)
+        return
+    assert file is not None
+    if not file.exists():
+        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    try:
+        text = rendered(
+            file.read_text(encoding="utf-8"), str(file), profile=profile, queue=queue, registry=registry, root=root
+        )
+    except RenderError as error:
+        fail(f"{file}: {error}", Exit.CHECK_FAILED)
+    sys.stdout.write(text)
+
+
+def _check(path: Path) -> None:
+    import yaml
+
+    from orchestrator.kubernetes.operator_rules import lint
+
+    if not path.exists():
+        fail(f"{path}: no such file", Exit.INVALID_FILE)
+    try:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        fail(f"{path}: no YAML: {error}", Exit.INVALID_FILE)
+    if found := lint(documents):
+        fail("\n".join(f"{path}: {finding}" for finding in found), Exit.CHECK_FAILED)
+    data.print(f"{path}: the operator takes it", highlight=False, markup=False)

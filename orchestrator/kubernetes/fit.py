@@ -1,0 +1,65 @@
+"""Which worker Pods a sweep needs: one trial a Pod, or as many as share a GPU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from orchestrator import plan
+from orchestrator.kubernetes.profiles import Profile, WorkerGroup
+from orchestrator.spec import Spec
+
+
+class RenderError(ValueError):
+    """The sweep cannot run on that cluster; the message says why and what to change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Worker Pods of one group."""
+
+    group: WorkerGroup
+    cpu: int
+    gpu: int
+    memory: int
+    """GiB."""
+    trials_per_pod: int
+    max_pods: int
+
+    @property
+    def max_concurrent(self) -> int:
+        """Trials that run at a time when all Pods are there."""
+        return self.trials_per_pod * self.max_pods
+
+
+def fit(spec: Spec, profile: Profile) -> Fit:
+    """The Pod for the sweep's trials, in the first group it fits. Raises RenderError when it fits none."""
+    wanted = spec.resources
+    share = int(1 / wanted.gpu + 1e-9) if 0 < wanted.gpu < 1 else 1
+    if wanted.max_concurrent:
+        share = min(share, wanted.max_concurrent)
+    gpu = math.ceil(wanted.gpu)
+    one = wanted.cpu * wanted.processes
+    reasons = []
+    for group in profile.groups:
+        if (gpu > 0) != (group.gpu > 0):
+            reasons.append(f"{group.name}: has {'no ' if not group.gpu else ''}GPUs")
+        elif gpu > group.gpu or one > group.cpu:
+            reasons.append(f"{group.name}: a Pod has at most {group.cpu} CPU and {group.gpu} GPU")
+        else:
+            trials = min(share, group.cpu // one)
+            pods = min(group.max_pods, math.ceil(_most_trials(spec) / trials))
+            if wanted.max_concurrent:
+                pods = min(pods, math.ceil(wanted.max_concurrent / trials))
+            memory = one * trials * group.memory_per_cpu + gpu * group.memory_per_gpu
+            return Fit(group=group, cpu=one * trials, gpu=gpu, memory=memory, trials_per_pod=trials, max_pods=pods)
+    raise RenderError(
+        f"a trial needs {one} CPU and {wanted.gpu:g} GPU ({wanted.processes} processes) and fits no worker group "
+        f"({'; '.join(reasons)}); lower resources in the sweep file, or take another --profile"
+    )
+
+
+def _most_trials(spec: Spec) -> int:
+    """Trials that could run at a time if nothing limited them: the larger of the two stages."""
+    tuned = sum(plan.configurations(spec, arm) for arm in spec.arms.values())
+    return max(1, tuned * len(spec.seeds.tune), len(spec.arms) * len(spec.seeds.confirm))

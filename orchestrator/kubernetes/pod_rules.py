@@ -1,0 +1,99 @@
+"""What every Pod of a sweep has to be: Pod Security "restricted", bounded, pinned, without secrets in clear, on storage
+that outlives it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|PRIVATE|CREDENTIAL", re.IGNORECASE)
+CREDENTIALS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
+
+
+def templates(document: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every Pod template in a document, with its path: mappings whose `spec` holds `containers`."""
+    if isinstance(document, dict):
+        inner = document.get("spec")
+        if isinstance(inner, dict) and isinstance(inner.get("containers"), list):
+            yield path or "Pod", document
+        for key, value in document.items():
+            yield from templates(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(document, list):
+        for number, value in enumerate(document):
+            yield from templates(value, f"{path}[{number}]")
+
+
+def pod_findings(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(code, message) of every rule that a Pod template of the document breaks."""
+    for path, template in templates(document):
+        pod = template["spec"]
+        for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
+            where = f"{path}: container {container.get('name')}"
+            for code, message in _security(pod, container):
+                yield code, f"{where}: {message}"
+            for code, message in _container(container):
+                yield code, f"{where}: {message}"
+    options = (((document.get("spec") or {}).get("rayClusterSpec")) or {}).get("autoscalerOptions")
+    if options is not None and not _drops_all(options.get("securityContext") or {}):
+        yield "KO201", "autoscalerOptions: securityContext has to forbid privilege escalation and drop ALL"
+    yield from _storage(document)
+
+
+def _drops_all(security: Mapping[str, Any]) -> bool:
+    dropped = (security.get("capabilities") or {}).get("drop") or []
+    return security.get("allowPrivilegeEscalation") is False and "ALL" in dropped and not security.get("privileged")
+
+
+def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    shared, own = pod.get("securityContext") or {}, container.get("securityContext") or {}
+    if not _drops_all(own):
+        yield "KO201", "securityContext has to forbid privilege escalation and drop ALL capabilities"
+    if own.get("runAsNonRoot", shared.get("runAsNonRoot")) is not True:
+        yield "KO202", "runAsNonRoot is not true"
+    if own.get("runAsUser", shared.get("runAsUser", 1)) == 0:
+        yield "KO202", "runAsUser is 0"
+    if (own.get("seccompProfile") or shared.get("seccompProfile") or {}).get("type") != "RuntimeDefault":
+        yield "KO203", "seccompProfile is not RuntimeDefault"
+    if pod.get("hostNetwork") or pod.get("hostPID") or any("hostPath" in v for v in pod.get("volumes") or []):
+        yield "KO204", "uses the host's network, processes or files"
+
+
+def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    limits = (container.get("resources") or {}).get("limits") or {}
+    if not {"cpu", "memory"} <= set(limits):
+        yield "KO205", "has no limits for cpu and memory"
+    image = str(container.get("image", ""))
+    if "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
+        yield "KO206", f"image {image or '(none)'} names no version"
+    for entry in container.get("env") or []:
+        value = str(entry.get("value") or "")
+        if value and (SECRET_NAME.search(str(entry.get("name"))) or CREDENTIALS.search(value)):
+            yield "KO207", f"{entry.get('name')} holds a secret in clear; use valueFrom.secretKeyRef"
+    ports = [(p.get("containerPort"), p.get("protocol", "TCP")) for p in container.get("ports") or []]
+    if len(set(ports)) != len(ports):
+        yield "KO208", "names a port twice"
+
+
+def _storage(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The folder named by --root has to be on a claim, in the head and in every worker."""
+    spec = document.get("spec") or {}
+    words = str(spec.get("entrypoint", "")).split()
+    if "--root" not in words[:-1]:
+        if "geosweep" in words[:1]:
+            yield "KO209", "the entrypoint names no --root; the default is a folder of the Pod, gone with it"
+        return
+    root = words[words.index("--root") + 1]
+    cluster = spec.get("rayClusterSpec") or {}
+    for path, template in templates(cluster):
+        pod = template["spec"]
+        claims = {v["name"] for v in pod.get("volumes") or [] if "persistentVolumeClaim" in v}
+        mounts = [
+            str(m.get("mountPath")).rstrip("/")
+            for c in pod["containers"]
+            for m in c.get("volumeMounts") or []
+            if m.get("name") in claims
+        ]
+        if not any(root == m or root.startswith(f"{m}/") for m in mounts):
+            yield "KO209", f"{path}: --root {root} is not on a mounted claim; checkpoints there are gone with the Pod"

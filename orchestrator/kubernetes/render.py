@@ -1,0 +1,282 @@
+"""A sweep file as a ConfigMap and a RayJob (KubeRay 1.7, ray.io/v1). The same input gives the same bytes.
+
+The entrypoint is `geosweep run` on a root that outlives every Pod, so a retry, a preemption by Kueue and a second
+submission all continue the sweep from its newest checkpoints: its folder is named by the definition, never by the job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from orchestrator import spec as specs
+from orchestrator.kubernetes.fit import Fit, RenderError, fit
+from orchestrator.kubernetes.operator_rules import lint
+from orchestrator.kubernetes.profiles import CLAIM, NAMESPACE, PROFILES, ROOT, TRACKING
+from orchestrator.spec import Spec
+
+RAY = "2.60.0"
+SLACK_S = 3600
+"""Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
+NAME_LIMIT = 47
+MOUNT = "/etc/sweep"
+
+
+def render(
+    text: str, file: str, *, profile: str = "gpu-cluster", queue: str = "", registry: str = "", root: str = ROOT
+) -> str:
+    """The manifest of the sweep in `text`.
+
+    Raises SpecError for an invalid sweep, RenderError for one that cannot run on the profile's cluster.
+    """
+    spec = specs.loads(text, file)
+    _check_root(root)
+    _check_tracking(spec)
+    if profile not in PROFILES:
+        raise RenderError(f"--profile {profile}: there is: {', '.join(sorted(PROFILES))}")
+    if queue and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", queue):
+        raise RenderError(f"--queue {queue}: no name of a Kueue LocalQueue (lower case, digits, dashes, at most 63)")
+    documents = [_config_map(spec, text), _ray_job(spec, text, profile, queue, registry, root)]
+    if found := lint(documents):
+        raise RenderError("the rendered manifest is invalid: " + "; ".join(map(str, found)))
+    return "---\n".join(yaml.dump(d, Dumper=_Plain, sort_keys=False, width=120) for d in documents)
+
+
+class _Plain(yaml.CSafeDumper):
+    """No anchors; text of several lines as a block that can be read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Plain.add_representer(str, _text)
+
+
+def job_name(spec: Spec) -> str:
+    """DNS-1035, at most 47 characters, ends in the hash of the sweep's definition."""
+    identity = specs.sweep_id(spec)
+    digest = identity[-8:]
+    stem = identity[:-9]
+    stem = stem if stem[0].isalpha() else f"s-{stem}"
+    return f"{stem[: NAME_LIMIT - 9].rstrip('-')}-{digest}"
+
+
+def _config_name(spec: Spec, text: str) -> str:
+    return f"{job_name(spec)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _check_root(root: str) -> None:
+    if "://" in root:
+        raise RenderError(
+            f"--root {root}: object stores as the root are not supported by this version (trial folders need appends "
+            f"and locks); use the shared volume, {ROOT}"
+        )
+    path = PurePosixPath(root)
+    if not path.is_relative_to(ROOT) or ".." in path.parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", root):
+        raise RenderError(
+            f"--root {root}: a local folder of a Pod is gone with it; on a cluster sweeps live on the volume that the "
+            f"head and all workers mount at {ROOT} (claim {CLAIM}): use {ROOT} or a folder in it"
+        )
+
+
+def _check_tracking(spec: Spec) -> None:
+    uri = spec.tracking.mlflow
+    if uri is None:
+        return
+    if not uri.startswith(("http://", "https://")):
+        raise RenderError(f"tracking.mlflow is {uri!r}; on a cluster name a server, http(s)://..., or leave it out")
+    if "@" in uri:
+        raise RenderError("tracking.mlflow holds credentials; take them out and put them in Secret geosweep-tracking")
+
+
+def _labels(spec: Spec, component: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/part-of": "geosweep",
+        "app.kubernetes.io/component": component,
+        "geosweep.io/sweep": specs.sweep_id(spec),
+    }
+
+
+def _config_map(spec: Spec, text: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _config_name(spec, text), "namespace": NAMESPACE, "labels": _labels(spec, "sweep-file")},
+        "immutable": True,
+        "data": {"sweep.yaml": text},
+    }
+
+
+def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, root: str) -> dict[str, Any]:
+    kind, found = PROFILES[profile], fit(spec, PROFILES[profile])
+    concurrent = min(spec.resources.max_concurrent or found.max_concurrent, found.max_concurrent)
+    prefix = f"{registry.rstrip('/')}/" if registry else ""
+    budget = spec.budget.wall_clock
+    labels = _labels(spec, "sweep")
+    body: dict[str, Any] = {
+        "entrypoint": f"geosweep run {MOUNT}/sweep.yaml --root {root} --address auto --max-concurrent {concurrent}",
+        "submissionMode": "K8sJobMode",
+        "metadata": {"sweep": spec.name, "definition": specs.sweep_id(spec)[-8:]},
+        "backoffLimit": 3,
+        "submitterConfig": {"backoffLimit": 2},
+        "activeDeadlineSeconds": int(budget) + SLACK_S if budget else kind.deadline_s,
+    }
+    if not queue:
+        body["preRunningDeadlineSeconds"] = 1800
+    body |= {
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": 600,
+        "submitterPodTemplate": _submitter(spec, prefix + kind.head_image),
+        "rayClusterSpec": {
+            "rayVersion": RAY,
+            "authOptions": {"mode": "token"},
+            **_scaling(bool(queue)),
+            "headGroupSpec": {
+                "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
+                "template": _head(spec, text, prefix + kind.head_image, kind.head_cpu, kind.head_memory, bool(queue)),
+            },
+            "workerGroupSpecs": [_workers(spec, found, prefix, bool(queue))],
+        },
+    }
+    metadata: dict[str, Any] = {"name": job_name(spec), "namespace": NAMESPACE, "labels": labels}
+    if queue:
+        metadata["labels"] = {**labels, "kueue.x-k8s.io/queue-name": queue}
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": body}
+
+
+def _scaling(fixed: bool) -> dict[str, Any]:
+    if fixed:
+        return {"enableInTreeAutoscaling": False}
+    return {
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "version": "v2",
+            "idleTimeoutSeconds": 120,
+            "resources": _resources("500m", "512Mi"),
+            "securityContext": _container_security(),
+        },
+    }
+
+
+def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool) -> dict[str, Any]:
+    group = found.group
+    container = {
+        "name": "ray-worker",
+        "image": prefix + group.image,
+        "env": _environment(spec, head=False),
+        "envFrom": [{"secretRef": {"name": "geosweep-tracking", "optional": True}}],
+        "resources": _resources(str(found.cpu), f"{found.memory}Gi", found.gpu),
+        "securityContext": _container_security(),
+        "volumeMounts": _mounts(),
+    }
+    pod = _pod([container], _volumes(found.memory))
+    pod["serviceAccountName"] = "sweep-runner"
+    pod["automountServiceAccountToken"] = False
+    pod["terminationGracePeriodSeconds"] = 60
+    if group.tolerations:
+        pod["tolerations"] = [{"key": k, "operator": "Exists", "effect": "NoSchedule"} for k in group.tolerations]
+    low = found.max_pods if fixed else 0
+    return {
+        "groupName": group.name,
+        "replicas": low,
+        "minReplicas": low,
+        "maxReplicas": found.max_pods,
+        "rayStartParams": {},
+        "template": {"metadata": {"labels": _labels(spec, "sweep-worker")}, "spec": pod},
+    }
+
+
+def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool) -> dict[str, Any]:
+    container = {
+        "name": "ray-head",
+        "image": image,
+        "env": _environment(spec, head=True),
+        "envFrom": [{"secretRef": {"name": "geosweep-tracking", "optional": True}}],
+        "ports": [
+            {"name": "gcs", "containerPort": 6379},
+            {"name": "dashboard", "containerPort": 8265},
+            {"name": "client", "containerPort": 10001},
+            {"name": "metrics", "containerPort": 8080},
+        ],
+        "resources": _resources(cpu, memory),
+        "securityContext": _container_security(),
+        "volumeMounts": [*_mounts(), {"name": "sweep", "mountPath": MOUNT, "readOnly": True}],
+    }
+    sweep = {"name": "sweep", "configMap": {"name": _config_name(spec, text)}}
+    pod = _pod([container], [*_volumes(int(memory.removesuffix("Gi"))), sweep])
+    if fixed:  # an autoscaling head asks the API server, with an account that the operator makes
+        pod["serviceAccountName"] = "sweep-runner"
+        pod["automountServiceAccountToken"] = False
+    metadata = {
+        "labels": _labels(spec, "sweep-head"),
+        "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+    }
+    return {"metadata": metadata, "spec": pod}
+
+
+def _submitter(spec: Spec, image: str) -> dict[str, Any]:
+    container = {
+        "name": "ray-job-submitter",
+        "image": image,
+        "resources": _resources("500m", "1Gi"),
+        "securityContext": _container_security(),
+    }
+    pod = {
+        **_pod([container], []),
+        "restartPolicy": "Never",
+        "serviceAccountName": "sweep-runner",
+        "automountServiceAccountToken": False,
+    }
+    return {"metadata": {"labels": _labels(spec, "sweep-submitter")}, "spec": pod}
+
+
+def _pod(containers: list[dict[str, Any]], volumes: list[dict[str, Any]]) -> dict[str, Any]:
+    security = {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    found: dict[str, Any] = {"securityContext": security, "containers": containers}
+    if volumes:
+        found["volumes"] = volumes
+    return found
+
+
+def _container_security() -> dict[str, Any]:
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def _resources(cpu: str, memory: str, gpu: int = 0) -> dict[str, Any]:
+    """Requests equal limits, so that no neighbour takes a head's memory."""
+    amounts = {"cpu": cpu, "memory": memory, **({"nvidia.com/gpu": str(gpu)} if gpu else {})}
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def _environment(spec: Spec, *, head: bool) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
+        {"name": "MLFLOW_TRACKING_URI", "value": spec.tracking.mlflow or TRACKING},
+    ]
+    if head:
+        secret: Mapping[str, Any] = {"secretKeyRef": {"name": "geosweep-studies", "key": "url"}}
+        found.append({"name": "GEOSWEEP_STORAGE", "valueFrom": dict(secret)})
+    return found
+
+
+def _mounts() -> list[dict[str, Any]]:
+    places = (("runs", ROOT), ("ray", "/tmp"), ("shm", "/dev/shm"))
+    return [{"name": name, "mountPath": path} for name, path in places]
+
+
+def _volumes(memory: int) -> list[dict[str, Any]]:
+    """`memory` in GiB: that of the Pod, of which shared memory takes at most a third (it counts against the limit)."""
+    return [
+        {"name": "runs", "persistentVolumeClaim": {"claimName": CLAIM}},
+        {"name": "ray", "emptyDir": {"sizeLimit": "20Gi"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, memory // 3)}Gi"}},
+    ]

@@ -1,0 +1,294 @@
+"""`k8s render`: valid by the CRDs and by the operator's rules for any sweep, the same bytes twice, no secret, no local
+root; and the rules refuse what they are for."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator import spec
+from orchestrator.kubernetes.fit import RenderError, fit
+from orchestrator.kubernetes.operator_rules import RULES, lint
+from orchestrator.kubernetes.profiles import PROFILES
+from orchestrator.kubernetes.render import job_name, render
+from tests.kubernetes.manifests import CRDS, K8S, schema_errors
+
+EXAMPLES = K8S / "examples"
+with_crds = pytest.mark.skipif(not CRDS.exists(), reason="the CRDs of KubeRay and Kueue are not beside this checkout")
+GOLDEN = {
+    "quickstart.rayjob.yaml": ("quickstart", {}),
+    "quickstart.kind.rayjob.yaml": ("quickstart", {"profile": "kind"}),
+    "gpu.rayjob.yaml": ("gpu", {}),
+    "gpu.queue.rayjob.yaml": ("gpu", {"queue": "sweeps"}),
+}
+SWEEP = """schema_version: 1
+name: {name}
+task: {{name: digits, model: mlp}}
+metric: {{name: loss/val, goal: minimize}}
+arms: {{sgd: {{parameters: {{lr: {{values: [0.1, 0.2]}}}}}}}}
+method: {{name: grid}}
+budget: {{unit: grad_evals, per_trial: 40{clock}}}
+seeds: {{tune: 1, confirm: {confirm}}}
+resources: {{cpu: {cpu}, gpu: {gpu}, max_concurrent: {concurrent}}}
+tracking: {{mlflow: {tracking}}}
+"""
+
+
+def sweep(**given: Any) -> str:
+    defaults = {"name": "s", "clock": "", "confirm": 3, "cpu": 1, "gpu": 0, "concurrent": "auto", "tracking": "null"}
+    return SWEEP.format(**{**defaults, **given})
+
+
+def job_of(text: str) -> dict[str, Any]:
+    return next(d for d in yaml.safe_load_all(text) if d["kind"] == "RayJob")
+
+
+@pytest.mark.parametrize("golden", GOLDEN)
+def test_golden(golden: str) -> None:
+    name, options = GOLDEN[golden]
+    file = EXAMPLES / f"{name}.sweep.yaml"
+    assert render(file.read_text(), str(file), **options) == (EXAMPLES / golden).read_text()
+
+
+def test_the_quickstart_example_is_the_quickstart() -> None:
+    assert (EXAMPLES / "quickstart.sweep.yaml").read_text() == (K8S.parent / "sweeps" / "quickstart.yaml").read_text()
+
+
+@pytest.mark.parametrize("golden", GOLDEN)
+@with_crds
+def test_golden_obeys_the_crds(golden: str) -> None:
+    assert not schema_errors(job_of((EXAMPLES / golden).read_text()))
+
+
+NAMES = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(
+    name=NAMES,
+    cpu=st.integers(1, 40),
+    gpu=st.sampled_from([0, 0, 0.1, 0.25, 0.5, 1, 2, 8, 9]),
+    concurrent=st.one_of(st.just("auto"), st.integers(1, 500)),
+    clock=st.one_of(st.just(""), st.integers(1, 300).map(lambda h: f", wall_clock: {h}h")),
+    confirm=st.integers(2, 40),
+    profile=st.sampled_from(sorted(PROFILES)),
+    queue=st.sampled_from(["", "sweeps"]),
+)
+def test_any_sweep_renders_to_a_valid_manifest(profile: str, queue: str, **given: Any) -> None:
+    text = sweep(**{**given, "name": f"'{given['name']}'"})
+    asked = spec.loads(text)
+    try:
+        found = fit(asked, PROFILES[profile])
+    except RenderError:
+        wanted = asked.resources
+        groups = [g for g in PROFILES[profile].groups if (g.gpu > 0) == (wanted.gpu > 0)]
+        too_big = all(wanted.cpu * wanted.processes > g.cpu or wanted.gpu > g.gpu for g in groups)
+        assert too_big
+        with pytest.raises(RenderError):
+            render(text, "x", profile=profile, queue=queue)
+        return
+    out = render(text, "x", profile=profile, queue=queue)
+    config, job = yaml.load_all(out, yaml.CSafeLoader)
+    assert config["data"]["sweep.yaml"] == text
+    assert not lint([config, job])
+    assert job["metadata"]["name"] == job_name(asked)
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    trials = found.trials_per_pod
+    assert int(limits["cpu"]) == trials * asked.resources.cpu * asked.resources.processes
+    assert int(limits.get("nvidia.com/gpu", 0)) >= trials * asked.resources.gpu - 1e-9
+    concurrent = int(job["spec"]["entrypoint"].split("--max-concurrent ")[1])
+    assert (group["maxReplicas"] - 1) * trials < concurrent <= group["maxReplicas"] * trials
+    assert concurrent <= (asked.resources.max_concurrent or concurrent)
+    if CRDS.exists() and given["confirm"] % 25 == 2:
+        assert not schema_errors(job)
+
+
+def test_the_same_bytes_in_another_process() -> None:
+    file = EXAMPLES / "gpu.sweep.yaml"
+    assert command(str(file), "--queue", "sweeps").stdout == (EXAMPLES / "gpu.queue.rayjob.yaml").read_text()
+
+
+def test_the_name_follows_the_definition_and_the_config_map_the_text() -> None:
+    one, other = render(sweep(), "x"), render(sweep(confirm=4), "x")
+    commented = render(sweep() + "# a remark\n", "x")
+    assert job_of(one)["metadata"]["name"] != job_of(other)["metadata"]["name"]
+    assert job_of(one)["metadata"]["name"] == job_of(commented)["metadata"]["name"]
+    assert yaml.safe_load_all(one).__next__()["metadata"] != yaml.safe_load_all(commented).__next__()["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "word"),
+    [
+        ({"cpu": 40}, {}, "fits no worker group"),
+        ({"gpu": 1}, {"profile": "kind"}, "fits no worker group"),
+        ({"gpu": 9}, {}, "fits no worker group"),
+        ({}, {"root": "runs"}, "local folder"),
+        ({}, {"root": "/tmp/runs"}, "local folder"),
+        ({}, {"root": "/runs/../tmp"}, "local folder"),
+        ({}, {"root": "/runs/$(id)"}, "local folder"),
+        ({}, {"root": "s3://bucket/runs"}, "not supported"),
+        ({}, {"profile": "moon"}, "gpu-cluster"),
+        ({}, {"queue": "A b"}, "LocalQueue"),
+        ({"tracking": "'https://me:word@mlflow.example.com'"}, {}, "credentials"),
+        ({"tracking": "'sqlite:///x.db'"}, {}, "server"),
+    ],
+)
+def test_refused(given: dict[str, Any], options: dict[str, str], word: str) -> None:
+    with pytest.raises(RenderError, match=word):
+        render(sweep(**given), "x", **options)
+
+
+def edit(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(job: dict[str, Any]) -> None:
+        place: Any = job
+        for key in path[:-1]:
+            place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+SPEC, CLUSTER = ("spec",), ("spec", "rayClusterSpec")
+GROUP = (*CLUSTER, "workerGroupSpecs", 0)
+POD = (*GROUP, "template", "spec")
+BOX = (*POD, "containers", 0)
+WORKERS_RULE = {"policy": "DeleteWorkers", "condition": {"jobStatus": "FAILED", "ttlSeconds": 9}}
+CLUSTER_RULE = {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED", "ttlSeconds": 5}}
+BREAKS = [
+    ("KO101", edit("metadata", "name", value="a" * 60)),
+    ("KO101", edit("metadata", "name", value="1-sweep")),
+    ("KO102", edit(*SPEC, "submissionMode", value="Bogus")),
+    ("KO102", edit(*SPEC, "submissionMode", value="HTTPMode")),
+    ("KO103", edit(*SPEC, "shutdownAfterJobFinishes", value=False)),
+    ("KO103", edit(*SPEC, "ttlSecondsAfterFinished", value=-1)),
+    (
+        "KO104",
+        lambda j: (edit(*SPEC, "suspend", value=True)(j), edit(*SPEC, "shutdownAfterJobFinishes", value=False)(j)),
+    ),
+    ("KO104", edit("metadata", "labels", "kueue.x-k8s.io/queue-name", value="sweeps")),
+    ("KO105", edit(*SPEC, "deletionStrategy", value={"deletionRules": [CLUSTER_RULE]})),
+    ("KO105", edit(*SPEC, "deletionStrategy", value={"deletionRules": [WORKERS_RULE, CLUSTER_RULE]})),
+    ("KO106", edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
+    ("KO106", edit(*SPEC, "backoffLimit", value=-1)),
+    ("KO107", edit(*SPEC, "submissionMode", value="SidecarMode")),
+    ("KO108", edit(*GROUP, "minReplicas", value=99)),
+    ("KO108", edit(*GROUP, "replicas", value=99)),
+    ("KO109", edit(*POD, "restartPolicy", value="Always")),
+    (
+        "KO109",
+        lambda j: (edit(*CLUSTER, "autoscalerOptions", "version", value="v1")(j), edit(*GROUP, "priority", value=1)(j)),
+    ),
+    ("KO110", edit(*CLUSTER, "authOptions", "mode", value="disabled")),
+    ("KO110", edit(*CLUSTER, "rayVersion", value="2.51.1")),
+    ("KO110", edit(*CLUSTER, "authOptions", "enableK8sTokenAuth", value=True)),
+    (
+        "KO111",
+        lambda j: (
+            edit(*GROUP, "resources", value={"CPU": "1"})(j),
+            edit(*GROUP, "rayStartParams", value={"num-cpus": "1"})(j),
+        ),
+    ),
+    ("KO112", edit(*CLUSTER, "networkPolicy", value={"mode": "DenyAll"})),
+    ("KO113", edit(*SPEC, "activeDeadlineSeconds", value=0)),
+    ("KO113", lambda j: j["spec"].pop("activeDeadlineSeconds")),
+    ("KO114", edit(*SPEC, "entrypoint", value="geosweep run x.yaml --root /runs; rm -r /runs")),
+    ("KO201", edit(*BOX, "securityContext", value={})),
+    ("KO201", edit(*CLUSTER, "autoscalerOptions", "securityContext", value={})),
+    ("KO202", edit(*POD, "securityContext", "runAsUser", value=0)),
+    ("KO203", edit(*POD, "securityContext", "seccompProfile", value={"type": "Unconfined"})),
+    ("KO204", edit(*POD, "hostNetwork", value=True)),
+    ("KO205", edit(*BOX, "resources", value={})),
+    ("KO206", edit(*BOX, "image", value="geosweep-worker:latest")),
+    ("KO207", edit(*BOX, "env", value=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}])),
+    ("KO207", edit(*BOX, "env", value=[{"name": "STUDIES", "value": "postgresql://a:b@c/d"}])),
+    ("KO208", edit(*BOX, "ports", value=[{"containerPort": 1}, {"containerPort": 1}])),
+    ("KO209", edit(*BOX, "volumeMounts", value=[])),
+    ("KO209", edit(*SPEC, "entrypoint", value="geosweep run /etc/sweep/sweep.yaml")),
+]
+
+
+@pytest.mark.parametrize(("code", "change"), BREAKS, ids=[f"{c}-{i}" for i, (c, _) in enumerate(BREAKS)])
+def test_rule_refuses(code: str, change: Callable[[dict[str, Any]], None]) -> None:
+    job = job_of((EXAMPLES / "quickstart.rayjob.yaml").read_text())
+    assert not lint([job])
+    change(job)
+    assert code in {finding.code for finding in lint([job])}
+
+
+def test_every_operator_rule_has_a_failing_manifest() -> None:
+    assert set(RULES) <= {code for code, _ in BREAKS}
+
+
+def test_lint_survives_any_shape() -> None:
+    for wrong in (
+        None,
+        [],
+        {"kind": "RayJob"},
+        {"kind": "RayJob", "spec": {"rayClusterSpec": {"workerGroupSpecs": 3}}},
+    ):
+        assert lint([wrong])
+
+
+MUTATIONS = {
+    "misspelt spec field": edit(*SPEC, "backofLimit", value=1),
+    "misspelt toleration": edit(*POD, "tolerations", 0, "effects", value="NoSchedule"),
+    "text for a number": edit(*SPEC, "backoffLimit", value="3"),
+    "autoscaler v3": edit(*CLUSTER, "autoscalerOptions", "version", value="v3"),
+    "number for a start parameter": edit(*CLUSTER, "headGroupSpec", "rayStartParams", "num-cpus", value=0),
+    "memory with a space": edit(*BOX, "resources", "limits", "memory", value="8 GiB"),
+    "empty deletion condition": edit(
+        *SPEC, "deletionStrategy", value={"deletionRules": [{"policy": "DeleteCluster", "condition": {}}]}
+    ),
+    "bad managedBy": edit(*SPEC, "managedBy", value="me"),
+}
+OPERATOR_ONLY = {
+    "unknown submission mode": edit(*SPEC, "submissionMode", value="Bogus"),
+    "name of 60 characters": edit("metadata", "name", value="a" * 60),
+    "time to live without shutdown": edit(*SPEC, "shutdownAfterJobFinishes", value=False),
+    "port twice": edit(*BOX, "ports", value=[{"containerPort": 1}, {"containerPort": 1}]),
+}
+
+
+@pytest.mark.parametrize("name", [*MUTATIONS, *OPERATOR_ONLY])
+@with_crds
+def test_mutation_is_refused(name: str) -> None:
+    job = copy.deepcopy(job_of((EXAMPLES / "quickstart.rayjob.yaml").read_text()))
+    {**MUTATIONS, **OPERATOR_ONLY}[name](job)
+    if name in MUTATIONS:
+        assert schema_errors(job)
+    else:
+        assert not schema_errors(job)  # which is why the lint rules exist
+        assert lint([job])
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    main = "import sys; from orchestrator.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", main, "k8s", "render", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_command_line(tmp_path: Path) -> None:
+    golden = EXAMPLES / "quickstart.rayjob.yaml"
+    assert command(str(EXAMPLES / "quickstart.sweep.yaml")).stdout == golden.read_text()
+    assert command("--check", str(golden)).returncode == 0
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(golden.read_text().replace("submissionMode: K8sJobMode", "submissionMode: K8SJobMode"))
+    refused = command("--check", str(edited))
+    assert (refused.returncode, refused.stdout) == (6, "")
+    assert "KO102" in refused.stderr
+    large = tmp_path / "large.yaml"
+    large.write_text(sweep(gpu=1))
+    refused = command(str(large), "--profile", "kind")
+    assert (refused.returncode, refused.stdout) == (6, "")
+    assert "fits no worker group" in refused.stderr
