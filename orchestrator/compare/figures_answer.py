@@ -43,11 +43,15 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="verdict",
         section="answer",
-        caption=f"{evidence.reported} on the fresh confirm seeds. Left: mean and 95 % interval of each arm; thin lines "
-        "join "
-        "the same seed. Right: difference on the same seed (dots), its mean and 95 % interval; the verdict "
-        "also asks for "
-        "p < alpha after Holm's correction.",
+        caption=f"{evidence.reported} on the fresh confirm seeds: mean and 95 % interval of each arm; thin lines join "
+        "the same seed."
+        + (
+            " Right: difference on the same seed (dots), its mean and 95 % interval; the verdict also asks "
+            "for p < alpha "
+            "after Holm's correction."
+            if pairs
+            else ""
+        ),
         figure=figure_,
     )
 

@@ -40,7 +40,7 @@ def interval_text(mean: float, low: float | None, high: float | None, sign: bool
     if low is None or high is None:
         return f"{mean:{lead}.4g}"
     span = abs(high - low)
-    digits = 4 if span == 0 else min(8, max(0, 2 - int(f"{span:e}".split("e")[1])))
+    digits = 4 if span == 0 else min(5, max(0, 2 - int(f"{span:e}".split("e")[1])))
     return f"{mean:{lead}.{digits}f} [{low:{lead}.{digits}f}, {high:{lead}.{digits}f}]"
 
 

@@ -27,7 +27,7 @@ thead th { border-bottom: 2px solid #999; font-weight: 600; }
 td.num { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.better { color: #0072B2; font-weight: 700; } td.worse { color: #B34D00; font-weight: 700; }
 td.equivalent { color: #00785a; font-weight: 700; } td.warn, p.warn { color: #8a3b00; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll td:last-child { min-width: 210px; }
 figure { margin: 14px 0 20px; } figure img { width: 100%; max-width: 1040px; height: auto; display: block; }
 figcaption { font-size: 13px; color: var(--soft); max-width: 95ch; }
 pre { font-size: 12.5px; background: #f6f6f6; padding: 10px; overflow-x: auto; white-space: pre-wrap; }

@@ -30,7 +30,9 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     for arm in evidence.ranked():
         row = {"arm": arm}
         for metric in metrics:
-            row[metric] = _mean(values[metric].get(arm, []))
+            found = values[metric].get(arm, [])
+            short = metric in further and metric not in (evidence.reported, evidence.tuned)
+            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found)
         each = confirm[confirm["arm"] == arm]
         row["n"] = str(len(values[metrics[0]].get(arm, [])))
         row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
