@@ -39,14 +39,30 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
 
 
 @app.command()
-def best(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
+def best(
+    sweep: Sweep = "@last",
+    root: Root = ROOT,
+    pareto: Annotated[bool, typer.Option(help="Configurations that no other beats in every objective.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show each arm's best configuration (the mean over confirm seeds once there are any).
 
     Example: geosweep best @last --json
     """
     from orchestrator import folder, results
 
-    document = results.best(folder.find(root, sweep))
+    found = folder.find(root, sweep)
+    if pareto:
+        front = results.pareto(found)
+        if as_json:
+            emit(front)
+            return
+        for arm, rows in front["arms"].items():
+            for row in rows:
+                words = ", ".join(f"{k}={v:.5g}" for k, v in row["values"].items())
+                data.print(f"{arm} {row['configuration']}: {words}  {row['parameters']}", highlight=False, markup=False)
+        return
+    document = results.best(found)
     if as_json:
         emit(document)
         return
