@@ -184,7 +184,7 @@ def workers(of: int) -> list[int]:
             above = (Path("/proc") / parent / "cmdline").read_bytes().decode()
         except OSError:
             continue
-        if "_Trainable" in title and f"/tmp/gs-{of}-" in above:
+        if "Trainable" in title and f"/tmp/gs-{of}-" in above:
             found.append(int(path.parent.name))
     return found
 
