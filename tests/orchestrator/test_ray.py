@@ -152,7 +152,7 @@ def test_killed_at_three_moments_and_continued(file: Path) -> None:
 
 
 def test_interrupt_drains_and_a_second_driver_is_refused(file: Path) -> None:
-    file.write_text(sweep_text(method="random", trials=3, confirm=3, per_trial=40, pause_s=0.06))
+    file.write_text(sweep_text(method="random", trials=3, confirm=3, per_trial=40, pause_s=0.03))
     process = start(file)
     wait_for(file, 2, process)
     second = start(file)
