@@ -19,7 +19,6 @@ from orchestrator.tracking.mlflow import TRIAL, embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_tracking import check_complete, children
 
-
 Mended = Callable[..., list[str]]
 
 
