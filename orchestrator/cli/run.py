@@ -78,6 +78,8 @@ def run(
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             _say(outcome.mended)
+            for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
+                talk.print(f"the race stopped {arm}: {one['reason']}", highlight=False, markup=False)
             if outcome.conductor.idle_s >= 1:
                 talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
             if outcome.state != "done" and outcome.conductor.remaining:
