@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -46,6 +47,8 @@ from ray.tune.search import Searcher
 
 MAX_FAILURES = 3
 START_BARRIER_S = 60.0
+LOST_RAY_S = 10
+"""A driver whose private Ray was killed ends after so long: no one will start that again."""
 PREFIX = "gs-"
 
 
@@ -194,6 +197,7 @@ class RayExecutor:
         """Run all trials; Ray is shut down afterwards, whatever happens."""
         try:
             self.ready()
+            _own_sigterm()
             self._fit(conductor)
         finally:
             self.close()
@@ -215,7 +219,12 @@ class RayExecutor:
     def _start(self) -> None:
         """Start Ray while the caller reads and imports. The thread lives on: Ray's processes die with it."""
         _sweep_scratch()
-        local = {"num_cpus": self._slots() * self._cpu, "include_dashboard": False, "_temp_dir": str(self._scratch)}
+        local = {
+            "num_cpus": self._slots() * self._cpu,
+            "include_dashboard": False,
+            "_temp_dir": str(self._scratch),
+            "_system_config": {"gcs_rpc_server_reconnect_timeout_s": LOST_RAY_S},
+        }
         try:
             ray.init(
                 address=self._address or "local",
@@ -268,6 +277,12 @@ class RayExecutor:
             ),
         )
         tuner.fit()
+
+
+def _own_sigterm() -> None:
+    """Put the caller's handler of SIGTERM back in the place of Ray's, whose alarm aborts the process 3 s after it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _wait_for_all(barrier: Path, actors: int) -> None:
