@@ -50,6 +50,16 @@ def named(place: Path) -> Iterator[None]:
         raise DiskFull(described(place)) from error
 
 
+@contextmanager
+def tolerated() -> Iterator[None]:
+    """Go on when nothing more can be written: whatever was to be kept can be made again."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+
+
 def _free(place: Path) -> int:
     return shutil.disk_usage(_there(place)).free
 

@@ -260,6 +260,7 @@ class RayExecutor:
         if self._grows:
             slots = max(slots, self._max or 1)
         actors = max(1, min(slots, self._max or slots, conductor.remaining))
+        conductor.workers = actors
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(actors)
         sys.setswitchinterval(5e-4)  # the MLflow sender shares this process; a free worker must not wait for it
         barrier = self._scratch / "actors"

@@ -90,7 +90,7 @@ def in_this_process(file: Path) -> SweepFolder:
     return folder
 
 
-def _processes() -> Iterator[tuple[int, int, str]]:
+def processes() -> Iterator[tuple[int, int, str]]:
     """(process, parent, command line) of all that can be read."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -103,13 +103,13 @@ def _processes() -> Iterator[tuple[int, int, str]]:
 
 def ray_processes(of: int) -> list[str]:
     """Ray daemons whose scratch folder carries the driver's process number."""
-    return [words for _, _, words in _processes() if f"/tmp/gs-{of}-" in words]
+    return [words for _, _, words in processes() if f"/tmp/gs-{of}-" in words]
 
 
 def workers(of: int | str) -> list[int]:
     """Processes of Ray workers that hold trials, of the driver with this number or below a scratch folder."""
     mark = f"/tmp/gs-{of}-" if isinstance(of, int) else of
-    found = {process: (parent, words) for process, parent, words in _processes()}
+    found = {process: (parent, words) for process, parent, words in processes()}
     return [p for p, (up, w) in found.items() if "Trainable" in w and mark in found.get(up, (0, ""))[1]]
 
 
