@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import controls, results, seal
+from orchestrator import controls, disk, results, seal
 from orchestrator import plan as planning
 from orchestrator.conductor import Arm, Listener, SweepConductor
 from orchestrator.executors.base import Executor
@@ -146,11 +146,13 @@ def run(
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
         state = "budget" if conductor.limit else state
     finally:
-        results.export(folder, folder.results)
+        with disk.tolerated():
+            results.export(folder, folder.results)
         tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
         outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
         outcome["complete"] = not conductor.remaining
-        write_atomic(folder.path / "outcome.json", json.dumps(outcome))
+        with disk.tolerated():
+            write_atomic(folder.path / "outcome.json", json.dumps(outcome))
     return Outcome(state=state, conductor=conductor)
 
 
@@ -188,7 +190,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 
     def tick() -> None:
         while not done.wait(2.0):
-            note()
+            with disk.tolerated():
+                note()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
@@ -197,7 +200,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        note()
+        with disk.tolerated():
+            note()
 
 
 @contextmanager
