@@ -220,6 +220,7 @@ class TrialSession:
         return self._ended(theirs["state"], theirs["grad_evals"], theirs["metrics"])
 
     def _write(self, result: Result) -> None:
+        self._log.sync()
         write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
         for old in self._folder.glob("checkpoint*"):
             old.unlink()
@@ -274,6 +275,7 @@ class TrialSession:
         saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
+        self._log.sync()
         if checkpoint.save(saved, self._folder, quota=quota) is not None:
             self._durable = durable
         self._saved_at = time.perf_counter()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.conductor import SweepConductor
     from orchestrator.runner import Outcome
     from orchestrator.spec import Spec
+    from orchestrator.tracking.mlflow import MlflowTracker
 
 
 class Backend(enum.StrEnum):
@@ -75,9 +76,11 @@ def run(
     with disk.named(folder.path), folder.hold():
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
+            _mend(definition, folder, tracking, storage)
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
+            _say(outcome.mended)
             if definition.method.replay == "strict":
                 talk.print(_price(outcome.conductor), highlight=False)
             if outcome.state != "done" and outcome.conductor.remaining:
@@ -111,8 +114,8 @@ def _drive(
     address: str,
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner, seal
-    from orchestrator.tracking.base import NoTracker, Tracker
+    from orchestrator import display, results, runner
+    from orchestrator.tracking.base import NoTracker
 
     executor: Any
     unfinished = any(counts["waiting"] for counts in results.status(folder)["arms"].values())
@@ -127,18 +130,7 @@ def _drive(
         from orchestrator.executors.debug import DebugExecutor
 
         executor = DebugExecutor()
-    tracker: Tracker = NoTracker()
-    if tracking:
-        from orchestrator.tracking.mlflow import MlflowTracker
-
-        tracker = MlflowTracker(
-            uri=definition.tracking.mlflow,
-            root=folder.root,
-            sweep_id=folder.sweep_id,
-            name=definition.name,
-            description=definition.description,
-            facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
-        )
+    tracker = _tracker(definition, folder, facts) if tracking else NoTracker()
     try:
         outcome = runner.run(
             definition,
@@ -162,10 +154,44 @@ def _price(conductor: SweepConductor) -> str:
     return f"strict replay kept workers waiting for {conductor.idle_s:.1f} worker-seconds{share}"
 
 
+def _tracker(definition: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
+    from orchestrator import seal
+    from orchestrator.tracking.mlflow import MlflowTracker
+
+    return MlflowTracker(
+        uri=definition.tracking.mlflow,
+        root=folder.root,
+        sweep_id=folder.sweep_id,
+        name=definition.name,
+        description=definition.description,
+        facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
+    )
+
+
+def _mend(definition: Spec, folder: SweepFolder, tracking: bool, storage: str) -> None:
+    """Make what a finished sweep left behind agree again, should somebody have lost a part of it."""
+    from orchestrator import reconcile
+
+    tracker = _tracker(definition, folder, {}) if tracking else None
+    try:
+        _say(reconcile.reconcile(folder, tracker, storage or None))
+    except ConnectionError as error:
+        talk.print(f"MLflow does not answer ({error}); it was not compared", style="yellow", highlight=False)
+
+
+def _say(mended: list[str]) -> None:
+    for line in mended:
+        talk.print(f"mended: {line}", highlight=False, markup=False)
+
+
 def _already_done(folder: SweepFolder) -> bool:
+    """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
+    from orchestrator import seal
+
     outcome = read_json(folder.path / "outcome.json") or {}
     over = outcome.get("state") == "done" or (outcome.get("state") == "budget" and outcome.get("complete"))
-    return bool(over and outcome.get("tracked"))
+    there = all((folder.trial(trial) / "result.json").exists() for trial in seal.witnessed(folder))
+    return bool(over and outcome.get("tracked") and there)
 
 
 def _stopped(file: Path, state: str) -> None:
