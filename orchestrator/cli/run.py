@@ -52,7 +52,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import display, results, runner, spec
+    from orchestrator import display, refusal, results, runner, spec
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -72,6 +72,8 @@ def run(
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold():
+        if again := refusal.standing(definition, folder):
+            fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
         else:
@@ -79,6 +81,8 @@ def run(
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             if outcome.conductor.idle_s >= 1:
                 talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            if outcome.refusal:
+                fail(outcome.refusal, Exit.TRIALS_FAILED)
             if outcome.state != "done" and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:

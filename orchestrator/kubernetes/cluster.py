@@ -6,6 +6,8 @@ until the operator has given up (`Failed`); the outcome of the driver is `jobSta
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -40,7 +42,11 @@ class KubernetesCluster:
             raise Unreachable("the kubernetes client is not installed: pip install 'geosweep[k8s]'") from None
         settings = client.Configuration()
         try:
-            config.load_kube_config(context=context or None, client_configuration=settings)
+            config.load_kube_config(
+                config_file=os.environ.get("KUBECONFIG") or None,  # the client reads it only once, at its import
+                context=context or None,
+                client_configuration=settings,
+            )
         except config.ConfigException as error:
             raise Unreachable(f"kubeconfig: {error}; name it with KUBECONFIG, a context with k8s://CONTEXT") from None
         settings.retries = 1
@@ -164,8 +170,6 @@ def _attempt(job: Mapping[str, Any]) -> Attempt:
 
 def _message(error: Any) -> str:
     """The API server's own words, of a Status object where there is one."""
-    import json
-
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
