@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import controls, refusal, results, seal
+from orchestrator import controls, disk, refusal, results, seal
 from orchestrator import plan as planning
 from orchestrator.conductor import Arm, Listener, SweepConductor
 from orchestrator.executors.base import Executor
@@ -149,11 +149,13 @@ def run(
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
         state = "budget" if conductor.limit else "failed" if alike.refusal else state
     finally:
-        results.export(folder, folder.results)
+        with disk.tolerated():
+            results.export(folder, folder.results)
         tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
         outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
         outcome["complete"] = not conductor.remaining
-        write_atomic(folder.path / "outcome.json", json.dumps(outcome))
+        with disk.tolerated():
+            write_atomic(folder.path / "outcome.json", json.dumps(outcome))
     return Outcome(state=state, conductor=conductor, refusal=alike.refusal)
 
 
@@ -191,7 +193,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 
     def tick() -> None:
         while not done.wait(2.0):
-            note()
+            with disk.tolerated():
+                note()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
@@ -200,7 +203,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        note()
+        with disk.tolerated():
+            note()
 
 
 @contextmanager

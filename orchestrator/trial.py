@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import cache
+from orchestrator import cache, disk
 from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
 from orchestrator.metric_log import MetricLog
@@ -144,8 +144,12 @@ class TrialSession:
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
-        Raises CrewLost when the process of another worker died.
+        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be written.
         """
+        with disk.named(self._folder):
+            return self._advance()
+
+    def _advance(self) -> Report:
         existing = read_json(self._folder / "result.json")
         if existing is not None:
             return self._ended(existing["state"], existing["grad_evals"], existing["metrics"])
@@ -159,8 +163,10 @@ class TrialSession:
                 if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
                     return self._take_over(trained)
             return self._slice()
-        except Exception:
+        except Exception as broken:
             self._watchdog.stop()
+            if disk.is_full(broken):
+                raise
             error = traceback.format_exc()
             try:
                 self._crew.trouble()

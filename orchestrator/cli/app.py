@@ -92,6 +92,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
+    from orchestrator import disk
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
@@ -109,6 +110,13 @@ def main() -> None:
     except (SpecError, NotFound, Held, Unreachable, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
+    except Exception as error:
+        if not disk.is_full(error):
+            raise
+        where = Path(getattr(error, "filename", None) or ".")
+        said = str(error) if isinstance(error, disk.DiskFull) else disk.described(where)
+        talk.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(int(Exit.UNREACHABLE))
     except KeyboardInterrupt:
         talk.print("stopped at once; running trials go on from their newest checkpoint when you run it again")
         sys.exit(int(Exit.INTERRUPTED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, dat
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
+    from orchestrator.conductor import SweepConductor
     from orchestrator.runner import Outcome
     from orchestrator.spec import Spec
 
@@ -52,7 +54,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import display, refusal, results, runner, spec
+    from orchestrator import disk, display, refusal, results, runner, spec
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -69,9 +71,10 @@ def run(
             Exit.USAGE,
         )
     _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
-    folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
+    with disk.named(root):
+        folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
-    with folder.hold():
+    with disk.named(folder.path), folder.hold():
         if again := refusal.standing(definition, folder):
             fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
@@ -79,8 +82,8 @@ def run(
         else:
             talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
-            if outcome.conductor.idle_s >= 1:
-                talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            if definition.method.replay == "strict":
+                talk.print(_price(outcome.conductor), highlight=False)
             if outcome.refusal:
                 fail(outcome.refusal, Exit.TRIALS_FAILED)
             if outcome.state != "done" and outcome.conductor.remaining:
@@ -166,6 +169,13 @@ def _drive(
     if tracker.trouble:
         talk.print(f"MLflow was not told everything ({tracker.trouble}); run this command again", style="yellow")
     return outcome
+
+
+def _price(conductor: SweepConductor) -> str:
+    """What the fixed order of a strict replay cost in this run."""
+    all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0
+    share = f" ({conductor.idle_s / all_s:.0%} of {conductor.workers} workers' time)" if all_s else ""
+    return f"strict replay kept workers waiting for {conductor.idle_s:.1f} worker-seconds{share}"
 
 
 def _already_done(folder: SweepFolder) -> bool:
