@@ -15,6 +15,7 @@ from orchestrator.cli import main
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
 from tests.kubernetes.api_server import JOBS, MAPS, ApiServer, serving
+from tests.kubernetes.manifests import K8S
 from tests.orchestrator.sweep_files import sweep_text
 
 Call = Callable[..., tuple[int, str, str]]
@@ -26,6 +27,21 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
     with serving(made) as address:
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "kubeconfig", address)))
         yield made
+    assert {right_of(method, path) for method, path in made.asked} <= rights()
+
+
+def right_of(method: str, path: str) -> tuple[str, str]:
+    """(resource, verb) of a request, in the words of RBAC."""
+    kind, *names = path.split("/namespaces/sweeps/")[1].split("/")
+    verb = {"POST": "create", "DELETE": "delete"}.get(method, "get" if names else "list")
+    return (f"{kind}/log" if path.endswith("/log") else kind, verb)
+
+
+def rights() -> set[tuple[str, str]]:
+    """What k8s/base grants to the account that starts sweeps."""
+    documents = yaml.safe_load_all((K8S / "base" / "rbac.yaml").read_text())
+    (role,) = (d for d in documents if d["kind"] == "Role" and d["metadata"]["name"] == "sweep-submitter")
+    return {(kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
 
 
 @pytest.fixture
