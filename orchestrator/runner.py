@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import controls, disk, reconcile, results, seal
+from orchestrator import controls, disk, reconcile, refusal, results, seal
 from orchestrator import plan as planning
 from orchestrator.conductor import Listener, SweepConductor
 from orchestrator.executors.base import Executor
@@ -29,10 +29,12 @@ class Outcome:
     """How a run of the driver ended."""
 
     state: str
-    """done, stopped, or budget."""
+    """done, stopped, budget, or failed: given up."""
     conductor: SweepConductor
     mended: list[str]
     """What differed between study, trial folders, tables and tracker, at the start and at the end, and was mended."""
+    refusal: str = ""
+    """Why it was given up for good."""
 
     @property
     def failed(self) -> int:
@@ -78,7 +80,8 @@ def run(
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
     before = reconcile.told(arms)
-    listeners = (seal.Witness(folder), tracker, *listeners)
+    alike = refusal.Alike(spec, folder)
+    listeners = (seal.Witness(folder), tracker, alike, *listeners)
     conductor = SweepConductor(spec, folder, arms, listeners=listeners)
     mended += reconcile.differences(before, arms)
     state = "failed"
@@ -88,7 +91,7 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
-        state = "budget" if conductor.limit else state
+        state = "budget" if conductor.limit else "failed" if alike.refusal else state
     finally:
         with disk.tolerated():
             results.export(folder, folder.results)
@@ -98,7 +101,7 @@ def run(
         outcome["complete"] = not conductor.remaining
         with disk.tolerated():
             write_atomic(folder.path / "outcome.json", json.dumps(outcome))
-    return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended])
+    return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal)
 
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
