@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator import seal
 from orchestrator.folder import NotFound, SweepFolder, read_json
 from orchestrator.metric_log import MetricLog
 
@@ -71,10 +72,18 @@ def metrics_table(folder: SweepFolder) -> pa.Table:
 
 
 def export(folder: SweepFolder, to: Path) -> list[Path]:
-    """Write both tables into the folder `to`; returns their paths."""
+    """Write both tables into the folder `to`; returns their paths.
+
+    Their schema's metadata hold the seal and the stamps; trials of a stamped sweep say so in a column `exploratory`.
+    """
     to.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, table in (("trials", trials_table(folder)), ("metrics", metrics_table(folder))):
+    stamps, trials = seal.stamps(folder), trials_table(folder)
+    if stamps:
+        trials = trials.append_column("exploratory", pa.array(["; ".join(stamps)] * len(trials), pa.string()))
+    facts = {"geosweep.seal": seal.sealed_hash(folder), "geosweep.exploratory": json.dumps(stamps)}
+    for name, table in (("trials", trials), ("metrics", metrics_table(folder))):
+        table = table.replace_schema_metadata(facts)
         temporary = to / f".{name}.parquet"
         pq.write_table(table, temporary)
         written.append(temporary.replace(to / f"{name}.parquet"))
@@ -130,7 +139,14 @@ def best(folder: SweepFolder) -> dict[str, Any]:
                 "stage": stage,
                 "seeds": len(found),
             }
-    return {"schema": "geosweep/best/1", "sweep_id": folder.sweep_id, "metric": metric, "goal": goal, "arms": arms}
+    return {
+        "schema": "geosweep/best/1",
+        "sweep_id": folder.sweep_id,
+        "metric": metric,
+        "goal": goal,
+        "arms": arms,
+        "exploratory": seal.stamps(folder),
+    }
 
 
 def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tuple[dict[str, Any], list[float]]]]:
@@ -172,7 +188,13 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
         return all(gap <= 0 for gap in gaps) and any(gap < 0 for gap in gaps)
 
     front = {arm: [r for r in found if not any(beats(o, r) for o in found)] for arm, found in arms.items()}
-    return {"schema": "geosweep/pareto/1", "sweep_id": folder.sweep_id, "objectives": goals, "arms": front}
+    return {
+        "schema": "geosweep/pareto/1",
+        "sweep_id": folder.sweep_id,
+        "objectives": goals,
+        "arms": front,
+        "exploratory": seal.stamps(folder),
+    }
 
 
 def suggestions_digest(folder: SweepFolder) -> str:
@@ -224,4 +246,5 @@ def status(folder: SweepFolder) -> dict[str, Any]:
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         "errors": errors,
+        "exploratory": seal.stamps(folder),
     }
