@@ -6,6 +6,7 @@ import enum
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -82,6 +83,12 @@ ROOT = Path("runs")
 def emit(document: dict[str, Any]) -> None:
     """Print one JSON document on standard output."""
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def show_stamps(stamps: Sequence[str]) -> None:
+    """Say under a table why it is exploratory (see `seal.stamps`)."""
+    for stamp in stamps:
+        data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
 
 
 def fail(message: str, code: Exit) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show_stamps, talk
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import disk, display, refusal, results, runner, spec
+    from orchestrator import disk, display, refusal, results, runner, seal, spec
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -95,6 +95,7 @@ def run(
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
+        show_stamps(seal.stamps(folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
     if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):
         fail(
