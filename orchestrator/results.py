@@ -213,7 +213,7 @@ def status(folder: SweepFolder) -> dict[str, Any]:
     why = {
         "running": "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items()) or "starting workers",
         "done": "will not be trained: every configuration of the arm failed",
-    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.path / 'sweep.yaml'}")
+    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
     return {
         "schema": "geosweep/status/1",
         "sweep_id": folder.sweep_id,

@@ -43,16 +43,24 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
-def _local(root: Path) -> Path:
-    if ":/" in str(root):
-        raise typer.BadParameter(f"{root} is no local folder; this version keeps sweeps on a local or mounted path")
-    return root
+def _near(root: Path) -> Path:
+    """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
+    from orchestrator.remote import RemoteError, near
+
+    try:
+        return near(str(root).replace(":/", "://", 1))
+    except RemoteError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 Root = Annotated[
     Path,
     typer.Option(
-        "--root", envvar="GEOSWEEP_ROOT", help="Folder that holds all sweeps.", show_default=True, callback=_local
+        "--root",
+        envvar="GEOSWEEP_ROOT",
+        help="Folder that holds all sweeps, or s3://BUCKET/FOLDER.",
+        show_default=True,
+        callback=_near,
     ),
 ]
 Storage = Annotated[
@@ -87,6 +95,7 @@ def main() -> None:
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
+    from orchestrator.remote import RemoteError
     from orchestrator.spec import SpecError
 
     for group in VERBS:
@@ -98,7 +107,7 @@ def main() -> None:
     }
     try:
         app()
-    except (SpecError, NotFound, Held, Unreachable, ControlFailed) as error:
+    except (SpecError, NotFound, Held, Unreachable, RemoteError, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
     except KeyboardInterrupt:

@@ -51,7 +51,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import display, results, runner, spec
+    from orchestrator import display, remote, results, runner, spec
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -67,13 +67,15 @@ def run(
             "name the absolute path of a folder that every node mounts",
             Exit.USAGE,
         )
+    if uri := remote.far(root):
+        _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
-    with folder.hold():
+    with folder.hold(storage):
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
         else:
-            talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
+            talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             if outcome.conductor.idle_s >= 1:
                 talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
@@ -150,6 +152,22 @@ def _drive(
     if tracker.trouble:
         talk.print(f"MLflow was not told everything ({tracker.trouble}); run this command again", style="yellow")
     return outcome
+
+
+def _check_services(uri: str, storage: str, untracked: bool) -> None:
+    """What a sweep in an object store cannot keep there."""
+    if not storage:
+        fail(
+            f"--root {uri}: an object store holds no studies and no lock; name a PostgreSQL database with --storage "
+            "(GEOSWEEP_STORAGE), postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
+            Exit.USAGE,
+        )
+    if untracked:
+        fail(
+            f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
+            "(MLFLOW_TRACKING_URI), or give --no-tracking",
+            Exit.USAGE,
+        )
 
 
 def _already_done(folder: SweepFolder) -> bool:
