@@ -5,7 +5,7 @@ ROOT/<sweep id>/sweep.yaml, resolved.json, study.journal, lock, stop, seconds
 ROOT/<sweep id>/trials/<trial id>/trial.json, metrics.jsonl, result.json, checkpoint files
 ROOT/<sweep id>/results/, report/
 
-Under a root in an object store `root` is its near folder (see `remote.py`).
+Under a root in an object store `root` is its near folder (see `store.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import remote
-from orchestrator.remote import Far
+from orchestrator import store
+from orchestrator.store import Far
 
 PATIENCE = 3000
 """Times 20 ms to wait for one who owns a folder for a short while."""
@@ -72,13 +72,13 @@ class SweepFolder:
     @property
     def far(self) -> Far | None:
         """The sweep's far side, under a root in an object store."""
-        uri = remote.far(self.path)
-        return remote.side(uri, self.path) if uri else None
+        uri = store.far(self.path)
+        return store.side(uri, self.path) if uri else None
 
     @property
     def place(self) -> str:
         """The sweep's folder as the user knows it: a path, or a URI."""
-        return remote.far(self.path) or str(self.path)
+        return store.far(self.path) or str(self.path)
 
     @property
     def journal(self) -> Path:
@@ -227,7 +227,7 @@ class SweepFolder:
 
 def sweeps(root: Path) -> list[SweepFolder]:
     """All sweeps under the root, the one worked on last at the end."""
-    if uri := remote.far(root):
+    if uri := store.far(root):
         _pull_definitions(uri, root)
     found = [p.parent for p in root.glob("*/resolved.json")]
     return [SweepFolder(root, p.name) for p in sorted(found, key=lambda p: (p.stat().st_mtime, p.name))]
@@ -238,7 +238,7 @@ def find(root: Path, name: str) -> SweepFolder:
     known = sweeps(root)
     if not known:
         raise NotFound(
-            f"no sweep under {remote.far(root) or root}/; start one with `geosweep run FILE`, or name another --root"
+            f"no sweep under {store.far(root) or root}/; start one with `geosweep run FILE`, or name another --root"
         )
     matches = [s for s in known if s.sweep_id == name] or [s for s in known if s.sweep_id.startswith(name)]
     matches = known[-1:] if name == "@last" else matches
@@ -251,7 +251,7 @@ def find(root: Path, name: str) -> SweepFolder:
 
 def _pull_definitions(uri: str, root: Path) -> None:
     """What is needed to list the sweeps of a far root, in the order in which they were worked on."""
-    for sweep_id in remote.side(uri, root).folders():
+    for sweep_id in store.side(uri, root).folders():
         folder = SweepFolder(root, sweep_id)
         if folder.far is None or (begun := folder.far.age("resolved.json")) is None:
             continue

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.remote import Far, RemoteError
+from orchestrator.store import Far, StoreError
 
 POLL_S, BEAT_S = 1.0, 10.0
 FRESH_S = 3 * BEAT_S
@@ -31,12 +31,12 @@ class Taken(Exception):  # noqa: N818
 
 
 class Lease:
-    """The advisory lock of `name` in the database at `url` (SQLAlchemy's form). Raises Taken, RemoteError."""
+    """The advisory lock of `name` in the database at `url` (SQLAlchemy's form). Raises Taken, StoreError."""
 
     def __init__(self, url: str, name: str) -> None:
         scheme, found, rest = url.partition("://")
         if scheme.partition("+")[0] not in ("postgresql", "postgres") or not found:
-            raise RemoteError(
+            raise StoreError(
                 "a sweep in an object store keeps its studies and its lock in PostgreSQL; "
                 "name it: --storage postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (GEOSWEEP_STORAGE)"
             )
@@ -44,7 +44,7 @@ class Lease:
         try:
             self._connect()
         except self._errors() as error:
-            raise RemoteError(f"the database of the studies does not answer: {str(error).strip()}") from None
+            raise StoreError(f"the database of the studies does not answer: {str(error).strip()}") from None
 
     def renew(self) -> bool:
         """False once another driver has the lock. While the database is away nobody else can take it."""
@@ -77,7 +77,7 @@ class Lease:
         try:
             import psycopg
         except ImportError:
-            raise RemoteError("PostgreSQL needs psycopg: install geosweep[cluster]") from None
+            raise StoreError("PostgreSQL needs psycopg: install geosweep[cluster]") from None
         return (psycopg.Error,)
 
 
@@ -117,7 +117,7 @@ def _keep(
 ) -> None:
     beat, stopping = time.monotonic(), False
     while not done.wait(POLL_S):
-        with contextlib.suppress(RemoteError, FileNotFoundError):  # away: the next round tries again
+        with contextlib.suppress(StoreError, FileNotFoundError):  # away: the next round tries again
             if not lease.renew():
                 lost.set()
                 stop()

@@ -10,7 +10,7 @@ import shutil
 import time
 import warnings
 
-from orchestrator.remote import Far, RemoteError, near
+from orchestrator.store import Far, StoreError, near
 
 STOP_POLL_S = 2.0
 LOG, RESULT = "metrics.jsonl", "result.json"
@@ -54,7 +54,7 @@ class TrialPlace:
         try:
             self._far.push([LOG, kept[-1]], patience_s=0.0)
             self._far.remove(n for n in self._far.names() if n.startswith("checkpoint-") and n not in kept)
-        except RemoteError as error:
+        except StoreError as error:
             warnings.warn(f"checkpoint not uploaded, training goes on: {error}", stacklevel=2)
             return False
         return True
@@ -77,7 +77,7 @@ class TrialPlace:
             self._looked = time.monotonic()
             try:
                 self._asked = self._sweep.exists(self._flag, patience_s=0.0)
-            except RemoteError:
+            except StoreError:
                 return self._asked
         return self._asked
 

@@ -45,11 +45,11 @@ class Exit(enum.IntEnum):
 
 def _near(root: Path) -> Path:
     """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
-    from orchestrator.remote import RemoteError, near
+    from orchestrator.store import StoreError, near
 
     try:
         return near(str(root).replace(":/", "://", 1))
-    except RemoteError as error:
+    except StoreError as error:
         raise typer.BadParameter(str(error)) from None
 
 
@@ -95,8 +95,8 @@ def main() -> None:
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
-    from orchestrator.remote import RemoteError
     from orchestrator.spec import SpecError
+    from orchestrator.store import StoreError
 
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
@@ -107,7 +107,7 @@ def main() -> None:
     }
     try:
         app()
-    except (SpecError, NotFound, Held, Unreachable, RemoteError, ControlFailed) as error:
+    except (SpecError, NotFound, Held, Unreachable, StoreError, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
     except KeyboardInterrupt:

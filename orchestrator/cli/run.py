@@ -51,7 +51,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import display, remote, results, runner, spec
+    from orchestrator import display, results, runner, spec, store
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -67,7 +67,7 @@ def run(
             "name the absolute path of a folder that every node mounts",
             Exit.USAGE,
         )
-    if uri := remote.far(root):
+    if uri := store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id

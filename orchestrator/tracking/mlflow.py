@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.metric_log import MetricLog
-from orchestrator.remote import near
+from orchestrator.store import near
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial import Job, Report
 

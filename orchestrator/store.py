@@ -37,7 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"connect_timeout"
 T = TypeVar("T")
 
 
-class RemoteError(ConnectionError):
+class StoreError(ConnectionError):
     """The object store does not answer, or does not let us."""
 
 
@@ -53,7 +53,7 @@ def near(place: str, kind: str = "mirror") -> Path:
     if not found:
         return Path(place)
     if ".." in path.split("/") or not path.strip("/"):
-        raise RemoteError(f"{place} names no bucket and folder; write s3://BUCKET/FOLDER")
+        raise StoreError(f"{place} names no folder of a bucket; write s3://BUCKET/FOLDER")
     return scratch() / kind / scheme / path.strip("/")
 
 
@@ -205,20 +205,20 @@ class Far:
         temporary.replace(path)
 
     def _patiently(self, act: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-        """`act`, tried again while the store is away. Raises RemoteError, and FileNotFoundError as it is."""
+        """`act`, tried again while the store is away. Raises StoreError, and FileNotFoundError as it is."""
         deadline, pause = time.monotonic() + patience_s, 0.5
         while True:
             try:
                 return act()
             except FileNotFoundError as error:
                 if "specified bucket" in str(error):
-                    raise RemoteError(f"{self.uri}: {error}; make the bucket first") from error
+                    raise StoreError(f"{self.uri}: {error}; make the bucket first") from error
                 raise
             except Exception as error:
                 hopeless = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
                 if hopeless or time.monotonic() + pause > deadline:
                     way_out = "check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL_S3" if self.uri.startswith("s3:") else ""
-                    raise RemoteError(f"{self.uri}: {type(error).__name__}: {error}; {way_out}".rstrip("; ")) from error
+                    raise StoreError(f"{self.uri}: {type(error).__name__}: {error}; {way_out}".rstrip("; ")) from error
             time.sleep(pause)
             pause = min(2 * pause, 8.0)
 
@@ -240,7 +240,7 @@ def _store(uri: str) -> tuple[Any, str]:
     try:
         store = fsspec.filesystem(scheme, use_listings_cache=False, **OPTIONS.get(scheme, {}))
     except (ImportError, ValueError) as error:
-        raise RemoteError(f"{uri}: {error}; for s3:// install geosweep[cluster]") from None
+        raise StoreError(f"{uri}: {error}; for s3:// install geosweep[cluster]") from None
     return store, str(store._strip_protocol(uri)).rstrip("/")
 
 
@@ -263,7 +263,8 @@ def _contents(store: Any, paths: list[str]) -> dict[str, bytes]:
         return content
 
     with ThreadPoolExecutor(min(SIDE_BY_SIDE, len(paths))) as pool:
-        return {path: content for path, content in zip(paths, pool.map(read, paths)) if content is not None}
+        found = zip(paths, pool.map(read, paths), strict=True)
+        return {path: content for path, content in found if content is not None}
 
 
 def _token(info: dict[str, Any]) -> str:

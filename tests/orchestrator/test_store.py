@@ -1,0 +1,362 @@
+"""Sweeps in an object store: S3 over HTTP, a real PostgreSQL; every "machine" has a scratch folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+import typer.testing
+
+from orchestrator import folder as folders
+from orchestrator import lease, results, runner, seal, spec, store
+from orchestrator.cli import app as cli
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.folder import SweepFolder
+from orchestrator.jobs import job_of
+from orchestrator.metric_log import MetricLog
+from orchestrator.search.base import Configuration
+from orchestrator.tracking.base import NoTracker
+from orchestrator.trial import Job, TrialSession
+from tests.orchestrator.sweep_files import sweep_text
+from tests.services import Postgres, postgres_server, s3_server
+
+pytestmark = pytest.mark.slow
+ASHA = "early_terminate: {type: asha, eta: 2, min_budget: 25%}\n"
+DRIVER = """
+from dataclasses import replace
+from orchestrator import conductor, jobs
+from orchestrator.cli.app import main
+conductor.job_of = lambda *given: replace(jobs.job_of(*given), checkpoint_s=0.1, slice_s=0.05)
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server("bucket"):
+        yield "s3://bucket"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
+
+
+class Machines:
+    """Each has its own disk: `use` goes to another one."""
+
+    def __init__(self, place: Path, patch: pytest.MonkeyPatch) -> None:
+        self._place, self._patch, self._count = place, patch, 0
+
+    def use(self, uri: str) -> Path:
+        """A fresh machine's near folder of `uri`."""
+        self._count += 1
+        self._patch.setenv("GEOSWEEP_SCRATCH", str(self._place / f"machine-{self._count}"))
+        return store.near(uri)
+
+
+@pytest.fixture
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    return Machines(tmp_path, monkeypatch)
+
+
+def objects(prefix: str) -> dict[str, int]:
+    listed = boto3.client("s3").list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
+    return {o["Key"][len(prefix) + 1 :]: o["Size"] for o in listed}
+
+
+def test_near_folders_follow_the_far_one(bucket: str, machines: Machines) -> None:
+    uri = f"{bucket}/level"
+    one = store.Far(uri, machines.use(uri))
+    one.folder.mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (one.folder / name).write_text(name)
+    one.push(one.changed())
+    assert not one.changed()
+    other = store.Far(uri, machines.use(uri))
+    other.pull()
+    assert [(other.folder / n).read_text() for n in ("a", "b", "c")] == ["a", "b", "c"]
+    (other.folder / "a").write_text("only here")
+    (other.folder / "b").write_text("also here")
+    (other.folder / "new").write_text("not there yet")
+    (one.folder / "b").write_text("changed far away")
+    one.push(["b"])
+    one.remove(["c"])
+    other.pull()
+    assert (other.folder / "a").read_text() == "only here", "nobody changed it there: what was written here stays"
+    assert (other.folder / "b").read_text() == "changed far away", "the far side is the truth"
+    assert not (other.folder / "c").exists()
+    assert set(other.changed()) == {"a", "new"}
+    again = store.Far(uri, other.folder)
+    again.pull()
+    assert (again.folder / "a").read_text() == "only here", "a new process knows what the old one knew"
+
+
+def a_job(folder: SweepFolder) -> Job:
+    definition = spec.loads(sweep_text(per_trial=40), "test.yaml")
+    configuration = Configuration(number=0, parameters={"lr": 0.1}, state="RUNNING")
+    job = job_of(definition, folder, definition.arms["adamw"], configuration, 0, "tune")
+    return replace(job, checkpoint_s=0.0, slice_s=0.0, cache="")
+
+
+def to_the_end(session: TrialSession) -> None:
+    while not (report := session.advance()).done:
+        pass
+    assert report.state == "COMPLETE"
+
+
+def points(path: Path) -> list[Any]:
+    return [
+        (p["step"], {k: v for k, v in p["metrics"].items() if not k.startswith("time/")})
+        for p in MetricLog(path).points()
+    ]
+
+
+@pytest.mark.parametrize("loss", ["nothing", "half of the newest checkpoint", "half of both", "half of the log"])
+def test_a_trial_goes_on_elsewhere_as_if_nothing_had_been(
+    loss: str, bucket: str, machines: Machines, tmp_path: Path
+) -> None:
+    plain = a_job(SweepFolder(tmp_path, "plain"))
+    to_the_end(TrialSession(plain))
+    expected = points(Path(plain.folder) / "metrics.jsonl")
+    uri = f"{bucket}/{loss.replace(' ', '-')}"
+    job = a_job(SweepFolder(machines.use(uri), "s"))
+    assert job.folder == f"{uri}/s/trials/adamw-0000-s0"
+    first = TrialSession(job)
+    reports = [first.advance() for _ in range(2)]
+    assert reports[-1].durable == expected[1][0]
+    prefix = job.folder.removeprefix("s3://bucket/")
+    uploaded = sorted(n for n in objects(prefix) if n.startswith("checkpoint"))
+    assert len(uploaded) == 2
+    client = boto3.client("s3")
+    client.create_multipart_upload(Bucket="bucket", Key=f"{prefix}/checkpoint-000009-0123456789abcdef.pt")  # cut off
+    torn = {
+        "half of both": uploaded,
+        "half of the newest checkpoint": uploaded[-1:],
+        "half of the log": ["metrics.jsonl"],
+    }
+    for name in torn.get(loss, []):
+        content = client.get_object(Bucket="bucket", Key=f"{prefix}/{name}")["Body"].read()
+        client.put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=content[: len(content) // 2])
+    machines.use(uri)
+    second = TrialSession(job)
+    if loss == "nothing":
+        report = second.advance()
+    elif loss == "half of the log":
+        with pytest.warns(UserWarning, match="log ends before its checkpoint"):
+            report = second.advance()
+    else:
+        with pytest.warns(UserWarning, match="is damaged"):
+            report = second.advance()
+    assert report.evaluation == {"nothing": 3, "half of the newest checkpoint": 2}.get(loss, 1)
+    if not report.done:
+        to_the_end(second)
+    assert not any(store.near(job.folder, "work").parent.iterdir()), "the scratch folder is cleared"
+    there = SweepFolder(machines.use(uri), "s")
+    there.level()
+    assert points(there.trial(job.trial_id) / "metrics.jsonl") == expected
+    assert set(objects(prefix)) == {"trial.json", "metrics.jsonl", "result.json"}
+
+
+def test_a_store_that_is_away_costs_no_trial_and_no_checkpoint_is_told_that_was_not_kept(
+    bucket: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{bucket}/away"
+    job = a_job(SweepFolder(machines.use(uri), "s"))
+    session = TrialSession(job)
+    session.advance()
+    real = session._place._far._store
+    monkeypatch.setattr(
+        session._place._far, "_store", store._store("s3://other")[0].__class__(endpoint_url="http://127.0.0.1:9")
+    )
+    with pytest.warns(UserWarning, match="not uploaded, training goes on"):
+        report = session.advance()
+    assert (report.state, report.durable, report.evaluation) == ("RUNNING", 10.0, 2)
+    monkeypatch.setattr(session._place._far, "_store", real)
+    to_the_end(session)
+
+
+def execute(definition: spec.Spec, text: str, root: Path, url: str) -> tuple[SweepFolder, runner.Outcome]:
+    folder = runner.open_folder(definition, text, root, {})
+    with folder.hold(url):
+        return folder, runner.run(definition, folder, DebugExecutor(), NoTracker(), storage_url=url or None)
+
+
+def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
+    bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path
+) -> None:
+    text = sweep_text(name="asha", trials=6, confirm=2) + ASHA
+    definition = spec.loads(text, "test.yaml")
+    local, _ = execute(definition, text, tmp_path / "local", "")
+    execute(definition, text, machines.use(f"{bucket}/asha"), postgres.url)
+    far = folders.find(machines.use(f"{bucket}/asha"), "@last")
+    timeless = [c for c in results.trials_table(local).column_names if not c.startswith(("time/", "seconds"))]
+    mine, theirs = (results.trials_table(f).select(timeless) for f in (far, local))
+    assert mine.equals(theirs)
+    assert "PRUNED" in mine["state"].to_pylist()
+    assert results.status(far)["state"] == results.status(local)["state"] == "done"
+    assert seal.verify(far)["intact"]
+    assert not [n for n in objects("asha") if "checkpoint" in n or n.endswith(("lock", "stop"))]
+
+
+def command(*words: str) -> typer.testing.Result:
+    for group in cli.VERBS:
+        __import__(f"orchestrator.cli.{group}")
+    return typer.testing.CliRunner().invoke(cli.app, words, catch_exceptions=False)
+
+
+def test_killed_stopped_and_finished_on_three_machines(
+    bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{bucket}/killed"
+    text = sweep_text(name="killed", trials=2, confirm=2, per_trial=80, pause_s=0.02)
+    file = tmp_path / "killed.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("GEOSWEEP_ROOT", uri)
+    asked = ["run", str(file), "--executor", "debug", "--no-tracking", "--storage", postgres.url]
+
+    machines.use(uri)
+    first = subprocess.Popen([sys.executable, "-c", DRIVER, *asked], start_new_session=True, stderr=subprocess.DEVNULL)
+    wait(
+        lambda: sum("checkpoint" in n for n in objects("killed")) >= 2 and sum("result" in n for n in objects("killed"))
+    )
+    machines.use(uri)
+    running = json.loads(command("status", "--json").stdout)
+    held = subprocess.run([sys.executable, "-c", DRIVER, *asked], capture_output=True, text=True, timeout=120)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    killed_at = time.time() * 1000
+    assert running["state"] == "running"
+    assert held.returncode == 75
+    assert f"is being run by process {first.pid} on" in held.stderr
+
+    machines.use(uri)
+    second = subprocess.Popen([sys.executable, "-c", DRIVER, *asked], stderr=subprocess.PIPE, text=True)
+    ended = sum("result" in n for n in objects("killed"))
+    wait(lambda: sum("result" in n for n in objects("killed")) > ended)
+    machines.use(uri)
+    assert "is draining" in command("stop").stderr
+    assert "drained" in second.communicate(timeout=60)[1]
+    assert second.returncode == 130
+    assert json.loads(command("status", "--json").stdout)["state"] == "stopped"
+
+    machines.use(uri)
+    last = subprocess.run([sys.executable, "-c", DRIVER, *asked], capture_output=True, text=True, timeout=120)
+    assert last.returncode == 0, last.stderr
+    machines.use(uri)
+    assert json.loads(command("status", "--json").stdout)["arms"]["sgd"]["done"] == 4
+    there = folders.find(store.near(uri), "@last")
+    logs = [MetricLog(p).points() for p in (there.path / "trials").glob("*/metrics.jsonl")]
+    assert any(log[0]["time"] < killed_at < log[-1]["time"] for log in logs), "one went on from before the kill"
+    told = [line["trial_id"] for line in seal._lines(there.path / "witness.jsonl")]
+    assert sorted(told) == sorted(set(told)), "no trial twice"
+    assert command("verify").exit_code == 0
+
+    local = runner.open_folder(spec.loads(text), text, tmp_path / "local", {})
+    with local.hold():
+        runner.run(spec.loads(text), local, DebugExecutor(), NoTracker())
+    assert command("export", "-o", str(tmp_path / "out")).exit_code == 0
+    for name, own in (("trials", {"seconds"}), ("metrics", set[str]())):
+        mine, plain = (
+            pq.read_table(tmp_path / "out" / f"{name}.parquet"),
+            pq.read_table(local.results / f"{name}.parquet"),
+        )
+        if name == "metrics":
+            mine, plain = (t.filter([not n.startswith("time/") for n in t["name"].to_pylist()]) for t in (mine, plain))
+        same = [c for c in plain.column_names if c not in own and not c.startswith("time/")]
+        assert mine.select(same).equals(plain.select(same)), name
+    best = json.loads(command("best", "--json").stdout)
+    assert best["arms"] == results.best(local)["arms"]
+    compared = command("compare", "--json")
+    assert compared.exit_code == 0, compared.stderr
+    assert json.loads(compared.stdout)["pairs"][0]["n"] == 2
+    assert "is done; nothing to run" in command(*asked).stderr
+
+
+def wait(until: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_one_driver_at_a_time_whatever_becomes_of_the_database(bucket: str, postgres: Postgres, tmp_path: Path) -> None:
+    uri, stops = f"{bucket}/lease", list[str]()
+    one, other = (store.Far(uri, tmp_path / name) for name in ("one", "other"))
+
+    def drive(far: store.Far, owner: str) -> Any:
+        return lease.driving(far, postgres.url, owner, folders._shared, lambda: stops.append(owner))
+
+    def cut() -> None:
+        """Lose all connections that hold a lock."""
+        with psycopg.connect(postgres.url.replace("+psycopg", ""), autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+
+    with drive(one, "the first"):
+        with pytest.raises(lease.Taken, match="the first"), drive(other, "the second"):
+            pass
+        (one.folder / "outcome.json").write_text("{}")
+        assert set(objects("lease")) == {"lock"}
+    assert set(objects("lease")) == {"outcome.json"}, "uploaded at the end, and the lock is gone"
+
+    held = lease.Lease(postgres.url, uri)
+    cut()
+    assert held.renew(), "nobody took it meanwhile"
+    with pytest.raises(lease.Taken):
+        lease.Lease(postgres.url, uri)
+    held.close()
+
+    with drive(one, "the first"):
+        cut()
+        taken = lease.Lease(postgres.url, uri)
+        (one.folder / "outcome.json").write_text("too late")
+        wait(lambda: stops == ["the first"])
+    assert objects("lease")["outcome.json"] == 2, "who lost the sweep leaves it alone"
+    taken.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--root", "s3://bucket/x"], "name a PostgreSQL database with --storage"),
+        (["--root", "s3://bucket/x", "--storage", "postgresql://x@127.0.0.1:9/x"], "holds no MLflow store"),
+        (["--root", "s3://bucket/x", "--storage", "sqlite:///x", "--no-tracking"], "in PostgreSQL"),
+        (["--root", "s3://bucket/x", "--storage", "postgresql://x@127.0.0.1:9/x", "--no-tracking"], "does not answer"),
+        (["--root", "s3://elsewhere/x", "--no-tracking"], "make the bucket first"),
+        (["--root", "s3://bucket/../x"], "names no folder"),
+        (["--root", "nonsense://x/y", "--no-tracking", "--storage", "postgresql://x@127.0.0.1:9/x"], "install geosweep[cluster]"),
+    ],
+)
+def test_what_is_missing_is_named(
+    words: list[str],
+    says: str,
+    bucket: str,
+    postgres: Postgres,
+    machines: Machines,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machines.use(bucket)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(sweep_text())
+    if "elsewhere" in words[1]:
+        words = [*words, "--storage", postgres.url]
+    monkeypatch.setattr(sys, "argv", ["geosweep", "run", str(file), "--executor", "debug", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code in (2, 75)
+    assert says in " ".join(capsys.readouterr().err.replace("│", " ").split())
