@@ -32,6 +32,7 @@ def job_of(spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configu
         threads=spec.resources.cpu,
         processes=spec.resources.processes,
         checkpoint_quota=spec.resources.checkpoints,
+        checkpoint_s=spec.resources.checkpoint_every,
         diagnostics=spec.diagnostics.names,
         diagnose_every=spec.diagnostics.every,
         diagnose_batches=spec.diagnostics.batches,

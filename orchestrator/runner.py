@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import controls, results, seal
+from orchestrator import controls, refusal, results, seal
 from orchestrator import plan as planning
 from orchestrator.conductor import Arm, Listener, SweepConductor
 from orchestrator.executors.base import Executor
@@ -32,8 +32,10 @@ class Outcome:
     """How a run of the driver ended."""
 
     state: str
-    """done, stopped, or budget."""
+    """done, stopped, budget, or failed: given up."""
     conductor: SweepConductor
+    refusal: str = ""
+    """Why it was given up for good."""
 
     @property
     def failed(self) -> int:
@@ -136,7 +138,8 @@ def run(
     controls.check(spec, folder)
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
-    listeners = (seal.Witness(folder), tracker, *listeners)
+    alike = refusal.Alike(spec, folder)
+    listeners = (seal.Witness(folder), tracker, alike, *listeners)
     conductor = SweepConductor(spec, folder, arms, listeners=listeners)
     state = "failed"
     try:
@@ -145,14 +148,14 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
-        state = "budget" if conductor.limit else state
+        state = "budget" if conductor.limit else "failed" if alike.refusal else state
     finally:
         results.export(folder, folder.results)
         tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
         outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
         outcome["complete"] = not conductor.remaining
         write_atomic(folder.path / "outcome.json", json.dumps(outcome))
-    return Outcome(state=state, conductor=conductor)
+    return Outcome(state=state, conductor=conductor, refusal=alike.refusal)
 
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,14 +37,14 @@ def run(
     cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     storage: Storage = "",
     address: Annotated[
-        str, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; default: a private one.", show_default=False)
+        str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
     ] = "",
     max_concurrent: Annotated[
         int, typer.Option(min=0, help="Trials at a time; 0: what the file says.", show_default=False)
     ] = 0,
     tracking_uri: Annotated[
         str,
-        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server when the file names none.", show_default=False),
+        typer.Option(help="MLflow server when the file names none.", show_default=False),
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -51,7 +52,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import display, results, runner, spec, store
+    from orchestrator import display, refusal, results, runner, spec, store
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -67,11 +68,14 @@ def run(
             "name the absolute path of a folder that every node mounts",
             Exit.USAGE,
         )
+    _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
     if uri := store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
     with folder.hold(storage):
+        if again := refusal.standing(definition, folder):
+            fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
         else:
@@ -79,6 +83,8 @@ def run(
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             if outcome.conductor.idle_s >= 1:
                 talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            if outcome.refusal:
+                fail(outcome.refusal, Exit.TRIALS_FAILED)
             if outcome.state != "done" and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:
@@ -98,6 +104,16 @@ def run(
             f"{failed} trials failed ({definition.max_failed} allowed: max_failed); see: geosweep status {identity}",
             Exit.TRIALS_FAILED,
         )
+
+
+def _not_taken(address: str, tracking_uri: str) -> None:
+    """Say which variables of the shell do not count: a sweep goes only where the command or the file sends it."""
+    for name, option, given in (
+        ("RAY_ADDRESS", "--address", address),
+        ("MLFLOW_TRACKING_URI", "--tracking-uri", tracking_uri),
+    ):
+        if os.environ.get(name) and not given:
+            talk.print(f"{name} is set but not used; say {option} ${name} if you mean it", highlight=False)
 
 
 def _drive(

@@ -337,7 +337,10 @@ def test_one_driver_at_a_time_whatever_becomes_of_the_database(bucket: str, post
         (["--root", "s3://bucket/x", "--storage", "postgresql://x@127.0.0.1:9/x", "--no-tracking"], "does not answer"),
         (["--root", "s3://elsewhere/x", "--no-tracking"], "make the bucket first"),
         (["--root", "s3://bucket/../x"], "names no folder"),
-        (["--root", "nonsense://x/y", "--no-tracking", "--storage", "postgresql://x@127.0.0.1:9/x"], "install geosweep[cluster]"),
+        (
+            ["--root", "nonsense://x/y", "--no-tracking", "--storage", "postgresql://x@127.0.0.1:9/x"],
+            "install geosweep[cluster]",
+        ),
     ],
 )
 def test_what_is_missing_is_named(
