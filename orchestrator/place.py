@@ -7,8 +7,10 @@ result.json after everything else. Whoever finds a whole checkpoint or a result 
 from __future__ import annotations
 
 import shutil
+import socket
 import time
 import warnings
+from pathlib import Path
 
 from orchestrator.store import Far, StoreError, near
 
@@ -16,11 +18,28 @@ STOP_POLL_S = 2.0
 LOG, RESULT = "metrics.jsonl", "result.json"
 
 
+class NotShared(Exception):  # noqa: N818
+    """A machine of the cluster does not see the sweep's folder."""
+
+    @classmethod
+    def of(cls, folder: Path, machines: str) -> NotShared:
+        """The error of these machines; an exception that travels between processes is made of its message."""
+        return cls(
+            f"{folder} is not there on {machines}: on a cluster a sweep's folder has to be one that every machine "
+            "mounts, or an object store, --root s3://BUCKET/FOLDER"
+        )
+
+
 class TrialPlace:
-    """The folder of one trial, and its far side if it has one. For a local folder everything here does nothing."""
+    """The folder of one trial, and its far side if it has one. For a local folder everything here does nothing.
+
+    Raises NotShared when that lies in a sweep's folder that this machine does not have.
+    """
 
     def __init__(self, folder: str, stop_file: str) -> None:
         self.folder = near(folder, "work")
+        if "://" not in folder and not self.folder.parent.parent.is_dir():
+            raise NotShared.of(self.folder.parent.parent, socket.gethostname())
         self.folder.mkdir(parents=True, exist_ok=True)
         self._far = Far(folder, self.folder) if "://" in folder else None
         self._stop = near(stop_file)

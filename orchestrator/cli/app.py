@@ -103,6 +103,7 @@ def main() -> None:
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
+    from orchestrator.place import NotShared
     from orchestrator.spec import SpecError
     from orchestrator.store import StoreError
 
@@ -111,11 +112,12 @@ def main() -> None:
     codes: dict[type[Exception], Exit] = {
         SpecError: Exit.INVALID_FILE,
         NotFound: Exit.NOT_FOUND,
+        NotShared: Exit.USAGE,
         ControlFailed: Exit.CHECK_FAILED,
     }
     try:
         app()
-    except (SpecError, NotFound, Held, Unreachable, StoreError, ControlFailed) as error:
+    except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
     except KeyboardInterrupt:

@@ -138,6 +138,8 @@ def _drive(
         executor = RayExecutor(
             cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent, address=address or None
         )
+        if address and not folder.far:
+            executor.look_for(folder.path)
     else:
         from orchestrator.executors.debug import DebugExecutor
 

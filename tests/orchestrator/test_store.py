@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import Held, SweepFolder
 from orchestrator.jobs import job_of
 from orchestrator.metric_log import MetricLog
+from orchestrator.place import NotShared
 from orchestrator.search.base import Configuration
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial import Job, TrialSession
@@ -124,6 +126,9 @@ def test_a_trial_goes_on_elsewhere_as_if_nothing_had_been(
     loss: str, bucket: str, machines: Machines, tmp_path: Path
 ) -> None:
     plain = a_job(SweepFolder(tmp_path, "plain"))
+    with pytest.raises(NotShared, match="is not there on .*--root s3://"):
+        TrialSession(plain)  # as on another machine, which mounts no such folder
+    (tmp_path / "plain").mkdir()
     to_the_end(TrialSession(plain))
     expected = points(Path(plain.folder) / "metrics.jsonl")
     uri = f"{bucket}/{loss.replace(' ', '-')}"
@@ -132,7 +137,7 @@ def test_a_trial_goes_on_elsewhere_as_if_nothing_had_been(
     first = TrialSession(job)
     reports = []
     for _ in range(2):
-        time.sleep(0.5)  # a checkpoint is due once it takes less than a tenth of the time
+        first._due = 0.0  # else it waits until writing takes less than a tenth of the time
         reports.append(first.advance())
     assert reports[-1].durable == expected[1][0]
     prefix = job.folder.removeprefix("s3://bucket/")
@@ -175,7 +180,7 @@ def test_a_store_that_is_away_costs_no_trial_and_no_checkpoint_is_told_that_was_
     job = a_job(SweepFolder(machines.use(uri), "s"))
     session = TrialSession(job)
     session.advance()
-    time.sleep(0.5)
+    session._due = 0.0
     real = session._place._far._store
     monkeypatch.setattr(
         session._place._far, "_store", store._store("s3://other")[0].__class__(endpoint_url="http://127.0.0.1:9")
@@ -196,7 +201,7 @@ def execute(definition: spec.Spec, text: str, root: Path, url: str) -> tuple[Swe
 def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path
 ) -> None:
-    text = sweep_text(name="asha", trials=4, confirm=1) + ASHA
+    text = sweep_text(name="asha", trials=4, confirm=6) + ASHA
     definition = spec.loads(text, "test.yaml")
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/asha"), postgres.url)
@@ -206,6 +211,9 @@ def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     assert "PRUNED" in mine["state"].to_pylist()
     assert results.status(far)["state"] == results.status(local)["state"] == "done"
     assert seal.verify(far)["intact"]
+    said = [command("compare", "--json", "--root", root).stdout for root in (f"{bucket}/asha", str(tmp_path / "local"))]
+    assert said[0] == said[1]
+    assert json.loads(said[0])["pairs"][0]["n"] == 6
     assert not [n for n in objects("asha") if "checkpoint" in n or n.endswith(("lock", "stop"))]
 
 
@@ -267,9 +275,6 @@ def test_killed_stopped_and_finished_on_three_machines(
         far, near = (timeless(pq.read_table(p / f"{name}.parquet")) for p in (tmp_path / "out", plain.results))
         assert far.equals(near), name
     assert json.loads(command("best", "--json").stdout)["arms"] == results.best(plain)["arms"]
-    compared = command("compare", "--json")
-    assert compared.exit_code == 0, compared.stderr
-    assert json.loads(compared.stdout)["pairs"][0]["n"] == 2
     assert "is done; nothing to run" in command(*words).stderr
 
 
@@ -325,8 +330,11 @@ def test_one_driver_at_a_time_whatever_becomes_of_the_database(bucket: str, post
     held.close()
 
     with drive(one, "the first"):
-        cut()
-        taken = lease.Lease(postgres.url, uri)
+        taken = None
+        while taken is None:  # between the cut and the keeper's next look
+            cut()
+            with contextlib.suppress(lease.Taken):
+                taken = lease.Lease(postgres.url, uri)
         (one.folder / "outcome.json").write_text("too late")
         wait(lambda: stops == ["the first"])
     assert objects("lease")["outcome.json"] == 2, "who lost the sweep leaves it alone"
