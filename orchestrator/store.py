@@ -33,7 +33,6 @@ PATIENCE_S = 60.0
 """How long a store may be away before whoever needs it gives up."""
 BATCH, SIDE_BY_SIDE = 200, 32
 INDEX = ".far.json"
-OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"connect_timeout": 10}}}
 T = TypeVar("T")
 
 
@@ -44,7 +43,7 @@ class StoreError(ConnectionError):
 def scratch() -> Path:
     """Where near folders lie: GEOSWEEP_SCRATCH, or a folder of the user's own under the system's temporary one."""
     given = os.environ.get("GEOSWEEP_SCRATCH")
-    return Path(given) if given else Path(tempfile.gettempdir()) / f"geosweep-{os.getuid()}"
+    return Path(given).absolute() if given else Path(tempfile.gettempdir()) / f"geosweep-{os.getuid()}"
 
 
 def near(place: str, kind: str = "mirror") -> Path:
@@ -54,7 +53,11 @@ def near(place: str, kind: str = "mirror") -> Path:
         return Path(place)
     if ".." in path.split("/") or not path.strip("/"):
         raise StoreError(f"{place} names no folder of a bucket; write s3://BUCKET/FOLDER")
-    return scratch() / kind / scheme / path.strip("/")
+    base = scratch()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.stat().st_uid != os.getuid():
+        raise StoreError(f"{base} belongs to somebody else; name a folder of yours with GEOSWEEP_SCRATCH")
+    return base / kind / scheme / path.strip("/")
 
 
 def far(path: Path) -> str:
@@ -236,9 +239,12 @@ def _store(uri: str) -> tuple[Any, str]:
     """The file system (fsspec) of the URI, without caches of listings, and the path in it."""
     import fsspec
 
-    scheme = uri.partition("://")[0]
+    scheme, options = uri.partition("://")[0], dict[str, Any]()
+    if scheme == "s3":  # the endpoint, since fsspec keeps one file system for equal options
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        options = {"config_kwargs": {"connect_timeout": 10}, "endpoint_url": endpoint}
     try:
-        store = fsspec.filesystem(scheme, use_listings_cache=False, **OPTIONS.get(scheme, {}))
+        store = fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except (ImportError, ValueError) as error:
         raise StoreError(f"{uri}: {error}; for s3:// install geosweep[cluster]") from None
     return store, str(store._strip_protocol(uri)).rstrip("/")

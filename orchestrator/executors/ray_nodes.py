@@ -1,4 +1,4 @@
-"""Whether the machines of a cluster see a sweep's folder: each one is asked, for a mounted path looks like any other."""
+"""Whether the machines of a cluster see a sweep's folder: each is asked, for a mounted path looks like any other."""
 
 from __future__ import annotations
 

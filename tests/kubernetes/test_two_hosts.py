@@ -4,6 +4,7 @@ arguments; studies in PostgreSQL, sweeps and artifacts in an S3 server, tracking
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -63,7 +64,7 @@ class Services:
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
     with (
-        cluster("gsk", tmp_path / "pods.log") as network,
+        cluster(f"gs{os.getpid() % 10000}", tmp_path / "pods.log") as network,
         postgres_server(network.outside) as postgres,
         s3_server("sweeps", network.outside) as variables,
     ):

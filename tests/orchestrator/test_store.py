@@ -126,7 +126,7 @@ def test_a_trial_goes_on_elsewhere_as_if_nothing_had_been(
     loss: str, bucket: str, machines: Machines, tmp_path: Path
 ) -> None:
     plain = a_job(SweepFolder(tmp_path, "plain"))
-    with pytest.raises(NotShared, match="is not there on .*--root s3://"):
+    with pytest.raises(NotShared, match="is not there on"):
         TrialSession(plain)  # as on another machine, which mounts no such folder
     (tmp_path / "plain").mkdir()
     to_the_end(TrialSession(plain))
