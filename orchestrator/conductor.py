@@ -125,6 +125,7 @@ class SweepConductor:
         """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
         job = self._jobs[report.trial_id]
         arm = self.arms[job.arm]
+        self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
         arm.spent[job.trial_id] = report.grad_evals
         if report.done:
             self._ended(arm, job, report)
@@ -236,8 +237,7 @@ class SweepConductor:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "trial.json", json.dumps(asdict(job)))
         write_atomic(folder / "result.json", json.dumps(result))
-        for old in folder.glob("checkpoint*"):
-            old.unlink()
+        self.folder.publish(job.trial_id)
 
     def _draining(self) -> bool:
         if not self.stopped_by:

@@ -247,7 +247,7 @@ def status(folder: SweepFolder) -> dict[str, Any]:
         "running": "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items()) or "starting workers",
         "done": "will not be trained: every configuration of the arm failed",
         "failed": (read_json(folder.path / "refused.json") or {}).get("message", "the driver broke off; run it again"),
-    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.path / 'sweep.yaml'}")
+    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
     return {
         "schema": "geosweep/status/1",
         "sweep_id": folder.sweep_id,

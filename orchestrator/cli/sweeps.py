@@ -120,7 +120,7 @@ def stop(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_js
     found = folder.find(root, sweep)
     held = found.is_held()
     if held:
-        found.stop_file.touch()
+        found.ask_to_stop()
     if as_json:
         emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": held})
     else:
@@ -157,7 +157,7 @@ def logs(
         return
     if not found.trial(trial).is_dir():
         fail(
-            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.path}/trials/",
+            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.place}/trials/",
             Exit.NOT_FOUND,
         )
     points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), found.result(trial)

@@ -29,6 +29,8 @@ from typing import Any
 from orchestrator.executors.base import Conductor, Unreachable
 from orchestrator.executors.ray_crew import RayCrew
 from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_death, kept_error
+from orchestrator.executors.ray_nodes import blind
+from orchestrator.place import NotShared
 from orchestrator.trial import Job, Report, TrialSession, warm_up
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -225,6 +227,13 @@ class RayExecutor:
         self._ready.wait()
         if self._error is not None:
             raise Unreachable(f"Ray did not start: {self._error}") from self._error
+
+    def look_for(self, folder: Path) -> None:
+        """Raises NotShared when a machine of the cluster has no such sweep folder. Later ones say so themselves."""
+        self.ready()
+        if self._address and (machines := blind(folder / "resolved.json")):
+            self.close()
+            raise NotShared.of(folder, ", ".join(machines))
 
     def close(self) -> None:
         """End Ray and remove its scratch folder."""

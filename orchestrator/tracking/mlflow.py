@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.metric_log import MetricLog
+from orchestrator.store import near
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial import Job, Report
 
@@ -157,7 +158,7 @@ class MlflowTracker:
         """How a trial's run differs from its folder, or nothing."""
         if run.info.status != STATUS[trial["state"]] or run.data.tags.get(STATE) != trial["state"]:
             return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {trial['state']}"
-        points = MetricLog(Path(trial["folder"]) / "metrics.jsonl").points()
+        points = MetricLog(near(trial["folder"]) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
         last = points[-1]["metrics"] if points and trial["state"] == "COMPLETE" else {}
@@ -251,7 +252,7 @@ class MlflowTracker:
 
         known = job.trial_id in self._sent
         (run, made), sent = self._run(job, tags), self._sent.get(job.trial_id, -math.inf)
-        points = [p for p in MetricLog(Path(job.folder) / "metrics.jsonl").points() if sent < p["step"] <= durable]
+        points = [p for p in MetricLog(near(job.folder) / "metrics.jsonl").points() if sent < p["step"] <= durable]
         metrics = [
             Metric(key, value, p["time"], int(p["step"]))
             for p in points
@@ -280,7 +281,7 @@ class MlflowTracker:
         tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
-        tags[POINTS] = str(len(MetricLog(Path(job.folder) / "metrics.jsonl").points()))
+        tags[POINTS] = str(len(MetricLog(near(job.folder) / "metrics.jsonl").points()))
         if result.get("stopped"):
             tags[STOPPED] = result["stopped"]["reason"]
         if result.get("cached_from"):
