@@ -125,10 +125,11 @@ class TrialSession:
         self._host = host
         self._watchdog = Watchdog(Path(job.folder) / "hang.txt", job.step_timeout_s, own_process=own_process)
         self._folder = Path(job.folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._folder / "lock")
-        if read_json(self._folder / "trial.json") is None:
-            write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
+        with disk.named(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self._folder / "lock")
+            if read_json(self._folder / "trial.json") is None:
+                write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._durable = -1.0
         self._seconds = 0.0
