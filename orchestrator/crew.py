@@ -52,7 +52,7 @@ def free_address(host: str) -> str:
 
 
 def follow(job: Job, rank: int, address: str) -> str:
-    """Train as worker `rank` to the end, to a pause or to divergence. Returns a traceback, empty when all went well."""
+    """Train as worker `rank` to the end, to a drain or to divergence. Returns a traceback, empty when all went well."""
     from orchestrator.training import build_training
     from orchestrator.watchdog import Watchdog
     from trainables.loop import Diverged
@@ -71,8 +71,9 @@ def follow(job: Job, rank: int, address: str) -> str:
         saved = workers.same(None)
         if saved is not None:
             training.load(saved)
-        while not training.finished and training.advance(beat) is not None:
-            pass
+        while not training.finished:
+            if training.advance(beat) is None and workers.same(None):  # worker 0 says whether it was for good
+                break
     except Diverged:
         return ""
     except Exception:

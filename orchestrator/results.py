@@ -45,9 +45,15 @@ def ended_trials(folder: SweepFolder) -> list[dict[str, Any]]:
     return found
 
 
-def trials_table(folder: SweepFolder) -> pa.Table:
+def tables(folder: SweepFolder) -> dict[str, pa.Table]:
+    """Name -> table, of the two Parquet tables."""
+    ended = ended_trials(folder)
+    return {"trials": trials_table(folder, ended), "metrics": metrics_table(folder, ended)}
+
+
+def trials_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
     """trials.parquet: one row for each trial that ended, one column for each final metric."""
-    trials = ended_trials(folder)
+    trials = ended_trials(folder) if ended is None else ended
     names = sorted({name for t in trials for name in t["metrics"]})
     columns = {
         name: pa.array([json.dumps(t[name], sort_keys=True) if name == "parameters" else t[name] for t in rows], kind)
@@ -59,10 +65,10 @@ def trials_table(folder: SweepFolder) -> pa.Table:
     return pa.table(columns)
 
 
-def metrics_table(folder: SweepFolder) -> pa.Table:
+def metrics_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
     """metrics.parquet: every logged point, step in gradient evaluations."""
     rows: dict[str, list[Any]] = {"trial_id": [], "step": [], "name": [], "value": []}
-    for trial in ended_trials(folder):
+    for trial in ended_trials(folder) if ended is None else ended:
         for point in MetricLog(folder.trial(trial["trial_id"]) / "metrics.jsonl").points():
             for name, value in point["metrics"].items():
                 for key, cell in zip(rows, (trial["trial_id"], point["step"], name, value), strict=True):
@@ -72,9 +78,14 @@ def metrics_table(folder: SweepFolder) -> pa.Table:
 
 def export(folder: SweepFolder, to: Path) -> list[Path]:
     """Write both tables into the folder `to`; returns their paths."""
+    return write(tables(folder), to)
+
+
+def write(named: Mapping[str, pa.Table], to: Path) -> list[Path]:
+    """Write the tables as Parquet into the folder `to`; returns their paths."""
     to.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, table in (("trials", trials_table(folder)), ("metrics", metrics_table(folder))):
+    for name, table in named.items():
         temporary = to / f".{name}.parquet"
         pq.write_table(table, temporary)
         written.append(temporary.replace(to / f"{name}.parquet"))
@@ -213,6 +224,7 @@ def status(folder: SweepFolder) -> dict[str, Any]:
     why = {
         "running": "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items()) or "starting workers",
         "done": "will not be trained: every configuration of the arm failed",
+        "failed": (read_json(folder.path / "refused.json") or {}).get("message", "the driver broke off; run it again"),
     }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.path / 'sweep.yaml'}")
     return {
         "schema": "geosweep/status/1",

@@ -23,7 +23,7 @@ talk = Console(stderr=True)
 data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
 
 
-VERBS = ("run", "plan", "lint", "sweeps", "compare", "table", "reconcile", "services", "data", "k8s")
+VERBS = ("run", "plan", "lint", "sweeps", "compare", "table", "reconcile", "services", "data", "k8s", "submit")
 """Modules beside this one; importing one adds its verbs, in this order on the help page."""
 
 
@@ -63,6 +63,14 @@ Storage = Annotated[
         show_default=False,
         show_envvar=True,
         help="Database for the studies, postgresql+psycopg://...; default: a journal file in the sweep's folder.",
+    ),
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        show_default=False,
+        help="Ask the cluster it was submitted to: a Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -48,6 +49,8 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 START_BARRIER_S = 60.0
+LOST_RAY_S = 10
+"""A driver whose private Ray was killed ends after so long: no one will start that again."""
 CALM = 10
 """Trials that end after a memory kill before one more runs at a time again."""
 PREFIX = "gs-"
@@ -213,6 +216,7 @@ class RayExecutor:
         """Run all trials; Ray is shut down afterwards, whatever happens."""
         try:
             self.ready()
+            _own_sigterm()
             self._fit(conductor)
         finally:
             self.close()
@@ -234,7 +238,12 @@ class RayExecutor:
     def _start(self) -> None:
         """Start Ray while the caller reads and imports. The thread lives on: Ray's processes die with it."""
         _sweep_scratch()
-        local = {"num_cpus": self._slots() * self._cpu, "include_dashboard": False, "_temp_dir": str(self._scratch)}
+        local = {
+            "num_cpus": self._slots() * self._cpu,
+            "include_dashboard": False,
+            "_temp_dir": str(self._scratch),
+            "_system_config": {"gcs_rpc_server_reconnect_timeout_s": LOST_RAY_S},
+        }
         try:
             ray.init(
                 address=self._address or "local",
@@ -294,6 +303,12 @@ class RayExecutor:
         )
         with every_system_error_is_a_death():
             tuner.fit()
+
+
+def _own_sigterm() -> None:
+    """Put the caller's handler of SIGTERM back in the place of Ray's, whose alarm aborts the process 3 s after it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _wait_for_all(barrier: Path, actors: int) -> None:

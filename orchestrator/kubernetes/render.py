@@ -122,10 +122,17 @@ def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, roo
     prefix = f"{registry.rstrip('/')}/" if registry else ""
     budget = spec.budget.wall_clock
     labels = _labels(spec, "sweep")
+    entrypoint = f"geosweep run {MOUNT}/sweep.yaml --root {root} --address auto --max-concurrent {concurrent}"
+    if not spec.tracking.mlflow:
+        entrypoint += f" --tracking-uri {TRACKING}"
     body: dict[str, Any] = {
-        "entrypoint": f"geosweep run {MOUNT}/sweep.yaml --root {root} --address auto --max-concurrent {concurrent}",
+        "entrypoint": entrypoint,
         "submissionMode": "K8sJobMode",
-        "metadata": {"sweep": spec.name, "definition": specs.sweep_id(spec)[-8:]},
+        "metadata": {
+            "sweep": spec.name,
+            "definition": specs.sweep_id(spec)[-8:],
+            "checkpoint_every": f"{spec.resources.checkpoint_every:g} s",
+        },
         "backoffLimit": 3,
         "submitterConfig": {"backoffLimit": 2},
         "activeDeadlineSeconds": int(budget) + SLACK_S if budget else kind.deadline_s,
@@ -172,7 +179,7 @@ def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool) -> dict[str, Any]
     container = {
         "name": "ray-worker",
         "image": prefix + group.image,
-        "env": _environment(spec, head=False),
+        "env": _environment(head=False),
         "envFrom": [{"secretRef": {"name": "geosweep-tracking", "optional": True}}],
         "resources": _resources(str(found.cpu), f"{found.memory}Gi", found.gpu),
         "securityContext": _container_security(),
@@ -199,7 +206,7 @@ def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool)
     container = {
         "name": "ray-head",
         "image": image,
-        "env": _environment(spec, head=True),
+        "env": _environment(head=True),
         "envFrom": [{"secretRef": {"name": "geosweep-tracking", "optional": True}}],
         "ports": [
             {"name": "gcs", "containerPort": 6379},
@@ -257,11 +264,8 @@ def _resources(cpu: str, memory: str, gpu: int = 0) -> dict[str, Any]:
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
 
-def _environment(spec: Spec, *, head: bool) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [
-        {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        {"name": "MLFLOW_TRACKING_URI", "value": spec.tracking.mlflow or TRACKING},
-    ]
+def _environment(*, head: bool) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}]
     if head:
         secret: Mapping[str, Any] = {"secretKeyRef": {"name": "geosweep-studies", "key": "url"}}
         found.append({"name": "GEOSWEEP_STORAGE", "valueFrom": dict(secret)})

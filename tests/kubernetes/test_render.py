@@ -106,7 +106,7 @@ def test_any_sweep_renders_to_a_valid_manifest(profile: str, queue: str, **given
     trials = found.trials_per_pod
     assert int(limits["cpu"]) == trials * asked.resources.cpu * asked.resources.processes
     assert int(limits.get("nvidia.com/gpu", 0)) >= trials * asked.resources.gpu - 1e-9
-    concurrent = int(job["spec"]["entrypoint"].split("--max-concurrent ")[1])
+    concurrent = int(job["spec"]["entrypoint"].split("--max-concurrent ")[1].split()[0])
     assert (group["maxReplicas"] - 1) * trials < concurrent <= group["maxReplicas"] * trials
     assert concurrent <= (asked.resources.max_concurrent or concurrent)
     if CRDS.exists() and given["confirm"] % 25 == 2:

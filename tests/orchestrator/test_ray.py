@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import optuna
@@ -61,26 +62,35 @@ def test_killed_at_three_moments_and_continued(file: Path) -> None:
 
 
 def test_interrupt_drains_and_a_second_driver_is_refused(file: Path) -> None:
-    file.write_text(sweep_text(method="random", trials=3, confirm=3, per_trial=40, pause_s=0.03))
+    text = sweep_text(method="random", trials=3, confirm=3, per_trial=40, pause_s=0.06)
+    file.write_text(text)
     process = start(file)
-    wait_for(file, 2, process)
+    wait_for(file, 1, process)
+    drain(process, signal.SIGTERM)
+    process = start(file)
+    wait_for(file, ended(file) + 1, process)
     second = start(file)
     refused = finish(second)
     assert second.returncode == 75, refused
     assert f"is being run by process {process.pid}" in refused
-    os.kill(process.pid, signal.SIGINT)
-    out = finish(process)
-    assert process.returncode == 130, out
-    assert "Continue with: geosweep run" in out
-    assert not ray_processes(process.pid)
+    drain(process, signal.SIGINT)
     folder = find(file.parent / "runs", "@last")
     assert results.status(folder)["state"] == "stopped"
     again = start(file)
     out = finish(again)
     assert again.returncode == 0, out
     assert "confirm stage" in out
+    file.write_text(text.replace("0.06", "0.0"))
     assert values(folder) == values(in_this_process(file))
     check_mlflow(folder)
+
+
+def drain(process: subprocess.Popen[str], sent: signal.Signals) -> None:
+    os.kill(process.pid, sent)
+    out = finish(process)
+    assert process.returncode == 130, out
+    assert "Continue with: geosweep run" in out
+    assert not ray_processes(process.pid)
 
 
 def test_a_killed_worker_costs_nothing_but_time(file: Path) -> None:
