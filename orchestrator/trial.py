@@ -131,11 +131,12 @@ class TrialSession:
         self._place = TrialPlace(job.folder, job.stop_file)
         self._folder = self._place.folder
         self._watchdog = Watchdog(self._folder / "hang.txt", job.step_timeout_s, own_process=own_process)
-        self._lock = _lock(self._folder / "lock")
-        self._place.fetch()
-        if read_json(self._folder / "trial.json") is None:
-            write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
-            self._place.begun()
+        with disk.named(self._folder):
+            self._lock = _lock(self._folder / "lock")
+            self._place.fetch()
+            if read_json(self._folder / "trial.json") is None:
+                write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
+                self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._durable = -1.0
         self._seconds, self._since = 0.0, time.perf_counter()

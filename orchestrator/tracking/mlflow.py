@@ -177,11 +177,12 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # asking twice for a run makes two runs
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for data
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the sender says what goes wrong, in one line
         self._client = MlflowClient(self._uri)
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
