@@ -40,12 +40,16 @@ class Held(Exception):  # noqa: N818
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` so that `path` holds the old or the whole new content; `durable`: also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as out:
-        out.write(text)
-        if durable:
-            out.flush()
-            os.fsync(out.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half of it only fills the disk that is full
+        raise
 
 
 def read_json(path: Path) -> Any | None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import cache
+from orchestrator import cache, disk
 from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
 from orchestrator.metric_log import MetricLog
@@ -149,8 +149,12 @@ class TrialSession:
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
-        Raises CrewLost when the process of another worker died.
+        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be written.
         """
+        with disk.named(self._folder):
+            return self._advance()
+
+    def _advance(self) -> Report:
         existing = read_json(self._folder / "result.json")
         if existing is not None:
             return self._ended(existing["state"], existing["grad_evals"], existing["metrics"])
@@ -164,8 +168,10 @@ class TrialSession:
                 if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
                     return self._take_over(trained)
             return self._slice()
-        except Exception:
+        except Exception as broken:
             self._watchdog.stop()
+            if disk.is_full(broken):
+                raise
             error = traceback.format_exc()
             try:
                 self._crew.trouble()
@@ -225,6 +231,7 @@ class TrialSession:
         return self._ended(theirs["state"], theirs["grad_evals"], theirs["metrics"])
 
     def _write(self, result: Result) -> None:
+        self._log.sync()
         write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
         for old in self._folder.glob("checkpoint*"):
             old.unlink()
@@ -293,6 +300,7 @@ class TrialSession:
         saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
+        self._log.sync()
         if checkpoint.save(saved, self._folder, quota=quota) is not None and self._place.saved():
             self._durable = durable
         now = time.perf_counter()

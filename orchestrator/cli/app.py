@@ -6,6 +6,7 @@ import enum
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -92,6 +93,12 @@ def emit(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
+def show_stamps(stamps: Sequence[str]) -> None:
+    """Say under a table why it is exploratory (see `seal.stamps`)."""
+    for stamp in stamps:
+        data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
+
+
 def fail(message: str, code: Exit) -> NoReturn:
     """Say what is wrong on standard error and exit."""
     talk.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
@@ -100,6 +107,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
+    from orchestrator import disk
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
@@ -120,6 +128,13 @@ def main() -> None:
     except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
+    except Exception as error:
+        if not disk.is_full(error):
+            raise
+        where = Path(getattr(error, "filename", None) or ".")
+        said = str(error) if isinstance(error, disk.DiskFull) else disk.described(where)
+        talk.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(int(Exit.UNREACHABLE))
     except KeyboardInterrupt:
         talk.print("stopped at once; running trials go on from their newest checkpoint when you run it again")
         sys.exit(int(Exit.INTERRUPTED))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from orchestrator import seal
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures import Drawn, figure
@@ -40,6 +42,9 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     _arms(axes[0, 0], evidence, values)
     if pairs and document:
         _differences(axes[0, 1], evidence, pairs, document["margin"])
+    if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
+        more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
+        figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", 120), fontsize=8.5, color="#7a4300")
     yield Drawn(
         name="verdict",
         section="answer",

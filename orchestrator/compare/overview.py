@@ -32,8 +32,9 @@ def write(document: Mapping[str, Any], to: Path) -> list[Path]:
     if document["ranks"]["drawn"]:
         contents["ranks.png"] = png(ranks_figure(document))
     table = rows(document)
-    contents["profile.csv"] = tables.as_csv(table).encode()
-    contents["profile.tex"] = tables.as_latex(table, "Gradient evaluations to the target").encode()
+    contents["profile.csv"] = tables.as_csv(table, document["exploratory"]).encode()
+    caption = "Gradient evaluations to the target"
+    contents["profile.tex"] = tables.as_latex(table, caption, document["exploratory"]).encode()
     for name, content in contents.items():
         (to / name).write_bytes(content)
     return [to / name for name in contents]

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -21,12 +21,12 @@ from orchestrator.kubernetes.profiles import NAMESPACE
 from orchestrator.kubernetes.render import render
 from orchestrator.remote import LIVING, Attempt, Order, pick
 
-Answer = TypeVar("Answer")
 PATH = ("ray.io", "v1", NAMESPACE, "rayjobs")
 MINE, SWEEP, COMPONENT = "app.kubernetes.io/part-of=geosweep", "geosweep.io/sweep", "app.kubernetes.io/component"
 OUTCOMES = {"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
 REQUEST_S, GONE_S = 30, 120.0
-EXISTS, INVALID = 409, (400, 422)
+BAD, GONE, EXISTS, INVALID = 400, 404, 409, 422
+NOTHING: Mapping[int, Exception | None] = {}
 
 
 class KubernetesCluster:
@@ -71,9 +71,10 @@ class KubernetesCluster:
             attempt = _attempt(before)
             if attempt.state in LIVING or attempt.state == "done":
                 return attempt
-            self._ask(lambda: self._rayjobs.delete_namespaced_custom_object(*PATH, name, _request_timeout=REQUEST_S))
-            self._wait_until_gone(name)
         self._create(lambda: self._create_job(job, dry_run="All"))
+        if before is not None:
+            self._delete(name)
+            self._wait_until_gone(name)
         self._create(
             lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S)
         )  # its name holds the hash of its text
@@ -94,14 +95,19 @@ class KubernetesCluster:
         if not pods:
             raise NotFound(f"{found.sweep_id} has no log yet: it is {found.state} ({found.reason or 'no Pod'})")
         newest = max(pods, key=lambda p: p.metadata.creation_timestamp).metadata.name
-        return str(self._ask(lambda: self._core.read_namespaced_pod_log(newest, NAMESPACE, _request_timeout=REQUEST_S)))
+        return str(
+            self._ask(
+                lambda: self._core.read_namespaced_pod_log(newest, NAMESPACE, _request_timeout=REQUEST_S),
+                {BAD: NotFound(f"{found.sweep_id} has no log yet: its Pod {newest} is starting")},
+            )
+        )
 
     def stop(self, name: str) -> Attempt | None:
         """Delete the RayJob, and with it its Ray cluster; `submit` continues the sweep. See `Cluster`."""
         found = self.status(name)
         if found.state not in LIVING:
             return None
-        self._ask(lambda: self._rayjobs.delete_namespaced_custom_object(*PATH, found.job, _request_timeout=REQUEST_S))
+        self._delete(found.job)
         return found
 
     def _list(self) -> list[dict[str, Any]]:
@@ -116,18 +122,13 @@ class KubernetesCluster:
 
     def _create(self, call: Callable[[], Any]) -> None:
         """One that exists already came from the same submission, or another one at the same time."""
-        from kubernetes.client import ApiException
+        refused = RenderError("the API server refuses the manifest")
+        self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
 
-        def tolerant() -> None:
-            try:
-                call()
-            except ApiException as error:
-                if error.status in INVALID:
-                    raise RenderError(f"the API server refuses the manifest: {_message(error)}") from None
-                if error.status != EXISTS:
-                    raise
-
-        self._ask(tolerant)
+    def _delete(self, name: str) -> None:
+        self._ask(
+            lambda: self._rayjobs.delete_namespaced_custom_object(*PATH, name, _request_timeout=REQUEST_S), {GONE: None}
+        )
 
     def _wait_until_gone(self, name: str) -> None:
         deadline = time.monotonic() + GONE_S
@@ -136,14 +137,19 @@ class KubernetesCluster:
                 raise Unreachable(f"RayJob {name} of the last attempt is still being deleted; submit again later")
             time.sleep(0.5)
 
-    def _ask(self, call: Callable[[], Answer]) -> Answer:
+    def _ask(self, call: Callable[[], Any], expected: Mapping[int, Exception | None] = NOTHING) -> Any:
+        """The answer; for an error code in `expected` that error with the server's words, or None."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
             return call()
         except ApiException as error:
-            hint = "; is the KubeRay operator installed?" if error.status == 404 else ""
+            if error.status in expected:
+                if (meant := expected[error.status]) is None:
+                    return None
+                raise type(meant)(f"{meant}: {_message(error)}") from None
+            hint = "; is the KubeRay operator installed?" if error.status == GONE else ""
             raise Unreachable(f"{self._server} answers {error.status}: {_message(error)}{hint}") from None
         except HTTPError as error:
             raise Unreachable(f"{self._server} does not answer: {error}") from None
@@ -152,12 +158,19 @@ class KubernetesCluster:
 def _attempt(job: Mapping[str, Any]) -> Attempt:
     status: Mapping[str, Any] = job.get("status") or {}
     deployment, outcome = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
-    if deployment in ("Complete", "Failed", "ValidationFailed"):
+    leaving = "deletionTimestamp" in job["metadata"]
+    if leaving:
+        state = "stopped"
+    elif deployment in ("Complete", "Failed", "ValidationFailed"):
         state = OUTCOMES.get(outcome, "failed") if deployment != "ValidationFailed" else "failed"
         state = "failed" if deployment == "Failed" and state == "done" else state
     else:
         state = "running" if deployment == "Running" and outcome == "RUNNING" else "waiting"
-    said = [deployment if state == "waiting" else "", status.get("reason", ""), status.get("message", "")]
+    said = [
+        "being deleted" if leaving else deployment if state == "waiting" else "",
+        status.get("reason", ""),
+        status.get("message", ""),
+    ]
     if status.get("failed"):
         said.append(f"{status['failed']} attempts failed")
     return Attempt(

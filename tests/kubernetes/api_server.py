@@ -26,6 +26,8 @@ class ApiServer:
         self.logs: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
         self.refuse: tuple[int, str] | None = None
+        self.lingers = False
+        """Whether what is deleted stays, marked, until `finalize`."""
         self.clock = 0
 
     def kubeconfig(self, path: Path, address: str, token: str = KEY) -> Path:
@@ -55,6 +57,13 @@ class ApiServer:
         self.objects[PODS][name] = {"metadata": metadata}
         self.logs[name] = log
 
+    def finalize(self) -> None:
+        """The operator lets go of what is being deleted."""
+        self.lingers = False
+        for held in self.objects.values():
+            for name in [n for n, o in held.items() if "deletionTimestamp" in o["metadata"]]:
+                del held[name]
+
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         parts = urlsplit(path)
         query = {k: v[0] for k, v in parse_qs(parts.query).items()}
@@ -62,7 +71,10 @@ class ApiServer:
         if self.refuse:
             return self.refuse[0], status(*self.refuse)
         if parts.path.endswith("/log"):
-            return 200, self.logs[parts.path.split("/")[-2]]
+            pod = parts.path.split("/")[-2]
+            if pod not in self.logs:
+                return 400, status(400, "container is waiting to start: ContainerCreating")
+            return 200, self.logs[pod]
         folder, name = (parts.path, "") if parts.path in self.objects else parts.path.rsplit("/", 1)
         if folder not in self.objects:
             return 404, status(404, "the server could not find the requested resource")
@@ -81,7 +93,10 @@ class ApiServer:
                 held[name] = body
             return 201, body
         if method == "DELETE" and name in held:
-            return 200, held.pop(name)
+            if not self.lingers:
+                return 200, held.pop(name)
+            held[name]["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
+            return 200, held[name]
         return 404, status(404, f"{name} not found")
 
 

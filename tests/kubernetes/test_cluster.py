@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from orchestrator.cli import main
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
 from tests.kubernetes.api_server import JOBS, MAPS, ApiServer, serving
+from tests.kubernetes.manifests import K8S
 from tests.orchestrator.sweep_files import sweep_text
 
 Call = Callable[..., tuple[int, str, str]]
@@ -26,6 +28,21 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
     with serving(made) as address:
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "kubeconfig", address)))
         yield made
+    assert {right_of(method, path) for method, path in made.asked} <= rights()
+
+
+def right_of(method: str, path: str) -> tuple[str, str]:
+    """(resource, verb) of a request, in the words of RBAC."""
+    kind, *names = path.split("/namespaces/sweeps/")[1].split("/")
+    verb = {"POST": "create", "DELETE": "delete"}.get(method, "get" if names else "list")
+    return (f"{kind}/log" if path.endswith("/log") else kind, verb)
+
+
+def rights() -> set[tuple[str, str]]:
+    """What k8s/base grants to the account that starts sweeps."""
+    documents = yaml.safe_load_all((K8S / "base" / "rbac.yaml").read_text())
+    (role,) = (d for d in documents if d["kind"] == "Role" and d["metadata"]["name"] == "sweep-submitter")
+    return {(kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
 
 
 @pytest.fixture
@@ -126,6 +143,30 @@ def test_stop_deletes_and_submit_goes_on(server: ApiServer, call: Call, file: Pa
     server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     assert "is not running" in call("stop", "@last")[2]
     assert server.objects[JOBS]
+
+
+def test_submitted_while_the_last_one_is_being_deleted(server: ApiServer, call: Call, file: Path) -> None:
+    """A RayJob that is on its way out is no running one: submit waits for its end and makes it anew."""
+    call("submit", str(file))
+    server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
+    server.lingers = True
+    call("stop", "@last")
+    assert state(call) == ("stopped", "being deleted")
+    assert "is not running" in call("stop", "@last")[2]
+    gone = threading.Timer(0.7, server.finalize)
+    gone.start()
+    assert json.loads(call("submit", str(file), "--json")[1])["state"] == "waiting"
+    gone.join()
+    (job,) = server.objects[JOBS].values()
+    assert not {"status", "deletionTimestamp"} & {*job, *job["metadata"]}
+
+
+def test_a_pod_that_starts_has_no_log_yet(server: ApiServer, call: Call, file: Path) -> None:
+    sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
+    server.pod("first", "", **{"geosweep.io/sweep": sweep, "app.kubernetes.io/component": "sweep-submitter"})
+    server.logs.clear()
+    number, _, err = call("logs", "@last")
+    assert (number, "first is starting: container is waiting to start" in err) == (4, True)
 
 
 def test_refusals_say_why(server: ApiServer, call: Call, file: Path, tmp_path: Path) -> None:
