@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,15 @@ from tests.services import KEYS, postgres_server, s3_server
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 HEAD, WORKER, MLFLOW = 1, 2, 3
 ROOT = "s3://sweeps/runs"
-SWEEP = sweep_text(name="hosts", method="random", trials=3, confirm=2, per_trial=80, pause_s=0.1) + (
-    "resources: {checkpoint_every: 1s, max_concurrent: 2}\n"
-)
+EVERY_S = 1.0
+
+
+def sweep(pause_s: float) -> str:
+    text = sweep_text(name="hosts", method="random", trials=3, confirm=2, per_trial=80, pause_s=pause_s)
+    return f"{text}resources: {{checkpoint_every: {EVERY_S}s, max_concurrent: 2}}\n"
+
+
+SWEEP = sweep(0.07)
 TRIALS = 2 * (3 + 2)
 
 
@@ -124,6 +130,11 @@ class RayCluster:
         line = submit_line(self._job, self._attempt, self.address, {f"{MOUNT}/sweep.yaml": "/tmp/sweep.yaml"})
         return subprocess.Popen(["sh", "-c", line], env=environment(), stdout=subprocess.PIPE, text=True)
 
+    def run(self, command: str) -> str:
+        """What a command prints on the head."""
+        line = ["ray", "job", "submit", "--address", self.address, "--", *command.split()]
+        return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120).stdout
+
     def kill(self) -> None:
         self.head.kill()
         self.worker.kill()
@@ -137,9 +148,9 @@ class RayCluster:
         return self._services.pod(number, "ray", "start", *more, *own, *fixed)
 
 
-def objects() -> dict[str, int]:
+def objects(what: str = "Size") -> dict[str, Any]:
     pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket="sweeps")
-    return {o["Key"]: o["Size"] for page in pages for o in page.get("Contents", [])}
+    return {o["Key"]: o[what] for page in pages for o in page.get("Contents", [])}
 
 
 def ended() -> int:
@@ -172,19 +183,31 @@ def tracked(server: str, sweep_id: str) -> list[tuple[str, dict[str, str]]]:
     return [(status, tags) for status, tags in found if tags["geosweep.sweep_id"] == sweep_id]
 
 
+class Kill:
+    """What was under way when something was killed."""
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        kill()
+        self.at, paths, written = time.time(), under_way(), objects("LastModified")
+        newest = [
+            max(t.timestamp() for name, t in written.items() if name.startswith(f"{p}/checkpoint")) for p in paths
+        ]
+        self.trials = {path.rpartition("/")[2] for path in paths}
+        self.lost_s = self.at - min(newest)
+
+
 def test_hosts_are_killed_and_the_sweep_loses_nothing(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = RayCluster(services, "hosts-1")
+    assert "--root s3://BUCKET/FOLDER" in first.run("geosweep run /tmp/sweep.yaml --root /tmp/runs --address auto")
     wait("two trials under way", lambda: len(under_way()) == 2, 120)
-    first.worker.kill()
-    kills = [(time.time() * 1000, {t.rpartition("/")[2] for t in under_way()})]
+    kills = [Kill(first.worker.kill)]
     first.start_worker()
     before = ended()
     wait("trials end on the new worker", lambda: ended() >= before + 2, 180)
     wait("trials under way again", lambda: bool(under_way()), 60)
-    first.kill()
-    kills.append((time.time() * 1000, {t.rpartition("/")[2] for t in under_way()}))
+    kills.append(Kill(first.kill))
 
     second = RayCluster(services, "hosts-2")
     out, _ = second.submitter.communicate(timeout=240)
@@ -197,10 +220,12 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     assert seal.verify(there)["intact"]
     told = [line["trial_id"] for line in seal._lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted({p.name for p in (there.path / "trials").iterdir()}), "each trial once"
-    for killed_at, trials in kills:
-        times = [[p["time"] for p in MetricLog(there.trial(t) / "metrics.jsonl").points()] for t in trials]
+    for kill in kills:
+        times = [[p["time"] for p in MetricLog(there.trial(t) / "metrics.jsonl").points()] for t in kill.trials]
         assert times
-        assert all(t[0] < killed_at < t[-1] for t in times), "resumed behind its first step"
+        assert all(t[0] < kill.at * 1000 < t[-1] for t in times), "resumed behind its first step"
+        assert kill.lost_s < 10 * EVERY_S, "on a busy machine; see the README for what is usual"
+        print(f"{len(times)} trials under way, newest checkpoint at most {kill.lost_s:.1f} s old")
     assert not [name for name in objects() if "checkpoint" in name or name.endswith(("/lock", "/stop"))]
 
     kept = storage(Path("unused"), services.database)
@@ -213,11 +238,12 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     assert sorted(tags["geosweep.trial_id"] for _, tags in runs if "geosweep.trial_id" in tags) == sorted(told)
     assert {status for status, _ in runs} == {"FINISHED"}
 
-    definition = spec.loads(SWEEP)
-    alone = runner.open_folder(definition, SWEEP, tmp_path / "local", {})
+    definition = spec.loads(sweep(0.0))
+    alone = runner.open_folder(definition, sweep(0.0), tmp_path / "local", {})
     with alone.hold():
         runner.run(definition, alone, DebugExecutor(), NoTracker())
-    assert timeless(results.trials_table(there)).equals(timeless(results.trials_table(alone)))
+    mine, plain = (timeless(results.trials_table(f)).drop_columns(["sweep_id"]) for f in (there, alone))
+    assert mine.equals(plain), "as on one machine that nobody killed"
     second.kill()
 
     report = services.pod(WORKER, "geosweep", "report", "@last", "--root", ROOT)
