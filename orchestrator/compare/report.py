@@ -81,7 +81,7 @@ def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
             f"{_and(sorted(winners))} {'is' if len(winners) == 1 else 'are'} better than {_and(losers)}."
             for losers, winners in sorted(groups.items(), key=lambda item: -len(item[0]))
         ]
-        return " ".join(found[:MOST_HEADLINES])
+        return " ".join([*found[:MOST_HEADLINES], *_still_open(document)])
     verdicts = {p["verdict"] for p in document["pairs"]}
     if verdicts == {"equivalent"}:
         return f"The arms are equivalent within ±{document['margin']:g} {document['metric']}."
@@ -90,6 +90,12 @@ def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
     needed = [p["more_seeds"] for p in document["pairs"] if p["more_seeds"]]
     more = f" The closest question needs about {min(needed)} more seeds." if needed else ""
     return f"Not settled: no arm is shown to be better than another.{more}"
+
+
+def _still_open(document: Mapping[str, Any]) -> list[str]:
+    """Which comparisons with the declared baseline are not settled, in one sentence."""
+    left = sorted(p["a"] for p in document["pairs"] if p["verdict"] == "inconclusive")
+    return [f"Not settled against {document['baseline']}: {_and(left)}."] if left and document.get("baseline") else []
 
 
 def _top(

@@ -159,6 +159,8 @@ def test_headlines() -> None:
     assert headline(document("worse", "inconclusive", "inconclusive")) == "y is better than x."
     assert "equivalent within ±0.1 m" in headline(document("equivalent", "equivalent", "equivalent"))
     assert "about 4 more seeds" in headline(document("inconclusive", "inconclusive", "inconclusive"))
+    against = {**document("worse", "inconclusive"), "baseline": "sgd"}
+    assert headline(against) == "y is better than x. Not settled against sgd: x."
     assert headline(None, "no seeds") == "No verdict: no seeds"
 
 
