@@ -21,7 +21,7 @@ from orchestrator.compare.page import STYLE, page, section
 from orchestrator.compare.pairing import Refused
 from orchestrator.folder import read_json
 
-FIRST_SENTENCES, MOST_HEADLINES = 4, 3
+FIRST_SENTENCES, MOST_HEADLINES, MOST_DIFF_LINES = 4, 3, 2000
 __all__ = ["STYLE", "build", "headline"]
 
 
@@ -202,6 +202,7 @@ def _provenance(evidence: Evidence) -> list[str]:
         "sweep": evidence.sweep_id,
         "seal": seal.sealed_hash(evidence.folder) or "not sealed",
         **known,
+        **{name.replace("_", " "): ", ".join(sorted(found)) for name, found in _facts(evidence).items()},
         "data (digest over all seeds)": seal.digest(sorted(set(trials["data_digest"])))[:16],
         "initial weights (digest over all seeds)": seal.digest(sorted(set(trials["init_digest"])))[:16],
         "gradient evaluations": f"{trials['grad_evals'].sum():,.0f}",
@@ -213,13 +214,26 @@ def _provenance(evidence: Evidence) -> list[str]:
     diff = evidence.folder.path / "uncommitted.diff"
     more = ""
     if diff.exists():
-        lines = len(diff.read_text(encoding="utf-8").splitlines())
-        more = f"<p>Uncommitted changes: {lines} lines, kept in the sweep's folder as uncommitted.diff.</p>"
+        lines = diff.read_text(encoding="utf-8").splitlines()
+        cut = "" if len(lines) <= MOST_DIFF_LINES else f", the first {MOST_DIFF_LINES} here, all in uncommitted.diff"
+        more = (
+            f"<details><summary>uncommitted changes ({len(lines)} lines{cut})</summary>"
+            f"<pre>{html.escape(chr(10).join(lines[:MOST_DIFF_LINES]))}</pre></details>"
+        )
     return [
         f"<table class=facts>{cells}</table>",
         more,
         f"<details open><summary>sweep.yaml</summary><pre>{html.escape(text)}</pre></details>",
     ]
+
+
+def _facts(evidence: Evidence) -> dict[str, set[str]]:
+    """What the task said of its data, a corpus hash for instance; trials of one sweep should agree."""
+    found: dict[str, set[str]] = {}
+    for trial in evidence.raw:
+        for name, value in (trial.get("facts") or {}).items():
+            found.setdefault(name, set()).add(str(value))
+    return found
 
 
 def _embedded(name: str, content: bytes, caption: str) -> str:

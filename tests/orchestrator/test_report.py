@@ -224,6 +224,8 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
         "report/figures",
     }
     assert "**" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["geosweep.exploratory"] == "no"
+    assert "<th>rows</th><td>64</td>" in (folder.path / "report" / "report.html").read_text()  # what the task said
     summaries = {r.data.params["arm"]: r for r in runs if r.data.params.get("stage") == "summary"}
     values = evidence.confirmed("loss/val")
     for arm, run in summaries.items():
