@@ -71,7 +71,7 @@ class Slope:
 
 
 def spectra_figure(densities: Sequence[Density]) -> Figure:
-    """For each spectrum: the density from edge to edge; its two edges in log-log with lines of the fitted exponents."""
+    """For each spectrum: its density, and both edges in log-log with lines of the fitted exponents."""
     figure, axes = panels(len(densities), 3, height=2.7)
     for row, density in zip(axes, densities, strict=True):
         kept = density.eigenvalues > density.lower

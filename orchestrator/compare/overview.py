@@ -67,11 +67,12 @@ def ranks_figure(document: Mapping[str, Any]) -> Any:
     """Critical-difference diagram."""
     found = dict(document["ranks"])
     with rc_context({**SETTINGS, "axes.grid": False}):
-        figure, axes = panels(1, 1, height=0.9 + 0.25 * len(found["mean_ranks"]), width=7.0)
+        figure, axes = panels(1, 1, height=1.2 + 0.25 * len(found["mean_ranks"]), width=7.0)
         ax = axes[0, 0]
         ranks.diagram(found, ax)
         ax.grid(visible=False)
         ax.set_title(
             f"Mean rank over {len(document['sweeps'])} tasks (1 is best; Friedman p {found['friedman_p']:.2g})"
         )
+        figure.supxlabel("black bars join arms that do not differ (Nemenyi, level 0.05)", fontsize=9)
     return figure
