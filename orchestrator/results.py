@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator import seal
 from orchestrator.folder import NotFound, SweepFolder, read_json
 from orchestrator.metric_log import MetricLog
 
@@ -45,9 +46,23 @@ def ended_trials(folder: SweepFolder) -> list[dict[str, Any]]:
     return found
 
 
-def trials_table(folder: SweepFolder) -> pa.Table:
+def tables(folder: SweepFolder) -> dict[str, pa.Table]:
+    """Name -> table, of the two Parquet tables.
+
+    Their schema's metadata hold the seal and the stamps; trials of a stamped sweep say so in a column `exploratory`.
+    """
+    ended = ended_trials(folder)
+    stamps, trials = seal.stamps(folder), trials_table(folder, ended)
+    if stamps:
+        trials = trials.append_column("exploratory", pa.array(["; ".join(stamps)] * len(trials), pa.string()))
+    facts = {"geosweep.seal": seal.sealed_hash(folder), "geosweep.exploratory": json.dumps(stamps)}
+    found = {"trials": trials, "metrics": metrics_table(folder, ended)}
+    return {name: table.replace_schema_metadata(facts) for name, table in found.items()}
+
+
+def trials_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
     """trials.parquet: one row for each trial that ended, one column for each final metric."""
-    trials = ended_trials(folder)
+    trials = ended_trials(folder) if ended is None else ended
     names = sorted({name for t in trials for name in t["metrics"]})
     columns = {
         name: pa.array([json.dumps(t[name], sort_keys=True) if name == "parameters" else t[name] for t in rows], kind)
@@ -59,10 +74,10 @@ def trials_table(folder: SweepFolder) -> pa.Table:
     return pa.table(columns)
 
 
-def metrics_table(folder: SweepFolder) -> pa.Table:
+def metrics_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
     """metrics.parquet: every logged point, step in gradient evaluations."""
     rows: dict[str, list[Any]] = {"trial_id": [], "step": [], "name": [], "value": []}
-    for trial in ended_trials(folder):
+    for trial in ended_trials(folder) if ended is None else ended:
         for point in MetricLog(folder.trial(trial["trial_id"]) / "metrics.jsonl").points():
             for name, value in point["metrics"].items():
                 for key, cell in zip(rows, (trial["trial_id"], point["step"], name, value), strict=True):
@@ -72,9 +87,14 @@ def metrics_table(folder: SweepFolder) -> pa.Table:
 
 def export(folder: SweepFolder, to: Path) -> list[Path]:
     """Write both tables into the folder `to`; returns their paths."""
+    return write(tables(folder), to)
+
+
+def write(named: Mapping[str, pa.Table], to: Path) -> list[Path]:
+    """Write the tables as Parquet into the folder `to`; returns their paths."""
     to.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, table in (("trials", trials_table(folder)), ("metrics", metrics_table(folder))):
+    for name, table in named.items():
         temporary = to / f".{name}.parquet"
         pq.write_table(table, temporary)
         written.append(temporary.replace(to / f"{name}.parquet"))
@@ -130,7 +150,14 @@ def best(folder: SweepFolder) -> dict[str, Any]:
                 "stage": stage,
                 "seeds": len(found),
             }
-    return {"schema": "geosweep/best/1", "sweep_id": folder.sweep_id, "metric": metric, "goal": goal, "arms": arms}
+    return {
+        "schema": "geosweep/best/1",
+        "sweep_id": folder.sweep_id,
+        "metric": metric,
+        "goal": goal,
+        "arms": arms,
+        "exploratory": seal.stamps(folder),
+    }
 
 
 def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tuple[dict[str, Any], list[float]]]]:
@@ -172,7 +199,13 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
         return all(gap <= 0 for gap in gaps) and any(gap < 0 for gap in gaps)
 
     front = {arm: [r for r in found if not any(beats(o, r) for o in found)] for arm, found in arms.items()}
-    return {"schema": "geosweep/pareto/1", "sweep_id": folder.sweep_id, "objectives": goals, "arms": front}
+    return {
+        "schema": "geosweep/pareto/1",
+        "sweep_id": folder.sweep_id,
+        "objectives": goals,
+        "arms": front,
+        "exploratory": seal.stamps(folder),
+    }
 
 
 def suggestions_digest(folder: SweepFolder) -> str:
@@ -214,7 +247,7 @@ def status(folder: SweepFolder) -> dict[str, Any]:
         "running": "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items()) or "starting workers",
         "done": "will not be trained: every configuration of the arm failed",
         "failed": (read_json(folder.path / "refused.json") or {}).get("message", "the driver broke off; run it again"),
-    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.path / 'sweep.yaml'}")
+    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
     return {
         "schema": "geosweep/status/1",
         "sweep_id": folder.sweep_id,
@@ -225,4 +258,5 @@ def status(folder: SweepFolder) -> dict[str, Any]:
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         "errors": errors,
+        "exploratory": seal.stamps(folder),
     }

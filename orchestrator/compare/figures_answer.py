@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from orchestrator import seal
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures import Drawn, figure
@@ -40,6 +42,9 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     _arms(axes[0, 0], evidence, values)
     if pairs and document:
         _differences(axes[0, 1], evidence, pairs, document["margin"])
+    if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
+        more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
+        figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", 120), fontsize=8.5, color="#7a4300")
     yield Drawn(
         name="verdict",
         section="answer",
@@ -81,7 +86,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     for i, p in enumerate(pairs):
-        d = np.array(values[p["a"]]) - np.array(values[p["b"]])
+        d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
         colour = VERDICTS[p["verdict"]]
         ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
         ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")

@@ -20,7 +20,7 @@ from typing import Any
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from orchestrator.disk import DiskFull
+from orchestrator.disk import DiskFull, described, is_full
 from orchestrator.trial import Job
 
 REPEATS = 3
@@ -104,8 +104,8 @@ class Attempts:
 
     def give_up(self, job: Job, error: Exception | str | None) -> tuple[Fault, str]:
         """(what happened, why the trial is not handed out again or nothing). Raises DiskFull."""
-        if isinstance(error, RayTaskError) and isinstance(error.cause, DiskFull):
-            raise DiskFull(str(error.cause))
+        if isinstance(error, RayTaskError) and is_full(error.cause):
+            raise DiskFull(str(error.cause) if isinstance(error.cause, DiskFull) else described(Path(job.folder)))
         fault = fault_of(error, self._logs)
         newest = max((path.name for path in Path(job.folder).glob("checkpoint-*.pt")), default="")
         self._counts[job.trial_id, fault.kind, newest] += 1

@@ -1,4 +1,4 @@
-"""A tracking server that can be killed, and what a killed worker was holding."""
+"""A tracking server that can be killed, a cluster that can lose nodes, and what a killed worker was holding."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 
 class MlflowServer:
@@ -58,6 +64,26 @@ class MlflowServer:
             except OSError:
                 time.sleep(0.2)
         raise TimeoutError(f"{self.uri} does not answer")
+
+
+@contextmanager
+def ray_cluster(num_cpus: int) -> Iterator[tuple[Any, str]]:
+    """(a cluster of one node, the folder whose name its processes carry); its files stay out of Ray's usual place."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gs-cluster-", dir="/tmp", ignore_cleanup_errors=True) as place,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        (Path(place) / "ray").mkdir()
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")
+        patch.setenv("RAY_TMPDIR", place)
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_cpus, "include_dashboard": False})
+        try:
+            yield cluster, place
+        finally:
+            cluster.shutdown()
 
 
 def trials_of(process: int) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from orchestrator import results
 from orchestrator.folder import find
 from orchestrator.metric_log import MetricLog
-from tests.faults.services import trials_of
+from tests.faults.services import ray_cluster, trials_of
 from tests.orchestrator.command import check_mlflow, finish, in_this_process, processes, start, values
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -22,20 +21,9 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head and one more node, each with one CPU."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
-    from ray.cluster_utils import Cluster
-
-    with tempfile.TemporaryDirectory(prefix="gs-cluster-", dir="/tmp", ignore_cleanup_errors=True) as place:
-        monkeypatch.setenv("RAY_TMPDIR", place)
-        (Path(place) / "ray").mkdir()
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        try:
-            yield found
-        finally:
-            found.shutdown()
+def cluster() -> Iterator[Any]:
+    with ray_cluster(num_cpus=1) as (found, _):
+        yield found
 
 
 def held_by(raylet: int) -> list[Path]:
