@@ -7,6 +7,7 @@ crash cut short, or that does not match its checksum, counts as not written.
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections.abc import Mapping
@@ -24,16 +25,26 @@ class MetricLog:
 
     def points(self) -> list[dict[str, Any]]:
         """All points up to the first line that is not whole."""
-        return self._read()[0]
+        return self.read()[0]
 
     def damage(self) -> int:
         """How many lines are not whole, or stand behind one that is not."""
-        return self._read()[1]
+        return self.read()[1]
+
+    def reaches(self, step: float) -> bool:
+        """Whether the log holds the point that a checkpoint of this step covers; before the first there is none."""
+        return step < 0 or any(p["step"] == step for p in self.points())
 
     def append(self, step: float, metrics: Mapping[str, float]) -> None:
         """Add one point."""
         with self._path.open("a", encoding="utf-8") as out:
             out.write(_line({"step": step, "time": int(time.time() * 1000), "metrics": dict(metrics)}))
+
+    def sync(self) -> None:
+        """Return when all points would outlive a power cut: before a result or a checkpoint relies on them."""
+        if self._path.exists():
+            with self._path.open("rb") as written:
+                os.fsync(written.fileno())
 
     def truncate(self, step: float) -> list[dict[str, Any]]:
         """Forget points after `step`: they will be trained, and logged, again. Returns what stays."""
@@ -47,7 +58,8 @@ class MetricLog:
         """Hold exactly these points."""
         write_atomic(self._path, "".join(_line(p) for p in points))
 
-    def _read(self) -> tuple[list[dict[str, Any]], int]:
+    def read(self) -> tuple[list[dict[str, Any]], int]:
+        """(whole points, number of lines that are not whole or stand behind one that is not)."""
         if not self._path.exists():
             return [], 0
         lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()

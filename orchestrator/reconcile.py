@@ -1,24 +1,42 @@
 """Make study, trial folders, tables and tracker agree; the trial folders and the study are the truth.
 
 Each difference is a sentence that says what differed and what was done. Nothing is done twice: on a sweep that agrees
-there is nothing to say.
+there is nothing to say. `geosweep run` does this at its start and end, `geosweep reconcile` at any time.
+
+An ended trial whose log lost lines gets them back from the tracker, which holds the same points with the same times,
+or from the Parquet table. The witness's digest tells whether the file is byte for byte what it was.
 """
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
-from orchestrator import results, runner, spec
+from orchestrator import results, seal, spec
+from orchestrator.arm import Arm
 from orchestrator.conductor import SweepConductor
 from orchestrator.folder import SweepFolder, read_json
 from orchestrator.metric_log import MetricLog
 from orchestrator.spec import Spec
+from orchestrator.studies import open_arms
+from orchestrator.tracking.base import Tracker
+
+Points = list[dict[str, Any]]
 
 
-class Audited(Protocol):
+class Remembers(Protocol):
+    """A tracker that still has what a trial logged."""
+
+    def recall(self, trial_id: str) -> Points:
+        """The trial's points, empty when there are none or nobody answers soon."""
+
+
+class Audited(Remembers, Protocol):
     """A tracker that can say, and mend, where it differs from the trial folders."""
 
     def audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
@@ -28,47 +46,113 @@ class Audited(Protocol):
 def reconcile(folder: SweepFolder, tracker: Audited | None, url: str | None = None) -> list[str]:
     """Compare and mend; returns the differences, empty when all agree. The caller holds the folder."""
     asked = spec.load(folder.path / "sweep.yaml")
-    found = [*_study(asked, folder, url), *_logs(folder), *_tables(folder)]
+    found = [*logs(folder, tracker), *_study(asked, folder, url), *tables(folder)]
     if tracker is not None:
         outcome = read_json(folder.path / "outcome.json") or {"state": "stopped"}
         found += tracker.audit(results.ended_trials(folder), outcome["state"])
     return found
 
 
-def _study(asked: Spec, folder: SweepFolder, url: str | None) -> list[str]:
-    """What the study had not been told, and what it was told of trials that are not there."""
-    arms = runner.open_arms(asked, folder, url)
-    before = {(name, c.number): c.state for name, arm in arms.items() for c in arm.study.configurations()}
-    SweepConductor(asked, folder, arms)
+def at_start(folder: SweepFolder, tracker: Tracker) -> list[str]:
+    """What a driver mends before it takes a sweep up again; the tracker is compared while trials run."""
+    found = logs(folder, tracker)
+    if (folder.path / "outcome.json").exists():
+        found += tables(folder)
+    if any((folder.path / "trials").glob("*/result.json")):
+        ended = results.ended_trials(folder)
+        tracker.check(lambda: ended)
+    return found
+
+
+def told(arms: Mapping[str, Arm]) -> dict[tuple[str, int], str]:
+    """(arm, configuration) -> its state in the study."""
+    return {(name, c.number): c.state for name, arm in arms.items() for c in arm.study.configurations()}
+
+
+def differences(before: Mapping[tuple[str, int], str], arms: Mapping[str, Arm]) -> list[str]:
+    """What a study had not been told `before` a conductor took it up, and what it was told of trials now gone."""
     found = []
     for name, arm in arms.items():
         for c in arm.study.configurations():
-            if before[name, c.number] != c.state:
-                found.append(f"study: {name} {c.number} was {before[name, c.number]}; told {c.state}")
+            known = before.get((name, c.number), c.state)
+            if known != c.state:
+                found.append(f"study: {name} {c.number} was {known}; told {c.state}")
             elif c.state != "RUNNING" and c.number not in arm.outcomes:
                 found.append(f"study: {name} {c.number} is {c.state}, but its folder is gone; `geosweep run` trains it")
     return found
 
 
-def _logs(folder: SweepFolder) -> list[str]:
+def _study(asked: Spec, folder: SweepFolder, url: str | None) -> list[str]:
+    arms = open_arms(asked, folder, url)
+    before = told(arms)
+    SweepConductor(asked, folder, arms)
+    return differences(before, arms)
+
+
+def logs(folder: SweepFolder, tracker: Remembers | None) -> list[str]:
+    """Damaged lines are left out; what an ended trial lost comes back from the tracker or the table."""
     found = []
-    for path in sorted((folder.path / "trials").glob("*/metrics.jsonl")):
-        log = MetricLog(path)
-        damage = log.damage()
-        if damage:
-            log.replace(log.points())
-            found.append(f"log: {path.parent.name} had {damage} damaged lines; left out")
+    witnessed = seal.witnessed(folder)
+    table: dict[str, Points] | None = None
+    for path in sorted((folder.path / "trials").glob("*/trial.json")):
+        trial, log = path.parent.name, MetricLog(path.with_name("metrics.jsonl"))
+        intact = witnessed.get(trial) in (None, seal.trial_digest(folder, trial))
+        whole, damage = log.read()
+        if intact and not damage:
+            continue
+        lost: Points = []
+        source, result = "", read_json(path.with_name("result.json"))
+        if result is not None:
+            order = list(result["metrics"])
+            lost, source = _missing(whole, tracker.recall(trial) if tracker else [], order), "the tracker"
+            if not lost:
+                table = _from_table(folder) if table is None else table
+                lost, source = _missing(whole, table.get(trial, []), order), "the table"
+        if lost or damage:
+            log.replace([*whole, *lost])
+        if lost:
+            same = witnessed.get(trial) in (None, seal.trial_digest(folder, trial))
+            how = "" if same else ", not byte for byte what it was"
+            found.append(
+                f"log: {trial} had lost {len(lost)} of {len(whole) + len(lost)} points; taken from {source}{how}"
+            )
+        elif damage:
+            found.append(f"log: {trial} had {damage} damaged lines; left out")
     return found
 
 
-def _tables(folder: SweepFolder) -> list[str]:
+def _missing(whole: Points, elsewhere: Points, order: list[str]) -> Points:
+    """The points behind the whole ones, when `elsewhere` agrees with the whole ones and has more; names in `order`."""
+    number = len(whole)
+    if len(elsewhere) <= number or any(
+        json.dumps([a["step"], a["metrics"]], sort_keys=True) != json.dumps([b["step"], b["metrics"]], sort_keys=True)
+        for a, b in zip(whole, elsewhere, strict=False)
+    ):
+        return []
+    return [{**p, "metrics": {n: p["metrics"][n] for n in order if n in p["metrics"]}} for p in elsewhere[number:]]
+
+
+def _from_table(folder: SweepFolder) -> dict[str, Points]:
+    """Trial -> points, as the Parquet table has them; without their times."""
+    path = folder.results / "metrics.parquet"
+    found: dict[str, dict[float, dict[str, float]]] = defaultdict(dict)
+    if path.exists():
+        for row in pq.read_table(path).to_pylist():
+            found[row["trial_id"]].setdefault(row["step"], {})[row["name"]] = row["value"]
+    return {t: [{"step": s, "time": 0, "metrics": m} for s, m in steps.items()] for t, steps in found.items()}
+
+
+def tables(folder: SweepFolder) -> list[str]:
     """Tables that are missing or differ from the trial folders are written anew."""
-    fresh = {"trials": results.trials_table(folder), "metrics": results.metrics_table(folder)}
+    fresh = results.tables(folder)
     stale = [name for name, table in fresh.items() if not _holds(folder.results / f"{name}.parquet", table)]
     if stale:
-        results.export(folder, folder.results)
+        results.write(fresh, folder.results)
     return [f"table: {name}.parquet differed from the trial folders; written anew" for name in stale]
 
 
 def _holds(path: Path, table: object) -> bool:
-    return path.exists() and bool(pq.read_table(path).equals(table))
+    try:
+        return path.exists() and bool(pq.read_table(path).equals(table))
+    except (OSError, ValueError):  # cut short, or no Parquet at all
+        return False

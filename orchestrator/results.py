@@ -46,9 +46,23 @@ def ended_trials(folder: SweepFolder) -> list[dict[str, Any]]:
     return found
 
 
-def trials_table(folder: SweepFolder) -> pa.Table:
+def tables(folder: SweepFolder) -> dict[str, pa.Table]:
+    """Name -> table, of the two Parquet tables.
+
+    Their schema's metadata hold the seal and the stamps; trials of a stamped sweep say so in a column `exploratory`.
+    """
+    ended = ended_trials(folder)
+    stamps, trials = seal.stamps(folder), trials_table(folder, ended)
+    if stamps:
+        trials = trials.append_column("exploratory", pa.array(["; ".join(stamps)] * len(trials), pa.string()))
+    facts = {"geosweep.seal": seal.sealed_hash(folder), "geosweep.exploratory": json.dumps(stamps)}
+    found = {"trials": trials, "metrics": metrics_table(folder, ended)}
+    return {name: table.replace_schema_metadata(facts) for name, table in found.items()}
+
+
+def trials_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
     """trials.parquet: one row for each trial that ended, one column for each final metric."""
-    trials = ended_trials(folder)
+    trials = ended_trials(folder) if ended is None else ended
     names = sorted({name for t in trials for name in t["metrics"]})
     columns = {
         name: pa.array([json.dumps(t[name], sort_keys=True) if name == "parameters" else t[name] for t in rows], kind)
@@ -60,10 +74,10 @@ def trials_table(folder: SweepFolder) -> pa.Table:
     return pa.table(columns)
 
 
-def metrics_table(folder: SweepFolder) -> pa.Table:
+def metrics_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
     """metrics.parquet: every logged point, step in gradient evaluations."""
     rows: dict[str, list[Any]] = {"trial_id": [], "step": [], "name": [], "value": []}
-    for trial in ended_trials(folder):
+    for trial in ended_trials(folder) if ended is None else ended:
         for point in MetricLog(folder.trial(trial["trial_id"]) / "metrics.jsonl").points():
             for name, value in point["metrics"].items():
                 for key, cell in zip(rows, (trial["trial_id"], point["step"], name, value), strict=True):
@@ -72,18 +86,15 @@ def metrics_table(folder: SweepFolder) -> pa.Table:
 
 
 def export(folder: SweepFolder, to: Path) -> list[Path]:
-    """Write both tables into the folder `to`; returns their paths.
+    """Write both tables into the folder `to`; returns their paths."""
+    return write(tables(folder), to)
 
-    Their schema's metadata hold the seal and the stamps; trials of a stamped sweep say so in a column `exploratory`.
-    """
+
+def write(named: Mapping[str, pa.Table], to: Path) -> list[Path]:
+    """Write the tables as Parquet into the folder `to`; returns their paths."""
     to.mkdir(parents=True, exist_ok=True)
     written = []
-    stamps, trials = seal.stamps(folder), trials_table(folder)
-    if stamps:
-        trials = trials.append_column("exploratory", pa.array(["; ".join(stamps)] * len(trials), pa.string()))
-    facts = {"geosweep.seal": seal.sealed_hash(folder), "geosweep.exploratory": json.dumps(stamps)}
-    for name, table in (("trials", trials), ("metrics", metrics_table(folder))):
-        table = table.replace_schema_metadata(facts)
+    for name, table in named.items():
         temporary = to / f".{name}.parquet"
         pq.write_table(table, temporary)
         written.append(temporary.replace(to / f"{name}.parquet"))
@@ -235,7 +246,8 @@ def status(folder: SweepFolder) -> dict[str, Any]:
     why = {
         "running": "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items()) or "starting workers",
         "done": "will not be trained: every configuration of the arm failed",
-    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.path / 'sweep.yaml'}")
+        "failed": (read_json(folder.path / "refused.json") or {}).get("message", "the driver broke off; run it again"),
+    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
     return {
         "schema": "geosweep/status/1",
         "sweep_id": folder.sweep_id,

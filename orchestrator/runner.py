@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import controls, results, seal
+from orchestrator import controls, disk, reconcile, refusal, results, seal
 from orchestrator import plan as planning
-from orchestrator.conductor import Arm, Listener, SweepConductor
+from orchestrator.conductor import Listener, SweepConductor
 from orchestrator.executors.base import Executor
-from orchestrator.folder import NotFound, SweepFolder, find, read_json, write_atomic
+from orchestrator.folder import SweepFolder, write_atomic
 from orchestrator.provenance import provenance, uncommitted
-from orchestrator.search.designs import design_for
-from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
 from orchestrator.spec import Spec, definition, sweep_id
-from orchestrator.stopping import Stopper
+from orchestrator.studies import learn, open_arms
 from orchestrator.tracking.base import Tracker
 
 __all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
-MODELS = ("tpe", "gp", "cmaes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +29,12 @@ class Outcome:
     """How a run of the driver ended."""
 
     state: str
-    """done, stopped, or budget."""
+    """done, stopped, budget, or failed: given up."""
     conductor: SweepConductor
+    mended: list[str]
+    """What differed between study, trial folders, tables and tracker, at the start and at the end, and was mended."""
+    refusal: str = ""
+    """Why it was given up for good."""
 
     @property
     def failed(self) -> int:
@@ -44,6 +45,7 @@ class Outcome:
 def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
     """The sweep's folder, made on first use."""
     folder = SweepFolder(root, sweep_id(spec))
+    folder.level()
     resolved = {
         "schema": "geosweep/resolved/1",
         "sweep_id": folder.sweep_id,
@@ -58,64 +60,6 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
     if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
         write_atomic(folder.path / "uncommitted.diff", uncommitted())
     return folder
-
-
-def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[str, Arm]:
-    """One study for each arm on the sweep's storage, with what it already holds."""
-    kept = storage(folder.journal, url)
-    arms: dict[str, Arm] = {}
-    for name, arm in spec.arms.items():
-        design = design_for(spec, arm)
-        trials = planning.configurations(spec, arm)
-        share = spec.method.random_share if spec.method.name in MODELS else 1.0
-        study = OptunaStudy(
-            kept,
-            name=f"{folder.sweep_id}/{name}",
-            goals=(spec.metric.goal, *(o.goal for o in spec.objectives)),
-            parameters=arm.parameters,
-            constraints=spec.constraints,
-            facts=planning.facts(spec, arm),
-            design=design,
-            design_size=round(share * trials),
-            seed=stable_seed(spec.method.seed, name),
-            sampler=spec.method.name,
-        )
-        planned = trials * len(spec.seeds.tune) + len(spec.seeds.confirm)
-        strict = spec.method.replay == "strict"
-        rule, maximize = spec.early_terminate, spec.metric.goal == "maximize"
-        arms[name] = Arm(
-            spec=arm,
-            study=study,
-            trials=trials,
-            planned=planned,
-            lag=spec.method.lag if strict else None,
-            stopper=Stopper(rule, maximize=maximize, strict=strict) if rule.rungs else None,
-        )
-    return arms
-
-
-def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:
-    """Begin the search with what the sweeps of `warm_start` found in arms of the same name and optimizer.
-
-    Raises NotFound for one that is not under the root, or that trained another task or metric.
-    """
-    for name in spec.warm_start:
-        try:
-            source = find(folder.root, name)
-        except NotFound as error:
-            raise NotFound(f"{spec.source}: warm_start: {error}") from None
-        asked = (read_json(source.path / "resolved.json") or {})["definition"]
-        mine = definition(spec)
-        for key in ("task", "metric"):
-            if asked[key] != mine[key]:
-                raise NotFound(
-                    f"{spec.source}: warm_start: {source.sweep_id} has another {key} ({asked[key]}); "
-                    "name a sweep of the same task and metric, or remove it"
-                )
-        told = results.told_values(source, [spec.metric.name, *(o.name for o in spec.objectives)])
-        for arm in arms.values():
-            if asked["arms"].get(arm.spec.name, {}).get("optimizer") == arm.spec.optimizer:
-                arm.study.learn(source.sweep_id, told.get(arm.spec.name, []))
 
 
 def run(
@@ -133,10 +77,14 @@ def run(
     """
     folder.stop_file.unlink(missing_ok=True)
     controls.check(spec, folder)
+    mended = reconcile.at_start(folder, tracker)
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
-    listeners = (seal.Witness(folder), tracker, *listeners)
+    before = reconcile.told(arms)
+    alike = refusal.Alike(spec, folder)
+    listeners = (seal.Witness(folder), tracker, alike, *listeners)
     conductor = SweepConductor(spec, folder, arms, listeners=listeners)
+    mended += reconcile.differences(before, arms)
     state = "failed"
     try:
         if not conductor.exhausted:
@@ -144,14 +92,17 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
-        state = "budget" if conductor.limit else state
+        state = "budget" if conductor.limit else "failed" if alike.refusal else state
     finally:
-        results.export(folder, folder.results)
+        with disk.tolerated():
+            results.export(folder, folder.results)
+        tracker.check(lambda: results.ended_trials(folder))
         tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
         outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
         outcome["complete"] = not conductor.remaining
-        write_atomic(folder.path / "outcome.json", json.dumps(outcome))
-    return Outcome(state=state, conductor=conductor)
+        with disk.tolerated():
+            write_atomic(folder.path / "outcome.json", json.dumps(outcome))
+    return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal)
 
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
@@ -188,7 +139,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 
     def tick() -> None:
         while not done.wait(2.0):
-            note()
+            with disk.tolerated():
+                note()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
@@ -197,7 +149,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        note()
+        with disk.tolerated():
+            note()
 
 
 @contextmanager

@@ -142,6 +142,11 @@ def verify(folder: SweepFolder) -> dict[str, Any]:
     }
 
 
+def witnessed(folder: SweepFolder) -> dict[str, str]:
+    """Trial -> the digest of its files when it ended."""
+    return {line["trial_id"]: line["digest"] for line in _lines(folder.path / "witness.jsonl")}
+
+
 def trial_digest(folder: SweepFolder, trial_id: str) -> str:
     """sha256 over the trial's own files."""
     found = hashlib.sha256()

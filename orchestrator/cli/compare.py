@@ -107,6 +107,8 @@ def report(
 
     evidence = _evidence(root, [sweep])[0]
     path = reports.build(evidence, output or evidence.folder.path / "report")
+    if output is None:
+        evidence.folder.upload("report")
     trouble = publish.publish(evidence, path.parent) if tracking else ""
     if trouble:
         talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)

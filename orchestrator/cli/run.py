@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,10 @@ from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, dat
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
+    from orchestrator.conductor import SweepConductor
     from orchestrator.runner import Outcome
     from orchestrator.spec import Spec
+    from orchestrator.tracking.mlflow import MlflowTracker
 
 
 class Backend(enum.StrEnum):
@@ -36,14 +40,14 @@ def run(
     cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     storage: Storage = "",
     address: Annotated[
-        str, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; default: a private one.", show_default=False)
+        str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
     ] = "",
     max_concurrent: Annotated[
         int, typer.Option(min=0, help="Trials at a time; 0: what the file says.", show_default=False)
     ] = 0,
     tracking_uri: Annotated[
         str,
-        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server when the file names none.", show_default=False),
+        typer.Option(help="MLflow server when the file names none.", show_default=False),
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -51,7 +55,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import display, results, runner, seal, spec
+    from orchestrator import disk, display, refusal, results, runner, seal, spec, store
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -67,16 +71,26 @@ def run(
             "name the absolute path of a folder that every node mounts",
             Exit.USAGE,
         )
-    folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
+    _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
+    if uri := store.far(root):
+        _check_services(uri, storage, tracking and not definition.tracking.mlflow)
+    with disk.named(root):
+        folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
-    with folder.hold():
+    with disk.named(folder.path), folder.hold(storage):
+        if again := refusal.standing(definition, folder):
+            fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
+            _mend(definition, folder, tracking, storage)
         else:
-            talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
+            talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
-            if outcome.conductor.idle_s >= 1:
-                talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            _say(outcome.mended)
+            if definition.method.replay == "strict":
+                talk.print(_price(outcome.conductor), highlight=False)
+            if outcome.refusal:
+                fail(outcome.refusal, Exit.TRIALS_FAILED)
             if outcome.state != "done" and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:
@@ -99,6 +113,16 @@ def run(
         )
 
 
+def _not_taken(address: str, tracking_uri: str) -> None:
+    """Say which variables of the shell do not count: a sweep goes only where the command or the file sends it."""
+    for name, option, given in (
+        ("RAY_ADDRESS", "--address", address),
+        ("MLFLOW_TRACKING_URI", "--tracking-uri", tracking_uri),
+    ):
+        if os.environ.get(name) and not given:
+            talk.print(f"{name} is set but not used; say {option} ${name} if you mean it", highlight=False)
+
+
 def _drive(
     definition: Spec,
     folder: SweepFolder,
@@ -109,8 +133,8 @@ def _drive(
     address: str,
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner, seal
-    from orchestrator.tracking.base import NoTracker, Tracker
+    from orchestrator import display, results, runner
+    from orchestrator.tracking.base import NoTracker
 
     executor: Any
     unfinished = any(counts["waiting"] for counts in results.status(folder)["arms"].values())
@@ -121,22 +145,13 @@ def _drive(
         executor = RayExecutor(
             cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent, address=address or None
         )
+        if address and not folder.far:
+            executor.look_for(folder.path)
     else:
         from orchestrator.executors.debug import DebugExecutor
 
         executor = DebugExecutor()
-    tracker: Tracker = NoTracker()
-    if tracking:
-        from orchestrator.tracking.mlflow import MlflowTracker
-
-        tracker = MlflowTracker(
-            uri=definition.tracking.mlflow,
-            root=folder.root,
-            sweep_id=folder.sweep_id,
-            name=definition.name,
-            description=definition.description,
-            facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
-        )
+    tracker = _tracker(definition, folder, facts) if tracking else NoTracker()
     try:
         outcome = runner.run(
             definition,
@@ -153,10 +168,67 @@ def _drive(
     return outcome
 
 
+def _price(conductor: SweepConductor) -> str:
+    """What the fixed order of a strict replay cost in this run."""
+    all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0
+    share = f" ({conductor.idle_s / all_s:.0%} of {conductor.workers} workers' time)" if all_s else ""
+    return f"strict replay kept workers waiting for {conductor.idle_s:.1f} worker-seconds{share}"
+
+
+def _tracker(definition: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
+    from orchestrator import seal
+    from orchestrator.tracking.mlflow import MlflowTracker
+
+    return MlflowTracker(
+        uri=definition.tracking.mlflow,
+        root=folder.root,
+        sweep_id=folder.sweep_id,
+        name=definition.name,
+        description=definition.description,
+        facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
+    )
+
+
+def _mend(definition: Spec, folder: SweepFolder, tracking: bool, storage: str) -> None:
+    """Make what a finished sweep left behind agree again, should somebody have lost a part of it."""
+    from orchestrator import reconcile
+
+    tracker = _tracker(definition, folder, {}) if tracking else None
+    try:
+        _say(reconcile.reconcile(folder, tracker, storage or None))
+    except ConnectionError as error:
+        talk.print(f"MLflow does not answer ({error}); it was not compared", style="yellow", highlight=False)
+
+
+def _say(mended: list[str]) -> None:
+    for line in mended:
+        talk.print(f"mended: {line}", highlight=False, markup=False)
+
+
+def _check_services(uri: str, storage: str, untracked: bool) -> None:
+    """What a sweep in an object store cannot keep there."""
+    if not storage:
+        fail(
+            f"--root {uri}: an object store holds no studies and no lock; name a PostgreSQL database with --storage "
+            "(GEOSWEEP_STORAGE), postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
+            Exit.USAGE,
+        )
+    if untracked:
+        fail(
+            f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
+            "(MLFLOW_TRACKING_URI), or give --no-tracking",
+            Exit.USAGE,
+        )
+
+
 def _already_done(folder: SweepFolder) -> bool:
+    """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
+    from orchestrator import seal
+
     outcome = read_json(folder.path / "outcome.json") or {}
     over = outcome.get("state") == "done" or (outcome.get("state") == "budget" and outcome.get("complete"))
-    return bool(over and outcome.get("tracked"))
+    there = all((folder.trial(trial) / "result.json").exists() for trial in seal.witnessed(folder))
+    return bool(over and outcome.get("tracked") and there)
 
 
 def _stopped(file: Path, state: str) -> None:

@@ -8,19 +8,22 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps, talk
+from orchestrator.cli import remote
+from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps, talk
 
 COUNTS = ("done", "running", "waiting", "pruned", "diverged", "failed")
 
 
 @app.command()
-def status(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
+def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_json: Json = False) -> None:
     """Show each arm's trials by state, why trials wait, and the traceback of failed ones.
 
     Example: geosweep status @last
     """
     from orchestrator import folder, results
 
+    if address:
+        return remote.status(address, sweep, as_json)
     document = results.status(folder.find(root, sweep))
     if as_json:
         emit(document)
@@ -105,17 +108,19 @@ def export(
 
 
 @app.command()
-def stop(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
+def stop(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_json: Json = False) -> None:
     """Drain a running sweep: its trials write a checkpoint, the driver exits; `run` continues it.
 
     Example: geosweep stop @last
     """
     from orchestrator import folder
 
+    if address:
+        return remote.stop(address, sweep, as_json)
     found = folder.find(root, sweep)
     held = found.is_held()
     if held:
-        found.stop_file.touch()
+        found.ask_to_stop()
     if as_json:
         emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": held})
     else:
@@ -127,6 +132,7 @@ def logs(
     sweep: Sweep = "@last",
     trial: Annotated[str, typer.Argument(help="Trial id; all that failed when left out.")] = "",
     root: Root = ROOT,
+    address: Address = "",
     as_json: Json = False,
 ) -> None:
     """Show what a trial logged: its metrics by gradient evaluations, its error if it failed.
@@ -136,6 +142,8 @@ def logs(
     from orchestrator import folder, results
     from orchestrator.metric_log import MetricLog
 
+    if address:
+        return remote.logs(address, sweep, trial, as_json)
     found = folder.find(root, sweep)
     if not trial:
         errors = results.status(found)["errors"]
@@ -149,7 +157,7 @@ def logs(
         return
     if not found.trial(trial).is_dir():
         fail(
-            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.path}/trials/",
+            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.place}/trials/",
             Exit.NOT_FOUND,
         )
     points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), found.result(trial)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
 
 from orchestrator.trial import Job, Report
 
@@ -27,6 +27,16 @@ class Tracker(Protocol):
     def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
         """A trial that ended under an earlier driver of this sweep."""
 
+    @property
+    def mended(self) -> list[str]:
+        """Where the tracker differed from the trial folders, and what was done; known once `finish` returned."""
+
+    def check(self, trials: Callable[[], list[dict[str, Any]]]) -> None:
+        """Compare with the trials that ended, when its turn comes, and mend."""
+
+    def recall(self, trial_id: str) -> list[dict[str, Any]]:
+        """The points of a trial as the tracker has them; empty when it has none or does not answer soon."""
+
     def finish(
         self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
     ) -> None:
@@ -37,6 +47,7 @@ class NoTracker:
     """Tracks nothing: the trial folders are enough."""
 
     trouble = ""
+    mended: ClassVar[list[str]] = []
 
     def began(self, job: Job) -> None:
         """Nothing."""
@@ -49,6 +60,13 @@ class NoTracker:
 
     def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
         """Nothing."""
+
+    def check(self, trials: Callable[[], list[dict[str, Any]]]) -> None:
+        """Nothing."""
+
+    def recall(self, trial_id: str) -> list[dict[str, Any]]:
+        """Nothing."""
+        return []
 
     def finish(
         self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]

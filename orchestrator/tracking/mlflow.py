@@ -12,11 +12,13 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.metric_log import MetricLog
+from orchestrator.store import near
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial import Job, Report
 
@@ -31,6 +33,8 @@ STATUS = {
 }
 STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
 BATCH = 900
+RECALL_S = 20.0
+"""How long `recall` waits for the store."""
 NONE: Mapping[str, Any] = {}
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Or MLflow's page opens on traces of language models instead of training runs."""
@@ -54,6 +58,7 @@ class MlflowTracker:
         self._complete: set[str] = set()
         self._sent: dict[str, float] = {}
         self._client: Any = None
+        self.mended: list[str] = []
         self._sender = Sender(self._open, self._ping, "mlflow-sender")
         self._sender.put(lambda: None)  # connect at once
 
@@ -85,54 +90,75 @@ class MlflowTracker:
         self._sender.put(lambda: self._finish(state, arms, parameters))
         self._sender.close()
 
+    def check(self, trials: Callable[[], list[dict[str, Any]]]) -> None:
+        """Compare with the trials that ended, when its turn comes, and mend; `mended` says what."""
+        self._sender.put(lambda: self.mended.extend(self._audit(trials())))
+
+    def recall(self, trial_id: str) -> list[dict[str, Any]]:
+        """The points of a trial as MLflow has them; empty when it has none or does not answer soon."""
+        found: list[dict[str, Any]] = []
+        over = threading.Event()
+        if self._sender.away:
+            return found
+
+        def fetch() -> None:
+            if trial_id in self._runs:
+                found.extend(self._points(self._runs[trial_id]))
+
+        self._sender.put(fetch)
+        self._sender.put(over.set)
+        over.wait(RECALL_S)
+        return found if over.is_set() else []
+
     def audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
         """Mend runs that are missing, doubled, still running, or that lack points; says what was mended.
 
         Raises ConnectionError when the store does not answer.
         """
         found: list[str] = []
-        self._sender.put(lambda: found.extend(self._audit(trials, state)))
+
+        def compare() -> None:
+            found.extend(self._audit(trials))
+            if state != "running":
+                found.extend(self._close_strays(state))
+
+        self._sender.put(compare)
         self._sender.close()
         if self._sender.trouble:
             raise ConnectionError(f"{self._uri}: {self._sender.trouble}")
         return found
 
-    def _audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
+    def _audit(self, trials: list[dict[str, Any]]) -> list[str]:
         """Compare every run with its trial's folder. The newest whole log wins: sending again doubles nothing."""
-        runs: dict[str, list[Any]] = {}
+        ended = {t["trial_id"]: t for t in trials}
+        runs: dict[str, list[tuple[str, int, str]]] = {}
         for run in self._search():
-            runs.setdefault(run.data.tags.get(TRIAL, ""), []).append(run)
+            trial = run.data.tags.get(TRIAL, "")
+            if trial in ended:
+                row = (self._difference(ended[trial], run), run.info.start_time, run.info.run_id)
+                runs.setdefault(trial, []).append(row)
         found: list[str] = []
         fields = {f.name for f in dataclasses.fields(Job)}
-        for trial in trials:
-            mine = runs.get(trial["trial_id"], [])
-            mine.sort(key=lambda r, t=trial: (bool(self._difference(t, r)), r.info.start_time))  # type: ignore[misc]
-            for extra in mine[1:]:
-                self._client.delete_run(extra.info.run_id)
-                found.append(f"mlflow: {trial['trial_id']} had a second run {extra.info.run_id}; deleted")
+        for name, trial in ended.items():
+            mine = sorted(runs.get(name, []), key=lambda row: (bool(row[0]), row[1]))
+            for _, _, extra in mine[1:]:
+                self._client.delete_run(extra)
+                found.append(f"mlflow: {name} had a second run {extra}; deleted")
+            self._runs.pop(name, None)
             if mine:
-                self._runs[trial["trial_id"]] = mine[0].info.run_id
-            difference = self._difference(trial, mine[0] if mine else None)
+                self._runs[name] = mine[0][2]
+            difference = mine[0][0] if mine else "had no run"
             if difference:
-                self._sent.pop(trial["trial_id"], None)
+                self._sent.pop(name, None)
                 self._close(Job(**{k: v for k, v in trial.items() if k in fields}), trial)
-                found.append(f"mlflow: {trial['trial_id']} {difference}; sent again")
-        if state != "running":
-            for run in self._search():
-                if run.info.status == "RUNNING":
-                    over = TRIAL not in run.data.tags and state in ("done", "budget")
-                    self._client.set_terminated(run.info.run_id, "FINISHED" if over else "KILLED")
-                    if TRIAL in run.data.tags:
-                        found.append(f"mlflow: {run.data.tags[TRIAL]} was RUNNING with no driver; ended as KILLED")
+                found.append(f"mlflow: {name} {difference}; sent again")
         return found
 
-    def _difference(self, trial: Mapping[str, Any], run: Any | None) -> str:
+    def _difference(self, trial: Mapping[str, Any], run: Any) -> str:
         """How a trial's run differs from its folder, or nothing."""
-        if run is None:
-            return "had no run"
         if run.info.status != STATUS[trial["state"]] or run.data.tags.get(STATE) != trial["state"]:
             return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {trial['state']}"
-        points = MetricLog(Path(trial["folder"]) / "metrics.jsonl").points()
+        points = MetricLog(near(trial["folder"]) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
         last = points[-1]["metrics"] if points and trial["state"] == "COMPLETE" else {}
@@ -148,14 +174,15 @@ class MlflowTracker:
 
     def _open(self) -> None:
         """Connect; find this sweep's runs by tag; make the parent when there is none."""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # asking twice for a run makes two runs
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for data
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the sender says what goes wrong, in one line
         self._client = MlflowClient(self._uri)
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
@@ -177,43 +204,56 @@ class MlflowTracker:
         else:
             self._client.update_run(self._runs["parent"], status="RUNNING")
 
-    def _search(self) -> list[Any]:
+    def _search(self, more: str = "") -> Iterator[Any]:
+        """The runs of this sweep, page by page."""
         from mlflow.entities import ViewType
 
-        found: list[Any] = []
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment],
-                f"tags.`{SWEEP}` = '{self._sweep_id}'",
+                f"tags.`{SWEEP}` = '{self._sweep_id}'{more}",
                 run_view_type=ViewType.ACTIVE_ONLY,
                 max_results=1000,
                 page_token=token,
             )
-            found += page
+            yield from page
             token = page.token
             if not token:
-                return found
+                return
 
-    def _run(self, job: Job) -> str:
-        """The trial's run, made with its parameters when it is not there yet."""
-        if job.trial_id not in self._runs:
-            tags = {SWEEP: self._sweep_id, TRIAL: job.trial_id, ARM: job.arm, STAGE: job.stage, SEED: str(job.seed)}
-            tags[PARENT] = self._runs["parent"]
-            made = self._client.create_run(self._experiment, tags=tags, run_name=job.trial_id)
-            self._runs[job.trial_id] = made.info.run_id
-        return self._runs[job.trial_id]
+    def _points(self, run: str) -> list[dict[str, Any]]:
+        """What was logged to a run, point by point, metrics in the order of their first logging."""
+        rows: dict[tuple[float, int], dict[str, float]] = {}
+        for key in self._client.get_run(run).data.metrics:
+            for m in self._client.get_metric_history(run, key):
+                if m.timestamp:  # the worst value of a diverged trial is no point of its log
+                    rows.setdefault((float(m.step), m.timestamp), {})[key] = m.value
+        return [{"step": step, "time": at, "metrics": metrics} for (step, at), metrics in sorted(rows.items())]
+
+    def _run(self, job: Job, more: Mapping[str, str]) -> tuple[str, bool]:
+        """(the trial's run, whether it was made now, `more` tags included)."""
+        if job.trial_id in self._runs:
+            return self._runs[job.trial_id], False
+        tags = {SWEEP: self._sweep_id, TRIAL: job.trial_id, ARM: job.arm, STAGE: job.stage, SEED: str(job.seed)}
+        tags |= {PARENT: self._runs["parent"], **more}
+        made = self._client.create_run(self._experiment, tags=tags, run_name=job.trial_id)
+        self._runs[job.trial_id] = made.info.run_id
+        return self._runs[job.trial_id], True
 
     def _ship_some(self, job: Job, durable: float) -> None:
         self._ship(job, durable)
 
-    def _ship(self, job: Job, durable: float, tags: Mapping[str, str] | None = None) -> str:
-        """Send the trial's points up to `durable` that were not sent yet, with its parameters the first time."""
+    def _ship(self, job: Job, durable: float, tags: Mapping[str, str] = NONE) -> str:
+        """Send the trial's points up to `durable` that were not sent yet, with its parameters the first time.
+
+        Every part of a batch costs a commit of its own, so the tags of a trial that is sent whole go with its making.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         known = job.trial_id in self._sent
-        run, sent = self._run(job), self._sent.get(job.trial_id, -math.inf)
-        points = [p for p in MetricLog(Path(job.folder) / "metrics.jsonl").points() if sent < p["step"] <= durable]
+        (run, made), sent = self._run(job, tags), self._sent.get(job.trial_id, -math.inf)
+        points = [p for p in MetricLog(near(job.folder) / "metrics.jsonl").points() if sent < p["step"] <= durable]
         metrics = [
             Metric(key, value, p["time"], int(p["step"]))
             for p in points
@@ -228,7 +268,7 @@ class MlflowTracker:
                 run,
                 metrics=metrics[start : start + BATCH],
                 params=[Param(k, str(v)) for k, v in params.items()] if first else [],
-                tags=[RunTag(k, v) for k, v in (tags or {}).items()] if first else [],
+                tags=[RunTag(k, v) for k, v in tags.items()] if first and not made else [],
             )
         if points or not known:
             self._sent[job.trial_id] = max([sent, *(p["step"] for p in points)])
@@ -242,7 +282,7 @@ class MlflowTracker:
         tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
-        tags[POINTS] = str(len(MetricLog(Path(job.folder) / "metrics.jsonl").points()))
+        tags[POINTS] = str(len(MetricLog(near(job.folder) / "metrics.jsonl").points()))
         if result.get("stopped"):
             tags[STOPPED] = result["stopped"]["reason"]
         if result.get("cached_from"):
@@ -273,13 +313,18 @@ class MlflowTracker:
         parent = self._runs["parent"]
         self._client.log_batch(parent, tags=[RunTag(STATE, state)])
         self._client.set_terminated(parent, "FINISHED" if state == "done" else "KILLED")
-        self._close_strays()
+        self.mended += self._close_strays(state)
 
-    def _close_strays(self) -> None:
-        """End runs that a killed driver left RUNNING and that this one did not touch."""
-        for run in self._search():
-            if run.info.status == "RUNNING":
-                self._client.set_terminated(run.info.run_id, "KILLED")
+    def _close_strays(self, state: str) -> list[str]:
+        """End runs that are RUNNING although no driver is at work on them; says which of them were trials."""
+        found = []
+        for run in list(self._search(" AND attributes.status = 'RUNNING'")):
+            trial = run.data.tags.get(TRIAL)
+            over = trial is None and state in ("done", "budget")
+            self._client.set_terminated(run.info.run_id, "FINISHED" if over else "KILLED")
+            if trial is not None:
+                found.append(f"mlflow: {trial} was RUNNING with no driver; ended as KILLED")
+        return found
 
 
 def probe(place: Path) -> str:

@@ -11,17 +11,15 @@ from torch import Tensor, nn
 
 from trainables import Batch, Metric, Model, Task
 
-STEPS = 100
-
 
 class Burn(Task):
-    """One parameter, 100 steps, each of `seconds` / 100 of this thread's CPU."""
+    """One parameter, `steps` steps, each of `seconds` / `steps` of this thread's CPU."""
 
     METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=1e4)}
     SCHEDULE = "constant"
 
-    def __init__(self, *, seconds: float = 1.0) -> None:
-        self._slice = seconds / STEPS
+    def __init__(self, *, seconds: float = 1.0, steps: int = 100) -> None:
+        self._slice = seconds / steps
 
     def model(self, seed: int) -> Model:
         torch.manual_seed(seed)

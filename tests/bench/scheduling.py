@@ -77,7 +77,7 @@ print("RUNNING", time.time() - start)
 """
 
 
-def measure(command: list[str], **kwargs: object) -> tuple[float, float, str]:
+def measure(command: list[str], timeout: float = 900, **kwargs: object) -> tuple[float, float, str]:
     """(wall seconds, CPU seconds of the process tree, output) of a command.
 
     Orphans (Ray's daemons) are inherited and reaped by this process, so that their CPU is counted too.
@@ -85,7 +85,7 @@ def measure(command: list[str], **kwargs: object) -> tuple[float, float, str]:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     meter = TreeMeter()
     start = time.time()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, **kwargs)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, **kwargs)  # type: ignore[call-overload]
     wall = time.time() - start
     with contextlib.suppress(ChildProcessError):
         deadline = time.time() + 20
