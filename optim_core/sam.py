@@ -109,28 +109,23 @@ class ASAM(SAM):
             group.setdefault("adaptivity", adaptivity)
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """Along T^2 g, computed in the weights' own storage: T g for the norm, then T^2 g.
+        """Along d = T^2 g, computed in the weights' own storage; |T g|^2 = d . g.
 
-        One parameter at a time, because the foreach operations have no `out` and would pass over memory twice as often.
+        One parameter at a time: the foreach operations have no `out` and would pass over memory more often.
         """
-        for group, ps, ws, gs in zip(self.param_groups, params, home, grads, strict=True):
-            for p, w, g in zip(ps, ws, gs, strict=True):
+        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
+            for p, g in zip(ps, gs, strict=True):
                 if p.ndim > 1:
-                    torch.abs(w, out=p).add_(group["adaptivity"]).mul_(g)
+                    p.abs_().add_(group["adaptivity"]).square_().mul_(g)
                 else:
                     p.copy_(g)
-        norm = global_norm([p for ps in params for p in ps])
-        if not math.isfinite(norm):
-            return False
-        for group, ps, ws, gs in zip(self.param_groups, params, home, grads, strict=True):
-            length = group["sam_radius"] / max(norm, 1e-12)
-            for p, w, g in zip(ps, ws, gs, strict=True):
-                if p.ndim > 1:
-                    torch.abs(w, out=p).add_(group["adaptivity"]).square_()
-                    torch.addcmul(w, p, g, value=length, out=p)
-                else:
-                    torch.add(w, g, alpha=length, out=p)
-        return True
+        pairs = [
+            (p.flatten(), g.flatten())
+            for ps, gs in zip(params, grads, strict=True)
+            for p, g in zip(ps, gs, strict=True)
+        ]
+        squares = torch.stack([torch.dot(d, g).to(pairs[0][0].device, torch.float64) for d, g in pairs])
+        return place(params, home, [g["sam_radius"] for g in self.param_groups], math.sqrt(float(squares.sum())))
 
 
 @register("friendly_sam")

@@ -60,14 +60,16 @@ class SweepConductor:
         self.limit = ""
         """The limit of the budget that ended the search, or everything."""
         self.idle_s = 0.0
-        """Seconds in which a worker asked for a trial and strict replay had it wait."""
+        """Worker-seconds in which workers had no trial because strict replay waited for an earlier result."""
+        self.workers = 1
+        """Trials that the executor can run at a time."""
         self._ledger = Ledger(spec)
         self._confirmation = ConfirmStage(spec, folder, self.arms)
         self._listeners, self._clock, self._start = listeners, clock, clock()
         self._before = folder.seconds()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
-        self._held_since: float | None = None
+        self._held_since, self._held = self._start, 0
         self._waiting_results: dict[str, list[Job]] = {}  # ended before strict replay could judge their rungs
         self.pace_from: float | None = None
         """When the first trial of this driver began, on the clock of `time.monotonic`."""
@@ -125,6 +127,7 @@ class SweepConductor:
         """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
         job = self._jobs[report.trial_id]
         arm = self.arms[job.arm]
+        self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
         arm.spend(job.trial_id, report.grad_evals)
         if report.done:
             self._ended(arm, job, report)
@@ -168,9 +171,8 @@ class SweepConductor:
 
     def _count_idle(self, *, held: bool) -> None:
         now = self._clock()
-        if self._held_since is not None:
-            self.idle_s += now - self._held_since
-        self._held_since = now if held else None
+        self.idle_s += self._held * (now - self._held_since)
+        self._held_since, self._held = now, max(0, self.workers - len(self._running)) if held else 0
 
     def _judge(self, arm: Arm) -> None:
         """Take the stopping rule's decisions; close configurations that had only waited for them."""
@@ -239,8 +241,7 @@ class SweepConductor:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "trial.json", json.dumps(asdict(job)))
         write_atomic(folder / "result.json", json.dumps(result))
-        for old in folder.glob("checkpoint*"):
-            old.unlink()
+        self.folder.publish(job.trial_id)
 
     def _draining(self) -> bool:
         if not self.stopped_by:

@@ -14,7 +14,6 @@ import tempfile
 import time
 import traceback
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -52,13 +51,16 @@ def free_address(host: str) -> str:
 
 
 def follow(job: Job, rank: int, address: str) -> str:
-    """Train as worker `rank` to the end, to a pause or to divergence. Returns a traceback, empty when all went well."""
+    """Train as worker `rank` to the end, to a drain or to divergence. Returns a traceback, empty when all went well."""
+    from orchestrator.place import TrialPlace
     from orchestrator.training import build_training
     from orchestrator.watchdog import Watchdog
     from trainables.loop import Diverged
     from trainables.workers import Workers
 
-    watchdog = Watchdog(Path(job.folder) / f"hang-{rank}.txt", job.step_timeout_s, own_process=True)
+    watchdog = Watchdog(
+        TrialPlace(job.folder, job.stop_file).folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True
+    )
     workers = None
 
     def beat() -> bool:
@@ -71,8 +73,9 @@ def follow(job: Job, rank: int, address: str) -> str:
         saved = workers.same(None)
         if saved is not None:
             training.load(saved)
-        while not training.finished and training.advance(beat) is not None:
-            pass
+        while not training.finished:
+            if training.advance(beat) is None and workers.same(None):  # worker 0 says whether it was for good
+                break
     except Diverged:
         return ""
     except Exception:

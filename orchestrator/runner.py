@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import controls, reconcile, results, seal
+from orchestrator import controls, disk, reconcile, refusal, results, seal
 from orchestrator import plan as planning
 from orchestrator.conductor import Listener, SweepConductor
 from orchestrator.executors.base import Executor
@@ -29,10 +29,12 @@ class Outcome:
     """How a run of the driver ended."""
 
     state: str
-    """done, stopped, or budget."""
+    """done, stopped, budget, or failed: given up."""
     conductor: SweepConductor
     mended: list[str]
     """What differed between study, trial folders, tables and tracker, at the start and at the end, and was mended."""
+    refusal: str = ""
+    """Why it was given up for good."""
 
     @property
     def failed(self) -> int:
@@ -43,6 +45,7 @@ class Outcome:
 def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
     """The sweep's folder, made on first use."""
     folder = SweepFolder(root, sweep_id(spec))
+    folder.level()
     resolved = {
         "schema": "geosweep/resolved/1",
         "sweep_id": folder.sweep_id,
@@ -78,7 +81,8 @@ def run(
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
     before = reconcile.told(arms)
-    listeners = (seal.Witness(folder), tracker, *listeners)
+    alike = refusal.Alike(spec, folder)
+    listeners = (seal.Witness(folder), tracker, alike, *listeners)
     conductor = SweepConductor(spec, folder, arms, listeners=listeners)
     mended += reconcile.differences(before, arms)
     state = "failed"
@@ -88,15 +92,17 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
-        state = "budget" if conductor.limit else state
+        state = "budget" if conductor.limit else "failed" if alike.refusal else state
     finally:
-        results.export(folder, folder.results)
+        with disk.tolerated():
+            results.export(folder, folder.results)
         tracker.check(lambda: results.ended_trials(folder))
         tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
         outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
         outcome["complete"] = not conductor.remaining
-        write_atomic(folder.path / "outcome.json", json.dumps(outcome))
-    return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended])
+        with disk.tolerated():
+            write_atomic(folder.path / "outcome.json", json.dumps(outcome))
+    return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal)
 
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
@@ -133,7 +139,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 
     def tick() -> None:
         while not done.wait(2.0):
-            note()
+            with disk.tolerated():
+                note()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
@@ -142,7 +149,8 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        note()
+        with disk.tolerated():
+            note()
 
 
 @contextmanager

@@ -170,6 +170,9 @@ class ResourcesModel(Model):
     checkpoints: Bytes | None = Field(
         None, description="Room for the checkpoints of all trials, for instance 20GB; null: two for each running trial."
     )
+    checkpoint_every: Seconds = Field(
+        10.0, description="Time between two checkpoints of a trial, which is what the loss of its worker costs at most."
+    )
     max_concurrent: int | Literal["auto"] = Field("auto", description="Trials at a time; auto: what fits.")
 
 

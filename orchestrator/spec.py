@@ -96,6 +96,8 @@ class ResourcesSpec:
     """Workers that train one trial together."""
     checkpoints: int | None = None
     """Bytes for the checkpoints of all trials."""
+    checkpoint_every: float = 10.0
+    """Seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +245,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
             processes=resolve.processes(model, where),
             checkpoints=model.resources.checkpoints,
+            checkpoint_every=model.resources.checkpoint_every,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         evaluations=model.evaluations,

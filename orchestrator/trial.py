@@ -11,19 +11,24 @@ import json
 import math
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import cache
+from orchestrator import cache, disk
 from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
 from orchestrator.metric_log import MetricLog
+from orchestrator.place import TrialPlace
+from orchestrator.store import StoreError
 from orchestrator.watchdog import Watchdog, left_behind
 
 if TYPE_CHECKING:
     from trainables.workers import Workers
+
+CHECKPOINT_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,7 @@ class Job:
     goal: str
     select: str
     folder: str
+    """Where the trial is kept: an absolute path, or a URI of an object store; `stop_file` likewise."""
     stop_file: str
     threads: int = 1
     rungs: tuple[int, ...] = ()
@@ -65,7 +71,7 @@ class Job:
     step_timeout_s: float | None = None
     """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0
-    """Seconds between checkpoints."""
+    """Seconds between checkpoints; longer where writing them would take more than CHECKPOINT_SHARE of the time."""
     checkpoint_quota: int | None = None
     """Bytes for the checkpoints of all trials beside this one's folder."""
     slice_s: float = 1.0
@@ -123,15 +129,18 @@ class TrialSession:
         self.job = job
         self._crew: Crew = crew or LocalCrew()
         self._host = host
-        self._watchdog = Watchdog(Path(job.folder) / "hang.txt", job.step_timeout_s, own_process=own_process)
-        self._folder = Path(job.folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._folder / "lock")
-        if read_json(self._folder / "trial.json") is None:
-            write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
+        self._place = TrialPlace(job.folder, job.stop_file)
+        self._folder = self._place.folder
+        self._watchdog = Watchdog(self._folder / "hang.txt", job.step_timeout_s, own_process=own_process)
+        with disk.named(self._folder):
+            self._lock = _lock(self._folder / "lock")
+            self._place.fetch()
+            if read_json(self._folder / "trial.json") is None:
+                write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
+                self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._durable = -1.0
-        self._seconds = 0.0
+        self._seconds, self._since = 0.0, time.perf_counter()
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
         self._workers: Workers | None = None
@@ -142,29 +151,36 @@ class TrialSession:
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
-        Raises CrewLost when the process of another worker died.
+        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be
+        written, StoreError when the object store stays away.
         """
+        with disk.named(self._folder):
+            return self._advance()
+
+    def _advance(self) -> Report:
         existing = read_json(self._folder / "result.json")
         if existing is not None:
             return self._ended(existing["state"], existing["grad_evals"], existing["metrics"])
-        start = time.perf_counter()
+        self._since = time.perf_counter()
         try:
             if self._training is None:
                 hung = left_behind(self._folder)
                 if hung:
-                    return self._finish("FAILED", 0.0, error=hung)
+                    return self._finish("FAILED", error=hung)
                 self._begin()
                 if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
                     return self._take_over(trained)
-            return self._slice(start)
-        except Exception:
+            return self._slice()
+        except Exception as broken:
             self._watchdog.stop()
+            if disk.is_full(broken) or isinstance(broken, StoreError):
+                raise
             error = traceback.format_exc()
             try:
                 self._crew.trouble()
             except CrewFailed as failure:
                 error = f"{failure}\n\nand then:\n{error}"
-            return self._finish("FAILED", self._seconds + time.perf_counter() - start, error=error)
+            return self._finish("FAILED", error=error)
         finally:
             self._watchdog.stop()
 
@@ -173,6 +189,7 @@ class TrialSession:
         self._crew.stop()
         if self._workers is not None:
             self._workers.close()
+        self._place.close()
         self._lock.close()
 
     def _begin(self) -> None:
@@ -191,6 +208,9 @@ class TrialSession:
         self._training, task = build_training(job, self._workers)
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
+        if saved is not None and not self._log.reaches(float(saved["durable"])):
+            warnings.warn(f"{self._folder}: the log ends before its checkpoint; training starts anew", stacklevel=2)
+            saved = None
         if job.cache:
             self._address = cache.address(job, self._training.init_digest, self._training.data_digest)
         if self._workers is not None:
@@ -203,7 +223,7 @@ class TrialSession:
             self._durable = float(saved["durable"])
             self._points = self._log.truncate(self._durable)
         self._last = self._points[-1]["metrics"] if self._points else {}
-        self._saved_at = time.perf_counter()
+        self._due = time.perf_counter() + self.job.checkpoint_s
 
     def _take_over(self, trained: Path) -> Report:
         """End with the log and the result of a trial that was the same."""
@@ -218,12 +238,13 @@ class TrialSession:
         write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
         for old in self._folder.glob("checkpoint*"):
             old.unlink()
+        self._place.ended()
 
-    def _slice(self, start: float) -> Report:
+    def _slice(self) -> Report:
         from trainables.loop import Diverged
 
-        training, stop = self._training, Path(self.job.stop_file)
-        looked = start
+        training, place = self._training, self._place
+        began = looked = self._since
 
         def pause() -> bool:
             nonlocal looked
@@ -232,27 +253,33 @@ class TrialSession:
             if now - looked < 0.25:
                 return False
             looked = now
-            return stop.exists()
+            return now >= self._due or place.stop_asked()
 
         while not training.finished:
             try:
                 point = training.advance(pause)
             except Diverged as end:
                 self._log.append(end.grad_evals, {"cost/grad_evals": end.grad_evals})
-                return self._finish("DIVERGED", self._seconds + time.perf_counter() - start, spent=end.grad_evals)
+                return self._finish("DIVERGED", spent=end.grad_evals)
             now = time.perf_counter()
             if point is None:
-                self._seconds += now - start
+                stopping = place.stop_asked()
+                if self._workers is not None:
+                    stopping = self._workers.same(stopping)
                 self._checkpoint()
-                return self._ended("INTERRUPTED", training.optimizer.grad_evals, self._last)
+                if stopping:
+                    return self._ended("INTERRUPTED", training.optimizer.grad_evals, self._last)
+                continue
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
             self._last = point.metrics
-            due = now - start >= self.job.slice_s or len(self._points) in self.job.rungs
+            due = now - began >= self.job.slice_s or len(self._points) in self.job.rungs
             if due and not training.finished:
-                self._seconds += now - start
-                if now - self._saved_at >= self.job.checkpoint_s:
+                self._count()
+                if now >= self._due:
                     self._checkpoint()
+                if len(self._points) in self.job.rungs:
+                    place.logged()
                 return Report(
                     trial_id=self.job.trial_id,
                     grad_evals=point.grad_evals,
@@ -260,21 +287,30 @@ class TrialSession:
                     evaluation=len(self._points),
                     durable=self._durable,
                 )
-        return self._finish("COMPLETE", self._seconds + time.perf_counter() - start)
+        return self._finish("COMPLETE")
+
+    def _count(self) -> None:
+        """Add the time since the last call to the trial's own."""
+        now = time.perf_counter()
+        self._seconds, self._since = self._seconds + now - self._since, now
 
     def _checkpoint(self) -> None:
         from trainables import checkpoint
 
+        self._watchdog.stop()
+        self._count()
         durable = self._points[-1]["step"] if self._points else -1.0
         saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
         self._log.sync()
-        if checkpoint.save(saved, self._folder, quota=quota) is not None:
+        if checkpoint.save(saved, self._folder, quota=quota) is not None and self._place.saved():
             self._durable = durable
-        self._saved_at = time.perf_counter()
+        now = time.perf_counter()
+        self._due = now + max(self.job.checkpoint_s, (now - self._since) * (1 / CHECKPOINT_SHARE - 1))
 
-    def _finish(self, state: str, seconds: float, *, spent: float | None = None, error: str = "") -> Report:
+    def _finish(self, state: str, *, spent: float | None = None, error: str = "") -> Report:
+        self._count()
         training = self._training
         if spent is None:
             spent = training.optimizer.grad_evals if training is not None else 0.0
@@ -288,13 +324,13 @@ class TrialSession:
             best = max if self.job.goal == "maximize" else min
             value = best(values) if self.job.select == "best" else values[-1]
             if not math.isfinite(value):
-                return self._finish("DIVERGED", seconds, spent=spent)
+                return self._finish("DIVERGED", spent=spent)
         result = Result(
             state=state,
             value=value,
             metrics=metrics,
             grad_evals=float(spent),
-            seconds=round(seconds, 4),
+            seconds=round(self._seconds, 4),
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
             error=error,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +71,34 @@ class Fit(Task):
         assert isinstance(model, nn.Module)
         with torch.no_grad():
             return {"loss/val": float(self.loss(model(self._x), self._x @ self._truth))}
+
+
+class Troubled(Fit):
+    """Fit, whose seeds meet troubles at their fifth batch: "SEED hog", "SEED hog once", "SEED hang", "SEED segfault".
+
+    `note`: a file that remembers the trouble that happens once.
+    """
+
+    def __init__(self, *, troubles: list[str], note: str, pause_s: float = 0.0) -> None:
+        super().__init__(pause_s=pause_s)
+        self._troubles = {int(seed): trouble for seed, trouble in (t.split(" ", 1) for t in troubles)}
+        self._note = Path(note)
+
+    def batch(self, seed: int, index: int) -> Batch:
+        trouble = self._troubles.get(seed, "") if index == 5 else ""
+        if trouble == "hog" or (trouble == "hog once" and not self._note.exists()):
+            if trouble == "hog once":
+                self._note.touch()
+            held = []
+            while len(held) < 48:  # 12 GiB at most
+                held.append(torch.ones(2**26))
+                time.sleep(0.05)
+            raise RuntimeError("nobody minded 12 GiB")
+        if trouble == "hang":
+            ctypes.PyDLL(None).sleep(600)
+        if trouble == "segfault":
+            ctypes.string_at(0)
+        return super().batch(seed, index)
 
 
 class Warm(torch.optim.SGD):

@@ -1,4 +1,4 @@
-"""Dependencies point one way only; ray, optuna and mlflow are each imported in one adapter folder."""
+"""Dependencies point one way only; ray, optuna, mlflow and kubernetes are each imported in one adapter folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ MAY_IMPORT = {
     "trainables": {"trainables"},
     "orchestrator": {"orchestrator", "trainables", "optim_core"},
 }
-ADAPTERS = {"ray": "orchestrator/executors", "optuna": "orchestrator/search", "mlflow": "orchestrator/tracking"}
+ADAPTERS = {
+    "ray": "orchestrator/executors",
+    "optuna": "orchestrator/search",
+    "mlflow": "orchestrator/tracking",
+    "kubernetes": "orchestrator/kubernetes",
+}
 FORBIDDEN = {"optim_core": {"numpy", "pandas", "os", "logging", "pathlib"}, "trainables": set(), "orchestrator": set()}
 
 

@@ -68,11 +68,15 @@ def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None
     for torn in folder.glob(".checkpoint-*"):  # of a process that died, or of a full disk
         torn.unlink()
     temporary = folder / f".{path.name}.{os.getpid()}"
-    with temporary.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half of it only fills the disk that is full
+        raise
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from trainables.randomness import seed_torch
 from trainables.recipe import Recipe
 from trainables.task import Batch, Model, Task
 from trainables.workers import Workers
@@ -65,14 +66,14 @@ class Gradients:
             own = self._task.closure(self._model, batch, optimizer.zero_grad)
 
             def replay() -> Any:
-                torch.manual_seed(noise)
+                seed_torch(noise)
                 return own()
 
             return replay
         pieces = list(self._pieces(batch))
 
         def evaluate() -> Tensor:
-            torch.manual_seed(noise)
+            seed_torch(noise)
             optimizer.zero_grad()
             loss = self._whole(*pieces[0]) if self._alone(pieces) else self._parts(pieces, pause)
             if self._recipe.clip_norm and not optimizer.ascending:

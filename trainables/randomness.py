@@ -19,6 +19,16 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_torch(seed: int) -> None:
+    """Seed the CPU's and CUDA's generators for a step, as `torch.manual_seed` does.
+
+    That function also formats a stack trace for each kind of device never used, 0.3 ms a call: a third of a small step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+
+
 def random_state() -> dict[str, Any]:
     """The states as tensors and numbers."""
     version, words, gauss = random.getstate()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show_stamps, talk
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
+    from orchestrator.conductor import SweepConductor
     from orchestrator.runner import Outcome
     from orchestrator.spec import Spec
     from orchestrator.tracking.mlflow import MlflowTracker
@@ -37,14 +40,14 @@ def run(
     cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
     storage: Storage = "",
     address: Annotated[
-        str, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; default: a private one.", show_default=False)
+        str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
     ] = "",
     max_concurrent: Annotated[
         int, typer.Option(min=0, help="Trials at a time; 0: what the file says.", show_default=False)
     ] = 0,
     tracking_uri: Annotated[
         str,
-        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server when the file names none.", show_default=False),
+        typer.Option(help="MLflow server when the file names none.", show_default=False),
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -52,7 +55,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import display, results, runner, spec
+    from orchestrator import disk, display, refusal, results, runner, seal, spec, store
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -68,26 +71,35 @@ def run(
             "name the absolute path of a folder that every node mounts",
             Exit.USAGE,
         )
-    folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
+    _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
+    if uri := store.far(root):
+        _check_services(uri, storage, tracking and not definition.tracking.mlflow)
+    with disk.named(root):
+        folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
-    with folder.hold():
+    with disk.named(folder.path), folder.hold(storage):
+        if again := refusal.standing(definition, folder):
+            fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
             _mend(definition, folder, tracking, storage)
         else:
-            talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
+            talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             _say(outcome.mended)
             for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
                 talk.print(f"the race stopped {arm}: {one['reason']}", highlight=False, markup=False)
-            if outcome.conductor.idle_s >= 1:
-                talk.print(f"strict replay kept workers waiting for {outcome.conductor.idle_s:.0f} s", highlight=False)
+            if definition.method.replay == "strict":
+                talk.print(_price(outcome.conductor), highlight=False)
+            if outcome.refusal:
+                fail(outcome.refusal, Exit.TRIALS_FAILED)
             if outcome.state != "done" and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
+        show_stamps(seal.stamps(folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
     if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):
         fail(
@@ -101,6 +113,16 @@ def run(
             f"{failed} trials failed ({definition.max_failed} allowed: max_failed); see: geosweep status {identity}",
             Exit.TRIALS_FAILED,
         )
+
+
+def _not_taken(address: str, tracking_uri: str) -> None:
+    """Say which variables of the shell do not count: a sweep goes only where the command or the file sends it."""
+    for name, option, given in (
+        ("RAY_ADDRESS", "--address", address),
+        ("MLFLOW_TRACKING_URI", "--tracking-uri", tracking_uri),
+    ):
+        if os.environ.get(name) and not given:
+            talk.print(f"{name} is set but not used; say {option} ${name} if you mean it", highlight=False)
 
 
 def _drive(
@@ -125,6 +147,8 @@ def _drive(
         executor = RayExecutor(
             cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent, address=address or None
         )
+        if address and not folder.far:
+            executor.look_for(folder.path)
     else:
         from orchestrator.executors.debug import DebugExecutor
 
@@ -144,6 +168,13 @@ def _drive(
     if tracker.trouble:
         talk.print(f"MLflow was not told everything ({tracker.trouble}); run this command again", style="yellow")
     return outcome
+
+
+def _price(conductor: SweepConductor) -> str:
+    """What the fixed order of a strict replay cost in this run."""
+    all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0
+    share = f" ({conductor.idle_s / all_s:.0%} of {conductor.workers} workers' time)" if all_s else ""
+    return f"strict replay kept workers waiting for {conductor.idle_s:.1f} worker-seconds{share}"
 
 
 def _tracker(definition: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
@@ -174,6 +205,22 @@ def _mend(definition: Spec, folder: SweepFolder, tracking: bool, storage: str) -
 def _say(mended: list[str]) -> None:
     for line in mended:
         talk.print(f"mended: {line}", highlight=False, markup=False)
+
+
+def _check_services(uri: str, storage: str, untracked: bool) -> None:
+    """What a sweep in an object store cannot keep there."""
+    if not storage:
+        fail(
+            f"--root {uri}: an object store holds no studies and no lock; name a PostgreSQL database with --storage "
+            "(GEOSWEEP_STORAGE), postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
+            Exit.USAGE,
+        )
+    if untracked:
+        fail(
+            f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
+            "(MLFLOW_TRACKING_URI), or give --no-tracking",
+            Exit.USAGE,
+        )
 
 
 def _already_done(folder: SweepFolder) -> bool:

@@ -10,6 +10,9 @@ from orchestrator.trial import Job, Report
 class Conductor(Protocol):
     """Decides which trial comes next and hears how trials go."""
 
+    workers: int
+    """Trials that the executor can run at a time; set by the executor."""
+
     def next_job(self) -> Job | None:
         """The next trial to start, or None when there is nothing to start now."""
 

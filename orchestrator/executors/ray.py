@@ -7,8 +7,9 @@ Three measures keep Tune's cost for a trial near 10 ms of CPU instead of seconds
   actor and withdraws its request for another, and trials shorter than an actor's start run one after another for ever;
 - Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
 
-A worker that dies fails its trial in Tune at once; the same job is then handed out again, at most MAX_FAILURES times,
-and goes on from its newest checkpoint. Tune's own retries give up a trial whose worker dies before its first step.
+A worker that dies fails its trial in Tune at once; the same job is then handed out again (how often: `ray_faults`) and
+goes on from its newest checkpoint. Tune's own retries give up a trial whose worker dies before its first step. After a
+memory kill one trial fewer runs at a time for a while, so that trials which do not fit side by side still end.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from orchestrator.executors.base import Conductor, Unreachable
 from orchestrator.executors.ray_crew import RayCrew
+from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_death, kept_error
 from orchestrator.executors.ray_forget import forget_ended
+from orchestrator.executors.ray_nodes import blind
+from orchestrator.place import NotShared
 from orchestrator.trial import Job, Report, TrialSession, warm_up
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -35,6 +40,7 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "30")
 os.environ.setdefault("TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S", "1000000")
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # `geosweep status` shows them
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial that asks for no GPU sees none
@@ -45,8 +51,11 @@ from ray.tune.callback import Callback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-MAX_FAILURES = 3
 START_BARRIER_S = 60.0
+LOST_RAY_S = 10
+"""A driver whose private Ray was killed ends after so long: no one will start that again."""
+CALM = 10
+"""Trials that end after a memory kill before one more runs at a time again."""
 PREFIX = "gs-"
 
 
@@ -100,19 +109,23 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]
 class _Source(Searcher):  # type: ignore[misc]
     """Hands the conductor's jobs to Tune: at most one more than there are actors, so that a worker never waits."""
 
-    def __init__(self, conductor: Conductor, actors: int, barrier: str, gpu: float) -> None:
+    def __init__(self, conductor: Conductor, actors: int, barrier: str, gpu: float, attempts: Attempts) -> None:
         super().__init__()
         self._gpu = gpu
         self._conductor, self._actors, self._barrier = conductor, actors, barrier
+        self._most = actors + 1
         self._open: dict[str, Job] = {}
         self._again: deque[Job] = deque()
-        self._deaths: Counter[str] = Counter()
+        self._attempts = attempts
+        self._memory_kill, self._calm = "", 0
+        self.errors: dict[str, Exception | str | None] = {}
+        """Tune's trial id -> why it failed, put here before `on_trial_complete`."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its experiment to restore it; we never do
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self._open) > self._actors:
+        if len(self._open) >= self._most:
             return None
         job = self._again.popleft() if self._again else self._conductor.next_job()
         if job is None:
@@ -122,11 +135,19 @@ class _Source(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         ours = self._open.pop(trial_id, None)
-        if not error or ours is None:
+        if ours is None:
             return
-        self._deaths[ours.trial_id] += 1
-        if self._deaths[ours.trial_id] > MAX_FAILURES:
-            self._conductor.lost(ours.trial_id, f"its worker died more than {MAX_FAILURES} times")
+        if not error:
+            self._calm += 1
+            if self._calm % CALM == 0:
+                self._most = min(self._actors + 1, self._most + 1)
+            return
+        fault, why = self._attempts.give_up(ours, self.errors.pop(trial_id, None))
+        if fault.kind == "memory" and fault.says.splitlines()[0] != self._memory_kill:  # one event may take several
+            self._memory_kill, self._calm = fault.says.splitlines()[0], 0
+            self._most = max(1, min(self._most, self._actors) - 1)
+        if why:
+            self._conductor.lost(ours.trial_id, why)
         else:
             self._again.append(ours)
 
@@ -153,11 +174,11 @@ class _Ends(Callback):  # type: ignore[misc]
 
 
 class _Progress(FIFOScheduler):  # type: ignore[misc]
-    """Passes on what running trials report, and stops the ones that are not to go on."""
+    """Passes on what running trials report, stops the ones that are not to go on, and notes why others failed."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, source: _Source) -> None:
         super().__init__()
-        self._conductor = conductor
+        self._conductor, self._source = conductor, source
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -170,6 +191,9 @@ class _Progress(FIFOScheduler):  # type: ignore[misc]
         report = result.get("report")
         stop = isinstance(report, Report) and not report.done and not self._conductor.heard(report)
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._source.errors[trial.trial_id] = kept_error(trial)
 
 
 class RayExecutor:
@@ -199,6 +223,7 @@ class RayExecutor:
         """Run all trials; Ray is shut down afterwards, whatever happens."""
         try:
             self.ready()
+            _own_sigterm()
             self._fit(conductor)
         finally:
             self.close()
@@ -208,6 +233,13 @@ class RayExecutor:
         self._ready.wait()
         if self._error is not None:
             raise Unreachable(f"Ray did not start: {self._error}") from self._error
+
+    def look_for(self, folder: Path) -> None:
+        """Raises NotShared when a machine of the cluster has no such sweep folder. Later ones say so themselves."""
+        self.ready()
+        if self._address and (machines := blind(folder / "resolved.json")):
+            self.close()
+            raise NotShared.of(folder, ", ".join(machines))
 
     def close(self) -> None:
         """End Ray and remove its scratch folder."""
@@ -220,7 +252,12 @@ class RayExecutor:
     def _start(self) -> None:
         """Start Ray while the caller reads and imports. The thread lives on: Ray's processes die with it."""
         _sweep_scratch()
-        local = {"num_cpus": self._slots() * self._cpu, "include_dashboard": False, "_temp_dir": str(self._scratch)}
+        local = {
+            "num_cpus": self._slots() * self._cpu,
+            "include_dashboard": False,
+            "_temp_dir": str(self._scratch),
+            "_system_config": {"gcs_rpc_server_reconnect_timeout_s": LOST_RAY_S},
+        }
         try:
             ray.init(
                 address=self._address or "local",
@@ -247,17 +284,23 @@ class RayExecutor:
         if self._grows:
             slots = max(slots, self._max or 1)
         actors = max(1, min(slots, self._max or slots, conductor.remaining))
+        conductor.workers = actors
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(actors)
         sys.setswitchinterval(5e-4)  # the MLflow sender shares this process; a free worker must not wait for it
         barrier = self._scratch / "actors"
         barrier.mkdir(exist_ok=True)
+        source = _Source(
+            conductor,
+            actors,
+            "" if self._address else str(barrier),
+            self._bundles[0].get("GPU", 0.0),
+            Attempts(self._scratch),
+        )
         tuner = tune.Tuner(
             tune.with_resources(_Trainable, tune.PlacementGroupFactory(self._bundles)),
             tune_config=tune.TuneConfig(
-                scheduler=_Progress(conductor),
-                search_alg=_Source(
-                    conductor, actors, "" if self._address else str(barrier), self._bundles[0].get("GPU", 0.0)
-                ),
+                scheduler=_Progress(conductor, source),
+                search_alg=source,
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=None,
@@ -272,7 +315,14 @@ class RayExecutor:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             ),
         )
-        tuner.fit()
+        with every_system_error_is_a_death():
+            tuner.fit()
+
+
+def _own_sigterm() -> None:
+    """Put the caller's handler of SIGTERM back in the place of Ray's, whose alarm aborts the process 3 s after it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _wait_for_all(barrier: Path, actors: int) -> None:

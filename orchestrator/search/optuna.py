@@ -18,8 +18,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from orchestrator.executors.base import Unreachable
 from orchestrator.search.base import Configuration
 from orchestrator.search.history import BoundedTPE, History
 from orchestrator.space import Parameter, is_active, levels, satisfied
@@ -30,6 +32,8 @@ SOURCE = "warm start"
 REJECTIONS = 100
 AWAY_S = 600.0
 """How long a database may be away before the driver gives up; the same command then continues the sweep."""
+START_S = 30.0
+"""The same for a driver that starts."""
 T = TypeVar("T")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -43,12 +47,35 @@ class Design(Protocol):
 
 
 def storage(journal: Path, url: str | None = None) -> BaseStorage:
-    """The storage of a sweep: its journal file, or the database at `url`."""
+    """The storage of a sweep: its journal file, or the database at `url`. The caller holds the sweep.
+
+    Raises Unreachable when the database does not answer for START_S seconds.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not url:
+            _mend(journal)
             return JournalStorage(JournalFileBackend(str(journal)))
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        try:
+            return _patiently(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), START_S)
+        except Exception as error:
+            if not _is_away(error):
+                raise
+            raise Unreachable(f"the database of the studies does not answer ({_first_line(error)})") from error
+
+
+def _mend(journal: Path) -> None:
+    """Cut off the line that a full disk left half written, and take away the lock of a driver that was killed.
+
+    Optuna would wait half a minute for the lock, and append to the half line, which makes the journal unreadable.
+    """
+    if not journal.exists():
+        return
+    journal.with_name(journal.name + LOCK_FILE_SUFFIX).unlink(missing_ok=True)
+    with journal.open("r+b") as file:
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 class OptunaStudy:
@@ -80,8 +107,8 @@ class OptunaStudy:
                 sampler=optuna.samplers.RandomSampler(),
             )
         )
-        self._study_id = storage.get_study_id_from_name(name)
-        found = self._study.get_trials(deepcopy=False)
+        self._study_id = _patiently(lambda: storage.get_study_id_from_name(name))
+        found = _patiently(lambda: self._study.get_trials(deepcopy=False))
         self._order = [_configuration(t) for t in found if CONFIGURATION in t.user_attrs]
         self._ready = {c.number: c for c in self._order}
         self._ids = {t.number: t._trial_id for t in found}
@@ -100,9 +127,24 @@ class OptunaStudy:
 
     def ask(self) -> Configuration:
         """The next configuration; one that a killed driver had begun to ask comes first."""
-        if len(self._order) < self._design_size:
-            return self._add(self._design.configuration(len(self._order)))
-        return _patiently(self._propose)
+        asked_before = False
+
+        def attempt() -> Configuration:
+            nonlocal asked_before
+            forgotten = self._forgotten() if asked_before else None
+            asked_before = True
+            if forgotten is not None:
+                return self._whole(forgotten.number, forgotten._trial_id, forgotten.user_attrs[CONFIGURATION])
+            if len(self._order) < self._design_size:
+                return self._add(self._design.configuration(len(self._order)))
+            return self._propose()
+
+        return _patiently(attempt)
+
+    def _forgotten(self) -> FrozenTrial | None:
+        """A configuration that the database stored before it went away, without our hearing of it."""
+        found = self._study.get_trials(deepcopy=False)
+        return next((t for t in found if t.number not in self._ids and CONFIGURATION in t.user_attrs), None)
 
     def report(self, number: int, step: int, value: float) -> None:
         """Store the metric at an evaluation; a step reported before stays as it is."""
@@ -143,25 +185,21 @@ class OptunaStudy:
 
     def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
         """Take in configurations of an earlier sweep that lie in this space; returns how many. Once for a source."""
-        known = [t for t in self._study.get_trials(deepcopy=False) if t.user_attrs.get(SOURCE) == source]
-        if known:
-            return len(known)
-        taken = 0
-        for parameters, values in told:
-            frozen = self._frozen(parameters, TrialState.COMPLETE, {SOURCE: source}, values)
-            if frozen is not None:
-                _patiently(lambda frozen=frozen: self._study.add_trial(frozen))  # type: ignore[misc]
-                taken += 1
+        known = sum(t.user_attrs.get(SOURCE) == source for t in self._study.get_trials(deepcopy=False))
+        lessons = (self._frozen(p, TrialState.COMPLETE, {SOURCE: source}, values) for p, values in told)
+        usable = [frozen for frozen in lessons if frozen is not None]
+        for frozen in usable[known:]:  # a driver killed in the middle had taken in the first ones
+            _patiently(lambda frozen=frozen: self._study.add_trial(frozen))  # type: ignore[misc]
         for t in self._study.get_trials(deepcopy=False):
-            if t.user_attrs.get(SOURCE) == source:
+            if t.user_attrs.get(SOURCE) == source and t.number not in self._kept:
                 self._note(t)
-        return taken
+        return len(usable)
 
     def _add(self, parameters: dict[str, Any]) -> Configuration:
         """Store a configuration of the design in one step: it is there whole, or not at all."""
         frozen = self._frozen(parameters, TrialState.RUNNING, {CONFIGURATION: parameters})
         assert frozen is not None
-        trial = _patiently(lambda: self._storage.create_new_trial(self._study_id, template_trial=frozen))
+        trial = self._storage.create_new_trial(self._study_id, template_trial=frozen)
         return self._whole(self._storage.get_trial_number_from_id(trial), trial, parameters)
 
     def _whole(self, number: int, trial_id: int, parameters: dict[str, Any]) -> Configuration:
@@ -298,9 +336,9 @@ def _size(parameters: Sequence[Parameter]) -> int | None:
     return size
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """`call()`, again after a pause while the database is away, for AWAY_S seconds at most."""
-    deadline, pause = time.monotonic() + AWAY_S, 0.25
+def _patiently(call: Callable[[], T], patience_s: float = AWAY_S) -> T:
+    """`call()`, again after a pause while the database is away, for `patience_s` seconds at most."""
+    deadline, pause = time.monotonic() + patience_s, 0.25
     while True:
         try:
             return call()
@@ -318,6 +356,10 @@ def _is_away(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def stable_seed(*parts: Any) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.metric_log import MetricLog
+from orchestrator.store import near
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial import Job, Report
 
@@ -159,7 +160,7 @@ class MlflowTracker:
         """How a trial's run differs from its folder, or nothing."""
         if run.info.status != STATUS[trial["state"]] or run.data.tags.get(STATE) != trial["state"]:
             return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {trial['state']}"
-        points = MetricLog(Path(trial["folder"]) / "metrics.jsonl").points()
+        points = MetricLog(near(trial["folder"]) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
         last = points[-1]["metrics"] if points and trial["state"] == "COMPLETE" else {}
@@ -175,14 +176,15 @@ class MlflowTracker:
 
     def _open(self) -> None:
         """Connect; find this sweep's runs by tag; make the parent when there is none."""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # asking twice for a run makes two runs
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for data
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the sender says what goes wrong, in one line
         self._client = MlflowClient(self._uri)
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
@@ -244,7 +246,7 @@ class MlflowTracker:
         return self._runs[job.trial_id], True
 
     def _ship_some(self, job: Job, durable: float) -> None:
-        self._ship(job, MetricLog(Path(job.folder) / "metrics.jsonl").points(), durable)
+        self._ship(job, MetricLog(near(job.folder) / "metrics.jsonl").points(), durable)
 
     def _ship(self, job: Job, log: list[dict[str, Any]], durable: float, tags: Mapping[str, str] = NONE) -> str:
         """Send the points of its log up to `durable` that were not sent yet, with its parameters the first time.
@@ -285,7 +287,7 @@ class MlflowTracker:
         tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
-        log = MetricLog(Path(job.folder) / "metrics.jsonl").points()
+        log = MetricLog(near(job.folder) / "metrics.jsonl").points()
         tags[POINTS] = str(len(log))
         if result.get("stopped"):
             tags[STOPPED] = result["stopped"]["reason"]

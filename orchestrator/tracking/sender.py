@@ -84,6 +84,7 @@ class Sender:
             return True
         except Exception as error:
             said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+            self._opened = False  # what was asked may have been done and only the answer lost; `open` looks again
         try:
             self._ping()
         except Exception:

@@ -18,8 +18,8 @@ from orchestrator.folder import SweepFolder, find
 from orchestrator.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial import Job, TrialSession
+from tests.orchestrator.command import COMMAND, REPOSITORY, environment
 from tests.orchestrator.sweep_files import sweep_text
-from tests.orchestrator.test_ray import COMMAND, REPOSITORY, environment
 
 
 def job(folder: Path, processes: int) -> Job:
@@ -27,7 +27,7 @@ def job(folder: Path, processes: int) -> Job:
         trial_id="t", arm="a", stage="tune", configuration=0, seed=4, optimizer="sam", parameters={"lr": 0.2},
         task="tests.tasks:Masked", task_parameters={"pause_s": 0.01}, budget=160, evaluations=4,
         metric="loss/val", goal="minimize", select="last", folder=str(folder),
-        stop_file=str(folder / "stop"), processes=processes, slice_s=0.0,
+        stop_file=str(folder / "stop"), processes=processes, slice_s=0.0, checkpoint_s=0.1,
     )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> N
     two, crew = job(tmp_path / "two", 2), LocalCrew()
     session = TrialSession(two, crew=crew)
     assert session.advance().metrics
+    assert list((tmp_path / "two").glob("checkpoint-*.pt"))  # from before the first evaluation
     Path(two.stop_file).touch()
     while not (report := session.advance()).done:
         pass

@@ -1,0 +1,63 @@
+"""`submit`: a sweep on a running Ray cluster, or on Kubernetes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import Exit, File, Json, app, fail, talk
+from orchestrator.cli.remote import cluster, show
+
+
+@app.command()
+def submit(
+    file: File,
+    address: Annotated[
+        str, typer.Option(help="A Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT of your kubeconfig.")
+    ],
+    root: Annotated[
+        str, typer.Option(help="Folder that all machines of the cluster mount, or s3://BUCKET/FOLDER.")
+    ] = "/runs",
+    profile: Annotated[str, typer.Option(help="Kubernetes: kind of cluster, gpu-cluster or kind.")] = "gpu-cluster",
+    queue: Annotated[str, typer.Option(help="Kubernetes: Kueue LocalQueue.", show_default=False)] = "",
+    registry: Annotated[
+        str, typer.Option(envvar="GEOSWEEP_REGISTRY", help="Kubernetes: where the images are.", show_default=False)
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Start a sweep on a cluster and return; one that failed or was stopped goes on, any other is left alone.
+
+    The token of a Ray cluster is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+
+    Example: geosweep submit sweeps/quickstart.yaml --address http://127.0.0.1:8265
+    """
+    from orchestrator import spec
+    from orchestrator.kubernetes.fit import RenderError
+    from orchestrator.remote import Order
+
+    if not file.exists():
+        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    if not re.fullmatch(r"(s3:/)?/[A-Za-z0-9._/-]*", root):
+        fail(
+            f"--root {root}: name the absolute path of a folder that all machines of the cluster mount, "
+            "or s3://BUCKET/FOLDER",
+            Exit.USAGE,
+        )
+    text = file.read_text(encoding="utf-8")
+    order = Order(
+        sweep_id=spec.sweep_id(spec.loads(text, str(file))),
+        text=text,
+        file=str(file),
+        root=root,
+        profile=profile,
+        queue=queue,
+        registry=registry,
+    )
+    try:
+        attempt = cluster(address).submit(order)
+    except RenderError as error:
+        fail(f"{file}: {error}", Exit.CHECK_FAILED)
+    show(attempt, as_json)
+    talk.print(f"Next: geosweep status {order.sweep_id} --address {address}", highlight=False, soft_wrap=True)

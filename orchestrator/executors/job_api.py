@@ -1,0 +1,134 @@
+"""Sweeps on a running Ray cluster, by its job API (Ray 2.60, the dashboard's /api/jobs).
+
+A job's id is the sweep's id and the number of the attempt. The sweep file travels as the job's working folder: nothing
+but geosweep, and the task's own packages, has to be installed on the cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray.exceptions import AuthenticationError, RayError
+
+from orchestrator.executors.base import Unreachable
+from orchestrator.remote import LIVING, Attempt, Order, pick
+
+Answer = TypeVar("Answer")
+READY_S = 60.0
+"""How long a head that has just started is asked again: its agent for jobs comes up after its dashboard."""
+DRAIN_S = 60
+"""How long a stopped driver may take for its trials' checkpoints before Ray kills it (Ray's own: 3 s)."""
+STATES = {"PENDING": "waiting", "RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
+NOT_READY = ("No available agent", "Failed to get head node agent")
+
+
+class RayCluster:
+    """The cluster whose dashboard is at `address` (see `orchestrator.remote.Cluster`); `token` may be empty."""
+
+    def __init__(self, address: str, token: str = "") -> None:
+        from ray.job_submission import JobSubmissionClient
+
+        self._address = address
+        headers = {"Authorization": f"Bearer {token}"} if token else None
+        with _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray lets them win over the address it is given
+            self._client: Any = self._ask(lambda: JobSubmissionClient(address, headers=headers))
+
+    def submit(self, order: Order) -> Attempt:
+        """See `Cluster`. Two submissions at once start one job: the id is taken only once."""
+        mine = [a for a in self._attempts() if a.sweep_id == order.sweep_id]
+        if mine and (mine[-1].state in LIVING or mine[-1].state == "done"):
+            return mine[-1]
+        name, _, digest = order.sweep_id.rpartition("-")
+        job = f"{order.sweep_id}.{len(mine) + 1}"
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "sweep.yaml").write_text(order.text, encoding="utf-8")
+            asked = {
+                "entrypoint": f"geosweep run sweep.yaml --root {order.root} --address auto",
+                "submission_id": job,
+                "runtime_env": {"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S)}},
+                "metadata": {"sweep": name, "definition": digest},
+            }
+            self._ask(lambda: self._when_ready(asked))
+        return self.status(order.sweep_id)
+
+    def status(self, name: str) -> Attempt:
+        """See `Cluster`."""
+        return pick(self._attempts(), name, self._address)
+
+    def logs(self, name: str) -> str:
+        """See `Cluster`."""
+        job = self.status(name).job
+        return str(self._ask(lambda: self._client.get_job_logs(job)))
+
+    def stop(self, name: str) -> Attempt | None:
+        """Send the driver SIGTERM, which drains the sweep. See `Cluster`."""
+        found = self.status(name)
+        if found.state not in LIVING:
+            return None
+        self._ask(lambda: self._client.stop_job(found.job))
+        return found
+
+    def _attempts(self) -> list[Attempt]:
+        """Jobs that are sweeps, also such as KubeRay submitted from our manifest; oldest first."""
+        jobs = [j for j in self._ask(self._client.list_jobs) if {"sweep", "definition"} <= set(j.metadata or {})]
+        jobs.sort(key=lambda j: (j.start_time or 0, j.submission_id))
+        return [
+            Attempt(
+                job=j.submission_id,
+                sweep_id=f"{j.metadata['sweep']}-{j.metadata['definition']}",
+                state=STATES[str(j.status.value)],
+                reason=_first_line(j.message or ""),
+            )
+            for j in jobs
+        ]
+
+    def _when_ready(self, asked: dict[str, Any]) -> None:
+        deadline = time.monotonic() + READY_S
+        while True:
+            try:
+                self._client.submit_job(**asked)
+                return
+            except RuntimeError as error:
+                if "already exists" in str(error):  # somebody else's submission, or an answer that was lost
+                    return
+                if not any(words in str(error) for words in NOT_READY) or time.monotonic() > deadline:
+                    raise
+            time.sleep(1.0)
+
+    def _ask(self, call: Callable[[], Answer]) -> Answer:
+        try:
+            return call()
+        except AuthenticationError as error:
+            raise Unreachable(
+                f"{self._address} refuses the token ({_first_line(str(error))}); set RAY_AUTH_TOKEN, "
+                "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token to the cluster's"
+            ) from error
+        except (ConnectionError, RuntimeError, OSError, RayError) as error:
+            raise Unreachable(f"{self._address}: {_last_line(str(error))}") from error
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _first_line(text: str) -> str:
+    """Of a failed job's message, the line before its log is quoted."""
+    line = (text.strip().splitlines() or [""])[0]
+    return re.sub(r",? last available logs.*", "", line)
+
+
+def _last_line(text: str) -> str:
+    """Of a server's traceback, what went wrong."""
+    return (text.strip().splitlines() or [""])[-1].rstrip(".")

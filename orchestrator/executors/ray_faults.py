@@ -1,0 +1,141 @@
+"""What took a worker from its trial, told from Ray's errors, and whether the trial is handed out once more.
+
+Faults are the machine's, and a trial goes on from its checkpoint after each of them. One that comes back in the same
+way REPEATS times without a new checkpoint in between is the trial's own, and ends it as FAILED with the last message. A
+lost node, and a memory kill that met a bystander (Ray kills the newest workers of a node, not the largest), are held
+against the trial after BYSTANDER_REPEATS times only, lest a trial that brings down all it touches is run for ever.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from orchestrator.disk import DiskFull, described, is_full
+from orchestrator.place import newest_checkpoint
+from orchestrator.trial import Job
+
+REPEATS = 3
+BYSTANDER_REPEATS = 10
+TAIL = 4000
+WORDS = {
+    "memory": "the node ran out of memory and its worker was killed",
+    "node": "its node was lost",
+    "process": "its worker's process died",
+    "exception": "its worker raised",
+}
+_MEMORY = "due to the node running low on memory"
+_NODE = ("node has died", "node was terminated", "raylet died", "owner has died", "preempted")
+_USED = re.compile(r"Actor\((\w+)\).*?pid=(\d+), actual memory used=([\d.]+)GB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One end of a worker that was not its trial's end."""
+
+    kind: str
+    """A key of WORDS."""
+    says: str
+    bystander: bool = False
+    """Something else was the cause."""
+
+
+class WorkerLost(RayActorError):  # type: ignore[misc]  # noqa: N818
+    """A system error that Tune knows nothing of, as the death of the actor that it took."""
+
+
+@contextmanager
+def every_system_error_is_a_death() -> Iterator[None]:
+    """Inside, Tune takes all system errors for what they are: the end of one worker.
+
+    Its actor manager knows RayActorError and RayTaskError, and ends the whole experiment for anything else, such as the
+    OutOfMemoryError of a memory kill (Ray 2.60; a private class, so a test fails when Ray changes it).
+    """
+    plain: Callable[[Any, Any, Exception], None] = RayActorManager._actor_task_failed
+
+    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, (RayActorError, RayTaskError)):
+            live = self._live_actors_to_ray_actors_resources.get(tracked_actor_task._tracked_actor)
+            exception = WorkerLost(live and live[0]._actor_id.hex(), str(exception))
+        plain(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = plain
+
+
+def kept_error(trial: Any) -> Exception | str | None:
+    """The newest error of a Tune trial. Tune's own accessors look where it is not yet copied to."""
+    if trial.pickled_error_file and Path(trial.pickled_error_file).exists():
+        found: Exception = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return found
+    return Path(trial.error_file).read_text(errors="replace") if trial.error_file else None
+
+
+def fault_of(error: Exception | str | None, logs: Path) -> Fault:
+    """Tell what happened from the error that Tune keeps; `logs` is where local workers leave their last words."""
+    text = str(error or "no message")
+    if _MEMORY in text:
+        return _memory(text, getattr(error, "actor_id", None))
+    if any(words in text for words in _NODE):
+        return Fault(kind="node", says=text, bystander=True)
+    if isinstance(error, RayTaskError) and "CrewLost" not in text:
+        return Fault(kind="exception", says=text)
+    pid = re.search(r"pid: (\d+)", text)
+    return Fault(kind="process", says=text + (_last_words(logs, pid[1]) if pid else ""))
+
+
+class Attempts:
+    """How often each trial lost its worker, by the kind of fault, since its newest checkpoint."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def give_up(self, job: Job, error: Exception | str | None) -> tuple[Fault, str]:
+        """(what happened, why the trial is not handed out again or nothing). Raises DiskFull."""
+        if isinstance(error, RayTaskError) and is_full(error.cause):
+            raise DiskFull(str(error.cause) if isinstance(error.cause, DiskFull) else described(Path(job.folder)))
+        fault = fault_of(error, self._logs)
+        newest = newest_checkpoint(job.folder)
+        self._counts[job.trial_id, fault.kind, newest] += 1
+        times = self._counts[job.trial_id, fault.kind, newest]
+        if times < (BYSTANDER_REPEATS if fault.bystander else REPEATS):
+            return fault, ""
+        return (
+            fault,
+            f"{times} times without a new checkpoint {WORDS[fault.kind]}; the last time:\n{fault.says[-TAIL:]}",
+        )
+
+
+def _memory(text: str, actor_id: str | None) -> Fault:
+    """A memory kill, in a few words; a worker that was killed beside a larger one is a bystander."""
+    used = {actor: (float(gigabytes), pid) for actor, pid, gigabytes in _USED.findall(text)}
+    mine = used.get(actor_id or "")
+    says = text.partition("\nObject store memory usage")[0]
+    says += "".join(f"\nworker {pid} used {gigabytes:.2f} GB" for gigabytes, pid in used.values())
+    if mine is not None:
+        says += f"\nthis trial's was worker {mine[1]}; a trial that needs more memory than its share asks for more cpu"
+    return Fault(kind="memory", says=says, bystander=mine is not None and mine[0] < max(used.values())[0])
+
+
+def _last_words(logs: Path, pid: str) -> str:
+    """The end of what a worker of a local cluster wrote to standard error."""
+    lines = [
+        line
+        for path in logs.glob(f"session_2*/logs/worker-*-{pid}.err")
+        for line in path.read_text(errors="replace").splitlines()
+        if line.strip() and not line.startswith("Extension modules")
+    ]
+    return "\n" + "\n".join(lines)[-TAIL // 2 :] if lines else ""

@@ -1,0 +1,116 @@
+"""Sweeps that run on somebody else's machines: what `submit`, `status`, `logs` and `stop` need of a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.folder import NotFound
+
+KUBERNETES = "k8s"
+LIVING = ("waiting", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A sweep to be started."""
+
+    sweep_id: str
+    text: str
+    """The sweep file."""
+    file: str
+    """Its name, for messages."""
+    root: str
+    """Folder for sweeps as the cluster's machines see it."""
+    profile: str = ""
+    """Kind of cluster (Kubernetes only), as `queue` and `registry`."""
+    queue: str = ""
+    registry: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """The newest try of the cluster at a sweep."""
+
+    job: str
+    """The cluster's name for it."""
+    sweep_id: str
+    state: str
+    """waiting, running, done, failed or stopped."""
+    reason: str = ""
+    """What the cluster says of it."""
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"schema": "geosweep/job/1", **asdict(self)}
+
+
+class Cluster(Protocol):
+    """Every verb raises Unreachable (no answer, or the caller is refused), NotFound for a sweep that is not there."""
+
+    def submit(self, order: Order) -> Attempt:
+        """Start the sweep; one that waits, runs or is done is left alone, one that failed or was stopped goes on."""
+
+    def status(self, name: str) -> Attempt:
+        """The sweep named by id, unique prefix or `@last`."""
+
+    def logs(self, name: str) -> str:
+        """What the sweep's driver printed so far."""
+
+    def stop(self, name: str) -> Attempt | None:
+        """End the sweep's job; None when it had ended."""
+
+
+def connect(address: str) -> Cluster:
+    """The cluster at a Ray dashboard's URL, or `k8s`, `k8s://CONTEXT`: one of the user's kubeconfig.
+
+    Raises ValueError for another address, Unreachable when the cluster does not answer.
+    """
+    kind, _, rest = address.partition("://")
+    if kind == KUBERNETES:
+        from orchestrator.kubernetes.cluster import KubernetesCluster
+
+        return KubernetesCluster(rest)
+    if kind in ("http", "https") and rest:
+        from orchestrator.executors.job_api import RayCluster
+
+        return RayCluster(address, token())
+    raise ValueError(
+        f"--address {address}: name the URL of a Ray dashboard, http://HOST:8265, or a Kubernetes cluster, "
+        "k8s or k8s://CONTEXT"
+    )
+
+
+def token() -> str:
+    """The token for Ray clusters, found where Ray's own commands look for it; empty when there is none.
+
+    Raises ValueError for a RAY_AUTH_TOKEN_PATH that cannot be read.
+    """
+    if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return given
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    try:
+        return Path(named or Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        if named:
+            raise ValueError(f"RAY_AUTH_TOKEN_PATH={named}: {error.strerror}") from None
+        return ""
+
+
+def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
+    """The newest attempt (they come oldest first) at the sweep named by id, unique prefix or `@last`."""
+    newest = {a.sweep_id: a for a in attempts}
+    if not newest:
+        raise NotFound(f"no sweep on {where}; start one with `geosweep submit FILE`")
+    if name == "@last":
+        return attempts[-1]
+    matches = [i for i in newest if i == name] or [i for i in newest if i.startswith(name)]
+    if len(matches) == 1:
+        return newest[matches[0]]
+    listing = ", ".join(matches or newest)
+    raise NotFound(
+        f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'} on {where}; there is: {listing}"
+    )

@@ -1,0 +1,231 @@
+"""Sweeps submitted to real Ray with token authentication: by the line an operator makes of a manifest, and by verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from orchestrator.cli import main
+from orchestrator.executors.job_api import RayCluster
+from orchestrator.kubernetes.profiles import ROOT, TRACKING
+from orchestrator.kubernetes.render import MOUNT, render
+from orchestrator.tracking.mlflow import TRIAL
+from tests.kubernetes.ray_head import REPOSITORY, TOKEN, code, environment, head
+from tests.orchestrator.sweep_files import sweep_text
+from tests.orchestrator.test_checkpoint_interval import EVERY_S, STEP_S, STEPS, TASK, TEXT, trace
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with head() as found:
+        yield found.address
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], address: str) -> Callable[..., Any]:
+    """A verb against the head; what it printed, and its code."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # Ray's client prefers it to the address it is given
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["geosweep", *words, "--address", address])
+        number = 0
+        capfd.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            number = int(end.code or 0)
+        return number, *capfd.readouterr()
+
+    return run
+
+
+def submit_line(job: dict[str, Any], identity: str, address: str, places: dict[str, str]) -> str:
+    """What KubeRay 1.7 runs in the submitter Pod (ray-operator/controllers/ray/common/job.go), with our places."""
+    spec = job["spec"]
+    entrypoint = spec["entrypoint"]
+    for theirs, ours in places.items():
+        assert theirs in entrypoint
+        entrypoint = entrypoint.replace(theirs, ours)
+    at = f"--address {address}"
+    metadata = shlex.quote(json.dumps(spec["metadata"]))
+    return (
+        f"if ! ray job status {at} {identity} >/dev/null 2>&1 ; then ray job submit {at} --no-wait "
+        f"--metadata-json {metadata} --submission-id {identity} -- {entrypoint} ; fi ; "
+        f"ray job logs {at} --follow {identity}"
+    )
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", line], env=environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=240
+    )
+
+
+def log_of(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The driver's lines, without those of the command `ray`."""
+    lines = [line for line in done.stdout.splitlines() if " cli.py:" not in line and line.strip()]
+    return lines[next(number for number, line in enumerate(lines) if line.startswith("sweep ")) :]
+
+
+def files(root: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in root.glob("*/trials/*/result.json")}
+
+
+def test_token(address: str) -> None:
+    jobs = f"{address}/api/jobs/"
+    assert (code(jobs, ""), code(jobs, "wrong"), code(jobs)) == (401, 403, 200)
+    assert code(f"{address}/api/gcs_healthz", "") == 200  # the submitter waits for it, without a token
+
+
+def test_the_rendered_line_twice_is_one_sweep(address: str, tmp_path: Path) -> None:
+    text = sweep_text(trials=2, confirm=2)
+    file, root, store = tmp_path / "sweep.yaml", tmp_path / "runs", tmp_path / "mlflow.db"
+    file.write_text(text)
+    _, job = yaml.safe_load_all(render(text, str(file), profile="kind"))
+    places = {f"{MOUNT}/sweep.yaml": str(file), f"--root {ROOT} ": f"--root {root} ", TRACKING: f"sqlite:///{store}"}
+    first = shell(submit_line(job, "fit-1", address, places))
+    assert "confirm stage" in first.stdout, first.stdout + first.stderr
+    trained = files(root)
+    assert len(trained) == 2 * (2 + 2)
+    again = shell(submit_line(job, "fit-1", address, places))
+    assert log_of(again) == log_of(first)
+    doubled = shell(f"ray job submit --address {address} --no-wait --submission-id fit-1 -- true")
+    assert "already exists" in doubled.stdout + doubled.stderr
+    retried = shell(submit_line(job, "fit-2", address, places))  # the operator's retry: a new id on the same root
+    assert "is done; nothing to run" in retried.stdout
+    assert files(root) == trained
+    assert len(list(root.glob("*/resolved.json"))) == 1
+    client = MlflowClient(f"sqlite:///{store}")
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len([r for r in runs if "mlflow.parentRunId" not in r.data.tags]) == 1
+    assert not (root / "mlflow.db").exists()
+    attempt = RayCluster(address, TOKEN).status("fit-")
+    assert (attempt.job, attempt.state) == ("fit-2", "done")
+
+
+def living(words: str) -> list[int]:
+    """Processes with these words on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if words in path.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_a_lost_head_costs_one_checkpoint_interval(tmp_path: Path) -> None:
+    """The operator's answer to a lost head: a new cluster, a new id, the same line on the same root."""
+    (tmp_path / "traced_task.py").write_text(TASK.format(pause=STEP_S))
+    file, root = tmp_path / "sweep.yaml", tmp_path / "runs"
+    file.write_text(TEXT.format(trace=tmp_path / "trace", steps=STEPS, every=EVERY_S))
+    _, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind"))
+    places = {f"{MOUNT}/sweep.yaml": str(file), f"--root {ROOT} ": f"--root {root} ", TRACKING: f"sqlite:///{root}.db"}
+    path = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
+    with head(**path) as first:
+        line = submit_line(job, "traced-1", first.address, places)
+        shell(line.partition(" ; ray job logs")[0])
+        deadline = time.monotonic() + 150
+        while not max((max(batches) for batches in trace(file).values()), default=0) > STEPS // 2:
+            assert time.monotonic() < deadline, shell(line).stdout
+            time.sleep(0.02)
+        first.lose()
+    while living(str(root)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    before = trace(file)
+    last = max(max(batches) for batches in before.values())
+    (folder,) = root.glob("traced-*/trials/sgd-0000-s0")
+    newest = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*.pt"))
+    with head(**path) as second:
+        done = shell(submit_line(job, "traced-2", second.address, places))
+    assert "confirm stage" in done.stdout, done.stdout + done.stderr
+    begun = [next(b for b in batches if b) for process, batches in trace(file).items() if process not in before]
+    resumed = max(begun)  # batch 0 is what a worker warms up on, before it looks for a checkpoint
+    assert resumed > 1
+    assert last - resumed <= 3 * last / (newest + 1)
+    assert len(files(root)) == 1 + 2
+    client = MlflowClient(f"sqlite:///{root}.db")
+    experiment = client.get_experiment_by_name("traced")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len([r for r in runs if "mlflow.parentRunId" not in r.data.tags]) == 1
+    assert len([r for r in runs if TRIAL in r.data.tags]) == 1 + 2
+
+
+def wait_for(call: Callable[..., Any], sweep: str, *states: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 150
+    while True:
+        document: dict[str, Any] = json.loads(call("status", sweep, "--json")[1])
+        if document["state"] in states:
+            return document
+        assert time.monotonic() < deadline, (document, call("logs", sweep)[1])
+        time.sleep(1)
+
+
+def test_submit_status_logs_stop(call: Callable[..., Any], tmp_path: Path) -> None:
+    file, root = tmp_path / "verbs.yaml", tmp_path / "runs"
+    file.write_text(sweep_text(name="verbs", trials=2, confirm=2, pause_s=0.1))
+    submit = ("submit", str(file), "--root", str(root), "--json")
+    number, out, err = call(*submit)
+    assert number == 0, err
+    first = json.loads(out)
+    assert first["job"] == f"{first['sweep_id']}.1"
+    assert json.loads(call(*submit)[1])["job"] == first["job"]
+    deadline = time.monotonic() + 120
+    while not list(root.glob("*/trials/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert wait_for(call, "verbs", "running")["job"] == first["job"]
+    assert call("stop", "verbs")[2].strip() == f"{first['sweep_id']} is draining"
+    assert wait_for(call, "verbs", "stopped")["job"] == first["job"]
+    assert "drained: every running trial wrote a checkpoint" in call("logs", "@last")[1]
+    assert list(root.glob("*/trials/*/checkpoint-*.pt"))
+    second = json.loads(call(*submit)[1])
+    assert second["job"] == f"{first['sweep_id']}.2"
+    wait_for(call, "verbs", "done")
+    assert len(files(root)) == 2 * (2 + 2)
+    assert call("stop", "verbs")[2].strip() == f"{first['sweep_id']} is not running"
+    assert json.loads(call(*submit)[1])["job"] == second["job"]
+    assert call("status", "nothing")[0] == 4
+    number, _, err = call("logs", "verbs", "sgd-0000-s0")
+    assert number == 2
+    assert "driver's log only" in err
+
+
+def test_a_wrong_token_is_said(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another-token-that-is-also-long-enough")
+    number, out, err = call("status", "@last")
+    assert (number, out) == (75, "")
+    assert "refuses the token" in err
+    assert "RAY_AUTH_TOKEN" in err
+
+
+def test_a_hopeless_sweep_is_not_tried_twice(call: Callable[..., Any], tmp_path: Path) -> None:
+    file, root = tmp_path / "hopeless.yaml", tmp_path / "runs"
+    file.write_text(sweep_text(name="hopeless", method="random", trials=30, confirm=2, fail_at=2))
+    submit = ("submit", str(file), "--root", str(root), "--json")
+    logs, reasons = [], []
+    for _ in range(2):
+        assert call(*submit)[0] == 0
+        reasons.append(wait_for(call, "hopeless", "failed", "done", "stopped"))
+        logs.append(call("logs", "hopeless")[1])
+    assert [r["job"][-2:] for r in reasons] == [".1", ".2"]
+    assert all("exit code 8" in r["reason"] for r in reasons)
+    said = [next(line for line in log.splitlines() if "all failed alike" in line) for log in logs]
+    assert said[0] == said[1]
+    assert "the disk of this test is on fire" in said[0]
+    assert 5 <= len(files(root)) < 20

@@ -1,0 +1,129 @@
+"""A driver that is lost costs each running trial at most one checkpoint interval, however rarely it evaluates."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator import spec
+from orchestrator.jobs import job_of
+from orchestrator.metric_log import MetricLog
+from orchestrator.trial import TrialSession
+from trainables import checkpoint
+
+REPOSITORY = Path(__file__).parents[2]
+STEP_S, EVERY_S, STEPS = 0.02, 0.2, 150
+TASK = """
+import os
+from tests.tasks import Fit
+class Traced(Fit):
+    "Writes down which batch it trains on, in which process."
+    def __init__(self, *, trace: str) -> None:
+        super().__init__(pause_s={pause})
+        self._trace = trace
+    def batch(self, seed, index):
+        with open(self._trace, "a") as out:
+            out.write(f"{{os.getpid()}} {{index}} .\\n")
+        return super().batch(seed, index)
+"""
+TEXT = """
+schema_version: 1
+name: traced
+task: {{name: "traced_task:Traced", trace: "{trace}"}}
+metric: {{name: loss/val, goal: minimize}}
+arms: {{sgd: {{optimizer: sgd, parameters: {{lr: {{values: [0.1]}}}}}}}}
+method: {{name: grid}}
+budget: {{unit: grad_evals, per_trial: {steps}}}
+seeds: {{tune: 1, confirm: 2}}
+evaluations: 1
+resources: {{checkpoint_every: {every}s}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "traced_task.py").write_text(TASK.format(pause=STEP_S))
+    path = tmp_path / "traced.yaml"
+    path.write_text(TEXT.format(trace=tmp_path / "trace", steps=STEPS, every=EVERY_S))
+    return path
+
+
+def start(file: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file), "--root"]
+    command += [str(file.parent / "runs"), "--executor", "debug", "--no-tracking"]
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{file.parent}"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def trace(file: Path) -> dict[int, list[int]]:
+    """Process -> batches in order."""
+    found: dict[int, list[int]] = {}
+    path = file.parent / "trace"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        words = line.split()
+        if len(words) == 3:
+            found.setdefault(int(words[0]), []).append(int(words[1]))
+    return found
+
+
+def test_killed_between_evaluations(file: Path) -> None:
+    """The only evaluation is at the end of the trial: what is kept comes from checkpoints in between."""
+    first = start(file)
+    deadline = time.monotonic() + 100
+    while not max(trace(file).get(first.pid, [0])) > STEPS // 2:
+        assert first.poll() is None, first.stderr and first.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    (folder,) = (file.parent / "runs").glob("traced-*/trials/sgd-0000-s0")
+    newest = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*.pt"))
+    second = start(file)
+    while not (folder / "result.json").exists():
+        assert second.poll() is None, second.stderr and second.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    steps = trace(file)
+    last, resumed = steps[first.pid][-1], steps[second.pid][0]
+    assert resumed > 0
+    assert steps[second.pid][:5] == list(range(resumed, resumed + 5))
+    assert last - resumed <= 3 * last / (newest + 1)  # what lies between two checkpoints, at any pace
+    assert [p["step"] for p in MetricLog(folder / "metrics.jsonl").points()] == [STEPS]
+
+
+def test_a_checkpoint_takes_at_most_a_tenth_of_the_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk stretches the interval."""
+    monkeypatch.syspath_prepend(str(file.parent))
+    definition = spec.load(file)
+    from orchestrator import runner
+
+    folder = runner.open_folder(definition, file.read_text(), file.parent / "runs", {})
+    (arm,) = runner.open_arms(definition, folder).values()
+    job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], "tune")
+    assert job.checkpoint_s == EVERY_S
+    times: list[float] = []
+    save = checkpoint.save
+
+    def slow(*given: object, **named: object) -> object:
+        times.append(time.monotonic())
+        time.sleep(0.2)
+        return save(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    session = TrialSession(job)
+    report = session.advance()
+    session.close()
+    assert report.state == "COMPLETE"
+    assert times
+    assert all(later - earlier >= 0.2 / 0.1 for earlier, later in itertools.pairwise(times))
+    assert json.loads((Path(job.folder) / "result.json").read_text())["seconds"] >= STEPS * STEP_S
