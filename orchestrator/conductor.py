@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from orchestrator.arm import Arm, Outcome
 from orchestrator.audit import is_audited, logical_result, rung_values
+from orchestrator.confirm import ConfirmStage
 from orchestrator.folder import SweepFolder, write_atomic
 from orchestrator.jobs import job_of
 from orchestrator.ledger import Ledger
@@ -63,6 +64,7 @@ class SweepConductor:
         self.workers = 1
         """Trials that the executor can run at a time."""
         self._ledger = Ledger(spec)
+        self._confirmation = ConfirmStage(spec, folder, self.arms)
         self._listeners, self._clock, self._start = listeners, clock, clock()
         self._before = folder.seconds()
         self._jobs: dict[str, Job] = {}
@@ -163,6 +165,8 @@ class SweepConductor:
             return "strict replay waits for an earlier result of this arm"
         if not arm.queue and not self._wants(arm) and not arm.confirming:
             return "confirm trials wait for the last trials of the search"
+        if not arm.queue and arm.confirming and self._confirmation.racing:
+            return "the race of the confirm stage waits for the other arms to come to its next look"
         return f"no worker is free; {len(self._running)} trials are running"
 
     def _count_idle(self, *, held: bool) -> None:
@@ -257,11 +261,11 @@ class SweepConductor:
         searching = [arm for arm in self.arms.values() if self._wants(arm)]
         if not searching or not self._ledger.limits or any(a.asked < self._most_asked() for a in searching):
             return  # a round that was begun is finished
-        tune, confirm = len(self.spec.seeds.tune), len(self.spec.seeds.confirm)
+        tune = len(self.spec.seeds.tune)
         begun = [self._jobs[t] for t in self._running]
         left = sum(1 - self.arms[j.arm].spent.get(j.trial_id, 0.0) / self.spec.budget.per_trial for j in begun)
         queued = sum(len(arm.queue) for arm in self.arms.values())
-        reserve = sum(confirm for arm in self.arms.values() if not arm.confirming)
+        reserve = self._confirmation.reserve()
         spent = self._ledger.spent(grad_evals=self.grad_evals, seconds=self.seconds)
         needs = self._ledger.needs(left + queued + len(searching) * tune + reserve, max(1, len(begun)))
         self.limit = self._ledger.exceeded(spent, needs)
@@ -294,10 +298,9 @@ class SweepConductor:
                 self._take_up(arm, self._job(arm, configuration, seed, "tune"))
         if arm.stopper is not None:
             self._judge(arm)
-        chosen = arm.study.chosen()
-        if chosen is not None and not arm.confirming:
+        if arm.study.chosen() is not None and not arm.confirming:
             arm.cap(len(tune))
-            self._confirm(arm, chosen)
+            self._confirm(arm)
         else:
             self._maybe_confirm(arm)
 
@@ -328,6 +331,8 @@ class SweepConductor:
     def _record(self, arm: Arm, job: Job, result: Mapping[str, Any]) -> None:
         """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""
         if job.stage != "tune":
+            self._confirmation.ended(arm, job.seed, result["value"])
+            self._look()
             return
         number, tune = job.configuration, self.spec.seeds.tune
         if result["state"] == "PRUNED":
@@ -366,20 +371,26 @@ class SweepConductor:
         if arm.confirming or arm.asked < arm.trials or len(arm.outcomes) < arm.asked:
             return
         arm.flush()
-        complete = {n: o for n, o in arm.outcomes.items() if o.state == "COMPLETE"}
-        if not complete:
-            arm.confirming = True
-            arm.planned = len(arm.states)
+        best = self._confirmation.best_of(arm)
+        if best is None:
+            self._confirmation.nothing(arm)
+            self._look()
             return
-        sign = -1.0 if self.spec.metric.goal == "maximize" else 1.0
-        best = min(complete, key=lambda n: (sign * complete[n].values[0], n))
         arm.study.choose(best)
-        self._confirm(arm, best)
+        self._confirm(arm)
 
-    def _confirm(self, arm: Arm, number: int) -> None:
-        arm.confirming = True
+    def _confirm(self, arm: Arm) -> None:
+        self._take_up_confirm(arm, self._confirmation.begin(arm))
+        self._look()
+
+    def _look(self) -> None:
+        for name, seeds in self._confirmation.look().items():
+            self._take_up_confirm(self.arms[name], seeds)
+
+    def _take_up_confirm(self, arm: Arm, seeds: list[int]) -> None:
+        number = arm.study.chosen()
         configuration = next(c for c in arm.study.configurations() if c.number == number)
-        for seed in self.spec.seeds.confirm:
+        for seed in seeds:
             self._take_up(arm, self._job(arm, configuration, seed, "confirm"))
 
 

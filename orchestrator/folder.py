@@ -105,6 +105,11 @@ class SweepFolder:
         return self.path / "waiting.json"
 
     @property
+    def race(self) -> Path:
+        """Which arms the race of the confirm stage stopped, and why (see `race.py`)."""
+        return self.path / "race.json"
+
+    @property
     def cache(self) -> Path:
         """Addresses of all trials that ended under the root (see `cache.py`)."""
         return self.root / "cache"

@@ -69,6 +69,8 @@ def compare(
     data.print(_pairs_table(document, caption))
     for pair in answer.shown(document):
         data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
+    for line in answer.race_lines(document):
+        data.print(line, highlight=False, markup=False)
     if few := answer.too_few(document):
         data.print(few, highlight=False, markup=False, style="yellow")
     show_stamps(stamps)

@@ -87,6 +87,8 @@ def run(
             talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             _say(outcome.mended)
+            for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
+                talk.print(f"the race stopped {arm}: {one['reason']}", highlight=False, markup=False)
             if definition.method.replay == "strict":
                 talk.print(_price(outcome.conductor), highlight=False)
             if outcome.refusal:

@@ -87,7 +87,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     for i, p in enumerate(pairs):
-        d = np.array(values[p["a"]]) - np.array(values[p["b"]])
+        d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
         colour = VERDICTS[p["verdict"]]
         ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
         ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")

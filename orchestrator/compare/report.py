@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator import controls, seal
 from orchestrator.compare import expected_best, tables, tuning
-from orchestrator.compare.answer import answer, sentence, shown, too_few
+from orchestrator.compare.answer import answer, race_lines, sentence, shown, too_few
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures import SECTIONS, all_figures, png
 from orchestrator.compare.page import STYLE, page, section
@@ -150,13 +150,15 @@ def _comparison_notes(evidence: Evidence, document: Mapping[str, Any] | None, re
         return [f"<p class=warn>{html.escape(refused)}</p>"]
     margin = f"a margin of ±{document['margin']:g}" if document["margin"] else "no equivalence margin"
     n = len(document["seeds"])
+    raced = [f"<p>{html.escape(line)}</p>" for line in race_lines(document)]
     return [
+        *raced,
         f"<p>Differences on the same seed; intervals are {'t' if n < 10 else 'BCa bootstrap'} intervals of "
         f"the mean. p is the "
         f"exact sign-flip test, corrected by Holm over the {len(document['pairs'])} comparisons, level "
         f"{document['alpha']:g}, "
         f"{margin}. Detectable: the difference that {n} seeds would find with 80 % power, given the spread "
-        f"that was seen.</p>"
+        f"that was seen.</p>",
     ]
 
 

@@ -29,6 +29,7 @@ from typing import Any
 from orchestrator.executors.base import Conductor, Unreachable
 from orchestrator.executors.ray_crew import RayCrew
 from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_death, kept_error
+from orchestrator.executors.ray_forget import forget_ended
 from orchestrator.executors.ray_nodes import blind
 from orchestrator.place import NotShared
 from orchestrator.trial import Job, Report, TrialSession, warm_up
@@ -181,6 +182,10 @@ class _Progress(FIFOScheduler):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        forget_ended(tune_controller._tune_controller)
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report = result.get("report")

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.executors.base import Unreachable
 from orchestrator.search.base import Configuration
+from orchestrator.search.history import BoundedTPE, History
 from orchestrator.space import Parameter, is_active, levels, satisfied
 
 CONFIGURATION = "configuration"
@@ -114,6 +115,9 @@ class OptunaStudy:
         self._reported = {t.number: dict(t.intermediate_values) for t in found if CONFIGURATION in t.user_attrs}
         self._seen = {_key(c.parameters) for c in self._order}
         self._finite = _size(parameters)
+        self._history = History(goals[0])
+        for t in found:
+            self._note(t.number, t.state, t.values)
         self._chosen = self._study.user_attrs.get(CHOSEN)
 
     def configurations(self) -> Sequence[Configuration]:
@@ -156,6 +160,15 @@ class OptunaStudy:
             )
         )
         self._ready[number].state, self._ready[number].value = state, values[0] if values else None
+        self._note(number, told, values)
+
+    def _note(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        if state == TrialState.RUNNING:
+            self._history.began(number)
+        elif state == TrialState.FAIL:
+            self._history.failed(number)
+        else:
+            self._history.ended(number, values[0] if values else None)
 
     def choose(self, number: int) -> None:
         """Pin the configuration of the confirm stage."""
@@ -173,6 +186,9 @@ class OptunaStudy:
         usable = [frozen for frozen in lessons if frozen is not None]
         for frozen in usable[known:]:  # a driver killed in the middle had taken in the first ones
             _patiently(lambda frozen=frozen: self._study.add_trial(frozen))  # type: ignore[misc]
+        for t in self._study.get_trials(deepcopy=False):
+            if t.user_attrs.get(SOURCE) == source:
+                self._note(t.number, t.state, t.values)
         return len(usable)
 
     def _add(self, parameters: dict[str, Any]) -> Configuration:
@@ -187,6 +203,7 @@ class OptunaStudy:
         self._ids[number], self._reported[number], self._ready[number] = trial_id, {}, kept
         self._order.append(kept)
         self._seen.add(_key(parameters))
+        self._history.began(number)
         return kept
 
     def _propose(self) -> Configuration:
@@ -215,13 +232,22 @@ class OptunaStudy:
         number = half[0].number if half else len(found)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._study.sampler = _sampler(self._sampler, stable_seed(self._seed, number))
-            trial = Trial(self._study, half[0]._trial_id) if half else self._study.ask()
+            self._study.sampler = self._new_sampler(stable_seed(self._seed, number), found)
+            trial_id = half[0]._trial_id if half else self._storage.create_new_trial(self._study_id)
+            trial = Trial(self._study, trial_id)
         parameters: dict[str, Any] = {}
         for parameter in self._parameters:
             if is_active(parameter, parameters):
                 parameters[parameter.name] = _suggest(trial, parameter)
         return parameters, trial
+
+    def _new_sampler(self, seed: int, found: Sequence[FrozenTrial]) -> optuna.samplers.BaseSampler:
+        if self._sampler == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
+        if self._sampler == "cmaes":
+            return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
+        shown = self._history.shown() if len(self._study.directions) == 1 else None
+        return BoundedTPE(seed, None if shown is None else [found[number] for number in shown])
 
     def _frozen(
         self, parameters: Mapping[str, Any], state: TrialState, attrs: dict[str, Any], values: Sequence[float] = ()
@@ -263,14 +289,6 @@ def _configuration(trial: FrozenTrial) -> Configuration:
     return Configuration(
         number=trial.number, parameters=trial.user_attrs[CONFIGURATION], state=trial.state.name, value=value
     )
-
-
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
-    if name == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, multivariate=True, group=True)
 
 
 def _distribution(p: Parameter) -> BaseDistribution:
