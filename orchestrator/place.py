@@ -30,6 +30,16 @@ class NotShared(Exception):  # noqa: N818
         )
 
 
+def newest_checkpoint(folder: str) -> str:
+    """The name of the newest checkpoint of the trial in `folder`, empty when there is none or the store is away."""
+    if "://" not in folder:
+        return max((path.name for path in Path(folder).glob("checkpoint-*.pt")), default="")
+    try:
+        return max((n for n in Far(folder, near(folder, "work")).names() if n.startswith("checkpoint-")), default="")
+    except StoreError:
+        return ""
+
+
 class TrialPlace:
     """The folder of one trial, and its far side if it has one. For a local folder everything here does nothing.
 

@@ -22,6 +22,7 @@ from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
 from orchestrator.metric_log import MetricLog
 from orchestrator.place import TrialPlace
+from orchestrator.store import StoreError
 from orchestrator.watchdog import Watchdog, left_behind
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class TrialSession:
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
-        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be written.
+        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be
+        written, StoreError when the object store stays away.
         """
         with disk.named(self._folder):
             return self._advance()
@@ -171,7 +173,7 @@ class TrialSession:
             return self._slice()
         except Exception as broken:
             self._watchdog.stop()
-            if disk.is_full(broken):
+            if disk.is_full(broken) or isinstance(broken, StoreError):
                 raise
             error = traceback.format_exc()
             try:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+import trainables
 from orchestrator import seal
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, label_of
@@ -36,7 +37,7 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     figure_, axes = panels(
         1,
         2 if pairs else 1,
-        height=max(2.5, 0.9 + 0.42 * max(rows, len(values))),
+        height=max(2.5, 0.9 + (0.42 if max(rows, len(values)) < 7 else 0.32) * max(rows, len(values))),
         width_ratios=[1, 1.25] if pairs else [1],
     )
     _arms(axes[0, 0], evidence, values)
@@ -107,7 +108,8 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
 def learning(evidence: Evidence) -> Iterator[Drawn]:
     """The reported metric and the training loss against gradient evaluations and seconds, confirm seeds."""
     curves = evidence.curves[evidence.curves["stage"] == "confirm"]
-    names = [m for m in dict.fromkeys((evidence.reported, "loss/train")) if (curves["name"] == m).any()]
+    wanted = (evidence.reported,) if trainables.lookup(evidence.task).GAME else (evidence.reported, "loss/train")
+    names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
     if not names:
         return
     figure_, axes = panels(len(names), 2, height=2.9, sharey="row")

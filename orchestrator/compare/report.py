@@ -109,7 +109,7 @@ def _top(
     kind = "refused" if document is None else "settled" if any(
         p["verdict"] != "inconclusive" for p in document["pairs"]
     ) else "open"  # fmt: skip
-    task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items())
+    task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items() if v is not None)
     budget, seeds = evidence.definition["budget"]["per_trial"], evidence.definition["seeds"]["confirm"]
     facts = f"{evidence.task} ({task}) · {budget:g} gradient evaluations a trial · {len(seeds)} paired confirm seeds"
     sealed = seal.sealed_hash(evidence.folder)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator import runner, spec
-from orchestrator.compare import figures_tasks
+from orchestrator.compare import figures_geometry, figures_tasks
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures_average_case import (
     Course,
@@ -91,6 +91,8 @@ def test_a_report_draws_what_the_task_has(tmp_path: Path, landscape: str, names:
     draws = (figures_tasks.spectra, figures_tasks.courses, figures_tasks.slopes)
     drawn = {d.name: d for draw in draws for d in draw(Evidence(folder))}
     assert sorted(drawn) == names
+    (geometry,) = figures_geometry.geometry(Evidence(folder))  # measured once, at the end
+    assert all(axis.has_data() for axis in geometry.figure.axes if axis.get_visible())
     assert drawn["suboptimality"].figure.axes[0].get_xscale() == scale
     if "spectrum" in drawn:
         assert len(drawn["spectrum"].figure.axes) == (6 if "exponents" in drawn else 3)

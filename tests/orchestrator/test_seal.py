@@ -96,14 +96,17 @@ def test_another_analysis_is_allowed_and_stamped(tmp_path: Path) -> None:
 
 def test_another_definition_on_seeds_whose_results_are_known_is_stamped(tmp_path: Path) -> None:
     first = run(tmp_path)
-    larger = seal.stamps(run(tmp_path, per_trial=16))
-    assert larger == [
+
+    def sealed(text: str) -> list[str]:
+        return seal.stamps(runner.open_folder(spec.loads(text), text, tmp_path, {}))
+
+    larger = sweep_text(trials=1, confirm=6, per_trial=16)
+    assert sealed(larger) == [
         f"budget changed after the results of {first.sweep_id} on these confirm seeds were known; "
         "fresh confirm seeds settle it"
     ]
-    text = sweep_text(trials=1, confirm=6, per_trial=20).replace("confirm: 6", "confirm: [31, 32, 33, 34, 35, 36]")
-    assert seal.stamps(runner.open_folder(spec.loads(text), text, tmp_path, {})) == []
-    assert seal.stamps(run(tmp_path, name="other", per_trial=16)) == []
+    assert sealed(larger.replace("confirm: 6", "confirm: [31, 32, 33, 34, 35, 36]")) == []
+    assert sealed(larger.replace("name: fit", "name: other")) == []
     assert seal.stamps(first) == []
 
 

@@ -201,7 +201,7 @@ def execute(definition: spec.Spec, text: str, root: Path, url: str) -> tuple[Swe
 def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path
 ) -> None:
-    text = sweep_text(name="asha", trials=4, confirm=6) + ASHA
+    text = sweep_text(name="asha", trials=3, confirm=6) + ASHA
     definition = spec.loads(text, "test.yaml")
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/asha"), postgres.url)
@@ -223,6 +223,7 @@ def command(*words: str) -> typer.testing.Result:
     return typer.testing.CliRunner().invoke(cli.app, words, catch_exceptions=False)
 
 
+@pytest.mark.long
 def test_killed_stopped_and_finished_on_three_machines(
     bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
