@@ -3,7 +3,8 @@
 The model is the Beta density lambda^xi (L - lambda)^tau on [0, L]; xi is `left_exponent`, tau `right_exponent`, L
 `smoothness`. Average-case methods need these three (Cunha et al. 2022, arXiv 2206.09901). Four estimators:
 
-    hill     xi = k / sum_{i <= k} log(lambda_(k+1) / lambda_(i)) - 1 of the smallest eigenvalues   (Hill 1975)
+    hill     xi = W / sum_{i <= k} w_i log(lambda_(k+1) / lambda_(i)) - 1 of the smallest eigenvalues, of weights w
+             that add up to W (Hill 1975)
     moments  m, v mean and variance of lambda / L, c = m (1 - m) / v - 1:  xi = m c - 1, tau = (1 - m) c - 1
     fit_tridiagonal   least squares of the Lanczos coefficients against the Jacobi coefficients of the Beta density
     estimate          Lanczos from any start, then the fit; from a gradient the density gains a factor lambda^2
@@ -80,18 +81,21 @@ def optimal(left_exponent: float, right_exponent: float, *, order: int = 1) -> t
     return (finite if finite > -1 else -0.5), left_exponent + order + 1
 
 
-def hill(eigenvalues: Tensor, num_smallest: int | None = None) -> float:
+def hill(eigenvalues: Tensor, num_smallest: int | None = None, weights: Tensor | None = None) -> float:
     """Xi from the smallest eigenvalues of [n], zeros left out; `num_smallest` defaults to min(100, n / 20).
 
-    Raises ValueError for fewer than two usable eigenvalues.
+    `weights` [n] of the eigenvalues, equal when left out: with those of a quadrature the edge is nearly exact. Of
+    `smoothness - eigenvalues` it gives tau. Raises ValueError for fewer than two usable eigenvalues.
     """
-    ordered = eigenvalues[eigenvalues > 1e-12 * eigenvalues.max()].sort().values
+    kept = eigenvalues > 1e-12 * eigenvalues.max()
+    ordered, order = eigenvalues[kept].sort()
+    w = (torch.ones_like(eigenvalues) if weights is None else weights)[kept][order]
     k = num_smallest if num_smallest is not None else min(100, len(eigenvalues) // 20)
     if not 1 <= k < len(ordered):
         raise ValueError(
             f"num_smallest is {k}; it has to lie in [1, {len(ordered) - 1}], below the nonzero eigenvalues"
         )
-    return k / float(torch.log(ordered[k] / ordered[:k]).sum()) - 1
+    return float(w[:k].sum() / (w[:k] * torch.log(ordered[k] / ordered[:k])).sum()) - 1
 
 
 def moments(mean: float, variance: float, smoothness: float) -> tuple[float, float]:

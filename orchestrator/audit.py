@@ -24,16 +24,17 @@ def is_audited(spec: Spec, trial_id: str) -> bool:
 
 
 def rung_values(folder: SweepFolder, job: Job) -> dict[int, float]:
-    """Rung -> value of the tuned metric, of the rungs that the trial's own log shows."""
+    """Rung -> value of the tuned metric, of the rungs that the trial's own log shows; it may diverge before one."""
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
-    return {r: points[r - 1]["metrics"][job.metric] for r in job.rungs if r <= len(points)}
+    passed = {r: points[r - 1]["metrics"] for r in job.rungs if r <= len(points)}
+    return {r: metrics[job.metric] for r, metrics in passed.items() if job.metric in metrics}
 
 
 def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a stopped trial: PRUNED, with the metrics at its rung, whatever it trained beyond it."""
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
     at = points[stop.rung - 1]
-    finished = result["state"] == "COMPLETE"
+    finished = result["state"] in ("COMPLETE", "DIVERGED")  # to stop one that diverges later was right
     return {
         **result,
         "state": "PRUNED",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from orchestrator.arm import Arm, Outcome
 from orchestrator.audit import is_audited, logical_result, rung_values
+from orchestrator.confirm import ConfirmStage
 from orchestrator.folder import SweepFolder, write_atomic
 from orchestrator.jobs import job_of
 from orchestrator.ledger import Ledger
@@ -63,6 +64,7 @@ class SweepConductor:
         self.workers = 1
         """Trials that the executor can run at a time."""
         self._ledger = Ledger(spec)
+        self._confirmation = ConfirmStage(spec, folder, self.arms)
         self._listeners, self._clock, self._start = listeners, clock, clock()
         self._before = folder.seconds()
         self._jobs: dict[str, Job] = {}
@@ -85,7 +87,7 @@ class SweepConductor:
     @property
     def grad_evals(self) -> float:
         """Gradient evaluations spent by all trials."""
-        return sum(sum(arm.spent.values()) for arm in self.arms.values())
+        return sum(arm.grad_evals for arm in self.arms.values())
 
     @property
     def remaining(self) -> int:
@@ -125,7 +127,8 @@ class SweepConductor:
         """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
         job = self._jobs[report.trial_id]
         arm = self.arms[job.arm]
-        arm.spent[job.trial_id] = report.grad_evals
+        self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
+        arm.spend(job.trial_id, report.grad_evals)
         if report.done:
             self._ended(arm, job, report)
             return False
@@ -162,6 +165,8 @@ class SweepConductor:
             return "strict replay waits for an earlier result of this arm"
         if not arm.queue and not self._wants(arm) and not arm.confirming:
             return "confirm trials wait for the last trials of the search"
+        if not arm.queue and arm.confirming and self._confirmation.racing:
+            return "the race of the confirm stage waits for the other arms to come to its next look"
         return f"no worker is free; {len(self._running)} trials are running"
 
     def _count_idle(self, *, held: bool) -> None:
@@ -221,7 +226,7 @@ class SweepConductor:
     def _close(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
         if result["state"] == "PRUNED":
             self._write(job, result)
-            arm.spent[job.trial_id] = result["grad_evals"]
+            arm.spend(job.trial_id, result["grad_evals"])
             if arm.stopper is not None:
                 arm.stopper.end(job.configuration)
         self._running.discard(job.trial_id)
@@ -236,8 +241,7 @@ class SweepConductor:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "trial.json", json.dumps(asdict(job)))
         write_atomic(folder / "result.json", json.dumps(result))
-        for old in folder.glob("checkpoint*"):
-            old.unlink()
+        self.folder.publish(job.trial_id)
 
     def _draining(self) -> bool:
         if not self.stopped_by:
@@ -257,11 +261,11 @@ class SweepConductor:
         searching = [arm for arm in self.arms.values() if self._wants(arm)]
         if not searching or not self._ledger.limits or any(a.asked < self._most_asked() for a in searching):
             return  # a round that was begun is finished
-        tune, confirm = len(self.spec.seeds.tune), len(self.spec.seeds.confirm)
+        tune = len(self.spec.seeds.tune)
         begun = [self._jobs[t] for t in self._running]
         left = sum(1 - self.arms[j.arm].spent.get(j.trial_id, 0.0) / self.spec.budget.per_trial for j in begun)
         queued = sum(len(arm.queue) for arm in self.arms.values())
-        reserve = sum(confirm for arm in self.arms.values() if not arm.confirming)
+        reserve = self._confirmation.reserve()
         spent = self._ledger.spent(grad_evals=self.grad_evals, seconds=self.seconds)
         needs = self._ledger.needs(left + queued + len(searching) * tune + reserve, max(1, len(begun)))
         self.limit = self._ledger.exceeded(spent, needs)
@@ -294,10 +298,9 @@ class SweepConductor:
                 self._take_up(arm, self._job(arm, configuration, seed, "tune"))
         if arm.stopper is not None:
             self._judge(arm)
-        chosen = arm.study.chosen()
-        if chosen is not None and not arm.confirming:
+        if arm.study.chosen() is not None and not arm.confirming:
             arm.cap(len(tune))
-            self._confirm(arm, chosen)
+            self._confirm(arm)
         else:
             self._maybe_confirm(arm)
 
@@ -309,7 +312,7 @@ class SweepConductor:
             arm.queue.append(job)
             return
         arm.move(job.trial_id, result["state"])
-        arm.spent[job.trial_id] = result["grad_evals"]
+        arm.spend(job.trial_id, result["grad_evals"])
         self._jobs[job.trial_id] = job
         self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
         if arm.stopper is not None and job.stage == "tune":
@@ -328,6 +331,8 @@ class SweepConductor:
     def _record(self, arm: Arm, job: Job, result: Mapping[str, Any]) -> None:
         """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""
         if job.stage != "tune":
+            self._confirmation.ended(arm, job.seed, result["value"])
+            self._look()
             return
         number, tune = job.configuration, self.spec.seeds.tune
         if result["state"] == "PRUNED":
@@ -339,7 +344,7 @@ class SweepConductor:
         values = arm.values[number]
         values[job.seed] = self._objectives(result)
         if arm.stopper is not None and job.seed == tune[0] and len(tune) > 1 and values[job.seed] is not None:
-            configuration = next(c for c in arm.study.configurations() if c.number == number)
+            configuration = arm.configuration(number)
             for seed in tune[1:]:
                 self._take_up(arm, self._job(arm, configuration, seed, "tune"))
         if len(values) < len(tune):
@@ -366,20 +371,27 @@ class SweepConductor:
         if arm.confirming or arm.asked < arm.trials or len(arm.outcomes) < arm.asked:
             return
         arm.flush()
-        complete = {n: o for n, o in arm.outcomes.items() if o.state == "COMPLETE"}
-        if not complete:
-            arm.confirming = True
-            arm.planned = len(arm.states)
+        best = self._confirmation.best_of(arm)
+        if best is None:
+            self._confirmation.nothing(arm)
+            self._look()
             return
-        sign = -1.0 if self.spec.metric.goal == "maximize" else 1.0
-        best = min(complete, key=lambda n: (sign * complete[n].values[0], n))
         arm.study.choose(best)
-        self._confirm(arm, best)
+        self._confirm(arm)
 
-    def _confirm(self, arm: Arm, number: int) -> None:
-        arm.confirming = True
-        configuration = next(c for c in arm.study.configurations() if c.number == number)
-        for seed in self.spec.seeds.confirm:
+    def _confirm(self, arm: Arm) -> None:
+        self._take_up_confirm(arm, self._confirmation.begin(arm))
+        self._look()
+
+    def _look(self) -> None:
+        for name, seeds in self._confirmation.look().items():
+            self._take_up_confirm(self.arms[name], seeds)
+
+    def _take_up_confirm(self, arm: Arm, seeds: list[int]) -> None:
+        number = arm.study.chosen()
+        assert number is not None
+        configuration = arm.configuration(number)
+        for seed in seeds:
             self._take_up(arm, self._job(arm, configuration, seed, "confirm"))
 
 

@@ -14,7 +14,6 @@ import tempfile
 import time
 import traceback
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -53,12 +52,15 @@ def free_address(host: str) -> str:
 
 def follow(job: Job, rank: int, address: str) -> str:
     """Train as worker `rank` to the end, to a drain or to divergence. Returns a traceback, empty when all went well."""
+    from orchestrator.place import TrialPlace
     from orchestrator.training import build_training
     from orchestrator.watchdog import Watchdog
     from trainables.loop import Diverged
     from trainables.workers import Workers
 
-    watchdog = Watchdog(Path(job.folder) / f"hang-{rank}.txt", job.step_timeout_s, own_process=True)
+    watchdog = Watchdog(
+        TrialPlace(job.folder, job.stop_file).folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True
+    )
     workers = None
 
     def beat() -> bool:

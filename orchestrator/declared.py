@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import nearest
+from orchestrator.race import Racing, look_at
 from orchestrator.schema import SweepModel
 from orchestrator.where import Where
 
@@ -25,6 +26,23 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
         if not reason.strip():
             raise where.error(("analysis", "waive", code), "give the reason")
     return {**given.model_dump(), "margin": float(given.margin)}
+
+
+def racing(model: SweepModel, confirm: int, where: Where) -> Racing | None:
+    """The race of the confirm stage, with arms that can race and seeds enough to decide it."""
+    if model.racing is None:
+        return None
+    found, arms = Racing(level=model.racing.level, looks=model.racing.looks), len(model.arms)
+    if arms < 2:
+        raise where.error(("racing",), "a race needs two arms; remove it, or add an arm")
+    if not look_at(confirm, arms, found):
+        least = next(n for n in range(2, 10_000) if look_at(n, arms, found))
+        raise where.error(
+            ("racing",),
+            f"{confirm} confirm seeds cannot decide between {arms} arms at level {found.level:g} and {found.looks} "
+            f"looks; set seeds.confirm to {least} or more, lower looks, or remove it",
+        )
+    return found
 
 
 def controls(model: SweepModel, optimizers: Mapping[str, str], where: Where) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     for name in ("n", "grad evals/trial", "spent in all"):
         table.add_column(name, justify="right")
     ended = results.ended_trials(folder)
-    sign = -1.0 if spec.metric.goal == "maximize" else 1.0
+    sign = -1.0 if trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal == "maximize" else 1.0
 
     def rank(arm: str) -> float:
         found = values[metrics[0]].get(arm)
@@ -142,17 +142,20 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         spent = [t["grad_evals"] for t in ended if t["arm"] == arm]
         each = [t["grad_evals"] for t in ended if t["arm"] == arm and t["stage"] == "confirm"]
         cost = f"{sum(each) / len(each):,.0f}" if each else "-"
-        cells = [_mean(values[metric].get(arm, [])) for metric in metrics]
+        cells = [
+            _mean(values[metric].get(arm, []), short=metric in metrics[1:] and metric != spec.metric.name)
+            for metric in metrics
+        ]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
     best = results.best(folder)["arms"]
     return Group(table, *(_winner(arm, best[arm]["parameters"] if arm in best else None) for arm in ranked))
 
 
-def _mean(found: list[float]) -> str:
+def _mean(found: list[float], *, short: bool) -> str:
     if not found:
         return "no result"
     s = summarize(found)
-    return f"{s.mean:.4g}" if s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
+    return f"{s.mean:.4g}" if short or s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
 
 
 def _winner(arm: str, parameters: Mapping[str, Any] | None) -> Text:

@@ -31,6 +31,10 @@ class MetricLog:
         """How many lines are not whole, or stand behind one that is not."""
         return self.read()[1]
 
+    def reaches(self, step: float) -> bool:
+        """Whether the log holds the point that a checkpoint of this step covers; before the first there is none."""
+        return step < 0 or any(p["step"] == step for p in self.points())
+
     def append(self, step: float, metrics: Mapping[str, float]) -> None:
         """Add one point."""
         with self._path.open("a", encoding="utf-8") as out:

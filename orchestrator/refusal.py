@@ -34,7 +34,9 @@ MENDABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, Permission
 def refuse(spec: Spec, folder: SweepFolder, why: str) -> str:
     """Note that another attempt would end the same way. Returns the message for this one and the next."""
     path = _file(folder)
-    message = f"{why}. Another attempt would end the same way; to make one all the same, remove {path}"
+    message = (
+        f"{why}. Another attempt would end the same way; to make one all the same, remove {folder.place}/{path.name}"
+    )
     write_atomic(path, json.dumps({"message": message, "circumstances": circumstances(spec)}, indent=1))
     return message
 

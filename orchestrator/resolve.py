@@ -105,6 +105,12 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         for p in {**shared, **own}.values():
             at: Path = ("arms", name, "parameters", p.name) if p.name in own else ("parameters", p.name)
             check_value(optimizer, p, where, at)
+            if p.name == "workers" and "independent" in p.values and processes(model, where) > 1:
+                raise where.error(
+                    at,
+                    "independent: the processes of a trial always climb along the gradient of the whole batch, so that "
+                    "it does not depend on their number; remove it",
+                )
         used |= set(shared)
         try:
             found[name] = optimizer, order(list({**shared, **own}.values()))
@@ -215,16 +221,22 @@ def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
 
 def processes(model: SweepModel, where: Where) -> int:
     """How many processes train one trial: as asked, or one for each GPU."""
+    import trainables
+
     given, gpu = model.resources.processes, model.resources.gpu
     if gpu > 1 and gpu != int(gpu):
         raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
-    if given == "auto":
-        return max(1, int(gpu))
-    if given < 1:
+    count = max(1, int(gpu)) if given == "auto" else given
+    if count < 1:
         raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
-    if given > 1 and gpu % given:
+    if given != "auto" and given > 1 and gpu % given:
         raise where.error(("resources", "processes"), f"{given} processes cannot share {gpu} GPU; each needs its own")
-    return given
+    name = str(model.task["name"])
+    if count > 1 and trainables.lookup(name).closure is not trainables.Task.closure:
+        key = "gpu" if given == "auto" else "processes"
+        why = f"task {name} computes its gradient itself, in one process only"
+        raise where.error(("resources", key), f"{model.resources.gpu if key == 'gpu' else given}: {why}; give it one")
+    return count
 
 
 def training(model: SweepModel, where: Where) -> dict[str, Any]:

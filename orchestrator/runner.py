@@ -45,6 +45,7 @@ class Outcome:
 def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
     """The sweep's folder, made on first use."""
     folder = SweepFolder(root, sweep_id(spec))
+    folder.level()
     resolved = {
         "schema": "geosweep/resolved/1",
         "sweep_id": folder.sweep_id,

@@ -134,6 +134,13 @@ class StoppingModel(Model):
     )
 
 
+class RacingModel(Model):
+    """Racing in the confirm stage: an arm that can no longer be the best one runs no further seeds."""
+
+    level: float = Field(0.05, gt=0, lt=1, description="Chance that any of equal arms is stopped, over all looks.")
+    looks: int = Field(3, ge=1, description="How often the arms are compared before the last seed.")
+
+
 class ObjectiveModel(Model):
     """A further metric of a multi-objective search."""
 
@@ -247,6 +254,9 @@ class SweepModel(Model):
     tracking: TrackingModel = Field(default_factory=lambda: TrackingModel.model_validate({}))
     early_terminate: StoppingModel | None = Field(
         None, description="Stop trials early by the tuned metric; null: every trial is trained to its budget."
+    )
+    racing: RacingModel | None = Field(
+        None, description="Stop arms in the confirm stage by signed-rank tests; null: every arm runs every seed."
     )
     objectives: list[ObjectiveModel] = Field(
         [], description="Further metrics to search by; metric stays the one that stops trials and picks winners."

@@ -3,7 +3,8 @@
 `seal.json` holds arms, spaces, metric, seeds, budget, analysis and their hash, written before anything is trained.
 `witness.jsonl` gets one line for each trial that ended: a digest of its job, metrics and result, chained to the line
 before it, chain_i = sha256(chain_{i-1} trial_id digest). What is changed later shows: a changed trial, seed, budget or
-result is a problem and refuses the comparison; a changed analysis is allowed and stamped exploratory in every table.
+result is a problem and refuses the comparison. A changed analysis is allowed, and so is another definition (arms,
+budget, metric, ...) of a sweep whose results on the same confirm seeds are known; `stamps` says so in every table.
 
 There is no secret in it. It guards against slips and against forgetting what was planned, not against a forger who
 rewrites the whole folder; for that, keep the hash elsewhere (MLflow has it as the tag `geosweep.seal`).
@@ -51,6 +52,7 @@ def close(spec: Spec, folder: SweepFolder) -> str:
             "hash": digest(content),
             "sealed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "late": any((folder.path / "trials").glob("*/result.json")),
+            "follows": _predecessors(folder, content),
             "content": content,
         }
         write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True))
@@ -76,11 +78,16 @@ def in_force(folder: SweepFolder) -> dict[str, Any]:
 
 
 def stamps(folder: SweepFolder) -> list[str]:
-    """Why the sweep's tables are exploratory; empty for a sweep that kept what it sealed."""
+    """Why the sweep's tables are exploratory; empty for a sweep that kept what it sealed. Every table shows these."""
     sealed = read_json(folder.path / "seal.json")
     if sealed is None:
         return ["not sealed: nothing proves that the analysis was chosen before the results"]
     found = ["sealed after its first trials"] if sealed["late"] else []
+    for earlier, parts in sealed.get("follows", {}).items():
+        found.append(
+            f"{', '.join(parts)} changed after the results of {earlier} on these confirm seeds were known; "
+            "fresh confirm seeds settle it"
+        )
     for line in _lines(folder.path / "amendments.jsonl"):
         found += [f"{part} changed after the seal, on {line['at'][:10]}" for part in FREE if part in line]
     found += [f"{name} was run again after its result was known" for name in sorted(_repeated(folder))]
@@ -150,6 +157,20 @@ def trial_digest(folder: SweepFolder, trial_id: str) -> str:
     return found.hexdigest()
 
 
+def _predecessors(folder: SweepFolder, content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Sweeps of the same name and task whose results on some of these confirm seeds are known -> what was changed."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.root.glob(f"{content['name']}-*/seal.json")):
+        other: dict[str, Any] = (read_json(path) or {}).get("content", {})
+        if path.parent == folder.path or any(other.get(part) != content[part] for part in ("name", "task")):
+            continue
+        shared = set(other["seeds"]["confirm"]) & set(content["seeds"]["confirm"])
+        if any(next((path.parent / "trials").glob(f"*-s{seed}/result.json"), None) for seed in shared):
+            parts = sorted(content.keys() | other.keys())
+            found[path.parent.name] = [part for part in parts if other.get(part) != content.get(part)]
+    return found
+
+
 def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[str]:
     if digest(sealed["content"]) != sealed["hash"]:
         yield "seal.json was edited: its content no longer has its hash"
@@ -157,6 +178,8 @@ def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Map
     for part, value in known.items():
         if sealed["content"].get(part) != value:
             yield f"resolved.json was edited: {part} is not what was sealed"
+    if resolved.get("report_metric", sealed["content"]["report_metric"]) != sealed["content"]["report_metric"]:
+        yield "resolved.json was edited: report_metric is not what was sealed"
     if f"{known.get('name')}-{digest(known)[:8]}" != folder.sweep_id:
         yield f"the definition no longer hashes to {folder.sweep_id}"
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from orchestrator import declared, resolve
 from orchestrator.errors import SpecError, nearest
+from orchestrator.race import Racing
 from orchestrator.schema import SweepModel
 from orchestrator.space import Parameter
 from orchestrator.stopping import Rule
@@ -185,6 +186,7 @@ class Spec:
     evaluations: int
     max_failed: int
     early_terminate: StoppingSpec = NEVER
+    racing: Racing | None = None
     objectives: tuple[ObjectiveSpec, ...] = ()
     warm_start: tuple[str, ...] = ()
     cache: bool = True
@@ -249,6 +251,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         early_terminate=StoppingSpec(**resolve.stopping(model, where)),
+        racing=declared.racing(model, len(confirm), where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
         warm_start=tuple(model.warm_start),
         cache=model.cache,
@@ -334,6 +337,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     for key, used in (
         ("diagnostics", bool(spec.diagnostics.names)),
         ("early_terminate", spec.early_terminate != NEVER),
+        ("racing", spec.racing is not None),
         ("objectives", bool(spec.objectives)),
         ("warm_start", bool(spec.warm_start)),
     ):

@@ -11,6 +11,7 @@ import json
 import math
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from orchestrator import cache, disk
 from orchestrator.crew import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.folder import read_json, write_atomic
 from orchestrator.metric_log import MetricLog
+from orchestrator.place import TrialPlace
+from orchestrator.store import StoreError
 from orchestrator.watchdog import Watchdog, left_behind
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ class Job:
     goal: str
     select: str
     folder: str
+    """Where the trial is kept: an absolute path, or a URI of an object store; `stop_file` likewise."""
     stop_file: str
     threads: int = 1
     rungs: tuple[int, ...] = ()
@@ -125,13 +129,15 @@ class TrialSession:
         self.job = job
         self._crew: Crew = crew or LocalCrew()
         self._host = host
-        self._watchdog = Watchdog(Path(job.folder) / "hang.txt", job.step_timeout_s, own_process=own_process)
-        self._folder = Path(job.folder)
+        self._place = TrialPlace(job.folder, job.stop_file)
+        self._folder = self._place.folder
+        self._watchdog = Watchdog(self._folder / "hang.txt", job.step_timeout_s, own_process=own_process)
         with disk.named(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self._folder / "lock")
+            self._place.fetch()
             if read_json(self._folder / "trial.json") is None:
                 write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
+                self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._durable = -1.0
         self._seconds, self._since = 0.0, time.perf_counter()
@@ -145,7 +151,8 @@ class TrialSession:
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
-        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be written.
+        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be
+        written, StoreError when the object store stays away.
         """
         with disk.named(self._folder):
             return self._advance()
@@ -166,7 +173,7 @@ class TrialSession:
             return self._slice()
         except Exception as broken:
             self._watchdog.stop()
-            if disk.is_full(broken):
+            if disk.is_full(broken) or isinstance(broken, StoreError):
                 raise
             error = traceback.format_exc()
             try:
@@ -182,6 +189,7 @@ class TrialSession:
         self._crew.stop()
         if self._workers is not None:
             self._workers.close()
+        self._place.close()
         self._lock.close()
 
     def _begin(self) -> None:
@@ -200,6 +208,9 @@ class TrialSession:
         self._training, task = build_training(job, self._workers)
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
+        if saved is not None and not self._log.reaches(float(saved["durable"])):
+            warnings.warn(f"{self._folder}: the log ends before its checkpoint; training starts anew", stacklevel=2)
+            saved = None
         if job.cache:
             self._address = cache.address(job, self._training.init_digest, self._training.data_digest)
         if self._workers is not None:
@@ -227,11 +238,12 @@ class TrialSession:
         write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
         for old in self._folder.glob("checkpoint*"):
             old.unlink()
+        self._place.ended()
 
     def _slice(self) -> Report:
         from trainables.loop import Diverged
 
-        training, stop = self._training, Path(self.job.stop_file)
+        training, place = self._training, self._place
         began = looked = self._since
 
         def pause() -> bool:
@@ -241,7 +253,7 @@ class TrialSession:
             if now - looked < 0.25:
                 return False
             looked = now
-            return now >= self._due or stop.exists()
+            return now >= self._due or place.stop_asked()
 
         while not training.finished:
             try:
@@ -251,7 +263,9 @@ class TrialSession:
                 return self._finish("DIVERGED", spent=end.grad_evals)
             now = time.perf_counter()
             if point is None:
-                stopping = stop.exists() if self._workers is None else self._workers.same(stop.exists())
+                stopping = place.stop_asked()
+                if self._workers is not None:
+                    stopping = self._workers.same(stopping)
                 self._checkpoint()
                 if stopping:
                     return self._ended("INTERRUPTED", training.optimizer.grad_evals, self._last)
@@ -264,6 +278,8 @@ class TrialSession:
                 self._count()
                 if now >= self._due:
                     self._checkpoint()
+                if len(self._points) in self.job.rungs:
+                    place.logged()
                 return Report(
                     trial_id=self.job.trial_id,
                     grad_evals=point.grad_evals,
@@ -288,7 +304,7 @@ class TrialSession:
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
         self._log.sync()
-        if checkpoint.save(saved, self._folder, quota=quota) is not None:
+        if checkpoint.save(saved, self._folder, quota=quota) is not None and self._place.saved():
             self._durable = durable
         now = time.perf_counter()
         self._due = now + max(self.job.checkpoint_s, (now - self._since) * (1 / CHECKPOINT_SHARE - 1))

@@ -6,6 +6,7 @@ import enum
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -43,16 +44,24 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
-def _local(root: Path) -> Path:
-    if ":/" in str(root):
-        raise typer.BadParameter(f"{root} is no local folder; this version keeps sweeps on a local or mounted path")
-    return root
+def _near(root: Path) -> Path:
+    """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
+    from orchestrator.store import StoreError, near
+
+    try:
+        return near(str(root).replace(":/", "://", 1))
+    except StoreError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 Root = Annotated[
     Path,
     typer.Option(
-        "--root", envvar="GEOSWEEP_ROOT", help="Folder that holds all sweeps.", show_default=True, callback=_local
+        "--root",
+        envvar="GEOSWEEP_ROOT",
+        help="Folder that holds all sweeps, or s3://BUCKET/FOLDER.",
+        show_default=True,
+        callback=_near,
     ),
 ]
 Storage = Annotated[
@@ -84,6 +93,12 @@ def emit(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
+def show_stamps(stamps: Sequence[str]) -> None:
+    """Say under a table why it is exploratory (see `seal.stamps`)."""
+    for stamp in stamps:
+        data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
+
+
 def fail(message: str, code: Exit) -> NoReturn:
     """Say what is wrong on standard error and exit."""
     talk.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
@@ -96,18 +111,21 @@ def main() -> None:
     from orchestrator.controls import ControlFailed
     from orchestrator.executors.base import Unreachable
     from orchestrator.folder import Held, NotFound
+    from orchestrator.place import NotShared
     from orchestrator.spec import SpecError
+    from orchestrator.store import StoreError
 
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     codes: dict[type[Exception], Exit] = {
         SpecError: Exit.INVALID_FILE,
         NotFound: Exit.NOT_FOUND,
+        NotShared: Exit.USAGE,
         ControlFailed: Exit.CHECK_FAILED,
     }
     try:
         app()
-    except (SpecError, NotFound, Held, Unreachable, ControlFailed) as error:
+    except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
     except Exception as error:

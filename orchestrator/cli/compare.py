@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps, talk
 
 if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
@@ -69,10 +69,11 @@ def compare(
     data.print(_pairs_table(document, caption))
     for pair in answer.shown(document):
         data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
+    for line in answer.race_lines(document):
+        data.print(line, highlight=False, markup=False)
     if few := answer.too_few(document):
         data.print(few, highlight=False, markup=False, style="yellow")
-    for stamp in stamps:
-        data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
+    show_stamps(stamps)
 
 
 def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
@@ -102,19 +103,24 @@ def report(
 
     Example: geosweep report @last
     """
+    from orchestrator import seal
     from orchestrator.compare import publish
     from orchestrator.compare import report as reports
 
     evidence = _evidence(root, [sweep])[0]
     path = reports.build(evidence, output or evidence.folder.path / "report")
+    if output is None:
+        evidence.folder.upload("report")
     trouble = publish.publish(evidence, path.parent) if tracking else ""
     if trouble:
         talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)
     if as_json:
         files = sorted(str(p) for p in path.parent.rglob("*") if p.is_file())
-        emit({"schema": "geosweep/report/1", "sweep_id": evidence.sweep_id, "report": str(path), "files": files})
+        document = {"schema": "geosweep/report/1", "sweep_id": evidence.sweep_id, "report": str(path), "files": files}
+        emit({**document, "exploratory": seal.stamps(evidence.folder)})
     else:
         data.print(str(path), highlight=False)
+        show_stamps(seal.stamps(evidence.folder))
 
 
 @app.command()
@@ -133,8 +139,7 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
         data.print(f"{document['sweep_id']}: {document['trials']} trials, {words}", highlight=False)
         for problem in document["problems"]:
             data.print(f"changed: {problem}", highlight=False, markup=False, style="red")
-        for stamp in document["exploratory"]:
-            data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
+        show_stamps(document["exploratory"])
         if document["hash"] and document["intact"] and not document["exploratory"]:
             data.print("intact: every trial, seed, budget and result is what was sealed or recorded")
     if not document["intact"]:
@@ -171,6 +176,7 @@ def profile(
     for row in rows:
         table.add_row(*row.values())
     data.print(table)
+    show_stamps(document["exploratory"])
     if not document["ranks"]["drawn"]:
         data.print(f"no critical-difference diagram: {document['ranks']['why']}", highlight=False)
     for path in written:

@@ -27,7 +27,9 @@ def render(
     registry: Annotated[
         str, typer.Option(envvar="GEOSWEEP_REGISTRY", help="Registry and path of the images.", show_default=False)
     ] = "",
-    root: Annotated[str, typer.Option(help="Folder for sweeps, on the volume shared at /runs.")] = "/runs",
+    root: Annotated[
+        str, typer.Option(help="Folder for sweeps: on the volume shared at /runs, or s3://BUCKET/FOLDER.")
+    ] = "/runs",
     check: Annotated[
         Path | None, typer.Option(help="Check this manifest, edited by hand; nothing is rendered.", show_default=False)
     ] = None,

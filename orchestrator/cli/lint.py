@@ -76,5 +76,6 @@ def _results(text: str, root: Path) -> Evidence | None:
         folder = SweepFolder(root, spec.sweep_id(spec.loads(text)))
     except spec.SpecError:
         return None
+    folder.level()
     outcome = read_json(folder.path / "outcome.json") or {}
     return Evidence(folder) if outcome.get("state") == "done" else None

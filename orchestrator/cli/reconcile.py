@@ -22,15 +22,16 @@ def reconcile(
     Example: geosweep reconcile @last
     """
     from orchestrator import folder, reconcile, spec
+    from orchestrator.folder import read_json
     from orchestrator.tracking.mlflow import MlflowTracker
 
     found = folder.find(root, sweep)
-    with found.hold():
+    with found.hold(storage):
         asked = spec.load(found.path / "sweep.yaml")
         tracker = None
         if tracking:
             tracker = MlflowTracker(
-                uri=asked.tracking.mlflow,
+                uri=asked.tracking.mlflow or (read_json(found.path / "resolved.json") or {}).get("tracking"),
                 root=root,
                 sweep_id=found.sweep_id,
                 name=asked.name,

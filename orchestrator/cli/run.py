@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show_stamps, talk
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import disk, display, refusal, results, runner, spec
+    from orchestrator import disk, display, refusal, results, runner, seal, spec, store
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
@@ -72,19 +72,23 @@ def run(
             Exit.USAGE,
         )
     _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
+    if uri := store.far(root):
+        _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     with disk.named(root):
         folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
     identity = folder.sweep_id
-    with disk.named(folder.path), folder.hold():
+    with disk.named(folder.path), folder.hold(storage):
         if again := refusal.standing(definition, folder):
             fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
             _mend(definition, folder, tracking, storage)
         else:
-            talk.print(f"sweep {identity} in {folder.path}/", highlight=False)
+            talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
             _say(outcome.mended)
+            for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
+                talk.print(f"the race stopped {arm}: {one['reason']}", highlight=False, markup=False)
             if definition.method.replay == "strict":
                 talk.print(_price(outcome.conductor), highlight=False)
             if outcome.refusal:
@@ -95,6 +99,7 @@ def run(
         emit(results.best(folder))
     else:
         data.print(display.arms_table(definition, folder))
+        show_stamps(seal.stamps(folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
     if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):
         fail(
@@ -142,6 +147,8 @@ def _drive(
         executor = RayExecutor(
             cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent, address=address or None
         )
+        if address and not folder.far:
+            executor.look_for(folder.path)
     else:
         from orchestrator.executors.debug import DebugExecutor
 
@@ -198,6 +205,22 @@ def _mend(definition: Spec, folder: SweepFolder, tracking: bool, storage: str) -
 def _say(mended: list[str]) -> None:
     for line in mended:
         talk.print(f"mended: {line}", highlight=False, markup=False)
+
+
+def _check_services(uri: str, storage: str, untracked: bool) -> None:
+    """What a sweep in an object store cannot keep there."""
+    if not storage:
+        fail(
+            f"--root {uri}: an object store holds no studies and no lock; name a PostgreSQL database with --storage "
+            "(GEOSWEEP_STORAGE), postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
+            Exit.USAGE,
+        )
+    if untracked:
+        fail(
+            f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
+            "(MLFLOW_TRACKING_URI), or give --no-tracking",
+            Exit.USAGE,
+        )
 
 
 def _already_done(folder: SweepFolder) -> bool:

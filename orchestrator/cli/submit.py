@@ -17,7 +17,9 @@ def submit(
     address: Annotated[
         str, typer.Option(help="A Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT of your kubeconfig.")
     ],
-    root: Annotated[str, typer.Option(help="Folder for sweeps that all machines of the cluster mount.")] = "/runs",
+    root: Annotated[
+        str, typer.Option(help="Folder that all machines of the cluster mount, or s3://BUCKET/FOLDER.")
+    ] = "/runs",
     profile: Annotated[str, typer.Option(help="Kubernetes: kind of cluster, gpu-cluster or kind.")] = "gpu-cluster",
     queue: Annotated[str, typer.Option(help="Kubernetes: Kueue LocalQueue.", show_default=False)] = "",
     registry: Annotated[
@@ -37,8 +39,12 @@ def submit(
 
     if not file.exists():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
-    if not re.fullmatch(r"/[A-Za-z0-9._/-]*", root):
-        fail(f"--root {root}: name the absolute path of a folder that all machines of the cluster mount", Exit.USAGE)
+    if not re.fullmatch(r"(s3:/)?/[A-Za-z0-9._/-]*", root):
+        fail(
+            f"--root {root}: name the absolute path of a folder that all machines of the cluster mount, "
+            "or s3://BUCKET/FOLDER",
+            Exit.USAGE,
+        )
     text = file.read_text(encoding="utf-8")
     order = Order(
         sweep_id=spec.sweep_id(spec.loads(text, str(file))),

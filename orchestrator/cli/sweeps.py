@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli import remote
-from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps, talk
 
 COUNTS = ("done", "running", "waiting", "pruned", "diverged", "failed")
 
@@ -35,6 +35,7 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
         table.add_row(arm, *(str(counts[k]) for k in COUNTS))
     table.caption = f"{document['grad_evals']:,.0f} gradient evaluations, {document['seconds']:.0f} s"
     data.print(table)
+    show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):
         data.print(f"waiting: {document['waiting_reason']}", highlight=False, markup=False)
     for trial, error in document["errors"].items():
@@ -64,6 +65,7 @@ def best(
             for row in rows:
                 words = ", ".join(f"{k}={v:.5g}" for k, v in row["values"].items())
                 data.print(f"{arm} {row['configuration']}: {words}  {row['parameters']}", highlight=False, markup=False)
+        show_stamps(front["exploratory"])
         return
     document = results.best(found)
     if as_json:
@@ -76,6 +78,7 @@ def best(
         words = ", ".join(f"{k}={v}" for k, v in row["parameters"].items())
         table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
     data.print(table)
+    show_stamps(document["exploratory"])
 
 
 @app.command()
@@ -91,15 +94,17 @@ def export(
 
     Example: geosweep export @last -o out
     """
-    from orchestrator import folder, results
+    from orchestrator import folder, results, seal
 
     found = folder.find(root, sweep)
-    written = results.export(found, to)
+    written = [str(p) for p in results.export(found, to)]
+    stamps = seal.stamps(found)
     if as_json:
-        emit({"schema": "geosweep/export/1", "sweep_id": found.sweep_id, "files": [str(p) for p in written]})
+        emit({"schema": "geosweep/export/1", "sweep_id": found.sweep_id, "files": written, "exploratory": stamps})
     else:
         for path in written:
-            data.print(str(path), highlight=False)
+            data.print(path, highlight=False)
+        show_stamps(stamps)
 
 
 @app.command()
@@ -115,7 +120,7 @@ def stop(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_js
     found = folder.find(root, sweep)
     held = found.is_held()
     if held:
-        found.stop_file.touch()
+        found.ask_to_stop()
     if as_json:
         emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": held})
     else:
@@ -152,7 +157,7 @@ def logs(
         return
     if not found.trial(trial).is_dir():
         fail(
-            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.path}/trials/",
+            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.place}/trials/",
             Exit.NOT_FOUND,
         )
     points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), found.result(trial)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps
 
 
 @app.command()
@@ -29,7 +29,7 @@ def table(
 
     Example: geosweep table @last --by rotation --baseline identity
     """
-    from orchestrator import folder, results
+    from orchestrator import folder, results, seal
     from orchestrator.compare import table as tables
     from orchestrator.compare.paired import Refused
     from orchestrator.metric_log import MetricLog
@@ -56,12 +56,14 @@ def table(
     except Refused as reason:
         fail(f"no table: {reason}", Exit.NOT_FOUND)
     document = {"schema": document.pop("schema"), "sweep_id": found.sweep_id, **document}
+    document["exploratory"] = seal.stamps(found)
     if as_json:
         emit(document)
     else:
         shown = _rich(document)
         wide = Measurement.get(data, data.options.update(width=1000), shown).maximum
         Console(width=max(data.width, wide)).print(shown)  # numbers are never cut off on a narrow terminal
+        show_stamps(document["exploratory"])
 
 
 def _rich(document: dict[str, Any]) -> Table:

@@ -14,6 +14,7 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.intervals import difference_text
 from orchestrator.compare.pairing import Refused
 from orchestrator.compare.significance import floor_of_seeds
+from orchestrator.folder import read_json
 
 ALL_PAIRS = "none"
 
@@ -37,6 +38,7 @@ def answer(
         baseline=None if against in (None, ALL_PAIRS) else against,
         margin=within,
         alpha=declared["alpha"],
+        race=read_json(folder.race),
     )
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (
@@ -85,6 +87,19 @@ def shown(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     if document["baseline"] is not None:
         return [dict(p) for p in document["pairs"]]
     return [oriented(p, document["goal"]) for p in document["pairs"]]
+
+
+def race_lines(document: Mapping[str, Any]) -> list[str]:
+    """Which arms a race stopped and what that does to the comparison, or nothing."""
+    race = document.get("race")
+    if race is None:
+        return []
+    looks, counts = ", ".join(map(str, race["looks"])), document["seeds_of"]
+    found = [
+        f"The arms raced, with looks at {looks} seeds; p is corrected for {len(race['looks']) + 1} tests in time, "
+        f"intervals are not. Seeds: {', '.join(f'{arm} {n}' for arm, n in counts.items())}."
+    ]
+    return found + [f"{arm} was stopped: {one['reason']}." for arm, one in race["stopped"].items()]
 
 
 def too_few(document: Mapping[str, Any]) -> str:

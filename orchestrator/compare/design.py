@@ -53,6 +53,7 @@ def earlier_spread(spec: Spec, root: Path) -> tuple[float | None, str]:
         same = one.definition["task"] == wanted["task"]
         if not same or one.definition["budget"]["per_trial"] != wanted["budget"]["per_trial"]:
             continue
+        folder.level()
         values = [np.array(v) for v in one.confirmed(spec.report_metric).values()]
         pairs = [a - b for a, b in itertools.combinations(values, 2) if len(a) == len(b) > 2]
         if pairs:

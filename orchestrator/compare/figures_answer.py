@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+import trainables
+from orchestrator import seal
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures import Drawn, figure
@@ -34,12 +37,15 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     figure_, axes = panels(
         1,
         2 if pairs else 1,
-        height=max(2.5, 0.9 + 0.42 * max(rows, len(values))),
+        height=max(2.5, 0.9 + (0.42 if max(rows, len(values)) < 7 else 0.32) * max(rows, len(values))),
         width_ratios=[1, 1.25] if pairs else [1],
     )
     _arms(axes[0, 0], evidence, values)
     if pairs and document:
         _differences(axes[0, 1], evidence, pairs, document["margin"])
+    if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
+        more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
+        figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", 120), fontsize=8.5, color="#7a4300")
     yield Drawn(
         name="verdict",
         section="answer",
@@ -81,7 +87,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     for i, p in enumerate(pairs):
-        d = np.array(values[p["a"]]) - np.array(values[p["b"]])
+        d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
         colour = VERDICTS[p["verdict"]]
         ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
         ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")
@@ -102,7 +108,8 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
 def learning(evidence: Evidence) -> Iterator[Drawn]:
     """The reported metric and the training loss against gradient evaluations and seconds, confirm seeds."""
     curves = evidence.curves[evidence.curves["stage"] == "confirm"]
-    names = [m for m in dict.fromkeys((evidence.reported, "loss/train")) if (curves["name"] == m).any()]
+    wanted = (evidence.reported,) if trainables.lookup(evidence.task).GAME else (evidence.reported, "loss/train")
+    names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
     if not names:
         return
     figure_, axes = panels(len(names), 2, height=2.9, sharey="row")

@@ -1,7 +1,6 @@
 """Figures of average-case methods: spectra with fitted edges, and suboptimality against iteration with theory's slopes.
 
-Plain numbers in, matplotlib figures out; nothing here computes a rate. Colours are Okabe and Ito's, which readers with
-any colour vision tell apart, and every line also differs in its dashes.
+Plain numbers in, matplotlib figures out; nothing here computes a rate. Every line differs in colour and dashes.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.compare.figures_games import DASHES, PALETTE
+from orchestrator.compare.style import DASHES, MARKERS, PALETTE, colours, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+OUTERMOST = 100
+"""Eigenvalues that the line of an edge is fitted to, as `optim_core.spectrum.hill` does it."""
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -29,15 +30,19 @@ class Density:
     name: str
     """Shown above the panel."""
     eigenvalues: Numbers
-    """[n], not negative; zeros are left out."""
+    """[n], at least `lower`; those at the edge itself are left out."""
     left_exponent: float
-    """xi: the density is like lambda^xi near 0."""
+    """xi: the density is like (lambda - lower)^xi near its lower edge."""
     right_exponent: float
     """tau: like (L - lambda)^tau near L."""
     smoothness: float
     """L."""
+    lower: float = 0.0
+    """Where the spectrum begins, 0 or mu."""
     weights: Numbers | None = None
     """[n], sum 1; None for equal ones."""
+    known: tuple[float, float] | None = None
+    """(xi, tau) of the density that the eigenvalues were drawn from, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +55,9 @@ class Course:
     objective: Numbers
     """(f - f*) over its first value."""
     exponent: float | None = None
-    """r of t^-r by theory; None where there is none."""
+    """r of t^-r by theory (geometric: of exp(-r t)); None where there is none."""
     measured: float | None = None
-    """The fitted exponent."""
+    """The fitted one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,81 +71,73 @@ class Slope:
 
 
 def spectra_figure(densities: Sequence[Density]) -> Figure:
-    """For each spectrum: the density over [0, L], and its two edges in log-log with lines of the fitted exponents."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        len(densities), 3, figsize=(10.5, 2.9 * len(densities)), squeeze=False, layout="constrained"
-    )
+    """For each spectrum: its density, and both edges in log-log with lines of the fitted exponents."""
+    figure, axes = panels(len(densities), 3, height=2.7)
     for row, density in zip(axes, densities, strict=True):
-        kept = density.eigenvalues > 0
-        values = density.eigenvalues[kept] / density.smoothness
+        kept = density.eigenvalues > density.lower
+        values = (density.eigenvalues[kept] - density.lower) / (density.smoothness - density.lower)
+        share = "(λ − μ) / (L − μ)" if density.lower else "λ / L"
         weights = np.full(len(values), 1.0) if density.weights is None else density.weights[kept]
         weights = weights / weights.sum()
-        _draw_density(row[0], density, values, weights)
-        _draw_edge(row[1], values, weights, density.left_exponent, "ξ", "λ / L", PALETTE[1])
-        _draw_edge(row[2], 1 - values, weights, density.right_exponent, "τ", "1 − λ / L", PALETTE[2])
-    for axis in axes[-1]:
-        axis.set_xlabel(axis.get_xlabel(), fontsize=9)
-    figure.suptitle(
-        "Spectrum of the Hessian and its edges. Bars and points: eigenvalues. Lines: the fitted density "
-        "λ$^ξ$ (L − λ)$^τ$.",
-        fontsize=10,
-    )
+        xi, tau = density.known or (None, None)
+        _draw_density(row[0], density, values, weights, share)
+        _draw_edge(row[1], values, weights, density.left_exponent, xi, "ξ", f"lower edge: {share}", PALETTE[1])
+        _draw_edge(
+            row[2], 1 - values, weights, density.right_exponent, tau, "τ", f"upper edge: 1 − {share}", PALETTE[2]
+        )
     return figure
 
 
-def courses_figure(courses: Sequence[Course], title: str = "") -> Figure:
-    """Suboptimality against iteration, log-log; thin straight lines have the slope that theory gives the method."""
-    from matplotlib import pyplot as plt
+def courses_figure(courses: Sequence[Course], arms: Sequence[str] = (), *, geometric: bool = False) -> Figure:
+    """Suboptimality against t; thin black lines have the slope that theory gives the method.
 
-    figure, axis = plt.subplots(figsize=(7.2, 4.8), layout="constrained")
-    for course, colour, dashes in zip(courses, _cycle(PALETTE, courses), _cycle(DASHES, courses), strict=True):
-        words = course.method
-        if course.measured is not None:
-            words += f": t$^{{-{course.measured:.2f}}}$"
-        if course.exponent is not None:
-            words += f" (theory {course.exponent:.2f})"
-        axis.plot(course.iterations, course.objective, color=colour, linestyle=dashes, linewidth=1.8, label=words)
+    In log-log, where t^-r is straight; `geometric`: t is linear, where exp(-r t) is. `arms` fixes the colours.
+    """
+    figure, axes = panels(1, 1, height=4.6)
+    axis, names = axes[0, 0], list(arms) or [c.method for c in courses]
+    colour = colours(names)
+    for course in courses:
+        style = DASHES[names.index(course.method) % len(DASHES)]
+        axis.plot(course.iterations, course.objective, color=colour[course.method], ls=style, label=_label(course))
         if course.exponent is not None:
             last, at = float(course.iterations[-1]), float(course.objective[-1])
-            span = np.array([last / 8, last])
-            axis.plot(span, 1.6 * at * (span / last) ** -course.exponent, color=colour, linewidth=0.8, alpha=0.8)
-    axis.set_xscale("log")
+            span = np.linspace(last / 2, last, 2) if geometric else np.array([last / 6, last])
+            falls = np.exp(course.exponent * (last - span)) if geometric else (span / last) ** -course.exponent
+            axis.plot(span, at * falls, color="black", linewidth=0.9, zorder=4)
+    if not geometric:
+        axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xlabel("iteration t")
+    axis.set_xlabel("gradient evaluations t")
     axis.set_ylabel("(f − f*) / (f at the start − f*)")
-    axis.grid(which="major", color="#dddddd", linewidth=0.6)
-    axis.legend(fontsize=8, loc="lower left", title="measured exponent, and by theory (thin lines)", title_fontsize=8)
-    if title:
-        axis.set_title(title, fontsize=10)
+    rate = "exp(−r t)" if geometric else "t$^{−r}$"
+    title = f"r of {rate}: measured (theory);\nblack: slope of theory"
+    figure.legend(loc="outside right upper", title=title, title_fontsize=9)
     return figure
 
 
-def slopes_figure(slopes: Sequence[Slope], title: str = "") -> Figure:
+def slopes_figure(slopes: Sequence[Slope], arms: Sequence[str] = ()) -> Figure:
     """Exponents over many spectra: one point for each trial, a line through what theory gives, against xi."""
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7.2, 4.8), layout="constrained")
-    methods = list(dict.fromkeys(s.method for s in slopes))
-    markers = "osD^vPX*"
-    for i, method in enumerate(methods):
+    figure, axes = panels(1, 1, height=4.2)
+    axis, names = axes[0, 0], list(arms) or list(dict.fromkeys(s.method for s in slopes))
+    for i, method in enumerate(names):
         found = sorted((s for s in slopes if s.method == method), key=lambda s: s.left_exponent)
-        colour, at = PALETTE[i % len(PALETTE)], [s.left_exponent for s in found]
+        colour, at = colours(names)[method], [s.left_exponent for s in found]
         axis.plot(at, [s.theory for s in found], color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.3)
-        axis.plot(
-            at, [s.measured for s in found], markers[i % len(markers)], color=colour, markersize=5, label=method
-        )  # fmt: skip
+        axis.plot(at, [s.measured for s in found], MARKERS[i % len(MARKERS)], color=colour, ms=6, label=method)
     axis.set_xlabel("exponent ξ of the spectrum at 0")
-    axis.set_ylabel("exponent r of the objective, f − f* ~ t$^{-r}$")
-    axis.grid(color="#dddddd", linewidth=0.6)
-    axis.legend(fontsize=8, title="points: measured; lines: theory", title_fontsize=8)
-    if title:
-        axis.set_title(title, fontsize=10)
+    axis.set_ylabel("exponent r of the objective, f − f* ~ t$^{−r}$")
+    figure.legend(loc="outside right upper", title="points: measured\nlines: theory", title_fontsize=9)
     return figure
 
 
-def _draw_density(axis: Axes, density: Density, values: Numbers, weights: Numbers) -> None:
+def _label(course: Course) -> str:
+    if course.measured is None:
+        return course.method
+    theory = "no theory" if course.exponent is None else f"{abs(course.exponent):.2f}"
+    return f"{course.method}: {course.measured:.2f} ({theory})"
+
+
+def _draw_density(axis: Axes, density: Density, values: Numbers, weights: Numbers, share: str) -> None:
     xi, tau = density.left_exponent, density.right_exponent
     edges = np.linspace(0, max(1.0, float(values.max())), 41)
     heights = np.histogram(values, bins=edges, weights=weights)[0] / np.diff(edges)
@@ -148,14 +145,21 @@ def _draw_density(axis: Axes, density: Density, values: Numbers, weights: Number
     u = np.linspace(0, 1, 802)[1:-1]
     scale = math.exp(math.lgamma(xi + tau + 2) - math.lgamma(xi + 1) - math.lgamma(tau + 1))
     axis.plot(u, scale * u**xi * (1 - u) ** tau, color=PALETTE[0], linewidth=1.6)
-    axis.set_ylim(0, 1.25 * float(heights.max()))
-    axis.set_title(f"{density.name}: L = {density.smoothness:.3g}", fontsize=9)
-    axis.set_xlabel("λ / L")
+    axis.set_ylim(0, 1.15 * float(heights.max()))
+    axis.set_title(density.name)
+    axis.set_xlabel(f"{share}   (L = {density.smoothness:.4g})")
     axis.set_ylabel("density")
 
 
 def _draw_edge(
-    axis: Axes, distance: Numbers, weights: Numbers, exponent: float, symbol: str, label: str, colour: str
+    axis: Axes,
+    distance: Numbers,
+    weights: Numbers,
+    exponent: float,
+    known: float | None,
+    symbol: str,
+    label: str,
+    colour: str,
 ) -> None:
     """Share of eigenvalues within a distance of the edge, which goes like distance^(exponent + 1)."""
     order = np.argsort(distance)
@@ -163,16 +167,11 @@ def _draw_edge(
     inside = near > 1e-12
     near, share = near[inside], share[inside]
     axis.plot(near, share, ".", color="#888888", markersize=3)
-    anchor = int(np.searchsorted(share, 0.05))
-    span = np.array([near[min(1, len(near) - 1)], min(near[-1], 4 * near[anchor])])
+    anchor = min(OUTERMOST, len(near) // 20)
+    span = np.array([near[0], min(near[-1], 10 * near[anchor])])
     axis.plot(span, share[anchor] * (span / near[anchor]) ** (exponent + 1), color=colour, linewidth=1.8)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel(label)
-    axis.set_ylabel("share within this distance")
-    axis.set_title(f"fitted {symbol} = {exponent:.2f}: slope {symbol} + 1 = {exponent + 1:.2f}", fontsize=9)
-    axis.grid(color="#dddddd", linewidth=0.6)
-
-
-def _cycle(choices: Sequence[Any], items: Sequence[Any]) -> list[Any]:
-    return [choices[i % len(choices)] for i in range(len(items))]
+    axis.set_ylabel("share within that distance")
+    axis.set_title(f"fitted {symbol} = {exponent:.2f}" + ("" if known is None else f" (drawn: {known:.2f})"))

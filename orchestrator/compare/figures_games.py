@@ -1,7 +1,6 @@
 """Figures of games: spectral shapes in the complex plane with their image under each method, and convergence.
 
-Plain numbers in, matplotlib figures out; nothing here computes a rate. Colours are Okabe and Ito's, which readers with
-any colour vision tell apart, and every line also differs in its dashes.
+Plain numbers in, matplotlib figures out; nothing here computes a rate. Every line differs in colour and dashes.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.compare.style import DASHES, colours, panels
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8F8F00")
-DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1)), (0, (2, 2)), "dashed")
+ACROSS = 4
 Complex = np.ndarray[Any, np.dtype[np.complex128]]
 
 
@@ -44,7 +44,7 @@ class Spectrum:
     eigenvalues: Complex
     """Eigenvalues of the Jacobian, [n]."""
     images: Sequence[Image]
-    """One for each method, in the order of the columns."""
+    """One for each method, in the order of the panels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,56 +60,51 @@ class Curve:
     """Factor of the error for one gradient evaluation by theory."""
 
 
-def shapes_figure(spectra: Sequence[Spectrum]) -> Figure:
-    """A row for each shape: its eigenvalues, then the roots of each method inside or outside the unit circle."""
-    from matplotlib import pyplot as plt
+def shapes_figure(spectra: Sequence[Spectrum], arms: Sequence[str] = ()) -> Figure:
+    """For each shape, in rows of four: its eigenvalues, then the roots of each method beside the unit circle.
 
-    columns = 1 + max(len(s.images) for s in spectra)
-    figure, axes = plt.subplots(
-        len(spectra), columns, figsize=(2.35 * columns, 2.55 * len(spectra)), squeeze=False, layout="constrained"
-    )
-    for row, spectrum in zip(axes, spectra, strict=True):
-        _draw_eigenvalues(row[0], spectrum)
-        for axis, image, colour in zip(row[1:], spectrum.images, PALETTE, strict=False):
-            _draw_image(axis, image, colour)
-        for axis in row[1 + len(spectrum.images) :]:
-            axis.set_axis_off()
-    for axis in axes[-1]:
-        axis.set_xlabel("real part", fontsize=8)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("imaginary part", fontsize=8)
-    figure.suptitle(
-        "Left: eigenvalues of the game's Jacobian. Right: roots of each method's polynomial.\n"
-        "Dashed: the unit circle. Filled: the disc of radius r, the factor of the error for one step.",
-        fontsize=9,
-    )
+    `arms` fixes the colours.
+    """
+    heights = [-(-(1 + len(s.images)) // ACROSS) for s in spectra]
+    figure, axes = panels(sum(heights), ACROSS, height=2.75)
+    names = list(arms) or list(dict.fromkeys(i.method for s in spectra for i in s.images))
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for spectrum, height in zip(spectra, heights, strict=True):
+        rows, axes = axes[:height], axes[height:]
+        for axis, image in zip(rows.flat, (None, *spectrum.images), strict=False):
+            axis.set_axis_on()
+            if image is None:
+                _draw_eigenvalues(axis, spectrum)
+            else:
+                _draw_image(axis, image, colours(names)[image.method])
+        for axis in rows[:, 0]:
+            axis.set_ylabel("imaginary part")
+        for axis in rows[-1]:
+            axis.set_xlabel("real part")
     return figure
 
 
-def convergence_figure(curves: Mapping[str, Sequence[Curve]]) -> Figure:
-    """A panel for each game: measured residuals (lines) and the slope that theory gives (thin, from the last point)."""
-    from matplotlib import pyplot as plt
+def convergence_figure(curves: Mapping[str, Sequence[Curve]], arms: Sequence[str] = ()) -> Figure:
+    """A panel for each game: measured residuals (lines) and the slope that theory gives (thin, black).
 
-    figure, axes = plt.subplots(1, len(curves), figsize=(5.6 * len(curves), 5.4), squeeze=False, layout="constrained")
-    methods = list(dict.fromkeys(c.method for found in curves.values() for c in found))
+    `arms` fixes the colours.
+    """
+    figure, axes = panels(1, len(curves), height=4.6, sharey=True)
+    names = list(arms) or list(dict.fromkeys(c.method for found in curves.values() for c in found))
     for axis, (name, found) in zip(axes[0], curves.items(), strict=True):
         for curve in found:
-            i = methods.index(curve.method)  # one colour for a method in all panels
-            _draw_curve(axis, curve, PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)])
+            i = names.index(curve.method)
+            _draw_curve(axis, curve, colours(names)[curve.method], DASHES[i % len(DASHES)])
         axis.set_yscale("log")
         axis.set_ylim(1e-14, max(10.0, *(min(max(c.residuals), 1e3) for c in found)))
         axis.set_xlabel("gradient evaluations")
-        axis.set_ylabel("|v| / |v at the start|")
-        axis.set_title(name, fontsize=10)
-        axis.grid(True, which="major", alpha=0.25)
+        axis.set_title(name)
         axis.legend(
-            fontsize=7.5,
-            title="thick: measured; thin: slope r of theory for one gradient evaluation",
-            title_fontsize=7.5,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.15),
-            ncols=2,
-        )
+            title="r of theory, for one evaluation", loc="upper center", bbox_to_anchor=(0.5, -0.14),
+            ncols=3 if len(curves) == 1 else 1,
+        )  # fmt: skip
+    axes[0, 0].set_ylabel("|v| / |v at the start|")
     return figure
 
 
@@ -118,11 +113,10 @@ def _draw_eigenvalues(axis: Axes, spectrum: Spectrum) -> None:
     axis.axhline(0, color="0.85", linewidth=0.8, zorder=0)
     axis.axvline(0, color="0.85", linewidth=0.8, zorder=0)
     axis.scatter(z.real, z.imag, s=7, color="black", linewidths=0)
-    axis.set_title(f"{spectrum.name}: eigenvalues", fontsize=8)
+    axis.set_title(f"{spectrum.name}:\neigenvalues of J\n", fontsize=9)
     reach = 1.12 * float(np.abs(z).max())
     axis.set_xlim(-0.25 * reach, reach)
     axis.set_ylim(-reach, reach)
-    axis.tick_params(labelsize=7)
 
 
 def _draw_image(axis: Axes, image: Image, colour: str) -> None:
@@ -133,18 +127,18 @@ def _draw_image(axis: Axes, image: Image, colour: str) -> None:
     axis.add_patch(Circle((0, 0), 1.0, fill=False, color="0.35", linestyle="dashed", linewidth=0.9))
     axis.scatter(z.real, z.imag, s=6, color=colour, linewidths=0)
     stuck = "diverges" if image.rate > 1 + 1e-6 else "does not converge"
-    verdict = stuck if image.rate > 1 - 1e-6 else f"{image.per_evaluation:.3f} (evaluation)"
-    axis.set_title(f"{image.method}\nr = {image.rate:.3f} (step), {verdict}", fontsize=8)
+    rate = f"r = {image.rate:.3f} a step"
+    verdict = stuck if image.rate > 1 - 1e-6 else f"{image.per_evaluation:.3f} an evaluation"
+    axis.set_title(f"{image.method}\n{rate}\n{verdict}", fontsize=9)
     reach = 1.1 * max(1.0, min(image.rate, 3.0))
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-reach, reach)
     axis.set_aspect("equal")
-    axis.tick_params(labelsize=7)
 
 
 def _draw_curve(axis: Axes, curve: Curve, colour: str, dashes: Any) -> None:
     x, y = np.asarray(curve.evaluations, float), np.asarray(curve.residuals, float)
-    axis.plot(x, y, color=colour, linestyle=dashes, linewidth=1.8, label=f"{curve.method} (r = {curve.rate:.4f})")
+    axis.plot(x, y, color=colour, linestyle=dashes, label=f"{curve.method}: {curve.rate:.4f}")
     middle = np.flatnonzero(y > 1e-11)
     at = middle[len(middle) // 2] if len(middle) else 0
-    axis.plot(x, y[at] * curve.rate ** (x - x[at]), color=colour, linewidth=0.7, alpha=0.8)
+    axis.plot(x, y[at] * curve.rate ** (x - x[at]), color="black", linewidth=0.7, alpha=0.8)

@@ -57,7 +57,7 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
     good, bad = here[here["state"] == "COMPLETE"], here[here["state"] == "DIVERGED"]
     x_good, ticks = _places(p, good[p.name])
     if p.kind == "categorical":
-        _levels(ax, x_good, good["value"], colour)
+        _levels(ax, x_good, good["value"], colour, ordered=numeric(p.values))
     random = good["random"].to_numpy(dtype=bool)
     x, y, spread = np.asarray(x_good, dtype=float), good["value"].to_numpy(), good["spread"].to_numpy()
     if spread.any():
@@ -76,7 +76,9 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
     _chosen(ax, evidence, arm, p, colour)
     _axis(ax, p, ticks)
     where = tuning.edges(evidence, arm).get(p.name, "")
-    ax.set_title(p.name + (f"  ({where} edge!)" if where else ""), color="#B00020" if where else "black")
+    ax.set_title(p.name, color="#B00020" if where else "black")
+    if where:
+        ax.set_xlabel(f"chosen at the {where} edge!", color="#B00020")
 
 
 def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) -> None:
@@ -92,10 +94,14 @@ def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) ->
     ax.plot(place, s.mean, "D", color="black", ms=6, mec="white", zorder=5)
 
 
-def _levels(ax: Any, x: Any, values: pd.Series, colour: str) -> None:
-    """Mean of each level and the range over configurations and seeds."""
+def _levels(ax: Any, x: Any, values: pd.Series, colour: str, *, ordered: bool) -> None:
+    """Mean of each level and the range over configurations and seeds; only levels that have an order are joined."""
     groups = pd.DataFrame({"x": x, "y": values.to_numpy()}).groupby("x")["y"]
     found = groups.agg(["mean", "min", "max"])
+    if not ordered:
+        ax.vlines(found.index, found["min"], found["max"], color=colour, alpha=0.15, lw=14, zorder=1)
+        ax.hlines(found["mean"], found.index - 0.25, found.index + 0.25, color=colour, lw=1.8, zorder=2)
+        return
     ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.10, lw=0, zorder=1)
     ax.plot(found.index, found["mean"], color=colour, lw=1.3, zorder=2)
 

@@ -32,8 +32,9 @@ def write(document: Mapping[str, Any], to: Path) -> list[Path]:
     if document["ranks"]["drawn"]:
         contents["ranks.png"] = png(ranks_figure(document))
     table = rows(document)
-    contents["profile.csv"] = tables.as_csv(table).encode()
-    contents["profile.tex"] = tables.as_latex(table, "Gradient evaluations to the target").encode()
+    contents["profile.csv"] = tables.as_csv(table, document["exploratory"]).encode()
+    caption = "Gradient evaluations to the target"
+    contents["profile.tex"] = tables.as_latex(table, caption, document["exploratory"]).encode()
     for name, content in contents.items():
         (to / name).write_bytes(content)
     return [to / name for name in contents]
@@ -66,11 +67,12 @@ def ranks_figure(document: Mapping[str, Any]) -> Any:
     """Critical-difference diagram."""
     found = dict(document["ranks"])
     with rc_context({**SETTINGS, "axes.grid": False}):
-        figure, axes = panels(1, 1, height=0.9 + 0.25 * len(found["mean_ranks"]), width=7.0)
+        figure, axes = panels(1, 1, height=1.2 + 0.25 * len(found["mean_ranks"]), width=7.0)
         ax = axes[0, 0]
         ranks.diagram(found, ax)
         ax.grid(visible=False)
         ax.set_title(
             f"Mean rank over {len(document['sweeps'])} tasks (1 is best; Friedman p {found['friedman_p']:.2g})"
         )
+        figure.supxlabel("black bars join arms that do not differ (Nemenyi, level 0.05)", fontsize=9)
     return figure

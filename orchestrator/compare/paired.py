@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from orchestrator.compare import power
 from orchestrator.compare.pairing import FLOOR, PARITY, Refused, paired_values
 from orchestrator.compare.significance import holm, interval, outperforming, sign_flip, standard_deviation, wilcoxon
+from orchestrator.race import tests
 
 __all__ = ["ALPHA", "FLOOR", "PARITY", "Pair", "Refused", "compare", "compare_values", "interval", "sign_flip"]
 ALPHA = 0.05
@@ -60,8 +61,12 @@ def compare(
     baseline: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
+    race: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table. Raises Refused.
+
+    Of a raced confirm stage (`race` as in race.json) each pair is compared on the seeds that both have, and p is
+    corrected for the looks, the end included, before Holm's correction over the pairs.
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1).
     """
@@ -69,8 +74,9 @@ def compare(
     arms = sorted(confirm["arm"].unique())
     if baseline is not None and baseline not in arms:
         raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
-    values = paired_values(trials, metric)
-    pairs = compare_values(values, goal=goal, baseline=baseline, margin=margin, alpha=alpha)
+    stopped = {arm: one["seeds"] for arm, one in race["stopped"].items()} if race else {}
+    values = paired_values(trials, metric, stopped)
+    pairs = compare_values(values, goal=goal, baseline=baseline, margin=margin, alpha=alpha, looks=tests(race))
     return {
         "schema": "geosweep/compare/1",
         "sweep_id": str(confirm["sweep_id"].iloc[0]),
@@ -80,6 +86,8 @@ def compare(
         "margin": margin,
         "alpha": alpha,
         "seeds": sorted(int(s) for s in set(confirm["seed"])),
+        "seeds_of": {arm: len(found) for arm, found in values.items()},
+        "race": dict(race) if race else None,
         "pairs": [as_json(p) for p in pairs],
     }
 
@@ -91,15 +99,21 @@ def compare_values(
     baseline: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
+    looks: int = 1,
 ) -> list[Pair]:
-    """All pairs of arms, or every arm against the baseline; `values` hold one value per seed, in the same order."""
+    """All pairs of arms, or every arm against the baseline; `values` hold one value per seed, in the same order.
+
+    Where an arm has fewer seeds than another, they are the other's first ones. `looks`: at how many numbers of seeds
+    a decision could have fallen.
+    """
     chosen = chosen_pairs(list(values), baseline)
-    differences = [values[a] - values[b] for a, b in chosen]
+    common = [min(len(values[a]), len(values[b])) for a, b in chosen]
+    differences = [values[a][:n] - values[b][:n] for (a, b), n in zip(chosen, common, strict=True)]
     ps = [sign_flip(d) for d in differences]
     sign = 1.0 if goal == "maximize" else -1.0
     return [
         _pair(a, b, d, sign, p, adjusted, margin, alpha, len(chosen))
-        for (a, b), d, p, adjusted in zip(chosen, differences, ps, holm(ps), strict=True)
+        for (a, b), d, p, adjusted in zip(chosen, differences, ps, holm([min(1.0, looks * p) for p in ps]), strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ parity  (max B - min B) / mean B <= 2 %  over the gradient evaluations of all co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 FLOOR, PARITY = 6, 0.02
+NOBODY: Mapping[str, int] = {}
 
 
 class Refused(Exception):  # noqa: N818
     """The table does not allow an honest comparison; says why."""
 
 
-def paired_values(trials: pd.DataFrame, metric: str) -> dict[str, NDArray[np.float64]]:
-    """Arm -> values of its confirm trials in the order of their seeds. Raises Refused unless they are comparable."""
+def paired_values(
+    trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY
+) -> dict[str, NDArray[np.float64]]:
+    """Arm -> values of its confirm trials in the order of their seeds. Raises Refused unless they are comparable.
+
+    An arm that a race `stopped` after so many seeds has the first ones of the others.
+    """
     confirm = trials[trials["stage"] == "confirm"]
     arms = sorted(confirm["arm"].unique())
     if len(arms) < 2:
@@ -31,7 +37,7 @@ def paired_values(trials: pd.DataFrame, metric: str) -> dict[str, NDArray[np.flo
     if len(failed):
         names = ", ".join(sorted(failed["trial_id"])[:3])
         raise Refused(f"{len(failed)} confirm trials failed ({names}); mend the cause and run the sweep again")
-    _same_seeds(confirm, arms)
+    _same_seeds(confirm, arms, stopped)
     _same_streams(confirm)
     _same_budget(confirm)
     ordered = confirm.sort_values("seed")
@@ -42,15 +48,18 @@ def paired_values(trials: pd.DataFrame, metric: str) -> dict[str, NDArray[np.flo
     return found
 
 
-def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str]) -> None:
+def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str, int]) -> None:
     seeds = {arm: sorted(confirm[confirm["arm"] == arm]["seed"]) for arm in arms}
+    whole = next((arm for arm in arms if arm not in stopped), arms[0])
     for arm, found in seeds.items():
         if len(set(found)) < len(found):
             raise Refused(f"arm {arm} has a confirm seed twice: {found}")
-        if found != seeds[arms[0]]:
-            raise Refused(f"arms {arms[0]} and {arm} have other confirm seeds: {seeds[arms[0]]} and {found}")
-    if len(seeds[arms[0]]) < FLOOR:
-        raise Refused(f"{len(seeds[arms[0]])} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
+        expected = seeds[whole][: stopped.get(arm)]
+        if found != expected:
+            raise Refused(f"arms {whole} and {arm} have other confirm seeds: {expected} and {found}")
+    fewest = min(map(len, seeds.values()))
+    if fewest < FLOOR:
+        raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
 
 
 def _same_streams(confirm: pd.DataFrame) -> None:

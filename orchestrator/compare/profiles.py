@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from orchestrator import seal
 from orchestrator.compare import ranks
 from orchestrator.compare.answer import check
 from orchestrator.compare.evidence import Evidence
@@ -91,6 +92,7 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
         "targets": {k: {"metric": tasks[k].reported, "value": v} for k, v in targets.items()},
         "arms": {arm: _arm(times[arm], r[arm], times[reference]) for arm in arms},
         "ranks": ranks.document(means),
+        "exploratory": [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)],
     }
 
 

@@ -21,7 +21,12 @@ def publish(evidence: Evidence, report: Path) -> str:
             root=evidence.folder.root,
             sweep_id=evidence.sweep_id,
             name=evidence.definition["name"],
-        ).send(report, {arm: curve(evidence, arm) for arm in evidence.arms}, verdict(evidence))
+        ).send(
+            report,
+            {arm: curve(evidence, arm) for arm in evidence.arms},
+            verdict(evidence),
+            "; ".join(seal.stamps(evidence.folder)),
+        )
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     return ""
@@ -34,7 +39,8 @@ def verdict(evidence: Evidence) -> str:
     try:
         document = answer.answer(evidence)
     except Refused as reason:
-        return f"{evidence.description}\n\n**{report.headline(None, str(reason))}**"
+        lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
+        return "\n".join([f"{evidence.description}\n\n**{report.headline(None, str(reason))}**\n", *lines])
     lines = [f"- {answer.sentence(p, document['metric'])}" for p in answer.shown(document)]
     stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
     sealed = seal.sealed_hash(evidence.folder)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from orchestrator.compare.style import colours
+
 FEWEST_TASKS = 6
 
 
@@ -57,4 +59,7 @@ def diagram(found: dict[str, Any], ax: Any) -> None:
 
     p = pd.DataFrame(found["nemenyi_p"])
     p = p.mask(np.eye(len(p), dtype=bool), 1.0)
-    scikit_posthocs.critical_difference_diagram(found["mean_ranks"], p, ax=ax)
+    scikit_posthocs.critical_difference_diagram(
+        found["mean_ranks"], p, ax=ax, color_palette=colours(sorted(found["mean_ranks"])),
+        label_fmt_left="{label} ({rank:.2f}) ", label_fmt_right=" ({rank:.2f}) {label}",
+    )  # fmt: skip

@@ -14,14 +14,14 @@ from typing import Any
 
 from orchestrator import controls, seal
 from orchestrator.compare import expected_best, tables, tuning
-from orchestrator.compare.answer import answer, sentence, shown, too_few
+from orchestrator.compare.answer import answer, race_lines, sentence, shown, too_few
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures import SECTIONS, all_figures, png
 from orchestrator.compare.page import STYLE, page, section
 from orchestrator.compare.pairing import Refused
 from orchestrator.folder import read_json
 
-FIRST_SENTENCES, MOST_HEADLINES = 4, 3
+FIRST_SENTENCES, MOST_HEADLINES, MOST_DIFF_LINES = 4, 3, 2000
 __all__ = ["STYLE", "build", "headline"]
 
 
@@ -81,7 +81,7 @@ def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
             f"{_and(sorted(winners))} {'is' if len(winners) == 1 else 'are'} better than {_and(losers)}."
             for losers, winners in sorted(groups.items(), key=lambda item: -len(item[0]))
         ]
-        return " ".join(found[:MOST_HEADLINES])
+        return " ".join([*found[:MOST_HEADLINES], *_still_open(document)])
     verdicts = {p["verdict"] for p in document["pairs"]}
     if verdicts == {"equivalent"}:
         return f"The arms are equivalent within ±{document['margin']:g} {document['metric']}."
@@ -90,6 +90,12 @@ def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
     needed = [p["more_seeds"] for p in document["pairs"] if p["more_seeds"]]
     more = f" The closest question needs about {min(needed)} more seeds." if needed else ""
     return f"Not settled: no arm is shown to be better than another.{more}"
+
+
+def _still_open(document: Mapping[str, Any]) -> list[str]:
+    """Which comparisons with the declared baseline are not settled, in one sentence."""
+    left = sorted(p["a"] for p in document["pairs"] if p["verdict"] == "inconclusive")
+    return [f"Not settled against {document['baseline']}: {_and(left)}."] if left and document.get("baseline") else []
 
 
 def _top(
@@ -103,7 +109,7 @@ def _top(
     kind = "refused" if document is None else "settled" if any(
         p["verdict"] != "inconclusive" for p in document["pairs"]
     ) else "open"  # fmt: skip
-    task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items())
+    task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items() if v is not None)
     budget, seeds = evidence.definition["budget"]["per_trial"], evidence.definition["seeds"]["confirm"]
     facts = f"{evidence.task} ({task}) · {budget:g} gradient evaluations a trial · {len(seeds)} paired confirm seeds"
     sealed = seal.sealed_hash(evidence.folder)
@@ -144,13 +150,15 @@ def _comparison_notes(evidence: Evidence, document: Mapping[str, Any] | None, re
         return [f"<p class=warn>{html.escape(refused)}</p>"]
     margin = f"a margin of ±{document['margin']:g}" if document["margin"] else "no equivalence margin"
     n = len(document["seeds"])
+    raced = [f"<p>{html.escape(line)}</p>" for line in race_lines(document)]
     return [
+        *raced,
         f"<p>Differences on the same seed; intervals are {'t' if n < 10 else 'BCa bootstrap'} intervals of "
         f"the mean. p is the "
         f"exact sign-flip test, corrected by Holm over the {len(document['pairs'])} comparisons, level "
         f"{document['alpha']:g}, "
         f"{margin}. Detectable: the difference that {n} seeds would find with 80 % power, given the spread "
-        f"that was seen.</p>"
+        f"that was seen.</p>",
     ]
 
 
@@ -196,6 +204,7 @@ def _provenance(evidence: Evidence) -> list[str]:
         "sweep": evidence.sweep_id,
         "seal": seal.sealed_hash(evidence.folder) or "not sealed",
         **known,
+        **{name.replace("_", " "): ", ".join(sorted(found)) for name, found in _facts(evidence).items()},
         "data (digest over all seeds)": seal.digest(sorted(set(trials["data_digest"])))[:16],
         "initial weights (digest over all seeds)": seal.digest(sorted(set(trials["init_digest"])))[:16],
         "gradient evaluations": f"{trials['grad_evals'].sum():,.0f}",
@@ -207,13 +216,26 @@ def _provenance(evidence: Evidence) -> list[str]:
     diff = evidence.folder.path / "uncommitted.diff"
     more = ""
     if diff.exists():
-        lines = len(diff.read_text(encoding="utf-8").splitlines())
-        more = f"<p>Uncommitted changes: {lines} lines, kept in the sweep's folder as uncommitted.diff.</p>"
+        lines = diff.read_text(encoding="utf-8").splitlines()
+        cut = "" if len(lines) <= MOST_DIFF_LINES else f", the first {MOST_DIFF_LINES} here, all in uncommitted.diff"
+        more = (
+            f"<details><summary>uncommitted changes ({len(lines)} lines{cut})</summary>"
+            f"<pre>{html.escape(chr(10).join(lines[:MOST_DIFF_LINES]))}</pre></details>"
+        )
     return [
         f"<table class=facts>{cells}</table>",
         more,
         f"<details open><summary>sweep.yaml</summary><pre>{html.escape(text)}</pre></details>",
     ]
+
+
+def _facts(evidence: Evidence) -> dict[str, set[str]]:
+    """What the task said of its data, a corpus hash for instance; trials of one sweep should agree."""
+    found: dict[str, set[str]] = {}
+    for trial in evidence.raw:
+        for name, value in (trial.get("facts") or {}).items():
+            found.setdefault(name, set()).add(str(value))
+    return found
 
 
 def _embedded(name: str, content: bytes, caption: str) -> str:

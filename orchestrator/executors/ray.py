@@ -29,6 +29,9 @@ from typing import Any
 from orchestrator.executors.base import Conductor, Unreachable
 from orchestrator.executors.ray_crew import RayCrew
 from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_death, kept_error
+from orchestrator.executors.ray_forget import forget_ended
+from orchestrator.executors.ray_nodes import blind
+from orchestrator.place import NotShared
 from orchestrator.trial import Job, Report, TrialSession, warm_up
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -180,6 +183,10 @@ class _Progress(FIFOScheduler):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        forget_ended(tune_controller._tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report = result.get("report")
         stop = isinstance(report, Report) and not report.done and not self._conductor.heard(report)
@@ -226,6 +233,13 @@ class RayExecutor:
         self._ready.wait()
         if self._error is not None:
             raise Unreachable(f"Ray did not start: {self._error}") from self._error
+
+    def look_for(self, folder: Path) -> None:
+        """Raises NotShared when a machine of the cluster has no such sweep folder. Later ones say so themselves."""
+        self.ready()
+        if self._address and (machines := blind(folder / "resolved.json")):
+            self.close()
+            raise NotShared.of(folder, ", ".join(machines))
 
     def close(self) -> None:
         """End Ray and remove its scratch folder."""

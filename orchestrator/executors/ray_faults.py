@@ -22,6 +22,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from orchestrator.disk import DiskFull, described, is_full
+from orchestrator.place import newest_checkpoint
 from orchestrator.trial import Job
 
 REPEATS = 3
@@ -110,7 +111,7 @@ class Attempts:
         if isinstance(error, RayTaskError) and is_full(error.cause):
             raise DiskFull(str(error.cause) if isinstance(error.cause, DiskFull) else described(Path(job.folder)))
         fault = fault_of(error, self._logs)
-        newest = max((path.name for path in Path(job.folder).glob("checkpoint-*.pt")), default="")
+        newest = newest_checkpoint(job.folder)
         self._counts[job.trial_id, fault.kind, newest] += 1
         times = self._counts[job.trial_id, fault.kind, newest]
         if times < (BYSTANDER_REPEATS if fault.bystander else REPEATS):

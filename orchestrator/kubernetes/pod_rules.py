@@ -77,7 +77,10 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _storage(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The folder named by --root has to be on a claim, in the head and in every worker."""
+    """The folder named by --root has to be on a claim, in the head and in every worker, or in an object store.
+
+    Then the studies are in a database that the head is told of.
+    """
     spec = document.get("spec") or {}
     words = str(spec.get("entrypoint", "")).split()
     if "--root" not in words[:-1]:
@@ -88,6 +91,11 @@ def _storage(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     cluster = spec.get("rayClusterSpec") or {}
     for path, template in templates(cluster):
         pod = template["spec"]
+        if "://" in root:
+            told = {e.get("name") for c in pod["containers"] for e in c.get("env") or []} | set(words)
+            if path.startswith("headGroup") and not told & {"GEOSWEEP_STORAGE", "--storage"}:
+                yield "KO209", f"{path}: --root {root} keeps no studies; GEOSWEEP_STORAGE names no database for them"
+            continue
         claims = {v["name"] for v in pod.get("volumes") or [] if "persistentVolumeClaim" in v}
         mounts = [
             str(m.get("mountPath")).rstrip("/")

@@ -75,17 +75,20 @@ def _config_name(spec: Spec, text: str) -> str:
 
 
 def _check_root(root: str) -> None:
-    if "://" in root:
-        raise RenderError(
-            f"--root {root}: object stores as the root are not supported by this version (trial folders need appends "
-            f"and locks); use the shared volume, {ROOT}"
-        )
+    if _is_remote(root):
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", root):
+            raise RenderError(f"--root {root}: write s3://BUCKET/FOLDER, of letters, digits and . _ -")
+        return
     path = PurePosixPath(root)
     if not path.is_relative_to(ROOT) or ".." in path.parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", root):
         raise RenderError(
-            f"--root {root}: a local folder of a Pod is gone with it; on a cluster sweeps live on the volume that the "
-            f"head and all workers mount at {ROOT} (claim {CLAIM}): use {ROOT} or a folder in it"
+            f"--root {root}: a local folder of a Pod is gone with it; on a cluster sweeps live in an object store, "
+            f"s3://BUCKET/FOLDER, or on the volume that the head and all workers mount at {ROOT} (claim {CLAIM})"
         )
+
+
+def _is_remote(root: str) -> bool:
+    return "://" in root
 
 
 def _check_tracking(spec: Spec) -> None:
@@ -149,9 +152,11 @@ def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, roo
             **_scaling(bool(queue)),
             "headGroupSpec": {
                 "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-                "template": _head(spec, text, prefix + kind.head_image, kind.head_cpu, kind.head_memory, bool(queue)),
+                "template": _head(
+                    spec, text, prefix + kind.head_image, kind.head_cpu, kind.head_memory, bool(queue), root
+                ),
             },
-            "workerGroupSpecs": [_workers(spec, found, prefix, bool(queue))],
+            "workerGroupSpecs": [_workers(spec, found, prefix, bool(queue), root)],
         },
     }
     metadata: dict[str, Any] = {"name": job_name(spec), "namespace": NAMESPACE, "labels": labels}
@@ -174,18 +179,18 @@ def _scaling(fixed: bool) -> dict[str, Any]:
     }
 
 
-def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool) -> dict[str, Any]:
+def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool, root: str) -> dict[str, Any]:
     group = found.group
     container = {
         "name": "ray-worker",
         "image": prefix + group.image,
         "env": _environment(head=False),
-        "envFrom": [{"secretRef": {"name": "geosweep-tracking", "optional": True}}],
+        "envFrom": _secrets(root),
         "resources": _resources(str(found.cpu), f"{found.memory}Gi", found.gpu),
         "securityContext": _container_security(),
-        "volumeMounts": _mounts(),
+        "volumeMounts": _mounts(root),
     }
-    pod = _pod([container], _volumes(found.memory))
+    pod = _pod([container], _volumes(found.memory, root))
     pod["serviceAccountName"] = "sweep-runner"
     pod["automountServiceAccountToken"] = False
     pod["terminationGracePeriodSeconds"] = 60
@@ -202,12 +207,12 @@ def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool) -> dict[str, Any]
     }
 
 
-def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool) -> dict[str, Any]:
+def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool, root: str) -> dict[str, Any]:
     container = {
         "name": "ray-head",
         "image": image,
         "env": _environment(head=True),
-        "envFrom": [{"secretRef": {"name": "geosweep-tracking", "optional": True}}],
+        "envFrom": _secrets(root),
         "ports": [
             {"name": "gcs", "containerPort": 6379},
             {"name": "dashboard", "containerPort": 8265},
@@ -216,10 +221,10 @@ def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool)
         ],
         "resources": _resources(cpu, memory),
         "securityContext": _container_security(),
-        "volumeMounts": [*_mounts(), {"name": "sweep", "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": [*_mounts(root), {"name": "sweep", "mountPath": MOUNT, "readOnly": True}],
     }
     sweep = {"name": "sweep", "configMap": {"name": _config_name(spec, text)}}
-    pod = _pod([container], [*_volumes(int(memory.removesuffix("Gi"))), sweep])
+    pod = _pod([container], [*_volumes(int(memory.removesuffix("Gi")), root), sweep])
     if fixed:  # an autoscaling head asks the API server, with an account that the operator makes
         pod["serviceAccountName"] = "sweep-runner"
         pod["automountServiceAccountToken"] = False
@@ -272,15 +277,22 @@ def _environment(*, head: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _mounts() -> list[dict[str, Any]]:
-    places = (("runs", ROOT), ("ray", "/tmp"), ("shm", "/dev/shm"))
+def _secrets(root: str) -> list[dict[str, Any]]:
+    """Keys of the tracking server, and of the object store for sweeps that live in it; their Pods may have rights."""
+    names = ["geosweep-tracking", *(["geosweep-s3"] if _is_remote(root) else [])]
+    return [{"secretRef": {"name": name, "optional": True}} for name in names]
+
+
+def _mounts(root: str) -> list[dict[str, Any]]:
+    places = (() if _is_remote(root) else (("runs", ROOT),)) + (("ray", "/tmp"), ("shm", "/dev/shm"))
     return [{"name": name, "mountPath": path} for name, path in places]
 
 
-def _volumes(memory: int) -> list[dict[str, Any]]:
+def _volumes(memory: int, root: str) -> list[dict[str, Any]]:
     """`memory` in GiB: that of the Pod, of which shared memory takes at most a third (it counts against the limit)."""
+    claim = {"name": "runs", "persistentVolumeClaim": {"claimName": CLAIM}}
     return [
-        {"name": "runs", "persistentVolumeClaim": {"claimName": CLAIM}},
+        *([] if _is_remote(root) else [claim]),
         {"name": "ray", "emptyDir": {"sizeLimit": "20Gi"}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, memory // 3)}Gi"}},
     ]

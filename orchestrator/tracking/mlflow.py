@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.metric_log import MetricLog
+from orchestrator.store import near
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial import Job, Report
 
@@ -32,6 +33,8 @@ STATUS = {
 }
 STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
 BATCH = 900
+SPENT = "cost/grad_evals"
+"""A metric that says what the step says."""
 RECALL_S = 20.0
 """How long `recall` waits for the store."""
 NONE: Mapping[str, Any] = {}
@@ -157,7 +160,7 @@ class MlflowTracker:
         """How a trial's run differs from its folder, or nothing."""
         if run.info.status != STATUS[trial["state"]] or run.data.tags.get(STATE) != trial["state"]:
             return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {trial['state']}"
-        points = MetricLog(Path(trial["folder"]) / "metrics.jsonl").points()
+        points = MetricLog(near(trial["folder"]) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
         last = points[-1]["metrics"] if points and trial["state"] == "COMPLETE" else {}
@@ -228,6 +231,8 @@ class MlflowTracker:
             for m in self._client.get_metric_history(run, key):
                 if m.timestamp:  # the worst value of a diverged trial is no point of its log
                     rows.setdefault((float(m.step), m.timestamp), {})[key] = m.value
+        for (step, _), metrics in rows.items():
+            metrics.setdefault(SPENT, step)
         return [{"step": step, "time": at, "metrics": metrics} for (step, at), metrics in sorted(rows.items())]
 
     def _run(self, job: Job, more: Mapping[str, str]) -> tuple[str, bool]:
@@ -241,23 +246,24 @@ class MlflowTracker:
         return self._runs[job.trial_id], True
 
     def _ship_some(self, job: Job, durable: float) -> None:
-        self._ship(job, durable)
+        self._ship(job, MetricLog(near(job.folder) / "metrics.jsonl").points(), durable)
 
-    def _ship(self, job: Job, durable: float, tags: Mapping[str, str] = NONE) -> str:
-        """Send the trial's points up to `durable` that were not sent yet, with its parameters the first time.
+    def _ship(self, job: Job, log: list[dict[str, Any]], durable: float, tags: Mapping[str, str] = NONE) -> str:
+        """Send the points of its log up to `durable` that were not sent yet, with its parameters the first time.
 
-        Every part of a batch costs a commit of its own, so the tags of a trial that is sent whole go with its making.
+        Every row and every part of a batch costs: what only repeats the step goes with the newest point alone, and the
+        tags of a trial that is sent whole go with the making of its run.
         """
         from mlflow.entities import Metric, Param, RunTag
 
         known = job.trial_id in self._sent
         (run, made), sent = self._run(job, tags), self._sent.get(job.trial_id, -math.inf)
-        points = [p for p in MetricLog(Path(job.folder) / "metrics.jsonl").points() if sent < p["step"] <= durable]
+        points = [p for p in log if sent < p["step"] <= durable]
         metrics = [
             Metric(key, value, p["time"], int(p["step"]))
             for p in points
             for key, value in p["metrics"].items()
-            if math.isfinite(value)
+            if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
         given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage, **job.parameters}
         params = {} if known else given
@@ -281,13 +287,14 @@ class MlflowTracker:
         tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
-        tags[POINTS] = str(len(MetricLog(Path(job.folder) / "metrics.jsonl").points()))
+        log = MetricLog(near(job.folder) / "metrics.jsonl").points()
+        tags[POINTS] = str(len(log))
         if result.get("stopped"):
             tags[STOPPED] = result["stopped"]["reason"]
         if result.get("cached_from"):
             tags[CACHED] = result["cached_from"]
         drained = result["state"] == "INTERRUPTED"
-        run = self._ship(job, result.get("durable", math.inf) if drained else math.inf, tags)
+        run = self._ship(job, log, result.get("durable", math.inf) if drained else math.inf, tags)
         if result["state"] == "DIVERGED":
             step = int(result["grad_evals"])
             self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result["metrics"].items()])

@@ -15,6 +15,7 @@ from pathlib import Path
 from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL, embedded_uri
 
 Point = tuple[str, float, int]
+EXPLORATORY = "geosweep.exploratory"
 
 
 class MlflowReport:
@@ -25,8 +26,11 @@ class MlflowReport:
             raise LookupError(f"there is no MLflow store in {root}/; was sweep {sweep_id} tracked?")
         self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
 
-    def send(self, report: Path, arms: Mapping[str, Sequence[Point]], note: str) -> None:
-        """Log the folder `report` and the arms' points. Raises LookupError when the sweep was never tracked."""
+    def send(self, report: Path, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
+        """Log the folder `report` and the arms' points; tag the parent and the summaries as `exploratory` (or as not).
+
+        Raises LookupError when the sweep was never tracked.
+        """
         for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
             os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
         from mlflow.entities import Metric, RunTag
@@ -35,10 +39,12 @@ class MlflowReport:
         client = MlflowClient(self._uri)
         parent, summaries = self._runs(client)
         client.log_artifacts(parent, str(report), "report")
-        client.log_batch(parent, tags=[RunTag("mlflow.note.content", note)])
+        stamp = RunTag(EXPLORATORY, exploratory or "no")
+        client.log_batch(parent, tags=[RunTag("mlflow.note.content", note), stamp])
         for arm, points in arms.items():
             if arm not in summaries:
                 continue
+            client.log_batch(summaries[arm], tags=[stamp])
             metrics = [Metric(k, v, 0, step) for k, v, step in points if math.isfinite(v)]
             for start in range(0, len(metrics), BATCH):
                 client.log_batch(summaries[arm], metrics=metrics[start : start + BATCH])

@@ -34,8 +34,8 @@ from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker
 from tests.faults.services import MlflowServer, trials_of
 from tests.orchestrator.command import check_mlflow, finish, ray_processes, start, values, workers
-from tests.orchestrator.postgres import Postgres, running
 from tests.orchestrator.sweep_files import sweep_text
+from tests.services import Postgres, postgres_server
 
 pytestmark = pytest.mark.long
 FAULTS = {"worker killed": 18, "database killed": 14, "tracking server killed": 12, "driver killed": 6}
@@ -156,7 +156,7 @@ class Storm:
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    with running() as server:
+    with postgres_server() as server:
         yield server
 
 

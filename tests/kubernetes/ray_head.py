@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -55,9 +56,23 @@ def code(url: str, token: str = TOKEN) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class Head:
+    """A running head."""
+
+    address: str
+    """Its dashboard's URL."""
+    process: subprocess.Popen[bytes]
+
+    def lose(self) -> None:
+        """What the loss of its machine does: everything in its process group is gone at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
 @contextmanager
-def head(cpus: int = 2) -> Iterator[str]:
-    """The dashboard's URL, once it answers."""
+def head(cpus: int = 2, **more: str) -> Iterator[Head]:
+    """A head that answers; `more`: further variables of its environment."""
     ports = free_ports(len(PORTS))
     with tempfile.TemporaryDirectory(prefix="gsh", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = [str(BIN / "ray"), "start", "--head", "--block", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
@@ -66,7 +81,7 @@ def head(cpus: int = 2) -> Iterator[str]:
         with log.open("w") as out:
             process = subprocess.Popen(
                 [*command, f"--temp-dir={folder}"],
-                env=environment(),
+                env=environment(**more),
                 cwd=folder,
                 start_new_session=True,
                 stdout=out,
@@ -79,11 +94,12 @@ def head(cpus: int = 2) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"the head did not start: {log.read_text()[-2000:]}")
                 time.sleep(0.5)
-            yield address
+            yield Head(address, process)
         finally:
-            os.kill(process.pid, signal.SIGTERM)  # ray start --block ends what it started
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGTERM)  # ray start --block ends what it started
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait(30)

@@ -29,6 +29,7 @@ GOLDEN = {
     "quickstart.kind.rayjob.yaml": ("quickstart", {"profile": "kind"}),
     "gpu.rayjob.yaml": ("gpu", {}),
     "gpu.queue.rayjob.yaml": ("gpu", {"queue": "sweeps"}),
+    "gpu.s3.rayjob.yaml": ("gpu", {"root": "s3://sweeps/runs"}),
 }
 SWEEP = """schema_version: 1
 name: {name}
@@ -82,8 +83,9 @@ NAMES = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
     confirm=st.integers(2, 40),
     profile=st.sampled_from(sorted(PROFILES)),
     queue=st.sampled_from(["", "sweeps"]),
+    root=st.sampled_from(["/runs", "/runs/team", "s3://bucket/runs"]),
 )
-def test_any_sweep_renders_to_a_valid_manifest(profile: str, queue: str, **given: Any) -> None:
+def test_any_sweep_renders_to_a_valid_manifest(profile: str, queue: str, root: str, **given: Any) -> None:
     text = sweep(**{**given, "name": f"'{given['name']}'"})
     asked = spec.loads(text)
     try:
@@ -96,7 +98,7 @@ def test_any_sweep_renders_to_a_valid_manifest(profile: str, queue: str, **given
         with pytest.raises(RenderError):
             render(text, "x", profile=profile, queue=queue)
         return
-    out = render(text, "x", profile=profile, queue=queue)
+    out = render(text, "x", profile=profile, queue=queue, root=root)
     config, job = yaml.load_all(out, yaml.CSafeLoader)
     assert config["data"]["sweep.yaml"] == text
     assert not lint([config, job])
@@ -136,7 +138,9 @@ def test_the_name_follows_the_definition_and_the_config_map_the_text() -> None:
         ({}, {"root": "/tmp/runs"}, "local folder"),
         ({}, {"root": "/runs/../tmp"}, "local folder"),
         ({}, {"root": "/runs/$(id)"}, "local folder"),
-        ({}, {"root": "s3://bucket/runs"}, "not supported"),
+        ({}, {"root": "s3://bucket"}, "BUCKET/FOLDER"),
+        ({}, {"root": "s3://bucket/../runs"}, "BUCKET/FOLDER"),
+        ({}, {"root": "s3://bucket/$(id)"}, "BUCKET/FOLDER"),
         ({}, {"profile": "moon"}, "gpu-cluster"),
         ({}, {"queue": "A b"}, "LocalQueue"),
         ({"tracking": "'https://me:word@mlflow.example.com'"}, {}, "credentials"),
@@ -146,6 +150,19 @@ def test_the_name_follows_the_definition_and_the_config_map_the_text() -> None:
 def test_refused(given: dict[str, Any], options: dict[str, str], word: str) -> None:
     with pytest.raises(RenderError, match=word):
         render(sweep(**given), "x", **options)
+
+
+def test_an_object_store_takes_the_place_of_the_volume() -> None:
+    job = job_of(render(sweep(), "x", root="s3://bucket/runs"))
+    assert "--root s3://bucket/runs " in job["spec"]["entrypoint"]
+    cluster = job["spec"]["rayClusterSpec"]
+    pods = [cluster["headGroupSpec"]["template"]["spec"], cluster["workerGroupSpecs"][0]["template"]["spec"]]
+    for pod in pods:
+        assert not [v for v in pod["volumes"] if "persistentVolumeClaim" in v]
+        assert {"secretRef": {"name": "geosweep-s3", "optional": True}} in pod["containers"][0]["envFrom"]
+    head = pods[0]["containers"][0]
+    head["env"] = [e for e in head["env"] if e["name"] != "GEOSWEEP_STORAGE"]
+    assert [f.code for f in lint([job])] == ["KO209"]
 
 
 def edit(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:

@@ -206,16 +206,28 @@ def test_the_tuner_finds_the_closed_forms() -> None:
     assert optimistic.lr == pytest.approx(0.57671, abs=1e-4)
 
 
-def test_the_tuner_on_the_published_game() -> None:
-    """G11, the row Q1 of the table: its spectrum does not depend on the bases, which the other rows leave open."""
-    J = quadratic(*QUADRATIC["Q1"])
-    table = {
-        ("gda", False): 0.99995, ("alternating_gda", False): 0.98020, ("gda", True): 0.99005,
-        ("extragradient", False): 0.98489, ("optimistic", False): 0.99255, ("extragradient", True): 0.81737,
-        ("hamiltonian", False): 0.98000, ("hamiltonian", True): 0.81737, ("consensus", False): 0.97847,
-        ("consensus", True): 0.93887,
-    }  # fmt: skip
-    for (method, momentum), known in table.items():
+COLUMNS = (
+    ("gda", False), ("alternating_gda", False), ("gda", True), ("extragradient", False), ("optimistic", False),
+    ("extragradient", True), ("hamiltonian", False), ("hamiltonian", True), ("consensus", False), ("consensus", True),
+)  # fmt: skip
+TABLE = {
+    ("Q1", 0): (0.99995, 0.98020, 0.99005, 0.98489, 0.99255, 0.81737, 0.98000, 0.81737, 0.97847, 0.93887),
+    ("Q2", 5009): (0.99864, 0.91062, 0.96017, 0.93586, 0.96555, 0.82637, 0.97393, 0.79384, 0.96160, 0.89959),
+    ("Q4", 1140): (0.97916, 0.97924, 0.88336, 0.98967, 0.99306, 0.77983, 0.99976, 0.97839, 0.99954, 0.97767),
+}
+
+
+@pytest.mark.parametrize("name, seed", TABLE)
+def test_the_tuner_on_the_published_games(name: str, seed: int) -> None:
+    """G11. Row Q1 holds for all bases of its blocks. The others depend on bases that the table does not state.
+
+    They are no alignment of the blocks: of 32 (ascending or descending, even or geometric values) none gives the
+    singular values of a row, nor do 1.3 million draws by five generators give two rows. So each row gets the draw that
+    agrees with it best: Q4 out of 1 500 by two of its columns, Q2 out of 9 000 by six; the other columns then agree as
+    well. Q3 moves by 0.15 with the bases; no draw out of 9 000 comes nearer than 0.005 in those six columns.
+    """
+    J = quadratic(*QUADRATIC[name], seed=seed)
+    for (method, momentum), known in zip(COLUMNS, TABLE[name, seed], strict=True):
         found = tune_game(method, J, (15, 15), momentum=momentum)
         assert found.rate == pytest.approx(known, abs=2e-3), (method, momentum)
         matrix = maps.linear_map(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from torch import nn
 
@@ -86,6 +87,15 @@ def test_policy_and_optimum() -> None:
     assert spectrum.policy(-0.97, -0.4) == pytest.approx((-0.4, 1.6))
     assert spectrum.optimal(-0.5, 0.5) == (0.5, 1.5)
     assert spectrum.optimal(-0.5, -1.0)[0] == -0.5
+
+
+@pytest.mark.parametrize("xi, tau", [(-0.8, 0.5), (0.0, -0.5), (1.4, 2.0)])
+def test_hill_with_the_weights_of_a_quadrature_finds_both_edges(xi: float, tau: float) -> None:
+    nodes, weights = (torch.from_numpy(x) for x in scipy.special.roots_jacobi(2000, tau, xi))
+    lam = (1 + nodes) / 2
+    assert spectrum.hill(lam, weights=weights) + 1 == pytest.approx(xi + 1, rel=0.12)
+    assert spectrum.hill(1 - lam, weights=weights) + 1 == pytest.approx(tau + 1, rel=0.12)
+    assert spectrum.hill(lam, 50, torch.full_like(lam, 3.0)) == pytest.approx(spectrum.hill(lam, 50), rel=1e-12)
 
 
 def test_bad_input_is_refused() -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.cli import main
@@ -76,6 +77,29 @@ def test_a_changed_sweep_is_refused_everywhere(call: Any, tmp_path: Path) -> Non
     refused = call("compare")
     assert refused.code == 6
     assert "changed after the fact" in refused.err
+
+
+def test_what_changed_after_the_seal_is_stamped_in_every_table(call: Any, tmp_path: Path) -> None:
+    debug = ("--executor", "debug", "--no-tracking")
+    declared, target = "\nanalysis: {baseline: sgd, margin: 0.5}", str(tmp_path / "out")
+    assert "exploratory" not in call("run", write(tmp_path / "fit.yaml", more=declared), *debug).out
+    tables = [("best",), ("best", "--pareto"), ("status",), ("table", "--by", "lr"), ("compare",), ("verify",)]
+    tables += [("export", "-o", target)]
+    for words in tables:
+        assert call(*words, "--json").document["exploratory"] == [], words
+    assert "exploratory" not in pq.read_table(f"{target}/trials.parquet").column_names
+    changed = write(tmp_path / "fit.yaml", more=declared.replace("0.5", "0.1"))
+    reason = "analysis changed after the seal"
+    for words in [("run", changed, *debug), *tables]:
+        assert f"exploratory: {reason}" in call(*words).out, words
+        assert reason in call(*words, "--json").document["exploratory"][0], words
+    assert reason in pq.read_table(f"{target}/trials.parquet").column("exploratory")[0].as_py()
+    assert reason in json.loads(pq.read_table(f"{target}/metrics.parquet").schema.metadata[b"geosweep.exploratory"])[0]
+    told = call("report", "--no-tracking", "--json").document
+    assert reason in told["exploratory"][0]
+    report = Path(told["report"])
+    for name in ("report.html", "arms.csv", "pairs.csv", "tuning.csv", "arms.tex", "pairs.tex", "tuning.tex"):
+        assert reason in report.with_name(name).read_text(), name
 
 
 def test_lint_and_its_exit_codes(call: Any, tmp_path: Path) -> None:

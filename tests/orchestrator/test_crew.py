@@ -18,8 +18,8 @@ from orchestrator.folder import SweepFolder, find
 from orchestrator.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial import Job, TrialSession
+from tests.orchestrator.command import COMMAND, REPOSITORY, environment
 from tests.orchestrator.sweep_files import sweep_text
-from tests.orchestrator.test_ray import COMMAND, REPOSITORY, environment
 
 
 def job(folder: Path, processes: int) -> Job:

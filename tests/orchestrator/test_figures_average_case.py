@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
+from orchestrator import runner, spec
+from orchestrator.compare import figures_geometry, figures_tasks
+from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures_average_case import (
     Course,
     Density,
@@ -15,14 +19,8 @@ from orchestrator.compare.figures_average_case import (
     slopes_figure,
     spectra_figure,
 )
-
-mpl.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def _close() -> object:
-    yield
-    plt.close("all")
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.tracking.base import NoTracker
 
 
 def test_spectra_show_fitted_edges() -> None:
@@ -33,7 +31,7 @@ def test_spectra_show_fitted_edges() -> None:
     line = axes[1].lines[-1]
     x, y = np.log(line.get_xdata()), np.log(line.get_ydata())
     assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(0.5)
-    assert "ξ = -0.50" in axes[1].get_title()
+    assert axes[1].get_title() == "fitted ξ = -0.50"
 
 
 def test_courses_have_lines_of_the_theoretical_slope() -> None:
@@ -42,11 +40,16 @@ def test_courses_have_lines_of_the_theoretical_slope() -> None:
         Course(method="a", iterations=t, objective=t**-3, exponent=3.0, measured=2.98),
         Course(method="b", iterations=t, objective=t**-1),
     ]
-    axis = courses_figure(courses, "title").axes[0]
+    figure = courses_figure(courses)
+    axis = figure.axes[0]
     assert len(axis.lines) == 3
     x, y = np.log(axis.lines[1].get_xdata()), np.log(axis.lines[1].get_ydata())
     assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(-3)
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a: t$^{-2.98}$ (theory 3.00)", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a: 2.98 (3.00)", "b"]
+    falls = [Course(method="a", iterations=t, objective=np.exp(-0.2 * t), exponent=0.2)]
+    straight = courses_figure(falls, geometric=True).axes[0]
+    x, y = straight.lines[1].get_xdata(), np.log(straight.lines[1].get_ydata())
+    assert (straight.get_xscale(), (y[1] - y[0]) / (x[1] - x[0])) == ("linear", pytest.approx(-0.2))
 
 
 def test_slopes_have_a_point_for_each_trial_and_a_line_for_each_method() -> None:
@@ -55,3 +58,44 @@ def test_slopes_have_a_point_for_each_trial_and_a_line_for_each_method() -> None
     assert len(axis.lines) == 4
     assert axis.lines[0].get_xdata().tolist() == [-0.5, 0.5]
     assert axis.lines[1].get_ydata().tolist() == [-1.0, 1.0]
+
+
+SWEEP = """
+schema_version: 1
+name: tails
+task: {name: quadratic, size: 100, LANDSCAPE}
+metric: {name: objective/log10, goal: minimize}
+arms: {gd: {}, nesterov: {}}
+method: {name: grid}
+budget: {per_trial: 60}
+seeds: {confirm: 2}
+evaluations: 6
+diagnostics: {names: [average_case_rate], every: 6}
+"""
+
+
+@pytest.mark.parametrize(
+    "landscape, names, scale",
+    [
+        ("left_exponent: [-0.9, 1.0]", ["exponents", "spectrum", "suboptimality"], "log"),
+        ("strong_convexity: 0.1", ["spectrum", "suboptimality"], "linear"),
+        ("spectrum: points, points: [0.1, 0.5, 1.0]", ["suboptimality"], "linear"),
+    ],
+)
+def test_a_report_draws_what_the_task_has(tmp_path: Path, landscape: str, names: list[str], scale: str) -> None:
+    text = SWEEP.replace("LANDSCAPE", landscape)
+    definition = spec.loads(text)
+    folder = runner.open_folder(definition, text, tmp_path, {})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    draws = (figures_tasks.spectra, figures_tasks.courses, figures_tasks.slopes)
+    drawn = {d.name: d for draw in draws for d in draw(Evidence(folder))}
+    assert sorted(drawn) == names
+    (geometry,) = figures_geometry.geometry(Evidence(folder))  # measured once, at the end
+    assert all(axis.has_data() for axis in geometry.figure.axes if axis.get_visible())
+    assert drawn["suboptimality"].figure.axes[0].get_xscale() == scale
+    if "spectrum" in drawn:
+        assert len(drawn["spectrum"].figure.axes) == (6 if "exponents" in drawn else 3)
+        edge = drawn["spectrum"].figure.axes[1].get_title()
+        fitted, known = (float(x) for x in re.findall(r"[-−]?\d+\.\d+", edge.replace("−", "-")))
+        assert fitted == pytest.approx(known, abs=0.15)

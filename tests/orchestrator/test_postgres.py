@@ -15,15 +15,15 @@ from orchestrator import results, runner, spec
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
-from tests.orchestrator.postgres import Postgres, running
 from tests.orchestrator.sweep_files import sweep_text
+from tests.services import Postgres, postgres_server
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    with running() as server:
+    with postgres_server() as server:
         yield server
 
 

@@ -159,6 +159,8 @@ def test_headlines() -> None:
     assert headline(document("worse", "inconclusive", "inconclusive")) == "y is better than x."
     assert "equivalent within ±0.1 m" in headline(document("equivalent", "equivalent", "equivalent"))
     assert "about 4 more seeds" in headline(document("inconclusive", "inconclusive", "inconclusive"))
+    against = {**document("worse", "inconclusive"), "baseline": "sgd"}
+    assert headline(against) == "y is better than x. Not settled against sgd: x."
     assert headline(None, "no seeds") == "No verdict: no seeds"
 
 
@@ -222,6 +224,8 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
         "report/figures",
     }
     assert "**" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["geosweep.exploratory"] == "no"
+    assert "<th>rows</th><td>64</td>" in (folder.path / "report" / "report.html").read_text()  # what the task said
     summaries = {r.data.params["arm"]: r for r in runs if r.data.params.get("stage") == "summary"}
     values = evidence.confirmed("loss/val")
     for arm, run in summaries.items():

@@ -53,6 +53,7 @@ def test_an_honest_sweep_is_intact(tmp_path: Path) -> None:
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(data_digest="x"), "not what they were"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(grad_evals=24.0), "not what they were"),
         ("resolved.json", lambda d: d["definition"]["metric"].update(goal="maximize"), "metric is not what was sealed"),
+        ("resolved.json", lambda d: d.update(report_metric="loss/train"), "report_metric is not what was sealed"),
         ("seal.json", lambda d: d["content"]["seeds"].update(confirm=[1]), "no longer has its hash"),
     ],
 )
@@ -91,6 +92,22 @@ def test_another_analysis_is_allowed_and_stamped(tmp_path: Path) -> None:
     amended = answer(Evidence(again))
     assert amended["margin"] == 0.2
     assert "analysis changed after the seal" in amended["exploratory"][0]
+
+
+def test_another_definition_on_seeds_whose_results_are_known_is_stamped(tmp_path: Path) -> None:
+    first = run(tmp_path)
+
+    def sealed(text: str) -> list[str]:
+        return seal.stamps(runner.open_folder(spec.loads(text), text, tmp_path, {}))
+
+    larger = sweep_text(trials=1, confirm=6, per_trial=16)
+    assert sealed(larger) == [
+        f"budget changed after the results of {first.sweep_id} on these confirm seeds were known; "
+        "fresh confirm seeds settle it"
+    ]
+    assert sealed(larger.replace("confirm: 6", "confirm: [31, 32, 33, 34, 35, 36]")) == []
+    assert sealed(larger.replace("name: fit", "name: other")) == []
+    assert seal.stamps(first) == []
 
 
 def test_a_sweep_of_an_earlier_version_is_stamped(tmp_path: Path) -> None:

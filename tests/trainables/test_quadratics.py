@@ -218,3 +218,14 @@ def test_sam_leaves_the_well_where_sgd_stays() -> None:
         shares.append(sum(m["escape/share"] for m in runs) / 3)
         assert all(m["gap/smoothed"] > -1e-3 for m in runs)
     assert shares == [1.0, 0.0]
+
+
+def test_a_small_radius_leaves_a_deep_well_where_a_larger_one_stays() -> None:
+    """Published for depth 0.6: out of 50 % at radius 0.1, of 0 % at 0.3, of 70 % at 0.5. Here a fifth of the steps."""
+    task = trainables.build("potholes", depth=0.6)
+
+    def escapes(radius: float) -> float:
+        runs = [train(task, "sam", 600, s, lr=0.005, momentum=0.9, sam_radius=radius)[0] for s in (2, 3)]
+        return sum(run.metrics["escape/share"] for run in runs)
+
+    assert escapes(0.1) > escapes(0.3) == 0

@@ -2,9 +2,15 @@
 
     f(w) = h |w|^2 / 2 - A sum_i exp(-|w - c_i|^2 / (2 s^2)),   h = 0.5, s = 0.12, w in R^8, 60 centres c_i
 
-The centres lie at uniform radii in [0.8, 3] in uniform directions; the run begins 0.3 s off one of them, at a uniform
-radius in [1.6, 3], from where there is a way to go. Gradients carry normal noise of standard deviation 0.02 in every
-coordinate, the same in both passes of a two-pass step. Centres, start and noise are drawn by the seed.
+The centres lie at uniform radii in [0.8, 3] in uniform directions; the run begins beside one of them, off by a normal
+0.5 s in every coordinate (1.4 s in all), at a uniform radius in [1.6, 3], from where there is a way to go. Gradients
+carry normal noise of standard deviation 0.02 in every coordinate, the same in both passes of a two-pass step. Centres,
+start and noise are drawn by the seed.
+
+Share of 40 runs that get out (lr 0.005, momentum 0.9, linear decay, 1500 steps), not monotone in the radius:
+    A = 0.3    SGD 0.40    SAM at radius 0.1, 0.3, 0.5: 0.85, 0.75, 1.00
+    A = 0.6    SGD 0.03    SAM at radius 0.1, 0.3, 0.5: 0.38, 0.07, 0.70
+From a start 0.3 s off the centre, deep in the well, SAM at radius 0.1 < s never leaves a well of depth 0.6.
 
     escape/share    1 when the run ends within 0.5 of the bowl's floor (the origin), else 0: its mean is a share of runs
     loss/smoothed   E f(w + n), n normal with standard deviation 0.3 in every coordinate, in closed form
@@ -26,7 +32,7 @@ from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
 
 DIMENSION, CENTRES, CURVATURE, WIDTH = 8, 60, 0.5, 0.12
-NEAREST, FARTHEST, START, OFFSET = 0.8, 3.0, 1.6, 0.3
+NEAREST, FARTHEST, START, OFFSET = 0.8, 3.0, 1.6, 0.5
 NOISE, SMOOTHING, ESCAPED = 0.02, 0.3, 0.5
 LANDSCAPE_SEED, NOISE_SEED = 4_000_037, 6_000_011
 
@@ -78,12 +84,13 @@ class Potholes(Task):
         """The landscape of this seed, at its start in a well."""
         generator = torch.Generator().manual_seed(LANDSCAPE_SEED + seed)
         directions = torch.randn(CENTRES + 1, DIMENSION, generator=generator, dtype=torch.float64)
-        directions = directions / directions.norm(dim=1, keepdim=True)
+        beside = OFFSET * WIDTH * directions[CENTRES]
+        directions = directions[:CENTRES] / directions[:CENTRES].norm(dim=1, keepdim=True)
         radii = torch.rand(CENTRES, 1, generator=generator, dtype=torch.float64)
         radii = FARTHEST - (FARTHEST - NEAREST) * radii
         radii[0] = START + (FARTHEST - START) * (radii[0] - NEAREST) / (FARTHEST - NEAREST)
-        centres = radii * directions[:CENTRES]
-        return Landscape(centres, self._depth, centres[0] + OFFSET * WIDTH * directions[CENTRES])
+        centres = radii * directions
+        return Landscape(centres, self._depth, centres[0] + beside)
 
     def batch(self, seed: int, index: int) -> Batch:
         """The noise [8] of this step."""

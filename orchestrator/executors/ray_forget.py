@@ -1,0 +1,23 @@
+"""Lets Ray Tune forget trials that ended.
+
+Tune keeps every trial of an experiment, about 30 KB each, writes all of them into a last snapshot that nobody reads
+here, and looks for the result files of each: at 10 000 trials 300 MB and minutes. What a trial brought is in its folder
+and the study, so only the newest are left to Tune. It reaches into Tune's controller; a test counts what is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+KEEP = 100
+
+
+def forget_ended(controller: Any) -> None:
+    """Let go of ended trials of a `TuneController`, all but the KEEP newest."""
+    trials = controller._trials
+    if len(trials) < 2 * KEEP:
+        return
+    gone = {t for t in trials[:-KEEP] if t.is_finished() and t not in controller._trial_to_actor}
+    trials[:] = [t for t in trials if t not in gone]
+    for kept in (controller._stopped_trials, controller._failed_trials, controller._trials_to_cache):
+        kept -= gone

@@ -1,0 +1,116 @@
+"""Where a trial works: in its folder, or, when that lies in an object store, in a scratch folder that is uploaded.
+
+Order is the guarantee: a checkpoint is uploaded after the log that it covers, under a name that holds its checksum, and
+result.json after everything else. Whoever finds a whole checkpoint or a result finds what belongs to it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+import warnings
+from pathlib import Path
+
+from orchestrator.store import Far, StoreError, near
+
+STOP_POLL_S = 2.0
+LOG, RESULT = "metrics.jsonl", "result.json"
+
+
+class NotShared(Exception):  # noqa: N818
+    """A machine of the cluster does not see the sweep's folder."""
+
+    @classmethod
+    def of(cls, folder: Path, machines: str) -> NotShared:
+        """The error of these machines; an exception that travels between processes is made of its message."""
+        return cls(
+            f"{folder} is not there on {machines}: on a cluster a sweep's folder has to be one that every machine "
+            "mounts, or an object store, --root s3://BUCKET/FOLDER"
+        )
+
+
+def newest_checkpoint(folder: str) -> str:
+    """The name of the newest checkpoint of the trial in `folder`, empty when there is none or the store is away."""
+    if "://" not in folder:
+        return max((path.name for path in Path(folder).glob("checkpoint-*.pt")), default="")
+    try:
+        return max((n for n in Far(folder, near(folder, "work")).names() if n.startswith("checkpoint-")), default="")
+    except StoreError:
+        return ""
+
+
+class TrialPlace:
+    """The folder of one trial, and its far side if it has one. For a local folder everything here does nothing.
+
+    Raises NotShared when that lies in a sweep's folder that this machine does not have.
+    """
+
+    def __init__(self, folder: str, stop_file: str) -> None:
+        self.folder = near(folder, "work")
+        if "://" not in folder and not self.folder.parent.parent.is_dir():
+            raise NotShared.of(self.folder.parent.parent, socket.gethostname())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._far = Far(folder, self.folder) if "://" in folder else None
+        self._stop = near(stop_file)
+        where, _, self._flag = stop_file.rpartition("/")
+        self._sweep = Far(where, self._stop.parent) if self._far else None
+        self._asked, self._looked = False, 0.0
+
+    def fetch(self) -> None:
+        """Bring the scratch folder level with what was uploaded last, from whatever machine."""
+        if self._far is not None:
+            there = self._far.pull(deep=False)
+            for old in (*self.folder.glob("*.json*"), *self.folder.glob("*.pt")):
+                if old.name not in there:
+                    old.unlink()
+
+    def begun(self) -> None:
+        """Let others know that the trial is running."""
+        if self._far is not None:
+            self._far.push(["trial.json"])
+
+    def logged(self) -> None:
+        """The log is about to be read by the driver."""
+        if self._far is not None:
+            self._far.push([LOG])
+
+    def saved(self) -> bool:
+        """Upload the newest checkpoint and what it covers; False, with a warning, when the store is away."""
+        if self._far is None:
+            return True
+        kept = sorted(path.name for path in self.folder.glob("checkpoint-*.pt"))
+        try:
+            self._far.push([LOG, kept[-1]], patience_s=0.0)
+            self._far.remove(n for n in self._far.names() if n.startswith("checkpoint-") and n not in kept)
+        except StoreError as error:
+            warnings.warn(f"checkpoint not uploaded, training goes on: {error}", stacklevel=2)
+            return False
+        return True
+
+    def ended(self) -> None:
+        """Upload the log and the result; one that another worker uploaded meanwhile stays."""
+        if self._far is None:
+            return
+        if self._far.exists(RESULT):
+            self._far.pull(deep=False)
+        else:
+            self._far.push([LOG, RESULT])
+        self._far.remove(n for n in self._far.names() if n.startswith("checkpoint-"))
+
+    def stop_asked(self) -> bool:
+        """Whether the sweep is to drain. A far flag is looked at every STOP_POLL_S."""
+        if self._stop.exists():
+            return True
+        if self._sweep is not None and time.monotonic() - self._looked > STOP_POLL_S:
+            self._looked = time.monotonic()
+            try:
+                self._asked = self._sweep.exists(self._flag, patience_s=0.0)
+            except StoreError:
+                return self._asked
+        return self._asked
+
+    def close(self) -> None:
+        """Clear the scratch folder of a trial that ended."""
+        if self._far is not None and (self.folder / RESULT).exists():
+            shutil.rmtree(self.folder, ignore_errors=True)

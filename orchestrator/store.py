@@ -1,0 +1,290 @@
+"""A root in an object store: everybody works in a near folder on his own disk and keeps it level with the far one.
+
+An object store has no rename, no append and no lock, but an upload appears whole or not at all. So files are written
+near, exactly as under a local root, and uploaded whole, what others rely on last:
+
+| who | uploads | downloads |
+|---|---|---|
+| a trial's worker | at a checkpoint log, then checkpoint; at the end log, then result.json | its folder, first |
+| the driver | its own files before the first trial, every few seconds, and at the end, outcome.json last | all, first |
+| other verbs | a report | what changed |
+
+The far side is the truth. A file that changed there replaces the near one; one that nobody changed there since the last
+pull keeps what was written near and is uploaded. URIs are those of fsspec: s3://bucket/prefix, with the usual AWS_
+variables for keys and endpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+PATIENCE_S = 60.0
+"""How long a store may be away before whoever needs it gives up."""
+BATCH, SIDE_BY_SIDE = 200, 32
+INDEX = ".far.json"
+T = TypeVar("T")
+
+
+class StoreError(ConnectionError):
+    """The object store does not answer, or does not let us."""
+
+
+def scratch() -> Path:
+    """Where near folders lie: GEOSWEEP_SCRATCH, or a folder of the user's own under the system's temporary one."""
+    given = os.environ.get("GEOSWEEP_SCRATCH")
+    return Path(given).absolute() if given else Path(tempfile.gettempdir()) / f"geosweep-{os.getuid()}"
+
+
+def near(place: str, kind: str = "mirror") -> Path:
+    """The near folder of a URI; a local path is itself. `work` folders are a worker's, never the driver's."""
+    scheme, found, path = place.partition("://")
+    if not found:
+        return Path(place)
+    if ".." in path.split("/") or not path.strip("/"):
+        raise StoreError(f"{place} names no folder of a bucket; write s3://BUCKET/FOLDER")
+    base = scratch()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.stat().st_uid != os.getuid():
+        raise StoreError(f"{base} belongs to somebody else; name a folder of yours with GEOSWEEP_SCRATCH")
+    return base / kind / scheme / path.strip("/")
+
+
+def far(path: Path) -> str:
+    """The URI whose near folder `path` is, or nothing for a folder of its own."""
+    mirrors = scratch() / "mirror"
+    if not path.is_relative_to(mirrors):
+        return ""
+    scheme, *rest = path.relative_to(mirrors).parts
+    return f"{scheme}://{'/'.join(rest)}"
+
+
+@functools.lru_cache(maxsize=1024)
+def side(uri: str, folder: Path) -> Far:
+    """The far side of `folder`, one for each process."""
+    return Far(uri, folder)
+
+
+class Far:
+    """The far side of a near folder. Names are relative to both, with slashes; hidden files stay near."""
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri, self.folder = uri.rstrip("/"), folder
+        self._store, self._base = _store(self.uri)
+        self._heard: dict[str, float] = {}
+        try:
+            self._index: dict[str, list[Any]] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            self._index = {}
+
+    def pull(self, wanted: Callable[[str], bool] = bool, *, deep: bool = True) -> set[str]:
+        """Bring the near folder level, of its own files only, unless `deep`; returns what is on the far side."""
+        there = {n: i for n, i in self._listing(deep) if wanted(n)}
+        new = [n for n, i in there.items() if not self._has(n, i)]
+        for start in range(0, len(new), BATCH):
+            self.fetch(new[start : start + BATCH], there)
+        gone = [n for n in self._index if n not in there and wanted(n) and (deep or "/" not in n)]
+        for name in gone:
+            (self.folder / name).unlink(missing_ok=True)
+            del self._index[name]
+        _place(self.folder / INDEX, json.dumps(self._index).encode())
+        return set(there)
+
+    def fetch(self, names: list[str], there: dict[str, Any] | None = None) -> None:
+        """Download these files; one that is not there is left out."""
+        for name in [n for n in names if _is_checkpoint(n)]:
+            self._download(name)
+            self._note(name, (there or {}).get(name))
+        small = [f"{self._base}/{n}" for n in names if not _is_checkpoint(n)]
+        if not small:
+            return
+        for path, content in self._patiently(lambda: _contents(self._store, small)).items():
+            name = path[len(self._base) + 1 :]
+            _place(self.folder / name, content)
+            self._note(name, (there or {}).get(name))
+
+    def push(self, names: Iterable[str], patience_s: float = PATIENCE_S) -> None:
+        """Upload these files whole, in this order."""
+        for name in [n for n in names if (self.folder / n).exists()]:
+            self._note(name)  # before: what is written meanwhile counts as changed
+            put = functools.partial(self._store.put_file, str(self.folder / name), f"{self._base}/{name}")
+            try:
+                self._patiently(put, patience_s)
+            except BaseException:
+                self._index.pop(name, None)
+                raise
+
+    def changed(self, *, deep: bool = False) -> list[str]:
+        """Near files that differ from what was last pulled or pushed."""
+        found = self.folder.rglob("*") if deep else self.folder.iterdir()
+        seen = [p for p in sorted(found) if p.is_file() and not p.name.startswith(".")]
+        names = [p.relative_to(self.folder).as_posix() for p in seen]
+        return [n for n in names if self._index.get(n, [])[1:] != self._stamp(n)]
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete these files on the far side; one that is not there is no error."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._patiently(functools.partial(self._store.rm_file, f"{self._base}/{name}"))
+
+    def names(self) -> list[str]:
+        """The far files, those in folders left out."""
+        return [name for name, _ in self._listing(deep=False)]
+
+    def folders(self) -> list[str]:
+        """The folders on the far side, one level."""
+        listed = self._patiently(lambda: _entries(self._store, self._base))
+        return sorted(i["name"].rstrip("/").rpartition("/")[2] for i in listed if i["type"] == "directory")
+
+    def text(self, name: str) -> str:
+        """The text of a far file, empty when there is none."""
+        try:
+            content: bytes = self._patiently(lambda: self._store.cat_file(f"{self._base}/{name}"))
+        except FileNotFoundError:
+            return ""
+        return content.decode(errors="replace")
+
+    def write(self, name: str, text: str) -> None:
+        """Put a far file that has no near one."""
+        self._patiently(lambda: self._store.pipe_file(f"{self._base}/{name}", text.encode()))
+
+    def exists(self, name: str, patience_s: float = PATIENCE_S) -> bool:
+        """Whether there is such a far file."""
+        return bool(self._patiently(lambda: self._store.exists(f"{self._base}/{name}"), patience_s))
+
+    def age(self, name: str) -> float | None:
+        """Seconds since a far file was written, by this machine's clock; None when there is none."""
+        try:
+            written: datetime = self._patiently(lambda: self._store.modified(f"{self._base}/{name}"))
+        except FileNotFoundError:
+            return None
+        return (datetime.now(UTC) - written).total_seconds()
+
+    def hear(self, trial_id: str, durable: float, *, new: bool) -> None:
+        """Fetch what a trial uploaded before it reported: at its end and at a rung (`new`), and after a checkpoint."""
+        if new or durable > self._heard.get(trial_id, -1.0):
+            self._heard[trial_id] = durable
+            self.fetch([f"trials/{trial_id}/{name}" for name in ("trial.json", "metrics.jsonl", "result.json")])
+
+    def _listing(self, deep: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        if deep:
+            listed = list(self._patiently(lambda: self._store.find(self._base, detail=True)).values())
+        else:
+            listed = [i for i in self._patiently(lambda: _entries(self._store, self._base)) if i["type"] == "file"]
+        for info in listed:
+            yield info["name"][len(self._base) + 1 :], info
+
+    def _has(self, name: str, info: dict[str, Any]) -> bool:
+        path = self.folder / name
+        if not path.exists():
+            return False
+        if _is_checkpoint(name):  # named by its content
+            return bool(path.stat().st_size == info["size"])
+        return bool(self._index.get(name, [""])[0] == _token(info))
+
+    def _note(self, name: str, info: dict[str, Any] | None = None) -> None:
+        """Remember how the two sides of a file look now that they are level."""
+        self._index[name] = [_token(info) if info else "", *self._stamp(name)]
+
+    def _stamp(self, name: str) -> list[int]:
+        status = (self.folder / name).stat()
+        return [status.st_mtime_ns, status.st_size]
+
+    def _download(self, name: str) -> None:
+        path = self.folder / name
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        self._patiently(lambda: self._store.get_file(f"{self._base}/{name}", str(temporary)))
+        temporary.replace(path)
+
+    def _patiently(self, act: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
+        """`act`, tried again while the store is away. Raises StoreError, and FileNotFoundError as it is."""
+        deadline, pause = time.monotonic() + patience_s, 0.5
+        while True:
+            try:
+                return act()
+            except FileNotFoundError as error:
+                if "specified bucket" in str(error):
+                    raise StoreError(f"{self.uri}: {error}; make the bucket first") from error
+                raise
+            except Exception as error:
+                hopeless = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
+                if hopeless or time.monotonic() + pause > deadline:
+                    way_out = "check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL_S3" if self.uri.startswith("s3:") else ""
+                    raise StoreError(f"{self.uri}: {type(error).__name__}: {error}; {way_out}".rstrip("; ")) from error
+            time.sleep(pause)
+            pause = min(2 * pause, 8.0)
+
+
+def probe(uri: str) -> str:
+    """Write, read and remove a file at `uri`. For `geosweep doctor`."""
+    there, name = side(uri, near(uri)), f"probe-{os.getpid()}"
+    there.write(name, "geosweep")
+    said = there.text(name)
+    there.remove([name])
+    return f"{uri} took a file and gave back {said!r}"
+
+
+def _store(uri: str) -> tuple[Any, str]:
+    """The file system (fsspec) of the URI, without caches of listings, and the path in it."""
+    import fsspec
+
+    scheme, options = uri.partition("://")[0], dict[str, Any]()
+    if scheme == "s3":  # the endpoint, since fsspec keeps one file system for equal options
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        options = {"config_kwargs": {"connect_timeout": 10}, "endpoint_url": endpoint}
+    try:
+        store = fsspec.filesystem(scheme, use_listings_cache=False, **options)
+    except (ImportError, ValueError) as error:
+        raise StoreError(f"{uri}: {error}; for s3:// install geosweep[cluster]") from None
+    return store, str(store._strip_protocol(uri)).rstrip("/")
+
+
+def _entries(store: Any, path: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = store.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    return found
+
+
+def _contents(store: Any, paths: list[str]) -> dict[str, bytes]:
+    """The contents of those files that are there, fetched side by side."""
+
+    def read(path: str) -> bytes | None:
+        try:
+            content: bytes = store.cat_file(path)
+        except FileNotFoundError:
+            return None
+        return content
+
+    with ThreadPoolExecutor(min(SIDE_BY_SIDE, len(paths))) as pool:
+        found = zip(paths, pool.map(read, paths), strict=True)
+        return {path: content for path, content in found if content is not None}
+
+
+def _token(info: dict[str, Any]) -> str:
+    """What changes whenever the far file does."""
+    return str(info.get("ETag") or f"{info['size']} {info.get('LastModified') or info.get('mtime')}")
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.endswith(".pt")
+
+
+def _place(path: Path, content: bytes) -> None:
+    """Put a near file in one go."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_bytes(content)
+    temporary.replace(path)

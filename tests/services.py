@@ -1,0 +1,85 @@
+"""Real services that tests start beside themselves: PostgreSQL, and an S3 server (moto's, over HTTP)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+class Postgres:
+    """A server in a folder of its own, as an unprivileged user."""
+
+    def __init__(self, place: Path, host: str = "127.0.0.1") -> None:
+        self._bin, self._place, self._host = BINARIES[-1], place, host
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"postgresql+psycopg://geosweep@{host}:{self._port}/postgres"
+        self._call("initdb", "-D", f"{place}/data", "-U", "geosweep", "-A", "trust", "--no-sync")
+        with (place / "data" / "pg_hba.conf").open("a") as out:
+            out.write("host all all samenet trust\n")
+
+    def start(self) -> None:
+        options = f"-p {self._port} -c listen_addresses={self._host} -c unix_socket_directories={self._place}"
+        self._call("pg_ctl", "-D", f"{self._place}/data", "-o", options, "-l", f"{self._place}/log", "-w", "start")
+
+    def kill(self) -> None:
+        self._call("pg_ctl", "-D", f"{self._place}/data", "-m", "immediate", "-w", "stop")
+
+    def _call(self, program: str, *words: str) -> None:
+        command = [str(self._bin / program), *words]
+        if os.geteuid() == 0:
+            command = ["runuser", "-u", "nobody", "--", *command]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/tmp", timeout=60)
+
+
+@contextmanager
+def postgres_server(host: str = "127.0.0.1") -> Iterator[Postgres]:
+    """A server that runs, and is gone afterwards. Skips the test where PostgreSQL is not installed."""
+    if not BINARIES:
+        pytest.skip("no PostgreSQL server under /usr/lib/postgresql (Debian: apt install postgresql)")
+    place = Path(tempfile.mkdtemp(prefix="gs-pg-", dir="/tmp"))
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(place, nobody.pw_uid, nobody.pw_gid)
+    server = Postgres(place, host)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def s3_server(bucket: str, host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
+    """An S3 server with one bucket, in threads of this process; yields the variables that lead to it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
+    server.start()
+    port = server.get_host_and_port()[1]
+    variables = {**KEYS, "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}"}
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            boto3.client("s3").create_bucket(Bucket=bucket)
+            yield variables
+    finally:
+        server.stop()
