@@ -21,3 +21,7 @@ def forget_ended(controller: Any) -> None:
     trials[:] = [t for t in trials if t not in gone]
     for kept in (controller._stopped_trials, controller._failed_trials, controller._trials_to_cache):
         kept -= gone
+    manager = controller._actor_manager  # it keeps the word to stop that was meant for an actor that never came
+    unsaid = manager._pending_actors_to_enqueued_actor_tasks
+    for actor in [a for a in unsaid if a not in manager._pending_actors_to_attrs]:
+        del unsaid[actor]

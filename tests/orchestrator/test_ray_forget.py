@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from types import SimpleNamespace
 
+from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.execution.tune_controller import TrialRunnerWrapper, TuneController
 from ray.tune.experiment import Trial
 
@@ -19,11 +20,18 @@ def test_only_the_newest_ended_trials_are_kept() -> None:
         trial.status = Trial.RUNNING if number % 10 == 0 else Trial.ERROR if number % 7 == 0 else Trial.TERMINATED
     closing = trials[1]  # ended, and its actor still has to go
     sets = {name: set(trials) for name in SETS}
-    controller = SimpleNamespace(_trials=list(trials), _trial_to_actor={closing: "actor"}, **sets)
+    manager = SimpleNamespace(
+        _pending_actors_to_enqueued_actor_tasks={"withdrawn": ["stop"], "coming": ["train"]},
+        _pending_actors_to_attrs={"coming": ()},
+    )
+    controller = SimpleNamespace(
+        _trials=list(trials), _trial_to_actor={closing: "actor"}, _actor_manager=manager, **sets
+    )
     forget_ended(controller)
     at_work = [t for t in trials[:-KEEP] if t.status == Trial.RUNNING or t is closing]
     assert controller._trials == [*at_work, *trials[-KEEP:]]
     assert all(kept == set(controller._trials) for kept in sets.values())
+    assert list(manager._pending_actors_to_enqueued_actor_tasks) == ["coming"]
     before = list(controller._trials)
     forget_ended(controller)
     assert controller._trials == before
@@ -32,6 +40,9 @@ def test_only_the_newest_ended_trials_are_kept() -> None:
 def test_tunes_controller_still_has_what_is_trimmed() -> None:
     """Names inside Ray, which no promise covers."""
     source = inspect.getsource(TuneController.__init__)
-    for name in ("_trials", "_trial_to_actor", *SETS):
+    for name in ("_trials", "_trial_to_actor", "_actor_manager", *SETS):
+        assert f"self.{name}" in source
+    source = inspect.getsource(RayActorManager.__init__)
+    for name in ("_pending_actors_to_enqueued_actor_tasks", "_pending_actors_to_attrs"):
         assert f"self.{name}" in source
     assert "self._tune_controller" in inspect.getsource(TrialRunnerWrapper.__init__)
