@@ -129,9 +129,10 @@ def living(words: str) -> list[int]:
     return found
 
 
-def test_a_lost_head_costs_one_checkpoint_interval(tmp_path: Path) -> None:
+def test_a_lost_head_costs_one_checkpoint_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator's answer to a lost head: a new cluster, a new id, the same line on the same root."""
     (tmp_path / "traced_task.py").write_text(TASK.format(pause=STEP_S))
+    monkeypatch.syspath_prepend(str(tmp_path))
     file, root = tmp_path / "sweep.yaml", tmp_path / "runs"
     file.write_text(TEXT.format(trace=tmp_path / "trace", steps=STEPS, every=EVERY_S))
     _, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind"))

@@ -63,7 +63,7 @@ def test_tracking_goes_where_it_is_sent(call: Any, tmp_path: Path) -> None:
     assert "MLflow was not told" not in done.err  # the file comes first
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("crowded_shell")
 def test_a_local_run_stays_local_and_keeps_to_its_number(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
