@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 
-from orchestrator.cli import main
 from tests.orchestrator.sweep_files import sweep_text
-
-
-class Called:
-    """What a call printed and returned."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    def run(*words: str) -> Called:
-        monkeypatch.setattr(sys, "argv", ["geosweep", *words])
-        monkeypatch.setenv("GEOSWEEP_ROOT", str(tmp_path / "runs"))
-        code = 0
-        capfd.readouterr()
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Called(code, *capfd.readouterr())
-
-    return run
 
 
 def write(path: Path, more: str = "", **changes: Any) -> str:
