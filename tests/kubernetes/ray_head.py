@@ -64,11 +64,6 @@ class Head:
     """Its dashboard's URL."""
     process: subprocess.Popen[bytes]
 
-    def lose(self) -> None:
-        """What the loss of its machine does: everything in its process group is gone at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
-
 
 @contextmanager
 def head(cpus: int = 2, **more: str) -> Iterator[Head]:
