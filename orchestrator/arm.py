@@ -45,6 +45,8 @@ class Arm:
     """Configuration -> tune seed -> objectives (None: failed)."""
     spent: dict[str, float] = field(default_factory=dict)
     """Trial id -> gradient evaluations."""
+    grad_evals: float = 0.0
+    """The sum of these."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     stopped: dict[int, Stop] = field(default_factory=dict)
     """Configurations that the stopping rule gave up."""
@@ -68,6 +70,15 @@ class Arm:
             self._counts[old] -= 1
         self.states[trial_id] = state
         self._counts[state] += 1
+
+    def configuration(self, number: int) -> Configuration:
+        """The configuration of this number; quick for one that was asked lately."""
+        return next(c for c in reversed(self.study.configurations()) if c.number == number)
+
+    def spend(self, trial_id: str, grad_evals: float) -> None:
+        """A trial has come to so many gradient evaluations."""
+        self.grad_evals += grad_evals - self.spent.get(trial_id, 0.0)
+        self.spent[trial_id] = grad_evals
 
     def counts(self) -> dict[str, int]:
         """Trials by what has become of them, as `geosweep status` shows them."""

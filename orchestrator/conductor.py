@@ -87,7 +87,7 @@ class SweepConductor:
     @property
     def grad_evals(self) -> float:
         """Gradient evaluations spent by all trials."""
-        return sum(sum(arm.spent.values()) for arm in self.arms.values())
+        return sum(arm.grad_evals for arm in self.arms.values())
 
     @property
     def remaining(self) -> int:
@@ -128,7 +128,7 @@ class SweepConductor:
         job = self._jobs[report.trial_id]
         arm = self.arms[job.arm]
         self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
-        arm.spent[job.trial_id] = report.grad_evals
+        arm.spend(job.trial_id, report.grad_evals)
         if report.done:
             self._ended(arm, job, report)
             return False
@@ -226,7 +226,7 @@ class SweepConductor:
     def _close(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
         if result["state"] == "PRUNED":
             self._write(job, result)
-            arm.spent[job.trial_id] = result["grad_evals"]
+            arm.spend(job.trial_id, result["grad_evals"])
             if arm.stopper is not None:
                 arm.stopper.end(job.configuration)
         self._running.discard(job.trial_id)
@@ -312,7 +312,7 @@ class SweepConductor:
             arm.queue.append(job)
             return
         arm.move(job.trial_id, result["state"])
-        arm.spent[job.trial_id] = result["grad_evals"]
+        arm.spend(job.trial_id, result["grad_evals"])
         self._jobs[job.trial_id] = job
         self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
         if arm.stopper is not None and job.stage == "tune":
@@ -344,7 +344,7 @@ class SweepConductor:
         values = arm.values[number]
         values[job.seed] = self._objectives(result)
         if arm.stopper is not None and job.seed == tune[0] and len(tune) > 1 and values[job.seed] is not None:
-            configuration = next(c for c in arm.study.configurations() if c.number == number)
+            configuration = arm.configuration(number)
             for seed in tune[1:]:
                 self._take_up(arm, self._job(arm, configuration, seed, "tune"))
         if len(values) < len(tune):
@@ -389,7 +389,8 @@ class SweepConductor:
 
     def _take_up_confirm(self, arm: Arm, seeds: list[int]) -> None:
         number = arm.study.chosen()
-        configuration = next(c for c in arm.study.configurations() if c.number == number)
+        assert number is not None
+        configuration = arm.configuration(number)
         for seed in seeds:
             self._take_up(arm, self._job(arm, configuration, seed, "confirm"))
 

@@ -10,8 +10,10 @@ arm alone: rankings of different optimizers cross while the learning rate falls 
 
 from __future__ import annotations
 
+import bisect
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -75,6 +77,8 @@ class Stopper:
         self._stopped: set[int] = set()
         self._judged: set[tuple[int, int]] = set()
         self._begun: list[int] = []
+        self._open: set[int] = set()  # with a value that may not have been judged
+        self._sorted: dict[tuple[int, int], list[float]] = defaultdict(list)  # (bracket, rung) -> values, best first
 
     def begin(self, number: int) -> None:
         """A configuration was asked."""
@@ -83,7 +87,16 @@ class Stopper:
 
     def record(self, number: int, rung: int, value: float) -> None:
         """The metric's value at evaluation `rung`."""
-        self._values[number][rung] = value
+        passed, bracket = self._values[number], number % self._rule.brackets()
+        if rung in passed:
+            ranked = self._sorted[bracket, rung]
+            del ranked[bisect.bisect_left(ranked, self._loss(passed[rung]))]
+        passed[rung] = value
+        bisect.insort(self._sorted[bracket, rung], self._loss(value))
+        self._open.add(number)
+
+    def _loss(self, value: float) -> float:
+        return math.inf if math.isnan(value) else self._sign * value
 
     def end(self, number: int) -> None:
         """The configuration reports no more: it ended, by itself or by a decision."""
@@ -104,7 +117,8 @@ class Stopper:
 
     def decisions(self) -> Iterator[Stop]:
         """Judge what can be judged now; yields each new stop once."""
-        open_ones = [n for n in self._begun if n not in self._stopped and self.undecided(n)]
+        open_ones = sorted(n for n in self._open if self.undecided(n))
+        self._open = set(open_ones)
         for number in open_ones:
             for rung in self._rule.rungs_of(number):
                 if (number, rung) in self._judged or rung not in self._values[number]:
@@ -147,11 +161,16 @@ class Stopper:
 
     def _judge(self, number: int, rung: int) -> str:
         """Why to stop, or nothing."""
-        others, own = self._at(rung, number), self._values[number][rung]
+        own = self._values[number][rung]
         if self._rule.type == "median":
-            return self._below_median(number, rung, own, others)
-        count = len(others) + 1
-        place = 1 + sum(self._sign * v < self._sign * own for v in others.values())
+            return self._below_median(number, rung, own, self._at(rung, number))
+        if self._strict:
+            others = self._at(rung, number)
+            count = len(others) + 1
+            place = 1 + sum(self._sign * v < self._sign * own for v in others.values())
+        else:
+            ranked = self._sorted[number % self._rule.brackets(), rung]
+            count, place = len(ranked), 1 + bisect.bisect_left(ranked, self._loss(own))
         stay = max(1, count // self._rule.eta)
         if count < self._rule.eta or place <= stay:
             return ""

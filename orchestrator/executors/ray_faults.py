@@ -2,8 +2,9 @@
 
 Faults are the machine's, and a trial goes on from its checkpoint after each of them. One that comes back in the same
 way REPEATS times without a new checkpoint in between is the trial's own, and ends it as FAILED with the last message. A
-lost node, and a memory kill that met a bystander (Ray kills the newest workers of a node, not the largest), are held
-against the trial after BYSTANDER_REPEATS times only, lest a trial that brings down all it touches is run for ever.
+lost node, a process killed from outside (it leaves no crash report), and a memory kill that met a bystander (Ray kills
+the newest workers of a node, not the largest) are held against the trial after BYSTANDER_REPEATS times only: what comes
+in a storm is not the trial's doing, but a trial that brings down all it touches must not run for ever.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ WORDS = {
 }
 _MEMORY = "due to the node running low on memory"
 _NODE = ("node has died", "node was terminated", "raylet died", "owner has died", "preempted")
+_CRASH = re.compile(r"Fatal Python error|\*\*\* SIG\w+ received|terminate called|CUDA error")
 _USED = re.compile(r"Actor\((\w+)\).*?pid=(\d+), actual memory used=([\d.]+)GB")
 
 
@@ -93,7 +95,8 @@ def fault_of(error: Exception | str | None, logs: Path) -> Fault:
     if isinstance(error, RayTaskError) and "CrewLost" not in text:
         return Fault(kind="exception", says=text)
     pid = re.search(r"pid: (\d+)", text)
-    return Fault(kind="process", says=text + (_last_words(logs, pid[1]) if pid else ""))
+    words = _last_words(logs, pid[1]) if pid else ""
+    return Fault(kind="process", says=text + words, bystander=not _CRASH.search(words))
 
 
 class Attempts:
@@ -136,6 +139,6 @@ def _last_words(logs: Path, pid: str) -> str:
         line
         for path in logs.glob(f"session_2*/logs/worker-*-{pid}.err")
         for line in path.read_text(errors="replace").splitlines()
-        if line.strip() and not line.startswith("Extension modules")
+        if line.strip() and not line.startswith(("Extension modules", ":job_id:", ":actor_name:"))
     ]
     return "\n" + "\n".join(lines)[-TAIL // 2 :] if lines else ""

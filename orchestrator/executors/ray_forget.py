@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.tune.progress_reporter import TrialProgressCallback
+
 KEEP = 100
 
 
@@ -21,3 +23,12 @@ def forget_ended(controller: Any) -> None:
     trials[:] = [t for t in trials if t not in gone]
     for kept in (controller._stopped_trials, controller._failed_trials, controller._trials_to_cache):
         kept -= gone
+    for progress in (c for c in controller._callbacks._callbacks if isinstance(c, TrialProgressCallback)):
+        for trial in gone:
+            for named in (progress._last_print, progress._last_print_iteration, progress._last_result_str):
+                named.pop(trial, None)
+        progress._completed_trials -= gone
+    manager = controller._actor_manager  # it keeps the word to stop that was meant for an actor that never came
+    unsaid = manager._pending_actors_to_enqueued_actor_tasks
+    for actor in [a for a in unsaid if a not in manager._pending_actors_to_attrs]:
+        del unsaid[actor]

@@ -278,9 +278,9 @@ def _environment(*, head: bool) -> list[dict[str, Any]]:
 
 
 def _secrets(root: str) -> list[dict[str, Any]]:
-    """Keys of the tracking server, and of the object store for sweeps that live in it."""
-    keys: list[dict[str, Any]] = [{"secretRef": {"name": "geosweep-s3"}}] if _is_remote(root) else []
-    return [{"secretRef": {"name": "geosweep-tracking", "optional": True}}, *keys]
+    """Keys of the tracking server, and of the object store for sweeps that live in it; their Pods may have rights."""
+    names = ["geosweep-tracking", *(["geosweep-s3"] if _is_remote(root) else [])]
+    return [{"secretRef": {"name": name, "optional": True}} for name in names]
 
 
 def _mounts(root: str) -> list[dict[str, Any]]:

@@ -115,9 +115,10 @@ class OptunaStudy:
         self._reported = {t.number: dict(t.intermediate_values) for t in found if CONFIGURATION in t.user_attrs}
         self._seen = {_key(c.parameters) for c in self._order}
         self._finite = _size(parameters)
-        self._history = History(goals[0])
+        self._history, self._kept = History(goals[0]), dict[int, FrozenTrial]()
+        self._next: int | None = None  # the number of the next trial; None: to be counted
         for t in found:
-            self._note(t.number, t.state, t.values)
+            self._note(t)
         self._chosen = self._study.user_attrs.get(CHOSEN)
 
     def configurations(self) -> Sequence[Configuration]:
@@ -160,15 +161,18 @@ class OptunaStudy:
             )
         )
         self._ready[number].state, self._ready[number].value = state, values[0] if values else None
-        self._note(number, told, values)
+        self._note(self._storage.get_trial(self._ids[number]))
 
-    def _note(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+    def _note(self, trial: FrozenTrial) -> None:
+        """Keep a trial as the sampler may be shown it."""
+        number, state = trial.number, trial.state
+        self._kept[number] = trial
         if state == TrialState.RUNNING:
             self._history.began(number)
         elif state == TrialState.FAIL:
             self._history.failed(number)
         else:
-            self._history.ended(number, values[0] if values else None)
+            self._history.ended(number, trial.values[0] if trial.values else None)
 
     def choose(self, number: int) -> None:
         """Pin the configuration of the confirm stage."""
@@ -187,8 +191,8 @@ class OptunaStudy:
         for frozen in usable[known:]:  # a driver killed in the middle had taken in the first ones
             _patiently(lambda frozen=frozen: self._study.add_trial(frozen))  # type: ignore[misc]
         for t in self._study.get_trials(deepcopy=False):
-            if t.user_attrs.get(SOURCE) == source:
-                self._note(t.number, t.state, t.values)
+            if t.user_attrs.get(SOURCE) == source and t.number not in self._kept:
+                self._note(t)
         return len(usable)
 
     def _add(self, parameters: dict[str, Any]) -> Configuration:
@@ -203,20 +207,24 @@ class OptunaStudy:
         self._ids[number], self._reported[number], self._ready[number] = trial_id, {}, kept
         self._order.append(kept)
         self._seen.add(_key(parameters))
-        self._history.began(number)
+        self._note(self._storage.get_trial(trial_id))
+        if self._next is not None:
+            self._next = number + 1
         return kept
 
     def _propose(self) -> Configuration:
         """Ask the sampler until a configuration obeys the constraints and is new, REJECTIONS times at most."""
         for _ in range(REJECTIONS):
-            parameters, trial = self._draw()
+            parameters, trial, following = self._draw()
             obeys = satisfied(self._constraints, parameters, **self._facts(parameters))
             new = self._finite is None or len(self._seen) >= self._finite or _key(parameters) not in self._seen
             if obeys and new:
                 trial.set_user_attr(CONFIGURATION, parameters)
+                self._next = following
                 return self._whole(trial.number, trial._trial_id, parameters)
             trial.set_user_attr("rejected", "breaks a constraint" if not obeys else "asked before")
             self._study.tell(trial, state=TrialState.FAIL)
+            self._next = following
         return self._add(self._fresh())
 
     def _fresh(self) -> dict[str, Any]:
@@ -226,28 +234,31 @@ class OptunaStudy:
         found = next((p for p in points if _key(p) not in self._seen), None)
         return self._design.configuration(first) if found is None else found
 
-    def _draw(self) -> tuple[dict[str, Any], Trial]:
-        found = self._study.get_trials(deepcopy=False)
-        half = [t for t in found if t.state == TrialState.RUNNING and CONFIGURATION not in t.user_attrs]
-        number = half[0].number if half else len(found)
+    def _draw(self) -> tuple[dict[str, Any], Trial, int | None]:
+        """(parameters, the trial that has them, the number of the next one or None)."""
+        half, number, self._next = None, self._next, None
+        if number is None:  # a driver, or an attempt, that failed may have left a trial half asked
+            found = self._study.get_trials(deepcopy=False)
+            half = next((t for t in found if t.state == TrialState.RUNNING and CONFIGURATION not in t.user_attrs), None)
+            number = len(found) if half is None else half.number
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._study.sampler = self._new_sampler(stable_seed(self._seed, number), found)
-            trial_id = half[0]._trial_id if half else self._storage.create_new_trial(self._study_id)
+            self._study.sampler = self._new_sampler(stable_seed(self._seed, number))
+            trial_id = self._storage.create_new_trial(self._study_id) if half is None else half._trial_id
             trial = Trial(self._study, trial_id)
         parameters: dict[str, Any] = {}
         for parameter in self._parameters:
             if is_active(parameter, parameters):
                 parameters[parameter.name] = _suggest(trial, parameter)
-        return parameters, trial
+        return parameters, trial, number + 1 if half is None else None
 
-    def _new_sampler(self, seed: int, found: Sequence[FrozenTrial]) -> optuna.samplers.BaseSampler:
+    def _new_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         if self._sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
         if self._sampler == "cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
         shown = self._history.shown() if len(self._study.directions) == 1 else None
-        return BoundedTPE(seed, None if shown is None else [found[number] for number in shown])
+        return BoundedTPE(seed, None if shown is None else [self._kept[number] for number in shown])
 
     def _frozen(
         self, parameters: Mapping[str, Any], state: TrialState, attrs: dict[str, Any], values: Sequence[float] = ()

@@ -33,6 +33,8 @@ STATUS = {
 }
 STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
 BATCH = 900
+SPENT = "cost/grad_evals"
+"""A metric that says what the step says."""
 RECALL_S = 20.0
 """How long `recall` waits for the store."""
 NONE: Mapping[str, Any] = {}
@@ -229,6 +231,8 @@ class MlflowTracker:
             for m in self._client.get_metric_history(run, key):
                 if m.timestamp:  # the worst value of a diverged trial is no point of its log
                     rows.setdefault((float(m.step), m.timestamp), {})[key] = m.value
+        for (step, _), metrics in rows.items():
+            metrics.setdefault(SPENT, step)
         return [{"step": step, "time": at, "metrics": metrics} for (step, at), metrics in sorted(rows.items())]
 
     def _run(self, job: Job, more: Mapping[str, str]) -> tuple[str, bool]:
@@ -242,23 +246,24 @@ class MlflowTracker:
         return self._runs[job.trial_id], True
 
     def _ship_some(self, job: Job, durable: float) -> None:
-        self._ship(job, durable)
+        self._ship(job, MetricLog(near(job.folder) / "metrics.jsonl").points(), durable)
 
-    def _ship(self, job: Job, durable: float, tags: Mapping[str, str] = NONE) -> str:
-        """Send the trial's points up to `durable` that were not sent yet, with its parameters the first time.
+    def _ship(self, job: Job, log: list[dict[str, Any]], durable: float, tags: Mapping[str, str] = NONE) -> str:
+        """Send the points of its log up to `durable` that were not sent yet, with its parameters the first time.
 
-        Every part of a batch costs a commit of its own, so the tags of a trial that is sent whole go with its making.
+        Every row and every part of a batch costs: what only repeats the step goes with the newest point alone, and the
+        tags of a trial that is sent whole go with the making of its run.
         """
         from mlflow.entities import Metric, Param, RunTag
 
         known = job.trial_id in self._sent
         (run, made), sent = self._run(job, tags), self._sent.get(job.trial_id, -math.inf)
-        points = [p for p in MetricLog(near(job.folder) / "metrics.jsonl").points() if sent < p["step"] <= durable]
+        points = [p for p in log if sent < p["step"] <= durable]
         metrics = [
             Metric(key, value, p["time"], int(p["step"]))
             for p in points
             for key, value in p["metrics"].items()
-            if math.isfinite(value)
+            if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
         given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage, **job.parameters}
         params = {} if known else given
@@ -282,13 +287,14 @@ class MlflowTracker:
         tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
         if result.get("error"):
             tags[ERROR] = result["error"][-4000:]
-        tags[POINTS] = str(len(MetricLog(near(job.folder) / "metrics.jsonl").points()))
+        log = MetricLog(near(job.folder) / "metrics.jsonl").points()
+        tags[POINTS] = str(len(log))
         if result.get("stopped"):
             tags[STOPPED] = result["stopped"]["reason"]
         if result.get("cached_from"):
             tags[CACHED] = result["cached_from"]
         drained = result["state"] == "INTERRUPTED"
-        run = self._ship(job, result.get("durable", math.inf) if drained else math.inf, tags)
+        run = self._ship(job, log, result.get("durable", math.inf) if drained else math.inf, tags)
         if result["state"] == "DIVERGED":
             step = int(result["grad_evals"])
             self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result["metrics"].items()])

@@ -41,6 +41,7 @@ budget: {{unit: grad_evals, per_trial: {steps}, trials_per_arm: {trials}}}
 seeds: {{tune: 1, confirm: 0}}
 evaluations: {evaluations}
 cache: false
+tracking: {{mlflow: {tracking}}}
 """
 MIB = 2**20
 
@@ -162,7 +163,7 @@ def bench(trials: int, method: str, raylets: int, **words: Any) -> dict[str, Any
     profile = words.pop("profile", "")
     with tempfile.TemporaryDirectory() as place:
         file, out = Path(place) / "scale.yaml", f"{place}/facts.json"
-        given = {"seconds": 0.001, "steps": 10, "evaluations": 1, "random_share": 0.5, **words}
+        given = {"tracking": "null", "seconds": 0.001, "steps": 10, "evaluations": 1, "random_share": 0.5, **words}
         file.write_text(YAML.format(trials=trials, method=method, **given))
         child = [str(file), f"{place}/runs", str(raylets), out, profile]
         wall, cpu, _ = measure([sys.executable, "-m", "tests.bench.scale", "--drive", *child], timeout=3000)

@@ -108,7 +108,7 @@ class Storm:
 
     def _start(self) -> subprocess.Popen[str]:
         self.drivers += 1
-        return start(self.file, GEOSWEEP_STORAGE=self.postgres.url, MLFLOW_TRACKING_URI=self.mlflow.uri)
+        return start(self.file, "--storage", self.postgres.url, "--tracking-uri", self.mlflow.uri)
 
     def _look(self) -> None:
         """A result that was written once never changes."""

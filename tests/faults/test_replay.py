@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from orchestrator import results
-from orchestrator.folder import find
+from orchestrator.folder import SweepFolder, find
 from tests.faults.services import ray_cluster
 from tests.orchestrator.command import ended, finish, in_this_process, start, values, wait_for, workers
 from tests.orchestrator.sweep_files import sweep_text
@@ -42,31 +42,34 @@ def trained(file: Path, number: int, words: tuple[str, ...] = (), of: str = "") 
     return kills, out
 
 
-@pytest.mark.timeout(900)
-def test_one_digest_for_1_2_and_4_workers_with_kills(tmp_path: Path) -> None:
-    """1 and 2 on private clusters, 4 on a cluster that outlives the killed driver."""
-    text = yaml.safe_load(sweep_text(method="tpe", trials=10, confirm=2, per_trial=40, pause_s=0.02))
+def sweep(number: int, pause_s: float) -> str:
+    text = yaml.safe_load(sweep_text(method="tpe", trials=10, confirm=2, per_trial=40, pause_s=pause_s))
     text["method"] |= {"replay": "strict", "lag": 3}
-    rows, found = [], []
-    for number in (1, 2, 4):
-        file = tmp_path / str(number) / "fit.yaml"
-        file.parent.mkdir()
-        file.write_text(yaml.safe_dump({**text, "resources": {"max_concurrent": number}}))
-        began = time.time()
-        if number < 4:
-            kills, out = trained(file, number)
-        else:
-            with ray_cluster(num_cpus=4) as (cluster, place):
-                kills, out = trained(file, number, ("--address", cluster.address), place)
-        folder = find(file.parent / "runs", "@last")
-        assert ended(file) == TRIALS
-        price = re.search(r"strict replay kept workers waiting for .*", out)
-        assert price, out
-        rows.append((number, kills, results.suggestions_digest(folder), time.time() - began, price[0]))
-        found.append(values(folder))
-    plain = in_this_process(tmp_path / "1" / "fit.yaml")
-    print("\nworkers  kills                        digest            seconds  price in the last driver")
-    for number, kills, digest, seconds, price in rows:
-        print(f"{number:>7}  {kills!s:<27}  {digest}  {seconds:>7.0f}  {price}")
-    assert {row[2] for row in rows} == {results.suggestions_digest(plain)}
-    assert all(points == values(plain) for points in found)
+    return str(yaml.safe_dump({**text, "resources": {"max_concurrent": number}}))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    file = tmp_path_factory.mktemp("undisturbed") / "fit.yaml"
+    file.write_text(sweep(1, 0.0))
+    return in_this_process(file)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_one_digest_for_any_number_of_workers_with_kills(number: int, undisturbed: SweepFolder, tmp_path: Path) -> None:
+    """1 and 2 workers on private clusters, 4 on a cluster that outlives the killed driver."""
+    file = tmp_path / "fit.yaml"
+    file.write_text(sweep(number, 0.02))
+    began = time.time()
+    if number < 4:
+        kills, out = trained(file, number)
+    else:
+        with ray_cluster(num_cpus=4) as (cluster, place):
+            kills, out = trained(file, number, ("--address", cluster.address), place)
+    folder = find(file.parent / "runs", "@last")
+    digest, price = results.suggestions_digest(folder), re.search(r"strict replay kept workers waiting for .*", out)
+    assert price, out
+    print(f"\n{number} workers, {kills} killed, digest {digest}, {time.time() - began:.0f} s; last driver: {price[0]}")
+    assert ended(file) == TRIALS
+    assert digest == results.suggestions_digest(undisturbed)
+    assert values(folder) == values(undisturbed)

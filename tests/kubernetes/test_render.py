@@ -159,7 +159,7 @@ def test_an_object_store_takes_the_place_of_the_volume() -> None:
     pods = [cluster["headGroupSpec"]["template"]["spec"], cluster["workerGroupSpecs"][0]["template"]["spec"]]
     for pod in pods:
         assert not [v for v in pod["volumes"] if "persistentVolumeClaim" in v]
-        assert {"secretRef": {"name": "geosweep-s3"}} in pod["containers"][0]["envFrom"]
+        assert {"secretRef": {"name": "geosweep-s3", "optional": True}} in pod["containers"][0]["envFrom"]
     head = pods[0]["containers"][0]
     head["env"] = [e for e in head["env"] if e["name"] != "GEOSWEEP_STORAGE"]
     assert [f.code for f in lint([job])] == ["KO209"]

@@ -128,7 +128,9 @@ class RayCluster:
 
     def submit(self) -> subprocess.Popen[str]:
         line = submit_line(self._job, self._attempt, self.address, {f"{MOUNT}/sweep.yaml": "/tmp/sweep.yaml"})
-        return subprocess.Popen(["sh", "-c", line], env=environment(), stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            ["sh", "-c", line], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
 
     def run(self, command: str) -> str:
         """What a command prints on the head."""
@@ -148,20 +150,25 @@ class RayCluster:
         return self._services.pod(number, "ray", "start", *more, *own, *fixed)
 
 
-def objects(what: str = "Size") -> dict[str, Any]:
+def objects() -> dict[str, float]:
+    """What lies in the bucket, and when it was written."""
     pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket="sweeps")
-    return {o["Key"]: o[what] for page in pages for o in page.get("Contents", [])}
+    return {o["Key"]: o["LastModified"].timestamp() for page in pages for o in page.get("Contents", [])}
 
 
 def ended() -> int:
     return sum(name.endswith("/result.json") for name in objects())
 
 
-def under_way() -> set[str]:
-    """Trials with a checkpoint and a log, and no result."""
+def under_way(since: float) -> dict[str, float]:
+    """Trials that wrote a checkpoint since then, behind their first logged point, and have no result: when they did."""
     found = objects()
-    trials = {name.rpartition("/")[0] for name in found if "/checkpoint" in name}
-    return {t for t in trials if f"{t}/result.json" not in found and found.get(f"{t}/metrics.jsonl", 0) > 0}
+    newest: dict[str, float] = {}
+    for name, written in found.items():
+        trial = name.rpartition("/")[0]
+        if "/checkpoint" in name and written > since and f"{trial}/metrics.jsonl" in found:
+            newest[trial] = max(written, newest.get(trial, 0.0))
+    return {trial: written for trial, written in newest.items() if f"{trial}/result.json" not in found}
 
 
 def tracked(server: str, sweep_id: str) -> list[tuple[str, dict[str, str]]]:
@@ -184,16 +191,13 @@ def tracked(server: str, sweep_id: str) -> list[tuple[str, dict[str, str]]]:
 
 
 class Kill:
-    """What was under way when something was killed."""
+    """What trained when something was killed, and the age of its newest checkpoint; `since` as in `under_way`."""
 
-    def __init__(self, kill: Callable[[], None]) -> None:
+    def __init__(self, kill: Callable[[], None], since: float = 0.0) -> None:
         kill()
-        self.at, paths, written = time.time(), under_way(), objects("LastModified")
-        newest = [
-            max(t.timestamp() for name, t in written.items() if name.startswith(f"{p}/checkpoint")) for p in paths
-        ]
-        self.trials = {path.rpartition("/")[2] for path in paths}
-        self.lost_s = self.at - min(newest)
+        self.at, found = time.time(), under_way(since)
+        self.trials = {path.rpartition("/")[2] for path in found}
+        self.lost_s = self.at - min(found.values())
 
 
 def test_hosts_are_killed_and_the_sweep_loses_nothing(
@@ -201,13 +205,13 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
 ) -> None:
     first = RayCluster(services, "hosts-1")
     assert "--root s3://BUCKET/FOLDER" in first.run("geosweep run /tmp/sweep.yaml --root /tmp/runs --address auto")
-    wait("two trials under way", lambda: len(under_way()) == 2, 120)
+    wait("two trials under way", lambda: len(under_way(0.0)) == 2, 120)
     kills = [Kill(first.worker.kill)]
     first.start_worker()
     before = ended()
     wait("trials end on the new worker", lambda: ended() >= before + 2, 180)
-    wait("trials under way again", lambda: bool(under_way()), 60)
-    kills.append(Kill(first.kill))
+    wait("trials under way again", lambda: bool(under_way(kills[0].at + 1)), 60)
+    kills.append(Kill(first.kill, since=kills[0].at + 1))
 
     second = RayCluster(services, "hosts-2")
     out, _ = second.submitter.communicate(timeout=240)

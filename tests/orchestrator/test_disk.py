@@ -2,83 +2,61 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
-from orchestrator import disk, runner, spec
+from orchestrator import results, runner, spec
+from orchestrator.disk import DiskFull, named
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import find
 from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
-from tests.orchestrator.command import check_mlflow, ended, finish, in_this_process, start, values, wait_for
+from tests.orchestrator.command import values
+from tests.orchestrator.small_disk import fill, mounted
 from tests.orchestrator.sweep_files import sweep_text
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 12 MiB of its own, mounted at `runs`."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk to fill")
-    place = tmp_path / "runs"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"no small disk could be mounted: {done.stderr.decode().strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+class Filling(DebugExecutor):
+    """Takes every free byte once the third trial has ended, then before each further report."""
+
+    def __init__(self, filler: Path) -> None:
+        self._filler, self._ended = filler, 0
+
+    def run(self, conductor: Any) -> None:
+        heard = conductor.heard
+
+        def hearing(report: Any) -> bool:
+            self._ended += report.done
+            if self._ended >= 3:
+                fill(self._filler)
+            return bool(heard(report))
+
+        conductor.heard = hearing
+        super().run(conductor)
 
 
-def fill(filler: Path) -> None:
-    """Take every free byte."""
-    for size in (1 << 20, 1 << 12, 1):
-        try:
-            with filler.open("ab", buffering=0) as out:
-                while True:
-                    out.write(b"x" * size)
-        except OSError as error:
-            assert disk.is_full(error)
-
-
-@pytest.mark.slow
-def test_a_full_disk_stops_the_run_and_the_same_command_finishes_it(small: Path, tmp_path: Path) -> None:
-    file = tmp_path / "fit.yaml"
-    file.write_text(sweep_text(method="random", trials=5, confirm=3, per_trial=40, pause_s=0.01))
-    process = start(file)
-    wait_for(file, 4, process)
-    filler = small / "filler"
-    deadline = time.time() + 90
-    while process.poll() is None and time.time() < deadline:
-        fill(filler)
-        time.sleep(0.01)
-    out = finish(process, 10)
-    assert process.returncode == 75, out
-    assert f"no space left on {small}" in out, out
-    assert "give the same command again" in out
-    assert "Traceback" not in out, out
-    before = {p: p.read_bytes() for p in small.glob("*/trials/*/result.json")}
-    assert 4 <= len(before) == ended(file) < 16
-    refused = start(file)
-    out = finish(refused)
-    assert refused.returncode == 75, out
-    assert f"no space left on {small}" in out, out
-    filler.unlink()
-    again = start(file)
-    out = finish(again)
-    assert again.returncode == 0, out
-    folder = find(small, "@last")
-    assert all(path.read_bytes() == content for path, content in before.items())
-    assert values(folder) == values(in_this_process(file))
-    assert not list(folder.path.glob("**/.*.json.*"))
-    check_mlflow(folder)
-    print(f"disk full after {len(before)} of 16 trials; all of them kept, the others trained once there was room")
+def test_a_full_disk_is_named_and_the_sweep_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    text = sweep_text(method="random", trials=3, confirm=2)
+    definition = spec.loads(text, "test.yaml")
+    plain = runner.open_folder(definition, text, tmp_path / "plain", {})
+    with plain.hold():
+        runner.run(definition, plain, DebugExecutor(), NoTracker())
+    with mounted(tmp_path / "runs") as small:
+        folder = runner.open_folder(definition, text, small, {})
+        with folder.hold(), pytest.raises(DiskFull, match=f"no space left on {small}"), named(folder.path):
+            runner.run(definition, folder, Filling(small / "filler"), NoTracker())
+        before = {path: path.read_bytes() for path in small.glob("*/trials/*/result.json")}
+        assert 2 <= len(before) < 10
+        assert [t["state"] for t in results.ended_trials(folder)] == ["COMPLETE"] * len(before)
+        (small / "filler").unlink()
+        with folder.hold():
+            assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state == "done"
+        assert all(path.read_bytes() == content for path, content in before.items())
+        assert values(folder) == values(plain)
+        assert not list(folder.path.glob("**/.*.json.*"))
 
 
 def test_a_half_written_line_of_the_journal_is_cut_off_and_a_dead_drivers_lock_is_gone(tmp_path: Path) -> None:

@@ -35,7 +35,16 @@ def times(folder: Path, error: Exception) -> int:
     return next(n for n in range(1, 99) if attempts.give_up(job(folder), error)[1])
 
 
+def crash_report(logs: Path) -> None:
+    folder = logs / "session_2026" / "logs"
+    folder.mkdir(parents=True)
+    words = ":job_id:1", "UserWarning: hot", "Fatal Python error: Segmentation fault", "Extension modules: a lot"
+    (folder / "worker-1-2-77.err").write_text("\n".join(words))
+
+
 def test_a_node_and_a_bystander_are_forgiven_longer(tmp_path: Path) -> None:
+    assert times(tmp_path, DIED) == BYSTANDER_REPEATS
+    crash_report(tmp_path)
     assert times(tmp_path, DIED) == REPEATS
     assert times(tmp_path, NODE) == BYSTANDER_REPEATS
     assert times(tmp_path, WorkerLost("aa", MEMORY)) == BYSTANDER_REPEATS
@@ -48,6 +57,7 @@ def test_a_node_and_a_bystander_are_forgiven_longer(tmp_path: Path) -> None:
 
 
 def test_counts_are_of_one_kind_and_begin_anew_with_each_checkpoint(tmp_path: Path) -> None:
+    crash_report(tmp_path)
     attempts = Attempts(tmp_path)
     for number in range(6):
         for error in (DIED, WorkerLost("bb", MEMORY), DIED, NODE):
@@ -59,10 +69,9 @@ def test_counts_are_of_one_kind_and_begin_anew_with_each_checkpoint(tmp_path: Pa
 
 
 def test_last_words_of_a_worker_are_in_the_trials_error(tmp_path: Path) -> None:
-    logs = tmp_path / "session_2026" / "logs"
-    logs.mkdir(parents=True)
-    (logs / "worker-1-2-77.err").write_text("Fatal Python error: Segmentation fault\nExtension modules: a lot\n")
-    assert fault_of(DIED, tmp_path).says.endswith("pid: 77\nFatal Python error: Segmentation fault")
+    crash_report(tmp_path)
+    says = fault_of(DIED, tmp_path).says
+    assert says.endswith("pid: 77\nUserWarning: hot\nFatal Python error: Segmentation fault")
 
 
 def test_a_full_disk_is_nobodys_fault(tmp_path: Path) -> None:

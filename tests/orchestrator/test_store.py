@@ -99,6 +99,7 @@ def test_near_folders_follow_the_far_one(bucket: str, machines: Machines) -> Non
     again = store.Far(uri, other.folder)
     again.pull()
     assert (again.folder / "a").read_text() == "only here", "a new process knows what the old one knew"
+    assert store.probe(uri) == f"{uri} took a file and gave back 'geosweep'"
 
 
 def a_job(folder: SweepFolder) -> Job:
