@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
@@ -19,8 +20,10 @@ from orchestrator.cli import main
 from orchestrator.executors.job_api import RayCluster
 from orchestrator.kubernetes.profiles import ROOT, TRACKING
 from orchestrator.kubernetes.render import MOUNT, render
+from orchestrator.tracking.mlflow import TRIAL
 from tests.kubernetes.ray_head import REPOSITORY, TOKEN, code, environment, head
 from tests.orchestrator.sweep_files import sweep_text
+from tests.orchestrator.test_checkpoint_interval import EVERY_S, STEP_S, STEPS, TASK, TEXT, trace
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -114,6 +117,55 @@ def test_the_rendered_line_twice_is_one_sweep(address: str, tmp_path: Path) -> N
     assert not (root / "mlflow.db").exists()
     attempt = RayCluster(address, TOKEN).status("fit-")
     assert (attempt.job, attempt.state) == ("fit-2", "done")
+
+
+def living(words: str) -> list[int]:
+    """Processes with these words on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if words in path.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_a_lost_head_costs_one_checkpoint_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's answer to a lost head: a new cluster, a new id, the same line on the same root."""
+    (tmp_path / "traced_task.py").write_text(TASK.format(pause=STEP_S))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file, root = tmp_path / "sweep.yaml", tmp_path / "runs"
+    file.write_text(TEXT.format(trace=tmp_path / "trace", steps=STEPS, every=EVERY_S))
+    _, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind"))
+    places = {f"{MOUNT}/sweep.yaml": str(file), f"--root {ROOT} ": f"--root {root} ", TRACKING: f"sqlite:///{root}.db"}
+    path = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
+    with head(**path) as first:
+        line = submit_line(job, "traced-1", first.address, places)
+        shell(line.partition(" ; ray job logs")[0])
+        deadline = time.monotonic() + 150
+        while not max((max(batches) for batches in trace(file).values()), default=0) > STEPS // 2:
+            assert time.monotonic() < deadline, shell(line).stdout
+            time.sleep(0.02)
+        first.lose()
+    while living(str(root)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    before = trace(file)
+    last = max(max(batches) for batches in before.values())
+    (folder,) = root.glob("traced-*/trials/sgd-0000-s0")
+    newest = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*.pt"))
+    with head(**path) as second:
+        done = shell(submit_line(job, "traced-2", second.address, places))
+    assert "confirm stage" in done.stdout, done.stdout + done.stderr
+    begun = [next(b for b in batches if b) for process, batches in trace(file).items() if process not in before]
+    resumed = max(begun)  # batch 0 is what a worker warms up on, before it looks for a checkpoint
+    assert resumed > 1
+    assert last - resumed <= 3 * last / (newest + 1)
+    assert len(files(root)) == 1 + 2
+    client = MlflowClient(f"sqlite:///{root}.db")
+    experiment = client.get_experiment_by_name("traced")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len([r for r in runs if "mlflow.parentRunId" not in r.data.tags]) == 1
+    assert len([r for r in runs if TRIAL in r.data.tags]) == 1 + 2
 
 
 def wait_for(call: Callable[..., Any], sweep: str, *states: str) -> dict[str, Any]:
