@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +65,22 @@ class Head:
     process: subprocess.Popen[bytes]
 
     def lose(self) -> None:
-        """What the loss of its machine does: everything in its process group is gone at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """What the loss of its machine does: everything that it started, workers and drivers too, is gone at once."""
+        for pid in (self.process.pid, *descendants(self.process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(30)
+
+
+def descendants(of: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            children.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+    found = [of]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
 
 
 @contextmanager
