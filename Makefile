@@ -27,6 +27,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.bench.scheduling
 	$(BIN)/python -m tests.bench.scale --trials 1000 --raylets 2
 	$(BIN)/python -m tests.bench.scale --trials 10000
+	$(BIN)/python -m tests.bench.outage
 
 install: $(DEV)
 
