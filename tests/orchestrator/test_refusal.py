@@ -16,7 +16,7 @@ from orchestrator.spec import Spec
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial import Job
 from tests.orchestrator.sweep_files import sweep_text
-from tests.orchestrator.test_cli import call, write
+from tests.orchestrator.test_cli import write
 
 __all__ = ["call"]
 ON_FIRE = """Traceback (most recent call last):

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.tracking.mlflow import embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
-from tests.orchestrator.test_cli import call, write
+from tests.orchestrator.test_cli import write
 
 __all__ = ["call"]
 TRACED = """

@@ -11,7 +11,6 @@ import pytest
 from orchestrator.compare.paired import Refused
 from orchestrator.compare.slowdown import slowdown
 from orchestrator.compare.table import Question, table
-from tests.orchestrator.test_cli import call as call
 
 
 def test_slowdown_of_a_stretched_curve() -> None:
