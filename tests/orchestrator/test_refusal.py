@@ -18,7 +18,6 @@ from orchestrator.trial import Job
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_cli import write
 
-__all__ = ["call"]
 ON_FIRE = """Traceback (most recent call last):
   File "trial.py", line 10, in advance
     self._begin()

@@ -12,7 +12,6 @@ from orchestrator.tracking.mlflow import embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_cli import write
 
-__all__ = ["call"]
 TRACED = """
 import os
 from tests.tasks import Fit
