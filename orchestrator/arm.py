@@ -10,10 +10,10 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.job import Job
 from orchestrator.search.base import Configuration, Study
 from orchestrator.spec import ArmSpec
 from orchestrator.stopping import Stop, Stopper
-from orchestrator.trial import Job
 
 
 @dataclass(frozen=True, kw_only=True)

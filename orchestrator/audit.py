@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.folder import SweepFolder
+from orchestrator.job import Job
 from orchestrator.metric_log import MetricLog
 from orchestrator.spec import Spec
 from orchestrator.stopping import Stop
-from orchestrator.trial import Job
 
 
 def is_audited(spec: Spec, trial_id: str) -> bool:

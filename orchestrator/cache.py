@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.folder import read_json, write_atomic
 
 if TYPE_CHECKING:
-    from orchestrator.trial import Job
+    from orchestrator.job import Job
 
 BESIDE_THE_RESULT = frozenset(
     {"trial_id", "arm", "stage", "configuration", "folder", "stop_file", "rungs", "cache", "checkpoint_s", "slice_s",

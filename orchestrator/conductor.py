@@ -16,11 +16,11 @@ from orchestrator.arm import Arm, Outcome
 from orchestrator.audit import is_audited, logical_result, rung_values
 from orchestrator.confirm import ConfirmStage
 from orchestrator.folder import SweepFolder, write_atomic
+from orchestrator.job import Job, Report, Result
 from orchestrator.jobs import job_of
 from orchestrator.ledger import Ledger
 from orchestrator.search.base import Configuration
 from orchestrator.spec import Spec
-from orchestrator.trial import Job, Report, Result
 
 __all__ = ["Arm", "Listener", "SweepConductor"]
 ENDED = ("COMPLETE", "PRUNED", "DIVERGED", "FAILED")

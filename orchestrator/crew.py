@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from orchestrator.trial import Job
+    from orchestrator.job import Job
 
 LAST_WORDS_S = 5.0
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.folder import SweepFolder
+from orchestrator.job import Job
 from orchestrator.search.base import Configuration
 from orchestrator.spec import ArmSpec, Spec
-from orchestrator.trial import Job
 
 
 def job_of(spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configuration, seed: int, stage: str) -> Job:

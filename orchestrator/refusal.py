@@ -22,8 +22,8 @@ from orchestrator.folder import SweepFolder, read_json, write_atomic
 from orchestrator.provenance import provenance
 
 if TYPE_CHECKING:
+    from orchestrator.job import Job, Report
     from orchestrator.spec import Spec
-    from orchestrator.trial import Job, Report
 
 FEWEST = 5
 """Trials that have to fail alike before a sweep is given up."""

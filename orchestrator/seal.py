@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.folder import SweepFolder, read_json, write_atomic
+from orchestrator.job import Job
 from orchestrator.spec import Spec, definition
-from orchestrator.trial import Job
 
 FILES = ("trial.json", "metrics.jsonl", "result.json")
 FREE = ("analysis", "controls")

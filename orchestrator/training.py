@@ -8,7 +8,7 @@ from trainables.loop import Training
 from trainables.workers import Workers
 
 if TYPE_CHECKING:
-    from orchestrator.trial import Job
+    from orchestrator.job import Job
     from trainables.task import Task
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from orchestrator.trial import Job, Report
+from orchestrator.job import Job, Report
 
 
 class Conductor(Protocol):

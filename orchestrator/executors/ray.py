@@ -31,8 +31,9 @@ from orchestrator.executors.ray_crew import RayCrew
 from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_death, kept_error
 from orchestrator.executors.ray_forget import forget_ended
 from orchestrator.executors.ray_nodes import blind
+from orchestrator.job import Job, Report
 from orchestrator.place import NotShared
-from orchestrator.trial import Job, Report, TrialSession, warm_up
+from orchestrator.trial import TrialSession, warm_up
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.crew import CrewFailed, CrewLost, follow
-from orchestrator.trial import Job
+from orchestrator.job import Job
 
 LAST_WORDS_S = 10.0
 

@@ -22,8 +22,8 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from orchestrator.disk import DiskFull, described, is_full
+from orchestrator.job import Job
 from orchestrator.place import newest_checkpoint
-from orchestrator.trial import Job
 
 REPEATS = 3
 BYSTANDER_REPEATS = 10

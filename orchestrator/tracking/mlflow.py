@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.job import Job, Report
 from orchestrator.metric_log import MetricLog
 from orchestrator.store import near
 from orchestrator.tracking.sender import Sender
-from orchestrator.trial import Job, Report
 
 SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
 STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"

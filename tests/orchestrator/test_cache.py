@@ -11,9 +11,9 @@ import pytest
 from orchestrator import cache, results, runner, spec
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder
+from orchestrator.job import Job
 from orchestrator.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import Job
 from tests.orchestrator.sweep_files import sweep_text
 
 

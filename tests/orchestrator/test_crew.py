@@ -15,9 +15,10 @@ from orchestrator import results, runner, spec
 from orchestrator.crew import CrewLost, LocalCrew
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder, find
+from orchestrator.job import Job
 from orchestrator.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import Job, TrialSession
+from orchestrator.trial import TrialSession
 from tests.orchestrator.command import COMMAND, REPOSITORY, environment
 from tests.orchestrator.sweep_files import sweep_text
 

@@ -11,10 +11,10 @@ import pytest
 from orchestrator import refusal, results, runner, spec
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder
+from orchestrator.job import Job
 from orchestrator.refusal import FEWEST, Alike, exception
 from orchestrator.spec import Spec
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import Job
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_cli import write
 

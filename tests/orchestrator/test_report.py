@@ -21,10 +21,10 @@ from orchestrator.compare.publish import publish
 from orchestrator.compare.report import build, headline
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder
+from orchestrator.job import Job
 from orchestrator.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
-from orchestrator.trial import Job
 from tests.orchestrator.sweep_files import sweep_text
 
 LARGE = """

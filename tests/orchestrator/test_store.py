@@ -25,12 +25,13 @@ from orchestrator import lease, results, runner, seal, spec, store
 from orchestrator.cli import app as cli
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import Held, SweepFolder
+from orchestrator.job import Job
 from orchestrator.jobs import job_of
 from orchestrator.metric_log import MetricLog
 from orchestrator.place import NotShared
 from orchestrator.search.base import Configuration
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import Job, TrialSession
+from orchestrator.trial import TrialSession
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import Postgres, postgres_server, s3_server
 

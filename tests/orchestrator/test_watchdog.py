@@ -15,8 +15,9 @@ import yaml
 from orchestrator import results, runner, spec
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.folder import SweepFolder
+from orchestrator.job import Job
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import Job, TrialSession
+from orchestrator.trial import TrialSession
 from orchestrator.watchdog import Watchdog, left_behind
 from tests.orchestrator.sweep_files import sweep_text
 

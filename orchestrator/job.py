@@ -1,0 +1,92 @@
+"""What a trial is given, what it says while it trains, how it ended: data between conductor, executors and trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a trial needs, picklable."""
+
+    trial_id: str
+    arm: str
+    stage: str
+    """`tune` or `confirm`."""
+    configuration: int
+    """Number of the configuration in its arm's study."""
+    seed: int
+    optimizer: str
+    parameters: Mapping[str, Any]
+    task: str
+    task_parameters: Mapping[str, Any]
+    budget: float
+    """Gradient evaluations."""
+    evaluations: int
+    metric: str
+    goal: str
+    select: str
+    folder: str
+    """Where the trial is kept: an absolute path, or a URI of an object store; `stop_file` likewise."""
+    stop_file: str
+    threads: int = 1
+    rungs: tuple[int, ...] = ()
+    """Evaluations (1, 2, ...) after which the trial reports and waits whether it goes on."""
+    cache: str = ""
+    """Folder of the trial cache; empty: the trial is trained, whatever was trained before."""
+    diagnostics: tuple[str, ...] = ()
+    """Names of the diagnostics to measure."""
+    diagnose_every: int = 1
+    diagnose_batches: int = 1
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `trainables.recipe.Recipe`; empty: the task's own."""
+    processes: int = 1
+    """Workers that train this trial together."""
+    step_timeout_s: float | None = None
+    """Seconds after which a step counts as hung."""
+    checkpoint_s: float = 10.0
+    """Seconds between checkpoints; longer where writing them would take more than CHECKPOINT_SHARE of the time."""
+    checkpoint_quota: int | None = None
+    """Bytes for the checkpoints of all trials beside this one's folder."""
+    slice_s: float = 1.0
+    """A trial reports to its executor about this often, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a trial tells its executor after a slice of work."""
+
+    trial_id: str
+    grad_evals: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Newest metrics."""
+    evaluation: int = 0
+    """Number of the newest evaluation, from 1."""
+    durable: float = -1.0
+    """Points up to this many gradient evaluations are final: a checkpoint covers them."""
+    done: bool = False
+    state: str = "RUNNING"
+    """RUNNING, COMPLETE, DIVERGED, FAILED, or INTERRUPTED (drained with a checkpoint)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a trial ended; `result.json`."""
+
+    state: str
+    value: float | None
+    """The selected metric; the worst value of that metric when diverged, None when failed."""
+    metrics: dict[str, float]
+    grad_evals: float
+    seconds: float
+    init_digest: str = ""
+    data_digest: str = ""
+    error: str = ""
+    stopped: dict[str, Any] = field(default_factory=dict)
+    """Of a stopped trial: rung, value there, reason, and the value at the end when it was finished for the audit."""
+    cached_from: str = ""
+    """The trial that this result was taken from instead of training."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the task says its data are, for instance a SHA-256."""
