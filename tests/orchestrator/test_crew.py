@@ -93,6 +93,7 @@ def test_what_another_worker_raises_fails_the_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
     """Two processes a trial in a placement group. One seed hangs where no Python code can run; the others go on."""
     sweep: dict[str, Any] = yaml.safe_load(sweep_text(method="random", trials=1, confirm=2, max_failed=1))

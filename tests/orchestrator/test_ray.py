@@ -93,6 +93,7 @@ def drain(process: subprocess.Popen[str], sent: signal.Signals) -> None:
     assert not ray_processes(process.pid)
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_nothing_but_time(file: Path) -> None:
     """kill -9 of a worker in the middle of a trial: the trial is trained again and ends as if nothing had happened."""
     process = start(file)
