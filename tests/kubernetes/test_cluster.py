@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cli import main
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
 from tests.kubernetes.api_server import JOBS, MAPS, ApiServer, serving
 from tests.kubernetes.manifests import K8S
 from tests.orchestrator.sweep_files import sweep_text
+from tests.verbs import Called, called
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -47,15 +46,8 @@ def rights() -> set[tuple[str, str]]:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: str, address: str = "k8s") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["geosweep", *words, "--address", address])
-        number = 0
-        capfd.readouterr()
-        try:
-            main()
-        except SystemExit as end:
-            number = int(end.code or 0)
-        return number, *capfd.readouterr()
+    def run(*words: str, address: str = "k8s") -> Called:
+        return called(monkeypatch, capfd, *words, "--address", address)
 
     return run
 

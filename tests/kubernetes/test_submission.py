@@ -6,7 +6,6 @@ import contextlib
 import json
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from orchestrator.cli import main
 from orchestrator.executors.job_api import RayCluster
 from orchestrator.kubernetes.profiles import ROOT, TRACKING
 from orchestrator.kubernetes.render import MOUNT, render
@@ -24,6 +22,7 @@ from orchestrator.tracking.mlflow import TRIAL
 from tests.kubernetes.ray_head import REPOSITORY, TOKEN, code, environment, head
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_checkpoint_interval import EVERY_S, STEP_S, STEPS, TASK, TEXT, trace
+from tests.verbs import Called, called
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -40,15 +39,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], add
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # Ray's client prefers it to the address it is given
 
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["geosweep", *words, "--address", address])
-        number = 0
-        capfd.readouterr()
-        try:
-            main()
-        except SystemExit as end:
-            number = int(end.code or 0)
-        return number, *capfd.readouterr()
+    def run(*words: str) -> Called:
+        return called(monkeypatch, capfd, *words, "--address", address)
 
     return run
 

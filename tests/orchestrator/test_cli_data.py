@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.cli import main
 from orchestrator.cli.data import Kind
 from tests.trainables.data import sources
+from tests.verbs import Called, called
 from trainables.data.convert import KINDS
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["geosweep", "data", *map(str, words)])
-        code = 0
-        capfd.readouterr()
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capfd.readouterr()
+    def run(*words: object) -> Called:
+        return called(monkeypatch, capfd, "data", *map(str, words))
 
     return run
 

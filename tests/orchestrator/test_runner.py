@@ -17,6 +17,7 @@ from orchestrator.folder import Held, NotFound, SweepFolder, find
 from orchestrator.metric_log import MetricLog
 from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
+from tests.orchestrator.command import values
 from tests.orchestrator.sweep_files import sweep_text
 
 
@@ -33,17 +34,6 @@ def studies(folder: SweepFolder) -> dict[str, optuna.Study]:
     return {
         s.study_name.split("/")[-1]: optuna.load_study(study_name=s.study_name, storage=kept)
         for s in optuna.get_all_study_summaries(kept)
-    }
-
-
-def values(folder: SweepFolder) -> dict[str, list[Any]]:
-    """Every logged metric of every trial but the clock's."""
-    return {
-        t["trial_id"]: [
-            (p["step"], {k: v for k, v in p["metrics"].items() if not k.startswith("time/")})
-            for p in MetricLog(folder.trial(t["trial_id"]) / "metrics.jsonl").points()
-        ]
-        for t in results.ended_trials(folder)
     }
 
 
