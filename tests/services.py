@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,10 @@ class Postgres:
 
     def _call(self, program: str, *words: str) -> None:
         command = [str(self._bin / program), *words]
-        if os.geteuid() == 0:
-            command = ["runuser", "-u", "nobody", "--", *command]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/tmp", timeout=60)
+        nobody = pwd.getpwnam("nobody")  # the server refuses to run as root
+        as_nobody: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        who = as_nobody if os.geteuid() == 0 else {}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/tmp", timeout=60, **who)
 
 
 @contextmanager
