@@ -18,6 +18,7 @@ from orchestrator import results
 from orchestrator.compare.intervals import summarize
 from orchestrator.conductor import SweepConductor
 from orchestrator.folder import SweepFolder
+from orchestrator.job import Job, Report
 from orchestrator.spec import Spec
 
 PLAIN_EVERY_S = 10.0
@@ -114,6 +115,34 @@ def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
         done.set()
         thread.join()
         console.print(plain_line(conductor), highlight=False, soft_wrap=True)
+
+
+class Stretched:
+    """Says when checkpoints lie further apart than asked, and again when that doubles (a `conductor.Listener`)."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._said = console, 0.0
+
+    def began(self, job: Job) -> None:
+        """Nothing."""
+
+    def moved(self, job: Job, report: Report) -> None:
+        """Compare with what was asked."""
+        if report.checkpoint_s <= max(1.2 * job.checkpoint_s, 2 * self._said):
+            return
+        self._said = report.checkpoint_s
+        self._console.print(
+            f"checkpoints of {job.trial_id} lie {report.checkpoint_s:.1f} s apart, not {job.checkpoint_s:g} s: writing "
+            "one may take a tenth of the time, and the next one waits for its upload",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Nothing."""
 
 
 def arms_table(spec: Spec, folder: SweepFolder) -> Group:

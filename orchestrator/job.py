@@ -66,6 +66,8 @@ class Report:
     """Number of the newest evaluation, from 1."""
     durable: float = -1.0
     """Points up to this many gradient evaluations are final: a checkpoint covers them."""
+    checkpoint_s: float = 0.0
+    """Seconds between checkpoints as they are: above `Job.checkpoint_s` where writing or uploading one takes long."""
     done: bool = False
     state: str = "RUNNING"
     """RUNNING, COMPLETE, DIVERGED, FAILED, or INTERRUPTED (drained with a checkpoint)."""

@@ -2,6 +2,9 @@
 
 Order is the guarantee: a checkpoint is uploaded after the log that it covers, under a name that holds its checksum, and
 result.json after everything else. Whoever finds a whole checkpoint or a result finds what belongs to it.
+
+Training goes on while a checkpoint is uploaded. One upload is under way at a time and the next checkpoint waits for its
+end, so the newest one up there is at most as old as the interval and the time of an upload, or as two uploads.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import shutil
 import socket
 import time
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.store import Far, StoreError, near
@@ -52,6 +57,12 @@ class TrialPlace:
             raise NotShared.of(self.folder.parent.parent, socket.gethostname())
         self.folder.mkdir(parents=True, exist_ok=True)
         self._far = Far(folder, self.folder) if "://" in folder else None
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._upload: Future[None] | None = None
+        self.durable = -1.0
+        """Points up to this many gradient evaluations are covered by a checkpoint that outlives this machine."""
+        self.upload_s = 0.0
+        """How long the last upload of a checkpoint took."""
         self._stop = near(stop_file)
         where, _, self._flag = stop_file.rpartition("/")
         self._sweep = Far(where, self._stop.parent) if self._far else None
@@ -72,24 +83,44 @@ class TrialPlace:
 
     def logged(self) -> None:
         """The log is about to be read by the driver."""
+        self.settle()
         if self._far is not None:
             self._far.push([LOG])
 
-    def saved(self) -> bool:
-        """Upload the newest checkpoint and what it covers; False, with a warning, when the store is away."""
+    def saved(self, covers: float) -> None:
+        """Begin to upload the newest checkpoint, of so many gradient evaluations, and the log. None may be under way.
+
+        Until the next `settle` no checkpoint is to be written or removed here.
+        """
         if self._far is None:
-            return True
+            self.durable = covers
+        else:
+            self._upload = self._pool.submit(self._put, self._far, covers)
+
+    def _put(self, far: Far, covers: float) -> None:
+        began = time.monotonic()
         kept = sorted(path.name for path in self.folder.glob("checkpoint-*.pt"))
+        far.push([LOG, kept[-1]], patience_s=0.0)
+        self.durable = covers
+        far.remove(n for n in far.names() if n.startswith("checkpoint-") and n not in kept)
+        self.upload_s = time.monotonic() - began
+
+    def busy(self) -> bool:
+        """Whether an upload is under way."""
+        return self._upload is not None and not self._upload.done()
+
+    def settle(self) -> None:
+        """Return once no upload is under way; with a warning when the last one failed."""
+        upload, self._upload = self._upload, None
         try:
-            self._far.push([LOG, kept[-1]], patience_s=0.0)
-            self._far.remove(n for n in self._far.names() if n.startswith("checkpoint-") and n not in kept)
+            if upload is not None:
+                upload.result()
         except StoreError as error:
             warnings.warn(f"checkpoint not uploaded, training goes on: {error}", stacklevel=2)
-            return False
-        return True
 
     def ended(self) -> None:
         """Upload the log and the result; one that another worker uploaded meanwhile stays."""
+        self.settle()
         if self._far is None:
             return
         if self._far.exists(RESULT):
@@ -111,6 +142,19 @@ class TrialPlace:
         return self._asked
 
     def close(self) -> None:
-        """Clear the scratch folder of a trial that ended."""
-        if self._far is not None and (self.folder / RESULT).exists():
+        """Clear the scratch folder of a trial that is over.
+
+        The driver may have stopped it, and cleared the far side, while a checkpoint was on its way there.
+        """
+        late = self._upload is not None
+        self.settle()
+        self._pool.shutdown()
+        if self._far is None:
+            return
+        over = (self.folder / RESULT).exists()
+        with suppress(StoreError):
+            if late and self._far.exists(RESULT, patience_s=0.0):
+                over = True
+                self._far.remove(n for n in self._far.names() if n.startswith("checkpoint-"))
+        if over:
             shutil.rmtree(self.folder, ignore_errors=True)

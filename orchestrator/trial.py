@@ -54,7 +54,6 @@ class TrialSession:
                 write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
                 self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
-        self._durable = -1.0
         self._seconds, self._since = 0.0, time.perf_counter()
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
@@ -135,10 +134,11 @@ class TrialSession:
         else:
             self._training.load(saved["training"])
             self._seconds = float(saved["seconds"])
-            self._durable = float(saved["durable"])
-            self._points = self._log.truncate(self._durable)
+            self._place.durable = float(saved["durable"])
+            self._points = self._log.truncate(self._place.durable)
         self._last = self._points[-1]["metrics"] if self._points else {}
-        self._due = time.perf_counter() + self.job.checkpoint_s
+        self._every = self.job.checkpoint_s
+        self._due = time.perf_counter() + self._every
 
     def _take_over(self, trained: Path) -> Report:
         """End with the log and the result of a trial that was the same."""
@@ -149,6 +149,7 @@ class TrialSession:
         return self._ended(theirs["state"], theirs["grad_evals"], theirs["metrics"])
 
     def _write(self, result: Result) -> None:
+        self._place.settle()
         self._log.sync()
         write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
         for old in self._folder.glob("checkpoint*"):
@@ -168,7 +169,7 @@ class TrialSession:
             if now - looked < 0.25:
                 return False
             looked = now
-            return now >= self._due or place.stop_asked()
+            return (now >= self._due and not place.busy()) or place.stop_asked()
 
         while not training.finished:
             try:
@@ -183,6 +184,7 @@ class TrialSession:
                     stopping = self._workers.same(stopping)
                 self._checkpoint()
                 if stopping:
+                    place.settle()
                     return self._ended("INTERRUPTED", training.optimizer.grad_evals, self._last)
                 continue
             self._log.append(point.grad_evals, point.metrics)
@@ -191,7 +193,7 @@ class TrialSession:
             due = now - began >= self.job.slice_s or len(self._points) in self.job.rungs
             if due and not training.finished:
                 self._count()
-                if now >= self._due:
+                if now >= self._due and not place.busy():
                     self._checkpoint()
                 if len(self._points) in self.job.rungs:
                     place.logged()
@@ -200,7 +202,8 @@ class TrialSession:
                     grad_evals=point.grad_evals,
                     metrics=point.metrics,
                     evaluation=len(self._points),
-                    durable=self._durable,
+                    durable=place.durable,
+                    checkpoint_s=self._every,
                 )
         return self._finish("COMPLETE")
 
@@ -213,16 +216,18 @@ class TrialSession:
         from trainables import checkpoint
 
         self._watchdog.stop()
+        self._place.settle()
         self._count()
         durable = self._points[-1]["step"] if self._points else -1.0
         saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
         self._log.sync()
-        if checkpoint.save(saved, self._folder, quota=quota) is not None and self._place.saved():
-            self._durable = durable
-        now = time.perf_counter()
-        self._due = now + max(self.job.checkpoint_s, (now - self._since) * (1 / CHECKPOINT_SHARE - 1))
+        if checkpoint.save(saved, self._folder, quota=quota) is not None:
+            self._place.saved(durable)
+        interval = max(self.job.checkpoint_s, (time.perf_counter() - self._since) / CHECKPOINT_SHARE)
+        self._due = self._since + interval
+        self._every = max(interval, self._place.upload_s)
 
     def _finish(self, state: str, *, spent: float | None = None, error: str = "") -> Report:
         self._count()
@@ -262,7 +267,7 @@ class TrialSession:
             trial_id=self.job.trial_id,
             grad_evals=grad_evals,
             metrics=metrics,
-            durable=self._durable if state == "INTERRUPTED" else math.inf,
+            durable=self._place.durable if state == "INTERRUPTED" else math.inf,
             done=True,
             state=state,
         )

@@ -160,6 +160,7 @@ def _drive(
             folder,
             executor,
             tracker,
+            (display.Stretched(talk),),
             watch=lambda c: display.watching(c, talk),
             storage_url=storage or None,
         )

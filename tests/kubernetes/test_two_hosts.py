@@ -39,11 +39,13 @@ from tests.services import KEYS, postgres_server, s3_server
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 HEAD, WORKER, MLFLOW = 1, 2, 3
 ROOT = "s3://sweeps/runs"
-EVERY_S = 1.0
+EVERY_S = 2.0
 
 
 def sweep(pause_s: float) -> str:
-    text = sweep_text(name="hosts", method="random", trials=3, confirm=2, per_trial=80, pause_s=pause_s)
+    """Trials of 7 s that log every 0.14 s."""
+    text = sweep_text(name="hosts", method="random", trials=3, confirm=2, per_trial=100, pause_s=pause_s)
+    text = text.replace("evaluations: 4", "evaluations: 50")
     return f"{text}resources: {{checkpoint_every: {EVERY_S}s, max_concurrent: 2}}\n"
 
 
@@ -191,13 +193,20 @@ def tracked(server: str, sweep_id: str) -> list[tuple[str, dict[str, str]]]:
 
 
 class Kill:
-    """What trained when something was killed, and the age of its newest checkpoint; `since` as in `under_way`."""
+    """What trained when something was killed, shortly before the next checkpoint; `since` as in `under_way`."""
 
     def __init__(self, kill: Callable[[], None], since: float = 0.0) -> None:
+        time.sleep(0.8 * EVERY_S)
+        self.at = time.time()
         kill()
-        self.at, found = time.time(), under_way(since)
-        self.trials = {path.rpartition("/")[2] for path in found}
-        self.lost_s = self.at - min(found.values())
+        self.trials = {path.rpartition("/")[2] for path in under_way(since)}
+
+    def lost_s(self, folder: folders.SweepFolder) -> list[float]:
+        """Of each of them, how much training was lost: what lies between the kill and its last point that is kept."""
+        logs = [[p["time"] / 1000 for p in MetricLog(folder.trial(t) / "metrics.jsonl").points()] for t in self.trials]
+        assert logs
+        assert all(times[0] < self.at < times[-1] for times in logs), "resumed behind its first step"
+        return [self.at - max(at for at in times if at < self.at) for times in logs]
 
 
 def test_hosts_are_killed_and_the_sweep_loses_nothing(
@@ -210,8 +219,8 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     first.start_worker()
     before = ended()
     wait("trials end on the new worker", lambda: ended() >= before + 2, 180)
-    wait("trials under way again", lambda: bool(under_way(kills[0].at + 1)), 60)
-    kills.append(Kill(first.kill, since=kills[0].at + 1))
+    wait("trials under way again", lambda: bool(under_way(kills[0].at + 2)), 60)
+    kills.append(Kill(first.kill, since=kills[0].at + 2))
 
     second = RayCluster(services, "hosts-2")
     out, _ = second.submitter.communicate(timeout=240)
@@ -225,11 +234,9 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     told = [line["trial_id"] for line in seal._lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted({p.name for p in (there.path / "trials").iterdir()}), "each trial once"
     for kill in kills:
-        times = [[p["time"] for p in MetricLog(there.trial(t) / "metrics.jsonl").points()] for t in kill.trials]
-        assert times
-        assert all(t[0] < kill.at * 1000 < t[-1] for t in times), "resumed behind its first step"
-        assert kill.lost_s < 10 * EVERY_S, "on a busy machine; see the README for what is usual"
-        print(f"{len(times)} trials under way, newest checkpoint at most {kill.lost_s:.1f} s old")
+        lost = kill.lost_s(there)
+        print(f"{len(lost)} trials under way lost {', '.join(f'{s:.1f}' for s in lost)} s, checkpoints every {EVERY_S} s")
+        assert max(lost) < 2 * EVERY_S, "one interval, and what an upload takes on a busy machine"
     assert not [name for name in objects() if "checkpoint" in name or name.endswith(("/lock", "/stop"))]
 
     kept = storage(Path("unused"), services.database)

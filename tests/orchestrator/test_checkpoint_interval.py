@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -9,14 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from orchestrator import spec
+from orchestrator import display, runner, spec
 from orchestrator.jobs import job_of
 from orchestrator.metric_log import MetricLog
-from orchestrator.trial import TrialSession
+from orchestrator.trial import CHECKPOINT_SHARE, TrialSession
 from trainables import checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
@@ -105,8 +108,6 @@ def test_a_checkpoint_takes_at_most_a_tenth_of_the_time(file: Path, monkeypatch:
     """A slow disk stretches the interval."""
     monkeypatch.syspath_prepend(str(file.parent))
     definition = spec.load(file)
-    from orchestrator import runner
-
     folder = runner.open_folder(definition, file.read_text(), file.parent / "runs", {})
     (arm,) = runner.open_arms(definition, folder).values()
     job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], "tune")
@@ -127,3 +128,29 @@ def test_a_checkpoint_takes_at_most_a_tenth_of_the_time(file: Path, monkeypatch:
     assert times
     assert all(later - earlier >= 0.2 / 0.1 for earlier, later in itertools.pairwise(times))
     assert json.loads((Path(job.folder) / "result.json").read_text())["seconds"] >= STEPS * STEP_S
+
+
+def test_a_stretched_interval_is_said_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(file.parent))
+    definition = replace(spec.load(file), evaluations=10)
+    folder = runner.open_folder(definition, file.read_text(), file.parent / "runs", {})
+    (arm,) = runner.open_arms(definition, folder).values()
+    job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], "tune")
+    save = checkpoint.save
+
+    def slow(*given: object, **named: object) -> object:
+        time.sleep(0.1)
+        return save(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    session, console = TrialSession(replace(job, slice_s=0.0)), Console(file=io.StringIO())
+    listener, reports = display.Stretched(console), []
+    while not (report := session.advance()).done:
+        reports.append(report)
+        listener.moved(job, report)
+    stretched = [r.checkpoint_s for r in reports if r.checkpoint_s > EVERY_S]
+    assert len(stretched) > 3
+    assert min(stretched) >= 0.1 / CHECKPOINT_SHARE
+    said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert f"checkpoints of {job.trial_id} lie {stretched[0]:.1f} s apart, not {EVERY_S:g} s" in said[0]
+    assert len(said) <= 2, "again only when it doubles"
