@@ -26,7 +26,9 @@ k -n sweeps create secret generic geosweep-studies --from-literal=url="$base/geo
 k -n sweeps create secret generic geosweep-mlflow --from-literal=backend-store-uri="$base/mlflow"
 k -n sweeps create secret generic geosweep-s3 --from-literal=AWS_ACCESS_KEY_ID=dev --from-literal=AWS_SECRET_ACCESS_KEY=dev
 k apply -k k8s/overlays/kind
-k -n sweeps rollout status statefulset/postgres deployment/dev-s3 deployment/mlflow --timeout=10m
+for workload in statefulset/postgres deployment/dev-s3 deployment/mlflow; do
+  k -n sweeps rollout status "$workload" --timeout=10m
+done
 
 manifest=$(mktemp)
 geosweep k8s render sweeps/quickstart.yaml --profile kind >"$manifest"

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from orchestrator.folder import NotFound
 
-KUBERNETES = "k8s"
 LIVING = ("waiting", "running")
 
 
@@ -61,27 +60,7 @@ class Cluster(Protocol):
         """What the sweep's driver printed so far."""
 
     def stop(self, name: str) -> Attempt | None:
-        """End the sweep's job; None when it had ended."""
-
-
-def connect(address: str) -> Cluster:
-    """The cluster at a Ray dashboard's URL, or `k8s`, `k8s://CONTEXT`: one of the user's kubeconfig.
-
-    Raises ValueError for another address, Unreachable when the cluster does not answer.
-    """
-    kind, _, rest = address.partition("://")
-    if kind == KUBERNETES:
-        from orchestrator.kubernetes.cluster import KubernetesCluster
-
-        return KubernetesCluster(rest)
-    if kind in ("http", "https") and rest:
-        from orchestrator.executors.job_api import RayCluster
-
-        return RayCluster(address, token())
-    raise ValueError(
-        f"--address {address}: name the URL of a Ray dashboard, http://HOST:8265, or a Kubernetes cluster, "
-        "k8s or k8s://CONTEXT"
-    )
+        """End the sweep's job; None when it had ended. The attempt's reason says how: it goes on with `submit`."""
 
 
 def token() -> str:

@@ -57,6 +57,14 @@ def test_services_have_one_door(service: str) -> None:
     assert all(path.startswith(ADAPTERS[service]) for path in found), found
 
 
+def test_interfaces_know_no_implementation() -> None:
+    """Also not inside functions: whoever chooses one stands above both."""
+    for interface in ("remote", "job", "executors/base", "search/base", "tracking/base"):
+        found = [name for name in imports(ROOT / "orchestrator" / f"{interface}.py") if name.startswith("orchestrator")]
+        allowed = {"orchestrator.job", "orchestrator.folder", "orchestrator.space", "orchestrator.spec"}
+        assert set(found) <= allowed, (interface, found)
+
+
 def test_plain_modules_stay_light() -> None:
     for name in ("plan", "space", "spec"):
         path = ROOT / "orchestrator" / f"{name}.py"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import Exit, app, data, fail
+from orchestrator.cli.remote import readable
 
 k8s = typer.Typer(help="Sweeps on Kubernetes, by the KubeRay operator.", no_args_is_help=True)
 app.add_typer(k8s, name="k8s")
@@ -47,12 +48,9 @@ def render(
         _check(check)
         return
     assert file is not None
-    if not file.exists():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    asked, _ = readable(file)
     try:
-        text = rendered(
-            file.read_text(encoding="utf-8"), str(file), profile=profile, queue=queue, registry=registry, root=root
-        )
+        text = rendered(asked, str(file), profile=profile, queue=queue, registry=registry, root=root)
     except RenderError as error:
         fail(f"{file}: {error}", Exit.CHECK_FAILED)
     sys.stdout.write(text)
@@ -63,7 +61,7 @@ def _check(path: Path) -> None:
 
     from orchestrator.kubernetes.operator_rules import lint
 
-    if not path.exists():
+    if not path.is_file():
         fail(f"{path}: no such file", Exit.INVALID_FILE)
     try:
         documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
@@ -71,4 +69,10 @@ def _check(path: Path) -> None:
         fail(f"{path}: no YAML: {error}", Exit.INVALID_FILE)
     if found := lint(documents):
         fail("\n".join(f"{path}: {finding}" for finding in found), Exit.CHECK_FAILED)
-    data.print(f"{path}: the operator takes it", highlight=False, markup=False)
+    data.print(
+        f"{path}: breaks no rule. Fields inside Pod templates are for the API server to check: "
+        f"kubectl apply --dry-run=server -f {path}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

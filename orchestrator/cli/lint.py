@@ -28,7 +28,7 @@ def lint(
 
     found: dict[str, list[rules.Finding]] = {}
     for file in files:
-        if not file.exists():
+        if not file.is_file():
             fail(f"{file}: no such file", Exit.INVALID_FILE)
         text = file.read_text(encoding="utf-8")
         found[str(file)] = rules.lint(text, str(file), _results(text, root))

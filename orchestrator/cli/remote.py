@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.app import Exit, data, emit, fail, talk
@@ -35,17 +36,50 @@ def stop(address: str, sweep: str, as_json: bool) -> None:
     if as_json:
         emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": stopped is not None})
     else:
-        talk.print(f"{found.sweep_id} {'is draining' if stopped else 'is not running'}", highlight=False)
+        talk.print(f"{found.sweep_id} {stopped.reason if stopped else 'is not running'}", highlight=False)
 
 
 def cluster(address: str) -> Cluster:
-    """What is at `address`; a usage error when that is no address."""
-    from orchestrator.remote import connect
+    """The cluster at a Ray dashboard's URL, or `k8s`, `k8s://CONTEXT`: one of the user's kubeconfig.
+
+    A usage error for another address. Raises Unreachable when the cluster does not answer.
+    """
+    kind, _, rest = address.partition("://")
+    if kind == "k8s":
+        from orchestrator.kubernetes.cluster import KubernetesCluster
+
+        return KubernetesCluster(rest)
+    if kind not in ("http", "https") or not rest:
+        fail(
+            f"--address {address}: name the URL of a Ray dashboard, http://HOST:8265, or a Kubernetes cluster, "
+            "k8s or k8s://CONTEXT",
+            Exit.USAGE,
+        )
+    from orchestrator.executors.job_api import RayCluster
+    from orchestrator.remote import token
 
     try:
-        return connect(address)
+        return RayCluster(address, token())
     except ValueError as error:
         fail(str(error), Exit.USAGE)
+
+
+def readable(file: Path) -> tuple[str, str]:
+    """The text of a sweep file and the sweep's id. Of a data set only the description has to be on this machine."""
+    from orchestrator import spec
+
+    if not file.is_file():
+        fail(f"{file}: no such file", Exit.INVALID_FILE)
+    text = file.read_text(encoding="utf-8")
+    try:
+        return text, spec.sweep_id(spec.loads(text, str(file)))
+    except spec.SpecError as error:
+        if error.key != "task.data":
+            raise
+        fail(
+            f"{error}. To send the sweep to a cluster that has the data, its dataset.json alone is enough here",
+            Exit.INVALID_FILE,
+        )
 
 
 def show(attempt: Attempt, as_json: bool) -> None:

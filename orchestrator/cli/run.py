@@ -57,7 +57,7 @@ def run(
     """
     from orchestrator import disk, display, refusal, results, runner, seal, spec, store
 
-    if not file.exists():
+    if not file.is_file():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
     definition = replace(definition, cache=definition.cache and cache)
@@ -249,7 +249,7 @@ def validate(file: File, as_json: Json = False) -> None:
     """
     from orchestrator import spec
 
-    if not file.exists():
+    if not file.is_file():
         fail(f"{file}: no such file", Exit.INVALID_FILE)
     identity = spec.sweep_id(spec.load(file))
     if as_json:

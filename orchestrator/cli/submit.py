@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import Exit, File, Json, app, fail, talk
-from orchestrator.cli.remote import cluster, show
+from orchestrator.cli.remote import cluster, readable, show
 
 
 @app.command()
@@ -33,21 +33,18 @@ def submit(
 
     Example: geosweep submit sweeps/quickstart.yaml --address http://127.0.0.1:8265
     """
-    from orchestrator import spec
     from orchestrator.kubernetes.fit import RenderError
     from orchestrator.remote import Order
 
-    if not file.exists():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
     if not re.fullmatch(r"(s3:/)?/[A-Za-z0-9._/-]*", root):
         fail(
             f"--root {root}: name the absolute path of a folder that all machines of the cluster mount, "
             "or s3://BUCKET/FOLDER",
             Exit.USAGE,
         )
-    text = file.read_text(encoding="utf-8")
+    text, identity = readable(file)
     order = Order(
-        sweep_id=spec.sweep_id(spec.loads(text, str(file))),
+        sweep_id=identity,
         text=text,
         file=str(file),
         root=root,

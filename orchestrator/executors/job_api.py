@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,7 +74,7 @@ class RayCluster:
         if found.state not in LIVING:
             return None
         self._ask(lambda: self._client.stop_job(found.job))
-        return found
+        return replace(found, reason="is draining")
 
     def _attempts(self) -> list[Attempt]:
         """Jobs that are sweeps, also such as KubeRay submitted from our manifest; oldest first."""

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -48,7 +49,9 @@ class KubernetesCluster:
                 client_configuration=settings,
             )
         except config.ConfigException as error:
-            raise Unreachable(f"kubeconfig: {error}; name it with KUBECONFIG, a context with k8s://CONTEXT") from None
+            raise Unreachable(
+                f"kubeconfig: {str(error).rstrip('.')}; name it with KUBECONFIG, a context with k8s://CONTEXT"
+            ) from None
         settings.retries = 1
         self._server = settings.host
         self._api = client.ApiClient(settings)
@@ -108,7 +111,7 @@ class KubernetesCluster:
         if found.state not in LIVING:
             return None
         self._delete(found.job)
-        return found
+        return replace(found, reason="is being deleted; submit goes on from its newest checkpoints")
 
     def _list(self) -> list[dict[str, Any]]:
         listed = self._ask(

@@ -11,10 +11,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.kubernetes.pod_rules import pod_findings
+from orchestrator.errors import nearest
+from orchestrator.kubernetes.pod_rules import pod_findings, secret_findings
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 NAME_LIMITS = {"RayJob": 47, "RayCluster": 53, "RayCronJob": 36}
+FIELDS = {
+    "spec": "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus "
+    "entrypointNumGpus entrypointResources jobId managedBy metadata preRunningDeadlineSeconds rayClusterSpec "
+    "runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig submitterPodTemplate suspend "
+    "ttlSecondsAfterFinished",
+    "rayClusterSpec": "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec "
+    "headServiceAnnotations historyServerOptions managedBy networkPolicy rayVersion suspend tlsOptions "
+    "upgradeStrategy workerGroupSpecs",
+    "headGroupSpec": "enableIngress headService ingressOptions labels rayStartParams resources serviceType template",
+    "workerGroupSpecs": "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts priority "
+    "rayStartParams replicas resources scaleStrategy suspend template",
+    "autoscalerOptions": "args command env envFrom idleTimeoutSeconds image imagePullPolicy resources "
+    "securityContext upscalingMode version volumeMounts",
+}
+"""Of the CRD at v1.7.0, the fields outside Pod templates."""
 GATED = ("networkPolicy", "tlsOptions", "historyServerOptions")
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
 RULES: dict[str, Rule] = {}
@@ -33,8 +49,10 @@ class Finding:
 
 
 def lint(documents: list[Any]) -> list[Finding]:
-    """All broken rules of all RayJobs among the documents, in order."""
-    found = []
+    """All broken rules of all RayJobs among the documents, in order; secrets in any document."""
+    found: list[Finding] = []
+    for document in documents:
+        found += [Finding(code, "manifest", message) for code, message in secret_findings(document)]
     jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "RayJob"]
     if not jobs:
         found.append(Finding("KO100", "manifest", "holds no RayJob"))
@@ -237,6 +255,21 @@ def _entrypoint(job: Mapping[str, Any]) -> Iterator[str]:
         yield "entrypoint is pasted unquoted into two shells: one plain command, no quotes, $, ; or globs"
     if not _cluster(job) and not _spec(job).get("clusterSelector"):
         yield "rayClusterSpec is missing"
+
+
+@_rule("KO115")
+def _fields(job: Mapping[str, Any]) -> Iterator[str]:
+    cluster = _cluster(job)
+    parts: list[tuple[str, Mapping[str, Any]]] = [("spec", _spec(job)), ("rayClusterSpec", cluster)]
+    parts += [(key, _at(cluster, key)) for key in ("headGroupSpec", "autoscalerOptions")]
+    parts += [("workerGroupSpecs", group) for group in _groups(job)]
+    for where, part in parts:
+        known = FIELDS[where].split()
+        for key in set(part) - set(known):
+            yield f"{where} has no field {key}{nearest(key, known)}"
+        for key, value in (part.get("rayStartParams") or {}).items() if "rayStartParams" in known else ():
+            if not isinstance(value, str):
+                yield f"{where}: rayStartParams.{key} has to be text: '{value}'"
 
 
 def _ray_pods(job: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

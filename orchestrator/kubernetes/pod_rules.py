@@ -10,6 +10,9 @@ from typing import Any
 
 SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|PRIVATE|CREDENTIAL", re.IGNORECASE)
 CREDENTIALS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+"""Kinds that Pod Security "restricted" allows."""
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?")
 
 
 def templates(document: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -41,9 +44,30 @@ def pod_findings(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _storage(document)
 
 
+def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
+    """Credentials in clear anywhere in a document, and Secrets: they are made apart, and never printed."""
+    if isinstance(document, dict) and document.get("kind") == "Secret":
+        yield "KO207", "holds a Secret; make it apart, with kubectl create secret"
+    for path, text in _texts(document):
+        if CREDENTIALS.search(text):
+            yield "KO207", f"{path} holds credentials in clear; put them in a Secret"
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _texts(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _texts(part, f"{path}[{number}]")
+
+
 def _drops_all(security: Mapping[str, Any]) -> bool:
-    dropped = (security.get("capabilities") or {}).get("drop") or []
-    return security.get("allowPrivilegeEscalation") is False and "ALL" in dropped and not security.get("privileged")
+    capabilities = security.get("capabilities") or {}
+    drops = "ALL" in (capabilities.get("drop") or []) and not capabilities.get("add")
+    return security.get("allowPrivilegeEscalation") is False and drops and not security.get("privileged")
 
 
 def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -56,20 +80,27 @@ def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[
         yield "KO202", "runAsUser is 0"
     if (own.get("seccompProfile") or shared.get("seccompProfile") or {}).get("type") != "RuntimeDefault":
         yield "KO203", "seccompProfile is not RuntimeDefault"
-    if pod.get("hostNetwork") or pod.get("hostPID") or any("hostPath" in v for v in pod.get("volumes") or []):
-        yield "KO204", "uses the host's network, processes or files"
+    if any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")) or any(
+        port.get("hostPort") for port in container.get("ports") or []
+    ):
+        yield "KO204", "uses the host's network or processes"
+    if foreign := {key for volume in pod.get("volumes") or [] for key in volume} - VOLUMES - {"name"}:
+        yield "KO204", f"mounts {', '.join(sorted(foreign))}, which Pod Security does not allow"
 
 
 def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     limits = (container.get("resources") or {}).get("limits") or {}
     if not {"cpu", "memory"} <= set(limits):
         yield "KO205", "has no limits for cpu and memory"
+    for kind, amounts in (container.get("resources") or {}).items():
+        for name, amount in amounts.items():
+            if not QUANTITY.fullmatch(str(amount)):
+                yield "KO205", f"{kind}.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
     image = str(container.get("image", ""))
     if "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
         yield "KO206", f"image {image or '(none)'} names no version"
     for entry in container.get("env") or []:
-        value = str(entry.get("value") or "")
-        if value and (SECRET_NAME.search(str(entry.get("name"))) or CREDENTIALS.search(value)):
+        if entry.get("value") and SECRET_NAME.search(str(entry.get("name"))):
             yield "KO207", f"{entry.get('name')} holds a secret in clear; use valueFrom.secretKeyRef"
     ports = [(p.get("containerPort"), p.get("protocol", "TCP")) for p in container.get("ports") or []]
     if len(set(ports)) != len(ports):

@@ -8,6 +8,8 @@ NAMESPACE = "sweeps"
 ROOT = "/runs"
 """Where the claim CLAIM is mounted in the head and in every worker."""
 CLAIM = "geosweep-runs"
+DATA = f"{ROOT}/data"
+"""Where data sets lie on that volume: GEOSWEEP_DATA of Pods whose task reads one."""
 TRACKING = "http://mlflow.sweeps.svc.cluster.local:5000"
 
 

@@ -17,7 +17,7 @@ import yaml
 from orchestrator import spec as specs
 from orchestrator.kubernetes.fit import Fit, RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
-from orchestrator.kubernetes.profiles import CLAIM, NAMESPACE, PROFILES, ROOT, TRACKING
+from orchestrator.kubernetes.profiles import CLAIM, DATA, NAMESPACE, PROFILES, ROOT, TRACKING
 from orchestrator.spec import Spec
 
 RAY = "2.60.0"
@@ -36,6 +36,7 @@ def render(
     """
     spec = specs.loads(text, file)
     _check_root(root)
+    _check_data(spec)
     _check_tracking(spec)
     if profile not in PROFILES:
         raise RenderError(f"--profile {profile}: there is: {', '.join(sorted(PROFILES))}")
@@ -89,6 +90,20 @@ def _check_root(root: str) -> None:
 
 def _is_remote(root: str) -> bool:
     return "://" in root
+
+
+def _data(spec: Spec) -> str:
+    """The data set that the task reads, empty when it brings its own."""
+    return str(spec.task.parameters.get("data") or "")
+
+
+def _check_data(spec: Spec) -> None:
+    path = PurePosixPath(_data(spec))
+    if path.is_absolute() and not path.is_relative_to(ROOT):
+        raise RenderError(
+            f"task.data is {str(path)!r}, a folder of this machine; name it by a path below GEOSWEEP_DATA, which is "
+            f"{DATA} in the Pods, on the claim {CLAIM}"
+        )
 
 
 def _check_tracking(spec: Spec) -> None:
@@ -184,13 +199,13 @@ def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool, root: str) -> dic
     container = {
         "name": "ray-worker",
         "image": prefix + group.image,
-        "env": _environment(head=False),
+        "env": _environment(spec, head=False),
         "envFrom": _secrets(root),
         "resources": _resources(str(found.cpu), f"{found.memory}Gi", found.gpu),
         "securityContext": _container_security(),
-        "volumeMounts": _mounts(root),
+        "volumeMounts": _mounts(spec, root),
     }
-    pod = _pod([container], _volumes(found.memory, root))
+    pod = _pod([container], _volumes(spec, found.memory, root))
     pod["serviceAccountName"] = "sweep-runner"
     pod["automountServiceAccountToken"] = False
     pod["terminationGracePeriodSeconds"] = 60
@@ -211,7 +226,7 @@ def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool,
     container = {
         "name": "ray-head",
         "image": image,
-        "env": _environment(head=True),
+        "env": _environment(spec, head=True),
         "envFrom": _secrets(root),
         "ports": [
             {"name": "gcs", "containerPort": 6379},
@@ -221,10 +236,10 @@ def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool,
         ],
         "resources": _resources(cpu, memory),
         "securityContext": _container_security(),
-        "volumeMounts": [*_mounts(root), {"name": "sweep", "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": [*_mounts(spec, root), {"name": "sweep", "mountPath": MOUNT, "readOnly": True}],
     }
     sweep = {"name": "sweep", "configMap": {"name": _config_name(spec, text)}}
-    pod = _pod([container], [*_volumes(int(memory.removesuffix("Gi")), root), sweep])
+    pod = _pod([container], [*_volumes(spec, int(memory.removesuffix("Gi")), root), sweep])
     if fixed:  # an autoscaling head asks the API server, with an account that the operator makes
         pod["serviceAccountName"] = "sweep-runner"
         pod["automountServiceAccountToken"] = False
@@ -269,8 +284,10 @@ def _resources(cpu: str, memory: str, gpu: int = 0) -> dict[str, Any]:
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
 
-def _environment(*, head: bool) -> list[dict[str, Any]]:
+def _environment(spec: Spec, *, head: bool) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}]
+    if _data(spec):
+        found.append({"name": "GEOSWEEP_DATA", "value": DATA})
     if head:
         secret: Mapping[str, Any] = {"secretKeyRef": {"name": "geosweep-studies", "key": "url"}}
         found.append({"name": "GEOSWEEP_STORAGE", "valueFrom": dict(secret)})
@@ -283,16 +300,20 @@ def _secrets(root: str) -> list[dict[str, Any]]:
     return [{"secretRef": {"name": name, "optional": True}} for name in names]
 
 
-def _mounts(root: str) -> list[dict[str, Any]]:
-    places = (() if _is_remote(root) else (("runs", ROOT),)) + (("ray", "/tmp"), ("shm", "/dev/shm"))
+def _on_claim(spec: Spec, root: str) -> bool:
+    return not _is_remote(root) or bool(_data(spec))
+
+
+def _mounts(spec: Spec, root: str) -> list[dict[str, Any]]:
+    places = ((("runs", ROOT),) if _on_claim(spec, root) else ()) + (("ray", "/tmp"), ("shm", "/dev/shm"))
     return [{"name": name, "mountPath": path} for name, path in places]
 
 
-def _volumes(memory: int, root: str) -> list[dict[str, Any]]:
+def _volumes(spec: Spec, memory: int, root: str) -> list[dict[str, Any]]:
     """`memory` in GiB: that of the Pod, of which shared memory takes at most a third (it counts against the limit)."""
     claim = {"name": "runs", "persistentVolumeClaim": {"claimName": CLAIM}}
     return [
-        *([] if _is_remote(root) else [claim]),
+        *([claim] if _on_claim(spec, root) else []),
         {"name": "ray", "emptyDir": {"sizeLimit": "20Gi"}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, memory // 3)}Gi"}},
     ]

@@ -128,7 +128,7 @@ def test_stop_deletes_and_submit_goes_on(server: ApiServer, call: Call, file: Pa
     server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
     number, _, err = call("stop", "@last")
     assert number == 0
-    assert "is draining" in err
+    assert "is being deleted; submit goes on" in err
     assert not server.objects[JOBS]
     assert call("status", "@last")[0] == 4
     assert call("submit", str(file))[0] == 0
@@ -175,6 +175,24 @@ def test_refusals_say_why(server: ApiServer, call: Call, file: Path, tmp_path: P
     number, _, err = call("status", "@last", address="k8s://elsewhere")
     assert (number, "elsewhere" in err) == (75, True)
     assert not server.objects[JOBS]
+
+
+def test_unknown_names_and_a_wrong_token(
+    server: ApiServer, call: Call, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
+    for verb in ("status", "logs", "stop"):
+        number, _, err = call(verb, "nothing")
+        assert (number, f"there is: {sweep}" in err) == (4, True)
+    number, _, err = call("logs", sweep, "sgd-0000-s0")
+    assert (number, "driver's log only" in err) == (2, True)
+    known = yaml.safe_load((tmp_path / "kubeconfig").read_text())
+    address = known["clusters"][0]["cluster"]["server"]
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "other", address, token="wrong")))
+    for words in (("status", "@last"), ("submit", str(file))):
+        number, _, err = call(*words)
+        assert (number, "401" in err, "Unauthorized" in err) == (75, True, True)
+    assert len(server.objects[JOBS]) == 1
 
 
 def test_an_invalid_manifest_leaves_nothing_behind(server: ApiServer, call: Call, file: Path) -> None:

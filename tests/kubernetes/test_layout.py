@@ -136,6 +136,18 @@ def test_mlflow_answers_to_its_service_names() -> None:
     assert not any("disable-security" in a for a in arguments)
 
 
+def test_the_image_has_what_the_operator_calls() -> None:
+    """Its commands run in bash, in a login shell where the operator is set to it, and may ask for health by wget."""
+    text = (K8S / "docker" / "Dockerfile").read_text()
+    head = text.partition(" AS head\n")[2].partition("\nFROM ")[0]
+    assert re.search(r"apt-get install .*\bwget\b", head)
+    (path,) = re.findall(r"export PATH=(\S+):\$PATH' >/etc/profile\.d/\S+\.sh", head)
+    assert f"ENV PATH={path}:" in head
+    context = (K8S / "docker" / "Dockerfile.dockerignore").read_text().split()
+    copied = [word for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE) for word in line.split()]
+    assert {f"!{name}" for name in copied} == {word for word in context if word.startswith("!")}
+
+
 def test_no_secret_in_the_tree() -> None:
     for path in (p for p in K8S.rglob("*") if p.is_file()):
         text = path.read_text()

@@ -19,7 +19,7 @@ from orchestrator.executors.job_api import RayCluster
 from orchestrator.kubernetes.profiles import ROOT, TRACKING
 from orchestrator.kubernetes.render import MOUNT, render
 from orchestrator.tracking.mlflow import TRIAL
-from tests.kubernetes.ray_head import REPOSITORY, TOKEN, code, environment, head
+from tests.kubernetes.ray_head import REPOSITORY, TOKEN, Head, code, environment, head
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_checkpoint_interval import EVERY_S, STEP_S, STEPS, TASK, TEXT, trace
 from tests.verbs import Called, called
@@ -28,9 +28,14 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def ray_head() -> Iterator[Head]:
     with head() as found:
-        yield found.address
+        yield found
+
+
+@pytest.fixture
+def address(ray_head: Head) -> str:
+    return ray_head.address
 
 
 @pytest.fixture
@@ -77,10 +82,12 @@ def files(root: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in root.glob("*/trials/*/result.json")}
 
 
-def test_token(address: str) -> None:
-    jobs = f"{address}/api/jobs/"
+def test_token(ray_head: Head) -> None:
+    jobs = f"{ray_head.address}/api/jobs/"
     assert (code(jobs, ""), code(jobs, "wrong"), code(jobs)) == (401, 403, 200)
-    assert code(f"{address}/api/gcs_healthz", "") == 200  # the submitter waits for it, without a token
+    assert code(f"{ray_head.address}/api/gcs_healthz", "") == 200  # the submitter waits for it, without a token
+    for path in ("healthz", "local_raylet_healthz"):  # the operator's probes of a Pod, without one either
+        assert code(f"{ray_head.agent}/api/{path}", "") == 200
 
 
 def test_the_rendered_line_twice_is_one_sweep(address: str, tmp_path: Path) -> None:

@@ -235,7 +235,9 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     assert sorted(told) == sorted({p.name for p in (there.path / "trials").iterdir()}), "each trial once"
     for kill in kills:
         lost = kill.lost_s(there)
-        print(f"{len(lost)} trials under way lost {', '.join(f'{s:.1f}' for s in lost)} s, checkpoints every {EVERY_S} s")
+        print(
+            f"{len(lost)} trials under way lost {', '.join(f'{s:.1f}' for s in lost)} s, checkpoints every {EVERY_S} s"
+        )
         assert max(lost) < 2 * EVERY_S, "one interval, and what an upload takes on a busy machine"
     assert not [name for name in objects() if "checkpoint" in name or name.endswith(("/lock", "/stop"))]
 

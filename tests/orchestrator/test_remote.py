@@ -14,9 +14,11 @@ import pytest
 from orchestrator.executors.base import Unreachable
 from orchestrator.executors.job_api import RayCluster
 from orchestrator.folder import NotFound
-from orchestrator.remote import Attempt, connect, pick, token
+from orchestrator.remote import Attempt, pick, token
+from tests.verbs import called
 
 TOKEN = "the-token"
+QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
 
 def job(identity: str, status: str, start: int, **more: Any) -> dict[str, Any]:
@@ -96,9 +98,11 @@ def test_picked_by_prefix() -> None:
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://host:10001", "host:8265", "http://", "k8", ""])
-def test_other_addresses_are_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="http://HOST:8265"):
-        connect(address)
+def test_other_addresses_are_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refused = called(monkeypatch, capfd, "submit", str(QUICKSTART), "--address", address)
+    assert (refused.code, "http://HOST:8265" in refused.err) == (2, True)
 
 
 def test_token_where_ray_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
