@@ -30,6 +30,7 @@ from orchestrator.executors.base import Conductor, Unreachable
 from orchestrator.executors.ray_crew import RayCrew
 from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_death, kept_error
 from orchestrator.executors.ray_forget import forget_ended
+from orchestrator.executors.ray_grow import next_waiting
 from orchestrator.executors.ray_nodes import blind
 from orchestrator.job import Job, Report
 from orchestrator.place import NotShared
@@ -186,7 +187,7 @@ class _Progress(FIFOScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         forget_ended(tune_controller._tune_controller)
-        return super().choose_trial_to_run(tune_controller)
+        return next_waiting(tune_controller._tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report = result.get("report")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import nearest
-from orchestrator.kubernetes.pod_rules import pod_findings, secret_findings
+from orchestrator.kubernetes.pod_rules import map_findings, pod_findings, secret_findings
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 NAME_LIMITS = {"RayJob": 47, "RayCluster": 53, "RayCronJob": 36}
@@ -56,8 +56,14 @@ def lint(documents: list[Any]) -> list[Finding]:
     jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "RayJob"]
     if not jobs:
         found.append(Finding("KO100", "manifest", "holds no RayJob"))
+    configs = {
+        _at(d, "metadata").get("name") for d in documents if isinstance(d, dict) and d.get("kind") == "ConfigMap"
+    }
     for job in jobs:
         where = f"RayJob/{_at(job, 'metadata').get('name', '?')}"
+        if job.get("apiVersion") != "ray.io/v1":
+            found.append(Finding("KO100", where, f"apiVersion is {job.get('apiVersion')}, not ray.io/v1"))
+        found += [Finding(code, where, message) for code, message in map_findings(job, configs)]
         for code, rule in RULES.items():
             try:
                 found += [Finding(code, where, message) for message in rule(job)]
@@ -168,7 +174,9 @@ def _backoff(job: Mapping[str, Any]) -> Iterator[str]:
 
 
 @_rule("KO107")
-def _sidecar(job: Mapping[str, Any]) -> Iterator[str]:
+def _submitter(job: Mapping[str, Any]) -> Iterator[str]:
+    if _at(job, "spec", "submitterPodTemplate", "spec").get("restartPolicy", "Never") == "Always":
+        yield "submitterPodTemplate: a Kubernetes Job takes restartPolicy Never or OnFailure"
     if _spec(job).get("submissionMode") == "SidecarMode":
         for key in ("submitterPodTemplate", "submitterConfig", "clusterSelector"):
             if _spec(job).get(key):
@@ -255,6 +263,10 @@ def _entrypoint(job: Mapping[str, Any]) -> Iterator[str]:
         yield "entrypoint is pasted unquoted into two shells: one plain command, no quotes, $, ; or globs"
     if not _cluster(job) and not _spec(job).get("clusterSelector"):
         yield "rayClusterSpec is missing"
+    head = _at(_cluster(job), "headGroupSpec", "rayStartParams")
+    for key in ("entrypointNumCpus", "entrypointNumGpus", "entrypointResources"):
+        if _spec(job).get(key) and str(head.get("num-cpus")) == "0":
+            yield f"{key}: a head with num-cpus 0 has nothing to reserve, the driver would wait for ever"
 
 
 @_rule("KO115")

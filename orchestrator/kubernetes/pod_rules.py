@@ -4,6 +4,7 @@ that outlives it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +13,10 @@ SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|PRIVATE|CREDENTIAL",
 CREDENTIALS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Kinds that Pod Security "restricted" allows."""
-QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?")
+QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGTPE]|[KMGTPE]i|)")
+UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
+    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
+}
 
 
 def templates(document: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -92,10 +96,12 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     limits = (container.get("resources") or {}).get("limits") or {}
     if not {"cpu", "memory"} <= set(limits):
         yield "KO205", "has no limits for cpu and memory"
-    for kind, amounts in (container.get("resources") or {}).items():
-        for name, amount in amounts.items():
-            if not QUANTITY.fullmatch(str(amount)):
-                yield "KO205", f"{kind}.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
+    for name, amount in ((container.get("resources") or {}).get("requests") or {}).items():
+        if _quantity(amount) > _quantity(limits.get(name, amount)):
+            yield "KO205", f"requests more {name} ({amount}) than its limit ({limits[name]})"
+    for name, amount in limits.items():
+        if math.isnan(_quantity(amount)):
+            yield "KO205", f"limits.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
     image = str(container.get("image", ""))
     if "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
         yield "KO206", f"image {image or '(none)'} names no version"
@@ -105,6 +111,20 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ports = [(p.get("containerPort"), p.get("protocol", "TCP")) for p in container.get("ports") or []]
     if len(set(ports)) != len(ports):
         yield "KO208", "names a port twice"
+
+
+def _quantity(amount: Any) -> float:
+    found = QUANTITY.fullmatch(str(amount))
+    return float(found[1]) * UNITS[found[2]] if found else math.nan
+
+
+def map_findings(document: Mapping[str, Any], there: set[Any]) -> Iterator[tuple[str, str]]:
+    """ConfigMaps that Pods mount and that a manifest with some does not hold."""
+    for path, template in templates(document):
+        for volume in template["spec"].get("volumes") or []:
+            name = (volume.get("configMap") or {}).get("name")
+            if there and name and name not in there:
+                yield "KO210", f"{path}: volume {volume.get('name')} mounts ConfigMap {name}, which is not here"
 
 
 def _storage(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -64,3 +64,23 @@ def test_a_lost_node_costs_its_trial_no_more_than_the_steps_since_its_checkpoint
     assert [t["state"] for t in results.ended_trials(folder)] == ["COMPLETE"] * 4
     assert values(folder) == values(in_this_process(file))
     check_mlflow(folder, arms={"sgd": 1, "adamw": 1})
+
+
+def test_a_cluster_that_grows_from_nothing_is_used_as_it_grows(tmp_path: Path) -> None:
+    """As an autoscaler does it: no worker at first, then one, then two; the third that was asked for never comes."""
+    file = tmp_path / "fit.yaml"
+    file.write_text(sweep_text(method="random", trials=5, confirm=2, per_trial=80, pause_s=0.03))
+    with ray_cluster(num_cpus=0) as (cluster, _):
+        driver = start(file, "--address", cluster.address, "--max-concurrent", "3")
+        trials, deadline = tmp_path / "runs", time.time() + 120
+        raylets = []
+        for _ in range(2):
+            raylets.append(cluster.add_node(num_cpus=1).all_processes["raylet"][0].process.pid)
+            while not held_by(raylets[-1]):
+                assert driver.poll() is None, finish(driver)
+                assert time.time() < deadline, "a worker that came is not used"
+                time.sleep(0.05)
+        assert len(list(trials.glob("*/trials/*/result.json"))) < 14
+        out = finish(driver, 200)
+        assert driver.returncode == 0, out
+    assert [t["state"] for t in results.ended_trials(find(trials, "@last"))] == ["COMPLETE"] * 14

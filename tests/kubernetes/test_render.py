@@ -220,6 +220,7 @@ BOX = (*POD, "containers", 0)
 WORKERS_RULE = {"policy": "DeleteWorkers", "condition": {"jobStatus": "FAILED", "ttlSeconds": 9}}
 CLUSTER_RULE = {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED", "ttlSeconds": 5}}
 BREAKS = [
+    ("KO100", edit("apiVersion", value="ray.io/v1alpha1")),
     ("KO101", edit("metadata", "name", value="a" * 60)),
     ("KO101", edit("metadata", "name", value="1-sweep")),
     ("KO102", edit(*SPEC, "submissionMode", value="Bogus")),
@@ -236,6 +237,7 @@ BREAKS = [
     ("KO106", edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
     ("KO106", edit(*SPEC, "backoffLimit", value=-1)),
     ("KO107", edit(*SPEC, "submissionMode", value="SidecarMode")),
+    ("KO107", edit(*SPEC, "submitterPodTemplate", "spec", "restartPolicy", value="Always")),
     ("KO108", edit(*GROUP, "minReplicas", value=99)),
     ("KO108", edit(*GROUP, "replicas", value=99)),
     ("KO109", edit(*POD, "restartPolicy", value="Always")),
@@ -257,6 +259,7 @@ BREAKS = [
     ("KO113", edit(*SPEC, "activeDeadlineSeconds", value=0)),
     ("KO113", lambda j: j["spec"].pop("activeDeadlineSeconds")),
     ("KO114", edit(*SPEC, "entrypoint", value="geosweep run x.yaml --root /runs; rm -r /runs")),
+    ("KO114", edit(*SPEC, "entrypointNumCpus", value=1)),
     ("KO115", edit(*SPEC, "backofLimit", value=1)),
     ("KO115", edit(*GROUP, "maxReplica", value=1)),
     ("KO115", edit(*CLUSTER, "headGroupSpec", "rayStartParams", "num-cpus", value=0)),
@@ -271,6 +274,7 @@ BREAKS = [
     ("KO204", edit(*POD, "volumes", 0, value={"name": "runs", "nfs": {"server": "s", "path": "/"}})),
     ("KO205", edit(*BOX, "resources", value={})),
     ("KO205", edit(*BOX, "resources", "limits", "memory", value="8 GiB")),
+    ("KO205", edit(*BOX, "resources", "requests", "memory", value="5000Mi")),
     ("KO206", edit(*BOX, "image", value="geosweep-worker:latest")),
     ("KO207", edit(*BOX, "env", value=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}])),
     ("KO207", edit(*BOX, "env", value=[{"name": "STUDIES", "value": "postgresql://a:b@c/d"}])),
@@ -301,6 +305,13 @@ def test_the_fields_that_are_known_are_those_of_the_crd() -> None:
     found |= {key: cluster["properties"][key] for key in ("headGroupSpec", "autoscalerOptions")}
     found["workerGroupSpecs"] = cluster["properties"]["workerGroupSpecs"]["items"]
     assert {key: " ".join(sorted(part["properties"])) for key, part in found.items()} == FIELDS
+
+
+def test_the_sweep_file_is_beside_the_job() -> None:
+    config, job = yaml.safe_load_all(render(sweep(), "x"))
+    config["metadata"]["name"] += "-edited"
+    assert [f.code for f in lint([config, job])] == ["KO210"]
+    assert not lint([job]), "it may be there already"
 
 
 def test_a_secret_beside_the_job_is_found() -> None:

@@ -19,6 +19,7 @@ from orchestrator.executors.job_api import RayCluster
 from orchestrator.kubernetes.profiles import ROOT, TRACKING
 from orchestrator.kubernetes.render import MOUNT, render
 from orchestrator.tracking.mlflow import TRIAL
+from tests.kubernetes.pods import wait
 from tests.kubernetes.ray_head import REPOSITORY, TOKEN, Head, code, environment, head
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_checkpoint_interval import EVERY_S, STEP_S, STEPS, TASK, TEXT, trace
@@ -87,7 +88,7 @@ def test_token(ray_head: Head) -> None:
     assert (code(jobs, ""), code(jobs, "wrong"), code(jobs)) == (401, 403, 200)
     assert code(f"{ray_head.address}/api/gcs_healthz", "") == 200  # the submitter waits for it, without a token
     for path in ("healthz", "local_raylet_healthz"):  # the operator's probes of a Pod, without one either
-        assert code(f"{ray_head.agent}/api/{path}", "") == 200
+        wait("the agent", lambda path=path: code(f"{ray_head.agent}/api/{path}", "") == 200, 60)
 
 
 def test_the_rendered_line_twice_is_one_sweep(address: str, tmp_path: Path) -> None:
