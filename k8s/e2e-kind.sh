@@ -37,12 +37,19 @@ k apply -f "$manifest"
 job=$(k -n sweeps get rayjob -o jsonpath='{.items[0].metadata.name}')
 
 # One worker is killed on the way: the sweep has to go on.
-sleep 240
-k -n sweeps delete pod -l ray.io/node-type=worker --field-selector=status.phase=Running --wait=false || true
+workers=(pod -l ray.io/node-type=worker --field-selector=status.phase=Running)
+for _ in $(seq 300); do
+  [ -n "$(k -n sweeps get "${workers[@]}" -o name)" ] && break
+  sleep 2
+done
+sleep 30
+k -n sweeps delete "${workers[@]}" --wait=false
 for _ in $(seq 180); do
-  state=$(k -n sweeps get rayjob "$job" -o jsonpath='{.status.jobStatus}')
-  [ "$state" = SUCCEEDED ] && { echo "$job succeeded"; exit 0; }
-  [ "$state" = FAILED ] && break
+  [ "$(k -n sweeps get rayjob "$job" -o jsonpath='{.status.jobStatus}')" = SUCCEEDED ] && {
+    echo "$job succeeded"
+    exit 0
+  }
+  [ "$(k -n sweeps get rayjob "$job" -o jsonpath='{.status.jobDeploymentStatus}')" = Failed ] && break
   sleep 10
 done
 k -n sweeps describe rayjob "$job"

@@ -13,6 +13,7 @@ SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|PRIVATE|CREDENTIAL",
 CREDENTIALS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Kinds that Pod Security "restricted" allows."""
+IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGTPE]|[KMGTPE]i|)")
 UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
     f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
@@ -103,7 +104,9 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if math.isnan(_quantity(amount)):
             yield "KO205", f"limits.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
     image = str(container.get("image", ""))
-    if "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
+    if image and not IMAGE.fullmatch(image):
+        yield "KO206", f"image {image!r} is no reference, such as registry.example.com/team/name:1.0"
+    elif "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
         yield "KO206", f"image {image or '(none)'} names no version"
     for entry in container.get("env") or []:
         if entry.get("value") and SECRET_NAME.search(str(entry.get("name"))):

@@ -24,6 +24,8 @@ RAY = "2.60.0"
 SLACK_S = 3600
 """Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
 NAME_LIMIT = 47
+FILE_LIMIT = 250_000
+"""Bytes: apply keeps what it applied in an annotation, and those have at most 262144 together."""
 MOUNT = "/etc/sweep"
 
 
@@ -42,10 +44,14 @@ def render(
         raise RenderError(f"--profile {profile}: there is: {', '.join(sorted(PROFILES))}")
     if queue and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", queue):
         raise RenderError(f"--queue {queue}: no name of a Kueue LocalQueue (lower case, digits, dashes, at most 63)")
+    if registry and not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*/?", registry):
+        raise RenderError(f"--registry {registry}: name it as images do, registry.example.com/team")
+    if (size := len(text.encode())) > FILE_LIMIT:
+        raise RenderError(f"the file has {size:,} bytes; kubectl apply takes {FILE_LIMIT:,} in a ConfigMap")
     documents = [_config_map(spec, text), _ray_job(spec, text, profile, queue, registry, root)]
     if found := lint(documents):
         raise RenderError("the rendered manifest is invalid: " + "; ".join(map(str, found)))
-    return "---\n".join(yaml.dump(d, Dumper=_Plain, sort_keys=False, width=120) for d in documents)
+    return "---\n".join(yaml.dump(d, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True) for d in documents)
 
 
 class _Plain(yaml.CSafeDumper):
