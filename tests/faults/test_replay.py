@@ -1,4 +1,4 @@
-"""Strict replay on real Ray: one sequence of suggestions for 1, 2, 4 and 16 workers, with drivers and workers killed."""
+"""Strict replay on real Ray: one sequence of suggestions for 1 to 16 workers, with drivers and workers killed."""
 
 from __future__ import annotations
 
