@@ -36,6 +36,12 @@ class Turned(Counting):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         return cls(named, model=model, **hyperparameters)  # type: ignore[call-arg]
 
+    @classmethod
+    def cost_of_start(cls, **hyperparameters: Any) -> float:
+        """The gradients that the kind wants sampled. Bases refreshed from gradients of the steps cost none."""
+        options = Options.of(hyperparameters)
+        return float(lookup(options.kind).samples(options))
+
     @property
     def refresh_failures(self) -> int:
         """Bases that could not be computed so far; the ones before were kept."""
@@ -82,9 +88,9 @@ class Turned(Counting):
         self._spaces = [self._space(group, group["params"]) for group in self.param_groups]
 
     def next_cost(self) -> float:
-        """One more for every gradient that the kind wants sampled."""
+        """One more for every gradient that the kind wants sampled, in each group by itself."""
         due = (s.samples_due(g["step"] + 1) for s, g in zip(self._spaces, self.param_groups, strict=True))
-        return self.GRAD_EVALS + max(due, default=0)
+        return self.GRAD_EVALS + sum(due)
 
     def freeze(self) -> None:
         """Raise ValueError when the budget ends before a basis could be sampled: never a silent identity."""

@@ -170,6 +170,11 @@ class Rotation:
     def __init__(self, pieces: Sequence[Piece], options: Options) -> None:
         self.pieces, self.options = list(pieces), options
 
+    @classmethod
+    def samples(cls, options: Options) -> int:
+        """Gradients sampled once, before the first step, each of them charged as a gradient evaluation."""
+        return 0
+
     def samples_due(self, step: int) -> int:
         """Gradients at sampled weights that `fit` wants at this step (counted from 1) in place of the current one."""
         return 0

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optim_core.rotations.base import Fitted, Piece, Rotation, rotation
+from optim_core.rotations.base import Fitted, Options, Piece, Rotation, rotation
 from optim_core.rotations.decompose import robust
 
 
@@ -23,9 +23,14 @@ from optim_core.rotations.decompose import robust
 class Egop(Rotation):
     """Matrices and vectors, flattened."""
 
+    @classmethod
+    def samples(cls, options: Options) -> int:
+        """`rotation_samples`."""
+        return options.samples
+
     def samples_due(self, step: int) -> int:
         """`rotation_samples` until every piece has a basis."""
-        return self.options.samples if any(p.get("reflectors") is None for p in self.pieces) else 0
+        return self.samples(self.options) if any(p.get("reflectors") is None for p in self.pieces) else 0
 
     def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
         """Leading eigenvectors of the samples, where there is no basis yet."""

@@ -54,7 +54,8 @@ def inverse_dct(y: Tensor) -> Tensor:
     spectrum = torch.complex(y[..., :half], F.pad(-y[..., half:], (1, 1 - n % 2)))
     if n % 2 == 0:
         spectrum.imag[..., -1] = -y[..., half - 1]
-    return torch.fft.irfft(spectrum.mul_(_twiddle(n, y.dtype, y.device)[1]), n=n, dim=-1)
+    found: Tensor = torch.fft.irfft(spectrum.mul_(_twiddle(n, y.dtype, y.device)[1]), n=n, dim=-1)
+    return found
 
 
 @lru_cache(maxsize=32)
