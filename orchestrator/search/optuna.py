@@ -119,7 +119,7 @@ class OptunaStudy:
         self._next: int | None = None  # the number of the next trial; None: to be counted
         for t in found:
             self._note(t)
-        self._chosen = self._study.user_attrs.get(CHOSEN)
+        self._chosen = _patiently(lambda: self._study.user_attrs).get(CHOSEN)
 
     def configurations(self) -> Sequence[Configuration]:
         """All whole configurations, in the order of asking."""
@@ -161,7 +161,7 @@ class OptunaStudy:
             )
         )
         self._ready[number].state, self._ready[number].value = state, values[0] if values else None
-        self._note(self._storage.get_trial(self._ids[number]))
+        self._note(_patiently(lambda: self._storage.get_trial(self._ids[number])))
 
     def _note(self, trial: FrozenTrial) -> None:
         """Keep a trial as the sampler may be shown it."""
@@ -185,13 +185,20 @@ class OptunaStudy:
 
     def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
         """Take in configurations of an earlier sweep that lie in this space; returns how many. Once for a source."""
-        known = sum(t.user_attrs.get(SOURCE) == source for t in self._study.get_trials(deepcopy=False))
         lessons = (self._frozen(p, TrialState.COMPLETE, {SOURCE: source}, values) for p, values in told)
         usable = [frozen for frozen in lessons if frozen is not None]
-        for frozen in usable[known:]:  # a driver killed in the middle had taken in the first ones
-            _patiently(lambda frozen=frozen: self._study.add_trial(frozen))  # type: ignore[misc]
-        for t in self._study.get_trials(deepcopy=False):
-            if t.user_attrs.get(SOURCE) == source and t.number not in self._kept:
+
+        def taken() -> list[FrozenTrial]:
+            found = self._study.get_trials(deepcopy=False)
+            return [t for t in found if t.user_attrs.get(SOURCE) == source]
+
+        def take() -> list[FrozenTrial]:
+            for frozen in usable[len(taken()) :]:  # a driver killed in the middle had taken in the first ones
+                self._study.add_trial(frozen)
+            return taken()
+
+        for t in _patiently(take):
+            if t.number not in self._kept:
                 self._note(t)
         return len(usable)
 
@@ -203,11 +210,11 @@ class OptunaStudy:
         return self._whole(self._storage.get_trial_number_from_id(trial), trial, parameters)
 
     def _whole(self, number: int, trial_id: int, parameters: dict[str, Any]) -> Configuration:
+        self._note(self._storage.get_trial(trial_id))  # first: after an answer that is lost it is found as forgotten
         kept = Configuration(number=number, parameters=parameters, state="RUNNING")
         self._ids[number], self._reported[number], self._ready[number] = trial_id, {}, kept
         self._order.append(kept)
         self._seen.add(_key(parameters))
-        self._note(self._storage.get_trial(trial_id))
         if self._next is not None:
             self._next = number + 1
         return kept
