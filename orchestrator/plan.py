@@ -90,8 +90,9 @@ def plan(spec: Spec) -> dict[str, Any]:
             "trials": trials,
             "steps": low if low == high else [low, high],
             "grad_evals_per_trial": spec.budget.per_trial,
-            "grad_evals_before_first_step": least if least == most else [least, most],
             "grad_evals": trials * spec.budget.per_trial,
         }
+        if most:
+            arms[name]["grad_evals_before_first_step"] = least if least == most else [least, most]
     total = sum(row["grad_evals"] for row in arms.values())
     return {"schema": "geosweep/plan/1", "sweep_id": sweep_id(spec), "arms": arms, "total_grad_evals": total}

@@ -205,7 +205,7 @@ def test_mv_moves_moments_exactly_where_it_can(power: int) -> None:
 
 
 def test_soap_reorders_v_with_its_columns() -> None:
-    """Where a refresh only re-orders and re-signs the bases, v = h h stays h h: old bases in an order of no symmetry."""
+    """Where a refresh only re-orders and re-signs the bases, v = h h stays h h; the order is not its own inverse."""
     lefts, rights = torch.arange(5.0, 0, -1, dtype=torch.float64), torch.arange(4.0, 0, -1, dtype=torch.float64)
     piece = Piece(name="w", shape=(5, 4))
     turn = rotations.lookup("soap_eig")([piece], Options(kind="soap_eig"))
