@@ -15,6 +15,7 @@ from optim_core.base import Baseline, Counting
 from optim_core.registry import (
     build,
     check,
+    cost_of_start,
     cost_per_step,
     hyperparameters,
     lookup,
@@ -30,6 +31,7 @@ __all__ = [
     "average_case",
     "build",
     "check",
+    "cost_of_start",
     "cost_per_step",
     "diagnostics",
     "games",

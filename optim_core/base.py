@@ -43,6 +43,11 @@ class Counting(torch.optim.Optimizer):
         return cls.GRAD_EVALS
 
     @classmethod
+    def cost_of_start(cls, **hyperparameters: Any) -> float:
+        """Gradient evaluations spent once, before the first step, beside those of the step. For plans."""
+        return 0.0
+
+    @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
 

@@ -83,6 +83,11 @@ def cost_per_step(name: str, **values: Any) -> float:
     return lookup(name).cost_per_step(**values)
 
 
+def cost_of_start(name: str, **values: Any) -> float:
+    """Gradient evaluations that the named optimizer spends once, before its first step."""
+    return lookup(name).cost_of_start(**values)
+
+
 def check(name: str, **values: Any) -> None:
     """Raise ValueError for a value that the named optimizer is known to refuse, without building it."""
     lookup(name).check_values(**values)

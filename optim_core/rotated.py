@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ DEFAULTS = {hyperparameter(f.name): f.default for f in fields(Options)}
 class Rotated(Turned):
     """Stands in front of a `Baseline` class in the method resolution order."""
 
+    BASE: ClassVar[str]
+    """Name of the base."""
+
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step of the base in the rotated basis; returns the loss before it."""
@@ -50,6 +53,10 @@ class Rotated(Turned):
             _come_back(space, params, home, at, gradients)
             self.keep(space)
         return loss
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The class is made by `rotated` and has no name of its own to be pickled by."""
+        return _blank, (self.BASE,), self.__getstate__()
 
     def _move_buffers(self, space: Space, params: Sequence[Tensor]) -> None:
         """The base's buffers into a refreshed basis: linear ones as m, squared ones as v."""
@@ -121,10 +128,21 @@ def rotated(base: str) -> type[Counting]:
             raise ValueError(f"rotation is {options.kind!r}, which keeps a part of the space; use it in rotated_adamw")
 
     construct.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    members = {"__init__": construct, "check_values": staticmethod(check), "__doc__": f"`{base}` in a rotated basis."}
+    members = {
+        "__init__": construct,
+        "check_values": staticmethod(check),
+        "__doc__": f"`{base}` in a rotated basis.",
+        "BASE": base,
+    }
     found = type(f"Rotated{inner.__name__}", (Rotated, inner), members)
     found.__signature_of__ = found  # type: ignore[attr-defined]  # not the one that a foreign base inherits
     return found
+
+
+def _blank(base: str) -> Rotated:
+    """An optimizer that is still without parameters, which `__setstate__` gives it."""
+    cls = cast(type[Rotated], rotated(base))
+    return cls.__new__(cls)
 
 
 registry.register("rotated(sgd)")(rotated("sgd"))

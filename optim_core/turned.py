@@ -27,6 +27,8 @@ class Turned(Counting):
     _words: Mapping[str, frozenset[str]]
     _buffers: Sequence[Tensor]
     _spaces: list[Space]
+    _trained: set[int]
+    """Groups whose set of parameters with gradients is known."""
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -35,6 +37,12 @@ class Turned(Counting):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         return cls(named, model=model, **hyperparameters)  # type: ignore[call-arg]
+
+    @classmethod
+    def cost_of_start(cls, **hyperparameters: Any) -> float:
+        """The gradients that the kind wants sampled. Bases refreshed from gradients of the steps cost none."""
+        options = Options.of(hyperparameters)
+        return float(lookup(options.kind).samples(options))
 
     @property
     def refresh_failures(self) -> int:
@@ -45,13 +53,20 @@ class Turned(Counting):
         """Make the space of every group. Raises ValueError for a filter that matches nothing or nothing to rotate."""
         self._words = words_of(model)
         self._buffers = list(model.buffers()) if model is not None else []
-        self._spaces = []
+        self._spaces, self._trained = [], set()
         for group in self.param_groups:
-            group.setdefault("step", 0)
-            group.setdefault(FAILURES, 0)
-            self._spaces.append(self._space(group, group["params"]))
+            self._open(group)
+        self._check_filters()
+
+    def _open(self, group: dict[str, Any]) -> None:
+        group.setdefault("step", 0)
+        group.setdefault(FAILURES, 0)
+        self._spaces.append(self._space(group, group["params"]))
+
+    def _check_filters(self) -> None:
         rotating = [s for s in self._spaces if not s.is_identity]
-        for pattern in sorted(set.intersection(*(s.layout.unmatched for s in rotating)) if rotating else ()):
+        hit = {pattern for s in rotating for pattern in s.layout.patterns - s.layout.unmatched}
+        for pattern in sorted({pattern for s in rotating for pattern in s.layout.unmatched} - hit):
             names = ", ".join(n for s in rotating for n in s.names)
             raise ValueError(f"rotation_include or rotation_exclude: {pattern!r} matches no parameter of: {names}")
         if rotating and not any(s.layout.pieces for s in rotating):
@@ -60,31 +75,60 @@ class Turned(Counting):
             raise ValueError(f"rotation {kind!r} rotates none of the parameters{only}; change include and exclude")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch does; rotations that mix tensors, which then share hyperparameters, have one group."""
+        """As torch does; rotations that mix tensors, which then share hyperparameters, have one group.
+
+        Raises what the constructor would raise, and leaves the optimizer without the new group then.
+        """
+        before = len(self.param_groups)
         super().add_param_group(param_group)
+        try:
+            self._check_mixing()
+            if hasattr(self, "_spaces"):
+                self._open(self.param_groups[-1])
+                self._check_filters()
+        except (ValueError, TypeError):
+            del self.param_groups[before:]
+            if hasattr(self, "_spaces"):
+                del self._spaces[before:]
+            raise
+
+    def _check_mixing(self) -> None:
         kinds = [group.get("rotation", "identity") for group in self.param_groups]
         if len(kinds) > 1 and any(lookup(kind).MIXES for kind in kinds):
-            del self.param_groups[-1]
             mixing = next(kind for kind in kinds if lookup(kind).MIXES)
             raise ValueError(
                 f"rotation {mixing!r} mixes tensors, which then share one parameter group; use a kind that keeps to "
                 "tensors, for instance 'layer', or a second optimizer"
             )
-        if hasattr(self, "_spaces"):
-            group = self.param_groups[-1]
-            group.setdefault("step", 0)
-            group.setdefault(FAILURES, 0)
-            self._spaces.append(self._space(group, group["params"]))
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Load, and take up the learned bases."""
         super().load_state_dict(state_dict)
-        self._spaces = [self._space(group, group["params"]) for group in self.param_groups]
+        self._reopen()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep beside torch's part: spaces are made anew."""
+        return {**super().__getstate__(), "_words": self._words, "_buffers": self._buffers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy goes on where the original was."""
+        super().__setstate__(state)
+        if "_words" in state:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Spaces over the parameters that have trained; over all where no state tells."""
+        self._spaces, self._trained = [], set()
+        for index, group in enumerate(self.param_groups):
+            known = [p for p in group["params"] if p in self.state]
+            self._spaces.append(self._space(group, known or group["params"]))
+            if known:
+                self._trained.add(index)
 
     def next_cost(self) -> float:
-        """One more for every gradient that the kind wants sampled."""
+        """One more for every gradient that the kind wants sampled, in each group by itself."""
         due = (s.samples_due(g["step"] + 1) for s, g in zip(self._spaces, self.param_groups, strict=True))
-        return self.GRAD_EVALS + max(due, default=0)
+        return self.GRAD_EVALS + sum(due)
 
     def freeze(self) -> None:
         """Raise ValueError when the budget ends before a basis could be sampled: never a silent identity."""
@@ -116,13 +160,18 @@ class Turned(Counting):
         if len(params) != len(self._spaces[index].params) or any(
             a is not b for a, b in zip(params, self._spaces[index].params, strict=True)
         ):
-            if self._spaces[index].rotation.MIXES and group["step"]:
+            if self._spaces[index].rotation.MIXES and index in self._trained:
                 raise RuntimeError(
                     f"rotation {group['rotation']!r} mixes tensors, but another set of parameters has gradients now; "
                     "give all of them a gradient at every step, or use a kind that keeps to tensors, such as 'layer'"
                 )
             self._spaces[index] = self._space(group, params)
         space = self._spaces[index]
+        for p, name in zip(params, space.names, strict=True):
+            if p.grad.layout != torch.strided:
+                raise RuntimeError(f"the gradient of {name} is sparse; rotations need dense ones (sparse=False)")
+        if params:
+            self._trained.add(index)
         gradients = [p.grad for p in params]
         if not params or space.is_identity:
             return space, params, gradients
@@ -141,6 +190,11 @@ class Turned(Counting):
         if "param_names" not in group:
             raise TypeError(f"{type(self).__name__} takes (name, tensor) pairs, for instance model.named_parameters()")
         names = dict(zip(group["params"], group["param_names"], strict=True))
+        for p in params:
+            if p.is_complex():
+                raise TypeError(
+                    f"{names[p]} is complex; rotations are of real tensors, keep it as a pair (view_as_real)"
+                )
         return Space([(names[p], p) for p in params], Options.of(group), self._words, self.state)
 
     @torch.no_grad()

@@ -14,10 +14,18 @@ PROBES = 64
 
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
-    """Optimizer steps that the budget affords with this configuration."""
+    """Optimizer steps that the budget affords with this configuration, after what its start costs."""
     import optim_core
 
-    return int(spec.budget.per_trial / optim_core.cost_per_step(arm.optimizer, **config) + 1e-9)
+    left = max(0.0, spec.budget.per_trial - start_of(arm, config))
+    return int(left / optim_core.cost_per_step(arm.optimizer, **config) + 1e-9)
+
+
+def start_of(arm: ArmSpec, config: Mapping[str, Any]) -> float:
+    """Gradient evaluations that this configuration spends before its first step."""
+    import optim_core
+
+    return float(optim_core.cost_of_start(arm.optimizer, **config))
 
 
 def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, float]]:
@@ -53,10 +61,20 @@ def configurations(spec: Spec, arm: ArmSpec) -> int:
 
 def steps_range(spec: Spec, arm: ArmSpec) -> tuple[int, int]:
     """Fewest and most steps over the arm's space (probed along its diagonals)."""
-    width = len(arm.parameters)
-    probes = [[((i * (j + 1)) % PROBES + 0.5) / PROBES for j in range(width)] for i in range(PROBES)]
-    found = [steps_of(spec, arm, from_unit(arm.parameters, u)) for u in probes]
+    found = [steps_of(spec, arm, config) for config in _probes(arm)]
     return min(found), max(found)
+
+
+def start_range(arm: ArmSpec) -> tuple[float, float]:
+    """Least and most gradient evaluations before the first step over the arm's space."""
+    found = [start_of(arm, config) for config in _probes(arm)]
+    return min(found), max(found)
+
+
+def _probes(arm: ArmSpec) -> list[dict[str, Any]]:
+    width = len(arm.parameters)
+    units = [[((i * (j + 1)) % PROBES + 0.5) / PROBES for j in range(width)] for i in range(PROBES)]
+    return [from_unit(arm.parameters, u) for u in units]
 
 
 def plan(spec: Spec) -> dict[str, Any]:
@@ -67,11 +85,14 @@ def plan(spec: Spec) -> dict[str, Any]:
     for name, arm in spec.arms.items():
         trials = configurations(spec, arm) * len(spec.seeds.tune) + len(spec.seeds.confirm)
         low, high = steps_range(spec, arm)
+        least, most = start_range(arm)
         arms[name] = {
             "trials": trials,
             "steps": low if low == high else [low, high],
             "grad_evals_per_trial": spec.budget.per_trial,
             "grad_evals": trials * spec.budget.per_trial,
         }
+        if most:
+            arms[name]["grad_evals_before_first_step"] = least if least == most else [least, most]
     total = sum(row["grad_evals"] for row in arms.values())
     return {"schema": "geosweep/plan/1", "sweep_id": sweep_id(spec), "arms": arms, "total_grad_evals": total}

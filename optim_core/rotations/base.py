@@ -22,6 +22,8 @@ T = TypeVar("T", bound="type[Rotation]")
 PREFIX = "rotation/"
 TRANSPORTS = ("carry", "mv")
 WIDEST_BLOCK = 4096
+CACHED = 1 << 16
+"""Coordinates that a CPU's second-level cache holds several copies of."""
 M_ALONE = (
     "transport 'm' alone is refused: singular vectors are re-ordered and re-signed at a refresh, so that m meets a v "
     "of other coordinates and the bounded step of Adam is lost (it diverges); use 'carry' or 'mv'"
@@ -168,6 +170,11 @@ class Rotation:
     def __init__(self, pieces: Sequence[Piece], options: Options) -> None:
         self.pieces, self.options = list(pieces), options
 
+    @classmethod
+    def samples(cls, options: Options) -> int:
+        """Gradients sampled once, before the first step, each of them charged as a gradient evaluation."""
+        return 0
+
     def samples_due(self, step: int) -> int:
         """Gradients at sampled weights that `fit` wants at this step (counted from 1) in place of the current one."""
         return 0
@@ -206,6 +213,12 @@ class FlatMap:
                 if isinstance(value, Tensor):
                     setattr(self, name, value.to(x) if value.is_floating_point() else value.to(x.device))
             self._ready = (x.dtype, x.device)
+
+
+def stretches(d: int, width: int, device: torch.device) -> list[slice]:
+    """0..d cut at multiples of `width`: on a CPU so that a stretch and its temporaries stay in its cache; else one."""
+    length = max(1, CACHED // width) * width if device.type == "cpu" else max(d, 1)
+    return [slice(first, min(first + length, d)) for first in range(0, d, length)]
 
 
 def rotation(name: str) -> Callable[[T], T]:

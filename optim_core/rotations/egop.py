@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optim_core.rotations.base import Fitted, Piece, Rotation, rotation
+from optim_core.rotations.base import Fitted, Options, Piece, Rotation, rotation
 from optim_core.rotations.decompose import robust
 
 
@@ -23,9 +23,14 @@ from optim_core.rotations.decompose import robust
 class Egop(Rotation):
     """Matrices and vectors, flattened."""
 
+    @classmethod
+    def samples(cls, options: Options) -> int:
+        """`rotation_samples`."""
+        return options.samples
+
     def samples_due(self, step: int) -> int:
         """`rotation_samples` until every piece has a basis."""
-        return self.options.samples if any(p.get("reflectors") is None for p in self.pieces) else 0
+        return self.samples(self.options) if any(p.get("reflectors") is None for p in self.pieces) else 0
 
     def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
         """Leading eigenvectors of the samples, where there is no basis yet."""
@@ -50,7 +55,7 @@ class Egop(Rotation):
 
 
 def _reflectors(gradients: Tensor) -> Sequence[Tensor]:
-    """V [p, r] and T [r, r] of an orthogonal Q = I - V T V^T whose first columns are left singular vectors, up to sign.
+    """V^T [r, p] and T [r, r] of an orthogonal Q = I - V T V^T that begins with the left singular vectors, up to sign.
 
     T^-1 = diag(1 / tau) + the strict upper triangle of V^T V (Schreiber and Van Loan 1989).
     """
@@ -60,13 +65,13 @@ def _reflectors(gradients: Tensor) -> Sequence[Tensor]:
     v.diagonal().fill_(1)
     v = v * (tau != 0).to(v)  # tau 0: that reflection is the identity
     inverse = torch.diag(torch.where(tau != 0, 1 / tau, 1.0)) + (v.T @ v).triu(1)
-    return [v, torch.linalg.inv(inverse)]
+    return [v.T, torch.linalg.inv(inverse)]
 
 
 def _apply(piece: Piece, t: Tensor, *, transpose: bool) -> Tensor:
-    """Q x = x - V T (V^T x), or with T^T for Q^T."""
-    v, factor = piece.get("reflectors"), piece.get("factor")
-    if v is None or factor is None:
+    """Q x = x - V T (V^T x), or with T^T for Q^T: V passes through memory twice, and that is the time it takes."""
+    rows, factor = piece.get("reflectors"), piece.get("factor")
+    if rows is None or factor is None:
         return t
-    v, factor, x = v.to(t), factor.to(t), t.reshape(-1)
-    return torch.addmv(x, v, (factor.T if transpose else factor) @ (v.T @ x), alpha=-1).view(t.shape)
+    rows, factor, x = rows.to(t), factor.to(t), t.reshape(-1)
+    return torch.addmv(x, rows.T, (factor.T if transpose else factor) @ (rows @ x), alpha=-1).view(t.shape)

@@ -4,6 +4,8 @@ What counts as a unit (arXiv 2410.19964, section 3.1 and appendix B.1): each wei
 in three along the out axis, convolutions as (out, in * height * width), biases and norms as vectors of their own. An
 embedding is stored (vocabulary, width) = (in, out) and is turned round first, unless the same tensor is also the head;
 a head that is tied by a function call instead of a module cannot be seen: set `embedding_transpose` to false then.
+Not known here: a fused tensor whose three parts differ in size (grouped queries) is cut in equal thirds all the same;
+weights stored (in, out) under another name than an embedding's are taken as (out, in). Such can be excluded.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ class Layout:
     ) -> None:
         """`vectors`: whether the kind rotates vectors too. `memory` of each parameter is shared by its pieces."""
         self._vectors, self._options = vectors, options
-        self.unmatched = set(_patterns(options.include)) | set(_patterns(options.exclude))
+        self.patterns = frozenset(_patterns(options.include) + _patterns(options.exclude))
+        self.unmatched = set(self.patterns)
         self._cuts = [self._cut(name, p, words.get(name, frozenset()), memory[p]) for name, p in named]
         self._full = [p.shape for _, p in named]
         self.pieces = [cut.piece for cuts in self._cuts for cut in cuts if cut.piece is not None]
@@ -84,7 +87,7 @@ class Layout:
         for t, cuts in zip(tensors, self._cuts, strict=True):
             for cut in cuts:
                 if cut.piece is not None:
-                    wide = t if t.dtype in (torch.float32, torch.float64) else t.float()
+                    wide = widened(t)
                     part = wide if len(cuts) == 1 else wide[cut.first : cut.last]
                     matrix = part.reshape(part.shape[0], -1) if part.ndim > 1 else part.reshape(-1)
                     found.append(matrix.T.contiguous() if cut.turned else matrix)
@@ -118,7 +121,7 @@ class Layout:
             if all(cut.piece is None for cut in cuts):
                 originals.append(t)
                 continue
-            wide = t if t.dtype in (torch.float32, torch.float64) else t.float()
+            wide = widened(t)
             flat, at = wide.reshape(-1), 0
             original = torch.empty(full, dtype=wide.dtype, device=wide.device)
             for cut in cuts:
@@ -138,6 +141,8 @@ class Layout:
     def _cut(self, name: str, p: Tensor, typed: frozenset[str], memory: MutableMapping[str, Any]) -> list[Cut]:
         steps = [step.lower() for step in name.split(".")]
         fused = any(step in FUSED for step in steps[-2:]) and p.ndim >= 1 and p.shape[0] % 3 == 0 and p.shape[0] > 0
+        if p.ndim == 2 and p.shape[1] == 3 * p.shape[0]:  # stored (in, 3 out): its rows are no thirds
+            fused = False
         parts = ("q", "k", "v") if fused else ("",)
         rows = p.shape[0] // len(parts) if p.ndim else 1
         cuts = []
@@ -164,6 +169,11 @@ class Layout:
 
         excluded, included = hit(_patterns(self._options.exclude)), hit(_patterns(self._options.include))
         return included and not excluded
+
+
+def widened(t: Tensor) -> Tensor:
+    """In float32 at least."""
+    return t if t.dtype in (torch.float32, torch.float64) else t.float()
 
 
 def _guess(steps: Sequence[str], part: str, ndim: int) -> frozenset[str]:

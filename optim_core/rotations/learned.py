@@ -1,7 +1,8 @@
 """What kinds with a learned basis for each matrix share: H = L^T G R, refresh by the step counter, moments that follow.
 
 The basis is learned at step 1 and whenever step mod `rotation_refresh` = 0; a matrix that has no basis yet, because
-its gradient was not finite, tries again at every step. A failure keeps the old basis and is counted.
+its gradient was not finite, tries again at every step. A failure keeps the old basis and is counted. A refresh learns
+from the gradient that the step takes anyway: no gradient evaluation is charged for it, its decomposition is time alone.
 Cost of a step between refreshes: 2 p (a + b) multiplications one way for a matrix of p = a b entries.
 """
 

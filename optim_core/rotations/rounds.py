@@ -17,10 +17,11 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from optim_core.rotations.base import FlatMap, rotation
+from optim_core.rotations.base import FlatMap, rotation, stretches
 from optim_core.rotations.flat import Flat
-from optim_core.rotations.haar import BlockRotation, Order, generator
+from optim_core.rotations.haar import BlockRotation, Order, gathered, generator
 
 
 def hadamard(x: Tensor) -> Tensor:
@@ -32,31 +33,29 @@ def hadamard(x: Tensor) -> Tensor:
     a = 1 << (n.bit_length() - 1) // 2
     b = n // a
     y = (x.reshape(-1, b) @ _hadamard_matrix(b, x.dtype, x.device)).view(-1, a, b)
-    z = y.transpose(1, 2).reshape(-1, a) @ _hadamard_matrix(a, x.dtype, x.device)
-    return z.view(-1, b, a).transpose(1, 2).reshape(x.shape)
+    return (_hadamard_matrix(a, x.dtype, x.device) @ y).view(x.shape)
 
 
 def dct(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II along the last axis, by one real FFT of the same length (Makhoul 1980)."""
+    """Orthonormal DCT-II along the last axis of length n, by one real FFT (Makhoul 1980), in orders that cost nothing.
+
+    Entries are expected as 0, 2, 4, .., 5, 3, 1, and coefficients come as 0 .. n // 2, n - 1, n - 2, ..: random orders
+    before and after make these orders as good as any. With X the spectrum, y_k - i y_(n - k) = X_k w_k for k <= n / 2.
+    """
     n = x.shape[-1]
-    mixed = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1)
-    spectrum = torch.view_as_real(torch.fft.fft(mixed, dim=-1))
-    cosine, sine, weights = _twiddle(n, x.dtype, x.device)
-    y = spectrum[..., 0] * cosine + spectrum[..., 1] * sine
-    return y * weights
+    turned = torch.fft.rfft(x, dim=-1).mul_(_twiddle(n, x.dtype, x.device)[0])
+    return torch.cat([turned.real, -turned.imag[..., 1 : (n + 1) // 2]], dim=-1)
 
 
 def inverse_dct(y: Tensor) -> Tensor:
-    """Orthonormal DCT-III along the last axis: the inverse, and transpose, of `dct`."""
+    """The inverse, and transpose, of `dct`."""
     n = y.shape[-1]
-    cosine, sine, weights = _twiddle(n, y.dtype, y.device)
-    z = y / weights
-    flipped = torch.cat([torch.zeros_like(z[..., :1]), -z[..., 1:].flip(-1)], dim=-1)
-    real, imaginary = z * cosine - flipped * sine, z * sine + flipped * cosine
-    mixed = torch.fft.ifft(torch.complex(real, imaginary), dim=-1).real
-    x = torch.empty_like(y)
-    x[..., ::2], x[..., 1::2] = mixed[..., : (n + 1) // 2], mixed[..., (n + 1) // 2 :].flip(-1)
-    return x
+    half = n // 2 + 1
+    spectrum = torch.complex(y[..., :half], F.pad(-y[..., half:], (1, 1 - n % 2)))
+    if n % 2 == 0:
+        spectrum.imag[..., -1] = -y[..., half - 1]
+    found: Tensor = torch.fft.irfft(spectrum.mul_(_twiddle(n, y.dtype, y.device)[1]), n=n, dim=-1)
+    return found
 
 
 @lru_cache(maxsize=32)
@@ -69,13 +68,13 @@ def _hadamard_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor
 
 
 @lru_cache(maxsize=32)
-def _twiddle(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosine and sine of pi k / 2n, and the weights that make the transform orthonormal, each [n]."""
-    angles = torch.arange(n, dtype=torch.float64, device="cpu") * (math.pi / (2 * n))
-    weights = torch.full((n,), math.sqrt(2 / n), dtype=torch.float64, device="cpu")
-    weights[0] = math.sqrt(1 / n)
-    cosine, sine, scale = (t.to(device=device, dtype=dtype) for t in (angles.cos(), angles.sin(), weights))
-    return cosine, sine, scale
+def _twiddle(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """w_k = sqrt(2 / n) exp(-i pi k / 2n), complex [n // 2 + 1], the first one sqrt(1 / n); and 1 / w_k."""
+    k = torch.arange(n // 2 + 1, dtype=torch.float64, device="cpu")
+    size = torch.full_like(k, math.sqrt(2 / n))
+    size[0] = math.sqrt(1 / n)
+    w = torch.polar(size, -k * (math.pi / (2 * n)))
+    return w.to(device=device, dtype=dtype.to_complex()), (1 / w).to(device=device, dtype=dtype.to_complex())
 
 
 class SignedRounds(FlatMap):
@@ -102,7 +101,11 @@ class SignedRounds(FlatMap):
         self.follow(x)
         self._order.to(x.device)
         for signs in self._signs:
-            x = self._transform(x.index_select(0, self._order.there) * signs, self._transforms[0])
+            y = torch.empty_like(x)
+            for where, width in self._stretches(x.device):
+                mixed = gathered(x, self._order.there[where]).mul_(signs[where])
+                y[where] = self._transforms[0](mixed.view(-1, width)).view(-1)
+            x = y
         return x
 
     def backward(self, x: Tensor) -> Tensor:
@@ -110,13 +113,19 @@ class SignedRounds(FlatMap):
         self.follow(x)
         self._order.to(x.device)
         for signs in self._signs.flip(0):
-            x = (self._transform(x, self._transforms[1]) * signs).index_select(0, self._order.back)
+            y = torch.empty_like(x)
+            for where, width in self._stretches(x.device):
+                torch.mul(self._transforms[1](x[where].view(-1, width)).view(-1), signs[where], out=y[where])
+            x = gathered(y, self._order.back)
         return x
 
-    def _transform(self, x: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
-        pieces = torch.split(x, [count * width for count, width in self._widths])
-        done = [transform(p.view(-1, w)).reshape(-1) for p, (_, w) in zip(pieces, self._widths, strict=True)]
-        return done[0] if len(done) == 1 else torch.cat(done)
+    def _stretches(self, device: torch.device) -> list[tuple[slice, int]]:
+        found, first = [], 0
+        for count, width in self._widths:
+            parts = stretches(count * width, width, device)
+            found += [(slice(first + part.start, first + part.stop), width) for part in parts]
+            first += count * width
+        return found
 
 
 class BlockRounds(FlatMap):

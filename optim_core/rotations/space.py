@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from optim_core.rotations.base import PREFIX, Change, Options, lookup
-from optim_core.rotations.layout import Layout
+from optim_core.rotations.layout import Layout, widened
 
 Sample = Callable[[int], list[list[Tensor]]]
 
@@ -46,10 +46,13 @@ class Space:
         return fitted.failures
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """R g in the parameters' shapes (a flat or smaller one where a kind keeps only a part of the space)."""
+        """R g in the parameters' shapes (a flat or smaller one where a kind keeps only a part of the space).
+
+        In float32 at least, also of what is not rotated: optimizers' moments are not kept in bfloat16.
+        """
         pieces = self.rotation.forward(self.layout.split(tensors))
         self._shapes = [tuple(p.shape) for p in pieces]
-        return self.layout.join(tensors, pieces)
+        return self.layout.join([widened(t) for t in tensors], pieces)
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """R^T q in the parameters' shapes and dtypes; after a `forward`, whose shapes it undoes."""

@@ -71,14 +71,18 @@ def _forecast(definition: Spec) -> dict[str, Any]:
 
 
 def _arms(document: Mapping[str, Any]) -> Table:
+    def span(found: Any) -> str:
+        return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:.10g}"
+
+    starts = any("grad_evals_before_first_step" in row for row in document["arms"].values())
     table = Table(title=document["sweep_id"])
-    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", "gradient evaluations"):
+    before = ["before its first step"] if starts else []
+    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", *before, "gradient evaluations"):
         table.add_column(name, justify="left" if name == "arm" else "right")
     for arm, row in document["arms"].items():
-        steps = row["steps"] if isinstance(row["steps"], int) else " to ".join(str(s) for s in row["steps"])
-        table.add_row(
-            arm, str(row["trials"]), str(steps), f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
-        )
+        before = [span(row.get("grad_evals_before_first_step", 0))] if starts else []
+        each, total = f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
+        table.add_row(arm, str(row["trials"]), span(row["steps"]), each, *before, total)
     table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
     return table
 

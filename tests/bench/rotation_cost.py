@@ -6,8 +6,14 @@ The parameters are those of a transformer without embeddings: per block four wid
 matrices, gradients random, one thread, float32. Times are CPU seconds of the process, medians over steps; in every
 round all optimizers take one step in turn, so that a ratio compares steps of the same minute.
 
-bound   FLOPs of the kind (both directions) at the machine's rate for large products, plus a foreach AdamW step; kinds
-        without matrix products (hadamard, dct, givens), and egop, whose products have one column, move memory instead
+matmul  FLOPs of the kind (both directions) at the machine's rate for large products, plus a foreach AdamW step
+memory  the same, plus what has to move at rates measured in the same minute: gathers through a random order (layer,
+        global, block_product, hadamard, dct, givens), a pass over signs and values for every round (hadamard, dct,
+        givens), the reflectors twice each way (egop)
+*       the bound that applies: memory where products are not the work (hadamard, dct, givens, egop)
+faults  page faults of a step: the C library gives freed memory of this size back and the kernel clears it again, which
+        a training loop's own allocations prevent; GLIBC_TUNABLES=glibc.malloc.trim_threshold=1073741824:\
+        glibc.malloc.mmap_threshold=1073741824 measures without
 first   the first step: a basis is learned, maps are cast
 peak    largest extra allocation inside a step, per parameter
 held    words of four bytes that the rotation holds, beside the column of the specification; an order of coordinates
@@ -17,6 +23,7 @@ held    words of four bytes that the rotation holds, beside the column of the sp
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -34,6 +41,31 @@ KINDS = [
     "identity", "output", "input", "both", "layer", "global", "svd", "svd_left", "svd_right", "soap_eig", "galore",
     "egop", "hadamard", "dct", "block_product", "givens",
 ]  # fmt: skip
+MEMORY_BOUND = ("egop", "hadamard", "dct", "givens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a step of a kind takes, both directions, by the catalogue of the specification."""
+
+    flops: float
+    column: float
+    gathers: float
+    moved: float
+
+    def seconds(self, speed: Speed, *, memory: bool) -> float:
+        """Beside the step of AdamW."""
+        moving = self.gathers * speed.gather + self.moved * speed.move if memory else 0.0
+        return self.flops * speed.flop + moving
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """CPU seconds of a FLOP in large products, of a coordinate gathered at random, of a byte moved."""
+
+    flop: float
+    gather: float
+    move: float
 
 
 @dataclass
@@ -43,14 +75,15 @@ class Contender:
     name: str
     params: list[nn.Parameter]
     optimizer: Any
-    flops: float
-    column: float
+    work: Work
     times: list[float]
     first: float = 0.0
+    faults: int = 0
 
     def step(self) -> float:
-        begun = time.process_time()
+        begun, faults = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         self.optimizer.step(self._closure)
+        self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
         return time.process_time() - begun
 
     def _closure(self) -> Tensor:
@@ -64,8 +97,8 @@ def shapes(width: int, depth: int) -> list[tuple[int, int]]:
     return depth * ([(width, width)] * 4 + [(4 * width, width), (width, 4 * width)])
 
 
-def cost(kind: str, sizes: list[tuple[int, int]], block: int) -> tuple[float, float]:
-    """(FLOPs of both directions, numbers held) by the catalogue of the specification."""
+def work(kind: str, sizes: list[tuple[int, int]], block: int) -> Work:
+    """By kind, shapes and width of blocks."""
     flops = held = 0.0
     d = float(sum(a * b for a, b in sizes))
     for a, b in sizes:
@@ -85,9 +118,18 @@ def cost(kind: str, sizes: list[tuple[int, int]], block: int) -> tuple[float, fl
              "hadamard": d * (1 + ROUNDS / 4), "dct": d * (1 + ROUNDS / 4), "givens": d,
              "block_product": ROUNDS * (block**2 + d)}.get(kind, 0)  # fmt: skip
     log = block.bit_length() - 1  # hadamard rounds the block down to a power of two
-    flops += {"global": 4 * block * d, "hadamard": 2 * ROUNDS * d * log, "dct": 10 * ROUNDS * d * log,
+    factors = (1 << log // 2) + (1 << log - log // 2)  # and multiplies by two matrices
+    flops += {"global": 4 * block * d, "hadamard": 4 * ROUNDS * d * factors, "dct": 10 * ROUNDS * d * log,
               "block_product": 4 * ROUNDS * block * d, "givens": 12 * d}.get(kind, 0)  # fmt: skip
-    return flops, held
+    gathers = {"layer": 2, "global": 2, "block_product": 2 * ROUNDS, "hadamard": 2 * ROUNDS, "dct": 2 * ROUNDS,
+               "givens": 2}.get(kind, 0) * d  # fmt: skip
+    passes = {"hadamard": 2 * ROUNDS, "dct": 2 * ROUNDS, "givens": 2}.get(kind, 0)
+    return Work(
+        flops=flops,
+        column=held,
+        gathers=gathers,
+        moved=passes * 9 * d + (16 * SAMPLES * d if kind == "egop" else 0),
+    )
 
 
 def contender(
@@ -99,8 +141,7 @@ def contender(
         parameter = nn.Parameter(torch.randn(shape, generator=draws))
         parameter.grad = torch.randn(shape, generator=draws) / 100
         model.register_parameter(f"w{i}", parameter)
-    flops, held = cost(kind, sizes, block)
-    return Contender(name, list(model.parameters()), make(model), flops, held, [])
+    return Contender(name, list(model.parameters()), make(model), work(kind, sizes, block), [])
 
 
 def rate(sizes: list[tuple[int, int]]) -> float:
@@ -116,6 +157,27 @@ def rate(sizes: list[tuple[int, int]]) -> float:
         spent = time.process_time() - begun
         best = max(best, sum(6 * g.numel() * (len(left) + len(right)) for left, g, right in pairs) / spent)
     return best
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """CPU seconds, best of five."""
+    found = []
+    for _ in range(5):
+        begun = time.process_time()
+        action()
+        found.append(time.process_time() - begun)
+    return min(found)
+
+
+def speed_of(sizes: list[tuple[int, int]], order: Tensor, large: Tensor) -> Speed:
+    """Of this minute: products of the shapes, a gather in `order` into memory that is there, a copy of `large`."""
+    x, y = torch.randn(len(order)), torch.empty(len(order))
+    half = len(large) // 2
+    return Speed(
+        flop=1 / rate(sizes),
+        gather=seconds(lambda: torch.index_select(x, 0, order, out=y)) / len(order),
+        move=seconds(lambda: large[:half].copy_(large[half:])) / (8 * half),
+    )
 
 
 def peak(c: Contender) -> float:
@@ -173,11 +235,7 @@ def main() -> None:
     d = sum(a * b for a, b in sizes)
     contenders = [
         contender("torch AdamW fused", sizes, lambda m: optim_core.build("adamw", m)),
-        contender(
-            "torch AdamW foreach",
-            sizes,
-            foreach_adamw,
-        ),
+        contender("torch AdamW foreach", sizes, foreach_adamw),
     ]
     options = {
         "rotation_block": args.block,
@@ -191,26 +249,31 @@ def main() -> None:
     for c in contenders:
         c.first = c.step()
         c.step()
-    speed = [rate(sizes)]
+    order, large = torch.randperm(d), torch.zeros(32 << 20)
+    speeds = [speed_of(sizes, order, large)]
     for _ in range(args.steps):
         for c in contenders:
             c.times.append(c.step())
-        speed.append(rate(sizes))
-    flop_rate = statistics.median(speed)
+        speeds.append(speed_of(sizes, order, large))
+    speed = Speed(**{key: statistics.median(getattr(s, key) for s in speeds) for key in ("flop", "gather", "move")})
+    show(f"{d / 1e6:.2f} M parameters, width {args.width}, depth {args.depth}, block {args.block}", contenders, speed)
+
+
+def show(title: str, contenders: list[Contender], speed: Speed) -> None:
     fused, foreach = (statistics.median(c.times) for c in contenders[:2])
     print(
-        f"{d / 1e6:.2f} M parameters, width {args.width}, depth {args.depth}, block {args.block}, "
-        f"{flop_rate / 1e9:.0f} GFLOP/s"
+        f"{title}, {1e-9 / speed.flop:.0f} GFLOP/s, {1e-9 / speed.move:.0f} GB/s copied, "
+        f"{1e-9 / speed.gather:.2f} G coordinates/s gathered"
     )
-    print(
-        f"{'':20} {'step ms':>8} {'x fused':>8} {'x foreach':>9} {'bound ms':>9} {'x bound':>8} {'first ms':>9}", end=""
-    )
-    print(f" {'peak':>6} {'held':>10} {'column':>10}")
+    print(f"{'':20} {'step ms':>8} {'x fused':>8} {'x foreach':>9} {'x matmul':>9} {'x memory':>9}", end="")
+    print(f" {'first ms':>9} {'faults':>7} {'peak':>6} {'held':>10} {'column':>10}")
     for c in contenders:
-        step, bound = statistics.median(c.times), c.flops / flop_rate + foreach
+        step = statistics.median(c.times)
+        matmul, memory = (step / (c.work.seconds(speed, memory=m) + foreach) for m in (False, True))
+        first, second = (" ", "*") if c.name in MEMORY_BOUND else ("*", " ")
         print(f"{c.name:20} {step * 1e3:8.2f} {step / fused:8.1f} {step / foreach:9.2f}", end="")
-        print(f" {bound * 1e3:9.2f} {step / bound:8.2f} {c.first * 1e3:9.1f}", end="")
-        print(f" {peak(c):6.2f} {held_by(c):10,.0f} {c.column:10,.0f}", flush=True)
+        print(f" {matmul:8.2f}{first} {memory:8.2f}{second} {c.first * 1e3:9.1f} {c.faults:7}", end="")
+        print(f" {peak(c):6.2f} {held_by(c):10,.0f} {c.work.column:10,.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -255,6 +255,20 @@ def test_egop_pays_for_its_samples_and_leaves_no_trace() -> None:
     assert equal([p.grad for p in run.model.parameters() if p.grad is not None], gradients)
 
 
+def test_the_cost_of_the_first_step_is_what_it_charges_with_several_groups() -> None:
+    def build(m: nn.Module) -> Any:
+        named = list(m.named_parameters())
+        groups = [{"params": named[:2]}, {"params": named[2:], "rotation_samples": 3}]
+        return optim_core.lookup("rotated_adamw")(groups, rotation="egop", rotation_samples=4)
+
+    run = Run(build)
+    announced = run.optimizer.next_cost()
+    run.steps(0, 1)
+    assert announced == run.optimizer.grad_evals == run.calls == 8
+    assert optim_core.cost_of_start("rotated_adamw", rotation="egop", rotation_samples=4) == 4
+    assert optim_core.cost_of_start("rotated(sgd)", rotation="svd") == optim_core.cost_of_start("sam") == 0
+
+
 def test_failures_reach_the_optimizer() -> None:
     run = Run(make("svd", rotation_refresh=2))
     run.steps(0, 3)

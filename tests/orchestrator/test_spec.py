@@ -65,6 +65,21 @@ def test_sam_takes_half_the_steps_of_sgd() -> None:
     assert rows["sgd"]["grad_evals"] == rows["sam"]["grad_evals"] == 320 * (4 + 6)
 
 
+def test_gradients_sampled_before_the_first_step_are_planned() -> None:
+    arms = """  egop: {optimizer: rotated_adamw, parameters: {rotation: egop, rotation_samples: {values: [8, 16]}}}
+  control: {optimizer: rotated(sgd), parameters: {rotation: egop, rotation_samples: 300}}
+  svd: {optimizer: rotated_adamw, parameters: {rotation: svd, rotation_refresh: 2}}
+"""
+    text = DIGITS.replace("  sam:\n", arms + "  sam:\n")
+    rows = plan(spec.loads(text))["arms"]
+    assert (rows["egop"]["steps"], rows["egop"]["grad_evals_before_first_step"]) == ([304, 312], [8.0, 16.0])
+    assert (rows["control"]["steps"], rows["control"]["grad_evals_before_first_step"]) == (20, 300.0)
+    assert rows["svd"]["steps"] == 320
+    assert "grad_evals_before_first_step" not in rows["svd"]
+    with pytest.raises(spec.SpecError, match="less than one step of arm control"):
+        spec.loads(text.replace("rotation_samples: 300", "rotation_samples: 320"))
+
+
 @pytest.mark.parametrize(
     "changes, same",
     [
