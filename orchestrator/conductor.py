@@ -191,7 +191,8 @@ class SweepConductor:
     def _ended(self, arm: Arm, job: Job, report: Report) -> None:
         self._running.discard(job.trial_id)
         result = self.folder.result(job.trial_id)
-        if result is None:  # drained with a checkpoint
+        if result is None:  # drained with a checkpoint; it may have seen a flag in a store before this driver did
+            self.folder.stop_file.touch()
             result = {**asdict(report), "value": None, "error": ""}
             arm.move(job.trial_id, result["state"])
             for listener in self._listeners:

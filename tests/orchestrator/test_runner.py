@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestrator.folder import Held, NotFound, SweepFolder, find
 from orchestrator.metric_log import MetricLog
 from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
+from orchestrator.trial import TrialSession
 from tests.orchestrator.command import values
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -180,6 +182,25 @@ def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     with folder.hold():
         assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state == "done"
     assert values(folder) == values(plain)
+
+
+def test_a_worker_that_sees_the_stop_flag_first_stops_the_sweep(tmp_path: Path) -> None:
+    """In a store workers look at the flag themselves, perhaps before the driver: nothing more is begun."""
+    (tmp_path / "flag").touch()
+    begun = []
+
+    class Elsewhere(DebugExecutor):
+        def run(self, conductor: Any) -> None:
+            while not conductor.exhausted:
+                if job := conductor.next_job():
+                    begun.append(job.trial_id)
+                    conductor.heard(TrialSession(replace(job, stop_file=str(tmp_path / "flag"))).advance())
+
+    folder, outcome = run(tmp_path / "runs", Elsewhere, trials=1, confirm=1, pause_s=0.02)
+    assert (outcome.state, len(begun)) == ("stopped", 1)
+    again, outcome = run(tmp_path / "runs", trials=1, confirm=1, pause_s=0.02)
+    assert (again.sweep_id, outcome.state) == (folder.sweep_id, "done")
+    assert set(begun) < set(values(again))
 
 
 def test_wall_clock_budget_stops_and_more_continues(tmp_path: Path) -> None:
