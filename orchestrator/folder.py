@@ -186,6 +186,7 @@ class SweepFolder:
 
         owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
         with self._own(owner):
+            self.stop_file.unlink(missing_ok=True)  # it was meant for an earlier driver
             if self.far is None:
                 yield
                 return

@@ -92,9 +92,9 @@ def driving(far: Far, url: str, owner: str, wanted: Callable[[str], bool], stop:
     except Taken:
         raise Taken(far.text(LOCK)) from None
     try:
-        far.pull(wanted)
+        far.remove([STOP])  # it was meant for an earlier driver; from the next line on it is meant for this one
         far.write(LOCK, owner)
-        far.remove([STOP])
+        far.pull(wanted)
         far.push(n for n in far.changed() if n not in (LOCK, STOP))
         done, lost = threading.Event(), threading.Event()
         keeper = threading.Thread(target=_keep, args=(far, lease, owner, stop, done, lost), daemon=True, name="keeper")

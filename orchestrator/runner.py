@@ -75,7 +75,6 @@ def run(
 
     `watch(conductor)` is a context manager for a display. Raises ControlFailed.
     """
-    folder.stop_file.unlink(missing_ok=True)
     controls.check(spec, folder)
     mended = reconcile.at_start(folder, tracker)
     arms = open_arms(spec, folder, storage_url)

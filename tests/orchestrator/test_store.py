@@ -256,7 +256,7 @@ def test_killed_stopped_and_finished_on_three_machines(
 
     machines.use(uri)
     second = subprocess.Popen(driver, stderr=subprocess.PIPE, text=True)
-    wait(lambda: ended() > before)
+    wait(lambda: ended() > before and f"process {second.pid} " in holder())
     machines.use(uri)
     assert "is draining" in command("stop").stderr
     assert "drained" in second.communicate(timeout=60)[1]
@@ -288,6 +288,12 @@ def test_killed_stopped_and_finished_on_three_machines(
 
 def ended() -> int:
     return sum(name.endswith("/result.json") for name in objects("killed"))
+
+
+def holder() -> str:
+    """Who says that it drives the sweep."""
+    (name,) = (n for n in objects("killed") if n.endswith("/lock"))
+    return boto3.client("s3").get_object(Bucket="bucket", Key=f"killed/{name}")["Body"].read().decode()
 
 
 def under_way() -> bool:
