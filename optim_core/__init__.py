@@ -14,6 +14,7 @@ from optim_core import spectrum as spectrum
 from optim_core.base import Baseline, Counting
 from optim_core.registry import (
     build,
+    changeable,
     check,
     cost_of_start,
     cost_per_step,
@@ -30,6 +31,7 @@ __all__ = [
     "Counting",
     "average_case",
     "build",
+    "changeable",
     "check",
     "cost_of_start",
     "cost_per_step",

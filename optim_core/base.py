@@ -27,6 +27,12 @@ class Counting(torch.optim.Optimizer):
 
     GRAD_EVALS: ClassVar[float] = 1.0
     """Gradient evaluations of one step without any refresh."""
+    CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
+        {"lr", "momentum", "weight_decay", "beta1", "beta2", "eps", "sam_radius", "adaptivity", "mean_weight"}
+        | {"mean_decay", "refresh_interval", "ema_rate", "damping", "curvature_scale", "inner_lr", "inner_momentum"}
+        | {"step_scale", "consensus", "extrapolation", "rotation_refresh", "rotation_ema"}
+    )
+    """Hyperparameters, of those it has, that are read anew at every step, so that `change` takes effect."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
 
@@ -79,6 +85,14 @@ class Counting(torch.optim.Optimizer):
     def next_cost(self) -> float:
         """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""
         return self.GRAD_EVALS
+
+    def change(self, **values: float) -> None:
+        """Train on with other values of hyperparameters that are in CHANGEABLE. Raises ValueError for another one."""
+        for name, value in values.items():
+            if name not in self.CHANGEABLE or any(name not in group for group in self.param_groups):
+                raise ValueError(f"{name} of {type(self).__name__} cannot change while it trains")
+            for group in self.param_groups:
+                group[name] = value
 
     def freeze(self) -> None:
         """Stop refreshing, because a refresh no longer fits the budget. Nothing to do without refreshes."""
@@ -139,6 +153,8 @@ class _Stamp:
 
 class Baseline(Counting):
     """Stands in front of one of torch's own optimizers: the closure is evaluated first, then its step runs."""
+
+    CHANGEABLE = frozenset({"lr", "momentum", "weight_decay"})
 
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Evaluate the closure once, take the step of the optimizer behind, return the loss."""

@@ -57,9 +57,19 @@ class Muon(Counting):
             rest = {"beta1": beta1, "beta2": beta2, "eps": eps, "lr": lr * adamw_lr_scale}
             group.update({**shared, **(own if group["hidden"] else rest)})
         super().__init__(groups, {})
+        self._adamw_lr_scale = adamw_lr_scale
         place = torch.zeros(1, 1)
         self._muon = torch.optim.Muon([place], adjust_lr_fn=adjust_lr)
         self._adamw = torch.optim.AdamW([place], fused=True)
+
+    CHANGEABLE = frozenset({"lr", "weight_decay"})
+
+    def change(self, **values: float) -> None:
+        """Train on with another lr, scaled for the second group, or weight_decay."""
+        super().change(**values)
+        for group in self.param_groups:
+            if "lr" in values and not group["hidden"]:
+                group["lr"] *= self._adamw_lr_scale
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

@@ -78,6 +78,11 @@ def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
     }
 
 
+def changeable(name: str) -> frozenset[str]:
+    """The hyperparameters of the named optimizer that may change while it trains."""
+    return lookup(name).CHANGEABLE & set(hyperparameters(name))
+
+
 def cost_per_step(name: str, **values: Any) -> float:
     """Average gradient evaluations per step of the named optimizer with these hyperparameters."""
     return lookup(name).cost_per_step(**values)

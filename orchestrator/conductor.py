@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.arm import Arm, Outcome
 from orchestrator.audit import is_audited, logical_result, rung_values
@@ -19,27 +19,11 @@ from orchestrator.folder import SweepFolder, write_atomic
 from orchestrator.job import Job, Report, Result
 from orchestrator.jobs import job_of
 from orchestrator.ledger import Ledger
+from orchestrator.listener import Listener, Listeners
 from orchestrator.search.base import Configuration
 from orchestrator.spec import Spec
 
-__all__ = ["Arm", "Listener", "SweepConductor"]
 ENDED = ("COMPLETE", "PRUNED", "DIVERGED", "FAILED")
-
-
-class Listener(Protocol):
-    """Hears of trials, to track and to display them."""
-
-    def began(self, job: Job) -> None:
-        """A trial was handed to the executor."""
-
-    def moved(self, job: Job, report: Report) -> None:
-        """A running trial reported."""
-
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """A trial ended or was drained; `result` as in result.json."""
-
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
-        """A trial had ended under an earlier driver."""
 
 
 class SweepConductor:
@@ -51,7 +35,7 @@ class SweepConductor:
         folder: SweepFolder,
         arms: Mapping[str, Arm],
         *,
-        listeners: tuple[Listener, ...] = (),
+        listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec, self.folder, self.arms = spec, folder, dict(arms)
@@ -65,7 +49,7 @@ class SweepConductor:
         """Trials that the executor can run at a time."""
         self._ledger = Ledger(spec)
         self._confirmation = ConfirmStage(spec, folder, self.arms)
-        self._listeners, self._clock, self._start = listeners, clock, clock()
+        self._listeners, self._clock, self._start = Listeners(listeners), clock, clock()
         self._before = folder.seconds()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
@@ -119,8 +103,7 @@ class SweepConductor:
         self._jobs[job.trial_id] = job
         self._running.add(job.trial_id)
         self.pace_from = self.pace_from or time.monotonic()
-        for listener in self._listeners:
-            listener.began(job)
+        self._listeners.began(job)
         return job
 
     def heard(self, report: Report) -> bool:
@@ -132,8 +115,7 @@ class SweepConductor:
         if report.done:
             self._ended(arm, job, report)
             return False
-        for listener in self._listeners:
-            listener.moved(job, report)
+        self._listeners.moved(job, report)
         if report.evaluation in job.rungs and job.stage == "tune" and arm.stopper is not None:
             arm.stopper.record(job.configuration, report.evaluation, report.metrics[job.metric])
             self._judge(arm)
@@ -195,8 +177,7 @@ class SweepConductor:
             self.folder.stop_file.touch()
             result = {**asdict(report), "value": None, "error": ""}
             arm.move(job.trial_id, result["state"])
-            for listener in self._listeners:
-                listener.ended(job, result)
+            self._listeners.ended(job, result)
             return
         self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
         if arm.stopper is not None and job.stage == "tune":
@@ -234,8 +215,7 @@ class SweepConductor:
         arm.move(job.trial_id, result["state"])
         self._record(arm, job, result)
         self._maybe_confirm(arm)
-        for listener in self._listeners:
-            listener.ended(job, result)
+        self._listeners.ended(job, result)
 
     def _write(self, job: Job, result: Mapping[str, Any]) -> None:
         folder = self.folder.trial(job.trial_id)
@@ -326,8 +306,7 @@ class SweepConductor:
                 self._waiting_results.setdefault(arm.spec.name, []).append(job)
                 return
         self._record(arm, job, result)
-        for listener in self._listeners:
-            listener.recovered(job, result)
+        self._listeners.recovered(job, result)
 
     def _record(self, arm: Arm, job: Job, result: Mapping[str, Any]) -> None:
         """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""

@@ -118,7 +118,7 @@ def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
 
 
 class Stretched:
-    """Says when checkpoints lie further apart than asked, and again when that doubles (a `conductor.Listener`)."""
+    """Says when checkpoints lie further apart than asked, and again when that doubles (a `listener.Listener`)."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._said = console, 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,12 @@ class Job:
     """Where the trial is kept: an absolute path, or a URI of an object store; `stop_file` likewise."""
     stop_file: str
     threads: int = 1
+    lineage: Sequence[tuple[int, Mapping[str, Any]]] = ()
+    """The stretches before `parameters` held, oldest first: (evaluation at which it ended, its parameters)."""
+    inherited: float = 0.0
+    """Gradient evaluations of the budget that another trial has spent: this one began with its checkpoint and log."""
+    until: int = 0
+    """Evaluation (1, 2, ...) after which the trial pauses with a checkpoint, to be told how it goes on; 0: none."""
     rungs: tuple[int, ...] = ()
     """Evaluations (1, 2, ...) after which the trial reports and waits whether it goes on."""
     cache: str = ""
@@ -60,6 +66,7 @@ class Report:
 
     trial_id: str
     grad_evals: float
+    """Spent by this trial."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest metrics."""
     evaluation: int = 0
@@ -70,7 +77,7 @@ class Report:
     """Seconds between checkpoints as they are: above `Job.checkpoint_s` where writing or uploading one takes long."""
     done: bool = False
     state: str = "RUNNING"
-    """RUNNING, COMPLETE, DIVERGED, FAILED, or INTERRUPTED (drained with a checkpoint)."""
+    """RUNNING, COMPLETE, DIVERGED, FAILED, or with a checkpoint: INTERRUPTED (drained), PAUSED (see `Job.until`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,7 @@ class Result:
     """How a trial ended; `result.json`."""
 
     state: str
+    """COMPLETE, DIVERGED, PRUNED or FAILED."""
     value: float | None
     """The selected metric; the worst value of that metric when diverged, None when failed."""
     metrics: dict[str, float]

@@ -73,7 +73,7 @@ def _modules(spec: Spec) -> Iterator[tuple[str, Path]]:
 
 
 class Alike:
-    """Ends a sweep of which every trial fails for the same reason (a `conductor.Listener`).
+    """Ends a sweep of which every trial fails for the same reason (a `listener.Listener`).
 
     That is: at least FEWEST trials, more than `max_failed`, and in every arm, failed with the same exception, raised at
     the same place, and no trial of this or of an earlier driver has ended otherwise.

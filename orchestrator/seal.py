@@ -95,7 +95,7 @@ def stamps(folder: SweepFolder) -> list[str]:
 
 
 class Witness:
-    """Writes its line as trials end (see `conductor.Listener`)."""
+    """Writes its line as trials end (see `listener.Listener`)."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder, self._path = folder, folder.path / "witness.jsonl"

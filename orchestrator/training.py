@@ -21,11 +21,17 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
 
     task = trainables.build(job.task, **job.task_parameters)
 
+    stretches = [*(parameters for _, parameters in job.lineage), job.parameters]
+    switches = {
+        end: {k: v for k, v in after.items() if before[k] != v}
+        for (end, before), after in zip(job.lineage, stretches[1:], strict=True)
+    }
+
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
         if optim_core.needs_run_seed(job.optimizer):
             extra["run_seed"] = job.seed
-        return optim_core.build(job.optimizer, model, **job.parameters, **extra)
+        return optim_core.build(job.optimizer, model, **stretches[0], **extra)
 
     batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
 
@@ -49,5 +55,6 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
         workers=workers,
         diagnose=diagnose if job.diagnostics else None,
         diagnose_every=job.diagnose_every,
+        switches=switches,
     )
     return training, task

@@ -172,6 +172,11 @@ class TrialSession:
             return (now >= self._due and not place.busy()) or place.stop_asked()
 
         while not training.finished:
+            if self.job.until and len(self._points) >= self.job.until:
+                if place.durable < self._points[-1]["step"]:
+                    self._checkpoint()
+                    place.settle()
+                return self._ended("PAUSED", self._own(training.optimizer.grad_evals), self._last)
             try:
                 point = training.advance(pause)
             except Diverged as end:
@@ -185,7 +190,7 @@ class TrialSession:
                 self._checkpoint()
                 if stopping:
                     place.settle()
-                    return self._ended("INTERRUPTED", training.optimizer.grad_evals, self._last)
+                    return self._ended("INTERRUPTED", self._own(training.optimizer.grad_evals), self._last)
                 continue
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
@@ -199,13 +204,17 @@ class TrialSession:
                     place.logged()
                 return Report(
                     trial_id=self.job.trial_id,
-                    grad_evals=point.grad_evals,
+                    grad_evals=self._own(point.grad_evals),
                     metrics=point.metrics,
                     evaluation=len(self._points),
                     durable=place.durable,
                     checkpoint_s=self._every,
                 )
         return self._finish("COMPLETE")
+
+    def _own(self, grad_evals: float) -> float:
+        """What of these this trial has spent."""
+        return max(0.0, float(grad_evals) - self.job.inherited)
 
     def _count(self) -> None:
         """Add the time since the last call to the trial's own."""
@@ -249,7 +258,7 @@ class TrialSession:
             state=state,
             value=value,
             metrics=metrics,
-            grad_evals=float(spent),
+            grad_evals=self._own(spent),
             seconds=round(self._seconds, 4),
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
@@ -267,7 +276,7 @@ class TrialSession:
             trial_id=self.job.trial_id,
             grad_evals=grad_evals,
             metrics=metrics,
-            durable=self._place.durable if state == "INTERRUPTED" else math.inf,
+            durable=self._place.durable if state in ("INTERRUPTED", "PAUSED") else math.inf,
             done=True,
             state=state,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,9 @@ class Optimizer(Protocol):
 
     def next_cost(self) -> float:
         """Gradient evaluations of the next step."""
+
+    def change(self, **values: float) -> None:
+        """Train on with other hyperparameters."""
 
     def freeze(self) -> None:
         """Stop refreshing."""
@@ -92,7 +95,7 @@ class Training:
     `budget` in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model, loss,
     refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch. `recipe`
     defaults to the task's. `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation
-    and at the last. With several `workers` each advances its own Training; only worker 0's points carry metrics.
+    and at the last. `switches`: evaluation -> hyperparameters that change right after it. With several `workers` each advances its own Training; only worker 0's points carry metrics.
     """
 
     def __init__(
@@ -107,10 +110,11 @@ class Training:
         workers: Workers | None = None,
         diagnose: Diagnose | None = None,
         diagnose_every: int = 1,
+        switches: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
         self._task, self._budget, self._seed, self._evaluations = task, budget, seed, evaluations
         self._recipe, self._workers = recipe or task.recipe(), workers or Workers()
-        self._diagnose, self._diagnose_every = diagnose, diagnose_every
+        self._diagnose, self._diagnose_every, self._switches = diagnose, diagnose_every, switches or {}
         seed_all(seed)
         self.model = task.model(seed)
         self.init_digest = _digest_of_weights(self.model)
@@ -131,6 +135,7 @@ class Training:
         Several workers pause together, after the step that follows. Raises Diverged.
         """
         began, first = time.perf_counter(), self.step
+        self._switch()
         while True:
             if not self._affordable():
                 self.finished = True
@@ -167,6 +172,14 @@ class Training:
         self.step, self.finished = state["step"], state["finished"]
         self._evaluated, self._loss_sum, self._losses = state["evaluated"], state["loss_sum"], state["losses"]
         restore_random_state(state["random"])
+
+    def _switch(self) -> None:
+        """Change what is to change after the last evaluation; to do it twice, before and after a resume, is the same."""
+        new = self._switches.get(self._evaluated, {})
+        self.optimizer.change(**new)
+        for group in self.optimizer.param_groups:
+            if "lr" in new:
+                group["initial_lr"] = group["lr"]
 
     def _affordable(self) -> bool:
         left = self._budget - self.optimizer.grad_evals + TOLERANCE

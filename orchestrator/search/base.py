@@ -16,6 +16,10 @@ class Configuration:
     state: str
     """RUNNING, COMPLETE, PRUNED or FAIL."""
     value: float | None = None
+    lineage: Sequence[tuple[int, Mapping[str, Any]]] = ()
+    """See `Job.lineage`; only heirs in a population have one."""
+    replaces: int | None = None
+    """The member of the population whose place it took."""
 
 
 class Study(Protocol):
@@ -27,6 +31,11 @@ class Study(Protocol):
     def ask(self) -> Configuration:
         """The next configuration."""
 
+    def add(
+        self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
+    ) -> Configuration:
+        """A further configuration, of an heir in a population; the one that was added before if there is one."""
+
     def report(self, number: int, step: int, value: float) -> None:
         """The tuned metric at an evaluation on the way (1, 2, ...)."""
 
@@ -35,6 +44,12 @@ class Study(Protocol):
 
     def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
         """Take in what an earlier sweep found; returns how many configurations lay in this space."""
+
+    def decide(self, count: int) -> None:
+        """So many decisions about the population are carried out."""
+
+    def decided(self) -> int:
+        """How many decisions about the population are carried out."""
 
     def choose(self, number: int) -> None:
         """Pin the configuration that goes on to the confirm stage."""

@@ -8,11 +8,11 @@ would have drawn.
 from __future__ import annotations
 
 import hashlib
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -22,6 +22,7 @@ from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.executors.base import Unreachable
+from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
 from orchestrator.search.history import BoundedTPE, History
 from orchestrator.space import Parameter, is_active, levels, satisfied
@@ -29,12 +30,8 @@ from orchestrator.space import Parameter, is_active, levels, satisfied
 CONFIGURATION = "configuration"
 CHOSEN = "confirm"
 SOURCE = "warm start"
+HEIR, DECIDED = "heir", "decided"
 REJECTIONS = 100
-AWAY_S = 600.0
-"""How long a database may be away before the driver gives up; the same command then continues the sweep."""
-START_S = 30.0
-"""The same for a driver that starts."""
-T = TypeVar("T")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -57,11 +54,11 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
             _mend(journal)
             return JournalStorage(JournalFileBackend(str(journal)))
         try:
-            return _patiently(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), START_S)
+            return patiently(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), START_S)
         except Exception as error:
-            if not _is_away(error):
+            if not is_away(error):
                 raise
-            raise Unreachable(f"the database of the studies does not answer ({_first_line(error)})") from error
+            raise Unreachable(f"the database of the studies does not answer ({first_line(error)})") from error
 
 
 def _mend(journal: Path) -> None:
@@ -98,7 +95,7 @@ class OptunaStudy:
         self._parameters, self._constraints, self._facts = parameters, constraints, facts
         self._design, self._design_size = design, design_size
         self._seed, self._sampler, self._storage = seed, sampler, storage
-        self._study: optuna.Study = _patiently(
+        self._study: optuna.Study = patiently(
             lambda: optuna.create_study(
                 storage=storage,
                 study_name=name,
@@ -107,8 +104,8 @@ class OptunaStudy:
                 sampler=optuna.samplers.RandomSampler(),
             )
         )
-        self._study_id = _patiently(lambda: storage.get_study_id_from_name(name))
-        found = _patiently(lambda: self._study.get_trials(deepcopy=False))
+        self._study_id = patiently(lambda: storage.get_study_id_from_name(name))
+        found = patiently(lambda: self._study.get_trials(deepcopy=False))
         self._order = [_configuration(t) for t in found if CONFIGURATION in t.user_attrs]
         self._ready = {c.number: c for c in self._order}
         self._ids = {t.number: t._trial_id for t in found}
@@ -119,7 +116,8 @@ class OptunaStudy:
         self._next: int | None = None  # the number of the next trial; None: to be counted
         for t in found:
             self._note(t)
-        self._chosen = _patiently(lambda: self._study.user_attrs).get(CHOSEN)
+        noted = patiently(lambda: self._study.user_attrs)
+        self._chosen, self._decided = noted.get(CHOSEN), int(noted.get(DECIDED, 0))
 
     def configurations(self) -> Sequence[Configuration]:
         """All whole configurations, in the order of asking."""
@@ -134,12 +132,35 @@ class OptunaStudy:
             forgotten = self._forgotten() if asked_before else None
             asked_before = True
             if forgotten is not None:
-                return self._whole(forgotten.number, forgotten._trial_id, forgotten.user_attrs[CONFIGURATION])
+                return self._whole(forgotten._trial_id)
             if len(self._order) < self._design_size:
                 return self._add(self._design.configuration(len(self._order)))
             return self._propose()
 
-        return _patiently(attempt)
+        return patiently(attempt)
+
+    def add(
+        self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
+    ) -> Configuration:
+        """A further configuration, of an heir in a population; the one that was added before if there is one."""
+        heir = {HEIR: {"lineage": [[end, dict(held)] for end, held in lineage], "replaces": replaces}}
+
+        def attempt() -> Configuration:
+            if (forgotten := self._forgotten()) is not None:
+                self._whole(forgotten._trial_id)
+            known = next((c for c in self._order if c.replaces == replaces), None)
+            return known or self._add(dict(parameters), heir)
+
+        return patiently(attempt)
+
+    def decide(self, count: int) -> None:
+        """So many decisions about the population are carried out."""
+        patiently(lambda: self._study.set_user_attr(DECIDED, count))
+        self._decided = count
+
+    def decided(self) -> int:
+        """How many decisions about the population are carried out."""
+        return self._decided
 
     def _forgotten(self) -> FrozenTrial | None:
         """A configuration that the database stored before it went away, without our hearing of it."""
@@ -149,19 +170,19 @@ class OptunaStudy:
     def report(self, number: int, step: int, value: float) -> None:
         """Store the metric at an evaluation; a step reported before stays as it is."""
         if step not in self._reported[number] and self._ready[number].state == "RUNNING":
-            _patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
+            patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
             self._reported[number][step] = value
 
     def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
         """Store the outcome; telling twice keeps the first."""
         told = TrialState[state]
-        _patiently(
+        patiently(
             lambda: self._study.tell(
                 number, list(values) if told == TrialState.COMPLETE else None, state=told, skip_if_finished=True
             )
         )
         self._ready[number].state, self._ready[number].value = state, values[0] if values else None
-        self._note(_patiently(lambda: self._storage.get_trial(self._ids[number])))
+        self._note(patiently(lambda: self._storage.get_trial(self._ids[number])))
 
     def _note(self, trial: FrozenTrial) -> None:
         """Keep a trial as the sampler may be shown it."""
@@ -176,7 +197,7 @@ class OptunaStudy:
 
     def choose(self, number: int) -> None:
         """Pin the configuration of the confirm stage."""
-        _patiently(lambda: self._study.set_user_attr(CHOSEN, number))
+        patiently(lambda: self._study.set_user_attr(CHOSEN, number))
         self._chosen = number
 
     def chosen(self) -> int | None:
@@ -197,24 +218,24 @@ class OptunaStudy:
                 self._study.add_trial(frozen)
             return taken()
 
-        for t in _patiently(take):
+        for t in patiently(take):
             if t.number not in self._kept:
                 self._note(t)
         return len(usable)
 
-    def _add(self, parameters: dict[str, Any]) -> Configuration:
-        """Store a configuration of the design in one step: it is there whole, or not at all."""
-        frozen = self._frozen(parameters, TrialState.RUNNING, {CONFIGURATION: parameters})
+    def _add(self, parameters: dict[str, Any], more: Mapping[str, Any] = MappingProxyType({})) -> Configuration:
+        """Store a configuration that no sampler proposed in one step: it is there whole, or not at all."""
+        frozen = self._frozen(parameters, TrialState.RUNNING, {CONFIGURATION: parameters, **more})
         assert frozen is not None
-        trial = self._storage.create_new_trial(self._study_id, template_trial=frozen)
-        return self._whole(self._storage.get_trial_number_from_id(trial), trial, parameters)
+        return self._whole(self._storage.create_new_trial(self._study_id, template_trial=frozen))
 
-    def _whole(self, number: int, trial_id: int, parameters: dict[str, Any]) -> Configuration:
-        self._note(self._storage.get_trial(trial_id))  # first: after an answer that is lost it is found as forgotten
-        kept = Configuration(number=number, parameters=parameters, state="RUNNING")
+    def _whole(self, trial_id: int) -> Configuration:
+        stored = self._storage.get_trial(trial_id)
+        self._note(stored)  # first: after an answer that is lost it is found as forgotten
+        kept, number = _configuration(stored), stored.number
         self._ids[number], self._reported[number], self._ready[number] = trial_id, {}, kept
         self._order.append(kept)
-        self._seen.add(_key(parameters))
+        self._seen.add(_key(kept.parameters))
         if self._next is not None:
             self._next = number + 1
         return kept
@@ -228,7 +249,7 @@ class OptunaStudy:
             if obeys and new:
                 trial.set_user_attr(CONFIGURATION, parameters)
                 self._next = following
-                return self._whole(trial.number, trial._trial_id, parameters)
+                return self._whole(trial._trial_id)
             trial.set_user_attr("rejected", "breaks a constraint" if not obeys else "asked before")
             self._study.tell(trial, state=TrialState.FAIL)
             self._next = following
@@ -305,7 +326,11 @@ class OptunaStudy:
 def _configuration(trial: FrozenTrial) -> Configuration:
     value = trial.values[0] if trial.state == TrialState.COMPLETE else None
     return Configuration(
-        number=trial.number, parameters=trial.user_attrs[CONFIGURATION], state=trial.state.name, value=value
+        number=trial.number,
+        parameters=trial.user_attrs[CONFIGURATION],
+        state=trial.state.name,
+        value=value,
+        **trial.user_attrs.get(HEIR, {}),
     )
 
 
@@ -341,32 +366,6 @@ def _size(parameters: Sequence[Parameter]) -> int | None:
             return None
         size *= len(found)
     return size
-
-
-def _patiently(call: Callable[[], T], patience_s: float = AWAY_S) -> T:
-    """`call()`, again after a pause while the database is away, for `patience_s` seconds at most."""
-    deadline, pause = time.monotonic() + patience_s, 0.25
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if not _is_away(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 10.0)
-
-
-def _is_away(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that a database cannot be reached."""
-    while error is not None:
-        if type(error).__name__ in ("OperationalError", "InterfaceError") and "sqlalchemy" in type(error).__module__:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def stable_seed(*parts: Any) -> int:

@@ -9,7 +9,7 @@ from orchestrator.job import Job, Report
 
 
 class Tracker(Protocol):
-    """Hears of trials (see `conductor.Listener`) and of the sweep's end."""
+    """Hears of trials (see `listener.Listener`) and of the sweep's end."""
 
     @property
     def trouble(self) -> str:

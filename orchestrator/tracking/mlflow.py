@@ -296,7 +296,7 @@ class MlflowTracker:
         drained = result["state"] == "INTERRUPTED"
         run = self._ship(job, log, result.get("durable", math.inf) if drained else math.inf, tags)
         if result["state"] == "DIVERGED":
-            step = int(result["grad_evals"])
+            step = int(log[-1]["step"])
             self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result["metrics"].items()])
         self._client.set_terminated(run, STATUS[result["state"]])
 

@@ -1,0 +1,39 @@
+"""A database that may be away for a while: calls are tried again until it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+AWAY_S = 600.0
+"""How long a database may be away before the driver gives up; the same command then continues the sweep."""
+START_S = 30.0
+"""The same for a driver that starts."""
+T = TypeVar("T")
+
+
+def patiently(call: Callable[[], T], patience_s: float = AWAY_S) -> T:
+    """`call()`, again after a pause while the database is away, for `patience_s` seconds at most."""
+    deadline, pause = time.monotonic() + patience_s, 0.25
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_away(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that a database cannot be reached."""
+    while error is not None:
+        if type(error).__name__ in ("OperationalError", "InterfaceError") and "sqlalchemy" in type(error).__module__:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
