@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.job import Job
+from orchestrator.population import Population
 from orchestrator.search.base import Configuration, Study
 from orchestrator.spec import ArmSpec
 from orchestrator.stopping import Stop, Stopper
@@ -39,8 +40,9 @@ class Arm:
     lag: int | None = None
     """Strict replay: this many configurations may be asked and not told."""
     stopper: Stopper | None = None
+    population: Population | None = None
     states: dict[str, str] = field(default_factory=dict)
-    """Trial id -> RUNNING, COMPLETE, PRUNED, DIVERGED, FAILED or INTERRUPTED."""
+    """Trial id -> RUNNING, COMPLETE, PRUNED, DIVERGED, FAILED, INTERRUPTED or PAUSED."""
     values: dict[int, dict[int, tuple[float, ...] | None]] = field(default_factory=dict)
     """Configuration -> tune seed -> objectives (None: failed)."""
     spent: dict[str, float] = field(default_factory=dict)
@@ -74,6 +76,29 @@ class Arm:
     def configuration(self, number: int) -> Configuration:
         """The configuration of this number; quick for one that was asked lately."""
         return next(c for c in reversed(self.study.configurations()) if c.number == number)
+
+    def trial_id(self, number: int, seed: int) -> str:
+        """The id of the trial of a configuration with a seed."""
+        return f"{self.spec.name}-{number:04d}-s{seed}"
+
+    def welcome(self, number: int) -> None:
+        """An heir takes a place in the population: its trial comes in addition."""
+        self.values[number] = {}
+        self.trials, self.planned = self.trials + 1, self.planned + 1
+
+    def paused(self) -> int:
+        """Trials that wait for their population."""
+        return self._counts["PAUSED"]
+
+    def all_paused(self) -> bool:
+        """Whether every configuration that has not ended waits for the population, and one does."""
+        paused = len(self.population.paused) if self.population is not None else 0
+        return 0 < paused == self.asked - len(self.outcomes)
+
+    def diverged(self, seed: int) -> list[int]:
+        """Configurations that diverged and whose place nobody has taken."""
+        taken = {c.replaces for c in self.study.configurations()}
+        return [n for n in self.outcomes if self.states[self.trial_id(n, seed)] == "DIVERGED" and n not in taken]
 
     def spend(self, trial_id: str, grad_evals: float) -> None:
         """A trial has come to so many gradient evaluations."""

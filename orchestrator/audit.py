@@ -40,7 +40,7 @@ def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Mapping[st
         "state": "PRUNED",
         "value": None,
         "metrics": dict(at["metrics"]),
-        "grad_evals": float(result["grad_evals"] if finished else at["step"]),
+        "grad_evals": float(result["grad_evals"] if finished else at["step"] - job.inherited),
         "stopped": {
             "rung": stop.rung,
             "value": stop.value,

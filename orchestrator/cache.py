@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.job import Job
 
 BESIDE_THE_RESULT = frozenset(
-    {"trial_id", "arm", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache", "checkpoint_s", "slice_s",
-     "step_timeout_s", "checkpoint_quota"}
+    {"trial_id", "arm", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache", "checkpoint_s",
+     "slice_s", "step_timeout_s", "checkpoint_quota"}
 )  # fmt: skip
 """Fields of a job that its result does not depend on."""
 LASTING = ("COMPLETE", "DIVERGED")

@@ -6,24 +6,24 @@ one tells what was trained but not told, and starts again what was asked but not
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator import trading
 from orchestrator.arm import Arm, Outcome
 from orchestrator.audit import is_audited, logical_result, rung_values
 from orchestrator.confirm import ConfirmStage
-from orchestrator.folder import SweepFolder, write_atomic
+from orchestrator.folder import SweepFolder
 from orchestrator.job import Job, Report, Result
-from orchestrator.jobs import job_of
+from orchestrator.jobs import job_of, objectives_of
 from orchestrator.ledger import Ledger
 from orchestrator.listener import Listener, Listeners
+from orchestrator.reasons import reason
 from orchestrator.search.base import Configuration
 from orchestrator.spec import Spec
-
-ENDED = ("COMPLETE", "PRUNED", "DIVERGED", "FAILED")
+from orchestrator.stopping import Stop
 
 
 class SweepConductor:
@@ -54,6 +54,7 @@ class SweepConductor:
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
         self._held_since, self._held = self._start, 0
+        self._paused_with: dict[str, Report] = {}  # of trials that wait for their population
         self._waiting_results: dict[str, list[Job]] = {}  # ended before strict replay could judge their rungs
         self.pace_from: float | None = None
         """When the first trial of this driver began, on the clock of `time.monotonic`."""
@@ -112,6 +113,9 @@ class SweepConductor:
         arm = self.arms[job.arm]
         self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
         arm.spend(job.trial_id, report.grad_evals)
+        if report.state == "PAUSED":
+            self._paused(arm, job, report)
+            return False
         if report.done:
             self._ended(arm, job, report)
             return False
@@ -124,32 +128,30 @@ class SweepConductor:
             return True
         if report.evaluation < stop.rung:  # a resumed trial that has not come to its rung again
             return True
-        self._close(arm, job, logical_result(self.folder, job, stop, asdict(_progress(report))))
+        self._stop(arm, job, stop, report)
         return False
 
     def lost(self, trial_id: str, why: str) -> None:
         """Give a trial up as FAILED."""
         job = self._jobs[trial_id]
         result = asdict(Result(state="FAILED", value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why))
-        self._write(job, result)
+        self.folder.end(asdict(job), result)
         self.heard(Report(trial_id=trial_id, grad_evals=0.0, done=True, state="FAILED"))
 
     def waiting(self) -> dict[str, dict[str, Any]]:
         """Arm -> how many trials wait, and why."""
         found = {name: arm.counts()["waiting"] for name, arm in self.arms.items()}
-        return {name: {"trials": n, "reason": self._reason(self.arms[name])} for name, n in found.items() if n}
+        return {
+            name: {"trials": n, "paused": self.arms[name].paused(), "reason": self._reason(self.arms[name])}
+            for name, n in found.items()
+            if n
+        }
 
     def _reason(self, arm: Arm) -> str:
-        """Why no further trial of the arm starts now."""
-        if self.stopped_by:
-            return f"the sweep is {'stopped by its budget' if self.stopped_by == 'budget' else 'being stopped'}"
-        if not arm.queue and arm.held_by_order():
-            return "strict replay waits for an earlier result of this arm"
-        if not arm.queue and not self._wants(arm) and not arm.confirming:
-            return "confirm trials wait for the last trials of the search"
-        if not arm.queue and arm.confirming and self._confirmation.racing:
-            return "the race of the confirm stage waits for the other arms to come to its next look"
-        return f"no worker is free; {len(self._running)} trials are running"
+        racing = self._confirmation.racing
+        return reason(
+            arm, stopped_by=self.stopped_by, wants=self._wants(arm), racing=racing, running=len(self._running)
+        )
 
     def _count_idle(self, *, held: bool) -> None:
         now = self._clock()
@@ -167,6 +169,29 @@ class SweepConductor:
             assert result is not None
             self._finish(arm, job, result)
 
+    def _paused(self, arm: Arm, job: Job, report: Report) -> None:
+        """The trial has come to where its population trades places."""
+        assert arm.population is not None
+        self._running.discard(job.trial_id)
+        arm.move(job.trial_id, "PAUSED")
+        arm.population.paused[job.configuration] = report.metrics[job.metric]
+        self._paused_with[job.trial_id] = report
+        self._listeners.moved(job, report)
+        self._trade(arm)
+
+    def _trade(self, arm: Arm) -> None:
+        """Once all of a population have paused or ended, the worst give way to heirs and the others go on."""
+        seed = self.spec.seeds.tune[0]
+        trade = None if self._wants(arm) else trading.propose(arm, self.folder, seed)
+        if trade is None:
+            return
+        for stop in trade.stops:
+            trial_id = arm.trial_id(stop.number, seed)
+            self._stop(arm, self._jobs[trial_id], stop, self._paused_with[trial_id])
+        self._paused_with = {t: r for t, r in self._paused_with.items() if self._jobs[t].arm != arm.spec.name}
+        for configuration in trading.settle(arm, trade):
+            arm.queue.append(self._job(arm, configuration, seed, "tune"))
+
     def _undecided(self, arm: Arm, job: Job) -> bool:
         return arm.stopper is not None and job.stage == "tune" and arm.stopper.undecided(job.configuration)
 
@@ -179,7 +204,7 @@ class SweepConductor:
             arm.move(job.trial_id, result["state"])
             self._listeners.ended(job, result)
             return
-        self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
+        self._ledger.trained(result)
         if arm.stopper is not None and job.stage == "tune":
             self._take_rungs(arm, job)
             arm.stopper.end(job.configuration)
@@ -190,6 +215,7 @@ class SweepConductor:
         self._finish(arm, job, result)
         if arm.stopper is not None:
             self._judge(arm)
+        self._trade(arm)
 
     def _take_rungs(self, arm: Arm, job: Job, last: int | None = None) -> None:
         """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
@@ -205,9 +231,16 @@ class SweepConductor:
             result = logical_result(self.folder, job, stop, result)
         self._close(arm, job, result)
 
+    def _stop(self, arm: Arm, job: Job, stop: Stop, report: Report) -> None:
+        """End a trial that does not go on beyond its last report."""
+        seen = Result(state="PRUNED", value=None, metrics={}, grad_evals=report.grad_evals, seconds=report.seconds)
+        result = logical_result(self.folder, job, stop, asdict(seen))
+        self._ledger.trained(result)
+        self._close(arm, job, result)
+
     def _close(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
         if result["state"] == "PRUNED":
-            self._write(job, result)
+            self.folder.end(asdict(job), result)
             arm.spend(job.trial_id, result["grad_evals"])
             if arm.stopper is not None:
                 arm.stopper.end(job.configuration)
@@ -216,13 +249,6 @@ class SweepConductor:
         self._record(arm, job, result)
         self._maybe_confirm(arm)
         self._listeners.ended(job, result)
-
-    def _write(self, job: Job, result: Mapping[str, Any]) -> None:
-        folder = self.folder.trial(job.trial_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "trial.json", json.dumps(asdict(job)))
-        write_atomic(folder / "result.json", json.dumps(result))
-        self.folder.publish(job.trial_id)
 
     def _draining(self) -> bool:
         if not self.stopped_by:
@@ -243,16 +269,18 @@ class SweepConductor:
         if not searching or not self._ledger.limits or any(a.asked < self._most_asked() for a in searching):
             return  # a round that was begun is finished
         tune = len(self.spec.seeds.tune)
-        begun = [self._jobs[t] for t in self._running]
-        left = sum(1 - self.arms[j.arm].spent.get(j.trial_id, 0.0) / self.spec.budget.per_trial for j in begun)
+        begun = [self._jobs[t] for t in (*self._running, *self._paused_with)]
+        done = sum(j.inherited + self.arms[j.arm].spent.get(j.trial_id, 0.0) for j in begun)
+        left = len(begun) - done / self.spec.budget.per_trial
         queued = sum(len(arm.queue) for arm in self.arms.values())
         reserve = self._confirmation.reserve()
         spent = self._ledger.spent(grad_evals=self.grad_evals, seconds=self.seconds)
-        needs = self._ledger.needs(left + queued + len(searching) * tune + reserve, max(1, len(begun)))
+        needs = self._ledger.needs(left + queued + len(searching) * tune + reserve, max(1, len(self._running)))
         self.limit = self._ledger.exceeded(spent, needs)
         if self.limit:
             for arm in self.arms.values():
                 arm.cap(tune)
+                self._trade(arm)
                 self._maybe_confirm(arm)
 
     def _most_asked(self) -> int:
@@ -265,7 +293,8 @@ class SweepConductor:
             arm.queue.append(self._job(arm, configuration, seed, "tune"))
 
     def _job(self, arm: Arm, configuration: Configuration, seed: int, stage: str) -> Job:
-        return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage)
+        until = arm.population.until if arm.population is not None and stage == "tune" else 0
+        return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage, until)
 
     def _recover(self, arm: Arm) -> None:
         """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""
@@ -273,6 +302,8 @@ class SweepConductor:
         for configuration in arm.study.configurations():
             number = configuration.number
             arm.values[number] = {}
+            if configuration.replaces is not None:
+                arm.welcome(number)
             if arm.stopper is not None:
                 arm.stopper.begin(number)
             for seed in tune[:1] if arm.stopper is not None else tune:
@@ -295,7 +326,7 @@ class SweepConductor:
         arm.move(job.trial_id, result["state"])
         arm.spend(job.trial_id, result["grad_evals"])
         self._jobs[job.trial_id] = job
-        self._ledger.trained(0.0 if result.get("cached_from") else result["seconds"])
+        self._ledger.trained(result)
         if arm.stopper is not None and job.stage == "tune":
             stop = result["stopped"].get("rung") if result["state"] == "PRUNED" else None
             self._take_rungs(arm, job, stop)
@@ -322,7 +353,7 @@ class SweepConductor:
             arm.settle(number, Outcome(state="PRUNED", rungs={**passed, at: result["stopped"]["value"]}))
             return
         values = arm.values[number]
-        values[job.seed] = self._objectives(result)
+        values[job.seed] = objectives_of(self.spec, result)
         if arm.stopper is not None and job.seed == tune[0] and len(tune) > 1 and values[job.seed] is not None:
             configuration = arm.configuration(number)
             for seed in tune[1:]:
@@ -339,12 +370,6 @@ class SweepConductor:
         arm.settle(number, Outcome(state="COMPLETE", values=means, rungs=rungs))
         pick = max if self.spec.metric.goal == "maximize" else min
         arm.best = means[0] if arm.best is None else pick(arm.best, means[0])
-
-    def _objectives(self, result: Mapping[str, Any]) -> tuple[float, ...] | None:
-        """The tuned metric, then the further objectives; None when the trial failed."""
-        if result["value"] is None:
-            return None
-        return (result["value"], *(result["metrics"][o.name] for o in self.spec.objectives))
 
     def _maybe_confirm(self, arm: Arm) -> None:
         """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""
@@ -373,7 +398,3 @@ class SweepConductor:
         configuration = arm.configuration(number)
         for seed in seeds:
             self._take_up(arm, self._job(arm, configuration, seed, "confirm"))
-
-
-def _progress(report: Report) -> Result:
-    return Result(state="PRUNED", value=None, metrics=report.metrics, grad_evals=report.grad_evals, seconds=0.0)

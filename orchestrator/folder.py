@@ -16,7 +16,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +155,14 @@ class SweepFolder:
         if self.far is not None:
             self.far.hear(trial_id, durable, new=new)
 
+    def end(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
+        """The driver ends a trial."""
+        folder = self.trial(job["trial_id"])
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "trial.json", json.dumps(job))
+        write_atomic(folder / "result.json", json.dumps(result))
+        self.publish(job["trial_id"])
+
     def publish(self, trial_id: str) -> None:
         """The driver wrote the trial's end: nobody needs its checkpoints any more."""
         for old in self.trial(trial_id).glob("checkpoint*"):
@@ -164,6 +172,22 @@ class SweepFolder:
             self.far.push([f"{place}/trial.json", f"{place}/result.json"])
             worker = Far(self.address(trial_id), self.trial(trial_id))
             worker.remove(n for n in worker.names() if n.startswith("checkpoint"))
+
+    def inherit(self, donor: str, heir: str) -> None:
+        """Begin a trial with the log and the newest checkpoint of another one, which is not running.
+
+        Where that has no checkpoint, or this one has one already, nothing is done: the trial trains its whole lineage.
+        """
+        mine, theirs = self.trial(heir), self.trial(donor)
+        if self.far is not None:
+            Far(self.address(heir), mine).begin_as(Far(self.address(donor), theirs))
+            return
+        kept = sorted(theirs.glob("checkpoint-*.pt"))
+        if not kept or any(mine.glob("checkpoint-*.pt")):
+            return
+        mine.mkdir(parents=True, exist_ok=True)
+        write_atomic(mine / "metrics.jsonl", (theirs / "metrics.jsonl").read_text(encoding="utf-8"))
+        os.link(kept[-1], mine / kept[-1].name)  # checkpoints are never written to again
 
     def upload(self, part: str) -> None:
         """Upload what is new in a folder of the sweep's."""

@@ -69,6 +69,8 @@ class Report:
     """Spent by this trial."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Newest metrics."""
+    seconds: float = 0.0
+    """Of training."""
     evaluation: int = 0
     """Number of the newest evaluation, from 1."""
     durable: float = -1.0

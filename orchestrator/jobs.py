@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from orchestrator.folder import SweepFolder
 from orchestrator.job import Job
 from orchestrator.search.base import Configuration
 from orchestrator.spec import ArmSpec, Spec
 
 
-def job_of(spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configuration, seed: int, stage: str) -> Job:
-    """The trial of a configuration with a seed; `stage` is tune or confirm."""
+def job_of(
+    spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configuration, seed: int, stage: str, until: int = 0
+) -> Job:
+    """The trial of a configuration with a seed; `stage` is tune or confirm. `until`: see `Job`."""
     trial_id = f"{arm.name}-{configuration.number:04d}-s{seed}"
-    judged = stage == "tune" and seed == spec.seeds.tune[0]
+    judged = stage == "tune" and seed == spec.seeds.tune[0] and spec.early_terminate.type != "pbt"
+    heir = stage == "tune" and bool(configuration.lineage)
+    cached = spec.cache and not folder.far and not (stage == "tune" and spec.early_terminate.type == "pbt")
     return Job(
         trial_id=trial_id,
         arm=arm.name,
@@ -37,7 +44,17 @@ def job_of(spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configu
         diagnose_every=spec.diagnostics.every,
         diagnose_batches=spec.diagnostics.batches,
         rungs=spec.early_terminate.rungs_of(configuration.number) if judged else (),
-        cache=str(folder.cache.resolve()) if spec.cache and not folder.far else "",
+        cache=str(folder.cache.resolve()) if cached else "",
+        lineage=configuration.lineage,
+        inherited=spec.budget.per_trial * configuration.lineage[-1][0] / spec.evaluations if heir else 0.0,
+        until=until,
         training=spec.training.recipe(),
         step_timeout_s=spec.training.step_timeout,
     )
+
+
+def objectives_of(spec: Spec, result: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The tuned metric, then the further objectives; None when the trial failed."""
+    if result["value"] is None:
+        return None
+    return (result["value"], *(result["metrics"][o.name] for o in spec.objectives))

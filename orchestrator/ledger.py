@@ -2,10 +2,13 @@
 
 The search may only spend what the confirm stage does not need: one more round of configurations is begun when it fits
 beside the reserve, a round being one configuration of every arm, so that arms get the same effort whatever runs out.
-Seconds and GPU-hours of trials to come are reckoned at the mean of the trials that ended.
+Seconds and GPU-hours of trials to come are reckoned at the pace of those that ended or were stopped.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.spec import Spec
 
@@ -26,12 +29,13 @@ class Ledger:
         }
         self.limits = {name: limit for name, limit in named.items() if limit is not None}
         """grad_evals, wall_clock (seconds), gpu_hours and money, those that the sweep file sets."""
-        self._seconds, self._trials = 0.0, 0
+        self._seconds = self._trained = 0.0
 
-    def trained(self, seconds: float) -> None:
-        """A trial ended after so many seconds of training."""
-        if seconds:  # one that was taken over from the cache says nothing about the pace
-            self._seconds, self._trials = self._seconds + seconds, self._trials + 1
+    def trained(self, result: Mapping[str, Any]) -> None:
+        """A trial ended, or was stopped, with this result."""
+        if not result.get("cached_from"):  # one that was taken over says nothing about the pace
+            self._seconds += result["seconds"]
+            self._trained += result["grad_evals"]
 
     def spent(self, *, grad_evals: float, seconds: float) -> dict[str, float]:
         """What was spent, under the names of the limits; `seconds` of wall clock."""
@@ -45,7 +49,7 @@ class Ledger:
 
     def needs(self, trials: float, workers: int) -> dict[str, float]:
         """What so many whole trials on so many workers will spend."""
-        each = self._seconds / self._trials if self._trials else 0.0
+        each = self._seconds / self._trained * self._per_trial if self._trained else 0.0
         hours = trials * each * self._gpu / HOUR
         return {
             "grad_evals": trials * self._per_trial,

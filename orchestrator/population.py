@@ -37,15 +37,11 @@ class Space:
     constraints: Sequence[str]
     facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-    def movable(self) -> list[Parameter]:
-        """The searched hyperparameters that heirs change: numbers that the optimizer lets change."""
-        return [p for p in self.parameters if p.name in self.changeable and _ladder(p) != []]
-
     def explore(self, donor: Mapping[str, Any], draw: random.Random) -> dict[str, Any]:
         """A donor's configuration with its movable hyperparameters moved; as it is when nothing obeys."""
         for _ in range(ATTEMPTS):
             found = dict(donor)
-            for p in self.movable():
+            for p in movable(self.parameters, self.changeable):
                 if is_active(p, found) and _is_number(found[p.name]):
                     found[p.name] = _moved(p, found[p.name], draw)
             if satisfied(self.constraints, found, **self.facts(found)):
@@ -109,6 +105,11 @@ class Population:
 
     def _draw(self, what: str, member: int) -> random.Random:
         return random.Random(f"{self._seed}/{what}/{self.until}/{member}")
+
+
+def movable(parameters: Sequence[Parameter], changeable: frozenset[str]) -> list[Parameter]:
+    """The searched hyperparameters that heirs change: numbers that the optimizer lets change."""
+    return [p for p in parameters if p.name in changeable and _ladder(p) != []]
 
 
 def _ladder(p: Parameter) -> list[Any] | None:

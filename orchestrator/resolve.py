@@ -159,6 +159,8 @@ def stopping(model: SweepModel, where: Where) -> dict[str, Any]:
     if given is None:
         return {"type": "none", "eta": 3, "rungs": ()}
     found = rungs(given.type, eta=given.eta, min_share=given.min_budget, evaluations=model.evaluations)
+    if given.type == "pbt":
+        _population(model, where)
     if not found:
         raise where.error(
             ("early_terminate", "min_budget"),
@@ -166,6 +168,32 @@ def stopping(model: SweepModel, where: Where) -> dict[str, Any]:
             "lower it or raise evaluations",
         )
     return {"type": given.type, "eta": given.eta, "rungs": found, "audit_share": given.audit_share}
+
+
+def _population(model: SweepModel, where: Where) -> None:
+    """What population based training asks of the rest of the file."""
+    given, search, trials = model.early_terminate, model.method.name, model.budget.trials_per_arm
+    assert given is not None
+    if search not in ("random", "sobol"):
+        raise where.error(
+            ("method", "name"),
+            f"{search!r}, but pbt begins with a population that is drawn at once and changes it itself; "
+            "write random or sobol",
+        )
+    if given.audit_share:
+        raise where.error(
+            ("early_terminate", "audit_share"),
+            "pbt gives the budget of a stopped trial to its heir, so none is finished; remove it",
+        )
+    if len(seeds(model, where)[0]) > 1:
+        raise where.error(
+            ("seeds", "tune"), "pbt compares members on one seed; write 1, the confirm stage has as many as you like"
+        )
+    if trials is not None and trials < given.eta:
+        raise where.error(
+            ("budget", "trials_per_arm"),
+            f"{trials}, but of a population of less than eta ({given.eta}) nobody is replaced; raise it",
+        )
 
 
 def budget(model: SweepModel, arms: int, confirm: int, where: Where) -> None:

@@ -161,10 +161,13 @@ def best(folder: SweepFolder) -> dict[str, Any]:
 
 
 def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tuple[dict[str, Any], list[float]]]]:
-    """Arm -> (parameters, objectives) of the configurations trained to the end, in order; means over the tune seeds."""
+    """Arm -> (parameters, objectives) of the configurations trained to the end, in order; means over the tune seeds.
+
+    Heirs in a population are left out: no one configuration gave their values.
+    """
     rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for t in ended_trials(folder):
-        if t["stage"] == "tune" and t["value"] is not None:
+        if t["stage"] == "tune" and t["value"] is not None and not t["lineage"]:
             rows.setdefault((t["arm"], t["configuration"]), []).append(
                 {**t, "metrics": {**t["metrics"], names[0]: t["value"]}}
             )
@@ -240,6 +243,7 @@ def status(folder: SweepFolder) -> dict[str, Any]:
     outcome = read_json(folder.path / "outcome.json")
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
+        counts["running"] = max(0, counts["running"] - (waiting or {}).get(arm, {}).get("paused", 0))
         left = max(0, planned[arm] - sum(counts.values()))
         counts["waiting"] = left if waiting is None else waiting.get(arm, {"trials": 0})["trials"]
     state = "running" if held else (outcome["state"] if outcome else "stopped")

@@ -14,9 +14,9 @@ from typing import Any
 from orchestrator import controls, disk, reconcile, refusal, results, seal
 from orchestrator import plan as planning
 from orchestrator.conductor import SweepConductor
-from orchestrator.listener import Listener
 from orchestrator.executors.base import Executor
 from orchestrator.folder import SweepFolder, write_atomic
+from orchestrator.listener import Listener
 from orchestrator.provenance import provenance, uncommitted
 from orchestrator.spec import Spec, definition, sweep_id
 from orchestrator.studies import learn, open_arms

@@ -126,9 +126,13 @@ class BudgetModel(Model):
 class StoppingModel(Model):
     """Stopping trials early, inside an arm only."""
 
-    type: Literal["asha", "hyperband", "median"] = Field(description="asha, hyperband or median.")
-    eta: int = Field(3, ge=2, description="asha, hyperband: one of eta trials goes on at a rung.")
-    min_budget: Share = Field(0.2, gt=0, lt=1, description="Share of the budget before the first rung, such as 20%.")
+    type: Literal["asha", "hyperband", "median", "pbt"] = Field(description="asha, hyperband, median or pbt.")
+    eta: int = Field(
+        3, ge=2, description="asha, hyperband: one of eta trials goes on at a rung. pbt: one of eta is replaced."
+    )
+    min_budget: Share = Field(
+        0.2, gt=0, lt=1, description="Share of the budget before the first rung, such as 20%; pbt: before every one."
+    )
     audit_share: Share = Field(
         0.0, description="Share of the stopped trials that is finished, to see what stopping cost."
     )

@@ -268,11 +268,20 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
 
 def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints, at least one step of each arm."""
+    import optim_core
     from orchestrator import plan
+    from orchestrator.population import movable
     from orchestrator.space import SpaceError
 
     for arm in spec.arms.values():
         path = ("arms", arm.name)
+        changeable = optim_core.changeable(arm.optimizer)
+        if spec.early_terminate.type == "pbt" and not movable(arm.parameters, changeable):
+            raise where.error(
+                path,
+                f"pbt changes hyperparameters while training, and this arm searches none that can change; search one "
+                f"of {', '.join(sorted(changeable))}, or stop early by another type",
+            )
         try:
             size = plan.grid_size(spec, arm) if spec.method.name == "grid" else None
             limit = spec.budget.trials_per_arm

@@ -6,6 +6,7 @@ arm alone: rankings of different optimizers cross while the learning rate falls 
     asha        at each rung the best 1/eta of those seen so far go on               (Li et al. 2020, Alg. 2)
     hyperband   the same in brackets that begin at later and later rungs             (Li et al. 2018, section 3)
     median      stop below the median of the others' running means                   (Golovin et al. 2017, section 3.2)
+    pbt         the worst 1/eta are replaced by heirs of the best, see `population`  (Jaderberg et al. 2017)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Rule:
     """How trials of an arm are stopped early."""
 
     type: str
-    """`none`, `asha`, `hyperband` or `median`."""
+    """`none`, `asha`, `hyperband`, `median` or `pbt`."""
     eta: int
     """Of this many trials at a rung one goes on."""
     rungs: tuple[int, ...]
@@ -42,14 +43,17 @@ class Rule:
 
 
 def rungs(kind: str, *, eta: int, min_share: float, evaluations: int) -> tuple[int, ...]:
-    """Evaluations at which trials are judged: min_share x eta^i of the budget, rounded up; median: every one."""
+    """Evaluations at which trials are judged: min_share x eta^i of the budget, rounded up.
+
+    median: every one from the first; pbt: every min_share of the budget.
+    """
     first = max(1, math.ceil(min_share * evaluations - 1e-9))
     if kind == "median":
         return tuple(range(first, evaluations))
     found, at = [], float(first)
     while at < evaluations:
         found.append(math.ceil(at - 1e-9))
-        at *= eta
+        at = at + min_share * evaluations if kind == "pbt" else at * eta
     return tuple(dict.fromkeys(found))
 
 

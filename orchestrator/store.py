@@ -137,6 +137,14 @@ class Far:
             with contextlib.suppress(FileNotFoundError):
                 self._patiently(functools.partial(self._store.rm_file, f"{self._base}/{name}"))
 
+    def begin_as(self, other: Far) -> None:
+        """Copy the log, then the newest checkpoint, of another trial's far side to this one, unless it has one."""
+        kept = max((n for n in other.names() if _is_checkpoint(n)), default="")
+        if kept and not any(_is_checkpoint(n) for n in self.names()):
+            for name in ("metrics.jsonl", kept):
+                copy = functools.partial(self._store.cp_file, f"{other._base}/{name}", f"{self._base}/{name}")
+                self._patiently(copy)
+
     def names(self) -> list[str]:
         """The far files, those in folders left out."""
         return [name for name, _ in self._listing(deep=False)]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import optim_core
 from orchestrator import plan as planning
 from orchestrator import results
 from orchestrator.arm import Arm
 from orchestrator.folder import NotFound, SweepFolder, find, read_json
+from orchestrator.population import Population, Space
 from orchestrator.search.designs import design_for
 from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
-from orchestrator.spec import Spec, definition
+from orchestrator.spec import ArmSpec, Spec, definition
 from orchestrator.stopping import Stopper
 
 MODELS = ("tpe", "gp", "cmaes")
@@ -44,10 +46,31 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
             study=study,
             trials=trials,
             planned=planned,
-            lag=spec.method.lag if strict else None,
-            stopper=Stopper(rule, maximize=maximize, strict=strict) if rule.rungs else None,
+            lag=spec.method.lag if strict and rule.type != "pbt" else None,  # a population is in order by itself
+            stopper=Stopper(rule, maximize=maximize, strict=strict) if rule.rungs and rule.type != "pbt" else None,
+            population=_population(spec, arm, study) if rule.type == "pbt" else None,
         )
     return arms
+
+
+def space_of(spec: Spec, arm: ArmSpec) -> Space:
+    """What heirs of an arm's population may change."""
+    return Space(
+        parameters=arm.parameters,
+        changeable=optim_core.changeable(arm.optimizer),
+        constraints=spec.constraints,
+        facts=planning.facts(spec, arm),
+    )
+
+
+def _population(spec: Spec, arm: ArmSpec, study: OptunaStudy) -> Population:
+    return Population(
+        spec.early_terminate,
+        space_of(spec, arm),
+        seed=f"{spec.method.seed}/{arm.name}",
+        maximize=spec.metric.goal == "maximize",
+        decided=study.decided(),
+    )
 
 
 def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:

@@ -133,7 +133,7 @@ class TrialSession:
             self._points = self._log.truncate(-1.0)
         else:
             self._training.load(saved["training"])
-            self._seconds = float(saved["seconds"])
+            self._seconds = float(saved["seconds"]) if saved["trial"] == job.trial_id else 0.0  # else inherited
             self._place.durable = float(saved["durable"])
             self._points = self._log.truncate(self._place.durable)
         self._last = self._points[-1]["metrics"] if self._points else {}
@@ -206,6 +206,7 @@ class TrialSession:
                     trial_id=self.job.trial_id,
                     grad_evals=self._own(point.grad_evals),
                     metrics=point.metrics,
+                    seconds=self._seconds,
                     evaluation=len(self._points),
                     durable=place.durable,
                     checkpoint_s=self._every,
@@ -229,6 +230,7 @@ class TrialSession:
         self._count()
         durable = self._points[-1]["step"] if self._points else -1.0
         saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
+        saved["trial"] = self.job.trial_id
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
         self._log.sync()
@@ -276,6 +278,7 @@ class TrialSession:
             trial_id=self.job.trial_id,
             grad_evals=grad_evals,
             metrics=metrics,
+            seconds=self._seconds,
             durable=self._place.durable if state in ("INTERRUPTED", "PAUSED") else math.inf,
             done=True,
             state=state,

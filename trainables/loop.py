@@ -95,7 +95,8 @@ class Training:
     `budget` in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model, loss,
     refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch. `recipe`
     defaults to the task's. `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation
-    and at the last. `switches`: evaluation -> hyperparameters that change right after it. With several `workers` each advances its own Training; only worker 0's points carry metrics.
+    and at the last. `switches`: evaluation -> hyperparameters that change right after it. With several `workers` each
+    advances its own Training; only worker 0's points carry metrics.
     """
 
     def __init__(
@@ -174,7 +175,7 @@ class Training:
         restore_random_state(state["random"])
 
     def _switch(self) -> None:
-        """Change what is to change after the last evaluation; to do it twice, before and after a resume, is the same."""
+        """Change what is to change after the last evaluation; twice, before and after a resume, is the same as once."""
         new = self._switches.get(self._evaluated, {})
         self.optimizer.change(**new)
         for group in self.optimizer.param_groups:

@@ -36,4 +36,5 @@ def is_away(error: BaseException | None) -> bool:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of the message, or the kind of error when there is none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
