@@ -83,8 +83,9 @@ class Arm:
 
     def welcome(self, number: int) -> None:
         """An heir takes a place in the population: its trial comes in addition."""
-        self.values[number] = {}
-        self.trials, self.planned = self.trials + 1, self.planned + 1
+        if number not in self.values:
+            self.values[number] = {}
+            self.trials, self.planned = self.trials + 1, self.planned + 1
 
     def paused(self) -> int:
         """Trials that wait for their population."""
@@ -92,12 +93,19 @@ class Arm:
 
     def all_paused(self) -> bool:
         """Whether every configuration that has not ended waits for the population, and one does."""
-        paused = len(self.population.paused) if self.population is not None else 0
-        return 0 < paused == self.asked - len(self.outcomes)
+        if self.population is None or not self.population.paused:
+            return False
+        left = (c for c in self.study.configurations() if c.number not in self.outcomes)
+        return all(c.number in self.population.paused or self.is_fresh(c) for c in left)
+
+    def is_fresh(self, configuration: Configuration) -> bool:
+        """Whether it is an heir of a decision that is not carried out yet."""
+        until = self.population.until if self.population is not None else 0
+        return bool(configuration.lineage) and configuration.lineage[-1][0] == until
 
     def diverged(self, seed: int) -> list[int]:
         """Configurations that diverged and whose place nobody has taken."""
-        taken = {c.replaces for c in self.study.configurations()}
+        taken = {c.replaces for c in self.study.configurations() if not self.is_fresh(c)}
         return [n for n in self.outcomes if self.states[self.trial_id(n, seed)] == "DIVERGED" and n not in taken]
 
     def spend(self, trial_id: str, grad_evals: float) -> None:

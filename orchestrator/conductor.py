@@ -185,7 +185,7 @@ class SweepConductor:
         trade = None if self._wants(arm) else trading.propose(arm, self.folder, seed)
         if trade is None:
             return
-        for stop in trade.stops:
+        for stop in [s for s in trade.stops if s.number not in arm.outcomes]:
             trial_id = arm.trial_id(stop.number, seed)
             self._stop(arm, self._jobs[trial_id], stop, self._paused_with[trial_id])
         self._paused_with = {t: r for t, r in self._paused_with.items() if self._jobs[t].arm != arm.spec.name}
@@ -266,7 +266,7 @@ class SweepConductor:
     def _cap(self) -> None:
         """End the search of all arms at the same number once another round does not fit beside the confirm reserve."""
         searching = [arm for arm in self.arms.values() if self._wants(arm)]
-        if not searching or not self._ledger.limits or any(a.asked < self._most_asked() for a in searching):
+        if not searching or not self._ledger.limits or len({a.asked for a in searching}) > 1:
             return  # a round that was begun is finished
         tune = len(self.spec.seeds.tune)
         begun = [self._jobs[t] for t in (*self._running, *self._paused_with)]
@@ -283,9 +283,6 @@ class SweepConductor:
                 self._trade(arm)
                 self._maybe_confirm(arm)
 
-    def _most_asked(self) -> int:
-        return max(arm.asked for arm in self.arms.values())
-
     def _issue(self, arm: Arm, configuration: Configuration) -> None:
         """Queue the trials of a configuration; with a stopping rule its other seeds wait until the first was kept."""
         arm.values[configuration.number] = {}
@@ -301,9 +298,11 @@ class SweepConductor:
         tune = self.spec.seeds.tune
         for configuration in arm.study.configurations():
             number = configuration.number
-            arm.values[number] = {}
             if configuration.replaces is not None:
                 arm.welcome(number)
+            if arm.is_fresh(configuration):
+                continue  # it begins once the trade is settled
+            arm.values[number] = {}
             if arm.stopper is not None:
                 arm.stopper.begin(number)
             for seed in tune[:1] if arm.stopper is not None else tune:
@@ -336,6 +335,8 @@ class SweepConductor:
             if self._undecided(arm, job):
                 self._waiting_results.setdefault(arm.spec.name, []).append(job)
                 return
+        if arm.population is not None and result["stopped"].get("rung") == arm.population.until:
+            arm.population.paused[job.configuration] = result["stopped"]["value"]  # its trade is not settled
         self._record(arm, job, result)
         self._listeners.recovered(job, result)
 

@@ -19,6 +19,7 @@ from orchestrator.compare.intervals import summarize
 from orchestrator.conductor import SweepConductor
 from orchestrator.folder import SweepFolder
 from orchestrator.job import Job, Report
+from orchestrator.population import told
 from orchestrator.spec import Spec
 
 PLAIN_EVERY_S = 10.0
@@ -177,7 +178,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         ]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
     best = results.best(folder)["arms"]
-    return Group(table, *(_winner(arm, best[arm]["parameters"] if arm in best else None) for arm in ranked))
+    return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked))
 
 
 def _mean(found: list[float], *, short: bool) -> str:
@@ -187,8 +188,9 @@ def _mean(found: list[float], *, short: bool) -> str:
     return f"{s.mean:.4g}" if short or s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
 
 
-def _winner(arm: str, parameters: Mapping[str, Any] | None) -> Text:
-    if parameters is None:
+def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:
+    if best is None:
         return Text(f"{arm}: no configuration trained to the end")
+    parameters = told(best["parameters"], best.get("lineage", ()))
     words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items())
     return Text(f"{arm}: {words or 'no hyperparameter'}")

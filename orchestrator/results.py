@@ -61,7 +61,10 @@ def tables(folder: SweepFolder) -> dict[str, pa.Table]:
 
 
 def trials_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
-    """trials.parquet: one row for each trial that ended, one column for each final metric."""
+    """trials.parquet: one row for each trial that ended, one column for each final metric.
+
+    With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained.
+    """
     trials = ended_trials(folder) if ended is None else ended
     names = sorted({name for t in trials for name in t["metrics"]})
     columns = {
@@ -69,6 +72,8 @@ def trials_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None)
         for rows in [[{**t, "sweep_id": folder.sweep_id} for t in trials]]
         for name, kind in TRIAL_COLUMNS.items()
     }
+    if any(t.get("lineage") for t in trials):
+        columns["lineage"] = pa.array([json.dumps(t.get("lineage", []), sort_keys=True) for t in trials], pa.string())
     for name in names:
         columns[name] = pa.array([t["metrics"].get(name) for t in trials], pa.float64())
     return pa.table(columns)
@@ -146,6 +151,7 @@ def best(folder: SweepFolder) -> dict[str, Any]:
             arms[arm] = {
                 "value": value,
                 "parameters": dict(found[0]["parameters"]),
+                **({"lineage": found[0]["lineage"]} if found[0].get("lineage") else {}),
                 "trial_id": found[0]["trial_id"],
                 "stage": stage,
                 "seeds": len(found),
@@ -167,7 +173,7 @@ def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tup
     """
     rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for t in ended_trials(folder):
-        if t["stage"] == "tune" and t["value"] is not None and not t["lineage"]:
+        if t["stage"] == "tune" and t["value"] is not None and not t.get("lineage"):
             rows.setdefault((t["arm"], t["configuration"]), []).append(
                 {**t, "metrics": {**t["metrics"], names[0]: t["value"]}}
             )

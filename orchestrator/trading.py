@@ -1,7 +1,8 @@
 """Carries out what a population decides at a rung: heirs take places, the others go on.
 
 Heirs come first, then the ends of those who give way, then the note that all is done. A driver that was killed on the
-way has its successor wait until all have come to the rung again; it decides the same and adds what is missing.
+way has its successor wait until all have come to the rung again; it decides the same and adds what is missing. Heirs of
+a decision that is not settled are no members yet.
 """
 
 from __future__ import annotations

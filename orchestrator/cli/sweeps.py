@@ -54,6 +54,7 @@ def best(
     Example: geosweep best @last --json
     """
     from orchestrator import folder, results
+    from orchestrator.population import told
 
     found = folder.find(root, sweep)
     if pareto:
@@ -75,7 +76,7 @@ def best(
     for name in ("arm", "value", "seeds", "stage", "parameters", "trial"):
         table.add_column(name)
     for arm, row in document["arms"].items():
-        words = ", ".join(f"{k}={v}" for k, v in row["parameters"].items())
+        words = ", ".join(f"{k}={v}" for k, v in told(row["parameters"], row.get("lineage", ())).items())
         table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
     data.print(table)
     show_stamps(document["exploratory"])

@@ -13,6 +13,7 @@ import pandas as pd
 
 from orchestrator import results, seal
 from orchestrator.folder import SweepFolder, read_json
+from orchestrator.population import told
 from orchestrator.space import Parameter
 
 ENDED_WELL = ("COMPLETE", "DIVERGED")
@@ -167,6 +168,11 @@ class Evidence:
             return {}
         best = frame.iloc[int(np.nanargmax(self.sign * frame["value"].to_numpy(dtype=float)))]
         return {p: best[p] for p in self.parameters[arm] if p in best and not _missing(best[p])}
+
+    def settings(self, arm: str) -> dict[str, Any]:
+        """`chosen`, for people to read, and with what changed while it trained."""
+        trials = [t for t in self.raw if t["arm"] == arm and t["stage"] == "confirm"]
+        return told(self.chosen(arm), trials[0].get("lineage", ()) if trials else ())
 
     def confirmed(self, metric: str) -> dict[str, list[float]]:
         """Arm -> values of a metric over the confirm seeds, in their order."""

@@ -38,7 +38,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
         row["s / trial"] = f"{each['seconds'].mean():.3g}" if len(each) else "-"
         row["spent in all"] = f"{tuned[arm]['grad_evals']:,.0f}"
-        row["chosen"] = ", ".join(words(evidence.chosen(arm))) or "nothing trained to the end"
+        row["chosen"] = ", ".join(words(evidence.settings(arm))) or "nothing trained to the end"
         rows.append(row)
     return rows
 

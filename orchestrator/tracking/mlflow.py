@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestrator.job import Job, Report
 from orchestrator.metric_log import MetricLog
+from orchestrator.population import told
 from orchestrator.store import near
 from orchestrator.tracking.sender import Sender
 
@@ -265,7 +266,8 @@ class MlflowTracker:
             for key, value in p["metrics"].items()
             if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
-        given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage, **job.parameters}
+        given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage}
+        given |= told(job.parameters, job.lineage)
         params = {} if known else given
         for start in range(0, max(1, len(metrics)), BATCH):
             first = start == 0

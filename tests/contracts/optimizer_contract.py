@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -205,3 +206,20 @@ def check_follows_a_scheduler(make: Callable[[nn.Module], Any]) -> None:
         scheduler.step()
     assert equal(run.weights(), twin.weights())
     assert not equal(run.weights(), constant.weights())
+
+
+def check_hyperparameters_change_while_training(make: Callable[..., Any], name: str) -> None:
+    """Changed before the first step, each is as if it had been given; one that cannot change is refused."""
+    probe = begin(make).optimizer
+    for key in sorted(optim_core.changeable(name)):
+        old = probe.param_groups[0][key]
+        if not isinstance(old, int | float):
+            continue
+        new = old + 2 if isinstance(old, int) else 0.7 * old + 0.01
+        given, changed = begin(make.with_values(**{key: new})), begin(make)  # type: ignore[attr-defined]
+        changed.optimizer.change(**{key: new})
+        given.steps(0, 5)
+        changed.steps(0, 5)
+        assert equal(given.weights(), changed.weights()), key
+    with pytest.raises(ValueError, match="cannot change while it trains"):
+        probe.change(no_such_hyperparameter=1.0)

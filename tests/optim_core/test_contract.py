@@ -22,6 +22,7 @@ def maker(name: str, **values: Any) -> Any:
         return optim_core.build(name, model, **given)
 
     make.plays_games = optim_core.lookup(name).PLAYS_GAMES  # type: ignore[attr-defined]
+    make.with_values = lambda **more: maker(name, **{**values, **more})  # type: ignore[attr-defined]
     return make
 
 
@@ -55,6 +56,11 @@ def test_refuses_unknown_hyperparameters(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in NAMES if "lr" in optim_core.hyperparameters(n)])
 def test_follows_a_scheduler(name: str) -> None:
     contract.check_follows_a_scheduler(maker(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hyperparameters_change_while_training(name: str) -> None:
+    contract.check_hyperparameters_change_while_training(maker(name), name)
 
 
 def test_names_are_unique_and_unknown_ones_are_explained() -> None:

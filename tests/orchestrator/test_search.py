@@ -22,7 +22,9 @@ from tests.orchestrator.sweep_files import sweep_text
 ASHA = {"type": "asha", "eta": 3, "min_budget": "25%"}
 
 
-def run(root: Path, executor: Any = None, method: Any = None, budget: Any = None, **top: Any) -> SweepFolder:
+def run(
+    root: Path, executor: Any = None, method: Any = None, budget: Any = None, listeners: Any = (), **top: Any
+) -> SweepFolder:
     definition = yaml.safe_load(sweep_text())
     definition["method"].update(method or {})
     definition["budget"].update(budget or {})
@@ -30,7 +32,7 @@ def run(root: Path, executor: Any = None, method: Any = None, budget: Any = None
     loaded = spec.loads(text, "test.yaml")
     folder = runner.open_folder(loaded, text, root, {})
     with folder.hold():
-        runner.run(loaded, folder, executor or Interleaved(1), NoTracker())
+        runner.run(loaded, folder, executor or Interleaved(1), NoTracker(), listeners)
     return folder
 
 
