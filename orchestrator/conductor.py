@@ -140,18 +140,12 @@ class SweepConductor:
 
     def waiting(self) -> dict[str, dict[str, Any]]:
         """Arm -> how many trials wait, and why."""
-        found = {name: arm.counts()["waiting"] for name, arm in self.arms.items()}
-        return {
-            name: {"trials": n, "paused": self.arms[name].paused(), "reason": self._reason(self.arms[name])}
-            for name, n in found.items()
-            if n
-        }
+        return {n: self._waiting(arm, trials) for n, arm in self.arms.items() if (trials := arm.counts()["waiting"])}
 
-    def _reason(self, arm: Arm) -> str:
-        racing = self._confirmation.racing
-        return reason(
-            arm, stopped_by=self.stopped_by, wants=self._wants(arm), racing=racing, running=len(self._running)
-        )
+    def _waiting(self, arm: Arm, trials: int) -> dict[str, Any]:
+        running, racing = len(self._running), self._confirmation.racing
+        why = reason(arm, stopped_by=self.stopped_by, wants=self._wants(arm), racing=racing, running=running)
+        return {"trials": trials, "paused": arm.paused(), "reason": why}
 
     def _count_idle(self, *, held: bool) -> None:
         now = self._clock()

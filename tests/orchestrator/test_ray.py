@@ -85,6 +85,26 @@ def test_interrupt_drains_and_a_second_driver_is_refused(file: Path) -> None:
     check_mlflow(folder)
 
 
+def test_a_population_is_the_same_on_ray(file: Path) -> None:
+    """Killed in the middle and continued, its trials pause, trade places and end as in this process."""
+    population = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
+    file.write_text(sweep_text(method="random", trials=6, confirm=3, per_trial=40, pause_s=0.005) + population)
+    plain = in_this_process(file)
+    process = start(file)
+    wait_for(file, 4, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    process = start(file)
+    out = finish(process)
+    assert process.returncode == 0, out
+    folder = find(file.parent / "runs", "@last")
+    assert values(folder) == values(plain)
+    trials = results.ended_trials(folder)
+    assert any(t["lineage"] for t in trials)
+    assert " (evaluation " in out, "the table shows what changed while the winner trained"
+    check_mlflow(folder, states={t["trial_id"]: t["state"] for t in trials})
+
+
 def drain(process: subprocess.Popen[str], sent: signal.Signals) -> None:
     os.kill(process.pid, sent)
     out = finish(process)
