@@ -13,6 +13,7 @@ import yaml
 
 from orchestrator import results, runner, spec
 from orchestrator.folder import NotFound, SweepFolder
+from orchestrator.ledger import Ledger
 from orchestrator.search.optuna import SOURCE, storage
 from orchestrator.stopping import Rule, Stopper, rungs
 from orchestrator.tracking.base import NoTracker
@@ -111,6 +112,7 @@ def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) 
     for t in stopped:
         assert t["grad_evals"] == 10 * t["stopped"]["rung"] < 40
         assert "go on" in t["stopped"]["reason"]
+        assert t["seconds"] > 0
         assert t["stage"] == "tune"
     told = {t.number: t for arm in ("sgd",) for t in study(folder, arm).trials}
     for t in trials:
@@ -124,6 +126,22 @@ def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) 
     counts = results.status(folder)["arms"]
     assert sum(c["pruned"] for c in counts.values()) == len(stopped)
     assert all(c["waiting"] == 0 and c["done"] + c["pruned"] == 12 for c in counts.values())
+
+
+def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
+    """Two halves cost what a whole trial costs, and the next whole one is reckoned at that pace."""
+    definition = yaml.safe_load(sweep_text())
+    definition |= {"resources": {"gpu": 0.5}}
+    definition["budget"] |= {"money": 2.0, "price_per_gpu_hour": 4.0}
+    ledger = Ledger(spec.loads(yaml.safe_dump(definition), "test.yaml"))
+    for share in (0.5, 0.25, 0.25):
+        ledger.trained({"seconds": share * 1800, "grad_evals": share * 40})
+    ledger.trained({"seconds": 1800, "grad_evals": 40, "cached_from": "another sweep's trial"})
+    spent, needs = ledger.spent(grad_evals=40, seconds=1800), ledger.needs(1, workers=1)
+    assert spent["gpu_hours"] == needs["gpu_hours"] == 0.25
+    assert spent["money"] == needs["money"] == 1.0
+    assert ledger.exceeded(spent, needs) == ""
+    assert ledger.exceeded(spent, ledger.needs(2, workers=1)) == "money"
 
 
 def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
