@@ -61,8 +61,8 @@ class SweepConductor:
         for arm in self.arms.values():
             self._recover(arm)
         self._cap()
-        self.ended_before = sum(len(arm.states) for arm in self.arms.values())
-        """Trials that had ended before this driver."""
+        self.spent_before = self.grad_evals
+        """Gradient evaluations spent before this driver."""
 
     @property
     def seconds(self) -> float:

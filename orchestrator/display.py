@@ -34,17 +34,19 @@ def clock(seconds: float) -> str:
 
 def _remaining(conductor: SweepConductor) -> float | None:
     """Seconds left at the pace so far, None before there is a pace."""
-    ended = sum(sum(a.counts()[k] for k in ("done", "diverged", "failed")) for a in conductor.arms.values())
-    left = conductor.remaining + sum(a.counts()["running"] for a in conductor.arms.values())
-    begun = conductor.pace_from
-    if begun is None or ended <= conductor.ended_before:
+    begun, spent = conductor.pace_from, conductor.grad_evals - conductor.spent_before
+    if begun is None or not spent:
         return None
-    return left * (time.monotonic() - begun) / (ended - conductor.ended_before)
+    return _to_spend(conductor) * (time.monotonic() - begun) / spent
+
+
+def _to_spend(conductor: SweepConductor) -> float:
+    return sum(arm.to_spend(conductor.spec.budget.per_trial) for arm in conductor.arms.values())
 
 
 def summary_line(conductor: SweepConductor) -> str:
     """Spent and remaining budget, time left, problems."""
-    total = sum(a.planned for a in conductor.arms.values()) * conductor.spec.budget.per_trial
+    total = conductor.grad_evals + _to_spend(conductor)
     left = _remaining(conductor)
     words = [
         f"{conductor.grad_evals:,.0f} of {total:,.0f} gradient evaluations",
@@ -62,12 +64,14 @@ def live_table(conductor: SweepConductor) -> Table:
     """Arms with their trials by state and the best value so far."""
     table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
     table.add_column("arm")
-    for name in ("done", "running", "waiting", "diverged", "failed"):
+    shown = ("done", "running", "waiting", *(("pruned",) if conductor.spec.early_terminate.rungs else ()))
+    shown += ("diverged", "failed")
+    for name in shown:
         table.add_column(name, justify="right")
     table.add_column(f"best {conductor.spec.metric.name} (tune)", justify="right")
     for name, arm in conductor.arms.items():
         counts = arm.counts()
-        cells = [str(counts[k]) for k in ("done", "running", "waiting", "diverged", "failed")]
+        cells = [str(counts[k]) for k in shown]
         table.add_row(name, *cells, "" if arm.best is None else f"{arm.best:.4g}")
     return table
 
@@ -77,7 +81,7 @@ def plain_line(conductor: SweepConductor) -> str:
     arms = []
     for name, arm in conductor.arms.items():
         c = arm.counts()
-        trouble = "".join(f", {c[k]} {k}" for k in ("diverged", "failed") if c[k])
+        trouble = "".join(f", {c[k]} {k}" for k in ("pruned", "diverged", "failed") if c[k])
         best = "" if arm.best is None else f", best {arm.best:.4g}"
         arms.append(f"{name} {c['done']}/{arm.planned}{trouble}{best}")
     return f"{'; '.join(arms)}; {summary_line(conductor)}"

@@ -37,7 +37,6 @@ from tests.services import Postgres, postgres_server, s3_server
 
 pytestmark = pytest.mark.slow
 ASHA = "early_terminate: {type: asha, eta: 2, min_budget: 25%}\n"
-PBT = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
 OFTEN = "resources: {checkpoint_every: 0.1s}\n"
 
 
@@ -223,26 +222,6 @@ def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     assert said[0] == said[1]
     assert json.loads(said[0])["pairs"][0]["n"] == 6
     assert not [n for n in objects("asha") if "checkpoint" in n or n.endswith(("lock", "stop"))]
-
-
-def test_heirs_go_on_from_what_lies_in_the_store(
-    bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path
-) -> None:
-    text = sweep_text(name="pbt", method="random", trials=6, confirm=2) + PBT
-    definition = spec.loads(text, "test.yaml")
-    local, _ = execute(definition, text, tmp_path / "local", "")
-    execute(definition, text, machines.use(f"{bucket}/pbt"), postgres.url)
-    far = folders.find(machines.use(f"{bucket}/pbt"), "@last")
-    mine, theirs = (timeless(results.trials_table(f)) for f in (far, local))
-    assert mine.equals(theirs)
-    for folder in (far, local):
-        heirs = [t for t in results.ended_trials(folder) if t["inherited"]]
-        assert heirs
-        logged = [p.read_text().splitlines() for p in (folder.path / "trials").glob("*/metrics.jsonl")]
-        for heir in heirs:
-            first = MetricLog(folder.trial(heir["trial_id"]) / "metrics.jsonl").points()[0]["time"]
-            assert sum(f'"time": {first},' in lines[0] for lines in logged) > 1, "its first points are its donor's"
-    assert not [n for n in objects("pbt") if "checkpoint" in n]
 
 
 def command(*words: str) -> typer.testing.Result:

@@ -1,0 +1,45 @@
+"""A population whose trials lie in an object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import folder as folders
+from orchestrator import results, spec
+from orchestrator.metric_log import MetricLog
+from tests.orchestrator.sweep_files import sweep_text
+from tests.orchestrator.test_store import (  # noqa: F401
+    Machines,
+    bucket,
+    execute,
+    machines,
+    objects,
+    postgres,
+    timeless,
+)
+from tests.services import Postgres
+
+pytestmark = pytest.mark.slow
+PBT = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
+
+
+def test_heirs_go_on_from_what_lies_in_the_store(
+    bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path  # noqa: F811
+) -> None:
+    text = sweep_text(name="pbt", method="random", trials=6, confirm=2) + PBT
+    definition = spec.loads(text, "test.yaml")
+    local, _ = execute(definition, text, tmp_path / "local", "")
+    execute(definition, text, machines.use(f"{bucket}/pbt"), postgres.url)
+    far = folders.find(machines.use(f"{bucket}/pbt"), "@last")
+    mine, theirs = (timeless(results.trials_table(f)) for f in (far, local))
+    assert mine.equals(theirs)
+    for folder in (far, local):
+        heirs = [t for t in results.ended_trials(folder) if t["inherited"]]
+        assert heirs
+        logged = [p.read_text().splitlines() for p in (folder.path / "trials").glob("*/metrics.jsonl")]
+        for heir in heirs:
+            first = MetricLog(folder.trial(heir["trial_id"]) / "metrics.jsonl").points()[0]["time"]
+            assert sum(f'"time": {first},' in lines[0] for lines in logged) > 1, "its first points are its donor's"
+    assert not [n for n in objects("pbt") if "checkpoint" in n]
