@@ -26,7 +26,10 @@ PBT = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
 
 
 def test_heirs_go_on_from_what_lies_in_the_store(
-    bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path  # noqa: F811
+    bucket: str,
+    postgres: Postgres,
+    machines: Machines,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     text = sweep_text(name="pbt", method="random", trials=6, confirm=2) + PBT
     definition = spec.loads(text, "test.yaml")
