@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from orchestrator.space import from_unit, grid, satisfied
 if TYPE_CHECKING:
     from orchestrator.spec import ArmSpec, Spec
 
-PROBES = 64
+PROBES, DRAWN = 64, 1000
 
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
@@ -35,6 +36,19 @@ def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, f
         return {"steps": steps_of(spec, arm, config), "grad_evals": spec.budget.per_trial}
 
     return of
+
+
+def check_feasible(spec: Spec, arm: ArmSpec) -> None:
+    """Raises ValueError when none of DRAWN configurations obeys the constraints: a search would look in vain."""
+    known, draw = facts(spec, arm), random.Random(0)
+    for _ in range(DRAWN):
+        config = from_unit(arm.parameters, [draw.random() for _ in arm.parameters])
+        if satisfied(spec.constraints, config, **known(config)):
+            return
+    raise ValueError(
+        f"none of {DRAWN:,} configurations drawn at random obeys the constraints ({'; '.join(spec.constraints)}); "
+        "loosen them, or change the ranges"
+    )
 
 
 def grid_points(spec: Spec, arm: ArmSpec) -> list[dict[str, Any]]:

@@ -112,6 +112,7 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
                     "it does not depend on their number; remove it",
                 )
         used |= set(shared)
+        _check_conditions({**shared, **own}, own, where, name)
         try:
             found[name] = optimizer, order(list({**shared, **own}.values()))
         except SpaceError as error:
@@ -122,6 +123,19 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         if key not in used:
             raise where.error(("parameters", key), f"no arm's optimizer has it{nearest(key, known_anywhere)}")
     return found
+
+
+def _check_conditions(known: Mapping[str, Parameter], own: Mapping[str, Parameter], where: Where, arm: str) -> None:
+    """An arm's own parameter can become active: each condition names values that its parent can have."""
+    for p in own.values():
+        for parent, wanted in p.when.items():
+            values = known[parent].values if parent in known else ()
+            if values and not set(map(repr, wanted)) & set(map(repr, values)):
+                raise where.error(
+                    ("arms", arm, "parameters", p.name, "when", parent),
+                    f"{', '.join(map(str, wanted))} is no value of {parent} here (it has "
+                    f"{', '.join(map(str, values))}), so that {p.name} would never be active; mend or remove it",
+                )
 
 
 def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:

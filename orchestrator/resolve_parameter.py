@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,17 @@ def check_value(optimizer: str, p: Parameter, where: Where, path: Path) -> None:
     """Every listed value, and both ends of a range, are such that the optimizer does not refuse them."""
     import optim_core
 
+    known = optim_core.hyperparameters(optimizer)[p.name]
+    default, words = known.default, "str" in str(known.annotation)
     for value in p.values or (p.low, p.high):
+        if isinstance(value, str) and isinstance(default, int | float) and not words:
+            kind = "true or false" if isinstance(default, bool) else "a number"
+            raise where.error(path, f"{value!r} is text, and {p.name} is {kind}; write it without quotes")
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        if number and isinstance(value, bool):
+            raise where.error(path, f"{str(value).lower()} is no number, and {p.name} is one")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise where.error(path, f"{value} is no number that one can train with")
         try:
             optim_core.check(optimizer, **{p.name: int(value) if p.kind == "int" else value})
         except (TypeError, ValueError) as error:

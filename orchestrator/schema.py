@@ -45,7 +45,7 @@ Scalar = bool | int | float | str | None
 class Model(BaseModel):
     """Unknown keys are errors, nothing is converted silently, nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ParameterModel(Model):

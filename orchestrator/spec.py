@@ -15,13 +15,14 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from orchestrator import declared, resolve
-from orchestrator.errors import SpecError, nearest
+from orchestrator.errors import SpecError, read
+from orchestrator.explain import explained
 from orchestrator.race import Racing
 from orchestrator.schema import SweepModel
 from orchestrator.space import Parameter
 from orchestrator.stopping import Rule
-from orchestrator.where import Where, description_of, fields_at
-from orchestrator.yaml12 import Document, YamlError, parse
+from orchestrator.where import Where
+from orchestrator.yaml12 import YamlError, parse
 
 __all__ = ["ArmSpec", "Spec", "SpecError", "definition", "json_schema", "load", "loads", "sweep_id"]
 
@@ -199,7 +200,7 @@ class Spec:
 
 def load(path: Path) -> Spec:
     """Read a sweep file. Raises SpecError."""
-    return loads(path.read_text(encoding="utf-8"), str(path))
+    return loads(read(path), str(path))
 
 
 def loads(text: str, file: str = "<text>") -> Spec:
@@ -214,7 +215,7 @@ def loads(text: str, file: str = "<text>") -> Spec:
     try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
-        raise _explain(error, document, where) from None
+        raise explained(error, document, where) from None
     return _build(model, where, file)
 
 
@@ -292,6 +293,8 @@ def _check_size(spec: Spec, where: Where) -> None:
                     ("budget", "trials_per_arm"),
                     f"{limit}, but the grid of arm {arm.name} has {size} points; raise it, or leave it out",
                 )
+            if spec.constraints and size is None:
+                plan.check_feasible(spec, arm)
             steps = plan.steps_range(spec, arm)
         except (SpaceError, TypeError, ValueError) as error:
             if isinstance(error, SpecError):
@@ -301,36 +304,11 @@ def _check_size(spec: Spec, where: Where) -> None:
             raise where.error(
                 ("budget", "per_trial"), f"{spec.budget.per_trial:g} is less than one step of arm {arm.name}; raise it"
             )
-
-
-def _explain(error: ValidationError, document: Document, where: Where) -> SpecError:
-    """The first pydantic error in our words."""
-    errors = error.errors()
-    first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(_keys(document.value, e["loc"]))))
-    path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
-    value, kind, context = first["input"], first["type"], first.get("ctx", {})
-    if kind == "extra_forbidden":
-        return where.error(path, f"unknown{nearest(str(path[-1]), fields_at(path))}")
-    if kind == "missing":
-        return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
-    if kind == "literal_error":
-        return where.error(path, f"{value!r} is not one of {context['expected']}")
-    if kind == "too_short":
-        return where.error(path, f"{value!r} is empty; give at least one")
-    if kind == "string_pattern_mismatch":
-        return where.error(path, f"{value!r}: lower-case letters, digits and dashes are allowed, at most 40 of them")
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
-
-
-def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
-    """The parts of a pydantic location that are keys of the file (it also names branches of unions)."""
-    found: list[Any] = []
-    for part in path:
-        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
-            found.append(part)
-            value = value[part]
-    return found
+        if spec.evaluations > spec.budget.per_trial:
+            raise where.error(
+                ("evaluations",),
+                f"{spec.evaluations} in a trial of {spec.budget.per_trial:g} gradient evaluations; lower it",
+            )
 
 
 def definition(spec: Spec) -> dict[str, Any]:

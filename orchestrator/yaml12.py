@@ -63,6 +63,8 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        if error.problem == "but found another document":
+            raise YamlError("a second document begins with ---; keep one in a file", line, column) from None
         raise YamlError(f"not YAML: {error.problem or error.context}", line, column) from None
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}", 1, 1) from None

@@ -25,6 +25,12 @@ def chosen(device: str) -> torch.device:
     return torch.device("cuda" if visible and device != "cpu" else "cpu")
 
 
+def together(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Tensors of a small task on the device that the trial was given."""
+    to = chosen("auto")
+    return tuple(t.to(to) for t in tensors)
+
+
 def moved(batch: torch.Tensor, to: torch.device) -> torch.Tensor:
     """A batch on the device; from pinned memory the copy overlaps with computation."""
     return batch.to(to, non_blocking=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,23 @@ class Exit(enum.IntEnum):
     TRIALS_FAILED = 8
     UNREACHABLE = 75
     INTERRUPTED = 130
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"geosweep {version('geosweep')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
 
 
 def _near(root: Path) -> Path:
@@ -115,6 +133,7 @@ def main() -> None:
     from orchestrator.spec import SpecError
     from orchestrator.store import StoreError
 
+    sys.path.append(os.getcwd())  # tasks and optimizers of one's own, as module:Task and module.Class
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     codes: dict[type[Exception], Exit] = {
@@ -128,6 +147,10 @@ def main() -> None:
     except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        said = f"{error.filename}: {error.strerror}; name a place that you may write to"
+        talk.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(int(Exit.USAGE))
     except Exception as error:
         if not disk.is_full(error):
             raise

@@ -59,6 +59,8 @@ def compare(
         fail(f"no comparison: {reason}", Exit.CHECK_FAILED)
     stamps = document["exploratory"]
     caption = f"{document['metric']}, {document['goal']}, paired over the confirm seeds"
+    for path in filter(None, (csv, latex)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if csv:
         csv.write_text(tables.as_csv(tables.pairs(document), stamps), encoding="utf-8")
     if latex:

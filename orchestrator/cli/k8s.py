@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.app import Exit, app, data, fail
 from orchestrator.cli.remote import readable
+from orchestrator.errors import read
 
 k8s = typer.Typer(help="Sweeps on Kubernetes, by the KubeRay operator.", no_args_is_help=True)
 app.add_typer(k8s, name="k8s")
@@ -61,10 +62,8 @@ def _check(path: Path) -> None:
 
     from orchestrator.kubernetes.operator_rules import lint
 
-    if not path.is_file():
-        fail(f"{path}: no such file", Exit.INVALID_FILE)
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        documents = list(yaml.safe_load_all(read(path)))
     except yaml.YAMLError as error:
         fail(f"{path}: no YAML: {error}", Exit.INVALID_FILE)
     if found := lint(documents):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit, fail
+from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit
+from orchestrator.errors import read
 
 if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
@@ -28,9 +29,7 @@ def lint(
 
     found: dict[str, list[rules.Finding]] = {}
     for file in files:
-        if not file.is_file():
-            fail(f"{file}: no such file", Exit.INVALID_FILE)
-        text = file.read_text(encoding="utf-8")
+        text = read(file)
         found[str(file)] = rules.lint(text, str(file), _results(text, root))
     if as_json:
         rows = [

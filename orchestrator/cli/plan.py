@@ -38,8 +38,6 @@ def plan(
     from orchestrator import spec
     from orchestrator.compare.design import design
 
-    if not file.is_file():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
     if effect == 0 or sd == 0:
         fail("--effect and --sd have to be above 0", Exit.USAGE)
     definition = spec.load(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.app import Exit, data, emit, fail, talk
+from orchestrator.errors import read
 
 if TYPE_CHECKING:
     from orchestrator.remote import Attempt, Cluster
@@ -68,9 +69,7 @@ def readable(file: Path) -> tuple[str, str]:
     """The text of a sweep file and the sweep's id. Of a data set only the description has to be on this machine."""
     from orchestrator import spec
 
-    if not file.is_file():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
-    text = file.read_text(encoding="utf-8")
+    text = read(file)
     try:
         return text, spec.sweep_id(spec.loads(text, str(file)))
     except spec.SpecError as error:

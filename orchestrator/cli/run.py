@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show_stamps, talk
+from orchestrator.errors import read
 from orchestrator.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def run(
     """
     from orchestrator import disk, display, refusal, results, runner, seal, spec, store
 
-    if not file.is_file():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
     definition = spec.load(file)
     definition = replace(definition, cache=definition.cache and cache)
     if max_concurrent:
@@ -75,7 +74,7 @@ def run(
     if uri := store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     with disk.named(root):
-        folder = runner.open_folder(definition, file.read_text(encoding="utf-8"), root, facts := runner.provenance())
+        folder = runner.open_folder(definition, read(file), root, facts := runner.provenance())
     identity = folder.sweep_id
     with disk.named(folder.path), folder.hold(storage):
         if again := refusal.standing(definition, folder):
@@ -249,8 +248,6 @@ def validate(file: File, as_json: Json = False) -> None:
     """
     from orchestrator import spec
 
-    if not file.is_file():
-        fail(f"{file}: no such file", Exit.INVALID_FILE)
     identity = spec.sweep_id(spec.load(file))
     if as_json:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})

@@ -17,6 +17,8 @@ from orchestrator.compare.significance import floor_of_seeds
 from orchestrator.folder import read_json
 
 ALL_PAIRS = "none"
+MANY_SEEDS = 200
+"""Beyond so many more seeds only that it takes more is said."""
 
 
 def answer(
@@ -123,7 +125,18 @@ def sentence(pair: Mapping[str, Any], metric: str) -> str:
         return f"{a} is {pair['verdict']} than {b}: {amount}, ahead on {pair['outperforms']:.0%} of {n} seeds."
     if pair["verdict"] == "equivalent":
         return f"{a} and {b} are equivalent within the margin: {amount}, {n} seeds."
-    tail = (
-        f"about {pair['more_seeds']:,} more seeds might settle it" if pair["more_seeds"] else "no number of seeds would"
-    )
-    return f"{a} against {b}, inconclusive: {amount}; {tail}."
+    return f"{a} against {b}, inconclusive: {amount}; {_what_it_takes(pair)}."
+
+
+def _what_it_takes(pair: Mapping[str, Any]) -> str:
+    low, high = pair["interval"]
+    if low == high:
+        return f"the difference is the same on all {pair['n']} seeds, so that further ones add nothing"
+    if pair["more_seeds"] is None:
+        return "no number of seeds would settle it"
+    return f"{seeds_words(pair['more_seeds'])} might settle it"
+
+
+def seeds_words(more: int) -> str:
+    """So many more seeds; beyond MANY_SEEDS the difference is too small for the number to mean anything."""
+    return f"about {more} more seeds" if more <= MANY_SEEDS else f"more than {MANY_SEEDS} more seeds"

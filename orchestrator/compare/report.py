@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator import controls, seal
 from orchestrator.compare import expected_best, tables, tuning
-from orchestrator.compare.answer import answer, race_lines, sentence, shown, too_few
+from orchestrator.compare.answer import answer, race_lines, seeds_words, sentence, shown, too_few
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures import SECTIONS, all_figures, png
 from orchestrator.compare.page import STYLE, page, section
@@ -88,7 +88,7 @@ def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
     if few := too_few(document):
         return f"Not settled. {few}"
     needed = [p["more_seeds"] for p in document["pairs"] if p["more_seeds"]]
-    more = f" The closest question needs about {min(needed)} more seeds." if needed else ""
+    more = f" The closest question needs {seeds_words(min(needed))}." if needed else ""
     return f"Not settled: no arm is shown to be better than another.{more}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import trainables
-from orchestrator.compare.answer import shown
+from orchestrator.compare.answer import seeds_words, shown
 from orchestrator.compare.evidence import Evidence, words
 from orchestrator.compare.intervals import difference_text, interval_text, summarize
 from orchestrator.compare.tuning import summary
@@ -48,7 +48,7 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for p in shown(document):
         low, high = p["outperforms_interval"]
-        more = f" (+{p['more_seeds']} seeds)" if p["more_seeds"] else ""
+        more = f" ({seeds_words(p['more_seeds'])})" if p["more_seeds"] else ""
         rows.append(
             {
                 "A": p["a"],

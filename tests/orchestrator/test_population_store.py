@@ -1,5 +1,7 @@
 """A population whose trials lie in an object store."""
 
+# ruff: noqa: F401, F811  fixtures
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +12,7 @@ from orchestrator import folder as folders
 from orchestrator import results, spec
 from orchestrator.metric_log import MetricLog
 from tests.orchestrator.sweep_files import sweep_text
-from tests.orchestrator.test_store import (  # noqa: F401
+from tests.orchestrator.test_store import (
     Machines,
     bucket,
     execute,
@@ -29,7 +31,7 @@ def test_heirs_go_on_from_what_lies_in_the_store(
     bucket: str,
     postgres: Postgres,
     machines: Machines,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     text = sweep_text(name="pbt", method="random", trials=6, confirm=2) + PBT
     definition = spec.loads(text, "test.yaml")

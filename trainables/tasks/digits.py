@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.device import chosen, together
 from trainables.models.resnet import ResNet
 from trainables.models.vit import ViT
 from trainables.registry import task
@@ -66,10 +67,10 @@ class Digits(Task):
             layers: list[nn.Module] = [nn.Flatten()]
             for inside, outside in itertools.pairwise(sizes):
                 layers += [nn.Linear(inside, outside), nn.ReLU()]
-            return nn.Sequential(*layers[:-1])
+            return nn.Sequential(*layers[:-1]).to(chosen("auto"))
         if self._model == "vit":
-            return ViT(CLASSES, side=8, channels=1, patch=2, width=32, depth=2, heads=4)
-        return ResNet(int(self._model.removeprefix("resnet")))
+            return ViT(CLASSES, side=8, channels=1, patch=2, width=32, depth=2, heads=4).to(chosen("auto"))
+        return ResNet(int(self._model.removeprefix("resnet"))).to(chosen("auto"))
 
     def batch(self, seed: int, index: int) -> Batch:
         """(images [batch, 1, 8, 8], noisy labels [batch])."""
@@ -91,7 +92,7 @@ class Digits(Task):
     def evaluate(self, model: Model) -> dict[str, float]:
         """Accuracy and loss on clean validation and test images."""
         assert isinstance(model, nn.Module)
-        images, labels = images_and_labels()
+        images, labels = together(*images_and_labels())
         found: dict[str, float] = {}
         with torch.no_grad():
             outputs, truth = model(images[TRAIN:]), labels[TRAIN:]
@@ -101,7 +102,8 @@ class Digits(Task):
         return found
 
     def _pick(self, seed: int, rows: Tensor) -> Batch:
-        return images_and_labels()[0][rows], self._noisy(seed)[rows]
+        images, labels = together(images_and_labels()[0][rows], self._noisy(seed)[rows])
+        return images, labels
 
     def _noisy(self, seed: int) -> Tensor:
         """Training labels of this seed: exactly round(noise x 1257) of them are wrong."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.device import chosen, together
 from trainables.recipe import Recipe
 from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
@@ -41,13 +42,14 @@ class DigitsFit(Task):
         layers: list[nn.Module] = [nn.Flatten()]
         for inside, outside in itertools.pairwise(SIZES):
             layers += [nn.Linear(inside, outside), nn.ReLU()]
-        return nn.Sequential(*layers[:-1])
+        return nn.Sequential(*layers[:-1]).to(chosen("auto"))
 
     def batch(self, seed: int, index: int) -> Batch:
         """(images [batch, 1, 8, 8], labels [batch])."""
         images, labels = images_and_labels()
         rows = self._rows(seed, index)
-        return images[rows], labels[rows]
+        images, labels = together(images[rows], labels[rows])
+        return images, labels
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         """Row numbers."""
@@ -60,7 +62,7 @@ class DigitsFit(Task):
     def evaluate(self, model: Model) -> dict[str, float]:
         """Loss on all images, for a model that has not trained; the loop puts the mean over steps in its place."""
         assert isinstance(model, nn.Module)
-        images, labels = images_and_labels()
+        images, labels = together(*images_and_labels())
         with torch.no_grad():
             return {"loss/train": float(F.cross_entropy(model(images), labels))}
 

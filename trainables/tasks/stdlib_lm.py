@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.device import chosen, together
 from trainables.models.gpt import GPT
 from trainables.objectives import token_count, token_loss
 from trainables.recipe import Recipe
@@ -168,7 +169,7 @@ class StdlibLM(Task):
     def model(self, seed: int) -> Model:
         """A GPT as GPT-2 starts it."""
         torch.manual_seed(seed)
-        return self._network()
+        return self._network().to(chosen("auto"))
 
     def facts(self) -> Mapping[str, str]:
         """The corpus by its SHA-256."""
@@ -215,5 +216,5 @@ class StdlibLM(Task):
 
     def _windows(self, split: str, starts: Tensor) -> Batch:
         stream = encoded(self._tokens, self._vocabulary)[split]
-        pieces = stream[starts[:, None] + torch.arange(self._block + 1)].long()
+        (pieces,) = together(stream[starts[:, None] + torch.arange(self._block + 1)].long())
         return pieces[:, :-1], pieces[:, 1:]
