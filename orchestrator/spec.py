@@ -304,11 +304,11 @@ def _check_size(spec: Spec, where: Where) -> None:
             raise where.error(
                 ("budget", "per_trial"), f"{spec.budget.per_trial:g} is less than one step of arm {arm.name}; raise it"
             )
-        if spec.evaluations > spec.budget.per_trial:
-            raise where.error(
-                ("evaluations",),
-                f"{spec.evaluations} in a trial of {spec.budget.per_trial:g} gradient evaluations; lower it",
-            )
+    if spec.evaluations > spec.budget.per_trial:
+        raise where.error(
+            ("evaluations",),
+            f"{spec.evaluations} in a trial of {spec.budget.per_trial:g} gradient evaluations; lower it",
+        )
 
 
 def definition(spec: Spec) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def main() -> None:
         app()
     except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(int(codes.get(type(error), Exit.UNREACHABLE)))
+        sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         said = f"{error.filename}: {error.strerror}; name a place that you may write to"
         talk.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
