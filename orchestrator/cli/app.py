@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Table
 
 app = typer.Typer(
     help="Hyperparameter sweeps for optimizers that use the geometry of the loss.\n\n"
@@ -109,6 +111,26 @@ ROOT = Path("runs")
 def emit(document: dict[str, Any]) -> None:
     """Print one JSON document on standard output."""
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def show(shown: Table | Group) -> None:
+    """Print a table, or a group with one; where the terminal is too narrow for it, row by row: nothing is cut off."""
+    if isinstance(shown, Group):
+        for part in shown.renderables:
+            show(part) if isinstance(part, Table) else data.print(part)
+        return
+    needs = Measurement.get(data, data.options.update(max_width=10_000), shown)
+    if needs.minimum <= data.width or not sys.stdout.isatty():
+        data.print(shown, width=None if sys.stdout.isatty() else max(data.width, needs.maximum))
+        return
+    data.print(shown.title or "", style="italic")
+    for cells in zip(*(column.cells for column in shown.columns), strict=True):
+        first, *others = zip(shown.columns, cells, strict=True)
+        data.print(first[1], style="bold")
+        for column, cell in others:
+            if str(cell):
+                data.print(f"  {column.header}: {cell}", highlight=False, markup=False)
+    data.print(shown.caption or "", style="dim")
 
 
 def show_stamps(stamps: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps, talk
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show, show_stamps, talk
 
 if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
@@ -68,7 +68,7 @@ def compare(
     if as_json:
         emit(document)
         return
-    data.print(_pairs_table(document, caption))
+    show(_pairs_table(document, caption))
     for pair in answer.shown(document):
         data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
     for line in answer.race_lines(document):
@@ -177,7 +177,7 @@ def profile(
         table.add_column(column, justify="left" if column == "arm" else "right")
     for row in rows:
         table.add_row(*row.values())
-    data.print(table)
+    show(table)
     show_stamps(document["exploratory"])
     if not document["ranks"]["drawn"]:
         data.print(f"no critical-difference diagram: {document['ranks']['why']}", highlight=False)

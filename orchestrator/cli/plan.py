@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, show, talk
 
 if TYPE_CHECKING:
     from orchestrator.spec import Spec
@@ -49,7 +49,7 @@ def plan(
     if as_json:
         emit(document)
         return
-    data.print(_arms(document))
+    show(_arms(document))
     if "power" in document:
         for line in _power(document["power"]):
             data.print(line, highlight=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show_stamps, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
 from orchestrator.errors import read
 from orchestrator.folder import SweepFolder, read_json
 
@@ -97,7 +97,7 @@ def run(
     if as_json:
         emit(results.best(folder))
     else:
-        data.print(display.arms_table(definition, folder))
+        show(display.arms_table(definition, folder))
         show_stamps(seal.stamps(folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
     if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):

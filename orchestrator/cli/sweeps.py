@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli import remote
-from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps, talk
+from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show, show_stamps, talk
 
 COUNTS = ("done", "running", "waiting", "pruned", "diverged", "failed")
 
@@ -34,7 +34,7 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     for arm, counts in document["arms"].items():
         table.add_row(arm, *(str(counts[k]) for k in COUNTS))
     table.caption = f"{document['grad_evals']:,.0f} gradient evaluations, {document['seconds']:.0f} s"
-    data.print(table)
+    show(table)
     show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):
         data.print(f"waiting: {document['waiting_reason']}", highlight=False, markup=False)
@@ -78,7 +78,7 @@ def best(
     for arm, row in document["arms"].items():
         words = ", ".join(f"{k}={v}" for k, v in told(row["parameters"], row.get("lineage", ())).items())
         table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
-    data.print(table)
+    show(table)
     show_stamps(document["exploratory"])
 
 

@@ -6,11 +6,9 @@ from functools import cache
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show_stamps
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
 
 
 @app.command()
@@ -60,9 +58,7 @@ def table(
     if as_json:
         emit(document)
     else:
-        shown = _rich(document)
-        wide = Measurement.get(data, data.options.update(width=1000), shown).maximum
-        Console(width=max(data.width, wide)).print(shown)  # numbers are never cut off on a narrow terminal
+        show(_rich(document))
         show_stamps(document["exploratory"])
 
 

@@ -35,6 +35,7 @@ table.facts th { font-weight: 500; color: var(--soft); padding-right: 24px; } ta
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt; } h2 { break-after: avoid; }
   figure, table, header { break-inside: avoid; } .scroll { overflow: visible; } table { font-size: 8.5pt; }
+  td.num { white-space: normal; } .scroll td:last-child { min-width: 0; } th, td { overflow-wrap: anywhere; }
 }
 """
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +74,24 @@ def test_version(call: Callable[..., Called]) -> None:
     from importlib.metadata import version
 
     assert call("--version") == (0, f"geosweep {version('geosweep')}\n", "")
+
+
+def test_nothing_is_cut_off_on_a_narrow_terminal(call: Callable[..., Called], tmp_path: Path) -> None:
+    file = tmp_path / "fit.yaml"
+    file.write_text(sweep_text(trials=1, confirm=6, method="random"))
+    assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 0
+    whole = call("compare", "@last").out
+    command = [str(Path(sys.executable).with_name("geosweep")), "compare", "@last", "--root", str(tmp_path / "runs")]
+    read, write = pty.openpty()
+    termios.tcsetwinsize(write, (24, 50))
+    with subprocess.Popen(command, stdout=write, cwd=Path(__file__).parents[2]) as process:
+        os.close(write)
+        seen = b""
+        with contextlib.suppress(OSError):  # the other end was closed
+            while piece := os.read(read, 4096):
+                seen += piece
+    os.close(read)
+    assert process.returncode == 0
+    (row,) = [line for line in whole.splitlines() if line.startswith("│")]
+    for cell in row.strip("│").split("│"):
+        assert cell.strip() in seen.decode()
