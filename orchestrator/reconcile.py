@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator import results, seal, spec
@@ -145,14 +146,21 @@ def _from_table(folder: SweepFolder) -> dict[str, Points]:
 def tables(folder: SweepFolder) -> list[str]:
     """Tables that are missing or differ from the trial folders are written anew."""
     fresh = results.tables(folder)
-    stale = [name for name, table in fresh.items() if not _holds(folder.results / f"{name}.parquet", table)]
-    if stale:
+    stale = {name: _difference(folder.results / f"{name}.parquet", table) for name, table in fresh.items()}
+    if any(stale.values()):
         results.write(fresh, folder.results)
-    return [f"table: {name}.parquet differed from the trial folders; written anew" for name in stale]
+    return [f"table: {name}.parquet {what}; written anew" for name, what in stale.items() if what]
 
 
-def _holds(path: Path, table: object) -> bool:
+def _difference(path: Path, table: pa.Table) -> str:
+    """How a stored table differs from what it should hold, or nothing."""
     try:
-        return path.exists() and bool(pq.read_table(path).equals(table))
+        stored = pq.read_table(path)
+    except FileNotFoundError:
+        return "was missing"
     except (OSError, ValueError):  # cut short, or no Parquet at all
-        return False
+        return "was damaged"
+    if stored.equals(table):
+        return ""
+    bare = [t.drop_columns([c for c in ("exploratory",) if c in t.column_names]) for t in (stored, table)]
+    return "had other stamps" if bare[0].equals(bare[1]) else "differed from the trial folders"

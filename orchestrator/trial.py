@@ -12,6 +12,7 @@ import math
 import time
 import traceback
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
     from trainables.workers import Workers
 
 CHECKPOINT_SHARE = 0.1
+
+
+class MetricMissing(KeyError):  # noqa: N818
+    """The task does not return the metric that the sweep tunes."""
+
+    def __init__(self, job: Job, metrics: Mapping[str, float]) -> None:
+        super().__init__(
+            f"evaluate of task {job.task} returned {', '.join(sorted(metrics))}, and not {job.metric}, which the sweep "
+            "tunes: have it returned, or name another one in metric.name"
+        )
 
 
 class TrialSession:
@@ -183,6 +194,8 @@ class TrialSession:
                 self._log.append(end.grad_evals, {"cost/grad_evals": end.grad_evals})
                 return self._finish("DIVERGED", spent=end.grad_evals)
             now = time.perf_counter()
+            if point is not None and self.job.metric not in point.metrics:
+                raise MetricMissing(self.job, point.metrics)
             if point is None:
                 stopping = place.stop_asked()
                 if self._workers is not None:

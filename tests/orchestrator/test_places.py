@@ -95,3 +95,14 @@ def test_nothing_is_cut_off_on_a_narrow_terminal(call: Callable[..., Called], tm
     (row,) = [line for line in whole.splitlines() if line.startswith("│")]
     for cell in row.strip("│").split("│"):
         assert cell.strip() in seen.decode()
+
+
+def test_a_task_without_the_metric_says_so_in_its_first_trial(call: Callable[..., Called], tmp_path: Path) -> None:
+    file = tmp_path / "fit.yaml"
+    text = sweep_text(trials=1, confirm=6, method="random").replace("tests.tasks:Fit", "tests.tasks:Mute")
+    file.write_text(text.replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", ""))
+    assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 8
+    said = (
+        "evaluate of task tests.tasks:Mute returned cost/grad_evals, loss/train, time/step_s, and not loss/val, which"
+    )
+    assert all(said in error for error in call("status", "--json").document["errors"].values())
