@@ -26,15 +26,21 @@ CALM = 10
 
 
 class _Source(Searcher):  # type: ignore[misc]
-    """Hands the conductor's jobs to Tune: at most one more than there are actors, so that a worker never waits."""
+    """Hands the conductor's jobs to Tune: as many as there are actors, while the next one is already decided.
+
+    A worker that becomes free gets that one without waiting for the search. Tune itself would ask Ray for an actor for
+    a trial in waiting, and take that back when the next worker is free.
+    """
 
     def __init__(self, conductor: Conductor, actors: int, barrier: str, gpu: float, attempts: Attempts) -> None:
         super().__init__()
         self._gpu = gpu
         self._conductor, self._actors, self._barrier = conductor, actors, barrier
-        self._most = actors + 1
+        self._most = actors
         self._open: dict[str, Job] = {}
         self._again: deque[Job] = deque()
+        self._ahead: Job | None = None
+        self._handed_out = False
         self._attempts = attempts
         self._memory_kill, self._calm = "", 0
         self.errors: dict[str, Exception | str | None] = {}
@@ -44,12 +50,16 @@ class _Source(Searcher):  # type: ignore[misc]
         return {}  # Tune pickles its experiment to restore it; we never do
 
     def suggest(self, trial_id: str) -> Any:
+        if len(self._open) >= self._most and self._handed_out:
+            self._handed_out = False  # first that one starts
+            return None
+        self._ahead = self._ahead or (self._again.popleft() if self._again else self._conductor.next_job())
         if len(self._open) >= self._most:
             return None
-        job = self._again.popleft() if self._again else self._conductor.next_job()
+        job, self._ahead = self._ahead, None
         if job is None:
             return Searcher.FINISHED if self._conductor.exhausted else None
-        self._open[trial_id] = job
+        self._open[trial_id], self._handed_out = job, True
         return {"job": job, "actors": self._actors, "barrier": self._barrier, "gpu": self._gpu}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -59,12 +69,12 @@ class _Source(Searcher):  # type: ignore[misc]
         if not error:
             self._calm += 1
             if self._calm % CALM == 0:
-                self._most = min(self._actors + 1, self._most + 1)
+                self._most = min(self._actors, self._most + 1)
             return
         fault, why = self._attempts.give_up(ours, self.errors.pop(trial_id, None))
         if fault.kind == "memory" and fault.says.splitlines()[0] != self._memory_kill:  # one event may take several
             self._memory_kill, self._calm = fault.says.splitlines()[0], 0
-            self._most = max(1, min(self._most, self._actors) - 1)
+            self._most = max(1, self._most - 1)
         if why:
             self._conductor.lost(ours.trial_id, why)
         else:
