@@ -140,3 +140,5 @@ def main() -> None:
     except KeyboardInterrupt:
         talk.print("stopped at once; running trials go on from their newest checkpoint when you run it again")
         sys.exit(int(Exit.INTERRUPTED))
+    finally:
+        gc.freeze()  # or a second goes into looking at every object once more before the process ends
