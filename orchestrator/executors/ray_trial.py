@@ -19,7 +19,7 @@ from orchestrator.trial import TrialSession, warm_up
 START_BARRIER_S = 60.0
 
 
-class Trials(tune.Trainable):  # type: ignore[misc]
+class Trainable(tune.Trainable):  # type: ignore[misc]
     """Holds one `TrialSession` after another in a long-lived worker."""
 
     def setup(self, config: dict[str, Any]) -> None:

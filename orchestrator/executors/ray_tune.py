@@ -18,7 +18,7 @@ from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_
 from orchestrator.executors.ray_forget import forget_ended
 from orchestrator.executors.ray_grow import next_waiting
 from orchestrator.executors.ray_ready import take_ready_workers
-from orchestrator.executors.ray_trial import Trials
+from orchestrator.executors.ray_trial import Trainable
 from orchestrator.job import Job, Report
 
 CALM = 10
@@ -135,7 +135,7 @@ def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path,
     sys.setswitchinterval(5e-4)  # the MLflow sender shares this process; a free worker must not wait for it
     source = _Source(conductor, actors, barrier, bundles[0].get("GPU", 0.0), Attempts(scratch))
     tuner = tune.Tuner(
-        tune.with_resources(Trials, tune.PlacementGroupFactory(bundles)),
+        tune.with_resources(Trainable, tune.PlacementGroupFactory(bundles)),
         tune_config=tune.TuneConfig(
             scheduler=_Progress(conductor, source, local=bool(barrier)),
             search_alg=source,
