@@ -43,6 +43,8 @@ class _Source(Searcher):  # type: ignore[misc]
         self._handed_out = False
         self._attempts = attempts
         self._memory_kill, self._calm = "", 0
+        self.ends: deque[Report] = deque()
+        """Last reports that the conductor has not heard yet: the worker's next trial goes first."""
         self.errors: dict[str, Exception | str | None] = {}
         """Tune's trial id -> why it failed, put here before `on_trial_complete`."""
 
@@ -50,17 +52,25 @@ class _Source(Searcher):  # type: ignore[misc]
         return {}  # Tune pickles its experiment to restore it; we never do
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self._open) >= self._most and self._handed_out:
-            self._handed_out = False  # first that one starts
+        full = len(self._open) >= self._most
+        if full and self._handed_out:
+            self._handed_out = False  # that one starts first
             return None
-        self._ahead = self._ahead or (self._again.popleft() if self._again else self._conductor.next_job())
-        if len(self._open) >= self._most:
+        if full or self._ahead is None:
+            self._decide()
+        if full:
             return None
         job, self._ahead = self._ahead, None
         if job is None:
             return Searcher.FINISHED if self._conductor.exhausted else None
         self._open[trial_id], self._handed_out = job, True
         return {"job": job, "actors": self._actors, "barrier": self._barrier, "gpu": self._gpu}
+
+    def _decide(self) -> None:
+        """Take in how trials ended, and see to it that the next one is known."""
+        while self.ends:
+            self._conductor.heard(self.ends.popleft())
+        self._ahead = self._ahead or (self._again.popleft() if self._again else self._conductor.next_job())
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         ours = self._open.pop(trial_id, None)
@@ -90,8 +100,8 @@ class _Source(Searcher):  # type: ignore[misc]
 class _Ends(Callback):  # type: ignore[misc]
     """Passes on a trial's last report, of which Tune's schedulers do not hear."""
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, source: _Source) -> None:
+        self._source = source
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -99,7 +109,7 @@ class _Ends(Callback):  # type: ignore[misc]
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         report = result.get("report")
         if isinstance(report, Report) and report.done:
-            self._conductor.heard(report)
+            self._source.ends.append(report)
 
 
 class _Progress(FIFOScheduler):  # type: ignore[misc]
@@ -148,7 +158,7 @@ def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path,
             storage_path=str(scratch),
             name="tune",
             verbose=0,
-            callbacks=[_Ends(conductor)],
+            callbacks=[_Ends(source)],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),
