@@ -6,6 +6,7 @@ Optimizers call the closure themselves and count what they spend, refreshes of a
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, cast
@@ -121,13 +122,25 @@ class Counting(torch.optim.Optimizer):
         self.charge(1.0)
         return cast(Tensor, loss)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does."""
+        eager(super().add_param_group)(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch does."""
+        eager(super().zero_grad)(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch does."""
+        return cast(dict[str, Any], eager(super().state_dict)())
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Load as torch does, then put back the saved dtype of every state tensor.
 
         torch casts floating state to the dtype of its parameter, which would turn a float32 basis beside bfloat16
         weights into bfloat16, and a resumed run would no longer be the same run.
         """
-        super().load_state_dict(cast(dict[str, Any], state_dict))
+        eager(super().load_state_dict)(cast(dict[str, Any], state_dict))
         ids = [i for g in state_dict["param_groups"] for i in g["params"]]
         params = [p for g in self.param_groups for p in g["params"]]
         for i, p in zip(ids, params, strict=True):
@@ -159,8 +172,19 @@ class Baseline(Counting):
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Evaluate the closure once, take the step of the optimizer behind, return the loss."""
         loss = self.evaluate(closure)
-        super().step()
+        with torch.set_grad_enabled(bool(self.defaults.get("differentiable"))):
+            eager(super().step)()
         return loss
+
+
+def eager(method: Callable[..., Any]) -> Callable[..., Any]:
+    """One of torch's own methods without what it is wrapped in for `torch.compile`; any other as it is.
+
+    The wrapper's first call imports torch's compiler, a fifth of the time in which a worker comes to its first step.
+    """
+    if not method.__module__.startswith("torch.optim"):
+        return method
+    return cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
 
 
 def check_positive(**values: float) -> None:

@@ -227,11 +227,14 @@ def suggestions_digest(folder: SweepFolder) -> str:
     return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def status(folder: SweepFolder) -> dict[str, Any]:
-    """The `status` document. State: running, done, stopped (continue it with `geosweep run`)."""
+def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
+    """The `status` document. State: running, done, stopped (continue it with `geosweep run`).
+
+    `held`: whether a driver is at work, for a caller who knows; to ask takes a moment.
+    """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     planned: dict[str, int] = {arm: row["trials"] for arm, row in resolved["plan"]["arms"].items()}
-    held = folder.is_held()
+    held = folder.is_held() if held is None else held
     names = {"COMPLETE": "done", "PRUNED": "pruned", "DIVERGED": "diverged", "FAILED": "failed"}
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
     grad_evals = 0.0

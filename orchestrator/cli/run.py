@@ -138,7 +138,7 @@ def _drive(
     from orchestrator.tracking.base import NoTracker
 
     executor: Any
-    unfinished = any(counts["waiting"] for counts in results.status(folder)["arms"].values())
+    unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
     if backend is Backend.RAY and unfinished:
         from orchestrator.executors.ray import RayExecutor
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +25,13 @@ def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
     """Mean and t interval; with fewer than two values there is no interval. Raises ValueError on none at all."""
     if not values:
         raise ValueError("no values to summarize")
+    from scipy.special import stdtrit  # a third of a second, which a start of a sweep need not spend
+
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Summary(n=n, mean=mean, sd=None, lo=None, hi=None)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
     return Summary(n=n, mean=mean, sd=sd, lo=mean - half, hi=mean + half)
 
 

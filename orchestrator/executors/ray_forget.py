@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.progress_reporter import TrialProgressCallback
 
-KEEP = 100
+KEEP = 10
 
 
 def forget_ended(controller: Any) -> None:

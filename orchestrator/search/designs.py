@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from orchestrator import plan
 from orchestrator.space import SpaceError, from_unit, levels, satisfied
@@ -49,6 +48,8 @@ class PointDesign:
 
     @cached_property
     def _engine(self) -> Any:
+        from scipy.stats import qmc  # half a second, which other designs need not spend
+
         rng = np.random.default_rng(self._key)
         return qmc.Sobol(max(1, len(self._arm.parameters)), scramble=True, rng=rng)
 

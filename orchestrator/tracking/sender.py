@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 ATTEMPTS = 3
 LONGEST_PAUSE_S = 60.0
+LET_GO_S = 0.05
+"""Between a task and its start: whoever hands it over, in this interpreter, has a free worker to see to first."""
 Task = Callable[[], None]
 
 
@@ -67,6 +69,8 @@ class Sender:
         wait = max(0.0, self._again_at - time.monotonic()) if self._backlog else None
         with contextlib.suppress(queue.Empty):
             task = self._queue.get(timeout=wait)
+            if task is not None:
+                time.sleep(LET_GO_S)
             while True:
                 if task is None:
                     self._closing = True

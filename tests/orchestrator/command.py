@@ -106,11 +106,14 @@ def ray_processes(of: int) -> list[str]:
     return [words for _, _, words in processes() if f"/tmp/gs-{of}-" in words]
 
 
-def workers(of: int | str) -> list[int]:
-    """Processes of Ray workers that hold trials, of the driver with this number or below a scratch folder."""
+def workers(of: int | str, title: str = "Trainable") -> list[int]:
+    """Processes of Ray workers that hold trials, of the driver with this number or below a scratch folder.
+
+    Those that hold nothing have the title `ray::IDLE`.
+    """
     mark = f"/tmp/gs-{of}-" if isinstance(of, int) else of
     found = {process: (parent, words) for process, parent, words in processes()}
-    return [p for p, (up, w) in found.items() if "Trainable" in w and mark in found.get(up, (0, ""))[1]]
+    return [p for p, (up, w) in found.items() if title in w and mark in found.get(up, (0, ""))[1]]
 
 
 def check_mlflow(

@@ -69,6 +69,7 @@ def test_interrupt_drains_and_a_second_driver_is_refused(file: Path) -> None:
     drain(process, signal.SIGTERM)
     process = start(file)
     wait_for(file, ended(file) + 1, process)
+    assert len(workers(process.pid) + workers(process.pid, "ray::IDLE")) <= (os.cpu_count() or 1)  # none started twice
     second = start(file)
     refused = finish(second)
     assert second.returncode == 75, refused
