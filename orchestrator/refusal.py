@@ -56,7 +56,7 @@ def circumstances(spec: Spec) -> str:
     facts = provenance()
     found = {
         "sweep": asdict(spec),
-        "installed": sorted(f"{d.name}=={d.version}" for d in importlib.metadata.distributions()),
+        "installed": sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}),
         "code": {name: facts.get(name, "") for name in ("commit", "diff")},
         "modules": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _modules(spec)},
     }

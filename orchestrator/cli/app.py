@@ -157,7 +157,8 @@ def main() -> None:
     from orchestrator.spec import SpecError
     from orchestrator.store import StoreError
 
-    sys.path.append(os.getcwd())  # tasks and optimizers of one's own, as module:Task and module.Class
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # tasks and optimizers of one's own, as module:Task and module.Class
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     codes: dict[type[Exception], Exit] = {

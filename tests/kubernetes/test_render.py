@@ -224,8 +224,8 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
     assert (refused.code, refused.out) == (6, "")
     assert "KO102" in refused.err
     for words, code, says in (
-        ([str(tmp_path)], 3, "no such file"),
-        (["--check", str(tmp_path)], 3, "no such file"),
+        ([str(tmp_path)], 3, "is a folder"),
+        (["--check", str(tmp_path)], 3, "is a folder"),
         ([], 2, "name a sweep file"),
         ([str(K8S.parent / "sweeps/own_data/cifar100_sam.yaml")], 3, "dataset.json alone is enough"),
     ):
