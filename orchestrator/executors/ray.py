@@ -1,10 +1,12 @@
-"""Trials on Ray Tune: a class trainable on reused actors. The only place that imports Ray.
+"""Trials on Ray Tune: a class trainable on reused actors. Ray is imported in this folder only.
 
-Three measures keep Tune's cost for a trial near 10 ms of CPU instead of seconds:
+What keeps Tune's cost for a trial near 10 ms of CPU instead of seconds:
 
 - actors are reused (`reset_config`), so that a trial pays neither a process start nor an import;
 - all actors are started before the first trial begins. Otherwise Tune hands each waiting trial to the first free
   actor and withdraws its request for another, and trials shorter than an actor's start run one after another for ever;
+- Tune never holds a trial that waits for a worker: the next one is decided while others run, and is handed over before
+  anything else is done with the end of the last one (`ray_tune`);
 - Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
 
 A worker that dies fails its trial in Tune at once; the same job is then handed out again (how often: `ray_faults`) and
