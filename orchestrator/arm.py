@@ -123,13 +123,16 @@ class Arm:
 
     def to_spend(self, per_trial: float) -> float:
         """Gradient evaluations that its trials will still spend, as far as is known."""
+        counts = self.counts()
+        unended = counts["waiting"] + counts["running"]
+        if not unended:
+            return 0.0
         if self.population is not None:  # an heir shares the budget of its place
             places = self.planned - sum(c.replaces is not None for c in self.study.configurations())
             left = places * per_trial - self.grad_evals
         else:
             begun = sum(self.spent.get(t, 0.0) for t, state in self.states.items() if state == "RUNNING")
-            counts = self.counts()
-            left = (counts["waiting"] + counts["running"]) * per_trial - begun
+            left = unended * per_trial - begun
         return max(0.0, left)
 
     def cap(self, tune_seeds: int) -> None:

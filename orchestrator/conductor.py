@@ -170,7 +170,7 @@ class SweepConductor:
         arm.move(job.trial_id, "PAUSED")
         arm.population.paused[job.configuration] = report.metrics[job.metric]
         self._paused_with[job.trial_id] = report
-        self._listeners.moved(job, report)
+        self._listeners.ended(job, {**asdict(report), "value": None, "error": ""})
         self._trade(arm)
 
     def _trade(self, arm: Arm) -> None:

@@ -18,7 +18,7 @@ class Listener(Protocol):
         """A running trial reported."""
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """A trial ended or was drained; `result` as in result.json."""
+        """A trial ended, was drained or pauses; `result` as in result.json."""
 
     def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
         """A trial had ended under an earlier driver."""
@@ -41,7 +41,7 @@ class Listeners:
             listener.moved(job, report)
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """A trial ended or was drained."""
+        """A trial ended, was drained or pauses."""
         for listener in self._all:
             listener.ended(job, result)
 

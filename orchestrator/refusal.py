@@ -100,7 +100,7 @@ class Alike:
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
         """Compare; drain the sweep when it is hopeless."""
-        if result["state"] == "INTERRUPTED" or self.refusal:
+        if result["state"] in ("INTERRUPTED", "PAUSED") or self.refusal:
             return
         place, says = exception(result.get("error", ""))
         self._failed[job.trial_id] = place

@@ -110,8 +110,8 @@ class Witness:
         """Nothing is written."""
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """One line for a trial that ended; a drained one has not."""
-        if result["state"] == "INTERRUPTED":
+        """One line for a trial that ended; one that was drained, or pauses, has not."""
+        if result["state"] in ("INTERRUPTED", "PAUSED"):
             return
         found = trial_digest(self._folder, job.trial_id)
         self._chain = _link(self._chain, job.trial_id, found)

@@ -31,6 +31,7 @@ STATUS = {
     "PRUNED": "FINISHED",
     "FAILED": "FAILED",
     "INTERRUPTED": "KILLED",
+    "PAUSED": "SCHEDULED",
 }
 STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
 BATCH = 900
@@ -295,7 +296,7 @@ class MlflowTracker:
             tags[STOPPED] = result["stopped"]["reason"]
         if result.get("cached_from"):
             tags[CACHED] = result["cached_from"]
-        drained = result["state"] == "INTERRUPTED"
+        drained = result["state"] in ("INTERRUPTED", "PAUSED")
         run = self._ship(job, log, result.get("durable", math.inf) if drained else math.inf, tags)
         if result["state"] == "DIVERGED":
             step = int(log[-1]["step"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator import results, spec
-from orchestrator.folder import SweepFolder, read_json
+from orchestrator.folder import SweepFolder, find, read_json
 from orchestrator.job import Job
 from orchestrator.metric_log import MetricLog
 from orchestrator.population import Population, Space, movable, told
@@ -18,8 +19,11 @@ from orchestrator.space import Parameter
 from orchestrator.stopping import Rule, rungs
 from orchestrator.studies import open_arms
 from orchestrator.trial import TrialSession
+from tests.orchestrator.command import check_mlflow
 from tests.orchestrator.interleaved import Dies, Interleaved
+from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_search import run, study
+from tests.verbs import Called
 
 PBT = {"type": "pbt", "eta": 3, "min_budget": "25%"}
 MEMBERS, WHOLE = 6, 40
@@ -177,6 +181,21 @@ def test_whoever_diverges_gives_way_and_keeps_its_state(tmp_path: Path) -> None:
     done = [t for t in tuned(folder) if t["state"] == "COMPLETE"]
     assert all(t["inherited"] + t["grad_evals"] == WHOLE for t in done)
     assert len(done) >= MEMBERS - sum(t["configuration"] not in replaced for t in diverged)
+
+
+def test_a_budget_of_time_ends_between_rungs_and_the_rest_goes_on(call: Callable[..., Called], tmp_path: Path) -> None:
+    file = tmp_path / "fit.yaml"
+    clocks, text = iter((", wall_clock: 1s", ", wall_clock: 60s")), "early_terminate: {type: pbt, min_budget: 25%}\n"
+    pause = {"trials": MEMBERS, "method": "random", "pause_s": 0.01}
+    file.write_text(sweep_text(wall_clock=next(clocks), **pause) + text)
+    cut = call("run", str(file), "--executor", "debug")
+    assert cut.code == 5
+    assert "mended" not in cut.err, "paused trials are not left as if they were running"
+    file.write_text(sweep_text(wall_clock=next(clocks), **pause) + text)
+    assert call("run", str(file), "--executor", "debug").code == 0
+    folder = find(tmp_path / "runs", "@last")
+    assert sum(t["grad_evals"] for t in tuned(folder)) == 2 * MEMBERS * WHOLE
+    check_mlflow(folder, states={t["trial_id"]: t["state"] for t in results.ended_trials(folder)})
 
 
 def test_a_driver_that_dies_between_two_places_is_continued(tmp_path: Path) -> None:
