@@ -69,7 +69,13 @@ class RayExecutor:
             conductor.workers = self._actors(conductor)
             barrier = self._scratch / "actors"
             barrier.mkdir(exist_ok=True)
-            fit(conductor, self._bundles, scratch=self._scratch, barrier="" if self._address else str(barrier))
+            fit(
+                conductor,
+                self._bundles,
+                scratch=self._scratch,
+                barrier="" if self._address else str(barrier),
+                grows=self._grows,
+            )
         finally:
             self.close()
 

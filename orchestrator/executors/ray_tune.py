@@ -17,7 +17,7 @@ from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_faults import Attempts, every_system_error_is_a_death, kept_error
 from orchestrator.executors.ray_forget import forget_ended
 from orchestrator.executors.ray_grow import next_waiting
-from orchestrator.executors.ray_ready import take_ready_workers
+from orchestrator.executors.ray_ready import keep_free_workers, take_ready_workers
 from orchestrator.executors.ray_trial import Trainable
 from orchestrator.job import Job, Report
 
@@ -115,18 +115,22 @@ class _Ends(Callback):  # type: ignore[misc]
 class _Progress(FIFOScheduler):  # type: ignore[misc]
     """Passes on what running trials report, stops the ones that are not to go on, and notes why others failed."""
 
-    def __init__(self, conductor: Conductor, source: _Source, *, local: bool) -> None:
+    def __init__(self, conductor: Conductor, source: _Source, *, local: bool, keep: int) -> None:
         super().__init__()
-        self._conductor, self._source, self._local = conductor, source, local
+        self._conductor, self._source, self._local, self._keep = conductor, source, local, keep
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        forget_ended(tune_controller._tune_controller)
-        trial = next_waiting(tune_controller._tune_controller)
+        controller = tune_controller._tune_controller
+        forget_ended(controller)
+        trial = next_waiting(controller)
         if trial is not None and self._local:
-            take_ready_workers(tune_controller._tune_controller, trial.get_trainable_cls())
+            take_ready_workers(controller, trial.get_trainable_cls())
+        if trial is not None and self._keep:
+            keep_free_workers(controller, trial.placement_group_factory, self._keep)
+            self._keep = 0
         return trial
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -138,8 +142,11 @@ class _Progress(FIFOScheduler):  # type: ignore[misc]
         self._source.errors[trial.trial_id] = kept_error(trial)
 
 
-def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path, barrier: str) -> None:
-    """Run the conductor's trials on as many workers as it has, each in a placement group of `bundles`."""
+def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path, barrier: str, grows: bool) -> None:
+    """Run the conductor's trials on as many workers as it has, each in a placement group of `bundles`.
+
+    On a cluster that `grows` a free worker is given back, and its machine with it.
+    """
     actors = conductor.workers
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(actors)
     sys.setswitchinterval(5e-4)  # the MLflow sender shares this process; a free worker must not wait for it
@@ -147,7 +154,7 @@ def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path,
     tuner = tune.Tuner(
         tune.with_resources(Trainable, tune.PlacementGroupFactory(bundles)),
         tune_config=tune.TuneConfig(
-            scheduler=_Progress(conductor, source, local=bool(barrier)),
+            scheduler=_Progress(conductor, source, local=bool(barrier), keep=0 if grows else actors),
             search_alg=source,
             num_samples=-1,
             reuse_actors=True,
