@@ -9,10 +9,8 @@ in a storm is not the trial's doing, but a trial that brings down all it touches
 
 from __future__ import annotations
 
-import math
 import pickle
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,24 +99,15 @@ def fault_of(error: Exception | str | None, logs: Path) -> Fault:
     return Fault(kind="process", says=text + words, bystander=not _CRASH.search(words))
 
 
-SETTLED_S = 2.0
-
-
 class Attempts:
     """How often each trial lost its worker, by the kind of fault, since its newest checkpoint."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._counts: Counter[tuple[str, str, str]] = Counter()
-        self._last = -math.inf
-
-    def unsettled_s(self) -> float:
-        """Seconds for which word of the last death may still be on its way. A driver that has left Ray dies of it."""
-        return max(0.0, self._last + SETTLED_S - time.monotonic())
 
     def give_up(self, job: Job, error: Exception | str | None) -> tuple[Fault, str]:
         """(what happened, why the trial is not handed out again or nothing). Raises DiskFull."""
-        self._last = time.monotonic()
         if isinstance(error, RayTaskError) and is_full(error.cause):
             raise DiskFull(str(error.cause) if isinstance(error.cause, DiskFull) else described(Path(job.folder)))
         fault = fault_of(error, self._logs)

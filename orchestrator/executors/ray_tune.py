@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -151,8 +150,7 @@ def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path,
     actors = conductor.workers
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(actors)
     sys.setswitchinterval(5e-4)  # the MLflow sender shares this process; a free worker must not wait for it
-    attempts = Attempts(scratch)
-    source = _Source(conductor, actors, barrier, bundles[0].get("GPU", 0.0), attempts)
+    source = _Source(conductor, actors, barrier, bundles[0].get("GPU", 0.0), Attempts(scratch))
     tuner = tune.Tuner(
         tune.with_resources(Trainable, tune.PlacementGroupFactory(bundles)),
         tune_config=tune.TuneConfig(
@@ -172,8 +170,5 @@ def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),
     )
-    try:
-        with every_system_error_is_a_death():
-            tuner.fit()
-    finally:
-        time.sleep(attempts.unsettled_s())
+    with every_system_error_is_a_death():
+        tuner.fit()
