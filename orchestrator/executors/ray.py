@@ -17,6 +17,7 @@ memory kill one trial fewer runs at a time for a while, so that trials which do 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -93,10 +94,15 @@ class RayExecutor:
             raise NotShared.of(folder, ", ".join(machines))
 
     def close(self) -> None:
-        """End Ray and remove its scratch folder."""
+        """End Ray and remove its scratch folder.
+
+        Another thread that collects a forgotten reference of Ray's while the driver leaves it would end the process.
+        """
         self._ready.wait()
+        gc.disable()
         with contextlib.suppress(Exception):
             ray.shutdown()
+        gc.enable()
         self._over.set()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
