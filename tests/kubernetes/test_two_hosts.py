@@ -30,7 +30,7 @@ from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
 from tests.kubernetes.manifests import K8S
 from tests.kubernetes.pods import Cluster, Pod, cluster, wait
-from tests.kubernetes.ray_head import code, environment
+from tests.kubernetes.ray_head import TOKEN, code, environment
 from tests.kubernetes.test_submission import submit_line
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_store import timeless
@@ -139,6 +139,15 @@ class RayCluster:
         line = ["ray", "job", "submit", "--address", self.address, "--", *command.split()]
         return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120).stdout
 
+    def nodes(self) -> int:
+        """Machines that have joined and live."""
+        asked = urllib.request.Request(
+            f"{self.address}/nodes?view=summary", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            listed = json.load(answer)["data"]["summary"]
+        return sum(node["raylet"]["state"] == "ALIVE" for node in listed)
+
     def kill(self) -> None:
         self.head.kill()
         self.worker.kill()
@@ -213,6 +222,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = RayCluster(services, "hosts-1")
+    wait("both hosts", lambda: first.nodes() == 2, 60)
     assert "--root s3://BUCKET/FOLDER" in first.run("geosweep run /tmp/sweep.yaml --root /tmp/runs --address auto")
     wait("two trials under way", lambda: len(under_way(0.0)) == 2, 120)
     kills = [Kill(first.worker.kill)]
