@@ -15,12 +15,12 @@ from rich.text import Text
 
 import trainables
 from orchestrator import results
-from orchestrator.compare.intervals import summarize
-from orchestrator.conductor import SweepConductor
-from orchestrator.folder import SweepFolder
-from orchestrator.job import Job, Report
-from orchestrator.population import told
-from orchestrator.spec import Spec
+from orchestrator.definition.model import Spec
+from orchestrator.scheduling.conductor import SweepConductor
+from orchestrator.statistics.intervals import summarize
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.trial.job import Job, Report
+from orchestrator.trial.lineage import told
 
 PLAIN_EVERY_S = 10.0
 

@@ -18,13 +18,15 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator import results, seal, spec
-from orchestrator.arm import Arm
-from orchestrator.conductor import SweepConductor
-from orchestrator.folder import SweepFolder, read_json
-from orchestrator.metric_log import MetricLog
-from orchestrator.spec import Spec
-from orchestrator.studies import open_arms
+from orchestrator import results
+from orchestrator.definition import sweep_file
+from orchestrator.definition.model import Spec
+from orchestrator.protocol import seal
+from orchestrator.scheduling.arm import Arm
+from orchestrator.scheduling.conductor import SweepConductor
+from orchestrator.scheduling.studies import open_arms
+from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import Tracker
 
 Points = list[dict[str, Any]]
@@ -46,7 +48,7 @@ class Audited(Remembers, Protocol):
 
 def reconcile(folder: SweepFolder, tracker: Audited | None, url: str | None = None) -> list[str]:
     """Compare and mend; returns the differences, empty when all agree. The caller holds the folder."""
-    asked = spec.load(folder.path / "sweep.yaml")
+    asked = sweep_file.load(folder.path / "sweep.yaml")
     found = [*logs(folder, tracker), *_study(asked, folder, url), *tables(folder)]
     if tracker is not None:
         outcome = read_json(folder.path / "outcome.json") or {"state": "stopped"}

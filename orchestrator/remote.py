@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.folder import NotFound
+from orchestrator.storage.errors import NotFound
 
 LIVING = ("waiting", "running")
 

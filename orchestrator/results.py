@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator import seal
-from orchestrator.folder import NotFound, SweepFolder, read_json
-from orchestrator.metric_log import MetricLog
+from orchestrator.protocol import seal
+from orchestrator.storage.errors import NotFound
+from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.metric_log import MetricLog
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import controls, disk, reconcile, refusal, results, seal
-from orchestrator import plan as planning
-from orchestrator.conductor import SweepConductor
+from orchestrator import reconcile, results
+from orchestrator.definition import plan as planning
+from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.executors.base import Executor
-from orchestrator.folder import SweepFolder, write_atomic
-from orchestrator.listener import Listener
-from orchestrator.provenance import provenance, uncommitted
-from orchestrator.spec import Spec, definition, sweep_id
-from orchestrator.studies import learn, open_arms
+from orchestrator.protocol import controls, seal
+from orchestrator.scheduling import abort
+from orchestrator.scheduling.callbacks import Listener
+from orchestrator.scheduling.conductor import SweepConductor
+from orchestrator.scheduling.studies import learn, open_arms
+from orchestrator.storage import disk
+from orchestrator.storage.folder import SweepFolder, write_atomic
+from orchestrator.storage.provenance import provenance, uncommitted
 from orchestrator.tracking.base import Tracker
 
 __all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
@@ -81,7 +84,7 @@ def run(
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
     before = reconcile.told(arms)
-    alike = refusal.Alike(spec, folder)
+    alike = abort.Alike(spec, folder)
     listeners = (seal.Witness(folder), tracker, alike, *listeners)
     conductor = SweepConductor(spec, folder, arms, listeners=listeners)
     mended += reconcile.differences(before, arms)
@@ -107,7 +110,7 @@ def run(
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     """Each arm's mean, 95 % t interval and n over the confirm seeds, for the tuned and the reported metric."""
-    from orchestrator.compare.intervals import summarize
+    from orchestrator.statistics.intervals import summarize
 
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
     for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
 
@@ -39,7 +40,7 @@ def test_the_task_in_contributing_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(snippet().splitlines()) < 60
     (tmp_path / "my_tasks.py").write_text(snippet())
     monkeypatch.syspath_prepend(tmp_path)
-    definition = spec.loads(SWEEP)
+    definition = sweep_file.loads(SWEEP)
     folder = runner.open_folder(definition, SWEEP, tmp_path / "runs", {})
     with folder.hold():
         assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state == "done"

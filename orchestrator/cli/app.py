@@ -67,7 +67,7 @@ def _options(
 
 def _near(root: Path) -> Path:
     """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
-    from orchestrator.store import StoreError, near
+    from orchestrator.storage.object_store import StoreError, near
 
     try:
         return near(str(root).replace(":/", "://", 1))
@@ -149,13 +149,12 @@ def fail(message: str, code: Exit) -> NoReturn:
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
-    from orchestrator import disk
-    from orchestrator.controls import ControlFailed
-    from orchestrator.executors.base import Unreachable
-    from orchestrator.folder import Held, NotFound
-    from orchestrator.place import NotShared
-    from orchestrator.spec import SpecError
-    from orchestrator.store import StoreError
+    from orchestrator.definition.errors import SpecError
+    from orchestrator.protocol.controls import ControlFailed
+    from orchestrator.storage import disk
+    from orchestrator.storage.errors import Held, NotFound, Unreachable
+    from orchestrator.storage.object_store import StoreError
+    from orchestrator.trial.workspace import NotShared
 
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # tasks and optimizers of one's own, as module:Task and module.Class

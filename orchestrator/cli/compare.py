@@ -18,8 +18,8 @@ Sweeps = Annotated[list[str] | None, typer.Argument(help="Sweep ids, unique pref
 
 
 def _evidence(root: Path, names: list[str]) -> list[Evidence]:
-    from orchestrator import folder
     from orchestrator.compare.evidence import Evidence
+    from orchestrator.storage import folder
 
     return [Evidence(folder.find(root, name)) for name in names]
 
@@ -46,8 +46,9 @@ def compare(
 
     Example: geosweep compare @last --baseline sgd
     """
-    from orchestrator.compare import across, answer, tables
-    from orchestrator.compare.pairing import Refused
+    from orchestrator.compare import across, answer
+    from orchestrator.compare.report import tables
+    from orchestrator.statistics.pairing import Refused
 
     found = _evidence(root, sweeps or ["@last"])
     try:
@@ -79,7 +80,7 @@ def compare(
 
 
 def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
-    from orchestrator.compare import tables
+    from orchestrator.compare.report import tables
 
     table = Table(title=f"{document['sweep_id']}: {caption}")
     rows = tables.pairs(document)
@@ -105,9 +106,9 @@ def report(
 
     Example: geosweep report @last
     """
-    from orchestrator import seal
-    from orchestrator.compare import publish
-    from orchestrator.compare import report as reports
+    from orchestrator.compare.report import publish
+    from orchestrator.compare.report import report as reports
+    from orchestrator.protocol import seal
 
     evidence = _evidence(root, [sweep])[0]
     path = reports.build(evidence, output or evidence.folder.path / "report")
@@ -131,7 +132,8 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
 
     Example: geosweep verify @last
     """
-    from orchestrator import folder, seal
+    from orchestrator.protocol import seal
+    from orchestrator.storage import folder
 
     document = seal.verify(folder.find(root, sweep))
     if as_json:
@@ -160,8 +162,9 @@ def profile(
 
     Example: geosweep profile digits-a1 quadratic-b2 --reference sgd -o out
     """
-    from orchestrator.compare import overview, profiles
-    from orchestrator.compare.pairing import Refused
+    from orchestrator.compare import profiles
+    from orchestrator.compare.figures import overview
+    from orchestrator.statistics.pairing import Refused
 
     try:
         document = profiles.document(_evidence(root, sweeps), reference)

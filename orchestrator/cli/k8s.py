@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.cli.app import Exit, app, data, fail
 from orchestrator.cli.remote import readable
-from orchestrator.errors import read
+from orchestrator.definition.errors import read
 
 k8s = typer.Typer(help="Sweeps on Kubernetes, by the KubeRay operator.", no_args_is_help=True)
 app.add_typer(k8s, name="k8s")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit
-from orchestrator.errors import read
+from orchestrator.definition.errors import SpecError, read
+from orchestrator.definition.rule_codes import RULES
 
 if TYPE_CHECKING:
-    from orchestrator.compare.evidence import Evidence
+    from orchestrator.protocol.lint import Breach
 
 
 @app.command()
@@ -25,12 +26,12 @@ def lint(
 
     Example: geosweep lint sweeps/quickstart.yaml
     """
-    from orchestrator import lint as rules
+    from orchestrator.protocol import lint as rules
 
     found: dict[str, list[rules.Finding]] = {}
     for file in files:
         text = read(file)
-        found[str(file)] = rules.lint(text, str(file), _results(text, root))
+        found[str(file)] = rules.lint(text, str(file), _seen(text, root))
     if as_json:
         rows = [
             {
@@ -60,21 +61,22 @@ def lint(
                     continue
                 data.print(f"{name}:{f.line}: {f.code} {f.title}: {f.key}: {f.message}", highlight=False, markup=False)
             if not findings:
-                data.print(f"{name}: fair by all {len(rules.RULES)} rules", highlight=False, markup=False)
+                data.print(f"{name}: fair by all {len(RULES)} rules", highlight=False, markup=False)
     if any(not f.waived for findings in found.values() for f in findings):
         raise typer.Exit(int(Exit.CHECK_FAILED))
 
 
-def _results(text: str, root: Path) -> Evidence | None:
-    """What the sweep of this file found, when it was run to the end under the root."""
-    from orchestrator import spec
+def _seen(text: str, root: Path) -> list[Breach]:
+    """What the results show, when the sweep of this file was run to the end under the root."""
+    from orchestrator.compare import lint_results
     from orchestrator.compare.evidence import Evidence
-    from orchestrator.folder import SweepFolder, read_json
+    from orchestrator.definition import model, sweep_file
+    from orchestrator.storage.folder import SweepFolder, read_json
 
     try:
-        folder = SweepFolder(root, spec.sweep_id(spec.loads(text)))
-    except spec.SpecError:
-        return None
+        folder = SweepFolder(root, model.sweep_id(sweep_file.loads(text)))
+    except SpecError:
+        return []
     folder.level()
     outcome = read_json(folder.path / "outcome.json") or {}
-    return Evidence(folder) if outcome.get("state") == "done" else None
+    return list(lint_results.breaches(Evidence(folder))) if outcome.get("state") == "done" else []

@@ -11,7 +11,7 @@ from rich.table import Table
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, show, talk
 
 if TYPE_CHECKING:
-    from orchestrator.spec import Spec
+    from orchestrator.definition.model import Spec
 
 
 @app.command()
@@ -34,13 +34,13 @@ def plan(
 
     Example: geosweep plan sweeps/quickstart.yaml --effect 0.01
     """
-    from orchestrator import plan as planning
-    from orchestrator import spec
-    from orchestrator.compare.design import design
+    from orchestrator.compare.planned_power import design
+    from orchestrator.definition import plan as planning
+    from orchestrator.definition import sweep_file
 
     if effect == 0 or sd == 0:
         fail("--effect and --sd have to be above 0", Exit.USAGE)
-    definition = spec.load(file)
+    definition = sweep_file.load(file)
     document = planning.plan(definition)
     if effect is not None:
         document["power"] = design(definition, effect=effect, root=root, sd=sd)
@@ -60,7 +60,7 @@ def plan(
 def _forecast(definition: Spec) -> dict[str, Any]:
     import os
 
-    from orchestrator.forecast import calibrate, forecast
+    from orchestrator.protocol.forecast import calibrate, forecast
 
     r = definition.resources
     slots = r.max_concurrent or max(1, (os.cpu_count() or 1) // r.cpu)

@@ -21,13 +21,15 @@ def reconcile(
 
     Example: geosweep reconcile @last
     """
-    from orchestrator import folder, reconcile, spec
-    from orchestrator.folder import read_json
+    from orchestrator import reconcile
+    from orchestrator.definition import sweep_file
+    from orchestrator.storage import folder
+    from orchestrator.storage.folder import read_json
     from orchestrator.tracking.mlflow import MlflowTracker
 
     found = folder.find(root, sweep)
     with found.hold(storage):
-        asked = spec.load(found.path / "sweep.yaml")
+        asked = sweep_file.load(found.path / "sweep.yaml")
         tracker = None
         if tracking:
             tracker = MlflowTracker(

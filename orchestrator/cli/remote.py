@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.app import Exit, data, emit, fail, talk
-from orchestrator.errors import read
+from orchestrator.definition.errors import SpecError, read
 
 if TYPE_CHECKING:
     from orchestrator.remote import Attempt, Cluster
@@ -67,12 +67,12 @@ def cluster(address: str) -> Cluster:
 
 def readable(file: Path) -> tuple[str, str]:
     """The text of a sweep file and the sweep's id. Of a data set only the description has to be on this machine."""
-    from orchestrator import spec
+    from orchestrator.definition import model, sweep_file
 
     text = read(file)
     try:
-        return text, spec.sweep_id(spec.loads(text, str(file)))
-    except spec.SpecError as error:
+        return text, model.sweep_id(sweep_file.loads(text, str(file)))
+    except SpecError as error:
         if error.key != "task.data":
             raise
         fail(

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
-from orchestrator.errors import read
-from orchestrator.folder import SweepFolder, read_json
+from orchestrator.definition.errors import read
+from orchestrator.storage.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
-    from orchestrator.conductor import SweepConductor
+    from orchestrator.definition.model import Spec
     from orchestrator.runner import Outcome
-    from orchestrator.spec import Spec
+    from orchestrator.scheduling.conductor import SweepConductor
     from orchestrator.tracking.mlflow import MlflowTracker
 
 
@@ -56,9 +56,13 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml
     """
-    from orchestrator import disk, display, refusal, results, runner, seal, spec, store
+    from orchestrator import display, results, runner
+    from orchestrator.definition import sweep_file
+    from orchestrator.protocol import seal
+    from orchestrator.scheduling import abort
+    from orchestrator.storage import disk, object_store
 
-    definition = spec.load(file)
+    definition = sweep_file.load(file)
     definition = replace(definition, cache=definition.cache and cache)
     if max_concurrent:
         definition = replace(definition, resources=replace(definition.resources, max_concurrent=max_concurrent))
@@ -71,13 +75,13 @@ def run(
             Exit.USAGE,
         )
     _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
-    if uri := store.far(root):
+    if uri := object_store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     with disk.named(root):
         folder = runner.open_folder(definition, read(file), root, facts := runner.provenance())
     identity = folder.sweep_id
     with disk.named(folder.path), folder.hold(storage):
-        if again := refusal.standing(definition, folder):
+        if again := abort.standing(definition, folder):
             fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
             talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
@@ -178,7 +182,7 @@ def _price(conductor: SweepConductor) -> str:
 
 
 def _tracker(definition: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
-    from orchestrator import seal
+    from orchestrator.protocol import seal
     from orchestrator.tracking.mlflow import MlflowTracker
 
     return MlflowTracker(
@@ -225,7 +229,7 @@ def _check_services(uri: str, storage: str, untracked: bool) -> None:
 
 def _already_done(folder: SweepFolder) -> bool:
     """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
-    from orchestrator import seal
+    from orchestrator.protocol import seal
 
     outcome = read_json(folder.path / "outcome.json") or {}
     over = outcome.get("state") == "done" or (outcome.get("state") == "budget" and outcome.get("complete"))
@@ -246,9 +250,9 @@ def validate(file: File, as_json: Json = False) -> None:
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
-    from orchestrator import spec
+    from orchestrator.definition import model, sweep_file
 
-    identity = spec.sweep_id(spec.load(file))
+    identity = model.sweep_id(sweep_file.load(file))
     if as_json:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator import store
 from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit, fail, talk
+from orchestrator.storage import object_store
 
 
 @app.command()
@@ -45,8 +45,8 @@ def _versions() -> str:
 
 
 def _storage(root: Path) -> str:
-    if uri := store.far(root):
-        return store.probe(uri)
+    if uri := object_store.far(root):
+        return object_store.probe(uri)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=root) as probe:
         probe.write(b"x" * 4096)

@@ -20,7 +20,8 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
 
     Example: geosweep status @last
     """
-    from orchestrator import folder, results
+    from orchestrator import results
+    from orchestrator.storage import folder
 
     if address:
         return remote.status(address, sweep, as_json)
@@ -53,8 +54,9 @@ def best(
 
     Example: geosweep best @last --json
     """
-    from orchestrator import folder, results
-    from orchestrator.population import told
+    from orchestrator import results
+    from orchestrator.storage import folder
+    from orchestrator.trial.lineage import told
 
     found = folder.find(root, sweep)
     if pareto:
@@ -95,7 +97,9 @@ def export(
 
     Example: geosweep export @last -o out
     """
-    from orchestrator import folder, results, seal
+    from orchestrator import results
+    from orchestrator.protocol import seal
+    from orchestrator.storage import folder
 
     found = folder.find(root, sweep)
     written = [str(p) for p in results.export(found, to)]
@@ -114,7 +118,7 @@ def stop(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_js
 
     Example: geosweep stop @last
     """
-    from orchestrator import folder
+    from orchestrator.storage import folder
 
     if address:
         return remote.stop(address, sweep, as_json)
@@ -140,8 +144,9 @@ def logs(
 
     Example: geosweep logs @last sgd-0003-s0
     """
-    from orchestrator import folder, results
-    from orchestrator.metric_log import MetricLog
+    from orchestrator import results
+    from orchestrator.storage import folder
+    from orchestrator.storage.metric_log import MetricLog
 
     if address:
         return remote.logs(address, sweep, trial, as_json)

@@ -27,10 +27,12 @@ def table(
 
     Example: geosweep table @last --by rotation --baseline identity
     """
-    from orchestrator import folder, results, seal
-    from orchestrator.compare import table as tables
-    from orchestrator.compare.paired import Refused
-    from orchestrator.metric_log import MetricLog
+    from orchestrator import results
+    from orchestrator.compare import by_value as tables
+    from orchestrator.protocol import seal
+    from orchestrator.statistics.paired import Refused
+    from orchestrator.storage import folder
+    from orchestrator.storage.metric_log import MetricLog
 
     found = folder.find(root, sweep)
     reported, _ = results.reported(found, metric)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator import results, seal
-from orchestrator.compare import paired
+from orchestrator import results
 from orchestrator.compare.answer import ALL_PAIRS, check
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.pairing import Refused
+from orchestrator.protocol import seal
+from orchestrator.statistics import paired
+from orchestrator.statistics.pairing import Refused
 
 
 def answer(

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator import controls, results, seal
-from orchestrator.compare import paired
+from orchestrator import results
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.intervals import difference_text
-from orchestrator.compare.pairing import Refused
-from orchestrator.compare.significance import floor_of_seeds
-from orchestrator.folder import read_json
+from orchestrator.protocol import controls, seal
+from orchestrator.statistics import paired
+from orchestrator.statistics.intervals import difference_text
+from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.significance import floor_of_seeds
+from orchestrator.storage.folder import read_json
 
 ALL_PAIRS = "none"
 MANY_SEEDS = 200

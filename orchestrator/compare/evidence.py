@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import results, seal
-from orchestrator.folder import SweepFolder, read_json
-from orchestrator.population import told
-from orchestrator.space import Parameter
+from orchestrator import results
+from orchestrator.definition.space import Parameter
+from orchestrator.protocol import seal
+from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.trial.lineage import told
 
 ENDED_WELL = ("COMPLETE", "DIVERGED")
 
@@ -45,7 +46,7 @@ class Evidence:
     @cached_property
     def description(self) -> str:
         """The question that the sweep file asks."""
-        from orchestrator import yaml12
+        from orchestrator.definition import yaml12
 
         path = self.folder.path / "sweep.yaml"
         value = yaml12.parse(path.read_text(encoding="utf-8")).value if path.exists() else {}

@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from orchestrator import seal
-from orchestrator.compare import ranks
 from orchestrator.compare.answer import check
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.pairing import Refused
+from orchestrator.protocol import seal
+from orchestrator.statistics import ranks
+from orchestrator.statistics.pairing import Refused
 
 R_MAX = 4.0
 REFERENCES = ("sgd", "adamw", "gd", "gda")

@@ -19,8 +19,9 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator.compare.evidence import Evidence, numeric
-from orchestrator.compare.expected_best import expected_best, random_values, tunability
-from orchestrator.space import Parameter
+from orchestrator.compare.search_curves import random_values
+from orchestrator.definition.space import Parameter
+from orchestrator.statistics.expected_best import expected_best, tunability
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
 NATURAL: Mapping[str, tuple[float, float]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from orchestrator.job import Job, Report
+from orchestrator.trial.job import Job, Report
 
 
 class Conductor(Protocol):
@@ -39,7 +39,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End what the executor started."""
-
-
-class Unreachable(Exception):  # noqa: N818
-    """The cluster does not answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.executors.base import Conductor
-from orchestrator.trial import TrialSession
+from orchestrator.trial.session import TrialSession
 
 
 class DebugExecutor:

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from ray.exceptions import AuthenticationError, RayError
 
-from orchestrator.executors.base import Unreachable
 from orchestrator.remote import LIVING, Attempt, Order, pick
+from orchestrator.storage.errors import Unreachable
 
 Answer = TypeVar("Answer")
 READY_S = 60.0

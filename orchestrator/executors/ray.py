@@ -27,9 +27,10 @@ from pathlib import Path
 
 import ray
 
-from orchestrator.executors.base import Conductor, Unreachable
+from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_nodes import blind
-from orchestrator.place import NotShared
+from orchestrator.storage.errors import Unreachable
+from orchestrator.trial.workspace import NotShared
 
 LOST_RAY_S = 10
 """A driver whose private Ray was killed ends after so long: no one will start that again."""

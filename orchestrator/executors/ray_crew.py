@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.crew import CrewFailed, CrewLost, follow
-from orchestrator.job import Job
+from orchestrator.trial.job import Job
+from orchestrator.trial.worker_group import CrewFailed, CrewLost, follow
 
 LAST_WORDS_S = 10.0
 
@@ -30,7 +30,7 @@ class _Follower:
 
 
 class RayCrew:
-    """See `orchestrator.crew.Crew`. `cpu` and `gpu` are those of one worker."""
+    """See `orchestrator.trial.worker_group.Crew`. `cpu` and `gpu` are those of one worker."""
 
     def __init__(self, *, cpu: int, gpu: float) -> None:
         self._resources = {"num_cpus": cpu, "num_gpus": gpu, "max_restarts": 0}

@@ -21,9 +21,9 @@ from typing import Any
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from orchestrator.disk import DiskFull, described, is_full
-from orchestrator.job import Job
-from orchestrator.place import newest_checkpoint
+from orchestrator.storage.disk import DiskFull, described, is_full
+from orchestrator.trial.job import Job
+from orchestrator.trial.workspace import newest_checkpoint
 
 REPEATS = 3
 BYSTANDER_REPEATS = 10

@@ -13,8 +13,8 @@ import ray
 from ray import tune
 
 from orchestrator.executors.ray_crew import RayCrew
-from orchestrator.job import Job
-from orchestrator.trial import TrialSession, warm_up
+from orchestrator.trial.job import Job
+from orchestrator.trial.session import TrialSession, warm_up
 
 START_BARRIER_S = 60.0
 

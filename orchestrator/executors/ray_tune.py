@@ -19,7 +19,7 @@ from orchestrator.executors.ray_forget import forget_ended
 from orchestrator.executors.ray_grow import next_waiting
 from orchestrator.executors.ray_ready import keep_free_workers, take_ready_workers
 from orchestrator.executors.ray_trial import Trainable
-from orchestrator.job import Job, Report
+from orchestrator.trial.job import Job, Report
 
 CALM = 10
 """Trials that end after a memory kill before one more runs at a time again."""

@@ -15,12 +15,11 @@ from typing import Any
 
 import yaml
 
-from orchestrator.executors.base import Unreachable
-from orchestrator.folder import NotFound
 from orchestrator.kubernetes.fit import RenderError
 from orchestrator.kubernetes.profiles import NAMESPACE
 from orchestrator.kubernetes.render import render
 from orchestrator.remote import LIVING, Attempt, Order, pick
+from orchestrator.storage.errors import NotFound, Unreachable
 
 PATH = ("ray.io", "v1", NAMESPACE, "rayjobs")
 MINE, SWEEP, COMPONENT = "app.kubernetes.io/part-of=geosweep", "geosweep.io/sweep", "app.kubernetes.io/component"

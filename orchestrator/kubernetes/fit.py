@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from orchestrator import plan
+from orchestrator.definition import plan
+from orchestrator.definition.model import Spec
 from orchestrator.kubernetes.profiles import Profile, WorkerGroup
-from orchestrator.spec import Spec
 
 
 class RenderError(ValueError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import nearest
+from orchestrator.definition.errors import nearest
 from orchestrator.kubernetes.pod_rules import map_findings, pod_findings, secret_findings
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")

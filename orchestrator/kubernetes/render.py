@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from orchestrator import spec as specs
+from orchestrator.definition import model, sweep_file
+from orchestrator.definition.model import Spec
 from orchestrator.kubernetes.fit import Fit, RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.profiles import CLAIM, DATA, NAMESPACE, PROFILES, ROOT, TRACKING
-from orchestrator.spec import Spec
 
 RAY = "2.60.0"
 SLACK_S = 3600
@@ -36,7 +36,7 @@ def render(
 
     Raises SpecError for an invalid sweep, RenderError for one that cannot run on the profile's cluster.
     """
-    spec = specs.loads(text, file)
+    spec = sweep_file.loads(text, file)
     _check_root(root)
     _check_data(spec)
     _check_tracking(spec)
@@ -70,7 +70,7 @@ _Plain.add_representer(str, _text)
 
 def job_name(spec: Spec) -> str:
     """DNS-1035, at most 47 characters, ends in the hash of the sweep's definition."""
-    identity = specs.sweep_id(spec)
+    identity = model.sweep_id(spec)
     digest = identity[-8:]
     stem = identity[:-9]
     stem = stem if stem[0].isalpha() else f"s-{stem}"
@@ -126,7 +126,7 @@ def _labels(spec: Spec, component: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/part-of": "geosweep",
         "app.kubernetes.io/component": component,
-        "geosweep.io/sweep": specs.sweep_id(spec),
+        "geosweep.io/sweep": model.sweep_id(spec),
     }
 
 
@@ -154,7 +154,7 @@ def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, roo
         "submissionMode": "K8sJobMode",
         "metadata": {
             "sweep": spec.name,
-            "definition": specs.sweep_id(spec)[-8:],
+            "definition": model.sweep_id(spec)[-8:],
             "checkpoint_every": f"{spec.resources.checkpoint_every:g} s",
         },
         "backoffLimit": 3,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator import plan
-from orchestrator.space import SpaceError, from_unit, levels, satisfied
+from orchestrator.definition import plan
+from orchestrator.definition.space import SpaceError, from_unit, levels, satisfied
 
 if TYPE_CHECKING:
-    from orchestrator.spec import ArmSpec, Spec
+    from orchestrator.definition.model import ArmSpec, Spec
 
 ATTEMPTS = 1000
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from orchestrator.space import Parameter
+from orchestrator.definition.space import Parameter
 
 FEWEST = 8
 optuna.logging.set_verbosity(optuna.logging.WARNING)

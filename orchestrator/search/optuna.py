@@ -21,11 +21,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.executors.base import Unreachable
+from orchestrator.definition.space import Parameter, is_active, levels, satisfied
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
 from orchestrator.search.history import BoundedTPE, History
-from orchestrator.space import Parameter, is_active, levels, satisfied
+from orchestrator.storage.errors import Unreachable
 
 CONFIGURATION = "configuration"
 CHOSEN = "confirm"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from orchestrator.job import Job, Report
+from orchestrator.trial.job import Job, Report
 
 
 class Tracker(Protocol):

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.job import Job, Report
-from orchestrator.metric_log import MetricLog
-from orchestrator.population import told
-from orchestrator.store import near
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.object_store import near
 from orchestrator.tracking.sender import Sender
+from orchestrator.trial.job import Job, Report
+from orchestrator.trial.lineage import told
 
 SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
 STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"

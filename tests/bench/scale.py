@@ -60,7 +60,7 @@ class Watch:
 
     def install(self) -> None:
         """Put the stop watches around the methods."""
-        from orchestrator.conductor import SweepConductor
+        from orchestrator.scheduling.conductor import SweepConductor
         from orchestrator.tracking.sender import Sender
 
         def next_job(conductor: Any, inner: Callable[..., Any] = SweepConductor.next_job) -> Any:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import runner, spec
+from orchestrator import runner
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.publish import publish
-from orchestrator.compare.report import build
+from orchestrator.compare.report.publish import publish
+from orchestrator.compare.report.report import build
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
 from tests.browser.chromium import Page, binary, browser
@@ -61,7 +62,7 @@ seeds: {confirm: 6}
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """(address of the experiment's page, sweep id): a finished sweep with its report, behind a server."""
     root = tmp_path_factory.mktemp("runs")
-    definition = spec.loads(SWEEP)
+    definition = sweep_file.loads(SWEEP)
     folder = runner.open_folder(definition, SWEEP, root, {})
     tracker = MlflowTracker(
         uri=None, root=root, sweep_id=folder.sweep_id, name="rotations", description=definition.description, facts={}

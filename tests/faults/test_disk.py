@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.folder import find
+from orchestrator.storage.folder import find
 from tests.orchestrator.command import check_mlflow, ended, finish, in_this_process, start, values, wait_for
 from tests.orchestrator.small_disk import fill, mounted
 from tests.orchestrator.sweep_files import sweep_text

@@ -24,12 +24,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder, find, read_json
-from orchestrator.metric_log import MetricLog
 from orchestrator.reconcile import reconcile
 from orchestrator.search.optuna import storage
+from orchestrator.storage.folder import SweepFolder, find, read_json
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker
 from tests.faults.services import MlflowServer, trials_of
@@ -174,7 +175,7 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowSe
 
 def undisturbed(place: Path) -> SweepFolder:
     text = sweep(0.0)
-    definition = spec.loads(text, "fit.yaml")
+    definition = sweep_file.loads(text, "fit.yaml")
     folder = runner.open_folder(definition, text, place, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from orchestrator import results
-from orchestrator.folder import find
-from orchestrator.metric_log import MetricLog
+from orchestrator.storage.folder import find
+from orchestrator.storage.metric_log import MetricLog
 from tests.faults.services import ray_cluster, trials_of
 from tests.orchestrator.command import check_mlflow, finish, in_this_process, processes, start, values
 from tests.orchestrator.sweep_files import sweep_text

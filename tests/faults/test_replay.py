@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from orchestrator import results
-from orchestrator.folder import SweepFolder, find
+from orchestrator.storage.folder import SweepFolder, find
 from tests.faults.services import ray_cluster
 from tests.orchestrator.command import ended, finish, in_this_process, start, values, wait_for, workers
 from tests.orchestrator.sweep_files import sweep_text

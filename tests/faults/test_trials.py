@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestrator import results
-from orchestrator.folder import find
+from orchestrator.storage.folder import find
 from tests.orchestrator.command import check_mlflow, finish, in_this_process, say, start, values
 from tests.orchestrator.sweep_files import sweep_text
 

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import spec
+from orchestrator.definition import sweep_file
 from orchestrator.kubernetes.fit import RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.profiles import PROFILES
@@ -88,7 +88,7 @@ NAMES = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 )
 def test_any_sweep_renders_to_a_valid_manifest(profile: str, queue: str, root: str, **given: Any) -> None:
     text = sweep(**{**given, "name": f"'{given['name']}'"})
-    asked = spec.loads(text)
+    asked = sweep_file.loads(text)
     try:
         found = fit(asked, PROFILES[profile])
     except RenderError:

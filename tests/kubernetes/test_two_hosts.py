@@ -21,12 +21,15 @@ import psycopg
 import pytest
 import yaml
 
-from orchestrator import folder as folders
-from orchestrator import results, runner, seal, spec, store
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.kubernetes.render import MOUNT, render
-from orchestrator.metric_log import MetricLog
+from orchestrator.protocol import seal
 from orchestrator.search.optuna import storage
+from orchestrator.storage import folder as folders
+from orchestrator.storage import object_store
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from tests.kubernetes.manifests import K8S
 from tests.kubernetes.pods import Cluster, Pod, cluster, wait
@@ -237,7 +240,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     assert "confirm stage" in out, out[-3000:]
 
     monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "reader"))
-    there = folders.find(store.near(ROOT), "@last")
+    there = folders.find(object_store.near(ROOT), "@last")
     status = results.status(there)
     assert [status["state"], sum(a["done"] for a in status["arms"].values())] == ["done", TRIALS]
     assert seal.verify(there)["intact"]
@@ -261,7 +264,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     assert sorted(tags["geosweep.trial_id"] for _, tags in runs if "geosweep.trial_id" in tags) == sorted(told)
     assert {status for status, _ in runs} == {"FINISHED"}
 
-    definition = spec.loads(sweep(0.0))
+    definition = sweep_file.loads(sweep(0.0))
     alone = runner.open_folder(definition, sweep(0.0), tmp_path / "local", {})
     with alone.hold():
         runner.run(definition, alone, DebugExecutor(), NoTracker())

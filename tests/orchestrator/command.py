@@ -14,10 +14,11 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder
-from orchestrator.metric_log import MetricLog
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import STATE, TRIAL, embedded_uri
 
@@ -83,7 +84,7 @@ def values(folder: SweepFolder) -> dict[str, list[Any]]:
 def in_this_process(file: Path) -> SweepFolder:
     """The sweep without any fault, on the debug executor."""
     text = file.read_text()
-    definition = spec.loads(text, str(file))
+    definition = sweep_file.loads(text, str(file))
     folder = runner.open_folder(definition, text, file.parent / "plain", {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from orchestrator.trial import TrialSession
+from orchestrator.trial.session import TrialSession
 
 
 class Interleaved:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import disk
+from orchestrator.storage import disk
 
 
 @contextmanager

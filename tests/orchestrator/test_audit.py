@@ -13,11 +13,12 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.report import build
+from orchestrator.compare.report.report import build
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
 from trainables import Batch, Metric, Task
 
@@ -65,7 +66,7 @@ class Hill(Task):
 
 
 def run(root: Path, text: str) -> SweepFolder:
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())

@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cache, results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder
-from orchestrator.job import Job
-from orchestrator.metric_log import MetricLog
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
+from orchestrator.trial import cache
+from orchestrator.trial.job import Job
 from tests.orchestrator.sweep_files import sweep_text
 
 
 def run(root: Path, keep: bool = True, **changes: Any) -> dict[str, dict[str, Any]]:
     text = sweep_text(**{"method": "random", "trials": 3, "confirm": 1, **changes})
-    definition = replace(spec.loads(text, "test.yaml"), cache=keep)
+    definition = replace(sweep_file.loads(text, "test.yaml"), cache=keep)
     folder: SweepFolder = runner.open_folder(definition, text, root, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())

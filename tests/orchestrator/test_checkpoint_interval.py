@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import display, runner, spec
-from orchestrator.jobs import job_of
-from orchestrator.metric_log import MetricLog
-from orchestrator.trial import CHECKPOINT_SHARE, TrialSession
+from orchestrator import display, runner
+from orchestrator.definition import sweep_file
+from orchestrator.scheduling.jobs import job_of
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial.session import CHECKPOINT_SHARE, TrialSession
 from trainables import checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_killed_between_evaluations(file: Path) -> None:
 def test_a_checkpoint_takes_at_most_a_tenth_of_the_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow disk stretches the interval."""
     monkeypatch.syspath_prepend(str(file.parent))
-    definition = spec.load(file)
+    definition = sweep_file.load(file)
     folder = runner.open_folder(definition, file.read_text(), file.parent / "runs", {})
     (arm,) = runner.open_arms(definition, folder).values()
     job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], "tune")
@@ -132,7 +133,7 @@ def test_a_checkpoint_takes_at_most_a_tenth_of_the_time(file: Path, monkeypatch:
 
 def test_a_stretched_interval_is_said_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(file.parent))
-    definition = replace(spec.load(file), evaluations=10)
+    definition = replace(sweep_file.load(file), evaluations=10)
     folder = runner.open_folder(definition, file.read_text(), file.parent / "runs", {})
     (arm,) = runner.open_arms(definition, folder).values()
     job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], "tune")

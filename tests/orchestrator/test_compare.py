@@ -13,9 +13,9 @@ import pytest
 from scipy import stats
 
 from orchestrator.compare.answer import sentence, shown, too_few
-from orchestrator.compare.intervals import summarize
-from orchestrator.compare.paired import Refused, compare, compare_values, interval, sign_flip
-from orchestrator.compare.significance import floor_of_seeds, holm, outperforming, sign_flip_rows, wilcoxon
+from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.paired import Refused, compare, compare_values, interval, sign_flip
+from orchestrator.statistics.significance import floor_of_seeds, holm, outperforming, sign_flip_rows, wilcoxon
 
 
 def table(**arms: list[float]) -> pd.DataFrame:

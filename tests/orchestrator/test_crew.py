@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import results, runner, spec
-from orchestrator.crew import CrewLost, LocalCrew
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder, find
-from orchestrator.job import Job
-from orchestrator.metric_log import MetricLog
+from orchestrator.storage.folder import SweepFolder, find
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import TrialSession
+from orchestrator.trial.job import Job
+from orchestrator.trial.session import TrialSession
+from orchestrator.trial.worker_group import CrewLost, LocalCrew
 from tests.orchestrator.command import COMMAND, REPOSITORY, environment
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -119,7 +120,7 @@ def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
 
 
 def in_one_process(sweep: dict[str, Any], root: Path) -> SweepFolder:
-    definition = spec.loads(yaml.safe_dump(sweep))
+    definition = sweep_file.loads(yaml.safe_dump(sweep))
     folder = runner.open_folder(definition, "", root / "plain", {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())

@@ -9,10 +9,11 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator import results, runner, spec
-from orchestrator.disk import DiskFull, named
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.search.optuna import storage
+from orchestrator.storage.disk import DiskFull, named
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.command import values
 from tests.orchestrator.small_disk import fill, mounted
@@ -40,7 +41,7 @@ class Filling(DebugExecutor):
 
 def test_a_full_disk_is_named_and_the_sweep_goes_on_once_there_is_room(tmp_path: Path) -> None:
     text = sweep_text(method="random", trials=3, confirm=2)
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     plain = runner.open_folder(definition, text, tmp_path / "plain", {})
     with plain.hold():
         runner.run(definition, plain, DebugExecutor(), NoTracker())
@@ -61,7 +62,7 @@ def test_a_full_disk_is_named_and_the_sweep_goes_on_once_there_is_room(tmp_path:
 
 def test_a_half_written_line_of_the_journal_is_cut_off_and_a_dead_drivers_lock_is_gone(tmp_path: Path) -> None:
     text = sweep_text(trials=2, confirm=1)
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, tmp_path, {})
     runner.open_arms(definition, folder)["sgd"].study.ask()
     whole = folder.journal.read_bytes()

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import runner, spec
-from orchestrator.compare import figures_geometry, figures_tasks
+from orchestrator import runner
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.figures_average_case import (
+from orchestrator.compare.figures import geometry, tasks
+from orchestrator.compare.figures.average_case import (
     Course,
     Density,
     Slope,
@@ -19,6 +19,7 @@ from orchestrator.compare.figures_average_case import (
     slopes_figure,
     spectra_figure,
 )
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
 
@@ -84,15 +85,15 @@ diagnostics: {names: [average_case_rate], every: 6}
 )
 def test_a_report_draws_what_the_task_has(tmp_path: Path, landscape: str, names: list[str], scale: str) -> None:
     text = SWEEP.replace("LANDSCAPE", landscape)
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())
-    draws = (figures_tasks.spectra, figures_tasks.courses, figures_tasks.slopes)
+    draws = (tasks.spectra, tasks.courses, tasks.slopes)
     drawn = {d.name: d for draw in draws for d in draw(Evidence(folder))}
     assert sorted(drawn) == names
-    (geometry,) = figures_geometry.geometry(Evidence(folder))  # measured once, at the end
-    assert all(axis.has_data() for axis in geometry.figure.axes if axis.get_visible())
+    (measured,) = geometry.geometry(Evidence(folder))  # measured once, at the end
+    assert all(axis.has_data() for axis in measured.figure.axes if axis.get_visible())
     assert drawn["suboptimality"].figure.axes[0].get_xscale() == scale
     if "spectrum" in drawn:
         assert len(drawn["spectrum"].figure.axes) == (6 if "exponents" in drawn else 3)

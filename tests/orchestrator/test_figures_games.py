@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-from orchestrator.compare.figures_games import Curve, Image, Spectrum, convergence_figure, shapes_figure
+from orchestrator.compare.figures.games import Curve, Image, Spectrum, convergence_figure, shapes_figure
 
 
 def test_a_panel_for_every_method_within_its_circle() -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from torch import nn
 
 from optim_core.diagnostics import Subject, measure
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.display import arms_table
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
@@ -36,7 +37,7 @@ diagnostics: {names: [game_rate], every: 2}
 
 @pytest.mark.filterwarnings("ignore::optim_core.games.DivergenceWarning")
 def test_a_sweep_over_games_measures_rates_beside_theory(tmp_path: Path) -> None:
-    definition = spec.loads(TEXT, "games.yaml")
+    definition = sweep_file.loads(TEXT, "games.yaml")
     folder = runner.open_folder(definition, TEXT, tmp_path, {})
     with folder.hold():
         outcome = runner.run(definition, folder, DebugExecutor(), NoTracker())

@@ -10,9 +10,9 @@ from typing import Any
 import optuna
 import pytest
 
+from orchestrator.definition.space import Parameter
 from orchestrator.search import history
 from orchestrator.search.optuna import CONFIGURATION, OptunaStudy, storage
-from orchestrator.space import Parameter
 
 SPACE = tuple(Parameter(name=f"x{i}", kind="float", low=1e-3, high=1.0, log=True) for i in range(2))
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import lint, runner, spec
+from orchestrator import runner
 from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.lint_results import breaches
+from orchestrator.definition import sweep_file
+from orchestrator.definition.errors import SpecError
 from orchestrator.executors.debug import DebugExecutor
+from orchestrator.protocol import lint
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -41,26 +45,26 @@ def test_our_own_sweeps_are_fair(path: Path) -> None:
 def test_an_optimum_at_the_edge_shows_in_the_results(tmp_path: Path) -> None:
     """The loss falls with lr all the way up to 0.02, so the best of ten lies at the top of 0.0001 ... 0.02."""
     text = sweep_text(confirm=6, trials=10, method="sobol", max_lr=0.02).replace("min: 0.01", "min: 0.0001", 1)
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())
-    codes = {f.code: f for f in lint.lint(text, "x.yaml", Evidence(folder)) if f.code in ("GS103", "GS116")}
+    codes = {f.code: f for f in lint.lint(text, "x.yaml", breaches(Evidence(folder))) if f.code in ("GS103", "GS116")}
     assert set(codes) == {"GS103"}
     assert "upper edge" in codes["GS103"].message
     evidence = Evidence(folder)
     evidence.trials.loc[0, "data_digest"] = "other"
-    assert "GS116" in {f.code for f in lint.lint(text, "x.yaml", evidence)}
+    assert "GS116" in {f.code for f in lint.lint(text, "x.yaml", breaches(evidence))}
 
 
 def test_a_rule_may_be_broken_with_a_reason() -> None:
     text = (HERE / "unfair" / "GS104_three_seeds.yaml").read_text()
     found = lint.lint(f"{text}analysis: {{waive: {{GS104: the task is deterministic}}}}\n", "x.yaml")
     assert [(f.code, f.waived) for f in found] == [("GS104", "the task is deterministic")]
-    with pytest.raises(spec.SpecError, match="no fairness rule has this code; did you mean GS"):
-        spec.loads(f"{text}analysis: {{waive: {{GS1O4: x}}}}\n")
+    with pytest.raises(SpecError, match="no fairness rule has this code; did you mean GS"):
+        sweep_file.loads(f"{text}analysis: {{waive: {{GS1O4: x}}}}\n")
 
 
 def test_an_invalid_file_stays_invalid() -> None:
-    with pytest.raises(spec.SpecError, match="did you mean sgd"):
+    with pytest.raises(SpecError, match="did you mean sgd"):
         lint.lint(sweep_text().replace("optimizer: sgd", "optimizer: sdg"), "x.yaml")

@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import InMemoryStorage, JournalStorage
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import runner, spec
+from orchestrator import runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.search.base import Configuration
 from orchestrator.search.designs import design_for
@@ -41,7 +42,7 @@ def test_a_configuration_that_was_stored_is_not_asked_again(
 ) -> None:
     """Both ways of asking: a point of the design (one call), and the sampler's (the last of several calls)."""
     text = sweep_text(trials=3, confirm=1).replace("random_share: 0.5", f"random_share: {random_share}")
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     asked = {}
     for name in ("whole", "lossy"):
         study = runner.open_arms(definition, runner.open_folder(definition, text, tmp_path / name, {}))["sgd"].study
@@ -85,7 +86,7 @@ class Lossy(InMemoryStorage):
 
 def searched(database: Lossy) -> tuple[list[Configuration], list[Any], list[Any]]:
     """A small search from its first lesson to its choice: (asked, trials of the study, what a second driver reads)."""
-    definition = spec.loads(sweep_text(), "test.yaml")
+    definition = sweep_file.loads(sweep_text(), "test.yaml")
     arm = definition.arms["sgd"]
 
     def opened() -> OptunaStudy:
@@ -131,7 +132,7 @@ def test_a_database_may_go_away_at_any_call(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_run_that_was_made_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first answer of `create_run` for a trial is lost; `ping` works again at once."""
     text = sweep_text(method="random", trials=1, confirm=1)
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, tmp_path, {})
     plain = MlflowClient.create_run
     lossy = losing_the_first_answer(plain, MlflowException("connection reset"))

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator import results, spec
-from orchestrator.folder import SweepFolder, find, read_json
-from orchestrator.job import Job
-from orchestrator.metric_log import MetricLog
-from orchestrator.population import Population, Space, movable, told
+from orchestrator import results
+from orchestrator.definition import sweep_file
+from orchestrator.definition.space import Parameter, movable
+from orchestrator.definition.stopping_rule import Rule, rungs
+from orchestrator.scheduling.population import Population, Space
+from orchestrator.scheduling.studies import open_arms
 from orchestrator.search.base import Configuration
-from orchestrator.space import Parameter
-from orchestrator.stopping import Rule, rungs
-from orchestrator.studies import open_arms
-from orchestrator.trial import TrialSession
+from orchestrator.storage.folder import SweepFolder, find, read_json
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial.job import Job
+from orchestrator.trial.lineage import told
+from orchestrator.trial.session import TrialSession
 from tests.orchestrator.command import check_mlflow
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
@@ -57,7 +59,7 @@ def outcome(folder: SweepFolder) -> list[tuple[Any, ...]]:
 
 
 def configurations(folder: SweepFolder) -> list[Configuration]:
-    loaded = spec.loads((folder.path / "sweep.yaml").read_text())
+    loaded = sweep_file.loads((folder.path / "sweep.yaml").read_text())
     return [c for arm in open_arms(loaded, folder).values() for c in arm.study.configurations()]
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import folder as folders
-from orchestrator import results, spec
-from orchestrator.metric_log import MetricLog
+from orchestrator import results
+from orchestrator.definition import model, sweep_file
+from orchestrator.storage import folder as folders
+from orchestrator.storage.metric_log import MetricLog
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_store import (
     Machines,
@@ -34,7 +35,7 @@ def test_heirs_go_on_from_what_lies_in_the_store(
     tmp_path: Path,
 ) -> None:
     text = sweep_text(name="pbt", method="random", trials=6, confirm=2) + PBT
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/pbt"), postgres.url)
     far = folders.find(machines.use(f"{bucket}/pbt"), "@last")

@@ -11,7 +11,8 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.search.optuna import storage
 from orchestrator.tracking.base import NoTracker
@@ -29,7 +30,7 @@ def postgres() -> Iterator[Postgres]:
 
 def test_a_database_that_dies_and_comes_back_loses_nothing(postgres: Postgres, tmp_path: Path) -> None:
     text = sweep_text(method="tpe", trials=8, confirm=2)
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     found = {}
     for name, url in (("journal", None), ("postgres", postgres.url)):
         folder = runner.open_folder(definition, text, tmp_path / name, {})

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator import results, runner, seal, spec
+from orchestrator import results, runner
 from orchestrator.compare.answer import answer, race_lines
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.pairing import Refused
+from orchestrator.definition import sweep_file
+from orchestrator.definition.errors import SpecError
+from orchestrator.definition.racing import Racing, look_at
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder, read_json
-from orchestrator.race import Race, Racing, look_at, signed_rank
+from orchestrator.protocol import seal
+from orchestrator.scheduling.race import Race, signed_rank
+from orchestrator.statistics.pairing import Refused
+from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.interleaved import Interleaved
 
@@ -93,7 +97,7 @@ racing: {level: 0.05, looks: 2}
 
 
 def sweep(root: Path, executor: Any = None, text: str = TEXT.replace("SEEDS", "13")) -> SweepFolder:
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold():
         runner.run(definition, folder, executor or DebugExecutor(), NoTracker())
@@ -147,7 +151,7 @@ def test_a_missing_seed_that_no_race_explains_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("seeds, message", [("8", "8 confirm seeds cannot decide between 3 arms"), ("0", "0 confirm")])
 def test_too_few_seeds_for_a_race_are_an_error(seeds: str, message: str) -> None:
-    with pytest.raises(spec.SpecError, match=message) as error:
-        spec.loads(TEXT.replace("SEEDS", seeds))
+    with pytest.raises(SpecError, match=message) as error:
+        sweep_file.loads(TEXT.replace("SEEDS", seeds))
     enough = int(str(error.value).split("seeds.confirm to ")[1].split()[0])
-    assert spec.loads(TEXT.replace("SEEDS", str(enough))).racing == Racing(level=0.05, looks=2)
+    assert sweep_file.loads(TEXT.replace("SEEDS", str(enough))).racing == Racing(level=0.05, looks=2)

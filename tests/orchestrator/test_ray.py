@@ -12,8 +12,8 @@ import optuna
 import pytest
 
 from orchestrator import results
-from orchestrator.folder import find
 from orchestrator.search.optuna import storage
+from orchestrator.storage.folder import find
 from tests.orchestrator.command import (
     check_mlflow,
     ended,

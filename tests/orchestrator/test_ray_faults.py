@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from orchestrator.disk import DiskFull
 from orchestrator.executors.ray_faults import BYSTANDER_REPEATS, REPEATS, Attempts, WorkerLost, fault_of
-from orchestrator.job import Job
+from orchestrator.storage.disk import DiskFull
+from orchestrator.trial.job import Job
 
 NODE = RayActorError(error_msg="The actor died because its node has died. Node Id: 12ab")
 DIED = RayActorError(error_msg="The actor is dead because its worker process has died.\n\tpid: 77")

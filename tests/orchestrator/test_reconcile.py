@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator import results, seal
+from orchestrator import results
 from orchestrator.cli import main
-from orchestrator.folder import SweepFolder, sweeps
-from orchestrator.metric_log import MetricLog
+from orchestrator.protocol import seal
+from orchestrator.storage.folder import SweepFolder, sweeps
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.mlflow import TRIAL, embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_tracking import check_complete, children

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import refusal, results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
+from orchestrator.definition.model import Spec
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder
-from orchestrator.job import Job
-from orchestrator.refusal import FEWEST, Alike, exception
-from orchestrator.spec import Spec
+from orchestrator.scheduling import abort
+from orchestrator.scheduling.abort import FEWEST, Alike, exception
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
+from orchestrator.trial.job import Job
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_cli import write
 
@@ -85,7 +87,7 @@ def test_what_may_pass_by_itself_is_not_counted(error: str, found: tuple[str, st
 @pytest.fixture
 def sweep(tmp_path: Path) -> tuple[Spec, SweepFolder]:
     text = sweep_text()
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     return definition, runner.open_folder(definition, text, tmp_path, {})
 
 
@@ -121,7 +123,7 @@ def test_only_when_all_fail_alike(
     definition, folder = sweep
     assert bool(hear(Alike(definition, folder), folder, ends)) == given_up
     assert folder.stop_file.exists() == given_up
-    assert bool(refusal.standing(definition, folder)) == given_up
+    assert bool(abort.standing(definition, folder)) == given_up
 
 
 def test_an_earlier_success_counts_and_an_earlier_failure_does_not(sweep: tuple[Spec, SweepFolder]) -> None:
@@ -141,10 +143,10 @@ def test_an_earlier_success_counts_and_an_earlier_failure_does_not(sweep: tuple[
 
 def test_the_note_holds_for_the_same_circumstances_only(sweep: tuple[Spec, SweepFolder]) -> None:
     definition, folder = sweep
-    said = refusal.refuse(definition, folder, "all trials failed alike")
+    said = abort.refuse(definition, folder, "all trials failed alike")
     assert str(folder.path / "refused.json") in said
-    assert refusal.standing(definition, folder) == said
-    assert not refusal.standing(replace(definition, max_failed=1), folder)
+    assert abort.standing(definition, folder) == said
+    assert not abort.standing(replace(definition, max_failed=1), folder)
 
 
 def test_a_mended_module_is_another_circumstance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,11 +154,11 @@ def test_a_mended_module_is_another_circumstance(tmp_path: Path, monkeypatch: py
     module.write_text("from tests.tasks import Fit as Task\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     text = sweep_text().replace("tests.tasks:Fit", "mendable_task:Task")
-    definition = spec.loads(text)
-    before = refusal.circumstances(definition)
-    assert before == refusal.circumstances(definition)
+    definition = sweep_file.loads(text)
+    before = abort.circumstances(definition)
+    assert before == abort.circumstances(definition)
     module.write_text("from tests.tasks import Fit as Task  # mended\n")
-    assert before != refusal.circumstances(definition)
+    assert before != abort.circumstances(definition)
 
 
 def test_invalid_files_and_imports_end_every_attempt_the_same_way(call: Any, tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_invalid_files_and_imports_end_every_attempt_the_same_way(call: Any, tmp
 
 def test_a_success_before_keeps_the_sweep_going(tmp_path: Path) -> None:
     text = sweep_text(trials=8, method="random", fail_at=5, fail_seed=1001)  # one confirm seed fails
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     with folder.hold():
         outcome = runner.run(definition, folder, DebugExecutor(), NoTracker())

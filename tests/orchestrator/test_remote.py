@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.executors.base import Unreachable
 from orchestrator.executors.job_api import RayCluster
-from orchestrator.folder import NotFound
 from orchestrator.remote import Attempt, pick, token
+from orchestrator.storage.errors import NotFound, Unreachable
 from tests.verbs import called
 
 TOKEN = "the-token"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator import runner, spec
-from orchestrator.conductor import SweepConductor
-from orchestrator.trial import TrialSession
+from orchestrator import runner
+from orchestrator.definition import sweep_file
+from orchestrator.scheduling.conductor import SweepConductor
+from orchestrator.trial.session import TrialSession
 from tests.orchestrator.sweep_files import sweep_text
 
 
@@ -17,7 +18,7 @@ def test_only_workers_without_a_trial_are_counted(tmp_path: Path) -> None:
     text = yaml.safe_load(sweep_text(trials=4, confirm=1))
     del text["arms"]["adamw"]
     text["method"] |= {"replay": "strict", "lag": 2}
-    definition = spec.loads(yaml.safe_dump(text), "test.yaml")
+    definition = sweep_file.loads(yaml.safe_dump(text), "test.yaml")
     folder = runner.open_folder(definition, yaml.safe_dump(text), tmp_path, {})
     now = 0.0
     conductor = SweepConductor(definition, folder, runner.open_arms(definition, folder), clock=lambda: now)

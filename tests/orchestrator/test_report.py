@@ -12,19 +12,23 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator import runner, seal, spec
-from orchestrator.compare import across, overview, profiles, tables
+from orchestrator import runner
+from orchestrator.compare import across, profiles
 from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.pairing import Refused
-from orchestrator.compare.publish import publish
-from orchestrator.compare.report import build, headline
+from orchestrator.compare.figures import overview
+from orchestrator.compare.report import tables
+from orchestrator.compare.report.publish import publish
+from orchestrator.compare.report.report import build, headline
+from orchestrator.definition import model, sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder
-from orchestrator.job import Job
-from orchestrator.metric_log import MetricLog
+from orchestrator.protocol import seal
+from orchestrator.statistics.pairing import Refused
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
+from orchestrator.trial.job import Job
 from tests.orchestrator.sweep_files import sweep_text
 
 LARGE = """
@@ -53,7 +57,7 @@ analysis: {baseline: sgd}
 def fabricated(root: Path, *, name: str = "large", trials: int, tune: int = 1, shift: float = -0.1) -> Evidence:
     """A finished sweep whose results follow a known surface, written as its trials would have written them."""
     text = LARGE.replace("NAME", name).replace("TRIALS", str(trials)).replace("TUNE", str(tune))
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, root, runner.provenance())
     witness = seal.Witness(folder)
     arms = runner.open_arms(definition, folder)
@@ -69,7 +73,7 @@ def fabricated(root: Path, *, name: str = "large", trials: int, tune: int = 1, s
 
 
 def _trial(
-    folder: SweepFolder, witness: seal.Witness, s: spec.Spec, arm: spec.ArmSpec, number: int, given: Any, seed: int,
+    folder: SweepFolder, witness: seal.Witness, s: model.Spec, arm: model.ArmSpec, number: int, given: Any, seed: int,
     stage: str, shift: float,
 ) -> None:  # fmt: skip
     trial_id = f"{arm.name}-{number:04d}-s{seed}"
@@ -178,7 +182,7 @@ def test_sweeps_of_one_task_compare_arm_by_arm(tmp_path: Path) -> None:
     arms = {p["a"] for p in document["pairs"]} | {p["b"] for p in document["pairs"]}
     assert arms == {f"{arm}@{e.sweep_id}" for arm in ("sgd", "slow") for e in (a, b)}
     assert "comparing them was not declared" in document["exploratory"][-1]
-    other = spec.loads(sweep_text())
+    other = sweep_file.loads(sweep_text())
     folder = runner.open_folder(other, sweep_text(), tmp_path, {})
     with pytest.raises(Refused, match="have other"):
         across.answer([a, Evidence(folder)])
@@ -204,7 +208,7 @@ def test_profiles_over_sweeps(tmp_path: Path) -> None:
 
 def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
     text = sweep_text(trials=4, confirm=6)
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     tracker = MlflowTracker(
         uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="Which?", facts={}
@@ -242,7 +246,7 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
 
 def test_a_sweep_without_a_tracker_still_reports(tmp_path: Path) -> None:
     text = sweep_text(trials=1, confirm=0)
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())

@@ -12,20 +12,22 @@ import optuna
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import Held, NotFound, SweepFolder, find
-from orchestrator.metric_log import MetricLog
 from orchestrator.search.optuna import storage
+from orchestrator.storage.errors import Held, NotFound
+from orchestrator.storage.folder import SweepFolder, find
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import TrialSession
+from orchestrator.trial.session import TrialSession
 from tests.orchestrator.command import values
 from tests.orchestrator.sweep_files import sweep_text
 
 
 def run(root: Path, executor: Any = DebugExecutor, **changes: Any) -> tuple[SweepFolder, runner.Outcome]:
     text = sweep_text(**changes)
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold():
         return folder, runner.run(definition, folder, executor(), NoTracker())
@@ -156,7 +158,7 @@ def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
 def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     plain, _ = run(tmp_path / "plain", trials=1, confirm=1, pause_s=0.02)
     text = sweep_text(trials=1, confirm=1, pause_s=0.02)
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, tmp_path / "drained", {})
 
     class Draining(DebugExecutor):

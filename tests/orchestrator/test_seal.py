@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 
-from orchestrator import controls, results, runner, seal, spec
+from orchestrator import results, runner
 from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.pairing import Refused
+from orchestrator.definition import sweep_file
+from orchestrator.definition.errors import SpecError
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder, read_json
+from orchestrator.protocol import controls, seal
+from orchestrator.statistics.pairing import Refused
+from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 
 
 def run(root: Path, more: str = "", **changes: Any) -> SweepFolder:
     text = sweep_text(**{"trials": 1, "confirm": 6, "per_trial": 12, **changes}) + more
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())
@@ -98,7 +101,7 @@ def test_another_definition_on_seeds_whose_results_are_known_is_stamped(tmp_path
     first = run(tmp_path)
 
     def sealed(text: str) -> list[str]:
-        return seal.stamps(runner.open_folder(spec.loads(text), text, tmp_path, {}))
+        return seal.stamps(runner.open_folder(sweep_file.loads(text), text, tmp_path, {}))
 
     larger = sweep_text(trials=1, confirm=6, per_trial=16)
     assert sealed(larger) == [
@@ -135,7 +138,7 @@ controls: auto
 
 
 def test_controls_hold_for_what_we_ship() -> None:
-    definition = spec.loads(CONTROLLED.replace("OPTIMIZER", "sam"))
+    definition = sweep_file.loads(CONTROLLED.replace("OPTIMIZER", "sam"))
     assert definition.controls == ("sgd_under_rotation", "identity_rotation", "sam_radius_0", "frozen_preconditioner")
     rows = list(controls.measure(definition))
     assert [(r["control"], r["arm"], r["cases"]) for r in rows] == [
@@ -150,7 +153,7 @@ def test_controls_hold_for_what_we_ship() -> None:
 
 def test_a_planted_bug_stops_the_sweep_before_it_spends_anything(tmp_path: Path) -> None:
     text = CONTROLLED.replace("OPTIMIZER", "tests.tasks.StubbornSam")
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     for _ in range(2):  # the outcome is kept
         with folder.hold(), pytest.raises(controls.ControlFailed, match="sam_radius 0 is the base optimizer, but"):
@@ -170,5 +173,5 @@ def test_a_planted_bug_stops_the_sweep_before_it_spends_anything(tmp_path: Path)
     ],
 )
 def test_wrong_controls_and_analyses_are_refused(line: str, message: str) -> None:
-    with pytest.raises(spec.SpecError, match=message):
-        spec.loads(f"{sweep_text()}\n{line}\n")
+    with pytest.raises(SpecError, match=message):
+        sweep_file.loads(f"{sweep_text()}\n{line}\n")

@@ -11,11 +11,14 @@ import optuna
 import pytest
 import yaml
 
-from orchestrator import results, runner, spec
-from orchestrator.folder import NotFound, SweepFolder
-from orchestrator.ledger import Ledger
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
+from orchestrator.definition.stopping_rule import Rule, rungs
+from orchestrator.scheduling.budget import Ledger
+from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.optuna import SOURCE, storage
-from orchestrator.stopping import Rule, Stopper, rungs
+from orchestrator.storage.errors import NotFound
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
@@ -30,7 +33,7 @@ def run(
     definition["method"].update(method or {})
     definition["budget"].update(budget or {})
     text = yaml.safe_dump({**definition, "cache": False, **top})
-    loaded = spec.loads(text, "test.yaml")
+    loaded = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(loaded, text, root, {})
     with folder.hold():
         runner.run(loaded, folder, executor or Interleaved(1), NoTracker(), listeners)
@@ -133,7 +136,7 @@ def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
     definition = yaml.safe_load(sweep_text())
     definition |= {"resources": {"gpu": 0.5}}
     definition["budget"] |= {"money": 2.0, "price_per_gpu_hour": 4.0}
-    ledger = Ledger(spec.loads(yaml.safe_dump(definition), "test.yaml"))
+    ledger = Ledger(sweep_file.loads(yaml.safe_dump(definition), "test.yaml"))
     for share in (0.5, 0.25, 0.25):
         ledger.trained({"seconds": share * 1800, "grad_evals": share * 40})
     ledger.trained({"seconds": 1800, "grad_evals": 40, "cached_from": "another sweep's trial"})

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import spec
+from orchestrator.definition import sweep_file
+from orchestrator.definition.errors import SpecError
+from orchestrator.definition.space import Parameter, SpaceError, from_unit, grid, names_in, order, satisfied, value_at
+from orchestrator.definition.yaml12 import parse
 from orchestrator.search.designs import design_for
-from orchestrator.space import Parameter, SpaceError, from_unit, grid, names_in, order, satisfied, value_at
-from orchestrator.yaml12 import parse
 
 SPACE = (
     Parameter(name="kind", kind="categorical", values=("a", "b")),
@@ -98,7 +99,7 @@ budget: {{per_trial: 320, trials_per_arm: 64}}
 
 @pytest.mark.parametrize("method", ["random", "sobol"])
 def test_designs_are_functions_of_the_index_and_obey(method: str) -> None:
-    s = spec.loads(TEXT.format(method=method))
+    s = sweep_file.loads(TEXT.format(method=method))
     arm = s.arms["sam"]
     first = [design_for(s, arm).configuration(i) for i in (5, 0, 63)]
     design = design_for(s, arm)
@@ -112,15 +113,15 @@ def test_designs_are_functions_of_the_index_and_obey(method: str) -> None:
 
 def test_an_infeasible_space_is_refused() -> None:
     text = TEXT.format(method="random")
-    with pytest.raises(spec.SpecError, match="none of 1,000 configurations drawn at random obeys the constraints"):
-        spec.loads(text.replace("lr * steps < 80", "lr * steps < -1"))
-    s = replace(spec.loads(text), constraints=("lr * steps < -1",))
+    with pytest.raises(SpecError, match="none of 1,000 configurations drawn at random obeys the constraints"):
+        sweep_file.loads(text.replace("lr * steps < 80", "lr * steps < -1"))
+    s = replace(sweep_file.loads(text), constraints=("lr * steps < -1",))
     with pytest.raises(SpaceError, match="1000 points in a row break the constraints"):
         design_for(s, s.arms["sam"]).configuration(0)
 
 
 def test_finite_spaces_repeat_nothing_before_they_must() -> None:
-    s = spec.loads(
+    s = sweep_file.loads(
         TEXT.format(method="random").replace("lr: {min: 0.0, max: 1.0}, ", "").replace("lr * steps < 80", "steps > 1")
     )
     design = design_for(s, s.arms["sam"])

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator import spec
-from orchestrator.plan import plan
+from orchestrator.definition import model, sweep_file
+from orchestrator.definition.errors import SpecError
+from orchestrator.definition.plan import plan
 from tests.orchestrator.sweep_files import sweep_text
 
 BAD = sorted((Path(__file__).parent / "bad").glob("*.yaml"))
@@ -34,8 +35,8 @@ method: {name: tpe, random_share: 25%}
 @pytest.mark.parametrize("path", BAD, ids=lambda p: p.stem)
 def test_refused_with_place_and_way_out(path: Path) -> None:
     text = path.read_text()
-    with pytest.raises(spec.SpecError) as caught:
-        spec.loads(text, "FILE")
+    with pytest.raises(SpecError) as caught:
+        sweep_file.loads(text, "FILE")
     assert str(caught.value) == "FILE:" + text.splitlines()[0].removeprefix("# expect: ")
 
 
@@ -44,7 +45,7 @@ def test_there_are_enough_bad_files() -> None:
 
 
 def test_words_are_understood() -> None:
-    s = spec.loads(DIGITS)
+    s = sweep_file.loads(DIGITS)
     arm = s.arms["sam"]
     assert arm.optimizer == "sam"
     assert [p.name for p in arm.parameters] == ["lr", "base", "momentum", "beta2"]
@@ -57,10 +58,10 @@ def test_words_are_understood() -> None:
 
 
 def test_sam_takes_half_the_steps_of_sgd() -> None:
-    rows = plan(spec.loads(DIGITS))["arms"]
+    rows = plan(sweep_file.loads(DIGITS))["arms"]
     assert rows["sam"]["steps"] == 160
     text = DIGITS.replace("  sam:\n", "  sgd: {}\n  sam:\n")
-    rows = plan(spec.loads(text))["arms"]
+    rows = plan(sweep_file.loads(text))["arms"]
     assert (rows["sgd"]["steps"], rows["sam"]["steps"]) == (320, 160)
     assert rows["sgd"]["grad_evals"] == rows["sam"]["grad_evals"] == 320 * (4 + 6)
 
@@ -71,13 +72,13 @@ def test_gradients_sampled_before_the_first_step_are_planned() -> None:
   svd: {optimizer: rotated_adamw, parameters: {rotation: svd, rotation_refresh: 2}}
 """
     text = DIGITS.replace("  sam:\n", arms + "  sam:\n")
-    rows = plan(spec.loads(text))["arms"]
+    rows = plan(sweep_file.loads(text))["arms"]
     assert (rows["egop"]["steps"], rows["egop"]["grad_evals_before_first_step"]) == ([304, 312], [8.0, 16.0])
     assert (rows["control"]["steps"], rows["control"]["grad_evals_before_first_step"]) == (20, 300.0)
     assert rows["svd"]["steps"] == 320
     assert "grad_evals_before_first_step" not in rows["svd"]
-    with pytest.raises(spec.SpecError, match="less than one step of arm control"):
-        spec.loads(text.replace("rotation_samples: 300", "rotation_samples: 320"))
+    with pytest.raises(SpecError, match="less than one step of arm control"):
+        sweep_file.loads(text.replace("rotation_samples: 300", "rotation_samples: 320"))
 
 
 @pytest.mark.parametrize(
@@ -94,18 +95,18 @@ def test_gradients_sampled_before_the_first_step_are_planned() -> None:
 def test_the_id_depends_on_what_changes_results(changes: dict[str, object], same: bool) -> None:
     text = sweep_text()
     other = yaml.safe_dump({**yaml.safe_load(text), **changes})
-    assert (spec.sweep_id(spec.loads(text)) == spec.sweep_id(spec.loads(other))) is same
+    assert (model.sweep_id(sweep_file.loads(text)) == model.sweep_id(sweep_file.loads(other))) is same
 
 
 def test_wall_clock_may_be_raised_to_go_on() -> None:
-    a, b = (spec.loads(sweep_text(wall_clock=f", wall_clock: {t}")) for t in ("10s", "2h"))
-    assert spec.sweep_id(a) == spec.sweep_id(b)
+    a, b = (sweep_file.loads(sweep_text(wall_clock=f", wall_clock: {t}")) for t in ("10s", "2h"))
+    assert model.sweep_id(a) == model.sweep_id(b)
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_sweep_of_ours_is_valid(path: Path) -> None:
-    assert spec.sweep_id(spec.load(path)).startswith(path.stem.replace("_", "-"))
+    assert model.sweep_id(sweep_file.load(path)).startswith(path.stem.replace("_", "-"))
 
 
 def test_schema_is_current() -> None:
-    assert json.loads((SWEEPS / "schema.json").read_text()) == spec.json_schema()
+    assert json.loads((SWEEPS / "schema.json").read_text()) == sweep_file.json_schema()

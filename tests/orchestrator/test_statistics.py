@@ -12,11 +12,12 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from orchestrator.compare import power, profiles, ranks, tuning
-from orchestrator.compare.expected_best import Curve, crossing, expected_best, tunability
-from orchestrator.forecast import Load, forecast, makespan
+from orchestrator.compare import profiles, tuning
+from orchestrator.definition.space import Parameter
+from orchestrator.protocol.forecast import Load, forecast, makespan
 from orchestrator.search.importance import ped_anova
-from orchestrator.space import Parameter
+from orchestrator.statistics import power, ranks
+from orchestrator.statistics.expected_best import Curve, crossing, expected_best, tunability
 
 TWELVE = np.array([0.31, 0.77, 0.52, 0.90, 0.12, 0.66, 0.48, 0.83, 0.25, 0.71, 0.59, 0.05])
 
@@ -121,7 +122,7 @@ def test_power_is_statsmodels_where_that_is_right() -> None:
 
 def test_power_is_what_the_rule_does() -> None:
     """2 000 fresh designs of 10 seeds, the least of 2 p values doubled by Holm."""
-    from orchestrator.compare.significance import sign_flip_rows
+    from orchestrator.statistics.significance import sign_flip_rows
 
     rng, effect = np.random.default_rng(5), 1.2
     d = rng.normal(size=(2000, 10)) + effect

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from orchestrator.stopping import Rule, Stopper
+from orchestrator.definition.stopping_rule import Rule
+from orchestrator.scheduling.stopping import Stopper
 
 
 @pytest.mark.parametrize("kind, maximize", [("asha", False), ("asha", True), ("hyperband", False)])

@@ -20,18 +20,22 @@ import pyarrow.parquet as pq
 import pytest
 import typer.testing
 
-from orchestrator import folder as folders
-from orchestrator import lease, results, runner, seal, spec, store
+from orchestrator import results, runner
 from orchestrator.cli import app as cli
+from orchestrator.definition import model, sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import Held, SweepFolder
-from orchestrator.job import Job
-from orchestrator.jobs import job_of
-from orchestrator.metric_log import MetricLog
-from orchestrator.place import NotShared
+from orchestrator.protocol import seal
+from orchestrator.scheduling.jobs import job_of
 from orchestrator.search.base import Configuration
+from orchestrator.storage import folder as folders
+from orchestrator.storage import lease, object_store
+from orchestrator.storage.errors import Held
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import TrialSession
+from orchestrator.trial.job import Job
+from orchestrator.trial.session import TrialSession
+from orchestrator.trial.workspace import NotShared
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import Postgres, postgres_server, s3_server
 
@@ -62,7 +66,7 @@ class Machines:
         """A fresh machine's near folder of `uri`."""
         self._count += 1
         self._patch.setenv("GEOSWEEP_SCRATCH", str(self._place / f"machine-{self._count}"))
-        return store.near(uri)
+        return object_store.near(uri)
 
 
 @pytest.fixture
@@ -77,13 +81,13 @@ def objects(prefix: str) -> dict[str, int]:
 
 def test_near_folders_follow_the_far_one(bucket: str, machines: Machines) -> None:
     uri = f"{bucket}/level"
-    one = store.Far(uri, machines.use(uri))
+    one = object_store.Far(uri, machines.use(uri))
     one.folder.mkdir(parents=True)
     for name in ("a", "b", "c"):
         (one.folder / name).write_text(name)
     one.push(one.changed())
     assert not one.changed()
-    other = store.Far(uri, machines.use(uri))
+    other = object_store.Far(uri, machines.use(uri))
     other.pull()
     assert [(other.folder / n).read_text() for n in ("a", "b", "c")] == ["a", "b", "c"]
     (other.folder / "a").write_text("only here")
@@ -97,14 +101,14 @@ def test_near_folders_follow_the_far_one(bucket: str, machines: Machines) -> Non
     assert (other.folder / "b").read_text() == "changed far away", "the far side is the truth"
     assert not (other.folder / "c").exists()
     assert set(other.changed()) == {"a", "new"}
-    again = store.Far(uri, other.folder)
+    again = object_store.Far(uri, other.folder)
     again.pull()
     assert (again.folder / "a").read_text() == "only here", "a new process knows what the old one knew"
-    assert store.probe(uri) == f"{uri} took a file and gave back 'geosweep'"
+    assert object_store.probe(uri) == f"{uri} took a file and gave back 'geosweep'"
 
 
 def a_job(folder: SweepFolder, pause_s: float = 0.0) -> Job:
-    definition = spec.loads(sweep_text(per_trial=40, pause_s=pause_s), "test.yaml")
+    definition = sweep_file.loads(sweep_text(per_trial=40, pause_s=pause_s), "test.yaml")
     configuration = Configuration(number=0, parameters={"lr": 0.1}, state="RUNNING")
     job = job_of(definition, folder, definition.arms["adamw"], configuration, 0, "tune")
     return replace(job, checkpoint_s=0.0, slice_s=0.0, cache="")
@@ -170,7 +174,7 @@ def test_a_trial_goes_on_elsewhere_as_if_nothing_had_been(
     assert report.evaluation == {"nothing": 3, "half of the newest checkpoint": 2}.get(loss, 1)
     if not report.done:
         to_the_end(second)
-    assert not any(store.near(job.folder, "work").parent.iterdir()), "the scratch folder is cleared"
+    assert not any(object_store.near(job.folder, "work").parent.iterdir()), "the scratch folder is cleared"
     there = SweepFolder(machines.use(uri), "s")
     there.level()
     assert points(there.trial(job.trial_id) / "metrics.jsonl") == expected
@@ -188,7 +192,7 @@ def test_a_store_that_is_away_costs_no_trial_and_no_checkpoint_is_told_that_was_
     session._due = 0.0
     real = session._place._far._store
     monkeypatch.setattr(
-        session._place._far, "_store", store._store("s3://other")[0].__class__(endpoint_url="http://127.0.0.1:9")
+        session._place._far, "_store", object_store._store("s3://other")[0].__class__(endpoint_url="http://127.0.0.1:9")
     )
     report = session.advance()
     with pytest.warns(UserWarning, match="not uploaded, training goes on"):
@@ -199,7 +203,7 @@ def test_a_store_that_is_away_costs_no_trial_and_no_checkpoint_is_told_that_was_
     to_the_end(session)
 
 
-def execute(definition: spec.Spec, text: str, root: Path, url: str) -> tuple[SweepFolder, runner.Outcome]:
+def execute(definition: model.Spec, text: str, root: Path, url: str) -> tuple[SweepFolder, runner.Outcome]:
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold(url):
         return folder, runner.run(definition, folder, DebugExecutor(), NoTracker(), storage_url=url or None)
@@ -209,7 +213,7 @@ def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path
 ) -> None:
     text = sweep_text(name="asha", trials=3, confirm=6) + ASHA
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/asha"), postgres.url)
     far = folders.find(machines.use(f"{bucket}/asha"), "@last")
@@ -268,16 +272,16 @@ def test_killed_stopped_and_finished_on_three_machines(
     assert last.exit_code == 0, last.stderr
     machines.use(uri)
     assert json.loads(command("status", "--json").stdout)["arms"]["sgd"]["done"] == 4
-    there = folders.find(store.near(uri), "@last")
+    there = folders.find(object_store.near(uri), "@last")
     logs = [MetricLog(p).points() for p in (there.path / "trials").glob("*/metrics.jsonl")]
     assert any(log[0]["time"] < killed_at < log[-1]["time"] for log in logs), "one went on from before the kill"
     told = [line["trial_id"] for line in seal._lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted(set(told)), "no trial twice"
     assert command("verify").exit_code == 0
 
-    plain = runner.open_folder(spec.loads(text), text, tmp_path / "local", {})
+    plain = runner.open_folder(sweep_file.loads(text), text, tmp_path / "local", {})
     with plain.hold():
-        runner.run(spec.loads(text), plain, DebugExecutor(), NoTracker())
+        runner.run(sweep_file.loads(text), plain, DebugExecutor(), NoTracker())
     assert command("export", "-o", str(tmp_path / "out")).exit_code == 0
     for name in ("trials", "metrics"):
         far, near = (timeless(pq.read_table(p / f"{name}.parquet")) for p in (tmp_path / "out", plain.results))
@@ -319,9 +323,9 @@ def wait(until: Any, seconds: float = 60.0) -> None:
 
 def test_one_driver_at_a_time_whatever_becomes_of_the_database(bucket: str, postgres: Postgres, tmp_path: Path) -> None:
     uri, stops = f"{bucket}/lease", list[str]()
-    one, other = (store.Far(uri, tmp_path / name) for name in ("one", "other"))
+    one, other = (object_store.Far(uri, tmp_path / name) for name in ("one", "other"))
 
-    def drive(far: store.Far, owner: str) -> Any:
+    def drive(far: object_store.Far, owner: str) -> Any:
         return lease.driving(far, postgres.url, owner, folders._shared, lambda: stops.append(owner))
 
     def cut() -> None:

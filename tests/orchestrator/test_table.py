@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.compare.paired import Refused
-from orchestrator.compare.slowdown import slowdown
-from orchestrator.compare.table import Question, table
+from orchestrator.compare.by_value import Question, table
+from orchestrator.statistics.paired import Refused
+from orchestrator.statistics.slowdown import slowdown
 
 
 def test_slowdown_of_a_stretched_curve() -> None:

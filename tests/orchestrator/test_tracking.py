@@ -17,12 +17,13 @@ import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder
-from orchestrator.metric_log import MetricLog
 from orchestrator.reconcile import reconcile
 from orchestrator.search.optuna import storage
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.mlflow import POINTS, TRIAL, MlflowTracker, embedded_uri
 from orchestrator.tracking.sender import Sender
 from tests.orchestrator.sweep_files import sweep_text
@@ -30,7 +31,7 @@ from tests.orchestrator.sweep_files import sweep_text
 
 def sweep(root: Path, uri: str | None = None, **changes: Any) -> tuple[SweepFolder, Callable[[], MlflowTracker]]:
     text = sweep_text(**{"method": "random", "trials": 3, "confirm": 2, **changes})
-    definition = spec.loads(text, "test.yaml")
+    definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, root, {})
 
     def tracker() -> MlflowTracker:
@@ -105,7 +106,7 @@ def test_reconcile_mends_and_then_has_nothing_to_say(tmp_path: Path) -> None:
     (folder.results / "trials.parquet").unlink()
     with next(folder.path.glob("trials/sgd-0001*/metrics.jsonl")).open("a") as out:
         out.write('{"step": 99')
-    arms = runner.open_arms(spec.load(folder.path / "sweep.yaml"), folder)
+    arms = runner.open_arms(sweep_file.load(folder.path / "sweep.yaml"), folder)
     asked = arms["sgd"].study.ask()
     assert asked.state == "RUNNING"
     with folder.hold():

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import model, sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
@@ -18,18 +19,18 @@ from trainables.recipe import Recipe
 STDLIB = {"task": {"name": "stdlib_lm"}, "metric": {"name": "loss/val", "goal": "minimize"}}
 
 
-def resolved(**changes: Any) -> spec.Spec:
-    return spec.loads(yaml.safe_dump({**yaml.safe_load(sweep_text()), **changes}))
+def resolved(**changes: Any) -> model.Spec:
+    return sweep_file.loads(yaml.safe_dump({**yaml.safe_load(sweep_text()), **changes}))
 
 
 def test_what_is_left_out_is_the_tasks_recipe() -> None:
-    assert resolved().training.recipe() == spec.TrainingSpec().recipe()
+    assert resolved().training.recipe() == model.TrainingSpec().recipe()
     found = resolved(**STDLIB, training={"clip_norm": 0, "precision": "bf16"}).training
     assert (found.warmup, found.final_lr, found.clip_norm, found.precision) == (0.03, 0.1, 0.0, "bf16")
 
 
 def test_fields_are_those_of_a_recipe() -> None:
-    assert Recipe(**spec.TrainingSpec().recipe()) == Recipe(schedule="cosine")
+    assert Recipe(**model.TrainingSpec().recipe()) == Recipe(schedule="cosine")
 
 
 def test_warm_up_is_a_share_or_gradient_evaluations() -> None:
@@ -38,14 +39,14 @@ def test_warm_up_is_a_share_or_gradient_evaluations() -> None:
 
 
 def test_the_id_knows_how_trials_are_trained_but_not_how_long_a_step_may_hang() -> None:
-    plain = spec.sweep_id(resolved())
+    plain = model.sweep_id(resolved())
     for unchanged in ({}, {"step_timeout": "5m"}, {"step_timeout": None}, {"schedule": "cosine", "accumulate": 1}):
-        assert spec.sweep_id(resolved(training=unchanged)) == plain
-    assert "training" not in spec.definition(resolved())
+        assert model.sweep_id(resolved(training=unchanged)) == plain
+    assert "training" not in model.definition(resolved())
     for changed in ({"clip_norm": 1.0}, {"schedule": "linear"}, {"warmup": "5%"}, {"weight_average": 0.9}):
-        assert spec.sweep_id(resolved(training=changed)) != plain
-    assert spec.sweep_id(resolved(resources={"processes": 2})) == plain
-    assert spec.definition(resolved(**STDLIB))["training"]["clip_norm"] == 1.0
+        assert model.sweep_id(resolved(training=changed)) != plain
+    assert model.sweep_id(resolved(resources={"processes": 2})) == plain
+    assert model.definition(resolved(**STDLIB))["training"]["clip_norm"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_trial_is_trained_as_the_file_says(tmp_path: Path) -> None:
     losses = {}
     for clip in (0, 1e-12):
         text = yaml.safe_dump({**yaml.safe_load(sweep_text(trials=1, confirm=0)), "training": {"clip_norm": clip}})
-        definition = spec.loads(text)
+        definition = sweep_file.loads(text)
         folder = runner.open_folder(definition, text, tmp_path / str(clip), {})
         with folder.hold():
             runner.run(definition, folder, DebugExecutor(), NoTracker())

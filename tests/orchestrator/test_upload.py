@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import store
-from orchestrator.folder import SweepFolder
-from orchestrator.trial import TrialSession
+from orchestrator.storage import object_store
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.trial.session import TrialSession
 from tests.orchestrator.test_store import a_job, objects, wait
 from tests.services import s3_server
 
@@ -44,7 +44,7 @@ class Slow:
 def test_training_goes_on_while_a_checkpoint_is_uploaded(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One at a time: the next checkpoint waits for the end of the upload, and what is told is what arrived."""
     uri = f"{bucket}/slow"
-    folder = SweepFolder(store.near(uri), "s")
+    folder = SweepFolder(object_store.near(uri), "s")
     session = TrialSession(a_job(folder, pause_s=0.05))
     assert session._place._far is not None
     slow = Slow(session._place._far._store)
@@ -53,8 +53,8 @@ def test_training_goes_on_while_a_checkpoint_is_uploaded(bucket: str, monkeypatc
     reports = [session.advance() for _ in range(3)]
     assert [(r.evaluation, r.durable) for r in reports] == [(1, -1.0), (2, -1.0), (3, -1.0)]
     wait(lambda: len(slow.begun) == 1)
-    store.near(session.job.stop_file).parent.mkdir(parents=True, exist_ok=True)
-    store.near(session.job.stop_file).touch()
+    object_store.near(session.job.stop_file).parent.mkdir(parents=True, exist_ok=True)
+    object_store.near(session.job.stop_file).touch()
     threading.Timer(0.2, slow.let_through.set).start()
     drained = session.advance()
     assert (drained.state, drained.durable, len(slow.begun)) == ("INTERRUPTED", 30.0, 2), "both arrived before it ended"
@@ -64,7 +64,7 @@ def test_a_trial_that_was_stopped_while_its_checkpoint_was_on_the_way_leaves_non
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"{bucket}/late"
-    folder = SweepFolder(store.near(uri), "s")
+    folder = SweepFolder(object_store.near(uri), "s")
     job = a_job(folder)
     session = TrialSession(job)
     assert session._place._far is not None
@@ -81,4 +81,4 @@ def test_a_trial_that_was_stopped_while_its_checkpoint_was_on_the_way_leaves_non
     slow.let_through.set()
     session.close()
     assert set(objects("late/s/trials/adamw-0000-s0")) == {"trial.json", "metrics.jsonl", "result.json"}
-    assert not store.near(job.folder, "work").exists()
+    assert not object_store.near(job.folder, "work").exists()

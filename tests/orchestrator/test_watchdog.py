@@ -12,13 +12,14 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator import results, runner, spec
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.folder import SweepFolder
-from orchestrator.job import Job
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import TrialSession
-from orchestrator.watchdog import Watchdog, left_behind
+from orchestrator.trial.job import Job
+from orchestrator.trial.session import TrialSession
+from orchestrator.trial.watchdog import Watchdog, left_behind
 from tests.orchestrator.sweep_files import sweep_text
 
 
@@ -44,7 +45,7 @@ def check(folder: SweepFolder) -> None:
 
 def test_in_this_process_the_step_is_interrupted(tmp_path: Path) -> None:
     text = hanging_sweep("python")
-    definition = spec.loads(text)
+    definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     before, began = signal.getsignal(signal.SIGUSR1), time.perf_counter()
     with folder.hold():

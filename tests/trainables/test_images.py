@@ -12,7 +12,8 @@ import torch
 
 import optim_core
 import trainables
-from orchestrator import spec
+from orchestrator.definition import sweep_file
+from orchestrator.definition.errors import SpecError
 from tests.contracts import task_contract
 from tests.trainables.data import canonical, sources
 from trainables import checkpoint
@@ -259,10 +260,10 @@ def test_sweeps_on_own_data_are_valid_once_the_data_are_there(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEOSWEEP_DATA", str(tmp_path))
-    with pytest.raises(spec.SpecError, match="data"):
-        spec.load(path)
+    with pytest.raises(SpecError, match="data"):
+        sweep_file.load(path)
     canonical.raw_images(tmp_path / "cifar100", {"train": 300, "test": 9}, shape=(3, 32, 32))
     canonical.raw_images(tmp_path / "imagenet", {"train": 1200, "val": 9}, shape=(3, 16, 16))
     ids = {"train": np.arange(9000), "val": np.arange(3000)}
     canonical.tokens(tmp_path / "openwebtext", ids, vocabulary=50257, block=1000)
-    assert spec.load(path).name == path.stem.replace("_", "-")
+    assert sweep_file.load(path).name == path.stem.replace("_", "-")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import optim_core
-from orchestrator.crew import free_address
+from orchestrator.trial.worker_group import free_address
 from tests import pair
 from trainables.workers import Workers
 

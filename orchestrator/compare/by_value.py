@@ -1,0 +1,186 @@
+"""One row for each value of a hyperparameter: the best configuration with it, its metric, slowdown and geometry.
+
+Rows are grouped by optimizer and value, across arms. The configuration of a row is the one with the best mean of the
+tuned metric over the tune seeds; among configurations of different arms that is the arm's choice made once more. Its
+numbers come from the confirm seeds where it has some: every row has when each value is an arm of its own. A row from
+the tune stage is marked: it was chosen for the very number that it shows, so that it is too good, and it is not set
+against rows of the confirm stage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.paired import Refused
+from orchestrator.statistics.slowdown import Curve, slowdown
+
+Trial = Mapping[str, Any]
+CURVE = "loss/train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the table is asked for."""
+
+    by: str
+    """The hyperparameter."""
+    metric: str
+    tuned: str
+    goal: str
+    """Of the tuned metric."""
+    baseline: str = ""
+    """A value of it; empty: none."""
+    columns: tuple[str, ...] = ()
+    """Further final metrics; empty: all geometry/..."""
+
+
+def table(trials: Sequence[Trial], question: Question, curve_of: Callable[[str], Curve]) -> dict[str, Any]:
+    """The `table` document. `curve_of` gives the training-loss curve of a trial. Raises Refused."""
+    ended = [t for t in trials if t["value"] is not None and question.by in t["parameters"]]
+    if not ended:
+        known = sorted({name for t in trials for name in t["parameters"]})
+        raise Refused(f"no trial has the parameter {question.by!r}; there is: {', '.join(known) or 'none'}")
+    groups: dict[tuple[str, Any], list[Trial]] = {}
+    for t in ended:
+        groups.setdefault((t["optimizer"], t["parameters"][question.by]), []).append(t)
+    chosen = {key: _chosen(found, question) for key, found in groups.items()}
+    baselines = _baselines(chosen, question)
+    columns = question.columns or tuple(sorted({m for t in ended for m in t["metrics"] if m.startswith("geometry/")}))
+    rows = [
+        _row(key, chosen[key], baselines.get(key[0]), question, columns, len(_configurations(groups[key])), curve_of)
+        for key in chosen
+    ]
+    sign = -1.0 if question.goal == "maximize" else 1.0
+    rows.sort(key=lambda r: (r["optimizer"], float("inf") if r["mean"] is None else sign * r["mean"]))
+    return {
+        "schema": "geosweep/table/1",
+        "by": question.by,
+        "metric": question.metric,
+        "tuned": question.tuned,
+        "goal": question.goal,
+        "baseline": question.baseline or None,
+        "columns": list(columns),
+        "varied": _varied(ended, question.by),
+        "rows": rows,
+    }
+
+
+def _configurations(trials: Sequence[Trial]) -> dict[tuple[str, int], list[Trial]]:
+    found: dict[tuple[str, int], list[Trial]] = {}
+    for t in trials:
+        if t["stage"] == "tune":
+            found.setdefault((t["arm"], t["configuration"]), []).append(t)
+    return found
+
+
+def _chosen(trials: Sequence[Trial], question: Question) -> list[Trial]:
+    """Trials of the best configuration: its confirm trials, else its tune trials, in the order of the seeds."""
+    sign = -1.0 if question.goal == "maximize" else 1.0
+    tuned = _configurations(trials)
+    best = min(tuned, key=lambda c: (sign * sum(t["value"] for t in tuned[c]) / len(tuned[c]), c))
+    confirm = [
+        t for t in trials if t["stage"] == "confirm" and (t["arm"], json.dumps(t["parameters"], sort_keys=True))
+        == (best[0], json.dumps(tuned[best][0]["parameters"], sort_keys=True))
+    ]  # fmt: skip
+    return sorted(confirm or tuned[best], key=lambda t: t["seed"])
+
+
+def _baselines(chosen: Mapping[tuple[str, Any], list[Trial]], question: Question) -> dict[str, list[Trial]]:
+    """The baseline's trials for each optimizer that has the value."""
+    if not question.baseline:
+        return {}
+    found = {key[0]: trials for key, trials in chosen.items() if _same(key[1], question.baseline)}
+    if not found:
+        values = ", ".join(str(value) for _, value in chosen)
+        raise Refused(f"baseline {question.baseline!r} is no value of {question.by}; there is: {values}")
+    return found
+
+
+def _same(value: Any, text: str) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value) == text
+    try:
+        return float(text) == float(value)
+    except ValueError:
+        return False
+
+
+def _row(
+    key: tuple[str, Any],
+    trials: list[Trial],
+    baseline: list[Trial] | None,
+    question: Question,
+    columns: Sequence[str],
+    tried: int,
+    curve_of: Callable[[str], Curve],
+) -> dict[str, Any]:
+    values = [t["metrics"][question.metric] for t in trials if question.metric in t["metrics"]]
+    summary = summarize(values) if values else None
+    is_baseline = baseline is not None and baseline[0] is trials[0]
+    return {
+        "optimizer": key[0],
+        "value": key[1],
+        "arm": trials[0]["arm"],
+        "stage": trials[0]["stage"],
+        "configurations": tried,
+        "parameters": {k: v for k, v in trials[0]["parameters"].items() if k != question.by},
+        "n": len(values),
+        "diverged": sum(t["state"] == "DIVERGED" for t in trials),
+        "mean": summary.mean if summary else None,
+        "interval": [summary.lo, summary.hi] if summary and summary.lo is not None else None,
+        "against_baseline": None if baseline is None or is_baseline else _against(trials, baseline, question, curve_of),
+        "columns": {name: _mean([t["metrics"][name] for t in trials if name in t["metrics"]]) for name in columns},
+    }
+
+
+def _against(
+    trials: list[Trial], baseline: list[Trial], question: Question, curve_of: Callable[[str], Curve]
+) -> dict[str, Any] | None:
+    """Differences on the seeds that both have, None when the stages differ or no seed, start and data are shared."""
+    if trials[0]["stage"] != baseline[0]["stage"]:
+        return None
+    there = {t["seed"]: t for t in baseline if question.metric in t["metrics"]}
+    pairs = [
+        (t, there[t["seed"]])
+        for t in trials
+        if question.metric in t["metrics"]
+        and t["seed"] in there
+        and all(t[d] == there[t["seed"]][d] for d in ("init_digest", "data_digest"))
+    ]
+    if not pairs:
+        return None
+    difference = summarize([a["metrics"][question.metric] - b["metrics"][question.metric] for a, b in pairs])
+    slow = [slowdown(curve_of(a["trial_id"]), curve_of(b["trial_id"])) for a, b in pairs]
+    known = [s for s in slow if s is not None]
+    return {
+        "n": len(pairs),
+        "difference": difference.mean,
+        "interval": None if difference.lo is None else [difference.lo, difference.hi],
+        "ratio": _ratio(
+            [a["metrics"][question.metric] for a, _ in pairs], [b["metrics"][question.metric] for _, b in pairs]
+        ),
+        "slowdown": _mean(known),
+        "slowdown_n": len(known),
+    }
+
+
+def _ratio(values: list[float], baseline: list[float]) -> float | None:
+    """Ratio of the means; None where the baseline's is not above zero."""
+    return sum(values) / sum(baseline) if sum(baseline) > 0 else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _varied(trials: Sequence[Trial], by: str) -> list[str]:
+    """Parameters other than `by` that take more than one value."""
+    seen: dict[str, set[str]] = {}
+    for t in trials:
+        for name, value in t["parameters"].items():
+            seen.setdefault(name, set()).add(repr(value))
+    return sorted(name for name, values in seen.items() if name != by and len(values) > 1)

@@ -1,0 +1,178 @@
+"""The answer as pictures: arms on the same seeds, their paired differences, and learning curves with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+import trainables
+from orchestrator.compare.answer import answer, shown
+from orchestrator.compare.evidence import Evidence, label_of
+from orchestrator.compare.figures.register import Drawn, figure
+from orchestrator.compare.figures.style import VERDICTS, colours, markers, panels
+from orchestrator.protocol import seal
+from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.pairing import Refused
+
+MOST_PAIRS = 12
+
+
+@figure
+def verdict(evidence: Evidence) -> Iterator[Drawn]:
+    """Left: every arm's confirm seeds, one grey line per seed. Right: paired differences with their intervals."""
+    values = {arm: v for arm in evidence.ranked() if (v := evidence.confirmed(evidence.reported).get(arm))}
+    if not values:
+        return
+    try:
+        document = answer(evidence)
+    except Refused:
+        document = None
+    pairs = shown(document)[:MOST_PAIRS] if document else []
+    rows = max(len(pairs), 2)
+    figure_, axes = panels(
+        1,
+        2 if pairs else 1,
+        height=max(2.5, 0.9 + (0.42 if max(rows, len(values)) < 7 else 0.32) * max(rows, len(values))),
+        width_ratios=[1, 1.25] if pairs else [1],
+    )
+    _arms(axes[0, 0], evidence, values)
+    if pairs and document:
+        _differences(axes[0, 1], evidence, pairs, document["margin"])
+    if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
+        more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
+        figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", 120), fontsize=8.5, color="#7a4300")
+    yield Drawn(
+        name="verdict",
+        section="answer",
+        caption=f"{evidence.reported} on the fresh confirm seeds: mean and 95 % interval of each arm; thin lines join "
+        "the same seed."
+        + (
+            " Right: difference on the same seed (dots), its mean and 95 % interval; the verdict also asks "
+            "for p < alpha "
+            "after Holm's correction."
+            if pairs
+            else ""
+        ),
+        figure=figure_,
+    )
+
+
+def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> None:
+    colour, marker = colours(evidence.arms), markers(evidence.arms)
+    places = {arm: -i for i, arm in enumerate(values)}
+    if len({len(v) for v in values.values()}) == 1:
+        for seed in range(len(next(iter(values.values())))):
+            ax.plot([v[seed] for v in values.values()], list(places.values()), color="#c9c9c9", lw=0.8, zorder=1)
+    for arm, found in values.items():
+        s, y = summarize(found), places[arm]
+        ax.scatter(found, [y] * len(found), s=12, color=colour[arm], alpha=0.55, lw=0, zorder=2)
+        if s.lo is not None and s.hi is not None:
+            ax.plot([s.lo, s.hi], [y, y], color=colour[arm], lw=2.6, solid_capstyle="butt", zorder=3)
+        ax.plot(s.mean, y, marker[arm], ms=8, color=colour[arm], mec="white", zorder=4)
+    ax.set_yticks(list(places.values()), list(places))
+    ax.set_ylim(-len(places) + 0.4, 0.6)
+    ax.set_xlabel(label_of(evidence.reported))
+    ax.set_title(f"Arms ({len(next(iter(values.values())))} seeds)")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margin: float) -> None:
+    values = evidence.confirmed(evidence.reported)
+    if margin:
+        ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
+    ax.axvline(0, color="#444444", lw=1)
+    for i, p in enumerate(pairs):
+        d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
+        colour = VERDICTS[p["verdict"]]
+        ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
+        ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")
+        ax.plot(p["difference"], -i, "o", ms=7, color=colour, mec="white")
+        ax.annotate(
+            f"{p['verdict']}, p {p['p_holm']:.2g}", (1.0, -i), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            textcoords="offset points", va="center", fontsize=8.5, color=colour,
+        )  # fmt: skip
+    ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
+    ax.set_ylim(-len(pairs) + 0.4, 0.6)
+    better = "right" if evidence.goal_of(evidence.reported) == "maximize" else "left"
+    ax.set_xlabel(f"difference in {evidence.reported} on the same seed (first arm better: {better} of 0)")
+    ax.set_title("Paired differences")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+@figure
+def learning(evidence: Evidence) -> Iterator[Drawn]:
+    """The reported metric and the training loss against gradient evaluations and seconds, confirm seeds."""
+    curves = evidence.curves[evidence.curves["stage"] == "confirm"]
+    wanted = (evidence.reported,) if trainables.lookup(evidence.task).GAME else (evidence.reported, "loss/train")
+    names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
+    if not names:
+        return
+    figure_, axes = panels(len(names), 2, height=2.9, sharey="row")
+    colour = colours(evidence.arms)
+    for row, name in enumerate(names):
+        for column, axis in enumerate(("step", "seconds")):
+            ax, dashes = axes[row, column], ("-", "--", "-.", ":")
+            for i, arm in enumerate(evidence.arms):
+                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis)
+                if found is None:
+                    continue
+                x, mean, low, high = found
+                ax.plot(x, mean, color=colour[arm], ls=dashes[i // 4 % 4], label=arm)
+                ax.fill_between(x, low, high, color=colour[arm], alpha=0.16, lw=0)
+            ax.set_xlabel("gradient evaluations" if axis == "step" else "seconds of training")
+            if column == 0:
+                ax.set_ylabel(label_of(name))
+            _scale(ax, curves[curves["name"] == name])
+    figure_.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms))
+    )
+    yield Drawn(
+        name="learning-curves",
+        section="curves",
+        caption="Confirm seeds: mean over the seeds and its 95 % t interval, against gradient evaluations (the budget) "
+        "and "
+        "against seconds. Compare at the end of the schedule: curves may cross while the learning rate decays.",
+        figure=figure_,
+    )
+
+
+def banded(points: pd.DataFrame, axis: str) -> tuple[Any, Any, Any, Any] | None:
+    """(x, mean, low, high) over the seeds at common gradient evaluations; None without points.
+
+    `axis` is step, or seconds: then x is the seeds' mean time at each of these points.
+    """
+    found = [g.sort_values("step") for _, g in points.groupby("trial_id")]
+    found = [g for g in found if len(g) > 1 and g["seconds"].notna().all()]
+    if not found:
+        return None
+    start, end = max(g["step"].iloc[0] for g in found), min(g["step"].iloc[-1] for g in found)
+    steps = np.unique(np.concatenate([g["step"].to_numpy() for g in found]))
+    steps = steps[(steps >= start) & (steps <= end)]
+    if not len(steps):
+        return None
+    x = np.mean([np.interp(steps, g["step"], g[axis]) for g in found], axis=0)
+    table = np.array([np.interp(steps, g["step"], g["value"]) for g in found])
+    if len(table) < 2:
+        return x, table[0], table[0], table[0]
+    sums = [summarize(list(column)) for column in table.T]
+    return x, table.mean(axis=0), np.array([s.lo for s in sums]), np.array([s.hi for s in sums])
+
+
+def _scale(ax: Any, points: pd.DataFrame) -> None:
+    """Logarithmic for positive values over more than two decades; limits from the trials that did not diverge."""
+    values = points[points["state"] == "COMPLETE"]["value"]
+    good = values[np.isfinite(values)]
+    if not len(good):
+        return
+    low, high = float(good.min()), float(good.max())
+    if low > 0 and high / low > 100:
+        ax.set_yscale("log")
+        ax.set_ylim(low / 1.3, high * 1.3)
+    elif (points["state"] != "COMPLETE").any():
+        room = 0.06 * (high - low) or 1.0
+        ax.set_ylim(low - room, high + room)

@@ -1,0 +1,70 @@
+"""The register of figures. Each module of this package adds functions with `@figure`; a report runs all.
+
+A function takes the `Evidence` of a sweep and yields what it can draw: nothing at all when the sweep has nothing to
+show. A figure of one task looks at `evidence.task` first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+import orchestrator.compare.figures as package
+from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.figures.style import SETTINGS
+
+SECTIONS = {
+    "answer": "Verdict",
+    "curves": "Learning curves",
+    "sensitivity": "Sensitivity",
+    "tuning": "Tuning",
+    "geometry": "Geometry",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One figure of a report."""
+
+    name: str
+    """File name without its ending: lower case, digits and dashes."""
+    section: str
+    """A key of SECTIONS."""
+    caption: str
+    """What is drawn, with units; what a reader should see."""
+    figure: Figure
+
+
+Draw = Callable[[Evidence], Iterable[Drawn]]
+_REGISTER: list[Draw] = []
+
+
+def figure(draw: Draw) -> Draw:
+    """Decorator that adds a function to every report."""
+    _REGISTER.append(draw)
+    return draw
+
+
+def all_figures(evidence: Evidence) -> Iterator[Drawn]:
+    """Everything that can be drawn of the sweep, in the order of the sections."""
+    for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+        importlib.import_module(f"{package.__name__}.{module}")
+    with rc_context(SETTINGS):
+        found = [drawn for draw in _REGISTER for drawn in draw(evidence)]
+    yield from sorted(found, key=lambda d: list(SECTIONS).index(d.section))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG."""
+    out = io.BytesIO()
+    metadata: dict[str, Any] = {"Software": None}  # the same bytes for the same figure
+    with rc_context(SETTINGS):
+        figure.savefig(out, format="png", metadata=metadata)
+    return out.getvalue()

@@ -1,0 +1,364 @@
+"""The search as pictures: a slice for each hyperparameter, refresh interval against EMA rate, importance,
+parallel axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.collections import LineCollection
+
+from orchestrator.compare import search_curves, tuning
+from orchestrator.compare.evidence import Evidence, label_of, numeric
+from orchestrator.compare.figures.register import Drawn, figure
+from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
+from orchestrator.definition.space import Parameter
+from orchestrator.statistics.intervals import summarize
+
+ACROSS, MOST_LINES, BINS, MOST_MARKS = 4, 300, 6, 20
+MAPS = (("refresh_interval", "ema_rate"),)
+
+
+@figure
+def slices(evidence: Evidence) -> Iterator[Drawn]:
+    """For each arm a row of panels: the tuned metric against each hyperparameter."""
+    for arm in evidence.arms:
+        frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
+        parameters = [p for p in parameters if len(frame) and p.name in frame]
+        if not parameters or frame["value"].isna().all():
+            continue
+        rows, columns = -(-len(parameters) // ACROSS), min(ACROSS, max(2, len(parameters)))
+        figure_, axes = panels(rows, columns, height=2.7, sharey=True)
+        for ax, p in zip(axes.flat, parameters, strict=False):
+            _slice(ax, evidence, arm, frame, p)
+        for ax in axes.flat[len(parameters) :]:
+            ax.set_visible(False)
+        for row in axes:
+            row[0].set_ylabel(label_of(evidence.tuned))
+        yield Drawn(
+            name=f"sensitivity-{_plain(arm)}",
+            section="sensitivity",
+            caption=f"{arm}: the tuned metric at the end of the budget against each hyperparameter; every dot is a "
+            "configuration of the search (hollow: drawn at random; bars: spread over tune seeds; crosses at the rim: "
+            "diverged). Lines: mean of each level, with its range. Diamond and band: the chosen configuration on the "
+            "confirm seeds, mean and 95 % interval. Hatched: the outer 5 % of the range, where an optimum "
+            "may lie outside.",
+            figure=figure_,
+        )
+
+
+def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parameter) -> None:
+    colour = colours(evidence.arms)[arm]
+    here = frame.dropna(subset=[p.name])
+    good, bad = here[here["state"] == "COMPLETE"], here[here["state"] == "DIVERGED"]
+    x_good, ticks = _places(p, good[p.name])
+    if p.kind == "categorical":
+        _levels(ax, x_good, good["value"], colour, ordered=numeric(p.values))
+    random = good["random"].to_numpy(dtype=bool)
+    x, y, spread = np.asarray(x_good, dtype=float), good["value"].to_numpy(), good["spread"].to_numpy()
+    if spread.any():
+        ax.errorbar(x, y, yerr=spread, fmt="none", ecolor=colour, alpha=0.35, lw=1)
+    ax.scatter(x[random], y[random], s=22, facecolors="white", edgecolors=colour, lw=1.2, zorder=3)
+    ax.scatter(x[~random], y[~random], s=24, color=colour, alpha=0.75, lw=0, zorder=3)
+    if len(bad):
+        ax.plot(
+            _places(p, bad[p.name])[0],
+            [0.03] * len(bad),
+            "x",
+            color="#444444",
+            ms=6,
+            transform=ax.get_xaxis_transform(),
+        )
+    _chosen(ax, evidence, arm, p, colour)
+    _axis(ax, p, ticks)
+    where = tuning.edges(evidence, arm).get(p.name, "")
+    ax.set_title(p.name, color="#B00020" if where else "black")
+    if where:
+        ax.set_xlabel(f"chosen at the {where} edge!", color="#B00020")
+
+
+def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) -> None:
+    chosen = evidence.chosen(arm).get(p.name)
+    confirmed = evidence.confirmed(evidence.tuned).get(arm)
+    if chosen is None or not confirmed:
+        return
+    s = summarize(confirmed)
+    place = float(_places(p, pd.Series([chosen]))[0][0])
+    if s.lo is not None and s.hi is not None:
+        ax.axhspan(s.lo, s.hi, color=colour, alpha=0.10, lw=0, zorder=0)
+        ax.plot([place, place], [s.lo, s.hi], color="black", lw=1.6, zorder=4)
+    ax.plot(place, s.mean, "D", color="black", ms=6, mec="white", zorder=5)
+
+
+def _levels(ax: Any, x: Any, values: pd.Series, colour: str, *, ordered: bool) -> None:
+    """Mean of each level and the range over configurations and seeds; only levels that have an order are joined."""
+    groups = pd.DataFrame({"x": x, "y": values.to_numpy()}).groupby("x")["y"]
+    found = groups.agg(["mean", "min", "max"])
+    if not ordered:
+        ax.vlines(found.index, found["min"], found["max"], color=colour, alpha=0.15, lw=14, zorder=1)
+        ax.hlines(found["mean"], found.index - 0.25, found.index + 0.25, color=colour, lw=1.8, zorder=2)
+        return
+    ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.10, lw=0, zorder=1)
+    ax.plot(found.index, found["mean"], color=colour, lw=1.3, zorder=2)
+
+
+def _places(p: Parameter, values: pd.Series) -> tuple[Any, list[str] | None]:
+    """Positions on the axis, and tick labels where the levels are evenly spaced ones."""
+    if p.kind == "categorical":
+        levels = sorted(p.values) if numeric(p.values) else list(p.values)
+        texts = [f"{v:g}" if numeric([v]) else str(v) for v in levels]
+        index = {repr(v): i for i, v in enumerate(levels)} | {
+            repr(float(v)): i for i, v in enumerate(levels) if numeric([v])
+        }
+        return np.array([index.get(repr(v), 0) for v in values.tolist()]), texts
+    found = values.to_numpy(dtype=float)
+    return (1 - found if p.one_minus else found), None
+
+
+def _axis(ax: Any, p: Parameter, ticks: list[str] | None) -> None:
+    if ticks is not None:
+        long = max(map(len, ticks)) * len(ticks) > 22
+        ax.set_xticks(range(len(ticks)), ticks, rotation=40 if long else 0, ha="right" if long else "center")
+        ax.set_xlim(-0.5, len(ticks) - 0.5)
+        return
+    low, high = (1 - p.high, 1 - p.low) if p.one_minus else (p.low, p.high)
+    if p.one_minus:
+        ax.set_xlabel(f"1 − {p.name}")
+    if p.log or p.one_minus:
+        ax.set_xscale("log")
+        ax.set_xticks(marks := log_marks(low, high), [f"{m:g}" for m in marks])
+        ax.minorticks_off()
+        cut = [low * (high / low) ** s for s in (0, tuning.EDGE, 1 - tuning.EDGE, 1)]
+    else:
+        cut = [low + s * (high - low) for s in (0, tuning.EDGE, 1 - tuning.EDGE, 1)]
+    for a, b in ((0, 1), (2, 3)):
+        ax.axvspan(cut[a], cut[b], facecolor="none", edgecolor="#bbbbbb", hatch="////", lw=0, zorder=0)
+    ax.set_xlim(low, high)
+
+
+def log_marks(low: float, high: float, most: int = 4) -> list[float]:
+    """Round numbers inside [low, high] for a logarithmic axis: 1, 2, 5 in each decade, or whole decades."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [d * 10.0**e for e in decades for d in digits if low * 0.999 <= d * 10.0**e <= high * 1.001]
+        if len(found) <= most:
+            return found
+    return found[:: -(-len(found) // most)]
+
+
+@figure
+def maps(evidence: Evidence) -> Iterator[Drawn]:
+    """Heat map of the best value found at each refresh interval and EMA rate."""
+    for arm in evidence.arms:
+        frame = evidence.configurations[arm]
+        known = {p.name: p for p in evidence.tuned_parameters(arm)}
+        for across, up in MAPS:
+            if not len(frame) or across not in known or up not in known:
+                continue
+            table = _cells(frame, known[across], known[up], evidence.sign)
+            if table.notna().to_numpy().sum() < 4:
+                continue
+            figure_, axes = panels(1, 1, height=1.4 + 0.42 * len(table), width=6.5)
+            _heat(figure_, axes[0, 0], table, evidence, across, up)
+            yield Drawn(
+                name=f"map-{_plain(arm)}-{_plain(across)}-{_plain(up)}",
+                section="sensitivity",
+                caption=f"{arm}: best {evidence.tuned} over the other hyperparameters at each {across} (optimizer "
+                "steps "
+                f"between refreshes) and {up} (weight of the newest solution), tune seeds. Boxed: the best "
+                f"cell. White: never tried.",
+                figure=figure_,
+            )
+
+
+def _cells(frame: pd.DataFrame, across: Parameter, up: Parameter, sign: float) -> pd.DataFrame:
+    """Best value for each pair of levels; continuous ranges are cut into six."""
+    data = frame.dropna(subset=["value", across.name, up.name]).copy()
+    for p in (across, up):
+        values = data[p.name].to_numpy(dtype=float)
+        if len(np.unique(values)) > BINS + 2:
+            cut = np.geomspace(p.low, p.high, BINS + 1) if p.log else np.linspace(p.low, p.high, BINS + 1)
+            index = np.clip(np.searchsorted(cut, values, side="right") - 1, 0, BINS - 1)
+            middle = np.sqrt(cut[:-1] * cut[1:]) if p.log else (cut[:-1] + cut[1:]) / 2
+            data[p.name] = middle[index]
+    found = data.groupby([up.name, across.name])["value"].agg("max" if sign > 0 else "min")
+    return found.unstack().sort_index(ascending=False)
+
+
+def _heat(figure_: Any, ax: Any, table: pd.DataFrame, evidence: Evidence, across: str, up: str) -> None:
+    cells = table.to_numpy(dtype=float)
+    shade = SEQUENTIAL if evidence.sign > 0 else f"{SEQUENTIAL}_r"
+    image = ax.imshow(cells, cmap=shade, aspect="auto")
+    middle = (np.nanmax(cells) + np.nanmin(cells)) / 2
+    for (i, j), value in np.ndenumerate(cells):
+        if np.isfinite(value):
+            dark = (value < middle) == (evidence.sign > 0)
+            ax.text(j, i, f"{value:.3g}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    best = np.unravel_index(
+        np.nanargmax(evidence.sign * np.nan_to_num(cells, nan=-evidence.sign * np.inf)), cells.shape
+    )
+    ax.add_patch(_box(best))
+    ax.set_xticks(range(len(table.columns)), [f"{v:.3g}" for v in table.columns])
+    ax.set_yticks(range(len(table.index)), [f"{v:.3g}" for v in table.index])
+    ax.set_xlabel(f"{across}  (optimizer steps)")
+    ax.set_ylabel(up)
+    ax.grid(visible=False)
+    figure_.colorbar(image, ax=ax, label=label_of(evidence.tuned))
+
+
+def _box(cell: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((cell[1] - 0.5, cell[0] - 0.5), 1, 1, fill=False, edgecolor="#D55E00", lw=2.5)
+
+
+@figure
+def importance(evidence: Evidence) -> Iterator[Drawn]:
+    """PED-ANOVA shares, one panel for each arm."""
+    found = {arm: shares for arm in evidence.arms if (shares := importances(evidence, arm))}
+    if not found:
+        return
+    columns = min(ACROSS, max(2, len(found)))
+    rows = -(-len(found) // columns)
+    figure_, axes = panels(rows, columns, height=0.9 + 0.3 * max(map(len, found.values())))
+    for ax, (arm, shares) in zip(axes.flat, found.items(), strict=False):
+        names = list(shares)[::-1]
+        ax.barh(names, [shares[n] for n in names], color=colours(evidence.arms)[arm], height=0.6)
+        for i, n in enumerate(names):
+            ax.text(shares[n] + 0.02, i, f"{shares[n]:.0%}", va="center", fontsize=8.5)
+        ax.set_xlim(0, 1.15)
+        ax.set_xticks([0, 0.5, 1])
+        ax.set_title(arm)
+    for ax in axes.flat[len(found) :]:
+        ax.set_visible(False)
+    figure_.supxlabel("share of importance (PED-ANOVA)", fontsize=9.5)
+    yield Drawn(
+        name="importance",
+        section="tuning",
+        caption="Which hyperparameter decides whether a configuration of the search is among the good ones (PED-ANOVA; "
+        "shares within an arm). From a search of this size it is an indication, not a measurement.",
+        figure=figure_,
+    )
+
+
+def importances(evidence: Evidence, arm: str) -> dict[str, float]:
+    """Parameter -> share for one arm; empty when there is too little to say."""
+    from orchestrator.search.importance import ped_anova
+
+    frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
+    if not len(frame) or not parameters:
+        return {}
+    good = frame.dropna(subset=["value"])
+    names = [p.name for p in parameters if p.name in good]
+    rows = [{str(k): v for k, v in row.items() if v == v} for row in good[names].to_dict("records")]
+    return ped_anova(parameters, rows, [float(v) for v in good["value"]], evidence.goal)
+
+
+@figure
+def parallel(evidence: Evidence) -> Iterator[Drawn]:
+    """Parallel coordinates: every configuration a line through its hyperparameters, coloured by its value."""
+    for arm in evidence.arms:
+        frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
+        parameters = [p for p in parameters if len(frame) and p.name in frame]
+        good = frame.dropna(subset=["value"]) if len(frame) else frame
+        if len(parameters) < 2 or len(good) < FEWEST_LINES:
+            continue
+        best_first = good.assign(score=evidence.sign * good["value"]).sort_values("score").tail(MOST_LINES)
+        figure_, axes = panels(1, 1, height=2.9)
+        _lines(figure_, axes[0, 0], evidence, best_first, parameters)
+        more = f" The best {MOST_LINES} of {len(good)}." if len(good) > MOST_LINES else ""
+        yield Drawn(
+            name=f"parallel-{_plain(arm)}",
+            section="tuning",
+            caption=f"{arm}: every configuration of the search, coloured by {evidence.tuned}, the best one thick. "
+            f"A parameter that a configuration does not have interrupts its line.{more}",
+            figure=figure_,
+        )
+
+
+FEWEST_LINES = 4
+
+
+def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, parameters: list[Parameter]) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    columns = np.column_stack([_shares(p, frame[p.name]) for p in parameters])
+    complete = frame[frame["state"] == "COMPLETE"]["value"] if (frame["state"] == "COMPLETE").any() else frame["value"]
+    shade = SEQUENTIAL if evidence.sign > 0 else f"{SEQUENTIAL}_r"
+    colour = ScalarMappable(Normalize(complete.min(), complete.max()), shade)
+    lines = [np.column_stack([np.arange(len(parameters)), row]) for row in columns]
+    ax.add_collection(LineCollection(lines, colors=colour.to_rgba(frame["value"].to_numpy()), lw=1.1, alpha=0.75))
+    ax.plot(np.arange(len(parameters)), columns[-1], color="#D55E00", lw=3, zorder=4)
+    for i, p in enumerate(parameters):
+        ax.axvline(i, color="#444444", lw=1)
+        for share, text in _marks(p):
+            ax.annotate(text, (i, share), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center", zorder=5,
+                        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})  # fmt: skip
+    ax.set_xticks(range(len(parameters)), [p.name for p in parameters])
+    ax.set_yticks([])
+    ax.grid(visible=False)
+    ax.set_xlim(-0.1, len(parameters) - 0.75)
+    ax.set_ylim(-0.05, 1.05)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    figure_.colorbar(colour, ax=ax, label=label_of(evidence.tuned))
+
+
+def _shares(p: Parameter, values: pd.Series) -> Any:
+    if p.kind == "categorical":
+        places, ticks = _places(p, values.fillna(p.values[0]))
+        found = np.asarray(places, dtype=float) / max(1, len(ticks or ()) - 1)
+    else:
+        found = np.array([tuning.position(p, v) if v == v else np.nan for v in values.astype(float)])
+    return np.where(values.isna(), np.nan, found)
+
+
+def _marks(p: Parameter) -> list[tuple[float, str]]:
+    if p.kind == "categorical":
+        ticks = _places(p, pd.Series([], dtype=object))[1] or []
+        return [(i / max(1, len(ticks) - 1), t) for i, t in enumerate(ticks)]
+    return [(0.0, f"{p.low:.3g}"), (1.0, f"{p.high:.3g}")]
+
+
+@figure
+def expected(evidence: Evidence) -> Iterator[Drawn]:
+    """Expected best value against the number of configurations tried."""
+    found, why = search_curves.curves(evidence)
+    if not found:
+        return
+    figure_, axes = panels(1, 1, height=3.0, width=6.5)
+    ax = axes[0, 0]
+    for arm, c in found.items():
+        colour, half = colours(evidence.arms)[arm], max(1, len(c.trials) // 2)
+        few = len(c.trials) <= MOST_MARKS
+        ax.plot(
+            c.trials[:half], c.mean[:half], color=colour, marker=markers(evidence.arms)[arm] if few else "", label=arm
+        )
+        ax.plot(c.trials[half - 1 :], c.mean[half - 1 :], color=colour, ls=":")
+        ax.fill_between(c.trials, c.low, c.high, color=colour, alpha=0.13, lw=0)
+    ax.set_xlabel("configurations tried at random")
+    ax.set_ylabel(f"expected best {evidence.tuned}")
+    if max(len(c.trials) for c in found.values()) > MOST_MARKS:
+        ax.set_xscale("log")
+    else:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    budget = float(evidence.definition["budget"]["per_trial"]) * len(evidence.definition["seeds"]["tune"])
+    top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
+    top.set_xlabel("gradient evaluations spent on tuning")
+    ax.legend()
+    yield Drawn(
+        name="expected-best",
+        section="tuning",
+        caption="What tuning buys: the expected best value after trying that many configurations, from those drawn "
+        "before any result was looked at (unbiased; bands 95 % by bootstrap over configurations; dotted beyond half of "
+        f"them, where it rests on few). {why.capitalize() + '.' if why else ''}",
+        figure=figure_,
+    )
+
+
+def _plain(word: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in word.lower())

@@ -1,0 +1,228 @@
+"""Figures of single tasks, connected to reports.
+
+Affine games show their spectral shape, its image under each arm's chosen method, and measured convergence beside the
+slope of theory. Quadratics and least squares show their spectrum with its fitted edges, suboptimality beside the slopes
+of theory, and exponents against that of the spectrum when seeds draw it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.figures.average_case import (
+    Course,
+    Density,
+    Slope,
+    courses_figure,
+    slopes_figure,
+    spectra_figure,
+)
+from orchestrator.compare.figures.games import Curve, Image, Spectrum, convergence_figure, shapes_figure
+from orchestrator.compare.figures.register import Drawn, figure
+
+NORMAL = ("shape_game", "bilinear")
+"""Games whose J is normal, so that a method acts on its eigenvalues one by one."""
+QUADRATICS = ("quadratic", "least_squares")
+FEWEST_EIGENVALUES = 30
+
+
+@figure
+def shapes(evidence: Evidence) -> Iterator[Drawn]:
+    """Eigenvalues of the game of the first confirm seed and the roots of each arm's polynomial."""
+    if evidence.task not in NORMAL:
+        return
+    eigenvalues = _eigenvalues(evidence)
+    images = [image for arm in evidence.ranked() if (image := _image(evidence, arm, eigenvalues)) is not None]
+    name = str(evidence.definition["task"]["parameters"].get("shape", evidence.task))
+    drawn = shapes_figure([Spectrum(name=name, eigenvalues=eigenvalues, images=images)], evidence.arms)
+    yield Drawn(
+        name="spectral-shape",
+        section="geometry",
+        caption="First: eigenvalues of the game's Jacobian (first confirm seed). Then: where each arm's chosen method "
+        "sends them; it converges when all roots lie inside the unit circle (dashed), and its error falls by the "
+        "radius r of the outermost one (shaded disc) at each step.",
+        figure=drawn,
+    )
+
+
+@figure
+def convergence(evidence: Evidence) -> Iterator[Drawn]:
+    """Residuals of the confirm trials beside the slope that theory gives the chosen parameters."""
+    curves = evidence.curves[evidence.curves["stage"] == "confirm"]
+    found = []
+    for arm in evidence.ranked():
+        mine = curves[curves["arm"] == arm]
+        points = mine[mine["name"] == "residual/log10"].groupby("step")["value"].mean()
+        theory = mine[mine["name"] == "geometry/rate_theory"]["value"]
+        if len(points) < 2 or not len(theory):
+            continue
+        residuals = [float(10.0 ** min(v, 300.0)) for v in points]
+        rate = float(theory.iloc[-1])
+        found.append(Curve(method=arm, evaluations=[float(s) for s in points.index], residuals=residuals, rate=rate))
+    if found:
+        yield Drawn(
+            name="convergence",
+            section="geometry",
+            caption="Residual |v| against gradient evaluations, geometric mean over the confirm seeds (thick), and the "
+            "slope that theory gives the chosen parameters (thin, black).",
+            figure=convergence_figure({evidence.task: found}, evidence.arms),
+        )
+
+
+@figure
+def spectra(evidence: Evidence) -> Iterator[Drawn]:
+    """The density of the first confirm seed (and of those with the extreme exponents, when seeds draw them)."""
+    if evidence.task not in QUADRATICS:
+        return
+    models = {seed: _model(evidence, seed) for seed in _seeds(evidence)}
+    ordered = sorted(models, key=lambda seed: models[seed].spectrum.get("left_exponent", 0.0))
+    drawn = dict.fromkeys((ordered[0], ordered[-1])) if _exponents(models) else ordered[:1]
+    densities = [found for seed in drawn if (found := _density(models[seed], f"seed {seed}")) is not None]
+    if densities:
+        yield Drawn(
+            name="spectrum",
+            section="geometry",
+            caption="Spectrum of the Hessian as the start sees it. Left: density of the eigenvalues (bars) and "
+            "λ^ξ (L − λ)^τ with the exponents of the edges (line): where they differ, the density inside is another. "
+            "Right: share of the spectrum near either edge, log-log (dots), and the edge fitted to the outermost "
+            "eigenvalues by Hill's estimator (lines of slope ξ + 1 and τ + 1).",
+            figure=spectra_figure(densities),
+        )
+
+
+@figure
+def courses(evidence: Evidence) -> Iterator[Drawn]:
+    """Suboptimality of the confirm trials beside the slopes of theory, first confirm seed."""
+    if evidence.task not in QUADRATICS:
+        return
+    seed = _seeds(evidence)[0]
+    found = []
+    for arm in evidence.ranked():
+        mine = evidence.curves
+        mine = mine[(mine["arm"] == arm) & (mine["stage"] == "confirm") & (mine["seed"] == seed)]
+        points = mine[mine["name"] == "objective/log10"].sort_values("step")
+        if len(points) < 2:
+            continue
+        last = {name: rows["value"].iloc[-1] for name, rows in mine.groupby("name")}
+        found.append(
+            Course(
+                method=arm,
+                iterations=points["step"].to_numpy(dtype=float),
+                objective=10.0 ** points["value"].to_numpy(dtype=float).clip(-300, 4),
+                exponent=last.get("geometry/rate_theory"),
+                measured=last.get("geometry/rate_measured"),
+            )
+        )
+    if found:
+        geometric = _model(evidence, seed).spectrum.get("strong_convexity", 0.0) > 0
+        yield Drawn(
+            name="suboptimality",
+            section="geometry",
+            caption=f"Objective above its minimum against gradient evaluations, seed {seed}, "
+            f"{'logarithmic' if geometric else 'log-log'}. Black: the slope that theory gives "
+            "the chosen parameters, through the last point. Evaluations for an estimate of the spectrum count.",
+            figure=courses_figure(found, evidence.arms, geometric=geometric),
+        )
+
+
+@figure
+def slopes(evidence: Evidence) -> Iterator[Drawn]:
+    """Exponents of every confirm trial against the exponent of the spectrum that its seed drew."""
+    if evidence.task != "quadratic":
+        return
+    known = _exponents({seed: _model(evidence, seed) for seed in _seeds(evidence)})
+    rows = evidence.trials[evidence.trials["stage"] == "confirm"]
+    names = ["geometry/rate_measured", "geometry/rate_theory"]
+    if not known or not set(names) <= set(rows):
+        return
+    found = [
+        Slope(method=arm, left_exponent=known[seed], measured=measured, theory=theory)
+        for arm, seed, measured, theory in rows[["arm", "seed", *names]].dropna().itertuples(index=False)
+    ]
+    if found:
+        yield Drawn(
+            name="exponents",
+            section="geometry",
+            caption="Exponent of the objective, measured (points) and by theory (lines), for each confirm seed against "
+            "the exponent ξ of the spectrum that the seed drew.",
+            figure=slopes_figure(found, evidence.arms),
+        )
+
+
+def _seeds(evidence: Evidence) -> list[int]:
+    return list(evidence.definition["seeds"]["confirm"] or evidence.definition["seeds"]["tune"])
+
+
+def _model(evidence: Evidence, seed: int) -> Any:
+    import trainables
+
+    return trainables.build(evidence.task, **evidence.definition["task"]["parameters"]).model(seed)
+
+
+def _exponents(models: Mapping[int, Any]) -> dict[int, float]:
+    """Seed -> xi, when seeds draw different ones."""
+    found = {seed: m.spectrum["left_exponent"] for seed, m in models.items() if "left_exponent" in m.spectrum}
+    return found if len(set(found.values())) > 1 else {}
+
+
+def _density(model: Any, name: str) -> Density | None:
+    """The spectrum and its edges; None without enough eigenvalues or without an upper edge."""
+    import torch
+
+    from optim_core.spectrum import hill
+
+    eigenvalues, squares = model.modes()
+    known = model.spectrum
+    if len(eigenvalues) < FEWEST_EIGENVALUES or not math.isfinite(known["smoothness"]):
+        return None
+    drawn = "left_exponent" in known
+    weights = squares if drawn else torch.full_like(eigenvalues, 1 / len(eigenvalues))
+    top, low = (known["smoothness"], known["strong_convexity"]) if drawn else (float(eigenvalues.max()), 0.0)
+    return Density(
+        name=name,
+        eigenvalues=eigenvalues.numpy(),
+        weights=weights.numpy(),
+        lower=low,
+        left_exponent=hill(eigenvalues - low, weights=weights),
+        right_exponent=hill(top - eigenvalues, weights=weights),
+        smoothness=top,
+        known=(known["left_exponent"], known["right_exponent"]) if drawn else None,
+    )
+
+
+def _eigenvalues(evidence: Evidence) -> Any:
+    import torch
+
+    first, second = _model(evidence, _seeds(evidence)[0])
+    J = torch.cat([torch.cat([first.own, first.coupling], 1), torch.cat([second.coupling, second.own], 1)])
+    return torch.linalg.eigvals(J).numpy()
+
+
+def _image(evidence: Evidence, arm: str, eigenvalues: Any) -> Image | None:
+    """What the arm's chosen configuration makes of the eigenvalues; None for a method that is no polynomial of J."""
+    import torch
+
+    import optim_core
+    from optim_core.games.maps import POLYNOMIAL, roots
+    from optim_core.games.rates import COSTS
+
+    optimizer = evidence.definition["arms"][arm]["optimizer"]
+    if optimizer not in POLYNOMIAL:
+        return None
+    known = optim_core.hyperparameters(optimizer)
+    given = {name: evidence.chosen(arm).get(name, p.default) for name, p in known.items()}
+    values: dict[str, float] = {
+        k: float(given[k] if given[k] is not None else given["lr"]) for k in ("lr", "momentum") if k in given
+    }
+    if "extrapolation" in given:
+        values["extrapolation"] = float(given["lr"] if given["extrapolation"] is None else given["extrapolation"])
+    if given.get("consensus") is not None:
+        values["consensus"] = float(given["consensus"])
+    found = roots(optimizer, torch.from_numpy(eigenvalues), **values).numpy()
+    rate = float(np.abs(found).max())
+    return Image(method=arm, roots=found, rate=rate, per_evaluation=math.pow(rate, 1 / COSTS[optimizer]))

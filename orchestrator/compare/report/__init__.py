@@ -1,0 +1,1 @@
+"""The report: tables, page, what MLflow is sent."""

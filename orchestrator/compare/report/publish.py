@@ -1,0 +1,63 @@
+"""Send a report to the sweep's MLflow runs: figures and page to the parent, each arm's own figures to its summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.compare.evidence import Evidence
+from orchestrator.protocol import seal
+from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.pairing import Refused
+
+
+def publish(evidence: Evidence, report: Path) -> str:
+    """Log the folder `report`; returns what went wrong, or nothing."""
+    from orchestrator.tracking.mlflow_report import MlflowReport
+
+    try:
+        MlflowReport(
+            uri=evidence.resolved.get("tracking"),
+            root=evidence.folder.root,
+            sweep_id=evidence.sweep_id,
+            name=evidence.definition["name"],
+        ).send(
+            report,
+            {arm: curve(evidence, arm) for arm in evidence.arms},
+            verdict(evidence),
+            "; ".join(seal.stamps(evidence.folder)),
+        )
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    return ""
+
+
+def verdict(evidence: Evidence) -> str:
+    """The text that MLflow's page of the parent run shows: question, verdict, comparisons."""
+    from orchestrator.compare import answer
+    from orchestrator.compare.report import report
+
+    try:
+        document = answer.answer(evidence)
+    except Refused as reason:
+        lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
+        return "\n".join([f"{evidence.description}\n\n**{report.headline(None, str(reason))}**\n", *lines])
+    lines = [f"- {answer.sentence(p, document['metric'])}" for p in answer.shown(document)]
+    stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
+    sealed = seal.sealed_hash(evidence.folder)
+    tail = f"\n\nSeal `{sealed[:12]}`. The whole report: artifact `report/report.html`." if sealed else ""
+    return "\n".join([f"{evidence.description}\n\n**{report.headline(document)}**\n", *lines, *stamps]) + tail
+
+
+def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:
+    """(metric, value, step): mean, low and high of each curve over the arm's confirm seeds, for MLflow's charts."""
+    points = evidence.curves
+    points = points[(points["arm"] == arm) & (points["stage"] == "confirm")]
+    wanted = dict.fromkeys((evidence.reported, evidence.tuned, "loss/train"))
+    found: list[tuple[str, float, int]] = []
+    for name in wanted:
+        for step, rows in points[points["name"] == name].groupby("step"):
+            s = summarize(list(rows["value"]))
+            values: dict[str, Any] = {name: s.mean, f"{name}/low": s.lo, f"{name}/high": s.hi}
+            found += [(k, float(v), int(float(step))) for k, v in values.items() if v is not None]  # type: ignore[arg-type]
+    return found

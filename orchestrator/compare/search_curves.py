@@ -1,0 +1,45 @@
+"""Expected-best curves of a sweep's arms, over the trials that were drawn before any result was looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.compare.evidence import Evidence
+from orchestrator.statistics.expected_best import Curve, curve
+
+Array = NDArray[np.float64]
+FEWEST = 4
+
+
+def random_values(evidence: Evidence, arm: str) -> Array:
+    """Values of the arm's configurations that were drawn before any result was looked at."""
+    frame = evidence.configurations[arm]
+    if not len(frame):
+        return np.array([])
+    frame = frame[frame["random"]].dropna(subset=["value"])
+    values = frame["value"].to_numpy(dtype=float)
+    trained = values[(frame["state"] == "COMPLETE").to_numpy()]
+    if not len(trained):
+        return values
+    worst = trained.min() if evidence.sign > 0 else trained.max()
+    return np.where((frame["state"] == "COMPLETE").to_numpy(), values, worst)
+
+
+def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:
+    """Arm -> curve over its random trials, and why an arm has none."""
+    if not evidence.analysis["expected_best"]:
+        return {}, "not asked for: analysis.expected_best is false"
+    found: dict[str, Curve] = {}
+    for arm in evidence.arms:
+        values = random_values(evidence, arm)
+        if len(values) >= FEWEST:
+            found[arm] = curve(values, evidence.goal)
+    missing = [arm for arm in evidence.arms if arm not in found]
+    if not missing:
+        return found, ""
+    return found, (
+        f"refused for {', '.join(missing)}: fewer than {FEWEST} configurations were drawn before results were "
+        f"looked at, "
+        "and trials of an adaptive search are not exchangeable (raise method.random_share)"
+    )

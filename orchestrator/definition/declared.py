@@ -1,0 +1,58 @@
+"""What a sweep file declares about its own judgement: the analysis, waived rules, controls. Checked, then sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.definition.control_names import NEEDS, fitting
+from orchestrator.definition.errors import nearest
+from orchestrator.definition.location import Where
+from orchestrator.definition.racing import Racing, look_at
+from orchestrator.definition.rule_codes import RULES
+from orchestrator.definition.schema import SweepModel
+
+
+def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
+    """The declared analysis; its baseline is an arm, and what it waives are rules."""
+    given = model.analysis
+    if given.baseline is not None and given.baseline not in model.arms:
+        raise where.error(
+            ("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}"
+        )
+    for code, reason in given.waive.items():
+        if code not in RULES:
+            raise where.error(("analysis", "waive", code), f"no fairness rule has this code{nearest(code, RULES)}")
+        if not reason.strip():
+            raise where.error(("analysis", "waive", code), "give the reason")
+    return {**given.model_dump(), "margin": float(given.margin)}
+
+
+def racing(model: SweepModel, confirm: int, where: Where) -> Racing | None:
+    """The race of the confirm stage, with arms that can race and seeds enough to decide it."""
+    if model.racing is None:
+        return None
+    found, arms = Racing(level=model.racing.level, looks=model.racing.looks), len(model.arms)
+    if arms < 2:
+        raise where.error(("racing",), "a race needs two arms; remove it, or add an arm")
+    if not look_at(confirm, arms, found):
+        least = next(n for n in range(2, 10_000) if look_at(n, arms, found))
+        raise where.error(
+            ("racing",),
+            f"{confirm} confirm seeds cannot decide between {arms} arms at level {found.level:g} and {found.looks} "
+            f"looks; set seeds.confirm to {least} or more, lower looks, or remove it",
+        )
+    return found
+
+
+def controls(model: SweepModel, optimizers: Mapping[str, str], where: Where) -> tuple[str, ...]:
+    """The controls to run first; each one has an arm that it fits."""
+    known = fitting(optimizers)
+    if model.controls == "auto":
+        return known
+    for i, name in enumerate(model.controls):
+        if name not in NEEDS:
+            raise where.error(("controls", i), f"{name!r} is no control{nearest(name, NEEDS)}")
+        if name not in known:
+            raise where.error(("controls", i), f"{name}: no arm's optimizer has {NEEDS[name]}; remove it")
+    return tuple(dict.fromkeys(model.controls))

@@ -1,0 +1,56 @@
+"""What pydantic found wrong in a sweep file, in words for the person who wrote it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.definition.errors import SpecError, nearest
+from orchestrator.definition.location import Where, description_of, fields_at
+from orchestrator.definition.yaml12 import Document
+
+
+def explained(error: ValidationError, document: Document, where: Where) -> SpecError:
+    """The error of pydantic's that says most, in our words."""
+    errors = error.errors()
+    telling = ("extra_forbidden", "finite_number")
+    first = min(errors, key=lambda e: (e["type"] not in telling, -len(_keys(document.value, e["loc"]))))
+    path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
+    value, kind, context = first["input"], first["type"], first.get("ctx", {})
+    if kind == "extra_forbidden":
+        return where.error(path, f"unknown{nearest(str(path[-1]), fields_at(path))}")
+    if kind == "missing":
+        return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
+    if kind == "literal_error":
+        return where.error(path, f"{value!r} is not one of {context['expected']}")
+    if kind == "too_short":
+        return where.error(path, f"{value!r} is empty; give at least one")
+    if kind == "string_pattern_mismatch":
+        return where.error(path, f"{value!r}: lower-case letters, digits and dashes are allowed, at most 40 of them")
+    if kind == "finite_number":
+        return where.error(path, f"{value} is no number that one can reckon with")
+    if kind in ("dict_type", "model_type", "dataclass_type"):
+        return where.error(path, f"{value!r} is {_kind(value)}, and keys with values are wanted, such as KEY: VALUE")
+    if kind == "string_type":
+        return where.error(path, f"{value!r} is {_kind(value)}, and text is wanted; put it in quotes")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
+
+
+def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
+    """The parts of a pydantic location that are keys of the file (it also names branches of unions)."""
+    found: list[Any] = []
+    for part in path:
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            found.append(part)
+            value = value[part]
+    return found
+
+
+def _kind(value: Any) -> str:
+    """What a value of the file is, in a word."""
+    if isinstance(value, bool):
+        return "true or false"
+    words = {int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
+    return words.get(type(value), "nothing")

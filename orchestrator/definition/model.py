@@ -1,0 +1,216 @@
+"""A sweep, resolved: every default filled in, nothing left to look up. Its id is the hash of what changes results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from orchestrator.definition.racing import Racing
+from orchestrator.definition.space import Parameter
+from orchestrator.definition.stopping_rule import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """Data, model, loss and metrics."""
+
+    name: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """What is tuned."""
+
+    name: str
+    goal: Literal["minimize", "maximize"]
+    select: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSpec:
+    """One optimizer with its space, shared parameters merged in, parents first."""
+
+    name: str
+    optimizer: str
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """How configurations are proposed."""
+
+    name: str
+    random_share: float
+    seed: int
+    replay: str
+    lag: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSpec:
+    """What may be spent; times in seconds."""
+
+    unit: str
+    per_trial: float
+    trials_per_arm: int | None
+    wall_clock: float | None
+    grad_evals: float | None
+    gpu_hours: float | None
+    money: float | None
+    price_per_gpu_hour: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsSpec:
+    """Disjoint sets of seeds."""
+
+    tune: tuple[int, ...]
+    confirm: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesSpec:
+    """What one trial gets."""
+
+    cpu: int
+    gpu: float
+    max_concurrent: int | None
+    processes: int = 1
+    """Workers that train one trial together."""
+    checkpoints: int | None = None
+    """Bytes for the checkpoints of all trials."""
+    checkpoint_every: float = 10.0
+    """Seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec:
+    """Where runs are shown."""
+
+    mlflow: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppingSpec(Rule):
+    """How trials are stopped early, and how many of the stopped ones are finished."""
+
+    audit_share: float = 0.0
+
+
+NEVER = StoppingSpec(type="none", eta=3, rungs=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """A further metric of a multi-objective search."""
+
+    name: str
+    goal: Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosticsSpec:
+    """What trials measure while they train; nothing when there are no names."""
+
+    names: tuple[str, ...] = ()
+    every: int = 1
+    batches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSpec:
+    """What `compare` does unless told otherwise."""
+
+    baseline: str | None = None
+    margin: float = 0.0
+    alpha: float = 0.05
+    expected_best: bool = True
+    waive: Mapping[str, str] = field(default_factory=dict)
+    """Code of a fairness rule -> why it is broken on purpose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
+
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    final_lr: float = 0.0
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    weight_average: float = 0.0
+    compile: bool = False
+    step_timeout: float | None = 600.0
+    """Seconds."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What changes results."""
+        return {key: value for key, value in asdict(self).items() if key != "step_timeout"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A sweep, resolved: every default filled in."""
+
+    schema_version: int
+    name: str
+    description: str
+    task: TaskSpec
+    metric: MetricSpec
+    report_metric: str
+    arms: Mapping[str, ArmSpec]
+    constraints: tuple[str, ...]
+    method: MethodSpec
+    budget: BudgetSpec
+    seeds: SeedsSpec
+    resources: ResourcesSpec
+    tracking: TrackingSpec
+    evaluations: int
+    max_failed: int
+    early_terminate: StoppingSpec = NEVER
+    racing: Racing | None = None
+    objectives: tuple[ObjectiveSpec, ...] = ()
+    warm_start: tuple[str, ...] = ()
+    cache: bool = True
+    diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
+    analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
+    controls: tuple[str, ...] = ()
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    source: str = field(default="", compare=False)
+
+
+def definition(spec: Spec) -> dict[str, Any]:
+    """Everything that changes results, as plain JSON; the sweep's id is its hash."""
+    found = asdict(spec)
+    for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
+        del found[key]
+    for key in ("wall_clock", "grad_evals", "gpu_hours", "money", "price_per_gpu_hour"):
+        del found["budget"][key]
+    # What is at its default is left out, so that sweeps of earlier versions keep their ids.
+    if spec.method.replay == "off":
+        del found["method"]["replay"], found["method"]["lag"]
+    for key, used in (
+        ("diagnostics", bool(spec.diagnostics.names)),
+        ("early_terminate", spec.early_terminate != NEVER),
+        ("racing", spec.racing is not None),
+        ("objectives", bool(spec.objectives)),
+        ("warm_start", bool(spec.warm_start)),
+    ):
+        if not used:
+            del found[key]
+    found["training"] = spec.training.recipe()
+    if found["training"] == TrainingSpec().recipe():
+        del found["training"]
+    plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
+    return plain
+
+
+def sweep_id(spec: Spec) -> str:
+    """`<name>-<first 8 hex of the hash of the definition>`."""
+    text = json.dumps(definition(spec), sort_keys=True, separators=(",", ":"))
+    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,227 @@
+"""Search spaces in our own words: parameters, conditions, constraints. Knows neither Ray nor Optuna.
+
+A configuration is made from one number in [0, 1) for each parameter (inverse distribution function), so that random and
+Sobol points, and any index of theirs, are plain functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["constant", "categorical", "float", "int"]
+
+
+class SpaceError(ValueError):
+    """A space that cannot be searched as asked; says which parameter and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One hyperparameter and where its values come from."""
+
+    name: str
+    kind: Kind
+    values: tuple[Any, ...] = ()
+    """constant: the one value; categorical: all values."""
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    """Uniform in the logarithm."""
+    step: float | None = None
+    """Quantum of the values."""
+    one_minus: bool = False
+    """value = 1 - x, x log-uniform in [1 - high, 1 - low]."""
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Parent -> the parent's values under which this parameter is active."""
+
+
+def order(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    """Parents before children, else as given. Raises SpaceError on a missing parent or a circle."""
+    names = {p.name for p in parameters}
+    left, done = list(parameters), dict[str, Parameter]()
+    for p in left:
+        for parent in p.when:
+            if parent not in names:
+                raise SpaceError(f"{p.name}: when names {parent}, which is not a parameter here")
+    while left:
+        ready = [p for p in left if all(parent in done for parent in p.when)]
+        if not ready:
+            raise SpaceError(f"{left[0].name}: when goes round in a circle: {', '.join(p.name for p in left)}")
+        for p in ready:
+            done[p.name] = p
+            left.remove(p)
+    return tuple(done.values())
+
+
+def is_active(parameter: Parameter, config: Mapping[str, Any]) -> bool:
+    """Whether the parameter has a value in this configuration (parents first)."""
+    return all(parent in config and config[parent] in values for parent, values in parameter.when.items())
+
+
+def value_at(p: Parameter, u: float) -> Any:
+    """The parameter's value at the share `u` in [0, 1) of its distribution."""
+    if p.kind in ("constant", "categorical"):
+        return p.values[min(int(u * len(p.values)), len(p.values) - 1)]
+    if p.one_minus:
+        return 1 - _log_between(1 - p.high, 1 - p.low, 1 - u)
+    if p.kind == "int":
+        if p.log:
+            return min(int(p.high), int(_log_between(p.low, p.high + 1, u)))
+        step = int(p.step or 1)
+        return int(p.low) + step * int(u * (int(p.high - p.low) // step + 1))
+    value = _log_between(p.low, p.high, u) if p.log else p.low + u * (p.high - p.low)
+    if p.step:
+        value = p.step * round(value / p.step) if p.log else p.low + p.step * math.floor(u * (_count(p)))
+    return min(p.high, max(p.low, value))
+
+
+def _count(p: Parameter) -> int:
+    assert p.step
+    return math.floor((p.high - p.low) / p.step + 1e-9) + 1
+
+
+def _log_between(low: float, high: float, u: float) -> float:
+    return math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
+
+
+def from_unit(parameters: Sequence[Parameter], u: Sequence[float]) -> dict[str, Any]:
+    """The configuration at a point of the unit cube; inactive parameters are left out."""
+    config: dict[str, Any] = {}
+    for p, x in zip(parameters, u, strict=True):
+        if is_active(p, config):
+            config[p.name] = value_at(p, x)
+    return config
+
+
+def levels(p: Parameter) -> list[Any] | None:
+    """All values of a finite parameter, None for a continuous one."""
+    if p.kind in ("constant", "categorical"):
+        return list(p.values)
+    if p.kind == "int":
+        return list(range(int(p.low), int(p.high) + 1, int(p.step or 1)))
+    if p.step and not p.log:
+        return [p.low + i * p.step for i in range(_count(p))]
+    return None
+
+
+def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
+    """All configurations of a finite space, each once. Raises SpaceError for a continuous parameter."""
+    columns = []
+    for p in parameters:
+        found = levels(p)
+        if found is None:
+            raise SpaceError(f"{p.name}: a grid needs values; give values: [...] or a step q")
+        columns.append(found)
+    seen: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+    for row in itertools.product(*columns):
+        config: dict[str, Any] = {}
+        for p, value in zip(parameters, row, strict=True):
+            if is_active(p, config):
+                config[p.name] = value
+        seen.setdefault(tuple((k, repr(v)) for k, v in config.items()), config)
+    return list(seen.values())
+
+
+BINARY: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.FloorDiv: operator.floordiv,
+}
+COMPARE: dict[type, Callable[[Any, Any], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "log10": math.log10, "abs": abs}
+
+
+def names_in(constraint: str) -> set[str]:
+    """The names that a constraint speaks of. Raises SpaceError when it is not an expression we allow."""
+    try:
+        tree = ast.parse(constraint, mode="eval").body
+    except SyntaxError:
+        raise SpaceError(
+            f"{constraint!r} is not an expression; write for instance: refresh_interval * 5 <= steps"
+        ) from None
+    if not isinstance(tree, ast.Compare | ast.BoolOp):
+        raise SpaceError(f"{constraint!r} compares nothing; write for instance: refresh_interval * 5 <= steps")
+    allowed: tuple[type, ...] = (
+        ast.Compare,
+        ast.BoolOp,
+        ast.BinOp,
+        ast.UnaryOp,
+        ast.Name,
+        ast.Constant,
+        ast.Call,
+        ast.Load,
+    )
+    allowed += (ast.And, ast.Or, ast.USub, ast.Not, *BINARY, *COMPARE)
+    for node in ast.walk(tree):
+        if not isinstance(node, allowed):
+            raise SpaceError(
+                f"{constraint!r} has {type(node).__name__}; numbers, names, + - * / and comparisons are allowed"
+            )
+        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
+            raise SpaceError(f"{constraint!r} calls {ast.unparse(node.func)}; there is: {', '.join(FUNCTIONS)}")
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - set(FUNCTIONS)
+
+
+def satisfied(constraints: Sequence[str], config: Mapping[str, Any], **facts: Any) -> bool:
+    """Whether the configuration obeys all constraints; one that speaks of an inactive parameter counts as obeyed."""
+    known = {**facts, **config}
+    return all(
+        bool(_value(ast.parse(text, mode="eval").body, known)) for text in constraints if names_in(text) <= set(known)
+    )
+
+
+def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name():
+            return known[node.id]
+        case ast.UnaryOp():
+            inner = _value(node.operand, known)
+            return not inner if isinstance(node.op, ast.Not) else -inner
+        case ast.BinOp():
+            return BINARY[type(node.op)](_value(node.left, known), _value(node.right, known))
+        case ast.BoolOp():
+            values = (_value(v, known) for v in node.values)
+            return all(values) if isinstance(node.op, ast.And) else any(values)
+        case ast.Call(func=ast.Name(id=name)):
+            return FUNCTIONS[name](*(_value(a, known) for a in node.args))
+        case ast.Compare():
+            sides = [_value(s, known) for s in (node.left, *node.comparators)]
+            return all(COMPARE[type(op)](a, b) for op, a, b in zip(node.ops, sides, sides[1:], strict=False))
+    raise SpaceError(f"{ast.unparse(node)} cannot be computed")
+
+
+def movable(parameters: Sequence[Parameter], changeable: frozenset[str]) -> list[Parameter]:
+    """The searched hyperparameters that heirs change: numbers that the optimizer lets change."""
+    return [p for p in parameters if p.name in changeable and ladder(p) != []]
+
+
+def ladder(p: Parameter) -> list[Any] | None:
+    """The numbers that a categorical parameter may take, in order, if there are two; None for a range."""
+    if p.kind in ("float", "int"):
+        return None if p.high > p.low else []
+    numbers = sorted(v for v in p.values if is_number(v))
+    return numbers if p.kind == "categorical" and len(numbers) > 1 else []
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

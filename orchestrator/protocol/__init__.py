@@ -1,0 +1,1 @@
+"""May this be compared? Fairness rules, seal, controls, forecast."""

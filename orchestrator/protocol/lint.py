@@ -1,0 +1,324 @@
+"""Is the protocol fair? Rules with stable codes, one function each; sweeps/LINT.md explains them and names the papers.
+
+A validator checks types; these rules check whether the comparison that the file describes could mislead. Some unfair
+protocols cannot even be written in our format (equal steps, pruning across arms): such a file is invalid, and linting
+it still says which rule it breaks. With the results of a finished sweep two more things can be seen: an optimum at the
+edge of its range, and data that differ between arms.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.definition import plan
+from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.rule_codes import RULES
+from orchestrator.definition.space import Parameter, levels
+from orchestrator.definition.sweep_file import loads
+from orchestrator.protocol.lint_raw import RAW
+
+EFFORT, WIDTHS, RANDOM_TRIALS = 1.25, 2.0, 4
+REFERENCES = ("sgd", "adamw", "gd", "gda")
+SCHEDULE_WORDS = ("schedule", "warmup", "decay_steps", "total_steps", "anneal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One breach of a rule."""
+
+    code: str
+    key: str
+    """Dotted key in the file."""
+    line: int
+    message: str
+    """What is unfair, and the way out."""
+    waived: str = ""
+    """Why the file breaks the rule on purpose (analysis.waive)."""
+
+    @property
+    def title(self) -> str:
+        """The rule's name."""
+        return RULES[self.code]
+
+
+Breach = tuple[str, tuple[str, ...], str]
+"""(code, path of the key, message)."""
+Found = Iterator[tuple[tuple[str, ...], str]]
+Rule = Callable[[Spec], Found]
+_ON_SPEC: dict[str, Rule] = {}
+
+
+def _rule(code: str) -> Callable[[Rule], Rule]:
+    def add(rule: Rule) -> Rule:
+        _ON_SPEC[code] = rule
+        return rule
+
+    return add
+
+
+def lint(text: str, file: str, seen: Iterable[Breach] = ()) -> list[Finding]:
+    """All findings in a sweep file, in the order of their codes. Raises SpecError for what is invalid otherwise.
+
+    `seen`: breaches that the results of a finished sweep show (see `compare.lint_results`).
+    """
+    import yaml
+
+    from orchestrator.definition.errors import SpecError
+    from orchestrator.definition.yaml12 import YamlError, parse
+
+    try:
+        document = parse(text)
+    except YamlError as error:
+        raise SpecError(file, error.line, error.column, error.path, str(error)) from None
+    mended, breaches = copy.deepcopy(document.value), list[Breach]()
+    for raw in RAW:
+        breaches += list(raw(mended)) if isinstance(mended, dict) else []
+    spec = loads(yaml.safe_dump(mended, sort_keys=False), file) if breaches else loads(text, file)
+    for code, rule in _ON_SPEC.items():
+        breaches += [(code, *breach) for breach in rule(spec)]
+    breaches += seen
+    why = spec.analysis.waive
+    return [
+        Finding(code=code, key=".".join(path), line=document.place(path)[0], message=message, waived=why.get(code, ""))
+        for code, path, message in sorted(breaches)
+    ]
+
+
+def _tuned(arm: ArmSpec) -> list[Parameter]:
+    return [p for p in arm.parameters if p.kind != "constant" and len(p.values) != 1]
+
+
+def _is_default(arm: ArmSpec) -> bool:
+    """Left as its authors ship it: nothing is tuned and nothing set."""
+    return not arm.parameters
+
+
+def _parameter(arm: ArmSpec, name: str) -> Parameter | None:
+    return next((p for p in arm.parameters if p.name == name), None)
+
+
+def _default(arm: ArmSpec, name: str) -> Any:
+    import optim_core
+
+    known = optim_core.hyperparameters(arm.optimizer)
+    return known[name].default if name in known else None
+
+
+def _values(arm: ArmSpec, name: str) -> list[Any]:
+    """Values that a parameter may take, where they can be listed; its bounds otherwise; the default when not given."""
+    p = _parameter(arm, name)
+    if p is None:
+        return [_default(arm, name)]
+    return list(p.values) or [p.low, p.high]
+
+
+@_rule("GS101")
+def effort(spec: Spec) -> Found:
+    """Arms that try different numbers of distinct configurations."""
+    sizes: dict[str, int] = {}
+    for name, arm in spec.arms.items():
+        if _is_default(arm):
+            continue
+        counts = [levels(p) for p in arm.parameters]
+        finite = plan.grid_size(spec, arm) if all(c is not None for c in counts) else None
+        asked = plan.configurations(spec, arm)
+        sizes[name] = asked if finite is None else min(asked, finite)
+    if sizes and max(sizes.values()) > EFFORT * min(sizes.values()):
+        words = ", ".join(f"{arm} {n}" for arm, n in sizes.items())
+        yield (
+            ("arms",),
+            f"distinct configurations tried: {words}; give every arm as many, for instance with method: random",
+        )
+
+
+@_rule("GS104")
+def few_seeds(spec: Spec) -> Found:
+    """No exact paired test can reach 0.05."""
+    n = len(spec.seeds.confirm)
+    if n < 6 and len(spec.arms) > 1:
+        yield ("seeds", "confirm"), f"{n} confirm seeds: the least possible p is {2.0 ** (1 - n):.2g}; take 6 or more"
+
+
+@_rule("GS105")
+def seeds_for_comparisons(spec: Spec) -> Found:
+    """Holm over all comparisons asks for more."""
+    from orchestrator.statistics.significance import floor_of_seeds
+
+    arms, n = len(spec.arms), len(spec.seeds.confirm)
+    comparisons = arms - 1 if spec.analysis.baseline else arms * (arms - 1) // 2
+    floor = floor_of_seeds(comparisons, spec.analysis.alpha) if comparisons else 0
+    if 6 <= n < floor:
+        yield (
+            ("seeds", "confirm"),
+            f"{n} confirm seeds cannot settle {comparisons} comparisons: after Holm p is at least "
+            f"{comparisons * 2.0 ** (1 - n):.2g}; take {floor} or more, or declare analysis.baseline",
+        )
+
+
+@_rule("GS107")
+def test_metric(spec: Spec) -> Found:
+    """The search must not see the test set."""
+    if "test" in spec.metric.name.split("/"):
+        yield ("metric", "name"), f"{spec.metric.name} is tuned; tune a validation metric and make this report_metric"
+
+
+@_rule("GS108")
+def uneven_evaluation(spec: Spec) -> Found:
+    """Every arm is looked at equally often."""
+    for name, arm in spec.arms.items():
+        fewest = plan.steps_range(spec, arm)[0]
+        if fewest < spec.evaluations:
+            yield (
+                ("evaluations",),
+                f"{spec.evaluations} evaluations, but arm {name} takes as few as {fewest} steps and is looked "
+                f"at less often "
+                f"than others; take {fewest} or fewer",
+            )
+            return
+
+
+@_rule("GS109")
+def best_on_the_way(spec: Spec) -> Found:
+    """The best of many looks rewards noise."""
+    if spec.metric.select == "best":
+        yield (
+            ("metric", "select"),
+            "best rewards noisy curves and unfinished schedules; compare at the end: select: last",
+        )
+
+
+@_rule("GS110")
+def schedule(spec: Spec) -> Found:
+    """A tuned schedule is a tuned hyperparameter."""
+    tuned = {
+        name: [p.name for p in _tuned(arm) if any(word in p.name for word in SCHEDULE_WORDS)]
+        for name, arm in spec.arms.items()
+    }
+    have = [name for name, found in tuned.items() if found]
+    if have and len(have) < len(tuned):
+        lacking = ", ".join(name for name in tuned if name not in have)
+        key = ("arms", have[0], "parameters", tuned[have[0]][0])
+        yield (
+            key,
+            f"{tuned[have[0]][0]} is tuned in {', '.join(have)} but no schedule is in {lacking}; tune it in "
+            f"all, or in none",
+        )
+
+
+@_rule("GS111")
+def default_arm(spec: Spec) -> Found:
+    """What everybody would have used."""
+    if len(spec.arms) < 2:
+        return
+    plain = any(a.optimizer in REFERENCES or _is_default(a) or _contains_plain(a) for a in spec.arms.values())
+    if not plain:
+        yield ("arms",), f"no arm is a plain reference ({', '.join(REFERENCES)}) or left at its defaults; add one"
+
+
+def _contains_plain(arm: ArmSpec) -> bool:
+    return "identity" in _values(arm, "rotation") or 0 in _values(arm, "sam_radius") or 0 in _values(arm, "ema_rate")
+
+
+@_rule("GS112")
+def expected_best(spec: Spec) -> Found:
+    """Trials of an adaptive search are not exchangeable."""
+    if spec.method.name != "tpe" or not spec.analysis.expected_best:
+        return
+    for name, arm in spec.arms.items():
+        drawn = round(spec.method.random_share * plan.configurations(spec, arm))
+        if _tuned(arm) and drawn < RANDOM_TRIALS <= plan.configurations(spec, arm):
+            yield (
+                ("method",),
+                f"expected-best curves need trials drawn at random; arm {name} has {drawn} of them. Raise "
+                f"random_share, or "
+                "set analysis.expected_best: false",
+            )
+            return
+
+
+@_rule("GS114")
+def nested(spec: Spec) -> Found:
+    """An optimizer that contains another one has to beat it, so the other has to be there."""
+    optimizers = {arm.optimizer for arm in spec.arms.values()}
+    for name, arm in spec.arms.items():
+        for parameter, special, hint in _special_cases(arm):
+            if special & optimizers or hint in _values(arm, parameter):
+                continue
+            others = [v for a in spec.arms.values() if a is not arm for v in _values(a, parameter)]
+            if hint in others:
+                continue
+            yield (
+                ("arms", name),
+                f"{arm.optimizer} contains {' or '.join(sorted(special))} ({parameter}: {hint}), which is no "
+                f"arm; without it "
+                "nobody can tell whether the addition helps",
+            )
+
+
+def _special_cases(arm: ArmSpec) -> Iterator[tuple[str, set[str], Any]]:
+    import optim_core
+
+    known = optim_core.hyperparameters(arm.optimizer)
+    bases = {str(v) for v in _values(arm, "base") if v is not None} or {"sgd"}
+    if "ema_rate" in known:
+        yield "ema_rate", {"sam"} if "sam_radius" in known else bases, 0
+    elif "sam_radius" in known:
+        yield "sam_radius", bases, 0
+    if "rotation" in known:
+        yield "rotation", {"adamw"}, "identity"
+
+
+@_rule("GS115")
+def learning_rate(spec: Spec) -> Found:
+    """The learning rate matters most, and every arm needs its own."""
+    for name, arm in spec.arms.items():
+        p = _parameter(arm, "lr")
+        if _is_default(arm) or _default(arm, "lr") is None or (p is not None and p in _tuned(arm)):
+            continue
+        yield ("arms", name), f"arm {name} does not tune lr; give it a range, as the others have"
+
+
+@_rule("GS117")
+def widths(spec: Spec) -> Found:
+    """Search volume in decades of the learning rate."""
+    import math
+
+    found = {
+        name: math.log10(p.high / p.low)
+        for name, arm in spec.arms.items()
+        if (p := _parameter(arm, "lr")) is not None and p.log
+    }
+    if found and max(found.values()) > WIDTHS * min(found.values()):
+        words = ", ".join(f"{arm} {w:.1f}" for arm, w in found.items())
+        yield (
+            ("arms", min(found, key=lambda a: found[a])),
+            f"decades of lr searched: {words}; give every arm as much room",
+        )
+
+
+@_rule("GS118")
+def linear_scale(spec: Spec) -> Found:
+    """Over a decade or more a uniform range wastes its trials on the top."""
+    for name, arm in spec.arms.items():
+        for p in _tuned(arm):
+            if p.name == "lr" and p.kind == "float" and not p.log and p.high >= 10 * max(p.low, 1e-300):
+                yield (
+                    ("arms", name),
+                    f"lr from {p.low:g} to {p.high:g} on a linear scale: nine trials in ten fall into the top "
+                    f"decade; use "
+                    "distribution: log_uniform_values",
+                )
+
+
+@_rule("GS119")
+def reported(spec: Spec) -> Found:
+    """The winner's tuned metric is biased upwards."""
+    import trainables
+
+    known = trainables.lookup(spec.task.name).METRICS
+    twin = "/".join("test" if part == "val" else part for part in spec.metric.name.split("/"))
+    if spec.report_metric == spec.metric.name and twin != spec.metric.name and twin in known:
+        yield ("metric", "name"), f"{spec.metric.name} is tuned and reported; set report_metric: {twin}"

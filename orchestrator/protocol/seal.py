@@ -1,0 +1,254 @@
+"""The seal: what a sweep promised before its first trial, and a witness of what its trials brought.
+
+`seal.json` holds arms, spaces, metric, seeds, budget, analysis and their hash, written before anything is trained.
+`witness.jsonl` gets one line for each trial that ended: a digest of its job, metrics and result, chained to the line
+before it, chain_i = sha256(chain_{i-1} trial_id digest). What is changed later shows: a changed trial, seed, budget or
+result is a problem and refuses the comparison. A changed analysis is allowed, and so is another definition (arms,
+budget, metric, ...) of a sweep whose results on the same confirm seeds are known; `stamps` says so in every table.
+
+There is no secret in it. It guards against slips and against forgetting what was planned, not against a forger who
+rewrites the whole folder; for that, keep the hash elsewhere (MLflow has it as the tag `geosweep.seal`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from orchestrator.definition.model import Spec, definition
+from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.trial.job import Job
+
+FILES = ("trial.json", "metrics.jsonl", "result.json")
+FREE = ("analysis", "controls")
+"""Parts that do not change results: they may change, and the change is stamped."""
+
+
+def digest(value: Any) -> str:
+    """sha256 of a plain value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def promised(spec: Spec) -> dict[str, Any]:
+    """Everything that is sealed, part by part, as plain JSON."""
+    free = {"analysis": asdict(spec.analysis), "controls": list(spec.controls), "report_metric": spec.report_metric}
+    plain: dict[str, Any] = json.loads(json.dumps({**definition(spec), **free}))
+    return plain
+
+
+def close(spec: Spec, folder: SweepFolder) -> str:
+    """Seal the sweep on its first run; later, note what the file changed since. Returns the seal's hash."""
+    path, content = folder.path / "seal.json", promised(spec)
+    sealed: dict[str, Any] | None = read_json(path)
+    if sealed is None:
+        sealed = {
+            "schema": "geosweep/seal/1",
+            "sweep_id": folder.sweep_id,
+            "hash": digest(content),
+            "sealed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "late": any((folder.path / "trials").glob("*/result.json")),
+            "follows": _predecessors(folder, content),
+            "content": content,
+        }
+        write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True))
+    amended = {part: content[part] for part in FREE if content[part] != in_force(folder)[part]}
+    if amended:
+        with (folder.path / "amendments.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **amended}) + "\n")
+    return str(sealed["hash"])
+
+
+def sealed_hash(folder: SweepFolder) -> str:
+    """The hash of the sweep's seal, or nothing for one of an earlier version."""
+    return str((read_json(folder.path / "seal.json") or {}).get("hash", ""))
+
+
+def in_force(folder: SweepFolder) -> dict[str, Any]:
+    """The analysis and the controls to use: the sealed ones, or what the file said on the last run."""
+    sealed = (read_json(folder.path / "seal.json") or {}).get("content", {})
+    found = {"analysis": sealed.get("analysis", {}), "controls": sealed.get("controls", [])}
+    for line in _lines(folder.path / "amendments.jsonl"):
+        found |= {part: line[part] for part in FREE if part in line}
+    return found
+
+
+def stamps(folder: SweepFolder) -> list[str]:
+    """Why the sweep's tables are exploratory; empty for a sweep that kept what it sealed. Every table shows these."""
+    sealed = read_json(folder.path / "seal.json")
+    if sealed is None:
+        return ["not sealed: nothing proves that the analysis was chosen before the results"]
+    found = ["sealed after its first trials"] if sealed["late"] else []
+    for earlier, parts in sealed.get("follows", {}).items():
+        found.append(
+            f"{', '.join(parts)} changed after the results of {earlier} on these confirm seeds were known; "
+            "fresh confirm seeds settle it"
+        )
+    for line in _lines(folder.path / "amendments.jsonl"):
+        found += [f"{part} changed after the seal, on {line['at'][:10]}" for part in FREE if part in line]
+    found += [f"{name} was run again after its result was known" for name in sorted(_repeated(folder))]
+    return found
+
+
+class Witness:
+    """Writes its line as trials end (see `listener.Listener`)."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self._folder, self._path = folder, folder.path / "witness.jsonl"
+        lines = list(_lines(self._path))
+        self._chain = lines[-1]["chain"] if lines else ""
+        self._known = {line["trial_id"]: line["digest"] for line in lines}
+
+    def began(self, job: Job) -> None:
+        """Nothing is written."""
+
+    def moved(self, job: Job, report: Any) -> None:
+        """Nothing is written."""
+
+    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+        """One line for a trial that ended; one that was drained, or pauses, has not."""
+        if result["state"] in ("INTERRUPTED", "PAUSED"):
+            return
+        found = trial_digest(self._folder, job.trial_id)
+        self._chain = _link(self._chain, job.trial_id, found)
+        line = {"trial_id": job.trial_id, "state": result["state"], "digest": found, "chain": self._chain}
+        with self._path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+        self._known[job.trial_id] = found
+
+    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+        """A line for a trial that ended while no driver was alive to hear of it."""
+        if job.trial_id not in self._known:
+            self.ended(job, result)
+
+
+def verify(folder: SweepFolder) -> dict[str, Any]:
+    """The `verify` document: `problems` refuse a comparison, `exploratory` stamps it."""
+    sealed, resolved = read_json(folder.path / "seal.json"), read_json(folder.path / "resolved.json") or {}
+    problems = [] if sealed is None else [*_seal_problems(folder, sealed, resolved), *_trial_problems(folder, sealed)]
+    return {
+        "schema": "geosweep/verify/1",
+        "sweep_id": folder.sweep_id,
+        "hash": (sealed or {}).get("hash"),
+        "sealed_at": (sealed or {}).get("sealed_at"),
+        "trials": sum(1 for _ in (folder.path / "trials").glob("*/result.json")),
+        "intact": not problems,
+        "problems": problems,
+        "exploratory": stamps(folder),
+    }
+
+
+def witnessed(folder: SweepFolder) -> dict[str, str]:
+    """Trial -> the digest of its files when it ended."""
+    return {line["trial_id"]: line["digest"] for line in _lines(folder.path / "witness.jsonl")}
+
+
+def trial_digest(folder: SweepFolder, trial_id: str) -> str:
+    """sha256 over the trial's own files."""
+    found = hashlib.sha256()
+    for name in FILES:
+        path = folder.trial(trial_id) / name
+        content = path.read_bytes() if path.exists() else b""
+        found.update(f"{name} {len(content)}\n".encode() + content)
+    return found.hexdigest()
+
+
+def _predecessors(folder: SweepFolder, content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Sweeps of the same name and task whose results on some of these confirm seeds are known -> what was changed."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.root.glob(f"{content['name']}-*/seal.json")):
+        other: dict[str, Any] = (read_json(path) or {}).get("content", {})
+        if path.parent == folder.path or any(other.get(part) != content[part] for part in ("name", "task")):
+            continue
+        shared = set(other["seeds"]["confirm"]) & set(content["seeds"]["confirm"])
+        if any(next((path.parent / "trials").glob(f"*-s{seed}/result.json"), None) for seed in shared):
+            parts = sorted(content.keys() | other.keys())
+            found[path.parent.name] = [part for part in parts if other.get(part) != content.get(part)]
+    return found
+
+
+def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[str]:
+    if digest(sealed["content"]) != sealed["hash"]:
+        yield "seal.json was edited: its content no longer has its hash"
+    known = resolved.get("definition", {})
+    for part, value in known.items():
+        if sealed["content"].get(part) != value:
+            yield f"resolved.json was edited: {part} is not what was sealed"
+    if resolved.get("report_metric", sealed["content"]["report_metric"]) != sealed["content"]["report_metric"]:
+        yield "resolved.json was edited: report_metric is not what was sealed"
+    if f"{known.get('name')}-{digest(known)[:8]}" != folder.sweep_id:
+        yield f"the definition no longer hashes to {folder.sweep_id}"
+
+
+def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[str]:
+    lines, chain, broken = list(_lines(folder.path / "witness.jsonl")), "", False
+    for line in lines:
+        chain = _link(chain, line["trial_id"], line["digest"])
+        broken |= chain != line["chain"]
+    if broken:
+        yield "witness.jsonl was edited: its chain of digests is broken"
+    newest = {line["trial_id"]: line["digest"] for line in lines}
+    for trial_id, expected in newest.items():
+        if not (folder.trial(trial_id) / "result.json").exists():
+            yield f"{trial_id}: its result was removed"
+        elif trial_digest(folder, trial_id) != expected:
+            yield f"{trial_id}: its files are not what they were when it ended"
+    for path in sorted((folder.path / "trials").glob("*/trial.json")):
+        job = read_json(path)
+        if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed["late"]:
+            yield f"{path.parent.name}: a result that no driver of this sweep recorded"
+        if job is not None and (wrong := _breach(job, sealed["content"])):
+            yield f"{path.parent.name}: {wrong}"
+
+
+def _breach(job: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """What in a trial's job differs from the seal, or nothing."""
+    if job["seed"] not in content["seeds"].get(job["stage"], []):
+        return f"seed {job['seed']} is not among the sealed {job['stage']} seeds"
+    if job["budget"] != content["budget"]["per_trial"]:
+        return f"its budget {job['budget']:g} is not the sealed {content['budget']['per_trial']:g}"
+    if job["arm"] not in content["arms"] or job["optimizer"] != content["arms"][job["arm"]]["optimizer"]:
+        return f"arm {job['arm']} with optimizer {job['optimizer']} is not sealed"
+    if [job["task"], job["task_parameters"]] != [content["task"]["name"], content["task"]["parameters"]]:
+        return "its task is not the sealed one"
+    if [job["metric"], job["goal"], job["select"]] != [content["metric"][k] for k in ("name", "goal", "select")]:
+        return f"it was tuned on {job['metric']}, not on the sealed metric"
+    for p in content["arms"][job["arm"]]["parameters"]:
+        value = job["parameters"].get(p["name"])
+        if value is None:
+            continue
+        if p["values"] and value not in p["values"]:
+            return f"{p['name']} = {value} is outside the sealed space"
+        if not p["values"] and not p["low"] - 1e-12 <= value <= p["high"] + 1e-12:
+            return f"{p['name']} = {value} is outside the sealed space"
+    return ""
+
+
+def _repeated(folder: SweepFolder) -> set[str]:
+    """Trials that ended well and were run again."""
+    seen: set[str] = set()
+    again: set[str] = set()
+    for line in _lines(folder.path / "witness.jsonl"):
+        (again if line["trial_id"] in seen else seen).add(line["trial_id"])
+        if line["state"] == "FAILED":
+            seen.discard(line["trial_id"])
+    return again
+
+
+def _link(chain: str, trial_id: str, found: str) -> str:
+    return hashlib.sha256(f"{chain} {trial_id} {found}".encode()).hexdigest()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Whole lines; one cut short by a crash is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

@@ -1,0 +1,129 @@
+"""A sweep of which every trial fails for the same reason is given up, and a retry ends at once with the same words.
+
+A cluster tries again whatever ended with a code other than 0, and pays for machines each time. An invalid file, a
+module that cannot be imported and a control that failed (it is kept) end every attempt within seconds; failing trials
+do not, hence this note beside the sweep. It counts only while all is as it was: the sweep as resolved, the installed
+packages, the code that it names.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.provenance import provenance
+
+if TYPE_CHECKING:
+    from orchestrator.definition.model import Spec
+    from orchestrator.trial.job import Job, Report
+
+FEWEST = 5
+"""Trials that have to fail alike before a sweep is given up."""
+MENDABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Of the operating system's errors those that a user mends; the others (network, disk) may pass by themselves."""
+
+
+def refuse(spec: Spec, folder: SweepFolder, why: str) -> str:
+    """Note that another attempt would end the same way. Returns the message for this one and the next."""
+    path = _file(folder)
+    message = (
+        f"{why}. Another attempt would end the same way; to make one all the same, remove {folder.place}/{path.name}"
+    )
+    write_atomic(path, json.dumps({"message": message, "circumstances": circumstances(spec)}, indent=1))
+    return message
+
+
+def standing(spec: Spec, folder: SweepFolder) -> str:
+    """The message of an earlier attempt; empty when there is none, or something has changed since."""
+    noted = read_json(_file(folder))
+    return str(noted["message"]) if noted is not None and noted["circumstances"] == circumstances(spec) else ""
+
+
+def _file(folder: SweepFolder) -> Path:
+    return folder.path / "refused.json"
+
+
+def circumstances(spec: Spec) -> str:
+    """A hash of what a sweep's fate may depend on besides chance and machines."""
+    facts = provenance()
+    found = {
+        "sweep": asdict(spec),
+        "installed": sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}),
+        "code": {name: facts.get(name, "") for name in ("commit", "diff")},
+        "modules": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _modules(spec)},
+    }
+    return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _modules(spec: Spec) -> Iterator[tuple[str, Path]]:
+    """The user's own modules that the sweep names, as package.module:Task and package.module.Class."""
+    named = [spec.task.name.partition(":")[0], *(a.optimizer.rpartition(".")[0] for a in spec.arms.values())]
+    for name in dict.fromkeys(named):
+        path = Path(getattr(sys.modules.get(name), "__file__", None) or "")
+        if path.is_file():
+            yield name, path
+
+
+class Alike:
+    """Ends a sweep of which every trial fails for the same reason (a `listener.Listener`).
+
+    That is: at least FEWEST trials, more than `max_failed`, and in every arm, failed with the same exception, raised at
+    the same place, and no trial of this or of an earlier driver has ended otherwise.
+    """
+
+    def __init__(self, spec: Spec, folder: SweepFolder) -> None:
+        self._spec, self._folder = spec, folder
+        self._enough = max(FEWEST, spec.max_failed + 1)
+        self._failed: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._differs = False
+        self.refusal = ""
+        """Why the sweep is given up."""
+
+    def began(self, job: Job) -> None:
+        """Nothing."""
+
+    def moved(self, job: Job, report: Report) -> None:
+        """Nothing."""
+
+    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+        """An earlier success is one; an earlier failure may have been mended since."""
+        self._differs |= result["state"] != "FAILED"
+
+    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Compare; drain the sweep when it is hopeless."""
+        if result["state"] in ("INTERRUPTED", "PAUSED") or self.refusal:
+            return
+        place, says = exception(result.get("error", ""))
+        self._failed[job.trial_id] = place
+        self._seen.add(job.arm)
+        self._differs |= not place or len(set(self._failed.values())) > 1
+        if self._differs or len(self._failed) < self._enough or self._seen < set(self._spec.arms):
+            return
+        why = (
+            f"the first {len(self._failed)} trials all failed alike and the sweep was given up: {says} "
+            f"(see: geosweep logs {self._folder.sweep_id}). Mend it and give the sweep another name"
+        )
+        self.refusal = refuse(self._spec, self._folder, why)
+        self._folder.stop_file.touch()
+
+
+def exception(error: str) -> tuple[str, str]:
+    """(type and place, type and message) of a traceback; empty for anything else and for what may pass by itself."""
+    lines = error.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    says = next((line for line in lines[frames[-1] :] if line and not line.startswith(" ")), "") if frames else ""
+    kind = says.partition(":")[0].rpartition(".")[2]
+    known = getattr(builtins, kind, None)
+    passing = isinstance(known, type) and issubclass(known, OSError) and not issubclass(known, MENDABLE)
+    if not says or passing or not error.startswith("Traceback"):
+        return "", ""
+    return f"{kind} at {lines[frames[-1]].strip()}", says

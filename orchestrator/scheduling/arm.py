@@ -1,0 +1,185 @@
+"""One arm of a running sweep: what was asked, what became of it, and in which order its search hears of it.
+
+With `lag` results are told in the order of asking: suggestion n is drawn when exactly the results 0 .. n - lag are
+told, however many workers there are and however fast they are. Without it a result is told when it is known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.definition.model import ArmSpec
+from orchestrator.scheduling.population import Population
+from orchestrator.scheduling.stopping import Stop, Stopper
+from orchestrator.search.base import Configuration, Study
+from orchestrator.trial.job import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a configuration: COMPLETE with its values, PRUNED, or FAIL."""
+
+    state: str
+    values: tuple[float, ...] = ()
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    """The tuned metric at the evaluations on the way that were looked at, and at the last."""
+
+
+@dataclass(kw_only=True)
+class Arm:
+    """What is known of one arm."""
+
+    spec: ArmSpec
+    study: Study
+    trials: int
+    """Configurations to try."""
+    planned: int
+    """Trials in all: configurations x tune seeds + confirm seeds."""
+    lag: int | None = None
+    """Strict replay: this many configurations may be asked and not told."""
+    stopper: Stopper | None = None
+    population: Population | None = None
+    states: dict[str, str] = field(default_factory=dict)
+    """Trial id -> RUNNING, COMPLETE, PRUNED, DIVERGED, FAILED, INTERRUPTED or PAUSED."""
+    values: dict[int, dict[int, tuple[float, ...] | None]] = field(default_factory=dict)
+    """Configuration -> tune seed -> objectives (None: failed)."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Trial id -> gradient evaluations."""
+    grad_evals: float = 0.0
+    """The sum of these."""
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    stopped: dict[int, Stop] = field(default_factory=dict)
+    """Configurations that the stopping rule gave up."""
+    best: float | None = None
+    queue: deque[Job] = field(default_factory=deque)
+    confirming: bool = False
+    capped: bool = False
+    """No more configurations: the budget for the search is spent."""
+    _counts: Counter[str] = field(default_factory=Counter)
+    _told: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Configurations asked so far."""
+        return len(self.study.configurations())
+
+    def move(self, trial_id: str, state: str) -> None:
+        """A trial changed its state."""
+        old = self.states.get(trial_id)
+        if old is not None:
+            self._counts[old] -= 1
+        self.states[trial_id] = state
+        self._counts[state] += 1
+
+    def configuration(self, number: int) -> Configuration:
+        """The configuration of this number; quick for one that was asked lately."""
+        return next(c for c in reversed(self.study.configurations()) if c.number == number)
+
+    def trial_id(self, number: int, seed: int) -> str:
+        """The id of the trial of a configuration with a seed."""
+        return f"{self.spec.name}-{number:04d}-s{seed}"
+
+    def welcome(self, number: int) -> None:
+        """An heir takes a place in the population: its trial comes in addition."""
+        if number not in self.values:
+            self.values[number] = {}
+            self.trials, self.planned = self.trials + 1, self.planned + 1
+
+    def paused(self) -> int:
+        """Trials that wait for their population."""
+        return self._counts["PAUSED"]
+
+    def all_paused(self) -> bool:
+        """Whether every configuration that has not ended waits for the population, and one does."""
+        if self.population is None or not self.population.paused:
+            return False
+        left = (c for c in self.study.configurations() if c.number not in self.outcomes)
+        return all(c.number in self.population.paused or self.is_fresh(c) for c in left)
+
+    def is_fresh(self, configuration: Configuration) -> bool:
+        """Whether it is an heir of a decision that is not carried out yet."""
+        until = self.population.until if self.population is not None else 0
+        return bool(configuration.lineage) and configuration.lineage[-1][0] == until
+
+    def diverged(self, seed: int) -> list[int]:
+        """Configurations that diverged and whose place nobody has taken."""
+        taken = {c.replaces for c in self.study.configurations() if not self.is_fresh(c)}
+        return [n for n in self.outcomes if self.states[self.trial_id(n, seed)] == "DIVERGED" and n not in taken]
+
+    def spend(self, trial_id: str, grad_evals: float) -> None:
+        """A trial has come to so many gradient evaluations."""
+        self.grad_evals += grad_evals - self.spent.get(trial_id, 0.0)
+        self.spent[trial_id] = grad_evals
+
+    def counts(self) -> dict[str, int]:
+        """Trials by what has become of them, as `geosweep status` shows them."""
+        found = self._counts
+        ended = {name.lower(): found[name] for name in ("DIVERGED", "FAILED", "PRUNED")}
+        done, running = found["COMPLETE"], found["RUNNING"]
+        waiting = max(0, self.planned - done - running - sum(ended.values()))
+        return {"done": done, "running": running, "waiting": waiting, **ended}
+
+    def to_spend(self, per_trial: float) -> float:
+        """Gradient evaluations that its trials will still spend, as far as is known."""
+        counts = self.counts()
+        unended = counts["waiting"] + counts["running"]
+        if not unended:
+            return 0.0
+        if self.population is not None:  # an heir shares the budget of its place
+            places = self.planned - sum(c.replaces is not None for c in self.study.configurations())
+            left = places * per_trial - self.grad_evals
+        else:
+            begun = sum(self.spent.get(t, 0.0) for t, state in self.states.items() if state == "RUNNING")
+            left = unended * per_trial - begun
+        return max(0.0, left)
+
+    def cap(self, tune_seeds: int) -> None:
+        """Ask no more configurations."""
+        self.planned -= (self.trials - self.asked) * tune_seeds
+        self.trials, self.capped = self.asked, True
+
+    def held_by_order(self) -> bool:
+        """Whether the next suggestion has to wait for a result, because strict replay fixes what it may know."""
+        if self.lag is None:
+            return False
+        need = self.asked + 1 - self.lag
+        return any(c.number not in self.outcomes for c in self.study.configurations()[self._told : max(0, need)])
+
+    def ask(self) -> Configuration:
+        """The next configuration; with `lag`, after telling exactly what it may know."""
+        if self.lag is not None:
+            self._tell_up_to(self.asked + 1 - self.lag)
+        configuration = self.study.ask()
+        if self.stopper is not None:
+            self.stopper.begin(configuration.number)
+        return configuration
+
+    def settle(self, number: int, outcome: Outcome) -> None:
+        """The outcome of a configuration is known."""
+        if number in self.outcomes:
+            return
+        self.outcomes[number] = outcome
+        if self.lag is None:
+            self._tell(number, outcome)
+
+    def flush(self) -> None:
+        """Tell everything that is known; the search is over."""
+        for configuration in self.study.configurations():
+            found = self.outcomes.get(configuration.number)
+            if found is not None and configuration.state == "RUNNING":
+                self._tell(configuration.number, found)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        for rung, value in sorted(outcome.rungs.items()):
+            self.study.report(number, rung, value)
+        self.study.tell(number, outcome.state, outcome.values)
+
+    def _tell_up_to(self, count: int) -> None:
+        configurations: Sequence[Configuration] = self.study.configurations()
+        while self._told < count:
+            configuration = configurations[self._told]
+            if configuration.state == "RUNNING":
+                self._tell(configuration.number, self.outcomes[configuration.number])
+            self._told += 1

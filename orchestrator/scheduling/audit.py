@@ -1,0 +1,50 @@
+"""Stopped trials: what is recorded of them, and which ones are finished all the same to see what stopping cost.
+
+A share of the stopped trials, chosen by a hash of their ids, trains on. The search is told PRUNED nevertheless, so that
+an audit changes no decision; the value at the end is kept beside the one at the rung.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.definition.model import Spec
+from orchestrator.scheduling.stopping import Stop
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial.job import Job
+
+
+def is_audited(spec: Spec, trial_id: str) -> bool:
+    """Whether the trial trains on when it is stopped."""
+    drawn = int.from_bytes(hashlib.sha256(f"audit/{spec.method.seed}/{trial_id}".encode()).digest()[:6], "big")
+    return drawn < spec.early_terminate.audit_share * 2**48
+
+
+def rung_values(folder: SweepFolder, job: Job) -> dict[int, float]:
+    """Rung -> value of the tuned metric, of the rungs that the trial's own log shows; it may diverge before one."""
+    points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
+    passed = {r: points[r - 1]["metrics"] for r in job.rungs if r <= len(points)}
+    return {r: metrics[job.metric] for r, metrics in passed.items() if job.metric in metrics}
+
+
+def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a stopped trial: PRUNED, with the metrics at its rung, whatever it trained beyond it."""
+    points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
+    at = points[stop.rung - 1]
+    finished = result["state"] in ("COMPLETE", "DIVERGED")  # to stop one that diverges later was right
+    return {
+        **result,
+        "state": "PRUNED",
+        "value": None,
+        "metrics": dict(at["metrics"]),
+        "grad_evals": float(result["grad_evals"] if finished else at["step"] - job.inherited),
+        "stopped": {
+            "rung": stop.rung,
+            "value": stop.value,
+            "reason": stop.reason,
+            "audit_value": result["value"] if finished else None,
+        },
+    }

@@ -1,0 +1,395 @@
+"""Decides which trial comes next: unfinished ones, then the search of each arm in turn, then its confirm seeds.
+
+All it knows can be rebuilt from the studies and the trial folders, so a driver that was killed loses nothing: the next
+one tells what was trained but not told, and starts again what was asked but not trained.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.definition.model import Spec
+from orchestrator.scheduling import exploit
+from orchestrator.scheduling.arm import Arm, Outcome
+from orchestrator.scheduling.audit import is_audited, logical_result, rung_values
+from orchestrator.scheduling.budget import Ledger
+from orchestrator.scheduling.callbacks import Listener, Listeners
+from orchestrator.scheduling.confirm import ConfirmStage
+from orchestrator.scheduling.jobs import job_of, objectives_of
+from orchestrator.scheduling.stopping import Stop
+from orchestrator.scheduling.waiting import reason
+from orchestrator.search.base import Configuration
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.trial.job import Job, Report, Result
+
+
+class SweepConductor:
+    """The conductor of one sweep (see `executors.base.Conductor`)."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        folder: SweepFolder,
+        arms: Mapping[str, Arm],
+        *,
+        listeners: Iterable[Listener] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spec, self.folder, self.arms = spec, folder, dict(arms)
+        self.stopped_by = ""
+        """Why no further trial starts before all is done: empty, `budget` or `stop`."""
+        self.limit = ""
+        """The limit of the budget that ended the search, or everything."""
+        self.idle_s = 0.0
+        """Worker-seconds in which workers had no trial because strict replay waited for an earlier result."""
+        self.workers = 1
+        """Trials that the executor can run at a time."""
+        self._ledger = Ledger(spec)
+        self._confirmation = ConfirmStage(spec, folder, self.arms)
+        self._listeners, self._clock, self._start = Listeners(listeners), clock, clock()
+        self._before = folder.seconds()
+        self._jobs: dict[str, Job] = {}
+        self._running: set[str] = set()
+        self._held_since, self._held = self._start, 0
+        self._paused_with: dict[str, Report] = {}  # of trials that wait for their population
+        self._waiting_results: dict[str, list[Job]] = {}  # ended before strict replay could judge their rungs
+        self.pace_from: float | None = None
+        """When the first trial of this driver began, on the clock of `time.monotonic`."""
+        for arm in self.arms.values():
+            self._recover(arm)
+        self._cap()
+        self.spent_before = self.grad_evals
+        """Gradient evaluations spent before this driver."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock spent on this sweep, time down left out."""
+        return self._before + self._clock() - self._start
+
+    @property
+    def grad_evals(self) -> float:
+        """Gradient evaluations spent by all trials."""
+        return sum(arm.grad_evals for arm in self.arms.values())
+
+    @property
+    def remaining(self) -> int:
+        """Trials still to be started."""
+        return sum(arm.counts()["waiting"] for arm in self.arms.values())
+
+    @property
+    def exhausted(self) -> bool:
+        """No trial will be started any more, and none is running."""
+        if self._running:
+            return False
+        return self._draining() or not any(arm.queue or self._wants(arm) for arm in self.arms.values())
+
+    def next_job(self) -> Job | None:
+        """Unfinished trials first, then arms in turn: the one with the fewest trials begun."""
+        if self._draining():
+            return None
+        self._cap()
+        wanting = [arm for arm in self.arms.values() if arm.queue or self._wants(arm)]
+        ready = [arm for arm in wanting if arm.queue or not arm.held_by_order()]
+        self._count_idle(held=bool(wanting) and not ready)
+        if not ready:
+            return None
+        arm = min(ready, key=lambda a: len(a.states))
+        if not arm.queue:
+            self._issue(arm, arm.ask())
+        job = arm.queue.popleft()
+        arm.move(job.trial_id, "RUNNING")
+        self._jobs[job.trial_id] = job
+        self._running.add(job.trial_id)
+        self.pace_from = self.pace_from or time.monotonic()
+        self._listeners.began(job)
+        return job
+
+    def heard(self, report: Report) -> bool:
+        """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
+        job = self._jobs[report.trial_id]
+        arm = self.arms[job.arm]
+        self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
+        arm.spend(job.trial_id, report.grad_evals)
+        if report.state == "PAUSED":
+            self._paused(arm, job, report)
+            return False
+        if report.done:
+            self._ended(arm, job, report)
+            return False
+        self._listeners.moved(job, report)
+        if report.evaluation in job.rungs and job.stage == "tune" and arm.stopper is not None:
+            arm.stopper.record(job.configuration, report.evaluation, report.metrics[job.metric])
+            self._judge(arm)
+        stop = arm.stopped.get(job.configuration)
+        if stop is None or job.stage != "tune" or is_audited(self.spec, job.trial_id):
+            return True
+        if report.evaluation < stop.rung:  # a resumed trial that has not come to its rung again
+            return True
+        self._stop(arm, job, stop, report)
+        return False
+
+    def lost(self, trial_id: str, why: str) -> None:
+        """Give a trial up as FAILED."""
+        job = self._jobs[trial_id]
+        result = asdict(Result(state="FAILED", value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why))
+        self.folder.end(asdict(job), result)
+        self.heard(Report(trial_id=trial_id, grad_evals=0.0, done=True, state="FAILED"))
+
+    def waiting(self) -> dict[str, dict[str, Any]]:
+        """Arm -> how many trials wait, and why."""
+        return {n: self._waiting(arm, trials) for n, arm in self.arms.items() if (trials := arm.counts()["waiting"])}
+
+    def _waiting(self, arm: Arm, trials: int) -> dict[str, Any]:
+        running, racing = len(self._running), self._confirmation.racing
+        why = reason(arm, stopped_by=self.stopped_by, wants=self._wants(arm), racing=racing, running=running)
+        return {"trials": trials, "paused": arm.paused(), "reason": why}
+
+    def _count_idle(self, *, held: bool) -> None:
+        now = self._clock()
+        self.idle_s += self._held * (now - self._held_since)
+        self._held_since, self._held = now, max(0, self.workers - len(self._running)) if held else 0
+
+    def _judge(self, arm: Arm) -> None:
+        """Take the stopping rule's decisions; close configurations that had only waited for them."""
+        assert arm.stopper is not None
+        for stop in list(arm.stopper.decisions()):
+            arm.stopped[stop.number] = stop
+        for job in [j for j in self._waiting_results.get(arm.spec.name, []) if not self._undecided(arm, j)]:
+            self._waiting_results[arm.spec.name].remove(job)
+            result = self.folder.result(job.trial_id)
+            assert result is not None
+            self._finish(arm, job, result)
+
+    def _paused(self, arm: Arm, job: Job, report: Report) -> None:
+        """The trial has come to where its population trades places."""
+        assert arm.population is not None
+        self._running.discard(job.trial_id)
+        arm.move(job.trial_id, "PAUSED")
+        arm.population.paused[job.configuration] = report.metrics[job.metric]
+        self._paused_with[job.trial_id] = report
+        self._listeners.ended(job, {**asdict(report), "value": None, "error": ""})
+        self._trade(arm)
+
+    def _trade(self, arm: Arm) -> None:
+        """Once all of a population have paused or ended, the worst give way to heirs and the others go on."""
+        seed = self.spec.seeds.tune[0]
+        trade = None if self._wants(arm) else exploit.propose(arm, self.folder, seed)
+        if trade is None:
+            return
+        for stop in [s for s in trade.stops if s.number not in arm.outcomes]:
+            trial_id = arm.trial_id(stop.number, seed)
+            self._stop(arm, self._jobs[trial_id], stop, self._paused_with[trial_id])
+        self._paused_with = {t: r for t, r in self._paused_with.items() if self._jobs[t].arm != arm.spec.name}
+        for configuration in exploit.settle(arm, trade):
+            arm.queue.append(self._job(arm, configuration, seed, "tune"))
+
+    def _undecided(self, arm: Arm, job: Job) -> bool:
+        return arm.stopper is not None and job.stage == "tune" and arm.stopper.undecided(job.configuration)
+
+    def _ended(self, arm: Arm, job: Job, report: Report) -> None:
+        self._running.discard(job.trial_id)
+        result = self.folder.result(job.trial_id)
+        if result is None:  # drained with a checkpoint; it may have seen a flag in a store before this driver did
+            self.folder.stop_file.touch()
+            result = {**asdict(report), "value": None, "error": ""}
+            arm.move(job.trial_id, result["state"])
+            self._listeners.ended(job, result)
+            return
+        self._ledger.trained(result)
+        if arm.stopper is not None and job.stage == "tune":
+            self._take_rungs(arm, job)
+            arm.stopper.end(job.configuration)
+            self._judge(arm)
+        if self._undecided(arm, job):
+            self._waiting_results.setdefault(arm.spec.name, []).append(job)
+            return
+        self._finish(arm, job, result)
+        if arm.stopper is not None:
+            self._judge(arm)
+        self._trade(arm)
+
+    def _take_rungs(self, arm: Arm, job: Job, last: int | None = None) -> None:
+        """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
+        assert arm.stopper is not None
+        for rung, value in rung_values(self.folder, job).items():
+            if last is None or rung <= last:
+                arm.stopper.record(job.configuration, rung, value)
+
+    def _finish(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
+        """The end of a trial that nothing more will change."""
+        stop = arm.stopped.get(job.configuration)
+        if stop is not None and job.stage == "tune" and result["state"] in ("COMPLETE", "DIVERGED"):
+            result = logical_result(self.folder, job, stop, result)
+        self._close(arm, job, result)
+
+    def _stop(self, arm: Arm, job: Job, stop: Stop, report: Report) -> None:
+        """End a trial that does not go on beyond its last report."""
+        seen = Result(state="PRUNED", value=None, metrics={}, grad_evals=report.grad_evals, seconds=report.seconds)
+        result = logical_result(self.folder, job, stop, asdict(seen))
+        self._ledger.trained(result)
+        self._close(arm, job, result)
+
+    def _close(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
+        if result["state"] == "PRUNED":
+            self.folder.end(asdict(job), result)
+            arm.spend(job.trial_id, result["grad_evals"])
+            if arm.stopper is not None:
+                arm.stopper.end(job.configuration)
+        self._running.discard(job.trial_id)
+        arm.move(job.trial_id, result["state"])
+        self._record(arm, job, result)
+        self._maybe_confirm(arm)
+        self._listeners.ended(job, result)
+
+    def _draining(self) -> bool:
+        if not self.stopped_by:
+            limit = self.spec.budget.wall_clock
+            if limit is not None and self.seconds >= limit:
+                self.stopped_by, self.limit = "budget", "wall_clock"
+                self.folder.stop_file.touch()
+            elif self.folder.stop_file.exists():
+                self.stopped_by = "stop"
+        return bool(self.stopped_by)
+
+    def _wants(self, arm: Arm) -> bool:
+        return not arm.confirming and not arm.capped and arm.asked < arm.trials
+
+    def _cap(self) -> None:
+        """End the search of all arms at the same number once another round does not fit beside the confirm reserve."""
+        searching = [arm for arm in self.arms.values() if self._wants(arm)]
+        if not searching or not self._ledger.limits or len({a.asked for a in searching}) > 1:
+            return  # a round that was begun is finished
+        tune = len(self.spec.seeds.tune)
+        begun = [self._jobs[t] for t in (*self._running, *self._paused_with)]
+        done = sum(j.inherited + self.arms[j.arm].spent.get(j.trial_id, 0.0) for j in begun)
+        left = len(begun) - done / self.spec.budget.per_trial
+        queued = sum(len(arm.queue) for arm in self.arms.values())
+        reserve = self._confirmation.reserve()
+        spent = self._ledger.spent(grad_evals=self.grad_evals, seconds=self.seconds)
+        needs = self._ledger.needs(left + queued + len(searching) * tune + reserve, max(1, len(self._running)))
+        self.limit = self._ledger.exceeded(spent, needs)
+        if self.limit:
+            for arm in self.arms.values():
+                arm.cap(tune)
+                self._trade(arm)
+                self._maybe_confirm(arm)
+
+    def _issue(self, arm: Arm, configuration: Configuration) -> None:
+        """Queue the trials of a configuration; with a stopping rule its other seeds wait until the first was kept."""
+        arm.values[configuration.number] = {}
+        for seed in self.spec.seeds.tune[:1] if arm.stopper is not None else self.spec.seeds.tune:
+            arm.queue.append(self._job(arm, configuration, seed, "tune"))
+
+    def _job(self, arm: Arm, configuration: Configuration, seed: int, stage: str) -> Job:
+        until = arm.population.until if arm.population is not None and stage == "tune" else 0
+        return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage, until)
+
+    def _recover(self, arm: Arm) -> None:
+        """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""
+        tune = self.spec.seeds.tune
+        for configuration in arm.study.configurations():
+            number = configuration.number
+            if configuration.replaces is not None:
+                arm.welcome(number)
+            if arm.is_fresh(configuration):
+                continue  # it begins once the trade is settled
+            arm.values[number] = {}
+            if arm.stopper is not None:
+                arm.stopper.begin(number)
+            for seed in tune[:1] if arm.stopper is not None else tune:
+                self._take_up(arm, self._job(arm, configuration, seed, "tune"))
+        if arm.stopper is not None:
+            self._judge(arm)
+        if arm.study.chosen() is not None and not arm.confirming:
+            arm.cap(len(tune))
+            self._confirm(arm)
+        else:
+            self._maybe_confirm(arm)
+
+    def _take_up(self, arm: Arm, job: Job) -> None:
+        result = self.folder.result(job.trial_id)
+        if result is None:
+            if arm.stopper is not None and job.stage == "tune":
+                self._take_rungs(arm, job)
+            arm.queue.append(job)
+            return
+        arm.move(job.trial_id, result["state"])
+        arm.spend(job.trial_id, result["grad_evals"])
+        self._jobs[job.trial_id] = job
+        self._ledger.trained(result)
+        if arm.stopper is not None and job.stage == "tune":
+            stop = result["stopped"].get("rung") if result["state"] == "PRUNED" else None
+            self._take_rungs(arm, job, stop)
+            arm.stopper.end(job.configuration)
+            if stop is not None or arm.lag is None:
+                arm.stopper.settled(job.configuration, stop)
+            if self._undecided(arm, job):
+                self._waiting_results.setdefault(arm.spec.name, []).append(job)
+                return
+        if arm.population is not None and result["stopped"].get("rung") == arm.population.until:
+            arm.population.paused[job.configuration] = result["stopped"]["value"]  # its trade is not settled
+        self._record(arm, job, result)
+        self._listeners.recovered(job, result)
+
+    def _record(self, arm: Arm, job: Job, result: Mapping[str, Any]) -> None:
+        """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""
+        if job.stage != "tune":
+            self._confirmation.ended(arm, job.seed, result["value"])
+            self._look()
+            return
+        number, tune = job.configuration, self.spec.seeds.tune
+        if result["state"] == "PRUNED":
+            at = result["stopped"]["rung"]
+            passed = {r: v for r, v in rung_values(self.folder, job).items() if r <= at}
+            arm.planned -= len(tune) - 1
+            arm.settle(number, Outcome(state="PRUNED", rungs={**passed, at: result["stopped"]["value"]}))
+            return
+        values = arm.values[number]
+        values[job.seed] = objectives_of(self.spec, result)
+        if arm.stopper is not None and job.seed == tune[0] and len(tune) > 1 and values[job.seed] is not None:
+            configuration = arm.configuration(number)
+            for seed in tune[1:]:
+                self._take_up(arm, self._job(arm, configuration, seed, "tune"))
+        if len(values) < len(tune):
+            return
+        told = list(values.values())
+        if any(v is None for v in told):
+            arm.settle(number, Outcome(state="FAIL"))
+            return
+        means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
+        passed = rung_values(self.folder, job) if len(tune) == 1 else {}
+        rungs = {**passed, self.spec.evaluations: means[0]} if len(means) == 1 else {}
+        arm.settle(number, Outcome(state="COMPLETE", values=means, rungs=rungs))
+        pick = max if self.spec.metric.goal == "maximize" else min
+        arm.best = means[0] if arm.best is None else pick(arm.best, means[0])
+
+    def _maybe_confirm(self, arm: Arm) -> None:
+        """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""
+        if arm.confirming or arm.asked < arm.trials or len(arm.outcomes) < arm.asked:
+            return
+        arm.flush()
+        best = self._confirmation.best_of(arm)
+        if best is None:
+            self._confirmation.nothing(arm)
+            self._look()
+            return
+        arm.study.choose(best)
+        self._confirm(arm)
+
+    def _confirm(self, arm: Arm) -> None:
+        self._take_up_confirm(arm, self._confirmation.begin(arm))
+        self._look()
+
+    def _look(self) -> None:
+        for name, seeds in self._confirmation.look().items():
+            self._take_up_confirm(self.arms[name], seeds)
+
+    def _take_up_confirm(self, arm: Arm, seeds: list[int]) -> None:
+        number = arm.study.chosen()
+        assert number is not None
+        configuration = arm.configuration(number)
+        for seed in seeds:
+            self._take_up(arm, self._job(arm, configuration, seed, "confirm"))

@@ -1,0 +1,60 @@
+"""From a configuration and a seed to the job that a worker is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.search.base import Configuration
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.trial.job import Job
+
+
+def job_of(
+    spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configuration, seed: int, stage: str, until: int = 0
+) -> Job:
+    """The trial of a configuration with a seed; `stage` is tune or confirm. `until`: see `Job`."""
+    trial_id = f"{arm.name}-{configuration.number:04d}-s{seed}"
+    judged = stage == "tune" and seed == spec.seeds.tune[0] and spec.early_terminate.type != "pbt"
+    heir = stage == "tune" and bool(configuration.lineage)
+    cached = spec.cache and not folder.far and not (stage == "tune" and spec.early_terminate.type == "pbt")
+    return Job(
+        trial_id=trial_id,
+        arm=arm.name,
+        stage=stage,
+        configuration=configuration.number,
+        seed=seed,
+        optimizer=arm.optimizer,
+        parameters=configuration.parameters,
+        task=spec.task.name,
+        task_parameters=spec.task.parameters,
+        budget=spec.budget.per_trial,
+        evaluations=spec.evaluations,
+        metric=spec.metric.name,
+        goal=spec.metric.goal,
+        select=spec.metric.select,
+        folder=folder.address(trial_id),
+        stop_file=f"{folder.place}/stop" if folder.far else str(folder.stop_file.resolve()),
+        threads=spec.resources.cpu,
+        processes=spec.resources.processes,
+        checkpoint_quota=spec.resources.checkpoints,
+        checkpoint_s=spec.resources.checkpoint_every,
+        diagnostics=spec.diagnostics.names,
+        diagnose_every=spec.diagnostics.every,
+        diagnose_batches=spec.diagnostics.batches,
+        rungs=spec.early_terminate.rungs_of(configuration.number) if judged else (),
+        cache=str(folder.cache.resolve()) if cached else "",
+        lineage=configuration.lineage,
+        inherited=spec.budget.per_trial * configuration.lineage[-1][0] / spec.evaluations if heir else 0.0,
+        until=until,
+        training=spec.training.recipe(),
+        step_timeout_s=spec.training.step_timeout,
+    )
+
+
+def objectives_of(spec: Spec, result: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The tuned metric, then the further objectives; None when the trial failed."""
+    if result["value"] is None:
+        return None
+    return (result["value"], *(result["metrics"][o.name] for o in spec.objectives))

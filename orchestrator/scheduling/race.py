@@ -1,0 +1,120 @@
+"""The race of the confirm stage: fresh seeds are spent on arms that may still be the best one.
+
+All arms run their confirm seeds in ascending order up to a look. There each arm is compared with the one of the best
+mean by the two-sided signed-rank test of their paired differences (Wilcoxon 1945), and an arm whose p is below
+
+    level / (pairs x looks),     pairs = k (k - 1) / 2 of the k arms
+
+runs no further seeds. By Bonferroni's inequality over all pairs and looks, the chance that any of k equal arms is ever
+stopped is at most `level` (racing: Maron & Moore 1997; F-Race: Birattari et al. 2002). A declared baseline is never
+stopped, since everything is compared with it. Looks are as early as the test can decide at all, 2^(1 - n) <= its level,
+and evenly spaced from there. Decisions depend on the values alone, not on speed or order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.definition.racing import Racing, look_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """An arm that runs no further seeds."""
+
+    arm: str
+    seeds: int
+    against: str
+    p: float
+    below: float
+    reason: str
+
+
+class Race:
+    """One race. Hears of arms and values, and says which seeds each arm may run."""
+
+    def __init__(
+        self, racing: Racing, *, arms: Sequence[str], seeds: Sequence[int], maximize: bool, baseline: str | None
+    ) -> None:
+        self._seeds, self._sign, self._baseline = sorted(seeds), -1.0 if maximize else 1.0, baseline
+        self.looks = look_at(len(seeds), len(arms), racing)
+        self._below = racing.level / (math.comb(len(arms), 2) * racing.looks)
+        self._values: dict[str, dict[int, float | None]] = {arm: {} for arm in arms}
+        self._waited_for, self._entered = set(arms), list[str]()
+        self._done = 0
+        self.lost: dict[str, Lost] = {}
+
+    def enter(self, arm: str) -> list[int]:
+        """The arm's search is over; returns the seeds that it may run."""
+        self._waited_for.discard(arm)
+        self._entered.append(arm)
+        return self._seeds[: self._until()]
+
+    def leave(self, arm: str) -> None:
+        """The arm has nothing to confirm."""
+        self._waited_for.discard(arm)
+
+    def record(self, arm: str, seed: int, value: float | None) -> None:
+        """The tuned metric of a confirm trial; None: it failed."""
+        self._values[arm][seed] = value
+
+    def held(self, arm: str) -> int:
+        """Seeds that the arm may still get, beyond those that it may run now."""
+        return 0 if arm in self.lost else len(self._seeds) - self._until()
+
+    def advance(self) -> tuple[list[Lost], dict[str, list[int]]]:
+        """Take a look when all that it needs is there: who lost, and the further seeds of the others."""
+        if self._waited_for or self._done == len(self.looks):
+            return [], {}
+        seen, racing = self._seeds[: self.looks[self._done]], [a for a in self._entered if a not in self.lost]
+        if any(seed not in self._values[arm] for arm in racing for seed in seen):
+            return [], {}
+        self._done += 1
+        lost = self._compare(racing, seen)
+        self.lost |= {one.arm: one for one in lost}
+        more = self._seeds[len(seen) : self._until()]
+        return lost, {arm: more for arm in racing if arm not in self.lost}
+
+    def document(self) -> dict[str, Any]:
+        """What `race.json` says."""
+        stopped = {arm: asdict(one) for arm, one in self.lost.items()}
+        return {"looks": list(self.looks), "taken": self._done, "stopped": stopped}
+
+    def _until(self) -> int:
+        return self.looks[self._done] if self._done < len(self.looks) else len(self._seeds)
+
+    def _compare(self, racing: Sequence[str], seen: Sequence[int]) -> list[Lost]:
+        whole = {arm: v for arm in racing if (v := self._whole(arm, seen)) is not None}
+        if len(whole) < 2:
+            return []
+        means = {arm: self._sign * sum(v) / len(v) for arm, v in whole.items()}
+        best = min(means, key=lambda arm: (means[arm], arm))
+        found = []
+        for arm in whole:
+            if arm in (best, self._baseline):
+                continue
+            p = signed_rank([a - b for a, b in zip(whole[arm], whole[best], strict=True)])
+            if p <= self._below:
+                reason = (
+                    f"behind {best} after {len(seen)} seeds: signed-rank p {p:.2g}, at most {self._below:.2g} stops it"
+                )
+                one = Lost(arm=arm, seeds=len(seen), against=best, p=p, below=self._below, reason=reason)
+                found.append(one)
+        return found
+
+    def _whole(self, arm: str, seen: Sequence[int]) -> list[float] | None:
+        """The arm's values on these seeds, None when a trial failed: then nothing is decided about the arm."""
+        values = [self._values[arm][seed] for seed in seen]
+        return None if any(v is None for v in values) else [float(v) for v in values if v is not None]
+
+
+def signed_rank(differences: Sequence[float]) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; 1 when all differences are zero."""
+    import numpy as np
+
+    from orchestrator.statistics.significance import wilcoxon
+
+    return wilcoxon(np.array(differences, dtype=float))

@@ -1,0 +1,1 @@
+"""Pure numbers: tests, intervals, power, ranks. Knows no file and no sweep."""

@@ -1,0 +1,294 @@
+"""Where a sweep keeps things on disk (design: one folder for each sweep under a root), and who may write there.
+
+ROOT/mlflow.db, mlartifacts/
+ROOT/<sweep id>/sweep.yaml, resolved.json, study.journal, lock, stop, seconds
+ROOT/<sweep id>/trials/<trial id>/trial.json, metrics.jsonl, result.json, checkpoint files
+ROOT/<sweep id>/results/, report/
+
+Under a root in an object store `root` is its near folder (see `object_store.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.storage import object_store
+from orchestrator.storage.errors import Held, NotFound
+from orchestrator.storage.object_store import Far
+
+PATIENCE = 3000
+"""Times 20 ms to wait for one who owns a folder for a short while."""
+
+
+def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write `text` so that `path` holds the old or the whole new content; `durable`: also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half of it only fills the disk that is full
+        raise
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON document at `path`, or None when there is none (or an empty one, after a power cut)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return json.loads(text) if text else None
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of one sweep."""
+
+    root: Path
+    sweep_id: str
+
+    @property
+    def path(self) -> Path:
+        """The sweep's own folder."""
+        return self.root / self.sweep_id
+
+    @property
+    def far(self) -> Far | None:
+        """The sweep's far side, under a root in an object store."""
+        uri = object_store.far(self.path)
+        return object_store.side(uri, self.path) if uri else None
+
+    @property
+    def place(self) -> str:
+        """The sweep's folder as the user knows it: a path, or a URI."""
+        return object_store.far(self.path) or str(self.path)
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal: the truth of what was asked and told."""
+        return self.path / "study.journal"
+
+    @property
+    def stop_file(self) -> Path:
+        """Present while the sweep is asked to drain; trials look at it between steps."""
+        return self.path / "stop"
+
+    @property
+    def results(self) -> Path:
+        """Parquet tables."""
+        return self.path / "results"
+
+    @property
+    def waiting(self) -> Path:
+        """Arm -> trials still to be started, and why they wait, as the driver last saw it."""
+        return self.path / "waiting.json"
+
+    @property
+    def race(self) -> Path:
+        """Which arms the race of the confirm stage stopped, and why (see `race.py`)."""
+        return self.path / "race.json"
+
+    @property
+    def cache(self) -> Path:
+        """Addresses of all trials that ended under the root (see `cache.py`)."""
+        return self.root / "cache"
+
+    def trial(self, trial_id: str) -> Path:
+        """The folder of one trial."""
+        return self.path / "trials" / trial_id
+
+    def address(self, trial_id: str) -> str:
+        """Where the trial's worker, on whatever machine, finds the trial: an absolute path, or a URI."""
+        return f"{self.place}/trials/{trial_id}" if self.far else str(self.trial(trial_id).resolve())
+
+    def create(self, text: str, resolved: dict[str, Any]) -> None:
+        """Make the folder and write what was asked and what it resolved to (kept when already there)."""
+        (self.path / "trials").mkdir(parents=True, exist_ok=True)
+        if not (self.path / "resolved.json").exists():
+            write_atomic(self.path / "sweep.yaml", text)
+            write_atomic(self.path / "resolved.json", json.dumps(resolved, indent=1, sort_keys=True))
+        os.utime(self.path)
+
+    def result(self, trial_id: str) -> dict[str, Any] | None:
+        """How the trial ended, or None while it has not."""
+        found: dict[str, Any] | None = read_json(self.trial(trial_id) / "result.json")
+        return found
+
+    def seconds(self) -> float:
+        """Wall clock that drivers spent on this sweep so far; time down does not count."""
+        return float(read_json(self.path / "seconds") or 0.0)
+
+    def add_seconds(self, total: float) -> None:
+        """Store the wall clock spent, in seconds."""
+        write_atomic(self.path / "seconds", json.dumps(round(total, 3)))
+
+    def level(self) -> None:
+        """Bring a near folder level with its far side, unless a driver on this machine works in it."""
+        if self.far is not None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with suppress(Held), self._own(""):
+                self.far.pull(_shared)
+
+    def hear(self, trial_id: str, durable: float, *, new: bool) -> None:
+        """A trial's worker, perhaps on another machine, reported; see `Far.hear`."""
+        if self.far is not None:
+            self.far.hear(trial_id, durable, new=new)
+
+    def end(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
+        """The driver ends a trial."""
+        folder = self.trial(job["trial_id"])
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "trial.json", json.dumps(job))
+        write_atomic(folder / "result.json", json.dumps(result))
+        self.publish(job["trial_id"])
+
+    def publish(self, trial_id: str) -> None:
+        """The driver wrote the trial's end: nobody needs its checkpoints any more."""
+        for old in self.trial(trial_id).glob("checkpoint*"):
+            old.unlink()
+        if self.far is not None:
+            place = f"trials/{trial_id}"
+            self.far.push([f"{place}/trial.json", f"{place}/result.json"])
+            worker = Far(self.address(trial_id), self.trial(trial_id))
+            worker.remove(n for n in worker.names() if n.startswith("checkpoint"))
+
+    def inherit(self, donor: str, heir: str) -> None:
+        """Begin a trial with the log and the newest checkpoint of another one, which is not running.
+
+        Where that has no checkpoint, or this one has one already, nothing is done: the trial trains its whole lineage.
+        """
+        mine, theirs = self.trial(heir), self.trial(donor)
+        if self.far is not None:
+            Far(self.address(heir), mine).begin_as(Far(self.address(donor), theirs))
+            return
+        kept = sorted(theirs.glob("checkpoint-*.pt"))
+        if not kept or any(mine.glob("checkpoint-*.pt")):
+            return
+        mine.mkdir(parents=True, exist_ok=True)
+        write_atomic(mine / "metrics.jsonl", (theirs / "metrics.jsonl").read_text(encoding="utf-8"))
+        os.link(kept[-1], mine / kept[-1].name)  # checkpoints are never written to again
+
+    def upload(self, part: str) -> None:
+        """Upload what is new in a folder of the sweep's."""
+        if self.far is not None:
+            self.far.push([n for n in self.far.changed(deep=True) if n.startswith(f"{part}/")])
+
+    def ask_to_stop(self) -> None:
+        """Have a driver, wherever it is, drain the sweep."""
+        self.stop_file.touch()
+        if self.far is not None:
+            self.far.push([self.stop_file.name])
+
+    @contextmanager
+    def hold(self, storage: str = "") -> Iterator[None]:
+        """Own the sweep while the context lasts. Raises Held, naming the holder, when somebody else does.
+
+        Under a root in an object store the lock is one of the database at `storage`.
+        """
+        from orchestrator.storage.lease import Taken, driving
+
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        with self._own(owner):
+            self.stop_file.unlink(missing_ok=True)  # it was meant for an earlier driver
+            if self.far is None:
+                yield
+                return
+            try:
+                with driving(self.far, storage, owner, _shared, self.stop_file.touch):
+                    yield
+            except Taken as taken:
+                raise Held(f"sweep {self.sweep_id} is being run by {str(taken) or 'another process'}") from None
+
+    @contextmanager
+    def _own(self, owner: str) -> Iterator[None]:
+        """Own the folder on this machine: no `owner` for a short while, one that is named until it ends."""
+        path = self.path / "lock"
+        with path.open("a+", encoding="utf-8") as handle:
+            for patience in range(PATIENCE, -1, -1):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    handle.seek(0)
+                    holder = handle.read().strip()
+                    if patience and not (holder and patience < PATIENCE - 10):  # `is_held` owns it for a moment
+                        time.sleep(0.02)
+                        continue
+                    raise Held(f"sweep {self.sweep_id} is being run by {holder or 'another process'}") from None
+            handle.truncate(0)
+            handle.write(owner)
+            handle.flush()
+            try:
+                yield
+            finally:
+                handle.truncate(0)
+
+    def is_held(self) -> bool:
+        """Whether a living driver holds the sweep; on another machine, one whose heartbeat is fresh."""
+        from orchestrator.storage.lease import FRESH_S, LOCK
+
+        if self.far is not None and (self.far.age(LOCK) or math.inf) < FRESH_S:
+            return True
+        try:
+            with self._own(""):
+                return False
+        except Held:
+            return True
+        except FileNotFoundError:
+            return False
+
+
+def sweeps(root: Path) -> list[SweepFolder]:
+    """All sweeps under the root, the one worked on last at the end."""
+    if uri := object_store.far(root):
+        _pull_definitions(uri, root)
+    found = [p.parent for p in root.glob("*/resolved.json")]
+    return [SweepFolder(root, p.name) for p in sorted(found, key=lambda p: (p.stat().st_mtime, p.name))]
+
+
+def find(root: Path, name: str) -> SweepFolder:
+    """The sweep named by id, unique prefix or `@last`. Raises NotFound with what there is."""
+    known = sweeps(root)
+    if not known:
+        raise NotFound(
+            f"no sweep under {object_store.far(root) or root}/; start one with `geosweep run FILE`, or name another "
+            "--root"
+        )
+    matches = [s for s in known if s.sweep_id == name] or [s for s in known if s.sweep_id.startswith(name)]
+    matches = known[-1:] if name == "@last" else matches
+    if len(matches) == 1:
+        matches[0].level()
+        return matches[0]
+    listing = ", ".join(s.sweep_id for s in matches or known)
+    raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; there is: {listing}")
+
+
+def _pull_definitions(uri: str, root: Path) -> None:
+    """What is needed to list the sweeps of a far root, in the order in which they were worked on."""
+    for sweep_id in object_store.side(uri, root).folders():
+        folder = SweepFolder(root, sweep_id)
+        if folder.far is None or (begun := folder.far.age("resolved.json")) is None:
+            continue
+        if not (folder.path / "resolved.json").exists():
+            folder.far.fetch(["resolved.json"])
+        worked = time.time() - (folder.far.age("seconds") or begun)
+        os.utime(folder.path, (worked, worked))
+
+
+def _shared(name: str) -> bool:
+    """Files that a near folder has of its far one: checkpoints are between workers, the lock is a machine's own."""
+    return not name.rpartition("/")[2].startswith(("checkpoint", "lock"))

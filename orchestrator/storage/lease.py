@@ -1,0 +1,137 @@
+"""Who may drive a sweep in an object store: the holder of a PostgreSQL advisory lock, beside the studies.
+
+The lock belongs to the driver's connection: it is free as soon as its process is gone, or about 25 s after its machine
+is (keepalives), with no clock to trust and nothing to clean up. While it is held, a thread keeps the far side level,
+passes on the wish to stop, and tells from a heartbeat in the far file `lock` that the sweep is running.
+
+Behind a pooler that hands out connections by transaction the lock does not hold: connect to the server itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.storage.object_store import Far, StoreError
+
+POLL_S, BEAT_S = 1.0, 10.0
+FRESH_S = 3 * BEAT_S
+"""A heartbeat older than this is that of a driver that died."""
+LOCK, STOP, LAST = "lock", "stop", "outcome.json"
+KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+
+
+class Taken(Exception):  # noqa: N818
+    """Another connection has the lock."""
+
+
+class Lease:
+    """The advisory lock of `name` in the database at `url` (SQLAlchemy's form). Raises Taken, StoreError."""
+
+    def __init__(self, url: str, name: str) -> None:
+        scheme, found, rest = url.partition("://")
+        if scheme.partition("+")[0] not in ("postgresql", "postgres") or not found:
+            raise StoreError(
+                "a sweep in an object store keeps its studies and its lock in PostgreSQL; "
+                "name it: --storage postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (GEOSWEEP_STORAGE)"
+            )
+        self._url, self._key = f"postgresql://{rest}", _key(name)
+        try:
+            self._connect()
+        except self._errors() as error:
+            raise StoreError(f"the database of the studies does not answer: {str(error).strip()}") from None
+
+    def renew(self) -> bool:
+        """False once another driver has the lock. While the database is away nobody else can take it."""
+        try:
+            self._connection.execute("SELECT 1")
+        except self._errors():
+            try:
+                self._connect()
+            except Taken:
+                return False
+            except self._errors():
+                return True
+        return True
+
+    def close(self) -> None:
+        """Let go."""
+        self._connection.close()
+
+    def _connect(self) -> None:
+        import psycopg
+
+        self._connection: Any = psycopg.connect(self._url, autocommit=True, connect_timeout=10, options=KEEPALIVE)
+        row = self._connection.execute("SELECT pg_try_advisory_lock(%s)", [self._key]).fetchone()
+        if not (row and row[0]):
+            self._connection.close()
+            raise Taken
+
+    @staticmethod
+    def _errors() -> tuple[type[Exception], ...]:
+        try:
+            import psycopg
+        except ImportError:
+            raise StoreError("PostgreSQL needs psycopg: install geosweep[cluster]") from None
+        return (psycopg.Error,)
+
+
+@contextmanager
+def driving(far: Far, url: str, owner: str, wanted: Callable[[str], bool], stop: Callable[[], None]) -> Iterator[None]:
+    """Hold the lease of the far folder and keep it level; `stop` is called when the sweep is to drain.
+
+    Raises Taken with the holder's words.
+    """
+    try:
+        lease = Lease(url, far.uri)
+    except Taken:
+        raise Taken(far.text(LOCK)) from None
+    try:
+        far.remove([STOP])  # it was meant for an earlier driver; from the next line on it is meant for this one
+        far.write(LOCK, owner)
+        far.pull(wanted)
+        far.push(n for n in far.changed() if n not in (LOCK, STOP))
+        done, lost = threading.Event(), threading.Event()
+        keeper = threading.Thread(target=_keep, args=(far, lease, owner, stop, done, lost), daemon=True, name="keeper")
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
+            if not lost.is_set():  # else the far side is another driver's
+                changed = [n for n in far.changed(deep=True) if n != LOCK]
+                far.push(sorted(changed, key=lambda n: n == LAST))
+                far.remove([LOCK])
+    finally:
+        lease.close()
+
+
+def _keep(
+    far: Far, lease: Lease, owner: str, stop: Callable[[], None], done: threading.Event, lost: threading.Event
+) -> None:
+    beat, stopping = time.monotonic(), False
+    while not done.wait(POLL_S):
+        with contextlib.suppress(StoreError, FileNotFoundError):  # away: the next round tries again
+            if not lease.renew():
+                lost.set()
+                stop()
+                return
+            if not stopping and far.exists(STOP, patience_s=0.0):
+                stop()
+            if not stopping and (far.folder / STOP).exists():
+                far.push([STOP], patience_s=0.0)
+                stopping = True
+            if time.monotonic() - beat >= BEAT_S:
+                beat = time.monotonic()
+                far.write(LOCK, owner)
+                far.push([n for n in far.changed() if n not in (LOCK, LAST)], patience_s=0.0)
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

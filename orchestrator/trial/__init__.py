@@ -1,0 +1,1 @@
+"""One trial, as its worker runs it."""

@@ -1,0 +1,99 @@
+"""Trials that were trained already, anywhere under the root, found by what their result depends on.
+
+An address is a hash of the code of optim_core and trainables (and of a user's own task or optimizer), the
+configuration, the task, the budget, the seed, the digests of initial weights and data, and the numeric environment. Two
+trials with one address give one result, so the second takes over the first one's log and result instead of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.storage.folder import read_json, write_atomic
+
+if TYPE_CHECKING:
+    from orchestrator.trial.job import Job
+
+BESIDE_THE_RESULT = frozenset(
+    {"trial_id", "arm", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache", "checkpoint_s",
+     "slice_s", "step_timeout_s", "checkpoint_quota"}
+)  # fmt: skip
+"""Fields of a job that its result does not depend on."""
+LASTING = ("COMPLETE", "DIVERGED")
+
+
+def address(job: Job, init_digest: str, data_digest: str) -> str:
+    """The address of a job whose task drew these weights and data."""
+    parts = {
+        "job": {k: v for k, v in asdict(job).items() if k not in BESIDE_THE_RESULT},
+        "weights": init_digest,
+        "data": data_digest,
+        "code": _code(job.optimizer, job.task),
+        "environment": _environment(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def find(cache: Path, key: str) -> Path | None:
+    """The folder of a trial with this address that ended by itself, or None."""
+    known = _file(cache, key)
+    if not known.exists():
+        return None
+    folder = cache.parent / known.read_text(encoding="utf-8")
+    result: dict[str, Any] | None = read_json(folder / "result.json")
+    return folder if result is not None and result["state"] in LASTING else None
+
+
+def remember(cache: Path, key: str, folder: Path) -> None:
+    """Note that the trial in `folder`, somewhere under the cache's root, has this address."""
+    file = _file(cache, key)
+    if not file.exists() and folder.is_relative_to(cache.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, str(folder.relative_to(cache.parent)), durable=False)
+
+
+def _file(cache: Path, key: str) -> Path:
+    return cache / key[:2] / key
+
+
+@lru_cache(maxsize=64)
+def _code(optimizer: str, task: str) -> str:
+    """A digest of every source file that computes the result."""
+    digest = hashlib.sha256()
+    for path in _sources(optimizer, task):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(optimizer: str, task: str) -> Iterator[Path]:
+    for package in ("optim_core", "trainables"):
+        place = Path(importlib.import_module(package).__file__ or "").parent
+        yield from sorted(place.rglob("*.py"))
+    own = [task.partition(":")[0]] if ":" in task else []
+    own += [optimizer.rpartition(".")[0]] if "." in optimizer else []
+    for name in own:
+        file = importlib.import_module(name).__file__
+        if file is not None:
+            yield Path(file)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> dict[str, str]:
+    import numpy
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "device": device,
+        "python": platform.python_version(),
+    }
