@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.definition import declared, resolve
+import optim_core
+from orchestrator.definition import declared, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -31,6 +32,7 @@ from orchestrator.definition.model import (
     TrainingSpec,
 )
 from orchestrator.definition.schema import SweepModel
+from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.yaml12 import YamlError, parse
 
 
@@ -105,10 +107,6 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
 
 def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints, at least one step of each arm."""
-    import optim_core
-    from orchestrator.definition import plan
-    from orchestrator.definition.space import SpaceError, movable
-
     for arm in spec.arms.values():
         path = ("arms", arm.name)
         changeable = optim_core.changeable(arm.optimizer)

@@ -1,0 +1,7 @@
+"""Why a sweep is not run, or not compared, although its file is valid."""
+
+from __future__ import annotations
+
+
+class ControlFailed(Exception):  # noqa: N818
+    """A special case did not come out as it has to; no comparison of these arms means anything."""
