@@ -16,11 +16,12 @@ from rich.text import Text
 import trainables
 from orchestrator import results
 from orchestrator.definition.model import Spec
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.statistics.intervals import summarize
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.trial.job import Job, Report
-from orchestrator.trial.lineage import told
+from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.lineage import describe
 
 PLAIN_EVERY_S = 10.0
 
@@ -123,15 +124,15 @@ def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
 
 
 class Stretched:
-    """Says when checkpoints lie further apart than asked, and again when that doubles (a `listener.Listener`)."""
+    """Says when checkpoints lie further apart than asked, and again when that doubles (a `callbacks.Callback`)."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._said = console, 0.0
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """Nothing."""
 
-    def moved(self, job: Job, report: Report) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """Compare with what was asked."""
         if report.checkpoint_s <= max(1.2 * job.checkpoint_s, 2 * self._said):
             return
@@ -143,10 +144,10 @@ class Stretched:
             soft_wrap=True,
         )
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_end(self, job: Job, result: Result | Report) -> None:
         """Nothing."""
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """Nothing."""
 
 
@@ -165,16 +166,16 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     for name in ("n", "grad evals/trial", "spent in all"):
         table.add_column(name, justify="right")
     ended = results.ended_trials(folder)
-    sign = -1.0 if trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal == "maximize" else 1.0
+    goal = Goal(trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal)
 
     def rank(arm: str) -> float:
         found = values[metrics[0]].get(arm)
-        return sign * sum(found) / len(found) if found else float("inf")
+        return goal.loss(sum(found)) / len(found) if found else float("inf")
 
     ranked = sorted(spec.arms, key=rank)
     for arm in ranked:
-        spent = [t["grad_evals"] for t in ended if t["arm"] == arm]
-        each = [t["grad_evals"] for t in ended if t["arm"] == arm and t["stage"] == "confirm"]
+        spent = [t.result.grad_evals for t in ended if t.job.arm == arm]
+        each = [t.result.grad_evals for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
         cost = f"{sum(each) / len(each):,.0f}" if each else "-"
         cells = [
             _mean(values[metric].get(arm, []), short=metric in metrics[1:] and metric != spec.metric.name)
@@ -195,6 +196,6 @@ def _mean(found: list[float], *, short: bool) -> str:
 def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:
     if best is None:
         return Text(f"{arm}: no configuration trained to the end")
-    parameters = told(best["parameters"], best.get("lineage", ()))
+    parameters = describe(best["parameters"], best.get("lineage", ()))
     words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items())
     return Text(f"{arm}: {words or 'no hyperparameter'}")

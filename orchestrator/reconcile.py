@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from orchestrator import results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
+from orchestrator.definition.states import ConfigurationState, SweepState
 from orchestrator.protocol import seal
 from orchestrator.scheduling.arm import Arm
 from orchestrator.scheduling.conductor import SweepConductor
@@ -28,6 +29,7 @@ from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import Tracker
+from orchestrator.trial.record import TrialRecord, read_result
 
 Points = list[dict[str, Any]]
 
@@ -42,7 +44,7 @@ class Remembers(Protocol):
 class Audited(Remembers, Protocol):
     """A tracker that can say, and mend, where it differs from the trial folders."""
 
-    def audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
+    def audit(self, trials: list[TrialRecord], state: SweepState) -> list[str]:
         """What differed and was mended. Raises ConnectionError when the tracker does not answer."""
 
 
@@ -51,8 +53,8 @@ def reconcile(folder: SweepFolder, tracker: Audited | None, url: str | None = No
     asked = sweep_file.load(folder.path / "sweep.yaml")
     found = [*logs(folder, tracker), *_study(asked, folder, url), *tables(folder)]
     if tracker is not None:
-        outcome = read_json(folder.path / "outcome.json") or {"state": "stopped"}
-        found += tracker.audit(results.ended_trials(folder), outcome["state"])
+        outcome = read_json(folder.path / "outcome.json") or {"state": SweepState.STOPPED}
+        found += tracker.audit(results.ended_trials(folder), SweepState(outcome["state"]))
     return found
 
 
@@ -67,12 +69,12 @@ def at_start(folder: SweepFolder, tracker: Tracker) -> list[str]:
     return found
 
 
-def told(arms: Mapping[str, Arm]) -> dict[tuple[str, int], str]:
+def study_states(arms: Mapping[str, Arm]) -> dict[tuple[str, int], ConfigurationState]:
     """(arm, configuration) -> its state in the study."""
     return {(name, c.number): c.state for name, arm in arms.items() for c in arm.study.configurations()}
 
 
-def differences(before: Mapping[tuple[str, int], str], arms: Mapping[str, Arm]) -> list[str]:
+def differences(before: Mapping[tuple[str, int], ConfigurationState], arms: Mapping[str, Arm]) -> list[str]:
     """What a study had not been told `before` a conductor took it up, and what it was told of trials now gone."""
     found = []
     for name, arm in arms.items():
@@ -80,14 +82,14 @@ def differences(before: Mapping[tuple[str, int], str], arms: Mapping[str, Arm]) 
             known = before.get((name, c.number), c.state)
             if known != c.state:
                 found.append(f"study: {name} {c.number} was {known}; told {c.state}")
-            elif c.state != "RUNNING" and c.number not in arm.outcomes:
+            elif c.state is not ConfigurationState.RUNNING and c.number not in arm.outcomes:
                 found.append(f"study: {name} {c.number} is {c.state}, but its folder is gone; `geosweep run` trains it")
     return found
 
 
 def _study(asked: Spec, folder: SweepFolder, url: str | None) -> list[str]:
     arms = open_arms(asked, folder, url)
-    before = told(arms)
+    before = study_states(arms)
     SweepConductor(asked, folder, arms)
     return differences(before, arms)
 
@@ -104,9 +106,9 @@ def logs(folder: SweepFolder, tracker: Remembers | None) -> list[str]:
         if intact and not damage:
             continue
         lost: Points = []
-        source, result = "", read_json(path.with_name("result.json"))
+        source, result = "", read_result(path.parent)
         if result is not None:
-            order = list(result["metrics"])
+            order = list(result.metrics)
             lost, source = _missing(whole, tracker.recall(trial) if tracker else [], order), "the tracker"
             if not lost:
                 table = _from_table(folder) if table is None else table

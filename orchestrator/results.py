@@ -14,10 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.definition.states import Goal, Stage, State, SweepState
 from orchestrator.protocol import seal
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial.job import Job
+from orchestrator.trial.record import TrialRecord, read_job, read_result
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),
@@ -37,14 +40,10 @@ METRIC_SCHEMA = pa.schema(
 )
 
 
-def ended_trials(folder: SweepFolder) -> list[dict[str, Any]]:
-    """Every trial that ended: its job and its result in one dictionary, ordered by trial id."""
-    found = []
-    for path in sorted((folder.path / "trials").glob("*/result.json")):
-        job, result = read_json(path.parent / "trial.json"), read_json(path)
-        if job is not None and result is not None:
-            found.append({**job, **result})
-    return found
+def ended_trials(folder: SweepFolder) -> list[TrialRecord]:
+    """Every trial that ended, ordered by trial id."""
+    paths = sorted((folder.path / "trials").glob("*/result.json"))
+    return [record for path in paths if (record := TrialRecord.read(path.parent)) is not None]
 
 
 def tables(folder: SweepFolder) -> dict[str, pa.Table]:
@@ -61,32 +60,46 @@ def tables(folder: SweepFolder) -> dict[str, pa.Table]:
     return {name: table.replace_schema_metadata(facts) for name, table in found.items()}
 
 
-def trials_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
+def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -> pa.Table:
     """trials.parquet: one row for each trial that ended, one column for each final metric.
 
     With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained.
     """
     trials = ended_trials(folder) if ended is None else ended
-    names = sorted({name for t in trials for name in t["metrics"]})
-    columns = {
-        name: pa.array([json.dumps(t[name], sort_keys=True) if name == "parameters" else t[name] for t in rows], kind)
-        for rows in [[{**t, "sweep_id": folder.sweep_id} for t in trials]]
-        for name, kind in TRIAL_COLUMNS.items()
-    }
-    if any(t.get("lineage") for t in trials):
-        columns["lineage"] = pa.array([json.dumps(t.get("lineage", []), sort_keys=True) for t in trials], pa.string())
-    for name in names:
-        columns[name] = pa.array([t["metrics"].get(name) for t in trials], pa.float64())
+    rows = [_row(folder.sweep_id, t) for t in trials]
+    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in TRIAL_COLUMNS.items()}
+    if any(t.job.lineage for t in trials):
+        columns["lineage"] = pa.array([json.dumps(t.job.lineage, sort_keys=True) for t in trials], pa.string())
+    for name in sorted({name for t in trials for name in t.result.metrics}):
+        columns[name] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
     return pa.table(columns)
 
 
-def metrics_table(folder: SweepFolder, ended: list[dict[str, Any]] | None = None) -> pa.Table:
+def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
+    """The TRIAL_COLUMNS of a trial."""
+    job, result = trial.job, trial.result
+    return {
+        "sweep_id": sweep_id,
+        "arm": job.arm,
+        "stage": job.stage,
+        "trial_id": job.trial_id,
+        "seed": job.seed,
+        "state": result.state,
+        "parameters": json.dumps(job.parameters, sort_keys=True),
+        "grad_evals": result.grad_evals,
+        "seconds": result.seconds,
+        "init_digest": result.init_digest,
+        "data_digest": result.data_digest,
+    }
+
+
+def metrics_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -> pa.Table:
     """metrics.parquet: every logged point, step in gradient evaluations."""
     rows: dict[str, list[Any]] = {"trial_id": [], "step": [], "name": [], "value": []}
     for trial in ended_trials(folder) if ended is None else ended:
-        for point in MetricLog(folder.trial(trial["trial_id"]) / "metrics.jsonl").points():
+        for point in MetricLog(folder.trial(trial.trial_id) / "metrics.jsonl").points():
             for name, value in point["metrics"].items():
-                for key, cell in zip(rows, (trial["trial_id"], point["step"], name, value), strict=True):
+                for key, cell in zip(rows, (trial.trial_id, point["step"], name, value), strict=True):
                     rows[key].append(cell)
     return pa.table(rows, schema=METRIC_SCHEMA)
 
@@ -107,16 +120,16 @@ def write(named: Mapping[str, pa.Table], to: Path) -> list[Path]:
     return written
 
 
-def arm_values(folder: SweepFolder, metric: str, stage: str = "confirm") -> dict[str, list[float]]:
+def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -> dict[str, list[float]]:
     """Final values of `metric` for each arm over the trials of a stage, in the order of their seeds."""
     found: dict[str, list[tuple[int, float]]] = {}
     for t in ended_trials(folder):
-        if t["stage"] == stage and metric in t["metrics"] and t["state"] in ("COMPLETE", "DIVERGED"):
-            found.setdefault(t["arm"], []).append((t["seed"], t["metrics"][metric]))
+        if t.job.stage is stage and metric in t.result.metrics and t.result.state.is_trained:
+            found.setdefault(t.job.arm, []).append((t.job.seed, t.result.metrics[metric]))
     return {arm: [value for _, value in sorted(rows)] for arm, rows in found.items()}
 
 
-def reported(folder: SweepFolder, metric: str = "") -> tuple[str, str]:
+def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
     import trainables
 
@@ -125,7 +138,7 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, str]:
     known = trainables.lookup(resolved["definition"]["task"]["name"]).METRICS
     if name not in known:
         raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
-    return name, known[name].goal
+    return name, Goal(known[name].goal)
 
 
 def tuned(folder: SweepFolder) -> dict[str, str]:
@@ -138,22 +151,24 @@ def tuned(folder: SweepFolder) -> dict[str, str]:
 def best(folder: SweepFolder) -> dict[str, Any]:
     """The `best` document: each arm's best configuration; the mean over confirm seeds once there are any."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    metric, goal = resolved["definition"]["metric"]["name"], resolved["definition"]["metric"]["goal"]
-    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
+    rows: dict[tuple[str, Stage, int], list[tuple[Job, float]]] = {}
     for t in ended_trials(folder):
-        if t["value"] is not None:
-            rows.setdefault((t["arm"], t["stage"], str(t["configuration"])), []).append(t)
-    sign = -1.0 if goal == "maximize" else 1.0
+        if t.result.value is not None:
+            rows.setdefault((t.job.arm, t.job.stage, t.job.configuration), []).append((t.job, t.result.value))
     arms: dict[str, Any] = {}
     for (arm, stage, _), found in rows.items():
-        value = sum(t["value"] for t in found) / len(found)
+        job, value = found[0][0], sum(value for _, value in found) / len(found)
         old = arms.get(arm)
-        if old is None or (stage == "confirm", -sign * value) > (old["stage"] == "confirm", -sign * old["value"]):
+        if old is None or (stage is Stage.CONFIRM, goal.sign * value) > (
+            old["stage"] is Stage.CONFIRM,
+            goal.sign * old["value"],
+        ):
             arms[arm] = {
                 "value": value,
-                "parameters": dict(found[0]["parameters"]),
-                **({"lineage": found[0]["lineage"]} if found[0].get("lineage") else {}),
-                "trial_id": found[0]["trial_id"],
+                "parameters": dict(job.parameters),
+                **({"lineage": job.lineage} if job.lineage else {}),
+                "trial_id": job.trial_id,
                 "stage": stage,
                 "seeds": len(found),
             }
@@ -167,22 +182,32 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     }
 
 
-def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tuple[dict[str, Any], list[float]]]]:
+def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tuple[Mapping[str, Any], list[float]]]]:
     """Arm -> (parameters, objectives) of the configurations trained to the end, in order; means over the tune seeds.
 
-    Heirs in a population are left out: no one configuration gave their values.
+    Children in a population are left out: no one configuration gave their values.
     """
-    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for t in ended_trials(folder):
-        if t["stage"] == "tune" and t["value"] is not None and not t.get("lineage"):
-            rows.setdefault((t["arm"], t["configuration"]), []).append(
-                {**t, "metrics": {**t["metrics"], names[0]: t["value"]}}
-            )
-    found: dict[str, list[tuple[dict[str, Any], list[float]]]] = {}
-    for (arm, _), trials in sorted(rows.items()):
-        means = [sum(t["metrics"][n] for t in trials) / len(trials) for n in names]
-        found.setdefault(arm, []).append((trials[0]["parameters"], means))
+    found: dict[str, list[tuple[Mapping[str, Any], list[float]]]] = {}
+    for (arm, _), (job, objectives) in _tuned_objectives(folder, names).items():
+        if not job.lineage:
+            found.setdefault(arm, []).append((job.parameters, objectives))
     return found
+
+
+def _tuned_objectives(folder: SweepFolder, names: Sequence[str]) -> dict[tuple[str, int], tuple[Job, list[float]]]:
+    """(arm, configuration) -> its first job, and the means over its tune seeds of the named metrics, the tuned first.
+
+    Configurations without a value are left out; the others are ordered.
+    """
+    rows: dict[tuple[str, int], list[tuple[Job, list[float]]]] = {}
+    for t in ended_trials(folder):
+        if t.job.stage is Stage.TUNE and t.result.value is not None:
+            objectives = [t.result.value, *(t.result.metrics[name] for name in names[1:])]
+            rows.setdefault((t.job.arm, t.job.configuration), []).append((t.job, objectives))
+    return {
+        key: (found[0][0], [sum(column) / len(found) for column in zip(*(each for _, each in found), strict=True)])
+        for key, found in sorted(rows.items())
+    }
 
 
 def pareto(folder: SweepFolder) -> dict[str, Any]:
@@ -191,21 +216,14 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
     Objectives are means over the tune seeds; the tuned metric comes first.
     """
     asked = (read_json(folder.path / "resolved.json") or {})["definition"]
-    goals = {o["name"]: o["goal"] for o in (asked["metric"], *asked.get("objectives", []))}
-    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for t in ended_trials(folder):
-        if t["stage"] == "tune" and t["value"] is not None:
-            rows.setdefault((t["arm"], t["configuration"]), []).append(t)
+    goals = {o["name"]: Goal(o["goal"]) for o in (asked["metric"], *asked.get("objectives", []))}
     arms: dict[str, list[dict[str, Any]]] = {}
-    for (arm, number), found in sorted(rows.items()):
-        tuned = [{**t["metrics"], asked["metric"]["name"]: t["value"]} for t in found]
-        values = {name: sum(m[name] for m in tuned) / len(tuned) for name in goals}
-        row = {"configuration": number, "parameters": found[0]["parameters"], "values": values}
-        arms.setdefault(arm, []).append(row)
-    signs = {name: -1.0 if goal == "maximize" else 1.0 for name, goal in goals.items()}
+    for (arm, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
+        values = dict(zip(goals, objectives, strict=True))
+        arms.setdefault(arm, []).append({"configuration": number, "parameters": job.parameters, "values": values})
 
     def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        gaps = [signs[n] * (a["values"][n] - b["values"][n]) for n in goals]
+        gaps = [goal.loss(a["values"][n] - b["values"][n]) for n, goal in goals.items()]
         return all(gap <= 0 for gap in gaps) and any(gap < 0 for gap in gaps)
 
     front = {arm: [r for r in found if not any(beats(o, r) for o in found)] for arm, found in arms.items()}
@@ -222,8 +240,8 @@ def suggestions_digest(folder: SweepFolder) -> str:
     """A digest of what was searched: every configuration of every arm in the order of asking."""
     rows: dict[str, dict[int, Any]] = {}
     for path in (folder.path / "trials").glob("*/trial.json"):
-        job: dict[str, Any] = read_json(path) or {}
-        rows.setdefault(job["arm"], {})[job["configuration"]] = job["parameters"]
+        if (job := read_job(path.parent)) is not None:
+            rows.setdefault(job.arm, {})[job.configuration] = job.parameters
     ordered = {arm: [found[n] for n in sorted(found)] for arm, found in sorted(rows.items())}
     return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -236,31 +254,35 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     planned: dict[str, int] = {arm: row["trials"] for arm, row in resolved["plan"]["arms"].items()}
     held = folder.is_held() if held is None else held
-    names = {"COMPLETE": "done", "PRUNED": "pruned", "DIVERGED": "diverged", "FAILED": "failed"}
+    names = {s: "done" if s is State.COMPLETE else s.lower() for s in State}
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
     grad_evals = 0.0
     errors: dict[str, str] = {}
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
-        job: dict[str, Any] = read_json(path) or {}
-        result: dict[str, Any] | None = read_json(path.with_name("result.json"))
-        if result is None:
-            arms[job["arm"]]["running"] += held
+        job, result = read_job(path.parent), read_result(path.parent)
+        if job is None:
             continue
-        arms[job["arm"]][names[result["state"]]] += 1
-        grad_evals += result["grad_evals"]
-        if result["error"]:
-            errors[job["trial_id"]] = result["error"]
+        if result is None:
+            arms[job.arm]["running"] += held
+            continue
+        arms[job.arm][names[result.state]] += 1
+        grad_evals += result.grad_evals
+        if result.error:
+            errors[job.trial_id] = result.error
     outcome = read_json(folder.path / "outcome.json")
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
         counts["running"] = max(0, counts["running"] - (waiting or {}).get(arm, {}).get("paused", 0))
         left = max(0, planned[arm] - sum(counts.values()))
         counts["waiting"] = left if waiting is None else waiting.get(arm, {"trials": 0})["trials"]
-    state = "running" if held else (outcome["state"] if outcome else "stopped")
+    state = SweepState.RUNNING if held else SweepState(outcome["state"]) if outcome else SweepState.STOPPED
     why = {
-        "running": "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items()) or "starting workers",
-        "done": "will not be trained: every configuration of the arm failed",
-        "failed": (read_json(folder.path / "refused.json") or {}).get("message", "the driver broke off; run it again"),
+        SweepState.RUNNING: "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items())
+        or "starting workers",
+        SweepState.DONE: "will not be trained: every configuration of the arm failed",
+        SweepState.FAILED: (read_json(folder.path / "refused.json") or {}).get(
+            "message", "the driver broke off; run it again"
+        ),
     }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
     return {
         "schema": "geosweep/status/1",

@@ -14,10 +14,11 @@ from typing import Any
 from orchestrator import reconcile, results
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
+from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.protocol import controls, seal
 from orchestrator.scheduling import abort
-from orchestrator.scheduling.callbacks import Listener
+from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms
 from orchestrator.statistics.intervals import summarize
@@ -33,8 +34,8 @@ __all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
 class Outcome:
     """How a run of the driver ended."""
 
-    state: str
-    """done, stopped, budget, or failed: given up."""
+    state: SweepState
+    """DONE, STOPPED, BUDGET, or FAILED: given up."""
     conductor: SweepConductor
     mended: list[str]
     """What differed between study, trial folders, tables and tracker, at the start and at the end, and was mended."""
@@ -72,7 +73,7 @@ def run(
     folder: SweepFolder,
     executor: Executor,
     tracker: Tracker,
-    listeners: tuple[Listener, ...] = (),
+    callbacks: tuple[Callback, ...] = (),
     watch: Callable[[SweepConductor], Any] | None = None,
     storage_url: str | None = None,
 ) -> Outcome:
@@ -84,19 +85,18 @@ def run(
     mended = reconcile.at_start(folder, tracker)
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
-    before = reconcile.told(arms)
+    before = reconcile.study_states(arms)
     alike = abort.Alike(spec, folder)
-    listeners = (seal.Witness(folder), tracker, alike, *listeners)
-    conductor = SweepConductor(spec, folder, arms, listeners=listeners)
+    callbacks = (seal.Witness(folder), tracker, alike, *callbacks)
+    conductor = SweepConductor(spec, folder, arms, callbacks=callbacks)
     mended += reconcile.differences(before, arms)
-    state = "failed"
+    state = SweepState.FAILED
     try:
         if not conductor.exhausted:
             shown = watch(conductor) if watch else nullcontext()
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
-        state = {"": "done", "stop": "stopped", "budget": "budget"}[conductor.stopped_by]
-        state = "budget" if conductor.limit else "failed" if alike.refusal else state
+        state = _state(conductor, alike.refusal)
     finally:
         with disk.tolerated():
             results.export(folder, folder.results)
@@ -107,6 +107,15 @@ def run(
         with disk.tolerated():
             write_atomic(folder.path / "outcome.json", json.dumps(outcome))
     return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal)
+
+
+def _state(conductor: SweepConductor, refusal: str) -> SweepState:
+    """How a driver that came to its end leaves the sweep."""
+    if conductor.limit:
+        return SweepState.BUDGET
+    if refusal:
+        return SweepState.FAILED
+    return SweepState.STOPPED if conductor.stopped_by else SweepState.DONE
 
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:

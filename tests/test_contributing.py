@@ -45,6 +45,6 @@ def test_the_task_in_contributing_runs(tmp_path: Path, monkeypatch: pytest.Monke
     with folder.hold():
         assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state == "done"
     trials = results.ended_trials(folder)
-    assert [t["state"] for t in trials] == ["COMPLETE"] * 8
+    assert [t.result.state for t in trials] == ["COMPLETE"] * 8
     values = results.arm_values(folder, "loss/val")
     assert max(map(max, values.values())) < 0.01

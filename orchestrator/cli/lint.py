@@ -10,6 +10,7 @@ import typer
 from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.rule_codes import RULES
+from orchestrator.definition.states import SweepState
 
 if TYPE_CHECKING:
     from orchestrator.protocol.lint import Breach
@@ -79,4 +80,4 @@ def _seen(text: str, root: Path) -> list[Breach]:
         return []
     folder.level()
     outcome = read_json(folder.path / "outcome.json") or {}
-    return list(lint_results.breaches(Evidence(folder))) if outcome.get("state") == "done" else []
+    return list(lint_results.breaches(Evidence(folder))) if outcome.get("state") == SweepState.DONE else []

@@ -14,6 +14,7 @@ import typer
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
 from orchestrator.definition.errors import read
+from orchestrator.definition.states import SweepState
 from orchestrator.storage.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def run(
                 talk.print(_price(outcome.conductor), highlight=False)
             if outcome.refusal:
                 fail(outcome.refusal, Exit.TRIALS_FAILED)
-            if outcome.state != "done" and outcome.conductor.remaining:
+            if outcome.state is not SweepState.DONE and outcome.conductor.remaining:
                 _stopped(file, outcome.state)
     if as_json:
         emit(results.best(folder))
@@ -232,13 +233,15 @@ def _already_done(folder: SweepFolder) -> bool:
     from orchestrator.protocol import seal
 
     outcome = read_json(folder.path / "outcome.json") or {}
-    over = outcome.get("state") == "done" or (outcome.get("state") == "budget" and outcome.get("complete"))
+    over = outcome.get("state") == SweepState.DONE or (
+        outcome.get("state") == SweepState.BUDGET and outcome.get("complete")
+    )
     there = all((folder.trial(trial) / "result.json").exists() for trial in seal.witnessed(folder))
     return bool(over and outcome.get("tracked") and there)
 
 
-def _stopped(file: Path, state: str) -> None:
-    if state == "budget":
+def _stopped(file: Path, state: SweepState) -> None:
+    if state is SweepState.BUDGET:
         fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue: geosweep run {file}", Exit.BUDGET)
     talk.print(f"drained: every running trial wrote a checkpoint. Continue with: geosweep run {file}", highlight=False)
     raise typer.Exit(int(Exit.INTERRUPTED))

@@ -56,7 +56,7 @@ def best(
     """
     from orchestrator import results
     from orchestrator.storage import folder
-    from orchestrator.trial.lineage import told
+    from orchestrator.trial.lineage import describe
 
     found = folder.find(root, sweep)
     if pareto:
@@ -78,7 +78,7 @@ def best(
     for name in ("arm", "value", "seeds", "stage", "parameters", "trial"):
         table.add_column(name)
     for arm, row in document["arms"].items():
-        words = ", ".join(f"{k}={v}" for k, v in told(row["parameters"], row.get("lineage", ())).items())
+        words = ", ".join(f"{k}={v}" for k, v in describe(row["parameters"], row.get("lineage", ())).items())
         table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
     show(table)
     show_stamps(document["exploratory"])
@@ -147,6 +147,7 @@ def logs(
     from orchestrator import results
     from orchestrator.storage import folder
     from orchestrator.storage.metric_log import MetricLog
+    from orchestrator.trial.record import read_result, result_document
 
     if address:
         return remote.logs(address, sweep, trial, as_json)
@@ -166,12 +167,19 @@ def logs(
             f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.place}/trials/",
             Exit.NOT_FOUND,
         )
-    points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), found.result(trial)
+    points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), read_result(found.trial(trial))
     if as_json:
-        emit({"schema": "geosweep/logs/1", "trial_id": trial, "points": points, "result": result})
+        emit(
+            {
+                "schema": "geosweep/logs/1",
+                "trial_id": trial,
+                "points": points,
+                "result": result and result_document(result),
+            }
+        )
         return
     for point in points:
         words = "  ".join(f"{k} {v:.5g}" for k, v in point["metrics"].items())
         data.print(f"{point['step']:>8.0f}  {words}", highlight=False)
-    if result and result["error"]:
-        data.print(result["error"], highlight=False, markup=False)
+    if result is not None and result.error:
+        data.print(result.error, highlight=False, markup=False)

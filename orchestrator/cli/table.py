@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
+from orchestrator.definition.states import Goal, Stage
 
 
 @app.command()
@@ -47,7 +48,7 @@ def table(
         by=by,
         metric=reported,
         tuned=tuned["name"],
-        goal=tuned["goal"],
+        goal=Goal(tuned["goal"]),
         baseline=baseline,
         columns=tuple(c.strip() for c in columns.split(",") if c.strip()),
     )
@@ -92,7 +93,7 @@ def _rich(document: dict[str, Any]) -> Table:
 
 def _caption(document: dict[str, Any]) -> str:
     words = [f"each row: the configuration with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
-    if any(row["stage"] == "tune" for row in document["rows"]):
+    if any(row["stage"] is Stage.TUNE for row in document["rows"]):
         words.append("rows of the tune stage were chosen for the number they show: too good")
     if len({row["configurations"] for row in document["rows"]}) > 1:
         words.append("values were tried unequally often (tried): more tries, better best")

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator import results
 from orchestrator.compare.evidence import Evidence
+from orchestrator.definition.states import Goal
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics import paired
 from orchestrator.statistics.intervals import difference_text
@@ -65,10 +66,9 @@ def check(evidence: Evidence) -> None:
         raise Refused(f"the sweep was changed after the fact: {'; '.join(wrong[:3])}{more}")
 
 
-def oriented(pair: Mapping[str, Any], goal: str) -> dict[str, Any]:
+def oriented(pair: Mapping[str, Any], goal: Goal) -> dict[str, Any]:
     """The same comparison with the arm that is ahead named first."""
-    sign = 1.0 if goal == "maximize" else -1.0
-    if sign * pair["difference"] >= 0:
+    if goal.sign * pair["difference"] >= 0:
         return dict(pair)
     low, high = pair["interval"]
     below, above = pair["outperforms_interval"]

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.paired import Refused
 from orchestrator.statistics.slowdown import Curve, slowdown
+from orchestrator.trial.job import Result
+from orchestrator.trial.record import TrialRecord
 
-Trial = Mapping[str, Any]
 CURVE = "loss/train"
 
 
@@ -30,7 +32,7 @@ class Question:
     """The hyperparameter."""
     metric: str
     tuned: str
-    goal: str
+    goal: Goal
     """Of the tuned metric."""
     baseline: str = ""
     """A value of it; empty: none."""
@@ -38,24 +40,25 @@ class Question:
     """Further final metrics; empty: all geometry/..."""
 
 
-def table(trials: Sequence[Trial], question: Question, curve_of: Callable[[str], Curve]) -> dict[str, Any]:
+def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[[str], Curve]) -> dict[str, Any]:
     """The `table` document. `curve_of` gives the training-loss curve of a trial. Raises Refused."""
-    ended = [t for t in trials if t["value"] is not None and question.by in t["parameters"]]
+    ended = [t for t in trials if t.result.value is not None and question.by in t.job.parameters]
     if not ended:
-        known = sorted({name for t in trials for name in t["parameters"]})
+        known = sorted({name for t in trials for name in t.job.parameters})
         raise Refused(f"no trial has the parameter {question.by!r}; there is: {', '.join(known) or 'none'}")
-    groups: dict[tuple[str, Any], list[Trial]] = {}
+    groups: dict[tuple[str, Any], list[TrialRecord]] = {}
     for t in ended:
-        groups.setdefault((t["optimizer"], t["parameters"][question.by]), []).append(t)
+        groups.setdefault((t.job.optimizer, t.job.parameters[question.by]), []).append(t)
     chosen = {key: _chosen(found, question) for key, found in groups.items()}
     baselines = _baselines(chosen, question)
-    columns = question.columns or tuple(sorted({m for t in ended for m in t["metrics"] if m.startswith("geometry/")}))
+    columns = question.columns or tuple(
+        sorted({m for t in ended for m in t.result.metrics if m.startswith("geometry/")})
+    )
     rows = [
         _row(key, chosen[key], baselines.get(key[0]), question, columns, len(_configurations(groups[key])), curve_of)
         for key in chosen
     ]
-    sign = -1.0 if question.goal == "maximize" else 1.0
-    rows.sort(key=lambda r: (r["optimizer"], float("inf") if r["mean"] is None else sign * r["mean"]))
+    rows.sort(key=lambda r: (r["optimizer"], float("inf") if r["mean"] is None else question.goal.loss(r["mean"])))
     return {
         "schema": "geosweep/table/1",
         "by": question.by,
@@ -69,27 +72,30 @@ def table(trials: Sequence[Trial], question: Question, curve_of: Callable[[str],
     }
 
 
-def _configurations(trials: Sequence[Trial]) -> dict[tuple[str, int], list[Trial]]:
-    found: dict[tuple[str, int], list[Trial]] = {}
+def _configurations(trials: Sequence[TrialRecord]) -> dict[tuple[str, int], list[TrialRecord]]:
+    found: dict[tuple[str, int], list[TrialRecord]] = {}
     for t in trials:
-        if t["stage"] == "tune":
-            found.setdefault((t["arm"], t["configuration"]), []).append(t)
+        if t.job.stage is Stage.TUNE:
+            found.setdefault((t.job.arm, t.job.configuration), []).append(t)
     return found
 
 
-def _chosen(trials: Sequence[Trial], question: Question) -> list[Trial]:
+def _chosen(trials: Sequence[TrialRecord], question: Question) -> list[TrialRecord]:
     """Trials of the best configuration: its confirm trials, else its tune trials, in the order of the seeds."""
-    sign = -1.0 if question.goal == "maximize" else 1.0
     tuned = _configurations(trials)
-    best = min(tuned, key=lambda c: (sign * sum(t["value"] for t in tuned[c]) / len(tuned[c]), c))
+    best = min(tuned, key=lambda c: (question.goal.loss(_mean_value(tuned[c])), c))
     confirm = [
-        t for t in trials if t["stage"] == "confirm" and (t["arm"], json.dumps(t["parameters"], sort_keys=True))
-        == (best[0], json.dumps(tuned[best][0]["parameters"], sort_keys=True))
+        t for t in trials if t.job.stage is Stage.CONFIRM and (t.job.arm, json.dumps(t.job.parameters, sort_keys=True))
+        == (best[0], json.dumps(tuned[best][0].job.parameters, sort_keys=True))
     ]  # fmt: skip
-    return sorted(confirm or tuned[best], key=lambda t: t["seed"])
+    return sorted(confirm or tuned[best], key=lambda t: t.job.seed)
 
 
-def _baselines(chosen: Mapping[tuple[str, Any], list[Trial]], question: Question) -> dict[str, list[Trial]]:
+def _mean_value(trials: Sequence[TrialRecord]) -> float:
+    return sum(t.result.value for t in trials if t.result.value is not None) / len(trials)
+
+
+def _baselines(chosen: Mapping[tuple[str, Any], list[TrialRecord]], question: Question) -> dict[str, list[TrialRecord]]:
     """The baseline's trials for each optimizer that has the value."""
     if not question.baseline:
         return {}
@@ -111,61 +117,71 @@ def _same(value: Any, text: str) -> bool:
 
 def _row(
     key: tuple[str, Any],
-    trials: list[Trial],
-    baseline: list[Trial] | None,
+    trials: list[TrialRecord],
+    baseline: list[TrialRecord] | None,
     question: Question,
     columns: Sequence[str],
     tried: int,
     curve_of: Callable[[str], Curve],
 ) -> dict[str, Any]:
-    values = [t["metrics"][question.metric] for t in trials if question.metric in t["metrics"]]
+    values = _values(trials, question.metric)
     summary = summarize(values) if values else None
     is_baseline = baseline is not None and baseline[0] is trials[0]
     return {
         "optimizer": key[0],
         "value": key[1],
-        "arm": trials[0]["arm"],
-        "stage": trials[0]["stage"],
+        "arm": trials[0].job.arm,
+        "stage": trials[0].job.stage,
         "configurations": tried,
-        "parameters": {k: v for k, v in trials[0]["parameters"].items() if k != question.by},
+        "parameters": {k: v for k, v in trials[0].job.parameters.items() if k != question.by},
         "n": len(values),
-        "diverged": sum(t["state"] == "DIVERGED" for t in trials),
+        "diverged": sum(t.result.state is State.DIVERGED for t in trials),
         "mean": summary.mean if summary else None,
         "interval": [summary.lo, summary.hi] if summary and summary.lo is not None else None,
         "against_baseline": None if baseline is None or is_baseline else _against(trials, baseline, question, curve_of),
-        "columns": {name: _mean([t["metrics"][name] for t in trials if name in t["metrics"]]) for name in columns},
+        "columns": {
+            name: _mean([t.result.metrics[name] for t in trials if name in t.result.metrics]) for name in columns
+        },
     }
 
 
+def _values(trials: Sequence[TrialRecord], metric: str) -> list[float]:
+    return [t.result.metrics[metric] for t in trials if metric in t.result.metrics]
+
+
 def _against(
-    trials: list[Trial], baseline: list[Trial], question: Question, curve_of: Callable[[str], Curve]
+    trials: list[TrialRecord], baseline: list[TrialRecord], question: Question, curve_of: Callable[[str], Curve]
 ) -> dict[str, Any] | None:
     """Differences on the seeds that both have, None when the stages differ or no seed, start and data are shared."""
-    if trials[0]["stage"] != baseline[0]["stage"]:
+    if trials[0].job.stage != baseline[0].job.stage:
         return None
-    there = {t["seed"]: t for t in baseline if question.metric in t["metrics"]}
+    there = {t.job.seed: t for t in baseline if question.metric in t.result.metrics}
     pairs = [
-        (t, there[t["seed"]])
+        (t, there[t.job.seed])
         for t in trials
-        if question.metric in t["metrics"]
-        and t["seed"] in there
-        and all(t[d] == there[t["seed"]][d] for d in ("init_digest", "data_digest"))
+        if question.metric in t.result.metrics
+        and t.job.seed in there
+        and _same_start(t.result, there[t.job.seed].result)
     ]
     if not pairs:
         return None
-    difference = summarize([a["metrics"][question.metric] - b["metrics"][question.metric] for a, b in pairs])
-    slow = [slowdown(curve_of(a["trial_id"]), curve_of(b["trial_id"])) for a, b in pairs]
+    difference = summarize([a.result.metrics[question.metric] - b.result.metrics[question.metric] for a, b in pairs])
+    slow = [slowdown(curve_of(a.job.trial_id), curve_of(b.job.trial_id)) for a, b in pairs]
     known = [s for s in slow if s is not None]
     return {
         "n": len(pairs),
         "difference": difference.mean,
         "interval": None if difference.lo is None else [difference.lo, difference.hi],
         "ratio": _ratio(
-            [a["metrics"][question.metric] for a, _ in pairs], [b["metrics"][question.metric] for _, b in pairs]
+            [a.result.metrics[question.metric] for a, _ in pairs], [b.result.metrics[question.metric] for _, b in pairs]
         ),
         "slowdown": _mean(known),
         "slowdown_n": len(known),
     }
+
+
+def _same_start(a: Result, b: Result) -> bool:
+    return (a.init_digest, a.data_digest) == (b.init_digest, b.data_digest)
 
 
 def _ratio(values: list[float], baseline: list[float]) -> float | None:
@@ -177,10 +193,10 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _varied(trials: Sequence[Trial], by: str) -> list[str]:
+def _varied(trials: Sequence[TrialRecord], by: str) -> list[str]:
     """Parameters other than `by` that take more than one value."""
     seen: dict[str, set[str]] = {}
     for t in trials:
-        for name, value in t["parameters"].items():
+        for name, value in t.job.parameters.items():
             seen.setdefault(name, set()).add(repr(value))
     return sorted(name for name, values in seen.items() if name != by and len(values) > 1)

@@ -14,11 +14,13 @@ import pandas as pd
 from orchestrator import results
 from orchestrator.definition import yaml12
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, read_json
-from orchestrator.trial.lineage import told
+from orchestrator.trial.lineage import describe
+from orchestrator.trial.record import TrialRecord
 
-ENDED_WELL = ("COMPLETE", "DIVERGED")
+TRAINED = [state for state in State if state.is_trained]
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ class Evidence:
         return str(self.resolved["report_metric"])
 
     @property
-    def goal(self) -> str:
+    def goal(self) -> Goal:
         """Direction of the tuned metric."""
-        return str(self.definition["metric"]["goal"])
+        return Goal(self.definition["metric"]["goal"])
 
     @property
     def sign(self) -> float:
         """1 when larger is better, else -1."""
-        return 1.0 if self.goal == "maximize" else -1.0
+        return self.goal.sign
 
     @property
     def arms(self) -> list[str]:
@@ -100,16 +102,16 @@ class Evidence:
         return {**usual, **seal.in_force(self.folder)["analysis"]}
 
     @cached_property
-    def raw(self) -> list[dict[str, Any]]:
-        """Every trial that ended: job and result together."""
+    def records(self) -> list[TrialRecord]:
+        """Every trial that ended."""
         return results.ended_trials(self.folder)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """trials.parquet as a frame, with `configuration` and `value` (the tuned metric as selected)."""
         frame: pd.DataFrame = results.trials_table(self.folder).to_pandas()
-        frame["configuration"] = [t["configuration"] for t in self.raw]
-        frame["value"] = [t["value"] for t in self.raw]
+        frame["configuration"] = [t.job.configuration for t in self.records]
+        frame["value"] = [t.result.value for t in self.records]
         return frame
 
     @cached_property
@@ -131,7 +133,7 @@ class Evidence:
         return {arm: self._configurations(arm) for arm in self.arms}
 
     def _configurations(self, arm: str) -> pd.DataFrame:
-        rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == "tune")]
+        rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.TUNE)]
         found = []
         for number, group in rows.groupby("configuration"):
             row = json.loads(group["parameters"].iloc[0])
@@ -140,7 +142,7 @@ class Evidence:
                 "configuration": number,
                 "value": float(group["value"].mean()) if group["value"].notna().all() else float("nan"),
                 "spread": float(group["value"].std()) if len(group) > 1 else 0.0,
-                "state": next((s for s in ("FAILED", "DIVERGED", "PRUNED") if s in states), "COMPLETE"),
+                "state": next((s for s in (State.FAILED, State.DIVERGED, State.PRUNED) if s in states), State.COMPLETE),
                 "grad_evals": float(group["grad_evals"].sum()),
             }
             found.append(row)
@@ -159,7 +161,7 @@ class Evidence:
 
     def chosen(self, arm: str) -> dict[str, Any]:
         """The configuration that went on to the confirm seeds, or the best one of the search so far."""
-        rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == "confirm")]
+        rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.CONFIRM)]
         if len(rows):
             found: dict[str, Any] = json.loads(rows["parameters"].iloc[0])
             return found
@@ -171,24 +173,24 @@ class Evidence:
 
     def settings(self, arm: str) -> dict[str, Any]:
         """`chosen`, for people to read, and with what changed while it trained."""
-        trials = [t for t in self.raw if t["arm"] == arm and t["stage"] == "confirm"]
-        return told(self.chosen(arm), trials[0].get("lineage", ()) if trials else ())
+        trials = [t for t in self.records if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
+        return describe(self.chosen(arm), trials[0].job.lineage if trials else ())
 
     def confirmed(self, metric: str) -> dict[str, list[float]]:
         """Arm -> values of a metric over the confirm seeds, in their order."""
-        rows = self.trials[(self.trials["stage"] == "confirm") & self.trials["state"].isin(ENDED_WELL)]
+        rows = self.trials[(self.trials["stage"] == Stage.CONFIRM) & self.trials["state"].isin(TRAINED)]
         if metric not in rows:
             return {}
         found = {arm: rows[rows["arm"] == arm].sort_values("seed")[metric].dropna() for arm in self.arms}
         return {arm: [float(v) for v in values] for arm, values in found.items() if len(values)}
 
-    def goal_of(self, metric: str) -> str:
+    def goal_of(self, metric: str) -> Goal:
         """Direction of a metric of the task."""
         return results.reported(self.folder, metric)[1]
 
     def ranked(self) -> list[str]:
         """Arms, the best mean of the reported metric first, those without a result last."""
-        sign = 1.0 if self.goal_of(self.reported) == "maximize" else -1.0
+        sign = self.goal_of(self.reported).sign
         found = self.confirmed(self.reported)
         means = {arm: sign * sum(v) / len(v) for arm, v in found.items()}
         return sorted(self.arms, key=lambda arm: -means.get(arm, float("-inf")))

@@ -23,6 +23,7 @@ from scipy import stats
 
 from orchestrator.compare.answer import check
 from orchestrator.compare.evidence import Evidence
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.protocol import seal
 from orchestrator.statistics import ranks
 from orchestrator.statistics.pairing import Refused
@@ -31,9 +32,9 @@ R_MAX = 4.0
 REFERENCES = ("sgd", "adamw", "gd", "gda")
 
 
-def time_to(steps: Sequence[float], values: Sequence[float], target: float, goal: str) -> float:
+def time_to(steps: Sequence[float], values: Sequence[float], target: float, goal: Goal) -> float:
     """Cost at which the curve first reaches the target, linear between evaluations; infinite when it does not."""
-    sign = 1.0 if goal == "maximize" else -1.0
+    sign = goal.sign
     behind: tuple[float, float] | None = None
     for step, value in zip(steps, values, strict=True):
         gap = sign * (value - target)
@@ -97,7 +98,7 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
 
 
 def _sign(one: Evidence) -> float:
-    return 1.0 if one.goal_of(one.reported) == "maximize" else -1.0
+    return one.goal_of(one.reported).sign
 
 
 def _target(one: Evidence, reference: str) -> float:
@@ -109,7 +110,7 @@ def _target(one: Evidence, reference: str) -> float:
 
 def _median_time(one: Evidence, arm: str, target: float) -> float:
     curves = one.curves
-    here = curves[(curves["arm"] == arm) & (curves["stage"] == "confirm") & (curves["name"] == one.reported)]
+    here = curves[(curves["arm"] == arm) & (curves["stage"] == Stage.CONFIRM) & (curves["name"] == one.reported)]
     goal = one.goal_of(one.reported)
     found = [
         time_to(list(g["step"]), list(g["value"]), target, goal)

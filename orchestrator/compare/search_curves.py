@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.compare.evidence import Evidence
+from orchestrator.definition.states import State
 from orchestrator.statistics.expected_best import Curve, curve
 
 Array = NDArray[np.float64]
@@ -19,11 +20,11 @@ def random_values(evidence: Evidence, arm: str) -> Array:
         return np.array([])
     frame = frame[frame["random"]].dropna(subset=["value"])
     values = frame["value"].to_numpy(dtype=float)
-    trained = values[(frame["state"] == "COMPLETE").to_numpy()]
+    trained = values[(frame["state"] == State.COMPLETE).to_numpy()]
     if not len(trained):
         return values
     worst = trained.min() if evidence.sign > 0 else trained.max()
-    return np.where((frame["state"] == "COMPLETE").to_numpy(), values, worst)
+    return np.where((frame["state"] == State.COMPLETE).to_numpy(), values, worst)
 
 
 def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:

@@ -21,6 +21,7 @@ from statsmodels.stats.proportion import proportion_confint
 from orchestrator.compare.evidence import Evidence, numeric
 from orchestrator.compare.search_curves import random_values
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.expected_best import expected_best, tunability
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
@@ -104,9 +105,9 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
                 p.name: w for p in evidence.tuned_parameters(arm) if (w := width(frame, p, evidence.sign)) is not None
             },
             "edges": edges(evidence, arm),
-            "diverged": int((rows["state"] == "DIVERGED").sum()),
-            "pruned": int((rows["state"] == "PRUNED").sum()),
-            "failed": int((rows["state"] == "FAILED").sum()),
+            "diverged": int((rows["state"] == State.DIVERGED).sum()),
+            "pruned": int((rows["state"] == State.PRUNED).sum()),
+            "failed": int((rows["state"] == State.FAILED).sum()),
             "trials": len(rows),
             "grad_evals": float(rows["grad_evals"].sum()),
             "seconds": float(rows["seconds"].sum()),
@@ -121,8 +122,8 @@ def kills(evidence: Evidence) -> list[dict[str, Any]]:
     found = []
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
-        stopped = [t for t in evidence.raw if t["arm"] == arm and t["state"] == "PRUNED"]
-        ends = [t["stopped"]["audit_value"] for t in stopped if t.get("stopped", {}).get("audit_value") is not None]
+        stopped = [t.result.stopped for t in evidence.records if t.job.arm == arm and t.result.stopped is not None]
+        ends = [stop.audit_value for stop in stopped if stop.audit_value is not None]
         if not stopped:
             continue
         best = (evidence.sign * frame["value"]).max() if len(frame) else math.nan
@@ -141,7 +142,9 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
     found = []
     budget = float(evidence.definition["budget"]["per_trial"])
     curves = evidence.curves
-    curves = curves[(curves["stage"] == "tune") & (curves["name"] == evidence.tuned) & (curves["state"] == "COMPLETE")]
+    curves = curves[
+        (curves["stage"] == Stage.TUNE) & (curves["name"] == evidence.tuned) & (curves["state"] == State.COMPLETE)
+    ]
     for arm in evidence.arms:
         points = curves[curves["arm"] == arm]
         table = points.pivot_table(index="trial_id", columns="step", values="value").ffill(axis=1)

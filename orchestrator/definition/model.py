@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.definition.racing import Racing
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import Rule
 
 
@@ -26,7 +27,7 @@ class MetricSpec:
     """What is tuned."""
 
     name: str
-    goal: Literal["minimize", "maximize"]
+    goal: Goal
     select: str
 
 
@@ -109,7 +110,7 @@ class ObjectiveSpec:
     """A further metric of a multi-objective search."""
 
     name: str
-    goal: Literal["minimize", "maximize"]
+    goal: Goal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from orchestrator.definition.location import Where
 from orchestrator.definition.parameter import check_value, parameter
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, names_in, order
+from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import rungs
 from orchestrator.definition.yaml12 import Path
 
@@ -85,8 +86,8 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         arm = given or ArmModel(optimizer=None, parameters={})
         optimizer = arm.optimizer or name
         path: Path = ("arms", name, "optimizer") if arm.optimizer else ("arms", name)
-        if "-s" in name or "/" in name or not name:
-            raise where.error(("arms", name), "an arm's name has no / and no -s in it")
+        if not name or "@" in name or "/" in name:
+            raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
         try:
             known = optim_core.hyperparameters(optimizer)
         except KeyError as error:
@@ -238,7 +239,7 @@ def objectives(model: SweepModel, known: Mapping[str, Any], where: Where) -> lis
         names.append(given.name)
     if model.objectives and model.method.name in ("cmaes", "gp"):
         raise where.error(("objectives",), f"{model.method.name} searches by one metric; use tpe, random or sobol")
-    return [{"name": o.name, "goal": o.goal} for o in model.objectives]
+    return [{"name": o.name, "goal": Goal(o.goal)} for o in model.objectives]
 
 
 def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from orchestrator.definition.model import (
 )
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
+from orchestrator.definition.states import Goal
 from orchestrator.definition.yaml12 import YamlError, parse
 
 
@@ -71,7 +72,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         name=model.name,
         description=model.description,
         task=TaskSpec(name=task_name, parameters=task_parameters),
-        metric=MetricSpec(name=model.metric.name, goal=model.metric.goal, select=model.metric.select),
+        metric=MetricSpec(name=model.metric.name, goal=Goal(model.metric.goal), select=model.metric.select),
         report_metric=report,
         arms=arms,
         constraints=tuple(model.constraints),

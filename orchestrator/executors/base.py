@@ -24,10 +24,10 @@ class Conductor(Protocol):
     def remaining(self) -> int:
         """How many trials are still to be started, as far as is known."""
 
-    def heard(self, report: Report) -> bool:
+    def on_report(self, report: Report) -> bool:
         """A trial reported. False: it does not go on."""
 
-    def lost(self, trial_id: str, why: str) -> None:
+    def on_lost(self, trial_id: str, why: str) -> None:
         """A trial's worker died again and again; it is given up."""
 
 

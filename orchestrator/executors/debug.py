@@ -17,7 +17,7 @@ class DebugExecutor:
                 continue
             session = TrialSession(job)
             try:
-                while conductor.heard(session.advance()):
+                while conductor.on_report(session.advance()):
                     continue
             finally:
                 session.close()

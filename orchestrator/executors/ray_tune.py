@@ -44,7 +44,7 @@ class _Source(Searcher):  # type: ignore[misc]
         self._attempts = attempts
         self._memory_kill, self._calm = "", 0
         self.ends: deque[Report] = deque()
-        """Last reports that the conductor has not heard yet: the worker's next trial goes first."""
+        """Last reports that the conductor has not been told yet: the worker's next trial goes first."""
         self.errors: dict[str, Exception | str | None] = {}
         """Tune's trial id -> why it failed, put here before `on_trial_complete`."""
 
@@ -69,7 +69,7 @@ class _Source(Searcher):  # type: ignore[misc]
     def _decide(self) -> None:
         """Take in how trials ended, and see to it that the next one is known."""
         while self.ends:
-            self._conductor.heard(self.ends.popleft())
+            self._conductor.on_report(self.ends.popleft())
         self._ahead = self._ahead or (self._again.popleft() if self._again else self._conductor.next_job())
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -86,7 +86,7 @@ class _Source(Searcher):  # type: ignore[misc]
             self._memory_kill, self._calm = fault.says.splitlines()[0], 0
             self._most = max(1, self._most - 1)
         if why:
-            self._conductor.lost(ours.trial_id, why)
+            self._conductor.on_lost(ours.trial_id, why)
         else:
             self._again.append(ours)
 
@@ -135,7 +135,7 @@ class _Progress(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report = result.get("report")
-        stop = isinstance(report, Report) and not report.done and not self._conductor.heard(report)
+        stop = isinstance(report, Report) and not report.done and not self._conductor.on_report(report)
         return str(FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:

@@ -16,13 +16,17 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.model import Spec, definition
+from orchestrator.definition.states import State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
-from orchestrator.trial.job import Job
+from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.record import read_job
+from orchestrator.trial.trial_id import TrialId
 
 FILES = ("trial.json", "metrics.jsonl", "result.json")
 FREE = ("analysis", "controls")
@@ -95,7 +99,7 @@ def stamps(folder: SweepFolder) -> list[str]:
 
 
 class Witness:
-    """Writes its line as trials end (see `listener.Listener`)."""
+    """Writes its line as trials end (see `callbacks.Callback`)."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder, self._path = folder, folder.path / "witness.jsonl"
@@ -103,27 +107,27 @@ class Witness:
         self._chain = lines[-1]["chain"] if lines else ""
         self._known = {line["trial_id"]: line["digest"] for line in lines}
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """Nothing is written."""
 
-    def moved(self, job: Job, report: Any) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """Nothing is written."""
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_end(self, job: Job, result: Result | Report) -> None:
         """One line for a trial that ended; one that was drained, or pauses, has not."""
-        if result["state"] in ("INTERRUPTED", "PAUSED"):
+        if isinstance(result, Report):
             return
         found = trial_digest(self._folder, job.trial_id)
         self._chain = _link(self._chain, job.trial_id, found)
-        line = {"trial_id": job.trial_id, "state": result["state"], "digest": found, "chain": self._chain}
+        line = {"trial_id": job.trial_id, "state": result.state, "digest": found, "chain": self._chain}
         with self._path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
         self._known[job.trial_id] = found
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """A line for a trial that ended while no driver was alive to hear of it."""
         if job.trial_id not in self._known:
-            self.ended(job, result)
+            self.on_end(job, result)
 
 
 def verify(folder: SweepFolder) -> dict[str, Any]:
@@ -165,10 +169,17 @@ def _predecessors(folder: SweepFolder, content: Mapping[str, Any]) -> dict[str, 
         if path.parent == folder.path or any(other.get(part) != content[part] for part in ("name", "task")):
             continue
         shared = set(other["seeds"]["confirm"]) & set(content["seeds"]["confirm"])
-        if any(next((path.parent / "trials").glob(f"*-s{seed}/result.json"), None) for seed in shared):
+        if not shared.isdisjoint(_seeds(path.parent / "trials")):
             parts = sorted(content.keys() | other.keys())
             found[path.parent.name] = [part for part in parts if other.get(part) != content.get(part)]
     return found
+
+
+def _seeds(trials: Path) -> Iterator[int]:
+    """Seeds of the trials that ended."""
+    for path in trials.glob("*/result.json"):
+        with suppress(ValueError):  # no folder of a trial's
+            yield TrialId.parse(path.parent.name).seed
 
 
 def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[str]:
@@ -198,27 +209,31 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
         elif trial_digest(folder, trial_id) != expected:
             yield f"{trial_id}: its files are not what they were when it ended"
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
-        job = read_json(path)
         if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed["late"]:
             yield f"{path.parent.name}: a result that no driver of this sweep recorded"
+        try:
+            job = read_job(path.parent)
+        except ValueError as error:
+            yield f"{path.parent.name}: trial.json was edited: {error}"
+            continue
         if job is not None and (wrong := _breach(job, sealed["content"])):
             yield f"{path.parent.name}: {wrong}"
 
 
-def _breach(job: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+def _breach(job: Job, content: Mapping[str, Any]) -> str:
     """What in a trial's job differs from the seal, or nothing."""
-    if job["seed"] not in content["seeds"].get(job["stage"], []):
-        return f"seed {job['seed']} is not among the sealed {job['stage']} seeds"
-    if job["budget"] != content["budget"]["per_trial"]:
-        return f"its budget {job['budget']:g} is not the sealed {content['budget']['per_trial']:g}"
-    if job["arm"] not in content["arms"] or job["optimizer"] != content["arms"][job["arm"]]["optimizer"]:
-        return f"arm {job['arm']} with optimizer {job['optimizer']} is not sealed"
-    if [job["task"], job["task_parameters"]] != [content["task"]["name"], content["task"]["parameters"]]:
+    if job.seed not in content["seeds"].get(job.stage, []):
+        return f"seed {job.seed} is not among the sealed {job.stage} seeds"
+    if job.budget != content["budget"]["per_trial"]:
+        return f"its budget {job.budget:g} is not the sealed {content['budget']['per_trial']:g}"
+    if job.arm not in content["arms"] or job.optimizer != content["arms"][job.arm]["optimizer"]:
+        return f"arm {job.arm} with optimizer {job.optimizer} is not sealed"
+    if [job.task, job.task_parameters] != [content["task"]["name"], content["task"]["parameters"]]:
         return "its task is not the sealed one"
-    if [job["metric"], job["goal"], job["select"]] != [content["metric"][k] for k in ("name", "goal", "select")]:
-        return f"it was tuned on {job['metric']}, not on the sealed metric"
-    for p in content["arms"][job["arm"]]["parameters"]:
-        value = job["parameters"].get(p["name"])
+    if [job.metric, job.goal, job.select] != [content["metric"][k] for k in ("name", "goal", "select")]:
+        return f"it was tuned on {job.metric}, not on the sealed metric"
+    for p in content["arms"][job.arm]["parameters"]:
+        value = job.parameters.get(p["name"])
         if value is None:
             continue
         if p["values"] and value not in p["values"]:
@@ -234,7 +249,7 @@ def _repeated(folder: SweepFolder) -> set[str]:
     again: set[str] = set()
     for line in _lines(folder.path / "witness.jsonl"):
         (again if line["trial_id"] in seen else seen).add(line["trial_id"])
-        if line["state"] == "FAILED":
+        if line["state"] == State.FAILED:
             seen.discard(line["trial_id"])
     return again
 

@@ -13,15 +13,15 @@ import hashlib
 import importlib.metadata
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from orchestrator.definition.model import Spec
+from orchestrator.definition.states import State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.provenance import provenance
-from orchestrator.trial.job import Job, Report
+from orchestrator.trial.job import Job, Report, Result
 
 FEWEST = 5
 """Trials that have to fail alike before a sweep is given up."""
@@ -71,7 +71,7 @@ def _modules(spec: Spec) -> Iterator[tuple[str, Path]]:
 
 
 class Alike:
-    """Ends a sweep of which every trial fails for the same reason (a `listener.Listener`).
+    """Ends a sweep of which every trial fails for the same reason (a `callbacks.Callback`).
 
     That is: at least FEWEST trials, more than `max_failed`, and in every arm, failed with the same exception, raised at
     the same place, and no trial of this or of an earlier driver has ended otherwise.
@@ -86,21 +86,21 @@ class Alike:
         self.refusal = ""
         """Why the sweep is given up."""
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """Nothing."""
 
-    def moved(self, job: Job, report: Report) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """Nothing."""
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """An earlier success is one; an earlier failure may have been mended since."""
-        self._differs |= result["state"] != "FAILED"
+        self._differs |= result.state is not State.FAILED
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_end(self, job: Job, result: Result | Report) -> None:
         """Compare; drain the sweep when it is hopeless."""
-        if result["state"] in ("INTERRUPTED", "PAUSED") or self.refusal:
+        if isinstance(result, Report) or self.refusal:
             return
-        place, says = exception(result.get("error", ""))
+        place, says = exception(result.error)
         self._failed[job.trial_id] = place
         self._seen.add(job.arm)
         self._differs |= not place or len(set(self._failed.values())) > 1

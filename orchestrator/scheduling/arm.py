@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.definition.model import ArmSpec
+from orchestrator.definition.states import ConfigurationState, State
 from orchestrator.scheduling.population import Population
 from orchestrator.scheduling.stopping import Stop, Stopper
 from orchestrator.search.base import Configuration, Study
 from orchestrator.trial.job import Job
+from orchestrator.trial.trial_id import TrialId
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of a configuration: COMPLETE with its values, PRUNED, or FAIL."""
 
-    state: str
+    state: ConfigurationState
     values: tuple[float, ...] = ()
     rungs: Mapping[int, float] = field(default_factory=dict)
     """The tuned metric at the evaluations on the way that were looked at, and at the last."""
@@ -41,8 +43,8 @@ class Arm:
     """Strict replay: this many configurations may be asked and not told."""
     stopper: Stopper | None = None
     population: Population | None = None
-    states: dict[str, str] = field(default_factory=dict)
-    """Trial id -> RUNNING, COMPLETE, PRUNED, DIVERGED, FAILED, INTERRUPTED or PAUSED."""
+    states: dict[str, State] = field(default_factory=dict)
+    """By trial id."""
     values: dict[int, dict[int, tuple[float, ...] | None]] = field(default_factory=dict)
     """Configuration -> tune seed -> objectives (None: failed)."""
     spent: dict[str, float] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class Arm:
     confirming: bool = False
     capped: bool = False
     """No more configurations: the budget for the search is spent."""
-    _counts: Counter[str] = field(default_factory=Counter)
+    _counts: Counter[State] = field(default_factory=Counter)
     _told: int = 0
 
     @property
@@ -65,7 +67,7 @@ class Arm:
         """Configurations asked so far."""
         return len(self.study.configurations())
 
-    def move(self, trial_id: str, state: str) -> None:
+    def move(self, trial_id: str, state: State) -> None:
         """A trial changed its state."""
         old = self.states.get(trial_id)
         if old is not None:
@@ -79,17 +81,17 @@ class Arm:
 
     def trial_id(self, number: int, seed: int) -> str:
         """The id of the trial of a configuration with a seed."""
-        return f"{self.spec.name}-{number:04d}-s{seed}"
+        return str(TrialId(self.spec.name, number, seed))
 
     def welcome(self, number: int) -> None:
-        """An heir takes a place in the population: its trial comes in addition."""
+        """A child takes a place in the population: its trial comes in addition."""
         if number not in self.values:
             self.values[number] = {}
             self.trials, self.planned = self.trials + 1, self.planned + 1
 
     def paused(self) -> int:
         """Trials that wait for their population."""
-        return self._counts["PAUSED"]
+        return self._counts[State.PAUSED]
 
     def all_paused(self) -> bool:
         """Whether every configuration that has not ended waits for the population, and one does."""
@@ -99,14 +101,14 @@ class Arm:
         return all(c.number in self.population.paused or self.is_fresh(c) for c in left)
 
     def is_fresh(self, configuration: Configuration) -> bool:
-        """Whether it is an heir of a decision that is not carried out yet."""
+        """Whether it is a child of a decision that is not carried out yet."""
         until = self.population.until if self.population is not None else 0
         return bool(configuration.lineage) and configuration.lineage[-1][0] == until
 
     def diverged(self, seed: int) -> list[int]:
         """Configurations that diverged and whose place nobody has taken."""
         taken = {c.replaces for c in self.study.configurations() if not self.is_fresh(c)}
-        return [n for n in self.outcomes if self.states[self.trial_id(n, seed)] == "DIVERGED" and n not in taken]
+        return [n for n in self.outcomes if self.states[self.trial_id(n, seed)] is State.DIVERGED and n not in taken]
 
     def spend(self, trial_id: str, grad_evals: float) -> None:
         """A trial has come to so many gradient evaluations."""
@@ -116,8 +118,8 @@ class Arm:
     def counts(self) -> dict[str, int]:
         """Trials by what has become of them, as `geosweep status` shows them."""
         found = self._counts
-        ended = {name.lower(): found[name] for name in ("DIVERGED", "FAILED", "PRUNED")}
-        done, running = found["COMPLETE"], found["RUNNING"]
+        ended = {s.lower(): found[s] for s in (State.DIVERGED, State.FAILED, State.PRUNED)}
+        done, running = found[State.COMPLETE], found[State.RUNNING]
         waiting = max(0, self.planned - done - running - sum(ended.values()))
         return {"done": done, "running": running, "waiting": waiting, **ended}
 
@@ -127,11 +129,11 @@ class Arm:
         unended = counts["waiting"] + counts["running"]
         if not unended:
             return 0.0
-        if self.population is not None:  # an heir shares the budget of its place
+        if self.population is not None:  # a child shares the budget of its place
             places = self.planned - sum(c.replaces is not None for c in self.study.configurations())
             left = places * per_trial - self.grad_evals
         else:
-            begun = sum(self.spent.get(t, 0.0) for t, state in self.states.items() if state == "RUNNING")
+            begun = sum(self.spent.get(t, 0.0) for t, state in self.states.items() if state is State.RUNNING)
             left = unended * per_trial - begun
         return max(0.0, left)
 
@@ -168,7 +170,7 @@ class Arm:
         """Tell everything that is known; the search is over."""
         for configuration in self.study.configurations():
             found = self.outcomes.get(configuration.number)
-            if found is not None and configuration.state == "RUNNING":
+            if found is not None and configuration.state is ConfigurationState.RUNNING:
                 self._tell(configuration.number, found)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
@@ -180,6 +182,6 @@ class Arm:
         configurations: Sequence[Configuration] = self.study.configurations()
         while self._told < count:
             configuration = configurations[self._told]
-            if configuration.state == "RUNNING":
+            if configuration.state is ConfigurationState.RUNNING:
                 self._tell(configuration.number, self.outcomes[configuration.number])
             self._told += 1

@@ -7,14 +7,14 @@ an audit changes no decision; the value at the end is kept beside the one at the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from orchestrator.definition.model import Spec
+from orchestrator.definition.states import State
 from orchestrator.scheduling.stopping import Stop
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
-from orchestrator.trial.job import Job
+from orchestrator.trial.job import Job, Result, Stopped
 
 
 def is_audited(spec: Spec, trial_id: str) -> bool:
@@ -30,21 +30,21 @@ def rung_values(folder: SweepFolder, job: Job) -> dict[int, float]:
     return {r: metrics[job.metric] for r, metrics in passed.items() if job.metric in metrics}
 
 
-def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Mapping[str, Any]) -> dict[str, Any]:
+def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Result) -> Result:
     """The result of a stopped trial: PRUNED, with the metrics at its rung, whatever it trained beyond it."""
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
     at = points[stop.rung - 1]
-    finished = result["state"] in ("COMPLETE", "DIVERGED")  # to stop one that diverges later was right
-    return {
-        **result,
-        "state": "PRUNED",
-        "value": None,
-        "metrics": dict(at["metrics"]),
-        "grad_evals": float(result["grad_evals"] if finished else at["step"] - job.inherited),
-        "stopped": {
-            "rung": stop.rung,
-            "value": stop.value,
-            "reason": stop.reason,
-            "audit_value": result["value"] if finished else None,
-        },
-    }
+    finished = result.state.is_trained  # to stop one that diverges later was right
+    return replace(
+        result,
+        state=State.PRUNED,
+        value=None,
+        metrics=dict(at["metrics"]),
+        grad_evals=float(result.grad_evals if finished else at["step"] - job.inherited),
+        stopped=Stopped(
+            rung=stop.rung,
+            value=stop.value,
+            reason=stop.reason,
+            audit_value=result.value if finished else None,
+        ),
+    )

@@ -7,10 +7,8 @@ Seconds and GPU-hours of trials to come are reckoned at the pace of those that e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from orchestrator.definition.model import Spec
+from orchestrator.trial.job import Result
 
 HOUR = 3600.0
 
@@ -31,11 +29,11 @@ class Ledger:
         """grad_evals, wall_clock (seconds), gpu_hours and money, those that the sweep file sets."""
         self._seconds = self._trained = 0.0
 
-    def trained(self, result: Mapping[str, Any]) -> None:
+    def trained(self, result: Result) -> None:
         """A trial ended, or was stopped, with this result."""
-        if not result.get("cached_from"):  # one that was taken over says nothing about the pace
-            self._seconds += result["seconds"]
-            self._trained += result["grad_evals"]
+        if not result.cached_from:  # one that was taken over says nothing about the pace
+            self._seconds += result.seconds
+            self._trained += result.grad_evals
 
     def spent(self, *, grad_evals: float, seconds: float) -> dict[str, float]:
         """What was spent, under the names of the limits; `seconds` of wall clock."""

@@ -1,51 +1,51 @@
-"""Who hears of trials as they begin, move and end: trackers, displays, witnesses."""
+"""Callbacks that follow trials from start to end: trackers, displays, witnesses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
-from orchestrator.trial.job import Job, Report
+from orchestrator.trial.job import Job, Report, Result
 
 
-class Listener(Protocol):
-    """Hears of trials, to track and to display them."""
+class Callback(Protocol):
+    """What a tracker or a display implements to follow trials."""
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """A trial was handed to the executor."""
 
-    def moved(self, job: Job, report: Report) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """A running trial reported."""
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """A trial ended, was drained or pauses; `result` as in result.json."""
+    def on_end(self, job: Job, result: Result | Report) -> None:
+        """A trial ended with a Result; or was drained, or pauses, after a last Report."""
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """A trial had ended under an earlier driver."""
 
 
-class Listeners:
+class Callbacks:
     """Several of them as one."""
 
-    def __init__(self, listeners: Iterable[Listener]) -> None:
-        self._all = tuple(listeners)
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self._all = tuple(callbacks)
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """A trial was handed to the executor."""
-        for listener in self._all:
-            listener.began(job)
+        for callback in self._all:
+            callback.on_start(job)
 
-    def moved(self, job: Job, report: Report) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """A running trial reported."""
-        for listener in self._all:
-            listener.moved(job, report)
+        for callback in self._all:
+            callback.on_report(job, report)
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_end(self, job: Job, result: Result | Report) -> None:
         """A trial ended, was drained or pauses."""
-        for listener in self._all:
-            listener.ended(job, result)
+        for callback in self._all:
+            callback.on_end(job, result)
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """A trial had ended under an earlier driver."""
-        for listener in self._all:
-            listener.recovered(job, result)
+        for callback in self._all:
+            callback.on_recover(job, result)

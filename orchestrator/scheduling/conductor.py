@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from orchestrator.definition.model import Spec
+from orchestrator.definition.states import ConfigurationState, Stage, State
 from orchestrator.scheduling import exploit
 from orchestrator.scheduling.arm import Arm, Outcome
 from orchestrator.scheduling.audit import is_audited, logical_result, rung_values
 from orchestrator.scheduling.budget import Ledger
-from orchestrator.scheduling.callbacks import Listener, Listeners
+from orchestrator.scheduling.callbacks import Callback, Callbacks
 from orchestrator.scheduling.confirm import ConfirmStage
 from orchestrator.scheduling.jobs import job_of, objectives_of
 from orchestrator.scheduling.stopping import Stop
@@ -24,6 +24,7 @@ from orchestrator.scheduling.waiting import reason
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.record import TrialRecord, read_result
 
 
 class SweepConductor:
@@ -35,7 +36,7 @@ class SweepConductor:
         folder: SweepFolder,
         arms: Mapping[str, Arm],
         *,
-        listeners: Iterable[Listener] = (),
+        callbacks: Iterable[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec, self.folder, self.arms = spec, folder, dict(arms)
@@ -49,7 +50,7 @@ class SweepConductor:
         """Trials that the executor can run at a time."""
         self._ledger = Ledger(spec)
         self._confirmation = ConfirmStage(spec, folder, self.arms)
-        self._listeners, self._clock, self._start = Listeners(listeners), clock, clock()
+        self._callbacks, self._clock, self._start = Callbacks(callbacks), clock, clock()
         self._before = folder.seconds()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
@@ -100,43 +101,42 @@ class SweepConductor:
         if not arm.queue:
             self._issue(arm, arm.ask())
         job = arm.queue.popleft()
-        arm.move(job.trial_id, "RUNNING")
+        arm.move(job.trial_id, State.RUNNING)
         self._jobs[job.trial_id] = job
         self._running.add(job.trial_id)
         self.pace_from = self.pace_from or time.monotonic()
-        self._listeners.began(job)
+        self._callbacks.on_start(job)
         return job
 
-    def heard(self, report: Report) -> bool:
+    def on_report(self, report: Report) -> bool:
         """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
         job = self._jobs[report.trial_id]
         arm = self.arms[job.arm]
         self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
         arm.spend(job.trial_id, report.grad_evals)
-        if report.state == "PAUSED":
+        if report.state is State.PAUSED:
             self._paused(arm, job, report)
             return False
         if report.done:
             self._ended(arm, job, report)
             return False
-        self._listeners.moved(job, report)
-        if report.evaluation in job.rungs and job.stage == "tune" and arm.stopper is not None:
+        self._callbacks.on_report(job, report)
+        if report.evaluation in job.rungs and job.stage is Stage.TUNE and arm.stopper is not None:
             arm.stopper.record(job.configuration, report.evaluation, report.metrics[job.metric])
             self._judge(arm)
         stop = arm.stopped.get(job.configuration)
-        if stop is None or job.stage != "tune" or is_audited(self.spec, job.trial_id):
+        if stop is None or job.stage is not Stage.TUNE or is_audited(self.spec, job.trial_id):
             return True
         if report.evaluation < stop.rung:  # a resumed trial that has not come to its rung again
             return True
         self._stop(arm, job, stop, report)
         return False
 
-    def lost(self, trial_id: str, why: str) -> None:
+    def on_lost(self, trial_id: str, why: str) -> None:
         """Give a trial up as FAILED."""
         job = self._jobs[trial_id]
-        result = asdict(Result(state="FAILED", value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why))
-        self.folder.end(asdict(job), result)
-        self.heard(Report(trial_id=trial_id, grad_evals=0.0, done=True, state="FAILED"))
+        self._write(job, Result(state=State.FAILED, value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why))
+        self.on_report(Report(trial_id=trial_id, grad_evals=0.0, done=True, state=State.FAILED))
 
     def waiting(self) -> dict[str, dict[str, Any]]:
         """Arm -> how many trials wait, and why."""
@@ -159,47 +159,46 @@ class SweepConductor:
             arm.stopped[stop.number] = stop
         for job in [j for j in self._waiting_results.get(arm.spec.name, []) if not self._undecided(arm, j)]:
             self._waiting_results[arm.spec.name].remove(job)
-            result = self.folder.result(job.trial_id)
+            result = read_result(self.folder.trial(job.trial_id))
             assert result is not None
             self._finish(arm, job, result)
 
     def _paused(self, arm: Arm, job: Job, report: Report) -> None:
-        """The trial has come to where its population trades places."""
+        """The trial has come to where its population decides who goes on."""
         assert arm.population is not None
         self._running.discard(job.trial_id)
-        arm.move(job.trial_id, "PAUSED")
+        arm.move(job.trial_id, State.PAUSED)
         arm.population.paused[job.configuration] = report.metrics[job.metric]
         self._paused_with[job.trial_id] = report
-        self._listeners.ended(job, {**asdict(report), "value": None, "error": ""})
-        self._trade(arm)
+        self._callbacks.on_end(job, report)
+        self._exploit(arm)
 
-    def _trade(self, arm: Arm) -> None:
-        """Once all of a population have paused or ended, the worst give way to heirs and the others go on."""
+    def _exploit(self, arm: Arm) -> None:
+        """Once all of a population have paused or ended, the worst give way to children of the best."""
         seed = self.spec.seeds.tune[0]
-        trade = None if self._wants(arm) else exploit.propose(arm, self.folder, seed)
-        if trade is None:
+        decided = None if self._wants(arm) else exploit.propose(arm, self.folder, seed)
+        if decided is None:
             return
-        for stop in [s for s in trade.stops if s.number not in arm.outcomes]:
+        for stop in [s for s in decided.stops if s.number not in arm.outcomes]:
             trial_id = arm.trial_id(stop.number, seed)
             self._stop(arm, self._jobs[trial_id], stop, self._paused_with[trial_id])
         self._paused_with = {t: r for t, r in self._paused_with.items() if self._jobs[t].arm != arm.spec.name}
-        for configuration in exploit.settle(arm, trade):
-            arm.queue.append(self._job(arm, configuration, seed, "tune"))
+        for configuration in exploit.settle(arm, decided):
+            arm.queue.append(self._job(arm, configuration, seed, Stage.TUNE))
 
     def _undecided(self, arm: Arm, job: Job) -> bool:
-        return arm.stopper is not None and job.stage == "tune" and arm.stopper.undecided(job.configuration)
+        return arm.stopper is not None and job.stage is Stage.TUNE and arm.stopper.undecided(job.configuration)
 
     def _ended(self, arm: Arm, job: Job, report: Report) -> None:
         self._running.discard(job.trial_id)
-        result = self.folder.result(job.trial_id)
+        result = read_result(self.folder.trial(job.trial_id))
         if result is None:  # drained with a checkpoint; it may have seen a flag in a store before this driver did
             self.folder.stop_file.touch()
-            result = {**asdict(report), "value": None, "error": ""}
-            arm.move(job.trial_id, result["state"])
-            self._listeners.ended(job, result)
+            arm.move(job.trial_id, report.state)
+            self._callbacks.on_end(job, report)
             return
         self._ledger.trained(result)
-        if arm.stopper is not None and job.stage == "tune":
+        if arm.stopper is not None and job.stage is Stage.TUNE:
             self._take_rungs(arm, job)
             arm.stopper.end(job.configuration)
             self._judge(arm)
@@ -209,7 +208,7 @@ class SweepConductor:
         self._finish(arm, job, result)
         if arm.stopper is not None:
             self._judge(arm)
-        self._trade(arm)
+        self._exploit(arm)
 
     def _take_rungs(self, arm: Arm, job: Job, last: int | None = None) -> None:
         """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
@@ -218,31 +217,36 @@ class SweepConductor:
             if last is None or rung <= last:
                 arm.stopper.record(job.configuration, rung, value)
 
-    def _finish(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
+    def _finish(self, arm: Arm, job: Job, result: Result) -> None:
         """The end of a trial that nothing more will change."""
         stop = arm.stopped.get(job.configuration)
-        if stop is not None and job.stage == "tune" and result["state"] in ("COMPLETE", "DIVERGED"):
+        if stop is not None and job.stage is Stage.TUNE and result.state.is_trained:
             result = logical_result(self.folder, job, stop, result)
         self._close(arm, job, result)
 
     def _stop(self, arm: Arm, job: Job, stop: Stop, report: Report) -> None:
         """End a trial that does not go on beyond its last report."""
-        seen = Result(state="PRUNED", value=None, metrics={}, grad_evals=report.grad_evals, seconds=report.seconds)
-        result = logical_result(self.folder, job, stop, asdict(seen))
+        seen = Result(state=State.PRUNED, value=None, metrics={}, grad_evals=report.grad_evals, seconds=report.seconds)
+        result = logical_result(self.folder, job, stop, seen)
         self._ledger.trained(result)
         self._close(arm, job, result)
 
-    def _close(self, arm: Arm, job: Job, result: dict[str, Any]) -> None:
-        if result["state"] == "PRUNED":
-            self.folder.end(asdict(job), result)
-            arm.spend(job.trial_id, result["grad_evals"])
+    def _close(self, arm: Arm, job: Job, result: Result) -> None:
+        if result.state is State.PRUNED:
+            self._write(job, result)
+            arm.spend(job.trial_id, result.grad_evals)
             if arm.stopper is not None:
                 arm.stopper.end(job.configuration)
         self._running.discard(job.trial_id)
-        arm.move(job.trial_id, result["state"])
+        arm.move(job.trial_id, result.state)
         self._record(arm, job, result)
         self._maybe_confirm(arm)
-        self._listeners.ended(job, result)
+        self._callbacks.on_end(job, result)
+
+    def _write(self, job: Job, result: Result) -> None:
+        """The driver itself ends the trial."""
+        TrialRecord(job=job, result=result).write(self.folder.trial(job.trial_id))
+        self.folder.publish(job.trial_id)
 
     def _draining(self) -> bool:
         if not self.stopped_by:
@@ -274,17 +278,17 @@ class SweepConductor:
         if self.limit:
             for arm in self.arms.values():
                 arm.cap(tune)
-                self._trade(arm)
+                self._exploit(arm)
                 self._maybe_confirm(arm)
 
     def _issue(self, arm: Arm, configuration: Configuration) -> None:
         """Queue the trials of a configuration; with a stopping rule its other seeds wait until the first was kept."""
         arm.values[configuration.number] = {}
         for seed in self.spec.seeds.tune[:1] if arm.stopper is not None else self.spec.seeds.tune:
-            arm.queue.append(self._job(arm, configuration, seed, "tune"))
+            arm.queue.append(self._job(arm, configuration, seed, Stage.TUNE))
 
-    def _job(self, arm: Arm, configuration: Configuration, seed: int, stage: str) -> Job:
-        until = arm.population.until if arm.population is not None and stage == "tune" else 0
+    def _job(self, arm: Arm, configuration: Configuration, seed: int, stage: Stage) -> Job:
+        until = arm.population.until if arm.population is not None and stage is Stage.TUNE else 0
         return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage, until)
 
     def _recover(self, arm: Arm) -> None:
@@ -295,12 +299,12 @@ class SweepConductor:
             if configuration.replaces is not None:
                 arm.welcome(number)
             if arm.is_fresh(configuration):
-                continue  # it begins once the trade is settled
+                continue  # it begins once the decision is carried out
             arm.values[number] = {}
             if arm.stopper is not None:
                 arm.stopper.begin(number)
             for seed in tune[:1] if arm.stopper is not None else tune:
-                self._take_up(arm, self._job(arm, configuration, seed, "tune"))
+                self._take_up(arm, self._job(arm, configuration, seed, Stage.TUNE))
         if arm.stopper is not None:
             self._judge(arm)
         if arm.study.chosen() is not None and not arm.confirming:
@@ -310,18 +314,18 @@ class SweepConductor:
             self._maybe_confirm(arm)
 
     def _take_up(self, arm: Arm, job: Job) -> None:
-        result = self.folder.result(job.trial_id)
+        result = read_result(self.folder.trial(job.trial_id))
         if result is None:
-            if arm.stopper is not None and job.stage == "tune":
+            if arm.stopper is not None and job.stage is Stage.TUNE:
                 self._take_rungs(arm, job)
             arm.queue.append(job)
             return
-        arm.move(job.trial_id, result["state"])
-        arm.spend(job.trial_id, result["grad_evals"])
+        arm.move(job.trial_id, result.state)
+        arm.spend(job.trial_id, result.grad_evals)
         self._jobs[job.trial_id] = job
         self._ledger.trained(result)
-        if arm.stopper is not None and job.stage == "tune":
-            stop = result["stopped"].get("rung") if result["state"] == "PRUNED" else None
+        if arm.stopper is not None and job.stage is Stage.TUNE:
+            stop = result.stopped.rung if result.stopped is not None else None
             self._take_rungs(arm, job, stop)
             arm.stopper.end(job.configuration)
             if stop is not None or arm.lag is None:
@@ -329,42 +333,42 @@ class SweepConductor:
             if self._undecided(arm, job):
                 self._waiting_results.setdefault(arm.spec.name, []).append(job)
                 return
-        if arm.population is not None and result["stopped"].get("rung") == arm.population.until:
-            arm.population.paused[job.configuration] = result["stopped"]["value"]  # its trade is not settled
+        stopped = result.stopped
+        if arm.population is not None and stopped is not None and stopped.rung == arm.population.until:
+            arm.population.paused[job.configuration] = stopped.value  # the decision is not carried out
         self._record(arm, job, result)
-        self._listeners.recovered(job, result)
+        self._callbacks.on_recover(job, result)
 
-    def _record(self, arm: Arm, job: Job, result: Mapping[str, Any]) -> None:
+    def _record(self, arm: Arm, job: Job, result: Result) -> None:
         """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""
-        if job.stage != "tune":
-            self._confirmation.ended(arm, job.seed, result["value"])
+        if job.stage is not Stage.TUNE:
+            self._confirmation.ended(arm, job.seed, result.value)
             self._look()
             return
         number, tune = job.configuration, self.spec.seeds.tune
-        if result["state"] == "PRUNED":
-            at = result["stopped"]["rung"]
+        if result.stopped is not None:
+            at = result.stopped.rung
             passed = {r: v for r, v in rung_values(self.folder, job).items() if r <= at}
             arm.planned -= len(tune) - 1
-            arm.settle(number, Outcome(state="PRUNED", rungs={**passed, at: result["stopped"]["value"]}))
+            arm.settle(number, Outcome(state=ConfigurationState.PRUNED, rungs={**passed, at: result.stopped.value}))
             return
         values = arm.values[number]
         values[job.seed] = objectives_of(self.spec, result)
         if arm.stopper is not None and job.seed == tune[0] and len(tune) > 1 and values[job.seed] is not None:
             configuration = arm.configuration(number)
             for seed in tune[1:]:
-                self._take_up(arm, self._job(arm, configuration, seed, "tune"))
+                self._take_up(arm, self._job(arm, configuration, seed, Stage.TUNE))
         if len(values) < len(tune):
             return
         told = list(values.values())
         if any(v is None for v in told):
-            arm.settle(number, Outcome(state="FAIL"))
+            arm.settle(number, Outcome(state=ConfigurationState.FAIL))
             return
         means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
         passed = rung_values(self.folder, job) if len(tune) == 1 else {}
         rungs = {**passed, self.spec.evaluations: means[0]} if len(means) == 1 else {}
-        arm.settle(number, Outcome(state="COMPLETE", values=means, rungs=rungs))
-        pick = max if self.spec.metric.goal == "maximize" else min
-        arm.best = means[0] if arm.best is None else pick(arm.best, means[0])
+        arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs))
+        arm.best = means[0] if arm.best is None else self.spec.metric.goal.best((arm.best, means[0]))
 
     def _maybe_confirm(self, arm: Arm) -> None:
         """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""
@@ -392,4 +396,4 @@ class SweepConductor:
         assert number is not None
         configuration = arm.configuration(number)
         for seed in seeds:
-            self._take_up(arm, self._job(arm, configuration, seed, "confirm"))
+            self._take_up(arm, self._job(arm, configuration, seed, Stage.CONFIRM))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 
 from orchestrator.definition.model import Spec
+from orchestrator.definition.states import ConfigurationState
 from orchestrator.scheduling.arm import Arm
 from orchestrator.scheduling.race import Race
 from orchestrator.storage.folder import SweepFolder, write_atomic
@@ -20,21 +21,21 @@ class ConfirmStage:
 
     def __init__(self, spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:
         self._seeds, self._folder, self._arms = spec.seeds.confirm, folder, arms
-        self._sign = -1.0 if spec.metric.goal == "maximize" else 1.0
+        self._goal = spec.metric.goal
         self._race: Race | None = None
         if spec.racing is not None:
             self._race = Race(
                 spec.racing,
                 arms=list(spec.arms),
                 seeds=self._seeds,
-                maximize=self._sign < 0,
+                goal=self._goal,
                 baseline=spec.analysis.baseline,
             )
 
     def best_of(self, arm: Arm) -> int | None:
         """The arm's best configuration trained to the end, the first of equal ones; None when there is none."""
-        complete = {n: o for n, o in arm.outcomes.items() if o.state == "COMPLETE"}
-        return min(complete, key=lambda n: (self._sign * complete[n].values[0], n)) if complete else None
+        complete = {n: o for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE}
+        return min(complete, key=lambda n: (self._goal.loss(complete[n].values[0]), n)) if complete else None
 
     def begin(self, arm: Arm) -> list[int]:
         """The arm's search is over; the seeds that it may run now."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.states import Stage
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.trial.job import Job
+from orchestrator.trial.job import Job, Result
+from orchestrator.trial.trial_id import TrialId
 
 
 def job_of(
-    spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configuration, seed: int, stage: str, until: int = 0
+    spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configuration, seed: int, stage: Stage, until: int = 0
 ) -> Job:
-    """The trial of a configuration with a seed; `stage` is tune or confirm. `until`: see `Job`."""
-    trial_id = f"{arm.name}-{configuration.number:04d}-s{seed}"
-    judged = stage == "tune" and seed == spec.seeds.tune[0] and spec.early_terminate.type != "pbt"
-    heir = stage == "tune" and bool(configuration.lineage)
-    cached = spec.cache and not folder.far and not (stage == "tune" and spec.early_terminate.type == "pbt")
+    """The trial of a configuration with a seed. `until`: see `Job`."""
+    trial_id = str(TrialId(arm.name, configuration.number, seed))
+    tuning = stage is Stage.TUNE
+    judged = tuning and seed == spec.seeds.tune[0] and spec.early_terminate.type != "pbt"
+    child = tuning and bool(configuration.lineage)
+    cached = spec.cache and not folder.far and not (tuning and spec.early_terminate.type == "pbt")
     return Job(
         trial_id=trial_id,
         arm=arm.name,
@@ -46,15 +46,15 @@ def job_of(
         rungs=spec.early_terminate.rungs_of(configuration.number) if judged else (),
         cache=str(folder.cache.resolve()) if cached else "",
         lineage=configuration.lineage,
-        inherited=spec.budget.per_trial * configuration.lineage[-1][0] / spec.evaluations if heir else 0.0,
+        inherited=spec.budget.per_trial * configuration.lineage[-1][0] / spec.evaluations if child else 0.0,
         until=until,
         training=spec.training.recipe(),
         step_timeout_s=spec.training.step_timeout,
     )
 
 
-def objectives_of(spec: Spec, result: Mapping[str, Any]) -> tuple[float, ...] | None:
+def objectives_of(spec: Spec, result: Result) -> tuple[float, ...] | None:
     """The tuned metric, then the further objectives; None when the trial failed."""
-    if result["value"] is None:
+    if result.value is None:
         return None
-    return (result["value"], *(result["metrics"][o.name] for o in spec.objectives))
+    return (result.value, *(result.metrics[o.name] for o in spec.objectives))

@@ -1,10 +1,10 @@
-"""Population based training inside one arm (Jaderberg et al. 2017): members trade places while they train.
+"""Population based training inside one arm (Jaderberg et al. 2017): members exploit one another while they train.
 
-All members train to the same rung and pause there. Then the worst of each `eta` gives up its place to an heir of one of
-the best: the heir goes on from the other's checkpoint with hyperparameters changed a little, and spends what is left of
-the budget. So a place costs one budget, whoever holds it, and decisions depend on values alone, not on speed.
+All members train to the same rung and pause there. Then the worst of each `eta` gives up its place to a child of one of
+the best: the child goes on from its parent's checkpoint with hyperparameters changed a little, and spends what is left
+of the budget. So a place costs one budget, whoever holds it, and decisions depend on values alone, not on speed.
 
-An heir is a configuration of its own, and a function of its seed like any other: hyperparameters that change at known
+A child is a configuration of its own, and a function of its seed like any other: hyperparameters that change at known
 evaluations (`Job.lineage`). The inherited checkpoint only saves what was trained before. The confirm stage trains a
 whole lineage on fresh seeds.
 """
@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.definition.space import Parameter, is_active, is_number, ladder, movable, satisfied, value_at
+from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import Rule
 from orchestrator.scheduling.stopping import Stop
 
 FACTORS = (0.8, 1.2)
-"""Of the two an heir's hyperparameter is multiplied by one (Jaderberg et al. 2017, section 4.1)."""
+"""A child multiplies its parent's value by one of these (Jaderberg et al. 2017, section 4.1)."""
 RESAMPLE = 0.25
 """Chance that it is drawn anew from its whole range instead."""
 ATTEMPTS = 100
@@ -30,7 +31,7 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What heirs may change, and what they have to obey."""
+    """What children may change, and what they have to obey."""
 
     parameters: Sequence[Parameter]
     changeable: frozenset[str]
@@ -38,32 +39,32 @@ class Space:
     constraints: Sequence[str]
     facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-    def explore(self, donor: Mapping[str, Any], draw: random.Random) -> dict[str, Any]:
-        """A donor's configuration with its movable hyperparameters moved; as it is when nothing obeys."""
+    def explore(self, parent: Mapping[str, Any], draw: random.Random) -> dict[str, Any]:
+        """A parent's configuration with its movable hyperparameters moved; as it is when nothing obeys."""
         for _ in range(ATTEMPTS):
-            found = dict(donor)
+            found = dict(parent)
             for p in movable(self.parameters, self.changeable):
                 if is_active(p, found) and is_number(found[p.name]):
                     found[p.name] = _moved(p, found[p.name], draw)
             if satisfied(self.constraints, found, **self.facts(found)):
                 return found
-        return dict(donor)
+        return dict(parent)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """A member gives up its place to an heir of another one. `stop` is nothing for one that had diverged before."""
+    """A member gives up its place to a child of another one. `stop` is nothing for one that had diverged before."""
 
     loser: int
-    donor: int
+    parent: int
     stop: Stop | None
 
 
 class Population:
     """The members of an arm between two decisions; `decided` of these were carried out before."""
 
-    def __init__(self, rule: Rule, space: Space, *, seed: str, maximize: bool, decided: int) -> None:
-        self._rule, self._space, self._seed, self._sign = rule, space, seed, -1.0 if maximize else 1.0
+    def __init__(self, rule: Rule, space: Space, *, seed: str, goal: Goal, decided: int) -> None:
+        self._rule, self._space, self._seed, self._goal = rule, space, seed, goal
         self.decided = decided
         self.paused: dict[int, float] = {}
         """Members that wait at the next rung, with the tuned metric there."""
@@ -75,25 +76,25 @@ class Population:
 
     def exchanges(self, diverged: Sequence[int]) -> list[Exchange]:
         """Who gives up its place to whom now; those who have `diverged` come last."""
-        loss = {n: math.inf if math.isnan(v) else self._sign * v for n, v in self.paused.items()}
+        loss = {n: math.inf if math.isnan(v) else self._goal.loss(v) for n, v in self.paused.items()}
         ranked = sorted(loss, key=lambda n: (loss[n], n))
         count = len(ranked) + len(diverged)
         share = count // self._rule.eta
         best = ranked[: max(1, share)]
         worst = ranked[max(len(best), len(ranked) - max(0, share - len(diverged))) :]
-        found = [Exchange(loser=n, donor=self._pick(n, best), stop=None) for n in sorted(diverged)]
+        found = [Exchange(loser=n, parent=self._pick(n, best), stop=None) for n in sorted(diverged)]
         for loser in worst:
-            donor = self._pick(loser, best)
-            if loss[donor] < loss[loser]:
+            parent = self._pick(loser, best)
+            if loss[parent] < loss[loser]:
                 place = f"{self.paused[loser]:.6g} is number {ranked.index(loser) + 1} of {count} at evaluation"
-                reason = f"{place} {self.until}; an heir of configuration {donor} goes on in its place"
+                reason = f"{place} {self.until}; an heir of configuration {parent} goes on in its place"
                 stop = Stop(number=loser, rung=self.until, value=self.paused[loser], reason=reason)
-                found.append(Exchange(loser=loser, donor=donor, stop=stop))
+                found.append(Exchange(loser=loser, parent=parent, stop=stop))
         return found
 
-    def heir(self, exchange: Exchange, donor: Mapping[str, Any]) -> dict[str, Any]:
-        """The hyperparameters of the one who takes the place, from the donor's."""
-        return self._space.explore(donor, self._draw("explore", exchange.loser))
+    def child(self, exchange: Exchange, parent: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters of the one who takes the place, from its parent's."""
+        return self._space.explore(parent, self._draw("explore", exchange.loser))
 
     def carried_out(self) -> list[int]:
         """The decision stands; returns the members that waited for it."""

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.definition.racing import Racing, look_at
+from orchestrator.definition.states import Goal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,9 @@ class Race:
     """One race. Hears of arms and values, and says which seeds each arm may run."""
 
     def __init__(
-        self, racing: Racing, *, arms: Sequence[str], seeds: Sequence[int], maximize: bool, baseline: str | None
+        self, racing: Racing, *, arms: Sequence[str], seeds: Sequence[int], goal: Goal, baseline: str | None
     ) -> None:
-        self._seeds, self._sign, self._baseline = sorted(seeds), -1.0 if maximize else 1.0, baseline
+        self._seeds, self._goal, self._baseline = sorted(seeds), goal, baseline
         self.looks = look_at(len(seeds), len(arms), racing)
         self._below = racing.level / (math.comb(len(arms), 2) * racing.looks)
         self._values: dict[str, dict[int, float | None]] = {arm: {} for arm in arms}
@@ -90,7 +91,7 @@ class Race:
         whole = {arm: v for arm in racing if (v := self._whole(arm, seen)) is not None}
         if len(whole) < 2:
             return []
-        means = {arm: self._sign * sum(v) / len(v) for arm, v in whole.items()}
+        means = {arm: self._goal.loss(sum(v)) / len(v) for arm, v in whole.items()}
         best = min(means, key=lambda arm: (means[arm], arm))
         found = []
         for arm in whole:

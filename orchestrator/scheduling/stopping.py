@@ -6,7 +6,7 @@ arm alone: rankings of different optimizers cross while the learning rate falls 
     asha        at each rung the best 1/eta of those seen so far go on               (Li et al. 2020, Alg. 2)
     hyperband   the same in brackets that begin at later and later rungs             (Li et al. 2018, section 3)
     median      stop below the median of the others' running means                   (Golovin et al. 2017, section 3.2)
-    pbt         the worst 1/eta are replaced by heirs of the best, see `population`  (Jaderberg et al. 2017)
+    pbt         the worst 1/eta are replaced by children of the best, see `population`  (Jaderberg et al. 2017)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import Rule
 
 TOO_FEW = 3
@@ -41,8 +42,8 @@ class Stopper:
     rung or ended before it, so that decisions do not depend on speed.
     """
 
-    def __init__(self, rule: Rule, *, maximize: bool, strict: bool) -> None:
-        self._rule, self._sign, self._strict = rule, -1.0 if maximize else 1.0, strict
+    def __init__(self, rule: Rule, *, goal: Goal, strict: bool) -> None:
+        self._rule, self._goal, self._strict = rule, goal, strict
         self._values: dict[int, dict[int, float]] = {}
         self._over: set[int] = set()
         self._stopped: set[int] = set()
@@ -67,7 +68,7 @@ class Stopper:
         self._open.add(number)
 
     def _loss(self, value: float) -> float:
-        return math.inf if math.isnan(value) else self._sign * value
+        return math.inf if math.isnan(value) else self._goal.loss(value)
 
     def end(self, number: int) -> None:
         """The configuration reports no more: it ended, by itself or by a decision."""
@@ -138,7 +139,7 @@ class Stopper:
         if self._strict:
             others = self._at(rung, number)
             count = len(others) + 1
-            place = 1 + sum(self._sign * v < self._sign * own for v in others.values())
+            place = 1 + sum(self._goal.better(v, own) for v in others.values())
         else:
             ranked = self._sorted[number % self._rule.brackets(), rung]
             count, place = len(ranked), 1 + bisect.bisect_left(ranked, self._loss(own))
@@ -152,7 +153,7 @@ class Stopper:
             return ""
         means = [statistics.fmean(v for r, v in self._values[n].items() if r <= rung) for n in others]
         median = statistics.median(means)
-        best = min(self._sign * v for r, v in self._values[number].items() if r <= rung)
-        if best <= self._sign * median:
+        best = self._goal.best(v for r, v in self._values[number].items() if r <= rung)
+        if self._goal.loss(best) <= self._goal.loss(median):
             return ""
-        return f"best so far {self._sign * best:.6g} against a median of {median:.6g} at evaluation {rung}"
+        return f"best so far {best:.6g} against a median of {median:.6g} at evaluation {rung}"

@@ -41,21 +41,21 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
         )
         planned = trials * len(spec.seeds.tune) + len(spec.seeds.confirm)
         strict = spec.method.replay == "strict"
-        rule, maximize = spec.early_terminate, spec.metric.goal == "maximize"
+        rule = spec.early_terminate
         arms[name] = Arm(
             spec=arm,
             study=study,
             trials=trials,
             planned=planned,
             lag=spec.method.lag if strict and rule.type != "pbt" else None,  # a population is in order by itself
-            stopper=Stopper(rule, maximize=maximize, strict=strict) if rule.rungs and rule.type != "pbt" else None,
+            stopper=Stopper(rule, goal=spec.metric.goal, strict=strict) if rule.rungs and rule.type != "pbt" else None,
             population=_population(spec, arm, study) if rule.type == "pbt" else None,
         )
     return arms
 
 
 def space_of(spec: Spec, arm: ArmSpec) -> Space:
-    """What heirs of an arm's population may change."""
+    """What children in an arm's population may change."""
     return Space(
         parameters=arm.parameters,
         changeable=optim_core.changeable(arm.optimizer),
@@ -69,7 +69,7 @@ def _population(spec: Spec, arm: ArmSpec, study: OptunaStudy) -> Population:
         spec.early_terminate,
         space_of(spec, arm),
         seed=f"{spec.method.seed}/{arm.name}",
-        maximize=spec.metric.goal == "maximize",
+        goal=spec.metric.goal,
         decided=study.decided(),
     )
 

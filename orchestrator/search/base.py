@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from orchestrator.definition.states import ConfigurationState
+
 
 @dataclass(kw_only=True)
 class Configuration:
@@ -13,11 +15,10 @@ class Configuration:
 
     number: int
     parameters: Mapping[str, Any]
-    state: str
-    """RUNNING, COMPLETE, PRUNED or FAIL."""
+    state: ConfigurationState
     value: float | None = None
     lineage: Sequence[tuple[int, Mapping[str, Any]]] = ()
-    """See `Job.lineage`; only heirs in a population have one."""
+    """See `Job.lineage`; only children in a population have one."""
     replaces: int | None = None
     """The member of the population whose place it took."""
 
@@ -34,12 +35,12 @@ class Study(Protocol):
     def add(
         self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
     ) -> Configuration:
-        """A further configuration, of an heir in a population; the one that was added before if there is one."""
+        """A further configuration, of a child in a population; the one that was added before if there is one."""
 
     def report(self, number: int, step: int, value: float) -> None:
         """The tuned metric at an evaluation on the way (1, 2, ...)."""
 
-    def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
+    def tell(self, number: int, state: ConfigurationState, values: Sequence[float] = ()) -> None:
         """The outcome: COMPLETE with its values (worst ones when diverged), PRUNED, or FAIL."""
 
     def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.definition.states import Goal
 
 LIMIT = 500
 GOOD = 25
@@ -24,8 +26,8 @@ GOOD = 25
 class History:
     """Numbers of trials by what became of them, kept up as they are told."""
 
-    def __init__(self, goal: Literal["minimize", "maximize"]) -> None:
-        self._sign = -1.0 if goal == "maximize" else 1.0
+    def __init__(self, goal: Goal) -> None:
+        self._goal = goal
         self._best: list[tuple[float, int]] = []
         self._others: list[int] = []
         self._running: set[int] = set()
@@ -40,7 +42,7 @@ class History:
         if value is None:
             self._others.append(number)
             return
-        bisect.insort(self._best, (self._sign * value, number))
+        bisect.insort(self._best, (self._goal.loss(value), number))
         if len(self._best) > GOOD:
             self._others.append(self._best.pop()[1])
 

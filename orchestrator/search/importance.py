@@ -9,13 +9,14 @@ from typing import Any
 import optuna
 
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Goal
 
 FEWEST = 8
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def ped_anova(
-    parameters: Sequence[Parameter], configurations: Sequence[Mapping[str, Any]], values: Sequence[float], goal: Any
+    parameters: Sequence[Parameter], configurations: Sequence[Mapping[str, Any]], values: Sequence[float], goal: Goal
 ) -> dict[str, float]:
     """Parameter -> share in [0, 1], largest first; empty with fewer than eight configurations.
 
@@ -25,7 +26,7 @@ def ped_anova(
     if len(values) < FEWEST:
         return {}
     distributions = {p.name: _distribution(p) for p in parameters}
-    study = optuna.create_study(direction=goal, sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(direction=goal.value, sampler=optuna.samplers.RandomSampler(seed=0))
     for configuration, value in zip(configurations, values, strict=True):
         told = {p.name: _told(p, configuration[p.name]) for p in parameters if p.name in configuration}
         study.add_trial(

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -22,6 +22,7 @@ from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.definition.space import Parameter, is_active, levels, satisfied
+from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
 from orchestrator.search.history import BoundedTPE, History
@@ -30,7 +31,7 @@ from orchestrator.storage.errors import Unreachable
 CONFIGURATION = "configuration"
 CHOSEN = "confirm"
 SOURCE = "warm start"
-HEIR, DECIDED = "heir", "decided"
+CHILD, DECIDED = "heir", "decided"
 REJECTIONS = 100
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -83,7 +84,7 @@ class OptunaStudy:
         storage: BaseStorage,
         *,
         name: str,
-        goals: Sequence[Literal["minimize", "maximize"]],
+        goals: Sequence[Goal],
         parameters: tuple[Parameter, ...],
         constraints: tuple[str, ...],
         facts: Any,
@@ -99,7 +100,7 @@ class OptunaStudy:
             lambda: optuna.create_study(
                 storage=storage,
                 study_name=name,
-                directions=list(goals),
+                directions=[goal.value for goal in goals],
                 load_if_exists=True,
                 sampler=optuna.samplers.RandomSampler(),
             )
@@ -142,14 +143,14 @@ class OptunaStudy:
     def add(
         self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
     ) -> Configuration:
-        """A further configuration, of an heir in a population; the one that was added before if there is one."""
-        heir = {HEIR: {"lineage": [[end, dict(held)] for end, held in lineage], "replaces": replaces}}
+        """A further configuration, of a child in a population; the one that was added before if there is one."""
+        child = {CHILD: {"lineage": [[end, dict(held)] for end, held in lineage], "replaces": replaces}}
 
         def attempt() -> Configuration:
             if (forgotten := self._forgotten()) is not None:
                 self._whole(forgotten._trial_id)
             known = next((c for c in self._order if c.replaces == replaces), None)
-            return known or self._add(dict(parameters), heir)
+            return known or self._add(dict(parameters), child)
 
         return patiently(attempt)
 
@@ -169,11 +170,11 @@ class OptunaStudy:
 
     def report(self, number: int, step: int, value: float) -> None:
         """Store the metric at an evaluation; a step reported before stays as it is."""
-        if step not in self._reported[number] and self._ready[number].state == "RUNNING":
+        if step not in self._reported[number] and self._ready[number].state is ConfigurationState.RUNNING:
             patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
             self._reported[number][step] = value
 
-    def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
+    def tell(self, number: int, state: ConfigurationState, values: Sequence[float] = ()) -> None:
         """Store the outcome; telling twice keeps the first."""
         told = TrialState[state]
         patiently(
@@ -328,9 +329,9 @@ def _configuration(trial: FrozenTrial) -> Configuration:
     return Configuration(
         number=trial.number,
         parameters=trial.user_attrs[CONFIGURATION],
-        state=trial.state.name,
+        state=ConfigurationState(trial.state.name),
         value=value,
-        **trial.user_attrs.get(HEIR, {}),
+        **trial.user_attrs.get(CHILD, {}),
     )
 
 

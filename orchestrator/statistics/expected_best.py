@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from orchestrator.definition.states import Goal
+
 Array = NDArray[np.float64]
 DRAWS = 2000
 
@@ -50,15 +52,15 @@ def _log_choose(n: Any, k: Any) -> Array:
     return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(np.maximum(n - k, 0) + 1))
 
 
-def expected_best(values: Array, goal: str) -> Array:
+def expected_best(values: Array, goal: Goal) -> Array:
     """E(1) ... E(n) of the values, in the metric's own units."""
-    sign = 1.0 if goal == "maximize" else -1.0
+    sign = goal.sign
     return np.asarray(sign * (weights(len(values)) @ np.sort(sign * values)))
 
 
-def curve(values: Array, goal: str) -> Curve:
+def curve(values: Array, goal: Goal) -> Curve:
     """The curve with its band."""
-    sign, n = (1.0 if goal == "maximize" else -1.0), len(values)
+    sign, n = goal.sign, len(values)
     picks = np.random.default_rng(0).integers(n, size=(DRAWS, n))
     drawn = sign * np.sort(sign * values[picks], axis=1) @ weights(n).T
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -76,9 +78,9 @@ def tunability(expected: Array) -> dict[str, float]:
     }
 
 
-def crossing(a: Curve, b: Curve, goal: str) -> int | None:
+def crossing(a: Curve, b: Curve, goal: Goal) -> int | None:
     """The number of trials from which `a` is expected to be ahead of `b`, having been behind before; None if never."""
-    sign, n = (1.0 if goal == "maximize" else -1.0), min(len(a.mean), len(b.mean))
+    sign, n = goal.sign, min(len(a.mean), len(b.mean))
     ahead = sign * (a.mean[:n] - b.mean[:n]) > 0
     turns = np.flatnonzero(~ahead[:-1] & ahead[1:])
     return int(turns[0]) + 2 if len(turns) else None

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.statistics import power
 from orchestrator.statistics.pairing import FLOOR, PARITY, Refused, paired_values
 from orchestrator.statistics.significance import holm, interval, outperforming, sign_flip, standard_deviation, wilcoxon
@@ -56,7 +57,7 @@ def compare(
     trials: pd.DataFrame,
     *,
     metric: str,
-    goal: str,
+    goal: Goal,
     baseline: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
@@ -69,7 +70,7 @@ def compare(
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1).
     """
-    confirm = trials[trials["stage"] == "confirm"]
+    confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(confirm["arm"].unique())
     if baseline is not None and baseline not in arms:
         raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
@@ -94,7 +95,7 @@ def compare(
 def compare_values(
     values: Mapping[str, NDArray[np.float64]],
     *,
-    goal: str,
+    goal: Goal,
     baseline: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
@@ -109,9 +110,8 @@ def compare_values(
     common = [min(len(values[a]), len(values[b])) for a, b in chosen]
     differences = [values[a][:n] - values[b][:n] for (a, b), n in zip(chosen, common, strict=True)]
     ps = [sign_flip(d) for d in differences]
-    sign = 1.0 if goal == "maximize" else -1.0
     return [
-        _pair(a, b, d, sign, p, adjusted, margin, alpha, len(chosen))
+        _pair(a, b, d, goal.sign, p, adjusted, margin, alpha, len(chosen))
         for (a, b), d, p, adjusted in zip(chosen, differences, ps, holm([min(1.0, looks * p) for p in ps]), strict=True)
     ]
 

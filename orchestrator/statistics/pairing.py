@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.definition.states import Stage, State
+
 FLOOR, PARITY = 6, 0.02
 NOBODY: Mapping[str, int] = {}
 
@@ -27,13 +29,13 @@ def paired_values(
 
     An arm that a race `stopped` after so many seeds has the first ones of the others.
     """
-    confirm = trials[trials["stage"] == "confirm"]
+    confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(confirm["arm"].unique())
     if len(arms) < 2:
         raise Refused(f"a comparison needs two arms with confirm trials; there is: {', '.join(arms) or 'none'}")
     if metric not in confirm:
         raise Refused(f"no trial has the metric {metric!r}")
-    failed = confirm[confirm["state"] == "FAILED"]
+    failed = confirm[confirm["state"] == State.FAILED]
     if len(failed):
         names = ", ".join(sorted(failed["trial_id"])[:3])
         raise Refused(f"{len(failed)} confirm trials failed ({names}); mend the cause and run the sweep again")
@@ -72,7 +74,7 @@ def _same_streams(confirm: pd.DataFrame) -> None:
 
 
 def _same_budget(confirm: pd.DataFrame) -> None:
-    spent = confirm[confirm["state"] == "COMPLETE"]["grad_evals"]
+    spent = confirm[confirm["state"] == State.COMPLETE]["grad_evals"]
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > PARITY:
-        means = confirm[confirm["state"] == "COMPLETE"].groupby("arm")["grad_evals"].mean()
+        means = confirm[confirm["state"] == State.COMPLETE].groupby("arm")["grad_evals"].mean()
         raise Refused(f"budgets differ by more than 2 %: {', '.join(f'{a} {b:g}' for a, b in means.items())}")

@@ -16,7 +16,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,11 +124,6 @@ class SweepFolder:
             write_atomic(self.path / "resolved.json", json.dumps(resolved, indent=1, sort_keys=True))
         os.utime(self.path)
 
-    def result(self, trial_id: str) -> dict[str, Any] | None:
-        """How the trial ended, or None while it has not."""
-        found: dict[str, Any] | None = read_json(self.trial(trial_id) / "result.json")
-        return found
-
     def seconds(self) -> float:
         """Wall clock that drivers spent on this sweep so far; time down does not count."""
         return float(read_json(self.path / "seconds") or 0.0)
@@ -149,14 +144,6 @@ class SweepFolder:
         if self.far is not None:
             self.far.hear(trial_id, durable, new=new)
 
-    def end(self, job: dict[str, Any], result: Mapping[str, Any]) -> None:
-        """The driver ends a trial."""
-        folder = self.trial(job["trial_id"])
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "trial.json", json.dumps(job))
-        write_atomic(folder / "result.json", json.dumps(result))
-        self.publish(job["trial_id"])
-
     def publish(self, trial_id: str) -> None:
         """The driver wrote the trial's end: nobody needs its checkpoints any more."""
         for old in self.trial(trial_id).glob("checkpoint*"):
@@ -167,14 +154,14 @@ class SweepFolder:
             worker = Far(self.address(trial_id), self.trial(trial_id))
             worker.remove(n for n in worker.names() if n.startswith("checkpoint"))
 
-    def inherit(self, donor: str, heir: str) -> None:
+    def inherit(self, parent: str, child: str) -> None:
         """Begin a trial with the log and the newest checkpoint of another one, which is not running.
 
         Where that has no checkpoint, or this one has one already, nothing is done: the trial trains its whole lineage.
         """
-        mine, theirs = self.trial(heir), self.trial(donor)
+        mine, theirs = self.trial(child), self.trial(parent)
         if self.far is not None:
-            Far(self.address(heir), mine).begin_as(Far(self.address(donor), theirs))
+            Far(self.address(child), mine).begin_as(Far(self.address(parent), theirs))
             return
         kept = sorted(theirs.glob("checkpoint-*.pt"))
         if not kept or any(mine.glob("checkpoint-*.pt")):

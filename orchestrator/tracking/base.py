@@ -5,40 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from orchestrator.trial.job import Job, Report
+from orchestrator.definition.states import SweepState
+from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.record import TrialRecord
 
 
 class Tracker(Protocol):
-    """Hears of trials (see `listener.Listener`) and of the sweep's end."""
+    """Hears of trials (see `callbacks.Callback`) and of the sweep's end."""
 
     @property
     def trouble(self) -> str:
         """What last went wrong, or nothing."""
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """A trial starts."""
 
-    def moved(self, job: Job, report: Report) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """A running trial reported."""
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_end(self, job: Job, result: Result | Report) -> None:
         """A trial ended or was drained."""
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """A trial that ended under an earlier driver of this sweep."""
 
     @property
     def mended(self) -> list[str]:
         """Where the tracker differed from the trial folders, and what was done; known once `finish` returned."""
 
-    def check(self, trials: Callable[[], list[dict[str, Any]]]) -> None:
+    def check(self, trials: Callable[[], list[TrialRecord]]) -> None:
         """Compare with the trials that ended, when its turn comes, and mend."""
 
     def recall(self, trial_id: str) -> list[dict[str, Any]]:
         """The points of a trial as the tracker has them; empty when it has none or does not answer soon."""
 
     def finish(
-        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+        self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """The sweep ended as `state`; each arm's summary metrics and chosen parameters. Waits until all is sent."""
 
@@ -49,19 +51,19 @@ class NoTracker:
     trouble = ""
     mended: ClassVar[list[str]] = []
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """Nothing."""
 
-    def moved(self, job: Job, report: Report) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """Nothing."""
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_end(self, job: Job, result: Result | Report) -> None:
         """Nothing."""
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """Nothing."""
 
-    def check(self, trials: Callable[[], list[dict[str, Any]]]) -> None:
+    def check(self, trials: Callable[[], list[TrialRecord]]) -> None:
         """Nothing."""
 
     def recall(self, trial_id: str) -> list[dict[str, Any]]:
@@ -69,6 +71,6 @@ class NoTracker:
         return []
 
     def finish(
-        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+        self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """Nothing."""

@@ -8,7 +8,6 @@ together this makes sending idempotent: nothing is lost, nothing is doubled, wha
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import os
@@ -17,21 +16,23 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
 from orchestrator.tracking.sender import Sender
-from orchestrator.trial.job import Job, Report
-from orchestrator.trial.lineage import told
+from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.lineage import describe
+from orchestrator.trial.record import TrialRecord
 
 SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
 STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"
 STATUS = {
-    "COMPLETE": "FINISHED",
-    "DIVERGED": "FINISHED",
-    "PRUNED": "FINISHED",
-    "FAILED": "FAILED",
-    "INTERRUPTED": "KILLED",
-    "PAUSED": "SCHEDULED",
+    State.COMPLETE: "FINISHED",
+    State.DIVERGED: "FINISHED",
+    State.PRUNED: "FINISHED",
+    State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+    State.PAUSED: "SCHEDULED",
 }
 STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
 BATCH = 900
@@ -71,30 +72,33 @@ class MlflowTracker:
         """What last went wrong with the tracking server, or nothing."""
         return self._sender.trouble
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         """Nothing is sent: the run is made with its first final points, in one go."""
 
-    def moved(self, job: Job, report: Report) -> None:
+    def on_report(self, job: Job, report: Report) -> None:
         """Ship what a checkpoint made final."""
         if report.durable >= 0 and not self._sender.away:  # the end of the trial ships everything
             self._sender.put(lambda: self._ship_some(job, report.durable))
 
-    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_end(self, job: Job, result: Result | Report) -> None:
         """Ship the rest and close the run."""
         self._sender.put(lambda: self._close(job, result))
 
-    def recovered(self, job: Job, result: Mapping[str, Any]) -> None:
+    def on_recover(self, job: Job, result: Result) -> None:
         """Ship a trial that ended under an earlier driver, unless its run is already complete."""
         self._sender.put(lambda: None if job.trial_id in self._complete else self._close(job, result))
 
     def finish(
-        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]] = NONE
+        self,
+        state: SweepState,
+        arms: Mapping[str, Mapping[str, float]],
+        parameters: Mapping[str, Mapping[str, Any]] = NONE,
     ) -> None:
         """Write the arms' summaries and the parent's end, and wait for the sender."""
         self._sender.put(lambda: self._finish(state, arms, parameters))
         self._sender.close()
 
-    def check(self, trials: Callable[[], list[dict[str, Any]]]) -> None:
+    def check(self, trials: Callable[[], list[TrialRecord]]) -> None:
         """Compare with the trials that ended, when its turn comes, and mend; `mended` says what."""
         self._sender.put(lambda: self.mended.extend(self._audit(trials())))
 
@@ -114,7 +118,7 @@ class MlflowTracker:
         over.wait(RECALL_S)
         return found if over.is_set() else []
 
-    def audit(self, trials: list[dict[str, Any]], state: str) -> list[str]:
+    def audit(self, trials: list[TrialRecord], state: SweepState) -> list[str]:
         """Mend runs that are missing, doubled, still running, or that lack points; says what was mended.
 
         Raises ConnectionError when the store does not answer.
@@ -123,7 +127,7 @@ class MlflowTracker:
 
         def compare() -> None:
             found.extend(self._audit(trials))
-            if state != "running":
+            if state is not SweepState.RUNNING:
                 found.extend(self._close_strays(state))
 
         self._sender.put(compare)
@@ -132,9 +136,9 @@ class MlflowTracker:
             raise ConnectionError(f"{self._uri}: {self._sender.trouble}")
         return found
 
-    def _audit(self, trials: list[dict[str, Any]]) -> list[str]:
+    def _audit(self, trials: list[TrialRecord]) -> list[str]:
         """Compare every run with its trial's folder. The newest whole log wins: sending again doubles nothing."""
-        ended = {t["trial_id"]: t for t in trials}
+        ended = {t.trial_id: t for t in trials}
         runs: dict[str, list[tuple[str, int, str]]] = {}
         for run in self._search():
             trial = run.data.tags.get(TRIAL, "")
@@ -142,7 +146,6 @@ class MlflowTracker:
                 row = (self._difference(ended[trial], run), run.info.start_time, run.info.run_id)
                 runs.setdefault(trial, []).append(row)
         found: list[str] = []
-        fields = {f.name for f in dataclasses.fields(Job)}
         for name, trial in ended.items():
             mine = sorted(runs.get(name, []), key=lambda row: (bool(row[0]), row[1]))
             for _, _, extra in mine[1:]:
@@ -154,18 +157,19 @@ class MlflowTracker:
             difference = mine[0][0] if mine else "had no run"
             if difference:
                 self._sent.pop(name, None)
-                self._close(Job(**{k: v for k, v in trial.items() if k in fields}), trial)
+                self._close(trial.job, trial.result)
                 found.append(f"mlflow: {name} {difference}; sent again")
         return found
 
-    def _difference(self, trial: Mapping[str, Any], run: Any) -> str:
+    def _difference(self, trial: TrialRecord, run: Any) -> str:
         """How a trial's run differs from its folder, or nothing."""
-        if run.info.status != STATUS[trial["state"]] or run.data.tags.get(STATE) != trial["state"]:
-            return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {trial['state']}"
-        points = MetricLog(near(trial["folder"]) / "metrics.jsonl").points()
+        state = trial.result.state
+        if run.info.status != STATUS[state] or run.data.tags.get(STATE) != state:
+            return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {state}"
+        points = MetricLog(near(trial.job.folder) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
-        last = points[-1]["metrics"] if points and trial["state"] == "COMPLETE" else {}
+        last = points[-1]["metrics"] if points and state is State.COMPLETE else {}
         if any(run.data.metrics.get(k) != v for k, v in last.items() if math.isfinite(v)):
             return "had other last values"
         return ""
@@ -268,7 +272,7 @@ class MlflowTracker:
             if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
         given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage}
-        given |= told(job.parameters, job.lineage)
+        given |= describe(job.parameters, job.lineage)
         params = {} if known else given
         for start in range(0, max(1, len(metrics)), BATCH):
             first = start == 0
@@ -282,29 +286,19 @@ class MlflowTracker:
             self._sent[job.trial_id] = max([sent, *(p["step"] for p in points)])
         return run
 
-    def _close(self, job: Job, result: Mapping[str, Any]) -> None:
+    def _close(self, job: Job, result: Result | Report) -> None:
         from mlflow.entities import Metric
 
-        tags = {STATE: result["state"], "geosweep.init_digest": result.get("init_digest", "")}
-        tags["geosweep.data_digest"] = result.get("data_digest", "")
-        tags |= {f"geosweep.{name}": value for name, value in result.get("facts", {}).items()}
-        if result.get("error"):
-            tags[ERROR] = result["error"][-4000:]
         log = MetricLog(near(job.folder) / "metrics.jsonl").points()
-        tags[POINTS] = str(len(log))
-        if result.get("stopped"):
-            tags[STOPPED] = result["stopped"]["reason"]
-        if result.get("cached_from"):
-            tags[CACHED] = result["cached_from"]
-        drained = result["state"] in ("INTERRUPTED", "PAUSED")
-        run = self._ship(job, log, result.get("durable", math.inf) if drained else math.inf, tags)
-        if result["state"] == "DIVERGED":
+        durable = result.durable if isinstance(result, Report) else math.inf
+        run = self._ship(job, log, durable, {**_tags_of(result), POINTS: str(len(log))})
+        if result.state is State.DIVERGED:
             step = int(log[-1]["step"])
-            self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result["metrics"].items()])
-        self._client.set_terminated(run, STATUS[result["state"]])
+            self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result.metrics.items()])
+        self._client.set_terminated(run, STATUS[result.state])
 
     def _finish(
-        self, state: str, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+        self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
@@ -320,20 +314,39 @@ class MlflowTracker:
             self._client.log_batch(self._runs[arm], metrics=metrics, params=params)
             self._client.set_terminated(self._runs[arm])
         parent = self._runs["parent"]
-        self._client.log_batch(parent, tags=[RunTag(STATE, state)])
-        self._client.set_terminated(parent, "FINISHED" if state == "done" else "KILLED")
+        self._client.log_batch(parent, tags=[RunTag(STATE, str(state))])
+        self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
 
-    def _close_strays(self, state: str) -> list[str]:
+    def _close_strays(self, state: SweepState) -> list[str]:
         """End runs that are RUNNING although no driver is at work on them; says which of them were trials."""
         found = []
         for run in list(self._search(" AND attributes.status = 'RUNNING'")):
             trial = run.data.tags.get(TRIAL)
-            over = trial is None and state in ("done", "budget")
+            over = trial is None and state in (SweepState.DONE, SweepState.BUDGET)
             self._client.set_terminated(run.info.run_id, "FINISHED" if over else "KILLED")
             if trial is not None:
                 found.append(f"mlflow: {trial} was RUNNING with no driver; ended as KILLED")
         return found
+
+
+def _tags_of(result: Result | Report) -> dict[str, str]:
+    """What a run's tags say of how its trial ended."""
+    if isinstance(result, Report):
+        return {STATE: str(result.state), "geosweep.init_digest": "", "geosweep.data_digest": ""}
+    tags = {
+        STATE: str(result.state),
+        "geosweep.init_digest": result.init_digest,
+        "geosweep.data_digest": result.data_digest,
+    }
+    tags |= {f"geosweep.{name}": value for name, value in result.facts.items()}
+    if result.error:
+        tags[ERROR] = result.error[-4000:]
+    if result.stopped is not None:
+        tags[STOPPED] = result.stopped.reason
+    if result.cached_from:
+        tags[CACHED] = result.cached_from
+    return tags
 
 
 def probe(place: Path) -> str:

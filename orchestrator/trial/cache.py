@@ -15,17 +15,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from orchestrator.storage.folder import read_json, write_atomic
+from orchestrator.storage.folder import write_atomic
 from orchestrator.trial.job import Job
+from orchestrator.trial.record import read_result
 
 BESIDE_THE_RESULT = frozenset(
-    {"trial_id", "arm", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache", "checkpoint_s",
-     "slice_s", "step_timeout_s", "checkpoint_quota"}
+    {"trial_id", "arm", "study", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache",
+     "checkpoint_s", "slice_s", "step_timeout_s", "checkpoint_quota"}
 )  # fmt: skip
 """Fields of a job that its result does not depend on."""
-LASTING = ("COMPLETE", "DIVERGED")
 
 
 def address(job: Job, init_digest: str, data_digest: str) -> str:
@@ -46,8 +45,8 @@ def find(cache: Path, key: str) -> Path | None:
     if not known.exists():
         return None
     folder = cache.parent / known.read_text(encoding="utf-8")
-    result: dict[str, Any] | None = read_json(folder / "result.json")
-    return folder if result is not None and result["state"] in LASTING else None
+    result = read_result(folder)
+    return folder if result is not None and result.state.is_trained else None
 
 
 def remember(cache: Path, key: str, folder: Path) -> None:

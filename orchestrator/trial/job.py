@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.definition.states import Goal, Stage, State
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -13,8 +15,7 @@ class Job:
 
     trial_id: str
     arm: str
-    stage: str
-    """`tune` or `confirm`."""
+    stage: Stage
     configuration: int
     """Number of the configuration in its arm's study."""
     seed: int
@@ -26,7 +27,7 @@ class Job:
     """Gradient evaluations."""
     evaluations: int
     metric: str
-    goal: str
+    goal: Goal
     select: str
     folder: str
     """Where the trial is kept: an absolute path, or a URI of an object store; `stop_file` likewise."""
@@ -58,6 +59,8 @@ class Job:
     """Bytes for the checkpoints of all trials beside this one's folder."""
     slice_s: float = 1.0
     """A trial reports to its executor about this often, in seconds."""
+    study: int = 1
+    """Which independent search of the arm, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +81,28 @@ class Report:
     checkpoint_s: float = 0.0
     """Seconds between checkpoints as they are: above `Job.checkpoint_s` where writing or uploading one takes long."""
     done: bool = False
-    state: str = "RUNNING"
+    state: State = State.RUNNING
     """RUNNING, COMPLETE, DIVERGED, FAILED, or with a checkpoint: INTERRUPTED (drained), PAUSED (see `Job.until`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """Where and why the stopping rule ended a trial."""
+
+    rung: int
+    """Evaluation (1, 2, ...) at which it was judged."""
+    value: float
+    """The tuned metric there."""
+    reason: str
+    audit_value: float | None = None
+    """The value at the end, when the trial was finished for the audit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """How a trial ended; `result.json`."""
 
-    state: str
+    state: State
     """COMPLETE, DIVERGED, PRUNED or FAILED."""
     value: float | None
     """The selected metric; the worst value of that metric when diverged, None when failed."""
@@ -96,8 +112,8 @@ class Result:
     init_digest: str = ""
     data_digest: str = ""
     error: str = ""
-    stopped: dict[str, Any] = field(default_factory=dict)
-    """Of a stopped trial: rung, value there, reason, and the value at the end when it was finished for the audit."""
+    stopped: Stopped | None = None
+    """Of a PRUNED trial."""
     cached_from: str = ""
     """The trial that this result was taken from instead of training."""
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def told(parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+def describe(parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
     """Hyperparameters for people to read: one that changed as '0.1, then 0.08 (evaluation 2), 0.096 (4)'."""
     found = dict(parameters)
     stretches = [*(held for _, held in lineage), parameters]

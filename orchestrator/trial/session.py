@@ -7,25 +7,25 @@ It knows neither the executor nor the search nor the tracker.
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import time
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optim_core  # noqa: F401
 import trainables
 import trainables.loop
+from orchestrator.definition.states import State
 from orchestrator.storage import disk
-from orchestrator.storage.folder import read_json, write_atomic
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
 from orchestrator.trial.worker_group import Crew, CrewFailed, LocalCrew, free_address
@@ -66,8 +66,8 @@ class TrialSession:
         with disk.named(self._folder):
             self._lock = _lock(self._folder / "lock")
             self._place.fetch()
-            if read_json(self._folder / "trial.json") is None:
-                write_atomic(self._folder / "trial.json", json.dumps(asdict(job)), durable=False)
+            if read_job(self._folder) is None:
+                write_job(job, self._folder, durable=False)
                 self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._seconds, self._since = 0.0, time.perf_counter()
@@ -88,15 +88,15 @@ class TrialSession:
             return self._advance()
 
     def _advance(self) -> Report:
-        existing = read_json(self._folder / "result.json")
+        existing = read_result(self._folder)
         if existing is not None:
-            return self._ended(existing["state"], existing["grad_evals"], existing["metrics"])
+            return self._ended(existing.state, existing.grad_evals, existing.metrics)
         self._since = time.perf_counter()
         try:
             if self._training is None:
                 hung = left_behind(self._folder)
                 if hung:
-                    return self._finish("FAILED", error=hung)
+                    return self._finish(State.FAILED, error=hung)
                 self._begin()
                 if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
                     return self._take_over(trained)
@@ -110,7 +110,7 @@ class TrialSession:
                 self._crew.trouble()
             except CrewFailed as failure:
                 error = f"{failure}\n\nand then:\n{error}"
-            return self._finish("FAILED", error=error)
+            return self._finish(State.FAILED, error=error)
         finally:
             self._watchdog.stop()
 
@@ -155,15 +155,16 @@ class TrialSession:
     def _take_over(self, trained: Path) -> Report:
         """End with the log and the result of a trial that was the same."""
         self._log.replace(MetricLog(trained / "metrics.jsonl").points())
-        theirs: dict[str, Any] = read_json(trained / "result.json") or {}
+        theirs = read_result(trained)
+        assert theirs is not None
         name = f"{trained.parent.parent.name}/{trained.name}"
-        self._write(Result(**{**theirs, "stopped": {}, "cached_from": theirs.get("cached_from") or name}))
-        return self._ended(theirs["state"], theirs["grad_evals"], theirs["metrics"])
+        self._write(replace(theirs, stopped=None, cached_from=theirs.cached_from or name))
+        return self._ended(theirs.state, theirs.grad_evals, theirs.metrics)
 
     def _write(self, result: Result) -> None:
         self._place.settle()
         self._log.sync()
-        write_atomic(self._folder / "result.json", json.dumps(asdict(result)))
+        write_result(result, self._folder)
         for old in self._folder.glob("checkpoint*"):
             old.unlink()
         self._place.ended()
@@ -186,12 +187,12 @@ class TrialSession:
                 if place.durable < self._points[-1]["step"]:
                     self._checkpoint()
                     place.settle()
-                return self._ended("PAUSED", self._own(training.optimizer.grad_evals), self._last)
+                return self._ended(State.PAUSED, self._own(training.optimizer.grad_evals), self._last)
             try:
                 point = training.advance(pause)
             except Diverged as end:
                 self._log.append(end.grad_evals, {"cost/grad_evals": end.grad_evals})
-                return self._finish("DIVERGED", spent=end.grad_evals)
+                return self._finish(State.DIVERGED, spent=end.grad_evals)
             now = time.perf_counter()
             if point is not None and self.job.metric not in point.metrics:
                 raise MetricMissing(self.job, point.metrics)
@@ -202,7 +203,7 @@ class TrialSession:
                 self._checkpoint()
                 if stopping:
                     place.settle()
-                    return self._ended("INTERRUPTED", self._own(training.optimizer.grad_evals), self._last)
+                    return self._ended(State.INTERRUPTED, self._own(training.optimizer.grad_evals), self._last)
                 continue
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
@@ -223,7 +224,7 @@ class TrialSession:
                     durable=place.durable,
                     checkpoint_s=self._every,
                 )
-        return self._finish("COMPLETE")
+        return self._finish(State.COMPLETE)
 
     def _own(self, grad_evals: float) -> float:
         """What of these this trial has spent."""
@@ -250,22 +251,21 @@ class TrialSession:
         self._due = self._since + interval
         self._every = max(interval, self._place.upload_s)
 
-    def _finish(self, state: str, *, spent: float | None = None, error: str = "") -> Report:
+    def _finish(self, state: State, *, spent: float | None = None, error: str = "") -> Report:
         self._count()
         training = self._training
         if spent is None:
             spent = training.optimizer.grad_evals if training is not None else 0.0
         metrics = dict(self._last)
         value: float | None = None
-        if state == "DIVERGED":
+        if state is State.DIVERGED:
             metrics.update({name: m.worst for name, m in self._task_metrics.items()})
             value = metrics[self.job.metric]
-        elif state == "COMPLETE":
+        elif state is State.COMPLETE:
             values = [p["metrics"][self.job.metric] for p in self._points]
-            best = max if self.job.goal == "maximize" else min
-            value = best(values) if self.job.select == "best" else values[-1]
+            value = self.job.goal.best(values) if self.job.select == "best" else values[-1]
             if not math.isfinite(value):
-                return self._finish("DIVERGED", spent=spent)
+                return self._finish(State.DIVERGED, spent=spent)
         result = Result(
             state=state,
             value=value,
@@ -278,18 +278,18 @@ class TrialSession:
             facts=self._facts,
         )
         self._write(result)
-        if self._address and state in cache.LASTING:
+        if self._address and state.is_trained:
             cache.remember(Path(self.job.cache), self._address, self._folder)
         return self._ended(state, result.grad_evals, metrics)
 
-    def _ended(self, state: str, grad_evals: float, metrics: dict[str, float]) -> Report:
+    def _ended(self, state: State, grad_evals: float, metrics: dict[str, float]) -> Report:
         self.close()
         return Report(
             trial_id=self.job.trial_id,
             grad_evals=grad_evals,
             metrics=metrics,
             seconds=self._seconds,
-            durable=self._place.durable if state in ("INTERRUPTED", "PAUSED") else math.inf,
+            durable=self._place.durable if state.is_resumable else math.inf,
             done=True,
             state=state,
         )

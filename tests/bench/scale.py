@@ -69,7 +69,7 @@ class Watch:
             self._open += time.thread_time() - start
             return job
 
-        def heard(conductor: Any, report: Any, inner: Callable[..., Any] = SweepConductor.heard) -> Any:
+        def on_report(conductor: Any, report: Any, inner: Callable[..., Any] = SweepConductor.on_report) -> Any:
             start = time.thread_time()
             goes_on = inner(conductor, report)
             self._open += time.thread_time() - start
@@ -89,7 +89,7 @@ class Watch:
             return done
 
         SweepConductor.next_job = next_job  # type: ignore[method-assign]
-        SweepConductor.heard = heard  # type: ignore[method-assign]
+        SweepConductor.on_report = on_report  # type: ignore[method-assign]
         Sender._try = attempt  # type: ignore[method-assign]
 
     def facts(self) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def show(storm: Storm, folder: SweepFolder, seconds: float) -> None:
         had = sum(len(times) for _, times in hit)
         lost = sum(len(set(times) - final[trial]) for trial, times in hit)
         print(f"{kind:<24}{len(mine):>6}{len(hit):>12}{had:>15}{lost:>15}")
-    states = Counter(t["state"] for t in results.ended_trials(folder))
+    states = Counter(t.result.state for t in results.ended_trials(folder))
     print(f"afterwards: trials {dict(states)}; suggestions {results.suggestions_digest(folder)}")
 
 
@@ -228,7 +228,7 @@ def test_sixty_trials_under_fifty_faults(postgres: Postgres, mlflow: MlflowServe
     show(storm, folder, seconds)
     assert Counter(loss.kind for loss in storm.losses) == FAULTS
     ended = results.ended_trials(folder)
-    assert [t["state"] for t in ended] == ["COMPLETE"] * TRIALS
+    assert [t.result.state for t in ended] == ["COMPLETE"] * TRIALS
     assert {path: path.read_bytes() for path in storm.seen} == storm.seen
     assert results.suggestions_digest(folder) == results.suggestions_digest(plain)
     assert values(folder) == values(plain)

@@ -61,7 +61,7 @@ def test_a_lost_node_costs_its_trial_no_more_than_the_steps_since_its_checkpoint
     assert kept
     assert len(kept) >= len(before) - 5
     assert all(before[step] == again[step] for step in kept)
-    assert [t["state"] for t in results.ended_trials(folder)] == ["COMPLETE"] * 4
+    assert [t.result.state for t in results.ended_trials(folder)] == ["COMPLETE"] * 4
     assert values(folder) == values(in_this_process(file))
     check_mlflow(folder, arms={"sgd": 1, "adamw": 1})
 
@@ -83,4 +83,4 @@ def test_a_cluster_that_grows_from_nothing_is_used_as_it_grows(tmp_path: Path) -
         assert len(list(trials.glob("*/trials/*/result.json"))) < 14
         out = finish(driver, 200)
         assert driver.returncode == 0, out
-    assert [t["state"] for t in results.ended_trials(find(trials, "@last"))] == ["COMPLETE"] * 14
+    assert [t.result.state for t in results.ended_trials(find(trials, "@last"))] == ["COMPLETE"] * 14

@@ -54,10 +54,10 @@ def test_memory_kills_a_hang_and_a_crash_in_one_sweep(tmp_path: Path) -> None:
     out = finish(process, 280)
     assert process.returncode == 0, out
     folder = find(file.parent / "runs", "@last")
-    states = {t["seed"]: t["state"] for t in results.ended_trials(folder) if t["stage"] == "confirm"}
+    states = {t.job.seed: t.result.state for t in results.ended_trials(folder) if t.job.stage == "confirm"}
     failed = {1002: "FAILED", 1003: "FAILED", 1004: "FAILED"}
     assert states == {1000: "COMPLETE", 1001: "COMPLETE", **failed, 1005: "COMPLETE"}
-    errors = {t["seed"]: t["error"] for t in results.ended_trials(folder) if t["error"]}
+    errors = {t.job.seed: t.result.error for t in results.ended_trials(folder) if t.result.error}
     print(json.dumps(errors, indent=1).replace("\\n", "\n"))
     assert "3 times without a new checkpoint the node ran out of memory" in errors[1002]
     assert "GB limit" in errors[1002]
@@ -71,5 +71,5 @@ def test_memory_kills_a_hang_and_a_crash_in_one_sweep(tmp_path: Path) -> None:
     plain = values(in_this_process(sweep(tmp_path, "plain", [])))
     found = values(folder)
     assert all(found[trial] == points for trial, points in plain.items() if int(trial.split("-s")[1]) not in failed)
-    states_of = {t["trial_id"]: t["state"] for t in results.ended_trials(folder)}
+    states_of = {t.trial_id: t.result.state for t in results.ended_trials(folder)}
     check_mlflow(folder, states=states_of, arms={"sgd": 3})

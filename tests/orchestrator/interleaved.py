@@ -28,7 +28,7 @@ class Interleaved:
                     self._left -= 1
                     if self._left < 0:
                         raise Dies
-                if not conductor.heard(report):
+                if not conductor.on_report(report):
                     session.close()
                     open_ones.remove(session)
         finally:

@@ -76,16 +76,16 @@ def run(root: Path, text: str) -> SweepFolder:
 @pytest.mark.parametrize("most", [0.2, 3.0], ids=["none-diverges", "some-diverge"])
 def test_the_report_counts_false_kills_as_brute_force_does(tmp_path: Path, most: float) -> None:
     text = TEXT.replace("HIGHEST", str(most))
-    whole = {t["trial_id"]: t for t in results.ended_trials(run(tmp_path / "whole", text))}
+    whole = {t.trial_id: t for t in results.ended_trials(run(tmp_path / "whole", text))}
     stopping = "early_terminate: {type: asha, eta: 2, min_budget: 12.5%, audit_share: 60%}\n"
     folder = run(tmp_path / "stopped", text + stopping)
     trials = results.ended_trials(folder)
-    stopped = [t for t in trials if t["state"] == "PRUNED"]
-    audited = [t for t in stopped if t["grad_evals"] == whole[t["trial_id"]]["grad_evals"]]
-    best = min(t["value"] for t in trials if t["state"] == "COMPLETE")
-    false = sum(whole[t["trial_id"]]["value"] < best for t in audited)
+    stopped = [t for t in trials if t.result.state == "PRUNED"]
+    audited = [t for t in stopped if t.result.grad_evals == whole[t.trial_id].result.grad_evals]
+    best = min(t.result.value for t in trials if t.result.state == "COMPLETE")
+    false = sum(whole[t.trial_id].result.value < best for t in audited)
     assert 0 < len(audited) < len(stopped)
-    assert all(t["stopped"]["audit_value"] == whole[t["trial_id"]]["value"] for t in audited)
+    assert all(t.result.stopped.audit_value == whole[t.trial_id].result.value for t in audited)
     low, high = stats.binomtest(false, len(audited)).proportion_ci(method="wilson")
     page = html.unescape(build(Evidence(folder), tmp_path / "report").read_text(encoding="utf-8"))
     after = page[page.index("false-kill rate [95 %]") :]
@@ -95,4 +95,4 @@ def test_the_report_counts_false_kills_as_brute_force_does(tmp_path: Path, most:
     if most < 1:
         assert false > 0
     else:
-        assert any(whole[t["trial_id"]]["state"] == "DIVERGED" for t in audited)
+        assert any(whole[t.trial_id].result.state == "DIVERGED" for t in audited)

@@ -10,28 +10,35 @@ import pytest
 
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial import cache
 from orchestrator.trial.job import Job
+from orchestrator.trial.record import TrialRecord
 from tests.orchestrator.sweep_files import sweep_text
 
 
-def run(root: Path, keep: bool = True, **changes: Any) -> dict[str, dict[str, Any]]:
+def run(root: Path, keep: bool = True, **changes: Any) -> dict[str, TrialRecord]:
     text = sweep_text(**{"method": "random", "trials": 3, "confirm": 1, **changes})
     definition = replace(sweep_file.loads(text, "test.yaml"), cache=keep)
     folder: SweepFolder = runner.open_folder(definition, text, root, {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return {t["trial_id"]: t for t in results.ended_trials(folder)}
+    return {t.trial_id: t for t in results.ended_trials(folder)}
 
 
-def outcome(trials: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def outcome(trials: dict[str, TrialRecord]) -> dict[str, Any]:
     clock = ("time/step_s",)
     return {
-        k: (t["state"], t["value"], t["grad_evals"], {n: v for n, v in t["metrics"].items() if n not in clock})
+        k: (
+            t.result.state,
+            t.result.value,
+            t.result.grad_evals,
+            {n: v for n, v in t.result.metrics.items() if n not in clock},
+        )
         for k, t in trials.items()
     }
 
@@ -40,35 +47,35 @@ def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
     first = run(tmp_path, name="first")
     second = run(tmp_path, name="second")
     assert outcome(first) == outcome(second)
-    assert not any(t["cached_from"] for t in first.values())
-    assert all(t["cached_from"].startswith("first-") for t in second.values())
+    assert not any(t.result.cached_from for t in first.values())
+    assert all(t.result.cached_from.startswith("first-") for t in second.values())
     for name, t in second.items():
-        mine = MetricLog(Path(t["folder"]) / "metrics.jsonl").points()
-        assert mine == MetricLog(Path(first[name]["folder"]) / "metrics.jsonl").points()
+        mine = MetricLog(Path(t.job.folder) / "metrics.jsonl").points()
+        assert mine == MetricLog(Path(first[name].job.folder) / "metrics.jsonl").points()
     third = run(tmp_path, keep=False, name="third")
-    assert not any(t["cached_from"] for t in third.values())
+    assert not any(t.result.cached_from for t in third.values())
     assert outcome(third) == outcome(first)
 
 
 def test_failed_and_other_trials_are_trained_anew(tmp_path: Path) -> None:
     failed = run(tmp_path, name="first", fail_at=3)
-    assert {t["state"] for t in failed.values()} == {"FAILED"}
-    assert not any(t["cached_from"] for t in run(tmp_path, name="second", fail_at=3).values())
-    assert not any(t["cached_from"] for t in run(tmp_path, name="third", per_trial=80).values())
+    assert {t.result.state for t in failed.values()} == {"FAILED"}
+    assert not any(t.result.cached_from for t in run(tmp_path, name="second", fail_at=3).values())
+    assert not any(t.result.cached_from for t in run(tmp_path, name="third", per_trial=80).values())
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"parameters": {"lr": 0.2}}, {"budget": 80.0}, {"threads": 2}])
 def test_the_address_depends_on_what_the_result_depends_on(change: dict[str, Any]) -> None:
     job = Job(
-        trial_id="a", arm="sgd", stage="tune", configuration=0, seed=0, optimizer="sgd", parameters={"lr": 0.1},
-        task="digits", task_parameters={}, budget=40.0, evaluations=4, metric="accuracy/val", goal="maximize",
+        trial_id="a", arm="sgd", stage=Stage.TUNE, configuration=0, seed=0, optimizer="sgd", parameters={"lr": 0.1},
+        task="digits", task_parameters={}, budget=40.0, evaluations=4, metric="accuracy/val", goal=Goal.MAXIMIZE,
         select="last", folder="/a", stop_file="/a/stop",
     )  # fmt: skip
     key = cache.address(job, "w", "d")
     assert cache.address(replace(job, **change), "w", "d") != key
     assert cache.address(job, "v", "d") != key
     assert cache.address(job, "w", "e") != key
-    assert cache.address(replace(job, trial_id="b", arm="other", stage="confirm", folder="/b"), "w", "d") == key
+    assert cache.address(replace(job, trial_id="b", arm="other", stage=Stage.CONFIRM, folder="/b"), "w", "d") == key
 
 
 def test_a_damaged_log_line_counts_as_not_written(tmp_path: Path) -> None:

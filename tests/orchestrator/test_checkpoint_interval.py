@@ -18,6 +18,7 @@ from rich.console import Console
 
 from orchestrator import display, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import Stage
 from orchestrator.scheduling.jobs import job_of
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.session import CHECKPOINT_SHARE, TrialSession
@@ -28,6 +29,7 @@ STEP_S, EVERY_S, STEPS = 0.02, 0.2, 150
 TASK = """
 import os
 from tests.tasks import Fit
+from orchestrator.definition.states import Stage
 class Traced(Fit):
     "Writes down which batch it trains on, in which process."
     def __init__(self, *, trace: str) -> None:
@@ -111,7 +113,7 @@ def test_a_checkpoint_takes_at_most_a_tenth_of_the_time(file: Path, monkeypatch:
     definition = sweep_file.load(file)
     folder = runner.open_folder(definition, file.read_text(), file.parent / "runs", {})
     (arm,) = runner.open_arms(definition, folder).values()
-    job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], "tune")
+    job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], Stage.TUNE)
     assert job.checkpoint_s == EVERY_S
     times: list[float] = []
     save = checkpoint.save
@@ -136,7 +138,7 @@ def test_a_stretched_interval_is_said_once(file: Path, monkeypatch: pytest.Monke
     definition = replace(sweep_file.load(file), evaluations=10)
     folder = runner.open_folder(definition, file.read_text(), file.parent / "runs", {})
     (arm,) = runner.open_arms(definition, folder).values()
-    job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], "tune")
+    job = job_of(definition, folder, arm.spec, arm.ask(), definition.seeds.tune[0], Stage.TUNE)
     save = checkpoint.save
 
     def slow(*given: object, **named: object) -> object:
@@ -145,10 +147,10 @@ def test_a_stretched_interval_is_said_once(file: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(checkpoint, "save", slow)
     session, console = TrialSession(replace(job, slice_s=0.0)), Console(file=io.StringIO())
-    listener, reports = display.Stretched(console), []
+    callback, reports = display.Stretched(console), []
     while not (report := session.advance()).done:
         reports.append(report)
-        listener.moved(job, report)
+        callback.on_report(job, report)
     stretched = [r.checkpoint_s for r in reports if r.checkpoint_s > EVERY_S]
     assert len(stretched) > 3
     assert min(stretched) >= 0.1 / CHECKPOINT_SHARE

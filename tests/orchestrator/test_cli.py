@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
+from orchestrator.definition.states import SweepState
 from orchestrator.tracking.mlflow import ERROR, STATE, TRIAL, MlflowTracker, embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -165,5 +166,5 @@ def test_doctor(call: Any) -> None:
 
 def test_the_tracker_never_raises(tmp_path: Path) -> None:
     tracker = MlflowTracker(uri="nonsense://", root=tmp_path, sweep_id="x-1", name="x", description="", facts={})
-    tracker.finish("done", {})
+    tracker.finish(SweepState.DONE, {})
     assert tracker.trouble

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from orchestrator.compare.answer import sentence, shown, too_few
+from orchestrator.definition.states import Goal
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.paired import Refused, compare, compare_values, interval, sign_flip
 from orchestrator.statistics.significance import floor_of_seeds, holm, outperforming, sign_flip_rows, wilcoxon
@@ -56,7 +57,7 @@ def test_sign_flip_equals_counting() -> None:
 def test_five_seeds_could_never_be_significant_and_are_refused() -> None:
     assert sign_flip(np.ones(5)) == 2 / 2**5
     with pytest.raises(Refused, match="below 6"):
-        compare(table(a=A[:5], b=B[:5]), metric="m", goal="maximize")
+        compare(table(a=A[:5], b=B[:5]), metric="m", goal=Goal.MAXIMIZE)
 
 
 def test_intervals_are_scipys() -> None:
@@ -69,7 +70,7 @@ def test_intervals_are_scipys() -> None:
 
 
 def test_document() -> None:
-    document = compare(table(a=A, b=B, c=C), metric="m", goal="maximize")
+    document = compare(table(a=A, b=B, c=C), metric="m", goal=Goal.MAXIMIZE)
     json.dumps(document)
     pairs = {(p["a"], p["b"]): p for p in document["pairs"]}
     assert set(pairs) == {("a", "b"), ("a", "c"), ("b", "c")}
@@ -81,14 +82,16 @@ def test_document() -> None:
     assert pairs["a", "c"]["p_holm"] == pytest.approx(3 * smallest)
     assert pairs["a", "b"]["verdict"] == "inconclusive"
     assert pairs["a", "b"]["seeds_needed"] > 7
-    worse = compare(table(a=A, c=C), metric="m", goal="minimize", baseline="c")["pairs"][0]
+    worse = compare(table(a=A, c=C), metric="m", goal=Goal.MINIMIZE, baseline="c")["pairs"][0]
     assert (worse["a"], worse["b"], worse["verdict"]) == ("a", "c", "worse")
 
 
 def test_equivalence_needs_a_margin() -> None:
     near = [x + (-1) ** i * 1e-4 for i, x in enumerate(A)]
-    assert compare(table(a=A, b=near), metric="m", goal="maximize", margin=0.01)["pairs"][0]["verdict"] == "equivalent"
-    assert compare(table(a=A, b=near), metric="m", goal="maximize")["pairs"][0]["verdict"] == "inconclusive"
+    assert (
+        compare(table(a=A, b=near), metric="m", goal=Goal.MAXIMIZE, margin=0.01)["pairs"][0]["verdict"] == "equivalent"
+    )
+    assert compare(table(a=A, b=near), metric="m", goal=Goal.MAXIMIZE)["pairs"][0]["verdict"] == "inconclusive"
 
 
 def spoil(t: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
@@ -110,7 +113,7 @@ def spoil(t: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
 )
 def test_tampered_tables_are_refused(column: str, value: Any, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        compare(spoil(table(a=A, b=B), column, value), metric="m", goal="maximize")
+        compare(spoil(table(a=A, b=B), column, value), metric="m", goal=Goal.MAXIMIZE)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +122,9 @@ def test_tampered_tables_are_refused(column: str, value: Any, reason: str) -> No
 )
 def test_wrong_questions_are_refused(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        compare(table(a=A, b=B), **{"metric": "m", "goal": "maximize", **arguments})
+        compare(table(a=A, b=B), **{"metric": "m", "goal": Goal.MAXIMIZE, **arguments})
     with pytest.raises(Refused, match="needs two arms"):
-        compare(table(a=A), metric="m", goal="maximize")
+        compare(table(a=A), metric="m", goal=Goal.MAXIMIZE)
 
 
 @pytest.mark.parametrize("seeds, arms", [(6, 2), (8, 3), (12, 3)])
@@ -137,7 +140,7 @@ def test_false_verdicts_under_the_null(seeds: int, arms: int) -> None:
     called = ps.min(axis=0) * len(pairs) < 0.05  # Holm's first step
     assert called.mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
     for sweep in np.flatnonzero(called)[:2]:
-        judged = compare_values({str(a): values[a, sweep] for a in range(arms)}, goal="maximize")
+        judged = compare_values({str(a): values[a, sweep] for a in range(arms)}, goal=Goal.MAXIMIZE)
         assert [p.p_holm for p in judged] == pytest.approx(holm(list(ps[:, sweep])), abs=1e-12)
 
 
@@ -167,16 +170,16 @@ def test_probability_of_outperforming() -> None:
 
 
 def test_the_arm_ahead_comes_first_and_turning_back_changes_nothing() -> None:
-    document = compare(table(a=C, b=A), metric="m", goal="maximize")
+    document = compare(table(a=C, b=A), metric="m", goal=Goal.MAXIMIZE)
     pair = shown(document)[0]
     assert (pair["a"], pair["verdict"]) == ("b", "better")
-    other = compare(table(a=A, b=C), metric="m", goal="maximize")["pairs"][0]
+    other = compare(table(a=A, b=C), metric="m", goal=Goal.MAXIMIZE)["pairs"][0]
     for key in ("difference", "interval", "outperforms", "outperforms_interval", "p"):
         assert pair[key] == pytest.approx(other[key], abs=1e-12)
     assert "b is better than a: +0.1" in sentence(pair, "m")
 
 
 def test_too_few_seeds_for_the_comparisons_is_said() -> None:
-    document = compare(table(a=A[:6], b=B[:6], c=C[:6]), metric="m", goal="maximize")
+    document = compare(table(a=A[:6], b=B[:6], c=C[:6]), metric="m", goal=Goal.MAXIMIZE)
     assert "6 seeds cannot settle 3 comparisons" in too_few(document)
-    assert too_few(compare(table(a=A[:6], c=C[:6]), metric="m", goal="maximize")) == ""
+    assert too_few(compare(table(a=A[:6], c=C[:6]), metric="m", goal=Goal.MAXIMIZE)) == ""

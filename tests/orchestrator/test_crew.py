@@ -13,6 +13,7 @@ import yaml
 
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.metric_log import MetricLog
@@ -26,9 +27,9 @@ from tests.orchestrator.sweep_files import sweep_text
 
 def job(folder: Path, processes: int) -> Job:
     return Job(
-        trial_id="t", arm="a", stage="tune", configuration=0, seed=4, optimizer="sam", parameters={"lr": 0.2},
+        trial_id="t", arm="a", stage=Stage.TUNE, configuration=0, seed=4, optimizer="sam", parameters={"lr": 0.2},
         task="tests.tasks:Masked", task_parameters={"pause_s": 0.01}, budget=160, evaluations=4,
-        metric="loss/val", goal="minimize", select="last", folder=str(folder),
+        metric="loss/val", goal=Goal.MINIMIZE, select="last", folder=str(folder),
         stop_file=str(folder / "stop"), processes=processes, slice_s=0.0, checkpoint_s=0.1,
     )  # fmt: skip
 
@@ -107,7 +108,7 @@ def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
     done = subprocess.run(command, text=True, env=environment(), cwd=REPOSITORY, capture_output=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = find(tmp_path / "runs", "@last")
-    states = {t["seed"]: t["state"] for t in results.ended_trials(folder)}
+    states = {t.job.seed: t.result.state for t in results.ended_trials(folder)}
     assert states == {0: "COMPLETE", 1000: "COMPLETE", 1001: "FAILED"}
     (error,) = results.status(folder)["errors"].values()
     assert "training.step_timeout" in error

@@ -27,15 +27,15 @@ class Filling(DebugExecutor):
         self._filler, self._ended = filler, 0
 
     def run(self, conductor: Any) -> None:
-        heard = conductor.heard
+        on_report = conductor.on_report
 
         def hearing(report: Any) -> bool:
             self._ended += report.done
             if self._ended >= 3:
                 fill(self._filler)
-            return bool(heard(report))
+            return bool(on_report(report))
 
-        conductor.heard = hearing
+        conductor.on_report = hearing
         super().run(conductor)
 
 
@@ -51,7 +51,7 @@ def test_a_full_disk_is_named_and_the_sweep_goes_on_once_there_is_room(tmp_path:
             runner.run(definition, folder, Filling(small / "filler"), NoTracker())
         before = {path: path.read_bytes() for path in small.glob("*/trials/*/result.json")}
         assert 2 <= len(before) < 10
-        assert [t["state"] for t in results.ended_trials(folder)] == ["COMPLETE"] * len(before)
+        assert [t.result.state for t in results.ended_trials(folder)] == ["COMPLETE"] * len(before)
         (small / "filler").unlink()
         with folder.hold():
             assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state == "done"

@@ -43,11 +43,11 @@ def test_a_sweep_over_games_measures_rates_beside_theory(tmp_path: Path) -> None
         outcome = runner.run(definition, folder, DebugExecutor(), NoTracker())
     assert outcome.state == "done"
     trials = results.ended_trials(folder)
-    assert {t["state"] for t in trials if t["arm"] != "climbing"} == {"COMPLETE"}
-    climbing = [t for t in trials if t["arm"] == "climbing"]
-    assert {(t["state"], t["value"]) for t in climbing} == {("DIVERGED", 10.0)}
-    for seed in {t["seed"] for t in trials}:
-        found = {(t["init_digest"], t["data_digest"]) for t in trials if t["seed"] == seed}
+    assert {t.result.state for t in trials if t.job.arm != "climbing"} == {"COMPLETE"}
+    climbing = [t for t in trials if t.job.arm == "climbing"]
+    assert {(t.result.state, t.result.value) for t in climbing} == {("DIVERGED", 10.0)}
+    for seed in {t.job.seed for t in trials}:
+        found = {(t.result.init_digest, t.result.data_digest) for t in trials if t.job.seed == seed}
         assert len(found) == 1
     theory = results.arm_values(folder, "geometry/rate_theory")
     gap = results.arm_values(folder, "geometry/rate_gap")

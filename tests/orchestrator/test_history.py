@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search import history
 from orchestrator.search.optuna import CONFIGURATION, OptunaStudy, storage
 
@@ -25,9 +26,9 @@ class Points:
         return {p.name: 10 ** rng.uniform(-3, 0) for p in SPACE}
 
 
-def study(kept: Any, *, designed: int = 0, goal: str = "minimize") -> OptunaStudy:
+def study(kept: Any, *, designed: int = 0, goal: Goal = Goal.MINIMIZE) -> OptunaStudy:
     return OptunaStudy(
-        kept, name="s", goals=[goal], parameters=SPACE, constraints=(), facts=lambda p: {},  # type: ignore[list-item]
+        kept, name="s", goals=[goal], parameters=SPACE, constraints=(), facts=lambda p: {},
         design=Points(), design_size=designed, seed=3,
     )  # fmt: skip
 
@@ -36,8 +37,8 @@ def value(parameters: Any) -> float:
     return sum((math.log10(v) + 1.3) ** 2 for v in parameters.values())
 
 
-@pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_the_best_are_always_shown_and_never_more_than_the_limit(goal: Any) -> None:
+@pytest.mark.parametrize("goal", list(Goal))
+def test_the_best_are_always_shown_and_never_more_than_the_limit(goal: Goal) -> None:
     rng, kept = random.Random(0), history.History(goal)
     values: dict[int, float] = {}
     for number in range(3 * history.LIMIT):
@@ -54,7 +55,7 @@ def test_the_best_are_always_shown_and_never_more_than_the_limit(goal: Any) -> N
         assert (shown is None) is (ended <= history.LIMIT)
     assert shown is not None
     assert shown == sorted(set(shown))
-    best = sorted(values, key=lambda n: values[n], reverse=goal == "maximize")[: history.GOOD]
+    best = sorted(values, key=lambda n: values[n], reverse=goal is Goal.MAXIMIZE)[: history.GOOD]
     assert set(best) <= set(shown)
     assert kept._running <= set(shown)
     assert len(shown) == history.LIMIT + len(kept._running)
@@ -74,7 +75,7 @@ def test_suggestions_equal_optunas_own_up_to_the_limit(tmp_path: Path) -> None:
         )
         twin = plain.ask({p.name: optuna.distributions.FloatDistribution(p.low, p.high, log=True) for p in SPACE})
         assert twin.params == asked.parameters
-        ours.tell(asked.number, "COMPLETE", [value(asked.parameters)])
+        ours.tell(asked.number, ConfigurationState.COMPLETE, [value(asked.parameters)])
         plain.tell(twin, value(asked.parameters))
 
 
@@ -99,7 +100,7 @@ def test_a_bounded_history_fits_the_same_density_to_the_good_ones(
     ours = study(storage(tmp_path / "journal"), designed=90)
     for _ in range(90):
         asked = ours.ask()
-        ours.tell(asked.number, "COMPLETE", [value(asked.parameters)])
+        ours.tell(asked.number, ConfigurationState.COMPLETE, [value(asked.parameters)])
     monkeypatch.setattr(optuna.samplers._tpe.sampler, "_split_trials", watched)
     monkeypatch.setattr(optuna.samplers._tpe.sampler, "default_gamma", lambda n: history.GOOD)
     for limit in (history.LIMIT, 60):

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator import runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.search.base import Configuration
 from orchestrator.search.designs import design_for
@@ -93,7 +94,7 @@ def searched(database: Lossy) -> tuple[list[Configuration], list[Any], list[Any]
         return OptunaStudy(
             database,
             name="s/sgd",
-            goals=("minimize",),
+            goals=(Goal.MINIMIZE,),
             parameters=arm.parameters,
             constraints=(),
             facts=lambda _: {},
@@ -107,7 +108,7 @@ def searched(database: Lossy) -> tuple[list[Configuration], list[Any], list[Any]
     asked = [study.ask() for _ in range(3)]
     for configuration in asked:
         study.report(configuration.number, 1, 2.0)
-        study.tell(configuration.number, "COMPLETE", [configuration.parameters["lr"]])
+        study.tell(configuration.number, ConfigurationState.COMPLETE, [configuration.parameters["lr"]])
     study.choose(asked[-1].number)
     read = opened()
     database.inside = True  # what the test itself asks for is answered

@@ -1,17 +1,18 @@
-"""Population based training: equal compute, one outcome at any speed, heirs that can be trained again from nothing."""
+"""Population based training: equal compute, one outcome at any speed, children that can be retrained from nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.space import Parameter, movable
+from orchestrator.definition.states import Goal, State
 from orchestrator.definition.stopping_rule import Rule, rungs
 from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.studies import open_arms
@@ -19,8 +20,10 @@ from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder, find, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.job import Job
-from orchestrator.trial.lineage import told
+from orchestrator.trial.lineage import describe
+from orchestrator.trial.record import TrialRecord, read_job
 from orchestrator.trial.session import TrialSession
+from orchestrator.trial.trial_id import TrialId
 from tests.orchestrator.command import check_mlflow
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
@@ -54,8 +57,10 @@ def evolve(root: Path, executor: Any = None, **top: Any) -> SweepFolder:
 
 def outcome(folder: SweepFolder) -> list[tuple[Any, ...]]:
     """Everything that has to be the same however a sweep was run."""
-    keys = ("trial_id", "state", "value", "grad_evals", "parameters", "lineage", "stopped")
-    return [tuple(t[k] for k in keys) for t in results.ended_trials(folder)]
+    return [
+        (t.trial_id, t.job.parameters, t.job.lineage, replace(t.result, seconds=0.0, metrics={}))
+        for t in results.ended_trials(folder)
+    ]
 
 
 def configurations(folder: SweepFolder) -> list[Configuration]:
@@ -64,65 +69,61 @@ def configurations(folder: SweepFolder) -> list[Configuration]:
 
 
 class DiesAtAnEnd:
-    """A listener that raises when the n-th trial gives way."""
+    """A callback that raises when the n-th trial gives way."""
 
     def __init__(self, at: int) -> None:
         self._left = at
 
-    def began(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         pass
 
-    def moved(self, job: Job, report: Any) -> None:
+    def on_report(self, job: Job, report: Any) -> None:
         pass
 
-    def recovered(self, job: Job, result: Any) -> None:
+    def on_recover(self, job: Job, result: Any) -> None:
         pass
 
-    def ended(self, job: Job, result: Any) -> None:
-        self._left -= result["state"] == "PRUNED"
+    def on_end(self, job: Job, result: Any) -> None:
+        self._left -= result.state is State.PRUNED
         if not self._left:
             raise Dies
 
 
-def tuned(folder: SweepFolder) -> list[dict[str, Any]]:
-    return [t for t in results.ended_trials(folder) if t["stage"] == "tune"]
-
-
-def job_of(trial: dict[str, Any], **changes: Any) -> Job:
-    fields = {f.name for f in dataclasses.fields(Job)}
-    return Job(**{**{k: v for k, v in trial.items() if k in fields}, **changes})
+def tuned(folder: SweepFolder) -> list[TrialRecord]:
+    return [t for t in results.ended_trials(folder) if t.job.stage == "tune"]
 
 
 def test_a_place_costs_one_budget_whoever_holds_it(tmp_path: Path) -> None:
     folder = evolve(tmp_path)
     for arm in ("sgd", "adamw"):
-        mine = [t for t in tuned(folder) if t["arm"] == arm]
-        heirs = [t for t in mine if t["lineage"]]
-        gave_way = [t for t in mine if t["state"] == "PRUNED"]
-        assert len(heirs) == len(gave_way) == len(mine) - MEMBERS > 0
-        assert sum(t["grad_evals"] for t in mine) == MEMBERS * WHOLE
-        assert all(t["inherited"] + t["grad_evals"] == WHOLE for t in mine if t["state"] == "COMPLETE")
-        assert all("heir of configuration" in t["stopped"]["reason"] for t in gave_way)
+        mine = [t for t in tuned(folder) if t.job.arm == arm]
+        children = [t for t in mine if t.job.lineage]
+        gave_way = [t for t in mine if t.result.state == "PRUNED"]
+        assert len(children) == len(gave_way) == len(mine) - MEMBERS > 0
+        assert sum(t.result.grad_evals for t in mine) == MEMBERS * WHOLE
+        assert all(t.job.inherited + t.result.grad_evals == WHOLE for t in mine if t.result.state == "COMPLETE")
+        assert all("heir of configuration" in t.result.stopped.reason for t in gave_way)
         told = {t.number: t.state.name for t in study(folder, arm).trials}
-        assert told == {t["configuration"]: t["state"] for t in mine}
+        assert told == {t.job.configuration: t.result.state for t in mine}
     counts = results.status(folder)["arms"]
     assert all(c["waiting"] == c["running"] == 0 and c["done"] == MEMBERS + 3 for c in counts.values())
 
 
-def test_heirs_take_over_from_the_best_and_only_move_numbers(tmp_path: Path) -> None:
-    """At every rung those who give way are worse there than whoever their heirs descend from."""
+def test_children_take_over_from_the_best_and_only_move_numbers(tmp_path: Path) -> None:
+    """At every rung those who give way are worse there than whoever their children descend from."""
     folder = evolve(tmp_path)
-    by_number = {(t["arm"], t["configuration"]): t for t in tuned(folder)}
-    for trial in [t for t in tuned(folder) if t["lineage"]]:
-        rung, held = trial["lineage"][-1]
-        donors = [t for (arm, _), t in by_number.items() if arm == trial["arm"] and t["parameters"] == held]
-        assert donors
-        gone = [t for t in tuned(folder) if t["arm"] == trial["arm"] and t["stopped"].get("rung") == rung]
-        for donor in donors:
-            at = MetricLog(folder.trial(donor["trial_id"]) / "metrics.jsonl").points()[rung - 1]
-            assert all(at["metrics"]["loss/val"] < t["stopped"]["value"] for t in gone)
-        assert set(trial["parameters"]) == set(held)
-        assert 0.01 <= trial["parameters"]["lr"] <= 0.3
+    by_number = {(t.job.arm, t.job.configuration): t for t in tuned(folder)}
+    for trial in [t for t in tuned(folder) if t.job.lineage]:
+        rung, held = trial.job.lineage[-1]
+        parents = [t for (arm, _), t in by_number.items() if arm == trial.job.arm and t.job.parameters == held]
+        assert parents
+        stops = [t.result.stopped for t in tuned(folder) if t.job.arm == trial.job.arm]
+        gone = [stop for stop in stops if stop is not None and stop.rung == rung]
+        for parent in parents:
+            at = MetricLog(folder.trial(parent.trial_id) / "metrics.jsonl").points()[rung - 1]
+            assert all(at["metrics"]["loss/val"] < stop.value for stop in gone)
+        assert set(trial.job.parameters) == set(held)
+        assert 0.01 <= trial.job.parameters["lr"] <= 0.3
 
 
 def test_the_outcome_depends_neither_on_speed_nor_on_crashes(tmp_path: Path) -> None:
@@ -137,22 +138,22 @@ def test_the_outcome_depends_neither_on_speed_nor_on_crashes(tmp_path: Path) -> 
             except Dies:
                 continue
         found.add(str(outcome(folder)))
-        assert sum(t["grad_evals"] for t in tuned(folder)) == 2 * MEMBERS * WHOLE
+        assert sum(t.result.grad_evals for t in tuned(folder)) == 2 * MEMBERS * WHOLE
     assert len(found) == 1
 
 
 def test_an_heir_is_a_function_of_its_lineage_and_seed(tmp_path: Path) -> None:
     """Trained from nothing it gives the log, bit for bit, that it gave from the checkpoint it inherited."""
     folder = evolve(tmp_path / "a")
-    heirs = [t for t in tuned(folder) if t["lineage"] and t["state"] == "COMPLETE"]
-    assert any(len(t["lineage"]) > 1 for t in heirs)
-    for trial in heirs:
-        place = tmp_path / "again" / "trials" / trial["trial_id"]
+    children = [t for t in tuned(folder) if t.job.lineage and t.result.state == "COMPLETE"]
+    assert any(len(t.job.lineage) > 1 for t in children)
+    for trial in children:
+        place = tmp_path / "again" / "trials" / trial.trial_id
         place.parent.mkdir(parents=True, exist_ok=True)
-        session = TrialSession(job_of(trial, folder=str(place), inherited=0.0, until=0))
+        session = TrialSession(replace(trial.job, folder=str(place), inherited=0.0, until=0))
         while not session.advance().done:
             pass
-        inherited = MetricLog(folder.trial(trial["trial_id"]) / "metrics.jsonl").points()
+        inherited = MetricLog(folder.trial(trial.trial_id) / "metrics.jsonl").points()
         anew = MetricLog(place / "metrics.jsonl").points()
         assert [p["metrics"]["loss/val"] for p in anew] == [p["metrics"]["loss/val"] for p in inherited]
         assert read_json(place / "result.json")["grad_evals"] == WHOLE
@@ -160,29 +161,30 @@ def test_an_heir_is_a_function_of_its_lineage_and_seed(tmp_path: Path) -> None:
 
 def test_confirm_seeds_train_the_whole_lineage(tmp_path: Path) -> None:
     folder = evolve(tmp_path)
-    for trial in [t for t in results.ended_trials(folder) if t["stage"] == "confirm"]:
-        chosen = read_json(folder.trial(f"{trial['arm']}-{trial['configuration']:04d}-s0") / "trial.json")
-        assert trial["lineage"] == chosen["lineage"]
-        assert trial["inherited"] == 0
-        assert trial["grad_evals"] == WHOLE
+    for trial in [t for t in results.ended_trials(folder) if t.job.stage == "confirm"]:
+        chosen = read_job(folder.trial(str(TrialId(trial.job.arm, trial.job.configuration, 0))))
+        assert chosen is not None
+        assert trial.job.lineage == chosen.lineage
+        assert trial.job.inherited == 0
+        assert trial.result.grad_evals == WHOLE
     best = results.best(folder)["arms"]
     changed = {arm: row for arm, row in best.items() if "lineage" in row}
     assert changed
     for row in changed.values():
-        assert ", then " in told(row["parameters"], row["lineage"])["lr"]
+        assert ", then " in describe(row["parameters"], row["lineage"])["lr"]
     assert "lineage" in results.tables(folder)["trials"].column_names
 
 
 def test_whoever_diverges_gives_way_and_keeps_its_state(tmp_path: Path) -> None:
     folder = evolve(tmp_path, task={"name": "tests.tasks:Fit"}, arms={"sgd": {"parameters": {"lr": WIDE}}})
-    diverged = [t for t in tuned(folder) if t["state"] == "DIVERGED"]
+    diverged = [t for t in tuned(folder) if t.result.state == "DIVERGED"]
     replaced = {c.replaces for c in configurations(folder)}
-    early = {t["configuration"] for t in diverged if t["inherited"] + t["grad_evals"] <= 30}
+    early = {t.job.configuration for t in diverged if t.job.inherited + t.result.grad_evals <= 30}
     assert early
     assert early <= replaced
-    done = [t for t in tuned(folder) if t["state"] == "COMPLETE"]
-    assert all(t["inherited"] + t["grad_evals"] == WHOLE for t in done)
-    assert len(done) >= MEMBERS - sum(t["configuration"] not in replaced for t in diverged)
+    done = [t for t in tuned(folder) if t.result.state == "COMPLETE"]
+    assert all(t.job.inherited + t.result.grad_evals == WHOLE for t in done)
+    assert len(done) >= MEMBERS - sum(t.job.configuration not in replaced for t in diverged)
 
 
 def test_a_budget_of_time_ends_between_rungs_and_the_rest_goes_on(call: Callable[..., Called], tmp_path: Path) -> None:
@@ -196,8 +198,8 @@ def test_a_budget_of_time_ends_between_rungs_and_the_rest_goes_on(call: Callable
     file.write_text(sweep_text(wall_clock=next(clocks), **pause) + text)
     assert call("run", str(file), "--executor", "debug").code == 0
     folder = find(tmp_path / "runs", "@last")
-    assert sum(t["grad_evals"] for t in tuned(folder)) == 2 * MEMBERS * WHOLE
-    check_mlflow(folder, states={t["trial_id"]: t["state"] for t in results.ended_trials(folder)})
+    assert sum(t.result.grad_evals for t in tuned(folder)) == 2 * MEMBERS * WHOLE
+    check_mlflow(folder, states={t.trial_id: t.result.state for t in results.ended_trials(folder)})
 
 
 def test_a_driver_that_dies_between_two_places_is_continued(tmp_path: Path) -> None:
@@ -206,14 +208,14 @@ def test_a_driver_that_dies_between_two_places_is_continued(tmp_path: Path) -> N
     for at in range(1, 7):
         place = tmp_path / f"at-{at}"
         with contextlib.suppress(Dies):
-            evolve(place, listeners=(DiesAtAnEnd(at),))
+            evolve(place, callbacks=(DiesAtAnEnd(at),))
         folder = evolve(place)
         assert outcome(folder) == outcome(whole)
 
 
 def test_exchanges_keep_the_share_and_never_reward_a_worse_one() -> None:
     for count, eta, diverged in ((9, 3, 0), (9, 3, 2), (9, 3, 5), (4, 4, 0), (5, 2, 1), (1, 3, 0), (2, 2, 3)):
-        population = Population(Rule(type="pbt", eta=eta, rungs=(1,)), SPACE, seed="s", maximize=False, decided=0)
+        population = Population(Rule(type="pbt", eta=eta, rungs=(1,)), SPACE, seed="s", goal=Goal.MINIMIZE, decided=0)
         values = {n: float((7 * n) % 11) for n in range(count)}
         population.paused = dict(values)
         found = population.exchanges(list(range(100, 100 + diverged)))
@@ -221,31 +223,31 @@ def test_exchanges_keep_the_share_and_never_reward_a_worse_one() -> None:
         assert len(set(gone)) == len(gone) == max(diverged, (count + diverged) // eta)
         ranked = sorted(values, key=lambda n: values[n])
         best = set(ranked[: max(1, (count + diverged) // eta)])
-        assert {e.donor for e in found} <= best
+        assert {e.parent for e in found} <= best
         assert not best & set(gone)
         assert [e.loser for e in found if e.stop is None] == list(range(100, 100 + diverged))
 
 
 def test_equal_members_all_go_on() -> None:
-    population = Population(Rule(type="pbt", eta=2, rungs=(1,)), SPACE, seed="s", maximize=True, decided=0)
+    population = Population(Rule(type="pbt", eta=2, rungs=(1,)), SPACE, seed="s", goal=Goal.MAXIMIZE, decided=0)
     population.paused = dict.fromkeys(range(6), 0.5)
     assert population.exchanges([]) == []
 
 
-def test_heirs_stay_in_the_space_and_obey() -> None:
-    donor = {"lr": 0.1, "steps": 8, "share": 0.99, "q": 0.3, "radius": 0.05, "rotation": "svd", "fixed": 1.0}
+def test_children_stay_in_the_space_and_obey() -> None:
+    parent = {"lr": 0.1, "steps": 8, "share": 0.99, "q": 0.3, "radius": 0.05, "rotation": "svd", "fixed": 1.0}
     names = {p.name for p in movable(SPACE.parameters, SPACE.changeable)}
     assert names == {"lr", "steps", "share", "q", "radius"}
-    seen: dict[str, set[Any]] = {name: set() for name in donor}
+    seen: dict[str, set[Any]] = {name: set() for name in parent}
     for seed in range(400):
-        heir = SPACE.explore(donor, random.Random(seed))
-        assert 0.01 <= heir["lr"] <= 0.3
-        assert heir["steps"] in range(2, 21, 2)
-        assert 0.9 <= heir["share"] <= 0.999
-        assert abs(heir["q"] / 0.1 - round(heir["q"] / 0.1)) < 1e-9
-        assert heir["radius"] in (0.02, 0.05, 0.1)
-        assert heir["lr"] * heir["steps"] <= 1.5
-        for name, value in heir.items():
+        child = SPACE.explore(parent, random.Random(seed))
+        assert 0.01 <= child["lr"] <= 0.3
+        assert child["steps"] in range(2, 21, 2)
+        assert 0.9 <= child["share"] <= 0.999
+        assert abs(child["q"] / 0.1 - round(child["q"] / 0.1)) < 1e-9
+        assert child["radius"] in (0.02, 0.05, 0.1)
+        assert child["lr"] * child["steps"] <= 1.5
+        for name, value in child.items():
             seen[name].add(value)
     assert len(seen["rotation"]) == len(seen["fixed"]) == 1
     assert all(len(seen[name]) > 2 for name in names)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 PBT = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
 
 
-def test_heirs_go_on_from_what_lies_in_the_store(
+def test_children_go_on_from_what_lies_in_the_store(
     bucket: str,
     postgres: Postgres,
     machines: Machines,
@@ -39,13 +39,13 @@ def test_heirs_go_on_from_what_lies_in_the_store(
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/pbt"), postgres.url)
     far = folders.find(machines.use(f"{bucket}/pbt"), "@last")
-    mine, theirs = (timeless(results.trials_table(f)) for f in (far, local))
-    assert mine.equals(theirs)
+    mine, tchildren = (timeless(results.trials_table(f)) for f in (far, local))
+    assert mine.equals(tchildren)
     for folder in (far, local):
-        heirs = [t for t in results.ended_trials(folder) if t["inherited"]]
-        assert heirs
+        children = [t for t in results.ended_trials(folder) if t.job.inherited]
+        assert children
         logged = [p.read_text().splitlines() for p in (folder.path / "trials").glob("*/metrics.jsonl")]
-        for heir in heirs:
-            first = MetricLog(folder.trial(heir["trial_id"]) / "metrics.jsonl").points()[0]["time"]
-            assert sum(f'"time": {first},' in lines[0] for lines in logged) > 1, "its first points are its donor's"
+        for child in children:
+            first = MetricLog(folder.trial(child.trial_id) / "metrics.jsonl").points()[0]["time"]
+            assert sum(f'"time": {first},' in lines[0] for lines in logged) > 1, "its first points are its parent's"
     assert not [n for n in objects("pbt") if "checkpoint" in n]

@@ -40,7 +40,7 @@ def test_a_database_that_dies_and_comes_back_loses_nothing(postgres: Postgres, t
 
             def run(self, conductor: Any) -> None:
                 told = 0
-                heard = conductor.heard
+                on_report = conductor.on_report
 
                 def hearing(report: Any) -> bool:
                     nonlocal told
@@ -48,9 +48,9 @@ def test_a_database_that_dies_and_comes_back_loses_nothing(postgres: Postgres, t
                     if told == 5 and report.done:
                         postgres.kill()
                         threading.Thread(target=lambda: (time.sleep(1.0), postgres.start())).start()
-                    return bool(heard(report))
+                    return bool(on_report(report))
 
-                conductor.heard = hearing
+                conductor.on_report = hearing
                 super().run(conductor)
 
         executor = Restarting() if url else DebugExecutor()

@@ -108,9 +108,9 @@ def test_a_population_is_the_same_on_ray(file: Path) -> None:
     folder = find(file.parent / "runs", "@last")
     assert values(folder) == values(plain)
     trials = results.ended_trials(folder)
-    assert any(t["lineage"] for t in trials)
+    assert any(t.job.lineage for t in trials)
     assert " (evaluation " in out, "the table shows what changed while the winner trained"
-    check_mlflow(folder, states={t["trial_id"]: t["state"] for t in trials}, arms={"sgd": 3})
+    check_mlflow(folder, states={t.trial_id: t.result.state for t in trials}, arms={"sgd": 3})
 
 
 def drain(process: subprocess.Popen[str], sent: signal.Signals) -> None:

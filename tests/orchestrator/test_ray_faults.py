@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.executors.ray_faults import BYSTANDER_REPEATS, REPEATS, Attempts, WorkerLost, fault_of
 from orchestrator.storage.disk import DiskFull
 from orchestrator.trial.job import Job
@@ -23,8 +24,8 @@ Selected to kill: (Actor(bb): job ID=01, required resources={CPU: 1}, pid=43, ac
 
 def job(folder: Path) -> Job:
     return Job(
-        trial_id="t", arm="a", stage="tune", configuration=0, seed=0, optimizer="sgd", parameters={}, task="x",
-        task_parameters={}, budget=1, evaluations=1, metric="m", goal="minimize", select="last", folder=str(folder),
+        trial_id="t", arm="a", stage=Stage.TUNE, configuration=0, seed=0, optimizer="sgd", parameters={}, task="x",
+        task_parameters={}, budget=1, evaluations=1, metric="m", goal=Goal.MINIMIZE, select="last", folder=str(folder),
         stop_file="stop",
     )  # fmt: skip
 

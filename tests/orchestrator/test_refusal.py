@@ -11,12 +11,13 @@ import pytest
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
+from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.abort import FEWEST, Alike, exception
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial.job import Job
+from orchestrator.trial.job import Job, Report, Result
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_cli import write
 
@@ -94,11 +95,16 @@ def sweep(tmp_path: Path) -> tuple[Spec, SweepFolder]:
 def hear(alike: Alike, folder: SweepFolder, ends: list[tuple[str, str, str]]) -> str:
     for number, (arm, state, error) in enumerate(ends):
         job = Job(
-            trial_id=f"{arm}-{number}", arm=arm, stage="tune", configuration=number, seed=0, optimizer="sgd",
+            trial_id=f"{arm}-{number}", arm=arm, stage=Stage.TUNE, configuration=number, seed=0, optimizer="sgd",
             parameters={}, task="digits", task_parameters={}, budget=1.0, evaluations=1, metric="loss/val",
-            goal="minimize", select="last", folder=str(folder.trial(f"{arm}-{number}")), stop_file="",
+            goal=Goal.MINIMIZE, select="last", folder=str(folder.trial(f"{arm}-{number}")), stop_file="",
         )  # fmt: skip
-        alike.ended(job, {"state": state, "error": error})
+        end: Result | Report = Result(
+            state=State(state), value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=error
+        )
+        if end.state.is_resumable:
+            end = Report(trial_id=job.trial_id, grad_evals=0.0, done=True, state=end.state)
+        alike.on_end(job, end)
     return alike.refusal
 
 
@@ -129,15 +135,16 @@ def test_only_when_all_fail_alike(
 def test_an_earlier_success_counts_and_an_earlier_failure_does_not(sweep: tuple[Spec, SweepFolder]) -> None:
     definition, folder = sweep
     job = Job(
-        trial_id="x", arm="sgd", stage="tune", configuration=0, seed=0, optimizer="sgd", parameters={}, task="digits",
-        task_parameters={}, budget=1.0, evaluations=1, metric="loss/val", goal="minimize", select="last", folder="",
-        stop_file="",
+        trial_id="x", arm="sgd", stage=Stage.TUNE, configuration=0, seed=0, optimizer="sgd", parameters={},
+        task="digits", task_parameters={}, budget=1.0, evaluations=1, metric="loss/val", goal=Goal.MINIMIZE,
+        select="last", folder="", stop_file="",
     )  # fmt: skip
     alike = Alike(definition, folder)
-    alike.recovered(job, {"state": "FAILED", "error": on_fire(line=1)})
+    failed = Result(state=State.FAILED, value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=on_fire(line=1))
+    alike.on_recover(job, failed)
     assert hear(alike, folder, FAIL)
     alike = Alike(definition, folder)
-    alike.recovered(job, {"state": "COMPLETE", "error": ""})
+    alike.on_recover(job, replace(failed, state=State.COMPLETE, error=""))
     assert not hear(alike, folder, FAIL)
 
 

@@ -31,7 +31,7 @@ def test_only_workers_without_a_trial_are_counted(tmp_path: Path) -> None:
     assert conductor.idle_s == 5.0
     assert jobs[0] is not None
     session = TrialSession(jobs[0])
-    while conductor.heard(session.advance()):
+    while conductor.on_report(session.advance()):
         pass
     now = 17.0
     assert conductor.next_job() is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from orchestrator.compare.report import tables
 from orchestrator.compare.report.publish import publish
 from orchestrator.compare.report.report import build, headline
 from orchestrator.definition import model, sweep_file
+from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.statistics.pairing import Refused
@@ -28,7 +28,9 @@ from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
-from orchestrator.trial.job import Job
+from orchestrator.trial.job import Job, Result
+from orchestrator.trial.record import TrialRecord
+from orchestrator.trial.trial_id import TrialId
 from tests.orchestrator.sweep_files import sweep_text
 
 LARGE = """
@@ -66,23 +68,22 @@ def fabricated(root: Path, *, name: str = "large", trials: int, tune: int = 1, s
         for number in range(trials):
             rows.append(design.configuration(number))
             for seed in definition.seeds.tune:
-                _trial(folder, witness, definition, arm.spec, number, rows[-1], seed, "tune", shift)
+                _trial(folder, witness, definition, arm.spec, number, rows[-1], seed, Stage.TUNE, shift)
         for seed in definition.seeds.confirm:
-            _trial(folder, witness, definition, arm.spec, 0, rows[0], seed, "confirm", shift)
+            _trial(folder, witness, definition, arm.spec, 0, rows[0], seed, Stage.CONFIRM, shift)
     return Evidence(folder)
 
 
 def _trial(
     folder: SweepFolder, witness: seal.Witness, s: model.Spec, arm: model.ArmSpec, number: int, given: Any, seed: int,
-    stage: str, shift: float,
+    stage: Stage, shift: float,
 ) -> None:  # fmt: skip
-    trial_id = f"{arm.name}-{number:04d}-s{seed}"
+    trial_id = str(TrialId(arm.name, number, seed))
     path = folder.trial(trial_id)
-    path.mkdir(parents=True)
     job = Job(
         trial_id=trial_id, arm=arm.name, stage=stage, configuration=number, seed=seed, optimizer=arm.optimizer,
         parameters=given, task=s.task.name, task_parameters=s.task.parameters, budget=80.0, evaluations=8,
-        metric="loss/val", goal="minimize", select="last", folder=str(path), stop_file="",
+        metric="loss/val", goal=Goal.MINIMIZE, select="last", folder=str(path), stop_file="",
     )  # fmt: skip
     rng = np.random.default_rng([seed, number, len(arm.name)])
     end = 0.5 + (np.log10(given["lr"]) + 1) ** 2 * 0.3 + np.random.default_rng(seed).normal(0, 0.1)
@@ -94,23 +95,22 @@ def _trial(
         {"step": 10.0 * i, "time": i, "metrics": {"loss/val": end + 1 / i, "loss/train": end + 1.2 / i}}
         for i in range(1, 9)
     ]
-    (path / "trial.json").write_text(json.dumps(job.__dict__))
+    value = 1e4 if diverged else points[-1]["metrics"]["loss/val"]  # type: ignore[index]
+    result = Result(
+        state=State.DIVERGED if diverged else State.COMPLETE, value=value, metrics={"loss/val": value},
+        grad_evals=80.0, seconds=1.5, init_digest=f"i{seed}", data_digest=f"d{seed}",
+    )  # fmt: skip
+    TrialRecord(job=job, result=result).write(path)
     log = MetricLog(path / "metrics.jsonl")
     for point in points:
         log.append(point["step"], point["metrics"])  # type: ignore[arg-type]
-    value = 1e4 if diverged else points[-1]["metrics"]["loss/val"]  # type: ignore[index]
-    result = {
-        "state": "DIVERGED" if diverged else "COMPLETE", "value": value, "metrics": {"loss/val": value},
-        "grad_evals": 80.0, "seconds": 1.5, "init_digest": f"i{seed}", "data_digest": f"d{seed}", "error": "",
-    }  # fmt: skip
-    (path / "result.json").write_text(json.dumps(result))
-    witness.ended(job, result)
+    witness.on_end(job, result)
 
 
 @pytest.mark.slow
 def test_a_thousand_trials_in_twenty_seconds_and_ten_megabytes(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=492)
-    assert len(evidence.raw) == 1000
+    assert len(evidence.records) == 1000
     began = time.process_time()
     page = build(Evidence(evidence.folder), tmp_path / "report")
     assert time.process_time() - began < 20  # a promise to users, not a benchmark: it takes about five

@@ -49,7 +49,7 @@ def test_every_trial_once_and_told(tmp_path: Path) -> None:
     for study in studies(folder).values():
         assert [t.state.name for t in study.trials] == ["COMPLETE"] * 4
     trials = results.ended_trials(folder)
-    told = {(t["arm"], t["configuration"]): t["value"] for t in trials if t["stage"] == "tune"}
+    told = {(t.job.arm, t.job.configuration): t.result.value for t in trials if t.job.stage == "tune"}
     for arm, study in studies(folder).items():
         assert {t.number: t.value for t in study.trials} == {n: v for (a, n), v in told.items() if a == arm}
 
@@ -57,15 +57,15 @@ def test_every_trial_once_and_told(tmp_path: Path) -> None:
 def test_confirm_reruns_the_best_on_fresh_paired_seeds(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
     trials = results.ended_trials(folder)
-    tune_seeds = {t["seed"] for t in trials if t["stage"] == "tune"}
+    tune_seeds = {t.job.seed for t in trials if t.job.stage == "tune"}
     for arm in ("sgd", "adamw"):
-        tuned = [t for t in trials if t["arm"] == arm and t["stage"] == "tune"]
-        confirmed = [t for t in trials if t["arm"] == arm and t["stage"] == "confirm"]
-        assert {t["configuration"] for t in confirmed} == {min(tuned, key=lambda t: t["value"])["configuration"]}
-        assert not tune_seeds & {t["seed"] for t in confirmed}
+        tuned = [t for t in trials if t.job.arm == arm and t.job.stage == "tune"]
+        confirmed = [t for t in trials if t.job.arm == arm and t.job.stage == "confirm"]
+        assert {t.job.configuration for t in confirmed} == {min(tuned, key=lambda t: t.result.value).job.configuration}
+        assert not tune_seeds & {t.job.seed for t in confirmed}
     by_seed: dict[int, set[tuple[str, str]]] = {}
     for t in trials:
-        by_seed.setdefault(t["seed"], set()).add((t["init_digest"], t["data_digest"]))
+        by_seed.setdefault(t.job.seed, set()).add((t.result.init_digest, t.result.data_digest))
     assert all(len(digests) == 1 for digests in by_seed.values())
     assert len({d for digests in by_seed.values() for d in digests}) == len(by_seed)
 
@@ -82,18 +82,18 @@ def test_a_second_run_does_nothing_and_a_trial_is_a_function_of_its_seed(tmp_pat
 
 def test_budgets_agree(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
-    spent = [t["grad_evals"] for t in results.ended_trials(folder)]
+    spent = [t.result.grad_evals for t in results.ended_trials(folder)]
     assert max(spent) <= 40
     assert max(spent) - min(spent) <= 0.02 * max(spent)
 
 
 def test_divergence_is_a_result(tmp_path: Path) -> None:
     folder, outcome = run(tmp_path, max_lr=1e6, method="random", trials=8)
-    diverged = [t for t in results.ended_trials(folder) if t["state"] == "DIVERGED"]
+    diverged = [t for t in results.ended_trials(folder) if t.result.state == "DIVERGED"]
     assert diverged
     assert outcome.state == "done"
     for t in diverged:
-        assert t["value"] == t["metrics"]["loss/val"] == 1e4
+        assert t.result.value == t.result.metrics["loss/val"] == 1e4
     told = {t.value for t in studies(folder)["sgd"].trials}
     assert 1e4 in told
     assert all(v is not None and math.isfinite(v) for v in told)
@@ -101,11 +101,11 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
 
 def test_an_exception_fails_the_trial_alone(tmp_path: Path) -> None:
     folder, outcome = run(tmp_path, fail_at=5, fail_seed=1001)
-    failed = [t for t in results.ended_trials(folder) if t["state"] == "FAILED"]
-    assert {t["seed"] for t in failed} == {1001}
+    failed = [t for t in results.ended_trials(folder) if t.result.state == "FAILED"]
+    assert {t.job.seed for t in failed} == {1001}
     assert outcome.failed == 2
     document = results.status(folder)
-    assert "on fire" in document["errors"][failed[0]["trial_id"]]
+    assert "on fire" in document["errors"][failed[0].trial_id]
     assert document["arms"]["sgd"]["failed"] == 1
     assert document["state"] == "done"
 
@@ -130,16 +130,16 @@ def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
     class Fragile(DebugExecutor):
         def run(self, conductor: Any) -> None:
             left = 3
-            heard = conductor.heard
+            on_report = conductor.on_report
 
             def dying(report: Any) -> None:
                 nonlocal left
                 left -= 1
                 if left == 0:
                     raise Dies
-                heard(report)
+                on_report(report)
 
-            conductor.heard = dying
+            conductor.on_report = dying
             super().run(conductor)
 
     for _ in range(40):
@@ -196,7 +196,7 @@ def test_a_worker_that_sees_the_stop_flag_first_stops_the_sweep(tmp_path: Path) 
             while not conductor.exhausted:
                 if job := conductor.next_job():
                     begun.append(job.trial_id)
-                    conductor.heard(TrialSession(replace(job, stop_file=str(tmp_path / "flag"))).advance())
+                    conductor.on_report(TrialSession(replace(job, stop_file=str(tmp_path / "flag"))).advance())
 
     folder, outcome = run(tmp_path / "runs", Elsewhere, trials=1, confirm=1, pause_s=0.02)
     assert (outcome.state, len(begun)) == ("stopped", 1)

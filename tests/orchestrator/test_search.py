@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import Goal, State
 from orchestrator.definition.stopping_rule import Rule, rungs
 from orchestrator.scheduling.budget import Ledger
 from orchestrator.scheduling.stopping import Stopper
@@ -20,6 +22,7 @@ from orchestrator.search.optuna import SOURCE, storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
+from orchestrator.trial.job import Result
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -27,7 +30,7 @@ ASHA = {"type": "asha", "eta": 3, "min_budget": "25%"}
 
 
 def run(
-    root: Path, executor: Any = None, method: Any = None, budget: Any = None, listeners: Any = (), **top: Any
+    root: Path, executor: Any = None, method: Any = None, budget: Any = None, callbacks: Any = (), **top: Any
 ) -> SweepFolder:
     definition = yaml.safe_load(sweep_text())
     definition["method"].update(method or {})
@@ -36,7 +39,7 @@ def run(
     loaded = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(loaded, text, root, {})
     with folder.hold():
-        runner.run(loaded, folder, executor or Interleaved(1), NoTracker(), listeners)
+        runner.run(loaded, folder, executor or Interleaved(1), NoTracker(), callbacks)
     return folder
 
 
@@ -60,7 +63,7 @@ def test_rungs_are_evaluations_before_the_last(kind: str, share: float, evaluati
 def test_asha_lets_the_best_third_go_on() -> None:
     """Where each newcomer is the best so far nobody is stopped; in the reverse order the late ones are."""
     for order, stops in ((range(9, 0, -1), 0), (range(1, 10), 7)):
-        stopper = Stopper(Rule(type="asha", eta=3, rungs=(1,)), maximize=False, strict=False)
+        stopper = Stopper(Rule(type="asha", eta=3, rungs=(1,)), goal=Goal.MINIMIZE, strict=False)
         stopped = []
         for number, value in enumerate(order):
             stopper.begin(number)
@@ -70,7 +73,7 @@ def test_asha_lets_the_best_third_go_on() -> None:
 
 
 def test_median_stops_what_is_worse_than_half() -> None:
-    stopper = Stopper(Rule(type="median", eta=3, rungs=(1, 2)), maximize=True, strict=False)
+    stopper = Stopper(Rule(type="median", eta=3, rungs=(1, 2)), goal=Goal.MAXIMIZE, strict=False)
     found = []
     for number, value in enumerate([0.5, 0.6, 0.7, 0.55, 0.65]):
         stopper.begin(number)
@@ -88,7 +91,7 @@ def test_strict_decisions_do_not_depend_on_arrival() -> None:
     values = {n: [random.Random(n).random() for _ in range(3)] for n in range(12)}
     outcomes = set()
     for seed in range(20):
-        stopper = Stopper(Rule(type="asha", eta=3, rungs=(1, 2, 3)), maximize=False, strict=True)
+        stopper = Stopper(Rule(type="asha", eta=3, rungs=(1, 2, 3)), goal=Goal.MINIMIZE, strict=True)
         for n in values:
             stopper.begin(n)
         left = {n: [1, 2, 3] for n in values}
@@ -110,22 +113,22 @@ def test_strict_decisions_do_not_depend_on_arrival() -> None:
 def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) -> None:
     folder = run(tmp_path, method={"name": "random"}, budget={"trials_per_arm": 9}, early_terminate=ASHA)
     trials = results.ended_trials(folder)
-    stopped = [t for t in trials if t["state"] == "PRUNED"]
+    stopped = [t for t in trials if t.result.state == "PRUNED"]
     assert stopped
     for t in stopped:
-        assert t["grad_evals"] == 10 * t["stopped"]["rung"] < 40
-        assert "go on" in t["stopped"]["reason"]
-        assert t["seconds"] > 0
-        assert t["stage"] == "tune"
+        assert t.result.grad_evals == 10 * t.result.stopped.rung < 40
+        assert "go on" in t.result.stopped.reason
+        assert t.result.seconds > 0
+        assert t.job.stage == "tune"
     told = {t.number: t for arm in ("sgd",) for t in study(folder, arm).trials}
     for t in trials:
-        if t["arm"] != "sgd" or t["stage"] != "tune":
+        if t.job.arm != "sgd" or t.job.stage != "tune":
             continue
-        kept = told[t["configuration"]]
-        assert kept.state.name == ("PRUNED" if t["state"] == "PRUNED" else "COMPLETE")
+        kept = told[t.job.configuration]
+        assert kept.state.name == ("PRUNED" if t.result.state == "PRUNED" else "COMPLETE")
         last = max(kept.intermediate_values)
         assert kept.value == kept.intermediate_values[last]
-        assert last == (t["stopped"]["rung"] if t["state"] == "PRUNED" else 4)
+        assert last == (t.result.stopped.rung if t.result.state == "PRUNED" else 4)
     counts = results.status(folder)["arms"]
     assert sum(c["pruned"] for c in counts.values()) == len(stopped)
     assert all(c["waiting"] == 0 and c["done"] + c["pruned"] == 12 for c in counts.values())
@@ -137,9 +140,10 @@ def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
     definition |= {"resources": {"gpu": 0.5}}
     definition["budget"] |= {"money": 2.0, "price_per_gpu_hour": 4.0}
     ledger = Ledger(sweep_file.loads(yaml.safe_dump(definition), "test.yaml"))
+    whole = Result(state=State.COMPLETE, value=0.5, metrics={}, grad_evals=40.0, seconds=1800.0)
     for share in (0.5, 0.25, 0.25):
-        ledger.trained({"seconds": share * 1800, "grad_evals": share * 40})
-    ledger.trained({"seconds": 1800, "grad_evals": 40, "cached_from": "another sweep's trial"})
+        ledger.trained(replace(whole, seconds=share * whole.seconds, grad_evals=share * whole.grad_evals))
+    ledger.trained(replace(whole, cached_from="another sweep's trial"))
     spent, needs = ledger.spent(grad_evals=40, seconds=1800), ledger.needs(1, workers=1)
     assert spent["gpu_hours"] == needs["gpu_hours"] == 0.25
     assert spent["money"] == needs["money"] == 1.0
@@ -154,11 +158,11 @@ def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
         early_terminate={**ASHA, "audit_share": 1.0},
     )  # fmt: skip
     assert results.suggestions_digest(plain) == results.suggestions_digest(audited)
-    stopped = [t for t in results.ended_trials(audited) if t["state"] == "PRUNED"]
-    assert {t["trial_id"] for t in stopped} == {
-        t["trial_id"] for t in results.ended_trials(plain) if t["state"] == "PRUNED"
+    stopped = [t for t in results.ended_trials(audited) if t.result.state == "PRUNED"]
+    assert {t.trial_id for t in stopped} == {
+        t.trial_id for t in results.ended_trials(plain) if t.result.state == "PRUNED"
     }
-    assert all(t["stopped"]["audit_value"] is not None and t["grad_evals"] == 40 for t in stopped)
+    assert all(t.result.stopped.audit_value is not None and t.result.grad_evals == 40 for t in stopped)
 
 
 @pytest.mark.parametrize("extra", [{}, {"early_terminate": ASHA}], ids=["whole", "asha"])
@@ -177,7 +181,7 @@ def test_strict_replay_gives_one_digest(tmp_path: Path, extra: dict[str, Any]) -
             break
         found[workers, kills] = (
             results.suggestions_digest(folder),
-            {t["trial_id"]: (t["state"], t["value"]) for t in results.ended_trials(folder)},
+            {t.trial_id: (t.result.state, t.result.value) for t in results.ended_trials(folder)},
         )
     assert len({digest for digest, _ in found.values()}) == 1
     first = next(iter(found.values()))[1]
@@ -188,8 +192,8 @@ def test_the_search_never_spends_the_reserve_of_the_confirm_stage(tmp_path: Path
     """30 whole trials fit; 2 arms x 3 confirm seeds are reserved, so that 24 are left for the search."""
     folder = run(tmp_path, Interleaved(3), {"name": "random"}, {"trials_per_arm": 100, "grad_evals": 30 * 40})
     trials = results.ended_trials(folder)
-    assert sum(t["grad_evals"] for t in trials) <= 30 * 40
-    by = {(arm, stage): sum(t["arm"] == arm and t["stage"] == stage for t in trials) for arm in ("sgd", "adamw")
+    assert sum(t.result.grad_evals for t in trials) <= 30 * 40
+    by = {(arm, stage): sum(t.job.arm == arm and t.job.stage == stage for t in trials) for arm in ("sgd", "adamw")
           for stage in ("tune", "confirm")}  # fmt: skip
     assert by == {(a, s): n for a in ("sgd", "adamw") for s, n in (("tune", 12), ("confirm", 3))}
 
@@ -198,11 +202,11 @@ def test_a_search_that_ended_at_its_budget_stays_ended(tmp_path: Path) -> None:
     """Its winners are confirmed; a larger budget would choose again after the confirm seeds were seen."""
     folder = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 400})
     assert results.status(folder)["state"] == "budget"
-    before = {t["trial_id"] for t in results.ended_trials(folder)}
+    before = {t.trial_id for t in results.ended_trials(folder)}
     assert sum("s100" in name for name in before) == 6
     again = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 4000})
     assert again.sweep_id == folder.sweep_id
-    assert {t["trial_id"] for t in results.ended_trials(again)} == before
+    assert {t.trial_id for t in results.ended_trials(again)} == before
 
 
 @pytest.mark.parametrize("name", ["gp", "cmaes", "tpe"])
@@ -233,7 +237,7 @@ def test_warm_start_begins_with_what_another_sweep_learned(tmp_path: Path) -> No
     taken = [t for t in study(second).trials if SOURCE in t.user_attrs]
     assert [t.params for t in taken] == [t.params for t in study(first).trials]
     assert [t.values for t in taken] == [t.values for t in study(first).trials]
-    assert sum(t["stage"] == "tune" and t["arm"] == "sgd" for t in results.ended_trials(second)) == 4
+    assert sum(t.job.stage == "tune" and t.job.arm == "sgd" for t in results.ended_trials(second)) == 4
     run(tmp_path, None, {"name": "tpe", "random_share": 0.0}, name="second", warm_start=[first.sweep_id])
     assert len(study(second).trials) == 8
     with pytest.raises(NotFound, match="warm_start"):
@@ -261,13 +265,13 @@ def test_status_says_why_trials_wait(tmp_path: Path) -> None:
 
     class Looking(Interleaved):
         def run(self, conductor: Any) -> None:
-            heard = conductor.heard
+            on_report = conductor.on_report
 
             def hearing(report: Any) -> bool:
                 seen.append(conductor.waiting())
-                return bool(heard(report))
+                return bool(on_report(report))
 
-            conductor.heard = hearing
+            conductor.on_report = hearing
             super().run(conductor)
 
     folder = run(tmp_path, Looking(16), {"name": "tpe", "random_share": 0.0, "replay": "strict", "lag": 2})

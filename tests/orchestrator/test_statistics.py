@@ -14,6 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 from orchestrator.compare import profiles, tuning
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Goal
 from orchestrator.protocol.forecast import Load, forecast, makespan
 from orchestrator.search.importance import ped_anova
 from orchestrator.statistics import power, ranks
@@ -22,8 +23,8 @@ from orchestrator.statistics.expected_best import Curve, crossing, expected_best
 TWELVE = np.array([0.31, 0.77, 0.52, 0.90, 0.12, 0.66, 0.48, 0.83, 0.25, 0.71, 0.59, 0.05])
 
 
-@pytest.mark.parametrize("goal, pick", [("maximize", max), ("minimize", min)])
-def test_expected_best_equals_all_subsets(goal: str, pick: Any) -> None:
+@pytest.mark.parametrize("goal, pick", [(Goal.MAXIMIZE, max), (Goal.MINIMIZE, min)])
+def test_expected_best_equals_all_subsets(goal: Goal, pick: Any) -> None:
     found = expected_best(TWELVE, goal)
     for b in range(1, 13):
         subsets = [pick(s) for s in itertools.combinations(TWELVE, b)]
@@ -40,17 +41,17 @@ def test_crossing_is_where_the_order_turns() -> None:
         x = np.array(values)
         return Curve(trials=np.arange(1, len(x) + 1), mean=x, low=x, high=x)
 
-    assert crossing(made(1, 2, 5), made(2, 3, 4), "maximize") == 3
-    assert crossing(made(2, 3, 4), made(1, 2, 5), "maximize") is None
+    assert crossing(made(1, 2, 5), made(2, 3, 4), Goal.MAXIMIZE) == 3
+    assert crossing(made(2, 3, 4), made(1, 2, 5), Goal.MAXIMIZE) is None
 
 
 def test_time_to_target_interpolates() -> None:
     steps = [10.0, 20.0, 30.0]
-    assert profiles.time_to(steps, [0.2, 0.6, 0.9], 0.5, "maximize") == pytest.approx(10 + 10 * 0.3 / 0.4, abs=1e-12)
-    assert profiles.time_to(steps, [0.6, 0.2, 0.9], 0.5, "maximize") == 10
-    assert profiles.time_to(steps, [3.0, 2.0, 1.0], 1.5, "minimize") == 25
-    assert profiles.time_to(steps, [3.0, 2.0, 1.0], 0.5, "minimize") == math.inf
-    assert profiles.time_to(steps, [3.0, 2.0, 1.0], 2.0, "minimize") == 20
+    assert profiles.time_to(steps, [0.2, 0.6, 0.9], 0.5, Goal.MAXIMIZE) == pytest.approx(10 + 10 * 0.3 / 0.4, abs=1e-12)
+    assert profiles.time_to(steps, [0.6, 0.2, 0.9], 0.5, Goal.MAXIMIZE) == 10
+    assert profiles.time_to(steps, [3.0, 2.0, 1.0], 1.5, Goal.MINIMIZE) == 25
+    assert profiles.time_to(steps, [3.0, 2.0, 1.0], 0.5, Goal.MINIMIZE) == math.inf
+    assert profiles.time_to(steps, [3.0, 2.0, 1.0], 2.0, Goal.MINIMIZE) == 20
 
 
 def test_profile_equals_an_example_by_hand() -> None:
@@ -104,11 +105,11 @@ def test_importance_finds_the_one_that_matters() -> None:
     rng = np.random.default_rng(0)
     x = [Parameter(name=n, kind="float", low=0.0, high=1.0) for n in ("matters", "idle")]
     rows = [{"matters": float(a), "idle": float(b)} for a, b in rng.uniform(size=(60, 2))]
-    found = ped_anova(x, rows, [-((r["matters"] - 0.3) ** 2) for r in rows], "maximize")
+    found = ped_anova(x, rows, [-((r["matters"] - 0.3) ** 2) for r in rows], Goal.MAXIMIZE)
     assert next(iter(found)) == "matters"
     assert found["matters"] > 0.8
     assert sum(found.values()) == pytest.approx(1.0)
-    assert ped_anova(x, rows[:5], [0.0] * 5, "maximize") == {}
+    assert ped_anova(x, rows[:5], [0.0] * 5, Goal.MAXIMIZE) == {}
 
 
 def test_power_is_statsmodels_where_that_is_right() -> None:

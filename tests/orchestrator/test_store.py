@@ -23,6 +23,7 @@ import typer.testing
 from orchestrator import results, runner
 from orchestrator.cli import app as cli
 from orchestrator.definition import model, sweep_file
+from orchestrator.definition.states import ConfigurationState, Stage
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.scheduling.jobs import job_of
@@ -109,8 +110,8 @@ def test_near_folders_follow_the_far_one(bucket: str, machines: Machines) -> Non
 
 def a_job(folder: SweepFolder, pause_s: float = 0.0) -> Job:
     definition = sweep_file.loads(sweep_text(per_trial=40, pause_s=pause_s), "test.yaml")
-    configuration = Configuration(number=0, parameters={"lr": 0.1}, state="RUNNING")
-    job = job_of(definition, folder, definition.arms["adamw"], configuration, 0, "tune")
+    configuration = Configuration(number=0, parameters={"lr": 0.1}, state=ConfigurationState.RUNNING)
+    job = job_of(definition, folder, definition.arms["adamw"], configuration, 0, Stage.TUNE)
     return replace(job, checkpoint_s=0.0, slice_s=0.0, cache="")
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.compare.by_value import Question, table
+from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.statistics.paired import Refused
 from orchestrator.statistics.slowdown import slowdown
+from orchestrator.trial.job import Job, Result
+from orchestrator.trial.record import TrialRecord
 
 
 def test_slowdown_of_a_stretched_curve() -> None:
@@ -25,27 +29,33 @@ def test_slowdown_of_a_stretched_curve() -> None:
     assert slowdown([(1.0, float("nan"))], fast) is None
 
 
-def trial(arm: str, stage: str, configuration: int, seed: int, value: float, **parameters: Any) -> dict[str, Any]:
-    return {
-        "arm": arm, "stage": stage, "configuration": configuration, "seed": seed, "value": value, "state": "COMPLETE",
-        "optimizer": parameters.pop("optimizer", "o"), "parameters": parameters,
-        "metrics": {"m": value, "geometry/cv": 10 * value}, "trial_id": f"{arm}-{stage}-{configuration}-{seed}",
-        "init_digest": f"i{seed}", "data_digest": f"d{seed}",
-    }  # fmt: skip
+def trial(arm: str, stage: Stage, configuration: int, seed: int, value: float, **parameters: Any) -> TrialRecord:
+    job = Job(
+        trial_id=f"{arm}-{stage}-{configuration}-{seed}", arm=arm, stage=stage, configuration=configuration, seed=seed,
+        optimizer=parameters.pop("optimizer", "o"), parameters=parameters, task="t", task_parameters={}, budget=20.0,
+        evaluations=2, metric="m", goal=Goal.MINIMIZE, select="last", folder="", stop_file="",
+    )  # fmt: skip
+    result = Result(
+        state=State.COMPLETE, value=value, metrics={"m": value, "geometry/cv": 10 * value}, grad_evals=20.0,
+        seconds=1.0, init_digest=f"i{seed}", data_digest=f"d{seed}",
+    )  # fmt: skip
+    return TrialRecord(job=job, result=result)
 
 
-def one_arm_each() -> list[dict[str, Any]]:
+def one_arm_each() -> list[TrialRecord]:
     rows = []
     for kind, tune, confirm in (("a", (5.0, 4.0), (1.0, 2.0, 3.0)), ("b", (3.0, 6.0), (4.0, 6.0, 8.0))):
         for i, value in enumerate(tune):
-            rows.append(trial(kind, "tune", i, 0, value, kind=kind, lr=0.1 * (i + 1)))
+            rows.append(trial(kind, Stage.TUNE, i, 0, value, kind=kind, lr=0.1 * (i + 1)))
         best = min(range(2), key=lambda i: tune[i])
-        rows += [trial(kind, "confirm", 7, 1000 + s, v, kind=kind, lr=0.1 * (best + 1)) for s, v in enumerate(confirm)]
+        rows += [
+            trial(kind, Stage.CONFIRM, 7, 1000 + s, v, kind=kind, lr=0.1 * (best + 1)) for s, v in enumerate(confirm)
+        ]
     return rows
 
 
 def ask(**changes: Any) -> Question:
-    return Question(**{"by": "kind", "metric": "m", "tuned": "m", "goal": "minimize", **changes})
+    return Question(**{"by": "kind", "metric": "m", "tuned": "m", "goal": Goal.MINIMIZE, **changes})
 
 
 def curve(trial_id: str) -> list[tuple[float, float]]:
@@ -56,7 +66,7 @@ def test_an_arm_for_each_value_gives_confirm_rows() -> None:
     document = table(one_arm_each(), ask(baseline="a"), curve)
     json.dumps(document)
     a, b = document["rows"]
-    assert (a["value"], a["stage"], a["n"], a["mean"], a["parameters"]) == ("a", "confirm", 3, 2.0, {"lr": 0.2})
+    assert (a["value"], a["stage"], a["n"], a["mean"], a["parameters"]) == ("a", Stage.CONFIRM, 3, 2.0, {"lr": 0.2})
     assert a["against_baseline"] is None
     assert b["mean"] == 6.0
     assert b["configurations"] == 2
@@ -68,9 +78,9 @@ def test_an_arm_for_each_value_gives_confirm_rows() -> None:
 
 def test_within_an_arm_only_the_winner_is_confirmed_and_stages_are_not_mixed() -> None:
     rows = [
-        trial("x", "tune", i, 0, v, kind=k, lr=0.1) for i, (k, v) in enumerate((("a", 2.0), ("b", 3.0), ("b", 2.5)))
+        trial("x", Stage.TUNE, i, 0, v, kind=k, lr=0.1) for i, (k, v) in enumerate((("a", 2.0), ("b", 3.0), ("b", 2.5)))
     ]
-    rows += [trial("x", "confirm", 0, 1000 + s, 2.2, kind="a", lr=0.1) for s in range(2)]
+    rows += [trial("x", Stage.CONFIRM, 0, 1000 + s, 2.2, kind="a", lr=0.1) for s in range(2)]
     a, b = table(rows, ask(baseline="a"), curve)["rows"]
     assert (a["stage"], a["n"]) == ("confirm", 2)
     assert (b["stage"], b["n"], b["mean"], b["configurations"], b["interval"]) == ("tune", 1, 2.5, 2, None)
@@ -78,22 +88,22 @@ def test_within_an_arm_only_the_winner_is_confirmed_and_stages_are_not_mixed() -
 
 
 def test_maximizing_picks_the_largest_and_optimizers_are_kept_apart() -> None:
-    rows = [trial("x", "tune", i, 0, v, kind="a", lr=v) for i, v in enumerate((0.2, 0.9, 0.5))]
-    rows += [trial("y", "tune", 0, 0, 0.7, kind="a", lr=0.1, optimizer="p")]
-    found = table(rows, ask(goal="maximize"), curve)["rows"]
+    rows = [trial("x", Stage.TUNE, i, 0, v, kind="a", lr=v) for i, v in enumerate((0.2, 0.9, 0.5))]
+    rows += [trial("y", Stage.TUNE, 0, 0, 0.7, kind="a", lr=0.1, optimizer="p")]
+    found = table(rows, ask(goal=Goal.MAXIMIZE), curve)["rows"]
     assert [(r["optimizer"], r["mean"]) for r in found] == [("o", 0.9), ("p", 0.7)]
 
 
 def test_unpaired_seeds_have_no_difference() -> None:
-    rows = one_arm_each()
-    for row in rows:
-        if row["arm"] == "b":
-            row["data_digest"] += "x"
+    rows = [
+        replace(row, result=replace(row.result, data_digest="x")) if row.job.arm == "b" else row
+        for row in one_arm_each()
+    ]
     assert table(rows, ask(baseline="a"), curve)["rows"][1]["against_baseline"] is None
 
 
 def test_numbers_can_be_baselines_and_what_is_not_there_is_said() -> None:
-    rows = [trial("x", "tune", i, 0, v, alpha=a) for i, (a, v) in enumerate(((0.5, 2.0), (1.0, 3.0)))]
+    rows = [trial("x", Stage.TUNE, i, 0, v, alpha=a) for i, (a, v) in enumerate(((0.5, 2.0), (1.0, 3.0)))]
     assert table(rows, ask(by="alpha", baseline="0.50"), curve)["rows"][1]["against_baseline"]["difference"] == 1.0
     with pytest.raises(Refused, match=r"'2' is no value of alpha; there is: 0.5, 1.0"):
         table(rows, ask(by="alpha", baseline="2"), curve)

@@ -52,7 +52,7 @@ def children(uri: str) -> list[Any]:
 def check_complete(folder: SweepFolder, uri: str) -> None:
     """One run for each trial, none running, every point of every log, none doubled."""
     client, runs = MlflowClient(uri), children(uri)
-    trials = {t["trial_id"]: t for t in results.ended_trials(folder)}
+    trials = {t.trial_id: t for t in results.ended_trials(folder)}
     assert sorted(r.data.tags[TRIAL] for r in runs) == sorted(trials)
     assert {r.info.status for r in runs} == {"FINISHED"}
     for run in runs:
@@ -128,10 +128,10 @@ def test_an_untold_result_is_told(tmp_path: Path) -> None:
     values = [t.value for t in optuna.load_study(study_name=name, storage=kept).trials]
     optuna.delete_study(study_name=name, storage=kept)
     study = optuna.create_study(study_name=name, storage=kept, direction="minimize")
-    for t in (t for t in results.ended_trials(folder) if t["arm"] == "sgd" and t["stage"] == "tune"):
+    for t in (t for t in results.ended_trials(folder) if t.job.arm == "sgd" and t.job.stage == "tune"):
         study.add_trial(
             optuna.trial.create_trial(
-                state=optuna.trial.TrialState.RUNNING, user_attrs={"configuration": t["parameters"]}
+                state=optuna.trial.TrialState.RUNNING, user_attrs={"configuration": t.job.parameters}
             )
         )
     with folder.hold():

@@ -14,6 +14,7 @@ import yaml
 
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
@@ -33,7 +34,7 @@ def hanging_sweep(hang: str, **changes: str) -> str:
 
 def check(folder: SweepFolder) -> None:
     """The hung seed failed, with its stack; everything else is complete."""
-    states = {(t["arm"], t["seed"]): t["state"] for t in results.ended_trials(folder)}
+    states = {(t.job.arm, t.job.seed): t.result.state for t in results.ended_trials(folder)}
     assert states == {
         (arm, seed): "FAILED" if seed == 1001 else "COMPLETE" for arm in ("sgd", "adamw") for seed in (0, 1000, 1001)
     }
@@ -59,9 +60,9 @@ def test_in_this_process_the_step_is_interrupted(tmp_path: Path) -> None:
 def test_a_hang_in_c_ends_the_process_and_the_next_session_tells(tmp_path: Path) -> None:
     """The step keeps the interpreter for itself, so that no Python code can run: faulthandler ends the process."""
     job = Job(
-        trial_id="t", arm="a", stage="tune", configuration=0, seed=0, optimizer="sgd", parameters={"lr": 0.05},
+        trial_id="t", arm="a", stage=Stage.TUNE, configuration=0, seed=0, optimizer="sgd", parameters={"lr": 0.05},
         task="tests.tasks:Fit", task_parameters={"hang_at": 5, "hang": "c"}, budget=40, evaluations=4,
-        metric="loss/val", goal="minimize", select="last", folder=str(tmp_path), stop_file=str(tmp_path / "stop"),
+        metric="loss/val", goal=Goal.MINIMIZE, select="last", folder=str(tmp_path), stop_file=str(tmp_path / "stop"),
         step_timeout_s=1.0,
     )  # fmt: skip
     script = (

@@ -15,6 +15,7 @@ from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import VERDICTS, colours, markers, panels
+from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
@@ -98,7 +99,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
         )  # fmt: skip
     ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.4, 0.6)
-    better = "right" if evidence.goal_of(evidence.reported) == "maximize" else "left"
+    better = "right" if evidence.goal_of(evidence.reported) is Goal.MAXIMIZE else "left"
     ax.set_xlabel(f"difference in {evidence.reported} on the same seed (first arm better: {better} of 0)")
     ax.set_title("Paired differences")
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -107,7 +108,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
 @figure
 def learning(evidence: Evidence) -> Iterator[Drawn]:
     """The reported metric and the training loss against gradient evaluations and seconds, confirm seeds."""
-    curves = evidence.curves[evidence.curves["stage"] == "confirm"]
+    curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
     wanted = (evidence.reported,) if trainables.lookup(evidence.task).GAME else (evidence.reported, "loss/train")
     names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
     if not names:
@@ -165,7 +166,7 @@ def banded(points: pd.DataFrame, axis: str) -> tuple[Any, Any, Any, Any] | None:
 
 def _scale(ax: Any, points: pd.DataFrame) -> None:
     """Logarithmic for positive values over more than two decades; limits from the trials that did not diverge."""
-    values = points[points["state"] == "COMPLETE"]["value"]
+    values = points[points["state"] == State.COMPLETE]["value"]
     good = values[np.isfinite(values)]
     if not len(good):
         return
@@ -173,6 +174,6 @@ def _scale(ax: Any, points: pd.DataFrame) -> None:
     if low > 0 and high / low > 100:
         ax.set_yscale("log")
         ax.set_ylim(low / 1.3, high * 1.3)
-    elif (points["state"] != "COMPLETE").any():
+    elif (points["state"] != State.COMPLETE).any():
         room = 0.06 * (high - low) or 1.0
         ax.set_ylim(low - room, high + room)

@@ -14,6 +14,7 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.answer import banded
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import colours, panels
+from orchestrator.definition.states import Stage
 from orchestrator.statistics.intervals import summarize
 
 PREFIX, ACROSS = "geometry/", 3
@@ -22,7 +23,7 @@ PREFIX, ACROSS = "geometry/", 3
 @figure
 def geometry(evidence: Evidence) -> Iterator[Drawn]:
     """A panel for each diagnostic."""
-    curves = evidence.curves[evidence.curves["stage"] == "confirm"]
+    curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
     names = sorted(n for n in curves["name"].unique() if n.startswith(PREFIX))
     if not names:
         return

@@ -17,6 +17,7 @@ from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import State
 from orchestrator.search.importance import ped_anova
 from orchestrator.statistics.intervals import summarize
 
@@ -55,7 +56,7 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
 def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parameter) -> None:
     colour = colours(evidence.arms)[arm]
     here = frame.dropna(subset=[p.name])
-    good, bad = here[here["state"] == "COMPLETE"], here[here["state"] == "DIVERGED"]
+    good, bad = here[here["state"] == State.COMPLETE], here[here["state"] == State.DIVERGED]
     x_good, ticks = _places(p, good[p.name])
     if p.kind == "categorical":
         _levels(ax, x_good, good["value"], colour, ordered=numeric(p.values))
@@ -287,7 +288,9 @@ def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, param
     from matplotlib.colors import Normalize
 
     columns = np.column_stack([_shares(p, frame[p.name]) for p in parameters])
-    complete = frame[frame["state"] == "COMPLETE"]["value"] if (frame["state"] == "COMPLETE").any() else frame["value"]
+    complete = (
+        frame[frame["state"] == State.COMPLETE]["value"] if (frame["state"] == State.COMPLETE).any() else frame["value"]
+    )
     shade = SEQUENTIAL if evidence.sign > 0 else f"{SEQUENTIAL}_r"
     colour = ScalarMappable(Normalize(complete.min(), complete.max()), shade)
     lines = [np.column_stack([np.arange(len(parameters)), row]) for row in columns]

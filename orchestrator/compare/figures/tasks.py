@@ -29,6 +29,7 @@ from orchestrator.compare.figures.average_case import (
 )
 from orchestrator.compare.figures.games import Curve, Image, Spectrum, convergence_figure, shapes_figure
 from orchestrator.compare.figures.register import Drawn, figure
+from orchestrator.definition.states import Stage
 
 NORMAL = ("shape_game", "bilinear")
 """Games whose J is normal, so that a method acts on its eigenvalues one by one."""
@@ -58,7 +59,7 @@ def shapes(evidence: Evidence) -> Iterator[Drawn]:
 @figure
 def convergence(evidence: Evidence) -> Iterator[Drawn]:
     """Residuals of the confirm trials beside the slope that theory gives the chosen parameters."""
-    curves = evidence.curves[evidence.curves["stage"] == "confirm"]
+    curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
     found = []
     for arm in evidence.ranked():
         mine = curves[curves["arm"] == arm]
@@ -109,7 +110,7 @@ def courses(evidence: Evidence) -> Iterator[Drawn]:
     found = []
     for arm in evidence.ranked():
         mine = evidence.curves
-        mine = mine[(mine["arm"] == arm) & (mine["stage"] == "confirm") & (mine["seed"] == seed)]
+        mine = mine[(mine["arm"] == arm) & (mine["stage"] == Stage.CONFIRM) & (mine["seed"] == seed)]
         points = mine[mine["name"] == "objective/log10"].sort_values("step")
         if len(points) < 2:
             continue
@@ -141,7 +142,7 @@ def slopes(evidence: Evidence) -> Iterator[Drawn]:
     if evidence.task != "quadratic":
         return
     known = _exponents({seed: _model(evidence, seed) for seed in _seeds(evidence)})
-    rows = evidence.trials[evidence.trials["stage"] == "confirm"]
+    rows = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     names = ["geometry/rate_measured", "geometry/rate_theory"]
     if not known or not set(names) <= set(rows):
         return

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report import report
+from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
@@ -50,7 +51,7 @@ def verdict(evidence: Evidence) -> str:
 def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:
     """(metric, value, step): mean, low and high of each curve over the arm's confirm seeds, for MLflow's charts."""
     points = evidence.curves
-    points = points[(points["arm"] == arm) & (points["stage"] == "confirm")]
+    points = points[(points["arm"] == arm) & (points["stage"] == Stage.CONFIRM)]
     wanted = dict.fromkeys((evidence.reported, evidence.tuned, "loss/train"))
     found: list[tuple[str, float, int]] = []
     for name in wanted:

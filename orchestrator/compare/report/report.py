@@ -233,8 +233,8 @@ def _provenance(evidence: Evidence) -> list[str]:
 def _facts(evidence: Evidence) -> dict[str, set[str]]:
     """What the task said of its data, a corpus hash for instance; trials of one sweep should agree."""
     found: dict[str, set[str]] = {}
-    for trial in evidence.raw:
-        for name, value in (trial.get("facts") or {}).items():
+    for trial in evidence.records:
+        for name, value in trial.result.facts.items():
             found.setdefault(name, set()).add(str(value))
     return found
 

@@ -12,6 +12,7 @@ import trainables
 from orchestrator.compare.answer import seeds_words, shown
 from orchestrator.compare.evidence import Evidence, words
 from orchestrator.compare.tuning import summary
+from orchestrator.definition.states import Stage
 from orchestrator.statistics.intervals import difference_text, interval_text, summarize
 
 Row = Mapping[str, str]
@@ -26,7 +27,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     further = trainables.lookup(evidence.task).TABLE
     metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
-    confirm = evidence.trials[evidence.trials["stage"] == "confirm"]
+    confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     for arm in evidence.ranked():
         row = {"arm": arm}
         for metric in metrics:

@@ -1,0 +1,89 @@
+"""The words that files, tables and trackers use for states, stages and directions, as types.
+
+Each member is the very text that is stored, so that JSON, Parquet and MLflow hold plain words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """The state of a trial."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    """Trained to its budget."""
+    PRUNED = "PRUNED"
+    """Stopped early by the stopping rule."""
+    DIVERGED = "DIVERGED"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+    """Drained with a checkpoint."""
+    PAUSED = "PAUSED"
+    """Waits with a checkpoint for its population."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the trial came to an end of its own and has a value."""
+        return self in (State.COMPLETE, State.DIVERGED)
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the trial continues from its checkpoint later."""
+        return self in (State.INTERRUPTED, State.PAUSED)
+
+
+class ConfigurationState(StrEnum):
+    """The state of a configuration in its arm's study; the names are Optuna's."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+
+
+class SweepState(StrEnum):
+    """The state of a sweep."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    """Drained; `geosweep run` continues it."""
+    BUDGET = "budget"
+    """A limit of its budget ended it."""
+    FAILED = "failed"
+
+
+class Stage(StrEnum):
+    """What a trial is for."""
+
+    TUNE = "tune"
+    """The search of an arm."""
+    CONFIRM = "confirm"
+    """The arm's best configuration on fresh seeds."""
+
+
+class Goal(StrEnum):
+    """The direction of a metric."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+    @property
+    def sign(self) -> float:
+        """1 when larger is better, else -1: `sign * value` is larger the better the value is."""
+        return 1.0 if self is Goal.MAXIMIZE else -1.0
+
+    def loss(self, value: float) -> float:
+        """The value, turned so that smaller is better."""
+        return -self.sign * value
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether `a` is better than `b`."""
+        return self.loss(a) < self.loss(b)
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of the values, the first of equal ones."""
+        return min(values, key=self.loss)

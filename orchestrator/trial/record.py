@@ -1,0 +1,102 @@
+"""The files of a trial that hold its job and its result, read and written here only.
+
+Files of earlier versions lack newer fields, which then have their defaults; fields unknown here are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.storage.folder import read_json, write_atomic
+from orchestrator.trial.job import Job, Result, Stopped
+
+JOB, RESULT = "trial.json", "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """A trial that ended: what it was given and how it ended."""
+
+    job: Job
+    result: Result
+
+    @property
+    def trial_id(self) -> str:
+        """The job's."""
+        return self.job.trial_id
+
+    @property
+    def study(self) -> int:
+        """The job's."""
+        return self.job.study
+
+    @classmethod
+    def read(cls, folder: Path) -> TrialRecord | None:
+        """The record of the trial in `folder`, or None while it has not ended. Raises ValueError for other content."""
+        job, result = read_job(folder), read_result(folder)
+        return None if job is None or result is None else cls(job=job, result=result)
+
+    def write(self, folder: Path) -> None:
+        """Make the folder and write both files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_job(self.job, folder)
+        write_result(self.result, folder)
+
+
+def read_job(folder: Path) -> Job | None:
+    """What the trial in `folder` was given, or None when there is none. Raises ValueError for other content."""
+    found = _known(Job, read_json(folder / JOB))
+    if found is None:
+        return None
+    found |= {"stage": Stage(found["stage"]), "goal": Goal(found["goal"])}
+    for name in ("rungs", "diagnostics"):
+        found[name] = tuple(found.get(name, ()))
+    found["lineage"] = tuple((end, held) for end, held in found.get("lineage", ()))
+    return Job(**found)
+
+
+def read_result(folder: Path) -> Result | None:
+    """How the trial in `folder` ended, or None while it has not. Raises ValueError for other content."""
+    found = _known(Result, read_json(folder / RESULT))
+    if found is None:
+        return None
+    stopped = found.get("stopped")
+    found |= {"state": State(found["state"]), "stopped": Stopped(**_known(Stopped, stopped) or {}) if stopped else None}
+    return Result(**found)
+
+
+def write_job(job: Job, folder: Path, *, durable: bool = True) -> None:
+    """Write trial.json; `durable` as in `write_atomic`."""
+    document = asdict(job)
+    if job.study == 1:
+        del document["study"]  # as in the files of sweeps with one study for each arm
+    write_atomic(folder / JOB, json.dumps(document), durable=durable)
+
+
+def write_result(result: Result, folder: Path) -> None:
+    """Write result.json."""
+    write_atomic(folder / RESULT, json.dumps(result_document(result)))
+
+
+def result_document(result: Result) -> dict[str, Any]:
+    """What result.json holds."""
+    return {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
+
+
+def _known(record: type, document: Any) -> dict[str, Any] | None:
+    """The document's fields that the record has. Raises ValueError when it lacks one that has no default."""
+    if document is None:
+        return None
+    if not isinstance(document, Mapping):
+        raise ValueError(f"expected the fields of a {record.__name__}, found {document!r:.80}")
+    declared = fields(record)
+    found = {f.name: document[f.name] for f in declared if f.name in document}
+    required = {f.name for f in declared if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(required - found.keys()):
+        raise ValueError(f"a {record.__name__} lacks {', '.join(missing)}")
+    return found
