@@ -22,11 +22,12 @@ from orchestrator import results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, SweepState
+from orchestrator.outcome import SweepOutcome
 from orchestrator.protocol import seal
 from orchestrator.scheduling.arm import Arm
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import Tracker
 from orchestrator.trial.record import TrialRecord, read_result
@@ -53,15 +54,15 @@ def reconcile(folder: SweepFolder, tracker: Audited | None, url: str | None = No
     asked = sweep_file.load(folder.path / "sweep.yaml")
     found = [*logs(folder, tracker), *_study(asked, folder, url), *tables(folder)]
     if tracker is not None:
-        outcome = read_json(folder.path / "outcome.json") or {"state": SweepState.STOPPED}
-        found += tracker.audit(results.ended_trials(folder), SweepState(outcome["state"]))
+        outcome = SweepOutcome.read(folder)
+        found += tracker.audit(results.ended_trials(folder), outcome.state if outcome else SweepState.STOPPED)
     return found
 
 
 def at_start(folder: SweepFolder, tracker: Tracker) -> list[str]:
     """What a driver mends before it takes a sweep up again; the tracker is compared while trials run."""
     found = logs(folder, tracker)
-    if (folder.path / "outcome.json").exists():
+    if SweepOutcome.read(folder) is not None:
         found += tables(folder)
     if any((folder.path / "trials").glob("*/result.json")):
         ended = results.ended_trials(folder)

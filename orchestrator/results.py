@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.definition.states import Goal, Stage, State, SweepState
+from orchestrator.outcome import SweepOutcome
 from orchestrator.protocol import seal
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
@@ -269,20 +270,19 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         grad_evals += result.grad_evals
         if result.error:
             errors[job.trial_id] = result.error
-    outcome = read_json(folder.path / "outcome.json")
+    outcome = SweepOutcome.read(folder)
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
         counts["running"] = max(0, counts["running"] - (waiting or {}).get(arm, {}).get("paused", 0))
         left = max(0, planned[arm] - sum(counts.values()))
         counts["waiting"] = left if waiting is None else waiting.get(arm, {"trials": 0})["trials"]
-    state = SweepState.RUNNING if held else SweepState(outcome["state"]) if outcome else SweepState.STOPPED
+    state = SweepState.RUNNING if held else outcome.state if outcome else SweepState.STOPPED
+    reasons = "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items())
+    refused = read_json(folder.path / "refused.json") or {}
     why = {
-        SweepState.RUNNING: "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items())
-        or "starting workers",
+        SweepState.RUNNING: reasons or "starting workers",
         SweepState.DONE: "will not be trained: every configuration of the arm failed",
-        SweepState.FAILED: (read_json(folder.path / "refused.json") or {}).get(
-            "message", "the driver broke off; run it again"
-        ),
+        SweepState.FAILED: refused.get("message", "the driver broke off; run it again"),
     }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
     return {
         "schema": "geosweep/status/1",

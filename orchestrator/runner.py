@@ -16,6 +16,7 @@ from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
+from orchestrator.outcome import SweepOutcome
 from orchestrator.protocol import controls, seal
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
@@ -102,10 +103,11 @@ def run(
             results.export(folder, folder.results)
         tracker.check(lambda: results.ended_trials(folder))
         tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
-        outcome: dict[str, Any] = {"state": state, "tracked": not tracker.trouble, "limit": conductor.limit}
-        outcome["complete"] = not conductor.remaining
+        outcome = SweepOutcome(
+            state=state, tracked=not tracker.trouble, limit=conductor.limit, complete=not conductor.remaining
+        )
         with disk.tolerated():
-            write_atomic(folder.path / "outcome.json", json.dumps(outcome))
+            outcome.write(folder)
     return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal)
 
 

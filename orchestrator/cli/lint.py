@@ -72,12 +72,14 @@ def _seen(text: str, root: Path) -> list[Breach]:
     from orchestrator.compare import lint_results
     from orchestrator.compare.evidence import Evidence
     from orchestrator.definition import model, sweep_file
-    from orchestrator.storage.folder import SweepFolder, read_json
+    from orchestrator.outcome import SweepOutcome
+    from orchestrator.storage.folder import SweepFolder
 
     try:
         folder = SweepFolder(root, model.sweep_id(sweep_file.loads(text)))
     except SpecError:
         return []
     folder.level()
-    outcome = read_json(folder.path / "outcome.json") or {}
-    return list(lint_results.breaches(Evidence(folder))) if outcome.get("state") == SweepState.DONE else []
+    outcome = SweepOutcome.read(folder)
+    done = outcome is not None and outcome.state is SweepState.DONE
+    return list(lint_results.breaches(Evidence(folder))) if done else []

@@ -15,6 +15,7 @@ import typer
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
 from orchestrator.definition.errors import read
 from orchestrator.definition.states import SweepState
+from orchestrator.outcome import SweepOutcome
 from orchestrator.storage.folder import SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -105,9 +106,10 @@ def run(
         show(display.arms_table(definition, folder))
         show_stamps(seal.stamps(folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
-    if limit := (read_json(folder.path / "outcome.json") or {}).get("limit"):
+    ended = SweepOutcome.read(folder)
+    if ended is not None and ended.limit:
         fail(
-            f"the search ended at budget.{limit}; the best found by then was confirmed from the reserve. "
+            f"the search ended at budget.{ended.limit}; the best found by then was confirmed from the reserve. "
             f"To search on, give the sweep another name, a larger budget and warm_start: [{identity}]",
             Exit.BUDGET,
         )
@@ -232,12 +234,9 @@ def _already_done(folder: SweepFolder) -> bool:
     """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
     from orchestrator.protocol import seal
 
-    outcome = read_json(folder.path / "outcome.json") or {}
-    over = outcome.get("state") == SweepState.DONE or (
-        outcome.get("state") == SweepState.BUDGET and outcome.get("complete")
-    )
+    outcome = SweepOutcome.read(folder)
     there = all((folder.trial(trial) / "result.json").exists() for trial in seal.witnessed(folder))
-    return bool(over and outcome.get("tracked") and there)
+    return outcome is not None and outcome.is_over and outcome.tracked and there
 
 
 def _stopped(file: Path, state: SweepState) -> None:

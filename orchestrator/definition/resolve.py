@@ -193,7 +193,7 @@ def _population(model: SweepModel, where: Where) -> None:
     if given.audit_share:
         raise where.error(
             ("early_terminate", "audit_share"),
-            "pbt gives the budget of a stopped trial to its heir, so none is finished; remove it",
+            "pbt gives the budget of a stopped trial to its child, so none is finished; remove it",
         )
     if len(seeds(model, where)[0]) > 1:
         raise where.error(

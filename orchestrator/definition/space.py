@@ -210,7 +210,7 @@ def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
 
 
 def movable(parameters: Sequence[Parameter], changeable: frozenset[str]) -> list[Parameter]:
-    """The searched hyperparameters that heirs change: numbers that the optimizer lets change."""
+    """The searched hyperparameters that children change: numbers that the optimizer lets change."""
     return [p for p in parameters if p.name in changeable and ladder(p) != []]
 
 

@@ -75,7 +75,8 @@ def test_the_address_depends_on_what_the_result_depends_on(change: dict[str, Any
     assert cache.address(replace(job, **change), "w", "d") != key
     assert cache.address(job, "v", "d") != key
     assert cache.address(job, "w", "e") != key
-    assert cache.address(replace(job, trial_id="b", arm="other", stage=Stage.CONFIRM, folder="/b"), "w", "d") == key
+    other = replace(job, trial_id="b", arm="other", study=2, stage=Stage.CONFIRM, folder="/b")
+    assert cache.address(other, "w", "d") == key
 
 
 def test_a_damaged_log_line_counts_as_not_written(tmp_path: Path) -> None:

@@ -69,6 +69,6 @@ def test_a_trial_is_trained_as_the_file_says(tmp_path: Path) -> None:
             runner.run(definition, folder, DebugExecutor(), NoTracker())
         ended = {t.job.arm: t for t in results.ended_trials(folder)}
         losses[clip] = ended["sgd"].result.metrics["loss/val"]
-        raw = json.loads((folder.trial(ended["sgd"]["trial_id"]) / "result.json").read_text())
+        raw = json.loads((folder.trial(ended["sgd"].trial_id) / "result.json").read_text())
         assert raw["facts"] == {"rows": "64"}
     assert losses[0] < 0.9 * losses[1e-12]
