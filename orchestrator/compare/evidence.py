@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,10 @@ from orchestrator.definition.space import Parameter
 from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.trial.lineage import told
+
+if TYPE_CHECKING:
+    from optim_core import Counting
+    from trainables import Task
 
 ENDED_WELL = ("COMPLETE", "DIVERGED")
 
@@ -81,6 +85,25 @@ class Evidence:
     def arms(self) -> list[str]:
         """Arms in the order of the file."""
         return list(self.definition["arms"])
+
+    def optimizer(self, arm: str) -> type[Counting]:
+        """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""
+        import optim_core
+
+        try:
+            return optim_core.lookup(self.definition["arms"][arm]["optimizer"])
+        except KeyError:
+            return optim_core.Counting
+
+    @property
+    def task_class(self) -> type[Task]:
+        """The class of the task, with what it declares; one that is gone declares nothing."""
+        import trainables
+
+        try:
+            return trainables.lookup(self.task)
+        except KeyError:
+            return trainables.Task
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Parameter]]:

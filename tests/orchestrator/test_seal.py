@@ -167,7 +167,7 @@ def test_a_planted_bug_stops_the_sweep_before_it_spends_anything(tmp_path: Path)
     "line, message",
     [
         ("controls: [sam_radius_1]", "did you mean sam_radius_0"),
-        ("controls: [sam_radius_0]", "no arm's optimizer has sam_radius"),
+        ("controls: [sam_radius_0]", "a control of asam, friendly_sam, sam, which no arm uses"),
         ("analysis: {baseline: sgdd}", "did you mean sgd"),
         ("analysis: {margin: -1}", "margin"),
     ],
