@@ -245,11 +245,11 @@ def nested(spec: Spec) -> Found:
             if limit.nested and limit.holds(space) and not (others := limit.others(space)) & there
         }
         for contained, at in missing.items():
-            setting = ", ".join(f"{key}: {value}" for key, value in at.items())
+            setting = ", ".join(f"{k}: {v:g}" if isinstance(v, float) else f"{k}: {v}" for k, v in at.items())
             yield (
                 ("arms", name),
-                f"{arm.optimizer} contains {contained} ({setting}), which is no arm; without it nobody can tell whether "
-                "the addition helps",
+                f"{arm.optimizer} contains {contained} ({setting}), which is no arm; without it nobody can tell "
+                "whether the addition helps",
             )
 
 

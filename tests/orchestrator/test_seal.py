@@ -163,6 +163,13 @@ def test_a_planted_bug_stops_the_sweep_before_it_spends_anything(tmp_path: Path)
         answer(Evidence(folder))
 
 
+def test_a_user_declares_a_control() -> None:
+    text = CONTROLLED.replace("OPTIMIZER, parameters: {lr: 0.01, sam_radius: 0.1}", "tests.tasks.Signed")
+    definition = sweep_file.loads(text.replace("controls: auto", "controls: [unsigned]"))
+    (row,) = controls.measure(definition)
+    assert (row["control"], row["arm"], row["deviation"]) == ("unsigned", "climbing", 0.0)
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
