@@ -12,6 +12,7 @@ from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam
 from optim_core import spectrum as spectrum
 from optim_core.base import Baseline, Counting
+from optim_core.declarations import CONTROLS, Control, HeatMap, Limit
 from optim_core.registry import (
     build,
     changeable,
@@ -19,16 +20,24 @@ from optim_core.registry import (
     cost_of_start,
     cost_per_step,
     hyperparameters,
+    in_limit,
+    learning_rate,
+    limits,
     lookup,
     names,
     needs_batches,
     needs_run_seed,
+    references,
     register,
 )
 
 __all__ = [
+    "CONTROLS",
     "Baseline",
+    "Control",
     "Counting",
+    "HeatMap",
+    "Limit",
     "average_case",
     "build",
     "changeable",
@@ -38,10 +47,14 @@ __all__ = [
     "diagnostics",
     "games",
     "hyperparameters",
+    "in_limit",
+    "learning_rate",
+    "limits",
     "lookup",
     "names",
     "needs_batches",
     "needs_run_seed",
+    "references",
     "register",
     "spectrum",
 ]

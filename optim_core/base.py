@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
+
 Closure = Callable[[], Any]
 COUNTER = "grad_evals"
 
@@ -28,12 +30,20 @@ class Counting(torch.optim.Optimizer):
 
     GRAD_EVALS: ClassVar[float] = 1.0
     """Gradient evaluations of one step without any refresh."""
-    CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
-        {"lr", "momentum", "weight_decay", "beta1", "beta2", "eps", "sam_radius", "adaptivity", "mean_weight"}
-        | {"mean_decay", "refresh_interval", "ema_rate", "damping", "curvature_scale", "inner_lr", "inner_momentum"}
-        | {"step_scale", "consensus", "extrapolation", "rotation_refresh", "rotation_ema"}
-    )
+    CHANGEABLE: ClassVar[frozenset[str]] = frozenset({"lr"})
     """Hyperparameters, of those it has, that are read anew at every step, so that `change` takes effect."""
+    LEARNING_RATE: ClassVar[str] = "lr"
+    """The hyperparameter that scales its steps, which every arm tunes over decades. Empty: theory sets the length."""
+    BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Hyperparameter -> (lowest, highest) value that means anything: an optimum at such a bound is at no edge."""
+    HEAT_MAP: ClassVar[HeatMap | None] = None
+    """Two hyperparameters that reports draw against each other."""
+    LIMITS: ClassVar[tuple[Limit, ...]] = ()
+    """Settings at which it takes the steps of another optimizer."""
+    EQUIVARIANT: ClassVar[Mapping[str, Any] | None] = None
+    """Settings at which its steps are the same in every orthonormal basis, also one that changes; None: nowhere."""
+    REFERENCE: ClassVar[bool] = False
+    """Whether it is what everybody would have used, which a fair comparison has as an arm."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
 
@@ -168,6 +178,7 @@ class Baseline(Counting):
     """Stands in front of one of torch's own optimizers: the closure is evaluated first, then its step runs."""
 
     CHANGEABLE = frozenset({"lr", "momentum", "weight_decay"})
+    BOUNDS: ClassVar = {"momentum": SHARE, "weight_decay": NOT_NEGATIVE}
 
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Evaluate the closure once, take the step of the optimizer behind, return the loss."""
@@ -208,4 +219,6 @@ def check_share(**values: float) -> None:
             raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
 
 
+DECLARATIONS = ("CHANGEABLE", "LEARNING_RATE", "BOUNDS", "HEAT_MAP", "LIMITS", "EQUIVARIANT", "REFERENCE")
+"""What an optimizer that is no `Counting` may declare as well."""
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]

@@ -5,15 +5,21 @@ On CPU and CUDA the fused kernels are used, so that baselines are not handicappe
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from optim_core.base import Baseline, Params
+from optim_core.declarations import SHARE, Limit
 from optim_core.registry import register
 
 
 @register("sgd")
 class SGD(Baseline, torch.optim.SGD):
     """Gradient descent with heavy-ball momentum in [0, 1) and coupled weight decay (Polyak 1964)."""
+
+    REFERENCE = True
+    EQUIVARIANT: ClassVar = {"momentum": 0.0, "weight_decay": 0.0, "nesterov": False}  # g -> R^T R g
 
     def __init__(
         self,
@@ -37,6 +43,18 @@ class SGD(Baseline, torch.optim.SGD):
 @register("adamw")
 class AdamW(Baseline, torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Alg. 2); beta1 and beta2 in [0, 1)."""
+
+    REFERENCE = True
+    BOUNDS: ClassVar = {**Baseline.BOUNDS, "beta1": SHARE, "beta2": SHARE}
+    LIMITS = (
+        Limit(  # sqrt(vhat) is lost beside eps: w <- w - (lr / eps) g
+            equals="sgd",
+            at={"lr": 2e4, "eps": 1e6, "beta1": 0.0, "weight_decay": 0.0},
+            other={"lr": 0.02, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False},
+            deviation=1e-5,
+            nested=False,
+        ),
+    )
 
     def __init__(
         self,

@@ -18,8 +18,12 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from optim_core.base import check_not_negative, check_positive, check_share
+from optim_core.declarations import NOT_NEGATIVE, SHARE
 
 BASES = ("sgd", "adamw")
+CHANGEABLE = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})
+BOUNDS = {"momentum": SHARE, "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE}
+"""What a method over a base declares of the base's hyperparameters (see `Counting`)."""
 State = MutableMapping[Tensor, dict[str, Any]]
 
 

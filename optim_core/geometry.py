@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from optim_core.curvature import (
     module_without_products,
     named_weights,
 )
+from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, HeatMap
+from optim_core.descent import BOUNDS, CHANGEABLE
 from optim_core.preconditioners import Factors, Structure, block
 from optim_core.relaxation import Inner, Objective, Scale, descend, samples_of
 from optim_core.undisturbed import Widened, head, undisturbed, wide, widen
@@ -48,6 +50,20 @@ class LearnedGeometry(Counting):
     iterable gives. Batches are of the nominal size, on the model's device. `loss(outputs, targets)` is a mean. Under
     `DistributedDataParallel` the first worker's solution goes to all.
     """
+
+    CHANGEABLE = CHANGEABLE | {
+        "refresh_interval", "ema_rate", "damping", "curvature_scale", "inner_lr", "inner_momentum"
+    }  # fmt: skip
+    BOUNDS: ClassVar = {
+        **BOUNDS, "refresh_interval": COUNT, "ema_rate": SHARE, "damping": NOT_NEGATIVE, "inner_momentum": SHARE,
+        "inner_steps": COUNT, "n_grads": COUNT,
+    }  # fmt: skip
+    HEAT_MAP = HeatMap(
+        across="refresh_interval",
+        across_means="optimizer steps between refreshes",
+        up="ema_rate",
+        up_means="weight of the newest solution",
+    )
 
     def __init__(
         self, params: Params, defaults: dict[str, Any], model: nn.Module, loss: Loss, refresh_batches: Batches

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from optim_core import llqr_settings as settings
 from optim_core.base import Closure, Params
 from optim_core.curvature import Loss
-from optim_core.descent import base_defaults, descend
+from optim_core.declarations import FROZEN_PRECONDITIONER, Limit
+from optim_core.descent import BASES, base_defaults, descend
 from optim_core.geometry import Batches, LearnedGeometry
 from optim_core.registry import register
 from optim_core.two_pass import with_gradient
@@ -54,6 +55,17 @@ class LLQR(LearnedGeometry):
     decrease_check       discard a refresh that did not lower J
     apply_to             gradient, or update: U acts on the step of the base, and weight decay is decoupled
     """
+
+    LIMITS = tuple(
+        Limit(
+            equals="{base}",
+            at={"ema_rate": 0.0},
+            where={"apply_to": (apply_to,), "base": bases},
+            probe={"refresh_interval": 4, "first_refresh_full": False},
+            control=FROZEN_PRECONDITIONER,
+        )
+        for apply_to, bases in (("gradient", BASES), ("update", ("adamw",)))  # an update's decay is decoupled
+    )
 
     def __init__(
         self,

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from optim_core import llqr_settings as settings
 from optim_core.base import Closure, Params, check_not_negative, check_share
 from optim_core.curvature import Loss, dot
-from optim_core.descent import base_defaults
+from optim_core.declarations import FROZEN_PRECONDITIONER, NOT_NEGATIVE, SHARE, Limit
+from optim_core.descent import BASES, base_defaults
 from optim_core.geometry import Batches, LearnedGeometry
 from optim_core.registry import register
 from optim_core.sam import mean_gradients
@@ -40,6 +41,7 @@ from optim_core.two_pass import SKIPPED, Excursion, NormStatistics, TwoPass, Wor
 
 PERTURBATIONS = ("pe", "pm", "pel", "pml", "ge", "pe_vanilla")
 DIRECTIONS = ("gradient", "friendly", "momentum", "noise", "opposite", "past")
+OFTEN = {"refresh_interval": 4, "first_refresh_full": False}
 Tensors = list[list[Tensor]]
 
 
@@ -52,6 +54,45 @@ class LLQRSAM(LearnedGeometry, TwoPass):
     """
 
     GRAD_EVALS: ClassVar[float] = 2.0
+    CHANGEABLE = LearnedGeometry.CHANGEABLE | {"sam_radius", "mean_weight", "mean_decay"}
+    BOUNDS: ClassVar = {
+        **LearnedGeometry.BOUNDS, "sam_radius": NOT_NEGATIVE, "mean_weight": NOT_NEGATIVE, "mean_decay": SHARE
+    }  # fmt: skip
+    LIMITS = (
+        Limit(
+            equals="llqr",
+            at={"sam_radius": 0.0},
+            where={"direction": DIRECTIONS, "perturbation": ("pe", "pm", "pel", "pml", "ge"), "base": BASES},
+        ),
+        Limit(
+            equals="sam",
+            at={"ema_rate": 0.0},
+            where={"direction": ("gradient",), "perturbation": ("pe", "ge", "pe_vanilla"), "base": BASES},
+            probe=OFTEN,
+        ),
+        Limit(
+            equals="sam",
+            at={"ema_rate": 0.0},
+            where={"direction": ("gradient",), "perturbation": ("pm",), "base": BASES},
+            probe=OFTEN,
+            deviation=1e-12,
+        ),
+        Limit(
+            equals="friendly_sam",
+            at={"ema_rate": 0.0},
+            where={"direction": ("friendly",), "perturbation": ("pe", "pm", "ge", "pe_vanilla"), "base": BASES},
+            probe=OFTEN,
+            deviation=1e-11,
+        ),
+        Limit(
+            equals="{base}",
+            at={"ema_rate": 0.0, "sam_radius": 0.0},
+            where={"base": BASES},
+            probe=OFTEN,
+            nested=False,
+            control=FROZEN_PRECONDITIONER,
+        ),
+    )
 
     def __init__(
         self,

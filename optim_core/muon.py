@@ -11,12 +11,13 @@ is the head too (tied by a function call), and the last matrix is a hidden one.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from optim_core.base import Closure, Counting, Params, check_not_negative, check_positive, check_share
+from optim_core.declarations import NOT_NEGATIVE, SHARE
 from optim_core.registry import register
 
 ADJUST = ("original", "match_rms_adamw")
@@ -63,6 +64,9 @@ class Muon(Counting):
         self._adamw = torch.optim.AdamW([place], fused=True)
 
     CHANGEABLE = frozenset({"lr", "weight_decay"})
+    BOUNDS: ClassVar = {
+        "momentum": SHARE, "beta1": SHARE, "beta2": SHARE, "weight_decay": NOT_NEGATIVE, "adamw_lr_scale": NOT_NEGATIVE
+    }  # fmt: skip
 
     def change(self, **values: float) -> None:
         """Train on with another lr, scaled for the second group, or weight_decay."""

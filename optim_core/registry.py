@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from optim_core.base import Baseline, Counting
+from optim_core.base import DECLARATIONS, Baseline, Counting
+from optim_core.declarations import Limit
 
 T = TypeVar("T", bound=type[Counting])
 W = TypeVar("W", bound=Callable[[str], type[Counting]])
@@ -76,7 +77,8 @@ def _foreign(name: str) -> type[Counting]:
         raise KeyError(f"{name!r} is not a torch.optim.Optimizer")
     if issubclass(cls, Counting):
         return cls
-    return type(class_name, (Baseline, cls), {"__signature_of__": cls})
+    own = {key: getattr(cls, key) for key in DECLARATIONS if hasattr(cls, key)}
+    return type(class_name, (Baseline, cls), {**own, "__signature_of__": cls})
 
 
 def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
@@ -94,6 +96,31 @@ def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
 def changeable(name: str) -> frozenset[str]:
     """The hyperparameters of the named optimizer that may change while it trains."""
     return lookup(name).CHANGEABLE & set(hyperparameters(name))
+
+
+def learning_rate(name: str) -> str:
+    """The hyperparameter that is the named optimizer's learning rate; empty when it has none."""
+    role, known = lookup(name).LEARNING_RATE, hyperparameters(name)
+    return role if role in known and known[role].default is not None else ""
+
+
+def references() -> list[str]:
+    """The optimizers that everybody would have used, in the order of their registration."""
+    return [name for name, cls in _REGISTRY.items() if cls.REFERENCE]
+
+
+def limits(name: str) -> list[Limit]:
+    """The limits of the named optimizer, of those that its class declares or inherits, that its constructor reaches."""
+    known = hyperparameters(name)
+    return [limit for limit in lookup(name).LIMITS if limit.at.keys() <= known.keys()]
+
+
+def in_limit(name: str, limit: Limit, given: Mapping[str, Any]) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """(settings in the limit, the other optimizer's name, its settings), for settings `given` of the named one."""
+    probe = {key: value for key, value in limit.probe.items() if key in hyperparameters(name)}
+    here, other = {**given, **probe, **limit.at}, limit.name_of_other(given)
+    shared = {key: value for key, value in here.items() if key in hyperparameters(other)}
+    return here, other, {**shared, **limit.other}
 
 
 def cost_per_step(name: str, **values: Any) -> float:

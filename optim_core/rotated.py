@@ -23,7 +23,7 @@ from optim_core.base import Baseline, Closure, Counting
 from optim_core.rotations import Options, lookup
 from optim_core.rotations.base import hyperparameter
 from optim_core.rotations.space import Space
-from optim_core.turned import Turned
+from optim_core.turned import Turned, limits_under_rotation
 
 LINEAR = ("momentum_buffer", "exp_avg")
 SQUARED = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
@@ -34,6 +34,8 @@ DEFAULTS = {hyperparameter(f.name): f.default for f in fields(Options)}
 class Rotated(Turned):
     """Stands in front of a `Baseline` class in the method resolution order."""
 
+    EQUIVARIANT = None  # of its base's own declarations these do not hold
+    REFERENCE = False
     BASE: ClassVar[str]
     """Name of the base."""
 
@@ -134,6 +136,8 @@ def rotated(base: str) -> type[Counting]:
         "check_values": staticmethod(check),
         "__doc__": f"`{base}` in a rotated basis.",
         "BASE": base,
+        "BOUNDS": {**inner.BOUNDS, **Turned.BOUNDS},
+        "LIMITS": limits_under_rotation(base, inner),
     }
     found = type(f"Rotated{inner.__name__}", (Rotated, inner), members)
     found.__signature_of__ = found  # type: ignore[attr-defined]  # not the one that a foreign base inherits

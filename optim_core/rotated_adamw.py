@@ -13,16 +13,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from optim_core.base import Closure, Params, check_not_negative, check_positive, check_share
+from optim_core.baselines import AdamW
 from optim_core.registry import register
 from optim_core.rotations import Options
 from optim_core.rotations.space import Space
-from optim_core.turned import Turned
+from optim_core.turned import Turned, limits_under_rotation
 
 
 @register("rotated_adamw")
@@ -33,6 +34,10 @@ class RotatedAdamW(Turned):
     hyperparameters are explained at `optim_core.rotations.Options`; a kind passes over those of other kinds.
     lr, weight_decay >= 0; betas in [0, 1); eps > 0.
     """
+
+    CHANGEABLE = frozenset({"lr", "beta1", "beta2", "eps", "weight_decay", "rotation_refresh", "rotation_ema"})
+    BOUNDS: ClassVar = {**AdamW.BOUNDS, **Turned.BOUNDS}
+    LIMITS = limits_under_rotation("adamw", AdamW, deviation=1e-12)
 
     def __init__(
         self,

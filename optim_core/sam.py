@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from optim_core.base import Params, check_not_negative, check_share
-from optim_core.descent import base_defaults
+from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
+from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
 from optim_core.registry import register
 from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, place
 
@@ -39,6 +40,12 @@ class SAM(TwoPass):
     (given by `from_model` and `optim_core.build`); built from bare parameters both passes update them.
     `workers`, independent or synchronised, says whose gradient climbs when `model` is a `DistributedDataParallel`.
     """
+
+    CHANGEABLE = CHANGEABLE | {"sam_radius"}
+    BOUNDS: ClassVar = {**BOUNDS, "sam_radius": NOT_NEGATIVE}
+    LIMITS: ClassVar[tuple[Limit, ...]] = (
+        Limit(equals="{base}", at={"sam_radius": 0.0}, where={"base": BASES}, control=SAM_RADIUS_0),
+    )
 
     def __init__(
         self,
@@ -80,6 +87,9 @@ class SAM(TwoPass):
 @register("asam")
 class ASAM(SAM):
     """SAM in the metric of the weights' own size; `adaptivity` >= 0 keeps zero weights moving (usual radius 0.5)."""
+
+    CHANGEABLE = SAM.CHANGEABLE | {"adaptivity"}
+    BOUNDS: ClassVar = {**SAM.BOUNDS, "adaptivity": NOT_NEGATIVE}
 
     def __init__(
         self,
@@ -134,6 +144,10 @@ class FriendlySAM(SAM):
 
     One more state tensor for each parameter, `mean_gradient`, beginning at 0: the first step is SAM's.
     """
+
+    CHANGEABLE = SAM.CHANGEABLE | {"mean_weight", "mean_decay"}
+    BOUNDS: ClassVar = {**SAM.BOUNDS, "mean_weight": NOT_NEGATIVE, "mean_decay": SHARE}
+    LIMITS = (*SAM.LIMITS, Limit(equals="sam", at={"mean_weight": 0.0}, deviation=1e-12))
 
     def __init__(
         self,

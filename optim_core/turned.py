@@ -6,14 +6,18 @@ groups, so that `state_dict` holds tensors, numbers and text, and a resumed run 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from optim_core import registry
 from optim_core.base import Closure, Counting
-from optim_core.rotations import Options, lookup
+from optim_core.declarations import COUNT, IDENTITY_ROTATION, SGD_UNDER_ROTATION, SHARE, Limit
+from optim_core.rotations import Options, kinds, lookup
 from optim_core.rotations.haar import generator
 from optim_core.rotations.layout import words_of
 from optim_core.rotations.space import Space
@@ -21,9 +25,28 @@ from optim_core.rotations.space import Space
 FAILURES = "refresh_failures"
 
 
+def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float = 0.0) -> tuple[Limit, ...]:
+    """What the optimizer `inner`, named `base`, becomes in a rotated basis: itself in the identity.
+
+    Where it is equivariant, or takes the steps of one that is, it does so under every complete rotation.
+    """
+    complete = {"rotation": tuple(kind for kind in kinds() if lookup(kind).COMPLETE)}
+    equivariant = [name for name in registry.names() if registry.lookup(name).EQUIVARIANT is not None]
+    found = [limit for limit in inner.LIMITS if limit.equals in equivariant]
+    if inner.EQUIVARIANT is not None:
+        found.append(Limit(equals=base, at=inner.EQUIVARIANT, probe={inner.LEARNING_RATE: 0.02}, deviation=1e-10))
+    unmoved = [replace(limit, where=complete, nested=False, control=SGD_UNDER_ROTATION) for limit in found]
+    plain = Limit(equals=base, at={"rotation": "identity"}, deviation=deviation, control=IDENTITY_ROTATION)
+    return *unmoved, plain
+
+
 class Turned(Counting):
     """An optimizer whose parameter groups each have a `Space`. It takes (name, tensor) pairs: names seed rotations."""
 
+    BOUNDS: ClassVar = {
+        "rotation_refresh": COUNT, "rotation_ema": SHARE, "rotation_rank": COUNT, "rotation_rounds": COUNT,
+        "rotation_samples": COUNT, "rotation_block": COUNT, "rotation_angle": (0.0, math.pi / 4),
+    }  # fmt: skip
     _words: Mapping[str, frozenset[str]]
     _buffers: Sequence[Tensor]
     _spaces: list[Space]

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optim_core import Control, Limit
+from optim_core.geometry import LearnedGeometry
 from optim_core.sam import SAM
 from trainables import Batch, Metric, Model, Task
 from trainables.objectives import token_count, token_loss
@@ -118,8 +120,36 @@ class StubbornSam(SAM):
         super().__init__(params, lr=lr, sam_radius=max(sam_radius, 0.05), model=model)
 
 
+class Signed(torch.optim.SGD):
+    """SGD on g + sign_weight sign(g): a user's own optimizer, which declares its learning rate and its limit."""
+
+    LEARNING_RATE = "rate"
+    LIMITS = (
+        Limit(
+            equals="sgd",
+            at={"sign_weight": 0.0},
+            probe={"rate": 0.02},
+            other={"lr": 0.02},
+            control=Control(name="unsigned", says="sign_weight 0 is SGD", tolerance=1e-6),
+        ),
+    )
+
+    def __init__(self, params: Any, *, rate: float = 0.1, sign_weight: float = 0.1, momentum: float = 0.9) -> None:
+        super().__init__(params, lr=rate, momentum=momentum)
+        self.sign_weight = sign_weight
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for p in self.param_groups[0]["params"]:
+            p.grad.add_(p.grad.sign(), alpha=self.sign_weight)
+        return super().step(closure)
+
+
 class Slow(torch.optim.SGD):
     """An optimizer with the hyperparameters of a slow preconditioner, for reports."""
+
+    HEAT_MAP = LearnedGeometry.HEAT_MAP
+    BOUNDS: ClassVar = LearnedGeometry.BOUNDS
 
     def __init__(
         self,

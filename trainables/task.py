@@ -37,6 +37,9 @@ class Task:
     """Metric name -> Metric, for every key that `evaluate` returns."""
     TABLE: ClassVar[tuple[str, ...]] = ()
     """Further metrics that the final table of arms shows, for instance a measured rate beside the one of theory."""
+    FIGURES: ClassVar[frozenset[str]] = frozenset()
+    """Figures of its kind that a report draws, by name: spectral-shape (a game whose J is normal, by `jacobian`),
+    spectrum and suboptimality (a model with `modes` and a `spectrum`), exponents (seeds that draw the spectrum)."""
     GAME: ClassVar[bool] = False
     """Whether the model is a list of players, and the closure returns one loss for each."""
     SCHEDULE: ClassVar[str] = "cosine"

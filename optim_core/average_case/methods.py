@@ -12,6 +12,7 @@ from optim_core.average_case import schedules, theory
 from optim_core.average_case.optimizer import ScheduleFollower
 from optim_core.average_case.schedules import Schedule
 from optim_core.base import Params, check_positive
+from optim_core.declarations import Limit
 from optim_core.registry import register
 
 JACOBI = ("alpha", "beta", "smoothness", "strong_convexity")
@@ -22,6 +23,7 @@ class GradientDescent(ScheduleFollower):
     """Steps of 1 / L. On a spectrum that reaches 0 the objective falls like t^-(xi + 2)."""
 
     HAS_MOMENTUM: ClassVar[bool] = False
+    REFERENCE = True
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Nesterov(ScheduleFollower):
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness", "strong_convexity")
     LOOKAHEAD: ClassVar[bool] = True
+    LIMITS = (Limit(equals="gd", at={"max_momentum": 0.0}, deviation=1e-12),)
 
     def __init__(
         self,
@@ -194,6 +197,15 @@ class GeneralizedChebyshev(Jacobi):
     """
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = JACOBI
+    LIMITS = tuple(
+        Limit(  # two members of the family, not what it adds to
+            equals=name,
+            at={"alpha": exponent, "beta": exponent},
+            probe={"strong_convexity": 0.1},
+            nested=False,
+        )
+        for name, exponent in (("chebyshev", -0.5), ("marchenko_pastur", 0.5))
+    )
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ from optim_core import spectrum
 from optim_core.average_case import theory
 from optim_core.average_case.schedules import Coefficients, Schedule, follow, limit
 from optim_core.base import Closure, Counting, Params, check_not_negative
+from optim_core.declarations import INF, NOT_NEGATIVE, SHARE
 from optim_core.linalg import Product
 from optim_core.two_pass import Excursion, global_norm
 
@@ -57,6 +58,13 @@ class ScheduleFollower(Counting):
     (after two steps uphill, <g, d> > 0); `refresh_interval` in steps between new estimates of L, 0 for never.
     """
 
+    CHANGEABLE = frozenset({"step_scale", "refresh_interval"})
+    LEARNING_RATE = ""
+    BOUNDS: ClassVar = {
+        "strong_convexity": NOT_NEGATIVE, "alpha": (-1.0, INF), "beta": (-1.0, INF), "step_scale": NOT_NEGATIVE,
+        "smoothness_margin": NOT_NEGATIVE, "max_momentum": SHARE, "refresh_interval": NOT_NEGATIVE,
+        "lanczos_steps": (2, INF),
+    }  # fmt: skip
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness",)
     """Hyperparameters that may be `auto` or `estimate`."""
     LOOKAHEAD: ClassVar[bool] = False

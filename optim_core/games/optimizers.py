@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from optim_core.base import Closure, Counting, check_not_negative
-from optim_core.games import updates
+from optim_core.declarations import NOT_NEGATIVE, Limit
+from optim_core.games import maps, updates
 from optim_core.games.field import Players, differentiate, evaluate_game
 from optim_core.games.rates import COSTS
 from optim_core.games.trace import DivergenceWarning, Trace
@@ -44,6 +45,8 @@ class GameOptimizer(Counting):
     """
 
     PLAYS_GAMES: ClassVar[bool] = True
+    CHANGEABLE = frozenset({"lr", "momentum", "consensus", "extrapolation"})
+    BOUNDS: ClassVar = {"momentum": (-1.0, 1.0), "consensus": NOT_NEGATIVE}
     METHOD: ClassVar[str]
 
     def __init__(self, params: Players, defaults: dict[str, Any]) -> None:
@@ -64,6 +67,21 @@ class GameOptimizer(Counting):
     def cost_per_step(cls, **hyperparameters: Any) -> float:
         """Gradient evaluations of a step, with two players where the cost depends on their number."""
         return COSTS[cls.METHOD]
+
+    @classmethod
+    def roots(cls, points: Tensor, **hyperparameters: Any) -> Tensor | None:
+        """Where the method sends eigenvalues `points` [n] of a normal J, [2, n]; None unless it is a polynomial of J.
+
+        `hyperparameters`: all of the method's own.
+        """
+        if cls.METHOD not in maps.POLYNOMIAL:
+            return None
+        own = ("lr", "momentum", "consensus")
+        given: dict[str, Any] = {key: hyperparameters[key] for key in own if key in hyperparameters}
+        if "extrapolation" in hyperparameters:
+            ahead = hyperparameters["extrapolation"]
+            given["extrapolation"] = given["lr"] if ahead is None else ahead
+        return maps.roots(cls.METHOD, points, **{key: float(value) for key, value in given.items()})
 
     @property
     def method(self) -> str:
@@ -256,6 +274,7 @@ class GDA(GameOptimizer):
     """
 
     METHOD = "gda"
+    REFERENCE = True
 
     def __init__(self, params: Players, *, lr: float = 0.1, momentum: float = 0.0, restart: bool = False) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "restart": restart})
@@ -353,6 +372,7 @@ class Consensus(GameOptimizer):
 
     METHOD = "consensus"
     GRAD_EVALS = COSTS["consensus"]
+    LIMITS = (Limit(equals="gda", at={"consensus": 0.0}),)
 
     def __init__(
         self,

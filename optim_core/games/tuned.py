@@ -6,12 +6,13 @@ up to `probes` parameters; for other games the rates are those near the starting
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from optim_core.base import Closure, check_positive
+from optim_core.declarations import COUNT
 from optim_core.games.field import Players, evaluate_game
 from optim_core.games.optimizers import GameOptimizer
 from optim_core.games.shapes import classify, recommend
@@ -29,6 +30,8 @@ class TunedGame(GameOptimizer):
     """
 
     METHOD = "gda"
+    LEARNING_RATE = ""
+    BOUNDS: ClassVar = {"probes": COUNT}
     GRAD_EVALS = 2.0
 
     def __init__(self, params: Players, *, lr: float = 1.0, probes: int = 64, restart: bool = False) -> None:
@@ -40,6 +43,11 @@ class TunedGame(GameOptimizer):
     def cost_per_step(cls, **hyperparameters: Any) -> float:
         """Two: which method will play is not known before the game is."""
         return cls.GRAD_EVALS
+
+    @classmethod
+    def roots(cls, points: Tensor, **hyperparameters: Any) -> Tensor | None:
+        """None: the method is known only once the game is."""
+        return None
 
     @property
     def shape(self) -> str:

@@ -153,7 +153,10 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
 @app.command()
 def profile(
     sweeps: Annotated[list[str], typer.Argument(help="Sweeps of several tasks.")],
-    reference: Annotated[str, typer.Option(help="Arm whose final value sets each task's target; default: sgd.")] = "",
+    reference: Annotated[
+        str,
+        typer.Option(help="Arm whose final value sets each task's target; default: the plain one."),
+    ] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for figures, CSV and LaTeX.")] = None,
     root: Root = ROOT,
     as_json: Json = False,

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import optim_core
+import trainables
+from optim_core import Counting
 from orchestrator import results
 from orchestrator.definition import yaml12
 from orchestrator.definition.space import Parameter
@@ -19,6 +22,7 @@ from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
+from trainables import Task
 
 TRAINED = [state for state in State if state.is_trained]
 
@@ -82,6 +86,21 @@ class Evidence:
     def arms(self) -> list[str]:
         """Arms in the order of the file."""
         return list(self.definition["arms"])
+
+    def optimizer(self, arm: str) -> type[Counting]:
+        """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""
+        try:
+            return optim_core.lookup(self.definition["arms"][arm]["optimizer"])
+        except KeyError:
+            return optim_core.Counting
+
+    @property
+    def task_class(self) -> type[Task]:
+        """The class of the task, with what it declares; one that is gone declares nothing."""
+        try:
+            return trainables.lookup(self.task)
+        except KeyError:
+            return trainables.Task
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Parameter]]:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+import optim_core
 from orchestrator.compare.answer import check
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
@@ -29,7 +30,6 @@ from orchestrator.statistics import ranks
 from orchestrator.statistics.pairing import Refused
 
 R_MAX = 4.0
-REFERENCES = ("sgd", "adamw", "gd", "gda")
 
 
 def time_to(steps: Sequence[float], values: Sequence[float], target: float, goal: Goal) -> float:
@@ -72,7 +72,7 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
     for one in sweeps:
         check(one)
     arms = sorted({arm for one in sweeps for arm in one.arms})
-    reference = reference or next((r for r in REFERENCES if all(r in one.arms for one in sweeps)), "")
+    reference = reference or _reference(sweeps)
     if not reference or any(reference not in one.arms for one in sweeps):
         raise Refused(f"no reference arm {reference!r} in every sweep; name one with --reference: {', '.join(arms)}")
     targets: dict[str, float] = {}
@@ -95,6 +95,15 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
         "ranks": ranks.document(means),
         "exploratory": [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)],
     }
+
+
+def _reference(sweeps: Sequence[Evidence]) -> str:
+    """The arm that runs the same plain reference optimizer in every sweep; empty when there is none."""
+    for name in optim_core.references():
+        for arm in sweeps[0].arms:
+            if all(arm in one.arms and one.definition["arms"][arm]["optimizer"] == name for one in sweeps):
+                return arm
+    return ""
 
 
 def _sign(one: Evidence) -> float:

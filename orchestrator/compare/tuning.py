@@ -1,7 +1,7 @@
 """How well each arm was tuned: edges of the space, usable widths, optimism, divergence, and whether pruning is safe.
 
 edge       the chosen value lies within 5 % of a bound of its range (on the range's own scale): the optimum may lie
-           outside. Natural bounds (ema_rate 1, refresh_interval 1, a momentum of 0) are no edges
+           outside. A natural bound, which the optimizer declares (a rate of 1, a momentum of 0), is no edge
 width      decades between the smallest and the largest value among configurations within 5 % of the best
 optimism   mean over the confirm seeds of the tuned metric, minus the value with which the search chose it
 rungs      Kendall's tau between the ranking at a share of the budget and the final one, and where the winner stood
@@ -10,7 +10,6 @@ rungs      Kendall's tau between the ranking at a share of the budget and the fi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,7 @@ from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.expected_best import expected_best, tunability
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
-NATURAL: Mapping[str, tuple[float, float]] = {
-    "ema_rate": (0.0, 1.0),
-    "refresh_interval": (1.0, math.inf),
-    "rotation_refresh": (1.0, math.inf),
-    "momentum": (0.0, 1.0),
-    "weight_decay": (0.0, math.inf),
-    "sam_radius": (0.0, math.inf),
-}
+UNBOUNDED = (-math.inf, math.inf)
 
 
 def position(p: Parameter, value: float) -> float:
@@ -48,9 +40,12 @@ def _log_share(low: float, high: float, value: float) -> float:
     return math.log(value / low) / math.log(high / low)
 
 
-def edge(p: Parameter, value: Any) -> str:
-    """`lower` or `upper` when the value lies at a bound that could be moved, else nothing."""
-    lowest, highest = NATURAL.get(p.name, (-math.inf, math.inf))
+def edge(p: Parameter, value: Any, natural: tuple[float, float] = UNBOUNDED) -> str:
+    """`lower` or `upper` when the value lies at a bound that could be moved, else nothing.
+
+    `natural`: the lowest and highest value that means anything.
+    """
+    lowest, highest = natural
     if p.kind == "categorical":
         if len(p.values) < 3 or not numeric(p.values):
             return ""
@@ -68,7 +63,10 @@ def edge(p: Parameter, value: Any) -> str:
 def edges(evidence: Evidence, arm: str) -> dict[str, str]:
     """Parameter -> bound, for each chosen value that lies at one."""
     chosen, known = evidence.chosen(arm), evidence.parameters[arm]
-    found = {name: edge(known[name], value) for name, value in chosen.items() if name in known}
+    natural = evidence.optimizer(arm).BOUNDS
+    found = {
+        name: edge(known[name], value, natural.get(name, UNBOUNDED)) for name, value in chosen.items() if name in known
+    }
     return {name: where for name, where in found.items() if where}
 
 

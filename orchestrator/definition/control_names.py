@@ -1,26 +1,30 @@
-"""The controls that a sweep file may name, and which optimizers each one fits (`protocol.controls` runs them)."""
+"""The controls that a sweep file may name: limits that optimizers declare (`protocol.controls` runs them)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 
 import optim_core
-
-NEEDS: Mapping[str, str] = {
-    "sgd_under_rotation": "rotation",
-    "identity_rotation": "rotation",
-    "sam_radius_0": "sam_radius",
-    "frozen_preconditioner": "ema_rate",
-}
-"""Control -> the hyperparameter that an arm's optimizer must have."""
+from optim_core import Limit
 
 
-def fits(name: str, optimizer: str) -> bool:
-    """Whether an arm with this optimizer can be put to the control."""
-    known = optim_core.hyperparameters(optimizer)
-    return NEEDS[name] in known and not (name == "sam_radius_0" and "ema_rate" in known)
+def limits(control: str, optimizer: str) -> list[Limit]:
+    """The limits of an optimizer that the control proves; empty when it does not fit."""
+    return [one for one in optim_core.limits(optimizer) if one.control is not None and one.control.name == control]
 
 
-def fitting(optimizers: Mapping[str, str]) -> tuple[str, ...]:
-    """The controls that at least one arm can be put to; `optimizers` maps arm -> optimizer."""
-    return tuple(name for name in NEEDS if any(fits(name, o) for o in optimizers.values()))
+def known(optimizers: Iterable[str]) -> list[str]:
+    """All controls there are: the usual ones, then those that only these optimizers declare."""
+    found = [control.name for control in optim_core.CONTROLS]
+    found += [one.control.name for name in optimizers for one in optim_core.limits(name) if one.control is not None]
+    return list(dict.fromkeys(found))
+
+
+def fitting(optimizers: Sequence[str]) -> tuple[str, ...]:
+    """The controls that at least one of the arms' optimizers can be put to."""
+    return tuple(name for name in known(optimizers) if any(limits(name, optimizer) for optimizer in optimizers))
+
+
+def owners(control: str) -> list[str]:
+    """The registered optimizers that the control fits."""
+    return [name for name in optim_core.names() if limits(control, name)]

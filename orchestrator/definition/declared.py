@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.definition.control_names import NEEDS, fitting
+from orchestrator.definition.control_names import fitting, known, owners
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.racing import Racing, look_at
@@ -45,14 +45,15 @@ def racing(model: SweepModel, confirm: int, where: Where) -> Racing | None:
     return found
 
 
-def controls(model: SweepModel, optimizers: Mapping[str, str], where: Where) -> tuple[str, ...]:
-    """The controls to run first; each one has an arm that it fits."""
-    known = fitting(optimizers)
+def controls(model: SweepModel, optimizers: Sequence[str], where: Where) -> tuple[str, ...]:
+    """The controls to run first; each one has an arm, by its optimizer, that it fits."""
+    usable, there_are = fitting(optimizers), known(optimizers)
     if model.controls == "auto":
-        return known
+        return usable
     for i, name in enumerate(model.controls):
-        if name not in NEEDS:
-            raise where.error(("controls", i), f"{name!r} is no control{nearest(name, NEEDS)}")
-        if name not in known:
-            raise where.error(("controls", i), f"{name}: no arm's optimizer has {NEEDS[name]}; remove it")
+        if name not in there_are:
+            raise where.error(("controls", i), f"{name!r} is no control{nearest(name, there_are)}")
+        if name not in usable:
+            others = ", ".join(owners(name))
+            raise where.error(("controls", i), f"{name} is a control of {others}, which no arm uses; remove it")
     return tuple(dict.fromkeys(model.controls))

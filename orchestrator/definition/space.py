@@ -153,11 +153,9 @@ def names_in(constraint: str) -> set[str]:
     try:
         tree = ast.parse(constraint, mode="eval").body
     except SyntaxError:
-        raise SpaceError(
-            f"{constraint!r} is not an expression; write for instance: refresh_interval * 5 <= steps"
-        ) from None
+        raise SpaceError(f"{constraint!r} is not an expression; write for instance: PARAMETER * 5 <= steps") from None
     if not isinstance(tree, ast.Compare | ast.BoolOp):
-        raise SpaceError(f"{constraint!r} compares nothing; write for instance: refresh_interval * 5 <= steps")
+        raise SpaceError(f"{constraint!r} compares nothing; write for instance: PARAMETER * 5 <= steps")
     allowed: tuple[type, ...] = (
         ast.Compare,
         ast.BoolOp,

@@ -97,7 +97,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         cache=model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
-        controls=declared.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
+        controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),
         training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )

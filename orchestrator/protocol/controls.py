@@ -1,34 +1,30 @@
-"""Controls: special cases with a known answer, trained for a few steps before the sweep spends anything.
+"""Controls: limits with a known answer, trained for a few steps before the sweep spends anything.
 
-| name | has to hold | why |
-|---|---|---|
-| `sgd_under_rotation` | SGD in every rotated basis of the arm = SGD | g -> R^T R g: plain descent is equivariant |
-| `identity_rotation` | an optimizer in the identity basis = the plain one | R = I |
-| `sam_radius_0` | SAM without a climb = its base optimizer, step for step | w + 0 = w |
-| `frozen_preconditioner` | LLQR with ema_rate 0 = its base optimizer | U stays the identity |
-
-SGD in a rotated basis is the limit of rotated AdamW for large eps (beta1 = 0, lr = eps lr_sgd), so that it runs through
-the very code of the arm. Both runs take STEPS steps at a constant learning rate from the same weights over the same
-batches; what is compared is the weights, deviation = |w_a - w_b| / |w_b - w_0|. They run in this process.
+A control is a limit that an optimizer's class declares under a name (`optim_core.Limit`): settings at which it has to
+take the steps of another optimizer. Both run STEPS steps at a constant learning rate from the same weights over the
+same batches, everything else at the middle of the arm's space; what is compared is the weights,
+deviation = |w_a - w_b| / |w_b - w_0|. They run in this process.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optim_core
 import trainables
-from orchestrator.definition.control_names import fits
+from optim_core import Limit
+from orchestrator.definition.control_names import limits
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.space import from_unit
 from orchestrator.protocol.errors import ControlFailed
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from trainables.loop import Diverged, Training
 
-STEPS, LARGE_EPS, SGD_LR = 12, 1e6, 0.02
+STEPS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,65 +37,15 @@ class Case:
     twin_parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """A claim about one arm."""
-
-    says: str
-    tolerance: float
-    """Largest deviation allowed."""
-    cases: Callable[[str, dict[str, Any], ArmSpec], Iterator[Case]]
-
-
-def _rotated_sgd(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
-    values = next((p.values for p in arm.parameters if p.name == "rotation"), (given["rotation"],))
-    twin = {"lr": SGD_LR, "momentum": 0.0, "weight_decay": 0.0}
-    if optimizer == "rotated(sgd)":
-        fixed: dict[str, Any] = twin
-    elif "eps" in given and "beta1" in given:
-        fixed = {"lr": SGD_LR * LARGE_EPS, "eps": LARGE_EPS, "beta1": 0.0, "weight_decay": 0.0}
-    else:
-        return
-    for rotation in values:
-        yield Case(
-            general=optimizer, parameters={**given, **fixed, "rotation": rotation}, twin="sgd", twin_parameters=twin
-        )
-
-
-def _identity(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
-    twin = optimizer[len("rotated(") : -1] if optimizer.startswith("rotated(") else "adamw"
-    yield Case(
-        general=optimizer,
-        parameters={**given, "rotation": "identity"},
-        twin=twin,
-        twin_parameters=_shared(twin, given),
-    )
-
-
-def _no_climb(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
-    twin = str(given.get("base", "sgd"))
-    yield Case(
-        general=optimizer, parameters={**given, "sam_radius": 0.0}, twin=twin, twin_parameters=_shared(twin, given)
-    )
-
-
-def _frozen(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
-    twin = str(given.get("base", "sgd"))
-    parameters = {**given, "ema_rate": 0.0, "refresh_interval": STEPS // 3}
-    for name, off in (("sam_radius", 0.0), ("first_refresh_full", False)):
-        if name in optim_core.hyperparameters(optimizer):
-            parameters[name] = off
-    yield Case(general=optimizer, parameters=parameters, twin=twin, twin_parameters=_shared(twin, given))
-
-
-CONTROLS: dict[str, Control] = {
-    "sgd_under_rotation": Control(says="SGD is unmoved by a rotation", tolerance=1e-4, cases=_rotated_sgd),
-    "identity_rotation": Control(says="the identity rotation is the plain optimizer", tolerance=1e-4, cases=_identity),
-    "sam_radius_0": Control(says="sam_radius 0 is the base optimizer", tolerance=1e-5, cases=_no_climb),
-    "frozen_preconditioner": Control(
-        says="a frozen preconditioner is the base optimizer", tolerance=1e-5, cases=_frozen
-    ),
-}
+def cases(arm: ArmSpec, limit: Limit) -> Iterator[Case]:
+    """One for each combination of the arm's values of the hyperparameters that the limit holds for some values of."""
+    middle = _middle(arm)
+    listed = {p.name: p.values for p in arm.parameters if p.name in limit.where and p.values}
+    for values in itertools.product(*listed.values()):
+        given = {**middle, **dict(zip(listed, values, strict=True))}
+        if limit.holds({key: (value,) for key, value in given.items()}):
+            parameters, twin, twin_parameters = optim_core.in_limit(arm.optimizer, limit, given)
+            yield Case(general=arm.optimizer, parameters=parameters, twin=twin, twin_parameters=twin_parameters)
 
 
 def check(spec: Spec, folder: SweepFolder) -> None:
@@ -131,19 +77,17 @@ def failed(folder: SweepFolder) -> list[str]:
 def measure(spec: Spec) -> Iterator[dict[str, Any]]:
     """One row for each control and arm: the largest deviation over its cases."""
     for name in spec.controls:
-        control = CONTROLS[name]
         for arm in spec.arms.values():
-            if not fits(name, arm.optimizer):
+            declared = limits(name, arm.optimizer)
+            found = [case for limit in declared for case in cases(arm, limit)]
+            if not found or (control := declared[0].control) is None:
                 continue
-            cases = list(control.cases(arm.optimizer, _middle(arm), arm))
-            if not cases:
-                continue
-            worst = max(deviation(spec, case) for case in cases)
+            worst = max(deviation(spec, case) for case in found)
             yield {
                 "control": name,
                 "arm": arm.name,
                 "says": control.says,
-                "cases": len(cases),
+                "cases": len(found),
                 "steps": STEPS,
                 "deviation": worst,
                 "tolerance": control.tolerance,
@@ -195,8 +139,3 @@ def _middle(arm: ArmSpec) -> dict[str, Any]:
     known = optim_core.hyperparameters(arm.optimizer)
     defaults = {k: p.default for k, p in known.items() if p.default not in (inspect.Parameter.empty, None)}
     return {**defaults, **from_unit(arm.parameters, [0.5] * len(arm.parameters))}
-
-
-def _shared(optimizer: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    known = optim_core.hyperparameters(optimizer)
-    return {k: v for k, v in given.items() if k in known}

@@ -26,7 +26,6 @@ from orchestrator.protocol.lint_raw import RAW
 from orchestrator.statistics.significance import floor_of_seeds
 
 EFFORT, WIDTHS, RANDOM_TRIALS = 1.25, 2.0, 4
-REFERENCES = ("sgd", "adamw", "gd", "gda")
 SCHEDULE_WORDS = ("schedule", "warmup", "decay_steps", "total_steps", "anneal")
 
 
@@ -102,16 +101,11 @@ def _parameter(arm: ArmSpec, name: str) -> Parameter | None:
     return next((p for p in arm.parameters if p.name == name), None)
 
 
-def _default(arm: ArmSpec, name: str) -> Any:
-    known = optim_core.hyperparameters(arm.optimizer)
-    return known[name].default if name in known else None
-
-
 def _values(arm: ArmSpec, name: str) -> list[Any]:
     """Values that a parameter may take, where they can be listed; its bounds otherwise; the default when not given."""
     p = _parameter(arm, name)
     if p is None:
-        return [_default(arm, name)]
+        return [optim_core.hyperparameters(arm.optimizer)[name].default]
     return list(p.values) or [p.low, p.high]
 
 
@@ -211,13 +205,10 @@ def default_arm(spec: Spec) -> Found:
     """What everybody would have used."""
     if len(spec.arms) < 2:
         return
-    plain = any(a.optimizer in REFERENCES or _is_default(a) or _contains_plain(a) for a in spec.arms.values())
-    if not plain:
-        yield ("arms",), f"no arm is a plain reference ({', '.join(REFERENCES)}) or left at its defaults; add one"
 
-
-def _contains_plain(arm: ArmSpec) -> bool:
-    return "identity" in _values(arm, "rotation") or 0 in _values(arm, "sam_radius") or 0 in _values(arm, "ema_rate")
+    references = optim_core.references()
+    if not any(_is_default(arm) or _plays(arm) & set(references) for arm in spec.arms.values()):
+        yield ("arms",), f"no arm is a plain reference ({', '.join(references)}) or left at its defaults; add one"
 
 
 @_rule("GS112")
@@ -240,41 +231,50 @@ def expected_best(spec: Spec) -> Found:
 @_rule("GS114")
 def nested(spec: Spec) -> Found:
     """An optimizer that contains another one has to beat it, so the other has to be there."""
-    optimizers = {arm.optimizer for arm in spec.arms.values()}
+    there = set().union(*(_plays(arm) for arm in spec.arms.values()))
     for name, arm in spec.arms.items():
-        for parameter, special, hint in _special_cases(arm):
-            if special & optimizers or hint in _values(arm, parameter):
-                continue
-            others = [v for a in spec.arms.values() if a is not arm for v in _values(a, parameter)]
-            if hint in others:
-                continue
+        space = _space(arm)
+        missing = {
+            " or ".join(sorted(others)): limit.at
+            for limit in optim_core.limits(arm.optimizer)
+            if limit.nested and limit.holds(space) and not (others := limit.others(space)) & there
+        }
+        for contained, at in missing.items():
+            setting = ", ".join(f"{k}: {v:g}" if isinstance(v, float) else f"{k}: {v}" for k, v in at.items())
             yield (
                 ("arms", name),
-                f"{arm.optimizer} contains {' or '.join(sorted(special))} ({parameter}: {hint}), which is no "
-                f"arm; without it "
-                "nobody can tell whether the addition helps",
+                f"{arm.optimizer} contains {contained} ({setting}), which is no arm; without it nobody can tell "
+                "whether the addition helps",
             )
 
 
-def _special_cases(arm: ArmSpec) -> Iterator[tuple[str, set[str], Any]]:
-    known = optim_core.hyperparameters(arm.optimizer)
-    bases = {str(v) for v in _values(arm, "base") if v is not None} or {"sgd"}
-    if "ema_rate" in known:
-        yield "ema_rate", {"sam"} if "sam_radius" in known else bases, 0
-    elif "sam_radius" in known:
-        yield "sam_radius", bases, 0
-    if "rotation" in known:
-        yield "rotation", {"adamw"}, "identity"
+def _plays(arm: ArmSpec) -> set[str]:
+    """The optimizers whose steps the arm may take: its own, and those whose limits its space holds."""
+    space, found = _space(arm), {arm.optimizer}
+    for limit in optim_core.limits(arm.optimizer):
+        if limit.reached(space):
+            found |= limit.others(space)
+    return found
+
+
+def _space(arm: ArmSpec) -> dict[str, list[Any]]:
+    """Each hyperparameter of the arm's optimizer, with the values that it may take."""
+    return {name: _values(arm, name) for name in optim_core.hyperparameters(arm.optimizer)}
 
 
 @_rule("GS115")
 def learning_rate(spec: Spec) -> Found:
     """The learning rate matters most, and every arm needs its own."""
     for name, arm in spec.arms.items():
-        p = _parameter(arm, "lr")
-        if _is_default(arm) or _default(arm, "lr") is None or (p is not None and p in _tuned(arm)):
+        role = _learning_rate(arm)
+        p = _parameter(arm, role)
+        if _is_default(arm) or not role or (p is not None and p in _tuned(arm)):
             continue
-        yield ("arms", name), f"arm {name} does not tune lr; give it a range, as the others have"
+        yield ("arms", name), f"arm {name} does not tune {role}; give it a range, as the others have"
+
+
+def _learning_rate(arm: ArmSpec) -> str:
+    return optim_core.learning_rate(arm.optimizer)
 
 
 @_rule("GS117")
@@ -285,13 +285,13 @@ def widths(spec: Spec) -> Found:
     found = {
         name: math.log10(p.high / p.low)
         for name, arm in spec.arms.items()
-        if (p := _parameter(arm, "lr")) is not None and p.log
+        if (p := _parameter(arm, _learning_rate(arm))) is not None and p.log
     }
     if found and max(found.values()) > WIDTHS * min(found.values()):
         words = ", ".join(f"{arm} {w:.1f}" for arm, w in found.items())
         yield (
             ("arms", min(found, key=lambda a: found[a])),
-            f"decades of lr searched: {words}; give every arm as much room",
+            f"decades of the learning rate searched: {words}; give every arm as much room",
         )
 
 
@@ -300,10 +300,10 @@ def linear_scale(spec: Spec) -> Found:
     """Over a decade or more a uniform range wastes its trials on the top."""
     for name, arm in spec.arms.items():
         for p in _tuned(arm):
-            if p.name == "lr" and p.kind == "float" and not p.log and p.high >= 10 * max(p.low, 1e-300):
+            if p.name == _learning_rate(arm) and p.kind == "float" and not p.log and p.high >= 10 * max(p.low, 1e-300):
                 yield (
                     ("arms", name),
-                    f"lr from {p.low:g} to {p.high:g} on a linear scale: nine trials in ten fall into the top "
+                    f"{p.name} from {p.low:g} to {p.high:g} on a linear scale: nine trials in ten fall into the top "
                     f"decade; use "
                     "distribution: log_uniform_values",
                 )

@@ -191,6 +191,25 @@ def check_refuses_unknown_hyperparameters(name: str) -> None:
         raise AssertionError("an unknown hyperparameter was accepted")
 
 
+def check_limit(make: Callable[..., Any], twin: Callable[..., Any], deviation: float, steps: int = 12) -> None:
+    """Step by step in float64: weights within `deviation` of how far the other one has moved; 0: bit for bit."""
+    run, other = begin(make), begin(twin)
+    start = other.weights()
+    for index in range(steps):
+        run.steps(index, index + 1)
+        other.steps(index, index + 1)
+        if deviation == 0:
+            assert equal(run.weights(), other.weights()), index
+        else:
+            assert length(run.weights(), other.weights()) <= deviation * length(other.weights(), start), index
+    assert not equal(other.weights(), start)
+
+
+def length(a: list[Tensor], b: list[Tensor]) -> float:
+    """|a - b| over all tensors together."""
+    return math.sqrt(sum(float((x - y).square().sum()) for x, y in zip(a, b, strict=True)))
+
+
 def check_follows_a_scheduler(make: Callable[[nn.Module], Any]) -> None:
     """torch's schedulers attach to the optimizer: the same steps as with each rate set by hand."""
     run, twin, constant, steps = begin(make), begin(make), begin(make), 5

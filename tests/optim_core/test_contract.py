@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -61,6 +62,35 @@ def test_follows_a_scheduler(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_hyperparameters_change_while_training(name: str) -> None:
     contract.check_hyperparameters_change_while_training(maker(name), name)
+
+
+def limits() -> Iterator[Any]:
+    """Every declared limit, for every value for which it is claimed (the others at their first)."""
+    for name in [*NAMES, "rotated(adamw)", "rotated(torch.optim.RMSprop)"]:
+        for number, limit in enumerate(optim_core.limits(name)):
+            first = {key: values[0] for key, values in limit.where.items()}
+            given = [{**first, key: value} for key, values in limit.where.items() for value in values] or [{}]
+            for at in [dict(row) for row in dict.fromkeys(tuple(sorted(g.items())) for g in given)]:
+                yield pytest.param(name, number, at, id=f"{name}-{number}-{'-'.join(map(str, at.values()))}")
+
+
+@pytest.mark.parametrize("name, number, at", limits())
+def test_is_the_other_optimizer_in_its_limit(name: str, number: int, at: dict[str, Any]) -> None:
+    limit = optim_core.limits(name)[number]
+    defaults = {key: p.default for key, p in optim_core.hyperparameters(name).items() if p.default is not None}
+    own = contract.SETTINGS.get(name, {"lr": 0.05})
+    here, other, there = optim_core.in_limit(name, limit, {**defaults, "weight_decay": 0.01, **own, **at})
+    if "weight_decay" not in defaults:
+        here.pop("weight_decay", None)
+    contract.check_limit(maker(name, **here), maker(other, **there), limit.deviation)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_below_a_natural_bound_are_refused(name: str) -> None:
+    for key, (low, _) in optim_core.lookup(name).BOUNDS.items():
+        if key in optim_core.hyperparameters(name):
+            with pytest.raises(ValueError):
+                contract.begin(maker(name, **{key: low - 1}))
 
 
 def test_names_are_unique_and_unknown_ones_are_explained() -> None:

@@ -163,11 +163,18 @@ def test_a_planted_bug_stops_the_sweep_before_it_spends_anything(tmp_path: Path)
         answer(Evidence(folder))
 
 
+def test_a_user_declares_a_control() -> None:
+    text = CONTROLLED.replace("OPTIMIZER, parameters: {lr: 0.01, sam_radius: 0.1}", "tests.tasks.Signed")
+    definition = sweep_file.loads(text.replace("controls: auto", "controls: [unsigned]"))
+    (row,) = controls.measure(definition)
+    assert (row["control"], row["arm"], row["deviation"]) == ("unsigned", "climbing", 0.0)
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
         ("controls: [sam_radius_1]", "did you mean sam_radius_0"),
-        ("controls: [sam_radius_0]", "no arm's optimizer has sam_radius"),
+        ("controls: [sam_radius_0]", "a control of asam, friendly_sam, sam, which no arm uses"),
         ("analysis: {baseline: sgdd}", "did you mean sgd"),
         ("analysis: {margin: -1}", "margin"),
     ],

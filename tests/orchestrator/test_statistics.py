@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+import optim_core
 from orchestrator.compare import profiles, tuning
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
@@ -89,16 +90,31 @@ def test_ranks_are_scipys() -> None:
         (Parameter(name="lr", kind="float", low=1e-3, high=1.0, log=True), 1.2e-3, "lower"),
         (Parameter(name="lr", kind="float", low=1e-3, high=1.0, log=True), 0.1, ""),
         (Parameter(name="lr", kind="float", low=1e-3, high=1.0, log=True), 0.9, "upper"),
-        (Parameter(name="ema_rate", kind="float", low=0.01, high=1.0, log=True), 0.99, ""),
-        (Parameter(name="ema_rate", kind="float", low=0.01, high=1.0, log=True), 0.0101, "lower"),
         (Parameter(name="beta1", kind="float", low=0.9, high=0.999, one_minus=True), 0.9989, "upper"),
-        (Parameter(name="refresh_interval", kind="categorical", values=(1, 10, 100)), 1, ""),
-        (Parameter(name="refresh_interval", kind="categorical", values=(1, 10, 100)), 100, "upper"),
         (Parameter(name="rotation", kind="categorical", values=("a", "b", "c")), "a", ""),
     ],
 )
 def test_edges(p: Parameter, value: Any, expected: str) -> None:
     assert tuning.edge(p, value) == expected
+
+
+@pytest.mark.parametrize(
+    "optimizer, p, value, expected",
+    [
+        ("llqr", Parameter(name="ema_rate", kind="float", low=0.01, high=1.0, log=True), 0.99, ""),
+        ("llqr", Parameter(name="ema_rate", kind="float", low=0.01, high=1.0, log=True), 0.0101, "lower"),
+        ("llqr", Parameter(name="refresh_interval", kind="categorical", values=(1, 10, 100)), 1, ""),
+        ("llqr", Parameter(name="refresh_interval", kind="categorical", values=(1, 10, 100)), 100, "upper"),
+        ("rotated(sgd)", Parameter(name="momentum", kind="float", low=0.0, high=0.9), 0.0, ""),
+        ("torch.optim.RMSprop", Parameter(name="weight_decay", kind="float", low=0.0, high=0.1), 0.0, ""),
+        ("gda", Parameter(name="momentum", kind="float", low=0.0, high=0.5), 0.0, "lower"),  # it may be negative
+        ("gda", Parameter(name="momentum", kind="float", low=-1.0, high=0.5), -1.0, ""),
+    ],
+)
+def test_a_natural_bound_that_the_optimizer_declares_is_no_edge(
+    optimizer: str, p: Parameter, value: float, expected: str
+) -> None:
+    assert tuning.edge(p, value, optim_core.lookup(optimizer).BOUNDS[p.name]) == expected
 
 
 def test_importance_finds_the_one_that_matters() -> None:

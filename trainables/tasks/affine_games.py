@@ -111,13 +111,17 @@ class AffineGame(Task):
         first, second = _players(model)
         return lambda: [first(second.at), second(first.at)]
 
+    def jacobian(self, model: Model) -> Tensor:
+        """J of the game's field, [m + n, m + n]."""
+        first, second = _players(model)
+        return torch.cat([torch.cat([first.own, first.coupling], 1), torch.cat([second.coupling, second.own], 1)])
+
     def evaluate(self, model: Model) -> dict[str, float]:
         """The residual, and what theory promises."""
         players = _players(model)
-        first, second = players
         with torch.no_grad():
-            norm, start = _norm(players), float(first.first_norm)
-            J = torch.cat([torch.cat([first.own, first.coupling], 1), torch.cat([second.coupling, second.own], 1)])
+            norm, start = _norm(players), float(players[0].first_norm)
+            J = self.jacobian(model)
         ratio = norm / start if math.isfinite(norm) else math.inf
         residual = min(math.log10(max(ratio, 1e-300)), LARGEST_RESIDUAL)
         return {"residual/log10": residual, "rate/reference": self.reference(J)}
@@ -130,6 +134,8 @@ class Bilinear(AffineGame):
     `law` of the singular values: linear, log, or edges (denser at both ends). Rectangular games have a kernel, in
     which nothing moves.
     """
+
+    FIGURES = frozenset({"spectral-shape"})
 
     def __init__(
         self,
@@ -210,6 +216,8 @@ class ShapeGame(AffineGame):
     with heights reach/10 to reach; imaginary with the same heights; cross of the interval and a line of half height
     `reach` at its centre; half_disc Re >= mu, modulus <= L. 0 < mu < L, reach > 0.
     """
+
+    FIGURES = frozenset({"spectral-shape"})
 
     def __init__(
         self, *, shape: str = "cross", dimension: int = 20, mu: float = 0.02, L: float = 1.0, reach: float = 1.0

@@ -36,6 +36,7 @@ class Quadratics(Task):
     """What quadratic tasks share: no data, one iterate recorded for each step."""
 
     SCHEDULE: ClassVar[str] = "constant"
+    FIGURES: ClassVar[frozenset[str]] = frozenset({"spectrum", "suboptimality"})
     METRICS: ClassVar = {
         "objective/log10": Metric(goal="minimize", worst=4.0),
         "distance/log10": Metric(goal="minimize", worst=4.0),
@@ -65,6 +66,7 @@ class QuadraticTask(Quadratics):
     gain nothing.
     """
 
+    FIGURES = Quadratics.FIGURES | {"exponents"}
     METRICS: ClassVar = {
         **Quadratics.METRICS,
         "optimal/log10": Metric(goal="minimize", worst=0.0),

@@ -1,6 +1,4 @@
-"""The search as pictures: a slice for each hyperparameter, refresh interval against EMA rate, importance,
-parallel axes.
-"""
+"""The search as pictures: a slice for each hyperparameter, one pair of them as a map, importance, parallel axes."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 
+from optim_core import HeatMap
 from orchestrator.compare import search_curves, tuning
 from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.register import Drawn, figure
@@ -22,7 +21,6 @@ from orchestrator.search.importance import ped_anova
 from orchestrator.statistics.intervals import summarize
 
 ACROSS, MOST_LINES, BINS, MOST_MARKS = 4, 300, 6, 20
-MAPS = (("refresh_interval", "ema_rate"),)
 
 
 @figure
@@ -154,27 +152,26 @@ def log_marks(low: float, high: float, most: int = 4) -> list[float]:
 
 @figure
 def maps(evidence: Evidence) -> Iterator[Drawn]:
-    """Heat map of the best value found at each refresh interval and EMA rate."""
+    """Heat map of the best value found at each pair of values of the two hyperparameters that an optimizer declares."""
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
         known = {p.name: p for p in evidence.tuned_parameters(arm)}
-        for across, up in MAPS:
-            if not len(frame) or across not in known or up not in known:
-                continue
-            table = _cells(frame, known[across], known[up], evidence.sign)
-            if table.notna().to_numpy().sum() < 4:
-                continue
-            figure_, axes = panels(1, 1, height=1.4 + 0.42 * len(table), width=6.5)
-            _heat(figure_, axes[0, 0], table, evidence, across, up)
-            yield Drawn(
-                name=f"map-{_plain(arm)}-{_plain(across)}-{_plain(up)}",
-                section="sensitivity",
-                caption=f"{arm}: best {evidence.tuned} over the other hyperparameters at each {across} (optimizer "
-                "steps "
-                f"between refreshes) and {up} (weight of the newest solution), tune seeds. Boxed: the best "
-                f"cell. White: never tried.",
-                figure=figure_,
-            )
+        pair = evidence.optimizer(arm).HEAT_MAP
+        if pair is None or not len(frame) or pair.across not in known or pair.up not in known:
+            continue
+        table = _cells(frame, known[pair.across], known[pair.up], evidence.sign)
+        if table.notna().to_numpy().sum() < 4:
+            continue
+        figure_, axes = panels(1, 1, height=1.4 + 0.42 * len(table), width=6.5)
+        _heat(figure_, axes[0, 0], table, evidence, pair)
+        yield Drawn(
+            name=f"map-{_plain(arm)}-{_plain(pair.across)}-{_plain(pair.up)}",
+            section="sensitivity",
+            caption=f"{arm}: best {evidence.tuned} over the other hyperparameters at each {pair.across} "
+            f"({pair.across_means}) and {pair.up} ({pair.up_means}), tune seeds. Boxed: the best cell. White: never "
+            "tried.",
+            figure=figure_,
+        )
 
 
 def _cells(frame: pd.DataFrame, across: Parameter, up: Parameter, sign: float) -> pd.DataFrame:
@@ -191,7 +188,7 @@ def _cells(frame: pd.DataFrame, across: Parameter, up: Parameter, sign: float) -
     return found.unstack().sort_index(ascending=False)
 
 
-def _heat(figure_: Any, ax: Any, table: pd.DataFrame, evidence: Evidence, across: str, up: str) -> None:
+def _heat(figure_: Any, ax: Any, table: pd.DataFrame, evidence: Evidence, pair: HeatMap) -> None:
     cells = table.to_numpy(dtype=float)
     shade = SEQUENTIAL if evidence.sign > 0 else f"{SEQUENTIAL}_r"
     image = ax.imshow(cells, cmap=shade, aspect="auto")
@@ -206,8 +203,8 @@ def _heat(figure_: Any, ax: Any, table: pd.DataFrame, evidence: Evidence, across
     ax.add_patch(_box(best))
     ax.set_xticks(range(len(table.columns)), [f"{v:.3g}" for v in table.columns])
     ax.set_yticks(range(len(table.index)), [f"{v:.3g}" for v in table.index])
-    ax.set_xlabel(f"{across}  (optimizer steps)")
-    ax.set_ylabel(up)
+    ax.set_xlabel(f"{pair.across}  ({pair.across_means})")
+    ax.set_ylabel(pair.up)
     ax.grid(visible=False)
     figure_.colorbar(image, ax=ax, label=label_of(evidence.tuned))
 

@@ -11,12 +11,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 import optim_core
-import trainables
-from optim_core.games.maps import POLYNOMIAL, roots
-from optim_core.games.rates import COSTS
+from optim_core.average_case.theory import Problem
+from optim_core.games.optimizers import GameOptimizer
 from optim_core.spectrum import hill
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.average_case import (
@@ -31,16 +28,13 @@ from orchestrator.compare.figures.games import Curve, Image, Spectrum, convergen
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.definition.states import Stage
 
-NORMAL = ("shape_game", "bilinear")
-"""Games whose J is normal, so that a method acts on its eigenvalues one by one."""
-QUADRATICS = ("quadratic", "least_squares")
 FEWEST_EIGENVALUES = 30
 
 
 @figure
 def shapes(evidence: Evidence) -> Iterator[Drawn]:
     """Eigenvalues of the game of the first confirm seed and the roots of each arm's polynomial."""
-    if evidence.task not in NORMAL:
+    if "spectral-shape" not in evidence.task_class.FIGURES:
         return
     eigenvalues = _eigenvalues(evidence)
     images = [image for arm in evidence.ranked() if (image := _image(evidence, arm, eigenvalues)) is not None]
@@ -83,7 +77,7 @@ def convergence(evidence: Evidence) -> Iterator[Drawn]:
 @figure
 def spectra(evidence: Evidence) -> Iterator[Drawn]:
     """The density of the first confirm seed (and of those with the extreme exponents, when seeds draw them)."""
-    if evidence.task not in QUADRATICS:
+    if "spectrum" not in evidence.task_class.FIGURES:
         return
     models = {seed: _model(evidence, seed) for seed in _seeds(evidence)}
     ordered = sorted(models, key=lambda seed: models[seed].spectrum.get("left_exponent", 0.0))
@@ -104,7 +98,7 @@ def spectra(evidence: Evidence) -> Iterator[Drawn]:
 @figure
 def courses(evidence: Evidence) -> Iterator[Drawn]:
     """Suboptimality of the confirm trials beside the slopes of theory, first confirm seed."""
-    if evidence.task not in QUADRATICS:
+    if "suboptimality" not in evidence.task_class.FIGURES:
         return
     seed = _seeds(evidence)[0]
     found = []
@@ -125,7 +119,7 @@ def courses(evidence: Evidence) -> Iterator[Drawn]:
             )
         )
     if found:
-        geometric = _model(evidence, seed).spectrum.get("strong_convexity", 0.0) > 0
+        geometric = Problem.of(_model(evidence, seed).spectrum, order=1).strong_convexity > 0
         yield Drawn(
             name="suboptimality",
             section="geometry",
@@ -139,7 +133,7 @@ def courses(evidence: Evidence) -> Iterator[Drawn]:
 @figure
 def slopes(evidence: Evidence) -> Iterator[Drawn]:
     """Exponents of every confirm trial against the exponent of the spectrum that its seed drew."""
-    if evidence.task != "quadratic":
+    if "exponents" not in evidence.task_class.FIGURES:
         return
     known = _exponents({seed: _model(evidence, seed) for seed in _seeds(evidence)})
     rows = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
@@ -164,8 +158,12 @@ def _seeds(evidence: Evidence) -> list[int]:
     return list(evidence.definition["seeds"]["confirm"] or evidence.definition["seeds"]["tune"])
 
 
+def _task(evidence: Evidence) -> Any:
+    return evidence.task_class(**evidence.definition["task"]["parameters"])
+
+
 def _model(evidence: Evidence, seed: int) -> Any:
-    return trainables.build(evidence.task, **evidence.definition["task"]["parameters"]).model(seed)
+    return _task(evidence).model(seed)
 
 
 def _exponents(models: Mapping[int, Any]) -> dict[int, float]:
@@ -179,12 +177,12 @@ def _density(model: Any, name: str) -> Density | None:
     import torch
 
     eigenvalues, squares = model.modes()
-    known = model.spectrum
-    if len(eigenvalues) < FEWEST_EIGENVALUES or not math.isfinite(known["smoothness"]):
+    known = Problem.of(model.spectrum, order=1)
+    if len(eigenvalues) < FEWEST_EIGENVALUES or not math.isfinite(known.smoothness):
         return None
-    drawn = "left_exponent" in known
+    drawn = "left_exponent" in model.spectrum
     weights = squares if drawn else torch.full_like(eigenvalues, 1 / len(eigenvalues))
-    top, low = (known["smoothness"], known["strong_convexity"]) if drawn else (float(eigenvalues.max()), 0.0)
+    top, low = (known.smoothness, known.strong_convexity) if drawn else (float(eigenvalues.max()), 0.0)
     return Density(
         name=name,
         eigenvalues=eigenvalues.numpy(),
@@ -193,34 +191,30 @@ def _density(model: Any, name: str) -> Density | None:
         left_exponent=hill(eigenvalues - low, weights=weights),
         right_exponent=hill(top - eigenvalues, weights=weights),
         smoothness=top,
-        known=(known["left_exponent"], known["right_exponent"]) if drawn else None,
+        known=(known.left_exponent, known.right_exponent) if drawn else None,
     )
 
 
 def _eigenvalues(evidence: Evidence) -> Any:
     import torch
 
-    first, second = _model(evidence, _seeds(evidence)[0])
-    J = torch.cat([torch.cat([first.own, first.coupling], 1), torch.cat([second.coupling, second.own], 1)])
-    return torch.linalg.eigvals(J).numpy()
+    task = _task(evidence)
+    return torch.linalg.eigvals(task.jacobian(task.model(_seeds(evidence)[0]))).numpy()
 
 
 def _image(evidence: Evidence, arm: str, eigenvalues: Any) -> Image | None:
     """What the arm's chosen configuration makes of the eigenvalues; None for a method that is no polynomial of J."""
     import torch
 
-    optimizer = evidence.definition["arms"][arm]["optimizer"]
-    if optimizer not in POLYNOMIAL:
+    method = evidence.optimizer(arm)
+    if not issubclass(method, GameOptimizer):
         return None
-    known = optim_core.hyperparameters(optimizer)
+    known = optim_core.hyperparameters(evidence.definition["arms"][arm]["optimizer"])
     given = {name: evidence.chosen(arm).get(name, p.default) for name, p in known.items()}
-    values: dict[str, float] = {
-        k: float(given[k] if given[k] is not None else given["lr"]) for k in ("lr", "momentum") if k in given
-    }
-    if "extrapolation" in given:
-        values["extrapolation"] = float(given["lr"] if given["extrapolation"] is None else given["extrapolation"])
-    if given.get("consensus") is not None:
-        values["consensus"] = float(given["consensus"])
-    found = roots(optimizer, torch.from_numpy(eigenvalues), **values).numpy()
-    rate = float(np.abs(found).max())
-    return Image(method=arm, roots=found, rate=rate, per_evaluation=math.pow(rate, 1 / COSTS[optimizer]))
+    found = method.roots(torch.from_numpy(eigenvalues), **given)
+    if found is None:
+        return None
+    rate = float(found.abs().max())
+    return Image(
+        method=arm, roots=found.numpy(), rate=rate, per_evaluation=math.pow(rate, 1 / method.cost_per_step(**given))
+    )
