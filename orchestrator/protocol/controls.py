@@ -174,17 +174,13 @@ def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any]) -> tuple
     """Weights before and after, each one long vector in float64."""
     import torch
 
-    import optim_core
     import trainables
+    from orchestrator.trial.training import optimizer_builder
     from trainables.loop import Training
 
     torch.set_num_threads(spec.resources.cpu)
     seed = spec.seeds.tune[0]
-
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(optimizer) else {}
-        return optim_core.build(optimizer, model, **parameters, **extra)
-
+    build = optimizer_builder(optimizer, parameters, seed)
     task = trainables.build(spec.task.name, **spec.task.parameters)
     recipe = task.recipe(**{**spec.training.recipe(), "schedule": "constant", "warmup": 0.0, "final_lr": 0.0})
     training = Training(task, build, budget=1e9, seed=seed, evaluations=1, recipe=recipe)

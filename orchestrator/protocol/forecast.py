@@ -111,20 +111,16 @@ def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any])
     """
     import torch
 
-    import optim_core
     import trainables
+    from orchestrator.trial.training import optimizer_builder
     from trainables.loop import Diverged, Training
 
     torch.set_num_threads(spec.resources.cpu)
     task = trainables.build(spec.task.name, **spec.task.parameters)
-
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(arm.optimizer) else {}
-        return optim_core.build(arm.optimizer, model, **config, **extra)
-
-    budget = float(spec.budget.per_trial)
+    budget, seed = float(spec.budget.per_trial), spec.seeds.tune[0]
+    build = optimizer_builder(arm.optimizer, config, seed)
     recipe = task.recipe(**spec.training.recipe())
-    training = Training(task, build, budget=budget, seed=spec.seeds.tune[0], evaluations=1, recipe=recipe)
+    training = Training(task, build, budget=budget, seed=seed, evaluations=1, recipe=recipe)
     started = 0.0
 
     def enough() -> bool:
