@@ -24,7 +24,7 @@ from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.watchdog import Watchdog, left_behind
-from orchestrator.trial.worker_group import Crew, CrewFailed, LocalCrew, free_address
+from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerFailed, WorkerGroup
 from orchestrator.trial.workspace import TrialPlace
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ class MetricMissing(KeyError):  # noqa: N818
 class TrialSession:
     """A trial in progress, advanced in slices by whatever executor holds it.
 
-    `own_process`: this process is the trial's alone and may be ended when a step hangs. `crew` starts the other workers
-    of a job with several processes, which reach this one at `host`.
+    `own_process`: this process is the trial's alone and may be ended when a step hangs. `group` starts the other
+    workers of a job with several processes, which reach this one at `host`.
     """
 
     def __init__(
-        self, job: Job, *, own_process: bool = False, crew: Crew | None = None, host: str = "127.0.0.1"
+        self, job: Job, *, own_process: bool = False, group: WorkerGroup | None = None, host: str = "127.0.0.1"
     ) -> None:
         self.job = job
-        self._crew: Crew = crew or LocalCrew()
+        self._group: WorkerGroup = group or LocalWorkerGroup()
         self._host = host
         self._place = TrialPlace(job.folder, job.stop_file)
         self._folder = self._place.folder
@@ -77,7 +77,7 @@ class TrialSession:
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
-        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be
+        Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
         written, StoreError when the object store stays away.
         """
         with disk.named(self._folder):
@@ -103,8 +103,8 @@ class TrialSession:
                 raise
             error = traceback.format_exc()
             try:
-                self._crew.trouble()
-            except CrewFailed as failure:
+                self._group.trouble()
+            except WorkerFailed as failure:
                 error = f"{failure}\n\nand then:\n{error}"
             return self._finish("FAILED", error=error)
         finally:
@@ -112,7 +112,7 @@ class TrialSession:
 
     def close(self) -> None:
         """Let go of the folder and of the other workers."""
-        self._crew.stop()
+        self._group.stop()
         if self._workers is not None:
             self._workers.close()
         self._place.close()
@@ -123,14 +123,14 @@ class TrialSession:
 
         from orchestrator.trial.training import build_training
         from trainables import checkpoint
-        from trainables.workers import Workers
+        from trainables.workers import Workers, listen
 
         job = self.job
         torch.set_num_threads(job.threads)
         if job.processes > 1:
-            address = free_address(self._host)
-            self._crew.start(job, address)
-            self._workers = Workers(size=job.processes, address=address)
+            store = listen(self._host)
+            self._group.start(job, f"{self._host}:{store.port}")
+            self._workers = Workers(size=job.processes, store=store)
         self._training, task = build_training(job, self._workers)
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
