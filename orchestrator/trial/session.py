@@ -6,7 +6,6 @@ It knows neither the executor nor the search nor the tracker.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import time
@@ -16,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from orchestrator.storage import disk
 from orchestrator.storage.folder import read_json, write_atomic
@@ -116,7 +117,7 @@ class TrialSession:
         if self._workers is not None:
             self._workers.close()
         self._place.close()
-        self._lock.close()
+        self._lock.release()
 
     def _begin(self) -> None:
         import torch
@@ -308,16 +309,11 @@ def warm_up(job: Job) -> None:
     trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
 
 
-def _lock(path: Path, patience_s: float = 60.0) -> Any:
+def _lock(path: Path, patience_s: float = 60.0) -> FileLock:
     """Own the trial's folder; a worker of a driver that was killed lets go when it dies."""
-    handle = path.open("w")
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except OSError:
-            if time.monotonic() > deadline:
-                handle.close()
-                raise TimeoutError(f"{path.parent} is still held by another worker after {patience_s:.0f} s") from None
-            time.sleep(0.05)
+    lock = FileLock(path, timeout=patience_s, poll_interval=0.05, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TimeoutError(f"{path.parent} is still held by another worker after {patience_s:.0f} s") from None
+    return lock
