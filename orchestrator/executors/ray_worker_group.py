@@ -54,13 +54,12 @@ class RayWorkerGroup:
         ended, _ = (
             ray.wait(self._calls, num_returns=len(self._calls), timeout=LAST_WORDS_S) if self._calls else ([], [])
         )
-        for call in ended:
-            try:
-                said = ray.get(call)
-            except RayError as error:
-                raise WorkerLost(f"a worker's process died: {error}") from None
-            if said:
-                raise WorkerFailed(said)
+        try:
+            tracebacks = [said for said in ray.get(ended) if said]
+        except RayError as error:  # which makes the others raise
+            raise WorkerLost(f"a worker's process died: {error}") from None
+        if tracebacks:
+            raise WorkerFailed(tracebacks[0])
 
     def stop(self) -> None:
         """Keep actors that are done; end the others."""

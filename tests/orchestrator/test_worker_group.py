@@ -80,6 +80,19 @@ def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> N
     assert not multiprocessing.active_children()
 
 
+def test_a_death_among_three_is_not_what_the_survivor_raises_of_it(tmp_path: Path) -> None:
+    session = TrialSession(job(tmp_path, 3))
+    try:
+        session.advance()
+        max(multiprocessing.active_children(), key=lambda worker: worker.pid or 0).kill()
+        with pytest.raises(WorkerLost, match="ended with code -9"):
+            for _ in range(8):
+                session.advance()
+    finally:
+        session.close()
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_what_another_worker_raises_fails_the_trial(tmp_path: Path) -> None:
     """Only worker 1 lacks the task: its traceback is the trial's error."""
 
