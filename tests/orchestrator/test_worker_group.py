@@ -80,6 +80,7 @@ def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> N
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_death_among_three_is_not_what_the_survivor_raises_of_it(tmp_path: Path) -> None:
     session = TrialSession(job(tmp_path, 3))
     try:
