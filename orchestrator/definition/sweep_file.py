@@ -28,7 +28,6 @@ from orchestrator.definition.model import (
     StoppingSpec,
     TaskSpec,
     TrackingSpec,
-    TrainingSpec,
 )
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.yaml12 import YamlError, parse
@@ -95,7 +94,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         controls=declared.controls(model, {a.name: a.optimizer for a in arms.values()}, where),
-        training=TrainingSpec(**resolve.training(model, where)),
+        training=resolve.training(model, where),
         source=file,
     )
     resolve.budget(model, len(arms), len(confirm), where)

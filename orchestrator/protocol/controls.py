@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.definition.control_names import fits
@@ -182,7 +182,7 @@ def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any]) -> tuple
     seed = spec.seeds.tune[0]
     build = optimizer_builder(optimizer, parameters, seed)
     task = trainables.build(spec.task.name, **spec.task.parameters)
-    recipe = task.recipe(**{**spec.training.recipe(), "schedule": "constant", "warmup": 0.0, "final_lr": 0.0})
+    recipe = replace(spec.training.recipe, schedule="constant", warmup=0.0, final_lr=0.0)
     training = Training(task, build, budget=1e9, seed=seed, evaluations=1, recipe=recipe)
 
     def flat() -> Any:

@@ -119,8 +119,7 @@ def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any])
     task = trainables.build(spec.task.name, **spec.task.parameters)
     budget, seed = float(spec.budget.per_trial), spec.seeds.tune[0]
     build = optimizer_builder(arm.optimizer, config, seed)
-    recipe = task.recipe(**spec.training.recipe())
-    training = Training(task, build, budget=budget, seed=seed, evaluations=1, recipe=recipe)
+    training = Training(task, build, budget=budget, seed=seed, evaluations=1, recipe=spec.training.recipe)
     started = 0.0
 
     def enough() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.definition.model import ArmSpec, Spec
@@ -48,7 +49,7 @@ def job_of(
         lineage=configuration.lineage,
         inherited=spec.budget.per_trial * configuration.lineage[-1][0] / spec.evaluations if heir else 0.0,
         until=until,
-        training=spec.training.recipe(),
+        training=asdict(spec.training.recipe),
         step_timeout_s=spec.training.step_timeout,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def trained(sweep: Spec, seed: int) -> torch.Tensor:
         trial_id="t", arm="a", stage="tune", configuration=0, seed=seed, optimizer="rotated_adamw", parameters=DENSE,
         task=sweep.task.name, task_parameters=sweep.task.parameters, budget=1e9, evaluations=1, metric="loss/val",
         goal="minimize", select="last", folder="", stop_file="",
-        training={**sweep.training.recipe(), "schedule": "constant", "warmup": 0.0, "final_lr": 0.0},
+        training={**asdict(sweep.training.recipe), "schedule": "constant", "warmup": 0.0, "final_lr": 0.0},
     )  # fmt: skip
     training, _ = build_training(job)
     training.advance(lambda: training.step >= controls.STEPS)
