@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,9 +11,10 @@ import torch
 from torch import nn
 
 from optim_core.base import Baseline, Counting
+from optim_core.named import Named, nearest
 
 T = TypeVar("T", bound=type[Counting])
-_REGISTRY: dict[str, type[Counting]] = {}
+_REGISTRY: Named[type[Counting]] = Named("optimizer")
 NOT_HYPERPARAMETERS = frozenset(
     {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}
 )
@@ -22,19 +22,12 @@ NOT_HYPERPARAMETERS = frozenset(
 
 def register(name: str) -> Callable[[T], T]:
     """Class decorator that makes an optimizer reachable as `name`. A name taken twice raises ValueError."""
-
-    def add(cls: T) -> T:
-        if name in _REGISTRY:
-            raise ValueError(f"optimizer {name!r} is registered twice: {_REGISTRY[name].__name__} and {cls.__name__}")
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
+    return _REGISTRY.add(name)
 
 
 def names() -> list[str]:
     """All registered names, sorted."""
-    return sorted(_REGISTRY)
+    return _REGISTRY.names()
 
 
 def lookup(name: str) -> type[Counting]:
@@ -42,15 +35,15 @@ def lookup(name: str) -> type[Counting]:
 
     Raises KeyError with the nearest registered name when there is no such optimizer.
     """
-    if name in _REGISTRY:
-        return _REGISTRY[name]
+    if (registered := _REGISTRY.get(name)) is not None:
+        return registered
     if name.startswith("rotated(") and name.endswith(")"):
         from optim_core.rotated import rotated  # which registers itself here
 
         return rotated(name.removeprefix("rotated(").removesuffix(")"))
     if "." in name:
         return _foreign(name)
-    raise KeyError(f"no optimizer {name!r}{nearest(name, names())}")
+    return _REGISTRY.lookup(name)
 
 
 def _foreign(name: str) -> type[Counting]:
@@ -119,12 +112,3 @@ def needs_batches(name: str) -> bool:
 def needs_run_seed(name: str) -> bool:
     """Whether the optimizer draws at random: trials pass the seed of the run on as `run_seed`."""
     return "run_seed" in inspect.signature(lookup(name).__init__).parameters
-
-
-def nearest(word: str, choices: Any) -> str:
-    """'; did you mean X?' or a list of what there is."""
-    options = [str(c) for c in choices]
-    close = difflib.get_close_matches(word, options, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there is: {', '.join(options)}" if options else ""
