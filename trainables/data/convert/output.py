@@ -158,7 +158,7 @@ def replacing(destination: Path) -> Iterator[Output]:
         _remove_if_dead(old)
     folder = parent / f"{prefix}{os.getpid()}"
     folder.mkdir()
-    with FileLock(folder / LOCK, fallback_to_soft=False):
+    with FileLock(folder / LOCK, timeout=60.0, fallback_to_soft=False):
         output = Output(folder)
         try:
             yield output
