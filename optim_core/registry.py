@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,11 +12,12 @@ from torch import nn
 
 from optim_core.base import DECLARATIONS, Baseline, Counting
 from optim_core.declarations import Limit
+from optim_core.named import Named, nearest
 
 T = TypeVar("T", bound=type[Counting])
 W = TypeVar("W", bound=Callable[[str], type[Counting]])
-_REGISTRY: dict[str, type[Counting]] = {}
-_WRAPPERS: dict[str, Callable[[str], type[Counting]]] = {}
+_REGISTRY: Named[type[Counting]] = Named("optimizer")
+_WRAPPERS: Named[Callable[[str], type[Counting]]] = Named("wrapper")
 NOT_HYPERPARAMETERS = frozenset(
     {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}
 )
@@ -25,31 +25,17 @@ NOT_HYPERPARAMETERS = frozenset(
 
 def register(name: str) -> Callable[[T], T]:
     """Class decorator that makes an optimizer reachable as `name`. A name taken twice raises ValueError."""
-
-    def add(cls: T) -> T:
-        if name in _REGISTRY:
-            raise ValueError(f"optimizer {name!r} is registered twice: {_REGISTRY[name].__name__} and {cls.__name__}")
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
+    return _REGISTRY.add(name)
 
 
 def wrapper(name: str) -> Callable[[W], W]:
     """Decorator of a function from the name of an optimizer to one around it, reachable as `name(inner)`."""
-
-    def add(make: W) -> W:
-        if name in _WRAPPERS:
-            raise ValueError(f"wrapper {name!r} is registered twice")
-        _WRAPPERS[name] = make
-        return make
-
-    return add
+    return _WRAPPERS.add(name)
 
 
 def names() -> list[str]:
     """All registered names, sorted."""
-    return sorted(_REGISTRY)
+    return _REGISTRY.names()
 
 
 def lookup(name: str) -> type[Counting]:
@@ -57,14 +43,14 @@ def lookup(name: str) -> type[Counting]:
 
     Raises KeyError with the nearest registered name when there is no such optimizer.
     """
-    if name in _REGISTRY:
-        return _REGISTRY[name]
+    if (registered := _REGISTRY.get(name)) is not None:
+        return registered
     outer, found, inner = name.partition("(")
-    if found and name.endswith(")") and outer in _WRAPPERS:
-        return _WRAPPERS[outer](inner[:-1])
+    if found and name.endswith(")") and (make := _WRAPPERS.get(outer)) is not None:
+        return make(inner[:-1])
     if "." in name:
         return _foreign(name)
-    raise KeyError(f"no optimizer {name!r}{nearest(name, names())}")
+    return _REGISTRY.lookup(name)
 
 
 def _foreign(name: str) -> type[Counting]:
@@ -106,7 +92,7 @@ def learning_rate(name: str) -> str:
 
 def references() -> list[str]:
     """The optimizers that everybody would have used, in the order of their registration."""
-    return [name for name, cls in _REGISTRY.items() if cls.REFERENCE]
+    return [name for name in _REGISTRY.in_order() if _REGISTRY.lookup(name).REFERENCE]
 
 
 def limits(name: str) -> list[Limit]:
@@ -159,12 +145,3 @@ def needs_batches(name: str) -> bool:
 def needs_run_seed(name: str) -> bool:
     """Whether the optimizer draws at random: trials pass the seed of the run on as `run_seed`."""
     return "run_seed" in inspect.signature(lookup(name).__init__).parameters
-
-
-def nearest(word: str, choices: Any) -> str:
-    """'; did you mean X?' or a list of what there is."""
-    options = [str(c) for c in choices]
-    close = difflib.get_close_matches(word, options, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there is: {', '.join(options)}" if options else ""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console, Group
@@ -20,10 +19,11 @@ from orchestrator.definition.states import Goal, Stage
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.statistics.intervals import summarize
 from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.periodic import periodic
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.lineage import describe
 
-PLAIN_EVERY_S = 10.0
+LIVE_EVERY_S, PLAIN_EVERY_S = 0.5, 10.0
 
 
 def clock(seconds: float) -> str:
@@ -91,36 +91,18 @@ def plain_line(conductor: SweepConductor) -> str:
 @contextmanager
 def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
     """Show progress on `console` (standard error) while the context lasts."""
-    done = threading.Event()
-    if console.is_terminal:
-        with Live(live_table(conductor), console=console, refresh_per_second=2) as live:
 
-            def refresh() -> None:
-                while not done.wait(0.5):
-                    live.update(live_table(conductor))
-
-            thread = threading.Thread(target=refresh, daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                done.set()
-                thread.join()
-                live.update(live_table(conductor))
-        return
-
-    def speak() -> None:
-        while not done.wait(PLAIN_EVERY_S):
-            console.print(plain_line(conductor), highlight=False, soft_wrap=True)
-
-    thread = threading.Thread(target=speak, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def say() -> None:
         console.print(plain_line(conductor), highlight=False, soft_wrap=True)
+
+    with ExitStack() as stack:
+        every_s, show = PLAIN_EVERY_S, say
+        if console.is_terminal:
+            live = stack.enter_context(Live(live_table(conductor), console=console, refresh_per_second=2))
+            every_s, show = LIVE_EVERY_S, lambda: live.update(live_table(conductor))
+        stack.callback(show)
+        stack.enter_context(periodic(every_s, show, name="display"))
+        yield
 
 
 class Stretched:

@@ -22,13 +22,13 @@ from orchestrator import results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, SweepState
-from orchestrator.outcome import SweepOutcome
 from orchestrator.protocol import seal
 from orchestrator.scheduling.arm import Arm
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import Tracker
 from orchestrator.trial.record import TrialRecord, read_result
 

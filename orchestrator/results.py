@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.definition.states import Goal, Stage, State, SweepState
-from orchestrator.outcome import SweepOutcome
 from orchestrator.protocol import seal
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord, read_job, read_result
 

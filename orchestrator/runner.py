@@ -16,7 +16,6 @@ from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
-from orchestrator.outcome import SweepOutcome
 from orchestrator.protocol import controls, seal
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
@@ -25,6 +24,8 @@ from orchestrator.scheduling.studies import learn, open_arms
 from orchestrator.statistics.intervals import summarize
 from orchestrator.storage import disk
 from orchestrator.storage.folder import SweepFolder, write_atomic
+from orchestrator.storage.outcome import SweepOutcome
+from orchestrator.storage.periodic import periodic
 from orchestrator.storage.provenance import provenance, uncommitted
 from orchestrator.tracking.base import Tracker
 
@@ -144,26 +145,17 @@ def _chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
 @contextmanager
 def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
     """Store the wall clock spent and why trials wait every two seconds, and at the end."""
-    done = threading.Event()
 
     def note() -> None:
-        folder.add_seconds(conductor.seconds)
-        write_atomic(folder.waiting, json.dumps(conductor.waiting()), durable=False)
-
-    def tick() -> None:
-        while not done.wait(2.0):
-            with disk.tolerated():
-                note()
-
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
         with disk.tolerated():
-            note()
+            folder.add_seconds(conductor.seconds)
+            write_atomic(folder.waiting, json.dumps(conductor.waiting()), durable=False)
+
+    try:
+        with periodic(2.0, note, name="clock"):
+            yield
+    finally:
+        note()
 
 
 @contextmanager

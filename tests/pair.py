@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 import optim_core
 from tests.tasks import Masked
 from trainables.loop import Build, Training
 from trainables.recipe import Recipe
-from trainables.workers import Drifted, Workers
+from trainables.workers import Drifted, Workers, connect
 
 RECIPES = {
     "plain": Recipe(schedule="cosine"),
@@ -65,9 +67,10 @@ def drift(workers: Workers) -> bool:
 
 
 def main() -> None:
-    """Worker 1: the cases and their addresses are in a file."""
-    for case in json.loads(Path(sys.argv[1]).read_text()):
-        workers = Workers(rank=1, size=2, address=case["address"])
+    """Worker 1: the cases are in a file, worker 0's store is at an address."""
+    store = connect(sys.argv[2])
+    for number, case in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+        workers = Workers(rank=1, size=2, store=dist.PrefixStore(str(number), store))
         if case["recipe"] == "drift":
             assert drift(workers)
         else:

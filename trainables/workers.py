@@ -19,9 +19,21 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = datetime.timedelta(minutes=30)
+
+
+def listen(host: str) -> TCPStore:
+    """Worker 0's store, which the others reach at `host` and the store's `port`, a free one that the system picked."""
+    return TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+
+
+def connect(address: str) -> TCPStore:
+    """A further worker's way to the store of worker 0 at `address`, `host:port`."""
+    host, _, port = address.rpartition(":")
+    return TCPStore(host, int(port), is_master=False, timeout=PATIENCE)
 
 
 class Drifted(RuntimeError):  # noqa: N818
@@ -29,12 +41,12 @@ class Drifted(RuntimeError):  # noqa: N818
 
 
 class Workers:
-    """One process among `size`; `rank` 0 leads. `address` is `host:port`, at which worker 0 listens.
+    """One process among `size`; `rank` 0 leads. They meet in `store`: worker 0's is `listen`, the others' `connect`.
 
     One process is the default and involves nothing.
     """
 
-    def __init__(self, *, rank: int = 0, size: int = 1, address: str = "") -> None:
+    def __init__(self, *, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         if not 0 <= rank < size:
             raise ValueError(f"rank is {rank}; it has to lie in [0, {size})")
         self.rank, self.size = rank, size
@@ -44,7 +56,7 @@ class Workers:
         if size > 1:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-                init_method=f"tcp://{address}",
+                store=store,
                 rank=rank,
                 world_size=size,
                 timeout=PATIENCE,

@@ -6,7 +6,6 @@ are not charged to the budget: they measure, they do not train.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from optim_core.base import Counting
+from optim_core.named import Named
 
 PREFIX = "geometry/"
 
@@ -38,33 +38,22 @@ class Subject:
 
 
 Diagnostic = Callable[[Subject], dict[str, float]]
-_REGISTRY: dict[str, Diagnostic] = {}
+_REGISTRY: Named[Diagnostic] = Named("diagnostic")
 
 
 def diagnostic(name: str) -> Callable[[Diagnostic], Diagnostic]:
     """Decorator that makes a diagnostic reachable as `name`. A name taken twice raises ValueError."""
-
-    def add(function: Diagnostic) -> Diagnostic:
-        if name in _REGISTRY:
-            raise ValueError(f"diagnostic {name!r} is registered twice")
-        _REGISTRY[name] = function
-        return function
-
-    return add
+    return _REGISTRY.add(name)
 
 
 def names() -> list[str]:
     """All registered names, sorted."""
-    return sorted(_REGISTRY)
+    return _REGISTRY.names()
 
 
 def lookup(name: str) -> Diagnostic:
     """The diagnostic behind `name`. Raises KeyError with the nearest registered name."""
-    if name not in _REGISTRY:
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(names())}"
-        raise KeyError(f"no diagnostic {name!r}; {hint}")
-    return _REGISTRY[name]
+    return _REGISTRY.lookup(name)
 
 
 def measure(wanted: Iterable[str], subject: Subject) -> dict[str, float]:

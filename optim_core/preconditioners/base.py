@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-_STRUCTURES: dict[str, type[Structure]] = {}
+from optim_core.named import Named
+
+_STRUCTURES: Named[type[Structure]] = Named("structure")
 T = TypeVar("T", bound="type[Structure]")
 Factors = dict[str, Tensor]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -73,26 +75,17 @@ class Structure:
 
 def structure(name: str) -> Callable[[T], T]:
     """Class decorator that makes a structure reachable as `name`."""
-
-    def add(cls: T) -> T:
-        if name in _STRUCTURES:
-            raise ValueError(f"structure {name!r} is registered twice")
-        _STRUCTURES[name] = cls
-        return cls
-
-    return add
+    return _STRUCTURES.add(name)
 
 
 def structures() -> list[str]:
     """All registered structures, sorted."""
-    return sorted(_STRUCTURES)
+    return _STRUCTURES.names()
 
 
 def lookup(name: str) -> type[Structure]:
     """The structure behind `name`. Raises ValueError with what there is."""
-    if name not in _STRUCTURES:
-        raise ValueError(f"structure is {name!r}; it has to be one of {', '.join(structures())}")
-    return _STRUCTURES[name]
+    return _STRUCTURES.value(name)
 
 
 def view(weight: Tensor, owner: nn.Module, factor_limit: int) -> View:

@@ -17,7 +17,9 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor
 
-_KINDS: dict[str, type[Rotation]] = {}
+from optim_core.named import Named
+
+_KINDS: Named[type[Rotation]] = Named("rotation")
 T = TypeVar("T", bound="type[Rotation]")
 PREFIX = "rotation/"
 TRANSPORTS = ("carry", "mv")
@@ -223,23 +225,14 @@ def stretches(d: int, width: int, device: torch.device) -> list[slice]:
 
 def rotation(name: str) -> Callable[[T], T]:
     """Class decorator that makes a kind reachable as `name`."""
-
-    def add(cls: T) -> T:
-        if name in _KINDS:
-            raise ValueError(f"rotation {name!r} is registered twice")
-        _KINDS[name] = cls
-        return cls
-
-    return add
+    return _KINDS.add(name)
 
 
 def kinds() -> list[str]:
     """All registered kinds, sorted."""
-    return sorted(_KINDS)
+    return _KINDS.names()
 
 
 def lookup(name: str) -> type[Rotation]:
     """The kind behind `name`. Raises ValueError with what there is."""
-    if name not in _KINDS:
-        raise ValueError(f"rotation is {name!r}; it has to be one of {', '.join(kinds())}")
-    return _KINDS[name]
+    return _KINDS.value(name)

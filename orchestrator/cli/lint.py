@@ -72,8 +72,8 @@ def _seen(text: str, root: Path) -> list[Breach]:
     from orchestrator.compare import lint_results
     from orchestrator.compare.evidence import Evidence
     from orchestrator.definition import model, sweep_file
-    from orchestrator.outcome import SweepOutcome
     from orchestrator.storage.folder import SweepFolder
+    from orchestrator.storage.outcome import SweepOutcome
 
     try:
         folder = SweepFolder(root, model.sweep_id(sweep_file.loads(text)))

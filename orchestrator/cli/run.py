@@ -15,8 +15,8 @@ import typer
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
 from orchestrator.definition.errors import read
 from orchestrator.definition.states import SweepState
-from orchestrator.outcome import SweepOutcome
 from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.outcome import SweepOutcome
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec

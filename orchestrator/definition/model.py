@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.definition.racing import Racing
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import Rule
+
+if TYPE_CHECKING:
+    from trainables.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,24 +137,19 @@ class AnalysisSpec:
     """Code of a fairness rule -> why it is broken on purpose."""
 
 
+def _usual_recipe() -> Recipe:
+    from trainables.recipe import Recipe
+
+    return Recipe(schedule="cosine")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """How trials are trained, the task's recipe included; the fields of `trainables.recipe.Recipe` and a limit."""
+    """How trials are trained: the task's recipe with what the file changes, and a limit that changes no result."""
 
-    schedule: str = "cosine"
-    warmup: float = 0.0
-    final_lr: float = 0.0
-    precision: str = "fp32"
-    accumulate: int = 1
-    clip_norm: float = 0.0
-    weight_average: float = 0.0
-    compile: bool = False
+    recipe: Recipe = field(default_factory=_usual_recipe)
     step_timeout: float | None = 600.0
     """Seconds."""
-
-    def recipe(self) -> dict[str, Any]:
-        """What changes results."""
-        return {key: value for key, value in asdict(self).items() if key != "step_timeout"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +202,8 @@ def definition(spec: Spec) -> dict[str, Any]:
     ):
         if not used:
             del found[key]
-    found["training"] = spec.training.recipe()
-    if found["training"] == TrainingSpec().recipe():
+    found["training"] = found["training"]["recipe"]
+    if spec.training.recipe == _usual_recipe():
         del found["training"]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import optim_core
 import trainables
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
+from orchestrator.definition.model import TrainingSpec
 from orchestrator.definition.parameter import check_value, parameter
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, names_in, order
@@ -273,7 +273,7 @@ def processes(model: SweepModel, where: Where) -> int:
     return count
 
 
-def training(model: SweepModel, where: Where) -> dict[str, Any]:
+def training(model: SweepModel, where: Where) -> TrainingSpec:
     """The task's recipe with what the file changes, and the limit on a step."""
     task = trainables.build(**model.task)
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
@@ -289,4 +289,4 @@ def training(model: SweepModel, where: Where) -> dict[str, Any]:
     except ValueError as error:
         culprit = next((key for key in given if str(error).startswith(key)), None)
         raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None
-    return {**asdict(recipe), "step_timeout": model.training.step_timeout}
+    return TrainingSpec(recipe=recipe, step_timeout=model.training.step_timeout)

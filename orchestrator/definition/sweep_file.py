@@ -29,7 +29,6 @@ from orchestrator.definition.model import (
     StoppingSpec,
     TaskSpec,
     TrackingSpec,
-    TrainingSpec,
 )
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
@@ -98,7 +97,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),
-        training=TrainingSpec(**resolve.training(model, where)),
+        training=resolve.training(model, where),
         source=file,
     )
     resolve.budget(model, len(arms), len(confirm), where)

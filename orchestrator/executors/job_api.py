@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from ray.exceptions import AuthenticationError, RayError
 
 from orchestrator.remote import LIVING, Attempt, Order, pick
 from orchestrator.storage.errors import Unreachable
+from orchestrator.storage.retry import retry
 
 Answer = TypeVar("Answer")
 READY_S = 60.0
@@ -91,17 +91,11 @@ class RayCluster:
         ]
 
     def _when_ready(self, asked: dict[str, Any]) -> None:
-        deadline = time.monotonic() + READY_S
-        while True:
-            try:
-                self._client.submit_job(**asked)
-                return
-            except RuntimeError as error:
-                if "already exists" in str(error):  # somebody else's submission, or an answer that was lost
-                    return
-                if not any(words in str(error) for words in NOT_READY) or time.monotonic() > deadline:
-                    raise
-            time.sleep(1.0)
+        try:
+            retry(lambda: self._client.submit_job(**asked), _not_ready, patience_s=READY_S, first_s=1.0, longest_s=1.0)
+        except RuntimeError as error:
+            if "already exists" not in str(error):  # somebody else's submission, or an answer that was lost
+                raise
 
     def _ask(self, call: Callable[[], Answer]) -> Answer:
         try:
@@ -122,6 +116,10 @@ def _without(*names: str) -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
+
+
+def _not_ready(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NOT_READY)
 
 
 def _first_line(text: str) -> str:

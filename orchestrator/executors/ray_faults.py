@@ -92,7 +92,7 @@ def fault_of(error: Exception | str | None, logs: Path) -> Fault:
         return _memory(text, getattr(error, "actor_id", None))
     if any(words in text for words in _NODE):
         return Fault(kind="node", says=text, bystander=True)
-    if isinstance(error, RayTaskError) and "CrewLost" not in text:
+    if isinstance(error, RayTaskError) and "WorkerLost" not in text:
         return Fault(kind="exception", says=text)
     pid = re.search(r"pid: (\d+)", text)
     words = _last_words(logs, pid[1]) if pid else ""

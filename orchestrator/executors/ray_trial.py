@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.executors.ray_crew import RayCrew
+from orchestrator.executors.ray_worker_group import RayWorkerGroup
 from orchestrator.trial.job import Job
 from orchestrator.trial.session import TrialSession, warm_up
 
@@ -29,18 +29,18 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
             warm_up(config["job"])
         gc.freeze()
         gc.enable()
-        self._workers: RayCrew | None = None
+        self._worker_group: RayWorkerGroup | None = None
         self._gpu: float = config["gpu"]
         if config["barrier"]:
             _wait_for_all(Path(config["barrier"]), config["actors"])
         self.reset_config(config)
 
-    def _crew(self) -> RayCrew | None:
+    def _group(self) -> RayWorkerGroup | None:
         if self._job.processes == 1:
             return None
-        if self._workers is None:
-            self._workers = RayCrew(cpu=self._job.threads, gpu=self._gpu)
-        return self._workers
+        if self._worker_group is None:
+            self._worker_group = RayWorkerGroup(cpu=self._job.threads, gpu=self._gpu)
+        return self._worker_group
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turn to the next trial."""
@@ -53,7 +53,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         """Train a slice and report."""
         if self._session is None:
             host = ray.util.get_node_ip_address() if self._job.processes > 1 else ""
-            self._session = TrialSession(self._job, own_process=True, crew=self._crew(), host=host)
+            self._session = TrialSession(self._job, own_process=True, group=self._group(), host=host)
         report = self._session.advance()
         return {"report": report, "done": report.done}
 

@@ -14,8 +14,8 @@ CREDENTIALS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Kinds that Pod Security "restricted" allows."""
 IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
-QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGTPE]|[KMGTPE]i|)")
-UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
+QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i)|)")
+UNITS = {letter: 1000.0**power for power, letter in enumerate(["n", "u", "m", "", *"kMGTPE"], -3)} | {
     f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
 }
 
@@ -117,8 +117,11 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _quantity(amount: Any) -> float:
+    """The number behind a quantity, NaN for none. Stricter than `kubernetes.utils.quantity`, as the API server is: that
+    reads "8 Gi", "1K" and "-1" too.
+    """
     found = QUANTITY.fullmatch(str(amount))
-    return float(found[1]) * UNITS[found[2]] if found else math.nan
+    return float(found[1] + (found[2] or "")) * UNITS[found[3] or ""] if found else math.nan
 
 
 def map_findings(document: Mapping[str, Any], there: set[Any]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optim_core
@@ -22,6 +22,7 @@ from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.space import from_unit
 from orchestrator.protocol.errors import ControlFailed
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 
 STEPS = 12
@@ -114,13 +115,9 @@ def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any]) -> tuple
 
     torch.set_num_threads(spec.resources.cpu)
     seed = spec.seeds.tune[0]
-
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(optimizer) else {}
-        return optim_core.build(optimizer, model, **parameters, **extra)
-
+    build = optimizer_builder(optimizer, parameters, seed)
     task = trainables.build(spec.task.name, **spec.task.parameters)
-    recipe = task.recipe(**{**spec.training.recipe(), "schedule": "constant", "warmup": 0.0, "final_lr": 0.0})
+    recipe = replace(spec.training.recipe, schedule="constant", warmup=0.0, final_lr=0.0)
     training = Training(task, build, budget=1e9, seed=seed, evaluations=1, recipe=recipe)
 
     def flat() -> Any:

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import optim_core
 import trainables
 from orchestrator.definition import plan
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.space import from_unit
+from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 
 Array = NDArray[np.float64]
@@ -113,14 +113,9 @@ def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any])
 
     torch.set_num_threads(spec.resources.cpu)
     task = trainables.build(spec.task.name, **spec.task.parameters)
-
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(arm.optimizer) else {}
-        return optim_core.build(arm.optimizer, model, **config, **extra)
-
-    budget = float(spec.budget.per_trial)
-    recipe = task.recipe(**spec.training.recipe())
-    training = Training(task, build, budget=budget, seed=spec.seeds.tune[0], evaluations=1, recipe=recipe)
+    budget, seed = float(spec.budget.per_trial), spec.seeds.tune[0]
+    build = optimizer_builder(arm.optimizer, config, seed)
+    training = Training(task, build, budget=budget, seed=seed, evaluations=1, recipe=spec.training.recipe)
     started = 0.0
 
     def enough() -> bool:

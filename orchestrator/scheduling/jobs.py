@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.states import Stage
 from orchestrator.search.base import Configuration
@@ -48,7 +50,7 @@ def job_of(
         lineage=configuration.lineage,
         inherited=spec.budget.per_trial * configuration.lineage[-1][0] / spec.evaluations if child else 0.0,
         until=until,
-        training=spec.training.recipe(),
+        training=asdict(spec.training.recipe),
         step_timeout_s=spec.training.step_timeout,
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from orchestrator.storage.retry import retry
 
 AWAY_S = 600.0
 """How long a database may be away before the driver gives up; the same command then continues the sweep."""
@@ -15,15 +16,7 @@ T = TypeVar("T")
 
 def patiently(call: Callable[[], T], patience_s: float = AWAY_S) -> T:
     """`call()`, again after a pause while the database is away, for `patience_s` seconds at most."""
-    deadline, pause = time.monotonic() + patience_s, 0.25
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if not is_away(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 10.0)
+    return retry(call, is_away, patience_s=patience_s, first_s=0.25, longest_s=10.0)
 
 
 def is_away(error: BaseException | None) -> bool:

@@ -10,7 +10,6 @@ Under a root in an object store `root` is its near folder (see `object_store.py`
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -22,13 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from orchestrator.storage import object_store
 from orchestrator.storage.errors import Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
 
-PATIENCE = 3000
-"""Times 20 ms to wait for one who owns a folder for a short while."""
+PATIENCE_S, NAMED_S, POLL_S = 60.0, 0.2, 0.02
+"""How long to wait for the lock of a sweep: where nobody is named, whoever has it wants it for a short while only."""
 
 
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
@@ -203,30 +204,32 @@ class SweepFolder:
     def _own(self, owner: str) -> Iterator[None]:
         """Own the folder on this machine: no `owner` for a short while, one that is named until it ends."""
         path = self.path / "lock"
-        with path.open("a+", encoding="utf-8") as handle:
-            for patience in range(PATIENCE, -1, -1):
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    handle.seek(0)
-                    holder = handle.read().strip()
-                    if patience and not (holder and patience < PATIENCE - 10):  # `is_held` owns it for a moment
-                        time.sleep(0.02)
-                        continue
-                    raise Held(f"sweep {self.sweep_id} is being run by {holder or 'another process'}") from None
-            handle.truncate(0)
-            handle.write(owner)
-            handle.flush()
+        lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+        holder, began = "", time.monotonic()
+
+        def hopeless() -> bool:
+            nonlocal holder
+            holder = path.read_text(encoding="utf-8").strip()
+            return bool(holder) and time.monotonic() - began > NAMED_S  # `is_held` owns it for a moment
+
+        try:
+            owned = lock.acquire(timeout=PATIENCE_S, poll_interval=POLL_S, cancel_check=hopeless)
+        except Timeout:
+            raise Held(f"sweep {self.sweep_id} is being run by {holder or 'another process'}") from None
+        with owned:
+            path.write_text(owner, encoding="utf-8")
             try:
                 yield
             finally:
-                handle.truncate(0)
+                with suppress(FileNotFoundError):
+                    os.truncate(path, 0)
 
     def is_held(self) -> bool:
         """Whether a living driver holds the sweep; on another machine, one whose heartbeat is fresh."""
         if self.far is not None and (self.far.age(LOCK) or math.inf) < FRESH_S:
             return True
+        if not self.path.is_dir():
+            return False
         try:
             with self._own(""):
                 return False

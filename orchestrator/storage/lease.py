@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.storage.object_store import Far, StoreError
+from orchestrator.storage.periodic import periodic
 
 POLL_S, BEAT_S = 1.0, 10.0
 FRESH_S = 3 * BEAT_S
@@ -96,15 +96,12 @@ def driving(far: Far, url: str, owner: str, wanted: Callable[[str], bool], stop:
         far.write(LOCK, owner)
         far.pull(wanted)
         far.push(n for n in far.changed() if n not in (LOCK, STOP))
-        done, lost = threading.Event(), threading.Event()
-        keeper = threading.Thread(target=_keep, args=(far, lease, owner, stop, done, lost), daemon=True, name="keeper")
-        keeper.start()
+        keeper = _Keeper(far, lease, owner, stop)
         try:
-            yield
+            with periodic(POLL_S, keeper.look, name="keeper"):
+                yield
         finally:
-            done.set()
-            keeper.join()
-            if not lost.is_set():  # else the far side is another driver's
+            if not keeper.lost:  # else the far side is another driver's
                 changed = [n for n in far.changed(deep=True) if n != LOCK]
                 far.push(sorted(changed, key=lambda n: n == LAST))
                 far.remove([LOCK])
@@ -112,25 +109,37 @@ def driving(far: Far, url: str, owner: str, wanted: Callable[[str], bool], stop:
         lease.close()
 
 
-def _keep(
-    far: Far, lease: Lease, owner: str, stop: Callable[[], None], done: threading.Event, lost: threading.Event
-) -> None:
-    beat, stopping = time.monotonic(), False
-    while not done.wait(POLL_S):
-        with contextlib.suppress(StoreError, FileNotFoundError):  # away: the next round tries again
-            if not lease.renew():
-                lost.set()
-                stop()
-                return
-            if not stopping and far.exists(STOP, patience_s=0.0):
-                stop()
-            if not stopping and (far.folder / STOP).exists():
-                far.push([STOP], patience_s=0.0)
-                stopping = True
-            if time.monotonic() - beat >= BEAT_S:
-                beat = time.monotonic()
-                far.write(LOCK, owner)
-                far.push([n for n in far.changed() if n not in (LOCK, LAST)], patience_s=0.0)
+class _Keeper:
+    """Renews the lease and the heartbeat, keeps the far side level and passes on the wish to stop."""
+
+    def __init__(self, far: Far, lease: Lease, owner: str, stop: Callable[[], None]) -> None:
+        self._far, self._lease, self._owner, self._stop = far, lease, owner, stop
+        self._beat, self._stopping = time.monotonic(), False
+        self.lost = False
+        """Whether another driver has the lease."""
+
+    def look(self) -> None:
+        """One round; while the store is away nothing happens until a later one."""
+        with contextlib.suppress(StoreError, FileNotFoundError):
+            self._look()
+
+    def _look(self) -> None:
+        far = self._far
+        if self.lost:
+            return
+        if not self._lease.renew():
+            self.lost = True
+            self._stop()
+            return
+        if not self._stopping and far.exists(STOP, patience_s=0.0):
+            self._stop()
+        if not self._stopping and (far.folder / STOP).exists():
+            far.push([STOP], patience_s=0.0)
+            self._stopping = True
+        if time.monotonic() - self._beat >= BEAT_S:
+            self._beat = time.monotonic()
+            far.write(LOCK, self._owner)
+            far.push([n for n in far.changed() if n not in (LOCK, LAST)], patience_s=0.0)
 
 
 def _key(name: str) -> int:

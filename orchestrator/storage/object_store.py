@@ -22,12 +22,13 @@ import json
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+
+from orchestrator.storage.retry import retry
 
 PATIENCE_S = 60.0
 """How long a store may be away before whoever needs it gives up."""
@@ -217,21 +218,15 @@ class Far:
 
     def _patiently(self, act: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
         """`act`, tried again while the store is away. Raises StoreError, and FileNotFoundError as it is."""
-        deadline, pause = time.monotonic() + patience_s, 0.5
-        while True:
-            try:
-                return act()
-            except FileNotFoundError as error:
-                if "specified bucket" in str(error):
-                    raise StoreError(f"{self.uri}: {error}; make the bucket first") from error
-                raise
-            except Exception as error:
-                hopeless = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
-                if hopeless or time.monotonic() + pause > deadline:
-                    way_out = "check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL_S3" if self.uri.startswith("s3:") else ""
-                    raise StoreError(f"{self.uri}: {type(error).__name__}: {error}; {way_out}".rstrip("; ")) from error
-            time.sleep(pause)
-            pause = min(2 * pause, 8.0)
+        try:
+            return retry(act, _is_away, patience_s=patience_s, first_s=0.5, longest_s=8.0)
+        except FileNotFoundError as error:
+            if "specified bucket" in str(error):
+                raise StoreError(f"{self.uri}: {error}; make the bucket first") from error
+            raise
+        except Exception as error:
+            way_out = "check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL_S3" if self.uri.startswith("s3:") else ""
+            raise StoreError(f"{self.uri}: {type(error).__name__}: {error}; {way_out}".rstrip("; ")) from error
 
 
 def probe(uri: str) -> str:
@@ -256,6 +251,11 @@ def _store(uri: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise StoreError(f"{uri}: {error}; for s3:// install geosweep[cluster]") from None
     return store, str(store._strip_protocol(uri)).rstrip("/")
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the store may answer later: not when a file is missing or access is denied."""
+    return not (isinstance(error, FileNotFoundError | PermissionError) or "Credentials" in type(error).__name__)
 
 
 def _entries(store: Any, path: str) -> list[dict[str, Any]]:

@@ -13,8 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from orchestrator.storage.retry import backoff
+
 ATTEMPTS = 3
-LONGEST_PAUSE_S = 60.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 LET_GO_S = 0.05
 """Between a task and its start: whoever hands it over, in this interpreter, has a free worker to see to first."""
 Task = Callable[[], None]
@@ -29,7 +31,8 @@ class Sender:
         self._backlog: deque[Task] = deque()
         self._opened, self._closing, self._away = False, False, ""
         self._given_up = ""
-        self._attempts, self._pause, self._again_at = 0, 1.0, 0.0
+        self._attempts, self._again_at = 0, 0.0
+        self._pauses = backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._thread = threading.Thread(target=self._work, daemon=True, name=name)
         self._thread.start()
 
@@ -58,7 +61,8 @@ class Sender:
             while self._backlog and (self._closing or time.monotonic() >= self._again_at):
                 if self._try(self._backlog[0]):
                     self._backlog.popleft()
-                    self._attempts, self._pause, self._away = 0, 1.0, ""
+                    self._attempts, self._away = 0, ""
+                    self._pauses = backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
                 elif self._away:
                     break
             if self._closing and self._queue.empty():
@@ -93,8 +97,7 @@ class Sender:
             self._ping()
         except Exception:
             self._away = said
-            self._again_at = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+            self._again_at = time.monotonic() + next(self._pauses)
             return False
         self._attempts += 1
         if self._attempts >= ATTEMPTS:

@@ -6,7 +6,6 @@ It knows neither the executor nor the search nor the tracker.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import time
 import traceback
@@ -15,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 import optim_core  # noqa: F401
 import trainables
@@ -28,11 +29,11 @@ from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
-from orchestrator.trial.worker_group import Crew, CrewFailed, LocalCrew, free_address
+from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerFailed, WorkerGroup
 from orchestrator.trial.workspace import TrialPlace
 from trainables import checkpoint
 from trainables.loop import Diverged
-from trainables.workers import Workers
+from trainables.workers import Workers, listen
 
 CHECKPOINT_SHARE = 0.1
 
@@ -50,15 +51,15 @@ class MetricMissing(KeyError):  # noqa: N818
 class TrialSession:
     """A trial in progress, advanced in slices by whatever executor holds it.
 
-    `own_process`: this process is the trial's alone and may be ended when a step hangs. `crew` starts the other workers
-    of a job with several processes, which reach this one at `host`.
+    `own_process`: this process is the trial's alone and may be ended when a step hangs. `group` starts the other
+    workers of a job with several processes, which reach this one at `host`.
     """
 
     def __init__(
-        self, job: Job, *, own_process: bool = False, crew: Crew | None = None, host: str = "127.0.0.1"
+        self, job: Job, *, own_process: bool = False, group: WorkerGroup | None = None, host: str = "127.0.0.1"
     ) -> None:
         self.job = job
-        self._crew: Crew = crew or LocalCrew()
+        self._group: WorkerGroup = group or LocalWorkerGroup()
         self._host = host
         self._place = TrialPlace(job.folder, job.stop_file)
         self._folder = self._place.folder
@@ -81,7 +82,7 @@ class TrialSession:
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
-        Raises CrewLost when the process of another worker died, DiskFull when nothing more can be
+        Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
         written, StoreError when the object store stays away.
         """
         with disk.named(self._folder):
@@ -107,8 +108,8 @@ class TrialSession:
                 raise
             error = traceback.format_exc()
             try:
-                self._crew.trouble()
-            except CrewFailed as failure:
+                self._group.trouble()
+            except WorkerFailed as failure:
                 error = f"{failure}\n\nand then:\n{error}"
             return self._finish(State.FAILED, error=error)
         finally:
@@ -116,11 +117,11 @@ class TrialSession:
 
     def close(self) -> None:
         """Let go of the folder and of the other workers."""
-        self._crew.stop()
+        self._group.stop()
         if self._workers is not None:
             self._workers.close()
         self._place.close()
-        self._lock.close()
+        self._lock.release()
 
     def _begin(self) -> None:
         import torch
@@ -128,9 +129,9 @@ class TrialSession:
         job = self.job
         torch.set_num_threads(job.threads)
         if job.processes > 1:
-            address = free_address(self._host)
-            self._crew.start(job, address)
-            self._workers = Workers(size=job.processes, address=address)
+            store = listen(self._host)
+            self._group.start(job, f"{self._host}:{store.port}")
+            self._workers = Workers(size=job.processes, store=store)
         self._training, task = build_training(job, self._workers)
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
@@ -300,16 +301,11 @@ def warm_up(job: Job) -> None:
     trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
 
 
-def _lock(path: Path, patience_s: float = 60.0) -> Any:
+def _lock(path: Path, patience_s: float = 60.0) -> FileLock:
     """Own the trial's folder; a worker of a driver that was killed lets go when it dies."""
-    handle = path.open("w")
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except OSError:
-            if time.monotonic() > deadline:
-                handle.close()
-                raise TimeoutError(f"{path.parent} is still held by another worker after {patience_s:.0f} s") from None
-            time.sleep(0.05)
+    lock = FileLock(path, timeout=patience_s, poll_interval=0.05, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TimeoutError(f"{path.parent} is still held by another worker after {patience_s:.0f} s") from None
+    return lock

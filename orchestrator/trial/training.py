@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import optim_core
 import trainables
 from orchestrator.trial.job import Job
-from trainables.loop import Training
+from trainables.loop import Build, Training
 from trainables.task import Task
 from trainables.workers import Workers
+
+
+def optimizer_builder(name: str, parameters: Mapping[str, Any], seed: int) -> Build:
+    """How a training run with this seed makes the named optimizer: also with the batches and the seed it asks for."""
+
+    def build(model: Any, loss: Any, refresh: Any) -> Any:
+        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
+        if optim_core.needs_run_seed(name):
+            extra["run_seed"] = seed
+        return optim_core.build(name, model, **parameters, **extra)
+
+    return build
 
 
 def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, Task]:
@@ -23,12 +36,6 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
         end: {k: v for k, v in after.items() if before[k] != v}
         for (end, before), after in zip(job.lineage, stretches[1:], strict=True)
     }
-
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(job.optimizer) else {}
-        if optim_core.needs_run_seed(job.optimizer):
-            extra["run_seed"] = job.seed
-        return optim_core.build(job.optimizer, model, **stretches[0], **extra)
 
     batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
 
@@ -44,7 +51,7 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
 
     training = Training(
         task,
-        build,
+        optimizer_builder(job.optimizer, stretches[0], job.seed),
         budget=job.budget,
         seed=job.seed,
         evaluations=job.evaluations,

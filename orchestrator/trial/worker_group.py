@@ -1,61 +1,53 @@
 """The other workers of a trial that several processes train: who starts them and what they do.
 
-Worker 0 is the trial's session itself; a crew starts workers 1, 2, ... which follow it. An executor brings a crew that
-knows its machines; `LocalCrew` starts processes on this one.
+Worker 0 is the trial's session itself; a worker group starts workers 1, 2, ... which follow it. An executor brings a
+group that knows its machines; `LocalWorkerGroup` starts processes on this one.
 """
 
 from __future__ import annotations
 
-import pickle
-import socket
-import subprocess
-import sys
-import tempfile
+import os
 import time
-import traceback
 from dataclasses import replace
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from orchestrator.trial.job import Job
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog
 from orchestrator.trial.workspace import TrialPlace
 from trainables.loop import Diverged
-from trainables.workers import Workers
+from trainables.workers import Workers, connect
 
 LAST_WORDS_S = 5.0
 
 
-class CrewLost(RuntimeError):  # noqa: N818
+class WorkerLost(RuntimeError):  # noqa: N818
     """A worker's process died. Not the trial's fault: it goes on from its checkpoint."""
 
 
-class CrewFailed(RuntimeError):  # noqa: N818
+class WorkerFailed(RuntimeError):  # noqa: N818
     """A worker raised; the message is its traceback."""
 
 
-class Crew(Protocol):
+class WorkerGroup(Protocol):
     """Workers 1 to size - 1 of one trial."""
 
     def start(self, job: Job, address: str) -> None:
         """Begin following worker 0, which listens at `address`."""
 
     def trouble(self) -> None:
-        """Wait a moment for bad news of a worker. Raises CrewLost or CrewFailed."""
+        """Wait a moment for bad news of a worker. Raises WorkerLost or WorkerFailed."""
 
     def stop(self) -> None:
         """End whoever is still running."""
 
 
-def free_address(host: str) -> str:
-    """A port that nobody uses at the moment, as `host:port`."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return f"{host}:{probe.getsockname()[1]}"
+def follow(job: Job, rank: int, address: str) -> None:
+    """Train as worker `rank` to the end, to a drain or to divergence."""
+    import torch
 
-
-def follow(job: Job, rank: int, address: str) -> str:
-    """Train as worker `rank` to the end, to a drain or to divergence. Returns a traceback, empty when all went well."""
+    torch.set_num_threads(job.threads)
     watchdog = Watchdog(
         TrialPlace(job.folder, job.stop_file).folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True
     )
@@ -66,7 +58,7 @@ def follow(job: Job, rank: int, address: str) -> str:
         return False
 
     try:
-        workers = Workers(rank=rank, size=job.processes, address=address)
+        workers = Workers(rank=rank, size=job.processes, store=connect(address))
         training = build_training(replace(job, diagnostics=()), workers)[0]
         saved = workers.same(None)
         if saved is not None:
@@ -75,68 +67,68 @@ def follow(job: Job, rank: int, address: str) -> str:
             if training.advance(beat) is None and workers.same(None):  # worker 0 says whether it was for good
                 break
     except Diverged:
-        return ""
-    except Exception:
-        return traceback.format_exc()
+        return
     finally:
         watchdog.stop()
         if workers is not None:
             workers.close()
-    return ""
 
 
-class LocalCrew:
+class LocalWorkerGroup:
     """Processes on this machine, one for each further worker."""
 
     def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._output: list[IO[bytes]] = []
+        self._started: Any = None
 
     def start(self, job: Job, address: str) -> None:
-        """Start them; each reads its job from standard input."""
-        for rank in range(1, job.processes):
-            output = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop()
-            command = [sys.executable, "-m", "orchestrator.trial.worker_group"]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL)
-            assert process.stdin is not None
-            process.stdin.write(pickle.dumps((job, rank, address)))
-            process.stdin.close()
-            self._processes.append(process)
-            self._output.append(output)
+        """Start them, each with an interpreter of its own."""
+        from torch.multiprocessing.spawn import start_processes
+
+        self._started = start_processes(  # type: ignore[no-untyped-call]
+            _follow_quietly, (job, address), nprocs=job.processes - 1, join=False
+        )
 
     def trouble(self) -> None:
-        """Raises CrewFailed with a worker's traceback, CrewLost for one that died without a word."""
+        """Raises WorkerLost for a worker that died without a word, else WorkerFailed with a worker's traceback.
+
+        The death of one makes the others raise, so it is looked for first.
+        """
+        from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+        if self._started is None:
+            return
         deadline = time.monotonic() + LAST_WORDS_S
-        for process, output in zip(self._processes, self._output, strict=True):
-            try:
-                code = process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                continue
-            output.seek(0)
-            said = output.read().decode(errors="replace")
-            if code == 0 and said:
-                raise CrewFailed(said)
-            if code != 0:
-                raise CrewLost(f"a worker's process ended with code {code}")
+        for process in self._started.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        for process in self._started.processes:
+            if (process.exitcode or 0) < 0:
+                raise WorkerLost(f"a worker's process ended with code {process.exitcode}")
+        try:
+            self._started.join(timeout=0.0)
+        except ProcessRaisedException as raised:
+            raise WorkerFailed(raised.msg.strip()) from None
+        except ProcessExitedException as ended:
+            raise WorkerLost(f"a worker's process ended with code {ended.exit_code}") from None
 
     def stop(self) -> None:
         """Kill whoever is still running."""
-        for process, output in zip(self._processes, self._output, strict=True):
+        if self._started is None:
+            return
+        for process, error in zip(self._started.processes, self._started.error_files, strict=True):
             process.kill()
-            process.wait()
-            output.close()
-        self._processes, self._output = [], []
+            process.join()
+            Path(error).unlink(missing_ok=True)
+        self._started = None
 
 
-def main() -> None:
-    """A worker of a LocalCrew: job, rank and address on standard input, a traceback on standard output."""
-    job, rank, address = pickle.load(sys.stdin.buffer)
-    import torch
+def _follow_quietly(index: int, job: Job, address: str) -> None:
+    """Worker `index` + 1 of a LocalWorkerGroup. What it prints worker 0 prints too; Ctrl-C is for worker 0 alone, which
+    says when to stop.
+    """
+    import signal
 
-    torch.set_num_threads(job.threads)
-    said: Any = follow(job, rank, address)
-    print(said, end="")
-
-
-if __name__ == "__main__":
-    main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    follow(job, index + 1, address)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
+from kubernetes.utils.quantity import parse_quantity
 
 from orchestrator.kubernetes.fit import RenderError
 from orchestrator.kubernetes.operator_rules import FIELDS, RULES, lint
+from orchestrator.kubernetes.pod_rules import _quantity
 from orchestrator.kubernetes.render import render
 from tests.kubernetes.manifests import open_schema, schema_errors
 from tests.kubernetes.test_render import EXAMPLES, job_of, sweep, with_crds
@@ -105,6 +108,14 @@ def test_rule_refuses(code: str, change: Callable[[dict[str, Any]], None]) -> No
     assert not lint([job])
     change(job)
     assert code in {finding.code for finding in lint([job])}
+
+
+def test_quantities_are_read_as_the_client_does_and_nothing_else_is() -> None:
+    for valid in ("0", "+2", "1.5", ".5", "3.", "100n", "250u", "500m", "3M", "1E", "1e3", "2E-3", "8Gi", "1.5Ti"):
+        assert _quantity(valid) == pytest.approx(float(parse_quantity(valid.lstrip("+")))), valid
+    assert _quantity(2) == 2
+    for wrong in ("", "8 Gi", "8GB", "1K", "1ki", "-1", "NaN", "Infinity", "1e3Mi", "1e", "."):
+        assert math.isnan(_quantity(wrong)), wrong
 
 
 def test_every_operator_rule_has_a_failing_manifest() -> None:

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from optim_core.diagnostics import Subject, diagnostic, lookup, measure, registry
+from optim_core.named import Named
 
 
 @pytest.fixture
 def disturbing(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(registry, "_REGISTRY", {})
+    monkeypatch.setattr(registry, "_REGISTRY", Named("diagnostic"))
 
     @diagnostic("disturbing")
     def touch(subject: Subject) -> dict[str, float]:

@@ -64,7 +64,7 @@ def exact_structure() -> Any:
             return (factors["matrix"] @ gradient.flatten()).reshape(gradient.shape)
 
     yield Dense
-    del _STRUCTURES["dense_for_this_test"]
+    del _STRUCTURES._things["dense_for_this_test"]
 
 
 def test_solved_inner_problem_gives_the_exact_damped_step(exact_structure: Any) -> None:

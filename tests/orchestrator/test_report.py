@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from orchestrator.trial.record import TrialRecord
 from orchestrator.trial.trial_id import TrialId
 from tests.orchestrator.sweep_files import sweep_text
 
+ROOT = Path(__file__).parents[2]
 LARGE = """
 schema_version: 1
 name: NAME
@@ -126,9 +128,10 @@ def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=12, tune=2)
     page = build(evidence, tmp_path / "report").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "@import" not in page
+    own = page[: page.index("Provenance</h2>")]  # below it the code's own changes are quoted
+    assert "@import" not in own
     assert "<script" not in page
-    assert page.count("data:image/png;base64,") == len(list((tmp_path / "report" / "figures").glob("*.png")))
+    assert own.count("data:image/png;base64,") == len(list((tmp_path / "report" / "figures").glob("*.png")))
     first = page[: page.index("Comparisons</h2>")]
     document = answer(evidence)
     assert headline(document) in first
@@ -148,6 +151,36 @@ def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
     latex = (tmp_path / "report" / "arms.tex").read_text()
     assert latex.count("\\toprule") == latex.count("\\bottomrule") == 1
     assert "\\_" in latex
+
+
+def test_text_is_text_in_the_page_and_in_latex(tmp_path: Path) -> None:
+    evidence = fabricated(tmp_path, trials=4)
+    hostile = 'Is <img src="http://x"> & "slow" better?'
+    (evidence.folder.path / "sweep.yaml").write_text(f"# {hostile}\n")
+    page = build(evidence, tmp_path / "report").read_text()
+    assert "# Is &lt;img src=&#34;http://x&#34;&gt; &amp; &#34;slow&#34; better?" in page
+    assert '<img src="http' not in page
+    latex = tables.as_latex([{"a_b": "x^2 {y} ~ 50% − ∞ \\ $1 #2"}], "c_d ±1", ["e&f"])
+    assert latex.splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{c\_d $\pm$1 \emph{exploratory: e\&f.}}",
+        r"\begin{tabular}{l}",
+        r"\toprule",
+        r"a\_b \\",
+        r"\midrule",
+        r"x\textasciicircum{}2 \{y\} \textasciitilde{} 50\% $-$ $\infty$ \textbackslash{} \$1 \#2 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def test_every_file_beside_the_code_is_installed_with_it() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package, patterns in declared.items():
+        beside = {p for p in (ROOT / package).rglob("*.*") if p.suffix not in (".py", ".pyc", ".md") and p.is_file()}
+        assert beside <= {p for pattern in patterns for p in (ROOT / package).glob(pattern)}
 
 
 def test_headlines() -> None:

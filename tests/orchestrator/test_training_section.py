@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from orchestrator import results, runner
-from orchestrator.definition import model, sweep_file
+from orchestrator.definition import model, schema, sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
-from trainables.recipe import Recipe
+from trainables.recipe import PRECISIONS, Recipe
+from trainables.schedule import NAMES
 
 STDLIB = {"task": {"name": "stdlib_lm"}, "metric": {"name": "loss/val", "goal": "minimize"}}
 
@@ -24,18 +26,28 @@ def resolved(**changes: Any) -> model.Spec:
 
 
 def test_what_is_left_out_is_the_tasks_recipe() -> None:
-    assert resolved().training.recipe() == model.TrainingSpec().recipe()
-    found = resolved(**STDLIB, training={"clip_norm": 0, "precision": "bf16"}).training
+    assert resolved().training == model.TrainingSpec()
+    found = resolved(**STDLIB, training={"clip_norm": 0, "precision": "bf16"}).training.recipe
     assert (found.warmup, found.final_lr, found.clip_norm, found.precision) == (0.03, 0.1, 0.0, "bf16")
 
 
-def test_fields_are_those_of_a_recipe() -> None:
-    assert Recipe(**model.TrainingSpec().recipe()) == Recipe(schedule="cosine")
+def test_the_sections_keys_and_choices_are_those_of_a_recipe() -> None:
+    """The file's model repeats them with units and words for editors; what is left out stays the task's."""
+    section = schema.TrainingModel.model_fields
+    assert [*section] == [*(f.name for f in fields(Recipe)), "step_timeout"]
+    assert all(field.default is None for name, field in section.items() if name != "step_timeout")
+    assert choices(section["schedule"].annotation) == {*NAMES, None}
+    assert choices(section["precision"].annotation) == {*PRECISIONS, None}
+
+
+def choices(annotation: Any) -> set[Any]:
+    """The values that `Literal[...] | None` allows."""
+    return {value for part in get_args(annotation) for value in (get_args(part) or (None,))}
 
 
 def test_warm_up_is_a_share_or_gradient_evaluations() -> None:
     for given in (0.25, "25%", 10):
-        assert resolved(training={"warmup": given}).training.warmup == 0.25
+        assert resolved(training={"warmup": given}).training.recipe.warmup == 0.25
 
 
 def test_the_id_knows_how_trials_are_trained_but_not_how_long_a_step_may_hang() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import optim_core
-from orchestrator.trial.worker_group import free_address
 from tests import pair
-from trainables.workers import Workers
+from trainables.workers import Workers, listen
 
 
 def test_two_processes_are_one_for_every_optimizer(tmp_path: Path) -> None:
@@ -23,19 +23,20 @@ def test_two_processes_are_one_for_every_optimizer(tmp_path: Path) -> None:
     gradients magnify to about 1e-9. Workers with other weights are found.
     """
     cases = [
-        {"name": name, "recipe": recipe, "address": free_address("127.0.0.1")}
+        {"name": name, "recipe": recipe}
         for name in optim_core.names()
         if not getattr(optim_core.lookup(name), "PLAYS_GAMES", False)  # games stay in one process
         for recipe in pair.RECIPES
     ]
-    cases.append({"name": "", "recipe": "drift", "address": free_address("127.0.0.1")})
+    cases.append({"name": "", "recipe": "drift"})
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(cases))
-    command = [sys.executable, "-m", "tests.pair", str(file)]
+    store = listen("127.0.0.1")
+    command = [sys.executable, "-m", "tests.pair", str(file), f"127.0.0.1:{store.port}"]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        for case in cases:
-            workers = Workers(size=2, address=case["address"])
+        for number, case in enumerate(cases):
+            workers = Workers(size=2, store=dist.PrefixStore(str(number), store))
             try:
                 if case["recipe"] == "drift":
                     assert pair.drift(workers)

@@ -12,11 +12,8 @@ Place: $GEOSWEEP_CACHE, else $XDG_CACHE_HOME/geosweep, else ~/.cache/geosweep. I
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from trainables.data import shards
@@ -89,7 +87,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Columns:
 
 def _build(dataset: DataSet, place: Path, *, anew: bool = False) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(place.with_suffix(".lock")):
+    with FileLock(place.with_suffix(".lock"), fallback_to_soft=False):
         if place.is_dir() and not (anew and _broken(dataset, place)):
             return
         for stale in place.parent.glob(f"{TEMPORARY}{place.name}*"):
@@ -113,13 +111,6 @@ def _broken(dataset: DataSet, place: Path) -> bool:
     except (OSError, pa.ArrowException):
         return True
     return False
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _require_space(dataset: DataSet, split: str, place: Path) -> None:

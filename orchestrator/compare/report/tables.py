@@ -1,12 +1,13 @@
-"""The tables of a sweep as rows of text, and the same rows as CSV, LaTeX (booktabs) and HTML."""
+"""The tables of a sweep as rows of text, and the same rows as CSV and LaTeX (booktabs)."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 import trainables
 from orchestrator.compare.answer import seeds_words, shown
@@ -17,7 +18,11 @@ from orchestrator.statistics.intervals import difference_text, interval_text, su
 
 Row = Mapping[str, str]
 STAMP = "exploratory: {}"
-LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$", "−": "$-$", "∞": r"$\infty$"}
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "−": "$-$", "∞": r"$\infty$"}
+)
 
 
 def arms(evidence: Evidence) -> list[dict[str, str]]:
@@ -139,34 +144,15 @@ def as_latex(rows: Sequence[Row], caption: str, stamps: Sequence[str] = ()) -> s
     if not rows:
         return ""
     note = "".join(f" \\emph{{{_latex(STAMP.format(s))}.}}" for s in stamps)
-    lines = ["\\begin{table}", "\\centering", f"\\caption{{{_latex(caption)}{note}}}"]
-    lines += [f"\\begin{{tabular}}{{{'l' * len(rows[0])}}}", "\\toprule"]
-    lines += [" & ".join(_latex(k) for k in rows[0]) + " \\\\", "\\midrule"]
-    lines += [" & ".join(_latex(v) for v in row.values()) + " \\\\" for row in rows]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
-
-
-def as_html(rows: Sequence[Row]) -> str:
-    """A plain table; cells that hold a verdict carry its class."""
-    if not rows:
-        return ""
-    head = "".join(f"<th>{html.escape(k)}</th>" for k in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td{_kind(k, v)}>{html.escape(v)}</td>" for k, v in row.items()) + "</tr>" for row in rows
+    styled = pd.DataFrame(rows).style.hide(axis="index").format(_latex).format_index(_latex, axis="columns")
+    text: str = styled.to_latex(
+        column_format="l" * len(rows[0]), hrules=True, position_float="centering", caption=_latex(caption) + note
     )
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return text
 
 
-def _kind(key: str, value: str) -> str:
-    if key == "A is":
-        return f' class="{value.split()[0]}"'
-    if (key == "at an edge" and value != "none") or (key == "survives eta 3" and value != "yes"):
-        return ' class="warn"'
-    return ' class="num"' if value[:1] in "+-−0123456789" else ""
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
+def _latex(text: object) -> str:
+    return str(text).translate(LATEX)
 
 
 def _mean(found: Sequence[float]) -> str:

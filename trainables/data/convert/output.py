@@ -7,7 +7,6 @@ folder is renamed into place. What a killed conversion leaves behind is no data 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from trainables.data import shards
@@ -158,8 +158,7 @@ def replacing(destination: Path) -> Iterator[Output]:
         _remove_if_dead(old)
     folder = parent / f"{prefix}{os.getpid()}"
     folder.mkdir()
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / LOCK, timeout=60.0, fallback_to_soft=False):
         output = Output(folder)
         try:
             yield output
@@ -178,8 +177,7 @@ def replacing(destination: Path) -> Iterator[Output]:
 def _remove_if_dead(folder: Path) -> None:
     """Remove the leavings of a conversion that was killed; a living one holds its lock."""
     try:
-        with (folder / LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with FileLock(folder / LOCK, blocking=False, fallback_to_soft=False):
             shutil.rmtree(folder, ignore_errors=True)
     except OSError:
         return

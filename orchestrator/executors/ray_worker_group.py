@@ -7,6 +7,7 @@ and die with it, since it owns them.
 from __future__ import annotations
 
 import contextlib
+import traceback
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.trial.job import Job
-from orchestrator.trial.worker_group import CrewFailed, CrewLost, follow
+from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
 
 LAST_WORDS_S = 10.0
 
@@ -23,14 +24,16 @@ class _Follower:
     """A worker process of its own."""
 
     def follow(self, job: Job, rank: int, address: str) -> str:
-        import torch
+        """A traceback, empty when all went well."""
+        try:
+            follow(job, rank, address)
+        except Exception:
+            return traceback.format_exc()
+        return ""
 
-        torch.set_num_threads(job.threads)
-        return follow(job, rank, address)
 
-
-class RayCrew:
-    """See `orchestrator.trial.worker_group.Crew`. `cpu` and `gpu` are those of one worker."""
+class RayWorkerGroup:
+    """See `orchestrator.trial.worker_group.WorkerGroup`. `cpu` and `gpu` are those of one worker."""
 
     def __init__(self, *, cpu: int, gpu: float) -> None:
         self._resources = {"num_cpus": cpu, "num_gpus": gpu, "max_restarts": 0}
@@ -47,17 +50,16 @@ class RayCrew:
         self._calls = [a.follow.remote(job, rank, address) for rank, a in enumerate(self._actors, start=1)]
 
     def trouble(self) -> None:
-        """Raises CrewFailed with a worker's traceback, CrewLost for one whose process died."""
+        """Raises WorkerFailed with a worker's traceback, WorkerLost for one whose process died."""
         ended, _ = (
             ray.wait(self._calls, num_returns=len(self._calls), timeout=LAST_WORDS_S) if self._calls else ([], [])
         )
-        for call in ended:
-            try:
-                said = ray.get(call)
-            except RayError as error:
-                raise CrewLost(f"a worker's process died: {error}") from None
-            if said:
-                raise CrewFailed(said)
+        try:
+            tracebacks = [said for said in ray.get(ended) if said]
+        except RayError as error:  # which makes the others raise
+            raise WorkerLost(f"a worker's process died: {error}") from None
+        if tracebacks:
+            raise WorkerFailed(tracebacks[0])
 
     def stop(self) -> None:
         """Keep actors that are done; end the others."""

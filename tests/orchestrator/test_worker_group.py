@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Job
 from orchestrator.trial.session import TrialSession
-from orchestrator.trial.worker_group import CrewLost, LocalCrew
+from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerLost
 from tests.orchestrator.command import COMMAND, REPOSITORY, environment
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -56,8 +57,8 @@ def agree(a: list[dict[str, float]], b: list[dict[str, float]]) -> None:
 
 def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> None:
     finish(TrialSession(job(tmp_path / "one", 1)))
-    two, crew = job(tmp_path / "two", 2), LocalCrew()
-    session = TrialSession(two, crew=crew)
+    two, group = job(tmp_path / "two", 2), LocalWorkerGroup()
+    session = TrialSession(two, group=group)
     assert session.advance().metrics
     assert list((tmp_path / "two").glob("checkpoint-*.pt"))  # from before the first evaluation
     Path(two.stop_file).touch()
@@ -66,27 +67,42 @@ def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> N
     session.close()
     assert report.state == "INTERRUPTED"
     Path(two.stop_file).unlink()
-    session = TrialSession(two, crew=crew)
+    session = TrialSession(two, group=group)
     session.advance()
-    crew._processes[0].kill()
-    with pytest.raises(CrewLost, match="ended with code -9"):
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(WorkerLost, match="ended with code -9"):
         for _ in range(8):
             session.advance()
     session.close()
     assert not (tmp_path / "two" / "result.json").exists()
-    finish(TrialSession(two, crew=crew))
+    finish(TrialSession(two, group=group))
     agree(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
-    assert not crew._processes
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_death_among_three_is_not_what_the_survivor_raises_of_it(tmp_path: Path) -> None:
+    session = TrialSession(job(tmp_path, 3))
+    try:
+        session.advance()
+        max(multiprocessing.active_children(), key=lambda worker: worker.pid or 0).kill()
+        with pytest.raises(WorkerLost, match="ended with code -9"):
+            for _ in range(8):
+                session.advance()
+    finally:
+        session.close()
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_what_another_worker_raises_fails_the_trial(tmp_path: Path) -> None:
     """Only worker 1 lacks the task: its traceback is the trial's error."""
 
-    class Misled(LocalCrew):
+    class Misled(LocalWorkerGroup):
         def start(self, job: Job, address: str) -> None:
             super().start(replace(job, task_parameters={"stop_in": 1}), address)
 
-    session = TrialSession(job(tmp_path, 2), crew=Misled())
+    session = TrialSession(job(tmp_path, 2), group=Misled())
     report = session.advance()
     session.close()
     assert report.state == "FAILED"

@@ -1,0 +1,62 @@
+"""Things of one kind by name: optimizers, rotations, structures of a preconditioner, diagnostics."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, cast
+
+T = TypeVar("T")
+Added = TypeVar("Added")
+
+
+class Named(Generic[T]):
+    """A registry; `kind` is what messages call its things."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._things: dict[str, T] = {}
+
+    def add(self, name: str) -> Callable[[Added], Added]:
+        """Decorator that makes a class or function reachable as `name`. A name taken twice raises ValueError."""
+
+        def put(thing: Added) -> Added:
+            if name in self._things:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._things[name] = cast(T, thing)
+            return thing
+
+        return put
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        return sorted(self._things)
+
+    def in_order(self) -> list[str]:
+        """All registered names in the order of their registration."""
+        return list(self._things)
+
+    def get(self, name: str) -> T | None:
+        """What is registered as `name`, or None."""
+        return self._things.get(name)
+
+    def lookup(self, name: str) -> T:
+        """What is registered as `name`. Raises KeyError with the nearest name."""
+        if name not in self._things:
+            raise KeyError(f"no {self.kind} {name!r}{nearest(name, self.names())}")
+        return self._things[name]
+
+    def value(self, name: str) -> T:
+        """The same where `name` is the value of a hyperparameter called `kind`: ValueError with what there is."""
+        if name not in self._things:
+            raise ValueError(f"{self.kind} is {name!r}; it has to be one of {', '.join(self.names())}")
+        return self._things[name]
+
+
+def nearest(word: str, choices: Iterable[Any]) -> str:
+    """'; did you mean X?' or a list of what there is."""
+    options = [str(c) for c in choices]
+    close = difflib.get_close_matches(word, options, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is: {', '.join(options)}" if options else ""
