@@ -153,13 +153,19 @@ class ObjectiveModel(Model):
 
 
 class SeedsModel(Model):
-    """A number means that many seeds; tune and confirm seeds never overlap."""
+    """A number means that many seeds in each study; a list is dealt out to the studies. No two studies share a seed."""
 
-    tune: Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)] = Field(
-        1, description="Seeds of the search, for each configuration."
+    studies: int = Field(
+        1,
+        ge=1,
+        description="Independent searches of each arm, paired between arms. A verdict on methods takes 6 or more; "
+        "1 compares the configurations found.",
     )
-    confirm: Annotated[int, Field(ge=0)] | list[int] = Field(
-        6, description="Fresh seeds for the best configuration of each arm."
+    tune: Annotated[int, Field(ge=1)] | Annotated[list[int | list[int]], Field(min_length=1)] = Field(
+        1, description="Seeds of the search, for each configuration; a list, or one list for each study."
+    )
+    confirm: Annotated[int, Field(ge=0)] | list[int | list[int]] = Field(
+        6, description="Fresh seeds for the best configuration of each study; a list, or one list for each study."
     )
 
 

@@ -58,7 +58,7 @@ def loads(text: str, file: str = "<text>") -> Spec:
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
     task_name, task_parameters, metrics = resolve.task(model, where)
     report = resolve.metrics(model, metrics, where)
-    tune, confirm = resolve.seeds(model, where)
+    seeds = resolve.seeds(model, where)
     arms = {
         name: ArmSpec(name=name, optimizer=optimizer, parameters=parameters)
         for name, (optimizer, parameters) in resolve.arms(model, where).items()
@@ -75,7 +75,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         constraints=tuple(model.constraints),
         method=MethodSpec(**model.method.model_dump()),
         budget=BudgetSpec(**model.budget.model_dump()),
-        seeds=SeedsSpec(tune=tune, confirm=confirm),
+        seeds=seeds,
         resources=ResourcesSpec(
             cpu=model.resources.cpu,
             gpu=model.resources.gpu,
@@ -88,7 +88,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         early_terminate=StoppingSpec(**resolve.stopping(model, where)),
-        racing=declared.racing(model, len(confirm), where),
+        racing=declared.racing(model, seeds, where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
         warm_start=tuple(model.warm_start),
         cache=model.cache,
@@ -98,7 +98,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         training=TrainingSpec(**resolve.training(model, where)),
         source=file,
     )
-    resolve.budget(model, len(arms), len(confirm), where)
+    resolve.budget(model, len(arms), seeds, where)
     _check_size(spec, where)
     return spec
 
