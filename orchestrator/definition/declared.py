@@ -36,15 +36,15 @@ def racing(model: SweepModel, seeds: SeedsSpec, where: Where) -> Racing | None:
     found, arms = Racing(level=model.racing.level, looks=model.racing.looks), len(model.arms)
     if arms < 2:
         raise where.error(("racing",), "a race needs two arms; remove it, or add an arm")
-    studies = seeds.studies > 1
-    units = seeds.studies if studies else len(seeds.confirm)
+    units, words, key = len(seeds.confirm), "confirm seeds", "confirm"
+    if seeds.studies > 1:
+        units, words, key = seeds.studies, "studies", "studies"
     if not look_at(units, arms, found):
         least = next(n for n in range(2, 10_000) if look_at(n, arms, found))
         raise where.error(
             ("racing",),
-            f"{units} {'studies' if studies else 'confirm seeds'} cannot decide between {arms} arms at level "
-            f"{found.level:g} and {found.looks} looks; set seeds.{'studies' if studies else 'confirm'} to {least} or more, "
-            "lower looks, or remove it",
+            f"{units} {words} cannot decide between {arms} arms at level {found.level:g} and {found.looks} "
+            f"looks; set seeds.{key} to {least} or more, lower looks, or remove it",
         )
     return found
 

@@ -92,7 +92,8 @@ def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: in
     if nested and (len(nested) != studies or len({len(part) for part in nested}) > 1):
         sizes = ", ".join(str(len(part)) for part in nested)
         raise where.error(
-            at, f"{len(nested)} lists of {sizes} seeds for {studies} studies; give every study a list of the same length"
+            at,
+            f"{len(nested)} lists of {sizes} seeds for {studies} studies; give each study a list of the same length",
         )
     found = tuple(seed for part in given for seed in (part if isinstance(part, list) else [part]))
     if len(found) % studies:
@@ -255,10 +256,10 @@ def budget(model: SweepModel, arms: int, seeds: SeedsSpec, where: Where) -> None
             raise where.error(("budget", key), "counts GPUs, and resources.gpu is 0; remove it, or give trials a GPU")
     least = arms * (seeds.studies + len(seeds.confirm)) * given.per_trial
     if given.grad_evals is not None and given.grad_evals < least:
+        arm = "arm and study" if seeds.studies > 1 else "arm"
         raise where.error(
             ("budget", "grad_evals"),
-            f"{given.grad_evals:g}, but one configuration of each arm{' and study' if seeds.studies > 1 else ''} and the "
-            f"confirm stage take {least:g}; raise it",
+            f"{given.grad_evals:g}, but one configuration of each {arm} and the confirm stage take {least:g}; raise it",
         )
 
 

@@ -274,7 +274,11 @@ class SweepModel(Model):
         [], description="Further metrics to search by; metric stays the one that stops trials and picks winners."
     )
     warm_start: list[str] = Field([], description="Sweeps under the same root whose results the search begins with.")
-    cache: bool = Field(True, description="Take over trials that were already trained anywhere under the root.")
+    cache: bool | None = Field(
+        None,
+        description="Take over trials that were already trained anywhere under the root; null: for bundled tasks only. "
+        "true for a task of your own: its result depends on its source and its facts() alone, on no other file.",
+    )
     diagnostics: DiagnosticsModel | None = Field(
         None, description="Measurements of the geometry while trials train; they are not charged to the budget."
     )

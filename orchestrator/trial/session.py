@@ -21,7 +21,7 @@ from orchestrator.storage import disk
 from orchestrator.storage.folder import read_json, write_atomic
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
-from orchestrator.trial import cache
+from orchestrator.trial import cache, source
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.watchdog import Watchdog, left_behind
 from orchestrator.trial.worker_group import Crew, CrewFailed, LocalCrew, free_address
@@ -71,7 +71,7 @@ class TrialSession:
         self._training: Any = None
         self._workers: Workers | None = None
         self._facts: dict[str, str] = {}
-        self._address = ""
+        self._address = self._code = ""
         self._last: dict[str, float] = {}
 
     def advance(self) -> Report:
@@ -126,6 +126,7 @@ class TrialSession:
         from trainables.workers import Workers
 
         job = self.job
+        self._code = source.digest(job.task, job.optimizer)
         torch.set_num_threads(job.threads)
         if job.processes > 1:
             address = free_address(self._host)
@@ -138,7 +139,7 @@ class TrialSession:
             warnings.warn(f"{self._folder}: the log ends before its checkpoint; training starts anew", stacklevel=2)
             saved = None
         if job.cache:
-            self._address = cache.address(job, self._training.init_digest, self._training.data_digest)
+            self._address = cache.address(job, self._training.init_digest, self._training.data_digest, self._facts)
         if self._workers is not None:
             self._workers.same(saved and saved["training"])
         if saved is None:
@@ -280,6 +281,7 @@ class TrialSession:
             data_digest=getattr(training, "data_digest", ""),
             error=error,
             facts=self._facts,
+            code=self._code,
         )
         self._write(result)
         if self._address and state in cache.LASTING:
