@@ -113,7 +113,7 @@ def test_modules_of_names(name: str, module: str) -> None:
 
 
 def test_a_result_of_other_code_is_never_taken_over(folder: Path) -> None:
-    """The helper changes, the sweep gets another name: everything is trained anew, whether or not a cache is asked for."""
+    """The helper changes, the sweep gets another name: everything is trained anew, also when a cache is asked for."""
     for cache in ("null", "true"):
         (folder / "mine" / "factor.py").write_text("FACTOR = 1.0\n")
         assert run(folder, f"first-{cache}", cache=cache).returncode == 0
