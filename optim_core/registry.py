@@ -14,7 +14,9 @@ from torch import nn
 from optim_core.base import Baseline, Counting
 
 T = TypeVar("T", bound=type[Counting])
+W = TypeVar("W", bound=Callable[[str], type[Counting]])
 _REGISTRY: dict[str, type[Counting]] = {}
+_WRAPPERS: dict[str, Callable[[str], type[Counting]]] = {}
 NOT_HYPERPARAMETERS = frozenset(
     {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}
 )
@@ -32,22 +34,33 @@ def register(name: str) -> Callable[[T], T]:
     return add
 
 
+def wrapper(name: str) -> Callable[[W], W]:
+    """Decorator of a function from the name of an optimizer to one around it, reachable as `name(inner)`."""
+
+    def add(make: W) -> W:
+        if name in _WRAPPERS:
+            raise ValueError(f"wrapper {name!r} is registered twice")
+        _WRAPPERS[name] = make
+        return make
+
+    return add
+
+
 def names() -> list[str]:
     """All registered names, sorted."""
     return sorted(_REGISTRY)
 
 
 def lookup(name: str) -> type[Counting]:
-    """The class behind `name`; `package.module.Class` names somebody else's torch optimizer, `rotated(name)` wraps one.
+    """The class behind `name`: a registered one, `package.module.Class` of torch's kind, or `wrapper(name)`.
 
     Raises KeyError with the nearest registered name when there is no such optimizer.
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
-    if name.startswith("rotated(") and name.endswith(")"):
-        from optim_core.rotated import rotated  # which registers itself here
-
-        return rotated(name.removeprefix("rotated(").removesuffix(")"))
+    outer, found, inner = name.partition("(")
+    if found and name.endswith(")") and outer in _WRAPPERS:
+        return _WRAPPERS[outer](inner[:-1])
     if "." in name:
         return _foreign(name)
     raise KeyError(f"no optimizer {name!r}{nearest(name, names())}")

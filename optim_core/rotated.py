@@ -97,6 +97,7 @@ def _come_back(
         p.grad = gradient
 
 
+@registry.wrapper("rotated")
 @lru_cache(maxsize=64)
 def rotated(base: str) -> type[Counting]:
     """The class of `rotated(base)`: hyperparameters of the base, then those of the rotation.

@@ -20,6 +20,7 @@ from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Listener
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms
+from orchestrator.statistics.intervals import summarize
 from orchestrator.storage import disk
 from orchestrator.storage.folder import SweepFolder, write_atomic
 from orchestrator.storage.provenance import provenance, uncommitted
@@ -113,8 +114,6 @@ def run(
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     """Each arm's mean, 95 % t interval and n over the confirm seeds, for the tuned and the reported metric."""
-    from orchestrator.statistics.intervals import summarize
-
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
     for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):
         for arm, values in results.arm_values(folder, metric).items():

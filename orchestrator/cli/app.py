@@ -150,8 +150,7 @@ def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
     from orchestrator.definition.errors import SpecError
-    from orchestrator.protocol.controls import ControlFailed
-    from orchestrator.protocol.seal import CodeChanged
+    from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator import results
+from orchestrator.definition import yaml12
 from orchestrator.definition.space import Parameter
 from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, read_json
@@ -46,8 +47,6 @@ class Evidence:
     @cached_property
     def description(self) -> str:
         """The question that the sweep file asks."""
-        from orchestrator.definition import yaml12
-
         path = self.folder.path / "sweep.yaml"
         value = yaml12.parse(path.read_text(encoding="utf-8")).value if path.exists() else {}
         return str(value.get("description", "")) if isinstance(value, dict) else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import optim_core
+
 NEEDS: Mapping[str, str] = {
     "sgd_under_rotation": "rotation",
     "identity_rotation": "rotation",
@@ -15,8 +17,6 @@ NEEDS: Mapping[str, str] = {
 
 def fits(name: str, optimizer: str) -> bool:
     """Whether an arm with this optimizer can be put to the control."""
-    import optim_core
-
     known = optim_core.hyperparameters(optimizer)
     return NEEDS[name] in known and not (name == "sam_radius_0" and "ema_rate" in known)
 

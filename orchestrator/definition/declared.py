@@ -21,6 +21,8 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
         raise where.error(
             ("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}"
         )
+    if given.twin and given.baseline is None:
+        raise where.error(("analysis", "twin"), "a twin is a copy of the baseline; name one in analysis.baseline")
     for code, reason in given.waive.items():
         if code not in RULES:
             raise where.error(("analysis", "waive", code), f"no fairness rule has this code{nearest(code, RULES)}")

@@ -144,8 +144,15 @@ class AnalysisSpec:
     margin: float = 0.0
     alpha: float = 0.05
     expected_best: bool = True
+    twin: bool = False
+    """An identical copy of the baseline is an arm too (see `twin_of`)."""
     waive: Mapping[str, str] = field(default_factory=dict)
     """Code of a fairness rule -> why it is broken on purpose."""
+
+
+def twin_of(baseline: str) -> str:
+    """The name of the arm that is an identical copy of the baseline, tuned on its own."""
+    return f"{baseline}-twin"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import optim_core
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.schema import ParameterModel
@@ -50,8 +51,6 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
 
 def check_value(optimizer: str, p: Parameter, where: Where, path: Path) -> None:
     """Every listed value, and both ends of a range, are such that the optimizer does not refuse them."""
-    import optim_core
-
     known = optim_core.hyperparameters(optimizer)[p.name]
     default, words = known.default, "str" in str(known.annotation)
     for value in p.values or (p.low, p.high):

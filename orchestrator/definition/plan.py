@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optim_core
+from orchestrator.definition.model import ArmSpec, Spec, sweep_id
 from orchestrator.definition.space import from_unit, grid, satisfied
-
-if TYPE_CHECKING:
-    from orchestrator.definition.model import ArmSpec, Spec
 
 PROBES, DRAWN = 64, 1000
 
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
     """Optimizer steps that the budget affords with this configuration, after what its start costs."""
-    import optim_core
-
     left = max(0.0, spec.budget.per_trial - start_of(arm, config))
     return int(left / optim_core.cost_per_step(arm.optimizer, **config) + 1e-9)
 
 
 def start_of(arm: ArmSpec, config: Mapping[str, Any]) -> float:
     """Gradient evaluations that this configuration spends before its first step."""
-    import optim_core
-
     return float(optim_core.cost_of_start(arm.optimizer, **config))
 
 
@@ -98,8 +93,6 @@ def _probes(arm: ArmSpec) -> list[dict[str, Any]]:
 
 def plan(spec: Spec) -> dict[str, Any]:
     """The `plan` document."""
-    from orchestrator.definition.model import sweep_id
-
     arms: dict[str, dict[str, Any]] = {}
     for name, arm in spec.arms.items():
         count = trials(spec, arm)

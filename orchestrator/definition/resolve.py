@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import optim_core
+import trainables
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec
@@ -22,8 +24,6 @@ FACTS = ("steps", "grad_evals")
 
 def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
     """(name, parameters with defaults, metrics) of the task."""
-    import trainables
-
     given = dict(model.task)
     name = given.pop("name", None)
     if not isinstance(name, str):
@@ -114,8 +114,6 @@ def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: in
 
 def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Parameter, ...]]]:
     """Arm -> (optimizer, parameters), shared parameters merged in where the optimizer has them."""
-    import optim_core
-
     found: dict[str, tuple[str, tuple[Parameter, ...]]] = {}
     used: set[str] = set()
     known_anywhere: set[str] = set()
@@ -176,9 +174,6 @@ def _check_conditions(known: Mapping[str, Parameter], own: Mapping[str, Paramete
 
 def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
     """Optimizers for games go with games, and with nothing else."""
-    import optim_core
-    import trainables
-
     task = str(model.task["name"])
     if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
         return
@@ -285,8 +280,6 @@ def objectives(model: SweepModel, known: Mapping[str, Any], where: Where) -> lis
 
 def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
     """names, every and batches; every name is a diagnostic of optim_core."""
-    import optim_core
-
     given = model.diagnostics
     if given is None:
         return {}
@@ -300,8 +293,6 @@ def diagnostics(model: SweepModel, where: Where) -> dict[str, Any]:
 
 def processes(model: SweepModel, where: Where) -> int:
     """How many processes train one trial: as asked, or one for each GPU."""
-    import trainables
-
     given, gpu = model.resources.processes, model.resources.gpu
     if gpu > 1 and gpu != int(gpu):
         raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
@@ -320,8 +311,6 @@ def processes(model: SweepModel, where: Where) -> int:
 
 def training(model: SweepModel, where: Where) -> dict[str, Any]:
     """The task's recipe with what the file changes, and the limit on a step."""
-    import trainables
-
     task = trainables.build(**model.task)
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
     if given.get("warmup", 0) >= 1:

@@ -209,6 +209,10 @@ class AnalysisModel(Model):
     margin: int | float = Field(0, ge=0, description="A difference within it, in the metric's units, counts as none.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm's correction.")
     expected_best: bool = Field(True, description="Report the expected best value against the tuning budget.")
+    twin: bool = Field(
+        False,
+        description="Add an identical copy of the baseline, tuned on its own: what no difference looks like here.",
+    )
     waive: dict[str, str] = Field(
         {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
     )

@@ -5,12 +5,14 @@ Every rejection is a `SpecError`: file, line, column, key, the offending value a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.definition import declared, resolve
+import optim_core
+from orchestrator.definition import declared, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -28,8 +30,10 @@ from orchestrator.definition.model import (
     TaskSpec,
     TrackingSpec,
     TrainingSpec,
+    twin_of,
 )
 from orchestrator.definition.schema import SweepModel
+from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.yaml12 import YamlError, parse
 
 
@@ -62,6 +66,11 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         name: ArmSpec(name=name, optimizer=optimizer, parameters=parameters)
         for name, (optimizer, parameters) in resolve.arms(model, where).items()
     }
+    if model.analysis.twin and (of := model.analysis.baseline) in arms:
+        assert of is not None
+        if (name := twin_of(of)) in arms:
+            raise where.error(("arms", name), "analysis.twin adds an arm of this name; rename one")
+        arms[name] = replace(arms[of], name=name)
     resolve.constraints(model, {p.name for a in arms.values() for p in a.parameters}, where)
     spec = Spec(
         schema_version=1,
@@ -104,10 +113,6 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
 
 def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints, at least one step of each arm."""
-    import optim_core
-    from orchestrator.definition import plan
-    from orchestrator.definition.space import SpaceError, movable
-
     for arm in spec.arms.values():
         path = ("arms", arm.name)
         changeable = optim_core.changeable(arm.optimizer)

@@ -17,20 +17,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optim_core
+import trainables
 from orchestrator.definition.control_names import fits
+from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.space import from_unit
+from orchestrator.protocol.errors import ControlFailed
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
-
-if TYPE_CHECKING:
-    from orchestrator.definition.model import ArmSpec, Spec
+from trainables.loop import Diverged, Training
 
 STEPS, LARGE_EPS, SGD_LR = 12, 1e6, 0.02
-
-
-class ControlFailed(Exception):  # noqa: N818
-    """A special case did not come out as it has to; no comparison of these arms means anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +84,6 @@ def _no_climb(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[C
 
 
 def _frozen(optimizer: str, given: dict[str, Any], arm: ArmSpec) -> Iterator[Case]:
-    import optim_core
-
     twin = str(given.get("base", "sgd"))
     parameters = {**given, "ema_rate": 0.0, "refresh_interval": STEPS // 3}
     for name, off in (("sam_radius", 0.0), ("first_refresh_full", False)):
@@ -159,8 +155,6 @@ def deviation(spec: Spec, case: Case) -> float:
     """|w_a - w_b| / |w_b - w_0| after STEPS steps; infinite when either ran into a loss that is not finite."""
     import torch
 
-    from trainables.loop import Diverged
-
     try:
         start, a = _weights(spec, case.general, case.parameters)
         _, b = _weights(spec, case.twin, case.twin_parameters)
@@ -173,10 +167,6 @@ def deviation(spec: Spec, case: Case) -> float:
 def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
     """Weights before and after, each one long vector in float64."""
     import torch
-
-    import optim_core
-    import trainables
-    from trainables.loop import Training
 
     torch.set_num_threads(spec.resources.cpu)
     seed = spec.seeds.tune[0]
@@ -202,15 +192,11 @@ def _middle(arm: ArmSpec) -> dict[str, Any]:
     """The configuration in the middle of the arm's space, defaults filled in."""
     import inspect
 
-    import optim_core
-
     known = optim_core.hyperparameters(arm.optimizer)
     defaults = {k: p.default for k, p in known.items() if p.default not in (inspect.Parameter.empty, None)}
     return {**defaults, **from_unit(arm.parameters, [0.5] * len(arm.parameters))}
 
 
 def _shared(optimizer: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    import optim_core
-
     known = optim_core.hyperparameters(optimizer)
     return {k: v for k, v in given.items() if k in known}

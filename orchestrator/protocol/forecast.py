@@ -17,13 +17,17 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from orchestrator.definition.model import ArmSpec, Spec
+import optim_core
+import trainables
+from orchestrator.definition import plan
+from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.space import from_unit
+from trainables.loop import Diverged, Training
 
 Array = NDArray[np.float64]
 DRAWS, CONFIGURATIONS, SECONDS_EACH, QUANTILES = 2000, 3, 0.7, (0.1, 0.5, 0.9)
@@ -87,8 +91,6 @@ def _in_turns(counts: Sequence[int], trials: Array) -> Array:
 
 def calibrate(spec: Spec) -> dict[str, Load]:
     """Train CONFIGURATIONS of each arm for about SECONDS_EACH seconds."""
-    from orchestrator.definition import plan
-
     found = {}
     for name, arm in spec.arms.items():
         measured = [_seconds_per_evaluation(spec, arm, config) for config in _probes(arm)]
@@ -97,8 +99,6 @@ def calibrate(spec: Spec) -> dict[str, Load]:
 
 
 def _probes(arm: ArmSpec) -> list[dict[str, Any]]:
-    from orchestrator.definition.space import from_unit
-
     rng = np.random.default_rng(0)
     points = rng.uniform(size=(CONFIGURATIONS, len(arm.parameters)))
     return [from_unit(arm.parameters, list(map(float, u))) for u in points]
@@ -109,10 +109,6 @@ def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any])
     too.
     """
     import torch
-
-    import optim_core
-    import trainables
-    from trainables.loop import Diverged, Training
 
     torch.set_num_threads(spec.resources.cpu)
     task = trainables.build(spec.task.name, **spec.task.parameters)

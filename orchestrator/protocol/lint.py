@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import optim_core
+import trainables
 from orchestrator.definition import plan
+from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.space import Parameter, levels
 from orchestrator.definition.sweep_file import loads
+from orchestrator.definition.yaml12 import YamlError, parse
 from orchestrator.protocol.lint_raw import RAW
+from orchestrator.statistics.significance import floor_of_seeds
 
 EFFORT, WIDTHS, RANDOM_TRIALS = 1.25, 2.0, 4
 REFERENCES = ("sgd", "adamw", "gd", "gda")
@@ -66,9 +71,6 @@ def lint(text: str, file: str, seen: Iterable[Breach] = ()) -> list[Finding]:
     """
     import yaml
 
-    from orchestrator.definition.errors import SpecError
-    from orchestrator.definition.yaml12 import YamlError, parse
-
     try:
         document = parse(text)
     except YamlError as error:
@@ -101,8 +103,6 @@ def _parameter(arm: ArmSpec, name: str) -> Parameter | None:
 
 
 def _default(arm: ArmSpec, name: str) -> Any:
-    import optim_core
-
     known = optim_core.hyperparameters(arm.optimizer)
     return known[name].default if name in known else None
 
@@ -152,8 +152,6 @@ def few_seeds(spec: Spec) -> Found:
 @_rule("GS105")
 def seeds_for_comparisons(spec: Spec) -> Found:
     """Holm over all comparisons asks for more."""
-    from orchestrator.statistics.significance import floor_of_seeds
-
     arms, (n, words, key) = len(spec.arms), _units(spec)
     comparisons = arms - 1 if spec.analysis.baseline else arms * (arms - 1) // 2
     floor = floor_of_seeds(comparisons, spec.analysis.alpha) if comparisons else 0
@@ -266,8 +264,6 @@ def nested(spec: Spec) -> Found:
 
 
 def _special_cases(arm: ArmSpec) -> Iterator[tuple[str, set[str], Any]]:
-    import optim_core
-
     known = optim_core.hyperparameters(arm.optimizer)
     bases = {str(v) for v in _values(arm, "base") if v is not None} or {"sgd"}
     if "ema_rate" in known:
@@ -323,8 +319,6 @@ def linear_scale(spec: Spec) -> Found:
 @_rule("GS119")
 def reported(spec: Spec) -> Found:
     """The winner's tuned metric is biased upwards."""
-    import trainables
-
     known = trainables.lookup(spec.task.name).METRICS
     twin = "/".join("test" if part == "val" else part for part in spec.metric.name.split("/"))
     if spec.report_metric == spec.metric.name and twin != spec.metric.name and twin in known:

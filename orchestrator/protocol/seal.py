@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.model import Spec, definition
+from orchestrator.protocol.errors import CodeChanged
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial import source
 from orchestrator.trial.job import Job
@@ -37,10 +38,6 @@ MOST_FILES = 5
 """Names of changed files that a sentence lists."""
 
 
-class CodeChanged(Exception):  # noqa: N818
-    """The source that trials import is not what was sealed; says which files, and the ways out."""
-
-
 def digest(value: Any) -> str:
     """sha256 of a plain value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -48,7 +45,10 @@ def digest(value: Any) -> str:
 
 def promised(spec: Spec) -> dict[str, Any]:
     """Everything that is sealed, part by part, as plain JSON."""
-    free = {"analysis": asdict(spec.analysis), "controls": list(spec.controls), "report_metric": spec.report_metric}
+    analysis = asdict(spec.analysis)
+    if not spec.analysis.twin:
+        del analysis["twin"]  # as sweeps of earlier versions were sealed
+    free = {"analysis": analysis, "controls": list(spec.controls), "report_metric": spec.report_metric}
     plain: dict[str, Any] = json.loads(json.dumps({**definition(spec), **free}))
     return plain
 

@@ -16,14 +16,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.definition.model import Spec
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.provenance import provenance
-
-if TYPE_CHECKING:
-    from orchestrator.definition.model import Spec
-    from orchestrator.trial.job import Job, Report
+from orchestrator.trial.job import Job, Report
 
 FEWEST = 5
 """Trials that have to fail alike before a sweep is given up."""

@@ -7,15 +7,13 @@ A point that breaks a constraint, or that repeats an earlier one of a finite spa
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from orchestrator.definition import plan
+from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.space import SpaceError, from_unit, levels, satisfied
-
-if TYPE_CHECKING:
-    from orchestrator.definition.model import ArmSpec, Spec
 
 ATTEMPTS = 1000
 

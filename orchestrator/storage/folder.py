@@ -24,6 +24,7 @@ from typing import Any
 
 from orchestrator.storage import object_store
 from orchestrator.storage.errors import Held, NotFound
+from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
 
 PATIENCE = 3000
@@ -199,8 +200,6 @@ class SweepFolder:
 
         Under a root in an object store the lock is one of the database at `storage`.
         """
-        from orchestrator.storage.lease import Taken, driving
-
         owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
         with self._own(owner):
             self.stop_file.unlink(missing_ok=True)  # it was meant for an earlier driver
@@ -239,8 +238,6 @@ class SweepFolder:
 
     def is_held(self) -> bool:
         """Whether a living driver holds the sweep; on another machine, one whose heartbeat is fresh."""
-        from orchestrator.storage.lease import FRESH_S, LOCK
-
         if self.far is not None and (self.far.age(LOCK) or math.inf) < FRESH_S:
             return True
         try:

@@ -16,13 +16,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.storage.folder import read_json, write_atomic
 from orchestrator.trial import source
-
-if TYPE_CHECKING:
-    from orchestrator.trial.job import Job
+from orchestrator.trial.job import Job
 
 BESIDE_THE_RESULT = frozenset(
     {"trial_id", "arm", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache", "checkpoint_s",

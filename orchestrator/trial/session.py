@@ -15,20 +15,24 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optim_core  # noqa: F401
+import trainables
+import trainables.loop
 from orchestrator.storage import disk
 from orchestrator.storage.folder import read_json, write_atomic
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache, source
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
 from orchestrator.trial.worker_group import Crew, CrewFailed, LocalCrew, free_address
 from orchestrator.trial.workspace import TrialPlace
-
-if TYPE_CHECKING:
-    from trainables.workers import Workers
+from trainables import checkpoint
+from trainables.loop import Diverged
+from trainables.workers import Workers
 
 CHECKPOINT_SHARE = 0.1
 
@@ -121,10 +125,6 @@ class TrialSession:
     def _begin(self) -> None:
         import torch
 
-        from orchestrator.trial.training import build_training
-        from trainables import checkpoint
-        from trainables.workers import Workers
-
         job = self.job
         self._code = source.digest(job.task, job.optimizer)
         torch.set_num_threads(job.threads)
@@ -170,8 +170,6 @@ class TrialSession:
         self._place.ended()
 
     def _slice(self) -> Report:
-        from trainables.loop import Diverged
-
         training, place = self._training, self._place
         began = looked = self._since
 
@@ -238,8 +236,6 @@ class TrialSession:
         self._seconds, self._since = self._seconds + now - self._since, now
 
     def _checkpoint(self) -> None:
-        from trainables import checkpoint
-
         self._watchdog.stop()
         self._place.settle()
         self._count()
@@ -303,10 +299,6 @@ class TrialSession:
 
 def warm_up(job: Job) -> None:
     """Pay once in a worker what every trial needs: imports and the task's data."""
-    import optim_core  # noqa: F401
-    import trainables
-    import trainables.loop
-
     trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optim_core
+import trainables
+from orchestrator.trial.job import Job
 from trainables.loop import Training
+from trainables.task import Task
 from trainables.workers import Workers
-
-if TYPE_CHECKING:
-    from orchestrator.trial.job import Job
-    from trainables.task import Task
 
 
 def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, Task]:
     """The training run of a job, at its beginning, and its task."""
     import torch
-
-    import optim_core
-    import trainables
 
     task = trainables.build(job.task, **job.task_parameters)
 

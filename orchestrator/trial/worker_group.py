@@ -14,10 +14,14 @@ import tempfile
 import time
 import traceback
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, Any, Protocol
 
-if TYPE_CHECKING:
-    from orchestrator.trial.job import Job
+from orchestrator.trial.job import Job
+from orchestrator.trial.training import build_training
+from orchestrator.trial.watchdog import Watchdog
+from orchestrator.trial.workspace import TrialPlace
+from trainables.loop import Diverged
+from trainables.workers import Workers
 
 LAST_WORDS_S = 5.0
 
@@ -52,12 +56,6 @@ def free_address(host: str) -> str:
 
 def follow(job: Job, rank: int, address: str) -> str:
     """Train as worker `rank` to the end, to a drain or to divergence. Returns a traceback, empty when all went well."""
-    from orchestrator.trial.training import build_training
-    from orchestrator.trial.watchdog import Watchdog
-    from orchestrator.trial.workspace import TrialPlace
-    from trainables.loop import Diverged
-    from trainables.workers import Workers
-
     watchdog = Watchdog(
         TrialPlace(job.folder, job.stop_file).folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True
     )

@@ -17,6 +17,7 @@ from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
 from orchestrator.definition.space import Parameter
+from orchestrator.search.importance import ped_anova
 from orchestrator.statistics.intervals import summarize
 
 ACROSS, MOST_LINES, BINS, MOST_MARKS = 4, 300, 6, 20
@@ -247,8 +248,6 @@ def importance(evidence: Evidence) -> Iterator[Drawn]:
 
 def importances(evidence: Evidence, arm: str) -> dict[str, float]:
     """Parameter -> share for one arm; empty when there is too little to say."""
-    from orchestrator.search.importance import ped_anova
-
     frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
     if not len(frame) or not parameters:
         return {}

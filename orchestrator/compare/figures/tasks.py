@@ -13,6 +13,11 @@ from typing import Any
 
 import numpy as np
 
+import optim_core
+import trainables
+from optim_core.games.maps import POLYNOMIAL, roots
+from optim_core.games.rates import COSTS
+from optim_core.spectrum import hill
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.average_case import (
     Course,
@@ -159,8 +164,6 @@ def _seeds(evidence: Evidence) -> list[int]:
 
 
 def _model(evidence: Evidence, seed: int) -> Any:
-    import trainables
-
     return trainables.build(evidence.task, **evidence.definition["task"]["parameters"]).model(seed)
 
 
@@ -173,8 +176,6 @@ def _exponents(models: Mapping[int, Any]) -> dict[int, float]:
 def _density(model: Any, name: str) -> Density | None:
     """The spectrum and its edges; None without enough eigenvalues or without an upper edge."""
     import torch
-
-    from optim_core.spectrum import hill
 
     eigenvalues, squares = model.modes()
     known = model.spectrum
@@ -206,10 +207,6 @@ def _eigenvalues(evidence: Evidence) -> Any:
 def _image(evidence: Evidence, arm: str, eigenvalues: Any) -> Image | None:
     """What the arm's chosen configuration makes of the eigenvalues; None for a method that is no polynomial of J."""
     import torch
-
-    import optim_core
-    from optim_core.games.maps import POLYNOMIAL, roots
-    from optim_core.games.rates import COSTS
 
     optimizer = evidence.definition["arms"][arm]["optimizer"]
     if optimizer not in POLYNOMIAL:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.report import report
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
+from orchestrator.tracking.mlflow_report import MlflowReport
 
 
 def publish(evidence: Evidence, report: Path) -> str:
     """Log the folder `report`; returns what went wrong, or nothing."""
-    from orchestrator.tracking.mlflow_report import MlflowReport
-
     try:
         MlflowReport(
             uri=evidence.resolved.get("tracking"),
@@ -34,9 +35,6 @@ def publish(evidence: Evidence, report: Path) -> str:
 
 def verdict(evidence: Evidence) -> str:
     """The text that MLflow's page of the parent run shows: question, verdict, comparisons."""
-    from orchestrator.compare import answer
-    from orchestrator.compare.report import report
-
     try:
         document = answer.answer(evidence)
     except Refused as reason:
