@@ -78,11 +78,14 @@ def run(
     callbacks: tuple[Callback, ...] = (),
     watch: Callable[[SweepConductor], Any] | None = None,
     storage_url: str | None = None,
+    *,
+    accept_changed_code: bool = False,
 ) -> Outcome:
     """Run or continue the sweep, controls first. The caller holds the folder.
 
-    `watch(conductor)` is a context manager for a display. Raises ControlFailed.
+    `watch(conductor)` is a context manager for a display. Raises CodeChanged, ControlFailed.
     """
+    seal.check_code(spec, folder, accept=accept_changed_code)
     controls.check(spec, folder)
     mended = reconcile.at_start(folder, tracker)
     arms = open_arms(spec, folder, storage_url)

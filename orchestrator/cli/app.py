@@ -150,7 +150,7 @@ def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
     from orchestrator.definition.errors import SpecError
-    from orchestrator.protocol.errors import ControlFailed
+    from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
@@ -165,10 +165,11 @@ def main() -> None:
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
         ControlFailed: Exit.CHECK_FAILED,
+        CodeChanged: Exit.SEAL_BROKEN,
     }
     try:
         app()
-    except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed) as error:
+    except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed, CodeChanged) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:

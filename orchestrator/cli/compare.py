@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show, show_stamps, talk
+from orchestrator.definition.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
@@ -128,14 +129,20 @@ def report(
 
 @app.command()
 def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
-    """Prove that a sweep is what was sealed before its first trial. Exit code 7 when it was changed.
+    """Prove that a sweep is what was sealed before its first trial. Exit code 7 when it, or its source, was changed.
 
     Example: geosweep verify @last
     """
+    from orchestrator.definition import sweep_file
     from orchestrator.protocol import seal
     from orchestrator.storage import folder
 
-    document = seal.verify(folder.find(root, sweep))
+    found, code = folder.find(root, sweep), None
+    try:
+        code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))
+    except SpecError as error:
+        talk.print(f"the source was not compared: {error}", style="yellow", highlight=False, markup=False)
+    document = seal.verify(found, code)
     if as_json:
         emit(document)
     else:
@@ -143,10 +150,12 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
         data.print(f"{document['sweep_id']}: {document['trials']} trials, {words}", highlight=False)
         for problem in document["problems"]:
             data.print(f"changed: {problem}", highlight=False, markup=False, style="red")
+        for name in document["changed_files"]:
+            data.print(f"changed since: {name} (trials so far used the sealed one)", highlight=False, style="red")
         show_stamps(document["exploratory"])
-        if document["hash"] and document["intact"] and not document["exploratory"]:
+        if document["hash"] and document["intact"] and not (document["exploratory"] or document["changed_files"]):
             data.print("intact: every trial, seed, budget and result is what was sealed or recorded")
-    if not document["intact"]:
+    if not document["intact"] or document["changed_files"]:
         raise typer.Exit(int(Exit.SEAL_BROKEN))
 
 

@@ -52,6 +52,10 @@ def run(
         str,
         typer.Option(help="MLflow server when the file names none.", show_default=False),
     ] = "",
+    accept_changed_code: Annotated[
+        bool,
+        typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -90,7 +94,7 @@ def run(
             _mend(definition, folder, tracking, storage)
         else:
             talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
-            outcome = _drive(definition, folder, executor, tracking, facts, storage, address)
+            outcome = _drive(definition, folder, executor, tracking, facts, storage, address, accept_changed_code)
             _say(outcome.mended)
             for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
                 talk.print(f"the race stopped {arm}: {one['reason']}", highlight=False, markup=False)
@@ -139,6 +143,7 @@ def _drive(
     facts: Mapping[str, str],
     storage: str,
     address: str,
+    accept_changed_code: bool,
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
     from orchestrator import display, results, runner
@@ -169,6 +174,7 @@ def _drive(
             (display.Stretched(talk),),
             watch=lambda c: display.watching(c, talk),
             storage_url=storage or None,
+            accept_changed_code=accept_changed_code,
         )
     finally:
         executor.close()

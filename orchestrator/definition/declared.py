@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.definition.control_names import fitting, known, owners
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
+from orchestrator.definition.model import SeedsSpec
 from orchestrator.definition.racing import Racing, look_at
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.schema import SweepModel
@@ -20,6 +21,8 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
         raise where.error(
             ("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}"
         )
+    if given.twin and given.baseline is None:
+        raise where.error(("analysis", "twin"), "a twin is a copy of the baseline; name one in analysis.baseline")
     for code, reason in given.waive.items():
         if code not in RULES:
             raise where.error(("analysis", "waive", code), f"no fairness rule has this code{nearest(code, RULES)}")
@@ -28,19 +31,22 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
     return {**given.model_dump(), "margin": float(given.margin)}
 
 
-def racing(model: SweepModel, confirm: int, where: Where) -> Racing | None:
+def racing(model: SweepModel, seeds: SeedsSpec, where: Where) -> Racing | None:
     """The race of the confirm stage, with arms that can race and seeds enough to decide it."""
     if model.racing is None:
         return None
     found, arms = Racing(level=model.racing.level, looks=model.racing.looks), len(model.arms)
     if arms < 2:
         raise where.error(("racing",), "a race needs two arms; remove it, or add an arm")
-    if not look_at(confirm, arms, found):
+    units, words, key = len(seeds.confirm), "confirm seeds", "confirm"
+    if seeds.studies > 1:
+        units, words, key = seeds.studies, "studies", "studies"
+    if not look_at(units, arms, found):
         least = next(n for n in range(2, 10_000) if look_at(n, arms, found))
         raise where.error(
             ("racing",),
-            f"{confirm} confirm seeds cannot decide between {arms} arms at level {found.level:g} and {found.looks} "
-            f"looks; set seeds.confirm to {least} or more, lower looks, or remove it",
+            f"{units} {words} cannot decide between {arms} arms at level {found.level:g} and {found.looks} "
+            f"looks; set seeds.{key} to {least} or more, lower looks, or remove it",
         )
     return found
 

@@ -70,10 +70,25 @@ class BudgetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedsSpec:
-    """Disjoint sets of seeds."""
+    """Disjoint sets of seeds, those of study 1 first; every study has as many as any other."""
 
     tune: tuple[int, ...]
     confirm: tuple[int, ...]
+    studies: int = 1
+    """Independent searches of each arm."""
+
+    def tune_of(self, study: int) -> tuple[int, ...]:
+        """The tune seeds of a study, counted from 1."""
+        return _share(self.tune, self.studies, study)
+
+    def confirm_of(self, study: int) -> tuple[int, ...]:
+        """The confirm seeds of a study, counted from 1."""
+        return _share(self.confirm, self.studies, study)
+
+
+def _share(seeds: tuple[int, ...], studies: int, study: int) -> tuple[int, ...]:
+    each = len(seeds) // studies
+    return seeds[(study - 1) * each : study * each]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +148,8 @@ class AnalysisSpec:
     margin: float = 0.0
     alpha: float = 0.05
     expected_best: bool = True
+    twin: bool = False
+    """An identical copy of the baseline is an arm too (see `twin_of`)."""
     waive: Mapping[str, str] = field(default_factory=dict)
     """Code of a fairness rule -> why it is broken on purpose."""
 
@@ -141,6 +158,11 @@ def _usual_recipe() -> Recipe:
     from trainables.recipe import Recipe
 
     return Recipe(schedule="cosine")
+
+
+def twin_of(baseline: str) -> str:
+    """The name of the arm that is an identical copy of the baseline, tuned on its own."""
+    return f"{baseline}-twin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +213,8 @@ def definition(spec: Spec) -> dict[str, Any]:
     for key in ("wall_clock", "grad_evals", "gpu_hours", "money", "price_per_gpu_hour"):
         del found["budget"][key]
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
+    if spec.seeds.studies == 1:
+        del found["seeds"]["studies"]
     if spec.method.replay == "off":
         del found["method"]["replay"], found["method"]["lag"]
     for key, used in (

@@ -61,11 +61,16 @@ def grid_size(spec: Spec, arm: ArmSpec) -> int:
 
 
 def configurations(spec: Spec, arm: ArmSpec) -> int:
-    """Configurations that the search tries in this arm."""
+    """Configurations that each study of this arm tries."""
     if spec.method.name == "grid":
         return grid_size(spec, arm)
     assert spec.budget.trials_per_arm is not None
     return spec.budget.trials_per_arm
+
+
+def trials(spec: Spec, arm: ArmSpec) -> int:
+    """Trials of an arm: every configuration of every study on the study's tune seeds, and the confirm seeds."""
+    return configurations(spec, arm) * len(spec.seeds.tune) + len(spec.seeds.confirm)
 
 
 def steps_range(spec: Spec, arm: ArmSpec) -> tuple[int, int]:
@@ -90,15 +95,17 @@ def plan(spec: Spec) -> dict[str, Any]:
     """The `plan` document."""
     arms: dict[str, dict[str, Any]] = {}
     for name, arm in spec.arms.items():
-        trials = configurations(spec, arm) * len(spec.seeds.tune) + len(spec.seeds.confirm)
+        count = trials(spec, arm)
         low, high = steps_range(spec, arm)
         least, most = start_range(arm)
         arms[name] = {
-            "trials": trials,
+            "trials": count,
             "steps": low if low == high else [low, high],
             "grad_evals_per_trial": spec.budget.per_trial,
-            "grad_evals": trials * spec.budget.per_trial,
+            "grad_evals": count * spec.budget.per_trial,
         }
+        if spec.seeds.studies > 1:
+            arms[name] |= {"studies": spec.seeds.studies, "configurations_per_study": configurations(spec, arm)}
         if most:
             arms[name]["grad_evals_before_first_step"] = least if least == most else [least, most]
     total = sum(row["grad_evals"] for row in arms.values())

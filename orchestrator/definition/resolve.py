@@ -10,7 +10,7 @@ import optim_core
 import trainables
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
-from orchestrator.definition.model import TrainingSpec
+from orchestrator.definition.model import SeedsSpec, TrainingSpec
 from orchestrator.definition.parameter import check_value, parameter
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, names_in, order
@@ -61,20 +61,55 @@ def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
     return model.metric.report_metric or model.metric.name
 
 
-def seeds(model: SweepModel, where: Where) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Counts become 0, 1, ... and 1000, 1001, ...; lists stay as they are."""
-    t, c = model.seeds.tune, model.seeds.confirm
-    tune = tuple(range(t)) if isinstance(t, int) else tuple(t)
-    confirm = tuple(range(CONFIRM_FROM, CONFIRM_FROM + c)) if isinstance(c, int) else tuple(c)
-    for key, found in (("tune", tune), ("confirm", confirm)):
-        if len(set(found)) < len(found):
-            raise where.error(("seeds", key), f"{list(found)} names a seed twice")
-        if any(seed < 0 for seed in found):
-            raise where.error(("seeds", key), f"{list(found)} has a negative seed")
+def seeds(model: SweepModel, where: Where) -> SeedsSpec:
+    """Tune and confirm seeds of all studies, no two alike.
+
+    Counts become 0, 1, ... and 1000, 1001, ..., one study after the other, so that a further study changes no seed of
+    the earlier ones. A flat list is dealt out in order; a list of lists has one for each study.
+    """
+    studies = model.seeds.studies
+    if studies > 1 and model.seeds.confirm in (0, []):
+        raise where.error(
+            ("seeds", "confirm"), f"none, but {studies} studies are compared on fresh seeds; set it to 1 or more"
+        )
+    tune = _dealt(model.seeds.tune, "tune", studies, 0, where)
+    start = CONFIRM_FROM if isinstance(model.seeds.tune, list) else max(CONFIRM_FROM, len(tune))
+    confirm = _dealt(model.seeds.confirm, "confirm", studies, start, where)
     both = sorted(set(tune) & set(confirm))
     if both:
         raise where.error(("seeds", "confirm"), f"{both} are tune seeds too; confirm needs fresh ones")
-    return tune, confirm
+    return SeedsSpec(tune=tune, confirm=confirm, studies=studies)
+
+
+def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: int, where: Where) -> tuple[int, ...]:
+    """The seeds of all studies, equally many for each."""
+    at: Path = ("seeds", key)
+    if isinstance(given, int):
+        return tuple(range(start, start + studies * given))
+    nested = [part for part in given if isinstance(part, list)]
+    if nested and len(nested) < len(given):
+        raise where.error(at, "mixes seeds and lists of seeds; write one list, or one list for each study")
+    if nested and (len(nested) != studies or len({len(part) for part in nested}) > 1):
+        sizes = ", ".join(str(len(part)) for part in nested)
+        raise where.error(
+            at,
+            f"{len(nested)} lists of {sizes} seeds for {studies} studies; give each study a list of the same length",
+        )
+    found = tuple(seed for part in given for seed in (part if isinstance(part, list) else [part]))
+    if len(found) % studies:
+        raise where.error(at, f"{len(found)} seeds cannot be dealt to {studies} studies; give a multiple of {studies}")
+    twice = next((seed for seed in found if found.count(seed) > 1), None)
+    if twice is not None and nested:
+        owners = [i + 1 for i, part in enumerate(nested) for seed in part if seed == twice]
+        if len(set(owners)) > 1:
+            raise where.error(
+                at, f"seed {twice} is in study {owners[0]} and in study {owners[1]}; studies share no seed"
+            )
+    if twice is not None:
+        raise where.error(at, f"{list(found)} names a seed twice")
+    if any(seed < 0 for seed in found):
+        raise where.error(at, f"{list(found)} has a negative seed")
+    return found
 
 
 def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Parameter, ...]]]:
@@ -195,7 +230,7 @@ def _population(model: SweepModel, where: Where) -> None:
             ("early_terminate", "audit_share"),
             "pbt gives the budget of a stopped trial to its child, so none is finished; remove it",
         )
-    if len(seeds(model, where)[0]) > 1:
+    if len(seeds(model, where).tune_of(1)) > 1:
         raise where.error(
             ("seeds", "tune"), "pbt compares members on one seed; write 1, the confirm stage has as many as you like"
         )
@@ -206,7 +241,7 @@ def _population(model: SweepModel, where: Where) -> None:
         )
 
 
-def budget(model: SweepModel, arms: int, confirm: int, where: Where) -> None:
+def budget(model: SweepModel, arms: int, seeds: SeedsSpec, where: Where) -> None:
     """Limits that can be measured, and that leave room for one round of the search beside the confirm stage."""
     given, gpu = model.budget, model.resources.gpu
     if given.money is not None and given.price_per_gpu_hour is None:
@@ -214,11 +249,12 @@ def budget(model: SweepModel, arms: int, confirm: int, where: Where) -> None:
     for key in ("money", "gpu_hours"):
         if getattr(given, key) is not None and not gpu:
             raise where.error(("budget", key), "counts GPUs, and resources.gpu is 0; remove it, or give trials a GPU")
-    least = arms * (1 + confirm) * given.per_trial
+    least = arms * (seeds.studies + len(seeds.confirm)) * given.per_trial
     if given.grad_evals is not None and given.grad_evals < least:
+        arm = "arm and study" if seeds.studies > 1 else "arm"
         raise where.error(
             ("budget", "grad_evals"),
-            f"{given.grad_evals:g}, but one configuration of each arm and the confirm stage take {least:g}; raise it",
+            f"{given.grad_evals:g}, but one configuration of each {arm} and the confirm stage take {least:g}; raise it",
         )
 
 

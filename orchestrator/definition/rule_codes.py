@@ -22,4 +22,5 @@ RULES: dict[str, str] = {
     "GS117": "learning-rate ranges of unequal width",
     "GS118": "learning rate searched on a linear scale",
     "GS119": "reported on the metric that was tuned",
+    "GS120": "one study an arm, so configurations only",
 }

@@ -153,13 +153,19 @@ class ObjectiveModel(Model):
 
 
 class SeedsModel(Model):
-    """A number means that many seeds; tune and confirm seeds never overlap."""
+    """A number means that many seeds in each study; a list is dealt out to the studies. No two studies share a seed."""
 
-    tune: Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)] = Field(
-        1, description="Seeds of the search, for each configuration."
+    studies: int = Field(
+        1,
+        ge=1,
+        description="Independent searches of each arm, paired between arms. A verdict on methods takes 6 or more; "
+        "1 compares the configurations found.",
     )
-    confirm: Annotated[int, Field(ge=0)] | list[int] = Field(
-        6, description="Fresh seeds for the best configuration of each arm."
+    tune: Annotated[int, Field(ge=1)] | Annotated[list[int | list[int]], Field(min_length=1)] = Field(
+        1, description="Seeds of the search, for each configuration; a list, or one list for each study."
+    )
+    confirm: Annotated[int, Field(ge=0)] | list[int | list[int]] = Field(
+        6, description="Fresh seeds for the best configuration of each study; a list, or one list for each study."
     )
 
 
@@ -203,6 +209,10 @@ class AnalysisModel(Model):
     margin: int | float = Field(0, ge=0, description="A difference within it, in the metric's units, counts as none.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm's correction.")
     expected_best: bool = Field(True, description="Report the expected best value against the tuning budget.")
+    twin: bool = Field(
+        False,
+        description="Add an identical copy of the baseline, tuned on its own: what no difference looks like here.",
+    )
     waive: dict[str, str] = Field(
         {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
     )
@@ -268,7 +278,11 @@ class SweepModel(Model):
         [], description="Further metrics to search by; metric stays the one that stops trials and picks winners."
     )
     warm_start: list[str] = Field([], description="Sweeps under the same root whose results the search begins with.")
-    cache: bool = Field(True, description="Take over trials that were already trained anywhere under the root.")
+    cache: bool | None = Field(
+        None,
+        description="Take over trials that were already trained anywhere under the root; null: for bundled tasks only. "
+        "true for a task of your own: its result depends on its source and its facts() alone, on no other file.",
+    )
     diagnostics: DiagnosticsModel | None = Field(
         None, description="Measurements of the geometry while trials train; they are not charged to the budget."
     )

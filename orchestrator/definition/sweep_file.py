@@ -5,6 +5,7 @@ Every rejection is a `SpecError`: file, line, column, key, the offending value a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from orchestrator.definition.model import (
     MetricSpec,
     ObjectiveSpec,
     ResourcesSpec,
-    SeedsSpec,
     Spec,
     StoppingSpec,
     TaskSpec,
     TrackingSpec,
+    twin_of,
 )
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
@@ -60,11 +61,16 @@ def loads(text: str, file: str = "<text>") -> Spec:
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
     task_name, task_parameters, metrics = resolve.task(model, where)
     report = resolve.metrics(model, metrics, where)
-    tune, confirm = resolve.seeds(model, where)
+    seeds = resolve.seeds(model, where)
     arms = {
         name: ArmSpec(name=name, optimizer=optimizer, parameters=parameters)
         for name, (optimizer, parameters) in resolve.arms(model, where).items()
     }
+    if model.analysis.twin and (of := model.analysis.baseline) in arms:
+        assert of is not None
+        if (name := twin_of(of)) in arms:
+            raise where.error(("arms", name), "analysis.twin adds an arm of this name; rename one")
+        arms[name] = replace(arms[of], name=name)
     resolve.constraints(model, {p.name for a in arms.values() for p in a.parameters}, where)
     spec = Spec(
         schema_version=1,
@@ -77,7 +83,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         constraints=tuple(model.constraints),
         method=MethodSpec(**model.method.model_dump()),
         budget=BudgetSpec(**model.budget.model_dump()),
-        seeds=SeedsSpec(tune=tune, confirm=confirm),
+        seeds=seeds,
         resources=ResourcesSpec(
             cpu=model.resources.cpu,
             gpu=model.resources.gpu,
@@ -90,17 +96,17 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         early_terminate=StoppingSpec(**resolve.stopping(model, where)),
-        racing=declared.racing(model, len(confirm), where),
+        racing=declared.racing(model, seeds, where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
         warm_start=tuple(model.warm_start),
-        cache=model.cache,
+        cache=":" not in task_name if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),
         training=resolve.training(model, where),
         source=file,
     )
-    resolve.budget(model, len(arms), len(confirm), where)
+    resolve.budget(model, len(arms), seeds, where)
     _check_size(spec, where)
     return spec
 

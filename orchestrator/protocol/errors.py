@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class ControlFailed(Exception):  # noqa: N818
     """A special case did not come out as it has to; no comparison of these arms means anything."""
+
+
+class CodeChanged(Exception):  # noqa: N818
+    """The source that trials import is not what was sealed; says which files, and the ways out."""

@@ -93,9 +93,8 @@ def calibrate(spec: Spec) -> dict[str, Load]:
     """Train CONFIGURATIONS of each arm for about SECONDS_EACH seconds."""
     found = {}
     for name, arm in spec.arms.items():
-        trials = plan.configurations(spec, arm) * len(spec.seeds.tune) + len(spec.seeds.confirm)
         measured = [_seconds_per_evaluation(spec, arm, config) for config in _probes(arm)]
-        found[name] = Load(measured=measured, trials=trials, budget=float(spec.budget.per_trial))
+        found[name] = Load(measured=measured, trials=plan.trials(spec, arm), budget=float(spec.budget.per_trial))
     return found
 
 

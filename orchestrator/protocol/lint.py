@@ -128,24 +128,31 @@ def effort(spec: Spec) -> Found:
         )
 
 
+def _units(spec: Spec) -> tuple[int, str, str]:
+    """(how many independent differences a comparison rests on, what they are, the key that sets them)."""
+    if spec.seeds.studies > 1:
+        return spec.seeds.studies, "studies", "studies"
+    return len(spec.seeds.confirm), "confirm seeds", "confirm"
+
+
 @_rule("GS104")
 def few_seeds(spec: Spec) -> Found:
     """No exact paired test can reach 0.05."""
-    n = len(spec.seeds.confirm)
+    n, words, key = _units(spec)
     if n < 6 and len(spec.arms) > 1:
-        yield ("seeds", "confirm"), f"{n} confirm seeds: the least possible p is {2.0 ** (1 - n):.2g}; take 6 or more"
+        yield ("seeds", key), f"{n} {words}: the least possible p is {2.0 ** (1 - n):.2g}; take 6 or more"
 
 
 @_rule("GS105")
 def seeds_for_comparisons(spec: Spec) -> Found:
     """Holm over all comparisons asks for more."""
-    arms, n = len(spec.arms), len(spec.seeds.confirm)
+    arms, (n, words, key) = len(spec.arms), _units(spec)
     comparisons = arms - 1 if spec.analysis.baseline else arms * (arms - 1) // 2
     floor = floor_of_seeds(comparisons, spec.analysis.alpha) if comparisons else 0
     if 6 <= n < floor:
         yield (
-            ("seeds", "confirm"),
-            f"{n} confirm seeds cannot settle {comparisons} comparisons: after Holm p is at least "
+            ("seeds", key),
+            f"{n} {words} cannot settle {comparisons} comparisons: after Holm p is at least "
             f"{comparisons * 2.0 ** (1 - n):.2g}; take {floor} or more, or declare analysis.baseline",
         )
 
@@ -316,3 +323,14 @@ def reported(spec: Spec) -> Found:
     twin = "/".join("test" if part == "val" else part for part in spec.metric.name.split("/"))
     if spec.report_metric == spec.metric.name and twin != spec.metric.name and twin in known:
         yield ("metric", "name"), f"{spec.metric.name} is tuned and reported; set report_metric: {twin}"
+
+
+@_rule("GS120")
+def one_study(spec: Spec) -> Found:
+    """The luck of one search is in no interval over training seeds."""
+    if spec.seeds.studies == 1 and len(spec.arms) > 1:
+        yield (
+            ("seeds",),
+            "one search an arm compares the two configurations found, not the methods: two identical arms tuned like "
+            "this differ by a settled amount in about 3 of 10 sweeps; set studies: 6 or more",
+        )

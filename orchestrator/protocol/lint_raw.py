@@ -39,11 +39,16 @@ def overlap(file: dict[str, Any]) -> Breaches:
     if not isinstance(seeds, dict):
         return
     tune, confirm = seeds.get("tune", 1), seeds.get("confirm", 6)
-    tuned = set(range(tune)) if isinstance(tune, int) else set(tune)
-    both = sorted(tuned & set(confirm)) if isinstance(confirm, list) else []
+    studies = seeds.get("studies", 1)
+    tuned = set(range(tune * studies)) if isinstance(tune, int) else set(_flat(tune))
+    both = sorted(tuned & set(_flat(confirm))) if isinstance(confirm, list) else []
     if both:
-        seeds["confirm"] = len(confirm)
+        seeds["confirm"] = max(1, len(_flat(confirm)) // studies)
         yield "GS106", ("seeds", "confirm"), f"{both} were seen by the search; confirm on fresh seeds"
+
+
+def _flat(seeds: list[Any]) -> list[Any]:
+    return [seed for part in seeds for seed in (part if isinstance(part, list) else [part])]
 
 
 def pruning(file: dict[str, Any]) -> Breaches:

@@ -6,6 +6,10 @@ before it, chain_i = sha256(chain_{i-1} trial_id digest). What is changed later 
 result is a problem and refuses the comparison. A changed analysis is allowed, and so is another definition (arms,
 budget, metric, ...) of a sweep whose results on the same confirm seeds are known; `stamps` says so in every table.
 
+The seal also holds the hash of every source file that a trial imports (`trial.source`). A sweep whose code changed does
+not go on under its name, unless the change is accepted; then that is stamped. Each trial says with which code its
+worker trained it, so that a machine with other code shows.
+
 There is no secret in it. It guards against slips and against forgetting what was planned, not against a forger who
 rewrites the whole folder; for that, keep the hash elsewhere (MLflow has it as the tag `geosweep.seal`).
 """
@@ -13,9 +17,10 @@ rewrites the whole folder; for that, keep the hash elsewhere (MLflow has it as t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,14 +28,18 @@ from typing import Any
 
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import State
+from orchestrator.protocol.errors import CodeChanged
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result
-from orchestrator.trial.record import read_job
+from orchestrator.trial.record import read_job, read_result
 from orchestrator.trial.trial_id import TrialId
 
 FILES = ("trial.json", "metrics.jsonl", "result.json")
 FREE = ("analysis", "controls")
 """Parts that do not change results: they may change, and the change is stamped."""
+MOST_FILES = 5
+"""Names of changed files that a sentence lists."""
 
 
 def digest(value: Any) -> str:
@@ -40,9 +49,19 @@ def digest(value: Any) -> str:
 
 def promised(spec: Spec) -> dict[str, Any]:
     """Everything that is sealed, part by part, as plain JSON."""
-    free = {"analysis": asdict(spec.analysis), "controls": list(spec.controls), "report_metric": spec.report_metric}
+    analysis = asdict(spec.analysis)
+    if not spec.analysis.twin:
+        del analysis["twin"]  # as sweeps of earlier versions were sealed
+    free = {"analysis": analysis, "controls": list(spec.controls), "report_metric": spec.report_metric}
     plain: dict[str, Any] = json.loads(json.dumps({**definition(spec), **free}))
     return plain
+
+
+def code_of(spec: Spec) -> dict[str, Any]:
+    """`files`: source file -> sha256, of all arms; `arms`: arm -> the digest that its trials report."""
+    arms = {name: source.digests((spec.task.name, arm.optimizer)) for name, arm in spec.arms.items()}
+    files = {name: digest for found in arms.values() for name, digest in found.items()}
+    return {"files": files, "arms": {arm: source.combined(found) for arm, found in arms.items()}}
 
 
 def close(spec: Spec, folder: SweepFolder) -> str:
@@ -58,13 +77,58 @@ def close(spec: Spec, folder: SweepFolder) -> str:
             "late": any((folder.path / "trials").glob("*/result.json")),
             "follows": _predecessors(folder, content),
             "content": content,
+            "code": code_of(spec),
         }
         write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True))
-    amended = {part: content[part] for part in FREE if content[part] != in_force(folder)[part]}
+    amended: dict[str, Any] = {part: content[part] for part in FREE if content[part] != in_force(folder)[part]}
     if amended:
-        with (folder.path / "amendments.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **amended}) + "\n")
+        _amend(folder, amended)
     return str(sealed["hash"])
+
+
+def check_code(spec: Spec, folder: SweepFolder, *, accept: bool = False) -> None:
+    """Raises CodeChanged when trials to come would be trained with other code than those before, unless accepted."""
+    code = code_of(spec)
+    changed = changed_files(folder, code)
+    if not changed:
+        return
+    if not accept:
+        raise CodeChanged(
+            f"{_listed(changed)} changed since {folder.sweep_id} was sealed; it would mix trials of two codes; give "
+            "it another name, or go on with --accept-changed-code, which stamps its results exploratory"
+        )
+    _amend(folder, {"code": code})
+
+
+def _amend(folder: SweepFolder, parts: Mapping[str, Any]) -> None:
+    with (folder.path / "amendments.jsonl").open("a", encoding="utf-8") as out:
+        out.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **parts}) + "\n")
+
+
+def changed_files(folder: SweepFolder, code: Mapping[str, Any]) -> list[str]:
+    """Source files that differ from those sealed, or accepted last; none for a sweep of an earlier version."""
+    known = _codes(folder)
+    if not known:
+        return []
+    return _changed(known[-1], code)
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Files that are in one code alone, or other there."""
+    a, b = before["files"], after["files"]
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def _codes(folder: SweepFolder) -> list[dict[str, Any]]:
+    """The code that was sealed, and each that was accepted since."""
+    sealed = (read_json(folder.path / "seal.json") or {}).get("code")
+    accepted = [line["code"] for line in _lines(folder.path / "amendments.jsonl") if "code" in line]
+    return [sealed, *accepted] if sealed else accepted
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_FILES} more files" if len(names) > MOST_FILES else ""
+    return ", ".join(names[:MOST_FILES]) + more
 
 
 def sealed_hash(folder: SweepFolder) -> str:
@@ -94,6 +158,11 @@ def stamps(folder: SweepFolder) -> list[str]:
         )
     for line in _lines(folder.path / "amendments.jsonl"):
         found += [f"{part} changed after the seal, on {line['at'][:10]}" for part in FREE if part in line]
+    for before, after in itertools.pairwise(_codes(folder)):
+        files = sorted(
+            n for n in before["files"].keys() | after["files"] if before["files"].get(n) != after["files"].get(n)
+        )
+        found.append(f"code changed between trials: {_listed(files)}")
     found += [f"{name} was run again after its result was known" for name in sorted(_repeated(folder))]
     return found
 
@@ -130,8 +199,11 @@ class Witness:
             self.on_end(job, result)
 
 
-def verify(folder: SweepFolder) -> dict[str, Any]:
-    """The `verify` document: `problems` refuse a comparison, `exploratory` stamps it."""
+def verify(folder: SweepFolder, code: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The `verify` document: `problems` refuse a comparison, `exploratory` stamps it.
+
+    `code` as it is now (`code_of`): files that differ from those sealed are `changed_files`.
+    """
     sealed, resolved = read_json(folder.path / "seal.json"), read_json(folder.path / "resolved.json") or {}
     problems = [] if sealed is None else [*_seal_problems(folder, sealed, resolved), *_trial_problems(folder, sealed)]
     return {
@@ -142,6 +214,7 @@ def verify(folder: SweepFolder) -> dict[str, Any]:
         "trials": sum(1 for _ in (folder.path / "trials").glob("*/result.json")),
         "intact": not problems,
         "problems": problems,
+        "changed_files": [] if code is None else changed_files(folder, code),
         "exploratory": stamps(folder),
     }
 
@@ -208,6 +281,7 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
             yield f"{trial_id}: its result was removed"
         elif trial_digest(folder, trial_id) != expected:
             yield f"{trial_id}: its files are not what they were when it ended"
+    codes = _codes(folder)
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed["late"]:
             yield f"{path.parent.name}: a result that no driver of this sweep recorded"
@@ -216,6 +290,12 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
         except ValueError as error:
             yield f"{path.parent.name}: trial.json was edited: {error}"
             continue
+        result, known = (
+            read_result(path.parent),
+            {code["arms"].get(job.arm) for code in codes} if job is not None else set(),
+        )
+        if known and result is not None and result.code and result.code not in known:
+            yield f"{path.parent.name}: its worker trained it with other code than was sealed"
         if job is not None and (wrong := _breach(job, sealed["content"])):
             yield f"{path.parent.name}: {wrong}"
 

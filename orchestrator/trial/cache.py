@@ -1,22 +1,24 @@
 """Trials that were trained already, anywhere under the root, found by what their result depends on.
 
-An address is a hash of the code of optim_core and trainables (and of a user's own task or optimizer), the
-configuration, the task, the budget, the seed, the digests of initial weights and data, and the numeric environment. Two
-trials with one address give one result, so the second takes over the first one's log and result instead of training.
+An address is a hash of every source file that the trial imports (see `source`), the configuration, the task with what
+it says of its data (`facts`), the budget, the seed, the digests of initial weights and data, and the numeric
+environment. Two trials with one address give one result, so the second takes over the first one's log and result
+instead of training. What a user's task reads besides is not known here: for such tasks the cache is off unless the
+sweep file says `cache: true`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
 from orchestrator.storage.folder import write_atomic
+from orchestrator.trial import source
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import read_result
 
@@ -25,15 +27,17 @@ BESIDE_THE_RESULT = frozenset(
      "checkpoint_s", "slice_s", "step_timeout_s", "checkpoint_quota"}
 )  # fmt: skip
 """Fields of a job that its result does not depend on."""
+NO_FACTS: Mapping[str, str] = {}
 
 
-def address(job: Job, init_digest: str, data_digest: str) -> str:
-    """The address of a job whose task drew these weights and data."""
+def address(job: Job, init_digest: str, data_digest: str, facts: Mapping[str, str] = NO_FACTS) -> str:
+    """The address of a job whose task drew these weights and data, and says these `facts` of them."""
     parts = {
         "job": {k: v for k, v in asdict(job).items() if k not in BESIDE_THE_RESULT},
         "weights": init_digest,
         "data": data_digest,
-        "code": _code(job.optimizer, job.task),
+        "facts": dict(facts),
+        "code": source.digest(job.task, job.optimizer),
         "environment": _environment(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
@@ -59,27 +63,6 @@ def remember(cache: Path, key: str, folder: Path) -> None:
 
 def _file(cache: Path, key: str) -> Path:
     return cache / key[:2] / key
-
-
-@lru_cache(maxsize=64)
-def _code(optimizer: str, task: str) -> str:
-    """A digest of every source file that computes the result."""
-    digest = hashlib.sha256()
-    for path in _sources(optimizer, task):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _sources(optimizer: str, task: str) -> Iterator[Path]:
-    for package in ("optim_core", "trainables"):
-        place = Path(importlib.import_module(package).__file__ or "").parent
-        yield from sorted(place.rglob("*.py"))
-    own = [task.partition(":")[0]] if ":" in task else []
-    own += [optimizer.rpartition(".")[0]] if "." in optimizer else []
-    for name in own:
-        file = importlib.import_module(name).__file__
-        if file is not None:
-            yield Path(file)
 
 
 @lru_cache(maxsize=1)

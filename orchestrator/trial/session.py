@@ -24,7 +24,7 @@ from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
-from orchestrator.trial import cache
+from orchestrator.trial import cache, source
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
@@ -76,7 +76,7 @@ class TrialSession:
         self._training: Any = None
         self._workers: Workers | None = None
         self._facts: dict[str, str] = {}
-        self._address = ""
+        self._address = self._code = ""
         self._last: dict[str, float] = {}
 
     def advance(self) -> Report:
@@ -127,6 +127,7 @@ class TrialSession:
         import torch
 
         job = self.job
+        self._code = source.digest(job.task, job.optimizer)
         torch.set_num_threads(job.threads)
         if job.processes > 1:
             store = listen(self._host)
@@ -139,7 +140,7 @@ class TrialSession:
             warnings.warn(f"{self._folder}: the log ends before its checkpoint; training starts anew", stacklevel=2)
             saved = None
         if job.cache:
-            self._address = cache.address(job, self._training.init_digest, self._training.data_digest)
+            self._address = cache.address(job, self._training.init_digest, self._training.data_digest, self._facts)
         if self._workers is not None:
             self._workers.same(saved and saved["training"])
         if saved is None:
@@ -277,6 +278,7 @@ class TrialSession:
             data_digest=getattr(training, "data_digest", ""),
             error=error,
             facts=self._facts,
+            code=self._code,
         )
         self._write(result)
         if self._address and state.is_trained:

@@ -1,0 +1,165 @@
+"""The source files that a trial's result depends on, each with its hash.
+
+Ours are all of optim_core, trainables and this room. Of the user's task and optimizers: the module named in the sweep
+file and, following its import statements (those inside functions too), every module outside the standard library and
+site-packages. What is installed is covered by its version (`storage.provenance`).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+OURS = ("optim_core", "trainables", "orchestrator.trial")
+PACKAGES = ("optim_core", "trainables", "orchestrator", "geosweep")
+
+
+def files(names: Iterable[str]) -> dict[str, Path]:
+    """Name -> file. `names` are tasks and optimizers as sweep files name them; registered ones are ours.
+
+    A file is named below the place it was imported from, so that the same code elsewhere has the same names.
+    """
+    found: dict[str, Path] = {}
+    for package in OURS:
+        folder = Path(_origin(package) or "").parent
+        base = folder.parents[package.count(".")]
+        found |= {str(path.relative_to(base)): path for path in sorted(folder.rglob("*.py"))}
+    waiting = [module for name in names if (module := module_of(name))]
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        path = _own(module)
+        if path is None:
+            continue
+        found[_name(module, path)] = path
+        waiting += _imported(module, path)
+    return found
+
+
+def module_of(name: str) -> str:
+    """The module of `package.module:Task` or `package.module.Class`; nothing for a registered name."""
+    inner = name
+    while inner.endswith(")") and "(" in inner:  # wrapper(package.module.Class)
+        inner = inner[inner.index("(") + 1 : -1]
+    return inner.partition(":")[0] if ":" in inner else inner.rpartition(".")[0]
+
+
+def digests(names: Iterable[str]) -> dict[str, str]:
+    """Name of a source file -> sha256 of its content, as it is now."""
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files(names).items())}
+
+
+def combined(found: Mapping[str, str]) -> str:
+    """One digest of many."""
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(found.items())).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def digest(task: str, optimizer: str) -> str:
+    """The digest of everything that a trial of this task and optimizer imports, as this process found it first."""
+    return combined(digests((task, optimizer)))
+
+
+def _origin(module: str) -> str | None:
+    """The file of a module, imported or not; parent packages are imported."""
+    known = sys.modules.get(module)
+    if known is not None and getattr(known, "__file__", None):
+        return known.__file__
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return spec.origin if spec is not None else None
+
+
+def _own(module: str) -> Path | None:
+    """The source file of a module of the user's. The package it lies in is looked at first, and imported if theirs."""
+    top = module.partition(".")[0]
+    if top in PACKAGES or top in sys.stdlib_module_names or _is_installed(top):
+        return None
+    return _source(module)
+
+
+def _is_installed(top: str) -> bool:
+    """Whether a package or module without a file of the user's is somebody else's, or not there at all."""
+    if _origin(top):
+        return _source(top) is None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return True
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return not places or any(Path(p).resolve().is_relative_to(i) for p in places for i in _installed())
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module, unless it is installed."""
+    origin = _origin(module)
+    if origin is None or not origin.endswith(".py"):
+        return None
+    path = Path(origin).resolve()
+    return None if any(path.is_relative_to(place) for place in _installed()) else path
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[Path, ...]:
+    """Folders of the standard library and of installed packages."""
+    places = [*site.getsitepackages(), site.getusersitepackages()]
+    places += [sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return tuple({Path(place).resolve() for place in places})
+
+
+def _name(module: str, path: Path) -> str:
+    parts = module.split(".")
+    return "/".join([*parts, "__init__.py"] if path.name == "__init__.py" else parts) + (
+        "" if path.name == "__init__.py" else ".py"
+    )
+
+
+def _imported(module: str, path: Path) -> Iterator[str]:
+    """Every module that a file may import, its parent packages included."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    yield from _parents(module)
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+                yield from _parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = _resolved(node, package)
+            yield base
+            yield from _parents(base)
+            for alias in node.names:
+                yield f"{base}.{alias.name}"
+        elif isinstance(node, ast.Call) and _named(node) in ("import_module", "__import__") and node.args:
+            given = node.args[0]
+            if isinstance(given, ast.Constant) and isinstance(given.value, str):
+                yield given.value
+
+
+def _resolved(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    base = ".".join(parts[: len(parts) - node.level + 1])
+    return f"{base}.{node.module}" if node.module else base
+
+
+def _named(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _parents(module: str) -> Iterator[str]:
+    parts = module.split(".")
+    for count in range(1, len(parts)):
+        yield ".".join(parts[:count])
