@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
@@ -70,21 +72,42 @@ def live_table(conductor: SweepConductor) -> Table:
     for name in shown:
         table.add_column(name, justify="right")
     table.add_column(f"best {conductor.spec.metric.name} (tune)", justify="right")
-    for name, arm in conductor.arms.items():
-        counts = arm.counts()
-        cells = [str(counts[k]) for k in shown]
-        table.add_row(name, *cells, "" if arm.best is None else f"{arm.best:.4g}")
+    for name in conductor.spec.arms:
+        row = _progress(conductor, name)
+        table.add_row(name, *(str(row.counts[k]) for k in shown), row.best_text())
     return table
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """All studies of an arm together."""
+
+    counts: Mapping[str, int]
+    planned: int
+    best: float | None
+
+    def best_text(self) -> str:
+        return "" if self.best is None else f"{self.best:.4g}"
+
+
+def _progress(conductor: SweepConductor, name: str) -> _Progress:
+    studies = [arm for arm in conductor.arms.values() if arm.spec.name == name]
+    counts: Counter[str] = Counter()
+    for arm in studies:
+        counts.update(arm.counts())
+    best = [arm.best for arm in studies if arm.best is not None]
+    goal = conductor.spec.metric.goal
+    return _Progress(counts, sum(arm.planned for arm in studies), goal.best(best) if best else None)
 
 
 def plain_line(conductor: SweepConductor) -> str:
     """The same in one line."""
     arms = []
-    for name, arm in conductor.arms.items():
-        c = arm.counts()
-        trouble = "".join(f", {c[k]} {k}" for k in ("pruned", "diverged", "failed") if c[k])
-        best = "" if arm.best is None else f", best {arm.best:.4g}"
-        arms.append(f"{name} {c['done']}/{arm.planned}{trouble}{best}")
+    for name in conductor.spec.arms:
+        row = _progress(conductor, name)
+        trouble = "".join(f", {row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k])
+        best = f", best {row.best_text()}" if row.best is not None else ""
+        arms.append(f"{name} {row.counts['done']}/{row.planned}{trouble}{best}")
     return f"{'; '.join(arms)}; {summary_line(conductor)}"
 
 

@@ -23,7 +23,7 @@ from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, SweepState
 from orchestrator.protocol import seal
-from orchestrator.scheduling.arm import Arm
+from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import SweepFolder
@@ -70,12 +70,12 @@ def at_start(folder: SweepFolder, tracker: Tracker) -> list[str]:
     return found
 
 
-def study_states(arms: Mapping[str, Arm]) -> dict[tuple[str, int], ConfigurationState]:
+def study_states(arms: Mapping[str, ArmStudy]) -> dict[tuple[str, int], ConfigurationState]:
     """(arm, configuration) -> its state in the study."""
     return {(name, c.number): c.state for name, arm in arms.items() for c in arm.study.configurations()}
 
 
-def differences(before: Mapping[tuple[str, int], ConfigurationState], arms: Mapping[str, Arm]) -> list[str]:
+def differences(before: Mapping[tuple[str, int], ConfigurationState], arms: Mapping[str, ArmStudy]) -> list[str]:
     """What a study had not been told `before` a conductor took it up, and what it was told of trials now gone."""
     found = []
     for name, arm in arms.items():

@@ -26,6 +26,7 @@ from orchestrator.trial.record import TrialRecord, read_job, read_result
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),
     "arm": pa.string(),
+    "study": pa.int64(),
     "stage": pa.string(),
     "trial_id": pa.string(),
     "seed": pa.int64(),
@@ -82,6 +83,7 @@ def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
     return {
         "sweep_id": sweep_id,
         "arm": job.arm,
+        "study": job.study,
         "stage": job.stage,
         "trial_id": job.trial_id,
         "seed": job.seed,
@@ -122,12 +124,27 @@ def write(named: Mapping[str, pa.Table], to: Path) -> list[Path]:
 
 
 def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -> dict[str, list[float]]:
-    """Final values of `metric` for each arm over the trials of a stage, in the order of their seeds."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    """Final values of `metric` for each arm over the trials of a stage, in the order of their seeds.
+
+    Of a sweep with several studies one value for each study, in their order: the mean over its seeds.
+    """
+    found: dict[str, dict[int, list[tuple[int, float]]]] = {}
     for t in ended_trials(folder):
         if t.job.stage is stage and metric in t.result.metrics and t.result.state.is_trained:
-            found.setdefault(t.job.arm, []).append((t.job.seed, t.result.metrics[metric]))
-    return {arm: [value for _, value in sorted(rows)] for arm, rows in found.items()}
+            studies = found.setdefault(t.job.arm, {})
+            studies.setdefault(t.job.study, []).append((t.job.seed, t.result.metrics[metric]))
+    if _studies(folder) == 1:
+        return {arm: [value for _, value in sorted(studies[1])] for arm, studies in found.items()}
+    return {
+        arm: [sum(value for _, value in rows) / len(rows) for _, rows in sorted(studies.items())]
+        for arm, studies in found.items()
+    }
+
+
+def _studies(folder: SweepFolder) -> int:
+    """How many independent searches each arm has."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    return int(resolved.get("definition", {}).get("seeds", {}).get("studies", 1))
 
 
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
@@ -150,22 +167,30 @@ def tuned(folder: SweepFolder) -> dict[str, str]:
 
 
 def best(folder: SweepFolder) -> dict[str, Any]:
-    """The `best` document: each arm's best configuration; the mean over confirm seeds once there are any."""
+    """The `best` document: each arm's best configuration; the mean over confirm seeds once there are any.
+
+    Of several studies `studies` has each one's; the arm's value is the mean over them, and its configuration that of
+    the study which the search liked best, not of the one whose confirm trials came out best.
+    """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
-    rows: dict[tuple[str, Stage, int], list[tuple[Job, float]]] = {}
+    rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
     for t in ended_trials(folder):
         if t.result.value is not None:
-            rows.setdefault((t.job.arm, t.job.stage, t.job.configuration), []).append((t.job, t.result.value))
-    arms: dict[str, Any] = {}
-    for (arm, stage, _), found in rows.items():
+            key = t.job.arm, t.job.study, t.job.stage, t.job.configuration
+            rows.setdefault(key, []).append((t.job, t.result.value))
+    studies: dict[str, dict[int, dict[str, Any]]] = {}
+    tuned: dict[tuple[str, int], float] = {}
+    for (arm, study, stage, _), found in rows.items():
         job, value = found[0][0], sum(value for _, value in found) / len(found)
-        old = arms.get(arm)
+        if stage is Stage.TUNE:
+            tuned[arm, study] = goal.best((tuned.get((arm, study), value), value))
+        old = studies.setdefault(arm, {}).get(study)
         if old is None or (stage is Stage.CONFIRM, goal.sign * value) > (
             old["stage"] is Stage.CONFIRM,
             goal.sign * old["value"],
         ):
-            arms[arm] = {
+            studies[arm][study] = {
                 "value": value,
                 "parameters": dict(job.parameters),
                 **({"lineage": job.lineage} if job.lineage else {}),
@@ -173,6 +198,8 @@ def best(folder: SweepFolder) -> dict[str, Any]:
                 "stage": stage,
                 "seeds": len(found),
             }
+    several = _studies(folder) > 1
+    arms = {arm: _over_studies(arm, found, tuned, goal) if several else found[1] for arm, found in studies.items()}
     return {
         "schema": "geosweep/best/1",
         "sweep_id": folder.sweep_id,
@@ -183,28 +210,45 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     }
 
 
-def told_values(folder: SweepFolder, names: Sequence[str]) -> dict[str, list[tuple[Mapping[str, Any], list[float]]]]:
-    """Arm -> (parameters, objectives) of the configurations trained to the end, in order; means over the tune seeds.
+def _over_studies(
+    arm: str, studies: Mapping[int, Mapping[str, Any]], tuned: Mapping[tuple[str, int], float], goal: Goal
+) -> dict[str, Any]:
+    """What `best` says of an arm with several studies."""
+    ended = {i: row for i, row in studies.items() if row["stage"] is Stage.CONFIRM} or studies
+    favourite = min(ended, key=lambda i: (goal.loss(tuned[arm, i]), i))
+    return {
+        **ended[favourite],
+        "value": sum(row["value"] for row in ended.values()) / len(ended),
+        "study": favourite,
+        "studies": [{"study": i, **row} for i, row in sorted(studies.items())],
+    }
 
-    Children in a population are left out: no one configuration gave their values.
+
+def told_values(
+    folder: SweepFolder, names: Sequence[str]
+) -> dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]]:
+    """(arm, study) -> (parameters, objectives) of the configurations trained to the end, in order.
+
+    Objectives are means over the tune seeds. Children in a population are left out: no one configuration gave their
+    values.
     """
-    found: dict[str, list[tuple[Mapping[str, Any], list[float]]]] = {}
-    for (arm, _), (job, objectives) in _tuned_objectives(folder, names).items():
+    found: dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]] = {}
+    for (arm, study, _), (job, objectives) in _tuned_objectives(folder, names).items():
         if not job.lineage:
-            found.setdefault(arm, []).append((job.parameters, objectives))
+            found.setdefault((arm, study), []).append((job.parameters, objectives))
     return found
 
 
-def _tuned_objectives(folder: SweepFolder, names: Sequence[str]) -> dict[tuple[str, int], tuple[Job, list[float]]]:
-    """(arm, configuration) -> its first job, and the means over its tune seeds of the named metrics, the tuned first.
+def _tuned_objectives(folder: SweepFolder, names: Sequence[str]) -> dict[tuple[str, int, int], tuple[Job, list[float]]]:
+    """(arm, study, configuration) -> its first job, and means over its tune seeds of the metrics, the tuned one first.
 
     Configurations without a value are left out; the others are ordered.
     """
-    rows: dict[tuple[str, int], list[tuple[Job, list[float]]]] = {}
+    rows: dict[tuple[str, int, int], list[tuple[Job, list[float]]]] = {}
     for t in ended_trials(folder):
         if t.job.stage is Stage.TUNE and t.result.value is not None:
             objectives = [t.result.value, *(t.result.metrics[name] for name in names[1:])]
-            rows.setdefault((t.job.arm, t.job.configuration), []).append((t.job, objectives))
+            rows.setdefault((t.job.arm, t.job.study, t.job.configuration), []).append((t.job, objectives))
     return {
         key: (found[0][0], [sum(column) / len(found) for column in zip(*(each for _, each in found), strict=True)])
         for key, found in sorted(rows.items())
@@ -219,9 +263,11 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
     asked = (read_json(folder.path / "resolved.json") or {})["definition"]
     goals = {o["name"]: Goal(o["goal"]) for o in (asked["metric"], *asked.get("objectives", []))}
     arms: dict[str, list[dict[str, Any]]] = {}
-    for (arm, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
-        values = dict(zip(goals, objectives, strict=True))
-        arms.setdefault(arm, []).append({"configuration": number, "parameters": job.parameters, "values": values})
+    several = _studies(folder) > 1
+    for (arm, study, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
+        row = {"configuration": number, "parameters": job.parameters}
+        row |= {"values": dict(zip(goals, objectives, strict=True)), **({"study": study} if several else {})}
+        arms.setdefault(arm, []).append(row)
 
     def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
         gaps = [goal.loss(a["values"][n] - b["values"][n]) for n, goal in goals.items()]
@@ -240,9 +286,11 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
 def suggestions_digest(folder: SweepFolder) -> str:
     """A digest of what was searched: every configuration of every arm in the order of asking."""
     rows: dict[str, dict[int, Any]] = {}
+    studies = _studies(folder)
     for path in (folder.path / "trials").glob("*/trial.json"):
         if (job := read_job(path.parent)) is not None:
-            rows.setdefault(job.arm, {})[job.configuration] = job.parameters
+            key = job.arm if studies == 1 else f"{job.arm}@{job.study}"
+            rows.setdefault(key, {})[job.configuration] = job.parameters
     ordered = {arm: [found[n] for n in sorted(found)] for arm, found in sorted(rows.items())}
     return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, Stage, State
 from orchestrator.scheduling import exploit
-from orchestrator.scheduling.arm import Arm, Outcome
+from orchestrator.scheduling.arm_study import ArmStudy, Outcome, study_name
 from orchestrator.scheduling.audit import is_audited, logical_result, rung_values
 from orchestrator.scheduling.budget import Ledger
 from orchestrator.scheduling.callbacks import Callback, Callbacks
@@ -34,7 +34,7 @@ class SweepConductor:
         self,
         spec: Spec,
         folder: SweepFolder,
-        arms: Mapping[str, Arm],
+        arms: Mapping[str, ArmStudy],
         *,
         callbacks: Iterable[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -85,14 +85,14 @@ class SweepConductor:
         """No trial will be started any more, and none is running."""
         if self._running:
             return False
-        return self._draining() or not any(arm.queue or self._wants(arm) for arm in self.arms.values())
+        return self._draining() or not any(arm.queue or arm.wants for arm in self.arms.values())
 
     def next_job(self) -> Job | None:
-        """Unfinished trials first, then arms in turn: the one with the fewest trials begun."""
+        """Unfinished trials first, then studies in turn: the one with the fewest trials begun."""
         if self._draining():
             return None
         self._cap()
-        wanting = [arm for arm in self.arms.values() if arm.queue or self._wants(arm)]
+        wanting = [arm for arm in self.arms.values() if arm.queue or arm.wants]
         ready = [arm for arm in wanting if arm.queue or not arm.held_by_order()]
         self._count_idle(held=bool(wanting) and not ready)
         if not ready:
@@ -111,7 +111,7 @@ class SweepConductor:
     def on_report(self, report: Report) -> bool:
         """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
         job = self._jobs[report.trial_id]
-        arm = self.arms[job.arm]
+        arm = self._of(job)
         self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
         arm.spend(job.trial_id, report.grad_evals)
         if report.state is State.PAUSED:
@@ -139,31 +139,33 @@ class SweepConductor:
         self.on_report(Report(trial_id=trial_id, grad_evals=0.0, done=True, state=State.FAILED))
 
     def waiting(self) -> dict[str, dict[str, Any]]:
-        """Arm -> how many trials wait, and why."""
-        return {n: self._waiting(arm, trials) for n, arm in self.arms.items() if (trials := arm.counts()["waiting"])}
-
-    def _waiting(self, arm: Arm, trials: int) -> dict[str, Any]:
-        running, racing = len(self._running), self._confirmation.racing
-        why = reason(arm, stopped_by=self.stopped_by, wants=self._wants(arm), racing=racing, running=running)
-        return {"trials": trials, "paused": arm.paused(), "reason": why}
+        """Arm -> how many trials of all its studies wait, and why."""
+        found: dict[str, dict[str, Any]] = {}
+        for arm in self.arms.values():
+            if trials := arm.counts()["waiting"]:
+                row = found.setdefault(arm.spec.name, {"trials": 0, "paused": 0, "reasons": {}})
+                row["trials"], row["paused"] = row["trials"] + trials, row["paused"] + arm.paused()
+                racing, running = self._confirmation.racing, len(self._running)
+                row["reasons"][reason(arm, stopped_by=self.stopped_by, racing=racing, running=running)] = None
+        return {name: {**row, "reason": ", or ".join(row.pop("reasons"))} for name, row in found.items()}
 
     def _count_idle(self, *, held: bool) -> None:
         now = self._clock()
         self.idle_s += self._held * (now - self._held_since)
         self._held_since, self._held = now, max(0, self.workers - len(self._running)) if held else 0
 
-    def _judge(self, arm: Arm) -> None:
+    def _judge(self, arm: ArmStudy) -> None:
         """Take the stopping rule's decisions; close configurations that had only waited for them."""
         assert arm.stopper is not None
         for stop in list(arm.stopper.decisions()):
             arm.stopped[stop.number] = stop
-        for job in [j for j in self._waiting_results.get(arm.spec.name, []) if not self._undecided(arm, j)]:
-            self._waiting_results[arm.spec.name].remove(job)
+        for job in [j for j in self._waiting_results.get(arm.name, []) if not self._undecided(arm, j)]:
+            self._waiting_results[arm.name].remove(job)
             result = read_result(self.folder.trial(job.trial_id))
             assert result is not None
             self._finish(arm, job, result)
 
-    def _paused(self, arm: Arm, job: Job, report: Report) -> None:
+    def _paused(self, arm: ArmStudy, job: Job, report: Report) -> None:
         """The trial has come to where its population decides who goes on."""
         assert arm.population is not None
         self._running.discard(job.trial_id)
@@ -173,23 +175,23 @@ class SweepConductor:
         self._callbacks.on_end(job, report)
         self._exploit(arm)
 
-    def _exploit(self, arm: Arm) -> None:
+    def _exploit(self, arm: ArmStudy) -> None:
         """Once all of a population have paused or ended, the worst give way to children of the best."""
-        seed = self.spec.seeds.tune[0]
-        decided = None if self._wants(arm) else exploit.propose(arm, self.folder, seed)
+        seed = arm.tune[0]
+        decided = None if arm.wants else exploit.propose(arm, self.folder, seed)
         if decided is None:
             return
         for stop in [s for s in decided.stops if s.number not in arm.outcomes]:
             trial_id = arm.trial_id(stop.number, seed)
             self._stop(arm, self._jobs[trial_id], stop, self._paused_with[trial_id])
-        self._paused_with = {t: r for t, r in self._paused_with.items() if self._jobs[t].arm != arm.spec.name}
+        self._paused_with = {t: r for t, r in self._paused_with.items() if self._of(self._jobs[t]) is not arm}
         for configuration in exploit.settle(arm, decided):
             arm.queue.append(self._job(arm, configuration, seed, Stage.TUNE))
 
-    def _undecided(self, arm: Arm, job: Job) -> bool:
+    def _undecided(self, arm: ArmStudy, job: Job) -> bool:
         return arm.stopper is not None and job.stage is Stage.TUNE and arm.stopper.undecided(job.configuration)
 
-    def _ended(self, arm: Arm, job: Job, report: Report) -> None:
+    def _ended(self, arm: ArmStudy, job: Job, report: Report) -> None:
         self._running.discard(job.trial_id)
         result = read_result(self.folder.trial(job.trial_id))
         if result is None:  # drained with a checkpoint; it may have seen a flag in a store before this driver did
@@ -203,35 +205,35 @@ class SweepConductor:
             arm.stopper.end(job.configuration)
             self._judge(arm)
         if self._undecided(arm, job):
-            self._waiting_results.setdefault(arm.spec.name, []).append(job)
+            self._waiting_results.setdefault(arm.name, []).append(job)
             return
         self._finish(arm, job, result)
         if arm.stopper is not None:
             self._judge(arm)
         self._exploit(arm)
 
-    def _take_rungs(self, arm: Arm, job: Job, last: int | None = None) -> None:
+    def _take_rungs(self, arm: ArmStudy, job: Job, last: int | None = None) -> None:
         """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
         assert arm.stopper is not None
         for rung, value in rung_values(self.folder, job).items():
             if last is None or rung <= last:
                 arm.stopper.record(job.configuration, rung, value)
 
-    def _finish(self, arm: Arm, job: Job, result: Result) -> None:
+    def _finish(self, arm: ArmStudy, job: Job, result: Result) -> None:
         """The end of a trial that nothing more will change."""
         stop = arm.stopped.get(job.configuration)
         if stop is not None and job.stage is Stage.TUNE and result.state.is_trained:
             result = logical_result(self.folder, job, stop, result)
         self._close(arm, job, result)
 
-    def _stop(self, arm: Arm, job: Job, stop: Stop, report: Report) -> None:
+    def _stop(self, arm: ArmStudy, job: Job, stop: Stop, report: Report) -> None:
         """End a trial that does not go on beyond its last report."""
         seen = Result(state=State.PRUNED, value=None, metrics={}, grad_evals=report.grad_evals, seconds=report.seconds)
         result = logical_result(self.folder, job, stop, seen)
         self._ledger.trained(result)
         self._close(arm, job, result)
 
-    def _close(self, arm: Arm, job: Job, result: Result) -> None:
+    def _close(self, arm: ArmStudy, job: Job, result: Result) -> None:
         if result.state is State.PRUNED:
             self._write(job, result)
             arm.spend(job.trial_id, result.grad_evals)
@@ -258,42 +260,42 @@ class SweepConductor:
                 self.stopped_by = "stop"
         return bool(self.stopped_by)
 
-    def _wants(self, arm: Arm) -> bool:
-        return not arm.confirming and not arm.capped and arm.asked < arm.trials
-
     def _cap(self) -> None:
-        """End the search of all arms at the same number once another round does not fit beside the confirm reserve."""
-        searching = [arm for arm in self.arms.values() if self._wants(arm)]
+        """End all searches at the same number once another round does not fit beside the confirm reserve."""
+        searching = [arm for arm in self.arms.values() if arm.wants]
         if not searching or not self._ledger.limits or len({a.asked for a in searching}) > 1:
             return  # a round that was begun is finished
-        tune = len(self.spec.seeds.tune)
         begun = [self._jobs[t] for t in (*self._running, *self._paused_with)]
-        done = sum(j.inherited + self.arms[j.arm].spent.get(j.trial_id, 0.0) for j in begun)
+        done = sum(j.inherited + self._of(j).spent.get(j.trial_id, 0.0) for j in begun)
         left = len(begun) - done / self.spec.budget.per_trial
         queued = sum(len(arm.queue) for arm in self.arms.values())
         reserve = self._confirmation.reserve()
         spent = self._ledger.spent(grad_evals=self.grad_evals, seconds=self.seconds)
-        needs = self._ledger.needs(left + queued + len(searching) * tune + reserve, max(1, len(self._running)))
+        needs = self._ledger.needs(
+            left + queued + sum(len(arm.tune) for arm in searching) + reserve, max(1, len(self._running))
+        )
         self.limit = self._ledger.exceeded(spent, needs)
         if self.limit:
             for arm in self.arms.values():
-                arm.cap(tune)
+                arm.cap()
                 self._exploit(arm)
                 self._maybe_confirm(arm)
 
-    def _issue(self, arm: Arm, configuration: Configuration) -> None:
+    def _issue(self, arm: ArmStudy, configuration: Configuration) -> None:
         """Queue the trials of a configuration; with a stopping rule its other seeds wait until the first was kept."""
         arm.values[configuration.number] = {}
-        for seed in self.spec.seeds.tune[:1] if arm.stopper is not None else self.spec.seeds.tune:
+        for seed in arm.tune[:1] if arm.stopper is not None else arm.tune:
             arm.queue.append(self._job(arm, configuration, seed, Stage.TUNE))
 
-    def _job(self, arm: Arm, configuration: Configuration, seed: int, stage: Stage) -> Job:
+    def _job(self, arm: ArmStudy, configuration: Configuration, seed: int, stage: Stage) -> Job:
         until = arm.population.until if arm.population is not None and stage is Stage.TUNE else 0
-        return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage, until)
+        return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage, until, arm.index)
 
-    def _recover(self, arm: Arm) -> None:
+    def _of(self, job: Job) -> ArmStudy:
+        return self.arms[study_name(job.arm, job.study if self.spec.seeds.studies > 1 else None)]
+
+    def _recover(self, arm: ArmStudy) -> None:
         """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""
-        tune = self.spec.seeds.tune
         for configuration in arm.study.configurations():
             number = configuration.number
             if configuration.replaces is not None:
@@ -303,17 +305,17 @@ class SweepConductor:
             arm.values[number] = {}
             if arm.stopper is not None:
                 arm.stopper.begin(number)
-            for seed in tune[:1] if arm.stopper is not None else tune:
+            for seed in arm.tune[:1] if arm.stopper is not None else arm.tune:
                 self._take_up(arm, self._job(arm, configuration, seed, Stage.TUNE))
         if arm.stopper is not None:
             self._judge(arm)
         if arm.study.chosen() is not None and not arm.confirming:
-            arm.cap(len(tune))
+            arm.cap()
             self._confirm(arm)
         else:
             self._maybe_confirm(arm)
 
-    def _take_up(self, arm: Arm, job: Job) -> None:
+    def _take_up(self, arm: ArmStudy, job: Job) -> None:
         result = read_result(self.folder.trial(job.trial_id))
         if result is None:
             if arm.stopper is not None and job.stage is Stage.TUNE:
@@ -331,7 +333,7 @@ class SweepConductor:
             if stop is not None or arm.lag is None:
                 arm.stopper.settled(job.configuration, stop)
             if self._undecided(arm, job):
-                self._waiting_results.setdefault(arm.spec.name, []).append(job)
+                self._waiting_results.setdefault(arm.name, []).append(job)
                 return
         stopped = result.stopped
         if arm.population is not None and stopped is not None and stopped.rung == arm.population.until:
@@ -339,13 +341,13 @@ class SweepConductor:
         self._record(arm, job, result)
         self._callbacks.on_recover(job, result)
 
-    def _record(self, arm: Arm, job: Job, result: Result) -> None:
+    def _record(self, arm: ArmStudy, job: Job, result: Result) -> None:
         """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""
         if job.stage is not Stage.TUNE:
             self._confirmation.ended(arm, job.seed, result.value)
             self._look()
             return
-        number, tune = job.configuration, self.spec.seeds.tune
+        number, tune = job.configuration, arm.tune
         if result.stopped is not None:
             at = result.stopped.rung
             passed = {r: v for r, v in rung_values(self.folder, job).items() if r <= at}
@@ -370,7 +372,7 @@ class SweepConductor:
         arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs))
         arm.best = means[0] if arm.best is None else self.spec.metric.goal.best((arm.best, means[0]))
 
-    def _maybe_confirm(self, arm: Arm) -> None:
+    def _maybe_confirm(self, arm: ArmStudy) -> None:
         """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""
         if arm.confirming or arm.asked < arm.trials or len(arm.outcomes) < arm.asked:
             return
@@ -383,7 +385,7 @@ class SweepConductor:
         arm.study.choose(best)
         self._confirm(arm)
 
-    def _confirm(self, arm: Arm) -> None:
+    def _confirm(self, arm: ArmStudy) -> None:
         self._take_up_confirm(arm, self._confirmation.begin(arm))
         self._look()
 
@@ -391,7 +393,7 @@ class SweepConductor:
         for name, seeds in self._confirmation.look().items():
             self._take_up_confirm(self.arms[name], seeds)
 
-    def _take_up_confirm(self, arm: Arm, seeds: list[int]) -> None:
+    def _take_up_confirm(self, arm: ArmStudy, seeds: list[int]) -> None:
         number = arm.study.chosen()
         assert number is not None
         configuration = arm.configuration(number)

@@ -1,57 +1,79 @@
-"""The confirm stage: which configuration of an arm goes on to the fresh seeds, and which of them it runs when.
+"""The confirm stage: which configuration of a study goes on to the fresh seeds, and which of them it runs when.
 
-Without a race every arm runs every seed as soon as its search is over. In a race (see `race.py`) arms run up to the
-next look and wait there for one another.
+Without a race every study runs all its seeds as soon as its search is over. In a race (see `race.py`) arms run up to
+the next look and wait there for one another: over their confirm seeds where there is one study, else over studies.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState
-from orchestrator.scheduling.arm import Arm
+from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.race import Race
 from orchestrator.storage.folder import SweepFolder, write_atomic
 
 
 class ConfirmStage:
-    """The confirm seeds of all arms of a sweep."""
+    """The confirm seeds of all studies of a sweep; `arms` by the names of their studies."""
 
-    def __init__(self, spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:
-        self._seeds, self._folder, self._arms = spec.seeds.confirm, folder, arms
-        self._goal = spec.metric.goal
+    def __init__(self, spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None:
+        self._folder, self._arms, self._goal = folder, arms, spec.metric.goal
+        self._over_studies = spec.seeds.studies > 1
+        self._confirmed: dict[str, dict[int, float | None]] = defaultdict(dict)
         self._race: Race | None = None
         if spec.racing is not None:
+            self._units = range(1, spec.seeds.studies + 1) if self._over_studies else spec.seeds.confirm
             self._race = Race(
                 spec.racing,
                 arms=list(spec.arms),
-                seeds=self._seeds,
+                units=self._units,
+                words="studies" if self._over_studies else "seeds",
                 goal=self._goal,
                 baseline=spec.analysis.baseline,
             )
+            if self._over_studies:
+                for arm in arms.values():
+                    arm.open = False
+                for name in spec.arms:
+                    self._begin_studies(name, self._race.enter(name))
 
-    def best_of(self, arm: Arm) -> int | None:
-        """The arm's best configuration trained to the end, the first of equal ones; None when there is none."""
+    def best_of(self, arm: ArmStudy) -> int | None:
+        """The study's best configuration trained to the end, the first of equal ones; None when there is none."""
         complete = {n: o for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE}
         return min(complete, key=lambda n: (self._goal.loss(complete[n].values[0]), n)) if complete else None
 
-    def begin(self, arm: Arm) -> list[int]:
-        """The arm's search is over; the seeds that it may run now."""
+    def begin(self, arm: ArmStudy) -> list[int]:
+        """The study's search is over; the seeds that it may run now."""
         arm.confirming = True
-        return list(self._seeds) if self._race is None else self._race.enter(arm.spec.name)
+        if self._race is None or self._over_studies:
+            return list(arm.confirm)
+        return self._race.enter(arm.spec.name)
 
-    def nothing(self, arm: Arm) -> None:
-        """The arm has no configuration to confirm."""
+    def nothing(self, arm: ArmStudy) -> None:
+        """The study has no configuration to confirm."""
         arm.confirming, arm.planned = True, len(arm.states)
-        if self._race is not None:
+        if self._race is not None and arm.index is not None:
+            self._race.record(arm.spec.name, arm.index, None)
+        elif self._race is not None:
             self._race.leave(arm.spec.name)
 
-    def ended(self, arm: Arm, seed: int, value: float | None) -> None:
+    def ended(self, arm: ArmStudy, seed: int, value: float | None) -> None:
         """The tuned metric of a confirm trial; None: it failed."""
-        if self._race is not None:
+        if self._race is None:
+            return
+        if arm.index is None:
             self._race.record(arm.spec.name, seed, value)
+            return
+        known = self._confirmed[arm.name]
+        known[seed] = value
+        if len(known) == len(arm.confirm):
+            whole = [v for v in known.values() if v is not None]
+            mean = sum(whole) / len(whole) if len(whole) == len(known) else None
+            self._race.record(arm.spec.name, arm.index, mean)
 
     def look(self) -> Mapping[str, list[int]]:
         """Let the race decide what it can; returns the further seeds of arms that go on."""
@@ -59,15 +81,24 @@ class ConfirmStage:
             return {}
         lost, more = self._race.advance()
         for one in lost:
-            self._arms[one.arm].planned -= len(self._seeds) - one.seeds
+            if self._over_studies:
+                for arm in self._studies_of(one.arm):
+                    if arm.index is not None and arm.index > one.seeds:
+                        arm.close()
+            else:
+                self._arms[one.arm].planned -= len(self._units) - one.seeds
         if lost or more:
             write_atomic(self._folder.race, json.dumps(self._race.document(), indent=1))
-        return more
+        if not self._over_studies:
+            return more
+        for name, indices in more.items():
+            self._begin_studies(name, indices)
+        return {}
 
     def reserve(self) -> int:
-        """Trials that this stage will still queue."""
-        waiting = sum(len(self._seeds) for arm in self._arms.values() if not arm.confirming)
-        if self._race is None:
+        """Trials that this stage will still queue, of the studies that may begin now."""
+        waiting = sum(len(arm.confirm) for arm in self._arms.values() if arm.open and not arm.confirming)
+        if self._race is None or self._over_studies:
             return waiting
         return waiting + sum(self._race.held(name) for name, arm in self._arms.items() if arm.confirming)
 
@@ -75,3 +106,10 @@ class ConfirmStage:
     def racing(self) -> bool:
         """Whether arms wait for one another."""
         return self._race is not None
+
+    def _studies_of(self, name: str) -> list[ArmStudy]:
+        return [arm for arm in self._arms.values() if arm.spec.name == name]
+
+    def _begin_studies(self, name: str, indices: list[int]) -> None:
+        for arm in self._studies_of(name):
+            arm.open |= arm.index in indices

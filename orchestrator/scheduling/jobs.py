@@ -13,17 +13,25 @@ from orchestrator.trial.trial_id import TrialId
 
 
 def job_of(
-    spec: Spec, folder: SweepFolder, arm: ArmSpec, configuration: Configuration, seed: int, stage: Stage, until: int = 0
+    spec: Spec,
+    folder: SweepFolder,
+    arm: ArmSpec,
+    configuration: Configuration,
+    seed: int,
+    stage: Stage,
+    until: int = 0,
+    study: int | None = None,
 ) -> Job:
-    """The trial of a configuration with a seed. `until`: see `Job`."""
-    trial_id = str(TrialId(arm.name, configuration.number, seed))
+    """The trial of a configuration with a seed. `until`: see `Job`; `study`: which of several, from 1."""
+    trial_id = str(TrialId(arm.name, configuration.number, seed, study))
     tuning = stage is Stage.TUNE
-    judged = tuning and seed == spec.seeds.tune[0] and spec.early_terminate.type != "pbt"
+    judged = tuning and seed == spec.seeds.tune_of(study or 1)[0] and spec.early_terminate.type != "pbt"
     child = tuning and bool(configuration.lineage)
     cached = spec.cache and not folder.far and not (tuning and spec.early_terminate.type == "pbt")
     return Job(
         trial_id=trial_id,
         arm=arm.name,
+        study=study or 1,
         stage=stage,
         configuration=configuration.number,
         seed=seed,

@@ -1,11 +1,12 @@
-"""The race of the confirm stage: fresh seeds are spent on arms that may still be the best one.
+"""The race of the confirm stage: fresh seeds, or further studies, are spent on arms that may still be the best one.
 
-All arms run their confirm seeds in ascending order up to a look. There each arm is compared with the one of the best
-mean by the two-sided signed-rank test of their paired differences (Wilcoxon 1945), and an arm whose p is below
+All arms run their units (studies where there are several, else confirm seeds) in ascending order up to a look. There
+each arm is compared with the one of the best mean by the two-sided signed-rank test of their paired differences
+(Wilcoxon 1945), and an arm whose p is below
 
     level / (pairs x looks),     pairs = k (k - 1) / 2 of the k arms
 
-runs no further seeds. By Bonferroni's inequality over all pairs and looks, the chance that any of k equal arms is ever
+runs no further ones. By Bonferroni's inequality over all pairs and looks, the chance that any of k equal arms is ever
 stopped is at most `level` (racing: Maron & Moore 1997; F-Race: Birattari et al. 2002). A declared baseline is never
 stopped, since everything is compared with it. Looks are as early as the test can decide at all, 2^(1 - n) <= its level,
 and evenly spaced from there. Decisions depend on the values alone, not on speed or order.
@@ -35,13 +36,21 @@ class Lost:
 
 
 class Race:
-    """One race. Hears of arms and values, and says which seeds each arm may run."""
+    """One race. Hears of arms and values, and says which units each arm may run."""
 
     def __init__(
-        self, racing: Racing, *, arms: Sequence[str], seeds: Sequence[int], goal: Goal, baseline: str | None
+        self,
+        racing: Racing,
+        *,
+        arms: Sequence[str],
+        units: Sequence[int],
+        words: str,
+        goal: Goal,
+        baseline: str | None,
     ) -> None:
-        self._seeds, self._goal, self._baseline = sorted(seeds), goal, baseline
-        self.looks = look_at(len(seeds), len(arms), racing)
+        """`units` are seeds, or numbers of studies; `words` says which."""
+        self._seeds, self._words, self._goal, self._baseline = sorted(units), words, goal, baseline
+        self.looks = look_at(len(units), len(arms), racing)
         self._below = racing.level / (math.comb(len(arms), 2) * racing.looks)
         self._values: dict[str, dict[int, float | None]] = {arm: {} for arm in arms}
         self._waited_for, self._entered = set(arms), list[str]()
@@ -99,9 +108,8 @@ class Race:
                 continue
             p = signed_rank([a - b for a, b in zip(whole[arm], whole[best], strict=True)])
             if p <= self._below:
-                reason = (
-                    f"behind {best} after {len(seen)} seeds: signed-rank p {p:.2g}, at most {self._below:.2g} stops it"
-                )
+                level = f"signed-rank p {p:.2g}, at most {self._below:.2g} stops it"
+                reason = f"behind {best} after {len(seen)} {self._words}: {level}"
                 one = Lost(arm=arm, seeds=len(seen), against=best, p=p, below=self._below, reason=reason)
                 found.append(one)
         return found

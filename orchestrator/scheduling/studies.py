@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import optim_core
 from orchestrator import results
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import ArmSpec, Spec, definition
-from orchestrator.scheduling.arm import Arm
+from orchestrator.scheduling.arm_study import ArmStudy, study_name
 from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.designs import design_for
@@ -19,39 +20,47 @@ from orchestrator.storage.folder import SweepFolder, find, read_json
 MODELS = ("tpe", "gp", "cmaes")
 
 
-def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[str, Arm]:
-    """One study for each arm on the sweep's storage, with what it already holds."""
+def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[str, ArmStudy]:
+    """The studies of all arms on the sweep's storage, by name, with what they already hold: study 1 of each arm first.
+
+    They share nothing: each has its own sampler seed, its own seeds and its own study in the storage.
+    """
     kept = storage(folder.journal, url)
-    arms: dict[str, Arm] = {}
-    for name, arm in spec.arms.items():
-        design = design_for(spec, arm)
-        trials = planning.configurations(spec, arm)
-        share = spec.method.random_share if spec.method.name in MODELS else 1.0
-        study = OptunaStudy(
-            kept,
-            name=f"{folder.sweep_id}/{name}",
-            goals=(spec.metric.goal, *(o.goal for o in spec.objectives)),
-            parameters=arm.parameters,
-            constraints=spec.constraints,
-            facts=planning.facts(spec, arm),
-            design=design,
-            design_size=round(share * trials),
-            seed=stable_seed(spec.method.seed, name),
-            sampler=spec.method.name,
-        )
-        planned = trials * len(spec.seeds.tune) + len(spec.seeds.confirm)
-        strict = spec.method.replay == "strict"
-        rule = spec.early_terminate
-        arms[name] = Arm(
-            spec=arm,
-            study=study,
-            trials=trials,
-            planned=planned,
-            lag=spec.method.lag if strict and rule.type != "pbt" else None,  # a population is in order by itself
-            stopper=Stopper(rule, goal=spec.metric.goal, strict=strict) if rule.rungs and rule.type != "pbt" else None,
-            population=_population(spec, arm, study) if rule.type == "pbt" else None,
-        )
-    return arms
+    several = spec.seeds.studies > 1
+    indices = range(1, spec.seeds.studies + 1) if several else (None,)
+    opened = (_open(spec, folder, kept, arm, index) for index in indices for arm in spec.arms.values())
+    return {arm.name: arm for arm in opened}
+
+
+def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int | None) -> ArmStudy:
+    name, trials = study_name(arm.name, index), planning.configurations(spec, arm)
+    share = spec.method.random_share if spec.method.name in MODELS else 1.0
+    study = OptunaStudy(
+        kept,
+        name=f"{folder.sweep_id}/{name}",
+        goals=(spec.metric.goal, *(o.goal for o in spec.objectives)),
+        parameters=arm.parameters,
+        constraints=spec.constraints,
+        facts=planning.facts(spec, arm),
+        design=design_for(spec, arm, index),
+        design_size=round(share * trials),
+        seed=stable_seed(spec.method.seed, arm.name, *([] if index is None else [index])),
+        sampler=spec.method.name,
+    )
+    tune, confirm = spec.seeds.tune_of(index or 1), spec.seeds.confirm_of(index or 1)
+    strict, rule = spec.method.replay == "strict", spec.early_terminate
+    return ArmStudy(
+        spec=arm,
+        study=study,
+        trials=trials,
+        tune=tune,
+        confirm=confirm,
+        index=index,
+        planned=trials * len(tune) + len(confirm),
+        lag=spec.method.lag if strict and rule.type != "pbt" else None,  # a population is in order by itself
+        stopper=Stopper(rule, goal=spec.metric.goal, strict=strict) if rule.rungs and rule.type != "pbt" else None,
+        population=_population(spec, arm, study, name) if rule.type == "pbt" else None,
+    )
 
 
 def space_of(spec: Spec, arm: ArmSpec) -> Space:
@@ -64,18 +73,21 @@ def space_of(spec: Spec, arm: ArmSpec) -> Space:
     )
 
 
-def _population(spec: Spec, arm: ArmSpec, study: OptunaStudy) -> Population:
+def _population(spec: Spec, arm: ArmSpec, study: OptunaStudy, name: str) -> Population:
     return Population(
         spec.early_terminate,
         space_of(spec, arm),
-        seed=f"{spec.method.seed}/{arm.name}",
+        seed=f"{spec.method.seed}/{name}",
         goal=spec.metric.goal,
         decided=study.decided(),
     )
 
 
-def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:
+def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None:
     """Begin the search with what the sweeps of `warm_start` found in arms of the same name and optimizer.
+
+    No two studies learn the same: study r takes the other sweep's study r where that has as many, else every R-th of
+    its configurations.
 
     Raises NotFound for one that is not under the root, or that trained another task or metric.
     """
@@ -95,4 +107,13 @@ def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, Arm]) -> None:
         told = results.told_values(source, [spec.metric.name, *(o.name for o in spec.objectives)])
         for arm in arms.values():
             if asked["arms"].get(arm.spec.name, {}).get("optimizer") == arm.spec.optimizer:
-                arm.study.learn(source.sweep_id, told.get(arm.spec.name, []))
+                arm.study.learn(source.sweep_id, _lesson(told, arm, spec.seeds.studies))
+
+
+def _lesson(told: Mapping[tuple[str, int], list[Any]], arm: ArmStudy, studies: int) -> list[Any]:
+    """The part of an earlier sweep's configurations that one study learns from."""
+    theirs = {study: found for (name, study), found in sorted(told.items()) if name == arm.spec.name}
+    mine = arm.index or 1
+    if len(theirs) == studies:
+        return theirs.get(mine, [])
+    return [one for found in theirs.values() for one in found][mine - 1 :: studies]

@@ -1,7 +1,8 @@
-"""Designs: the configuration at an index, a function of (file, arm, index) alone, whoever asks and whenever.
+"""Designs: the configuration at an index, a function of (file, arm, study, index) alone, whoever asks and whenever.
 
-Random points come from a generator seeded by (seed, arm, index, attempt); Sobol points are scrambled by (seed, arm).
-A point that breaks a constraint, or that repeats an earlier one of a finite space, is replaced by the next attempt.
+Random points come from a generator seeded by (seed, arm, study, index, attempt); Sobol points are scrambled by (seed,
+arm, study). A point that breaks a constraint, or that repeats an earlier one of a finite space, is replaced by the next
+attempt.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class GridDesign:
 class PointDesign:
     """Random or Sobol points of the arm's space."""
 
-    def __init__(self, spec: Spec, arm: ArmSpec, *, sobol: bool) -> None:
+    def __init__(self, spec: Spec, arm: ArmSpec, *, sobol: bool, study: int | None = None) -> None:
         self._spec, self._arm, self._sobol = spec, arm, sobol
         self._facts = plan.facts(spec, arm)
-        self._key = [spec.method.seed, *arm.name.encode()]
+        self._key = [spec.method.seed, *arm.name.encode(), *([] if study is None else [0, study])]
         self._made: list[dict[str, Any]] = []
         self._drawn = 0
 
@@ -78,8 +79,11 @@ class PointDesign:
         return [float(x) for x in np.random.default_rng([*self._key, number]).random(width)]
 
 
-def design_for(spec: Spec, arm: ArmSpec) -> GridDesign | PointDesign:
-    """The design that the sweep's method asks for; the random share of a model-based search is random."""
+def design_for(spec: Spec, arm: ArmSpec, study: int | None = None) -> GridDesign | PointDesign:
+    """The design that the sweep's method asks for; the random share of a model-based search is random.
+
+    `study`: which of several, from 1. Their points are independent, but a grid is the same in all of them.
+    """
     if spec.method.name == "grid":
         return GridDesign(spec, arm)
-    return PointDesign(spec, arm, sobol=spec.method.name == "sobol")
+    return PointDesign(spec, arm, sobol=spec.method.name == "sobol", study=study)

@@ -76,11 +76,11 @@ def test_methods_of_other_optimizers_are_called() -> None:
             called.append("step")
             return super().step(closure)
 
-    class Arm(Baseline, Theirs):
+    class ArmStudy(Baseline, Theirs):
         pass
 
     model = nn.Linear(3, 2)
-    optimizer = Arm(list(model.parameters()), lr=0.1)  # type: ignore[call-arg]
+    optimizer = ArmStudy(list(model.parameters()), lr=0.1)  # type: ignore[call-arg]
     train(optimizer, model, steps=1)
     optimizer.state_dict()
     assert called == ["add_param_group", "zero_grad", "step", "state_dict"]

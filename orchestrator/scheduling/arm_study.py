@@ -1,4 +1,4 @@
-"""One arm of a running sweep: what was asked, what became of it, and in which order its search hears of it.
+"""One study of one arm of a running sweep: what was asked, what became of it, in which order its search hears of it.
 
 With `lag` results are told in the order of asking: suggestion n is drawn when exactly the results 0 .. n - lag are
 told, however many workers there are and however fast they are. Without it a result is told when it is known.
@@ -30,13 +30,20 @@ class Outcome:
 
 
 @dataclass(kw_only=True)
-class Arm:
-    """What is known of one arm."""
+class ArmStudy:
+    """What is known of one study of one arm."""
 
     spec: ArmSpec
     study: Study
     trials: int
     """Configurations to try."""
+    tune: tuple[int, ...]
+    """Its own seeds, as `confirm`."""
+    confirm: tuple[int, ...]
+    index: int | None = None
+    """Which of the arm's studies it is, from 1; None where there is but one."""
+    open: bool = True
+    """Whether its search may begin: further studies of an arm in a race wait for the looks."""
     planned: int
     """Trials in all: configurations x tune seeds + confirm seeds."""
     lag: int | None = None
@@ -63,6 +70,11 @@ class Arm:
     _told: int = 0
 
     @property
+    def name(self) -> str:
+        """`sgd`, or `sgd@2` for the second of several studies."""
+        return study_name(self.spec.name, self.index)
+
+    @property
     def asked(self) -> int:
         """Configurations asked so far."""
         return len(self.study.configurations())
@@ -81,7 +93,7 @@ class Arm:
 
     def trial_id(self, number: int, seed: int) -> str:
         """The id of the trial of a configuration with a seed."""
-        return str(TrialId(self.spec.name, number, seed))
+        return str(TrialId(self.spec.name, number, seed, self.index))
 
     def welcome(self, number: int) -> None:
         """A child takes a place in the population: its trial comes in addition."""
@@ -137,10 +149,20 @@ class Arm:
             left = unended * per_trial - begun
         return max(0.0, left)
 
-    def cap(self, tune_seeds: int) -> None:
+    @property
+    def wants(self) -> bool:
+        """Whether its search would ask a further configuration."""
+        return self.open and not self.confirming and not self.capped and self.asked < self.trials
+
+    def cap(self) -> None:
         """Ask no more configurations."""
-        self.planned -= (self.trials - self.asked) * tune_seeds
+        self.planned -= (self.trials - self.asked) * len(self.tune)
         self.trials, self.capped = self.asked, True
+
+    def close(self) -> None:
+        """Its arm lost the race before this study began."""
+        self.open, self.confirming = False, True
+        self.trials = self.planned = 0
 
     def held_by_order(self) -> bool:
         """Whether the next suggestion has to wait for a result, because strict replay fixes what it may know."""
@@ -185,3 +207,8 @@ class Arm:
             if configuration.state is ConfigurationState.RUNNING:
                 self._tell(configuration.number, self.outcomes[configuration.number])
             self._told += 1
+
+
+def study_name(arm: str, index: int | None) -> str:
+    """How a study of an arm is called: in Optuna's storage, in messages, in the ids of its trials."""
+    return arm if index is None else f"{arm}@{index}"
