@@ -233,6 +233,9 @@ def test_profiles_over_sweeps(tmp_path: Path) -> None:
     assert written == {"profile.png", "profile.csv", "profile.tex"}
     assert "critical-difference diagram needs 6" in document["ranks"]["why"]
     assert tables.as_csv(overview.rows(document)).startswith("arm,score,solved,speedup")
+    for one in sweeps:  # the reference is known by its optimizer, not by what the arm is called
+        one.definition["arms"]["sgd"]["optimizer"], one.definition["arms"]["slow"]["optimizer"] = "adam", "adamw"
+    assert profiles.document(sweeps)["reference"] == "slow"
     with pytest.raises(Refused, match="two tasks or more"):
         profiles.document(sweeps[:1])
     with pytest.raises(Refused, match="no reference arm 'adamw'"):
