@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +63,9 @@ def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> N
     session = TrialSession(two, group=group)
     assert session.advance().metrics
     assert list((tmp_path / "two").glob("checkpoint-*.pt"))  # from before the first evaluation
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGINT)  # as Ctrl-C in a terminal, which also asks the driver to drain the sweep
     Path(two.stop_file).touch()
     while not (report := session.advance()).done:
         pass
