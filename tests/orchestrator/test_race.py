@@ -32,7 +32,7 @@ RACING = Racing(level=0.05, looks=3)
 def raced(values: dict[str, Any], racing: Racing = RACING, baseline: str | None = None) -> Race:
     """A whole race over given values, arm -> one for each seed; smaller is better."""
     seeds = list(range(len(next(iter(values.values())))))
-    race = Race(racing, arms=list(values), seeds=seeds, goal=Goal.MINIMIZE, baseline=baseline)
+    race = Race(racing, arms=list(values), units=seeds, words="seeds", goal=Goal.MINIMIZE, baseline=baseline)
     run = {arm: race.enter(arm) for arm in values}
     while run:
         for arm, more in run.items():
