@@ -20,7 +20,7 @@ from orchestrator.scheduling.callbacks import Callback, Callbacks
 from orchestrator.scheduling.confirm import ConfirmStage
 from orchestrator.scheduling.jobs import job_of, objectives_of
 from orchestrator.scheduling.stopping import Stop
-from orchestrator.scheduling.waiting import reason
+from orchestrator.scheduling.waiting import waiting
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.job import Job, Report, Result
@@ -140,14 +140,8 @@ class SweepConductor:
 
     def waiting(self) -> dict[str, dict[str, Any]]:
         """Arm -> how many trials of all its studies wait, and why."""
-        found: dict[str, dict[str, Any]] = {}
-        for arm in self.arms.values():
-            if trials := arm.counts()["waiting"]:
-                row = found.setdefault(arm.spec.name, {"trials": 0, "paused": 0, "reasons": {}})
-                row["trials"], row["paused"] = row["trials"] + trials, row["paused"] + arm.paused()
-                racing, running = self._confirmation.racing, len(self._running)
-                row["reasons"][reason(arm, stopped_by=self.stopped_by, racing=racing, running=running)] = None
-        return {name: {**row, "reason": ", or ".join(row.pop("reasons"))} for name, row in found.items()}
+        racing, running = self._confirmation.racing, len(self._running)
+        return waiting(self.arms.values(), stopped_by=self.stopped_by, racing=racing, running=running)
 
     def _count_idle(self, *, held: bool) -> None:
         now = self._clock()

@@ -1,8 +1,22 @@
-"""Why trials of an arm wait, in words for the person who asks."""
+"""How many trials of each arm wait, and why, in words for the person who asks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from orchestrator.scheduling.arm_study import ArmStudy
+
+
+def waiting(arms: Iterable[ArmStudy], *, stopped_by: str, racing: bool, running: int) -> dict[str, dict[str, Any]]:
+    """Arm -> how many trials of all its studies wait, how many of them are paused, and the reasons, each once."""
+    found: dict[str, dict[str, Any]] = {}
+    for arm in arms:
+        if trials := arm.counts()["waiting"]:
+            row = found.setdefault(arm.spec.name, {"trials": 0, "paused": 0, "reasons": []})
+            row["trials"], row["paused"] = row["trials"] + trials, row["paused"] + arm.paused()
+            row["reasons"].append(reason(arm, stopped_by=stopped_by, racing=racing, running=running))
+    return {name: {**row, "reason": ", or ".join(dict.fromkeys(row.pop("reasons")))} for name, row in found.items()}
 
 
 def reason(arm: ArmStudy, *, stopped_by: str, racing: bool, running: int) -> str:
