@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.statistics.intervals import summarize
-from orchestrator.statistics.paired import Refused
+from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.slowdown import Curve, slowdown
 
 Trial = Mapping[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.compare.by_value import Question, table
-from orchestrator.statistics.paired import Refused
+from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.slowdown import slowdown
 
 

@@ -35,18 +35,19 @@ def publish(evidence: Evidence, report: Path) -> str:
 def verdict(evidence: Evidence) -> str:
     """The text that MLflow's page of the parent run shows: question, verdict, comparisons."""
     from orchestrator.compare import answer
-    from orchestrator.compare.report import report
+    from orchestrator.statistics.sentences import headline, notes, sentence
 
     try:
         document = answer.answer(evidence)
     except Refused as reason:
         lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
-        return "\n".join([f"{evidence.description}\n\n**{report.headline(None, str(reason))}**\n", *lines])
-    lines = [f"- {answer.sentence(p, document['metric'])}" for p in answer.shown(document)]
+        return "\n".join([f"{evidence.description}\n\n**{headline(None, str(reason))}**\n", *lines])
+    lines = [f"- {sentence(p, document['metric'])}" for p in answer.shown(document)]
+    lines += [f"- {note}" for note in notes(document)]
     stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
     sealed = seal.sealed_hash(evidence.folder)
     tail = f"\n\nSeal `{sealed[:12]}`. The whole report: artifact `report/report.html`." if sealed else ""
-    return "\n".join([f"{evidence.description}\n\n**{report.headline(document)}**\n", *lines, *stamps]) + tail
+    return "\n".join([f"{evidence.description}\n\n**{headline(document)}**\n", *lines, *stamps]) + tail
 
 
 def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:

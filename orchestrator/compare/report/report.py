@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.compare import search_curves, tuning
-from orchestrator.compare.answer import answer, race_lines, seeds_words, sentence, shown, too_few
+from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.register import SECTIONS, all_figures, png
 from orchestrator.compare.report import tables
 from orchestrator.compare.report.page import STYLE, page, section
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.storage.folder import read_json
 
-FIRST_SENTENCES, MOST_HEADLINES, MOST_DIFF_LINES = 4, 3, 2000
+FIRST_SENTENCES, MOST_DIFF_LINES = 4, 2000
 __all__ = ["STYLE", "build", "headline"]
 
 
@@ -63,40 +64,6 @@ def build(evidence: Evidence, to: Path) -> Path:
     path = to / "report.html"
     path.write_text(page(f"{evidence.sweep_id}: report", "\n".join(body)), encoding="utf-8")
     return path
-
-
-def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
-    """The verdict in one line."""
-    if document is None:
-        return f"No verdict: {refused}"
-    beats: dict[str, list[str]] = {}
-    for p in document["pairs"]:
-        if p["verdict"] in ("better", "worse"):
-            winner, loser = (p["a"], p["b"]) if p["verdict"] == "better" else (p["b"], p["a"])
-            beats.setdefault(winner, []).append(loser)
-    if beats:
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for winner, losers in beats.items():
-            groups.setdefault(tuple(sorted(losers)), []).append(winner)
-        found = [
-            f"{_and(sorted(winners))} {'is' if len(winners) == 1 else 'are'} better than {_and(losers)}."
-            for losers, winners in sorted(groups.items(), key=lambda item: -len(item[0]))
-        ]
-        return " ".join([*found[:MOST_HEADLINES], *_still_open(document)])
-    verdicts = {p["verdict"] for p in document["pairs"]}
-    if verdicts == {"equivalent"}:
-        return f"The arms are equivalent within ±{document['margin']:g} {document['metric']}."
-    if few := too_few(document):
-        return f"Not settled. {few}"
-    needed = [p["more_seeds"] for p in document["pairs"] if p["more_seeds"]]
-    more = f" The closest question needs {seeds_words(min(needed))}." if needed else ""
-    return f"Not settled: no arm is shown to be better than another.{more}"
-
-
-def _still_open(document: Mapping[str, Any]) -> list[str]:
-    """Which comparisons with the declared baseline are not settled, in one sentence."""
-    left = sorted(p["a"] for p in document["pairs"] if p["verdict"] == "inconclusive")
-    return [f"Not settled against {document['baseline']}: {_and(left)}."] if left and document.get("baseline") else []
 
 
 def _top(
@@ -150,16 +117,14 @@ def _comparison_notes(evidence: Evidence, document: Mapping[str, Any] | None, re
     if document is None:
         return [f"<p class=warn>{html.escape(refused)}</p>"]
     margin = f"a margin of ±{document['margin']:g}" if document["margin"] else "no equivalence margin"
-    n = len(document["seeds"])
-    raced = [f"<p>{html.escape(line)}</p>" for line in race_lines(document)]
+    n, alpha = document["units"], document["alpha"]
+    unit, units = ("study", "studies") if document["unit"] == "study" else ("seed", "seeds")
+    said = [f"<p>{html.escape(line)}</p>" for line in notes(document)]
     return [
-        *raced,
-        f"<p>Differences on the same seed; intervals are {'t' if n < 10 else 'BCa bootstrap'} intervals of "
-        f"the mean. p is the "
-        f"exact sign-flip test, corrected by Holm over the {len(document['pairs'])} comparisons, level "
-        f"{document['alpha']:g}, "
-        f"{margin}. Detectable: the difference that {n} seeds would find with 80 % power, given the spread "
-        f"that was seen.</p>",
+        *said,
+        f"<p>Differences in the same {unit}; {100 * (1 - alpha):g} % t intervals of the mean. p is the exact sign-flip "
+        f"test, corrected by Holm over the {len(document['pairs'])} comparisons, level {alpha:g}, {margin}. "
+        f"Detectable: the difference that {n} {units} would find with 80 % power, given the spread that was seen.</p>",
     ]
 
 
@@ -246,7 +211,3 @@ def _embedded(name: str, content: bytes, caption: str) -> str:
         f'<figure id="{name}"><img alt="{alt}" src="data:image/png;base64,{data}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import trainables
-from orchestrator.compare.answer import seeds_words, shown
+from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, words
 from orchestrator.compare.tuning import summary
 from orchestrator.statistics.intervals import difference_text, interval_text, summarize
+from orchestrator.statistics.sentences import more_words
 
 Row = Mapping[str, str]
 STAMP = "exploratory: {}"
@@ -48,7 +49,8 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for p in shown(document):
         low, high = p["outperforms_interval"]
-        more = f" ({seeds_words(p['more_seeds'])})" if p["more_seeds"] else ""
+        of = " (configuration)" if p["unit"] == "seed" and p["verdict"] != "inconclusive" else ""
+        more = f" ({needs})" if (needs := more_words(p)) else ""
         rows.append(
             {
                 "A": p["a"],
@@ -60,7 +62,7 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
                 "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
                 "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
                 "detectable": "-" if p["detectable"] is None else f"{p['detectable']:.2g}",
-                "A is": p["verdict"] + more,
+                "A is": p["verdict"] + of + more,
             }
         )
     return rows
