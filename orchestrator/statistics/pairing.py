@@ -81,7 +81,7 @@ def paired(trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBOD
         values=values,
         searches=_searches(tune, arms),
         diverged=_diverged(confirm),
-        notes=tuple(_failed_in_search(tune, several)),
+        notes=(*_left_out(tune, arms), *_failed_in_search(tune, several)),
     )
 
 
@@ -164,6 +164,10 @@ def _searches(tune: pd.DataFrame, arms: Sequence[str]) -> dict[str, Search]:
 def _diverged(confirm: pd.DataFrame) -> tuple[tuple[str, int], ...]:
     every = confirm.assign(gone=confirm["state"] == "DIVERGED").groupby(["arm", "study"])["gone"].all()
     return tuple((str(arm), int(study)) for arm, study in every[every].index)
+
+
+def _left_out(tune: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+    return [f"arm {arm} has no confirm trials and is not compared." for arm in sorted(set(tune["arm"]) - set(arms))]
 
 
 def _failed_in_search(tune: pd.DataFrame, several: bool) -> list[str]:

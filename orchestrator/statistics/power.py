@@ -1,7 +1,7 @@
 """Power of a paired design: the chance that it finds a difference of a given size, and the units that this takes.
 
 A unit is a study, or a seed. The rule is the one of `comparison`: the smallest p is multiplied by the number of
-comparisons (first step of Holm), and the 1 - alpha interval of the mean has to leave zero out. Up to 12 units the rule
+comparisons (first step of Holm), and the 1 - alpha interval of the mean has to leave zero out. Up to 10 units the rule
 itself is simulated on normal differences, because the exact test moves in steps of 2 / 2^n; above, the noncentral t of
 statsmodels is exact enough (Cohen 1988).
 """
@@ -20,7 +20,7 @@ from statsmodels.stats.power import TTestPower
 from orchestrator.statistics.intervals import Array, all_equal
 from orchestrator.statistics.significance import floor_of_seeds, sign_flip_rows, standard_deviation
 
-SIMULATED_UP_TO, DRAWS, LARGEST, MOST, TARGET = 12, 2000, 8.0, 10_000, 0.8
+SIMULATED_UP_TO, DRAWS, LARGEST, MOST, TARGET = 10, 2000, 8.0, 10_000, 0.8
 
 
 @lru_cache(maxsize=4096)
