@@ -96,8 +96,9 @@ def compare(
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
-    Of a raced confirm stage (`race` as in race.json) each pair is compared on the units that both have, and p is
-    corrected for the looks, the end included, before Holm's correction over the pairs.
+    Of a raced confirm stage (`race` as in race.json; an arm was stopped after so many `seeds`, or `studies`) each pair
+    is compared on the units that both have, and p is corrected for the looks, the end included, before Holm's
+    correction over the pairs.
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1).
     """
@@ -105,7 +106,7 @@ def compare(
     arms = sorted(confirm["arm"].unique())
     if baseline is not None and baseline not in arms:
         raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
-    stopped = {arm: one.get("units", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
+    stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
     found = paired(trials, metric, stopped)
     pairs = compare_values(
         found.values,

@@ -42,6 +42,12 @@ def sentence(pair: Document, metric: str) -> str:
     return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_what_it_takes(pair)}."
 
 
+def verdict_words(pair: Document) -> str:
+    """The verdict for a table or a figure: of one search, on the configuration."""
+    plain = pair["unit"] == "study" or pair["verdict"] == "inconclusive"
+    return str(pair["verdict"]) if plain else f"{pair['verdict']} (configuration)"
+
+
 def headline(document: Document | None, refused: str = "") -> str:
     """The verdict in one line."""
     if document is None:

@@ -7,9 +7,11 @@
     P(A > B)     mean of 1{d_i > 0} + 0.5 1{d_i = 0}                       (Bouthillier et al. 2021, 2103.03098)
 
 The sign-flip test is exact when d is distributed symmetrically about the margin: always when both arms have the same
-distribution, whatever that is. p of equivalence is below alpha exactly when the 1 - alpha interval of the mean lies
-inside the margin; it is doubled so that at any one truth 'better' and 'equivalent' are wrong in alpha of all cases
-taken together.
+distribution, whatever that is. Skewed differences of mean zero, from arms that differ in shape only, are called
+different too often: exponential ones at 5 % in 7 to 11 % of samples of 6 to 12.
+
+p of equivalence is below alpha exactly when the 1 - alpha interval of the mean lies inside the margin; it is doubled so
+that at any one truth 'better' and 'equivalent' together are wrong in at most alpha of all cases.
 
 The least possible two-sided p of an exact test is 2 / 2^n, so k comparisons at level alpha under Holm (1979) need
 n >= 1 + log2(k / alpha) units: 6 for one comparison at 0.05, 7 for three, 9 for ten.

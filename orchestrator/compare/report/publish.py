@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.evidence import Evidence, bounds_of
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
@@ -58,7 +58,7 @@ def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:
     found: list[tuple[str, float, int]] = []
     for name in wanted:
         for step, rows in points[points["name"] == name].groupby("step"):
-            s = summarize(list(rows["value"]))
+            s = summarize(list(rows["value"]), bounds=bounds_of(name))
             values: dict[str, Any] = {name: s.mean, f"{name}/low": s.lo, f"{name}/high": s.hi}
             found += [(k, float(v), int(float(step))) for k, v in values.items() if v is not None]  # type: ignore[arg-type]
     return found

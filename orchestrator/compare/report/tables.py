@@ -10,10 +10,10 @@ from typing import Any
 
 import trainables
 from orchestrator.compare.answer import shown
-from orchestrator.compare.evidence import Evidence, words
+from orchestrator.compare.evidence import Evidence, bounds_of, words
 from orchestrator.compare.tuning import summary
 from orchestrator.statistics.intervals import difference_text, interval_text, summarize
-from orchestrator.statistics.sentences import more_words
+from orchestrator.statistics.sentences import more_words, verdict_words
 
 Row = Mapping[str, str]
 STAMP = "exploratory: {}"
@@ -33,7 +33,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         for metric in metrics:
             found = values[metric].get(arm, [])
             short = metric in further and metric not in (evidence.reported, evidence.tuned)
-            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found)
+            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, metric)
         each = confirm[confirm["arm"] == arm]
         row["n"] = str(len(values[metrics[0]].get(arm, [])))
         row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
@@ -49,7 +49,6 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for p in shown(document):
         low, high = p["outperforms_interval"]
-        of = " (configuration)" if p["unit"] == "seed" and p["verdict"] != "inconclusive" else ""
         more = f" ({needs})" if (needs := more_words(p)) else ""
         rows.append(
             {
@@ -62,7 +61,7 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
                 "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
                 "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
                 "detectable": "-" if p["detectable"] is None else f"{p['detectable']:.2g}",
-                "A is": p["verdict"] + of + more,
+                "A is": verdict_words(p) + more,
             }
         )
     return rows
@@ -170,10 +169,10 @@ def _latex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in text)
 
 
-def _mean(found: Sequence[float]) -> str:
+def _mean(found: Sequence[float], metric: str) -> str:
     if not found:
         return "no result"
-    s = summarize(found)
+    s = summarize(found, bounds=bounds_of(metric))
     return interval_text(s.mean, s.lo, s.hi)
 
 

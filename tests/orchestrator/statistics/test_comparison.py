@@ -173,7 +173,7 @@ def test_pairing_is_proved_for_every_study() -> None:
 def test_an_arm_that_a_race_stopped_has_the_first_studies() -> None:
     t = table({"base": 0.8, "bad": 0.5, "good": 0.9})
     dropped = where(t, arm="bad", stage="confirm") & (t["study"] > 6)
-    stopped = {"bad": {"units": 6, "seeds": 12, "reason": "behind base after 6 studies"}}
+    stopped = {"bad": {"studies": 6, "seeds": 12, "reason": "behind base after 6 studies"}}
     race = {"looks": [6], "stopped": stopped}
     document = compare(t[~dropped], **QUESTION, race=race)
     assert {(p["a"], p["b"]): p["n"] for p in document["pairs"]} == {
