@@ -73,7 +73,7 @@ def compare(
     show(_pairs_table(document, caption))
     for pair in answer.shown(document):
         data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
-    for line in answer.race_lines(document):
+    for line in answer.notes(document):
         data.print(line, highlight=False, markup=False)
     if few := answer.too_few(document):
         data.print(few, highlight=False, markup=False, style="yellow")

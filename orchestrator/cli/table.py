@@ -31,7 +31,7 @@ def table(
     from orchestrator import results
     from orchestrator.compare import by_value as tables
     from orchestrator.protocol import seal
-    from orchestrator.statistics.paired import Refused
+    from orchestrator.statistics.pairing import Refused
     from orchestrator.storage import folder
     from orchestrator.storage.metric_log import MetricLog
 

@@ -14,7 +14,7 @@ from orchestrator import results
 from orchestrator.compare.answer import ALL_PAIRS, check
 from orchestrator.compare.evidence import Evidence
 from orchestrator.protocol import seal
-from orchestrator.statistics import paired
+from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
 
 
@@ -30,7 +30,7 @@ def answer(
     name, goal = results.reported(first.folder, metric)
     trials = pd.concat([renamed(one, sweeps) for one in sweeps], ignore_index=True)
     margins = [one.analysis["margin"] for one in sweeps]
-    document = paired.compare(
+    document = comparison.compare(
         trials,
         metric=name,
         goal=goal,

@@ -12,15 +12,13 @@ from orchestrator import results
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal
 from orchestrator.protocol import controls, seal
-from orchestrator.statistics import paired
-from orchestrator.statistics.intervals import difference_text
+from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
-from orchestrator.statistics.significance import floor_of_seeds
+from orchestrator.statistics.sentences import notes, sentence, too_few
 from orchestrator.storage.folder import read_json
 
+__all__ = ["ALL_PAIRS", "answer", "check", "notes", "oriented", "sentence", "shown", "too_few"]
 ALL_PAIRS = "none"
-MANY_SEEDS = 200
-"""Beyond so many more seeds only that it takes more is said."""
 
 
 def answer(
@@ -35,7 +33,7 @@ def answer(
     name, goal = results.reported(folder, metric)
     against = declared["baseline"] if baseline is None else baseline
     within = declared["margin"] if margin is None else margin
-    document = paired.compare(
+    document = comparison.compare(
         evidence.trials,
         metric=name,
         goal=goal,
@@ -90,54 +88,3 @@ def shown(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     if document["baseline"] is not None:
         return [dict(p) for p in document["pairs"]]
     return [oriented(p, document["goal"]) for p in document["pairs"]]
-
-
-def race_lines(document: Mapping[str, Any]) -> list[str]:
-    """Which arms a race stopped and what that does to the comparison, or nothing."""
-    race = document.get("race")
-    if race is None:
-        return []
-    looks, counts = ", ".join(map(str, race["looks"])), document["seeds_of"]
-    found = [
-        f"The arms raced, with looks at {looks} seeds; p is corrected for {len(race['looks']) + 1} tests in time, "
-        f"intervals are not. Seeds: {', '.join(f'{arm} {n}' for arm, n in counts.items())}."
-    ]
-    return found + [f"{arm} was stopped: {one['reason']}." for arm, one in race["stopped"].items()]
-
-
-def too_few(document: Mapping[str, Any]) -> str:
-    """Says when no result at all could have been significant, or nothing."""
-    n, k, alpha = len(document["seeds"]), len(document["pairs"]), document["alpha"]
-    floor = floor_of_seeds(k, alpha)
-    if n >= floor:
-        return ""
-    return (
-        f"{n} seeds cannot settle {k} comparisons: corrected by Holm, p is at least "
-        f"{min(1.0, k * 2.0 ** (1 - n)):.2g}. "
-        f"Plan {floor} seeds or more, or declare a baseline."
-    )
-
-
-def sentence(pair: Mapping[str, Any], metric: str) -> str:
-    """One comparison in plain words."""
-    amount = f"{difference_text(pair)} {metric}, p {pair['p_holm']:.2g} (Holm)"
-    a, b, n = pair["a"], pair["b"], pair["n"]
-    if pair["verdict"] in ("better", "worse"):
-        return f"{a} is {pair['verdict']} than {b}: {amount}, ahead on {pair['outperforms']:.0%} of {n} seeds."
-    if pair["verdict"] == "equivalent":
-        return f"{a} and {b} are equivalent within the margin: {amount}, {n} seeds."
-    return f"{a} against {b}, inconclusive: {amount}; {_what_it_takes(pair)}."
-
-
-def _what_it_takes(pair: Mapping[str, Any]) -> str:
-    low, high = pair["interval"]
-    if low == high:
-        return f"the difference is the same on all {pair['n']} seeds, so that further ones add nothing"
-    if pair["more_seeds"] is None:
-        return "no number of seeds would settle it"
-    return f"{seeds_words(pair['more_seeds'])} might settle it"
-
-
-def seeds_words(more: int) -> str:
-    """So many more seeds; beyond MANY_SEEDS the difference is too small for the number to mean anything."""
-    return f"about {more} more seeds" if more <= MANY_SEEDS else f"more than {MANY_SEEDS} more seeds"

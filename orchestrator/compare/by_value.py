@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.statistics.intervals import summarize
-from orchestrator.statistics.paired import Refused
+from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.slowdown import Curve, slowdown
 from orchestrator.trial.job import Result
 from orchestrator.trial.record import TrialRecord

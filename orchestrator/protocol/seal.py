@@ -286,14 +286,11 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
         if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed["late"]:
             yield f"{path.parent.name}: a result that no driver of this sweep recorded"
         try:
-            job = read_job(path.parent)
+            job, result = read_job(path.parent), read_result(path.parent)
         except ValueError as error:
-            yield f"{path.parent.name}: trial.json was edited: {error}"
+            yield f"{path.parent.name}: a file of it was edited: {error}"
             continue
-        result, known = (
-            read_result(path.parent),
-            {code["arms"].get(job.arm) for code in codes} if job is not None else set(),
-        )
+        known = set() if job is None else {code["arms"].get(job.arm) for code in codes}
         if known and result is not None and result.code and result.code not in known:
             yield f"{path.parent.name}: its worker trained it with other code than was sealed"
         if job is not None and (wrong := _breach(job, sealed["content"])):
@@ -304,6 +301,10 @@ def _breach(job: Job, content: Mapping[str, Any]) -> str:
     """What in a trial's job differs from the seal, or nothing."""
     if job.seed not in content["seeds"].get(job.stage, []):
         return f"seed {job.seed} is not among the sealed {job.stage} seeds"
+    sealed = content["seeds"][job.stage]
+    each = len(sealed) // content["seeds"].get("studies", 1)
+    if sealed.index(job.seed) // each + 1 != job.study:
+        return f"seed {job.seed} is not one of study {job.study}"
     if job.budget != content["budget"]["per_trial"]:
         return f"its budget {job.budget:g} is not the sealed {content['budget']['per_trial']:g}"
     if job.arm not in content["arms"] or job.optimizer != content["arms"][job.arm]["optimizer"]:

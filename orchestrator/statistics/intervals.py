@@ -1,4 +1,13 @@
-"""Means with their uncertainty (Student 1908); scipy does the work."""
+"""Intervals: Student's t for means (1908) at every n, Clopper and Pearson's (1934) for shares.
+
+    mean    xbar -+ t_{(1 + c) / 2, n - 1} s / sqrt(n)
+    share   [B_{(1 - c) / 2}(w, n - w + 1), B_{(1 + c) / 2}(w + 1, n - w)]     w wins of n, a tie is half a win
+
+c is the confidence and B_q(a, b) the q-quantile of a beta distribution. The t interval is exact for normal values,
+and cautious for heavy tails. For strongly skewed values it covers less than it says until n is large: exponential
+ones at 95 % are covered in 88 to 92 % of samples of 6 to 20. Differences of two arms are rarely like that, because
+skewness that both share cancels. The interval of a share never covers less than it says.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Values = Sequence[float] | Array
+UNBOUNDED, SHARE = (-math.inf, math.inf), (0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """n values, their mean and sample standard deviation, and the 95 % t interval of the mean."""
+    """n values, their mean and sample standard deviation, and the t interval of the mean."""
 
     n: int
     mean: float
@@ -21,18 +35,47 @@ class Summary:
     hi: float | None
 
 
-def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
-    """Mean and t interval; with fewer than two values there is no interval. Raises ValueError on none at all."""
-    if not values:
+def summarize(values: Values, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Summary:
+    """Mean and `mean_interval`; with fewer than two values there is no interval. Raises ValueError on none at all."""
+    if not len(values):
         raise ValueError("no values to summarize")
-    from scipy.special import stdtrit  # a third of a second, which a start of a sweep need not spend
-
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Summary(n=n, mean=mean, sd=None, lo=None, hi=None)
-    sd = float(np.std(values, ddof=1))
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
-    return Summary(n=n, mean=mean, sd=sd, lo=mean - half, hi=mean + half)
+    low, high = mean_interval(values, confidence, bounds)
+    return Summary(n=n, mean=mean, sd=float(np.std(values, ddof=1)), lo=low, hi=high)
+
+
+def mean_interval(
+    values: Values, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED
+) -> tuple[float, float]:
+    """The t interval of the mean of two or more values; a point when all are equal.
+
+    Of a metric with `bounds` (SHARE for an accuracy) the interval is clipped to them. Since the true mean lies within
+    them, that costs no coverage.
+    """
+    from scipy.special import stdtrit  # a third of a second, which a start of a sweep need not spend
+
+    x = np.asarray(values, dtype=float)
+    if all_equal(x):
+        return float(x[0]), float(x[0])
+    half = float(stdtrit(len(x) - 1, (1 + confidence) / 2)) * float(np.std(x, ddof=1)) / math.sqrt(len(x))
+    mean, (least, most) = float(x.mean()), bounds
+    return max(least, mean - half), min(most, mean + half)
+
+
+def share_interval(wins: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share, in [0, 1]. `wins` in [0, n], not necessarily whole."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(wins, n - wins + 1, (1 - confidence) / 2)) if wins > 0 else 0.0
+    high = float(betaincinv(wins + 1, n - wins, (1 + confidence) / 2)) if wins < n else 1.0
+    return low, high
+
+
+def all_equal(values: Array) -> bool:
+    """Whether the values are one and the same number, up to rounding."""
+    return float(np.ptp(values)) <= 1e-12 * float(np.abs(values).max())
 
 
 def interval_text(mean: float, low: float | None, high: float | None, sign: bool = False) -> str:
@@ -46,6 +89,8 @@ def interval_text(mean: float, low: float | None, high: float | None, sign: bool
 
 
 def difference_text(pair: Mapping[str, Any]) -> str:
-    """A paired difference with its sign and interval."""
+    """A paired difference with its sign and interval, and the confidence where it is not 95 %."""
     low, high = pair["interval"]
-    return interval_text(pair["difference"], low, high, sign=True)
+    text = interval_text(pair["difference"], low, high, sign=True)
+    confidence = pair.get("confidence", 0.95)
+    return text if abs(confidence - 0.95) < 1e-9 else f"{text} ({100 * confidence:g} %)"

@@ -1,73 +1,143 @@
 """What has to hold before arms are compared: the same fresh seeds, proved by digests, at the same budget.
 
 parity  (max B - min B) / mean B <= 2 %  over the gradient evaluations of all confirm trials that trained to the end
+
+A table without a column `study` holds one study an arm. With one study an arm the units are its confirm seeds, with
+several they are the studies: study r of one arm is paired with study r of every other, and both have the same seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from orchestrator.definition.states import Stage, State
+from orchestrator.statistics.intervals import Array
 
 FLOOR, PARITY = 6, 0.02
 NOBODY: Mapping[str, int] = {}
+Unit = Literal["study", "seed"]
 
 
 class Refused(Exception):  # noqa: N818
     """The table does not allow an honest comparison; says why."""
 
 
-def paired_values(
-    trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY
-) -> dict[str, NDArray[np.float64]]:
-    """Arm -> values of its confirm trials in the order of their seeds. Raises Refused unless they are comparable.
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What one study of an arm spent before its confirm trials."""
 
-    An arm that a race `stopped` after so many seeds has the first ones of the others.
+    configurations: int
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Confirm trials, arm by arm in the same order of units."""
+
+    unit: Unit
+    values: dict[str, list[Array]]
+    """Arm -> [units][confirm seeds]; of unit seed, one value in each."""
+    searches: dict[str, Search] = field(default_factory=dict)
+    """Empty when the table has no tune trials."""
+    diverged: tuple[tuple[str, int], ...] = ()
+    """(arm, study) all of whose confirm trials diverged."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know of studies that did not go as planned."""
+
+
+def paired(trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY) -> Paired:
+    """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
+
+    An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
+    value that it was given, the metric's worst.
     """
-    confirm = trials[trials["stage"] == Stage.CONFIRM]
+    trials = trials if "study" in trials else trials.assign(study=1)
+    confirm, tune = trials[trials["stage"] == Stage.CONFIRM], trials[trials["stage"] == Stage.TUNE]
     arms = sorted(confirm["arm"].unique())
     if len(arms) < 2:
         raise Refused(f"a comparison needs two arms with confirm trials; there is: {', '.join(arms) or 'none'}")
     if metric not in confirm:
         raise Refused(f"no trial has the metric {metric!r}")
+    several = trials[trials["arm"].isin(arms)]["study"].nunique() > 1
+    _none_failed(confirm, several)
+    _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
+    _same_seeds(confirm, arms, stopped, several)
+    _same_streams(confirm)
+    _same_budget(confirm)
+    ordered = confirm.sort_values(["study", "seed"])
+    values: dict[str, list[Array]] = {}
+    for arm in arms:
+        own = ordered[ordered["arm"] == arm]
+        if not np.isfinite(own[metric].to_numpy(dtype=float)).all():
+            raise Refused(f"arm {arm} has a confirm trial without {metric}")
+        by = "study" if several else "seed"
+        values[arm] = [group[metric].to_numpy(dtype=float) for _, group in own.groupby(by)]
+    return Paired(
+        unit="study" if several else "seed",
+        values=values,
+        searches=_searches(tune, arms),
+        diverged=_diverged(confirm),
+        notes=(*_left_out(tune, arms), *_failed_in_search(tune, several)),
+    )
+
+
+def _named(arm: str, study: Any, several: bool) -> str:
+    return f"study {study} of arm {arm}" if several else f"arm {arm}"
+
+
+def _none_failed(confirm: pd.DataFrame, several: bool) -> None:
     failed = confirm[confirm["state"] == State.FAILED]
     if len(failed):
         names = ", ".join(sorted(failed["trial_id"])[:3])
-        raise Refused(f"{len(failed)} confirm trials failed ({names}); mend the cause and run the sweep again")
-    _same_seeds(confirm, arms, stopped)
-    _same_streams(confirm)
-    _same_budget(confirm)
-    ordered = confirm.sort_values("seed")
-    found = {arm: ordered[ordered["arm"] == arm][metric].to_numpy(dtype=float) for arm in arms}
-    for arm, values in found.items():
-        if not np.isfinite(values).all():
-            raise Refused(f"arm {arm} has a confirm trial without {metric}")
-    return found
+        where = sorted({(arm, study) for arm, study in zip(failed["arm"], failed["study"], strict=True)})
+        of = f" of {', '.join(_named(arm, study, True) for arm, study in where)}" if several else ""
+        raise Refused(f"{len(failed)} confirm trials failed{of} ({names}); mend the cause and run the sweep again")
 
 
-def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str, int]) -> None:
-    seeds = {arm: sorted(confirm[confirm["arm"] == arm]["seed"]) for arm in arms}
+def _none_missing(own: pd.DataFrame, confirm: pd.DataFrame, stopped: Mapping[str, int], several: bool) -> None:
+    """Every study has confirm trials, except those that a race spared an arm."""
+    confirmed = set(zip(confirm["arm"], confirm["study"], strict=True))
+    studies = sorted(own["study"].unique())
+    for arm in sorted(own["arm"].unique()):
+        expected = studies[: stopped.get(arm)] if several else studies
+        missing = [study for study in expected if (arm, study) not in confirmed]
+        if missing:
+            named = ", ".join(_named(arm, study, several) for study in missing)
+            raise Refused(f"{named}: no confirm trials; mend the cause and run the sweep again")
+
+
+def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str, int], several: bool) -> None:
+    seeds = {}
+    for arm in arms:
+        own = confirm[confirm["arm"] == arm]
+        seeds[arm] = sorted(zip(own["study"], own["seed"], strict=True))
     whole = next((arm for arm in arms if arm not in stopped), arms[0])
+    studies = sorted({study for study, _ in seeds[whole]})
     for arm, found in seeds.items():
-        if len(set(found)) < len(found):
-            raise Refused(f"arm {arm} has a confirm seed twice: {found}")
-        expected = seeds[whole][: stopped.get(arm)]
+        bare = [seed for _, seed in found]
+        if len(set(bare)) < len(bare):
+            raise Refused(f"arm {arm} has a confirm seed twice: {bare}")
+        kept = stopped.get(arm)
+        expected = [one for one in seeds[whole] if one[0] in studies[:kept]] if several else seeds[whole][:kept]
         if found != expected:
-            raise Refused(f"arms {whole} and {arm} have other confirm seeds: {expected} and {found}")
+            differ = sorted(set(found) ^ set(expected))
+            where = f"study {differ[0][0]}: " if several else ""
+            theirs = [[seed for study, seed in one if study == differ[0][0]] for one in (expected, found)]
+            raise Refused(f"{where}arms {whole} and {arm} have other confirm seeds: {theirs[0]} and {theirs[1]}")
     fewest = min(map(len, seeds.values()))
-    if fewest < FLOOR:
+    if not several and fewest < FLOOR:
         raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
 
 
 def _same_streams(confirm: pd.DataFrame) -> None:
     """Every arm saw, on every seed, the same initial weights and the same data in the same order."""
     for digest in ("init_digest", "data_digest"):
-        for seed, rows in confirm.groupby("seed"):
+        for (_, seed), rows in confirm.groupby(["study", "seed"]):
             seen: set[Any] = set(map(str, rows[digest]))
             if len(seen) > 1 or not rows[digest].iloc[0]:
                 raise Refused(f"seed {seed} is not paired: {digest} is {', '.join(sorted(seen))}")
@@ -78,3 +148,33 @@ def _same_budget(confirm: pd.DataFrame) -> None:
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > PARITY:
         means = confirm[confirm["state"] == State.COMPLETE].groupby("arm")["grad_evals"].mean()
         raise Refused(f"budgets differ by more than 2 %: {', '.join(f'{a} {b:g}' for a, b in means.items())}")
+
+
+def _searches(tune: pd.DataFrame, arms: Sequence[str]) -> dict[str, Search]:
+    """Configurations and trials of each arm's largest study."""
+    found = {}
+    for arm in arms:
+        groups = [group for _, group in tune[tune["arm"] == arm].groupby("study")]
+        if groups:
+            trials = max(map(len, groups))
+            distinct = max(g["parameters"].nunique() for g in groups) if "parameters" in tune else trials
+            found[str(arm)] = Search(configurations=int(distinct), trials=int(trials))
+    return found
+
+
+def _diverged(confirm: pd.DataFrame) -> tuple[tuple[str, int], ...]:
+    every = confirm.assign(gone=confirm["state"] == State.DIVERGED).groupby(["arm", "study"])["gone"].all()
+    return tuple((str(arm), int(study)) for arm, study in every[every].index)
+
+
+def _left_out(tune: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+    return [f"arm {arm} has no confirm trials and is not compared." for arm in sorted(set(tune["arm"]) - set(arms))]
+
+
+def _failed_in_search(tune: pd.DataFrame, several: bool) -> list[str]:
+    notes = []
+    for (arm, study), group in tune.groupby(["arm", "study"]):
+        failed = int((group["state"] == State.FAILED).sum())
+        if failed:
+            notes.append(f"{_named(str(arm), study, several)}: {failed} of {len(group)} trials of its search failed.")
+    return notes

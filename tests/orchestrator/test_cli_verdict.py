@@ -75,9 +75,11 @@ def test_what_changed_after_the_seal_is_stamped_in_every_table(call: Any, tmp_pa
 def test_lint_and_its_exit_codes(call: Any, tmp_path: Path) -> None:
     unfair = call("lint", write(tmp_path / "fit.yaml", confirm=3), "--json")
     assert unfair.code == 6
-    assert [f["code"] for f in unfair.document["files"][0]["findings"]] == ["GS104"]
+    assert [f["code"] for f in unfair.document["files"][0]["findings"]] == ["GS104", "GS120"]
     assert "GS104 fewer than six confirm seeds" in call("lint", str(tmp_path / "fit.yaml")).out
-    waived = write(tmp_path / "w.yaml", confirm=3, more="analysis: {waive: {GS104: a demonstration}}")
+    waived = write(
+        tmp_path / "w.yaml", confirm=3, more="analysis: {waive: {GS104: a demonstration, GS120: a demonstration}}"
+    )
     assert call("lint", waived).code == 0
     assert "waived: a demonstration" in call("lint", waived).out
     assert call("lint", "none.yaml").code == 3

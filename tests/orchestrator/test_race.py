@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from orchestrator import results, runner
-from orchestrator.compare.answer import answer, race_lines
+from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file
 from orchestrator.definition.errors import SpecError
@@ -22,6 +22,7 @@ from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.scheduling.race import Race, signed_rank
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.sentences import race_lines
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.interleaved import Interleaved

@@ -19,12 +19,13 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures import overview
 from orchestrator.compare.report import tables
 from orchestrator.compare.report.publish import publish
-from orchestrator.compare.report.report import build, headline
+from orchestrator.compare.report.report import build
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.sentences import headline
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
@@ -183,22 +184,36 @@ def test_every_file_beside_the_code_is_installed_with_it() -> None:
         assert beside <= {p for pattern in patterns for p in (ROOT / package).glob(pattern)}
 
 
-def test_headlines() -> None:
-    def document(*verdicts: str) -> dict[str, Any]:
-        pairs = [
-            {"a": a, "b": b, "verdict": v, "more_seeds": 4, "difference": 1.0}
-            for (a, b), v in zip((("x", "y"), ("x", "z"), ("y", "z")), verdicts, strict=False)
-        ]
-        return {"pairs": pairs, "seeds": range(8), "alpha": 0.05, "margin": 0.1, "metric": "m", "goal": "maximize"}
+def verdicts(unit: str, *words: str) -> dict[str, Any]:
+    """A document of so many pairs of x, y and z, as far as a headline reads it."""
+    settles = {"studies": 4, "confirm": None, "trials": 32, "cheapest": "studies"}
+    each = {"unit": unit, "more_seeds": 4, "settles": settles, "searched": {"x": 6, "y": 6, "z": 6}}
+    names = (("x", "y"), ("x", "z"), ("y", "z"))
+    pairs = [{"a": a, "b": b, "verdict": v, **each} for (a, b), v in zip(names, words, strict=False)]
+    facts = {"alpha": 0.05, "margin": 0.1, "metric": "m", "goal": "maximize", "baseline": None}
+    return {"pairs": pairs, "unit": unit, "units": 8, **facts}
 
-    assert headline(document("better", "better", "inconclusive")) == "x is better than y and z."
-    assert headline(document("inconclusive", "better", "better")) == "x and y are better than z."
-    assert headline(document("worse", "inconclusive", "inconclusive")) == "y is better than x."
-    assert "equivalent within ±0.1 m" in headline(document("equivalent", "equivalent", "equivalent"))
-    assert "about 4 more seeds" in headline(document("inconclusive", "inconclusive", "inconclusive"))
-    against = {**document("worse", "inconclusive"), "baseline": "sgd"}
-    assert headline(against) == "y is better than x. Not settled against sgd: x."
+
+def test_headlines_of_studies() -> None:
+    tail = ", each tuned with 6 trials, in 8 studies"
+    assert headline(verdicts("study", "better", "better", "inconclusive")) == f"x is better than y and z{tail}."
+    assert headline(verdicts("study", "inconclusive", "better", "better")) == f"x and y are better than z{tail}."
+    assert headline(verdicts("study", "worse", "inconclusive", "inconclusive")) == f"y is better than x{tail}."
+    assert headline(verdicts("study", *3 * ["equivalent"])) == f"The arms{tail}, are equivalent within ±0.1 m."
+    assert "about 4 more studies (32 trials an arm)" in headline(verdicts("study", *3 * ["inconclusive"]))
+    against = {**verdicts("study", "worse", "inconclusive"), "baseline": "sgd"}
+    assert headline(against) == f"y is better than x{tail}. Not settled against sgd: x."
     assert headline(None, "no seeds") == "No verdict: no seeds"
+
+
+def test_headlines_of_one_search_name_configurations() -> None:
+    last = "One search each says nothing about the methods."
+    found = headline(verdicts("seed", "better", "better", "inconclusive"))
+    assert found == f"The configuration found for x beats the ones found for y and z. {last}"
+    found = headline(verdicts("seed", "inconclusive", "better", "better"))
+    assert found == f"The configurations found for x and y beat the one found for z. {last}"
+    assert headline(verdicts("seed", *3 * ["equivalent"])).startswith("The configurations found are equivalent within")
+    assert "about 4 more seeds" in headline(verdicts("seed", *3 * ["inconclusive"]))
 
 
 def test_a_tampered_sweep_gets_a_report_without_a_verdict(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.compare.by_value import Question, table
 from orchestrator.definition.states import Goal, Stage, State
-from orchestrator.statistics.paired import Refused
+from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.slowdown import slowdown
 from orchestrator.trial.job import Job, Result
 from orchestrator.trial.record import TrialRecord

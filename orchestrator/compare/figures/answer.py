@@ -12,13 +12,14 @@ from matplotlib.ticker import MaxNLocator
 
 import trainables
 from orchestrator.compare.answer import answer, shown
-from orchestrator.compare.evidence import Evidence, label_of
+from orchestrator.compare.evidence import Evidence, bounds_of, label_of
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import VERDICTS, colours, markers, panels
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
-from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.intervals import UNBOUNDED, summarize
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.sentences import verdict_words
 
 MOST_PAIRS = 12
 
@@ -70,7 +71,7 @@ def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> Non
         for seed in range(len(next(iter(values.values())))):
             ax.plot([v[seed] for v in values.values()], list(places.values()), color="#c9c9c9", lw=0.8, zorder=1)
     for arm, found in values.items():
-        s, y = summarize(found), places[arm]
+        s, y = summarize(found, bounds=bounds_of(evidence.reported)), places[arm]
         ax.scatter(found, [y] * len(found), s=12, color=colour[arm], alpha=0.55, lw=0, zorder=2)
         if s.lo is not None and s.hi is not None:
             ax.plot([s.lo, s.hi], [y, y], color=colour[arm], lw=2.6, solid_capstyle="butt", zorder=3)
@@ -94,7 +95,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margi
         ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")
         ax.plot(p["difference"], -i, "o", ms=7, color=colour, mec="white")
         ax.annotate(
-            f"{p['verdict']}, p {p['p_holm']:.2g}", (1.0, -i), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            f"{verdict_words(p)}, p {p['p_holm']:.2g}", (1.0, -i), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=8.5, color=colour,
         )  # fmt: skip
     ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
@@ -119,7 +120,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
         for column, axis in enumerate(("step", "seconds")):
             ax, dashes = axes[row, column], ("-", "--", "-.", ":")
             for i, arm in enumerate(evidence.arms):
-                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis)
+                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis, bounds_of(name))
                 if found is None:
                     continue
                 x, mean, low, high = found
@@ -142,7 +143,9 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     )
 
 
-def banded(points: pd.DataFrame, axis: str) -> tuple[Any, Any, Any, Any] | None:
+def banded(
+    points: pd.DataFrame, axis: str, bounds: tuple[float, float] = UNBOUNDED
+) -> tuple[Any, Any, Any, Any] | None:
     """(x, mean, low, high) over the seeds at common gradient evaluations; None without points.
 
     `axis` is step, or seconds: then x is the seeds' mean time at each of these points.
@@ -160,7 +163,7 @@ def banded(points: pd.DataFrame, axis: str) -> tuple[Any, Any, Any, Any] | None:
     table = np.array([np.interp(steps, g["step"], g["value"]) for g in found])
     if len(table) < 2:
         return x, table[0], table[0], table[0]
-    sums = [summarize(list(column)) for column in table.T]
+    sums = [summarize(list(column), bounds=bounds) for column in table.T]
     return x, table.mean(axis=0), np.array([s.lo for s in sums]), np.array([s.hi for s in sums])
 
 

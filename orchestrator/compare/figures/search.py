@@ -17,7 +17,7 @@ from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import State
-from orchestrator.search.importance import ped_anova
+from orchestrator.search.importance import Importance, importances
 from orchestrator.statistics.intervals import summarize
 
 ACROSS, MOST_LINES, BINS, MOST_MARKS = 4, 300, 6, 20
@@ -217,8 +217,8 @@ def _box(cell: Any) -> Any:
 
 @figure
 def importance(evidence: Evidence) -> Iterator[Drawn]:
-    """PED-ANOVA shares, one panel for each arm."""
-    found = {arm: shares for arm in evidence.arms if (shares := importances(evidence, arm))}
+    """PED-ANOVA shares beside those of chance, one panel for each arm whose search tells them apart."""
+    found = {arm: shares for arm in evidence.arms if (shares := shares_of(evidence, arm))}
     if not found:
         return
     columns = min(ACROSS, max(2, len(found)))
@@ -226,9 +226,12 @@ def importance(evidence: Evidence) -> Iterator[Drawn]:
     figure_, axes = panels(rows, columns, height=0.9 + 0.3 * max(map(len, found.values())))
     for ax, (arm, shares) in zip(axes.flat, found.items(), strict=False):
         names = list(shares)[::-1]
-        ax.barh(names, [shares[n] for n in names], color=colours(evidence.arms)[arm], height=0.6)
+        ax.barh(names, [shares[n].share for n in names], color=colours(evidence.arms)[arm], height=0.6)
+        ax.plot([shares[n].by_chance for n in names], range(len(names)), "|", ms=14, mew=1.6, color="#444444")
         for i, n in enumerate(names):
-            ax.text(shares[n] + 0.02, i, f"{shares[n]:.0%}", va="center", fontsize=8.5)
+            ax.text(
+                max(shares[n].share, shares[n].by_chance) + 0.02, i, f"{shares[n].share:.0%}", va="center", fontsize=8.5
+            )
         ax.set_xlim(0, 1.15)
         ax.set_xticks([0, 0.5, 1])
         ax.set_title(arm)
@@ -239,20 +242,21 @@ def importance(evidence: Evidence) -> Iterator[Drawn]:
         name="importance",
         section="tuning",
         caption="Which hyperparameter decides whether a configuration of the search is among the good ones (PED-ANOVA; "
-        "shares within an arm). From a search of this size it is an indication, not a measurement.",
+        "shares within an arm). Upright strokes: the same with the values dealt out at random. Arms are left out whose "
+        "search does not tell the two apart (p > 0.05).",
         figure=figure_,
     )
 
 
-def importances(evidence: Evidence, arm: str) -> dict[str, float]:
-    """Parameter -> share for one arm; empty when there is too little to say."""
+def shares_of(evidence: Evidence, arm: str) -> dict[str, Importance]:
+    """Parameter -> importance for one arm; empty when there is too little to say."""
     frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
     if not len(frame) or not parameters:
         return {}
     good = frame.dropna(subset=["value"])
     names = [p.name for p in parameters if p.name in good]
     rows = [{str(k): v for k, v in row.items() if v == v} for row in good[names].to_dict("records")]
-    return ped_anova(parameters, rows, [float(v) for v in good["value"]], evidence.goal)
+    return importances(parameters, rows, [float(v) for v in good["value"]], evidence.goal)
 
 
 @figure

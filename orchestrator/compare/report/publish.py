@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.compare import answer
-from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.report import report
+from orchestrator.compare.evidence import Evidence, bounds_of
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.tracking.mlflow_report import MlflowReport
 
 
@@ -40,12 +40,13 @@ def verdict(evidence: Evidence) -> str:
         document = answer.answer(evidence)
     except Refused as reason:
         lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
-        return "\n".join([f"{evidence.description}\n\n**{report.headline(None, str(reason))}**\n", *lines])
-    lines = [f"- {answer.sentence(p, document['metric'])}" for p in answer.shown(document)]
+        return "\n".join([f"{evidence.description}\n\n**{headline(None, str(reason))}**\n", *lines])
+    lines = [f"- {sentence(p, document['metric'])}" for p in answer.shown(document)]
+    lines += [f"- {note}" for note in notes(document)]
     stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
     sealed = seal.sealed_hash(evidence.folder)
     tail = f"\n\nSeal `{sealed[:12]}`. The whole report: artifact `report/report.html`." if sealed else ""
-    return "\n".join([f"{evidence.description}\n\n**{report.headline(document)}**\n", *lines, *stamps]) + tail
+    return "\n".join([f"{evidence.description}\n\n**{headline(document)}**\n", *lines, *stamps]) + tail
 
 
 def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:
@@ -56,7 +57,7 @@ def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:
     found: list[tuple[str, float, int]] = []
     for name in wanted:
         for step, rows in points[points["name"] == name].groupby("step"):
-            s = summarize(list(rows["value"]))
+            s = summarize(list(rows["value"]), bounds=bounds_of(name))
             values: dict[str, Any] = {name: s.mean, f"{name}/low": s.lo, f"{name}/high": s.hi}
             found += [(k, float(v), int(float(step))) for k, v in values.items() if v is not None]  # type: ignore[arg-type]
     return found

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.compare import search_curves, tuning
-from orchestrator.compare.answer import answer, race_lines, seeds_words, sentence, shown, too_few
+from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.register import SECTIONS, all_figures, png
 from orchestrator.compare.report import tables
 from orchestrator.compare.report.page import Badge, Figure, page
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.storage.folder import read_json
 
-FIRST_SENTENCES, MOST_HEADLINES, MOST_DIFF_LINES = 4, 3, 2000
+FIRST_SENTENCES, MOST_DIFF_LINES = 4, 2000
 
 
 def build(evidence: Evidence, to: Path) -> Path:
@@ -54,47 +55,13 @@ def build(evidence: Evidence, to: Path) -> Path:
         "refused": refused,
         "document": document,
         "pairs": written.get("pairs", []),
-        "race_lines": race_lines(document) if document else [],
+        "notes": notes(document) if document else [],
         **_tuning(evidence, written["tuning"]),
         **_provenance(evidence),
     }
     path = to / "report.html"
     path.write_text(page(context), encoding="utf-8")
     return path
-
-
-def headline(document: Mapping[str, Any] | None, refused: str = "") -> str:
-    """The verdict in one line."""
-    if document is None:
-        return f"No verdict: {refused}"
-    beats: dict[str, list[str]] = {}
-    for p in document["pairs"]:
-        if p["verdict"] in ("better", "worse"):
-            winner, loser = (p["a"], p["b"]) if p["verdict"] == "better" else (p["b"], p["a"])
-            beats.setdefault(winner, []).append(loser)
-    if beats:
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for winner, losers in beats.items():
-            groups.setdefault(tuple(sorted(losers)), []).append(winner)
-        found = [
-            f"{_and(sorted(winners))} {'is' if len(winners) == 1 else 'are'} better than {_and(losers)}."
-            for losers, winners in sorted(groups.items(), key=lambda item: -len(item[0]))
-        ]
-        return " ".join([*found[:MOST_HEADLINES], *_still_open(document)])
-    verdicts = {p["verdict"] for p in document["pairs"]}
-    if verdicts == {"equivalent"}:
-        return f"The arms are equivalent within ±{document['margin']:g} {document['metric']}."
-    if few := too_few(document):
-        return f"Not settled. {few}"
-    needed = [p["more_seeds"] for p in document["pairs"] if p["more_seeds"]]
-    more = f" The closest question needs {seeds_words(min(needed))}." if needed else ""
-    return f"Not settled: no arm is shown to be better than another.{more}"
-
-
-def _still_open(document: Mapping[str, Any]) -> list[str]:
-    """Which comparisons with the declared baseline are not settled, in one sentence."""
-    left = sorted(p["a"] for p in document["pairs"] if p["verdict"] == "inconclusive")
-    return [f"Not settled against {document['baseline']}: {_and(left)}."] if left and document.get("baseline") else []
 
 
 def _top(
@@ -183,7 +150,3 @@ def _facts(evidence: Evidence) -> dict[str, set[str]]:
         for name, value in trial.result.facts.items():
             found.setdefault(name, set()).add(str(value))
     return found
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 import trainables
-from orchestrator.compare.answer import seeds_words, shown
-from orchestrator.compare.evidence import Evidence, words
+from orchestrator.compare.answer import shown
+from orchestrator.compare.evidence import Evidence, bounds_of, words
 from orchestrator.compare.tuning import summary
 from orchestrator.definition.states import Stage
 from orchestrator.statistics.intervals import difference_text, interval_text, summarize
+from orchestrator.statistics.sentences import more_words, verdict_words
 
 Row = Mapping[str, str]
 STAMP = "exploratory: {}"
@@ -38,7 +39,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         for metric in metrics:
             found = values[metric].get(arm, [])
             short = metric in further and metric not in (evidence.reported, evidence.tuned)
-            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found)
+            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, metric)
         each = confirm[confirm["arm"] == arm]
         row["n"] = str(len(values[metrics[0]].get(arm, [])))
         row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
@@ -54,7 +55,7 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for p in shown(document):
         low, high = p["outperforms_interval"]
-        more = f" ({seeds_words(p['more_seeds'])})" if p["more_seeds"] else ""
+        more = f" ({needs})" if (needs := more_words(p)) else ""
         rows.append(
             {
                 "A": p["a"],
@@ -66,7 +67,7 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
                 "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
                 "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
                 "detectable": "-" if p["detectable"] is None else f"{p['detectable']:.2g}",
-                "A is": p["verdict"] + more,
+                "A is": verdict_words(p) + more,
             }
         )
     return rows
@@ -155,10 +156,10 @@ def _latex(text: object) -> str:
     return str(text).translate(LATEX)
 
 
-def _mean(found: Sequence[float]) -> str:
+def _mean(found: Sequence[float], metric: str) -> str:
     if not found:
         return "no result"
-    s = summarize(found)
+    s = summarize(found, bounds=bounds_of(metric))
     return interval_text(s.mean, s.lo, s.hi)
 
 

@@ -1,0 +1,258 @@
+"""Paired comparison of arms: is A better than B, at equal compute, and how sure is that?
+
+The units are studies, and the verdict is about methods; with one study an arm they are confirm seeds, and it is about
+the two configurations found, whatever their number. With d_i = A_i - B_i on unit i (the mean over a study's confirm
+seeds): mean difference and its 1 - alpha t interval, exact p with Holm over all comparisons, Wilcoxon p, probability
+of outperforming, where the noise comes from, and a verdict:
+
+    better/worse  Holm-adjusted p < alpha, where p is the sign-flip p of the null |E d| <= margin, and the interval
+                  leaves the margin (or zero) out
+    equivalent    Holm-adjusted p of equivalence < alpha: the interval lies inside the margin
+    inconclusive  anything else, with what might settle it and the difference that this design could have found; always
+                  so below 1 + log2(k / alpha) units, where no exact test can reach the level
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.definition.states import Goal, Stage
+from orchestrator.statistics import power, studies
+from orchestrator.statistics.intervals import Array, mean_interval
+from orchestrator.statistics.pairing import Refused, Search, Unit, paired
+from orchestrator.statistics.sentences import too_few
+from orchestrator.statistics.significance import (
+    beyond,
+    equivalence,
+    floor_of_seeds,
+    holm,
+    outperforming,
+    sign_flip,
+    standard_deviation,
+    wilcoxon,
+)
+
+ALPHA = 0.05
+Units = NDArray[np.float64] | Sequence[Array]
+"""One value for each unit, or [studies][confirm seeds]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A against B; `difference` is A - B in the metric's own units."""
+
+    a: str
+    b: str
+    unit: Unit
+    """What is counted: studies (then the verdict is about methods) or seeds (about two configurations)."""
+    n: int
+    """Units."""
+    difference: float
+    interval: tuple[float, float]
+    confidence: float
+    """Of every interval: 1 - alpha."""
+    p: float
+    """Of the null that the difference lies within the margin (is zero, without one); 1 when the mean lies within."""
+    p_holm: float
+    p_equivalent: float | None
+    """Of the null that the difference lies outside the margin, after Holm; None without a margin."""
+    wilcoxon_p: float
+    outperforms: float
+    outperforms_interval: tuple[float, float]
+    verdict: str
+    """A is better, worse, equivalent or inconclusive."""
+    detectable: float | None
+    """The difference that so many units find with 80 % power, given the spread that was seen."""
+    components: dict[str, float] | None
+    """of studies with two confirm seeds: `within`, `between` (variances), `confirm`, `share_of_search`."""
+    settles: dict[str, Any] | None
+    """inconclusive studies: further `studies`, `confirm` seeds a study in all, the `cheapest` way, its `trials`."""
+    seeds_needed: int | None
+    """inconclusive seeds: how many in all would settle the seen difference; None when no number would."""
+    more_seeds: int | None
+    """The same, beyond the seeds there are."""
+    searched: dict[str, int] | None
+    """Arm -> configurations of one study, where known."""
+    study_trials: int | None
+    """Trials of one more study of an arm, where known."""
+
+
+def compare(
+    trials: pd.DataFrame,
+    *,
+    metric: str,
+    goal: Goal,
+    baseline: str | None = None,
+    margin: float = 0.0,
+    alpha: float = ALPHA,
+    race: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
+
+    Of a raced confirm stage (`race` as in race.json; an arm was stopped after so many `seeds`, or `studies`) each pair
+    is compared on the units that both have, and p is corrected for the looks, the end included, before Holm's
+    correction over the pairs.
+
+    `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1).
+    """
+    confirm = trials[trials["stage"] == Stage.CONFIRM]
+    arms = sorted(confirm["arm"].unique())
+    if baseline is not None and baseline not in arms:
+        raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
+    stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
+    found = paired(trials, metric, stopped)
+    pairs = compare_values(
+        found.values,
+        goal=goal,
+        unit=found.unit,
+        baseline=baseline,
+        margin=margin,
+        alpha=alpha,
+        looks=tests(race),
+        searches=found.searches,
+    )
+    most = max(len(units) for units in found.values.values())
+    document = {
+        "schema": "geosweep/compare/1",
+        "sweep_id": str(confirm["sweep_id"].iloc[0]),
+        "metric": metric,
+        "goal": goal,
+        "baseline": baseline,
+        "margin": margin,
+        "alpha": alpha,
+        "unit": found.unit,
+        "units": most,
+        "studies": most if found.unit == "study" else 1,
+        "seeds": sorted(int(s) for s in set(confirm["seed"])),
+        "seeds_of": {arm: sum(map(len, units)) for arm, units in found.values.items()},
+        "diverged": [{"arm": arm, "study": study} for arm, study in found.diverged],
+        "notes": list(found.notes),
+        "race": dict(race) if race else None,
+        "pairs": [as_json(p) for p in pairs],
+    }
+    few = too_few(document) if found.unit == "study" else ""
+    return {**document, "notes": [*found.notes, few] if few else list(found.notes)}
+
+
+def compare_values(
+    values: Mapping[str, Units],
+    *,
+    goal: Goal,
+    unit: Unit = "seed",
+    baseline: str | None = None,
+    margin: float = 0.0,
+    alpha: float = ALPHA,
+    looks: int = 1,
+    searches: Mapping[str, Search] | None = None,
+) -> list[Pair]:
+    """All pairs of arms, or every arm against the baseline; `values` hold the units in the same order.
+
+    Where an arm has fewer units than another, they are the other's first ones. `looks`: at how many numbers of units
+    a decision could have fallen.
+    """
+    chosen = chosen_pairs(list(values), baseline)
+    raw = [[np.atleast_1d(x) - np.atleast_1d(y) for x, y in zip(values[a], values[b], strict=False)] for a, b in chosen]
+    means = [studies.study_means(d) for d in raw]
+    seen = [beyond(d, margin) for d in means]
+    ps = [1.0 if d is None else sign_flip(d) for d in seen]
+    equals = holm([equivalence(d, margin) for d in means]) if margin > 0 else [None] * len(chosen)
+    adjusted = holm([min(1.0, looks * p) for p in ps])
+    one = _Rule(goal=goal, unit=unit, margin=margin, alpha=alpha, comparisons=len(chosen), searches=searches or {})
+    return [
+        one.pair(a, b, d, p, p_holm, equal)
+        for (a, b), d, p, p_holm, equal in zip(chosen, raw, ps, adjusted, equals, strict=True)
+    ]
+
+
+def chosen_pairs(arms: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
+    """The comparisons made: all pairs, or each arm with the baseline."""
+    if baseline is None:
+        return list(itertools.combinations(arms, 2))
+    return [(arm, baseline) for arm in arms if arm != baseline]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """What all pairs of a document have in common."""
+
+    goal: Goal
+    unit: Unit
+    margin: float
+    alpha: float
+    comparisons: int
+    searches: Mapping[str, Search]
+
+    def verdict(self, d: Array, interval: tuple[float, float], p_holm: float, equal: float | None) -> str:
+        low, high = interval
+        if len(d) < floor_of_seeds(self.comparisons, self.alpha):
+            return "inconclusive"
+        if equal is not None and equal < self.alpha:
+            return "equivalent"
+        if p_holm < self.alpha and (low > self.margin or high < -self.margin):
+            return "better" if (d.mean() > 0) == (self.goal == Goal.MAXIMIZE) else "worse"
+        return "inconclusive"
+
+    def pair(self, a: str, b: str, raw: Sequence[Array], p: float, p_holm: float, equal: float | None) -> Pair:
+        d = studies.study_means(raw)
+        interval = mean_interval(d, 1 - self.alpha)
+        verdict = self.verdict(d, interval, p_holm, equal)
+        seen = beyond(d, self.margin)
+        searches = [self.searches[arm] for arm in (a, b) if arm in self.searches]
+        search = max((one.trials for one in searches), default=None)
+        needed, settles, k = None, None, self.comparisons
+        if verdict == "inconclusive" and self.unit == "seed":
+            needed = power.seeds_to_settle(d, comparisons=k, alpha=self.alpha, margin=self.margin)
+        elif verdict == "inconclusive":
+            found = studies.cheapest(raw, search, comparisons=k, alpha=self.alpha, margin=self.margin)
+            settles = asdict(found)
+        reach = power.detectable(len(d), self.comparisons, self.alpha)
+        wins, wins_interval = outperforming(d if self.goal == Goal.MAXIMIZE else -d, 1 - self.alpha)
+        confirm = len(d) if self.unit == "seed" else math.ceil(studies.harmonic_confirm(raw))
+        return Pair(
+            a=a,
+            b=b,
+            unit=self.unit,
+            n=len(d),
+            difference=float(d.mean()),
+            interval=interval,
+            confidence=1 - self.alpha,
+            p=p,
+            p_holm=p_holm,
+            p_equivalent=equal,
+            wilcoxon_p=1.0 if seen is None else wilcoxon(seen),
+            outperforms=wins,
+            outperforms_interval=wins_interval,
+            verdict=verdict,
+            detectable=None if reach is None else reach * standard_deviation(d),
+            components=_components(raw) if self.unit == "study" else None,
+            settles=settles,
+            seeds_needed=needed,
+            more_seeds=None if needed is None else needed - len(d),
+            searched={arm: self.searches[arm].configurations for arm in (a, b)} if len(searches) == 2 else None,
+            study_trials=None if search is None else search + confirm,
+        )
+
+
+def _components(raw: Sequence[Array]) -> dict[str, float] | None:
+    found, confirm = studies.components(raw), studies.harmonic_confirm(raw)
+    if found is None:
+        return None
+    return {**asdict(found), "confirm": confirm, "share_of_search": found.share_of_search(confirm)}
+
+
+def as_json(pair: Pair) -> dict[str, Any]:
+    """The pair as plain JSON."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(pair).items()}
+
+
+def tests(race: Mapping[str, Any] | None) -> int:
+    """How many times a raced comparison was looked at, the end included."""
+    return 1 if race is None else len(race["looks"]) + 1

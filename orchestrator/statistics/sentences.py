@@ -1,0 +1,211 @@
+"""A comparison in plain words.
+
+Studies answer for methods: 'sam, tuned with 6 trials, is better than sgd, tuned with 6 trials'. One search an arm
+answers for the two configurations that it found and for nothing else, whatever the number of confirm seeds: what two
+identical arms find differs by luck of the search, and more seeds only make sure of that accident (Bouthillier et al.
+2021, 2103.03098).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.statistics.intervals import difference_text
+from orchestrator.statistics.significance import floor_of_seeds
+
+MANY, STUDIES, MOST_HEADLINES = 200, 8, 3
+"""Beyond MANY more units only that it takes more is said. STUDIES is what a sweep of one study is told to take."""
+
+Document = Mapping[str, Any]
+
+
+def sentence(pair: Document, metric: str) -> str:
+    """One comparison."""
+    a, b = pair["a"], pair["b"]
+    ahead = f"ahead {'in' if pair['unit'] == 'study' else 'on'} {pair['outperforms']:.0%} of {_count(pair)}"
+    amount, verdict = f"{difference_text(pair)} {metric}, p {pair['p_holm']:.2g} (Holm)", pair["verdict"]
+    if verdict == "equivalent":
+        amount = f"{difference_text(pair)} {metric}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
+    if pair["unit"] == "study":
+        first, second = _tuned(pair, a), _tuned(pair, b)
+        if verdict in ("better", "worse"):
+            return f"{first} is {verdict} than {second.rstrip(',')}: {amount}, {ahead}."
+        if verdict == "equivalent":
+            return f"{first} and {second} are equivalent within the margin: {amount}."
+        return f"{first} against {second.rstrip(',')}, inconclusive: {amount}; {_what_it_takes(pair)}."
+    if verdict in ("better", "worse"):
+        verb = "beats" if verdict == "better" else "is beaten by"
+        return f"The configuration found for {a} {verb} the one found for {b}: {amount}, {ahead}."
+    if verdict == "equivalent":
+        return f"The configurations found for {a} and {b} are equivalent within the margin: {amount}."
+    return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_what_it_takes(pair)}."
+
+
+def verdict_words(pair: Document) -> str:
+    """The verdict for a table or a figure: of one search, on the configuration."""
+    plain = pair["unit"] == "study" or pair["verdict"] == "inconclusive"
+    return str(pair["verdict"]) if plain else f"{pair['verdict']} (configuration)"
+
+
+def headline(document: Document | None, refused: str = "") -> str:
+    """The verdict in one line."""
+    if document is None:
+        return f"No verdict: {refused}"
+    beats: dict[str, list[str]] = {}
+    for p in document["pairs"]:
+        if p["verdict"] in ("better", "worse"):
+            winner, loser = (p["a"], p["b"]) if p["verdict"] == "better" else (p["b"], p["a"])
+            beats.setdefault(winner, []).append(loser)
+    if beats:
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for winner, losers in beats.items():
+            groups.setdefault(tuple(sorted(losers)), []).append(winner)
+        ordered = sorted(groups.items(), key=lambda item: -len(item[0]))[:MOST_HEADLINES]
+        found = [_beats(document, sorted(winners), losers) for losers, winners in ordered]
+        return " ".join([*found, *_still_open(document), *_of_one_search(document)])
+    if {p["verdict"] for p in document["pairs"]} == {"equivalent"}:
+        within = f"equivalent within ±{document['margin']:g} {document['metric']}"
+        if document["unit"] == "study":
+            return f"The arms{_each(document)}, are {within}."
+        return " ".join([f"The configurations found are {within}.", *_of_one_search(document)])
+    if few := too_few(document):
+        return f"Not settled. {few}"
+    needed = [(_size(p), more) for p in document["pairs"] if (more := more_words(p))]
+    more = f" The closest question needs {min(needed)[1]}." if needed else ""
+    what = "arm" if document["unit"] == "study" else "configuration"
+    return f"Not settled: no {what} is shown to be better than another.{more}"
+
+
+def notes(document: Document) -> list[str]:
+    """What has to be read with the comparisons: studies that went astray, the race, what one search is worth."""
+    few = too_few(document)
+    found = [note for note in document["notes"] if note != few]
+    found += [f"Study {one['study']} of arm {one['arm']} diverged entirely." for one in document["diverged"]]
+    return [*found, *race_lines(document), *caveat(document)]
+
+
+def caveat(document: Document) -> list[str]:
+    """What a comparison that rests on one search an arm does not say; nothing when it rests on several."""
+    if document["unit"] == "study":
+        return []
+    studies = max(STUDIES, floor_of_seeds(len(document["pairs"]), document["alpha"]))
+    costs = [p["study_trials"] for p in document["pairs"] if p["study_trials"]]
+    price = f" `seeds: {{studies: {studies}}}` takes {(studies - 1) * max(costs)} more trials an arm." if costs else ""
+    return [
+        "One search each says nothing about the methods: two identical arms tuned like this differ by a settled amount "
+        f"in about 3 of 10 sweeps.{price}"
+    ]
+
+
+def race_lines(document: Document) -> list[str]:
+    """Which arms a race stopped and what that does to the comparison, or nothing."""
+    race = document.get("race")
+    if race is None:
+        return []
+    looks, counts = ", ".join(map(str, race["looks"])), document["seeds_of"]
+    units = "studies" if document["unit"] == "study" else "seeds"
+    found = [
+        f"The arms raced, with looks at {looks} {units}; p is corrected for {len(race['looks']) + 1} tests in time, "
+        f"intervals are not. Seeds: {', '.join(f'{arm} {n}' for arm, n in counts.items())}."
+    ]
+    return found + [f"{arm} was stopped: {one['reason']}." for arm, one in race["stopped"].items()]
+
+
+def too_few(document: Document) -> str:
+    """Says when no result at all could have been significant, or nothing."""
+    n, k, alpha = document["units"], len(document["pairs"]), document["alpha"]
+    floor = floor_of_seeds(k, alpha)
+    if n >= floor:
+        return ""
+    units = "studies" if document["unit"] == "study" else "seeds"
+    return (
+        f"{n} {units} cannot settle {k} comparison{'s' if k > 1 else ''}: corrected by Holm, p is at least "
+        f"{min(1.0, k * 2.0 ** (1 - n)):.2g}. Plan {floor} {units} or more (1 + log2({k} / {alpha:g}))"
+        f"{', or declare a baseline' if k > 1 and document['baseline'] is None else ''}."
+    )
+
+
+def more_words(pair: Document) -> str:
+    """What might settle an inconclusive pair: `about 4 more studies`; empty when nothing would."""
+    if pair["unit"] == "seed":
+        return units_words(pair["more_seeds"], "seed") if pair["more_seeds"] else ""
+    found = pair["settles"]
+    if found is None or found["cheapest"] is None:
+        return ""
+    price = f" ({found['trials']} trials an arm)" if found["trials"] is not None else ""
+    if found["cheapest"] == "confirm":
+        return f"{found['confirm']} confirm seeds a study{price}"
+    return units_words(found["studies"], "study") + (price if found["studies"] <= MANY else "")
+
+
+def units_words(more: int, unit: str) -> str:
+    """So many more units; beyond MANY the difference is too small for the number to mean anything."""
+    units = _plural(unit, more)
+    return f"about {more} more {units}" if more <= MANY else f"more than {MANY} more {units}"
+
+
+def _what_it_takes(pair: Document) -> str:
+    low, high = pair["interval"]
+    if low == high:
+        return f"the difference is the same in all {_count(pair)}, so that further ones add nothing"
+    parts = pair["components"]
+    noise = f"the search makes up {parts['share_of_search']:.0%} of the noise; " if parts else ""
+    more = more_words(pair)
+    if not more:
+        return f"{noise}no number of {_plural(pair['unit'], 2)} would settle it"
+    return f"{noise}{more} might settle it"
+
+
+def _plural(unit: str, n: int) -> str:
+    return unit if n == 1 else "studies" if unit == "study" else "seeds"
+
+
+def _count(pair: Document) -> str:
+    return f"{pair['n']} {_plural(pair['unit'], pair['n'])}"
+
+
+def _tuned(pair: Document, arm: str) -> str:
+    """`sam, tuned with 6 trials,`."""
+    return f"{arm}, tuned with {_trials(pair['searched'][arm])}," if pair["searched"] else arm
+
+
+def _trials(n: int) -> str:
+    return f"{n} trial{'s' if n != 1 else ''}"
+
+
+def _each(document: Document) -> str:
+    """`, each tuned with 6 trials, in 8 studies`, as far as it is known and the same for all."""
+    counts = {n for p in document["pairs"] for n in (p["searched"] or {}).values()}
+    tuned = f", each tuned with {_trials(counts.pop())}" if len(counts) == 1 else ""
+    return f"{tuned}, in {document['units']} studies"
+
+
+def _beats(document: Document, winners: Sequence[str], losers: Sequence[str]) -> str:
+    one = len(winners) == 1
+    if document["unit"] == "study":
+        return f"{_and(winners)} {'is' if one else 'are'} better than {_and(losers)}{_each(document)}."
+    found = f"The configuration{'' if one else 's'} found for {_and(winners)} beat{'s' if one else ''}"
+    return f"{found} the one{'' if len(losers) == 1 else 's'} found for {_and(losers)}."
+
+
+def _of_one_search(document: Document) -> list[str]:
+    return [] if document["unit"] == "study" else ["One search each says nothing about the methods."]
+
+
+def _still_open(document: Document) -> list[str]:
+    """Which comparisons with the declared baseline are not settled, in one sentence."""
+    left = sorted(p["a"] for p in document["pairs"] if p["verdict"] == "inconclusive")
+    return [f"Not settled against {document['baseline']}: {_and(left)}."] if left and document.get("baseline") else []
+
+
+def _size(pair: Document) -> float:
+    """For finding the pair that is closest to being settled."""
+    if pair["unit"] == "seed":
+        return float(pair["more_seeds"])
+    found = pair["settles"]
+    return float(found["trials"] if found["trials"] is not None else found["studies"])
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
