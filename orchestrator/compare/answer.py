@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import results
+from orchestrator.compare import currencies
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal
 from orchestrator.protocol import controls, seal
@@ -50,6 +51,9 @@ def answer(
     ):
         if asked != sealed:
             exploratory.append(f"{word} {asked} was asked for, {sealed} was declared")
+    other = currencies.at_equal_seconds(evidence, document)
+    each = {"currency": currencies.spoken(evidence)}
+    document["pairs"] = [{**p, **each, "at_equal_seconds": other.get((p["a"], p["b"]))} for p in document["pairs"]]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
 
 
@@ -71,8 +75,18 @@ def oriented(pair: Mapping[str, Any], goal: Goal) -> dict[str, Any]:
     low, high = pair["interval"]
     below, above = pair["outperforms_interval"]
     other = {"better": "worse", "worse": "better"}
+    seconds = pair.get("at_equal_seconds")
+    if seconds is not None:
+        low_s, high_s = seconds["interval"]
+        seconds = {
+            **seconds,
+            "difference": -seconds["difference"],
+            "interval": [-high_s, -low_s],
+            "verdict": other.get(seconds["verdict"], seconds["verdict"]),
+        }
     return {
         **pair,
+        "at_equal_seconds": seconds,
         "a": pair["b"],
         "b": pair["a"],
         "difference": -pair["difference"],

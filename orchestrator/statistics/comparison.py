@@ -159,7 +159,27 @@ def compare_values(
     a decision could have fallen.
     """
     chosen = chosen_pairs(list(values), baseline)
-    raw = [[np.atleast_1d(x) - np.atleast_1d(y) for x, y in zip(values[a], values[b], strict=False)] for a, b in chosen]
+    raw = {(a, b): differences(values[a], values[b]) for a, b in chosen}
+    return compare_differences(raw, goal=goal, unit=unit, margin=margin, alpha=alpha, looks=looks, searches=searches)
+
+
+def differences(a: Units, b: Units) -> list[Array]:
+    """A - B on each unit that both have."""
+    return [np.atleast_1d(x) - np.atleast_1d(y) for x, y in zip(a, b, strict=False)]
+
+
+def compare_differences(
+    found: Mapping[tuple[str, str], Sequence[Array]],
+    *,
+    goal: Goal,
+    unit: Unit,
+    margin: float = 0.0,
+    alpha: float = ALPHA,
+    looks: int = 1,
+    searches: Mapping[str, Search] | None = None,
+) -> list[Pair]:
+    """The same of (A, B) -> differences on each unit; Holm's correction is over all of them."""
+    chosen, raw = list(found), list(found.values())
     means = [studies.study_means(d) for d in raw]
     seen = [beyond(d, margin) for d in means]
     ps = [1.0 if d is None else sign_flip(d) for d in seen]

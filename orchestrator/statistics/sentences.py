@@ -22,24 +22,39 @@ Document = Mapping[str, Any]
 
 def sentence(pair: Document, metric: str) -> str:
     """One comparison."""
-    a, b = pair["a"], pair["b"]
+    at = f", at {pair['currency']}" if pair.get("currency") else ""
     ahead = f"ahead {'in' if pair['unit'] == 'study' else 'on'} {pair['outperforms']:.0%} of {_count(pair)}"
-    amount, verdict = f"{difference_text(pair)} {metric}, p {pair['p_holm']:.2g} (Holm)", pair["verdict"]
+    amount, verdict = f"{difference_text(pair)} {metric}{at}, p {pair['p_holm']:.2g} (Holm)", pair["verdict"]
     if verdict == "equivalent":
-        amount = f"{difference_text(pair)} {metric}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
+        amount = (
+            f"{difference_text(pair)} {metric}{at}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
+        )
+    return f"{_said(pair, amount, ahead)}{_turned(pair)}."
+
+
+def _said(pair: Document, amount: str, ahead: str) -> str:
+    a, b, verdict = pair["a"], pair["b"], pair["verdict"]
     if pair["unit"] == "study":
         first, second = _tuned(pair, a), _tuned(pair, b)
         if verdict in ("better", "worse"):
-            return f"{first} is {verdict} than {second.rstrip(',')}: {amount}, {ahead}."
+            return f"{first} is {verdict} than {second.rstrip(',')}: {amount}, {ahead}"
         if verdict == "equivalent":
-            return f"{first} and {second} are equivalent within the margin: {amount}."
-        return f"{first} against {second.rstrip(',')}, inconclusive: {amount}; {_what_it_takes(pair)}."
+            return f"{first} and {second} are equivalent within the margin: {amount}"
+        return f"{first} against {second.rstrip(',')}, inconclusive: {amount}; {_what_it_takes(pair)}"
     if verdict in ("better", "worse"):
         verb = "beats" if verdict == "better" else "is beaten by"
-        return f"The configuration found for {a} {verb} the one found for {b}: {amount}, {ahead}."
+        return f"The configuration found for {a} {verb} the one found for {b}: {amount}, {ahead}"
     if verdict == "equivalent":
-        return f"The configurations found for {a} and {b} are equivalent within the margin: {amount}."
-    return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_what_it_takes(pair)}."
+        return f"The configurations found for {a} and {b} are equivalent within the margin: {amount}"
+    return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_what_it_takes(pair)}"
+
+
+def _turned(pair: Document) -> str:
+    """What another currency would say, where that is something else."""
+    other = pair.get("at_equal_seconds")
+    if other is None or other["verdict"] == pair["verdict"]:
+        return ""
+    return f"; at equal seconds: {other['verdict']} ({difference_text(other)})"
 
 
 def verdict_words(pair: Document) -> str:

@@ -1,0 +1,78 @@
+"""Equal compute in another currency: what would the comparison say at equal seconds?
+
+Arms are compared at the same number of gradient evaluations. Of each pair the seconds that both arms' confirm trials
+had on average, T = min(mean seconds of A, mean seconds of B), give a second comparison: each trial's own curve at T,
+linear between its evaluations at the trial's mean pace, and the last value for one that had ended. The learning-rate
+schedule of the slower arm has not come to its end there, so this errs against it. Seconds are those of trials that ran
+beside others on the same machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.compare.evidence import Evidence
+from orchestrator.definition.states import Goal, Stage
+from orchestrator.statistics.comparison import compare_differences, differences, tests
+from orchestrator.statistics.intervals import Array
+
+KEPT = ("difference", "interval", "p_holm", "verdict")
+
+
+def spoken(evidence: Evidence) -> str:
+    """What each trial was given, for a sentence: `480 gradient evaluations each`."""
+    return f"{evidence.definition['budget']['per_trial']:,g} gradient evaluations each"
+
+
+def at_equal_seconds(evidence: Evidence, document: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no point by then."""
+    metric, unit = str(document["metric"]), document["unit"]
+    confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
+    pace = confirm.groupby("arm")["seconds"].mean()
+    points = evidence.curves[(evidence.curves["stage"] == Stage.CONFIRM) & (evidence.curves["name"] == metric)]
+    by_trial = {str(trial): rows.sort_values("seconds") for trial, rows in points.groupby("trial_id")}
+    found: dict[tuple[str, str], list[Array]] = {}
+    seconds: dict[tuple[str, str], float] = {}
+    for p in document["pairs"]:
+        pair = (str(p["a"]), str(p["b"]))
+        seconds[pair] = float(min(pace[pair[0]], pace[pair[1]]))
+        units = [_units(confirm[confirm["arm"] == arm], by_trial, seconds[pair], unit) for arm in pair]
+        if units[0] is None or units[1] is None:
+            return {}
+        found[pair] = differences(units[0], units[1])
+    compared = compare_differences(
+        found,
+        goal=Goal(document["goal"]),
+        unit=unit,
+        margin=document["margin"],
+        alpha=document["alpha"],
+        looks=tests(document["race"]),
+    )
+    return {
+        (one.a, one.b): {"seconds": seconds[one.a, one.b], **{k: v for k, v in asdict(one).items() if k in KEPT}}
+        for one in compared
+    }
+
+
+def _units(
+    confirm: pd.DataFrame, by_trial: Mapping[str, pd.DataFrame], seconds: float, unit: str
+) -> list[Array] | None:
+    """An arm's values at `seconds`, unit by unit; None when one of its trials was not evaluated by then."""
+    ordered = confirm.sort_values(["study", "seed"])
+    values = np.array([_value(by_trial.get(str(trial)), seconds) for trial in ordered["trial_id"]])
+    if np.isnan(values).any():
+        return None
+    at = ordered.assign(at=values)
+    return [group["at"].to_numpy(dtype=float) for _, group in at.groupby("study" if unit == "study" else "seed")]
+
+
+def _value(curve: pd.DataFrame | None, seconds: float) -> float:
+    """The curve at `seconds`; nan before its first evaluation."""
+    if curve is None or not len(curve) or float(curve["seconds"].iloc[0]) > seconds:
+        return float("nan")
+    return float(np.interp(seconds, curve["seconds"].to_numpy(dtype=float), curve["value"].to_numpy(dtype=float)))

@@ -1,0 +1,92 @@
+"""A verdict at equal gradient evaluations, and what it would be at equal seconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import runner
+from orchestrator.compare import currencies
+from orchestrator.compare.answer import answer, shown
+from orchestrator.compare.evidence import Evidence
+from orchestrator.definition import sweep_file
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.protocol import seal
+from orchestrator.statistics.sentences import sentence
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.tracking.base import NoTracker
+from orchestrator.trial.record import read_result, write_result
+from tests.orchestrator.sweep_files import sweep_text
+
+
+def swept(tmp_path: Path, seconds: dict[str, float]) -> Evidence:
+    """Eight studies of sgd and of an arm that learns next to nothing; each arm's trials took so many seconds."""
+    text = sweep_text(per_trial=40, trials=2, method="random").replace(
+        "{tune: 1, confirm: 3}", "{studies: 8, tune: 1, confirm: 1}"
+    )
+    text = text.replace(
+        "optimizer: adamw, parameters: {lr: {distribution: log_uniform_values, min: 0.01, max: 0.3}}",
+        "optimizer: adamw, parameters: {lr: {distribution: log_uniform_values, min: 1e-6, max: 1e-5}}",
+    )
+    definition = replace(sweep_file.loads(text), cache=False)
+    folder = runner.open_folder(definition, text, tmp_path, {})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    for path in (folder.path / "trials").glob("*/result.json"):
+        arm = path.parent.name.partition("@")[0]
+        result = read_result(path.parent)
+        assert result is not None
+        write_result(replace(result, seconds=seconds[arm]), path.parent)
+    _witness_again(folder)
+    return Evidence(folder)
+
+
+def _witness_again(folder: SweepFolder) -> None:
+    """The seconds were set by hand: the witness is written for these files."""
+    path, chain, lines = folder.path / "witness.jsonl", "", []
+    for line in map(json.loads, path.read_text().splitlines()):
+        digest = seal.trial_digest(folder, line["trial_id"])
+        chain = seal._link(chain, line["trial_id"], digest)
+        lines.append(json.dumps({**line, "digest": digest, "chain": chain}))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_equal_pace_gives_the_same_verdict_and_the_sentence_names_its_currency(tmp_path: Path) -> None:
+    document = answer(swept(tmp_path, {"sgd": 2.0, "adamw": 2.0}))
+    (pair,) = document["pairs"]
+    assert pair["verdict"] in ("better", "worse")
+    other = pair["at_equal_seconds"]
+    assert other["verdict"] == pair["verdict"]
+    assert other["difference"] == pytest.approx(pair["difference"])
+    assert other["interval"] == pytest.approx(pair["interval"])
+    said = sentence(shown(document)[0], document["metric"])
+    assert "at 40 gradient evaluations each" in said
+    assert "at equal seconds" not in said
+
+
+def test_a_slow_winner_turns(tmp_path: Path) -> None:
+    """sgd takes a hundred times as long: by the seconds of a trial of adamw it has not begun to learn."""
+    evidence = swept(tmp_path, {"sgd": 200.0, "adamw": 2.0})
+    document = answer(evidence)
+    assert document["pairs"][0]["at_equal_seconds"] is None, "no trial of sgd was evaluated by then"
+    halved = answer(swept(tmp_path / "half", {"sgd": 8.0, "adamw": 2.0}))
+    (pair,) = halved["pairs"]
+    seconds = pair["at_equal_seconds"]
+    assert seconds["seconds"] == pytest.approx(2.0)
+    assert abs(seconds["difference"]) < abs(pair["difference"])
+    turned = dict(shown(halved)[0])
+    turned["at_equal_seconds"] = {**turned["at_equal_seconds"], "verdict": "inconclusive"}
+    assert "; at equal seconds: inconclusive (" in sentence(turned, halved["metric"])
+
+
+def test_the_first_evaluation_bounds_what_can_be_said(tmp_path: Path) -> None:
+    evidence = swept(tmp_path, {"sgd": 2.0, "adamw": 2.0})
+    curve = evidence.curves[evidence.curves["name"] == "loss/val"].sort_values("seconds")
+    one = curve[curve["trial_id"] == curve["trial_id"].iloc[0]]
+    first = float(one["seconds"].iloc[0])
+    assert currencies._value(one, first) == pytest.approx(float(one["value"].iloc[0]))
+    assert currencies._value(one, first / 2) != currencies._value(one, first / 2), "nan before it"
+    assert currencies._value(one, 1e9) == pytest.approx(float(one["value"].iloc[-1]))
