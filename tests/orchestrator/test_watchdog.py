@@ -65,7 +65,7 @@ def test_a_hang_in_c_ends_the_process_and_the_next_session_tells(tmp_path: Path)
         step_timeout_s=1.0,
     )  # fmt: skip
     script = (
-        "import pickle, sys; from orchestrator.trial import TrialSession; "
+        "import pickle, sys; from orchestrator.trial.session import TrialSession; "
         "TrialSession(pickle.load(sys.stdin.buffer), own_process=True).advance()"
     )
     done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(job), timeout=60, capture_output=True)
