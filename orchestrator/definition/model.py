@@ -154,12 +154,6 @@ class AnalysisSpec:
     """Code of a fairness rule -> why it is broken on purpose."""
 
 
-def _usual_recipe() -> Recipe:
-    from trainables.recipe import Recipe
-
-    return Recipe(schedule="cosine")
-
-
 def twin_of(baseline: str) -> str:
     """The name of the arm that is an identical copy of the baseline, tuned on its own."""
     return f"{baseline}-twin"
@@ -169,7 +163,7 @@ def twin_of(baseline: str) -> str:
 class TrainingSpec:
     """How trials are trained: the task's recipe with what the file changes, and a limit that changes no result."""
 
-    recipe: Recipe = field(default_factory=_usual_recipe)
+    recipe: Recipe
     step_timeout: float | None = 600.0
     """Seconds."""
 
@@ -201,7 +195,7 @@ class Spec:
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     controls: tuple[str, ...] = ()
-    training: TrainingSpec = field(default_factory=TrainingSpec)
+    training: TrainingSpec
     source: str = field(default="", compare=False)
 
 
@@ -227,7 +221,7 @@ def definition(spec: Spec) -> dict[str, Any]:
         if not used:
             del found[key]
     found["training"] = found["training"]["recipe"]
-    if spec.training.recipe == _usual_recipe():
+    if spec.training.recipe == type(spec.training.recipe)(schedule="cosine"):
         del found["training"]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain

@@ -26,7 +26,7 @@ def resolved(**changes: Any) -> model.Spec:
 
 
 def test_what_is_left_out_is_the_tasks_recipe() -> None:
-    assert resolved().training == model.TrainingSpec()
+    assert resolved().training == model.TrainingSpec(recipe=Recipe(schedule="cosine"))
     found = resolved(**STDLIB, training={"clip_norm": 0, "precision": "bf16"}).training.recipe
     assert (found.warmup, found.final_lr, found.clip_norm, found.precision) == (0.03, 0.1, 0.0, "bf16")
 
