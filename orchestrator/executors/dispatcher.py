@@ -56,7 +56,7 @@ class Dispatcher:
             self._decide()
         workers = len(self._training) + len(self._free) + len(self._asked)
         trials = len(self._training) + 1 + len(self._again) + self._conductor.remaining
-        return self._ahead if not self._free and workers < min(self._conductor.workers, trials) else None
+        return self._ahead if not self._free and workers < min(self._most, trials) else None
 
     def ask(self, worker: str) -> None:
         """A worker of this name is starting up."""
@@ -79,11 +79,11 @@ class Dispatcher:
         """Pass on a report. False: the worker has no trial now."""
         if report.done:
             self._ends.append(report)
-            self._calm += 1
-            if self._calm % CALM == 0:
-                self._most = min(self._conductor.workers, self._most + 1)
         elif self._conductor.heard(report):
             return True
+        self._calm += 1
+        if self._calm % CALM == 0:
+            self._most = min(self._conductor.workers, self._most + 1)
         del self._training[worker]
         self.arrive(worker)
         return False

@@ -25,6 +25,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         gc.freeze()
         gc.enable()
         self._workers: RayCrew | None = None
+        self._session: TrialSession | None = None
         self._gpu: float = config["gpu"]
         self.reset_config(config)
 
@@ -39,7 +40,6 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         """Turn to the next trial."""
         self._close()
         self._job: Job | None = new_config["job"]
-        self._session: TrialSession | None = None
         return True
 
     def step(self) -> dict[str, Any]:
@@ -49,7 +49,10 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         if self._session is None:
             host = ray.util.get_node_ip_address() if self._job.processes > 1 else ""
             self._session = TrialSession(self._job, own_process=True, crew=self._crew(self._job), host=host)
-        return {"report": self._session.advance()}
+        report = self._session.advance()
+        if report.done:
+            self._close()  # the worker may have no other trial for long, and another one may go on with this one
+        return {"report": report}
 
     def cleanup(self) -> None:
         """Let go of the trial."""
@@ -63,6 +66,6 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         """Nothing: trials find their own."""
 
     def _close(self) -> None:
-        session = getattr(self, "_session", None)
+        session, self._session = self._session, None
         if session is not None:
             session.close()
