@@ -16,7 +16,7 @@ from orchestrator.executors.ray_environment import SWITCHES
 from tests.orchestrator.command import environment
 
 SWEEP = """
-import json, os, signal, sys, tempfile
+import json, os, signal, tempfile, time
 from pathlib import Path
 import orchestrator.executors
 import ray
@@ -25,13 +25,15 @@ from orchestrator.executors.ray_private import private_cluster
 
 class Trial(tune.Trainable):
     def step(self):
+        time.sleep(1.5)
         Path(os.environ["OUT"]).write_text(json.dumps({"cwd": os.getcwd(), "gpus": os.getenv("CUDA_VISIBLE_DEVICES")}))
         raise RuntimeError("on purpose")
 
 class Watch(tune.Callback):
-    handler = None
+    handler, snapshots = None, set()
     def on_step_begin(self, iteration, trials, **info):
         Watch.handler = signal.getsignal(signal.SIGINT)
+        Watch.snapshots |= {p.stat().st_mtime_ns for p in Path(tmp).rglob("driver_artifacts/experiment_state*")}
 
 def mine(*_): pass
 signal.signal(signal.SIGINT, mine)
@@ -44,7 +46,7 @@ with tempfile.TemporaryDirectory(prefix="gs-env-", dir="/tmp", ignore_cleanup_er
     print("END", flush=True)
     seen = json.loads(Path(os.environ["OUT"]).read_text())
     seen |= {"logs": [p.name for p in Path(tmp).glob("t/Trial*/*") if p.name in ("result.json", "progress.csv")],
-             "interrupt": Watch.handler is mine}
+             "interrupt": Watch.handler is mine, "snapshots": len(Watch.snapshots)}
     Path(os.environ["OUT"]).write_text(json.dumps(seen))
     ray.shutdown()
 """
@@ -66,10 +68,12 @@ def run(place: Path, **variables: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_each_switch_changes_what_it_is_there_for(tmp_path: Path) -> None:
     on = run(tmp_path / "on")
-    off = run(tmp_path / "off", **{name: str(1 - int(value)) for name, value in SEEN_ON_RAY.items()})
+    other = {name: str(1 - int(value)) for name, value in SEEN_ON_RAY.items()} | {"TUNE_GLOBAL_CHECKPOINT_S": "0.1"}
+    off = run(tmp_path / "off", **other)
     seen = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": lambda r: not r["logs"],
         "TUNE_DISABLE_SIGINT_HANDLER": lambda r: r["interrupt"],
+        "TUNE_GLOBAL_CHECKPOINT_S": lambda r: r["snapshots"] == 1,
         "TUNE_PRINT_ALL_TRIAL_ERRORS": lambda r: "Trial task failed" not in r["errors"],
         "RAY_AIR_NEW_OUTPUT": lambda r: "Configuration for experiment" not in r["said"],
         "RAY_CHDIR_TO_TRIAL_DIR": lambda r: r["cwd"] == str(tmp_path),
