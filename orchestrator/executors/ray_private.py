@@ -21,8 +21,11 @@ LOST_RAY_S = 10
 def private_cluster(scratch: Path) -> dict[str, Any]:
     """Arguments of `ray.init` for a cluster that is this driver's alone.
 
-    `_temp_dir`: sessions are told apart and removed by their folder; the variable RAY_TMPDIR would also move the files
-    of the trials' own Ray. `_system_config`: no public argument says how long a driver waits for a Ray that is gone.
+    `_temp_dir`: sessions are told apart and removed by their folder. Ray 1.0 took `temp_dir` back and documents this
+    (https://github.com/ray-project/ray/issues/11556); the variable RAY_TMPDIR would move what trials start, too.
+    `_system_config`: no public argument says how long a driver waits for a Ray that is gone, 60 s by itself. The variable
+    of that name would hold for all clusters. (A raylet reads neither in time, which does no harm here:
+    https://github.com/ray-project/ray/issues/62074.)
     """
     return {"_temp_dir": str(scratch), "_system_config": {"gcs_rpc_server_reconnect_timeout_s": LOST_RAY_S}}
 
@@ -34,7 +37,7 @@ def every_system_error_is_a_death() -> Iterator[None]:
     Its actor manager knows RayActorError and RayTaskError and ends the whole experiment at anything else, such as the
     OutOfMemoryError of a memory kill: 3 of 3 sweeps ended by one, and restored they end again. The public ways cost
     more: with Ray's memory monitor off the kernel kills what it likes, on Kubernetes the whole Pod; a new experiment
-    after each kill takes all other workers with it.
+    after each kill takes all other workers with it. No issue of Ray's tells of it.
     """
     from ray.air.execution._internal.actor_manager import RayActorManager
 

@@ -78,7 +78,7 @@ class _Turns(FIFOScheduler):  # type: ignore[misc]
             return None
         worker, job = found
         trial = self._workers[worker]
-        trial.set_config({**trial.config, "job": job})
+        trial.set_config({**trial.config, "job": job, "warm_up": job})
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return trial
 
