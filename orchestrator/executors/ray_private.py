@@ -23,8 +23,8 @@ def private_cluster(scratch: Path) -> dict[str, Any]:
 
     `_temp_dir`: sessions are told apart and removed by their folder. Ray 1.0 took `temp_dir` back and documents this
     (https://github.com/ray-project/ray/issues/11556); the variable RAY_TMPDIR would move what trials start, too.
-    `_system_config`: no public argument says how long a driver waits for a Ray that is gone, 60 s by itself. The variable
-    of that name would hold for all clusters. (A raylet reads neither in time, which does no harm here:
+    `_system_config`: no public argument says how long a driver waits for a Ray that is gone, 60 s by itself; the
+    variable of that name would hold for all clusters. (A raylet reads neither in time, which does no harm here:
     https://github.com/ray-project/ray/issues/62074.)
     """
     return {"_temp_dir": str(scratch), "_system_config": {"gcs_rpc_server_reconnect_timeout_s": LOST_RAY_S}}
