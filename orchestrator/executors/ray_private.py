@@ -43,10 +43,10 @@ def every_system_error_is_a_death() -> Iterator[None]:
 
     plain: Callable[[Any, Any, Exception], None] = RayActorManager._actor_task_failed
 
-    def failed(manager: Any, task: Any, exception: Exception) -> None:
+    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, RayError) and not isinstance(exception, (RayActorError, RayTaskError)):
             exception = WorkerLost(error_msg=str(exception))
-        plain(manager, task, exception)
+        plain(self, tracked_actor_task, exception)
 
     RayActorManager._actor_task_failed = failed
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._private.usage import usage_lib
+from ray._common.usage import usage_lib
 
 from orchestrator.executors.ray_environment import SWITCHES
 from tests.orchestrator.command import environment

@@ -60,14 +60,19 @@ def failing(exception: Exception) -> list[tuple[str, Exception]]:
     hear: Callable[[str], Any] = lambda who: lambda _, error: told.append((who, error))  # noqa: E731
     actor = TrackedActor(actor_id=1, on_error=hear("actor"))
     manager._live_actors_to_ray_actors_resources[actor] = (None, None)
-    manager._actor_task_failed(TrackedActorTask(actor, on_error=hear("task")), exception)
+    task = TrackedActorTask(actor, on_error=hear("task"))
+    manager._actor_task_failed(tracked_actor_task=task, exception=exception)  # in Ray's words
     return told
 
 
 def test_a_memory_kill_is_the_death_of_one_worker() -> None:
     killed = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")
-    assert hasattr(RayActorManager, "_actor_task_failed"), changed(
+    plain = getattr(RayActorManager, "_actor_task_failed", None)
+    assert plain is not None, changed(
         "Tune's RayActorManager has no _actor_task_failed", "Find where it tells failed tasks apart and patch that"
+    )
+    assert list(inspect.signature(plain).parameters) == ["self", "tracked_actor_task", "exception"], changed(
+        "_actor_task_failed takes other arguments", "Give the function that takes its place the same ones, by name"
     )
     with every_system_error_is_a_death():
         told = failing(killed)
