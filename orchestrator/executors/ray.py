@@ -3,10 +3,10 @@
 What keeps Tune's cost for a trial near 10 ms of CPU instead of seconds:
 
 - actors are reused (`reset_config`), so that a trial pays neither a process start nor an import;
-- all actors are started before the first trial begins. Otherwise Tune hands each waiting trial to the first free
-  actor and withdraws its request for another, and trials shorter than an actor's start run one after another for ever;
-- Tune never holds a trial that waits for a worker: the next one is decided while others run, and is handed over before
-  anything else is done with the end of the last one (`ray_tune`);
+- Tune has one trial for each worker, not for each trial of the sweep, so that it holds 2 of them and not 10 000, keeps
+  the workers it has, and takes none back that is starting up;
+- the next trial is decided while others run, and is handed over before anything else is done with the end of the last
+  one (`dispatcher`);
 - Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
 
 A worker that dies fails its trial in Tune at once; the same job is then handed out again (how often: `ray_faults`) and
@@ -29,11 +29,10 @@ import ray
 
 from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_nodes import blind
+from orchestrator.executors.ray_private import private_cluster
 from orchestrator.storage.errors import Unreachable
 from orchestrator.trial.workspace import NotShared
 
-LOST_RAY_S = 10
-"""A driver whose private Ray was killed ends after so long: no one will start that again."""
 PREFIX = "gs-"
 
 
@@ -69,15 +68,7 @@ class RayExecutor:
             self.ready()
             _own_sigterm()
             conductor.workers = self._actors(conductor)
-            barrier = self._scratch / "actors"
-            barrier.mkdir(exist_ok=True)
-            fit(
-                conductor,
-                self._bundles,
-                scratch=self._scratch,
-                barrier="" if self._address else str(barrier),
-                grows=self._grows,
-            )
+            fit(conductor, self._bundles, scratch=self._scratch, local=not self._address, grows=self._grows)
         finally:
             self.close()
 
@@ -113,8 +104,7 @@ class RayExecutor:
         local = {
             "num_cpus": self._slots() * self._cpu,
             "include_dashboard": False,
-            "_temp_dir": str(self._scratch),
-            "_system_config": {"gcs_rpc_server_reconnect_timeout_s": LOST_RAY_S},
+            **private_cluster(self._scratch),
         }
         try:
             ray.init(

@@ -9,17 +9,12 @@ in a storm is not the trial's doing, but a trial that brings down all it touches
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from orchestrator.storage.disk import DiskFull, described, is_full
 from orchestrator.trial.job import Job
@@ -53,36 +48,6 @@ class Fault:
 
 class WorkerLost(RayActorError):  # type: ignore[misc]  # noqa: N818
     """A system error that Tune knows nothing of, as the death of the actor that it took."""
-
-
-@contextmanager
-def every_system_error_is_a_death() -> Iterator[None]:
-    """Inside, Tune takes all system errors for what they are: the end of one worker.
-
-    Its actor manager knows RayActorError and RayTaskError, and ends the whole experiment for anything else, such as the
-    OutOfMemoryError of a memory kill (Ray 2.60; a private class, so a test fails when Ray changes it).
-    """
-    plain: Callable[[Any, Any, Exception], None] = RayActorManager._actor_task_failed
-
-    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, RayError) and not isinstance(exception, (RayActorError, RayTaskError)):
-            live = self._live_actors_to_ray_actors_resources.get(tracked_actor_task._tracked_actor)
-            exception = WorkerLost(live and live[0]._actor_id.hex(), str(exception))
-        plain(self, tracked_actor_task, exception)
-
-    RayActorManager._actor_task_failed = failed
-    try:
-        yield
-    finally:
-        RayActorManager._actor_task_failed = plain
-
-
-def kept_error(trial: Any) -> Exception | str | None:
-    """The newest error of a Tune trial. Tune's own accessors look where it is not yet copied to."""
-    if trial.pickled_error_file and Path(trial.pickled_error_file).exists():
-        found: Exception = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-        return found
-    return Path(trial.error_file).read_text(errors="replace") if trial.error_file else None
 
 
 def fault_of(error: Exception | str | None, logs: Path) -> Fault:

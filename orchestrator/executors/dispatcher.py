@@ -1,0 +1,133 @@
+"""Which worker trains which trial, and when another worker is wanted: bookkeeping that knows nothing of Tune.
+
+A worker is known by a name and takes one trial after another. The next trial is decided while others run, so that a
+worker that becomes free has it at once, before anything else is done with the end of the last one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.executors.base import Conductor
+from orchestrator.executors.ray_faults import Attempts
+from orchestrator.trial.job import Job, Report
+
+CALM = 10
+"""Trials that end after a memory kill before one more runs at a time again."""
+GIVEN_BACK_S = 30.0
+"""Seconds without a trial after which a worker of a cluster that grows is given back, and its machine with it."""
+
+
+class Dispatcher:
+    """Hands the conductor's trials to workers.
+
+    A worker that dies fails nothing: its trial is handed out again, until `Attempts` holds the deaths against it. After
+    a memory kill one trial fewer runs at a time for a while, so that trials which do not fit side by side still end.
+    """
+
+    def __init__(
+        self, conductor: Conductor, logs: Path, *, grows: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._conductor, self._attempts = conductor, Attempts(logs)
+        self._grows, self._clock = grows, clock
+        self._most = conductor.workers
+        self._training: dict[str, Job] = {}
+        self._free: dict[str, float] = {}
+        """Worker -> since when; longest first."""
+        self._asked: set[str] = set()
+        """Workers that are starting up."""
+        self._ends: deque[Report] = deque()
+        """Last reports that the conductor has not heard: the worker's next trial goes first."""
+        self._again: deque[Job] = deque()
+        self._ahead: Job | None = None
+        self._memory_kill, self._calm = "", 0
+
+    @property
+    def exhausted(self) -> bool:
+        """No trial runs or will run."""
+        return not (self._training or self._ahead or self._again or self._ends) and self._conductor.exhausted
+
+    def wanted(self) -> Job | None:
+        """A trial that waits for one more worker, or None when those there are, or start up, will do."""
+        if self._ahead is None:
+            self._decide()
+        workers = len(self._training) + len(self._free) + len(self._asked)
+        trials = len(self._training) + 1 + len(self._again) + self._conductor.remaining
+        return self._ahead if not self._free and workers < min(self._most, trials) else None
+
+    def ask(self, worker: str) -> None:
+        """A worker of this name is starting up."""
+        self._asked.add(worker)
+
+    def arrive(self, worker: str) -> None:
+        """The worker is up and free."""
+        self._asked.discard(worker)
+        self._free[worker] = self._clock()
+
+    def assign(self) -> tuple[str, Job] | None:
+        """(a free worker, its next trial) if there are both; the trial after it is decided once there are not."""
+        found = self._pair()
+        if found is None:
+            self._decide()
+            found = self._pair()
+        return found
+
+    def hear(self, worker: str, report: Report) -> bool:
+        """Pass on a report. False: the worker has no trial now."""
+        if report.done:
+            self._ends.append(report)
+        elif self._conductor.on_report(report):
+            return True
+        self._calm += 1
+        if self._calm % CALM == 0:
+            self._most = min(self._conductor.workers, self._most + 1)
+        del self._training[worker]
+        self.arrive(worker)
+        return False
+
+    def lose(self, worker: str, error: Exception | str | None) -> None:
+        """The worker died. Before its first trial that counts against the trial it was wanted for."""
+        self._asked.discard(worker)
+        self._free.pop(worker, None)
+        job = self._training.pop(worker, None)
+        if job is None:
+            job, self._ahead = self._ahead, None
+        if job is None:
+            return
+        fault, why = self._attempts.give_up(job, error)
+        if fault.kind == "memory" and fault.says.splitlines()[0] != self._memory_kill:  # one event may take several
+            self._memory_kill, self._calm = fault.says.splitlines()[0], 0
+            self._most = max(1, self._most - 1)
+        if why:
+            self._conductor.on_lost(job.trial_id, why)
+        else:
+            self._again.append(job)
+
+    def dismiss(self) -> list[str]:
+        """Workers to end now: all of them once nothing is left, those long free on a cluster that grows."""
+        if self.exhausted:
+            gone = [*self._free, *self._asked]
+        else:
+            since = self._clock() - GIVEN_BACK_S
+            gone = [w for w, free_from in self._free.items() if free_from < since] if self._grows else []
+        for worker in gone:
+            self._free.pop(worker, None)
+            self._asked.discard(worker)
+        return gone
+
+    def _pair(self) -> tuple[str, Job] | None:
+        if not self._free or self._ahead is None or len(self._training) >= self._most:
+            return None
+        worker, job = next(iter(self._free)), self._ahead
+        del self._free[worker]
+        self._ahead, self._training[worker] = None, job
+        return worker, job
+
+    def _decide(self) -> None:
+        """Take in how trials ended, and see to it that the next one is known."""
+        while self._ends:
+            self._conductor.on_report(self._ends.popleft())
+        self._ahead = self._ahead or (self._again.popleft() if self._again else self._conductor.next_job())
