@@ -183,3 +183,13 @@ def test_files_stay_readable() -> None:
         if (count := len(path.read_text().splitlines())) > 400
     }
     assert not long
+
+
+def test_the_architecture_document_shows_this_table() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "architecture.md").read_text().splitlines() if "`" in line]
+    shown = {
+        cells[1].strip("` "): {word.strip("` |") for word in cells[3].split(",")} - {"nothing"}
+        for cells in rows
+        if len(cells) == 4 and cells[0].removeprefix("| ").isdigit()
+    }
+    assert shown == {name: set(known) for name, known in ROOMS.items()}
