@@ -37,7 +37,7 @@ def every_system_error_is_a_death() -> Iterator[None]:
     Its actor manager knows RayActorError and RayTaskError and ends the whole experiment at anything else, such as the
     OutOfMemoryError of a memory kill: 3 of 3 sweeps ended by one, and restored they end again. The public ways cost
     more: with Ray's memory monitor off the kernel kills what it likes, on Kubernetes the whole Pod; a new experiment
-    after each kill takes all other workers with it. No issue of Ray's tells of it.
+    after each kill takes all other workers with it. We know of no issue at Ray's that tells of it.
     """
     from ray.air.execution._internal.actor_manager import RayActorManager
 

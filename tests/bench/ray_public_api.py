@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from tests.bench.scheduling import measure
 
 WORKERS = """
-import glob, os, sys, tempfile, time
+import glob, sys, tempfile, time
 import orchestrator.executors.ray_environment
 import ray
 from ray import tune
@@ -35,7 +35,6 @@ class T(tune.Trainable):
     def save_checkpoint(self, d): return {}
     def load_checkpoint(self, c): pass
 with tempfile.TemporaryDirectory(prefix="gsb-", dir="/tmp", ignore_cleanup_errors=True) as tmp:
-    names = ("PL_DISABLE_FORK", "RAY_CHDIR_TO_TRIAL_DIR")
     job = {"env_vars": {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}} if way == "job" else None
     ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
              runtime_env=job, **private_cluster(Path(tmp)))
