@@ -224,7 +224,7 @@ def expected_best(spec: Spec) -> Found:
     if spec.method.name != "tpe" or not spec.analysis.expected_best:
         return
     for name, arm in spec.arms.items():
-        drawn = round(spec.method.random_share * plan.configurations(spec, arm))
+        drawn = round(spec.method.random_share * plan.configurations(spec, arm)) * spec.seeds.studies
         if _tuned(arm) and drawn < RANDOM_TRIALS <= plan.configurations(spec, arm):
             yield (
                 ("method",),

@@ -76,7 +76,7 @@ def test_lint_and_its_exit_codes(call: Any, tmp_path: Path) -> None:
     unfair = call("lint", write(tmp_path / "fit.yaml", confirm=3), "--json")
     assert unfair.code == 6
     assert [f["code"] for f in unfair.document["files"][0]["findings"]] == ["GS104", "GS120"]
-    assert "GS104 fewer than six confirm seeds" in call("lint", str(tmp_path / "fit.yaml")).out
+    assert "GS104 fewer than six studies or confirm seeds" in call("lint", str(tmp_path / "fit.yaml")).out
     waived = write(
         tmp_path / "w.yaml", confirm=3, more="analysis: {waive: {GS104: a demonstration, GS120: a demonstration}}"
     )

@@ -101,7 +101,7 @@ def test_a_sweep_whose_workers_die_ends_as_in_one_process(tmp_path: Path, method
     assert values(folder) == plain
     assert stage.most == 3
     assert stage.names > 3, "nobody died"
-    assert {t["state"] for t in results.ended_trials(folder)} <= {"COMPLETE", "PRUNED"}
+    assert {t.result.state for t in results.ended_trials(folder)} <= {"COMPLETE", "PRUNED"}
 
 
 def test_as_many_workers_as_there_are_places_do_all_trials(tmp_path: Path) -> None:

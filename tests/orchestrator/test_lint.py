@@ -58,7 +58,7 @@ def test_an_optimum_at_the_edge_shows_in_the_results(tmp_path: Path) -> None:
 
 
 def test_a_rule_may_be_broken_with_a_reason() -> None:
-    text = (HERE / "unfair" / "GS104_three_seeds.yaml").read_text()
+    text = (HERE / "unfair" / "GS104_three_studies.yaml").read_text()
     found = lint.lint(f"{text}analysis: {{waive: {{GS104: the task is deterministic}}}}\n", "x.yaml")
     assert [(f.code, f.waived) for f in found] == [("GS104", "the task is deterministic")]
     with pytest.raises(SpecError, match="no fairness rule has this code; did you mean GS"):
