@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ METRIC_SCHEMA = pa.schema(
 
 
 def ended_trials(folder: SweepFolder) -> list[TrialRecord]:
-    """Every trial that ended, ordered by trial id."""
+    """Every trial that ended, ordered by trial id; its job's folder is where it is now, should the sweep have moved."""
     paths = sorted((folder.path / "trials").glob("*/result.json"))
-    return [record for path in paths if (record := TrialRecord.read(path.parent)) is not None]
+    found = (record for path in paths if (record := TrialRecord.read(path.parent)) is not None)
+    return [replace(one, job=replace(one.job, folder=folder.address(one.trial_id))) for one in found]
 
 
 def tables(folder: SweepFolder) -> dict[str, pa.Table]:

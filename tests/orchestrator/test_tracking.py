@@ -49,9 +49,9 @@ def sweep(
     return folder, tracker
 
 
-def runs_of(uri: str, query: str = "") -> list[Any]:
+def runs_of(uri: str, query: str = "", name: str = "fit") -> list[Any]:
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("fit")
+    experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id], query, max_results=500))
 
