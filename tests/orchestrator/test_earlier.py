@@ -13,7 +13,7 @@ from orchestrator.definition import model, sweep_file
 from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.metric_log import MetricLog
-from orchestrator.tracking.mlflow import embedded_uri
+from orchestrator.tracking.mlflow import POINTS, TRIAL, embedded_uri
 from tests.orchestrator.test_tracking import runs_of
 
 EARLIER = Path(__file__).with_name("earlier") / "earlier-671cd845"
@@ -52,5 +52,7 @@ def test_it_is_continued_and_compared(earlier: SweepFolder, call: Any) -> None:
     assert set(results.trials_table(earlier)["study"].to_pylist()) == {1}
     assert "studies" not in call("best", "--json").document["arms"]["sgd"]
 
-    assert len(runs_of(embedded_uri(earlier.root), name="earlier")) == 1 + 2 + 18
+    runs = runs_of(embedded_uri(earlier.root), name="earlier")
+    assert len(runs) == 1 + 2 + 18
+    assert {r.data.tags[POINTS] for r in runs if TRIAL in r.data.tags} == {"4"}
     assert call("reconcile", "--json").document["differences"] == []
