@@ -19,7 +19,8 @@ from orchestrator import results
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.chosen import ranges
+from orchestrator.statistics.intervals import bounds_of, summarize
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
 from orchestrator.trial.job import Job, Report, Result
@@ -67,6 +68,9 @@ def live_table(conductor: SweepConductor) -> Table:
     """Arms with their trials by state and the best value so far."""
     table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
     table.add_column("arm")
+    several = conductor.spec.seeds.studies > 1
+    if several:
+        table.add_column("studies", justify="right")
     shown = ("done", "running", "waiting", *(("pruned",) if conductor.spec.early_terminate.rungs else ()))
     shown += ("diverged", "failed")
     for name in shown:
@@ -74,16 +78,20 @@ def live_table(conductor: SweepConductor) -> Table:
     table.add_column(f"best {conductor.spec.metric.name} (tune)", justify="right")
     for name in conductor.spec.arms:
         row = _progress(conductor, name)
-        table.add_row(name, *(str(row.counts[k]) for k in shown), row.best_text())
+        studies = [f"{row.finished}/{row.studies}"] if several else []
+        table.add_row(name, *studies, *(str(row.counts[k]) for k in shown), row.best_text())
     return table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Progress:
     """All studies of an arm together."""
 
     counts: Mapping[str, int]
     planned: int
+    studies: int
+    """Those that a race did not spare the arm."""
+    finished: int
     best: float | None
 
     def best_text(self) -> str:
@@ -91,13 +99,19 @@ class _Progress:
 
 
 def _progress(conductor: SweepConductor, name: str) -> _Progress:
-    studies = [arm for arm in conductor.arms.values() if arm.spec.name == name]
+    studies = [arm for arm in conductor.arms.values() if arm.spec.name == name and arm.planned]
+    each = [arm.counts() for arm in studies]
     counts: Counter[str] = Counter()
-    for arm in studies:
-        counts.update(arm.counts())
+    for found in each:
+        counts.update(found)
     best = [arm.best for arm in studies if arm.best is not None]
-    goal = conductor.spec.metric.goal
-    return _Progress(counts, sum(arm.planned for arm in studies), goal.best(best) if best else None)
+    return _Progress(
+        counts=counts,
+        planned=sum(arm.planned for arm in studies),
+        studies=len(studies),
+        finished=sum(not found["waiting"] + found["running"] for found in each),
+        best=conductor.spec.metric.goal.best(best) if best else None,
+    )
 
 
 def plain_line(conductor: SweepConductor) -> str:
@@ -107,7 +121,9 @@ def plain_line(conductor: SweepConductor) -> str:
         row = _progress(conductor, name)
         trouble = "".join(f", {row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k])
         best = f", best {row.best_text()}" if row.best is not None else ""
-        arms.append(f"{name} {row.counts['done']}/{row.planned}{trouble}{best}")
+        trials = f"{row.counts['done']}/{row.planned}"
+        done = f"{row.finished}/{row.studies} studies, {trials} trials" if conductor.spec.seeds.studies > 1 else trials
+        arms.append(f"{name} {done}{trouble}{best}")
     return f"{'; '.join(arms)}; {summary_line(conductor)}"
 
 
@@ -157,18 +173,22 @@ class Stretched:
 
 
 def arms_table(spec: Spec, folder: SweepFolder) -> Group:
-    """Mean, 95 % t interval and n over the confirm seeds, with what was spent, best arm first; then the winners."""
+    """Mean, 95 % t interval and n over the studies, or the confirm seeds of the only one, with what was spent.
+
+    Best arm first; then what each chose.
+    """
+    several = spec.seeds.studies > 1
+    unit = "studies" if several else "seeds"
     further = trainables.lookup(spec.task.name).TABLE
     metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name, *further)))
-    table = Table(
-        title=f"{folder.sweep_id}: confirm stage, fresh paired seeds", caption="intervals: 95 % t over the seeds"
-    )
+    fresh = "paired studies, fresh seeds" if several else "fresh paired seeds"
+    table = Table(title=f"{folder.sweep_id}: confirm stage, {fresh}", caption=f"intervals: 95 % t over the {unit}")
     table.add_column("arm", no_wrap=True)
     values = {metric: results.arm_values(folder, metric) for metric in metrics}
     metrics = [m for m in metrics if m not in further or any(values[m].values())]
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
-    for name in ("n", "grad evals/trial", "spent in all"):
+    for name in (unit if several else "n", "grad evals/trial", "spent in all"):
         table.add_column(name, justify="right")
     ended = results.ended_trials(folder)
     goal = Goal(trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal)
@@ -183,7 +203,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         each = [t.result.grad_evals for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
         cost = f"{sum(each) / len(each):,.0f}" if each else "-"
         cells = [
-            _mean(values[metric].get(arm, []), short=metric in metrics[1:] and metric != spec.metric.name)
+            _mean(values[metric].get(arm, []), metric, short=metric in metrics[1:] and metric != spec.metric.name)
             for metric in metrics
         ]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
@@ -191,16 +211,27 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked))
 
 
-def _mean(found: list[float], *, short: bool) -> str:
+def _mean(found: list[float], metric: str, *, short: bool) -> str:
     if not found:
         return "no result"
-    s = summarize(found)
+    s = summarize(found, bounds=bounds_of(metric))
     return f"{s.mean:.4g}" if short or s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
 
 
 def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:
     if best is None:
         return Text(f"{arm}: no configuration trained to the end")
-    parameters = describe(best["parameters"], best.get("lineage", ()))
-    words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items())
-    return Text(f"{arm}: {words or 'no hyperparameter'}")
+    return Text(f"{arm}: {chosen_words(best)}")
+
+
+def chosen_words(best: Mapping[str, Any]) -> str:
+    """What an arm of the `best` document chose: `lr 0.31 to 0.88 (median 0.52), 8 studies`."""
+    studies = best.get("studies")
+    if studies is None:
+        parameters = describe(best["parameters"], best.get("lineage", ()))
+        words = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items()]
+        return ", ".join(words) or "no hyperparameter"
+    counted = [one["parameters"] for one in studies if one["stage"] == best["stage"]]
+    found = [f"{k} {v}" for k, v in ranges(counted).items()]
+    number = f"{len(counted)} {'study' if len(counted) == 1 else 'studies'}"
+    return ", ".join([*(found or ["no hyperparameter"]), number])

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,10 @@ METRIC_SCHEMA = pa.schema(
 
 
 def ended_trials(folder: SweepFolder) -> list[TrialRecord]:
-    """Every trial that ended, ordered by trial id."""
+    """Every trial that ended, ordered by trial id; its job's folder is where it is now, should the sweep have moved."""
     paths = sorted((folder.path / "trials").glob("*/result.json"))
-    return [record for path in paths if (record := TrialRecord.read(path.parent)) is not None]
+    found = (record for path in paths if (record := TrialRecord.read(path.parent)) is not None)
+    return [replace(one, job=replace(one.job, folder=folder.address(one.trial_id))) for one in found]
 
 
 def tables(folder: SweepFolder) -> dict[str, pa.Table]:
@@ -298,6 +301,8 @@ def suggestions_digest(folder: SweepFolder) -> str:
 def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     """The `status` document. State: running, done, stopped (continue it with `geosweep run`).
 
+    Of several studies `studies` says how many of each arm are confirmed: all their confirm trials have ended.
+
     `held`: whether a driver is at work, for a caller who knows; to ask takes a moment.
     """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
@@ -307,6 +312,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
     grad_evals = 0.0
     errors: dict[str, str] = {}
+    confirmed: Counter[tuple[str, int]] = Counter()
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         job, result = read_job(path.parent), read_result(path.parent)
         if job is None:
@@ -315,6 +321,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
             arms[job.arm]["running"] += held
             continue
         arms[job.arm][names[result.state]] += 1
+        confirmed[job.arm, job.study] += job.stage is Stage.CONFIRM
         grad_evals += result.grad_evals
         if result.error:
             errors[job.trial_id] = result.error
@@ -337,6 +344,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "sweep_id": folder.sweep_id,
         "state": state,
         "arms": arms,
+        **_studies_done(resolved, confirmed),
         "grad_evals": grad_evals,
         "seconds": folder.seconds(),
         "suggestions": suggestions_digest(folder),
@@ -344,3 +352,14 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "errors": errors,
         "exploratory": seal.stamps(folder),
     }
+
+
+def _studies_done(resolved: Mapping[str, Any], confirmed: Mapping[tuple[str, int], int]) -> dict[str, Any]:
+    """`studies` of the `status` document, from the confirm trials that ended; nothing for one study an arm."""
+    seeds = resolved["definition"]["seeds"]
+    planned = seeds.get("studies", 1)
+    if planned == 1:
+        return {}
+    each = len(seeds["confirm"]) // planned
+    done = Counter(arm for (arm, _), count in confirmed.items() if count >= each)
+    return {"studies": {arm: {"confirmed": done[arm], "planned": planned} for arm in resolved["plan"]["arms"]}}

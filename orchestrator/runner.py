@@ -21,7 +21,8 @@ from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms
-from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.chosen import ranges
+from orchestrator.statistics.intervals import bounds_of, summarize
 from orchestrator.storage import disk
 from orchestrator.storage.folder import SweepFolder, write_atomic
 from orchestrator.storage.outcome import SweepOutcome
@@ -106,7 +107,8 @@ def run(
         with disk.tolerated():
             results.export(folder, folder.results)
         tracker.check(lambda: results.ended_trials(folder))
-        tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder))
+        final = state is not SweepState.FAILED and not conductor.remaining
+        tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder) if final else {})
         outcome = SweepOutcome(
             state=state, tracked=not tracker.trouble, limit=conductor.limit, complete=not conductor.remaining
         )
@@ -125,11 +127,14 @@ def _state(conductor: SweepConductor, refusal: str) -> SweepState:
 
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
-    """Each arm's mean, 95 % t interval and n over the confirm seeds, for the tuned and the reported metric."""
+    """Each arm's mean, 95 % t interval and n, for the tuned and the reported metric.
+
+    n counts studies where the arm has several, else confirm seeds.
+    """
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
     for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):
         for arm, values in results.arm_values(folder, metric).items():
-            found = summarize(values)
+            found = summarize(values, bounds=bounds_of(metric))
             arms[arm] |= {f"{metric}/mean": found.mean, f"{metric}/n": float(found.n)}
             if found.lo is not None and found.hi is not None:
                 arms[arm] |= {f"{metric}/low": found.lo, f"{metric}/high": found.hi}
@@ -137,12 +142,12 @@ def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
 
 
 def _chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
-    """Each arm's optimizer and best configuration."""
-    best = results.best(folder)["arms"]
-    return {
-        name: {"optimizer": arm.optimizer, **best.get(name, {}).get("parameters", {})}
-        for name, arm in spec.arms.items()
-    }
+    """Each arm's optimizer and chosen configuration; of several studies the range of each hyperparameter."""
+    found: dict[str, dict[str, Any]] = {name: {"optimizer": arm.optimizer} for name, arm in spec.arms.items()}
+    for arm, row in results.best(folder)["arms"].items():
+        studies = [one["parameters"] for one in row.get("studies", ()) if one["stage"] == row["stage"]]
+        found[arm] |= ranges(studies) if studies else row["parameters"]
+    return found
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +13,9 @@ from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
 
+BOUND_UP_TO = 0.9
+"""A predicted power above this is no lower bound: large effects are missed more often than normal noise says."""
+
 
 @app.command()
 def plan(
@@ -22,7 +25,12 @@ def plan(
         typer.Option(min=0.0, help="Difference that matters, in units of the reported metric: shows power."),
     ] = None,
     sd: Annotated[
-        float | None, typer.Option(min=0.0, help="Spread of paired differences; default: from earlier sweeps.")
+        float | None,
+        typer.Option(min=0.0, help="Spread of a unit's paired difference; default: from earlier sweeps."),
+    ] = None,
+    total_trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials an arm in all: shows the studies and seeds that find most with them."),
     ] = None,
     calibrate: Annotated[
         bool | None, typer.Option(help="Train each arm for two seconds to forecast the time. Default: with --effect.")
@@ -30,11 +38,11 @@ def plan(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Show arms, steps and gradient evaluations before anything starts; with --effect also power, seeds and time.
+    """Show arms, steps and gradient evaluations before anything starts; with --effect also power and time.
 
-    Example: geosweep plan sweeps/quickstart.yaml --effect 0.01
+    Example: geosweep plan sweeps/quickstart.yaml --effect 0.01 --total-trials 160
     """
-    from orchestrator.compare.planned_power import design
+    from orchestrator.compare import planned_power
     from orchestrator.definition import plan as planning
     from orchestrator.definition import sweep_file
 
@@ -43,18 +51,28 @@ def plan(
     definition = sweep_file.load(file)
     document = planning.plan(definition)
     if effect is not None:
-        document["power"] = design(definition, effect=effect, root=root, sd=sd)
+        document["power"] = planned_power.design(definition, effect=effect, root=root, sd=sd)
+    if total_trials is not None:
+        document["best_design"] = planned_power.best(definition, total_trials, effect=effect, root=root, sd=sd)
     if calibrate or (calibrate is None and effect is not None):
         document["forecast"] = _forecast(definition)
     if as_json:
         emit(document)
         return
     show(_arms(document))
+    for line in _further(document):
+        data.print(line, highlight=False, markup=False)
+
+
+def _further(document: Mapping[str, Any]) -> Iterator[str]:
+    """What stands below the table."""
+    yield from document.get("notes", ())
     if "power" in document:
-        for line in _power(document["power"]):
-            data.print(line, highlight=False)
+        yield from _power(document["power"])
+    if "best_design" in document:
+        yield from _best(document["best_design"])
     if "forecast" in document:
-        data.print(_times(document["forecast"]), highlight=False, markup=False)
+        yield _times(document["forecast"])
 
 
 def _forecast(definition: Spec) -> dict[str, Any]:
@@ -72,35 +90,98 @@ def _arms(document: Mapping[str, Any]) -> Table:
     def span(found: Any) -> str:
         return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:.10g}"
 
-    starts = any("grad_evals_before_first_step" in row for row in document["arms"].values())
+    rows = document["arms"]
+    starts = any("grad_evals_before_first_step" in row for row in rows.values())
+    several = any("studies" in row for row in rows.values())
+    columns = {
+        **({"studies": "studies", "configurations a study": "configurations_per_study"} if several else {}),
+        "trials": "trials",
+        "steps a trial": "steps",
+        "gradient evaluations a trial": "grad_evals_per_trial",
+        **({"before its first step": "grad_evals_before_first_step"} if starts else {}),
+        "gradient evaluations": "grad_evals",
+    }
     table = Table(title=document["sweep_id"])
-    before = ["before its first step"] if starts else []
-    for name in ("arm", "trials", "steps a trial", "gradient evaluations a trial", *before, "gradient evaluations"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, row in document["arms"].items():
-        before = [span(row.get("grad_evals_before_first_step", 0))] if starts else []
-        each, total = f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
-        table.add_row(arm, str(row["trials"]), span(row["steps"]), each, *before, total)
+    table.add_column("arm")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for arm, row in rows.items():
+        cells = {key: row.get(key, 0) for key in columns.values()}
+        big = {key: f"{cells[key]:,.0f}" for key in ("grad_evals_per_trial", "grad_evals")}
+        table.add_row(arm, *({**{key: span(cell) for key, cell in cells.items()}, **big}[key] for key in cells))
     table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
     return table
 
 
 def _power(p: Mapping[str, Any]) -> list[str]:
-    lead = f"{p['seeds']} paired seeds, {p['comparisons']} comparisons"
-    if p["seeds"] < p["floor"]:
-        return [f"{lead}: no effect at all can be found; take {p['floor']} seeds or more"]
-    if p["power"] is None:
-        return [
-            f"{lead}: finds differences of {p['detectable_sd']:.2f} standard deviations (of paired "
-            f"differences) with 80 % power.",
-            f"{p['sd_from']} tells that spread; give it with --sd to see the power for {p['effect']:g} {p['metric']}",
-        ]
-    needed = "more than 10,000" if p["seeds_needed"] is None else f"{p['seeds_needed']:,}"
-    return [
-        f"{lead}: a true difference of {p['effect']:g} {p['metric']} is found with {p['power']:.0%} probability; "
-        f"80 % need {needed} seeds.",
-        f"Found with 80 %: {p['detectable']:.3g}. Spread of paired differences {p['sd']:.3g} ({p['sd_from']}).",
-    ]
+    several, metric = p["unit"] == "study", p["metric"]
+    unit = "studies" if several else "seeds"
+    lead = f"{p[unit]} paired {unit}, {_count(p['comparisons'], 'comparison')}"
+    spread = "spread of a study's difference" if several else "spread of paired differences"
+    what = "a true difference" if several else "a true difference between the two configurations found"
+    needed = p[f"{unit}_needed"]
+    words = f"80 % need {'more than 10,000' if needed is None else f'{needed:,}'} {unit}"
+    found = []
+    if p[unit] < p["floor"]:
+        found.append(f"{lead}: no effect at all can be found; take {p['floor']} {unit} or more.")
+        found += [f"For {what} of {p['effect']:g} {metric}, {words}."] if p["power"] is not None else []
+    elif p["power"] is not None:
+        chance = f"{p['power']:.0%} probability{_in_practice(p['power']) if several else ''}"
+        found.append(f"{lead}: {what} of {p['effect']:g} {metric} is found with {chance}; {words}.")
+        found.append(f"Found with 80 %: {p['detectable']:.3g}.")
+    else:
+        found.append(f"{lead}: {what} of {p['detectable_sd']:.2f} standard deviations is found with 80 % power.")
+    if p["sd"] is None:
+        found.append(f"No earlier sweep of this task tells the {spread}; give it with --sd.")
+    else:
+        found.append(f"The {spread} is {p['sd']:.3g}{_share(p)} ({p['sd_from']}).{_assumed(p)}")
+    if not several:
+        more = p["for_methods"]
+        found.append(
+            "One search each compares two configurations and says nothing about the methods; "
+            f"`seeds: {{studies: {more['studies']}}}` takes {more['more_trials']:,} more trials an arm."
+        )
+    return found
+
+
+def _best(b: Mapping[str, Any]) -> list[str]:
+    """The best design for a total number of trials."""
+    d, total = b["design"], f"{b['total_trials']:,} trials an arm"
+    if d is None:
+        pairs = _count(b["comparisons"], "comparison")
+        return [f"{total} are too few for a verdict on methods ({pairs}); take {b['least_trials']:,} or more."]
+    seeds = f"seeds: {{studies: {d['studies']}, tune: {d['tune']}, confirm: {d['confirm']}}}"
+    each = f"{_count(d['configurations'], 'configuration')} a study"
+    found = [f"The best use of {total}: {seeds} with {each}, {d['trials']:,} trials."]
+    if b["detectable"] is None:
+        reach = f"Found with 80 %: {b['detectable_sd']:.2f} standard deviations of one confirm seed's difference"
+        found.append(f"{reach}; no earlier sweep of this task tells that spread, give it with --sd.{_assumed(b)}")
+    else:
+        if b["power"] is not None:
+            chance = f"{b['power']:.0%} probability{_in_practice(b['power'])}"
+            found.append(f"A true difference of {b['effect']:g} {b['metric']} is found with {chance}.")
+        share = f"; {_share(b).removeprefix(', ')}" if b["components"] else ""
+        found.append(f"Found with 80 %: {b['detectable']:.3g} {b['metric']}{share} ({b['sd_from']}).{_assumed(b)}")
+    if len(b["searches"]) == 1:
+        found.append("Configurations and tune seeds are the file's: how another search scatters is not known.")
+    return found
+
+
+def _assumed(p: Mapping[str, Any]) -> str:
+    return f" Assumed: {p['assumed']}." if p["assumed"] else ""
+
+
+def _in_practice(power: float) -> str:
+    """Searches scatter with heavy tails (see `statistics.power`)."""
+    return " (a lower bound in practice)" if power < BOUND_UP_TO else ""
+
+
+def _share(p: Mapping[str, Any]) -> str:
+    return f", {p['components']['share_of_search']:.0%} of the variance from the search" if p["components"] else ""
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"
 
 
 def _times(f: Mapping[str, Any]) -> str:

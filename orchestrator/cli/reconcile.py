@@ -39,6 +39,7 @@ def reconcile(
                 name=asked.name,
                 description=asked.description,
                 facts={},
+                studies=asked.seeds.studies,
             )
         try:
             differences = reconcile.reconcile(found, tracker, storage or None)

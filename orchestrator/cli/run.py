@@ -201,6 +201,7 @@ def _tracker(definition: Spec, folder: SweepFolder, facts: Mapping[str, str]) ->
         name=definition.name,
         description=definition.description,
         facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
+        studies=definition.seeds.studies,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -30,10 +31,12 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
         emit(document)
         return
     table = Table(title=f"{document['sweep_id']}: {document['state']}")
-    for name in ("arm", *COUNTS):
+    studies = document.get("studies", {})
+    for name in ("arm", *(["studies"] if studies else []), *COUNTS):
         table.add_column(name, justify="left" if name == "arm" else "right")
     for arm, counts in document["arms"].items():
-        table.add_row(arm, *(str(counts[k]) for k in COUNTS))
+        done = [f"{studies[arm]['confirmed']}/{studies[arm]['planned']}"] if studies else []
+        table.add_row(arm, *done, *(str(counts[k]) for k in COUNTS))
     table.caption = f"{document['grad_evals']:,.0f} gradient evaluations, {document['seconds']:.0f} s"
     show(table)
     show_stamps(document["exploratory"])
@@ -75,12 +78,31 @@ def best(
         emit(document)
         return
     table = Table(title=f"{document['sweep_id']}: {document['metric']}, {document['goal']}")
+    if any("studies" in row for row in document["arms"].values()):
+        return _best_of_studies(table, document)
     for name in ("arm", "value", "seeds", "stage", "parameters", "trial"):
         table.add_column(name)
     for arm, row in document["arms"].items():
         words = ", ".join(f"{k}={v}" for k, v in describe(row["parameters"], row.get("lineage", ())).items())
         table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
     show(table)
+    show_stamps(document["exploratory"])
+
+
+def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:
+    """Each arm's mean over its studies, then what they chose."""
+    from orchestrator.display import chosen_words
+
+    for name in ("arm", "mean", "studies", "seeds a study", "stage"):
+        table.add_column(name, justify="left" if name in ("arm", "stage") else "right")
+    for arm, row in document["arms"].items():
+        counted = [one for one in row["studies"] if one["stage"] == row["stage"]]
+        seeds = sorted({one["seeds"] for one in counted})
+        words = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        table.add_row(arm, f"{row['value']:.4f}", str(len(counted)), words, row["stage"])
+    show(table)
+    for arm, row in document["arms"].items():
+        data.print(f"{arm}: {chosen_words(row)}", highlight=False, markup=False)
     show_stamps(document["exploratory"])
 
 

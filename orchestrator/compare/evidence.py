@@ -19,7 +19,7 @@ from orchestrator.definition import yaml12
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
-from orchestrator.statistics.intervals import SHARE, UNBOUNDED
+from orchestrator.statistics.intervals import bounds_of as bounds_of
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
@@ -230,11 +230,6 @@ def unit_of(metric: str) -> str:
     group, _, rest = metric.partition("/")
     units: Mapping[str, str] = {"accuracy": "share correct", "cost": "gradient evaluations", "loss": "mean"}
     return "seconds" if rest.endswith("_s") else units.get(group, "")
-
-
-def bounds_of(metric: str) -> tuple[float, float]:
-    """The range that a metric's mean, and so its interval, cannot leave."""
-    return SHARE if unit_of(metric) == "share correct" else UNBOUNDED
 
 
 def label_of(metric: str) -> str:

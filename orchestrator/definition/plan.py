@@ -109,4 +109,7 @@ def plan(spec: Spec) -> dict[str, Any]:
         if most:
             arms[name]["grad_evals_before_first_step"] = least if least == most else [least, most]
     total = sum(row["grad_evals"] for row in arms.values())
-    return {"schema": "geosweep/plan/1", "sweep_id": sweep_id(spec), "arms": arms, "total_grad_evals": total}
+    document = {"schema": "geosweep/plan/1", "sweep_id": sweep_id(spec), "arms": arms, "total_grad_evals": total}
+    if spec.seeds.studies > 1 and spec.method.name == "grid":
+        document["notes"] = ["Every study trains the same points of the grid, on new seeds."]
+    return document

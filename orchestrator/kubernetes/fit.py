@@ -60,6 +60,6 @@ def fit(spec: Spec, profile: Profile) -> Fit:
 
 
 def _most_trials(spec: Spec) -> int:
-    """Trials that could run at a time if nothing limited them: the larger of the two stages."""
-    tuned = sum(plan.configurations(spec, arm) for arm in spec.arms.values())
-    return max(1, tuned * len(spec.seeds.tune), len(spec.arms) * len(spec.seeds.confirm))
+    """Trials that could run at a time if nothing limited them: every study of every arm in its larger stage."""
+    tune, confirm = len(spec.seeds.tune), len(spec.seeds.confirm)  # of all studies together
+    return max(1, sum(max(plan.configurations(spec, arm) * tune, confirm) for arm in spec.arms.values()))

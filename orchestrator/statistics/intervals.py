@@ -64,6 +64,11 @@ def mean_interval(
     return max(least, mean - half), min(most, mean + half)
 
 
+def bounds_of(metric: str) -> tuple[float, float]:
+    """The range that the metric of this name, and so its mean, cannot leave: [0, 1] for `accuracy/...`."""
+    return SHARE if metric.partition("/")[0] == "accuracy" else UNBOUNDED
+
+
 def share_interval(wins: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share, in [0, 1]. `wins` in [0, n], not necessarily whole."""
     from scipy.special import betaincinv

@@ -115,12 +115,31 @@ def components(differences: Sequence[Array]) -> Components | None:
 
     Unweighted means, which are unbiased for any m_r before s_between^2 is cut off at 0.
     """
-    freedom = sum(len(d) - 1 for d in differences)
-    if len(differences) < 2 or not freedom:
+    return pooled([differences])
+
+
+def pooled(groups: Sequence[Sequence[Array]]) -> Components | None:
+    """The components that comparisons [groups][R_g][m_r] share: each variance is weighted by its degrees of freedom.
+
+    A group of one study tells of s_within^2 alone. None when no group has two studies, or no study a second seed.
+    """
+    several, inner = [group for group in groups if len(group) > 1], within(groups)
+    if not several or inner is None:
         return None
-    within = sum(float(((d - d.mean()) ** 2).sum()) for d in differences) / freedom
-    spread = standard_deviation(study_means(differences)) ** 2
-    return Components(within=within, between=max(0.0, spread - within / harmonic_confirm(differences)))
+    excess = [variance_of_studies(group) - inner / harmonic_confirm(group) for group in several]
+    return Components(within=inner, between=max(0.0, float(np.average(excess, weights=[len(g) - 1 for g in several]))))
+
+
+def within(groups: Sequence[Sequence[Array]]) -> float | None:
+    """s_within^2 that comparisons [groups][R_g][m_r] share; None when no study has a second seed."""
+    studies = [d for group in groups for d in group]
+    freedom = sum(len(d) - 1 for d in studies)
+    return sum(float(((d - d.mean()) ** 2).sum()) for d in studies) / freedom if freedom else None
+
+
+def variance_of_studies(differences: Sequence[Array]) -> float:
+    """var(D_r) of two or more studies: what the search and the training seeds bring together."""
+    return standard_deviation(study_means(differences)) ** 2
 
 
 def estimate(differences: Sequence[Array], alpha: float = 0.05) -> Estimate:

@@ -42,7 +42,10 @@ class Tracker(Protocol):
     def finish(
         self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """The sweep ended as `state`; each arm's summary metrics and chosen parameters. Waits until all is sent."""
+        """The sweep ended as `state`; each arm's summary metrics and, once they are final, its chosen parameters.
+
+        Waits until all is sent.
+        """
 
 
 class NoTracker:

@@ -1,5 +1,7 @@
 """MLflow: one parent run for a sweep, one child for a trial, one summary child for an arm. The only import of MLflow.
 
+A summary is over all studies of its arm; with one, over its confirm seeds.
+
 A sender (see `sender.py`) does the talking, so that a slow or absent server never holds up a trial. It reads a trial's
 points from the trial's own folder and ships them in one batch when they are final: at a checkpoint, or at the trial's
 end. A point carries the time at which it was first logged and MLflow keeps one row for equal (key, step, time, value);
@@ -12,6 +14,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ from orchestrator.trial.record import TrialRecord
 
 SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
 STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"
+STUDY, UNIT = "geosweep.study", "geosweep.unit"
+"""A trial's study, where its arm has several: a run without it is of the only one. Of the sweep and of its summaries
+what n counts, `study` or `seed`."""
 STATUS = {
     State.COMPLETE: "FINISHED",
     State.DIVERGED: "FINISHED",
@@ -55,10 +61,19 @@ class MlflowTracker:
     """Tracks one sweep (see `tracking.base.Tracker`)."""
 
     def __init__(
-        self, *, uri: str | None, root: Path, sweep_id: str, name: str, description: str, facts: Mapping[str, str]
+        self,
+        *,
+        uri: str | None,
+        root: Path,
+        sweep_id: str,
+        name: str,
+        description: str,
+        facts: Mapping[str, str],
+        studies: int = 1,
     ) -> None:
         self._uri, self._root, self._sweep_id, self._name = uri or embedded_uri(root), root, sweep_id, name
         self._description, self._facts = description, dict(facts)
+        self._several, self._unit = studies > 1, "study" if studies > 1 else "seed"
         self._runs: dict[str, str] = {}
         self._complete: set[str] = set()
         self._sent: dict[str, float] = {}
@@ -166,6 +181,8 @@ class MlflowTracker:
         state = trial.result.state
         if run.info.status != STATUS[state] or run.data.tags.get(STATE) != state:
             return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {state}"
+        if any(run.data.tags.get(k) != v for k, v in self._study_of(trial.job).items()):
+            return f"was of study {run.data.tags.get(STUDY, 'unknown')}; it is of study {trial.study}"
         points = MetricLog(near(trial.job.folder) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
@@ -206,7 +223,8 @@ class MlflowTracker:
             if run.info.status in ("FINISHED", "FAILED"):
                 self._complete.add(key)
         if "parent" not in self._runs:
-            tags = {SWEEP: self._sweep_id, STAGE: "sweep", "mlflow.note.content": self._description, **self._facts}
+            tags = {SWEEP: self._sweep_id, STAGE: "sweep", UNIT: self._unit, **self._facts}
+            tags["mlflow.note.content"] = self._description
             made = self._client.create_run(self._experiment, tags=tags, run_name=self._sweep_id)
             self._runs["parent"] = made.info.run_id
         else:
@@ -246,10 +264,13 @@ class MlflowTracker:
         if job.trial_id in self._runs:
             return self._runs[job.trial_id], False
         tags = {SWEEP: self._sweep_id, TRIAL: job.trial_id, ARM: job.arm, STAGE: job.stage, SEED: str(job.seed)}
-        tags |= {PARENT: self._runs["parent"], **more}
+        tags |= {PARENT: self._runs["parent"], **self._study_of(job), **more}
         made = self._client.create_run(self._experiment, tags=tags, run_name=job.trial_id)
         self._runs[job.trial_id] = made.info.run_id
         return self._runs[job.trial_id], True
+
+    def _study_of(self, job: Job) -> dict[str, str]:
+        return {STUDY: str(job.study)} if self._several else {}
 
     def _ship_some(self, job: Job, durable: float) -> None:
         self._ship(job, MetricLog(near(job.folder) / "metrics.jsonl").points(), durable)
@@ -291,7 +312,7 @@ class MlflowTracker:
 
         log = MetricLog(near(job.folder) / "metrics.jsonl").points()
         durable = result.durable if isinstance(result, Report) else math.inf
-        run = self._ship(job, log, durable, {**_tags_of(result), POINTS: str(len(log))})
+        run = self._ship(job, log, durable, {**_tags_of(result), **self._study_of(job), POINTS: str(len(log))})
         if result.state is State.DIVERGED:
             step = int(log[-1]["step"])
             self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result.metrics.items()])
@@ -302,19 +323,23 @@ class MlflowTracker:
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
+        over = "studies" if self._several else "seeds"
         for arm, summary in arms.items():
-            new = arm not in self._runs
-            if new:
+            if arm not in self._runs:
                 tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs["parent"]}
-                made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over seeds")
+                made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over {over}")
                 self._runs[arm] = made.info.run_id
-            metrics = [Metric(k, v, 0, 0) for k, v in summary.items() if math.isfinite(v)]
-            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})} if new else {}
-            params = [Param(k, str(v)) for k, v in given.items()]
-            self._client.log_batch(self._runs[arm], metrics=metrics, params=params)
+            known, now = self._client.get_run(self._runs[arm]).data, int(1000 * time.time())
+            # of two values with one time MLflow shows the larger, not the later
+            metrics = [
+                Metric(k, v, now, 0) for k, v in summary.items() if math.isfinite(v) and known.metrics.get(k) != v
+            ]
+            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})}
+            params = [Param(k, str(v)) for k, v in given.items() if k not in known.params]
+            self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
             self._client.set_terminated(self._runs[arm])
         parent = self._runs["parent"]
-        self._client.log_batch(parent, tags=[RunTag(STATE, str(state))])
+        self._client.log_batch(parent, tags=[RunTag(STATE, str(state)), RunTag(UNIT, self._unit)])
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
 

@@ -236,3 +236,20 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
     refused = render_(str(large), "--profile", "kind")
     assert (refused.code, refused.out) == (6, "")
     assert "fits no worker group" in refused.err
+
+
+@pytest.mark.parametrize("seeds, trials", [
+    ("{tune: 1, confirm: 3}", 3 + 4),
+    ("{studies: 3, tune: 1, confirm: 3}", 3 * (3 + 4)),
+    ("{studies: 3, tune: 2, confirm: 3}", 3 * (4 + 8)),
+])  # fmt: skip
+def test_pods_for_every_study_in_its_larger_stage(seeds: str, trials: int) -> None:
+    """Arm a has a grid of two, arm b one of four; each study of each is on its own."""
+    grids = {"a": [1, 2], "b": [1, 2, 3, 4]}
+    arms = str({name: {"optimizer": "sgd", "parameters": {"lr": {"values": found}}} for name, found in grids.items()})
+    text = sweep().replace("{sgd: {parameters: {lr: {values: [0.1, 0.2]}}}}", arms)
+    asked = sweep_file.loads(text.replace("{tune: 1, confirm: 3}", seeds))
+    profile = PROFILES["gpu-cluster"]
+    cpu = next(group for group in profile.groups if not group.gpu)
+    assert cpu.max_pods > 36
+    assert fit(asked, profile).max_pods == trials

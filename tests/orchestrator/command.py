@@ -122,7 +122,7 @@ def check_mlflow(
 ) -> None:
     """One run for each trial and each arm below one parent; none running; no point lost or doubled.
 
-    `states`: trial -> state of those that are not COMPLETE; `arms`: arm -> confirm seeds of its summary.
+    `states`: trial -> state of those that are not COMPLETE; `arms`: arm -> units (studies, or seeds) of its summary.
     """
     client = MlflowClient(uri or embedded_uri(folder.root))
     experiment = client.get_experiment_by_name("fit")

@@ -23,11 +23,14 @@ from tests.orchestrator.test_tracking import check_complete, children
 Mended = Callable[..., list[str]]
 
 
-@pytest.fixture
-def geosweep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mended:
+@pytest.fixture(params=[1, 3], ids=["one study", "three studies"])
+def geosweep(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> Mended:
     """`geosweep run`; returns what it said to have mended."""
     file = tmp_path / "fit.yaml"
-    file.write_text(sweep_text(method="random", trials=3, confirm=2))
+    text = sweep_text(method="random", trials=3, confirm=2)
+    file.write_text(text.replace("seeds: {", f"seeds: {{studies: {request.param}, "))
 
     def run(*words: str) -> list[str]:
         command = ["geosweep", "run", str(file), "--root", str(tmp_path), "--executor", "debug", *words]
@@ -48,6 +51,13 @@ def tear(log: Path) -> None:
     log.write_bytes(b"".join(lines[:2]) + lines[2][:20])
 
 
+def named(folder: SweepFolder, arm: str, rest: str) -> str:
+    """`sgd-0001-s0`, or the trial of that arm, number and seed in whichever study had it."""
+    found = [p.name for p in folder.path.glob(f"trials/{arm}*-{rest}")]
+    assert len(found) == 1
+    return found[0]
+
+
 def lose_half(folder: SweepFolder) -> dict[str, bytes]:
     """Break all that can break; returns the trial logs as they were."""
     logs = {p.parent.name: p.read_bytes() for p in folder.path.glob("trials/*/metrics.jsonl")}
@@ -56,11 +66,11 @@ def lose_half(folder: SweepFolder) -> dict[str, bytes]:
         pq.write_table(table.slice(0, table.num_rows // 2), folder.results / f"{name}.parquet")
     uri = embedded_uri(folder.root)
     client, runs = MlflowClient(uri), {r.data.tags[TRIAL]: r for r in children(uri)}
-    client.update_run(runs["sgd-0001-s0"].info.run_id, status="RUNNING")
-    client.delete_run(runs["sgd-0002-s0"].info.run_id)
-    cut = folder.trial("adamw-0000-s0") / "metrics.jsonl"
+    client.update_run(runs[named(folder, "sgd", "0001-s0")].info.run_id, status="RUNNING")
+    client.delete_run(runs[named(folder, "sgd", "0002-s0")].info.run_id)
+    cut = folder.trial(named(folder, "adamw", "0000-s0")) / "metrics.jsonl"
     tear(cut)
-    gone = folder.trial("adamw-0001-s0") / "metrics.jsonl"
+    gone = folder.trial(named(folder, "adamw", "0001-s0")) / "metrics.jsonl"
     gone.write_text("".join(gone.read_text().splitlines(keepends=True)[:1]))  # at a line's end
     return logs
 
@@ -89,7 +99,7 @@ def test_the_next_run_mends_a_finished_sweep_and_the_one_after_has_nothing_to_sa
 def test_without_a_tracker_the_table_gives_back_the_values(geosweep: Mended, tmp_path: Path) -> None:
     geosweep("--no-tracking")
     folder = sweeps(tmp_path)[0]
-    path = folder.trial("adamw-0000-s0") / "metrics.jsonl"
+    path = folder.trial(named(folder, "adamw", "0000-s0")) / "metrics.jsonl"
     whole = MetricLog(path).points()
     tear(path)
     said = geosweep("--no-tracking")
@@ -102,7 +112,7 @@ def test_a_run_that_goes_on_mends_what_its_forerunner_left(geosweep: Mended, tmp
     geosweep()
     folder = sweeps(tmp_path)[0]
     logs = lose_half(folder)
-    lost = "sgd-0000-s1001"
+    lost = next(p.name for p in folder.path.glob("trials/sgd*-s1001"))
     (folder.trial(lost) / "result.json").unlink()  # as if this trial had not ended
     said = geosweep()
     assert sum("taken from the tracker" in line for line in said) == 2

@@ -19,34 +19,45 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import SweepState
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.reconcile import reconcile
 from orchestrator.search.optuna import storage
+from orchestrator.statistics.intervals import summarize
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
-from orchestrator.tracking.mlflow import POINTS, TRIAL, MlflowTracker, embedded_uri
+from orchestrator.tracking.mlflow import ARM, POINTS, STUDY, TRIAL, UNIT, MlflowTracker, embedded_uri
 from orchestrator.tracking.sender import Sender
 from tests.orchestrator.sweep_files import sweep_text
 
 
-def sweep(root: Path, uri: str | None = None, **changes: Any) -> tuple[SweepFolder, Callable[[], MlflowTracker]]:
+def sweep(
+    root: Path, uri: str | None = None, studies: int = 1, **changes: Any
+) -> tuple[SweepFolder, Callable[[], MlflowTracker]]:
     text = sweep_text(**{"method": "random", "trials": 3, "confirm": 2, **changes})
+    text = text.replace("seeds: {", f"seeds: {{studies: {studies}, ")
     definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, root, {})
 
     def tracker() -> MlflowTracker:
-        return MlflowTracker(uri=uri, root=root, sweep_id=folder.sweep_id, name="fit", description="", facts={})
+        return MlflowTracker(
+            uri=uri, root=root, sweep_id=folder.sweep_id, name="fit", description="", facts={}, studies=studies
+        )
 
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), tracker())
     return folder, tracker
 
 
-def children(uri: str) -> list[Any]:
+def runs_of(uri: str, query: str = "", name: str = "fit") -> list[Any]:
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("fit")
+    experiment = client.get_experiment_by_name(name)
     assert experiment is not None
-    return [r for r in client.search_runs([experiment.experiment_id], max_results=500) if TRIAL in r.data.tags]
+    return list(client.search_runs([experiment.experiment_id], query, max_results=500))
+
+
+def children(uri: str) -> list[Any]:
+    return [r for r in runs_of(uri) if TRIAL in r.data.tags]
 
 
 def check_complete(folder: SweepFolder, uri: str) -> None:
@@ -138,6 +149,62 @@ def test_an_untold_result_is_told(tmp_path: Path) -> None:
         said = reconcile(folder, tracker())
     assert sum("study: sgd" in line for line in said) == 3
     assert [t.value for t in optuna.load_study(study_name=name, storage=kept).trials] == values
+
+
+def test_runs_tell_their_study_and_summaries_are_over_studies(tmp_path: Path) -> None:
+    folder, tracker = sweep(tmp_path, studies=3)
+    uri = embedded_uri(tmp_path)
+    check_complete(folder, uri)
+    trials = {t.trial_id: t for t in results.ended_trials(folder)}
+    assert {r.data.tags[TRIAL]: r.data.tags[STUDY] for r in children(uri)} == {
+        name: str(t.study) for name, t in trials.items()
+    }
+    second = runs_of(uri, f"tags.`{STUDY}` = '2' AND params.arm = 'sgd' AND params.stage = 'tune'")
+    assert sorted(r.data.tags[TRIAL] for r in second) == [f"sgd@2-000{n}-s1" for n in range(3)]
+    summaries = {r.data.tags[ARM]: r for r in runs_of(uri, "tags.`geosweep.stage` = 'summary'")}
+    parent = runs_of(uri, "tags.`geosweep.stage` = 'sweep'")
+    assert {r.data.tags[UNIT] for r in [*summaries.values(), *parent]} == {"study"}
+    values = results.arm_values(folder, "loss/val")
+    for arm, run in summaries.items():
+        found, expected = run.data.metrics, summarize(values[arm])
+        assert (found["loss/val/n"], found["loss/val/mean"]) == (3, expected.mean)
+        assert (found["loss/val/low"], found["loss/val/high"]) == (expected.lo, expected.hi)
+        assert run.info.run_name == f"{arm}: mean over studies"
+        assert (run.data.params["arm"], run.data.params["stage"]) == (arm, "summary")
+        assert "median" in run.data.params["lr"]
+    client = MlflowClient(uri)
+    client.set_tag(second[0].info.run_id, STUDY, "3")
+    with folder.hold():
+        said = reconcile(folder, tracker())
+    assert said == [f"mlflow: {second[0].data.tags[TRIAL]} was of study 3; it is of study 2; sent again"]
+    with folder.hold():
+        assert reconcile(folder, tracker()) == []
+    check_complete(folder, uri)
+
+
+def test_runs_of_a_single_study_have_no_study_tag(tmp_path: Path) -> None:
+    """As those that earlier versions sent, so that there is nothing to mend in them."""
+    sweep(tmp_path)
+    runs = runs_of(embedded_uri(tmp_path))
+    assert not any(STUDY in r.data.tags for r in runs)
+    assert {r.data.tags[UNIT] for r in runs if TRIAL not in r.data.tags} == {"seed"}
+
+
+def test_a_summary_that_changed_shows_the_new_values(tmp_path: Path) -> None:
+    """The first mean is larger, and MLflow shows the larger of two values with one time."""
+
+    def tracker() -> MlflowTracker:
+        return MlflowTracker(uri=None, root=tmp_path, sweep_id="fit-1", name="fit", description="", facts={}, studies=3)
+
+    first, last = ({"loss/val/mean": mean, "loss/val/n": n} for mean, n in ((0.9, 1.0), (0.4, 3.0)))
+    tracker().finish(SweepState.STOPPED, {"sgd": first}, {})
+    for _ in range(2):
+        tracker().finish(SweepState.DONE, {"sgd": last}, {"sgd": {"lr": "0.1 to 0.3 (median 0.2)"}})
+    (summary,) = runs_of(embedded_uri(tmp_path), "tags.`geosweep.stage` = 'summary'")
+    assert summary.data.metrics == last
+    assert summary.data.params == {"arm": "sgd", "stage": "summary", "lr": "0.1 to 0.3 (median 0.2)"}
+    history = MlflowClient(embedded_uri(tmp_path)).get_metric_history(summary.info.run_id, "loss/val/mean")
+    assert [m.value for m in history] == [0.9, 0.4]
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""What studies chose, in words."""
+
+from __future__ import annotations
+
+from orchestrator.statistics.chosen import ranges
+from orchestrator.statistics.intervals import SHARE, UNBOUNDED, bounds_of
+
+
+def test_numbers_have_a_range_and_words_are_counted() -> None:
+    found = ranges(
+        [
+            {"lr": 0.31, "rotation": "identity", "interval": 50, "nesterov": True, "batch": 64},
+            {"lr": 0.8812, "rotation": "output", "interval": 20, "nesterov": True, "batch": 64, "radius": 0.1},
+            {"lr": 0.52, "rotation": "identity", "interval": 1000, "nesterov": False, "batch": 64, "radius": 0.3},
+        ]
+    )
+    assert found == {
+        "lr": "0.31 to 0.881 (median 0.52)",
+        "rotation": "identity (2), output (1)",
+        "interval": "20 to 1000 (median 50)",
+        "nesterov": "True (2), False (1)",
+        "batch": "64",
+        "radius": "0.1 to 0.3 (median 0.2), in 2 of 3",
+    }
+
+
+def test_one_study_or_none_has_no_range() -> None:
+    assert ranges([{"lr": 0.3, "rotation": "output"}]) == {"lr": "0.3", "rotation": "output"}
+    assert ranges([]) == ranges([{}]) == {}
+
+
+def test_only_shares_are_bounded() -> None:
+    assert bounds_of("accuracy/test") == SHARE
+    assert bounds_of("loss/val") == bounds_of("cost/accuracy") == UNBOUNDED
