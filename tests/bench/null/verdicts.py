@@ -15,8 +15,9 @@ from tests.bench.null import pipeline
 from tests.bench.null.designs import label
 from tests.bench.null.pipeline import REPEATED, SEARCHES, SINGLE, Said, Values
 
-STANDARDISED = (0.7, 1.0, 1.3)
-"""True differences, in standard deviations of a study's mean difference."""
+KNOWN = Design(studies=8, configurations=2, tune=1, confirm=2)
+EFFECTS = (0.01, 0.015, 0.02)
+"""True differences: about 0.6 to 1.3 standard deviations of a study's mean difference."""
 
 
 def many(search: str, design: Design, sweeps: int, values: Values | None = None, effect: float = 0.0) -> list[Said]:
@@ -49,21 +50,19 @@ def false_verdicts(sweeps: int) -> Iterator[str]:
 
 
 def predicted_power(sweeps: int) -> Iterator[str]:
-    """A known difference: the power that the components of null sweeps predict against what sweeps say."""
+    """A known difference: the power that the components of these sweeps predict against what the sweeps say."""
     values = pipeline.normal()
-    null = many("random", REPEATED, sweeps // 2, values)
-    found = studies.components([d for one in null for d in one.differences])
+    said = {effect: many("random", KNOWN, sweeps, values, effect) for effect in EFFECTS}
+    found = studies.components([d - effect for effect, ones in said.items() for one in ones for d in one.differences])
     assert found is not None
     yield (
-        f"A known difference between arms of normal results, {label(REPEATED)}, {sweeps} sweeps each: predicted power, "
-        "verdicts for the right sign (two standard errors), for the wrong one, coverage"
+        f"A known difference between arms of normal results, {label(KNOWN)}, {sweeps} sweeps each: in sd of a study's "
+        "mean, predicted power, verdicts for the right sign (two standard errors), for the wrong one, coverage"
     )
-    for standardised in STANDARDISED:
-        effect = standardised * math.sqrt(found.variance(REPEATED.confirm))
-        predicted = studies.power_of(REPEATED, effect, found)
-        said = many("random", REPEATED, sweeps, values, effect)
-        right = float(np.mean([s.verdict == "better" for s in said]))
+    for effect, ones in said.items():
+        right = float(np.mean([s.verdict == "better" for s in ones]))
         yield (
-            f"{effect:+.4f} = {standardised} sd  {predicted:6.1%}  {right:6.1%} ({margin(right, sweeps):.1%})  "
-            f"{np.mean([s.verdict == 'worse' for s in said]):6.1%}  {np.mean([s.within for s in said]):6.1%}"
+            f"{effect:+.3f}  {effect / math.sqrt(found.variance(KNOWN.confirm)):.2f} sd  "
+            f"{studies.power_of(KNOWN, effect, found):6.1%}  {right:6.1%} ({margin(right, sweeps):.1%})  "
+            f"{np.mean([s.verdict == 'worse' for s in ones]):6.1%}  {np.mean([s.within for s in ones]):6.1%}"
         )
