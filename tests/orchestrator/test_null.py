@@ -23,7 +23,7 @@ from tests.bench.null.pipeline import ARMS, SINGLE, said, sweep_text, swept, tra
 from tests.bench.null.verdicts import many
 
 FEW = Design(studies=6, configurations=3, tune=1, confirm=1)
-SWEEPS = 24
+SWEEPS = 20
 TOO_MANY = int(binom.isf(0.005, SWEEPS, 0.05))
 """More false verdicts than this come about in one of 200 series where each has its 5 %."""
 ON_METHODS = re.compile(rf"\b({'|'.join(ARMS)}) is (better|worse)|tuned with|The arms,")
@@ -44,8 +44,8 @@ def a_false_verdict(root: Path, design: Design, effect: float = 0.0) -> SweepFol
     return swept(root, sweep_text("random", design, number), trained(), number, {ARMS[0]: effect})
 
 
-def everything_said(call: Callable[..., Any], folders: list[SweepFolder], tmp_path: Path) -> tuple[str, list[Any]]:
-    """The text of `compare` with every flag, of its tables, of the report and of MLflow's note; the JSON documents."""
+def compared(call: Callable[..., Any], folders: list[SweepFolder], tmp_path: Path) -> tuple[str, list[Any]]:
+    """The text of `compare` and its tables with every flag; the JSON documents."""
     names, texts, documents = [f.sweep_id for f in folders], [], []
     for flags in FLAGS:
         if len(folders) > 1 and "--baseline" in flags:
@@ -56,25 +56,30 @@ def everything_said(call: Callable[..., Any], folders: list[SweepFolder], tmp_pa
         verdicts = [row["A is"] for row in csv.DictReader(line for line in files[0].open() if line[0] != "#")]
         texts += [shown.out, *(f"{ARMS[0]} is {cell}" for cell in verdicts if "(configuration)" not in cell)]
         documents.append(call("compare", *names, *flags, "--json").document)
-    for folder in folders:
-        page = Path(call("report", folder.sweep_id, "--no-tracking", "--json").document["report"])
-        texts += [html.unescape(re.sub(r"<[^>]+>", " ", page.read_text())), publish.verdict(Evidence(folder))]
-        texts += [call(verb, folder.sweep_id).out for verb in ("best", "status", "verify")]
     return " ".join(" ".join(texts).split()), documents
+
+
+def reported(call: Callable[..., Any], folder: SweepFolder) -> str:
+    """The text of the report, of MLflow's note and of the other verbs."""
+    page = Path(call("report", folder.sweep_id, "--no-tracking", "--json").document["report"]).read_text()
+    texts = [html.unescape(re.sub(r"<[^>]+>", " ", page)), publish.verdict(Evidence(folder))]
+    texts += [call(verb, folder.sweep_id).out for verb in ("best", "status", "verify")]
+    return " ".join(" ".join(texts).split())
 
 
 def test_one_search_never_says_anything_of_methods(call: Callable[..., Any], tmp_path: Path) -> None:
     """Neither with any flag, nor with more confirm seeds, nor when sweeps are compared with one another."""
     folder = a_false_verdict(tmp_path / "runs", Design(studies=1, configurations=12, tune=1, confirm=12))
-    text, documents = everything_said(call, [folder], tmp_path)
-    assert "The configuration found for" in text
-    assert "One search each says nothing about the methods" in text
-    assert ON_METHODS.search(text) is None
+    text, documents = compared(call, [folder], tmp_path)
+    for shown in (text, reported(call, folder)):
+        assert "The configuration found for" in shown
+        assert "One search each says nothing about the methods" in shown
+        assert ON_METHODS.search(shown) is None
     assert {(d["unit"], d["studies"]) for d in documents} == {("seed", 1)}
     assert {p["unit"] for d in documents for p in d["pairs"]} == {"seed"}
     assert any(p["verdict"] in ("better", "worse") for p in documents[0]["pairs"]), json.dumps(documents[0])
     again = [swept(tmp_path / "runs", sweep_text("random", SINGLE, n), trained(), n, {}) for n in (100, 101)]
-    text, documents = everything_said(call, again, tmp_path)
+    text, documents = compared(call, again, tmp_path)
     assert ON_METHODS.search(text) is None
     assert {d["unit"] for d in documents} == {"seed"}
 
@@ -82,7 +87,7 @@ def test_one_search_never_says_anything_of_methods(call: Callable[..., Any], tmp
 def test_several_searches_do(call: Callable[..., Any], tmp_path: Path) -> None:
     """The same scan finds what is said of methods where it may be said."""
     folder = a_false_verdict(tmp_path / "runs", FEW, effect=0.05)
-    text, documents = everything_said(call, [folder], tmp_path)
+    text, documents = compared(call, [folder], tmp_path)
     assert len(ON_METHODS.findall(text)) >= len(FLAGS)
     assert {d["unit"] for d in documents} == {"study"}
     assert ON_METHODS.search(publish.verdict(Evidence(folder)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ EFFECTS = (0.01, 0.015, 0.02)
 
 def many(search: str, design: Design, sweeps: int, values: Values | None = None, effect: float = 0.0) -> list[Said]:
     """What so many sweeps said."""
-    gc.freeze()  # statsmodels collects garbage at every call, and so looks at all that was imported
     return [pipeline.said(search, design, number, values=values, effect=effect) for number in range(sweeps)]
 
 
