@@ -52,7 +52,7 @@ def lookup(name: str) -> type[Task]:
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """The task's own parameters: its constructor's keyword arguments, with their defaults."""
     found = inspect.signature(lookup(name).__init__).parameters
-    return {k: p for k, p in found.items() if k != "self" and p.kind is not p.VAR_KEYWORD}
+    return {k: p for k, p in found.items() if k != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def build(name: str, **values: Any) -> Task:

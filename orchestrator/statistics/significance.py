@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 from scipy.special import stdtr
-from statsmodels.stats.multitest import multipletests
 
 from orchestrator.statistics.intervals import Array, all_equal, share_interval
 
@@ -93,8 +92,14 @@ def wilcoxon(d: Array) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Adjusted p of each comparison (Holm 1979)."""
-    return [float(p) for p in multipletests(ps, method="holm")[1]]
+    """Adjusted p of each of k comparisons: of the i-th smallest, the greatest (k + 1 - j) p_(j) of j <= i, at most 1.
+
+    Holm (1979). statsmodels has the same, but collects garbage at every call, 0.1 s with torch in memory.
+    """
+    p = np.asarray(ps, dtype=float)
+    order, adjusted = p.argsort(kind="stable"), np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]).clip(max=1.0)
+    return [float(one) for one in adjusted]
 
 
 def outperforming(d: Array, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:

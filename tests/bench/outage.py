@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench.scale import YAML
+from tests.bench.scale import YAML, divided
 from tests.orchestrator.test_tracking import server
 
 COMMAND = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
@@ -31,7 +31,7 @@ def sweep(place: Path, port: int, trials: int, seconds: float) -> float:
     uri = json.dumps(f"http://127.0.0.1:{port}")
     file.write_text(
         YAML.format(
-            trials=trials, method="random", random_share=0.5, seconds=seconds, steps=EVALUATIONS,
+            **divided(trials, 1), method="random", random_share=0.5, seconds=seconds, steps=EVALUATIONS,
             evaluations=EVALUATIONS, tracking=uri,
         )
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Scale bench: thousands of trials of a 1 ms task; a sweep over a cluster of two raylets; Optuna and MLflow on.
 
-    python -m tests.bench.scale [--trials 10000] [--method random] [--raylets 1] [--profile FILE]
+    python -m tests.bench.scale [--trials 10000] [--studies 1] [--method random] [--raylets 1] [--profile FILE]
 
 Decision time is what the driver spends in the conductor for one trial: hearing its end, telling the study, asking for
 the next configuration. It is printed by decile of the sweep beside the wall clock between ends, which holds all else:
@@ -38,7 +38,7 @@ parameters:
   momentum: {{distribution: uniform, min: 0.0, max: 0.9}}
 method: {{name: {method}, random_share: {random_share}, seed: 0}}
 budget: {{unit: grad_evals, per_trial: {steps}, trials_per_arm: {trials}}}
-seeds: {{tune: 1, confirm: 0}}
+seeds: {{{studies}tune: 1, confirm: {confirm}}}
 evaluations: {evaluations}
 cache: false
 tracking: {{mlflow: {tracking}}}
@@ -158,13 +158,20 @@ def drive(file: str, root: str, raylets: int, out: str, profile: str) -> None:
     Path(out).write_text(json.dumps(facts))
 
 
-def bench(trials: int, method: str, raylets: int, **words: Any) -> dict[str, Any]:
+def divided(trials: int, studies: int) -> dict[str, Any]:
+    """Words of YAML for so many trials in all: with several studies one of each is its confirm trial."""
+    if studies == 1:
+        return {"trials": trials, "studies": "", "confirm": 0}
+    return {"trials": trials // studies - 1, "studies": f"studies: {studies}, ", "confirm": 1}
+
+
+def bench(trials: int, method: str, raylets: int, studies: int = 1, **words: Any) -> dict[str, Any]:
     """Run one sweep in a child; its facts, with the CPU of the process tree and the sizes of its stores."""
     profile = words.pop("profile", "")
     with tempfile.TemporaryDirectory() as place:
         file, out = Path(place) / "scale.yaml", f"{place}/facts.json"
         given = {"tracking": "null", "seconds": 0.001, "steps": 10, "evaluations": 1, "random_share": 0.5, **words}
-        file.write_text(YAML.format(trials=trials, method=method, **given))
+        file.write_text(YAML.format(method=method, **divided(trials, studies), **given))
         child = [str(file), f"{place}/runs", str(raylets), out, profile]
         wall, cpu, _ = measure([sys.executable, "-m", "tests.bench.scale", "--drive", *child], timeout=3000)
         facts: dict[str, Any] = json.loads(Path(out).read_text())
@@ -210,6 +217,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--studies", type=int, default=1)
     parser.add_argument("--method", default="random")
     parser.add_argument("--raylets", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.001)
@@ -218,10 +226,10 @@ def main() -> None:
     o = parser.parse_args()
     os.environ["PYTHONPATH"] = os.getcwd()
     steps = max(10, o.evaluations)
-    facts = bench(
-        o.trials, o.method, o.raylets, seconds=o.seconds, steps=steps, evaluations=o.evaluations, profile=o.profile
-    )
-    show(f"{o.trials} trials of {o.seconds} s, {o.method}, {o.raylets} raylet(s)", facts, o.seconds)
+    words = {"seconds": o.seconds, "steps": steps, "evaluations": o.evaluations, "profile": o.profile}
+    facts = bench(o.trials, o.method, o.raylets, o.studies, **words)
+    studies = f"{o.studies} studies, " if o.studies > 1 else ""
+    show(f"{o.trials} trials of {o.seconds} s, {studies}{o.method}, {o.raylets} raylet(s)", facts, o.seconds)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 import optim_core
@@ -20,6 +21,7 @@ from orchestrator.protocol.forecast import Load, forecast, makespan
 from orchestrator.search.importance import importances
 from orchestrator.statistics import power, ranks
 from orchestrator.statistics.expected_best import Curve, crossing, expected_best, tunability
+from orchestrator.statistics.significance import holm
 
 TWELVE = np.array([0.31, 0.77, 0.52, 0.90, 0.12, 0.66, 0.48, 0.83, 0.25, 0.71, 0.59, 0.05])
 
@@ -143,6 +145,14 @@ def test_importance_of_noise_is_not_shown() -> None:
     for _ in range(20):
         shown += bool(importances(x, rows, rng.normal(size=12).tolist(), Goal.MAXIMIZE))
     assert shown <= 3  # 5 % of 20 is one; four or more happen in 2 % of cases
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 21])
+def test_holm_is_statsmodels(k: int) -> None:
+    for seed in range(20):
+        ps = np.random.default_rng([k, seed]).random(k) ** 3
+        ps[k // 2] = ps[0]
+        assert holm(list(ps)) == pytest.approx(multipletests(ps, method="holm")[1], abs=1e-15)
 
 
 def test_power_is_statsmodels_where_that_is_right() -> None:

@@ -1,7 +1,8 @@
-"""`python -m tests.bench.null [table]`: false verdicts of two identical arms, and what repeated searches do to them.
+"""`python -m tests.bench.null [PART ...]`: false verdicts of two identical arms, what repeated searches do to them.
 
-`table` simulates designs on the table of trained values (values.parquet, made by train_values.py), a minute or two.
-A part that runs whole sweeps takes its place beside it in PARTS: a function of no arguments that yields lines.
+table      simulated designs on the table of trained values (values.parquet, made by train_values.py), a minute or two
+pipeline   whole sweeps: sweep file, conductor, studies, Optuna, folders, tables, `compare`; eight minutes of CPU
+power      the same with a known difference: does the predicted power hold? Five minutes of CPU
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench.null import designs
+from tests.bench.null import designs, verdicts
 
 REPEATS = 4000
+SWEEPS, KNOWN = 300, 400
 
 
 def table() -> Iterator[str]:
@@ -21,7 +23,17 @@ def table() -> Iterator[str]:
     yield from designs.power_and_coverage(REPEATS)
 
 
-PARTS: dict[str, Callable[[], Iterator[str]]] = {"table": table}
+def pipeline() -> Iterator[str]:
+    """Identical arms."""
+    yield from verdicts.false_verdicts(SWEEPS)
+
+
+def power() -> Iterator[str]:
+    """Arms of a known difference."""
+    yield from verdicts.predicted_power(KNOWN)
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {"table": table, "pipeline": pipeline, "power": power}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:
