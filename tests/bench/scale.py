@@ -2,6 +2,8 @@
 
     python -m tests.bench.scale [--trials 10000] [--studies 1] [--method random] [--raylets 1] [--profile FILE]
 
+`--raylets 0`: no cluster, all trials in the driver's own process.
+
 Decision time is what the driver spends in the conductor for one trial: hearing its end, telling the study, asking for
 the next configuration. It is printed by decile of the sweep beside the wall clock between ends, which holds all else:
 Ray, Tune, the trial and its files. CPU is that of the whole process tree.
@@ -118,8 +120,8 @@ class Watch:
 
 @contextlib.contextmanager
 def cluster(raylets: int) -> Iterator[str]:
-    """The address of a cluster of so many raylets of one CPU each; of one raylet: none, the driver starts its own."""
-    if raylets == 1:
+    """The address of a cluster of so many raylets of one CPU each; of one: none, the driver starts its own; or none."""
+    if raylets < 2:
         yield ""
         return
     from ray.cluster_utils import Cluster
@@ -145,7 +147,8 @@ def drive(file: str, root: str, raylets: int, out: str, profile: str) -> None:
     start = time.perf_counter()
     profiler = cProfile.Profile()
     with cluster(raylets) as address:
-        sys.argv = ["geosweep", "run", file, "--root", root, *(["--address", address] if address else [])]
+        where = ["--executor", "debug"] if not raylets else ["--address", address] if address else []
+        sys.argv = ["geosweep", "run", file, "--root", root, *where]
         if profile:
             profiler.enable()
         with contextlib.suppress(SystemExit):

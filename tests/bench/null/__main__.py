@@ -1,8 +1,8 @@
 """`python -m tests.bench.null [PART ...]`: false verdicts of two identical arms, what repeated searches do to them.
 
 table      simulated designs on the table of trained values (values.parquet, made by train_values.py), a minute or two
-pipeline   whole sweeps: sweep file, conductor, studies, Optuna, folders, tables, `compare`; eight minutes of CPU
-power      the same with a known difference: does the predicted power hold? Five minutes of CPU
+pipeline   whole sweeps: sweep file, conductor, studies, Optuna, folders, tables, `compare`; six minutes of CPU
+power      the same with a known difference: does the predicted power hold? Three minutes of CPU
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from tests.bench.null import designs, verdicts
 
 REPEATS = 4000
-SWEEPS, KNOWN = 300, 400
+SWEEPS = 300
 
 
 def table() -> Iterator[str]:
@@ -30,7 +30,7 @@ def pipeline() -> Iterator[str]:
 
 def power() -> Iterator[str]:
     """Arms of a known difference."""
-    yield from verdicts.predicted_power(KNOWN)
+    yield from verdicts.predicted_power(SWEEPS)
 
 
 PARTS: dict[str, Callable[[], Iterator[str]]] = {"table": table, "pipeline": pipeline, "power": power}

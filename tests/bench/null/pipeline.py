@@ -43,13 +43,16 @@ BUDGET = 200.0
 REPEATED = Design(studies=8, configurations=4, tune=1, confirm=2)
 SINGLE = Design(studies=1, configurations=12, tune=1, confirm=9)
 SEARCHES = {
-    "random": "method: {{name: random, seed: {seed}}}",
-    "tpe": "method: {{name: tpe, random_share: 0.5, seed: {seed}}}",
+    "random": """method: {{name: random, seed: {seed}}}
+evaluations: 1""",
+    "tpe": """method: {{name: tpe, random_share: 0.5, seed: {seed}}}
+evaluations: 1""",
     "asha + tpe": """method: {{name: tpe, random_share: 0.5, seed: {seed}}}
 early_terminate: {{type: asha, eta: 2, min_budget: 25%}}
 evaluations: 4""",
     "racing": """method: {{name: random, seed: {seed}}}
-racing: {{level: 0.05, looks: 1}}""",
+racing: {{level: 0.05, looks: 1}}
+evaluations: 1""",
 }
 YAML = """
 schema_version: 1

@@ -40,9 +40,9 @@ def false_verdicts(sweeps: int) -> Iterator[str]:
         found = many(search, design, sweeps)
         each = (time.process_time() - start) / sweeps
         (unit,) = {one.unit for one in found}
-        about = "methods" if unit == "study" else "configurations alone; on methods none"
+        about = "methods" if unit == "study" else "configurations; none for methods"
         yield (
-            f"{search:<11}{label(design):<22}{np.mean([s.settled for s in found]):6.1%} of verdicts on {about}  "
+            f"{search:<11}{label(design):<22}{np.mean([s.settled for s in found]):6.1%} settled for {about}  "
             f"{np.mean([s.within for s in found]):6.1%}  {np.std([s.difference for s in found]):.4f}  {each:.2f}"
         )
 
