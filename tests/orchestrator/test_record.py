@@ -37,7 +37,7 @@ def test_the_files_hold_what_they_held_before_there_were_types(tmp_path: Path) -
     assert (job["stage"], job["goal"]) == ("tune", "minimize")
     assert list(result) == [
         "state", "value", "metrics", "grad_evals", "seconds", "init_digest", "data_digest", "error", "stopped",
-        "cached_from", "facts",
+        "cached_from", "facts", "code",
     ]  # fmt: skip
     assert (result["state"], result["stopped"]) == ("PRUNED", {})
 
