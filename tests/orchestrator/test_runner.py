@@ -224,9 +224,10 @@ def test_one_driver_at_a_time(tmp_path: Path) -> None:
 def test_tables(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
     trials = pq.read_table(folder.results / "trials.parquet")
-    assert trials.column_names[:11] == [
+    assert trials.column_names[:12] == [
         "sweep_id",
         "arm",
+        "study",
         "stage",
         "trial_id",
         "seed",
