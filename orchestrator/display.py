@@ -19,12 +19,11 @@ from orchestrator import results
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.statistics.chosen import ranges
 from orchestrator.statistics.intervals import bounds_of, summarize
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
+from orchestrator.trial.chosen import chosen_words
 from orchestrator.trial.job import Job, Report, Result
-from orchestrator.trial.lineage import describe
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.5, 10.0
 
@@ -65,19 +64,14 @@ def summary_line(conductor: SweepConductor) -> str:
 
 
 def live_table(conductor: SweepConductor) -> Table:
-    """Arms with their trials by state and the best value so far."""
+    """Arms with their finished studies, their trials by state and the best value so far."""
     table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
+    rows = {name: _progress(conductor, name) for name in conductor.spec.arms}
+    shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")
-    several = conductor.spec.seeds.studies > 1
-    if several:
-        table.add_column("studies", justify="right")
-    shown = ("done", "running", "waiting", *(("pruned",) if conductor.spec.early_terminate.rungs else ()))
-    shown += ("diverged", "failed")
-    for name in shown:
+    for name in (*(["studies"] if several else []), *shown, f"best {conductor.spec.metric.name} (tune)"):
         table.add_column(name, justify="right")
-    table.add_column(f"best {conductor.spec.metric.name} (tune)", justify="right")
-    for name in conductor.spec.arms:
-        row = _progress(conductor, name)
+    for name, row in rows.items():
         studies = [f"{row.finished}/{row.studies}"] if several else []
         table.add_row(name, *studies, *(str(row.counts[k]) for k in shown), row.best_text())
     return table
@@ -222,16 +216,3 @@ def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:
     if best is None:
         return Text(f"{arm}: no configuration trained to the end")
     return Text(f"{arm}: {chosen_words(best)}")
-
-
-def chosen_words(best: Mapping[str, Any]) -> str:
-    """What an arm of the `best` document chose: `lr 0.31 to 0.88 (median 0.52), 8 studies`."""
-    studies = best.get("studies")
-    if studies is None:
-        parameters = describe(best["parameters"], best.get("lineage", ()))
-        words = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items()]
-        return ", ".join(words) or "no hyperparameter"
-    counted = [one["parameters"] for one in studies if one["stage"] == best["stage"]]
-    found = [f"{k} {v}" for k, v in ranges(counted).items()]
-    number = f"{len(counted)} {'study' if len(counted) == 1 else 'studies'}"
-    return ", ".join([*(found or ["no hyperparameter"]), number])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -352,6 +352,13 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "errors": errors,
         "exploratory": seal.stamps(folder),
     }
+
+
+def counts_to_show(counts: Iterable[Mapping[str, int]]) -> tuple[str, ...]:
+    """The states that a table of arms has columns for: trials that went astray only where there are any."""
+    found = list(counts)
+    astray = (name for name in ("pruned", "diverged", "failed") if any(one.get(name) for one in found))
+    return "done", "running", "waiting", *astray
 
 
 def _studies_done(resolved: Mapping[str, Any], confirmed: Mapping[tuple[str, int], int]) -> dict[str, Any]:

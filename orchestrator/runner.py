@@ -21,7 +21,6 @@ from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms
-from orchestrator.statistics.chosen import ranges
 from orchestrator.statistics.intervals import bounds_of, summarize
 from orchestrator.storage import disk
 from orchestrator.storage.folder import SweepFolder, write_atomic
@@ -29,6 +28,7 @@ from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.storage.periodic import periodic
 from orchestrator.storage.provenance import provenance, uncommitted
 from orchestrator.tracking.base import Tracker
+from orchestrator.trial.chosen import ranges
 
 __all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
 

@@ -92,9 +92,7 @@ def _arms(document: Mapping[str, Any]) -> Table:
 
     rows = document["arms"]
     starts = any("grad_evals_before_first_step" in row for row in rows.values())
-    several = any("studies" in row for row in rows.values())
     columns = {
-        **({"studies": "studies", "configurations a study": "configurations_per_study"} if several else {}),
         "trials": "trials",
         "steps a trial": "steps",
         "gradient evaluations a trial": "grad_evals_per_trial",
@@ -109,8 +107,17 @@ def _arms(document: Mapping[str, Any]) -> Table:
         cells = {key: row.get(key, 0) for key in columns.values()}
         big = {key: f"{cells[key]:,.0f}" for key in ("grad_evals_per_trial", "grad_evals")}
         table.add_row(arm, *({**{key: span(cell) for key, cell in cells.items()}, **big}[key] for key in cells))
-    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
+    table.caption = f"{_studies(rows)}{document['total_grad_evals']:,.0f} gradient evaluations in all"
     return table
+
+
+def _studies(rows: Mapping[str, Any]) -> str:
+    """`8 studies an arm, 12 configurations a study; `, or nothing for one study an arm."""
+    if not any("studies" in row for row in rows.values()):
+        return ""
+    sizes = sorted({row["configurations_per_study"] for row in rows.values()})
+    each = f"{sizes[0]} to {sizes[-1]} configurations" if len(sizes) > 1 else _count(sizes[0], "configuration")
+    return f"{max(row['studies'] for row in rows.values())} studies an arm, {each} a study; "
 
 
 def _power(p: Mapping[str, Any]) -> list[str]:

@@ -12,8 +12,6 @@ from rich.table import Table
 from orchestrator.cli import remote
 from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show, show_stamps, talk
 
-COUNTS = ("done", "running", "waiting", "pruned", "diverged", "failed")
-
 
 @app.command()
 def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_json: Json = False) -> None:
@@ -32,11 +30,12 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
         return
     table = Table(title=f"{document['sweep_id']}: {document['state']}")
     studies = document.get("studies", {})
-    for name in ("arm", *(["studies"] if studies else []), *COUNTS):
+    shown = results.counts_to_show(document["arms"].values())
+    for name in ("arm", *(["studies"] if studies else []), *shown):
         table.add_column(name, justify="left" if name == "arm" else "right")
     for arm, counts in document["arms"].items():
         done = [f"{studies[arm]['confirmed']}/{studies[arm]['planned']}"] if studies else []
-        table.add_row(arm, *done, *(str(counts[k]) for k in COUNTS))
+        table.add_row(arm, *done, *(str(counts[k]) for k in shown))
     table.caption = f"{document['grad_evals']:,.0f} gradient evaluations, {document['seconds']:.0f} s"
     show(table)
     show_stamps(document["exploratory"])
@@ -91,7 +90,7 @@ def best(
 
 def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:
     """Each arm's mean over its studies, then what they chose."""
-    from orchestrator.display import chosen_words
+    from orchestrator.trial.chosen import chosen_words
 
     for name in ("arm", "mean", "studies", "seeds a study", "stage"):
         table.add_column(name, justify="left" if name in ("arm", "stage") else "right")

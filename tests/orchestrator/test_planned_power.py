@@ -118,7 +118,8 @@ def test_the_plan_shows_studies_and_what_a_grid_repeats(call: Any, tmp_path: Pat
     file = write(tmp_path / "fit.yaml", 3)
     row = call("plan", file, "--json").document["arms"]["sgd"]
     assert (row["studies"], row["configurations_per_study"], row["trials"]) == (3, 2, 12)
-    assert "configurations a study" in " ".join(call("plan", file).out.split())
+    shown = " ".join(call("plan", file).out.split())
+    assert "3 studies an arm, 2 configurations a study; 192 gradient evaluations in all" in shown
     assert "same points" not in call("plan", file).out
     text = Path(file).read_text().replace("name: tpe", "name: grid").replace("trials_per_arm: 2", "trials_per_arm: 3")
     text = text.replace("{distribution: log_uniform_values, min: 0.01, max: 0.3}", "{values: [0.02, 0.05, 0.2]}")

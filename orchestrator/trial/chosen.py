@@ -1,4 +1,4 @@
-"""What the studies of an arm chose: how sharply each hyperparameter is determined."""
+"""What an arm chose, for people to read: one configuration, or how far those of its studies lie apart."""
 
 from __future__ import annotations
 
@@ -6,6 +6,24 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from orchestrator.trial.lineage import describe
+
+
+def chosen_words(best: Mapping[str, Any]) -> str:
+    """What an arm of the `best` document chose: `lr 0.31 to 0.88 (median 0.52), 8 studies`.
+
+    Of hyperparameters that changed while trials trained, several studies show the last values.
+    """
+    studies = best.get("studies")
+    if studies is None:
+        parameters = describe(best["parameters"], best.get("lineage", ()))
+        words = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items()]
+        return ", ".join(words) or "no hyperparameter"
+    counted = [one["parameters"] for one in studies if one["stage"] == best["stage"]]
+    found = [f"{k} {v}" for k, v in ranges(counted).items()]
+    number = f"{len(counted)} {'study' if len(counted) == 1 else 'studies'}"
+    return ", ".join([*(found or ["no hyperparameter"]), number])
 
 
 def ranges(chosen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
