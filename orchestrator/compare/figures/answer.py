@@ -134,7 +134,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
     ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.4, 0.6)
     better = "right" if evidence.goal_of(evidence.reported) is Goal.MAXIMIZE else "left"
-    ax.set_xlabel(f"difference in {evidence.reported} on the same seed (first arm better: {better} of 0)")
+    ax.set_xlabel(f"difference in {evidence.reported} on the same seed (first arm ahead: {better} of 0)")
     ax.set_title("Paired differences")
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
