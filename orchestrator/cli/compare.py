@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Sweeps = Annotated[list[str] | None, typer.Argument(help="Sweep ids, unique prefixes, or @last.")]
 
 
+NOISE = ("A", "B", "share of search", "share of training seeds", "what settles it cheapest")
+"""Columns of the second table that fit a terminal; the report has them all."""
+
+
 def _evidence(root: Path, names: list[str]) -> list[Evidence]:
     from orchestrator.compare.evidence import Evidence
     from orchestrator.storage import folder
@@ -73,7 +77,7 @@ def compare(
         return
     show(_pairs_table(document, caption))
     if noise := tables.noise(document):
-        show(_table("where the noise comes from", noise, tuple(noise[0])))
+        show(_table("where the noise comes from", noise, NOISE))
     for pair in answer.shown(document):
         data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
     for line in answer.notes(document):

@@ -10,6 +10,8 @@ of outperforming, where the noise comes from, and a verdict:
     equivalent    Holm-adjusted p of equivalence < alpha: the interval lies inside the margin
     inconclusive  anything else, with what might settle it and the difference that this design could have found; always
                   so below 1 + log2(k / alpha) units, where no exact test can reach the level
+
+A twin, an identical copy of the baseline, is none of the k comparisons and stands apart: what no difference looks like.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def settling_words(pair: Document) -> str:
     """What settles a pair cheapest, for a table or a figure."""
     if pair["verdict"] != "inconclusive":
         return "settled"
-    return more_words(pair) or "nothing: the difference is too small"
+    return more_words(pair) or "no number of studies"
 
 
 def units_words(more: int, unit: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from orchestrator.compare.lint_results import breaches
 from orchestrator.compare.report import tables
 from orchestrator.compare.report.publish import curve, verdict
 from orchestrator.compare.report.report import build
-from orchestrator.definition import sweep_file
+from orchestrator.definition import model, sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
@@ -31,11 +32,15 @@ from tests.orchestrator.sweep_files import sweep_text
 STUDIES, TRIALS, CONFIRM = 6, 4, 2
 
 
-def swept(root: Path, *more: str, studies: int = STUDIES, confirm: int = CONFIRM, **changes: Any) -> Evidence:
+def swept(
+    root: Path, *more: str, studies: int = STUDIES, confirm: int = CONFIRM, slow_adamw: bool = False, **changes: Any
+) -> Evidence:
     """A sweep that really ran, in this process."""
     seeds = f"seeds: {{studies: {studies}, tune: 1, confirm: {confirm}}}"
     text = sweep_text(**{"per_trial": 12, "trials": TRIALS, "method": "random", **changes})
     text = "\n".join([text.replace("seeds: {tune: 1, confirm: 3}", seeds), *more])
+    if slow_adamw:
+        text = text.replace("min: 0.01, max: 0.3}}}\nmethod", "min: 1e-9, max: 1e-8}}}\nmethod")
     if changes.get("method") == "grid":
         text = re.sub(r"{distribution: log_uniform_values, .*?}", "{values: [0.001, 0.002, 0.01]}", text)
     definition = sweep_file.loads(text, "test.yaml")
@@ -161,6 +166,10 @@ def test_the_twin_is_beside_the_comparisons_and_none_of_them(seen: Evidence) -> 
     with pytest.raises(Refused, match="baseline 'sgd-twin' has no confirm trials; there is: adamw, sgd"):
         answer(seen, baseline="sgd-twin")
     assert seen.ranked()[-1] == "sgd-twin"
+    spec = sweep_file.load(seen.folder.path / "sweep.yaml")
+    assert (len(spec.arms), model.comparisons(spec)) == (3, 1)
+    free = replace(spec, analysis=replace(spec.analysis, baseline=None, twin=False))
+    assert model.comparisons(free) == 3
     last = tables.pairs(document)[-1]
     assert (last["A"], last["p Holm"], last["A is"]) == ("sgd-twin", "-", "twin: what no difference looks like")
     for rows in (tables.arms(seen), tables.tuning(seen)):
@@ -200,7 +209,7 @@ def test_tables_of_studies(seen: Evidence) -> None:
     assert tables.arms(seen)[0]["studies"] == str(STUDIES)
     assert re.fullmatch(r"lr [\d.]+ \([\d.]+ to [\d.]+\)", tables.arms(seen)[0]["chosen"])
     for row in tables.noise(document):
-        shares = [int(row[f"share of the {of}"].rstrip("%")) for of in ("search", "training seeds")]
+        shares = [int(row[f"share of {of}"].rstrip("%")) for of in ("search", "training seeds")]
         assert min(shares) >= 0
         assert sum(shares) in (99, 100, 101)
     assert tables.caption(document) == "loss/val, minimize, paired over 6 studies"
@@ -253,6 +262,32 @@ def test_studies_that_failed_or_diverged_are_named(tmp_path: Path) -> None:
         "No verdict: study 2 of arm adamw: no confirm trials" in text
     )
     assert "failed: every trial" in text
+
+
+def test_an_arm_that_a_race_stopped_is_shown_with_its_studies(tmp_path: Path) -> None:
+    """Of adamw, which learns nothing at these rates, only the studies up to the first look are there."""
+    raced = swept(tmp_path, "racing: {level: 0.3, looks: 1}", trials=2, slow_adamw=True)
+    studies = {arm: len(values) for arm, values in raced.confirmed("loss/val").items()}
+    assert studies["adamw"] < studies["sgd"] == STUDIES
+    rows = [row["state"] for row in tables.studies(raced) if row["arm"] == "adamw"]
+    assert rows == ["complete"] * studies["adamw"] + ["not begun"] * (STUDIES - studies["adamw"])
+    document = answer(raced)
+    assert document["pairs"][0]["n"] == studies["adamw"]
+    text = build(raced, tmp_path / "report").read_text()
+    assert "adamw was stopped" in text
+    assert {one.name for one in all_figures(raced)} >= {"verdict", "chosen", "noise"}
+
+
+def test_what_diverged_is_drawn_at_the_rim(seen: Evidence) -> None:
+    broken = Evidence(seen.folder)
+    trials = broken.trials
+    diverged = (trials["arm"] == "adamw") & (trials["study"] == 3) & (trials["stage"] == "confirm")
+    trials.loc[diverged, "loss/val"], trials.loc[diverged, "state"] = 1e4, "DIVERGED"
+    assert "Study 3 of arm adamw diverged entirely." in notes(answer(broken))
+    drawn = next(one for one in all_figures(broken) if one.name == "verdict")
+    for ax in drawn.figure.axes:
+        assert max(map(abs, ax.get_xlim())) < 100
+        assert sum(line.get_marker() == "x" for line in ax.lines) == 1
 
 
 LAST_WORDS = re.compile(r"\b(better|worse|wins|winner|superior|outperforms)\b")

@@ -271,7 +271,9 @@ def noise(evidence: Evidence) -> Iterator[Drawn]:
             if share > 0.08:
                 ax.text(left + share / 2, -i + 0.12, f"{share:.0%}", ha="center", va="center", fontsize=8.5,
                         color="white" if left == 0 else "black")  # fmt: skip
-        words = "twin: no difference to settle" if p is document["twin"] else settling_words(p)
+        words = settling_words(p) if p["verdict"] != "inconclusive" else f"to settle it: {settling_words(p)}"
+        if p is document["twin"]:
+            words = "twin: no difference to settle"
         ax.text(0.005, -i - 0.12, fill(words, 44), ha="left", va="top", fontsize=8.5)
     ax.set_yticks([-i + 0.12 for i in range(len(pairs))], [f"{p['a']} −\n{p['b']}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.5, 0.45)

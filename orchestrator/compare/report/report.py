@@ -84,7 +84,7 @@ def _top(
     budget = evidence.definition["budget"]["per_trial"]
     return {
         "sweep_id": evidence.sweep_id,
-        "question": evidence.description or f"Which arm of {evidence.definition['name']} is best?",
+        "question": evidence.description or f"How do the arms of {evidence.definition['name']} compare?",
         "verdict": "refused" if document is None else "settled" if settled else "open",
         "headline": headline(document, refused),
         "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],

@@ -149,11 +149,11 @@ def noise(document: Mapping[str, Any]) -> list[dict[str, str]]:
                 "A": p["a"],
                 "B": p["b"],
                 "studies": str(p["n"]),
-                "confirm seeds a study": f"{parts['confirm']:.3g}",
-                "sd of a study: search": f"{math.sqrt(parts['between']):.2g}",
-                "sd of a seed: training": f"{math.sqrt(parts['within']):.2g}",
-                "share of the search": f"{search:.0%}",
-                "share of the training seeds": f"{1 - search:.0%}",
+                "confirm seeds": f"{parts['confirm']:.3g}",
+                "sd of searches": f"{math.sqrt(parts['between']):.2g}",
+                "sd of training seeds": f"{math.sqrt(parts['within']):.2g}",
+                "share of search": f"{search:.0%}",
+                "share of training seeds": f"{1 - search:.0%}",
                 "what settles it cheapest": TWIN if p in twin else settling_words(p),
             }
         )
