@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
+from scipy import stats
 
 from orchestrator import runner
 from orchestrator.compare import across, profiles, search_curves, tuning
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.figures.answer import banded
 from orchestrator.compare.figures.register import all_figures
 from orchestrator.compare.lint_results import breaches
 from orchestrator.compare.report import tables
@@ -233,6 +236,19 @@ def test_figures_of_studies(seen: Evidence) -> None:
     assert len(diamonds) == STUDIES
     bars = drawn["noise"].figure.axes[0].patches
     assert [bars[i].get_width() + bars[i + 1].get_width() for i in (0, 2)] == pytest.approx([1.0, 1.0])
+
+
+def test_bands_are_over_studies() -> None:
+    rows = [
+        {"trial_id": f"t{study}-{seed}", "study": study, "step": step, "seconds": step, "value": study + seed * step}
+        for study in (1, 2) for seed in (0, 1) for step in (1.0, 2.0, 3.0)
+    ]  # fmt: skip
+    found = banded(pd.DataFrame(rows), "step")
+    assert found is not None
+    x, mean, low, high = found
+    assert list(x) == [1, 2, 3]
+    assert list(mean) == [2, 2.5, 3]  # of studies 1 and 2, each with half the step
+    assert (high - low) / 2 == pytest.approx([stats.t.ppf(0.975, 1) / 2] * 3)
 
 
 def test_the_report_of_studies(seen: Evidence, page: Path) -> None:

@@ -196,7 +196,7 @@ def banded(
     x = np.mean([np.interp(steps, g["step"], g[axis]) for g in found], axis=0)
     table = np.array([np.interp(steps, g["step"], g["value"]) for g in found])
     if points["study"].nunique() > 1:
-        table = pd.DataFrame(table).groupby([g["study"].iloc[0] for g in found]).mean().to_numpy()
+        table = pd.DataFrame(table).groupby(np.array([g["study"].iloc[0] for g in found])).mean().to_numpy()
     if len(table) < 2:
         return x, table[0], table[0], table[0]
     sums = [summarize(list(column), bounds=bounds) for column in table.T]
