@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
 
 Sweeps = Annotated[list[str] | None, typer.Argument(help="Sweep ids, unique prefixes, or @last.")]
+
+
+NOISE = ("A", "B", "share of search", "share of training seeds", "what settles it cheapest")
+"""Columns of the second table that fit a terminal; the report has them all."""
 
 
 def _evidence(root: Path, names: list[str]) -> list[Evidence]:
@@ -40,10 +44,11 @@ def compare(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Say whether arms differ on the paired confirm seeds, and how sure that is. Exit code 6 when they are not
-    comparable.
+    """Say whether arms differ, over paired studies or confirm seeds, and how sure that is. Exit code 6 when they are
+    not comparable.
 
-    Several sweeps of one task are compared arm by arm.
+    Several studies an arm answer for methods, a single one for the two configurations it found. Several sweeps of one
+    task are compared arm by arm.
 
     Example: geosweep compare @last --baseline sgd
     """
@@ -60,7 +65,7 @@ def compare(
     except Refused as reason:
         fail(f"no comparison: {reason}", Exit.CHECK_FAILED)
     stamps = document["exploratory"]
-    caption = f"{document['metric']}, {document['goal']}, paired over the confirm seeds"
+    caption = tables.caption(document)
     for path in filter(None, (csv, latex)):
         path.parent.mkdir(parents=True, exist_ok=True)
     if csv:
@@ -71,6 +76,8 @@ def compare(
         emit(document)
         return
     show(_pairs_table(document, caption))
+    if noise := tables.noise(document):
+        show(_table("where the noise comes from", noise, NOISE))
     for pair in answer.shown(document):
         data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
     for line in answer.notes(document):
@@ -83,11 +90,16 @@ def compare(
 def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
     from orchestrator.compare.report import tables
 
-    table = Table(title=f"{document['sweep_id']}: {caption}")
     rows = tables.pairs(document)
-    kept = ("A", "B", "n", "A − B [95 %]", "p sign-flip", "p Holm", "p Wilcoxon", "P(A ahead)", "A is")
+    kept = tuple(column for column in (rows[0] if rows else ()) if column != "detectable")
+    return _table(f"{document['sweep_id']}: {caption}", rows, kept)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, str]], kept: Sequence[str]) -> Table:
+    table = Table(title=title)
+    words = {"A", "B", "A is", "what settles it cheapest"}
     for column in kept:
-        table.add_column(column, justify="left" if column in ("A", "B", "A is") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(row[k] for k in kept))
     return table

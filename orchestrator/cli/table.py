@@ -30,6 +30,7 @@ def table(
     """
     from orchestrator import results
     from orchestrator.compare import by_value as tables
+    from orchestrator.compare.evidence import twin
     from orchestrator.protocol import seal
     from orchestrator.statistics.pairing import Refused
     from orchestrator.storage import folder
@@ -53,7 +54,8 @@ def table(
         columns=tuple(c.strip() for c in columns.split(",") if c.strip()),
     )
     try:
-        document = tables.table(results.ended_trials(found), question, curve_of)
+        copy = twin(found)
+        document = tables.table([t for t in results.ended_trials(found) if t.job.arm != copy], question, curve_of)
     except Refused as reason:
         fail(f"no table: {reason}", Exit.NOT_FOUND)
     document = {"schema": document.pop("schema"), "sweep_id": found.sweep_id, **document}
@@ -71,7 +73,8 @@ def _rich(document: dict[str, Any]) -> Table:
     several = len({row["optimizer"] for row in rows}) > 1
     shown = Table(title=f"{document['sweep_id']}: {document['metric']} by {document['by']}", caption=_caption(document))
     against = bool(document["baseline"])
-    heads = [*(["optimizer"] if several else []), document["by"], *varied, "tried", "stage", "n", document["metric"]]
+    units = "studies" if document["unit"] == "study" else "n"
+    heads = [*(["optimizer"] if several else []), document["by"], *varied, "tried", "stage", units, document["metric"]]
     heads += ["difference", "ratio", "slowdown"] if against else []
     for name in [*heads, *(c.removeprefix("geometry/") for c in columns)]:
         shown.add_column(name, justify="left" if name in ("optimizer", document["by"]) else "right", no_wrap=True)
@@ -92,7 +95,8 @@ def _rich(document: dict[str, Any]) -> Table:
 
 
 def _caption(document: dict[str, Any]) -> str:
-    words = [f"each row: the configuration with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
+    each = "of each study " if document["unit"] == "study" else ""
+    words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
     if any(row["stage"] is Stage.TUNE for row in document["rows"]):
         words.append("rows of the tune stage were chosen for the number they show: too good")
     if len({row["configurations"] for row in document["rows"]}) > 1:
@@ -100,9 +104,15 @@ def _caption(document: dict[str, Any]) -> str:
     return "; ".join(words)
 
 
+def _numbers(values: list[Any]) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
 def _short(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return (" to " if _numbers(value) else ", ").join(map(_short, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -49,10 +49,11 @@ def answer(
 
 
 def renamed(one: Evidence, sweeps: Sequence[Evidence]) -> pd.DataFrame:
-    """The sweep's trials with names of arms that are unique among the sweeps."""
+    """The sweep's trials, a twin's left out, with names of arms that are unique among the sweeps."""
     taken = [arm for other in sweeps if other is not one for arm in other.arms]
     names = {arm: f"{arm}@{one.sweep_id}" if arm in taken else arm for arm in one.arms}
-    return one.trials.assign(arm=one.trials["arm"].map(names))
+    trials = one.trials[one.trials["arm"] != one.twin]
+    return trials.assign(arm=trials["arm"].map(names))
 
 
 def _comparable(first: Evidence, other: Evidence) -> None:
@@ -64,6 +65,7 @@ def _comparable(first: Evidence, other: Evidence) -> None:
         ("budgets", a["budget"]["per_trial"], b["budget"]["per_trial"]),
         ("numbers of evaluations", a["evaluations"], b["evaluations"]),
         ("numbers of configurations an arm", a["budget"]["trials_per_arm"], b["budget"]["trials_per_arm"]),
+        ("numbers of studies", first.studies, other.studies),
         ("tune seeds", a["seeds"]["tune"], b["seeds"]["tune"]),
     ):
         if x != y:

@@ -42,6 +42,7 @@ def answer(
         margin=within,
         alpha=declared["alpha"],
         race=read_json(folder.race),
+        twin=(evidence.twin, declared["baseline"]) if evidence.twin else None,
     )
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (

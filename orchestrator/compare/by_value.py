@@ -1,10 +1,14 @@
 """One row for each value of a hyperparameter: the best configuration with it, its metric, slowdown and geometry.
 
-Rows are grouped by optimizer and value, across arms. The configuration of a row is the one with the best mean of the
-tuned metric over the tune seeds; among configurations of different arms that is the arm's choice made once more. Its
-numbers come from the confirm seeds where it has some: every row has when each value is an arm of its own. A row from
-the tune stage is marked: it was chosen for the very number that it shows, so that it is too good, and it is not set
-against rows of the confirm stage.
+Rows are grouped by optimizer and value, across arms; a twin has to be left out. The configuration of a row is the one
+with the best mean of the tuned metric over the tune seeds; among configurations of different arms that is the arm's
+choice made once more. Its numbers come from the confirm seeds where it has some: every row has when each value is an
+arm of its own. A row from the tune stage is marked: it was chosen for the very number that it shows, so that it is too
+good, and it is not set against rows of the confirm stage.
+
+With several studies an arm each chooses anew, and a row has one value a study, the mean over its seeds. It comes from
+the confirm seeds only when every study confirmed a configuration with that value: the studies in which the value won
+are not a fair sample of it.
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.compare.evidence import bounds_of, numeric
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.slowdown import Curve, slowdown
-from orchestrator.trial.job import Result
+from orchestrator.trial.job import Job, Result
 from orchestrator.trial.record import TrialRecord
 
 CURVE = "loss/train"
@@ -50,12 +55,22 @@ def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[
     for t in ended:
         groups.setdefault((t.job.optimizer, t.job.parameters[question.by]), []).append(t)
     chosen = {key: _chosen(found, question) for key, found in groups.items()}
+    several = len({t.job.study for t in trials}) > 1
     baselines = _baselines(chosen, question)
     columns = question.columns or tuple(
         sorted({m for t in ended for m in t.result.metrics if m.startswith("geometry/")})
     )
     rows = [
-        _row(key, chosen[key], baselines.get(key[0]), question, columns, len(_configurations(groups[key])), curve_of)
+        _row(
+            key,
+            chosen[key],
+            baselines.get(key[0]),
+            question,
+            columns,
+            len(_configurations(groups[key])),
+            curve_of,
+            several=several,
+        )
         for key in chosen
     ]
     rows.sort(key=lambda r: (r["optimizer"], float("inf") if r["mean"] is None else question.goal.loss(r["mean"])))
@@ -67,28 +82,43 @@ def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[
         "goal": question.goal,
         "baseline": question.baseline or None,
         "columns": list(columns),
+        "unit": "study" if several else "seed",
         "varied": _varied(ended, question.by),
         "rows": rows,
     }
 
 
-def _configurations(trials: Sequence[TrialRecord]) -> dict[tuple[str, int], list[TrialRecord]]:
-    found: dict[tuple[str, int], list[TrialRecord]] = {}
+def _configurations(trials: Sequence[TrialRecord]) -> dict[tuple[int, str, int], list[TrialRecord]]:
+    """(study, arm, configuration) -> its trials in the search."""
+    found: dict[tuple[int, str, int], list[TrialRecord]] = {}
     for t in trials:
         if t.job.stage is Stage.TUNE:
-            found.setdefault((t.job.arm, t.job.configuration), []).append(t)
+            found.setdefault((t.job.study, t.job.arm, t.job.configuration), []).append(t)
     return found
 
 
 def _chosen(trials: Sequence[TrialRecord], question: Question) -> list[TrialRecord]:
-    """Trials of the best configuration: its confirm trials, else its tune trials, in the order of the seeds."""
-    tuned = _configurations(trials)
-    best = min(tuned, key=lambda c: (question.goal.loss(_mean_value(tuned[c])), c))
-    confirm = [
-        t for t in trials if t.job.stage is Stage.CONFIRM and (t.job.arm, json.dumps(t.job.parameters, sort_keys=True))
-        == (best[0], json.dumps(tuned[best][0].job.parameters, sort_keys=True))
-    ]  # fmt: skip
-    return sorted(confirm or tuned[best], key=lambda t: t.job.seed)
+    """Trials of each study's best configuration, in the order of studies and seeds: of the confirm stage where every
+    study has some, else of the search.
+    """
+    tuned, best = _configurations(trials), dict[int, tuple[int, str, int]]()
+    for key in sorted(tuned, key=lambda c: (question.goal.loss(_mean_value(tuned[c])), c)):
+        best.setdefault(key[0], key)
+    confirm: dict[int, list[TrialRecord]] = {}
+    for t in trials:
+        first = tuned[best[t.job.study]][0].job if t.job.study in best else None
+        if t.job.stage is Stage.CONFIRM and first and (t.job.arm, _text(t)) == (first.arm, _text_of(first.parameters)):
+            confirm.setdefault(t.job.study, []).append(t)
+    found = confirm if confirm.keys() == best.keys() else {study: tuned[key] for study, key in best.items()}
+    return sorted((t for each in found.values() for t in each), key=lambda t: (t.job.study, t.job.seed))
+
+
+def _text(trial: TrialRecord) -> str:
+    return _text_of(trial.job.parameters)
+
+
+def _text_of(parameters: Mapping[str, Any]) -> str:
+    return json.dumps(parameters, sort_keys=True)
 
 
 def _mean_value(trials: Sequence[TrialRecord]) -> float:
@@ -123,9 +153,11 @@ def _row(
     columns: Sequence[str],
     tried: int,
     curve_of: Callable[[str], Curve],
+    *,
+    several: bool,
 ) -> dict[str, Any]:
-    values = _values(trials, question.metric)
-    summary = summarize(values) if values else None
+    values = _units([(t.job, t.result.metrics.get(question.metric)) for t in trials], several)
+    summary = summarize(values, bounds=bounds_of(question.metric)) if values else None
     is_baseline = baseline is not None and baseline[0] is trials[0]
     return {
         "optimizer": key[0],
@@ -133,24 +165,52 @@ def _row(
         "arm": trials[0].job.arm,
         "stage": trials[0].job.stage,
         "configurations": tried,
-        "parameters": {k: v for k, v in trials[0].job.parameters.items() if k != question.by},
+        "parameters": _settings(trials, question.by),
         "n": len(values),
         "diverged": sum(t.result.state is State.DIVERGED for t in trials),
         "mean": summary.mean if summary else None,
         "interval": [summary.lo, summary.hi] if summary and summary.lo is not None else None,
-        "against_baseline": None if baseline is None or is_baseline else _against(trials, baseline, question, curve_of),
+        "against_baseline": None
+        if baseline is None or is_baseline
+        else _against(trials, baseline, question, curve_of, several=several),
         "columns": {
             name: _mean([t.result.metrics[name] for t in trials if name in t.result.metrics]) for name in columns
         },
     }
 
 
-def _values(trials: Sequence[TrialRecord], metric: str) -> list[float]:
-    return [t.result.metrics[metric] for t in trials if metric in t.result.metrics]
+def _settings(trials: Sequence[TrialRecord], by: str) -> dict[str, Any]:
+    """The chosen hyperparameters beside `by`; of several studies the lowest and highest number, or all values, of one
+    that differs.
+    """
+    found: dict[str, list[Any]] = {}
+    for t in trials:
+        for name, value in t.job.parameters.items():
+            if name != by and value not in found.setdefault(name, []):
+                found[name].append(value)
+    return {name: values[0] if len(values) == 1 else _range(values) for name, values in found.items()}
+
+
+def _range(values: list[Any]) -> list[Any]:
+    return [min(values), max(values)] if numeric(values) else sorted(values, key=str)
+
+
+def _units(found: Sequence[tuple[Job, float | None]], several: bool) -> list[float]:
+    """One value for each study, the mean over its seeds, where there are several; else one for each seed."""
+    units: dict[int, list[float]] = {}
+    for job, value in found:
+        if value is not None:
+            units.setdefault(job.study if several else job.seed, []).append(value)
+    return [sum(values) / len(values) for values in units.values()]
 
 
 def _against(
-    trials: list[TrialRecord], baseline: list[TrialRecord], question: Question, curve_of: Callable[[str], Curve]
+    trials: list[TrialRecord],
+    baseline: list[TrialRecord],
+    question: Question,
+    curve_of: Callable[[str], Curve],
+    *,
+    several: bool,
 ) -> dict[str, Any] | None:
     """Differences on the seeds that both have, None when the stages differ or no seed, start and data are shared."""
     if trials[0].job.stage != baseline[0].job.stage:
@@ -165,11 +225,12 @@ def _against(
     ]
     if not pairs:
         return None
-    difference = summarize([a.result.metrics[question.metric] - b.result.metrics[question.metric] for a, b in pairs])
+    differences = [(a.job, a.result.metrics[question.metric] - b.result.metrics[question.metric]) for a, b in pairs]
+    difference = summarize(_units(differences, several))
     slow = [slowdown(curve_of(a.job.trial_id), curve_of(b.job.trial_id)) for a, b in pairs]
     known = [s for s in slow if s is not None]
     return {
-        "n": len(pairs),
+        "n": difference.n,
         "difference": difference.mean,
         "interval": None if difference.lo is None else [difference.lo, difference.hi],
         "ratio": _ratio(

@@ -1,4 +1,7 @@
-"""Everything that tables and figures are made of, read once from a sweep's folder."""
+"""Everything that tables and figures are made of, read once from a sweep's folder.
+
+With several studies an arm the units of what is shown are the studies, else the confirm seeds of the one study.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ import trainables
 from optim_core import Counting
 from orchestrator import results
 from orchestrator.definition import yaml12
+from orchestrator.definition.model import twin_of
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import bounds_of as bounds_of
+from orchestrator.statistics.pairing import Unit
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
@@ -88,6 +93,21 @@ class Evidence:
         """Arms in the order of the file."""
         return list(self.definition["arms"])
 
+    @property
+    def studies(self) -> int:
+        """Independent searches of each arm."""
+        return int(self.definition["seeds"].get("studies", 1))
+
+    @property
+    def unit(self) -> Unit:
+        """What counts once: a study, or a confirm seed of the only one."""
+        return "study" if self.studies > 1 else "seed"
+
+    @cached_property
+    def twin(self) -> str:
+        """The arm that is an identical copy of the baseline, or nothing."""
+        return twin(self.folder)
+
     def optimizer(self, arm: str) -> type[Counting]:
         """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""
         try:
@@ -136,29 +156,30 @@ class Evidence:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """metrics.parquet as a frame with arm, stage, seed and seconds (at each trial's mean pace)."""
+        """metrics.parquet as a frame with arm, study, stage, seed and seconds (at each trial's mean pace)."""
         points: pd.DataFrame = results.metrics_table(self.folder).to_pandas()
-        known = self.trials[["trial_id", "arm", "stage", "seed", "state", "configuration", "grad_evals", "seconds"]]
-        found = points.merge(known, on="trial_id")
+        known = ["trial_id", "arm", "study", "stage", "seed", "state", "configuration", "grad_evals", "seconds"]
+        found = points.merge(self.trials[known], on="trial_id")
         found["seconds"] = found["seconds"] * found["step"] / found["grad_evals"].where(found["grad_evals"] > 0)
         return found
 
     @cached_property
     def configurations(self) -> dict[str, pd.DataFrame]:
-        """Arm -> one row per configuration of the search: parameters, `value` (mean over tune seeds), `spread`,
+        """Arm -> a row for each configuration of each study: parameters, `value` (mean over tune seeds), `spread`,
         `state`.
 
-        `random` says whether the configuration was drawn before any result was looked at.
+        `random` says whether the configuration was drawn before any result of its study was looked at.
         """
         return {arm: self._configurations(arm) for arm in self.arms}
 
     def _configurations(self, arm: str) -> pd.DataFrame:
         rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.TUNE)]
         found = []
-        for number, group in rows.groupby("configuration"):
+        for (study, number), group in rows.groupby(["study", "configuration"]):
             row = json.loads(group["parameters"].iloc[0])
             states = set(group["state"])
             row |= {
+                "study": study,
                 "configuration": number,
                 "value": float(group["value"].mean()) if group["value"].notna().all() else float("nan"),
                 "spread": float(group["value"].std()) if len(group) > 1 else 0.0,
@@ -168,52 +189,74 @@ class Evidence:
             found.append(row)
         frame = pd.DataFrame(found)
         if len(frame):
-            frame["random"] = frame.index < self.design_size(arm)
+            frame["random"] = frame.groupby("study").cumcount() < self.design_size(arm)
         return frame
 
     def design_size(self, arm: str) -> int:
-        """How many configurations of the arm were drawn without looking at results."""
+        """How many configurations of each study of the arm were drawn without looking at results."""
         method = self.definition["method"]
         asked = self.definition["budget"]["trials_per_arm"]
         if method["name"] in ("grid", "random", "sobol") or asked is None:
             return 10**9
         return round(float(method["random_share"]) * int(asked))
 
-    def chosen(self, arm: str) -> dict[str, Any]:
-        """The configuration that went on to the confirm seeds, or the best one of the search so far."""
+    def chosen(self, arm: str) -> dict[int, dict[str, Any]]:
+        """Study -> the configuration that went on to its confirm seeds, or the best one of its search so far.
+
+        Studies that have neither are left out.
+        """
         rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.CONFIRM)]
-        if len(rows):
-            found: dict[str, Any] = json.loads(rows["parameters"].iloc[0])
-            return found
+        found: dict[int, dict[str, Any]] = {
+            int(group["study"].iloc[0]): json.loads(group["parameters"].iloc[0]) for _, group in rows.groupby("study")
+        }
         frame = self.configurations[arm]
-        if not len(frame) or frame["value"].isna().all():
-            return {}
-        best = frame.iloc[int(np.nanargmax(self.sign * frame["value"].to_numpy(dtype=float)))]
-        return {p: best[p] for p in self.parameters[arm] if p in best and not _missing(best[p])}
+        for _, group in frame.groupby("study") if len(frame) else ():
+            study = int(group["study"].iloc[0])
+            if study not in found and not group["value"].isna().all():
+                best = group.iloc[int(np.nanargmax(self.sign * group["value"].to_numpy(dtype=float)))]
+                found[study] = {p: best[p] for p in self.parameters[arm] if p in best and not _missing(best[p])}
+        return dict(sorted(found.items()))
 
-    def settings(self, arm: str) -> dict[str, Any]:
+    def settings(self, arm: str) -> dict[int, dict[str, Any]]:
         """`chosen`, for people to read, and with what changed while it trained."""
-        trials = [t for t in self.records if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
-        return describe(self.chosen(arm), trials[0].job.lineage if trials else ())
+        confirm = [t for t in self.records if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
+        lineage = {t.job.study: t.job.lineage for t in reversed(confirm)}
+        return {study: describe(given, lineage.get(study, ())) for study, given in self.chosen(arm).items()}
 
-    def confirmed(self, metric: str) -> dict[str, list[float]]:
-        """Arm -> values of a metric over the confirm seeds, in their order."""
+    def units(self, metric: str) -> dict[str, dict[int, list[float]]]:
+        """Arm -> unit -> values of a metric over its confirm seeds, in their order; units are studies or seeds."""
         rows = self.trials[(self.trials["stage"] == Stage.CONFIRM) & self.trials["state"].isin(TRAINED)]
         if metric not in rows:
             return {}
-        found = {arm: rows[rows["arm"] == arm].sort_values("seed")[metric].dropna() for arm in self.arms}
-        return {arm: [float(v) for v in values] for arm, values in found.items() if len(values)}
+        rows = rows.dropna(subset=[metric]).sort_values(["study", "seed"])
+        found: dict[str, dict[int, list[float]]] = {}
+        for arm in self.arms:
+            for _, group in rows[rows["arm"] == arm].groupby(self.unit):
+                found.setdefault(arm, {})[int(group[self.unit].iloc[0])] = [float(v) for v in group[metric]]
+        return found
+
+    def confirmed(self, metric: str) -> dict[str, list[float]]:
+        """Arm -> one value of a metric for each unit, in their order: the mean over a study's confirm seeds."""
+        return {
+            arm: [sum(values) / len(values) for values in units.values()] for arm, units in self.units(metric).items()
+        }
 
     def goal_of(self, metric: str) -> Goal:
         """Direction of a metric of the task."""
         return results.reported(self.folder, metric)[1]
 
     def ranked(self) -> list[str]:
-        """Arms, the best mean of the reported metric first, those without a result last."""
+        """Arms, the best mean of the reported metric first, those without a result later, the twin last."""
         sign = self.goal_of(self.reported).sign
         found = self.confirmed(self.reported)
         means = {arm: sign * sum(v) / len(v) for arm, v in found.items()}
-        return sorted(self.arms, key=lambda arm: -means.get(arm, float("-inf")))
+        return sorted(self.arms, key=lambda arm: (arm == self.twin, -means.get(arm, float("-inf"))))
+
+
+def twin(folder: SweepFolder) -> str:
+    """The arm of a sweep that is an identical copy of its baseline, or nothing."""
+    declared = seal.in_force(folder)["analysis"]
+    return twin_of(declared["baseline"]) if declared.get("twin") else ""
 
 
 def _missing(value: Any) -> bool:

@@ -17,9 +17,10 @@ def breaches(evidence: Evidence) -> Iterator[Breach]:
 
 def _edge(evidence: Evidence) -> Iterator[Breach]:
     for arm in evidence.arms:
-        for name, where in edges(evidence, arm).items():
-            chosen = evidence.chosen(arm)[name]
-            message = f"the chosen {name} = {chosen:.3g} lies at the {where} edge of its range"
+        for one in filter(lambda e: e.is_doubtful, edges(evidence, arm)):
+            chosen = ", ".join(f"{evidence.chosen(arm)[study][one.parameter]:.3g}" for study in one.at)
+            several = f" in {len(one.at)} of {one.studies} studies" if one.studies > 1 else ""
+            message = f"the chosen {one.parameter} = {chosen} lies at the {one.where} edge of its range{several}"
             yield "GS103", ("arms", arm), f"{message}; move that bound by a factor of 4"
 
 

@@ -1,14 +1,14 @@
 """Time to target and performance profiles over several tasks (Dolan and More 2002; AlgoPerf rules, 2306.07179).
 
-    target_w = median over the confirm seeds of the reference arm's final value, never set by hand
-    t(s, w)  = median over the confirm seeds of the cost at which arm s first reaches target_w (linear between
-    evaluations;
-               infinite when missed)
+    target_w = median over the confirm trials of the reference arm's final value, never set by hand
+    t(s, w)  = median over the confirm trials of the cost at which arm s first reaches target_w (linear between
+               evaluations; infinite when missed)
     r(s, w)  = t(s, w) / min_s t(s, w)
     rho_s(tau) = share of tasks with r(s, w) <= tau
     B_s      = integral of rho_s from 1 to 4, / 3                              benchmark score in [0, 1]
 
-The cost is gradient evaluations. An arm that is missing from a task has missed its target there.
+The cost is gradient evaluations. An arm that is missing from a task has missed its target there. Medians are over the
+confirm trials of all studies, which are equally many in each; a twin is left out.
 """
 
 from __future__ import annotations
@@ -71,19 +71,20 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
         raise Refused("a profile needs sweeps of two tasks or more; for one task: geosweep compare")
     for one in sweeps:
         check(one)
-    arms = sorted({arm for one in sweeps for arm in one.arms})
+    arms = sorted({arm for one in sweeps for arm in _arms(one)})
     reference = reference or _reference(sweeps)
-    if not reference or any(reference not in one.arms for one in sweeps):
+    if not reference or any(reference not in _arms(one) for one in sweeps):
         raise Refused(f"no reference arm {reference!r} in every sweep; name one with --reference: {', '.join(arms)}")
     targets: dict[str, float] = {}
     times = pd.DataFrame(math.inf, index=list(tasks), columns=arms)
     means = pd.DataFrame(np.nan, index=list(tasks), columns=arms)
     for key, one in tasks.items():
         targets[key] = _target(one, reference)
-        for arm in one.arms:
+        for arm in _arms(one):
             times.loc[key, arm] = _median_time(one, arm, targets[key])
         for arm, values in one.confirmed(one.reported).items():
-            means.loc[key, arm] = _sign(one) * float(np.mean(values))
+            if arm in arms:
+                means.loc[key, arm] = _sign(one) * float(np.mean(values))
     r = ratios(times)
     return {
         "schema": "geosweep/profile/1",
@@ -106,15 +107,19 @@ def _reference(sweeps: Sequence[Evidence]) -> str:
     return ""
 
 
+def _arms(one: Evidence) -> list[str]:
+    return [arm for arm in one.arms if arm != one.twin]
+
+
 def _sign(one: Evidence) -> float:
     return one.goal_of(one.reported).sign
 
 
 def _target(one: Evidence, reference: str) -> float:
-    values = one.confirmed(one.reported).get(reference)
-    if not values:
+    units = one.units(one.reported).get(reference)
+    if not units:
         raise Refused(f"{one.sweep_id}: the reference arm {reference} has no confirm trial with {one.reported}")
-    return float(np.median(values))
+    return float(np.median([value for values in units.values() for value in values]))
 
 
 def _median_time(one: Evidence, arm: str, target: float) -> float:

@@ -1,4 +1,7 @@
-"""Expected-best curves of a sweep's arms, over the trials that were drawn before any result was looked at."""
+"""Expected-best curves of a sweep's arms, over the trials that were drawn before any result was looked at.
+
+Those of all studies are pooled: drawn alike and independently, they are exchangeable.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,12 @@ def random_values(evidence: Evidence, arm: str) -> Array:
         return values
     worst = trained.min() if evidence.sign > 0 else trained.max()
     return np.where((frame["state"] == State.COMPLETE).to_numpy(), values, worst)
+
+
+def most_random(evidence: Evidence, arm: str) -> int:
+    """How many such configurations the largest study of the arm has."""
+    frame = evidence.configurations[arm]
+    return int(frame[frame["random"]].groupby("study").size().max()) if len(frame) and frame["random"].any() else 0
 
 
 def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:

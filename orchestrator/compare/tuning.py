@@ -5,11 +5,17 @@ edge       the chosen value lies within 5 % of a bound of its range (on the rang
 width      decades between the smallest and the largest value among configurations within 5 % of the best
 optimism   mean over the confirm seeds of the tuned metric, minus the value with which the search chose it
 rungs      Kendall's tau between the ranking at a share of the budget and the final one, and where the winner stood
+
+Of several studies each is looked at alone, since each has its own tune seeds: `best` is that of the configuration's own
+study, the best value, optimism, tau and the winner's place are means over studies, and an edge says in which studies
+the chosen value lies there. By chance alone one study in twenty chooses at a given bound, so that a single one of
+several does not make the range doubtful.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +24,36 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator.compare.evidence import Evidence, numeric
-from orchestrator.compare.search_curves import random_values
+from orchestrator.compare.search_curves import most_random, random_values
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.expected_best import expected_best, tunability
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
+FEWEST, DOUBTFUL = 4, 0.25
+"""Trials that a ranking takes; share of studies, two at least, that make an edge doubtful."""
 UNBOUNDED = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """A bound at which chosen values of a parameter lie."""
+
+    parameter: str
+    where: str
+    """lower or upper."""
+    at: tuple[int, ...]
+    """Studies whose chosen value lies there."""
+    studies: int
+    """How many studies chose a value."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it is more than chance, so that the optimum may lie outside."""
+        return self.studies == 1 or len(self.at) >= max(2, math.ceil(DOUBTFUL * self.studies))
+
+    def __str__(self) -> str:
+        return self.where + (f" in {len(self.at)} of {self.studies} studies" if self.studies > 1 else "")
 
 
 def position(p: Parameter, value: float) -> float:
@@ -60,14 +89,16 @@ def edge(p: Parameter, value: Any, natural: tuple[float, float] = UNBOUNDED) -> 
     return "upper" if share > 1 - EDGE and high < highest else ""
 
 
-def edges(evidence: Evidence, arm: str) -> dict[str, str]:
-    """Parameter -> bound, for each chosen value that lies at one."""
+def edges(evidence: Evidence, arm: str) -> list[Edge]:
+    """The bounds at which chosen values lie, parameter by parameter."""
     chosen, known = evidence.chosen(arm), evidence.parameters[arm]
     natural = evidence.optimizer(arm).BOUNDS
-    found = {
-        name: edge(known[name], value, natural.get(name, UNBOUNDED)) for name, value in chosen.items() if name in known
-    }
-    return {name: where for name, where in found.items() if where}
+    found: dict[tuple[str, str], list[int]] = {}
+    for study, given in chosen.items():
+        for name, value in given.items():
+            if name in known and (where := edge(known[name], value, natural.get(name, UNBOUNDED))):
+                found.setdefault((name, where), []).append(study)
+    return [Edge(parameter=name, where=where, at=tuple(at), studies=len(chosen)) for (name, where), at in found.items()]
 
 
 def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
@@ -77,8 +108,9 @@ def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
     whole = frame.dropna(subset=["value", p.name])
     if not len(whole):
         return None
-    best = (sign * whole["value"]).max()
-    near = whole[sign * whole["value"] >= best - NEAR * abs(best)][p.name].to_numpy(dtype=float)
+    score = sign * whole["value"]
+    best = score.groupby(whole["study"]).transform("max")
+    near = whole[score >= best - NEAR * best.abs()][p.name].to_numpy(dtype=float)
     near = 1 - near if p.one_minus else near
     return float(np.log10(near.max() / near.min()))
 
@@ -89,16 +121,15 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
     confirmed = evidence.confirmed(evidence.tuned)
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
-        values = frame["value"].dropna() if len(frame) else pd.Series(dtype=float)
-        best = float((evidence.sign * values).max() * evidence.sign) if len(values) else None
+        best = _best(frame, evidence.sign)
         means = float(np.mean(confirmed[arm])) if arm in confirmed else None
-        random = random_values(evidence, arm)
+        random, most = random_values(evidence, arm), most_random(evidence, arm)
         rows = evidence.trials[evidence.trials["arm"] == arm]
         found[arm] = {
             "configurations": len(frame),
             "best_tune": best,
             "optimism": None if best is None or means is None else means - best,
-            "tunability": tunability(expected_best(random, evidence.goal)) if len(random) else None,
+            "tunability": tunability(expected_best(random, evidence.goal)[:most]) if len(random) else None,
             "widths": {
                 p.name: w for p in evidence.tuned_parameters(arm) if (w := width(frame, p, evidence.sign)) is not None
             },
@@ -113,19 +144,27 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _best(frame: pd.DataFrame, sign: float) -> float | None:
+    """The best value of a search, in the mean over studies."""
+    values = frame.dropna(subset=["value"]) if len(frame) else frame
+    if not len(values):
+        return None
+    return float((sign * values["value"]).groupby(values["study"]).max().mean() * sign)
+
+
 def kills(evidence: Evidence) -> list[dict[str, Any]]:
-    """Stopped trials that were finished for the audit: how many would have beaten their arm's best (Wilson
+    """Stopped trials that were finished for the audit: how many would have beaten the best of their study (Wilson
     interval).
     """
     found = []
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
-        stopped = [t.result.stopped for t in evidence.records if t.job.arm == arm and t.result.stopped is not None]
-        ends = [stop.audit_value for stop in stopped if stop.audit_value is not None]
+        stopped = [(t.job.study, t.result.stopped) for t in evidence.records if t.job.arm == arm and t.result.stopped]
+        ends = [(study, stop.audit_value) for study, stop in stopped if stop.audit_value is not None]
         if not stopped:
             continue
-        best = (evidence.sign * frame["value"]).max() if len(frame) else math.nan
-        false = sum(evidence.sign * value > best for value in ends)
+        best = dict((evidence.sign * frame["value"]).groupby(frame["study"]).max()) if len(frame) else {}
+        false = sum(evidence.sign * value > best.get(study, math.nan) for study, value in ends)
         low, high = proportion_confint(false, len(ends), method="wilson") if ends else (0.0, 1.0)
         found.append(
             {"arm": arm, "pruned": len(stopped), "audited": len(ends), "false": int(false), "low": low, "high": high}
@@ -136,6 +175,8 @@ def kills(evidence: Evidence) -> list[dict[str, Any]]:
 def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
     """Would stopping early have been safe? One row for each arm and share of the budget, over trials that ran to
     the end.
+
+    Of several studies means over them; `survived` counts those whose winner would have gone on.
     """
     found = []
     budget = float(evidence.definition["budget"]["per_trial"])
@@ -144,25 +185,30 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
         (curves["stage"] == Stage.TUNE) & (curves["name"] == evidence.tuned) & (curves["state"] == State.COMPLETE)
     ]
     for arm in evidence.arms:
-        points = curves[curves["arm"] == arm]
-        table = points.pivot_table(index="trial_id", columns="step", values="value").ffill(axis=1)
-        if len(table) < 4:
-            continue
-        final = evidence.sign * table.iloc[:, -1]
+        studies = [_aligned(points) for _, points in curves[curves["arm"] == arm].groupby("study")]
+        studies = [table for table in studies if len(table) >= FEWEST]
         for share in RUNGS:
-            before = [s for s in table.columns if float(s) <= share * budget + 1e-9]
-            if not before:
-                continue
-            then = evidence.sign * table[before[-1]].fillna(-math.inf)
-            place = int((then > float(then.iloc[int(final.to_numpy().argmax())])).sum()) + 1
-            found.append(
-                {
-                    "arm": arm,
-                    "share": share,
-                    "trials": len(table),
-                    "tau": float(stats.kendalltau(then, final).statistic),
-                    "winner_stood": place,
-                    "would_survive": place <= max(1, len(table) // eta),
-                }
-            )
+            seen = [one for table in studies if (one := _rung(table, evidence.sign, share * budget, eta)) is not None]
+            if seen:
+                survived = sum(one["would_survive"] for one in seen)
+                row = {name: float(np.mean([one[name] for one in seen])) for name in ("trials", "tau", "winner_stood")}
+                row |= {"would_survive": survived == len(seen), "survived": survived, "studies": len(seen)}
+                found.append({"arm": arm, "share": share, **(row if len(seen) > 1 else row | seen[0])})
     return found
+
+
+def _aligned(points: pd.DataFrame) -> pd.DataFrame:
+    """Values [trial, step] of a study's trials, a missing one as the one before it."""
+    return points.pivot_table(index="trial_id", columns="step", values="value").ffill(axis=1)
+
+
+def _rung(table: pd.DataFrame, sign: float, cost: float, eta: int) -> dict[str, Any] | None:
+    """How one study's trials stood after so many gradient evaluations; None when none was looked at by then."""
+    before = [s for s in table.columns if float(s) <= cost + 1e-9]
+    if not before:
+        return None
+    then, final = sign * table[before[-1]].fillna(-math.inf), sign * table.iloc[:, -1]
+    place = int((then > float(then.iloc[int(final.to_numpy().argmax())])).sum()) + 1
+    tau = float(stats.kendalltau(then, final).statistic)
+    survives = place <= max(1, len(table) // eta)
+    return {"trials": len(table), "tau": tau, "winner_stood": place, "would_survive": survives}

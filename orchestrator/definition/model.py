@@ -199,6 +199,12 @@ class Spec:
     source: str = field(default="", compare=False)
 
 
+def comparisons(spec: Spec) -> int:
+    """How many comparisons the declared analysis makes; the twin's is none of them."""
+    arms = len(spec.arms) - spec.analysis.twin
+    return arms - 1 if spec.analysis.baseline else arms * (arms - 1) // 2
+
+
 def definition(spec: Spec) -> dict[str, Any]:
     """Everything that changes results, as plain JSON; the sweep's id is its hash."""
     found = asdict(spec)

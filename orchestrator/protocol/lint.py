@@ -15,7 +15,7 @@ from typing import Any
 
 import optim_core
 import trainables
-from orchestrator.definition import plan
+from orchestrator.definition import model, plan
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.rule_codes import RULES
@@ -146,8 +146,7 @@ def few_seeds(spec: Spec) -> Found:
 @_rule("GS105")
 def seeds_for_comparisons(spec: Spec) -> Found:
     """Holm over all comparisons asks for more."""
-    arms, (n, words, key) = len(spec.arms), _units(spec)
-    comparisons = arms - 1 if spec.analysis.baseline else arms * (arms - 1) // 2
+    comparisons, (n, words, key) = model.comparisons(spec), _units(spec)
     floor = floor_of_seeds(comparisons, spec.analysis.alpha) if comparisons else 0
     if 6 <= n < floor:
         yield (

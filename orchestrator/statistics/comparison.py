@@ -10,6 +10,8 @@ of outperforming, where the noise comes from, and a verdict:
     equivalent    Holm-adjusted p of equivalence < alpha: the interval lies inside the margin
     inconclusive  anything else, with what might settle it and the difference that this design could have found; always
                   so below 1 + log2(k / alpha) units, where no exact test can reach the level
+
+A twin, an identical copy of the baseline, is none of the k comparisons and stands apart: what no difference looks like.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -69,6 +71,8 @@ class Pair:
     outperforms_interval: tuple[float, float]
     verdict: str
     """A is better, worse, equivalent or inconclusive."""
+    alone: Literal["p", "interval", "equivalence"] | None
+    """inconclusive though one of two conditions holds: p, the interval, or the interval within the margin."""
     detectable: float | None
     """The difference that so many units find with 80 % power, given the spread that was seen."""
     components: dict[str, float] | None
@@ -94,6 +98,7 @@ def compare(
     margin: float = 0.0,
     alpha: float = ALPHA,
     race: Mapping[str, Any] | None = None,
+    twin: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
@@ -101,24 +106,20 @@ def compare(
     is compared on the units that both have, and p is corrected for the looks, the end included, before Holm's
     correction over the pairs.
 
-    `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1).
+    `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1). `twin`: an identical
+    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
-    arms = sorted(confirm["arm"].unique())
+    arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
     if baseline is not None and baseline not in arms:
         raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
     found = paired(trials, metric, stopped)
-    pairs = compare_values(
-        found.values,
-        goal=goal,
-        unit=found.unit,
-        baseline=baseline,
-        margin=margin,
-        alpha=alpha,
-        looks=tests(race),
-        searches=found.searches,
-    )
+    question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
+    question |= {"looks": tests(race), "searches": found.searches}
+    compared = {arm: found.values[arm] for arm in arms}
+    pairs = compare_values(compared, baseline=baseline, **question)
+    copies = {arm: found.values[arm] for arm in twin or () if arm in found.values}
     most = max(len(units) for units in found.values.values())
     document = {
         "schema": "geosweep/compare/1",
@@ -137,6 +138,7 @@ def compare(
         "notes": list(found.notes),
         "race": dict(race) if race else None,
         "pairs": [as_json(p) for p in pairs],
+        "twin": as_json(compare_values(copies, **question)[0]) if len(copies) == 2 else None,
     }
     few = too_few(document) if found.unit == "study" else ""
     return {**document, "notes": [*found.notes, few] if few else list(found.notes)}
@@ -179,6 +181,8 @@ def compare_differences(
     searches: Mapping[str, Search] | None = None,
 ) -> list[Pair]:
     """The same of (A, B) -> differences on each unit; Holm's correction is over all of them."""
+    if not found:
+        return []
     chosen, raw = list(found), list(found.values())
     means = [studies.study_means(d) for d in raw]
     seen = [beyond(d, margin) for d in means]
@@ -220,6 +224,16 @@ class _Rule:
             return "better" if (d.mean() > 0) == (self.goal == Goal.MAXIMIZE) else "worse"
         return "inconclusive"
 
+    def alone(self, interval: tuple[float, float], p_holm: float, equal: float | None) -> Any:
+        """Which condition of a verdict holds where the others do not."""
+        low, high = interval
+        if equal is not None and -self.margin < low and high < self.margin:
+            return "equivalence"
+        beyond_margin = low > self.margin or high < -self.margin
+        if beyond_margin == (p_holm < self.alpha):
+            return None
+        return "interval" if beyond_margin else "p"
+
     def pair(self, a: str, b: str, raw: Sequence[Array], p: float, p_holm: float, equal: float | None) -> Pair:
         d = studies.study_means(raw)
         interval = mean_interval(d, 1 - self.alpha)
@@ -251,6 +265,7 @@ class _Rule:
             outperforms=wins,
             outperforms_interval=wins_interval,
             verdict=verdict,
+            alone=self.alone(interval, p_holm, equal) if verdict == "inconclusive" else None,
             detectable=None if reach is None else reach * standard_deviation(d),
             components=_components(raw) if self.unit == "study" else None,
             settles=settles,

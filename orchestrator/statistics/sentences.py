@@ -40,13 +40,13 @@ def _said(pair: Document, amount: str, ahead: str) -> str:
             return f"{first} is {verdict} than {second.rstrip(',')}: {amount}, {ahead}"
         if verdict == "equivalent":
             return f"{first} and {second} are equivalent within the margin: {amount}"
-        return f"{first} against {second.rstrip(',')}, inconclusive: {amount}; {_what_it_takes(pair)}"
+        return f"{first} against {second.rstrip(',')}, inconclusive: {amount}; {_why_open(pair)}"
     if verdict in ("better", "worse"):
         verb = "beats" if verdict == "better" else "is beaten by"
         return f"The configuration found for {a} {verb} the one found for {b}: {amount}, {ahead}"
     if verdict == "equivalent":
         return f"The configurations found for {a} and {b} are equivalent within the margin: {amount}"
-    return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_what_it_takes(pair)}"
+    return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_why_open(pair)}"
 
 
 def _turned(pair: Document) -> str:
@@ -61,6 +61,28 @@ def verdict_words(pair: Document) -> str:
     """The verdict for a table or a figure: of one search, on the configuration."""
     plain = pair["unit"] == "study" or pair["verdict"] == "inconclusive"
     return str(pair["verdict"]) if plain else f"{pair['verdict']} (configuration)"
+
+
+def alone_words(pair: Document) -> str:
+    """Why a pair is inconclusive though p, or its interval, looks settled; empty where both agree."""
+    level, bound = f"{1 - pair['confidence']:.3g}", "zero" if pair["p_equivalent"] is None else "the margin"
+    words = {
+        "p": f"p is below {level}, but the interval does not leave {bound}",
+        "interval": f"the interval leaves {bound}, but p after Holm is not below {level}",
+        "equivalence": f"the interval lies inside the margin, but p of equivalence after Holm is not below {level}",
+    }
+    return words.get(pair["alone"], "")
+
+
+def twin_line(document: Document) -> str:
+    """How far the baseline's identical copy came out from it, or nothing without one."""
+    pair = document["twin"]
+    if pair is None:
+        return ""
+    of, other = ("", "it") if pair["unit"] == "study" else ("The configuration found for ", "the one found for it")
+    copy = f"{of}{pair['a']}, an identical copy of {pair['b']} tuned on its own, differs from {other}"
+    amount = f"{difference_text(pair)} {document['metric']}, p {pair['p']:.2g}"
+    return f"{copy} by {amount}, over {_count(pair)}: this is what no difference looks like here."
 
 
 def headline(document: Document | None, refused: str = "") -> str:
@@ -84,6 +106,8 @@ def headline(document: Document | None, refused: str = "") -> str:
         if document["unit"] == "study":
             return f"The arms{_each(document)}, are {within}."
         return " ".join([f"The configurations found are {within}.", *_of_one_search(document)])
+    if not document["pairs"]:
+        return "Nothing is compared: there is the baseline and its twin."
     if few := too_few(document):
         return f"Not settled. {few}"
     needed = [(_size(p), more) for p in document["pairs"] if (more := more_words(p))]
@@ -96,8 +120,13 @@ def notes(document: Document) -> list[str]:
     """What has to be read with the comparisons: studies that went astray, the race, what one search is worth."""
     few = too_few(document)
     found = [note for note in document["notes"] if note != few]
-    found += [f"Study {one['study']} of arm {one['arm']} diverged entirely." for one in document["diverged"]]
-    return [*found, *race_lines(document), *caveat(document)]
+    found += [
+        f"Study {one['study']} of arm {one['arm']} diverged entirely."
+        if document["unit"] == "study"
+        else f"Every confirm trial of arm {one['arm']} diverged."
+        for one in document["diverged"]
+    ]
+    return [*found, *race_lines(document), *filter(None, [twin_line(document)]), *caveat(document)]
 
 
 def caveat(document: Document) -> list[str]:
@@ -131,7 +160,7 @@ def too_few(document: Document) -> str:
     """Says when no result at all could have been significant, or nothing."""
     n, k, alpha = document["units"], len(document["pairs"]), document["alpha"]
     floor = floor_of_seeds(k, alpha)
-    if n >= floor:
+    if n >= floor or not k:
         return ""
     units = "studies" if document["unit"] == "study" else "seeds"
     return (
@@ -154,10 +183,21 @@ def more_words(pair: Document) -> str:
     return units_words(found["studies"], "study") + (price if found["studies"] <= MANY else "")
 
 
+def settling_words(pair: Document) -> str:
+    """What settles a pair cheapest, for a table or a figure."""
+    if pair["verdict"] != "inconclusive":
+        return "settled"
+    return more_words(pair) or "no number of studies"
+
+
 def units_words(more: int, unit: str) -> str:
     """So many more units; beyond MANY the difference is too small for the number to mean anything."""
     units = _plural(unit, more)
     return f"about {more} more {units}" if more <= MANY else f"more than {MANY} more {units}"
+
+
+def _why_open(pair: Document) -> str:
+    return "; ".join(filter(None, [alone_words(pair), _what_it_takes(pair)]))
 
 
 def _what_it_takes(pair: Document) -> str:

@@ -287,7 +287,7 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
         assert run.data.metrics["loss/val"] == pytest.approx(np.mean(values[arm]))
         assert run.data.metrics["loss/val/low"] < run.data.metrics["loss/val"] < run.data.metrics["loss/val/high"]
         assert run.data.metrics["loss/val/n"] == 6
-        assert float(run.data.params["lr"]) == pytest.approx(evidence.chosen(arm)["lr"])
+        assert float(run.data.params["lr"]) == pytest.approx(evidence.chosen(arm)[1]["lr"])
         history = client.get_metric_history(run.info.run_id, "loss/val")
         assert sorted(m.step for m in history) == [10, 20, 30, 40]
         assert "figures/verdict.png" in {a.path for a in client.list_artifacts(run.info.run_id, "figures")}

@@ -111,6 +111,43 @@ def test_numbers_can_be_baselines_and_what_is_not_there_is_said() -> None:
         table(rows, ask(by="beta"), curve)
 
 
+def of_study(study: int, row: TrialRecord) -> TrialRecord:
+    return replace(row, job=replace(row.job, study=study, trial_id=f"{row.job.trial_id}@{study}"))
+
+
+def three_studies() -> list[TrialRecord]:
+    """An arm for each value; study r is worse by r, and its b by r more."""
+    rows = []
+    for study in (1, 2, 3):
+        for kind, more in (("a", 0), ("b", study)):
+            tune = [trial(kind, Stage.TUNE, i, study, study + i, kind=kind, lr=0.1 * (study + i)) for i in range(2)]
+            seeds = (1000 + 10 * study, 1001 + 10 * study)
+            confirm = [trial(kind, Stage.CONFIRM, 0, s, study + more + s % 2, kind=kind, lr=0.1 * study) for s in seeds]
+            rows += [of_study(study, row) for row in (*tune, *confirm)]
+    return rows
+
+
+def test_studies_choose_for_themselves_and_count_once() -> None:
+    a, b = table(three_studies(), ask(baseline="a"), curve)["rows"]
+    assert (a["stage"], a["n"], a["mean"], a["configurations"]) == ("confirm", 3, 2.5, 6)
+    assert a["parameters"] == {"lr": [0.1, pytest.approx(0.3)]}
+    assert (b["against_baseline"]["n"], b["against_baseline"]["difference"]) == (3, 2.0)
+    low, high = b["against_baseline"]["interval"]
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-5)  # t of 2, over 1 2 3
+
+
+def test_a_value_that_won_in_some_studies_only_is_shown_as_tuned() -> None:
+    rows = [row for row in three_studies() if (row.job.arm, row.job.study, row.job.stage) != ("b", 2, Stage.CONFIRM)]
+    found = {row["value"]: row for row in table(rows, ask(baseline="a"), curve)["rows"]}
+    assert (found["a"]["stage"], found["b"]["stage"], found["b"]["n"], found["b"]["mean"]) == (
+        "confirm",
+        "tune",
+        3,
+        2.0,
+    )
+    assert found["b"]["against_baseline"] is None
+
+
 SWEEP = """
 schema_version: 1
 name: turned

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import trainables
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, bounds_of, label_of
 from orchestrator.compare.figures.register import Drawn, figure
-from orchestrator.compare.figures.style import VERDICTS, colours, markers, panels
+from orchestrator.compare.figures.style import GREY, VERDICTS, colours, markers, panels
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import UNBOUNDED, summarize
@@ -26,15 +27,15 @@ MOST_PAIRS = 12
 
 @figure
 def verdict(evidence: Evidence) -> Iterator[Drawn]:
-    """Left: every arm's confirm seeds, one grey line per seed. Right: paired differences with their intervals."""
+    """Left: every arm's confirm seeds, one grey line per seed. Right: paired differences with their intervals.
+
+    Of a sweep with one study; `studies.verdict` draws several.
+    """
     values = {arm: v for arm in evidence.ranked() if (v := evidence.confirmed(evidence.reported).get(arm))}
-    if not values:
+    if not values or evidence.studies > 1:
         return
-    try:
-        document = answer(evidence)
-    except Refused:
-        document = None
-    pairs = shown(document)[:MOST_PAIRS] if document else []
+    document = answered(evidence)
+    pairs = drawn_pairs(document)
     rows = max(len(pairs), 2)
     figure_, axes = panels(
         1,
@@ -44,10 +45,8 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     )
     _arms(axes[0, 0], evidence, values)
     if pairs and document:
-        _differences(axes[0, 1], evidence, pairs, document["margin"])
-    if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
-        more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
-        figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", 120), fontsize=8.5, color="#7a4300")
+        _differences(axes[0, 1], evidence, pairs, document)
+    stamp(figure_, evidence, document)
     yield Drawn(
         name="verdict",
         section="answer",
@@ -64,8 +63,42 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     )
 
 
+def answered(evidence: Evidence) -> dict[str, Any] | None:
+    """The `compare` document, None when there is no comparison."""
+    try:
+        return answer(evidence)
+    except Refused:
+        return None
+
+
+def drawn_pairs(document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The comparisons as a figure shows them, the twin's last."""
+    if document is None:
+        return []
+    return [*shown(document)[:MOST_PAIRS], *([document["twin"]] if document["twin"] else [])]
+
+
+def pair_colour(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+    """That of its verdict; grey for the twin, which has none."""
+    return GREY if pair is document["twin"] else VERDICTS[pair["verdict"]]
+
+
+def pair_words(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+    """`better, p 0.016`; of the twin that it is one."""
+    if pair is document["twin"]:
+        return f"twin, p {pair['p']:.2g}"
+    return f"{verdict_words(pair)}, p {pair['p_holm']:.2g}"
+
+
+def stamp(figure_: Figure, evidence: Evidence, document: Mapping[str, Any] | None, width: int = 120) -> None:
+    """Say below a figure why its sweep is exploratory."""
+    if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
+        more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
+        figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", width), fontsize=8.5, color="#7a4300")
+
+
 def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> None:
-    colour, marker = colours(evidence.arms), markers(evidence.arms)
+    colour, marker = colours(evidence.arms, evidence.twin), markers(evidence.arms)
     places = {arm: -i for i, arm in enumerate(values)}
     if len({len(v) for v in values.values()}) == 1:
         for seed in range(len(next(iter(values.values())))):
@@ -83,39 +116,40 @@ def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> Non
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], margin: float) -> None:
+def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], document: Mapping[str, Any]) -> None:
     values = evidence.confirmed(evidence.reported)
-    if margin:
+    if margin := document["margin"]:
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     for i, p in enumerate(pairs):
         d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
-        colour = VERDICTS[p["verdict"]]
+        colour = pair_colour(document, p)
         ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
         ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")
         ax.plot(p["difference"], -i, "o", ms=7, color=colour, mec="white")
         ax.annotate(
-            f"{verdict_words(p)}, p {p['p_holm']:.2g}", (1.0, -i), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            pair_words(document, p), (1.0, -i), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=8.5, color=colour,
         )  # fmt: skip
     ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.4, 0.6)
     better = "right" if evidence.goal_of(evidence.reported) is Goal.MAXIMIZE else "left"
-    ax.set_xlabel(f"difference in {evidence.reported} on the same seed (first arm better: {better} of 0)")
+    ax.set_xlabel(f"difference in {evidence.reported} on the same seed (first arm ahead: {better} of 0)")
     ax.set_title("Paired differences")
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
 @figure
 def learning(evidence: Evidence) -> Iterator[Drawn]:
-    """The reported metric and the training loss against gradient evaluations and seconds, confirm seeds."""
+    """The reported metric and the training loss against gradient evaluations and seconds, confirm trials."""
     curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
     wanted = (evidence.reported,) if trainables.lookup(evidence.task).GAME else (evidence.reported, "loss/train")
     names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
     if not names:
         return
     figure_, axes = panels(len(names), 2, height=2.9, sharey="row")
-    colour = colours(evidence.arms)
+    colour = colours(evidence.arms, evidence.twin)
+    over = "studies, each the mean over its confirm seeds," if evidence.studies > 1 else "seeds"
     for row, name in enumerate(names):
         for column, axis in enumerate(("step", "seconds")):
             ax, dashes = axes[row, column], ("-", "--", "-.", ":")
@@ -136,9 +170,9 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="learning-curves",
         section="curves",
-        caption="Confirm seeds: mean over the seeds and its 95 % t interval, against gradient evaluations (the budget) "
-        "and "
-        "against seconds. Compare at the end of the schedule: curves may cross while the learning rate decays.",
+        caption=f"Confirm seeds: mean over the {over} and its 95 % t interval, against gradient evaluations (the "
+        "budget) and against seconds. Compare at the end of the schedule: curves may cross while the learning "
+        "rate decays.",
         figure=figure_,
     )
 
@@ -146,9 +180,9 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
 def banded(
     points: pd.DataFrame, axis: str, bounds: tuple[float, float] = UNBOUNDED
 ) -> tuple[Any, Any, Any, Any] | None:
-    """(x, mean, low, high) over the seeds at common gradient evaluations; None without points.
+    """(x, mean, low, high) over the seeds, or over studies where there are several, at common gradient evaluations.
 
-    `axis` is step, or seconds: then x is the seeds' mean time at each of these points.
+    `axis` is step, or seconds: then x is the mean time at each of these points. None without points.
     """
     found = [g.sort_values("step") for _, g in points.groupby("trial_id")]
     found = [g for g in found if len(g) > 1 and g["seconds"].notna().all()]
@@ -161,6 +195,8 @@ def banded(
         return None
     x = np.mean([np.interp(steps, g["step"], g[axis]) for g in found], axis=0)
     table = np.array([np.interp(steps, g["step"], g["value"]) for g in found])
+    if points["study"].nunique() > 1:
+        table = pd.DataFrame(table).groupby(np.array([g["study"].iloc[0] for g in found])).mean().to_numpy()
     if len(table) < 2:
         return x, table[0], table[0], table[0]
     sums = [summarize(list(column), bounds=bounds) for column in table.T]

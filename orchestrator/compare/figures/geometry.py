@@ -38,8 +38,8 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
             if found is None:
                 continue
             x, mean, low, high = found
-            ax.plot(x, mean, color=colours(evidence.arms)[arm], label=arm)
-            ax.fill_between(x, low, high, color=colours(evidence.arms)[arm], alpha=0.16, lw=0)
+            ax.plot(x, mean, color=colours(evidence.arms, evidence.twin)[arm], label=arm)
+            ax.fill_between(x, low, high, color=colours(evidence.arms, evidence.twin)[arm], alpha=0.16, lw=0)
         values = curves[curves["name"] == name]["value"].to_numpy()
         if np.nanmin(values) > 0 and np.nanmax(values) / np.nanmin(values) > 100:
             ax.set_yscale("log")
@@ -53,7 +53,8 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="geometry",
         section="geometry",
-        caption="Diagnostics of the geometry while the confirm trials trained: mean over seeds, 95 % interval. "
+        caption="Diagnostics of the geometry while the confirm trials trained: mean over "
+        f"{'studies' if evidence.studies > 1 else 'seeds'}, 95 % interval. "
         "What was measured once, at the end, stands by arm.",
         figure=figure_,
     )
@@ -62,9 +63,9 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
 def _once(ax: Any, evidence: Evidence, points: pd.DataFrame) -> None:
     """Mean and interval of each arm for a diagnostic with one value a trial."""
     for i, arm in enumerate(evidence.arms):
-        values = points[points["arm"] == arm]["value"].to_list()
+        values = points[points["arm"] == arm].groupby(evidence.unit)["value"].mean().to_list()
         if values:
-            s, colour = summarize(values), colours(evidence.arms)[arm]
+            s, colour = summarize(values), colours(evidence.arms, evidence.twin)[arm]
             if s.lo is not None and s.hi is not None:
                 ax.plot([s.lo, s.hi], [-i, -i], color=colour, lw=2.4, solid_capstyle="butt")
             ax.plot(s.mean, -i, "o", color=colour, ms=6, mec="white")

@@ -22,6 +22,7 @@ from orchestrator.compare.figures.style import SETTINGS
 
 SECTIONS = {
     "answer": "Verdict",
+    "noise": "Where the noise comes from",
     "curves": "Learning curves",
     "sensitivity": "Sensitivity",
     "tuning": "Tuning",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,8 @@ from matplotlib.collections import LineCollection
 
 from optim_core import HeatMap
 from orchestrator.compare import search_curves, tuning
-from orchestrator.compare.evidence import Evidence, label_of, numeric
+from orchestrator.compare.evidence import Evidence, bounds_of, label_of, numeric
+from orchestrator.compare.figures.parameter_axis import draw_axis, places
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
 from orchestrator.definition.space import Parameter
@@ -39,23 +39,27 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
             ax.set_visible(False)
         for row in axes:
             row[0].set_ylabel(label_of(evidence.tuned))
+        diamonds = (
+            "Diamonds: each study's choice, mean over its confirm seeds; band: mean over studies and its 95 % interval."
+            if evidence.studies > 1
+            else "Diamond and band: the chosen configuration on the confirm seeds, mean and 95 % interval."
+        )
         yield Drawn(
             name=f"sensitivity-{_plain(arm)}",
             section="sensitivity",
             caption=f"{arm}: the tuned metric at the end of the budget against each hyperparameter; every dot is a "
             "configuration of the search (hollow: drawn at random; bars: spread over tune seeds; crosses at the rim: "
-            "diverged). Lines: mean of each level, with its range. Diamond and band: the chosen configuration on the "
-            "confirm seeds, mean and 95 % interval. Hatched: the outer 5 % of the range, where an optimum "
-            "may lie outside.",
+            f"diverged). Lines: mean of each level, with its range. {diamonds} Hatched: the outer 5 % of the range, "
+            "where an optimum may lie outside.",
             figure=figure_,
         )
 
 
 def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parameter) -> None:
-    colour = colours(evidence.arms)[arm]
+    colour = colours(evidence.arms, evidence.twin)[arm]
     here = frame.dropna(subset=[p.name])
     good, bad = here[here["state"] == State.COMPLETE], here[here["state"] == State.DIVERGED]
-    x_good, ticks = _places(p, good[p.name])
+    x_good, ticks = places(p, good[p.name])
     if p.kind == "categorical":
         _levels(ax, x_good, good["value"], colour, ordered=numeric(p.values))
     random = good["random"].to_numpy(dtype=bool)
@@ -66,7 +70,7 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
     ax.scatter(x[~random], y[~random], s=24, color=colour, alpha=0.75, lw=0, zorder=3)
     if len(bad):
         ax.plot(
-            _places(p, bad[p.name])[0],
+            places(p, bad[p.name])[0],
             [0.03] * len(bad),
             "x",
             color="#444444",
@@ -74,24 +78,32 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
             transform=ax.get_xaxis_transform(),
         )
     _chosen(ax, evidence, arm, p, colour)
-    _axis(ax, p, ticks)
-    where = tuning.edges(evidence, arm).get(p.name, "")
-    ax.set_title(p.name, color="#B00020" if where else "black")
-    if where:
-        ax.set_xlabel(f"chosen at the {where} edge!", color="#B00020")
+    draw_axis(ax, p, ticks)
+    edges = [e for e in tuning.edges(evidence, arm) if e.parameter == p.name and e.is_doubtful]
+    ax.set_title(p.name, color="#B00020" if edges else "black")
+    if edges:
+        words = (f"{e.where} edge" + (f" ({len(e.at)} of {e.studies})" if e.studies > 1 else "") for e in edges)
+        ax.set_xlabel(f"chosen at the {' and '.join(words)}!", color="#B00020")
 
 
 def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) -> None:
-    chosen = evidence.chosen(arm).get(p.name)
+    chosen = {study: given[p.name] for study, given in evidence.chosen(arm).items() if given.get(p.name) is not None}
     confirmed = evidence.confirmed(evidence.tuned).get(arm)
-    if chosen is None or not confirmed:
+    if not chosen or not confirmed:
         return
-    s = summarize(confirmed)
-    place = float(_places(p, pd.Series([chosen]))[0][0])
+    s = summarize(confirmed, bounds=bounds_of(evidence.tuned))
+    at = {study: float(places(p, pd.Series([value]))[0][0]) for study, value in chosen.items()}
     if s.lo is not None and s.hi is not None:
         ax.axhspan(s.lo, s.hi, color=colour, alpha=0.10, lw=0, zorder=0)
-        ax.plot([place, place], [s.lo, s.hi], color="black", lw=1.6, zorder=4)
-    ax.plot(place, s.mean, "D", color="black", ms=6, mec="white", zorder=5)
+    if evidence.studies > 1:
+        units = evidence.units(evidence.tuned)[arm]
+        for study, place in at.items():
+            if study in units:
+                ax.plot(place, np.mean(units[study]), "D", color="black", ms=5, mec="white", zorder=5)
+        return
+    if s.lo is not None and s.hi is not None:
+        ax.plot([at[1], at[1]], [s.lo, s.hi], color="black", lw=1.6, zorder=4)
+    ax.plot(at[1], s.mean, "D", color="black", ms=6, mec="white", zorder=5)
 
 
 def _levels(ax: Any, x: Any, values: pd.Series, colour: str, *, ordered: bool) -> None:
@@ -104,50 +116,6 @@ def _levels(ax: Any, x: Any, values: pd.Series, colour: str, *, ordered: bool) -
         return
     ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.10, lw=0, zorder=1)
     ax.plot(found.index, found["mean"], color=colour, lw=1.3, zorder=2)
-
-
-def _places(p: Parameter, values: pd.Series) -> tuple[Any, list[str] | None]:
-    """Positions on the axis, and tick labels where the levels are evenly spaced ones."""
-    if p.kind == "categorical":
-        levels = sorted(p.values) if numeric(p.values) else list(p.values)
-        texts = [f"{v:g}" if numeric([v]) else str(v) for v in levels]
-        index = {repr(v): i for i, v in enumerate(levels)} | {
-            repr(float(v)): i for i, v in enumerate(levels) if numeric([v])
-        }
-        return np.array([index.get(repr(v), 0) for v in values.tolist()]), texts
-    found = values.to_numpy(dtype=float)
-    return (1 - found if p.one_minus else found), None
-
-
-def _axis(ax: Any, p: Parameter, ticks: list[str] | None) -> None:
-    if ticks is not None:
-        long = max(map(len, ticks)) * len(ticks) > 22
-        ax.set_xticks(range(len(ticks)), ticks, rotation=40 if long else 0, ha="right" if long else "center")
-        ax.set_xlim(-0.5, len(ticks) - 0.5)
-        return
-    low, high = (1 - p.high, 1 - p.low) if p.one_minus else (p.low, p.high)
-    if p.one_minus:
-        ax.set_xlabel(f"1 − {p.name}")
-    if p.log or p.one_minus:
-        ax.set_xscale("log")
-        ax.set_xticks(marks := log_marks(low, high), [f"{m:g}" for m in marks])
-        ax.minorticks_off()
-        cut = [low * (high / low) ** s for s in (0, tuning.EDGE, 1 - tuning.EDGE, 1)]
-    else:
-        cut = [low + s * (high - low) for s in (0, tuning.EDGE, 1 - tuning.EDGE, 1)]
-    for a, b in ((0, 1), (2, 3)):
-        ax.axvspan(cut[a], cut[b], facecolor="none", edgecolor="#bbbbbb", hatch="////", lw=0, zorder=0)
-    ax.set_xlim(low, high)
-
-
-def log_marks(low: float, high: float, most: int = 4) -> list[float]:
-    """Round numbers inside [low, high] for a logarithmic axis: 1, 2, 5 in each decade, or whole decades."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in ((1, 2, 5), (1, 3), (1,)):
-        found = [d * 10.0**e for e in decades for d in digits if low * 0.999 <= d * 10.0**e <= high * 1.001]
-        if len(found) <= most:
-            return found
-    return found[:: -(-len(found) // most)]
 
 
 @figure
@@ -226,7 +194,7 @@ def importance(evidence: Evidence) -> Iterator[Drawn]:
     figure_, axes = panels(rows, columns, height=0.9 + 0.3 * max(map(len, found.values())))
     for ax, (arm, shares) in zip(axes.flat, found.items(), strict=False):
         names = list(shares)[::-1]
-        ax.barh(names, [shares[n].share for n in names], color=colours(evidence.arms)[arm], height=0.6)
+        ax.barh(names, [shares[n].share for n in names], color=colours(evidence.arms, evidence.twin)[arm], height=0.6)
         ax.plot([shares[n].by_chance for n in names], range(len(names)), "|", ms=14, mew=1.6, color="#444444")
         for i, n in enumerate(names):
             ax.text(
@@ -256,7 +224,10 @@ def shares_of(evidence: Evidence, arm: str) -> dict[str, Importance]:
     good = frame.dropna(subset=["value"])
     names = [p.name for p in parameters if p.name in good]
     rows = [{str(k): v for k, v in row.items() if v == v} for row in good[names].to_dict("records")]
-    return importances(parameters, rows, [float(v) for v in good["value"]], evidence.goal)
+    values = good["value"]
+    if evidence.studies > 1:  # each study has its own tune seeds, easier or harder than those of another
+        values = values - values.groupby(good["study"]).transform("median")
+    return importances(parameters, rows, [float(v) for v in values], evidence.goal)
 
 
 @figure
@@ -271,12 +242,13 @@ def parallel(evidence: Evidence) -> Iterator[Drawn]:
         best_first = good.assign(score=evidence.sign * good["value"]).sort_values("score").tail(MOST_LINES)
         figure_, axes = panels(1, 1, height=2.9)
         _lines(figure_, axes[0, 0], evidence, best_first, parameters)
+        of_each = " of each study" if evidence.studies > 1 else ""
         more = f" The best {MOST_LINES} of {len(good)}." if len(good) > MOST_LINES else ""
         yield Drawn(
             name=f"parallel-{_plain(arm)}",
             section="tuning",
-            caption=f"{arm}: every configuration of the search, coloured by {evidence.tuned}, the best one thick. "
-            f"A parameter that a configuration does not have interrupts its line.{more}",
+            caption=f"{arm}: every configuration of the search, coloured by {evidence.tuned}, the best one{of_each} "
+            f"thick. A parameter that a configuration does not have interrupts its line.{more}",
             figure=figure_,
         )
 
@@ -296,7 +268,8 @@ def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, param
     colour = ScalarMappable(Normalize(complete.min(), complete.max()), shade)
     lines = [np.column_stack([np.arange(len(parameters)), row]) for row in columns]
     ax.add_collection(LineCollection(lines, colors=colour.to_rgba(frame["value"].to_numpy()), lw=1.1, alpha=0.75))
-    ax.plot(np.arange(len(parameters)), columns[-1], color="#D55E00", lw=3, zorder=4)
+    best = ~frame["study"].duplicated(keep="last").to_numpy()
+    ax.plot(np.arange(len(parameters)), columns[best].T, color="#D55E00", lw=3 if best.sum() == 1 else 1.8, zorder=4)
     for i, p in enumerate(parameters):
         ax.axvline(i, color="#444444", lw=1)
         for share, text in _marks(p):
@@ -313,8 +286,8 @@ def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, param
 
 def _shares(p: Parameter, values: pd.Series) -> Any:
     if p.kind == "categorical":
-        places, ticks = _places(p, values.fillna(p.values[0]))
-        found = np.asarray(places, dtype=float) / max(1, len(ticks or ()) - 1)
+        index, ticks = places(p, values.fillna(p.values[0]))
+        found = np.asarray(index, dtype=float) / max(1, len(ticks or ()) - 1)
     else:
         found = np.array([tuning.position(p, v) if v == v else np.nan for v in values.astype(float)])
     return np.where(values.isna(), np.nan, found)
@@ -322,7 +295,7 @@ def _shares(p: Parameter, values: pd.Series) -> Any:
 
 def _marks(p: Parameter) -> list[tuple[float, str]]:
     if p.kind == "categorical":
-        ticks = _places(p, pd.Series([], dtype=object))[1] or []
+        ticks = places(p, pd.Series([], dtype=object))[1] or []
         return [(i / max(1, len(ticks) - 1), t) for i, t in enumerate(ticks)]
     return [(0.0, f"{p.low:.3g}"), (1.0, f"{p.high:.3g}")]
 
@@ -336,7 +309,7 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
     figure_, axes = panels(1, 1, height=3.0, width=6.5)
     ax = axes[0, 0]
     for arm, c in found.items():
-        colour, half = colours(evidence.arms)[arm], max(1, len(c.trials) // 2)
+        colour, half = colours(evidence.arms, evidence.twin)[arm], max(1, len(c.trials) // 2)
         few = len(c.trials) <= MOST_MARKS
         ax.plot(
             c.trials[:half], c.mean[:half], color=colour, marker=markers(evidence.arms)[arm] if few else "", label=arm
@@ -352,13 +325,17 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
     budget = float(evidence.definition["budget"]["per_trial"]) * len(evidence.definition["seeds"]["tune"])
     top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
     top.set_xlabel("gradient evaluations spent on tuning")
+    if evidence.studies > 1:
+        one = max(search_curves.most_random(evidence, arm) for arm in found)
+        ax.axvline(one, color="#444444", lw=1, ls=(0, (4, 2)), label="drawn in one study")
     ax.legend()
+    pooled = f", of all {evidence.studies} studies together" if evidence.studies > 1 else ""
     yield Drawn(
         name="expected-best",
         section="tuning",
         caption="What tuning buys: the expected best value after trying that many configurations, from those drawn "
-        "before any result was looked at (unbiased; bands 95 % by bootstrap over configurations; dotted beyond half of "
-        f"them, where it rests on few). {why.capitalize() + '.' if why else ''}",
+        f"before any result was looked at{pooled} (unbiased; bands 95 % by bootstrap over configurations; dotted "
+        f"beyond half of them, where it rests on few). {why.capitalize() + '.' if why else ''}",
         figure=figure_,
     )
 

@@ -44,6 +44,7 @@ def shapes(evidence: Evidence) -> Iterator[Drawn]:
         name="spectral-shape",
         section="geometry",
         caption="First: eigenvalues of the game's Jacobian (first confirm seed). Then: where each arm's chosen method "
+        f"{'(of study 1) ' if evidence.studies > 1 else ''}"
         "sends them; it converges when all roots lie inside the unit circle (dashed), and its error falls by the "
         "radius r of the outermost one (shaded disc) at each step.",
         figure=drawn,
@@ -203,14 +204,15 @@ def _eigenvalues(evidence: Evidence) -> Any:
 
 
 def _image(evidence: Evidence, arm: str, eigenvalues: Any) -> Image | None:
-    """What the arm's chosen configuration makes of the eigenvalues; None for a method that is no polynomial of J."""
+    """What the arm's configuration of the first study makes of them; None for a method that is no polynomial of J."""
     import torch
 
     method = evidence.optimizer(arm)
     if not issubclass(method, GameOptimizer):
         return None
     known = optim_core.hyperparameters(evidence.definition["arms"][arm]["optimizer"])
-    given = {name: evidence.chosen(arm).get(name, p.default) for name, p in known.items()}
+    chosen = evidence.chosen(arm).get(1, {})
+    given = {name: chosen.get(name, p.default) for name, p in known.items()}
     found = method.roots(torch.from_numpy(eigenvalues), **given)
     if found is None:
         return None

@@ -50,14 +50,14 @@ def verdict(evidence: Evidence) -> str:
 
 
 def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:
-    """(metric, value, step): mean, low and high of each curve over the arm's confirm seeds, for MLflow's charts."""
+    """(metric, value, step): mean, low and high of each curve over the arm's units, for MLflow's charts."""
     points = evidence.curves
     points = points[(points["arm"] == arm) & (points["stage"] == Stage.CONFIRM)]
     wanted = dict.fromkeys((evidence.reported, evidence.tuned, "loss/train"))
     found: list[tuple[str, float, int]] = []
     for name in wanted:
         for step, rows in points[points["name"] == name].groupby("step"):
-            s = summarize(list(rows["value"]), bounds=bounds_of(name))
+            s = summarize(list(rows.groupby(evidence.unit)["value"].mean()), bounds=bounds_of(name))
             values: dict[str, Any] = {name: s.mean, f"{name}/low": s.lo, f"{name}/high": s.hi}
             found += [(k, float(v), int(float(step))) for k, v in values.items() if v is not None]  # type: ignore[arg-type]
     return found

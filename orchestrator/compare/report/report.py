@@ -22,6 +22,8 @@ from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.storage.folder import read_json
 
+OF_STUDIES = ("noise", "studies")
+"""Tables that a sweep with one study does not have."""
 FIRST_SENTENCES, MOST_DIFF_LINES = 4, 2000
 
 
@@ -43,10 +45,14 @@ def build(evidence: Evidence, to: Path) -> Path:
         drawn[one.section].append(Figure(name=one.name, caption=one.caption, base64=embedded))
     written = {"arms": tables.arms(evidence), "tuning": tables.tuning(evidence)}
     if document:
-        written["pairs"] = tables.pairs(document)
+        written |= {"pairs": tables.pairs(document), "noise": tables.noise(document)}
+    written["studies"] = tables.studies(evidence)
+    units = f"in {evidence.studies} paired studies" if evidence.studies > 1 else "on paired confirm seeds"
+    caption = f"{evidence.definition['name']}: {evidence.reported} {units}"
     for name, rows in written.items():
+        if not rows and name in OF_STUDIES:
+            continue
         (to / f"{name}.csv").write_text(tables.as_csv(rows, stamps), encoding="utf-8")
-        caption = f"{evidence.definition['name']}: {evidence.reported} on paired confirm seeds"
         (to / f"{name}.tex").write_text(tables.as_latex(rows, caption, stamps), encoding="utf-8")
     context = {
         **_top(evidence, document, refused, stamps, written["arms"]),
@@ -55,6 +61,8 @@ def build(evidence: Evidence, to: Path) -> Path:
         "refused": refused,
         "document": document,
         "pairs": written.get("pairs", []),
+        "noise": written.get("noise", []),
+        "studies": written["studies"],
         "notes": notes(document) if document else [],
         **_tuning(evidence, written["tuning"]),
         **_provenance(evidence),
@@ -73,18 +81,26 @@ def _top(
 ) -> dict[str, Any]:
     settled = document is not None and any(p["verdict"] != "inconclusive" for p in document["pairs"])
     task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items() if v is not None)
-    budget, seeds = evidence.definition["budget"]["per_trial"], evidence.definition["seeds"]["confirm"]
+    budget = evidence.definition["budget"]["per_trial"]
     return {
         "sweep_id": evidence.sweep_id,
-        "question": evidence.description or f"Which arm of {evidence.definition['name']} is best?",
+        "question": evidence.description or f"How do the arms of {evidence.definition['name']} compare?",
         "verdict": "refused" if document is None else "settled" if settled else "open",
         "headline": headline(document, refused),
         "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],
-        "facts": f"{evidence.task} ({task}) · {budget:g} gradient evaluations a trial"
-        f" · {len(seeds)} paired confirm seeds",
+        "facts": f"{evidence.task} ({task}) · {budget:g} gradient evaluations a trial · {_design(evidence)}",
         "badges": _badges(evidence, stamps),
         "arms": arms,
     }
+
+
+def _design(evidence: Evidence) -> str:
+    """`8 paired studies, 2 confirm seeds each`."""
+    confirm, studies = len(evidence.definition["seeds"]["confirm"]), evidence.studies
+    if studies == 1:
+        return f"{confirm} paired confirm seeds"
+    each = confirm // studies
+    return f"{studies} paired studies, {each} confirm seed{'s' if each != 1 else ''} each"
 
 
 def _badges(evidence: Evidence, stamps: Sequence[str]) -> list[Badge]:
@@ -111,14 +127,18 @@ def _first(document: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> li
 
 def _tuning(evidence: Evidence, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """The search of each arm, and what pruning did or would have done."""
-    edges = {arm: tuning.edges(evidence, arm) for arm in evidence.arms}
+    edges = {arm: [e for e in tuning.edges(evidence, arm) if e.is_doubtful] for arm in evidence.arms}
     return {
         "tuning": rows,
-        "edges": [f"{arm}: {', '.join(found)}" for arm, found in edges.items() if found],
+        "edges": [f"{arm}: {', '.join(map(_edge, found))}" for arm, found in edges.items() if found],
         "no_curve": search_curves.curves(evidence)[1],
         "kills": tables.kills(tuning.kills(evidence)),
         "rungs": tables.rungs(tuning.rungs(evidence)),
     }
+
+
+def _edge(edge: tuning.Edge) -> str:
+    return f"{edge.parameter} {edge}" if edge.studies > 1 else edge.parameter
 
 
 def _provenance(evidence: Evidence) -> dict[str, Any]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import trainables
 from orchestrator.compare.answer import shown
-from orchestrator.compare.evidence import Evidence, bounds_of, words
+from orchestrator.compare.evidence import Evidence, bounds_of, numeric, words
 from orchestrator.compare.tuning import summary
-from orchestrator.definition.states import Stage
-from orchestrator.statistics.intervals import difference_text, interval_text, summarize
-from orchestrator.statistics.sentences import more_words, verdict_words
+from orchestrator.definition.states import Stage, State
+from orchestrator.statistics.intervals import interval_text, summarize
+from orchestrator.statistics.sentences import alone_words, more_words, settling_words, verdict_words
 
 Row = Mapping[str, str]
+TWIN = "twin: what no difference looks like"
 STAMP = "exploratory: {}"
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "_%&#${}"}
@@ -41,54 +45,144 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
             short = metric in further and metric not in (evidence.reported, evidence.tuned)
             row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, metric)
         each = confirm[confirm["arm"] == arm]
-        row["n"] = str(len(values[metrics[0]].get(arm, [])))
+        row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
         row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
         row["s / trial"] = f"{each['seconds'].mean():.3g}" if len(each) else "-"
         row["spent in all"] = f"{tuned[arm]['grad_evals']:,.0f}"
-        row["chosen"] = ", ".join(words(evidence.settings(arm))) or "nothing trained to the end"
+        row["chosen"] = chosen_words(evidence, arm) or "nothing trained to the end"
         rows.append(row)
     return rows
 
 
-def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row for each comparison."""
+def chosen_words(evidence: Evidence, arm: str) -> str:
+    """The chosen configuration; of several studies the median and range of each number and how often each value."""
+    found = list(evidence.settings(arm).values())
+    if evidence.studies == 1:
+        return ", ".join(words(found[0])) if found else ""
+    parts = list[str]()
+    for name in dict.fromkeys(name for one in found for name in one):
+        values = [one[name] for one in found if name in one]
+        if len(set(map(str, values))) == 1:
+            parts += words({name: values[0]})
+        elif numeric(values) and evidence.parameters[arm][name].kind != "categorical":
+            low, middle, high = min(values), float(np.median(values)), max(values)
+            parts.append(f"{name} {middle:.3g} ({low:.3g} to {high:.3g})")
+        else:
+            counts = Counter(map(str, values)).most_common()
+            parts.append(f"{name} {', '.join(f'{value} ({n})' for value, n in counts)}")
+    return "; ".join(parts)
+
+
+def studies(evidence: Evidence) -> list[dict[str, str]]:
+    """One row for each study of each arm: what it chose, and what that gave; none where there is one study."""
+    if evidence.studies == 1:
+        return []
+    units = evidence.units(evidence.reported)
     rows = []
-    for p in shown(document):
-        low, high = p["outperforms_interval"]
-        more = f" ({needs})" if (needs := more_words(p)) else ""
+    for arm in evidence.ranked():
+        settings, frame = evidence.settings(arm), evidence.configurations[arm]
+        for study in range(1, evidence.studies + 1):
+            values = units.get(arm, {}).get(study, [])
+            tuned = (evidence.sign * frame[frame["study"] == study]["value"]).max() if len(frame) else math.nan
+            rows.append(
+                {
+                    "arm": arm,
+                    "study": str(study),
+                    "best in search": _number(None if math.isnan(tuned) else evidence.sign * tuned),
+                    "chosen": ", ".join(words(settings[study])) if study in settings else "nothing trained to the end",
+                    "confirm seeds": str(len(values)),
+                    evidence.reported: f"{sum(values) / len(values):.4g}" if values else "no result",
+                    "state": _state(evidence, arm, study),
+                }
+            )
+    return rows
+
+
+def _state(evidence: Evidence, arm: str, study: int) -> str:
+    """How a study went: as planned, or what became of its confirm trials."""
+    of = evidence.trials[(evidence.trials["arm"] == arm) & (evidence.trials["study"] == study)]
+    confirm = list(of[of["stage"] == Stage.CONFIRM]["state"])
+    if not len(of):
+        return "not begun"
+    if not confirm:
+        return "failed: every trial" if (of["state"] == State.FAILED).all() else "no confirm trials"
+    bad = Counter(state for state in confirm if state != State.COMPLETE)
+    return ", ".join(f"{n} of {len(confirm)} {state.lower()}" for state, n in bad.items()) or "complete"
+
+
+def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row for each comparison, and the twin's, which is none."""
+    twin = document["twin"]
+    rows = [_pair(document, p) for p in shown(document)]
+    if twin:
+        rows.append({**_pair(document, twin), "p Holm": "-", "A is": TWIN})
+    return rows
+
+
+def _pair(document: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, str]:
+    (low, high), (below, above) = p["outperforms_interval"], p["interval"]
+    more = "; ".join(filter(None, [alone_words(p), more_words(p)]))
+    return {
+        "A": p["a"],
+        "B": p["b"],
+        "studies" if document["unit"] == "study" else "n": str(p["n"]),
+        f"A − B [{100 * p['confidence']:g} %]": interval_text(p["difference"], below, above, sign=True),
+        "p sign-flip": f"{p['p']:.2g}",
+        "p Holm": f"{p['p_holm']:.2g}",
+        "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
+        "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
+        "detectable": "-" if p["detectable"] is None else f"{p['detectable']:.2g}",
+        "A is": verdict_words(p) + (f" ({more})" if more else ""),
+    }
+
+
+def noise(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where the noise of each comparison comes from and what settles it; none where the studies do not tell."""
+    twin = [document["twin"]] if document["twin"] else []
+    rows = []
+    for p in [*shown(document), *twin]:
+        if (parts := p["components"]) is None:
+            continue
+        search = parts["share_of_search"]
         rows.append(
             {
                 "A": p["a"],
                 "B": p["b"],
-                "n": str(p["n"]),
-                "A − B [95 %]": difference_text(p),
-                "p sign-flip": f"{p['p']:.2g}",
-                "p Holm": f"{p['p_holm']:.2g}",
-                "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
-                "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
-                "detectable": "-" if p["detectable"] is None else f"{p['detectable']:.2g}",
-                "A is": verdict_words(p) + more,
+                "studies": str(p["n"]),
+                "confirm seeds": f"{parts['confirm']:.3g}",
+                "sd of searches": f"{math.sqrt(parts['between']):.2g}",
+                "sd of training seeds": f"{math.sqrt(parts['within']):.2g}",
+                "share of search": f"{search:.0%}",
+                "share of training seeds": f"{1 - search:.0%}",
+                "what settles it cheapest": TWIN if p in twin else settling_words(p),
             }
         )
     return rows
 
 
+def caption(document: Mapping[str, Any]) -> str:
+    """What the comparisons are of, and what was paired."""
+    of = f"{document['metric']}, {document['goal']}, paired over"
+    return f"{of} {document['studies']} studies" if document["unit"] == "study" else f"{of} the confirm seeds"
+
+
 def tuning(evidence: Evidence) -> list[dict[str, str]]:
     """One row for each arm: what its search says."""
-    rows = []
-    for arm, s in summary(evidence).items():
+    rows, several = [], evidence.studies > 1
+    found = summary(evidence)
+    for arm, s in sorted(found.items(), key=lambda item: item[0] == evidence.twin):
         t = s["tunability"] or {}
         rows.append(
             {
                 "arm": arm,
-                "configurations": str(s["configurations"]),
+                "configurations": f"{s['configurations']}" + (f" in {evidence.studies} studies" if several else ""),
                 "best in search": _number(s["best_tune"]),
                 "optimism gap": "-" if s["optimism"] is None else f"{s['optimism']:+.3g}",
                 "tunability early / uniform / peak": " / ".join(
                     _number(t.get(k)) for k in ("early", "uniform", "peak")
                 ),
                 "usable width (decades)": ", ".join(f"{k} {v:.2f}" for k, v in s["widths"].items()) or "-",
-                "at an edge": ", ".join(f"{k} ({v})" for k, v in s["edges"].items()) or "none",
+                "at an edge": ", ".join(f"{e.parameter} ({e})" for e in s["edges"]) or "none",
                 "diverged": f"{s['diverged']} of {s['trials']}",
                 "failed": str(s["failed"]),
                 "pruned": str(s["pruned"]),
@@ -103,13 +197,21 @@ def rungs(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
         {
             "arm": r["arm"],
             "at share of budget": f"{r['share']:.0%}",
-            "trials": str(r["trials"]),
+            "trials": f"{r['trials']:.3g}" + (f" in each of {r['studies']} studies" if r["studies"] > 1 else ""),
             "Kendall tau with the end": "-" if r["tau"] != r["tau"] else f"{r['tau']:+.2f}",
-            "final winner stood": f"{r['winner_stood']} of {r['trials']}",
-            "survives eta 3": "yes" if r["would_survive"] else "no: the winner would have been stopped",
+            "final winner stood": f"{r['winner_stood']:.3g} of {r['trials']:.3g}",
+            "survives eta 3": _survives(r),
         }
         for r in found
     ]
+
+
+def _survives(rung: Mapping[str, Any]) -> str:
+    if rung["would_survive"]:
+        return "yes"
+    if rung["studies"] > 1:
+        return f"no: in {rung['studies'] - rung['survived']} of {rung['studies']} studies the winner would have stopped"
+    return "no: the winner would have been stopped"
 
 
 def kills(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -180,3 +180,36 @@ def test_an_arm_that_a_race_stopped_has_the_first_studies() -> None:
         ("bad", "base"): 6, ("bad", "good"): 6, ("base", "good"): 8,
     }  # fmt: skip
     assert "looks at 6 studies" in " ".join(notes(document))
+
+
+def test_p_and_interval_that_disagree_are_told() -> None:
+    """An outlier among eight studies: the sign-flip test sees eight of one sign, the t interval a large spread."""
+    t = table({"sgd": 0.8, "sam": 0.801}, confirm=1, spread=0.0)
+    t.loc[where(t, stage="confirm", arm="sam", study=3), "m"] = 0.9
+    pair = compare(t, **QUESTION)["pairs"][0]
+    assert (pair["verdict"], pair["alone"]) == ("inconclusive", "p")
+    assert pair["p_holm"] < 0.05
+    assert "p is below 0.05, but the interval does not leave zero" in sentence(pair, "m")
+    margin = compare(t, **QUESTION, margin=0.0005)["pairs"][0]
+    assert "but the interval does not leave the margin" in sentence(margin, "m")
+    many = compare(table({"a": 0.8, "b": 0.9, "c": 1.0}, studies=6), **QUESTION)["pairs"]
+    assert {p["alone"] for p in many} == {"interval"}
+    assert "the interval leaves zero, but p after Holm is not below 0.05" in sentence(many[0], "m")
+    near = compare(table({"a": 0.8, "b": 0.8}, studies=5, confirm=1), **QUESTION, margin=0.5)["pairs"][0]
+    assert (near["verdict"], near["alone"]) == ("inconclusive", "equivalence")
+    assert "the interval lies inside the margin" in sentence(near, "m")
+    open_ = compare(table({"sgd": 0.8, "sam": 0.8}, spread=0.002), **QUESTION)["pairs"][0]
+    assert (open_["verdict"], open_["alone"]) == ("inconclusive", None)
+
+
+def test_the_twin_is_not_in_the_family() -> None:
+    """Six studies settle one comparison and not three."""
+    t = table({"sgd": 0.8, "sam": 0.9, "sgd-twin": 0.8}, studies=6)
+    document = compare(t, **QUESTION, twin=("sgd-twin", "sgd"))
+    without = compare(t[t["arm"] != "sgd-twin"], **QUESTION)
+    assert document["pairs"] == without["pairs"]
+    assert document["pairs"][0]["verdict"] == "better"
+    assert without["twin"] is None
+    twin = document["twin"]
+    assert (twin["a"], twin["b"], twin["p_holm"]) == ("sgd-twin", "sgd", twin["p"])
+    assert [p["alone"] for p in compare(t, **QUESTION)["pairs"]].count("interval") == 2
