@@ -22,6 +22,7 @@ class Galore(Learned):
     """The `rotation_rank` leading directions of the shorter side."""
 
     COMPLETE: ClassVar[bool] = False
+    REFRESH: ClassVar[int] = 200
 
     def basis(self, piece: Piece, gradient: Tensor) -> Sides | None:
         """Leading singular vectors of the gradient."""
