@@ -9,7 +9,6 @@ import pytest
 import optim_core
 from tests.golden.agreement.problem import Tensors, read, trajectory
 
-
 Path = dict[str, list[list[float]]]
 
 
@@ -34,3 +33,41 @@ def test_soap_agrees_with_its_authors(case: str) -> None:
     given["beta1"], given["beta2"] = given.pop("betas", (0.95, 0.95))
     model = Tensors(SOAP["shapes"])
     check_agreement(follow(optim_core.build("soap", model, **given), model), SOAP["cases"][case]["weights"], 1e-9)
+
+
+MUON = read("muon")
+
+
+@pytest.mark.parametrize("case", MUON["cases"])
+def test_muon_agrees_with_its_author(case: str) -> None:
+    """The author divides by |M|_F + 1e-7 as we do, and his iteration is lifted from bfloat16 as ours is."""
+    given = MUON["cases"][case]["arguments"]
+    model = Tensors(MUON["shapes"])
+    hidden, rest = dict(given["hidden"]), dict(given["rest"])
+    rest["beta1"], rest["beta2"] = rest.pop("betas")
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim in (2, 4)], "hidden": True, **hidden},
+        {"params": [p for p in model.parameters() if p.ndim not in (2, 4)], "hidden": False, **rest},
+    ]
+    optimizer = optim_core.lookup("muon")(groups, adjust_lr="original", newton_schulz_dtype="float64")
+    check_agreement(follow(optimizer, model), MUON["cases"][case]["weights"], 1e-9)
+
+
+GALORE = read("galore")
+
+
+@pytest.mark.parametrize("case", GALORE["cases"])
+def test_galore_agrees_with_its_authors(case: str) -> None:
+    """Where the two agree on eps: far below v."""
+    given = GALORE["cases"][case]["arguments"]
+    model = Tensors(GALORE["shapes"])
+    optimizer = optim_core.build(
+        "rotated_adamw",
+        model,
+        rotation="galore",
+        rotation_rank=given["rank"],
+        lr=given["lr"],
+        eps=given["eps"],
+        weight_decay=0.0,
+    )
+    check_agreement(follow(optimizer, model), GALORE["cases"][case]["weights"], 1e-9)
