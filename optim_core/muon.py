@@ -6,11 +6,11 @@
 
     s = sqrt(max(1, m / n))  (adjust_lr: original)   or   0.2 sqrt(max(m, n))  (match_rms_adamw; Liu et al. 2025)
 
-Agrees with torch's `Muon` and AdamW bit for bit, and with the authors' code (github.com/KellerJordan/Muon) step by step,
-see tests/golden/agreement. Convolutions are seen as [m, n] = (out, in * height * width), also in s, for which the authors'
-code takes height and width. The head is the last weight with two or more axes, unless the model has an embedding whose
-table no linear layer matches: then the table is the head too (tied by a function call), and the last matrix is a hidden
-one. A step costs 4 m n min(m, n) + 2 min(m, n)^3 multiplications for each of the five iterations.
+Agrees with torch's `Muon` and AdamW bit for bit, and step by step with the author's code (github.com/KellerJordan/Muon,
+see tests/golden/agreement). Convolutions are seen as [m, n] = (out, in * height * width), also in s, where that code
+takes height and width for m and n. The head is the last weight with two or more axes, unless the model has an embedding
+whose table no linear layer matches: then the table is the head too (tied by a function call), and the last matrix is a
+hidden one. A step costs 4 m n min(m, n) + 2 min(m, n)^3 multiplications for each of the five iterations.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Muon(Counting):
     """Two parameter groups: hidden matrices and the rest. Groups without a flag `hidden` are split by their axes.
 
     lr, weight_decay, adamw_lr_scale >= 0; momentum, betas in [0, 1). adjust_lr: `match_rms_adamw` gives matrices
-    updates of AdamW's size, so that one lr suits both groups; `original` is the author's. newton_schulz_dtype: bfloat16,
-    float32 or float64. In the groups `momentum` is beta1 of what AdamW moves, where schedulers of momentum look for it.
+    updates of AdamW's size, so that one lr suits both groups; `original` is the author's. newton_schulz_dtype is
+    bfloat16, float32 or float64. The `momentum` of the second group is its beta1: schedulers of momentum look there.
     """
 
     CHANGEABLE = frozenset({"lr", "weight_decay"})
@@ -65,9 +65,8 @@ class Muon(Counting):
 
         Raises ValueError for a hidden parameter that is no matrix.
         """
-        given = (
-            list(param_group["params"]) if not isinstance(param_group["params"], Tensor) else [param_group["params"]]
-        )
+        params = param_group["params"]
+        given = [params] if isinstance(params, Tensor) else list(params)
         if "hidden" in param_group:
             parts = {bool(param_group["hidden"]): given}
         else:
