@@ -7,6 +7,7 @@ from optim_core import games as games
 from optim_core import llqr as llqr
 from optim_core import llqr_sam as llqr_sam
 from optim_core import muon as muon
+from optim_core import normuon as normuon
 from optim_core import rotated as rotated
 from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam

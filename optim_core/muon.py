@@ -60,6 +60,10 @@ class Muon(Counting):
         self.check_values(**given)
         super().__init__(params, given)
 
+    def direction(self, group: dict[str, Any], state: dict[str, Any], update: Tensor) -> Tensor:
+        """What is made of NS(M) [m, n] before it is scaled by lr s; variants of Muon differ here."""
+        return update
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add the group, or its matrices and the rest of it as two groups when it has no flag `hidden`.
 
@@ -130,12 +134,13 @@ class Muon(Counting):
         assert p.grad is not None
         buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
         buffer.lerp_(p.grad, 1 - group["momentum"])
-        direction = p.grad.lerp(buffer, group["momentum"]).reshape(p.shape[0], -1)
-        m, n = direction.shape
+        ahead = p.grad.lerp(buffer, group["momentum"]).reshape(p.shape[0], -1)
+        m, n = ahead.shape
         size = math.sqrt(max(1, m / n)) if group["adjust_lr"] == "original" else 0.2 * math.sqrt(max(m, n))
-        update = newton_schulz(direction, dtype=DTYPES[group["newton_schulz_dtype"]])
+        orthogonal = newton_schulz(ahead, dtype=DTYPES[group["newton_schulz_dtype"]])
+        update = self.direction(group, self.state[p], orthogonal)
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.add_(update.view(m, n).reshape(p.shape), alpha=-group["lr"] * size)
+        p.add_(update.reshape(p.shape), alpha=-group["lr"] * size)
 
 
 def _tensor(member: Any) -> Tensor:

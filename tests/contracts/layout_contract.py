@@ -20,7 +20,7 @@ Make = Callable[[Any], Any]
 def settings(name: str, longest: int = 5) -> dict[str, Any]:
     """Constructor values with which rounding stays rounding: muon in float64, no basis of the null space of images."""
     soap = {"max_precond_dim": longest, "precondition_frequency": 2}
-    exact = {"muon": {"newton_schulz_dtype": "float64"}, "soap": soap}
+    exact = {"soap": soap, **{key: {"newton_schulz_dtype": "float64"} for key in ("muon", "normuon")}}
     turned = {"rotation": "svd", "rotation_refresh": 2, "rotation_max_dim": longest} if "rotat" in name else {}
     return {**SETTINGS.get(name, {"lr": 0.05}), **exact.get(name, {}), **turned}
 

@@ -35,22 +35,22 @@ def test_soap_agrees_with_its_authors(case: str) -> None:
     check_agreement(follow(optim_core.build("soap", model, **given), model), SOAP["cases"][case]["weights"], 1e-9)
 
 
-MUON = read("muon")
-
-
-@pytest.mark.parametrize("case", MUON["cases"])
-def test_muon_agrees_with_its_author(case: str) -> None:
-    """The author divides by |M|_F + 1e-7 as we do, and his iteration is lifted from bfloat16 as ours is."""
-    given = MUON["cases"][case]["arguments"]
-    model = Tensors(MUON["shapes"])
-    hidden, rest = dict(given["hidden"]), dict(given["rest"])
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_muon_and_its_variant_agree_with_their_authors(name: str) -> None:
+    """With the iteration in float64, to which the authors' is lifted as well."""
+    values = read(name)
+    (case,) = values["cases"].values()
+    model = Tensors(values["shapes"])
+    hidden, rest = dict(case["arguments"]["hidden"]), dict(case["arguments"]["rest"])
     rest["beta1"], rest["beta2"] = rest.pop("betas")
+    if name == "normuon":
+        hidden["normuon_beta2"] = hidden.pop("beta2")
     groups = [
         {"params": [p for p in model.parameters() if p.ndim in (2, 4)], "hidden": True, **hidden},
         {"params": [p for p in model.parameters() if p.ndim not in (2, 4)], "hidden": False, **rest},
     ]
-    optimizer = optim_core.lookup("muon")(groups, adjust_lr="original", newton_schulz_dtype="float64")
-    check_agreement(follow(optimizer, model), MUON["cases"][case]["weights"], 1e-9)
+    optimizer = optim_core.lookup(name)(groups, adjust_lr="original", newton_schulz_dtype="float64")  # type: ignore[call-arg]
+    check_agreement(follow(optimizer, model), case["weights"], 1e-9)
 
 
 GALORE = read("galore")

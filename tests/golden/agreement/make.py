@@ -44,6 +44,16 @@ def make_muon(module: Any, model: Tensors, values: dict[str, Any]) -> torch.opti
     return found
 
 
+def make_normuon(module: Any, model: Tensors, values: dict[str, Any]) -> torch.optim.Optimizer:
+    """NorMuon on matrices, the authors' Adam on the rest."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim == 2], "use_muon": True, **values["hidden"]},
+        {"params": [p for p in model.parameters() if p.ndim != 2], "use_muon": False, **values["rest"]},
+    ]
+    found: torch.optim.Optimizer = module.SingleDeviceNorMuonWithAuxAdam(groups)
+    return found
+
+
 def make_galore(module: Any, model: Tensors, values: dict[str, Any]) -> torch.optim.Optimizer:
     """Every matrix projected."""
     own = {k: values[k] for k in ("rank", "update_proj_gap", "scale", "proj_type")}
@@ -64,12 +74,19 @@ MUON_CASES = {
         "rest": {"lr": 0.003, "betas": [0.9, 0.95], "eps": 1e-10, "weight_decay": 0.1},
     }
 }
+NORMUON_CASES = {
+    "defaults": {
+        "hidden": {"lr": 0.02, "momentum": 0.95, "beta2": 0.95, "weight_decay": 0.1},
+        "rest": {"lr": 0.003, "betas": [0.9, 0.95], "eps": 1e-10, "weight_decay": 0.1},
+    }
+}
 GALORE_CASES = {
     "rank 2": {"lr": 0.01, "eps": 1e-30, "rank": 2, "update_proj_gap": 200, "scale": 1.0, "proj_type": "std"},
 }
 SOURCES: dict[str, tuple[str, str, Sequence[tuple[int, ...]], dict[str, dict[str, Any]], Make]] = {
     "soap": ("github.com/nikhilvyas/SOAP", "soap", SHAPES, SOAP_CASES, make_soap),
     "muon": ("github.com/KellerJordan/Muon", "muon", tuple(s for s in SHAPES if len(s) != 3), MUON_CASES, make_muon),
+    "normuon": ("github.com/zichongli5/NorMuon", "normuon", (*MATRICES, (3,)), NORMUON_CASES, make_normuon),
     "galore": ("github.com/jiaweizzhao/GaLore", "galore_torch.adamw", MATRICES, GALORE_CASES, make_galore),
 }
 
