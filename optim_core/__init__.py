@@ -11,6 +11,7 @@ from optim_core import normuon as normuon
 from optim_core import rotated as rotated
 from optim_core import rotated_adamw as rotated_adamw
 from optim_core import sam as sam
+from optim_core import shampoo as shampoo
 from optim_core import soap as soap
 from optim_core import spectrum as spectrum
 from optim_core.base import Baseline, Counting

@@ -99,7 +99,8 @@ class Soap(Betas, Counting):
         if "step" in state:
             bases = [state.get(f"basis_{k}") for k in range(gradient.ndim)]
             state["step"] += 1
-            p.add_(rotate_back(_adam(group, state, rotate(gradient, bases)), bases).to(p.dtype), alpha=-1)
+            rotated = transformed(gradient, [None if basis is None else basis.T for basis in bases])
+            p.sub_(transformed(_adam(group, state, rotated), bases).to(p.dtype))
             p.mul_(1 - group["lr"] * group["weight_decay"])
         self._learn(group, state, gradient, axes)
         if "step" not in state and all(f"basis_{k}" in state for k in axes):
@@ -109,10 +110,7 @@ class Soap(Betas, Counting):
     def _learn(self, group: dict[str, Any], state: dict[str, Any], gradient: Tensor, axes: Sequence[int]) -> None:
         """Average the Gram matrices; make the first bases, or refresh them when due."""
         rate = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1]
-        if axes and bool(torch.isfinite(gradient).all()):
-            for k in axes:
-                gram = gram_of(gradient, k)
-                state.setdefault(f"gram_{k}", torch.zeros_like(gram)).lerp_(gram, 1 - rate)
+        average_grams(state, gradient, axes, rate)
         if axes and ("step" not in state or (state["step"] and state["step"] % group["precondition_frequency"] == 0)):
             for k in axes:
                 group[FAILURES] = group.get(FAILURES, 0) + (0 if _refresh(state, k) else 1)
@@ -131,19 +129,27 @@ def gram_of(tensor: Tensor, axis: int) -> Tensor:
     return unfolded @ unfolded.T
 
 
-def rotate(tensor: Tensor, bases: Bases) -> Tensor:
-    """Q_k^T along every axis k that has a basis [d_k, d_k]."""
-    for k, basis in enumerate(bases):
-        if basis is not None:
-            tensor = _along(tensor, basis.T, k)
-    return tensor
+def average_grams(state: dict[str, Any], gradient: Tensor, axes: Sequence[int], decay: float) -> None:
+    """L_k of the axes brought up to date in `state`, with weight 1 - decay, or added where decay is 1.
+
+    A gradient that is not finite is passed over: it would stay in the average for ever.
+    """
+    if not axes or not bool(torch.isfinite(gradient).all()):
+        return
+    for k in axes:
+        gram = gram_of(gradient, k)
+        average = state.setdefault(f"gram_{k}", torch.zeros_like(gram))
+        if decay == 1:
+            average.add_(gram)
+        else:
+            average.lerp_(gram, 1 - decay)
 
 
-def rotate_back(tensor: Tensor, bases: Bases) -> Tensor:
-    """Q_k along every axis k that has a basis: the inverse of `rotate`."""
-    for k, basis in enumerate(bases):
-        if basis is not None:
-            tensor = _along(tensor, basis, k)
+def transformed(tensor: Tensor, matrices: Bases) -> Tensor:
+    """The tensor with a matrix [d_k, d_k] applied along every axis k that has one."""
+    for k, matrix in enumerate(matrices):
+        if matrix is not None:
+            tensor = _along(tensor, matrix, k)
     return tensor
 
 

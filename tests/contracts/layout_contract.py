@@ -19,8 +19,14 @@ Make = Callable[[Any], Any]
 
 def settings(name: str, longest: int = 5) -> dict[str, Any]:
     """Constructor values with which rounding stays rounding: muon in float64, no basis of the null space of images."""
-    soap = {"max_precond_dim": longest, "precondition_frequency": 2}
-    exact = {"soap": soap, **{key: {"newton_schulz_dtype": "float64"} for key in ("muon", "normuon")}}
+    axes = {"max_precond_dim": longest, "precondition_frequency": 2}
+    in_float64 = {"newton_schulz_dtype": "float64"}
+    exact = {
+        "muon": in_float64,
+        "normuon": in_float64,
+        "soap": axes,
+        "shampoo": {**axes, "epsilon": 1e-3, "precondition_1d": False},
+    }
     turned = {"rotation": "svd", "rotation_refresh": 2, "rotation_max_dim": longest} if "rotat" in name else {}
     return {**SETTINGS.get(name, {"lr": 0.05}), **exact.get(name, {}), **turned}
 

@@ -53,6 +53,17 @@ def test_muon_and_its_variant_agree_with_their_authors(name: str) -> None:
     check_agreement(follow(optimizer, model), case["weights"], 1e-9)
 
 
+SHAMPOO = read("shampoo")
+
+
+@pytest.mark.parametrize("case", SHAMPOO["cases"])
+def test_shampoo_agrees_with_its_authors(case: str) -> None:
+    given = dict(SHAMPOO["cases"][case]["arguments"])
+    given["beta1"], given["beta2"] = given.pop("betas")
+    model = Tensors(SHAMPOO["shapes"])
+    check_agreement(follow(optim_core.build("shampoo", model, **given), model), SHAMPOO["cases"][case]["weights"], 1e-9)
+
+
 GALORE = read("galore")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 import types
@@ -54,6 +55,22 @@ def make_normuon(module: Any, model: Tensors, values: dict[str, Any]) -> torch.o
     return found
 
 
+def make_shampoo(module: Any, model: Tensors, values: dict[str, Any]) -> torch.optim.Optimizer:
+    """Every axis by itself, everything in float64."""
+    kinds = {"adam": module.AdamPreconditionerConfig(beta2=0.999, epsilon=1e-8), "none": None}
+    found: torch.optim.Optimizer = module.DistributedShampoo(
+        model.parameters(),
+        grafting_config=kinds.get(values.pop("grafting"), module.SGDPreconditionerConfig()),
+        max_preconditioner_dim=math.inf,
+        distributed_config=module.SingleDeviceDistributedConfig(target_parameter_dimensionality=math.inf),
+        preconditioner_config=module.RootInvShampooPreconditionerConfig(
+            factor_matrix_dtype=torch.float64, inv_factor_matrix_dtype=torch.float64
+        ),
+        **values,
+    )
+    return found
+
+
 def make_galore(module: Any, model: Tensors, values: dict[str, Any]) -> torch.optim.Optimizer:
     """Every matrix projected."""
     own = {k: values[k] for k in ("rank", "update_proj_gap", "scale", "proj_type")}
@@ -74,6 +91,13 @@ MUON_CASES = {
         "rest": {"lr": 0.003, "betas": [0.9, 0.95], "eps": 1e-10, "weight_decay": 0.1},
     }
 }
+SHAMPOO = {"lr": 0.0078125, "weight_decay": 0.1, "epsilon": 1e-6, "start_preconditioning_step": 6}
+"""A rate that float32, in which that code keeps it, holds exactly; roots from a step on at which no L is singular."""
+SHAMPOO_CASES = {
+    "adam": {**SHAMPOO, "betas": [0.9, 0.99], "precondition_frequency": 5, "grafting": "adam"},
+    "sgd, sums, every step": {**SHAMPOO, "betas": [0.8, 1.0], "precondition_frequency": 1, "grafting": "sgd"},
+    "no grafting": {**SHAMPOO, "betas": [0.0, 0.9], "precondition_frequency": 4, "grafting": "none"},
+}
 NORMUON_CASES = {
     "defaults": {
         "hidden": {"lr": 0.02, "momentum": 0.95, "beta2": 0.95, "weight_decay": 0.1},
@@ -86,6 +110,7 @@ GALORE_CASES = {
 SOURCES: dict[str, tuple[str, str, Sequence[tuple[int, ...]], dict[str, dict[str, Any]], Make]] = {
     "soap": ("github.com/nikhilvyas/SOAP", "soap", SHAPES, SOAP_CASES, make_soap),
     "muon": ("github.com/KellerJordan/Muon", "muon", tuple(s for s in SHAPES if len(s) != 3), MUON_CASES, make_muon),
+    "shampoo": ("github.com/facebookresearch/optimizers", "distributed_shampoo", SHAPES, SHAMPOO_CASES, make_shampoo),
     "normuon": ("github.com/zichongli5/NorMuon", "normuon", (*MATRICES, (3,)), NORMUON_CASES, make_normuon),
     "galore": ("github.com/jiaweizzhao/GaLore", "galore_torch.adamw", MATRICES, GALORE_CASES, make_galore),
 }
