@@ -4,6 +4,7 @@ from optim_core import average_case as average_case
 from optim_core import baselines as baselines
 from optim_core import diagnostics as diagnostics
 from optim_core import games as games
+from optim_core import kl_shampoo as kl_shampoo
 from optim_core import llqr as llqr
 from optim_core import llqr_sam as llqr_sam
 from optim_core import muon as muon

@@ -25,6 +25,7 @@ def settings(name: str, longest: int = 5) -> dict[str, Any]:
         "muon": in_float64,
         "normuon": in_float64,
         "soap": axes,
+        "kl_shampoo": axes,
         "shampoo": {**axes, "epsilon": 1e-3, "precondition_1d": False},
     }
     turned = {"rotation": "svd", "rotation_refresh": 2, "rotation_max_dim": longest} if "rotat" in name else {}

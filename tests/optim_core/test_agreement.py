@@ -24,17 +24,6 @@ def check_agreement(found: Path, wanted: Path, tolerance: float) -> None:
             assert distance <= tolerance, (step, i, distance)
 
 
-SOAP = read("soap")
-
-
-@pytest.mark.parametrize("case", SOAP["cases"])
-def test_soap_agrees_with_its_authors(case: str) -> None:
-    given = dict(SOAP["cases"][case]["arguments"])
-    given["beta1"], given["beta2"] = given.pop("betas", (0.95, 0.95))
-    model = Tensors(SOAP["shapes"])
-    check_agreement(follow(optim_core.build("soap", model, **given), model), SOAP["cases"][case]["weights"], 1e-9)
-
-
 @pytest.mark.parametrize("name", ["muon", "normuon"])
 def test_muon_and_its_variant_agree_with_their_authors(name: str) -> None:
     """With the iteration in float64, to which the authors' is lifted as well."""
@@ -53,15 +42,17 @@ def test_muon_and_its_variant_agree_with_their_authors(name: str) -> None:
     check_agreement(follow(optimizer, model), case["weights"], 1e-9)
 
 
-SHAMPOO = read("shampoo")
+CASES = [(name, case) for name in ("soap", "shampoo", "kl_shampoo") for case in read(name)["cases"]]
 
 
-@pytest.mark.parametrize("case", SHAMPOO["cases"])
-def test_shampoo_agrees_with_its_authors(case: str) -> None:
-    given = dict(SHAMPOO["cases"][case]["arguments"])
-    given["beta1"], given["beta2"] = given.pop("betas")
-    model = Tensors(SHAMPOO["shapes"])
-    check_agreement(follow(optim_core.build("shampoo", model, **given), model), SHAMPOO["cases"][case]["weights"], 1e-9)
+@pytest.mark.parametrize("name, case", CASES)
+def test_shampoo_and_its_kin_agree_with_their_authors(name: str, case: str) -> None:
+    values = read(name)
+    given = dict(values["cases"][case]["arguments"])
+    if "betas" in given:
+        given["beta1"], given["beta2"] = given.pop("betas")
+    model = Tensors(values["shapes"])
+    check_agreement(follow(optim_core.build(name, model, **given), model), values["cases"][case]["weights"], 1e-9)
 
 
 GALORE = read("galore")

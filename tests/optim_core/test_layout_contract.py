@@ -12,7 +12,8 @@ from optim_core import rotations
 from tests.contracts import layout_contract as contract
 
 NAMES = [*optim_core.names(), "rotated(adamw)"]
-OWN = ["adamw", "muon", "normuon", "rotated(adamw)", "rotated(sgd)", "rotated_adamw", "sgd", "shampoo", "soap"]
+WITH_AXES = ["kl_shampoo", "muon", "normuon", "shampoo", "soap"]
+OWN = [*WITH_AXES, "adamw", "rotated(adamw)", "rotated(sgd)", "rotated_adamw", "sgd"]
 BARE = [n for n in NAMES if not optim_core.lookup(n).PLAYS_GAMES and not optim_core.needs_batches(n)]
 ONE_RATE = [n for n in NAMES if {"lr"} <= set(optim_core.hyperparameters(n)) and n in BARE]
 ON_ADAMW = [

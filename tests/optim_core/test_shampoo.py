@@ -1,4 +1,4 @@
-"""Shampoo by its limits: Adam before the first roots, the polar factor without memory, a quadratic's own basis."""
+"""Shampoo and KL-Shampoo by their limits: Adam before the first roots, U V^T without memory, covariances known."""
 
 from __future__ import annotations
 
@@ -77,3 +77,44 @@ def test_bad_values_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         optim_core.build("shampoo", nn.Linear(2, 2), **values)
     assert optim_core.build("shampoo", nn.Linear(2, 2), beta2=1.0).grad_evals == 0
+
+
+def test_kl_shampoo_finds_the_factors_of_gradients_with_a_kronecker_covariance() -> None:
+    """G = A^(1/2) Z B^(1/2): the eigenvalues of S_1 x S_2, of any scale each, become those of A x B."""
+    layer = nn.Linear(4, 5, bias=False).double()
+    rows, columns = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]).double(), torch.tensor([1.0, 3.0, 9.0, 27.0]).double()
+    settings = {"lr": 0.0, "precondition_frequency": 5, "beta2": 0.995, "weight_decay": 0.0}
+    optimizer: Any = optim_core.build("kl_shampoo", layer, **settings)
+    for number in range(3000):
+        g = rows.sqrt()[:, None] * draw((5, 4), number) * columns.sqrt()
+
+        def closure(g: Tensor = g) -> Tensor:
+            layer.weight.grad = g
+            return torch.zeros(())
+
+        optimizer.step(closure)
+    state = optimizer.state[layer.weight]
+    values = [state[f"root_{k}"].pow(-2).sort().values for k in (0, 1)]
+    found = torch.outer(*values)
+    torch.testing.assert_close(found, torch.outer(rows, columns), rtol=0.25, atol=0)
+
+
+def test_kl_shampoo_waits_for_a_finite_first_gradient() -> None:
+    model = Tensors(((3, 3), (3,)))
+    optimizer: Any = optim_core.build("kl_shampoo", model, precondition_frequency=1)
+
+    def closure() -> Tensor:
+        loss = model.differentiate(1)
+        model.t0.grad.fill_(float("inf"))
+        return loss
+
+    home = model.t0.detach().clone()
+    optimizer.step(closure)
+    assert optimizer.refresh_failures == 1
+    for number in (2, 3):
+        assert torch.equal(model.t0, home)
+        optimizer.step(lambda number=number: model.differentiate(number))
+    assert not torch.equal(model.t0, home)
+    for bad in ({"initial_eigenvalue": 0.0}, {"max_inverse_root": -1.0}, {"max_precond_dim": 0}, {"shampoo_beta": 2.0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            optim_core.build("kl_shampoo", nn.Linear(2, 2), **bad)

@@ -71,6 +71,12 @@ def make_shampoo(module: Any, model: Tensors, values: dict[str, Any]) -> torch.o
     return found
 
 
+def make_kl_shampoo(module: Any, model: Tensors, values: dict[str, Any]) -> torch.optim.Optimizer:
+    """KL-Shampoo over matrices; that code has no vectors."""
+    found: torch.optim.Optimizer = module.KLOpt(model.parameters(), cast_dtype=torch.float64, **values)
+    return found
+
+
 def make_galore(module: Any, model: Tensors, values: dict[str, Any]) -> torch.optim.Optimizer:
     """Every matrix projected."""
     own = {k: values[k] for k in ("rank", "update_proj_gap", "scale", "proj_type")}
@@ -90,6 +96,10 @@ MUON_CASES = {
         "hidden": {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1},
         "rest": {"lr": 0.003, "betas": [0.9, 0.95], "eps": 1e-10, "weight_decay": 0.1},
     }
+}
+KL_SHAMPOO_CASES = {
+    "defaults": {**SHARED},
+    "every step": {"lr": 0.003, "weight_decay": 0.0, "precondition_frequency": 1, "betas": [0.8, 0.9], "eps": 1e-3},
 }
 SHAMPOO = {"lr": 0.0078125, "weight_decay": 0.1, "epsilon": 1e-6, "start_preconditioning_step": 6}
 """A rate that float32, in which that code keeps it, holds exactly; roots from a step on at which no L is singular."""
@@ -111,6 +121,7 @@ SOURCES: dict[str, tuple[str, str, Sequence[tuple[int, ...]], dict[str, dict[str
     "soap": ("github.com/nikhilvyas/SOAP", "soap", SHAPES, SOAP_CASES, make_soap),
     "muon": ("github.com/KellerJordan/Muon", "muon", tuple(s for s in SHAPES if len(s) != 3), MUON_CASES, make_muon),
     "shampoo": ("github.com/facebookresearch/optimizers", "distributed_shampoo", SHAPES, SHAMPOO_CASES, make_shampoo),
+    "kl_shampoo": ("github.com/yorkerlin/KL-Methods", "optim.kl_opt", MATRICES[:3], KL_SHAMPOO_CASES, make_kl_shampoo),
     "normuon": ("github.com/zichongli5/NorMuon", "normuon", (*MATRICES, (3,)), NORMUON_CASES, make_normuon),
     "galore": ("github.com/jiaweizzhao/GaLore", "galore_torch.adamw", MATRICES, GALORE_CASES, make_galore),
 }
@@ -136,6 +147,7 @@ def main(name: str, checkout: str) -> None:
     torch.set_default_dtype(torch.float64)
     for cast in ("float", "bfloat16"):
         setattr(Tensor, cast, Tensor.double)
+    torch.compile = lambda function: function  # type: ignore[assignment, misc]
     sys.path.insert(0, checkout)
     for missing, attributes in stubs(checkout).items():
         sys.modules[missing] = types.ModuleType(missing)
