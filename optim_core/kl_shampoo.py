@@ -120,8 +120,7 @@ class KLShampoo(Betas, Counting):
         move = transformed(transformed(state["exp_avg"], back) * (whole / (1 + whole * group["eps"])), bases)
         p.sub_(group["lr"] * move.to(p.dtype))
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        if bool(torch.isfinite(gradient).all()):
-            _learn(state, transformed(gradient, back), roots, rate(group), group["max_inverse_root"])
+        _learn(state, transformed(gradient, back), roots, rate(group), group["max_inverse_root"])
         if state["step"] % group["precondition_frequency"] == 0:
             for k in axes:
                 found = robust(lambda s, k=k: [torch.linalg.qr(s @ state[f"basis_{k}"])[0]], state[f"gram_{k}"])  # type: ignore[misc]
@@ -131,7 +130,7 @@ class KLShampoo(Betas, Counting):
                     state[f"basis_{k}"] = found[0]
 
     def _begin(self, group: dict[str, Any], state: dict[str, Any], gradient: Tensor, axes: list[int]) -> None:
-        """First factors and bases, all or, when the gradient is not finite, none."""
+        """First factors and bases, all or, when one cannot be computed, none: the next gradient tries again."""
         weight = 1 - rate(group)
         grams = {k: gram_of(gradient, k) * (weight * gradient.shape[k] / gradient.numel()) for k in axes}
         bases = {k: robust(eigenvectors, gram) for k, gram in grams.items()}

@@ -130,12 +130,7 @@ def gram_of(tensor: Tensor, axis: int) -> Tensor:
 
 
 def average_grams(state: dict[str, Any], gradient: Tensor, axes: Sequence[int], decay: float) -> None:
-    """L_k of the axes brought up to date in `state`, with weight 1 - decay, or added where decay is 1.
-
-    A gradient that is not finite is passed over: it would stay in the average for ever.
-    """
-    if not axes or not bool(torch.isfinite(gradient).all()):
-        return
+    """L_k of the axes brought up to date in `state`, with weight 1 - decay, or added where decay is 1."""
     for k in axes:
         gram = gram_of(gradient, k)
         average = state.setdefault(f"gram_{k}", torch.zeros_like(gram))

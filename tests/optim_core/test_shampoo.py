@@ -99,22 +99,18 @@ def test_kl_shampoo_finds_the_factors_of_gradients_with_a_kronecker_covariance()
     torch.testing.assert_close(found, torch.outer(rows, columns), rtol=0.25, atol=0)
 
 
-def test_kl_shampoo_waits_for_a_finite_first_gradient() -> None:
+def test_kl_shampoo_keeps_a_basis_that_cannot_be_computed_anew_and_counts_it() -> None:
     model = Tensors(((3, 3), (3,)))
     optimizer: Any = optim_core.build("kl_shampoo", model, precondition_frequency=1)
-
-    def closure() -> Tensor:
-        loss = model.differentiate(1)
-        model.t0.grad.fill_(float("inf"))
-        return loss
-
-    home = model.t0.detach().clone()
-    optimizer.step(closure)
-    assert optimizer.refresh_failures == 1
-    for number in (2, 3):
-        assert torch.equal(model.t0, home)
+    for number in (1, 2):
         optimizer.step(lambda number=number: model.differentiate(number))
-    assert not torch.equal(model.t0, home)
+    state = optimizer.state[model.t0]
+    basis = state["basis_1"].clone()
+    state["gram_1"].fill_(float("nan"))
+    optimizer.step(lambda: model.differentiate(3))
+    assert optimizer.refresh_failures == 1
+    assert torch.equal(state["basis_1"], basis)
+    assert bool(torch.isfinite(model.t0).all())
     for bad in ({"initial_eigenvalue": 0.0}, {"max_inverse_root": -1.0}, {"max_precond_dim": 0}, {"shampoo_beta": 2.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             optim_core.build("kl_shampoo", nn.Linear(2, 2), **bad)
