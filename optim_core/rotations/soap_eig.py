@@ -4,10 +4,10 @@
 
 Eigenvectors at first, then Q <- qr(L Q) with columns sorted by Rayleigh quotient at every refresh, by default every 10
 steps. L, R and the bases learn after the step: a basis that has already seen a gradient lines up with it, v then no
-longer measures noise, and runs with short intervals diverge (`rotation_update: before_step` shows it). At a refresh m
-moves exactly into the new basis and v is re-ordered with the columns (`carry`, as SOAP has it), or both move (`mv`). A
-side above `rotation_max_dim` is not rotated. Memory 2 (a^2 + b^2). The optimizer `soap` is this with the authors' order
-of decay, their eps, and every axis of a convolution rotated by itself.
+longer measures noise, and runs with short intervals and a constant rate can diverge (`rotation_update: before_step`
+shows it). At a refresh m moves exactly into the new basis and v is re-ordered with the columns (`carry`, as SOAP has
+it), or both move (`mv`). A side above `rotation_max_dim` is not rotated. Memory 2 (a^2 + b^2). The optimizer `soap` is
+this with the authors' order of decay, their eps, and every axis of a convolution rotated by itself.
 """
 
 from __future__ import annotations
