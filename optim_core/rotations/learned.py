@@ -1,8 +1,8 @@
 """What kinds with a learned basis for each matrix share: H = L^T G R, refresh by the step counter, moments that follow.
 
-The basis is learned from the first gradient and whenever step mod `rotation_refresh` = 0, before the step or after it
-(`rotation_update`); a matrix that has no basis yet, because its gradient was not finite, tries again at every step. A
-failure keeps the old basis and is counted. A refresh learns from the gradient that the step takes anyway: no gradient
+The basis is learned from the first gradient and whenever step mod `rotation_refresh` = PHASE, before the step or after
+it (`rotation_update`); a matrix that has no basis yet, because its gradient was not finite, tries again at every step.
+A failure keeps the old basis and is counted. A refresh learns from the gradient that the step takes anyway: no gradient
 evaluation is charged for it, its decomposition is time alone. After the step the first gradient of a matrix is spent on
 its basis and moves nothing.
 Cost of a step between refreshes: 2 p (a + b) multiplications one way for a matrix of p = a b entries.
@@ -26,6 +26,8 @@ class Learned(Rotation):
     VECTORS: ClassVar[bool] = False
     REFRESH: ClassVar[int] = 250
     """`rotation_refresh` as published."""
+    PHASE: ClassVar[int] = 0
+    """What the number of a step leaves over when divided by `rotation_refresh` where a refresh is due."""
     UPDATE: ClassVar[str] = "before_step"
     """`rotation_update` as published."""
 
@@ -86,7 +88,8 @@ class Learned(Rotation):
 
     def _due(self, piece: Piece, step: int) -> bool:
         missing = not _exists((piece.get("left"), piece.get("right")))
-        return missing or step % (self.options.refresh or self.REFRESH) == 0
+        interval = self.options.refresh or self.REFRESH
+        return missing or step % interval == self.PHASE % interval
 
 
 def transported(old: Sides, new: Sides) -> Change:

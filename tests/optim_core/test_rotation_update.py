@@ -79,7 +79,7 @@ def test_soap_does_not_diverge_at_a_refresh_every_step(name: str) -> None:
         "soap": {"precondition_frequency": 1},
         "rotated_adamw": {"rotation": "soap_eig", "rotation_refresh": 1, "beta1": 0.95, "beta2": 0.95},
     }[name]
-    assert max(digits(name, seed, **every) for seed in range(3)) < 0.01
+    assert max(digits(name, seed, **every) for seed in range(2)) < 0.01
     if name == "rotated_adamw":
         assert digits(name, 0, **every, rotation_update="before_step") > 1
 
