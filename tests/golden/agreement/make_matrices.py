@@ -1,6 +1,6 @@
 """Write the reference values with the authors' code, from a checkout of its repository:
 
-    python -m tests.golden.agreement.make soap CHECKOUT
+    python -m tests.golden.agreement.make_matrices soap CHECKOUT
 
 Each file names the repository, the commit and the arguments. The casts inside the authors' code (SOAP and GaLore
 decompose in float32, Muon iterates in bfloat16) are lifted to float64 here, so that it is mathematics that is compared.
