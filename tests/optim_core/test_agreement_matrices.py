@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import optim_core
-from tests.golden.agreement.problem import Tensors, read, trajectory
+from tests.golden.agreement.matrices.problem import Tensors, read, trajectory
 
 Path = dict[str, list[list[float]]]
 

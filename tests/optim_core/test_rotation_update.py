@@ -13,7 +13,7 @@ import optim_core
 from tests.contracts import optimizer_contract
 from tests.contracts.optimizer_contract import Run, equal
 from tests.contracts.rotation_contract import flat
-from tests.golden.agreement.problem import MATRICES, Tensors
+from tests.golden.agreement.matrices.problem import MATRICES, Tensors
 
 SHARED = {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "eps": 1e-30, "weight_decay": 0.0}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import optim_core
 from tests.contracts.optimizer_contract import Run
 from tests.contracts.rotation_contract import flat
-from tests.golden.agreement.problem import Tensors, draw
+from tests.golden.agreement.matrices.problem import Tensors, draw
 
 
 def test_before_the_first_roots_it_is_adamw() -> None:

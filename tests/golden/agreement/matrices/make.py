@@ -1,6 +1,6 @@
 """Write the reference values with the authors' code, from a checkout of its repository:
 
-    python -m tests.golden.agreement.make_matrices soap CHECKOUT
+    python -m tests.golden.agreement.matrices.make soap CHECKOUT
 
 Each file names the repository, the commit and the arguments. The casts inside the authors' code (SOAP and GaLore
 decompose in float32, Muon iterates in bfloat16) are lifted to float64 here, so that it is mathematics that is compared.
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.golden.agreement.problem import FOLDER, MATRICES, SHAPES, Tensors, trajectory
+from tests.golden.agreement.matrices.problem import FOLDER, MATRICES, SHAPES, Tensors, trajectory
 
 Make = Callable[[Any, Tensors, dict[str, Any]], torch.optim.Optimizer]
 SHARED = {"lr": 0.01, "weight_decay": 0.1}
