@@ -189,10 +189,13 @@ class Baseline(Counting):
 
 
 def eager(method: Callable[..., Any]) -> Callable[..., Any]:
-    """One of torch's own methods without what it is wrapped in for `torch.compile`; any other as it is.
+    """One of torch's own methods without what it is wrapped in for `torch.compile`; any other without hooks of its own.
 
     The wrapper's first call imports torch's compiler, a fifth of the time in which a worker comes to its first step.
+    Torch wraps `step` of every class that it builds in a call of the hooks: called by another step, they run twice.
     """
+    if getattr(method, "hooked", False):
+        method = cast(Any, method).__wrapped__.__get__(cast(Any, method).__self__)
     if not method.__module__.startswith("torch.optim"):
         return method
     return cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]

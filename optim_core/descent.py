@@ -19,6 +19,7 @@ from torch.optim.sgd import sgd
 
 from optim_core.base import check_not_negative, check_positive, check_share
 from optim_core.declarations import NOT_NEGATIVE, SHARE
+from optim_core.kernels import all_stored_like, stored_like
 
 BASES = ("sgd", "adamw")
 CHANGEABLE = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})
@@ -99,9 +100,12 @@ def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], 
             own["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             own["exp_avg"] = torch.zeros_like(p)
             own["exp_avg_sq"] = torch.zeros_like(p)
+    for key in ("exp_avg", "exp_avg_sq"):
+        for p in params:
+            state[p][key] = stored_like(state[p][key], p)
     adamw(
         params,
-        grads,
+        all_stored_like(grads, params),
         [state[p]["exp_avg"] for p in params],
         [state[p]["exp_avg_sq"] for p in params],
         [],

@@ -230,8 +230,10 @@ def check_follows_a_scheduler(make: Callable[[nn.Module], Any]) -> None:
 def check_hyperparameters_change_while_training(make: Callable[..., Any], name: str) -> None:
     """Changed before the first step, each is as if it had been given; one that cannot change is refused."""
     probe = begin(make).optimizer
+    betas = zip(("beta1", "beta2"), probe.param_groups[0].get("betas", ()), strict=False)
+    current = {**probe.param_groups[0], **dict(betas)}
     for key in sorted(optim_core.changeable(name)):
-        old = probe.param_groups[0][key]
+        old = current[key]
         if not isinstance(old, int | float):
             continue
         new = old + 2 if isinstance(old, int) else 0.7 * old + 0.01
