@@ -2,8 +2,8 @@
 
 The closure takes no argument, computes the losses of all players at the parameters as they stand and returns them as
 a list, in the order of the players (zero-sum: `return [f, -f]`). It does not call backward: player i's gradient is
-taken of loss i with respect to player i's parameters, by `torch.autograd.grad`; `p.grad` stays as found. Methods that
-call the closure twice in a step compare the two values, so dropout has to draw the same mask in both, and batch
+taken of loss i with respect to player i's parameters, by `torch.autograd.grad`; `p.grad` stays as found. The second
+call of `extragradient` and `bilinear_optimal` is compared with the first: it draws the same random numbers, and batch
 normalisation has to be in evaluation mode. `hamiltonian` and `consensus` differentiate twice: tanh and softplus, not
 ReLU. The rules themselves are in `updates`, their theory in `rates` and `maps`.
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 import torch
@@ -34,6 +35,7 @@ from optim_core.games import updates
 from optim_core.games.field import Players, differentiate, evaluate_game
 from optim_core.games.rates import COSTS
 from optim_core.games.trace import GROWTH, DivergenceWarning, Trace
+from optim_core.replay import Draws
 from optim_core.two_pass import Excursion, global_norm
 
 SKIPPED = "skipped_steps"
@@ -110,13 +112,15 @@ class GameOptimizer(Counting):
         players, called backward, or gave a loss without a graph. Nothing has moved then.
         """
         cost = self.step_cost()
+        looks_ahead = self.method in ("extragradient", "bilinear_optimal")
+        draws = Draws(p for g in self.param_groups for p in g["params"]) if looks_ahead else None
         losses = evaluate_game(self, closure)
         field, pulled = self._differentiate(losses, twice=self.method in ("hamiltonian", "consensus"))
         norm = global_norm(_flat(field))
         if self.method == "alternating_gda":
             taken = self._step_in_turn(closure, field)
         else:
-            direction = self._direction(closure, field, pulled, norm)
+            direction = self._direction(closure, field, pulled, norm, draws)
             taken = math.isfinite(norm) and math.isfinite(global_norm(_flat(direction)))
             if taken:
                 for i, group in enumerate(self.param_groups):
@@ -132,7 +136,12 @@ class GameOptimizer(Counting):
         return differentiate(losses, [g["params"] for g in self.param_groups], twice, only)
 
     def _direction(
-        self, closure: Closure | None, field: list[list[Tensor]], pulled: list[list[Tensor]], norm: float
+        self,
+        closure: Closure | None,
+        field: list[list[Tensor]],
+        pulled: list[list[Tensor]],
+        norm: float,
+        draws: Draws | None,
     ) -> list[list[Tensor]]:
         groups = list(zip(self.param_groups, field, strict=True))
         if self.method == "optimistic":
@@ -145,24 +154,27 @@ class GameOptimizer(Counting):
             gammas = [
                 self.step_size(g) if g["extrapolation"] is None else g["extrapolation"] for g in self.param_groups
             ]
-            return self._ahead(closure, field, gammas)
+            return self._ahead(closure, field, gammas, draws)
         if self.method == "bilinear_optimal":
             if norm == 0 or not math.isfinite(norm):
                 return field
             given = self.param_groups[0]["extrapolation"]
             if given is None:  # a push that rounding beside the weights cannot swallow
                 given = PUSH * max(1.0, global_norm([p for g in self.param_groups for p in g["params"]])) / norm
-            ahead = self._ahead(closure, field, [given] * len(field))
+            ahead = self._ahead(closure, field, [given] * len(field), draws)
             return [updates.bilinear(a, v, given) for a, v in zip(ahead, field, strict=True)]
         return field
 
-    def _ahead(self, closure: Closure | None, field: list[list[Tensor]], gammas: list[float]) -> list[list[Tensor]]:
+    def _ahead(
+        self, closure: Closure | None, field: list[list[Tensor]], gammas: list[float], draws: Draws | None
+    ) -> list[list[Tensor]]:
         """The field at w - gamma v; the weights come back bit for bit, also when the closure raises."""
         self._excursion.leave([p for g in self.param_groups for p in g["params"]])
         try:
             for group, v, gamma in zip(self.param_groups, field, gammas, strict=True):
                 torch._foreach_add_(group["params"], v, alpha=-gamma)
-            return self._differentiate(evaluate_game(self, closure))[0]
+            with draws.again() if draws is not None else nullcontext():
+                return self._differentiate(evaluate_game(self, closure))[0]
         finally:
             self._excursion.back()
 
