@@ -52,10 +52,14 @@ class TunedGame(GameOptimizer):
     def predicted_rate(self) -> float:
         """Factor of the error for one step on the eigenvalues found, with the `lr` of the first step.
 
-        Exact where J was formed. On larger games small eigenvalues can be missing, and the true rate lies above. nan
-        before the first step, and where players differ in their lr.
+        nan before the first step, and where players differ in their lr. A bound from below unless `exact`.
         """
         return float(self.param_groups[0].get("predicted_rate", float("nan")))
+
+    @property
+    def exact(self) -> bool:
+        """Whether J was formed; of larger games Arnoldi finds small eigenvalues last, and the slowest may be missing."""
+        return bool(self.param_groups[0].get("exact", False))
 
     def next_cost(self) -> float:
         """With the estimate, before the first step; of the dearest method then."""
@@ -92,6 +96,7 @@ class TunedGame(GameOptimizer):
                 extrapolation=choice.extrapolation or None,
                 consensus=choice.consensus,
                 shape=shape.kind,
+                exact=found.exact,
                 predicted_rate=rate,
             )
         self.charge(self._estimate_cost())

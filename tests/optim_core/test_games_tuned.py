@@ -77,8 +77,17 @@ def test_no_random_game_contracts_slower_than_promised(seed: int) -> None:
     game = Game(J, len(J) // 2)
     optimizer = play("tuned_game", game)
     optimizer.step(game.losses)
+    assert optimizer.exact
     assert optimizer.predicted_rate < 1
     assert contraction(optimizer, J) <= optimizer.predicted_rate + 1e-5
+
+
+def test_of_a_large_game_the_promise_is_a_bound() -> None:
+    game = Game(quadratic((0.01, 0.1), (0.02, 1.0)), 15)
+    optimizer = play("tuned_game", game, probes=12)
+    optimizer.step(game.losses)
+    assert not optimizer.exact
+    assert optimizer.predicted_rate - 1e-6 <= contraction(optimizer, game.J) < 1
 
 
 def test_the_promise_is_for_the_step_that_is_taken() -> None:
