@@ -58,7 +58,7 @@ class TunedGame(GameOptimizer):
 
     @property
     def exact(self) -> bool:
-        """Whether J was formed; of larger games Arnoldi finds small eigenvalues last, and the slowest may be missing."""
+        """Whether J was formed. Of larger games Arnoldi finds small eigenvalues last; the slowest may be missing."""
         return bool(self.param_groups[0].get("exact", False))
 
     def next_cost(self) -> float:
