@@ -107,7 +107,11 @@ class Nesterov(ScheduleFollower):
 
 @register("polyak")
 class Polyak(ScheduleFollower):
-    """Heavy ball with the best constant coefficients for [mu, L]; needs `strong_convexity` > 0."""
+    """Heavy ball with the best constant coefficients for [mu, L]; needs `strong_convexity` > 0.
+
+    Momentum rho^2 and a first step of 2 / (L + mu) (Polyak 1964). The code of Cunha et al. has momentum rho and begins
+    with a full step, which is slower.
+    """
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness", "strong_convexity")
     LEAST_GAP: ClassVar[float] = 1e-3

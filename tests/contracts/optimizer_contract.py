@@ -18,6 +18,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"smoothness": 2.0} for name in BY_SPECTRUM},
     **{name: {"smoothness": 2.0, "strong_convexity": 0.1} for name in ("polyak", "chebyshev", "marchenko_pastur")},
     "laguerre": {"eigenvalue_scale": 1.0, "beta": 2.0},
+    "conjugate_gradient": {"on_mismatch": "restart"},
     **{name: {"lr": 0.05, "refresh_interval": 3} for name in ("llqr", "llqr_sam")},
 }
 """Constructor values of optimizers that have no `lr`, or that have to refresh within the few steps of this suite."""
