@@ -18,13 +18,14 @@ each axis.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from optim_core.base import Closure, Counting, Params, check_positive, check_share
 from optim_core.baselines import Betas, check_adam
+from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, Limit
 from optim_core.descent import descend
 from optim_core.kernels import full_precision, refuse_sparse
 from optim_core.registry import register
@@ -44,10 +45,15 @@ class KLShampoo(Betas, Counting):
     lr, weight_decay >= 0; beta1, beta2, shampoo_beta in [0, 1), shampoo_beta -1: beta2; eps, initial_eigenvalue > 0
     precondition_frequency   steps between refreshes of the bases, 1 or above
     max_inverse_root         cap of r_k > 0, lowered to the length of the axis, but not below 10
-    max_precond_dim          longest axis with a factor, 1 or above
+    max_precond_dim          longest axis with a factor; 0: none, AdamW throughout
     """
 
-    CHANGEABLE = frozenset({"lr", "weight_decay", "beta1", "eps"})
+    CHANGEABLE = frozenset({"lr", "weight_decay", "beta1", "eps", "precondition_frequency"})
+    BOUNDS: ClassVar = {
+        "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "shampoo_beta": (-1.0, 1.0),
+        "precondition_frequency": COUNT, "max_precond_dim": NOT_NEGATIVE,
+    }  # fmt: skip
+    LIMITS = (Limit(equals="adamw", at={"max_precond_dim": 0}),)
 
     def __init__(
         self,
@@ -76,9 +82,9 @@ class KLShampoo(Betas, Counting):
         if values.get("shampoo_beta", -1) != -1:
             check_share(shampoo_beta=values["shampoo_beta"])
         check_positive(**{k: values[k] for k in ("initial_eigenvalue", "max_inverse_root") if k in values})
-        for name in ("precondition_frequency", "max_precond_dim"):
-            if not (isinstance(values.get(name, 1), int) and values.get(name, 1) >= 1):
-                raise ValueError(f"{name} is {values[name]!r}; it has to be a whole number above 0")
+        for name, least in (("precondition_frequency", 1), ("max_precond_dim", 0)):
+            if not (isinstance(values.get(name, 1), int) and values.get(name, 1) >= least):
+                raise ValueError(f"{name} is {values[name]!r}; it has to be a whole number, {least} or above")
 
     @property
     def refresh_failures(self) -> int:

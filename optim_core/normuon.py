@@ -11,12 +11,13 @@ Muon's: a number for each row.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from optim_core.base import Params, check_share
+from optim_core.base import Params
+from optim_core.declarations import SHARE, Limit
 from optim_core.muon import Muon
 from optim_core.registry import register
 from optim_core.rotations.layout import widened
@@ -26,7 +27,11 @@ FLOOR = 1e-10
 
 @register("normuon")
 class NorMuon(Muon):
-    """As `muon`; normuon_beta2 in [0, 1)."""
+    """As `muon`; normuon_beta2 in [0, 1], where 1, rows that are never averaged, is `muon` itself."""
+
+    CHANGEABLE = Muon.CHANGEABLE | {"normuon_beta2"}
+    BOUNDS: ClassVar = {**Muon.BOUNDS, "normuon_beta2": SHARE}
+    LIMITS = (Limit(equals="muon", at={"normuon_beta2": 1.0}),)
 
     def __init__(
         self,
@@ -54,10 +59,13 @@ class NorMuon(Muon):
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
         super().check_values(**values)
-        check_share(**{k: values[k] for k in ("normuon_beta2",) if k in values})
+        if not 0 <= values.get("normuon_beta2", 0) <= 1:
+            raise ValueError(f"normuon_beta2 is {values['normuon_beta2']}; it has to lie in [0, 1]")
 
     def direction(self, group: dict[str, Any], state: dict[str, Any], update: Tensor) -> Tensor:
         """Rows evened out by their running mean square."""
+        if group["normuon_beta2"] == 1:
+            return update
         wide = widened(update)
         lengths = wide.square().mean(dim=1, keepdim=True)
         squares = state.setdefault("neuron_square", torch.zeros_like(lengths))

@@ -19,13 +19,14 @@ for each axis. A step costs 4 p sum_k d_k multiplications for p entries, a root 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from optim_core.base import Closure, Counting, Params, check_positive, check_share
 from optim_core.baselines import Betas, check_adam
+from optim_core.declarations import COUNT, INF, NOT_NEGATIVE, SHARE, Limit
 from optim_core.kernels import full_precision, refuse_sparse
 from optim_core.registry import register
 from optim_core.rotations.decompose import robust
@@ -34,6 +35,7 @@ from optim_core.soap import average_grams, rotated_axes, transformed
 from optim_core.turned import FAILURES
 
 GRAFTING = ("adam", "sgd", "none")
+NEVER = 10**9
 
 
 @register("shampoo")
@@ -47,7 +49,26 @@ class Shampoo(Betas, Counting):
     max_precond_dim                 longest axis with a factor, 1 or above
     """
 
-    CHANGEABLE = frozenset({"lr", "weight_decay", "beta1"})
+    CHANGEABLE = frozenset({"lr", "weight_decay", "beta1", "precondition_frequency"})
+    BOUNDS: ClassVar = {
+        "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "grafting_beta2": SHARE,
+        "precondition_frequency": COUNT, "start_preconditioning_step": (-1, INF), "max_precond_dim": COUNT,
+    }  # fmt: skip
+    LIMITS = (
+        Limit(
+            equals="adamw",
+            at={"start_preconditioning_step": NEVER, "grafting_beta2": 0.999, "grafting_epsilon": 1e-8},
+            where={"grafting": ("adam",)},
+            other={"beta2": 0.999, "eps": 1e-8},
+            deviation=1e-12,
+        ),
+        Limit(
+            equals="sgd",
+            at={"start_preconditioning_step": NEVER, "beta1": 0.0, "weight_decay": 0.0},
+            where={"grafting": ("sgd",)},
+            other={"momentum": 0.0, "nesterov": False},
+        ),
+    )
 
     def __init__(
         self,

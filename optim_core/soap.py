@@ -20,13 +20,14 @@ average half as much, a refresh about 3 d_k^3 for each axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from optim_core.base import Closure, Counting, Params, check_share
 from optim_core.baselines import Betas, check_adam
+from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, Limit
 from optim_core.kernels import full_precision, refuse_sparse
 from optim_core.registry import register
 from optim_core.rotations.decompose import eigenvectors, power_step, robust
@@ -45,7 +46,20 @@ class Soap(Betas, Counting):
     max_precond_dim          longest axis that is rotated, 1 or above
     """
 
-    CHANGEABLE = frozenset({"lr", "weight_decay", "beta1", "beta2", "eps"})
+    CHANGEABLE = frozenset({"lr", "weight_decay", "beta1", "beta2", "eps", "precondition_frequency"})
+    BOUNDS: ClassVar = {
+        "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "shampoo_beta": (-1.0, 1.0),
+        "precondition_frequency": COUNT, "max_precond_dim": COUNT,
+    }  # fmt: skip
+    LIMITS = (
+        Limit(  # another way to write it, without decay and with an eps that is lost beside sqrt(v)
+            equals="rotated_adamw",
+            at={"weight_decay": 0.0, "eps": 1e-10, "shampoo_beta": 0.8, "precondition_frequency": 2},
+            other={"rotation": "soap_eig", "rotation_ema": 0.8, "rotation_refresh": 2},
+            deviation=1e-5,
+            nested=False,
+        ),
+    )
 
     def __init__(
         self,

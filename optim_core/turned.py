@@ -33,14 +33,24 @@ FAILURES = "refresh_failures"
 def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float = 0.0) -> tuple[Limit, ...]:
     """What the optimizer `inner`, named `base`, becomes in a rotated basis: itself in the identity.
 
-    Where it is equivariant, or takes the steps of one that is, it does so under every complete rotation.
+    Where it is equivariant, or takes the steps of one that is, it does so under every complete rotation that spends no
+    gradient on its first basis.
     """
     complete = {"rotation": tuple(kind for kind in kinds() if lookup(kind).COMPLETE)}
     equivariant = [name for name in registry.names() if registry.lookup(name).EQUIVARIANT is not None]
     found = [limit for limit in inner.LIMITS if limit.equals in equivariant]
     if inner.EQUIVARIANT is not None:
         found.append(Limit(equals=base, at=inner.EQUIVARIANT, probe={inner.LEARNING_RATE: 0.02}, deviation=1e-10))
-    unmoved = [replace(limit, where=complete, nested=False, control=SGD_UNDER_ROTATION) for limit in found]
+    unmoved = [
+        replace(
+            limit,
+            at={**limit.at, "rotation_update": "before_step"},
+            where=complete,
+            nested=False,
+            control=SGD_UNDER_ROTATION,
+        )
+        for limit in found
+    ]
     plain = Limit(equals=base, at={"rotation": "identity"}, deviation=deviation, control=IDENTITY_ROTATION)
     return *unmoved, plain
 

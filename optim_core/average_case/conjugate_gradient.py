@@ -23,6 +23,7 @@ from torch import Tensor
 
 from optim_core.average_case.products import Differences, epsilon, gradients
 from optim_core.base import Closure, Counting, Params
+from optim_core.declarations import SHARE
 from optim_core.registry import register
 from optim_core.replay import Draws
 from optim_core.two_pass import global_norm
@@ -46,7 +47,9 @@ class ConjugateGradient(Counting):
     """
 
     GRAD_EVALS: ClassVar[float] = 2.0
-    CHANGEABLE: ClassVar[frozenset[str]] = frozenset({"step_scale"})
+    CHANGEABLE = frozenset({"step_scale"})
+    LEARNING_RATE = ""
+    BOUNDS: ClassVar = {"step_scale": SHARE}
 
     def __init__(self, params: Params, *, step_scale: float = 1.0, on_mismatch: str = "refuse") -> None:
         if not 0 <= step_scale <= 1:

@@ -12,8 +12,6 @@ from optim_core import rotations
 from tests.contracts import layout_contract as contract
 
 NAMES = [*optim_core.names(), "rotated(adamw)"]
-WITH_AXES = ["kl_shampoo", "muon", "normuon", "shampoo", "soap"]
-OWN = [*WITH_AXES, "adamw", "rotated(adamw)", "rotated(sgd)", "rotated_adamw", "sgd"]
 BARE = [n for n in NAMES if not optim_core.lookup(n).PLAYS_GAMES and not optim_core.needs_batches(n)]
 ONE_RATE = [n for n in NAMES if {"lr"} <= set(optim_core.hyperparameters(n)) and n in BARE]
 ON_ADAMW = [
@@ -56,7 +54,7 @@ def test_memory_order_does_not_matter_to_adamw_behind(name: str, values: dict[st
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, contract.by_pickle], ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", NAMES)
 def test_copies_go_on(name: str, copied: Any) -> None:
     contract.check_copies_go_on(name, copied)
 
@@ -71,7 +69,7 @@ def test_a_sparse_gradient_moves_all_or_nothing(name: str) -> None:
     contract.check_a_sparse_gradient_moves_all_or_nothing(maker(name))
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", BARE)
 def test_late_groups_train_and_resume(name: str) -> None:
     contract.check_late_groups_train_and_resume(maker(name))
 
