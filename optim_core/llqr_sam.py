@@ -33,10 +33,11 @@ from optim_core import llqr_settings as settings
 from optim_core.base import Closure, Params, check_not_negative, check_share
 from optim_core.curvature import Loss, dot
 from optim_core.descent import base_defaults
+from optim_core.fresh import NotFinite
 from optim_core.geometry import Batches, LearnedGeometry
 from optim_core.registry import register
 from optim_core.sam import mean_gradients
-from optim_core.two_pass import SKIPPED, Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient
+from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient
 
 PERTURBATIONS = ("pe", "pm", "pel", "pml", "ge", "pe_vanilla")
 DIRECTIONS = ("gradient", "friendly", "momentum", "noise", "opposite", "past")
@@ -147,6 +148,12 @@ class LLQRSAM(LearnedGeometry, TwoPass):
             return self._step_along_the_past(closure)
         return TwoPass.step(self, closure)
 
+    def first_step(self) -> bool:
+        """As `TwoPass.first_step`; raises ValueError for direction past, whose one gradient needs a closure."""
+        if self.param_groups[0]["direction"] == "past":
+            raise ValueError("direction past takes one gradient, at a point of its own choice; call step(closure)")
+        return super().first_step()
+
     def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
         """Refresh U at w where that is due, then move by epsilon."""
         self.begin_step()
@@ -235,21 +242,18 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         params = [[p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups]
         last = [[self.state[p]["last_gradient"] for p in ps] for ps in params]
         self._statistics.before_first()
-        if not any(params):
-            loss = self.evaluate(closure)
-        else:
-            self._excursion.leave([p for ps in params for p in ps])
-            try:
+        self._excursion.leave([p for ps in params for p in ps])
+        try:
+            if any(params):
                 self._move(params, self._directions(params, last))
-                loss = self.evaluate(closure)
-            finally:
-                self._excursion.back()
+            loss = self.evaluate(closure)
+        except NotFinite:
+            self._statistics.forget()
+            raise
+        finally:
+            self._excursion.back()
         seen = [with_gradient(g) for g in self.param_groups]
         grads = [[p.grad for p in ps if p.grad is not None] for ps in seen]
-        if not math.isfinite(global_norm([g for gs in grads for g in gs])):
-            self._statistics.forget()
-            self.param_groups[0][SKIPPED] = self.skipped_steps + 1
-            return loss
         self.begin_step()
         for group, used, before, ps, gs in zip(self.param_groups, params, last, seen, grads, strict=True):
             self._average(group, used, before)

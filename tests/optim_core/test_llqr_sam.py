@@ -233,7 +233,8 @@ def test_a_first_gradient_that_is_not_finite_skips_the_step(direction: str) -> N
         next(run.model.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
         return loss
 
-    run.optimizer.step(closure)
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        run.optimizer.step(closure)
     assert equal(run.weights(), before)
     assert run.optimizer.skipped_steps == 1
     run.steps(3, 5)
