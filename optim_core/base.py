@@ -275,6 +275,14 @@ class Baseline(Counting):
 
     CHANGEABLE = frozenset({"lr", "momentum", "weight_decay"})
 
+    @classmethod
+    def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
+        """As the base class does; a schedule-free optimizer is then in the mode in which it takes steps."""
+        found = super().from_model(model, **hyperparameters)
+        if callable(train := getattr(found, "train", None)):
+            train()
+        return found
+
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Evaluate the closure once, take the step of the optimizer behind, return the loss."""
         loss = self.evaluate(closure)

@@ -11,6 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +42,13 @@ class Optimizer(Protocol):
     @property
     def ascending(self) -> bool:
         """Whether the gradient now evaluated only perturbs the weights."""
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps not taken because a gradient was not finite."""
+
+    def judged_weights(self) -> AbstractContextManager[None]:
+        """Within, the parameters hold the weights to be evaluated."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
         """Take a step, return the loss (games: one loss per player)."""
@@ -221,17 +229,21 @@ class Training:
         if steps:
             metrics["time/step_s"] = seconds / steps
         metrics["cost/grad_evals"] = self.optimizer.grad_evals
+        if self.optimizer.skipped_steps:
+            metrics["cost/skipped_steps"] = float(self.optimizer.skipped_steps)
         self._loss_sum, self._losses = 0.0, 0
         return Point(grad_evals=self.optimizer.grad_evals, metrics=metrics)
 
     def _measure(self) -> dict[str, float]:
-        """The task's metrics, of the averaged weights where there are; diagnostics always look at the weights."""
-        found = [a.model for a in self._averages] if self._averages and self.step else modules_of(self.model)
+        """The task's metrics, of the averaged weights where there are; diagnostics always look at those that train."""
+        averaged = self._averages and self.step
+        found = [a.model for a in self._averages] if averaged else modules_of(self.model)
         modes = [m.training for m in found]
         for m in found:
             m.eval()
         game = isinstance(self.model, list)
-        with torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
+        judged = nullcontext() if averaged else self.optimizer.judged_weights()
+        with judged, torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
             metrics = self._task.evaluate(found if game else found[0])
         for m, mode in zip(found, modes, strict=True):
             m.train(mode)
