@@ -243,9 +243,18 @@ class LearnedGeometry(Counting):
         return METRICS[self.param_groups[0]["metric"]](model, named, self._loss, inputs, targets), params
 
     def _probe(self) -> None:
-        """One product on two samples, so that what cannot work is said before a weight has moved."""
+        """One product before a weight has moved, so that what cannot work is said then.
+
+        On the first samples; on the whole batch where these alone are none (targets flattened over time, inputs with
+        the time first, masks).
+        """
         self._peeked = self._fetch(int(self.param_groups[0]["drawn"]))
-        inputs, targets = (head(part) for part in self._peeked)
+        try:
+            self._try(*(head(part) for part in self._peeked))
+        except Exception:
+            self._try(*self._peeked)
+
+    def _try(self, inputs: Any, targets: Any) -> None:
         try:
             curvature, _ = self._curvature(inputs, targets)
             curvature.product([torch.ones_like(g) for g in curvature.gradient])
