@@ -24,6 +24,7 @@ from optim_core.registry import (
     needs_batches,
     needs_run_seed,
     register,
+    steps_within,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "needs_run_seed",
     "register",
     "spectrum",
+    "steps_within",
 ]

@@ -77,6 +77,12 @@ class Counting(torch.optim.Optimizer):
         return 0.0
 
     @classmethod
+    def steps_within(cls, budget: float, **hyperparameters: Any) -> int:
+        """Steps that a budget of gradient evaluations affords, after what the start costs. For plans."""
+        left = max(0.0, budget - cls.cost_of_start(**hyperparameters))
+        return int(left / cls.cost_per_step(**hyperparameters) + 1e-9)
+
+    @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
 

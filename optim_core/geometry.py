@@ -87,7 +87,17 @@ class LearnedGeometry(Counting):
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
         """Gradient evaluations of one step with the refreshes amortised."""
-        return settings.cost_per_step(cls.GRAD_EVALS, hyperparameters)
+        return settings.cost_per_step(cls.gradients_of(hyperparameters), hyperparameters)
+
+    @classmethod
+    def steps_within(cls, budget: float, **hyperparameters: Any) -> int:
+        """Steps with the refreshes as they fall due, which are dear: the first comes before the first step."""
+        return settings.steps_within(budget, cls.gradients_of(hyperparameters), hyperparameters)
+
+    @classmethod
+    def gradients_of(cls, hyperparameters: Mapping[str, Any]) -> float:
+        """Gradient evaluations of a step without its refresh, by hyperparameters."""
+        return cls.GRAD_EVALS
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does; `structure` and `factor_limit` may differ between groups, the refresh belongs to all."""
@@ -127,7 +137,7 @@ class LearnedGeometry(Counting):
 
     def gradients_per_step(self) -> float:
         """Gradient evaluations of a step without its refresh."""
-        return self.GRAD_EVALS
+        return self.gradients_of(self.param_groups[0])
 
     def freeze(self) -> None:
         """Keep U as it stands from here on."""

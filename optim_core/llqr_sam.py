@@ -23,7 +23,7 @@ the weights and one temporary of their size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -120,13 +120,9 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
     @classmethod
-    def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """Gradient evaluations of one step with the refreshes amortised."""
-        return settings.cost_per_step(1.0 if hyperparameters.get("direction") == "past" else 2.0, hyperparameters)
-
-    def gradients_per_step(self) -> float:
+    def gradients_of(cls, hyperparameters: Mapping[str, Any]) -> float:
         """Two, or one along a past gradient."""
-        return 1.0 if self.param_groups[0]["direction"] == "past" else 2.0
+        return 1.0 if hyperparameters.get("direction") == "past" else 2.0
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As for `llqr`; `perturbation` and `direction` belong to all groups."""

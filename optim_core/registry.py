@@ -154,6 +154,11 @@ def cost_per_step(name: str, **values: Any) -> float:
     return lookup(name).cost_per_step(**values)
 
 
+def steps_within(name: str, budget: float, **values: Any) -> int:
+    """Steps of the named optimizer with these hyperparameters that a budget of gradient evaluations affords."""
+    return lookup(name).steps_within(budget, **values)
+
+
 def cost_of_start(name: str, **values: Any) -> float:
     """Gradient evaluations that the named optimizer spends once, before its first step."""
     return lookup(name).cost_of_start(**values)
