@@ -10,6 +10,7 @@ A step whose gradient is not finite is not taken, by any optimizer: the weights 
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import warnings
@@ -326,6 +327,14 @@ def check_share(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
+
+
+def choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError when `value` is none of `choices`, naming the nearest."""
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), list(choices), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has to be one of {', '.join(choices)}"
+        raise ValueError(f"{name} is {value!r}; {hint}")
 
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]

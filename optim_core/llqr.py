@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from optim_core import llqr_settings as settings
-from optim_core.base import Closure, Params
+from optim_core.base import Closure, Params, choice
 from optim_core.curvature import Loss
 from optim_core.descent import base_defaults, descend
 from optim_core.geometry import Batches, LearnedGeometry
@@ -93,7 +93,7 @@ class LLQR(LearnedGeometry):
         refresh_batches: Batches,
     ) -> None:
         given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
-        settings.choice("apply_to", apply_to, settings.APPLY_TO)
+        choice("apply_to", apply_to, settings.APPLY_TO)
         defaults = base_defaults(
             base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
         )

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from optim_core import llqr_settings as settings
-from optim_core.base import Closure, Params, check_not_negative, check_share
+from optim_core.base import Closure, Params, check_not_negative, check_share, choice
 from optim_core.curvature import Loss, dot
 from optim_core.descent import base_defaults
 from optim_core.fresh import NotFinite
@@ -100,8 +100,8 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
         check_not_negative(sam_radius=sam_radius, mean_weight=mean_weight)
         check_share(mean_decay=mean_decay)
-        settings.choice("perturbation", perturbation, PERTURBATIONS)
-        settings.choice("direction", direction, DIRECTIONS)
+        choice("perturbation", perturbation, PERTURBATIONS)
+        choice("direction", direction, DIRECTIONS)
         statistics, together = NormStatistics(model, norm_statistics), Workers(model, workers)
         own = {
             "sam_radius": sam_radius,

@@ -11,11 +11,10 @@ slowly: `ema_rate` 0.05 (ngd) or 0.1 (newton) is their 1 - 0.95 or 1 - 0.9. Ever
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from optim_core.base import check_not_negative, check_positive, check_share
+from optim_core.base import check_not_negative, check_positive, check_share, choice
 from optim_core.curvature import METRICS, PRODUCT_COST
 from optim_core.preconditioners import lookup
 from optim_core.relaxation import SCALES
@@ -151,14 +150,6 @@ def steps_within(budget: float, gradients: float, hyperparameters: Mapping[str, 
             break
         left, steps, due = left - plain - refresh, due, due + int(values["refresh_interval"])
     return steps + int(left / gradients)
-
-
-def choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError when `value` is none of `choices`, naming the nearest."""
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), list(choices), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has to be one of {', '.join(choices)}"
-        raise ValueError(f"{name} is {value!r}; {hint}")
 
 
 def _whole(name: str, value: Any, least: int) -> None:

@@ -265,6 +265,16 @@ class TwoPass(Counting):
         self._statistics.before_first()
         self._clear()
 
+    def take_at_once(self) -> None:
+        """The whole step along the gradient in `p.grad`, then clear it; for steps of loops that want no second one."""
+        self._taken("first_step")
+        self._opt_called = True
+        if finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+            self._descend()
+        else:
+            self.skip()
+        self._clear()
+
     def _leave(self) -> bool:
         """To the point of the second gradient; back at once and False when the first is not finite."""
         params = [with_gradient(g) for g in self.param_groups]

@@ -60,8 +60,10 @@ def test_equals_the_formulas(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_friendly_sam_begins_as_sam_and_keeps_a_mean_gradient() -> None:
-    friendly = Run(lambda m: optim_core.build("friendly_sam", m, lr=0.05, sam_radius=0.2, mean_decay=0.6))
+@pytest.mark.parametrize("start, share", [("gradient", 1.0), ("zero", 0.4)])
+def test_friendly_sam_begins_as_sam_and_keeps_a_mean_gradient(start: str, share: float) -> None:
+    values: dict[str, Any] = {"lr": 0.05, "sam_radius": 0.2, "mean_decay": 0.6, "mean_start": start}
+    friendly = Run(lambda m: optim_core.build("friendly_sam", m, **values))
     plain = Run(lambda m: optim_core.build("sam", m, lr=0.05, sam_radius=0.2))
     probe = Run(lambda m: optim_core.build("sgd", m, lr=0.0))
     probe.closure(0)()
@@ -70,7 +72,7 @@ def test_friendly_sam_begins_as_sam_and_keeps_a_mean_gradient() -> None:
     for a, b in zip(friendly.weights(), plain.weights(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     for p, q in zip(friendly.model.parameters(), probe.model.parameters(), strict=True):
-        torch.testing.assert_close(friendly.optimizer.state[p]["mean_gradient"], 0.4 * q.grad, rtol=1e-12, atol=0)
+        torch.testing.assert_close(friendly.optimizer.state[p]["mean_gradient"], share * q.grad, rtol=1e-12, atol=0)
 
 
 def test_the_ascent_has_the_radius_as_its_length() -> None:

@@ -30,9 +30,7 @@ def by_hand(
     home = {p: p.detach().clone() for p in params}
     first = dict(zip(params, torch.autograd.grad(loss(), params), strict=True))
     size = {p: home[p].abs() + 0.01 if name == "asam" and p.ndim > 1 else torch.ones_like(p) for p in params}
-    way = {
-        p: first[p] - means.setdefault(p, torch.zeros_like(p)) if name == "friendly_sam" else first[p] for p in params
-    }
+    way = {p: first[p] - means.get(p, torch.zeros_like(p)) if name == "friendly_sam" else first[p] for p in params}
     norm = torch.sqrt(sum(((size[p] * way[p]) ** 2).sum() for p in params))
     with torch.no_grad():
         for g in groups:
@@ -45,7 +43,7 @@ def by_hand(
                 v = velocity.setdefault(p, torch.zeros_like(p))
                 v.mul_(0.9).add_(second[p] + g["weight_decay"] * home[p])
                 p.copy_(home[p] - g["lr"] * v)
-                means[p] = 0.9 * means.get(p, torch.zeros_like(p)) + 0.1 * first[p]
+                means[p] = 0.9 * means.get(p, first[p]) + 0.1 * first[p]
 
 
 def closure_of(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -77,7 +75,7 @@ def test_groups_with_their_own_rate_decay_and_radius(name: str) -> None:
                 {"params": biases, "lr": 0.02, "weight_decay": 0.0, "sam_radius": 0.1},
             ]
         )
-    optimizer = CLASSES[name](groups[0])
+    optimizer = CLASSES[name](groups[0], **({"adapted": "matrices"} if name == "asam" else {}))
     velocity: dict[Tensor, Tensor] = {}
     means: dict[Tensor, Tensor] = {}
     _, batch = problem()
