@@ -26,6 +26,7 @@ from optim_core.fresh import Call, NotFinite, Stamp, finite
 Closure = Callable[[], Any]
 COUNTER = "grad_evals"
 SKIPPED = "skipped_steps"
+BETAS = ("beta1", "beta2")
 OF_THE_ORIGINAL = ("step", "_left", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
                    "_optimizer_state_dict_pre_hooks", "_optimizer_state_dict_post_hooks",
                    "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks")  # fmt: skip
@@ -44,6 +45,7 @@ class Counting(torch.optim.Optimizer):
     """Gradient evaluations of one step without any refresh."""
     CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
         {"lr", "momentum", "weight_decay", "beta1", "beta2", "eps", "sam_radius", "adaptivity", "mean_weight"}
+        | {"fisher_weight", "gap_weight", "reuse_weight", "look_interval"}
         | {"mean_decay", "refresh_interval", "ema_rate", "damping", "curvature_scale", "inner_lr", "inner_momentum"}
         | {"step_scale", "consensus", "extrapolation", "rotation_refresh", "rotation_ema"}
     )
@@ -135,10 +137,16 @@ class Counting(torch.optim.Optimizer):
     def change(self, **values: float) -> None:
         """Train on with other values of hyperparameters that are in CHANGEABLE. Raises ValueError for another one."""
         for name, value in values.items():
-            if name not in self.CHANGEABLE or any(name not in group for group in self.param_groups):
+            inside = name in BETAS and all("betas" in group for group in self.param_groups)
+            if name not in self.CHANGEABLE or not (inside or all(name in group for group in self.param_groups)):
                 raise ValueError(f"{name} of {type(self).__name__} cannot change while it trains")
             for group in self.param_groups:
-                group[name] = value
+                if inside:
+                    group["betas"] = tuple(
+                        value if n == name else b for n, b in zip(BETAS, group["betas"], strict=True)
+                    )
+                else:
+                    group[name] = value
 
     def freeze(self) -> None:
         """Stop refreshing, because a refresh no longer fits the budget. Nothing to do without refreshes."""

@@ -219,7 +219,7 @@ def check_hyperparameters_change_while_training(make: Callable[..., Any], name: 
     """Changed before the first step, each is as if it had been given; one that cannot change is refused."""
     probe = begin(make).optimizer
     for key in sorted(optim_core.changeable(name)):
-        old = probe.param_groups[0][key]
+        old = probe.param_groups[0].get(key)  # None: of a base that it is not built over
         if not isinstance(old, int | float):
             continue
         new = old + 2 if isinstance(old, int) else 0.7 * old + 0.01

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
-from tests.contracts.optimizer_contract import Run, equal
+from tests.contracts.optimizer_contract import Run, batches_for, equal
 
 KIN = ["sam", "asam", "friendly_sam"]
 
@@ -149,3 +149,22 @@ def test_a_first_gradient_that_is_not_finite_skips_the_step() -> None:
 def test_bad_values_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         optim_core.build("sam", nn.Linear(2, 2), **values)
+
+
+@pytest.mark.parametrize("name", ["sam", "llqr", "llqr_sam", "gsam"])
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+def test_one_cycle_moves_the_momentum_that_the_base_uses(name: str, base: str) -> None:
+    """torch's OneCycleLR: the same steps as with each rate and momentum set by hand."""
+    run, twin = (Run(lambda m: optim_core.build(name, m, base=base, lr=0.05, **batches_for(name))) for _ in range(2))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(run.optimizer, 0.05, total_steps=6)
+    key, momenta = {"sgd": "momentum", "adamw": "beta1"}[base], []
+    for index in range(5):
+        group = run.optimizer.param_groups[0]
+        momenta.append(group["momentum"] if base == "sgd" else group["betas"][0])
+        twin.optimizer.change(lr=group["lr"], **{key: momenta[-1]})
+        assert run.steps(index, index + 1) == twin.steps(index, index + 1)
+        scheduler.step()
+    assert equal(run.weights(), twin.weights())
+    assert min(momenta) < 0.9 < max(momenta)
+    with pytest.raises(ValueError, match="cannot change"):
+        run.optimizer.change(**{{"sgd": "beta1", "adamw": "momentum"}[base]: 0.5})
