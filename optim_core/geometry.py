@@ -68,7 +68,8 @@ class LearnedGeometry(Counting):
         self._blocks: dict[Tensor, Structure] = {}
         self._has_statistics = any(getattr(m, "running_mean", None) is not None for m in model.modules())
         super().__init__(params, defaults)
-        counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "drawn": 0, "frozen": False}
+        counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "refresh_step": -1, "drawn": 0}
+        counters["frozen"] = False
         self.param_groups[0].update(counters, objective_before=math.nan, objective_after=math.nan)
 
     @classmethod
@@ -164,6 +165,7 @@ class LearnedGeometry(Counting):
                 self._probe()
         if self._due():
             self.charge(settings.refresh_cost(group))
+            group["refresh_step"] = group["steps"]
             with undisturbed(self._model):
                 self._refresh()
         group["steps"] += 1
@@ -194,8 +196,9 @@ class LearnedGeometry(Counting):
         group = self.param_groups[0]
         if group["frozen"] or group["ema_rate"] == 0:
             return False
-        since = group["steps"] - self._first_refresh()
-        return bool(since >= 0 and since % group["refresh_interval"] == 0)
+        if group["refresh_step"] < 0:
+            return bool(group["steps"] >= self._first_refresh())
+        return bool(group["steps"] - group["refresh_step"] >= group["refresh_interval"])
 
     def _first_refresh(self) -> int:
         """Step of the first refresh; running statistics that have seen too few batches would be measured instead."""

@@ -14,7 +14,8 @@ and a small batch (width 256, batch 64: a step is 4 gradients long, a refresh 15
 `diagonal` there.
 
 State: the factors of U, in float32 or wider, and numbers in the first parameter group: `steps`, `refreshes`,
-`discarded_refreshes`, `drawn` (batches), `frozen`, and `objective_before` and `objective_after` of the newest refresh.
+`discarded_refreshes`, `refresh_step` (of the newest, -1 before one), `drawn` (batches), `frozen`, and
+`objective_before` and `objective_after` of the newest refresh.
 
 bfloat16 weights and autocast work, float16 with a GradScaler does not (its `step` takes no closure).
 """

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from trainables.gradient import Gradients, modules_of
+from trainables.ramp import Ramp
 from trainables.randomness import random_state, restore_random_state, seed_all
 from trainables.recipe import Recipe
 from trainables.schedule import factor
@@ -103,8 +104,9 @@ class Training:
     `budget` in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model, loss,
     refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch. `recipe`
     defaults to the task's. `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation
-    and at the last. `switches`: evaluation -> hyperparameters that change right after it. With several `workers` each
-    advances its own Training; only worker 0's points carry metrics.
+    and at the last. `switches`: evaluation -> hyperparameters that change right after it; `ramps`: those that follow
+    the share of the budget that is spent. With several `workers` each advances its own Training; only worker 0's points
+    carry metrics.
     """
 
     def __init__(
@@ -120,10 +122,12 @@ class Training:
         diagnose: Diagnose | None = None,
         diagnose_every: int = 1,
         switches: Mapping[int, Mapping[str, Any]] | None = None,
+        ramps: Mapping[str, Ramp] | None = None,
     ) -> None:
         self._task, self._budget, self._seed, self._evaluations = task, budget, seed, evaluations
         self._recipe, self._workers = recipe or task.recipe(), workers or Workers()
-        self._diagnose, self._diagnose_every, self._switches = diagnose, diagnose_every, switches or {}
+        self._diagnose, self._diagnose_every = diagnose, diagnose_every
+        self._switches, self._ramps = switches or {}, ramps or {}
         seed_all(seed)
         self.model = task.model(seed)
         self.init_digest = _digest_of_weights(self.model)
@@ -132,6 +136,7 @@ class Training:
         for group in self.optimizer.param_groups:
             if "lr" in group:
                 group.setdefault("initial_lr", group["lr"])
+        self._follow_ramps()
         self._gradients = Gradients(task, self.model, self._recipe, self._workers)
         decay = self._recipe.weight_average
         self._averages = [WeightAverage(m, decay) for m in modules_of(self.model)] if decay else []
@@ -146,6 +151,7 @@ class Training:
         began, first = time.perf_counter(), self.step
         self._switch()
         while True:
+            self._follow_ramps()
             if not self._affordable():
                 self.finished = True
                 return self._evaluate(began, first)
@@ -189,6 +195,11 @@ class Training:
         for group in self.optimizer.param_groups:
             if "lr" in new:
                 group["initial_lr"] = group["lr"]
+
+    def _follow_ramps(self) -> None:
+        """Before it is asked what the next step costs: a refresh interval may be among them."""
+        progress = self.optimizer.grad_evals / self._budget
+        self.optimizer.change(**{name: ramp.at(progress) for name, ramp in self._ramps.items()})
 
     def _affordable(self) -> bool:
         left = self._budget - self.optimizer.grad_evals + TOLERANCE
