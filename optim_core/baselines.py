@@ -31,13 +31,6 @@ class Betas(Counting):
         groups = [_with_betas(group, self.defaults["betas"]) for group in state_dict["param_groups"]]
         super().load_state_dict({**state_dict, "param_groups": groups})
 
-    def change(self, **values: float) -> None:
-        """As every optimizer does; beta1 and beta2 can change too."""
-        super().change(**{k: v for k, v in values.items() if k not in ("beta1", "beta2")})
-        for group in self.param_groups:
-            first, second = group["betas"]
-            group["betas"] = values.get("beta1", first), values.get("beta2", second)
-
 
 def _with_betas(group: Mapping[str, Any], default: tuple[float, float]) -> dict[str, Any]:
     """The group with `betas` in the place of beta1 and beta2."""

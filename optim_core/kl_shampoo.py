@@ -106,8 +106,7 @@ class KLShampoo(Betas, Counting):
                             self._step_of(group, p, widened(p.grad), axes)
                     else:
                         rest.append(p)
-            adamw = {**group, "base": "adamw", "beta1": group["betas"][0], "beta2": group["betas"][1]}
-            descend(adamw, rest, [p.grad for p in rest if p.grad is not None], self.state)
+            descend({**group, "base": "adamw"}, rest, [p.grad for p in rest if p.grad is not None], self.state)
         return loss
 
     def _step_of(self, group: dict[str, Any], p: Tensor, gradient: Tensor, axes: list[int]) -> None:

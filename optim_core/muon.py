@@ -129,7 +129,7 @@ class Muon(Counting):
                     for p in params:
                         self._step_matrix(group, p)
             else:
-                settings = {**group, "base": "adamw", "beta1": group["momentum"]}
+                settings = {**group, "base": "adamw", "betas": (group["momentum"], group["beta2"])}
                 descend(settings, params, [p.grad for p in params if p.grad is not None], self.state)
         return loss
 

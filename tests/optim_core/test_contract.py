@@ -11,8 +11,10 @@ from torch import nn
 
 import optim_core
 from tests.contracts import optimizer_contract as contract
+from tests.contracts.optimizer_contract import equal
 
 NAMES = optim_core.names()
+OF_ONE_MODEL = [n for n in NAMES if not optim_core.lookup(n).PLAYS_GAMES]
 
 
 def maker(name: str, **values: Any) -> Any:
@@ -29,7 +31,7 @@ def maker(name: str, **values: Any) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_gradient_evaluations(name: str) -> None:
-    contract.check_counts(maker(name))
+    contract.check_counts(maker(name), share=5 / 6 if name == "looksam" else 1.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,6 +96,29 @@ def test_values_below_a_natural_bound_are_refused(name: str) -> None:
                 contract.begin(maker(name, **{key: low - 1}))
 
 
+@pytest.mark.parametrize("name", OF_ONE_MODEL)
+def test_never_reuses_a_gradient(name: str) -> None:
+    contract.check_never_reuses_a_gradient(maker(name))
+
+
+@pytest.mark.parametrize(
+    "name, call", [(n, c) for n in OF_ONE_MODEL for c in range(1, 1 + int(optim_core.lookup(n).GRAD_EVALS))]
+)
+def test_skips_what_is_not_finite(name: str, call: int) -> None:
+    contract.check_skips_what_is_not_finite(maker(name), call)
+
+
+@pytest.mark.parametrize("how", contract.COPIES)
+@pytest.mark.parametrize("name", [*NAMES, "torch.optim.RMSprop", "rotated(torch.optim.RMSprop)"])
+def test_copies_go_on(name: str, how: str) -> None:
+    contract.check_copies_go_on(maker(name), contract.COPIES[how])
+
+
+@pytest.mark.parametrize("name", OF_ONE_MODEL)
+def test_a_fresh_optimizer_takes_a_distributed_checkpoint(name: str) -> None:
+    contract.check_a_fresh_optimizer_takes_a_distributed_checkpoint(maker(name))
+
+
 def test_names_are_unique_and_unknown_ones_are_explained() -> None:
     with pytest.raises(ValueError, match="registered twice"):
         optim_core.register("sgd")(optim_core.lookup("adamw"))
@@ -123,3 +148,30 @@ def test_float32_state_beside_bfloat16_weights_survives_loading() -> None:
         s["basis"].dtype == torch.float32 and float(s["basis"].flatten()[0]) == float(torch.tensor(1 / 3))
         for s in second.state.values()
     )
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("torch.optim.LBFGS", "closure"),
+        ("torch.optim.SparseAdam", "dense gradients"),
+        ("torch.optim.Muon", "2D"),
+        ("pytorch_optimizer.AdaHessian", "does not require grad"),
+        ("pytorch_optimizer.SophiaH", "does not require grad"),
+        ("pytorch_optimizer.AdamMini", "named_parameters"),
+        ("pytorch_optimizer.AdaMuon", "groups of its own"),
+        ("pytorch_optimizer.SAM", "base_optimizer"),
+    ],
+)
+def test_foreign_optimizers_that_cannot_be_arms_are_refused_by_name(name: str, reason: str) -> None:
+    before = torch.random.get_rng_state()
+    with pytest.raises(KeyError, match=f"cannot be an arm.*{reason}"):
+        optim_core.hyperparameters(name)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_maximize_of_a_foreign_optimizer_climbs() -> None:
+    run = contract.Run(lambda m: optim_core.build("torch.optim.SGD", m, lr=0.05, maximize=True))
+    twin = contract.Run(lambda m: torch.optim.SGD(m.parameters(), lr=0.05, maximize=True))
+    assert run.steps(0, 5) == twin.steps(0, 5)
+    assert equal(run.weights(), twin.weights())

@@ -287,6 +287,22 @@ def test_failures_reach_the_optimizer() -> None:
     assert torch.equal(state["rotation/left"], basis)
 
 
+def test_a_gradient_that_is_not_finite_never_reaches_the_basis() -> None:
+    run = Run(make("svd", rotation_refresh=2))
+    run.steps(0, 3)
+    inner = run.closure(3)
+
+    def closure() -> Tensor:
+        loss = inner()
+        run.model[0].weight.grad.fill_(float("nan"))
+        return loss
+
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        run.optimizer.step(closure)
+    assert (run.optimizer.skipped_steps, run.optimizer.refresh_failures) == (1, 0)
+    assert all(torch.isfinite(v).all() for k, v in run.optimizer.state[run.model[0].weight].items() if "rotation" in k)
+
+
 def test_float32_moments_beside_bfloat16_weights() -> None:
     run = Run(make("both"), torch.bfloat16)
     run.steps(0, 2)

@@ -111,6 +111,6 @@ def test_kl_shampoo_keeps_a_basis_that_cannot_be_computed_anew_and_counts_it() -
     assert optimizer.refresh_failures == 1
     assert torch.equal(state["basis_1"], basis)
     assert bool(torch.isfinite(model.t0).all())
-    for bad in ({"initial_eigenvalue": 0.0}, {"max_inverse_root": -1.0}, {"max_precond_dim": -1}, {"shampoo_beta": 2.0}):
+    for bad in ({"initial_eigenvalue": 0}, {"max_inverse_root": -1.0}, {"max_precond_dim": -1}, {"shampoo_beta": 2.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             optim_core.build("kl_shampoo", nn.Linear(2, 2), **bad)
