@@ -14,7 +14,7 @@ import difflib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
 
@@ -148,6 +148,21 @@ class Counting(torch.optim.Optimizer):
             return self.evaluate(closure)
         finally:
             self._ascending = False
+
+    def evaluate_unclipped(self, closure: Closure | None) -> Tensor:
+        """`evaluate` for a gradient that the step compares with another one of the same loss: closures do not alter it.
+
+        It moves the weights in the end, so it raises NotFinite as `evaluate` does.
+        """
+        loss = self.evaluate_ascent(closure)
+        if not finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+            raise NotFinite(loss)
+        return loss
+
+    def restore(self, params: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Put into `p.grad` what an earlier call of this step left there, in place of what the newest one left."""
+        torch._foreach_copy_([p.grad for p in params if p.grad is not None], list(gradients))
+        self._left |= {id(p): Stamp(p.grad) for p in params}
 
     def next_cost(self) -> float:
         """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 from optim_core.average_case.products import Differences, epsilon, gradients
-from optim_core.base import Closure, Counting, Params
+from optim_core.base import SKIPPED, Closure, Counting, Params
 from optim_core.declarations import SHARE
+from optim_core.fresh import NotFinite
 from optim_core.registry import register
 from optim_core.replay import Draws
 from optim_core.two_pass import global_norm
 
 MISMATCHES = ("refuse", "restart")
-SKIPPED = "skipped_steps"
 NOISE = 100
 """Rounding units within which a gradient is that of a minimum, or a prediction has come true."""
 
@@ -60,11 +60,6 @@ class ConjugateGradient(Counting):
         self.param_groups[0].update({"t": 0, "restarts": 0, SKIPPED: 0})
         self.param_groups[0].update(largest_gradient=0.0, largest_curvature=0.0, square=0.0, num_moved=0)
 
-    @property
-    def skipped_steps(self) -> int:
-        """Steps not taken: a number was not finite, or the curvature not positive."""
-        return int(self.param_groups[0][SKIPPED])
-
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step; returns the loss before it. Where it raises, nothing has moved.
@@ -73,19 +68,20 @@ class ConjugateGradient(Counting):
         """
         first = self.param_groups[0]
         draws = Draws(p for group in self.param_groups for p in group["params"])
-        loss = self.evaluate_ascent(closure)
+        loss = self.evaluate_unclipped(closure)
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         g = [x.clone() for x in gradients(params)]
         square = inner(g, g)
-        if square == 0 or not math.isfinite(square) or not math.isfinite(float(loss)):
-            first[SKIPPED] += int(square != 0)
+        if square == 0:
             return loss
+        if not math.isfinite(square) or not math.isfinite(float(loss)):
+            raise NotFinite(loss)
         first["largest_gradient"] = max(first["largest_gradient"], math.sqrt(square))
         d = self._direction(params, g, square)
         size = 1 + global_norm(params)
         push = size * (1.0 if first["on_mismatch"] == "refuse" else epsilon(params) ** 0.25)
-        curved = Differences(params, g, draws, lambda: self.evaluate_ascent(closure)).product(d, push)
-        torch._foreach_copy_(gradients(params), g)
+        curved = Differences(params, g, draws, lambda: self.evaluate_unclipped(closure)).product(d, push)
+        self.restore(params, g)
         bend = inner(d, curved)
         if not self._is_convex(bend / inner(d, d), math.sqrt(square), params):
             first[SKIPPED] += 1

@@ -212,7 +212,7 @@ class ScheduleFollower(Counting):
                     torch._foreach_add_(moved, self._displacements(moved), alpha=m)
             if products:
                 draws = Draws(p for g in self.param_groups for p in g["params"])
-                loss = self.evaluate_ascent(closure)  # not clipped: it is compared with those of the products
+                loss = self.evaluate_unclipped(closure)
             else:
                 loss = self.evaluate(closure)
             if not self._fine(float(loss)):  # a read-back: whether the step may be taken depends on the value
@@ -335,14 +335,14 @@ class ScheduleFollower(Counting):
         params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         base = [g.clone() for g in gradients(params)]
         wanted = set().union(*(self._words(g) for g in self.param_groups))
-        differences = Differences(params, base, draws, lambda: self.evaluate_ascent(closure))
+        differences = Differences(params, base, draws, lambda: self.evaluate_unclipped(closure))
         found = spectrum.estimate(
             differences.flat(epsilon(params) ** 0.5 * (1 + global_norm(params))),
             self._probe(params),
             products,
             exponents=bool(wanted & {"alpha", "beta"}),
         )
-        torch._foreach_copy_(gradients(params), base)
+        self.restore(params, base)
         for group in self.param_groups:
             if words := self._words(group):
                 group.update(self.estimated(found, group, words), estimated=sorted(words))

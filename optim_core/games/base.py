@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Closure, Counting, check_not_negative
+from optim_core.base import SKIPPED, Closure, Counting, check_not_negative
 from optim_core.declarations import NOT_NEGATIVE
 from optim_core.games import maps, updates
 from optim_core.games.field import Players, differentiate, evaluate_game
@@ -39,7 +39,6 @@ from optim_core.games.trace import GROWTH, DivergenceWarning, Trace
 from optim_core.replay import Draws
 from optim_core.two_pass import Excursion, global_norm
 
-SKIPPED = "skipped_steps"
 PUSH = 1e-3
 
 
@@ -98,11 +97,6 @@ class GameOptimizer(Counting):
     def method(self) -> str:
         """The method in use."""
         return str(self.param_groups[0]["method"])
-
-    @property
-    def skipped_steps(self) -> int:
-        """Steps that were not taken because a direction was not finite."""
-        return int(self.param_groups[0].get(SKIPPED, 0))
 
     @property
     def trace(self) -> Trace:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
-from tests.golden.agreement.quadratics import CENTRE, GAME_START, A, losses, read
+from tests.golden.agreement.quadratics.problem import CENTRE, GAME_START, A, losses, read
 from tests.optim_core.spectral_problems import Bowl, D, closure
 
 AVERAGE_CASE = read("average_case")["cases"]

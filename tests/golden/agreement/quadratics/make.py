@@ -1,6 +1,6 @@
 """Write the reference values of average-case methods and of methods for games with the authors' code:
 
-    python -m tests.golden.agreement.make_quadratics average_case CHECKOUT
+    python -m tests.golden.agreement.quadratics.make average_case CHECKOUT
 
 CHECKOUT is a clone of the repository that SOURCES names. Each file names it, the commit and the arguments.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.golden.agreement.quadratics import CENTRE, FOLDER, GAME_START, RECORDED, A, losses
+from tests.golden.agreement.quadratics.problem import CENTRE, FOLDER, GAME_START, RECORDED, A, losses
 
 SOURCES = {
     "average_case": "github.com/leonardocunha2107/Average-Case",
