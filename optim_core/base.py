@@ -180,8 +180,14 @@ class Counting(torch.optim.Optimizer):
         return cast(Tensor, loss)
 
     def prime(self) -> None:
-        """Create the state that a checkpoint is loaded into: a step along zero that moves and counts nothing."""
-        self.freeze()
+        """Create the state that a checkpoint is loaded into: a step along zero that moves and counts nothing.
+
+        Nothing for an optimizer that has to measure before its first step: its state comes with what is loaded.
+        """
+        try:
+            self.freeze()
+        except ValueError:
+            return
         params = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
         home = [p.detach().clone() for p in params]
         before = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]

@@ -83,9 +83,19 @@ def test_copies_go_on(name: str, how: str) -> None:
     contract.check_copies_go_on(maker(name), contract.COPIES[how])
 
 
-@pytest.mark.parametrize("name", OF_ONE_MODEL)
-def test_a_fresh_optimizer_takes_a_distributed_checkpoint(name: str) -> None:
-    contract.check_a_fresh_optimizer_takes_a_distributed_checkpoint(maker(name))
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        *((name, {}) for name in OF_ONE_MODEL),
+        ("llqr", {"base": "adamw"}),
+        ("rotated_adamw", {"rotation": "svd"}),
+        ("rotated_adamw", {"rotation": "egop"}),
+        ("nesterov", {"smoothness": "estimate"}),
+        ("torch.optim.RMSprop", {}),
+    ],
+)
+def test_a_fresh_optimizer_takes_a_distributed_checkpoint(name: str, values: dict[str, Any]) -> None:
+    contract.check_a_fresh_optimizer_takes_a_distributed_checkpoint(maker(name, **values))
 
 
 def test_names_are_unique_and_unknown_ones_are_explained() -> None:
