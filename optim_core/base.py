@@ -343,6 +343,21 @@ def check_share(**values: float) -> None:
             raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
 
 
+RANGES: Mapping[Callable[..., None], frozenset[str]] = {
+    check_not_negative: frozenset({"lr", "weight_decay", "sam_radius", "adaptivity", "mean_weight", "fisher_weight"})
+    | {"gap_weight", "reuse_weight", "warmup_steps", "average_power", "damping"},
+    check_share: frozenset({"momentum", "beta1", "beta2", "mean_decay", "inner_momentum"}),
+    check_positive: frozenset({"eps", "curvature_scale", "inner_lr", "inner_clip"}),
+}
+"""Hyperparameters that have the same range in every optimizer that calls `check_ranges`."""
+
+
+def check_ranges(**values: Any) -> None:
+    """Raise ValueError for the first value outside the range of its name; names without a common range pass."""
+    for checked, names in RANGES.items():
+        checked(**{k: v for k, v in values.items() if k in names and v is not None})
+
+
 def choice(name: str, value: Any, choices: Any) -> None:
     """Raise ValueError when `value` is none of `choices`, naming the nearest."""
     if value not in choices:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, Counting, Params, check_not_negative, check_positive, check_share, choice
+from optim_core.base import Closure, Counting, Params, check_positive, check_ranges, choice
 from optim_core.descent import BASES
 from optim_core.registry import register
 from optim_core.two_pass import with_gradient
@@ -34,6 +34,7 @@ class ScheduleFree(Counting):
     """
 
     CHANGEABLE = frozenset({"lr", "weight_decay", "beta2", "eps"})
+    check_values = staticmethod(check_ranges)
 
     def __init__(
         self,
@@ -49,9 +50,9 @@ class ScheduleFree(Counting):
         average_power: float = 0.0,
     ) -> None:
         choice("base", base, BASES)
-        check_not_negative(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, average_power=average_power)
-        check_positive(momentum=momentum, eps=eps)
-        check_share(momentum=momentum, beta2=beta2)
+        check_positive(momentum=momentum)
+        check_ranges(lr=lr, momentum=momentum, weight_decay=weight_decay, beta2=beta2, eps=eps,
+                     warmup_steps=warmup_steps, average_power=average_power)  # fmt: skip
         defaults = {
             "lr": lr, "base": base, "momentum": momentum, "weight_decay": weight_decay, "beta2": beta2, "eps": eps,
             "warmup_steps": warmup_steps, "average_power": average_power,

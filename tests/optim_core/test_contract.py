@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -154,3 +155,23 @@ def test_maximize_of_a_foreign_optimizer_climbs() -> None:
     twin = contract.Run(lambda m: torch.optim.SGD(m.parameters(), lr=0.05, maximize=True))
     assert run.steps(0, 5) == twin.steps(0, 5)
     assert equal(run.weights(), twin.weights())
+
+
+RANGED = ["sgd", "adamw", "schedule_free", "llqr", *(n for n in NAMES if n.endswith("sam"))]
+
+
+@pytest.mark.parametrize("name", RANGED)
+def test_values_out_of_range_are_refused_before_and_while_building(name: str) -> None:
+    known = optim_core.hyperparameters(name)
+    wrong = {
+        **dict.fromkeys(("lr", "weight_decay", "sam_radius"), (-0.1, math.nan, math.inf)),
+        **dict.fromkeys(("momentum", "beta2"), (1.5, math.nan)),
+        "eps": (0.0,),
+    }
+    base = {"base": "adamw"} if "base" in known else {}
+    for key, values in wrong.items():
+        for value in values if key in known else ():
+            with pytest.raises(ValueError, match=key):
+                optim_core.check(name, **{key: value})
+            with pytest.raises(ValueError, match=key):
+                maker(name, **base, **{key: value})(nn.Linear(2, 2))
