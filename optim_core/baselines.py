@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from optim_core.base import Baseline, Params, check_ranges
+from optim_core.base import Baseline, Params
 from optim_core.registry import register
 
 
@@ -24,7 +24,6 @@ class SGD(Baseline, torch.optim.SGD):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        check_ranges(lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(
             params,
             lr=lr,
@@ -33,8 +32,6 @@ class SGD(Baseline, torch.optim.SGD):
             nesterov=nesterov,
             foreach=True,  # type: ignore[arg-type]
         )
-
-    check_values = staticmethod(check_ranges)
 
 
 @register("adamw")
@@ -51,7 +48,6 @@ class AdamW(Baseline, torch.optim.AdamW):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
-        check_ranges(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
         super().__init__(
             params,
             lr=lr,
@@ -60,5 +56,3 @@ class AdamW(Baseline, torch.optim.AdamW):
             weight_decay=weight_decay,
             fused=True,  # type: ignore[arg-type]
         )
-
-    check_values = staticmethod(check_ranges)

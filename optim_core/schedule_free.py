@@ -7,7 +7,7 @@
 Only y and z are kept; x follows from them. `eval()` puts x into the parameters and `train()` y, which
 `judged_weights` does around an evaluation, so trials need nothing else; other loops call them, and save in either mode.
 After one step x is z: the base's first step without momentum. Agrees with the authors' code step by step
-(`tests/golden/agreement`), whose package is not needed.
+(`tests/golden/agreement/vectors`), whose package is not needed.
 
 BatchNorm's running statistics belong to y; the authors advise to take them anew at x before evaluating.
 """
