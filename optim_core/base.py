@@ -214,8 +214,14 @@ class Counting(torch.optim.Optimizer):
         return cast(Tensor, loss)
 
     def prime(self) -> None:
-        """Create the state that a checkpoint is loaded into: a step along zero that moves and counts nothing."""
-        self.freeze()
+        """Create the state that a checkpoint is loaded into: a step along zero that moves and counts nothing.
+
+        Nothing for an optimizer that has to measure before its first step: its state comes with what is loaded.
+        """
+        try:
+            self.freeze()
+        except ValueError:
+            return
         params = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
         home = [p.detach().clone() for p in params]
         before = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
@@ -373,6 +379,21 @@ def check_share(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
+
+
+RANGES: Mapping[Callable[..., None], frozenset[str]] = {
+    check_not_negative: frozenset({"lr", "weight_decay", "sam_radius", "adaptivity", "mean_weight", "fisher_weight"})
+    | {"gap_weight", "reuse_weight", "warmup_steps", "average_power", "damping"},
+    check_share: frozenset({"momentum", "beta1", "beta2", "mean_decay", "inner_momentum"}),
+    check_positive: frozenset({"eps", "curvature_scale", "inner_lr", "inner_clip"}),
+}
+"""Hyperparameters that have the same range in every optimizer that calls `check_ranges`."""
+
+
+def check_ranges(**values: Any) -> None:
+    """Raise ValueError for the first value outside the range of its name; names without a common range pass."""
+    for checked, names in RANGES.items():
+        checked(**{k: v for k, v in values.items() if k in names and v is not None})
 
 
 def choice(name: str, value: Any, choices: Any) -> None:

@@ -7,10 +7,11 @@ outside the step, is neither dropped nor mixed in: if the closure does not clear
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -104,11 +105,16 @@ class Call:
 
 
 def finite(gradients: Sequence[Tensor]) -> bool:
-    """Whether every entry is; one pass over memory and one read-back."""
-    dense = [g._values() if g.is_sparse else g for g in gradients]
-    norms = torch._foreach_norm([g for g in dense if g.numel()], float("inf"))
-    if not norms:
+    """Whether every entry is. One pass over memory and one read-back: norms tell, unless they overflow themselves."""
+    dense = [g._values() if g.is_sparse else g for g in gradients if g.numel()]
+    if not dense:
         return True
-    local = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]  # of a sharded tensor
-    wide = reduce(torch.promote_types, {n.dtype for n in local})
-    return bool(torch.stack([n.to(local[0].device, wide) for n in local]).isfinite().all())
+    norms = [_whole(n) for n in torch._foreach_norm(dense)]
+    wide = reduce(torch.promote_types, {n.dtype for n in norms})
+    total = torch.stack([n.to(norms[0].device, wide) for n in norms]).sum()
+    return math.isfinite(float(total)) or all(bool(_whole(g.isfinite().all())) for g in dense)
+
+
+def _whole(scalar: Tensor) -> Tensor:
+    """Of a sharded tensor, else as it is."""
+    return cast(Tensor, scalar.full_tensor()) if hasattr(scalar, "full_tensor") else scalar

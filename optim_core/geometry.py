@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from optim_core import llqr_settings as settings
-from optim_core.base import Counting, Params
+from optim_core.base import Counting, Params, check_ranges
 from optim_core.curvature import (
     METRICS,
     Curvature,
@@ -87,6 +87,8 @@ class LearnedGeometry(Counting):
         counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "refresh_step": -1, "drawn": 0}
         counters["frozen"] = False
         self.param_groups[0].update(counters, objective_before=math.nan, objective_after=math.nan)
+
+    check_values = staticmethod(check_ranges)
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:

@@ -8,7 +8,7 @@ running mean of past gradients, each step evaluates the gradient at w + epsilon 
     friendly_sam  epsilon = sam_radius v / |v|,  v = g - mean_weight m,
                   m <- mean_decay m + (1 - mean_decay) g   after its use         (Li et al. 2024, Alg. 1)
 
-All three agree with their authors' code, step by step, in `tests/golden/agreement`.
+All three agree with their authors' code, step by step, in `tests/golden/agreement/vectors`.
 
 One norm over all tensors of all groups. Weight decay acts in the step from w, never in the ascent; nothing clips the
 ascent. A gradient that is not finite, first or second, skips the step.

@@ -7,7 +7,7 @@
 Only y and z are kept; x follows from them. `eval()` puts x into the parameters and `train()` y, which
 `judged_weights` does around an evaluation, so trials need nothing else; other loops call them, and save in either mode.
 After one step x is z: the base's first step without momentum. Agrees with the authors' code step by step
-(`tests/golden/agreement`), whose package is not needed.
+(`tests/golden/agreement/vectors`), whose package is not needed.
 
 BatchNorm's running statistics belong to y; the authors advise to take them anew at x before evaluating.
 """
@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, Counting, Params, check_not_negative, check_positive, check_share, choice
+from optim_core.base import Closure, Counting, Params, check_positive, check_ranges, choice
 from optim_core.declarations import NOT_NEGATIVE, SHARE
 from optim_core.descent import BASES
 from optim_core.registry import register
@@ -39,6 +39,7 @@ class ScheduleFree(Counting):
         "momentum": SHARE, "weight_decay": NOT_NEGATIVE, "beta2": SHARE, "warmup_steps": NOT_NEGATIVE,
         "average_power": NOT_NEGATIVE,
     }  # fmt: skip
+    check_values = staticmethod(check_ranges)
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class ScheduleFree(Counting):
         average_power: float = 0.0,
     ) -> None:
         choice("base", base, BASES)
-        check_not_negative(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, average_power=average_power)
-        check_positive(momentum=momentum, eps=eps)
-        check_share(momentum=momentum, beta2=beta2)
+        check_positive(momentum=momentum)
+        check_ranges(lr=lr, momentum=momentum, weight_decay=weight_decay, beta2=beta2, eps=eps,
+                     warmup_steps=warmup_steps, average_power=average_power)  # fmt: skip
         defaults = {
             "lr": lr, "base": base, "momentum": momentum, "weight_decay": weight_decay, "beta2": beta2, "eps": eps,
             "warmup_steps": warmup_steps, "average_power": average_power,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from optim_core.base import Closure, Counting
+from optim_core.base import Closure, Counting, check_ranges
 from optim_core.descent import descend
 from optim_core.fresh import NotFinite, finite
 
@@ -169,6 +169,7 @@ class TwoPass(Counting):
     """The step of the SAM family; a subclass says in `climb` where the second gradient is taken."""
 
     GRAD_EVALS: ClassVar[float] = 2.0
+    check_values = staticmethod(check_ranges)
     _halfway = False
     """Whether the weights are at w + epsilon, between `first_step` and `second_step`."""
     _excursion: Excursion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,9 +115,19 @@ def test_copies_go_on(name: str, how: str) -> None:
     contract.check_copies_go_on(maker(name), contract.COPIES[how])
 
 
-@pytest.mark.parametrize("name", OF_ONE_MODEL)
-def test_a_fresh_optimizer_takes_a_distributed_checkpoint(name: str) -> None:
-    contract.check_a_fresh_optimizer_takes_a_distributed_checkpoint(maker(name))
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        *((name, {}) for name in OF_ONE_MODEL),
+        ("llqr", {"base": "adamw"}),
+        ("rotated_adamw", {"rotation": "svd"}),
+        ("rotated_adamw", {"rotation": "egop"}),
+        ("nesterov", {"smoothness": "estimate"}),
+        ("torch.optim.RMSprop", {}),
+    ],
+)
+def test_a_fresh_optimizer_takes_a_distributed_checkpoint(name: str, values: dict[str, Any]) -> None:
+    contract.check_a_fresh_optimizer_takes_a_distributed_checkpoint(maker(name, **values))
 
 
 def test_names_are_unique_and_unknown_ones_are_explained() -> None:
@@ -175,3 +186,23 @@ def test_maximize_of_a_foreign_optimizer_climbs() -> None:
     twin = contract.Run(lambda m: torch.optim.SGD(m.parameters(), lr=0.05, maximize=True))
     assert run.steps(0, 5) == twin.steps(0, 5)
     assert equal(run.weights(), twin.weights())
+
+
+RANGED = ["schedule_free", "llqr", *(n for n in NAMES if n.endswith("sam"))]
+
+
+@pytest.mark.parametrize("name", RANGED)
+def test_values_out_of_range_are_refused_before_and_while_building(name: str) -> None:
+    known = optim_core.hyperparameters(name)
+    wrong = {
+        **dict.fromkeys(("lr", "weight_decay", "sam_radius"), (-0.1, math.nan, math.inf)),
+        **dict.fromkeys(("momentum", "beta2"), (1.5, math.nan)),
+        "eps": (0.0,),
+    }
+    base = {"base": "adamw"} if "base" in known else {}
+    for key, values in wrong.items():
+        for value in values if key in known else ():
+            with pytest.raises(ValueError, match=key):
+                optim_core.check(name, **{key: value})
+            with pytest.raises(ValueError, match=key):
+                maker(name, **base, **{key: value})(nn.Linear(2, 2))

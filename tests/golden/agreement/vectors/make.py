@@ -1,6 +1,6 @@
 """Writes the agreement files by running the authors' own code.
 
-    python -m tests.golden.agreement.make FOLDER
+    python -m tests.golden.agreement.vectors.make FOLDER
 
 FOLDER holds a checkout of each repository in SOURCES, as FOLDER/owner+name. Classes are taken out of their files and
 run as they are; nothing of them is kept here but the numbers. `fisher_sam` needs jax.
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.golden.agreement.problems import STEPS, loss_at, network, sizes
+from tests.golden.agreement.vectors.problems import STEPS, loss_at, network, sizes
 
 SOURCES = {
     "sam": ("davda54/sam", "sam.py", "SAM"),
@@ -243,7 +243,7 @@ def main(folder: Path) -> None:
                 runs.append({"problem": kind, "values": values, "losses": losses, "sizes": sizes(model)})
         source = {"repository": f"github.com/{repository}", "commit": commit, "file": file, "name": name}
         document = {"arm": arm.removesuffix("_sgd").removesuffix("_adamw"), "source": source, "runs": runs}
-        (Path(__file__).parent / f"{arm}.json").write_text(json.dumps(document, indent=1) + "\n")
+        (Path(__file__).parent / f"{arm}.json").write_text(json.dumps(document) + "\n")
 
 
 if __name__ == "__main__":
