@@ -145,6 +145,7 @@ def rotated(base: str) -> type[Counting]:
         "check_values": staticmethod(check),
         "__doc__": f"`{base}` in a rotated basis.",
         "BASE": base,
+        "CHANGEABLE": inner.CHANGEABLE | Turned.CHANGEABLE,
         "BOUNDS": {**inner.BOUNDS, **Turned.BOUNDS},
         "LIMITS": limits_under_rotation(base, inner),
     }

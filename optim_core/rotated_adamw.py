@@ -36,7 +36,7 @@ class RotatedAdamW(Betas, Turned):
     lr, weight_decay >= 0; betas in [0, 1); eps > 0.
     """
 
-    CHANGEABLE = frozenset({"lr", "beta1", "beta2", "eps", "weight_decay", "rotation_refresh", "rotation_ema"})
+    CHANGEABLE = AdamW.CHANGEABLE | Turned.CHANGEABLE
     BOUNDS: ClassVar = {**AdamW.BOUNDS, **Turned.BOUNDS}
     LIMITS = limits_under_rotation("adamw", AdamW, deviation=1e-12)
 

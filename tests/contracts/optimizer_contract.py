@@ -6,7 +6,7 @@ import copy
 import io
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -235,8 +235,13 @@ def check_follows_a_scheduler(make: Callable[[nn.Module], Any]) -> None:
     assert not equal(run.weights(), constant.weights())
 
 
-def check_hyperparameters_change_while_training(make: Callable[..., Any], name: str) -> None:
-    """Changed before the first step, each is as if it had been given; one that cannot change is refused."""
+def check_hyperparameters_change_while_training(
+    make: Callable[..., Any], name: str, telling: Collection[str] = ()
+) -> None:
+    """Each, changed before the first step, is as if it had been given; changed later, as a run resumed with it.
+
+    For the `telling` ones the later steps are others than without the change. One that cannot change is refused.
+    """
     probe = begin(make).optimizer
     betas = zip(("beta1", "beta2"), probe.param_groups[0].get("betas", ()), strict=False)
     current = {**probe.param_groups[0], **dict(betas)}
@@ -250,6 +255,15 @@ def check_hyperparameters_change_while_training(make: Callable[..., Any], name: 
         given.steps(0, 5)
         changed.steps(0, 5)
         assert equal(given.weights(), changed.weights()), key
+        late, resumed, kept = begin(make), begin(make.with_values(**{key: new})), begin(make)  # type: ignore[attr-defined]
+        late.steps(0, 3)
+        resumed.model.load_state_dict(copy.deepcopy(late.model.state_dict()))
+        resumed.optimizer.load_state_dict(with_value(late.optimizer.state_dict(), key, new))
+        late.optimizer.change(**{key: new})
+        kept.steps(0, 8)
+        assert late.steps(3, 8) == resumed.steps(3, 8), key
+        assert equal(late.weights(), resumed.weights()), key
+        assert key not in telling or not equal(late.weights(), kept.weights()), key
     with pytest.raises(ValueError, match="cannot change while it trains"):
         probe.change(no_such_hyperparameter=1.0)
 
@@ -332,3 +346,15 @@ def check_a_fresh_optimizer_takes_a_distributed_checkpoint(make: Callable[[nn.Mo
     assert fresh.steps(4, 7) == run.steps(4, 7)
     assert equal(fresh.weights(), run.weights())
     assert fresh.optimizer.grad_evals == run.optimizer.grad_evals
+
+
+def with_value(state: dict[str, Any], key: str, value: float) -> dict[str, Any]:
+    """A copy of the state of an optimizer, with another value of a hyperparameter in every group that has it."""
+    found = copy.deepcopy(state)
+    for group in found["param_groups"]:
+        if key in group:
+            group[key] = value
+        elif key in ("beta1", "beta2"):
+            first, second = group["betas"]
+            group["betas"] = (value, second) if key == "beta1" else (first, value)
+    return found

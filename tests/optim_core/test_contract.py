@@ -68,6 +68,14 @@ def test_hyperparameters_change_while_training(name: str) -> None:
     contract.check_hyperparameters_change_while_training(maker(name), name)
 
 
+@pytest.mark.parametrize("kind", ["svd", "soap_eig"])
+@pytest.mark.parametrize("name", ["rotated_adamw", "rotated(sgd)", "rotated(adamw)"])
+def test_the_rotation_changes_while_training(name: str, kind: str) -> None:
+    values = {"rotation": kind, "rotation_refresh": 1}
+    telling = {"rotation_refresh"} | ({"rotation_ema"} if kind == "soap_eig" else set())
+    contract.check_hyperparameters_change_while_training(maker(name, **values), name, telling)
+
+
 def limits() -> Iterator[Any]:
     """Every declared limit, for every value for which it is claimed (the others at their first)."""
     for name in [*NAMES, "rotated(adamw)", "rotated(torch.optim.RMSprop)"]:
