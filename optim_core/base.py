@@ -53,8 +53,10 @@ class Counting(torch.optim.Optimizer):
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
     _left: dict[int, Stamp]
-    """What the newest call of the closure left, by id of the parameter."""
+    """The gradients that the newest step left, by id of the parameter."""
     _stepping = False
+    _evaluated = False
+    """Whether this step has evaluated the closure: what is in `p.grad` since then is the optimizer's own."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Every `step` is a transaction: one whose gradient is not finite leaves the weights where they were."""
@@ -164,7 +166,7 @@ class Counting(torch.optim.Optimizer):
                 "calls backward and returns the loss"
             )
         params = [p for g in self.param_groups for p in g["params"]]
-        call = Call(params, self.__dict__.get("_left", {}))
+        call = Call(params, None if self._evaluated else self.__dict__.get("_left", {}))
         try:
             with torch.enable_grad():
                 loss = closure()
@@ -174,7 +176,7 @@ class Counting(torch.optim.Optimizer):
             raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
         call.check(type(self).__name__)
         self.charge(1.0)
-        self._left = {id(p): Stamp(p.grad) for p in params}
+        self._evaluated = True
         if not self.ascending and not finite([p.grad for p in params if p.grad is not None]):
             raise NotFinite(loss)
         return cast(Tensor, loss)
@@ -276,7 +278,9 @@ def _transaction(step: Callable[..., Any]) -> Callable[..., Any]:
             self.skip()
             return found.loss
         finally:
-            self._stepping = False
+            if self._evaluated:
+                self._left = {id(p): Stamp(p.grad) for g in self.param_groups for p in g["params"]}
+            self._stepping = self._evaluated = False
 
     return taken
 
