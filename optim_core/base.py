@@ -14,7 +14,7 @@ import difflib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
 
@@ -61,8 +61,10 @@ class Counting(torch.optim.Optimizer):
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
     _left: dict[int, Stamp]
-    """What the newest call of the closure left, by id of the parameter."""
+    """The gradients that the newest step left, by id of the parameter."""
     _stepping = False
+    _evaluated = False
+    """Whether this step has evaluated the closure: what is in `p.grad` since then is the optimizer's own."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Every `step` is a transaction: one whose gradient is not finite leaves the weights where they were."""
@@ -159,11 +161,6 @@ class Counting(torch.optim.Optimizer):
             raise NotFinite(loss)
         return loss
 
-    def restore(self, params: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Put into `p.grad` what an earlier call of this step left there, in place of what the newest one left."""
-        torch._foreach_copy_([p.grad for p in params if p.grad is not None], list(gradients))
-        self._left |= {id(p): Stamp(p.grad) for p in params}
-
     def next_cost(self) -> float:
         """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""
         return self.GRAD_EVALS
@@ -198,7 +195,7 @@ class Counting(torch.optim.Optimizer):
                 "calls backward and returns the loss"
             )
         params = [p for g in self.param_groups for p in g["params"]]
-        call = Call(params, self.__dict__.get("_left", {}))
+        call = Call(params, None if self._evaluated else self.__dict__.get("_left", {}))
         try:
             with torch.enable_grad():
                 loss = closure()
@@ -208,7 +205,7 @@ class Counting(torch.optim.Optimizer):
             raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
         call.check(type(self).__name__)
         self.charge(1.0)
-        self._left = {id(p): Stamp(p.grad) for p in params}
+        self._evaluated = True
         if not self.ascending and not finite([p.grad for p in params if p.grad is not None]):
             raise NotFinite(loss)
         return cast(Tensor, loss)
@@ -310,7 +307,9 @@ def _transaction(step: Callable[..., Any]) -> Callable[..., Any]:
             self.skip()
             return found.loss
         finally:
-            self._stepping = False
+            if self._evaluated:
+                self._left = {id(p): Stamp(p.grad) for g in self.param_groups for p in g["params"]}
+            self._stepping = self._evaluated = False
 
     return taken
 

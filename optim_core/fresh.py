@@ -70,14 +70,14 @@ class Foreign:
 
 
 class Call:
-    """One call of a closure over `params`, of which `stamps` (by id) are what the previous one left."""
+    """One call of a closure over `params`; `stamps` (by id) are of what the optimizer left, None: all is its own."""
 
-    def __init__(self, params: Sequence[Tensor], stamps: dict[int, Stamp]) -> None:
+    def __init__(self, params: Sequence[Tensor], stamps: dict[int, Stamp] | None) -> None:
         self._params, self._foreign = params, dict[int, Foreign]()
         for p in params:
             if p.grad is None:
                 continue
-            if id(p) in stamps and stamps[id(p)].unchanged(p.grad):
+            if stamps is None or (id(p) in stamps and stamps[id(p)].unchanged(p.grad)):
                 p.grad = None
             else:
                 self._foreign[id(p)] = Foreign(p)

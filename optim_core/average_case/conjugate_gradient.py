@@ -81,7 +81,7 @@ class ConjugateGradient(Counting):
         size = 1 + global_norm(params)
         push = size * (1.0 if first["on_mismatch"] == "refuse" else epsilon(params) ** 0.25)
         curved = Differences(params, g, draws, lambda: self.evaluate_unclipped(closure)).product(d, push)
-        self.restore(params, g)
+        torch._foreach_copy_(gradients(params), g)
         bend = inner(d, curved)
         if not self._is_convex(bend / inner(d, d), math.sqrt(square), params):
             first[SKIPPED] += 1

@@ -342,7 +342,7 @@ class ScheduleFollower(Counting):
             products,
             exponents=bool(wanted & {"alpha", "beta"}),
         )
-        self.restore(params, base)
+        torch._foreach_copy_(gradients(params), base)
         for group in self.param_groups:
             if words := self._words(group):
                 group.update(self.estimated(found, group, words), estimated=sorted(words))
