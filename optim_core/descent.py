@@ -89,6 +89,7 @@ def _sgd(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], st
 
 
 def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], state: State) -> None:
+    beta1, beta2 = group["betas"] if "betas" in group else (group["beta1"], group["beta2"])  # older checkpoints
     for p in params:
         own = state[p]
         if "exp_avg" not in own:
@@ -108,8 +109,8 @@ def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], 
         fused=True,
         amsgrad=False,
         lr=group["lr"],
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
+        beta1=beta1,
+        beta2=beta2,
         eps=group["eps"],
         weight_decay=group["weight_decay"],
         maximize=False,
