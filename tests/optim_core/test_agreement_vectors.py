@@ -125,35 +125,6 @@ def test_looksam_is_its_algorithm(kind: str, interval: int, decay: float) -> Non
     assert optim_core.cost_per_step("looksam", look_interval=interval) == 1 + 1 / interval
 
 
-LIMITS = [
-    ("fisher_sam", {"fisher_weight": 0.0, "sam_radius": 0.3}, "sam", {"sam_radius": 0.3}),
-    ("fisher_sam", {"sam_radius": 0.0}, "base", {}),
-    ("gsam", {"gap_weight": 0.0, "sam_radius": 0.3}, "sam", {"sam_radius": 0.3}),
-    ("looksam", {"look_interval": 1, "sam_radius": 0.3}, "sam", {"sam_radius": 0.3}),
-]
-
-
-@pytest.mark.parametrize("base", ["sgd", "adamw"])
-@pytest.mark.parametrize("name, values, twin, others", LIMITS)
-def test_limits(name: str, values: dict[str, Any], twin: str, others: dict[str, Any], base: str) -> None:
-    shared = {"lr": 0.05, "weight_decay": 0.01}
-    given = {**shared, "base": base}
-    run = Run(lambda m: optim_core.build(name, m, **given, **values))
-    the_base = (base, shared)
-    other, its = the_base if twin == "base" else (twin, {**given, **others})
-    limit = Run(lambda m: optim_core.build(other, m, **its))
-    assert run.steps(0, 20) == limit.steps(0, 20)
-    assert equal(run.weights(), limit.weights())
-
-
-@pytest.mark.parametrize("name, values", [("gsam", {}), ("looksam", {"look_interval": 3})])
-def test_without_a_radius_they_are_their_base(name: str, values: dict[str, Any]) -> None:
-    """To rounding: what is left of a gradient when its own direction is taken out is not exactly 0."""
-    run = Run(lambda m: optim_core.build(name, m, lr=0.05, sam_radius=0.0, **values))
-    twin = Run(lambda m: optim_core.build("sgd", m, lr=0.05))
-    assert run.steps(0, 20) == pytest.approx(twin.steps(0, 20), rel=1e-9)
-
-
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
 def test_the_first_schedule_free_step_is_one_of_the_base_without_momentum(base: str) -> None:
     run = Run(lambda m: optim_core.build("schedule_free", m, base=base, lr=0.05, weight_decay=0.0))
