@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from optim_core.base import Baseline, Counting, Params, check_not_negative, check_positive, check_share
+from optim_core.base import Baseline, Counting, Params
 from optim_core.declarations import SHARE, Limit
 from optim_core.kernels import stored_like
+from optim_core.ranges import check_not_negative, check_positive, check_share
 from optim_core.registry import register
 
 

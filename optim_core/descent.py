@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from optim_core.base import check_not_negative, check_positive, check_share
 from optim_core.declarations import NOT_NEGATIVE, SHARE
 from optim_core.kernels import all_stored_like, stored_like
+from optim_core.ranges import check_not_negative, check_positive, check_share
 
 BASES = ("sgd", "adamw")
 CHANGEABLE = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})

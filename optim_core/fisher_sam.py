@@ -18,9 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Params, check_not_negative
+from optim_core.base import Params
 from optim_core.declarations import NOT_NEGATIVE, Limit
 from optim_core.descent import BASES
+from optim_core.ranges import check_not_negative
 from optim_core.registry import register
 from optim_core.sam import SAM
 from optim_core.two_pass import place

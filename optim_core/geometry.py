@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from optim_core import llqr_settings as settings
-from optim_core.base import Counting, Params, check_ranges
+from optim_core.base import Counting, Params
 from optim_core.curvature import (
     METRICS,
     Curvature,
@@ -33,6 +33,7 @@ from optim_core.curvature import (
 from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, HeatMap
 from optim_core.descent import BOUNDS, CHANGEABLE
 from optim_core.preconditioners import Factors, Structure, block
+from optim_core.ranges import check_ranges
 from optim_core.relaxation import Inner, Objective, Scale, descend, samples_of
 from optim_core.undisturbed import Widened, head, undisturbed, wide, widen
 

@@ -20,10 +20,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Params, check_not_negative
+from optim_core.base import Params
 from optim_core.curvature import dot
 from optim_core.declarations import NOT_NEGATIVE, Limit
 from optim_core.descent import BASES
+from optim_core.ranges import check_not_negative
 from optim_core.registry import register
 from optim_core.sam import SAM
 

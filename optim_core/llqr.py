@@ -28,11 +28,12 @@ import torch
 from torch import Tensor, nn
 
 from optim_core import llqr_settings as settings
-from optim_core.base import Closure, Params, choice
+from optim_core.base import Closure, Params
 from optim_core.curvature import Loss
 from optim_core.declarations import FROZEN_PRECONDITIONER, Limit
 from optim_core.descent import BASES, base_defaults, descend
 from optim_core.geometry import Batches, LearnedGeometry
+from optim_core.ranges import choice
 from optim_core.registry import register
 from optim_core.two_pass import with_gradient
 

@@ -30,12 +30,13 @@ import torch
 from torch import Tensor, nn
 
 from optim_core import llqr_settings as settings
-from optim_core.base import Closure, Params, check_not_negative, check_share, choice
+from optim_core.base import Closure, Params
 from optim_core.curvature import Loss, dot
 from optim_core.declarations import FROZEN_PRECONDITIONER, NOT_NEGATIVE, SHARE, Limit
 from optim_core.descent import BASES, base_defaults
 from optim_core.fresh import NotFinite
 from optim_core.geometry import Batches, LearnedGeometry
+from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.sam import mean_gradients
 from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient

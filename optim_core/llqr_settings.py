@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optim_core.base import check_not_negative, check_positive, check_share, choice
 from optim_core.curvature import METRICS, PRODUCT_COST
 from optim_core.preconditioners import lookup
+from optim_core.ranges import check_not_negative, check_positive, check_share, choice
 from optim_core.relaxation import SCALES
 
 APPLY_TO = ("gradient", "update")

@@ -21,10 +21,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Closure, Params, check_not_negative
+from optim_core.base import Closure, Params
 from optim_core.curvature import dot
 from optim_core.declarations import COUNT, NOT_NEGATIVE, Limit
 from optim_core.descent import BASES
+from optim_core.ranges import check_not_negative
 from optim_core.registry import register
 from optim_core.sam import SAM
 from optim_core.two_pass import global_norm

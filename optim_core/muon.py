@@ -21,11 +21,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Closure, Counting, Params, check_not_negative, check_positive, check_share
+from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import NOT_NEGATIVE, SHARE
 from optim_core.descent import descend
 from optim_core.kernels import full_precision, refuse_sparse
 from optim_core.linalg import newton_schulz
+from optim_core.ranges import check_not_negative, check_positive, check_share
 from optim_core.registry import register
 
 ADJUST = ("original", "match_rms_adamw")

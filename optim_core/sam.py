@@ -27,9 +27,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Params, check_not_negative, check_share, choice
+from optim_core.base import Params
 from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
 from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
+from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, place
 

@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, Counting, Params, check_positive, check_ranges, choice
+from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import NOT_NEGATIVE, SHARE
 from optim_core.descent import BASES
+from optim_core.ranges import check_positive, check_ranges, choice
 from optim_core.registry import register
 from optim_core.two_pass import with_gradient
 

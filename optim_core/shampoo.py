@@ -24,10 +24,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, Counting, Params, check_positive, check_share
+from optim_core.base import Closure, Counting, Params
 from optim_core.baselines import Betas, check_adam
 from optim_core.declarations import COUNT, INF, NOT_NEGATIVE, SHARE, Limit
 from optim_core.kernels import full_precision, refuse_sparse
+from optim_core.ranges import check_positive, check_share
 from optim_core.registry import register
 from optim_core.rotations.decompose import robust
 from optim_core.rotations.layout import widened

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from optim_core.base import Closure, Counting, check_ranges
+from optim_core.base import Closure, Counting
 from optim_core.descent import descend
 from optim_core.fresh import NotFinite, finite
+from optim_core.ranges import check_ranges
 
 
 def global_norm(tensors: Sequence[Tensor]) -> float:

@@ -11,8 +11,9 @@ from optim_core import spectrum
 from optim_core.average_case import schedules, theory
 from optim_core.average_case.optimizer import ScheduleFollower
 from optim_core.average_case.schedules import Schedule
-from optim_core.base import Params, check_positive
+from optim_core.base import Params
 from optim_core.declarations import Limit
+from optim_core.ranges import check_positive
 from optim_core.registry import register
 
 JACOBI = ("alpha", "beta", "smoothness", "strong_convexity")

@@ -35,8 +35,9 @@ from optim_core import spectrum
 from optim_core.average_case import theory
 from optim_core.average_case.products import Differences, epsilon, gradients, wide
 from optim_core.average_case.schedules import Coefficients, Schedule, follow, limit
-from optim_core.base import Closure, Counting, Params, check_not_negative
+from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import INF, NOT_NEGATIVE, SHARE
+from optim_core.ranges import check_not_negative
 from optim_core.replay import Draws
 from optim_core.two_pass import Excursion, global_norm
 

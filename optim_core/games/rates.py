@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from optim_core.base import check_not_negative, check_positive
+from optim_core.ranges import check_not_negative, check_positive
 
 COSTS = {
     "gda": 1.0,

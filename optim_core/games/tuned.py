@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, check_positive
+from optim_core.base import Closure
 from optim_core.declarations import COUNT
 from optim_core.games.base import GameOptimizer
 from optim_core.games.field import Players, evaluate_game
 from optim_core.games.shapes import classify, rate_on, recommend
 from optim_core.games.spectrum import cost, estimate
+from optim_core.ranges import check_positive
 from optim_core.registry import register
 
 
