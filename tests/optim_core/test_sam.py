@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -156,3 +157,15 @@ def test_one_cycle_moves_the_momentum_that_the_base_uses(name: str, base: str) -
     assert min(momenta) < 0.9 < max(momenta)
     with pytest.raises(ValueError, match="cannot change"):
         run.optimizer.change(**{{"sgd": "beta1", "adamw": "momentum"}[base]: 0.5})
+
+
+def test_a_checkpoint_with_beta1_and_beta2_apart_goes_on() -> None:
+    """As state dicts were before groups held `betas`."""
+    run, old = (Run(lambda m: optim_core.build("sam", m, base="adamw", lr=0.05, beta1=0.8)) for _ in range(2))
+    run.steps(0, 3)
+    old.steps(0, 3)
+    saved = copy.deepcopy(run.optimizer.state_dict())
+    group = saved["param_groups"][0]
+    group["beta1"], group["beta2"] = group.pop("betas")
+    old.optimizer.load_state_dict(saved)
+    assert old.steps(3, 6) == run.steps(3, 6)
