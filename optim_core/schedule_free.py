@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from optim_core.base import Closure, Counting, Params
-from optim_core.declarations import NOT_NEGATIVE, SHARE
+from optim_core.declarations import NOT_NEGATIVE, SHARE, Limit
 from optim_core.descent import BASES
 from optim_core.ranges import check_positive, check_ranges, choice
 from optim_core.registry import register
@@ -40,6 +40,17 @@ class ScheduleFree(Counting):
         "momentum": SHARE, "weight_decay": NOT_NEGATIVE, "beta2": SHARE, "warmup_steps": NOT_NEGATIVE,
         "average_power": NOT_NEGATIVE,
     }  # fmt: skip
+    LIMITS = tuple(
+        Limit(  # y is z then; what is evaluated is their average all the same
+            equals=base,
+            at={"momentum": 1e-12},
+            where={"base": (base,)},
+            other=plain,
+            deviation=1e-9,
+            nested=False,
+        )
+        for base, plain in (("sgd", {"momentum": 0.0, "nesterov": False}), ("adamw", {"beta1": 0.0}))
+    )
     check_values = staticmethod(check_ranges)
 
     def __init__(
