@@ -1,23 +1,36 @@
 """What every optimizer here shares: the closure contract, the count of gradient evaluations, faithful loading.
 
 A *gradient evaluation* is one forward and backward pass over one nominal batch, the currency of every budget.
-Optimizers call the closure themselves and count what they spend, refreshes of a preconditioner included.
+Optimizers call the closure themselves and count what they spend, refreshes of a preconditioner included. The algebra of
+a step (matrix products of a preconditioner or rotation) is not a pass over a batch and is not counted: where equal
+budgets are called equal compute, look at the seconds too.
+
+A step whose gradient is not finite is not taken, by any optimizer: the weights stay, `skipped_steps` counts it.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
+from optim_core.fresh import Call, NotFinite, Stamp, finite
 
 Closure = Callable[[], Any]
 COUNTER = "grad_evals"
+SKIPPED = "skipped_steps"
+BETAS = ("beta1", "beta2")
+OF_THE_ORIGINAL = ("step", "_left", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
+                   "_optimizer_state_dict_pre_hooks", "_optimizer_state_dict_post_hooks",
+                   "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks")  # fmt: skip
+"""Attributes that a copy does not take along: hooks, as with torch, and a scheduler's wrapper around `step`."""
 
 
 class Counting(torch.optim.Optimizer):
@@ -46,6 +59,28 @@ class Counting(torch.optim.Optimizer):
     """Whether it is what everybody would have used, which a fair comparison has as an arm."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
+    _left: dict[int, Stamp]
+    """The gradients that the newest step left, by id of the parameter."""
+    _stepping = False
+    _evaluated = False
+    """Whether this step has evaluated the closure: what is in `p.grad` since then is the optimizer's own."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Every `step` is a transaction: one whose gradient is not finite leaves the weights where they were."""
+        super().__init_subclass__(**keywords)
+        if "step" in cls.__dict__:
+            cls.step = _transaction(cls.__dict__["step"])  # type: ignore[method-assign]
+
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """As torch has it: `step` with its hooks. They run once, also where it calls the step of its base class."""
+        hooked = torch.optim.Optimizer.profile_hook_step(func)  # type: ignore[type-var]
+
+        @functools.wraps(func)
+        def step(self: Counting, *args: Any, **keywords: Any) -> Any:
+            return (func if self._stepping else hooked)(self, *args, **keywords)
+
+        return step
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -65,6 +100,12 @@ class Counting(torch.optim.Optimizer):
         return 0.0
 
     @classmethod
+    def steps_within(cls, budget: float, **hyperparameters: Any) -> int:
+        """Steps that a budget of gradient evaluations affords, after what the start costs. For plans."""
+        left = max(0.0, budget - cls.cost_of_start(**hyperparameters))
+        return int(left / cls.cost_per_step(**hyperparameters) + 1e-9)
+
+    @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
 
@@ -72,6 +113,22 @@ class Counting(torch.optim.Optimizer):
     def grad_evals(self) -> float:
         """Gradient evaluations spent so far."""
         return float(self.param_groups[0].get(COUNTER, 0.0))
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that were not taken because a gradient was not finite."""
+        return int(self.param_groups[0].get(SKIPPED, 0))
+
+    def skip(self) -> None:
+        """Count a step that is not taken, and say so at the first."""
+        self.param_groups[0][SKIPPED] = self.skipped_steps + 1
+        if self.skipped_steps == 1:
+            warnings.warn(
+                f"{type(self).__name__}: the gradient after {self.grad_evals:g} evaluations is not finite, so the step "
+                "is not taken; training diverges, or a batch is broken. Later ones are counted in skipped_steps only",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def charge(self, amount: float) -> None:
         """Add `amount` gradient evaluations to the count."""
@@ -93,6 +150,16 @@ class Counting(torch.optim.Optimizer):
         finally:
             self._ascending = False
 
+    def evaluate_unclipped(self, closure: Closure | None) -> Tensor:
+        """`evaluate` for a gradient that the step compares with another one of the same loss: closures do not alter it.
+
+        It moves the weights in the end, so it raises NotFinite as `evaluate` does.
+        """
+        loss = self.evaluate_ascent(closure)
+        if not finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+            raise NotFinite(loss)
+        return loss
+
     def next_cost(self) -> float:
         """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""
         return self.GRAD_EVALS
@@ -100,10 +167,16 @@ class Counting(torch.optim.Optimizer):
     def change(self, **values: float) -> None:
         """Train on with other values of hyperparameters that are in CHANGEABLE. Raises ValueError for another one."""
         for name, value in values.items():
-            if name not in self.CHANGEABLE or any(name not in group for group in self.param_groups):
+            inside = name in BETAS and all("betas" in group for group in self.param_groups)
+            if name not in self.CHANGEABLE or not (inside or all(name in group for group in self.param_groups)):
                 raise ValueError(f"{name} of {type(self).__name__} cannot change while it trains")
             for group in self.param_groups:
-                group[name] = value
+                if inside:
+                    group["betas"] = tuple(
+                        value if n == name else b for n, b in zip(BETAS, group["betas"], strict=True)
+                    )
+                else:
+                    group[name] = value
 
     def freeze(self) -> None:
         """Stop refreshing, because a refresh no longer fits the budget. Nothing to do without refreshes."""
@@ -111,8 +184,9 @@ class Counting(torch.optim.Optimizer):
     def evaluate(self, closure: Closure | None) -> Tensor:
         """Run the closure once, with gradients enabled, charge one evaluation and return the loss.
 
-        Raises TypeError when there is no closure, RuntimeError when it returned nothing or forgot `backward`, also when
-        gradients of an earlier call are still there.
+        `p.grad` then holds the gradient of this call alone (see `fresh`). Raises TypeError when there is no closure,
+        RuntimeError when it returned nothing, forgot `backward`, or added to gradients from outside; NotFinite, which
+        `step` turns into a skipped step, unless the gradient only perturbs.
         """
         if closure is None:
             raise TypeError(
@@ -120,17 +194,73 @@ class Counting(torch.optim.Optimizer):
                 "calls backward and returns the loss"
             )
         params = [p for g in self.param_groups for p in g["params"]]
-        stamps = [_Stamp(p.grad) for p in params]
-        with torch.enable_grad():
-            loss = closure()
+        call = Call(params, None if self._evaluated else self.__dict__.get("_left", {}))
+        try:
+            with torch.enable_grad():
+                loss = closure()
+        finally:
+            call.close()
         if loss is None:
             raise RuntimeError(f"the closure given to {type(self).__name__}.step returned None; return the loss")
-        if all(stamp.stale(p.grad) for stamp, p in zip(stamps, params, strict=True)):
-            raise RuntimeError(
-                f"the closure given to {type(self).__name__}.step left no gradient; call loss.backward()"
-            )
+        call.check(type(self).__name__)
         self.charge(1.0)
+        self._evaluated = True
+        if not self.ascending and not finite([p.grad for p in params if p.grad is not None]):
+            raise NotFinite(loss)
         return cast(Tensor, loss)
+
+    def prime(self) -> None:
+        """Create the state that a checkpoint is loaded into: a step along zero that moves and counts nothing.
+
+        Nothing for an optimizer that has to measure before its first step: its state comes with what is loaded.
+        """
+        try:
+            self.freeze()
+        except ValueError:
+            return
+        params = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
+        home = [p.detach().clone() for p in params]
+        before = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
+
+        def nothing() -> Tensor:
+            for p in params:
+                p.grad = torch.zeros_like(p)
+            return torch.zeros(())
+
+        for p in params:
+            p.grad = None
+        self.step(nothing)  # type: ignore[arg-type]
+        with torch.no_grad():
+            for p, w in zip(params, home, strict=True):
+                p.copy_(w)
+        for group, values in zip(self.param_groups, before, strict=True):
+            for key in group.keys() - values.keys() - {"params"}:
+                del group[key]
+            group.update(values)
+
+    @contextmanager
+    def judged_weights(self) -> Iterator[None]:
+        """Within, the parameters hold the weights to be evaluated, where these are not those that gradients see.
+
+        For optimizers with `eval()` and `train()`, schedule-free ones; nothing for others. Bit for bit back afterwards.
+        """
+        if not (callable(getattr(self, "eval", None)) and callable(getattr(self, "train", None))):
+            yield
+            return
+        params = [p for g in self.param_groups for p in g["params"]]
+        home = [p.detach().clone() for p in params]
+        self.eval()  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            self.train()  # type: ignore[attr-defined]
+            with torch.no_grad():
+                for p, w in zip(params, home, strict=True):
+                    p.copy_(w)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what belongs to the original alone, so that a copy or a pickle steps on."""
+        return {k: v for k, v in self.__dict__.items() if k not in OF_THE_ORIGINAL}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does."""
@@ -160,18 +290,37 @@ class Counting(torch.optim.Optimizer):
                     self.state[p][key] = saved.detach().clone().to(device=device)
 
 
-class _Stamp:
-    """Recognises a gradient that nobody has written to since, without keeping its memory alive."""
+def _transaction(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step` that is undone, counted and survived when a gradient is not finite; also torch's way to make state."""
 
-    def __init__(self, gradient: Tensor | None) -> None:
-        self._tensor = None if gradient is None else weakref.ref(gradient)
-        self._version = 0 if gradient is None else gradient._version
+    @functools.wraps(step)
+    def taken(self: Counting, closure: Closure | None = None) -> Any:
+        if self._stepping:
+            return step(self, closure)  # a subclass's step calls this one
+        if closure is None and _asks_for_state(self):
+            return self.prime()
+        self._stepping = True
+        try:
+            return step(self, closure)
+        except NotFinite as found:
+            self.skip()
+            return found.loss
+        finally:
+            if self._evaluated:
+                self._left = {id(p): Stamp(p.grad) for g in self.param_groups for p in g["params"]}
+            self._stepping = self._evaluated = False
 
-    def stale(self, gradient: Tensor | None) -> bool:
-        """Whether `gradient` is missing or still what it was."""
-        if gradient is None:
-            return True
-        return self._tensor is not None and self._tensor() is gradient and gradient._version == self._version
+    return taken
+
+
+def _asks_for_state(optimizer: Counting) -> bool:
+    """Whether this is `torch.distributed.checkpoint`: no state yet, every rate 0 and every gradient exactly 0."""
+    params = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
+    return (
+        not optimizer.state
+        and all(float(g.get("lr", 0.0)) == 0 for g in optimizer.param_groups)
+        and all(p.grad is not None and not bool(p.grad.any()) for p in params)
+    )
 
 
 class Baseline(Counting):
@@ -179,6 +328,14 @@ class Baseline(Counting):
 
     CHANGEABLE = frozenset({"lr", "momentum", "weight_decay"})
     BOUNDS: ClassVar = {"momentum": SHARE, "weight_decay": NOT_NEGATIVE}
+
+    @classmethod
+    def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
+        """As the base class does; a schedule-free optimizer is then in the mode in which it takes steps."""
+        found = super().from_model(model, **hyperparameters)
+        if callable(train := getattr(found, "train", None)):
+            train()
+        return found
 
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Evaluate the closure once, take the step of the optimizer behind, return the loss."""
@@ -189,34 +346,16 @@ class Baseline(Counting):
 
 
 def eager(method: Callable[..., Any]) -> Callable[..., Any]:
-    """One of torch's own methods without what it is wrapped in for `torch.compile`; any other as it is.
+    """One of torch's own methods without what it is wrapped in for `torch.compile`; any other without hooks of its own.
 
     The wrapper's first call imports torch's compiler, a fifth of the time in which a worker comes to its first step.
+    Torch wraps `step` of every class that it builds in a call of the hooks: called by another step, they run twice.
     """
+    if getattr(method, "hooked", False):
+        method = cast(Any, method).__wrapped__.__get__(cast(Any, method).__self__)
     if not method.__module__.startswith("torch.optim"):
         return method
     return cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
-
-
-def check_positive(**values: float) -> None:
-    """Raise ValueError for the first value that is not a finite number above zero."""
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} is {value}; it has to be a number above 0")
-
-
-def check_not_negative(**values: float) -> None:
-    """Raise ValueError for the first value that is negative or not finite."""
-    for name, value in values.items():
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} is {value}; it has to be 0 or above")
-
-
-def check_share(**values: float) -> None:
-    """Raise ValueError for the first value outside [0, 1)."""
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
 
 
 DECLARATIONS = ("CHANGEABLE", "LEARNING_RATE", "BOUNDS", "HEAT_MAP", "LIMITS", "EQUIVARIANT", "REFERENCE")

@@ -5,18 +5,44 @@ On CPU and CUDA the fused kernels are used, so that baselines are not handicappe
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
-from optim_core.base import Baseline, Params
+from optim_core.base import Baseline, Counting, Params
 from optim_core.declarations import SHARE, Limit
+from optim_core.kernels import stored_like
+from optim_core.ranges import check_not_negative, check_positive, check_share
 from optim_core.registry import register
+
+
+class Betas(Counting):
+    """beta1 and beta2 are kept as `betas` in the parameter groups, as torch has it: schedulers of momentum look there.
+
+    To be named before the base in the method resolution order. Groups may give either; so may older checkpoints.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does."""
+        super().add_param_group(_with_betas(param_group, self.defaults["betas"]))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """As every optimizer does."""
+        groups = [_with_betas(group, self.defaults["betas"]) for group in state_dict["param_groups"]]
+        super().load_state_dict({**state_dict, "param_groups": groups})
+
+
+def _with_betas(group: Mapping[str, Any], default: tuple[float, float]) -> dict[str, Any]:
+    """The group with `betas` in the place of beta1 and beta2."""
+    first, second = group.get("betas", default)
+    rest = {k: v for k, v in group.items() if k not in ("beta1", "beta2")}
+    return {**rest, "betas": (group.get("beta1", first), group.get("beta2", second))}
 
 
 @register("sgd")
 class SGD(Baseline, torch.optim.SGD):
-    """Gradient descent with heavy-ball momentum in [0, 1) and coupled weight decay (Polyak 1964)."""
+    """Gradient descent with heavy-ball momentum in [0, 1) and coupled weight decay >= 0 (Polyak 1964); lr >= 0."""
 
     REFERENCE = True
     EQUIVARIANT: ClassVar = {"momentum": 0.0, "weight_decay": 0.0, "nesterov": False}  # g -> R^T R g
@@ -30,6 +56,7 @@ class SGD(Baseline, torch.optim.SGD):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
+        self.check_values(lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(
             params,
             lr=lr,
@@ -39,11 +66,21 @@ class SGD(Baseline, torch.optim.SGD):
             foreach=True,  # type: ignore[arg-type]
         )
 
+    @classmethod
+    def check_values(cls, **values: Any) -> None:
+        """Raise ValueError for a hyperparameter outside its range."""
+        check_not_negative(**{k: values[k] for k in ("lr", "weight_decay") if k in values})
+        check_share(**{k: values[k] for k in ("momentum",) if k in values})
+
 
 @register("adamw")
-class AdamW(Baseline, torch.optim.AdamW):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Alg. 2); beta1 and beta2 in [0, 1)."""
+class AdamW(Betas, Baseline, torch.optim.AdamW):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Alg. 2).
 
+    lr, weight_decay >= 0; beta1 and beta2 in [0, 1); eps > 0.
+    """
+
+    CHANGEABLE = Baseline.CHANGEABLE | {"beta1", "beta2", "eps"}
     REFERENCE = True
     BOUNDS: ClassVar = {**Baseline.BOUNDS, "beta1": SHARE, "beta2": SHARE}
     LIMITS = (
@@ -66,6 +103,7 @@ class AdamW(Baseline, torch.optim.AdamW):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
+        self.check_values(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
         super().__init__(
             params,
             lr=lr,
@@ -74,3 +112,21 @@ class AdamW(Baseline, torch.optim.AdamW):
             weight_decay=weight_decay,
             fused=True,  # type: ignore[arg-type]
         )
+
+    @classmethod
+    def check_values(cls, **values: Any) -> None:
+        """Raise ValueError for a hyperparameter outside its range."""
+        check_adam(**values)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """As every optimizer does; moments saved in another order in memory are put into that of the parameters."""
+        super().load_state_dict(state_dict)
+        for p, own in self.state.items():
+            own.update({k: stored_like(v, p) for k, v in own.items() if isinstance(v, torch.Tensor)})
+
+
+def check_adam(**values: Any) -> None:
+    """Raise ValueError for a negative lr or weight_decay, a beta outside [0, 1) or an eps that is not positive."""
+    check_not_negative(**{k: values[k] for k in ("lr", "weight_decay") if k in values})
+    check_share(**{k: values[k] for k in ("beta1", "beta2") if k in values})
+    check_positive(**{k: values[k] for k in ("eps",) if k in values})

@@ -9,7 +9,8 @@ With z the outputs [n], J = dz/dw [n, P] and Q the Hessian of the loss (or of a 
 
 Vectors are lists with one tensor for each weight, shaped like it. The point is fixed at construction, which costs one
 gradient. A product then costs, in gradients (forward and backward pass), measured on one CPU thread: Gauss-Newton 1.35
-(MLP 64-256-256-10) to 1.5 (convolutional ResNet), Newton 1.3 to 2.1; `PRODUCT_COST` is what budgets are charged.
+to 1.7 (MLP 64-256-256-10) and 1.5 to 1.75 (convolutional networks), Newton 1.3 to 2.2; `PRODUCT_COST` is what budgets
+are charged, for any model.
 
 J v is taken by double backward through a kept graph, or in forward mode where the model has convolutions, whose double
 backward in torch does about twice the work. Whichever has no formula for some layer gives way to the other; where both
@@ -30,7 +31,7 @@ from torch.nn.modules.conv import _ConvNd
 
 Loss = Callable[[Tensor, Any], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
-PRODUCT_COST = {"ngd": 1.5, "newton": 2.0}
+PRODUCT_COST = {"ngd": 1.75, "newton": 2.0}
 """Gradient evaluations that one product is charged, by metric."""
 
 

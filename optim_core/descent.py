@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from optim_core.base import check_not_negative, check_positive, check_share
 from optim_core.declarations import NOT_NEGATIVE, SHARE
+from optim_core.kernels import all_stored_like, stored_like
+from optim_core.ranges import check_not_negative, check_positive, check_share
 
 BASES = ("sgd", "adamw")
 CHANGEABLE = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})
@@ -30,24 +31,19 @@ State = MutableMapping[Tensor, dict[str, Any]]
 def base_defaults(
     *, base: str, lr: float, momentum: float, weight_decay: float, beta1: float, beta2: float, eps: float
 ) -> dict[str, Any]:
-    """The checked parameter-group entries of a base optimizer; `sgd` ignores beta1, beta2, eps and `adamw` momentum.
+    """The checked parameter-group entries of a base optimizer, only those that it reads, under torch's names.
 
-    Raises ValueError for an unknown base, a negative lr or weight_decay, or a momentum or beta outside [0, 1).
+    So torch's schedulers find the momentum that is there (`momentum` of sgd, the first of `betas` of adamw). Raises
+    ValueError for an unknown base, a negative lr or weight_decay, or a momentum or beta outside [0, 1).
     """
     if base not in BASES:
         raise ValueError(f"base is {base!r}; it has to be one of {', '.join(BASES)}")
     check_not_negative(lr=lr, weight_decay=weight_decay)
     check_share(momentum=momentum, beta1=beta1, beta2=beta2)
     check_positive(eps=eps)
-    return {
-        "base": base,
-        "lr": lr,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "beta1": beta1,
-        "beta2": beta2,
-        "eps": eps,
-    }
+    shared = {"base": base, "lr": lr, "weight_decay": weight_decay}
+    own = {"momentum": momentum} if base == "sgd" else {"betas": (beta1, beta2), "eps": eps}
+    return {**shared, **own}
 
 
 def descend(
@@ -93,15 +89,19 @@ def _sgd(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], st
 
 
 def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], state: State) -> None:
+    beta1, beta2 = group["betas"] if "betas" in group else (group["beta1"], group["beta2"])  # older checkpoints
     for p in params:
         own = state[p]
         if "exp_avg" not in own:
             own["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             own["exp_avg"] = torch.zeros_like(p)
             own["exp_avg_sq"] = torch.zeros_like(p)
+    for key in ("exp_avg", "exp_avg_sq"):
+        for p in params:
+            state[p][key] = stored_like(state[p][key], p)
     adamw(
         params,
-        grads,
+        all_stored_like(grads, params),
         [state[p]["exp_avg"] for p in params],
         [state[p]["exp_avg_sq"] for p in params],
         [],
@@ -109,8 +109,8 @@ def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], 
         fused=True,
         amsgrad=False,
         lr=group["lr"],
-        beta1=group["beta1"],
-        beta2=group["beta2"],
+        beta1=beta1,
+        beta2=beta2,
         eps=group["eps"],
         weight_decay=group["weight_decay"],
         maximize=False,

@@ -33,6 +33,7 @@ from optim_core.curvature import (
 from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, HeatMap
 from optim_core.descent import BOUNDS, CHANGEABLE
 from optim_core.preconditioners import Factors, Structure, block
+from optim_core.ranges import check_ranges
 from optim_core.relaxation import Inner, Objective, Scale, descend, samples_of
 from optim_core.undisturbed import Widened, head, undisturbed, wide, widen
 
@@ -84,8 +85,11 @@ class LearnedGeometry(Counting):
         self._blocks: dict[Tensor, Structure] = {}
         self._has_statistics = any(getattr(m, "running_mean", None) is not None for m in model.modules())
         super().__init__(params, defaults)
-        counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "drawn": 0, "frozen": False}
+        counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "refresh_step": -1, "drawn": 0}
+        counters["frozen"] = False
         self.param_groups[0].update(counters, objective_before=math.nan, objective_after=math.nan)
+
+    check_values = staticmethod(check_ranges)
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -103,7 +107,17 @@ class LearnedGeometry(Counting):
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
         """Gradient evaluations of one step with the refreshes amortised."""
-        return settings.cost_per_step(cls.GRAD_EVALS, hyperparameters)
+        return settings.cost_per_step(cls.gradients_of(hyperparameters), hyperparameters)
+
+    @classmethod
+    def steps_within(cls, budget: float, **hyperparameters: Any) -> int:
+        """Steps with the refreshes as they fall due, which are dear: the first comes before the first step."""
+        return settings.steps_within(budget, cls.gradients_of(hyperparameters), hyperparameters)
+
+    @classmethod
+    def gradients_of(cls, hyperparameters: Mapping[str, Any]) -> float:
+        """Gradient evaluations of a step without its refresh, by hyperparameters."""
+        return cls.GRAD_EVALS
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does; `structure` and `factor_limit` may differ between groups, the refresh belongs to all."""
@@ -143,7 +157,7 @@ class LearnedGeometry(Counting):
 
     def gradients_per_step(self) -> float:
         """Gradient evaluations of a step without its refresh."""
-        return self.GRAD_EVALS
+        return self.gradients_of(self.param_groups[0])
 
     def freeze(self) -> None:
         """Keep U as it stands from here on."""
@@ -170,6 +184,7 @@ class LearnedGeometry(Counting):
                 self._probe()
         if self._due():
             self.charge(settings.refresh_cost(group))
+            group["refresh_step"] = group["steps"]
             with undisturbed(self._model):
                 self._refresh()
         group["steps"] += 1
@@ -200,8 +215,9 @@ class LearnedGeometry(Counting):
         group = self.param_groups[0]
         if group["frozen"] or group["ema_rate"] == 0:
             return False
-        since = group["steps"] - self._first_refresh()
-        return bool(since >= 0 and since % group["refresh_interval"] == 0)
+        if group["refresh_step"] < 0:
+            return bool(group["steps"] >= self._first_refresh())
+        return bool(group["steps"] - group["refresh_step"] >= group["refresh_interval"])
 
     def _first_refresh(self) -> int:
         """Step of the first refresh; running statistics that have seen too few batches would be measured instead."""
@@ -259,9 +275,18 @@ class LearnedGeometry(Counting):
         return METRICS[self.param_groups[0]["metric"]](model, named, self._loss, inputs, targets), params
 
     def _probe(self) -> None:
-        """One product on two samples, so that what cannot work is said before a weight has moved."""
+        """One product before a weight has moved, so that what cannot work is said then.
+
+        On the first samples; on the whole batch where these alone are none (targets flattened over time, inputs with
+        the time first, masks).
+        """
         self._peeked = self._fetch(int(self.param_groups[0]["drawn"]))
-        inputs, targets = (head(part) for part in self._peeked)
+        try:
+            self._try(*(head(part) for part in self._peeked))
+        except Exception:
+            self._try(*self._peeked)
+
+    def _try(self, inputs: Any, targets: Any) -> None:
         try:
             curvature, _ = self._curvature(inputs, targets)
             curvature.product([torch.ones_like(g) for g in curvature.gradient])

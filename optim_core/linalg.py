@@ -1,4 +1,4 @@
-"""Linear algebra of symmetric operators that are known by their products only. Pure functions of tensors.
+"""Linear algebra: Lanczos for symmetric operators known by their products, Newton-Schulz. Pure functions of tensors.
 
 A is a symmetric [n, n] operator, given as the function x -> A x. k steps of Lanczos from a start q_1 build an
 orthonormal Q [n, k] and a tridiagonal T [k, k] with
@@ -85,3 +85,22 @@ def ritz(alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     matrix = torch.diag(alphas) + torch.diag(betas[:-1], 1) + torch.diag(betas[:-1], -1)
     values, vectors = torch.linalg.eigh(matrix)
     return values, vectors, betas[-1].abs() * vectors[-1].abs()
+
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Coefficients with the steepest slope at zero (Jordan et al. 2024); singular values end in about [0.7, 1.2]."""
+
+
+def newton_schulz(matrix: Tensor, num_steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Approximately U V^T of M = U S V^T, in `dtype`: X <- a X + (b X X^T + c (X X^T)^2) X from X = M / |M|_F. [m, n]
+
+    Five steps bring singular values above 1e-3 of the norm near 1. Cost: 4 m n min(m, n) + 2 min(m, n)^3 a step.
+    """
+    a, b, c = QUINTIC
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).to(dtype)
+    x = x / (torch.linalg.vector_norm(x) + 1e-7)
+    for _ in range(num_steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x

@@ -5,16 +5,17 @@
 U is block-diagonal, one block for each weight, learned every `refresh_interval` steps by `relaxation` and averaged by
 `geometry`; the momentum or moments of the base come after U, weight decay stays outside it.
 
-Cost: a refresh is charged `llqr_settings.refresh_cost`, 19 gradient evaluations at the default 10 inner steps, under
-10 % of a step at the default interval of 200. `grad_evals` counts passes over batches, not the algebra of U, which
-shows in seconds: for a dense structure 2 to 4 m n (m + n) FLOPs a step for each weight [m, n] and about three times
+Cost: a refresh is charged `llqr_settings.refresh_cost`, 22 gradient evaluations at the default 10 inner steps, 11 % of
+a step at the default interval of 200. `grad_evals` counts passes over batches, not the algebra of U, which shows in
+seconds: for a dense structure 2 to 4 m n (m + n) FLOPs a step for each weight [m, n] and about three times
 that an inner step, against 6 m n T for the gradient of T samples or tokens. That is little for a convolution (a refresh
 on the 8 x 8 ResNet takes the CPU time of 21 gradients with a diagonal U, 30 with E-Kronecker), much for a wide layer
 and a small batch (width 256, batch 64: a step is 4 gradients long, a refresh 150): lower `factor_limit` or take
 `diagonal` there.
 
 State: the factors of U, in float32 or wider, and numbers in the first parameter group: `steps`, `refreshes`,
-`discarded_refreshes`, `drawn` (batches), `frozen`, and `objective_before` and `objective_after` of the newest refresh.
+`discarded_refreshes`, `refresh_step` (of the newest, -1 before one), `drawn` (batches), `frozen`, and
+`objective_before` and `objective_after` of the newest refresh.
 
 bfloat16 weights and autocast work, float16 with a GradScaler does not (its `step` takes no closure).
 """
@@ -32,6 +33,7 @@ from optim_core.curvature import Loss
 from optim_core.declarations import FROZEN_PRECONDITIONER, Limit
 from optim_core.descent import BASES, base_defaults, descend
 from optim_core.geometry import Batches, LearnedGeometry
+from optim_core.ranges import choice
 from optim_core.registry import register
 from optim_core.two_pass import with_gradient
 
@@ -105,7 +107,7 @@ class LLQR(LearnedGeometry):
         refresh_batches: Batches,
     ) -> None:
         given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
-        settings.choice("apply_to", apply_to, settings.APPLY_TO)
+        choice("apply_to", apply_to, settings.APPLY_TO)
         defaults = base_defaults(
             base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
         )

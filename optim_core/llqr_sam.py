@@ -23,21 +23,23 @@ the weights and one temporary of their size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from optim_core import llqr_settings as settings
-from optim_core.base import Closure, Params, check_not_negative, check_share
+from optim_core.base import Closure, Params
 from optim_core.curvature import Loss, dot
 from optim_core.declarations import FROZEN_PRECONDITIONER, NOT_NEGATIVE, SHARE, Limit
 from optim_core.descent import BASES, base_defaults
+from optim_core.fresh import NotFinite
 from optim_core.geometry import Batches, LearnedGeometry
+from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.sam import mean_gradients
-from optim_core.two_pass import SKIPPED, Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient
+from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient
 
 PERTURBATIONS = ("pe", "pm", "pel", "pml", "ge", "pe_vanilla")
 DIRECTIONS = ("gradient", "friendly", "momentum", "noise", "opposite", "past")
@@ -81,6 +83,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
             equals="friendly_sam",
             at={"ema_rate": 0.0},
             where={"direction": ("friendly",), "perturbation": ("pe", "pm", "ge", "pe_vanilla"), "base": BASES},
+            other={"mean_start": "zero"},
             probe=OFTEN,
             deviation=1e-11,
         ),
@@ -140,8 +143,8 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
         check_not_negative(sam_radius=sam_radius, mean_weight=mean_weight)
         check_share(mean_decay=mean_decay)
-        settings.choice("perturbation", perturbation, PERTURBATIONS)
-        settings.choice("direction", direction, DIRECTIONS)
+        choice("perturbation", perturbation, PERTURBATIONS)
+        choice("direction", direction, DIRECTIONS)
         statistics, together = NormStatistics(model, norm_statistics), Workers(model, workers)
         own = {
             "sam_radius": sam_radius,
@@ -160,13 +163,9 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
     @classmethod
-    def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """Gradient evaluations of one step with the refreshes amortised."""
-        return settings.cost_per_step(1.0 if hyperparameters.get("direction") == "past" else 2.0, hyperparameters)
-
-    def gradients_per_step(self) -> float:
+    def gradients_of(cls, hyperparameters: Mapping[str, Any]) -> float:
         """Two, or one along a past gradient."""
-        return 1.0 if self.param_groups[0]["direction"] == "past" else 2.0
+        return 1.0 if hyperparameters.get("direction") == "past" else 2.0
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As for `llqr`; `perturbation` and `direction` belong to all groups."""
@@ -187,6 +186,12 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         if self.param_groups[0]["direction"] == "past":
             return self._step_along_the_past(closure)
         return TwoPass.step(self, closure)
+
+    def first_step(self) -> bool:
+        """As `TwoPass.first_step`; raises ValueError for direction past, whose one gradient needs a closure."""
+        if self.param_groups[0]["direction"] == "past":
+            raise ValueError("direction past takes one gradient, at a point of its own choice; call step(closure)")
+        return super().first_step()
 
     def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
         """Refresh U at w where that is due, then move by epsilon."""
@@ -276,21 +281,18 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         params = [[p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups]
         last = [[self.state[p]["last_gradient"] for p in ps] for ps in params]
         self._statistics.before_first()
-        if not any(params):
-            loss = self.evaluate(closure)
-        else:
-            self._excursion.leave([p for ps in params for p in ps])
-            try:
+        self._excursion.leave([p for ps in params for p in ps])
+        try:
+            if any(params):
                 self._move(params, self._directions(params, last))
-                loss = self.evaluate(closure)
-            finally:
-                self._excursion.back()
+            loss = self.evaluate(closure)
+        except NotFinite:
+            self._statistics.forget()
+            raise
+        finally:
+            self._excursion.back()
         seen = [with_gradient(g) for g in self.param_groups]
         grads = [[p.grad for p in ps if p.grad is not None] for ps in seen]
-        if not math.isfinite(global_norm([g for gs in grads for g in gs])):
-            self._statistics.forget()
-            self.param_groups[0][SKIPPED] = self.skipped_steps + 1
-            return loss
         self.begin_step()
         for group, used, before, ps, gs in zip(self.param_groups, params, last, seen, grads, strict=True):
             self._average(group, used, before)

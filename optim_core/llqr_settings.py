@@ -11,13 +11,12 @@ slowly: `ema_rate` 0.05 (ngd) or 0.1 (newton) is their 1 - 0.95 or 1 - 0.9. Ever
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from optim_core.base import check_not_negative, check_positive, check_share
 from optim_core.curvature import METRICS, PRODUCT_COST
 from optim_core.preconditioners import lookup
+from optim_core.ranges import check_not_negative, check_positive, check_share, choice
 from optim_core.relaxation import SCALES
 
 APPLY_TO = ("gradient", "update")
@@ -119,7 +118,7 @@ def is_positive(values: Mapping[str, Any]) -> bool:
 
 def refresh_cost(values: Mapping[str, Any]) -> float:
     """Gradient evaluations of one refresh: a gradient and, when normalised, one product for each of `n_grads` batches,
-    and a product for each inner step and for J before and after. 1.5 (T + 1) + 2.5 for one batch under `ngd`.
+    and a product for each inner step and for J before and after. 1.75 (T + 1) + 2.75 for one batch under `ngd`.
     """
     n, product = values["n_grads"], PRODUCT_COST[values["metric"]]
     setup = n * (1 + (product if values["metric_scale"] == "normalised" else 0))
@@ -136,12 +135,21 @@ def cost_per_step(gradients: float, hyperparameters: Mapping[str, Any]) -> float
     return gradients + refresh_cost(values) / int(values["refresh_interval"])
 
 
-def choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError when `value` is none of `choices`, naming the nearest."""
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), list(choices), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has to be one of {', '.join(choices)}"
-        raise ValueError(f"{name} is {value!r}; {hint}")
+def steps_within(budget: float, gradients: float, hyperparameters: Mapping[str, Any]) -> int:
+    """Steps of `gradients` each that the budget affords, refreshes as they fall due.
+
+    A refresh that does not fit any more ends refreshing, as `freeze` does. A first refresh that waits for a model's
+    running statistics (`first_refresh` -1) is taken to be at step 0.
+    """
+    preset, metric = hyperparameters.get("preset", "default"), hyperparameters.get("metric", "ngd")
+    values = resolve(preset, metric, {k: v for k, v in hyperparameters.items() if k in PRESETS["default"]})
+    refresh, steps, due, left = refresh_cost(values), 0, max(0, int(values["first_refresh"])), budget + 1e-9
+    while values["ema_rate"] > 0:
+        plain = (due - steps) * gradients
+        if left - plain < refresh + gradients:
+            break
+        left, steps, due = left - plain - refresh, due, due + int(values["refresh_interval"])
+    return steps + int(left / gradients)
 
 
 def _whole(name: str, value: Any, least: int) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -53,6 +56,7 @@ def lookup(name: str) -> type[Counting]:
     return _REGISTRY.lookup(name)
 
 
+@lru_cache(maxsize=256)
 def _foreign(name: str) -> type[Counting]:
     module_name, _, class_name = name.rpartition(".")
     try:
@@ -63,13 +67,76 @@ def _foreign(name: str) -> type[Counting]:
         raise KeyError(f"{name!r} is not a torch.optim.Optimizer")
     if issubclass(cls, Counting):
         return cls
-    own = {key: getattr(cls, key) for key in DECLARATIONS if hasattr(cls, key)}
-    return type(class_name, (Baseline, cls), {**own, "__signature_of__": cls})
+    declared = {key: getattr(cls, key) for key in DECLARATIONS if hasattr(cls, key)}
+    own = {**declared, "__signature_of__": cls, "__reduce__": _by_name(name)}
+    found = type(class_name, (Baseline, cls), own)
+    _rehearse(name, found)
+    return found
+
+
+def _by_name(name: str) -> Callable[[Counting], tuple[Any, ...]]:
+    """How an optimizer is pickled whose class is made by `lookup` and cannot be imported."""
+
+    def reduce(self: Counting) -> tuple[Any, ...]:
+        return _blank, (name,), self.__getstate__()
+
+    return reduce
+
+
+def _blank(name: str) -> Counting:
+    """An optimizer that is still without parameters, which `__setstate__` gives it."""
+    cls = lookup(name)
+    return cls.__new__(cls)
+
+
+def _rehearse(name: str, cls: type[Counting]) -> None:
+    """Raise KeyError, saying why, when somebody else's optimizer cannot take two steps on a small network.
+
+    With its defaults, on a weight and a bias. Left out for a class that demands values nobody has given it yet.
+    """
+    known = hyperparameters_of(cls)
+    demanded = {key: p.annotation for key, p in known.items() if p.default is p.empty and key != "lr"}
+    for key, kind in demanded.items():
+        if kind is not inspect.Parameter.empty and not {"int", "float", "bool", "str"} & set(_words(kind)):
+            raise KeyError(f"{name!r} cannot be an arm: it demands {key}, {kind}, which is no number and no word")
+    if demanded:
+        return
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Linear(3, 2)
+        inputs = torch.randn(4, 3)
+        try:
+            optimizer = cls.from_model(model, **({"lr": 1e-3} if "lr" in known else {}))
+
+            def closure() -> torch.Tensor:
+                optimizer.zero_grad()
+                loss = model(inputs).square().mean()
+                loss.backward()
+                return cast(torch.Tensor, loss)
+
+            for _ in range(2):
+                optimizer.step(closure)  # type: ignore[arg-type]
+        except Exception as error:
+            raise KeyError(
+                f"{name!r} cannot be an arm: two steps along plain gradients of a linear layer ended in "
+                f"{type(error).__name__}: {error}. Arms are built from a model's parameters and step once for each "
+                "gradient; one that wants closures, second derivatives, names or groups of its own is none"
+            ) from None
+
+
+def _words(annotation: Any) -> list[str]:
+    """The identifiers in an annotation."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", repr(annotation))
+    return re.findall(r"\w+", text)
 
 
 def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
     """The hyperparameters of an optimizer: its constructor's arguments, in order, with their defaults."""
-    cls = lookup(name)
+    return hyperparameters_of(lookup(name))
+
+
+def hyperparameters_of(cls: type[Counting]) -> Mapping[str, inspect.Parameter]:
+    """As `hyperparameters`, of a class."""
     constructor = getattr(cls, "__signature_of__", cls).__init__
     found = inspect.signature(constructor).parameters
     return {
@@ -112,6 +179,11 @@ def in_limit(name: str, limit: Limit, given: Mapping[str, Any]) -> tuple[dict[st
 def cost_per_step(name: str, **values: Any) -> float:
     """Average gradient evaluations per step of the named optimizer with these hyperparameters."""
     return lookup(name).cost_per_step(**values)
+
+
+def steps_within(name: str, budget: float, **values: Any) -> int:
+    """Steps of the named optimizer with these hyperparameters that a budget of gradient evaluations affords."""
+    return lookup(name).steps_within(budget, **values)
 
 
 def cost_of_start(name: str, **values: Any) -> float:

@@ -70,9 +70,8 @@ class Objective:
 
     def slope(self, u: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """J(u), a scalar tensor, and c = dJ/du."""
-        bend = self._product(u)
-        torch._foreach_mul_(bend, self._factor)
-        if self._damping:
+        bend = torch._foreach_mul(self._product(u), self._factor)  # in new tensors: autograd gives the same one to
+        if self._damping:  # parameters that enter as a sum, and expanded ones where a sum is undone
             torch._foreach_add_(bend, list(u), alpha=self._damping)
         slope = torch._foreach_add(bend, self.gradient)
         return dot(torch._foreach_add(slope, self.gradient), u) / 2, list(slope)
@@ -109,8 +108,7 @@ def descend(
         value, slope = objective.slope([x.detach() for x in u])
         if step == 0:
             before = before + value
-        pull = list(torch.autograd.grad(u, leaves, slope))
-        _tame(pull, limits)
+        pull = _tamed(torch.autograd.grad(u, leaves, slope), limits)
         torch._foreach_mul_(velocity, inner.momentum)
         torch._foreach_add_(velocity, pull)
         with torch.no_grad():
@@ -120,13 +118,13 @@ def descend(
     return before, total(blocks, factors, objectives)
 
 
-def _tame(gradients: list[Tensor], limits: Tensor) -> None:
-    """Replace non-finite entries, then clip each tensor to its limit, in place and without a read-back."""
-    for g in gradients:
-        g.nan_to_num_(nan=0.0, posinf=1.0, neginf=-1.0)
-    norms = torch.stack([n.to(limits.device, limits.dtype) for n in torch._foreach_norm(gradients)])
+def _tamed(gradients: Sequence[Tensor], limits: Tensor) -> list[Tensor]:
+    """Finite entries in place of others, then each tensor clipped to its limit; new tensors and no read-back."""
+    tame = [g.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0) for g in gradients]
+    norms = torch.stack([n.to(limits.device, limits.dtype) for n in torch._foreach_norm(tame)])
     shares = (limits / norms.clamp_min(torch.finfo(limits.dtype).tiny)).clamp_max(1.0)
-    torch._foreach_mul_(gradients, list(shares.unbind()))
+    torch._foreach_mul_(tame, list(shares.unbind()))
+    return tame
 
 
 def samples_of(targets: object) -> int:

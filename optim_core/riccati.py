@@ -10,7 +10,9 @@ where l_N is the gradient of the loss at the output, and Q_i, R_i, M_i are the s
 p_{i+1}^T f_i along the metric's own costate p: zero for the Gauss-Newton and Fisher matrices, that of the loss for
 Newton. The backward Riccati recursion (Dufort-Labbe et al. 2026, arXiv 2605.04230) gives u = -(H + damping)^{-1} g.
 
-A reference for tests: dense, float64, O(sum n_i^3 + P_i^3) with n_i a multiple of the batch. P up to about 300.
+A reference for tests: dense, float64, O(sum n_i^3 + P_i^3) with n_i a multiple of the batch. P up to about 300. All
+derivatives are taken by double backward: torch's forward-over-reverse is wrong for LayerNorm and for BatchNorm in
+training mode, and has no formula for attention. Layers that draw at random (dropout) are not supported.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, hessian, jacrev
+from torch.func import functional_call
+
+from optim_core.curvature import plain_attention
 
 Scalar = Callable[[Tensor], Tensor]
 
@@ -78,15 +82,19 @@ def linearise(
 
     `metric` is gauss_newton or newton. `output_cost` [n_N, n_N] takes the place of the Hessian of the loss in the
     outputs (a Fisher matrix). `intermediate` maps i to a scalar function of x_i (0 < i < N) whose Hessian, that of a
-    weighted divergence at coincidence, is added to Q_i. Raises ValueError for an unknown metric or another i.
+    weighted divergence at coincidence, is added to Q_i. Raises ValueError for an unknown metric, another i, or a
+    parameter that two layers share: its steps would be solved for apart. Buffers stay as they are.
     """
     if metric not in ("gauss_newton", "newton"):
         raise ValueError(f"metric is {metric!r}; it has to be gauss_newton or newton")
     extra = dict(intermediate or {})
     if not all(0 < i < len(layers) for i in extra):
         raise ValueError(f"intermediate has keys {sorted(extra)}; each has to lie in 1 .. {len(layers) - 1}")
+    owned = [p for layer in layers for p in layer.parameters()]
+    if len(set(owned)) < len(owned):
+        raise ValueError("two layers share a parameter; the regulator has a control of its own for each layer")
     maps, states, weights = _flat_layers(layers, inputs)
-    slope = cast(Tensor, torch.func.grad(loss)(states[-1])).flatten()
+    slope = _slopes(loss, [states[-1]])[1][0].detach().flatten()
     terminal = _hessian(loss, states[-1]) if output_cost is None else output_cost
     costate = slope if metric == "newton" else torch.zeros_like(slope)
     stages: list[Stage] = []
@@ -146,8 +154,11 @@ def objective(problem: Problem, controls: Sequence[Tensor], damping: float) -> t
 
 def _stage(f: Callable[[Tensor, Tensor], Tensor], w: Tensor, x: Tensor, costate: Tensor) -> tuple[Stage, Tensor]:
     """The layer's linearisation and cost, and the metric's costate at its input."""
-    B, A = cast(tuple[Tensor, Tensor], jacrev(f, argnums=(0, 1))(w, x))
-    (R, M), (_, Q) = hessian(lambda w, x: costate @ f(w, x), argnums=(0, 1))(w, x)
+    leaves = [w.clone().requires_grad_(), x.clone().requires_grad_()]
+    with torch.enable_grad(), plain_attention():
+        B, A = _jacobian(f(*leaves), leaves)
+    leaves, slopes = _slopes(lambda w, x: costate @ f(w, x), [w, x])
+    (R, M), (_, Q) = (_jacobian(g, leaves) for g in slopes)
     return Stage(dynamics=A, control=B, state_cost=Q, control_cost=R, cross_cost=M), A.T @ costate
 
 
@@ -161,23 +172,50 @@ def _flat_layers(
     states = [x]
     for layer in layers:
         named = dict(layer.named_parameters())
+        buffers = {key: b.clone() for key, b in layer.named_buffers()}
         sizes, shapes = [p.numel() for p in named.values()], [p.shape for p in named.values()]
 
         def flat(
             w: Tensor, x: Tensor, layer: nn.Module = layer, names: tuple[str, ...] = tuple(named),
             sizes: list[int] = sizes, shapes: list[torch.Size] = shapes, shape: torch.Size = x.shape,
+            buffers: dict[str, Tensor] = buffers,
         ) -> Tensor:  # fmt: skip
             parts = [v.reshape(s) for v, s in zip(torch.split(w, sizes), shapes, strict=True)] if names else []
-            out = functional_call(layer, dict(zip(names, parts, strict=True)), (x.reshape(shape),))
+            kept = {key: b.clone() for key, b in buffers.items()}
+            out = functional_call(layer, {**dict(zip(names, parts, strict=True)), **kept}, (x.reshape(shape),))
             return cast(Tensor, out).flatten()
 
         maps.append(flat)
         weights.append(torch.cat([p.detach().flatten() for p in named.values()]) if named else x.new_zeros(0))
-        x = layer(x).detach()
+        with torch.no_grad():
+            x = cast(Tensor, functional_call(layer, {key: b.clone() for key, b in buffers.items()}, (x,)))
         states.append(x)
     return maps, states, weights
 
 
 def _hessian(function: Scalar, x: Tensor) -> Tensor:
     """Second derivative of a scalar function of x [*shape], as a matrix [n, n]."""
-    return cast(Tensor, hessian(function)(x)).reshape(x.numel(), x.numel())
+    leaves, slopes = _slopes(function, [x])
+    return _jacobian(slopes[0], leaves)[0]
+
+
+def _slopes(function: Callable[..., Tensor], at: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Fresh leaves at the points, and the gradients of a scalar function there, themselves differentiable."""
+    leaves = [x.detach().clone().requires_grad_() for x in at]
+    with torch.enable_grad(), plain_attention():
+        value = function(*leaves)
+        if not value.requires_grad:
+            return leaves, [torch.zeros_like(x) for x in leaves]
+        return leaves, list(torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True))
+
+
+def _jacobian(of: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Derivatives [of.numel(), leaf.numel()] of a tensor in each leaf, row by row."""
+    if not of.requires_grad or not of.numel():
+        return [of.new_zeros(of.numel(), leaf.numel()) for leaf in leaves]
+    flat = of.flatten()
+    rows = [
+        torch.autograd.grad(flat, leaves, unit, retain_graph=True, materialize_grads=True)
+        for unit in torch.eye(len(flat), dtype=flat.dtype)
+    ]
+    return [torch.stack([row[i].flatten() for row in rows]) for i in range(len(leaves))]

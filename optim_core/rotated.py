@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from optim_core import registry
-from optim_core.base import Baseline, Closure, Counting
+from optim_core.base import Baseline, Closure, Counting, eager
+from optim_core.kernels import refuse_sparse, stored_like
 from optim_core.rotations import Options, lookup
-from optim_core.rotations.base import hyperparameter
+from optim_core.rotations.base import PREFIX, hyperparameter
 from optim_core.rotations.space import Space
-from optim_core.turned import Turned, limits_under_rotation
+from optim_core.turned import Turned, bases_aside, limits_under_rotation
 
 LINEAR = ("momentum_buffer", "exp_avg")
 SQUARED = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
@@ -43,36 +44,43 @@ class Rotated(Turned):
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step of the base in the rotated basis; returns the loss before it."""
         loss = self.evaluate(closure)
+        refuse_sparse(self.param_groups)
         entered = [self.enter(i, closure) for i in range(len(self.param_groups))]
-        turned = [e for e in entered if e[1] and not e[0].is_identity]
-        for space, params, _ in turned:
-            self._move_buffers(space, params)
-        kept = [_go(space, params, rotated) for space, params, rotated in turned]
-        for group in self.param_groups:
-            group["step"] += 1
-        super(Baseline, self).step()  # type: ignore[misc]
-        for (space, params, _), (home, at, gradients) in zip(turned, kept, strict=True):
+        moving = {p for _, params, _ in entered for p in params}
+        waiting = [
+            (p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None and p not in moving
+        ]
+        for p, _ in waiting:
+            p.grad = None
+        turned = [(i, *e) for i, e in enumerate(entered) if e[1] and not e[0].is_identity]
+        kept = [_go(space, params, rotated) for _, space, params, rotated in turned]
+        for group, (_, params, _) in zip(self.param_groups, entered, strict=True):
+            group["step"] += 1 if params else 0
+        with bases_aside(self.state):
+            eager(super(Baseline, self).step)()  # type: ignore[misc]
+        for (index, space, params, _), (home, at, gradients) in zip(turned, kept, strict=True):
             _come_back(space, params, home, at, gradients)
-            self.keep(space)
+            self.leave(index, space, params)
+        for p, gradient in waiting:
+            p.grad = gradient
         return loss
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The class is made by `rotated` and has no name of its own to be pickled by."""
         return _blank, (self.BASE,), self.__getstate__()
 
-    def _move_buffers(self, space: Space, params: Sequence[Tensor]) -> None:
-        """The base's buffers into a refreshed basis: linear ones as m, squared ones as v."""
-        if not space.has_changed:
-            return
-        shaped = {k for p in params for k, v in self.state[p].items() if isinstance(v, Tensor) and v.shape == p.shape}
-        for key in shaped - {k for p in params for k in space.memory[p]}:
+    def move_moments(self, space: Space) -> None:
+        """The base's buffers into the basis that `space` has just learned: linear ones as m, squared ones as v."""
+        turning = [p for p in space.params if space.is_rotated(p)]
+        shaped = {k for p in turning for k, v in self.state[p].items() if isinstance(v, Tensor) and v.shape == p.shape}
+        for key in sorted(k for k in shaped if not k.startswith(PREFIX)):
             if key not in LINEAR + SQUARED:
                 raise RuntimeError(f"it is not known how {key!r} moves between bases; use rotation_transport carry")
-            owners = [p for p in params if isinstance(self.state[p].get(key), Tensor)]
-            if len(owners) == len(params):
-                moved = space.moved([self.state[p][key] for p in params], squared=key in SQUARED)
-                for p, value in zip(params, moved, strict=True):
-                    self.state[p][key].copy_(value)
+            buffers = [self.state[p].get(key) for p in space.params]
+            given = [torch.zeros_like(p) if b is None else b for p, b in zip(space.params, buffers, strict=True)]
+            for buffer, value in zip(buffers, space.moved(given, squared=key in SQUARED), strict=True):
+                if buffer is not None:
+                    buffer.copy_(value)
 
 
 def _go(
@@ -82,7 +90,7 @@ def _go(
     home, gradients = [p.clone() for p in params], [p.grad for p in params]
     for p, u, h in zip(params, space.forward(params), rotated, strict=True):
         p.copy_(u)
-        p.grad = h.to(p.dtype)
+        p.grad = stored_like(h.to(p.dtype), p)
     return home, [p.clone() for p in params], gradients
 
 
@@ -118,7 +126,7 @@ def rotated(base: str) -> type[Counting]:
 
     def construct(self: Any, params: Any, *, model: nn.Module | None = None, **values: Any) -> None:
         options = {**DEFAULTS, **{k: v for k, v in values.items() if k in DEFAULTS}}
-        check(**options)
+        check(**values)
         inner.__init__(self, list(params), **{k: v for k, v in values.items() if k not in DEFAULTS})
         self.defaults.update(options)
         for group in self.param_groups:
@@ -126,6 +134,7 @@ def rotated(base: str) -> type[Counting]:
         self.open_spaces(model)
 
     def check(**values: Any) -> None:
+        inner.check_values(**values)
         options = Options.of(values)
         if not lookup(options.kind).COMPLETE:
             raise ValueError(f"rotation is {options.kind!r}, which keeps a part of the space; use it in rotated_adamw")
@@ -136,6 +145,7 @@ def rotated(base: str) -> type[Counting]:
         "check_values": staticmethod(check),
         "__doc__": f"`{base}` in a rotated basis.",
         "BASE": base,
+        "CHANGEABLE": inner.CHANGEABLE | Turned.CHANGEABLE,
         "BOUNDS": {**inner.BOUNDS, **Turned.BOUNDS},
         "LIMITS": limits_under_rotation(base, inner),
     }

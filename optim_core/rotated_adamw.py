@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Closure, Params, check_not_negative, check_positive, check_share
-from optim_core.baselines import AdamW
+from optim_core.base import Closure, Params
+from optim_core.baselines import AdamW, Betas, check_adam
+from optim_core.kernels import refuse_sparse
 from optim_core.registry import register
 from optim_core.rotations import Options
 from optim_core.rotations.space import Space
@@ -27,7 +28,7 @@ from optim_core.turned import Turned, limits_under_rotation
 
 
 @register("rotated_adamw")
-class RotatedAdamW(Turned):
+class RotatedAdamW(Betas, Turned):
     """AdamW whose moments live in the basis `rotation` (a kind of `optim_core.rotations`).
 
     `params` are (name, tensor) pairs, or groups of them (one group for kinds that mix tensors). The `rotation_...`
@@ -35,7 +36,7 @@ class RotatedAdamW(Turned):
     lr, weight_decay >= 0; betas in [0, 1); eps > 0.
     """
 
-    CHANGEABLE = frozenset({"lr", "beta1", "beta2", "eps", "weight_decay", "rotation_refresh", "rotation_ema"})
+    CHANGEABLE = AdamW.CHANGEABLE | Turned.CHANGEABLE
     BOUNDS: ClassVar = {**AdamW.BOUNDS, **Turned.BOUNDS}
     LIMITS = limits_under_rotation("adamw", AdamW, deviation=1e-12)
 
@@ -47,7 +48,8 @@ class RotatedAdamW(Turned):
         rotation: str = "identity",
         rotation_block: int = 768,
         rotation_seed: int = 0,
-        rotation_refresh: int = 250,
+        rotation_refresh: int = 0,
+        rotation_update: str = "auto",
         rotation_transport: str = "carry",
         rotation_ema: float = 0.95,
         rotation_rank: int = 128,
@@ -67,6 +69,7 @@ class RotatedAdamW(Turned):
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "params", "model", "__class__")}
         self.check_values(**given)
+        given["betas"] = given.pop("beta1"), given.pop("beta2")
         groups: Iterable[Any] = list(params)
         super().__init__(groups, given)
         self.open_spaces(model)
@@ -74,25 +77,25 @@ class RotatedAdamW(Turned):
     @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
-        check_not_negative(**{k: values[k] for k in ("lr", "weight_decay") if k in values})
-        check_share(**{k: values[k] for k in ("beta1", "beta2") if k in values})
-        check_positive(**{k: values[k] for k in ("eps",) if k in values})
+        check_adam(**values)
         Options.of(values)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step; returns the loss before it."""
         loss = self.evaluate(closure)
+        refuse_sparse(self.param_groups)
         for index, group in enumerate(self.param_groups):
             space, params, rotated = self.enter(index, closure)
             if params:
                 self._descend(group, space, params, rotated)
+                self.leave(index, space, params)
         return loss
 
     def _descend(self, group: dict[str, Any], space: Space, params: list[Tensor], rotated: list[Tensor]) -> None:
         if not space.is_identity:
             rotated[:] = [h.contiguous() for h in rotated]
-        means, squares = self._moments(space, params, rotated)
+        means, squares = self._moments(params, rotated)
         group["step"] += 1
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         if space.is_identity:
@@ -101,35 +104,36 @@ class RotatedAdamW(Turned):
             moves = _moves(group, rotated, means, squares)
             rotated.clear()  # its memory serves the way back
             torch._foreach_add_(params, space.backward(moves))
-            self.keep(space)
 
-    def _moments(self, space: Space, params: list[Tensor], rotated: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The moments m and v of the parameters, moved into the basis of this step; zeros at first."""
+    def _moments(self, params: list[Tensor], rotated: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The moments m and v of the parameters, in the shapes of their rotated gradients; zeros at first."""
         for p, h in zip(params, rotated, strict=True):
             if "exp_avg" not in self.state[p]:
                 self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"] = torch.zeros_like(h), torch.zeros_like(h)
-        found = []
+        return [self.state[p]["exp_avg"] for p in params], [self.state[p]["exp_avg_sq"] for p in params]
+
+    def move_moments(self, space: Space) -> None:
+        """M and v into the basis that `space` has just learned."""
+        if any("exp_avg" not in self.state[p] for p in space.params):
+            self._moments(space.params, space.forward(space.params))
         for key, squared in (("exp_avg", False), ("exp_avg_sq", True)):
-            moments = [self.state[p][key] for p in params]
-            if space.has_changed:
-                moments = [m.contiguous() for m in space.moved(moments, squared=squared)]
-                for p, moment in zip(params, moments, strict=True):
-                    self.state[p][key] = moment
-            found.append(moments)
-        return found[0], found[1]
+            moved = space.moved([self.state[p][key] for p in space.params], squared=squared)
+            for p, moment in zip(space.params, moved, strict=True):
+                self.state[p][key] = moment.contiguous()
 
 
 def _as_torch(
     group: dict[str, Any], params: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor]
 ) -> None:
     """Update the moments and step, in the order of operations of `torch.optim.AdamW` (foreach and fused off)."""
-    torch._foreach_lerp_(means, gradients, 1 - group["beta1"])
-    torch._foreach_mul_(squares, group["beta2"])
-    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["beta2"])
+    beta1, beta2 = group["betas"]
+    torch._foreach_lerp_(means, gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
     denominators = torch._foreach_sqrt(squares)
-    torch._foreach_div_(denominators, math.sqrt(1 - group["beta2"] ** group["step"]))
+    torch._foreach_div_(denominators, (1 - beta2 ** group["step"]) ** 0.5)  # `math.sqrt` differs by one ulp at times
     torch._foreach_add_(denominators, group["eps"])
-    size = group["lr"] / (1 - group["beta1"] ** group["step"])
+    size = group["lr"] / (1 - beta1 ** group["step"])
     torch._foreach_addcdiv_(params, means, denominators, value=-size)
 
 
@@ -152,8 +156,8 @@ def _moves(group: dict[str, Any], rotated: list[Tensor], means: list[Tensor], sq
             [],
             [step] * len(chosen),
             lr=group["lr"],
-            beta1=group["beta1"],
-            beta2=group["beta2"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
             weight_decay=0.0,
             eps=group["eps"],
             amsgrad=False,

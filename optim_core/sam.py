@@ -1,15 +1,17 @@
 """Sharpness-aware minimisation: SAM, ASAM and Friendly-SAM over SGD or AdamW.
 
-With g the gradient at the weights w, T = |w| + adaptivity on matrices and 1 on biases and norms, and m the running
-mean of past gradients, each step evaluates the gradient at w + epsilon and applies it from w:
+With g the gradient at the weights w, T = |w| + adaptivity on the weights it applies to and 1 elsewhere, and m the
+running mean of past gradients, each step evaluates the gradient at w + epsilon and applies it from w:
 
     sam           epsilon = sam_radius g / |g|                                   (Foret et al. 2021, eq. 2)
     asam          epsilon = sam_radius T^2 g / |T g|                             (Kwon et al. 2021, eq. 9)
     friendly_sam  epsilon = sam_radius v / |v|,  v = g - mean_weight m,
                   m <- mean_decay m + (1 - mean_decay) g   after its use         (Li et al. 2024, Alg. 1)
 
+All three agree with their authors' code, step by step, in `tests/golden/agreement/vectors`.
+
 One norm over all tensors of all groups. Weight decay acts in the step from w, never in the ascent; nothing clips the
-ascent. A second gradient that is not finite goes to the base optimizer as it is.
+ascent. A gradient that is not finite, first or second, skips the step.
 
 `p.grad` after a step is what the second call of the closure left there: the gradient at w + epsilon. The optimizer
 itself never writes to it. Dropout draws a fresh mask in the second pass. Float16 with a GradScaler is not supported
@@ -25,11 +27,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import Params, check_not_negative, check_share
+from optim_core.base import Params
 from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
 from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
+from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, place
+
+ADAPTED = ("weights", "matrices")
+MEAN_STARTS = ("gradient", "zero")
 
 
 @register("sam")
@@ -73,6 +79,13 @@ class SAM(TwoPass):
         super().__init__(params, {**defaults, **own})
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
+    def also(self, **settings: Any) -> None:
+        """Hyperparameters that a subclass adds: defaults of every parameter group that does not give its own."""
+        self.defaults.update(settings)
+        for group in self.param_groups:
+            for key, value in settings.items():
+                group.setdefault(key, value)
+
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
         """Along the plain gradient."""
         norm = global_norm([g for gs in grads for g in gs])
@@ -86,10 +99,16 @@ class SAM(TwoPass):
 
 @register("asam")
 class ASAM(SAM):
-    """SAM in the metric of the weights' own size; `adaptivity` >= 0 keeps zero weights moving (usual radius 0.5)."""
+    """SAM in the metric of the weights' own size; `adaptivity` >= 0 keeps zero weights moving (usual radius 0.5).
+
+    `adapted`: `weights`, every parameter with "weight" in its name, scales of norms included, as the authors' code has
+    it (needs names: a model, or named parameters); or `matrices`, those with two axes or more, which leaves out the
+    scales of norms as the paper's text suggests for biases, and needs no names.
+    """
 
     CHANGEABLE = SAM.CHANGEABLE | {"adaptivity"}
     BOUNDS: ClassVar = {**SAM.BOUNDS, "adaptivity": NOT_NEGATIVE}
+    _named: dict[Tensor, str]
 
     def __init__(
         self,
@@ -98,6 +117,7 @@ class ASAM(SAM):
         lr: float = 0.1,
         sam_radius: float = 0.5,
         adaptivity: float = 0.01,
+        adapted: str = "weights",
         base: str = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -109,14 +129,32 @@ class ASAM(SAM):
         model: nn.Module | None = None,
     ) -> None:
         check_not_negative(adaptivity=adaptivity)
+        choice("adapted", adapted, ADAPTED)
+        self._named = {p: name for name, p in model.named_parameters()} if model is not None else {}
         super().__init__(
             params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
             beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
             workers=workers, model=model,
         )  # fmt: skip
-        self.defaults["adaptivity"] = adaptivity
+        self.also(adaptivity=adaptivity, adapted=adapted)
         for group in self.param_groups:
-            group.setdefault("adaptivity", adaptivity)
+            self._check_names(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does. Raises ValueError for parameters without names where these are needed."""
+        super().add_param_group(param_group)
+        if "adapted" in self.param_groups[-1]:
+            self._check_names(self.param_groups[-1])
+
+    def _check_names(self, group: dict[str, Any]) -> None:
+        self._named.update(zip(group["params"], group.get("param_names", ()), strict=False))
+        if group["adapted"] == "weights" and not all(p in self._named for p in group["params"]):
+            raise ValueError(
+                "adapted is 'weights', which are told by name: give model.named_parameters(), or 'matrices'"
+            )
+
+    def _adapts(self, group: dict[str, Any], p: Tensor) -> bool:
+        return "weight" in self._named[p] if group["adapted"] == "weights" else p.ndim > 1
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
         """Along d = T^2 g, computed in the weights' own storage; |T g|^2 = d . g.
@@ -125,7 +163,7 @@ class ASAM(SAM):
         """
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
             for p, g in zip(ps, gs, strict=True):
-                if p.ndim > 1:
+                if self._adapts(group, p):
                     p.abs_().add_(group["adaptivity"]).square_().mul_(g)
                 else:
                     p.copy_(g)
@@ -142,7 +180,9 @@ class ASAM(SAM):
 class FriendlySAM(SAM):
     """SAM along the part of the gradient that is new; `mean_weight` >= 0 and `mean_decay` in [0, 1).
 
-    One more state tensor for each parameter, `mean_gradient`, beginning at 0: the first step is SAM's.
+    One more state tensor for each parameter, `mean_gradient`. The first step is SAM's; then m is the first gradient
+    (`mean_start` gradient, as in the authors' code) or (1 - mean_decay) of it (`mean_start` zero: an average from 0 as
+    Alg. 1 reads, and as the authors of LLQR+SAM have it, hence `llqr_sam`).
     """
 
     CHANGEABLE = SAM.CHANGEABLE | {"mean_weight", "mean_decay"}
@@ -157,6 +197,7 @@ class FriendlySAM(SAM):
         sam_radius: float = 0.05,
         mean_weight: float = 1.0,
         mean_decay: float = 0.9,
+        mean_start: str = "gradient",
         base: str = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -169,28 +210,29 @@ class FriendlySAM(SAM):
     ) -> None:
         check_not_negative(mean_weight=mean_weight)
         check_share(mean_decay=mean_decay)
+        choice("mean_start", mean_start, MEAN_STARTS)
         super().__init__(
             params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
             beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
             workers=workers, model=model,
         )  # fmt: skip
-        self.defaults.update(mean_weight=mean_weight, mean_decay=mean_decay)
-        for group in self.param_groups:
-            group.setdefault("mean_weight", mean_weight)
-            group.setdefault("mean_decay", mean_decay)
+        self.also(mean_weight=mean_weight, mean_decay=mean_decay, mean_start=mean_start)
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
         """Along g - mean_weight m, computed in the weights' own storage; then m takes in g."""
-        means = [mean_gradients(self.state, ps) for ps in params]
-        for group, ps, gs, ms in zip(self.param_groups, params, grads, means, strict=True):
-            for p, g, m in zip(ps, gs, ms, strict=True):  # `out` saves a pass over memory that foreach would take
-                torch.sub(g, m, alpha=group["mean_weight"], out=p)
+        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
+            for p, g in zip(ps, gs, strict=True):  # `out` saves a pass over memory that foreach would take
+                m = self.state[p].get("mean_gradient") if p in self.state else None
+                torch.sub(g, 0 if m is None else m, alpha=group["mean_weight"], out=p)
         norm = global_norm([p for ps in params for p in ps])
         if not place(params, home, [g["sam_radius"] for g in self.param_groups], norm):
             return False
-        for group, gs, ms in zip(self.param_groups, grads, means, strict=True):
+        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
+            for p, g in zip(ps, gs, strict=True):
+                if group["mean_start"] == "gradient" and "mean_gradient" not in self.state[p]:
+                    self.state[p]["mean_gradient"] = g.clone()
             if gs:
-                torch._foreach_lerp_(ms, gs, 1 - group["mean_decay"])
+                torch._foreach_lerp_(mean_gradients(self.state, ps), gs, 1 - group["mean_decay"])
         return True
 
 

@@ -2,13 +2,17 @@
 
 Learned bases are kept in `state[p]["rotation/..."]`, the step counter and the count of failures in the parameter
 groups, so that `state_dict` holds tensors, numbers and text, and a resumed run refreshes at the same steps.
+
+A step calls `enter`, moves what it got, and calls `leave`. A kind that learns after the step spends the first gradient
+of a parameter on its basis: `enter` leaves that parameter out, and at the first step of a group all of the group.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,10 +20,11 @@ from torch import Tensor, nn
 
 from optim_core import registry
 from optim_core.base import Closure, Counting
-from optim_core.declarations import COUNT, IDENTITY_ROTATION, SGD_UNDER_ROTATION, SHARE, Limit
+from optim_core.declarations import COUNT, IDENTITY_ROTATION, NOT_NEGATIVE, SGD_UNDER_ROTATION, SHARE, Limit
 from optim_core.rotations import Options, kinds, lookup
+from optim_core.rotations.base import PREFIX, hyperparameter
 from optim_core.rotations.haar import generator
-from optim_core.rotations.layout import words_of
+from optim_core.rotations.layout import bare_names, words_of
 from optim_core.rotations.space import Space
 
 FAILURES = "refresh_failures"
@@ -28,14 +33,24 @@ FAILURES = "refresh_failures"
 def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float = 0.0) -> tuple[Limit, ...]:
     """What the optimizer `inner`, named `base`, becomes in a rotated basis: itself in the identity.
 
-    Where it is equivariant, or takes the steps of one that is, it does so under every complete rotation.
+    Where it is equivariant, or takes the steps of one that is, it does so under every complete rotation that spends no
+    gradient on its first basis.
     """
     complete = {"rotation": tuple(kind for kind in kinds() if lookup(kind).COMPLETE)}
     equivariant = [name for name in registry.names() if registry.lookup(name).EQUIVARIANT is not None]
     found = [limit for limit in inner.LIMITS if limit.equals in equivariant]
     if inner.EQUIVARIANT is not None:
         found.append(Limit(equals=base, at=inner.EQUIVARIANT, probe={inner.LEARNING_RATE: 0.02}, deviation=1e-10))
-    unmoved = [replace(limit, where=complete, nested=False, control=SGD_UNDER_ROTATION) for limit in found]
+    unmoved = [
+        replace(
+            limit,
+            at={**limit.at, "rotation_update": "before_step"},
+            where=complete,
+            nested=False,
+            control=SGD_UNDER_ROTATION,
+        )
+        for limit in found
+    ]
     plain = Limit(equals=base, at={"rotation": "identity"}, deviation=deviation, control=IDENTITY_ROTATION)
     return *unmoved, plain
 
@@ -43,8 +58,9 @@ def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float 
 class Turned(Counting):
     """An optimizer whose parameter groups each have a `Space`. It takes (name, tensor) pairs: names seed rotations."""
 
+    CHANGEABLE = frozenset({"rotation_refresh", "rotation_ema"})
     BOUNDS: ClassVar = {
-        "rotation_refresh": COUNT, "rotation_ema": SHARE, "rotation_rank": COUNT, "rotation_rounds": COUNT,
+        "rotation_refresh": NOT_NEGATIVE, "rotation_ema": SHARE, "rotation_rank": COUNT, "rotation_rounds": COUNT,
         "rotation_samples": COUNT, "rotation_block": COUNT, "rotation_angle": (0.0, math.pi / 4),
     }  # fmt: skip
     _words: Mapping[str, frozenset[str]]
@@ -135,7 +151,8 @@ class Turned(Counting):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy goes on where the original was."""
-        super().__setstate__(state)
+        with bases_aside(state.get("state", {})):
+            super().__setstate__(state)
         if "_words" in state:
             self._reopen()
 
@@ -147,6 +164,12 @@ class Turned(Counting):
             self._spaces.append(self._space(group, known or group["params"]))
             if known:
                 self._trained.add(index)
+
+    def change(self, **values: float) -> None:
+        """As every optimizer does; values of the rotation reach the spaces, which take up their bases anew."""
+        super().change(**values)
+        if set(values) & {hyperparameter(f.name) for f in fields(Options)}:
+            self._reopen()
 
     def next_cost(self) -> float:
         """One more for every gradient that the kind wants sampled, in each group by itself."""
@@ -174,37 +197,73 @@ class Turned(Counting):
         }
 
     def enter(self, index: int, closure: Closure | None) -> tuple[Space, list[Tensor], list[Tensor]]:
-        """(space, parameters with gradients, rotated gradients) of a group, its basis refreshed when due.
+        """(space, parameters to move, their rotated gradients) of a group; a basis that is due is refreshed first.
 
         Raises RuntimeError when a rotation that mixes tensors meets another set of gradients than before.
         """
         group = self.param_groups[index]
         params = [p for p in group["params"] if p.grad is not None]
+        space = self._space_over(index, params)
+        if space.fits_after and space.without_basis():
+            params = self._first_bases(index, params, space.without_basis())
+            space = self._space(group, params)
+        if params:
+            self._trained.add(index)
+        if not params or space.is_identity:
+            return space, params, gradients(params)
+        if not space.fits_after:
+            self._refresh(space, group, closure)
+        return space, params, space.forward(gradients(params))
+
+    def leave(self, index: int, space: Space, params: Sequence[Tensor]) -> None:
+        """After the step: refresh what learns then, and store what was learned in the state of the parameters."""
+        if space.fits_after:
+            group = self.param_groups[index]
+            group[FAILURES] += space.fit([gradients(params)], group["step"])
+            self._follow(space)
+        self._keep(space)
+        if space is not self._spaces[index]:
+            self._spaces[index] = self._space(self.param_groups[index], self._spaces[index].params)
+
+    def move_moments(self, space: Space) -> None:
+        """Move moments into the basis that `space` has just learned."""
+        raise NotImplementedError
+
+    def _refresh(self, space: Space, group: dict[str, Any], closure: Closure | None) -> None:
+        count = space.samples_due(group["step"] + 1)
+        samples = self._sampled(closure, space.params, count, Options.of(group).key) if count else None
+        group[FAILURES] += space.fit(samples or [gradients(space.params)], group["step"] + 1)
+        self._follow(space)
+
+    def _follow(self, space: Space) -> None:
+        if space.has_changed:
+            self.move_moments(space)
+        space.settle()
+
+    def _first_bases(self, index: int, params: list[Tensor], fresh: list[Tensor]) -> list[Tensor]:
+        """Spend the gradients of `fresh` on their first bases; the parameters that move in this step."""
+        group = self.param_groups[index]
+        learner = self._space(group, fresh)
+        group[FAILURES] += learner.fit([gradients(fresh)], group["step"])
+        self._keep(learner)
+        self._spaces[index] = self._space(group, params)
+        return [p for p in params if not any(p is f for f in fresh)] if group["step"] else []
+
+    def _space_over(self, index: int, params: list[Tensor]) -> Space:
+        """The space of a group over just these parameters."""
         if len(params) != len(self._spaces[index].params) or any(
             a is not b for a, b in zip(params, self._spaces[index].params, strict=True)
         ):
             if self._spaces[index].rotation.MIXES and index in self._trained:
+                kind = self.param_groups[index]["rotation"]
                 raise RuntimeError(
-                    f"rotation {group['rotation']!r} mixes tensors, but another set of parameters has gradients now; "
+                    f"rotation {kind!r} mixes tensors, but another set of parameters has gradients now; "
                     "give all of them a gradient at every step, or use a kind that keeps to tensors, such as 'layer'"
                 )
-            self._spaces[index] = self._space(group, params)
-        space = self._spaces[index]
-        for p, name in zip(params, space.names, strict=True):
-            if p.grad.layout != torch.strided:
-                raise RuntimeError(f"the gradient of {name} is sparse; rotations need dense ones (sparse=False)")
-        if params:
-            self._trained.add(index)
-        gradients = [p.grad for p in params]
-        if not params or space.is_identity:
-            return space, params, gradients
-        count = space.samples_due(group["step"] + 1)
-        samples = self._sampled(closure, params, count, Options.of(group).key) if count else [gradients]
-        group[FAILURES] += space.fit(samples, group["step"] + 1)
-        return space, params, space.forward(gradients)
+            self._spaces[index] = self._space(self.param_groups[index], params)
+        return self._spaces[index]
 
-    def keep(self, space: Space) -> None:
-        """Store what the space learned in the state of its parameters."""
+    def _keep(self, space: Space) -> None:
         for p, memory in space.memory.items():
             if memory:
                 self.state[p].update(memory)
@@ -212,7 +271,7 @@ class Turned(Counting):
     def _space(self, group: Mapping[str, Any], params: Sequence[Tensor]) -> Space:
         if "param_names" not in group:
             raise TypeError(f"{type(self).__name__} takes (name, tensor) pairs, for instance model.named_parameters()")
-        names = dict(zip(group["params"], group["param_names"], strict=True))
+        names = dict(zip(group["params"], bare_names(group["param_names"]), strict=True))
         for p in params:
             if p.is_complex():
                 raise TypeError(
@@ -225,7 +284,7 @@ class Turned(Counting):
         """Gradients at `count` points N(w, rms(w)^2); weights, gradients and buffers come back bit for bit."""
         home = [(t, t.clone()) for t in (*params, *self._buffers)]
         everything = [p for group in self.param_groups for p in group["params"]]
-        kept = [(p, None if p.grad is None else p.grad.clone()) for p in everything]
+        kept = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in everything]
         draws = generator("egop", key)
         found = []
         try:
@@ -238,6 +297,25 @@ class Turned(Counting):
         finally:
             for tensor, saved in home:
                 tensor.copy_(saved)
-            for p, gradient in kept:
+            for p, gradient, value in kept:  # a closure may have zeroed and refilled the very same tensor
                 p.grad = gradient
+                if gradient is not None and value is not None:
+                    gradient.copy_(value)
         return found
+
+
+@contextmanager
+def bases_aside(state: MutableMapping[Tensor, dict[str, Any]]) -> Iterator[None]:
+    """Take learned bases out of an optimizer's state: torch's optimizers make their own where a state is empty."""
+    learned = {p: {k: own.pop(k) for k in list(own) if k.startswith(PREFIX)} for p, own in state.items()}
+    for p in [p for p, own in state.items() if not own]:
+        del state[p]
+    yield
+    for p, bases in learned.items():
+        if bases:
+            state.setdefault(p, {}).update(bases)
+
+
+def gradients(params: Sequence[Tensor]) -> list[Tensor]:
+    """Their gradients; of parameters that have one."""
+    return [p.grad for p in params if p.grad is not None]

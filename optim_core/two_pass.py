@@ -3,6 +3,13 @@
 A subclass says in `climb` where the second gradient is taken. Beyond the base optimizer a step costs one gradient and
 one kept copy of the weights, which is not part of the state. The weights come back from that copy bit for bit, also
 when the second pass raises; the step itself uses the copy as scratch.
+
+Where a loop cannot hand over a closure, it takes the same step in two halves, which clear the gradients they have used:
+
+    loss(model(x), y).backward()
+    if optimizer.first_step():  # at w + epsilon now
+        loss(model(x), y).backward()
+        optimizer.second_step()
 """
 
 from __future__ import annotations
@@ -20,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from optim_core.base import Closure, Counting
 from optim_core.descent import descend
-
-SKIPPED = "skipped_steps"
+from optim_core.fresh import NotFinite, finite
+from optim_core.ranges import check_ranges
 
 
 def global_norm(tensors: Sequence[Tensor]) -> float:
@@ -50,10 +57,15 @@ class Excursion:
         self.params: list[Tensor] = []
         self.home: list[Tensor] = []
 
+    def __reduce__(self) -> tuple[type[Excursion], tuple[()]]:
+        """Copied and pickled at home, where nothing has to be kept."""
+        return Excursion, ()
+
     def leave(self, params: list[Tensor]) -> None:
         """Remember the weights `params` as they stand; `home` holds the copies in the same order."""
         self.params, self.home = params, self.scratch(params)
-        torch._foreach_copy_(self.home, self.params)
+        if params:
+            torch._foreach_copy_(self.home, self.params)
 
     def back(self) -> None:
         """Put the remembered weights back, in place."""
@@ -101,7 +113,13 @@ class NormStatistics:
 
     def forget(self) -> None:
         """Call instead when the step is not taken: a batch that is not finite must not stay in the averages."""
-        self._set(self._before)
+        if self._before:
+            self._set(self._before)
+
+    @property
+    def needs_the_first_pass(self) -> bool:
+        """Whether it has to be told before the first pass begins."""
+        return self._keep == "perturbed" and bool(self._norms)
 
     def _buffers(self) -> list[Tensor]:
         return [b for m in self._norms for b in m.buffers(recurse=False)]
@@ -152,6 +170,9 @@ class TwoPass(Counting):
     """The step of the SAM family; a subclass says in `climb` where the second gradient is taken."""
 
     GRAD_EVALS: ClassVar[float] = 2.0
+    check_values = staticmethod(check_ranges)
+    _halfway = False
+    """Whether the weights are at w + epsilon, between `first_step` and `second_step`."""
     _excursion: Excursion
     _statistics: NormStatistics
     _workers: Workers
@@ -164,11 +185,6 @@ class TwoPass(Counting):
         params = [p for p in model.parameters() if p.requires_grad]
         return cls(params, **{"model": model, **hyperparameters})
 
-    @property
-    def skipped_steps(self) -> int:
-        """Steps that were not taken because the first gradient was not finite."""
-        return int(self.param_groups[0].get(SKIPPED, 0))
-
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
         """Move `params` in place from the copies `home` to the point of the second gradient.
 
@@ -180,35 +196,120 @@ class TwoPass(Counting):
         """Step of the base optimizer from the unperturbed weights along the second gradient."""
         descend(group, params, grads, self.state, scratch=self._excursion.scratch(params))
 
+    def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
+        """What the base descends along, from the second gradients; one list for each parameter group."""
+        return grads
+
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step; calls the closure twice and returns the loss at the unperturbed weights.
 
-        A first gradient that is not finite skips the step (one call, counted in `skipped_steps`).
+        A gradient that is not finite skips the step, after one call if it is the first.
         """
         self._statistics.before_first()
         with self._workers.first_pass():
             loss = self.evaluate_ascent(closure)
+        if not self._leave():
+            self._statistics.forget()
+            raise NotFinite(loss)
+        try:
+            try:
+                self.evaluate(closure)
+            finally:
+                self._statistics.after_second()
+                self._excursion.back()
+        except NotFinite:
+            self._statistics.forget()
+            raise NotFinite(loss) from None
+        self._descend()
+        return loss
+
+    @torch.no_grad()
+    def first_step(self) -> bool:
+        """The first half of a step for loops without a closure: climb along the gradient in `p.grad`, then clear it.
+
+        Returns whether a second gradient is wanted, to be followed by `second_step`; False when this one was not finite
+        and the step is skipped. Under `DistributedDataParallel` with independent workers the loop takes its first
+        backward pass inside `model.no_sync()`. Raises RuntimeError when there is no gradient, ValueError for
+        norm_statistics perturbed.
+        """
+        if self._halfway:
+            raise RuntimeError("first_step was called twice; take the second gradient, then call second_step")
+        if self._statistics.needs_the_first_pass:
+            raise ValueError("norm_statistics perturbed needs step(closure): the first pass is over here already")
+        self._taken("first_step")
+        if not self._leave():
+            self._statistics.forget()
+            self._clear()
+            self.skip()
+            return False
+        self._clear()
+        self._halfway = True
+        return True
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        """The second half: from w along the gradient in `p.grad`, taken at w + epsilon, then clear it.
+
+        Nothing but clearing after a first half that returned False. Raises RuntimeError when there is no gradient.
+        """
+        if not self._halfway:
+            return self._clear()
+        self._taken("second_step")
+        self._statistics.after_second()
+        self._excursion.back()
+        self._halfway, self._opt_called = False, True  # the latter is what torch's schedulers look at
+        if finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+            self._descend()
+        else:
+            self._statistics.forget()
+            self.skip()
+        self._statistics.before_first()
+        self._clear()
+
+    def take_at_once(self) -> None:
+        """The whole step along the gradient in `p.grad`, then clear it; for steps of loops that want no second one."""
+        self._taken("first_step")
+        self._opt_called = True
+        if finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+            self._descend()
+        else:
+            self.skip()
+        self._clear()
+
+    def _leave(self) -> bool:
+        """To the point of the second gradient; back at once and False when the first is not finite."""
         params = [with_gradient(g) for g in self.param_groups]
         self._excursion.leave([p for ps in params for p in ps])
         try:
             homes = iter(self._excursion.home)
             home = [[next(homes) for _ in ps] for ps in params]
-            if not self._workers.agree(self.climb(params, home, [[_grad(p) for p in ps] for ps in params])):
-                self._statistics.forget()
-                self.param_groups[0][SKIPPED] = self.skipped_steps + 1
-                return loss
-            self._statistics.between()
-            try:
-                self.evaluate(closure)
-            finally:
-                self._statistics.after_second()
-        finally:
+            fine = self._workers.agree(self.climb(params, home, [[_grad(p) for p in ps] for ps in params]))
+        except BaseException:
             self._excursion.back()
+            raise
+        if fine:
+            self._statistics.between()
+        else:
+            self._excursion.back()
+        return fine
+
+    def _descend(self) -> None:
+        params = [with_gradient(g) for g in self.param_groups]
+        grads = self.combine(params, [[_grad(p) for p in ps] for ps in params])
+        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
+            self.descend(group, ps, gs)
+
+    def _taken(self, half: str) -> None:
+        """Charge the gradient that the loop has evaluated."""
+        if all(p.grad is None for g in self.param_groups for p in g["params"]):
+            raise RuntimeError(f"{type(self).__name__}.{half} finds no gradient; call loss.backward() before it")
+        self.charge(1.0)
+
+    def _clear(self) -> None:
         for group in self.param_groups:
-            moved = with_gradient(group)
-            self.descend(group, moved, [_grad(p) for p in moved])
-        return loss
+            for p in group["params"]:
+                p.grad = None
 
 
 def _grad(p: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Measure a model that is being trained, without leaving a trace, in float32 or wider."""
+"""Measure a model that is being trained, without leaving a trace, in float32 or wider.
+
+Also where the model's code itself casts to bfloat16 or float16: within, such a cast is one to float32.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 PROBE_SAMPLES = 2
+NARROW = (torch.bfloat16, torch.float16)
 
 
 @contextmanager
@@ -23,10 +29,26 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         with torch.random.fork_rng(devices=on_cuda), ExitStack() as stack:
             for kind in {d.type for d in devices}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(Widening())
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+class Widening(TorchFunctionMode):
+    """Reads every bfloat16 and float16 that a model's code asks torch for as float32."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The call with wider types."""
+        if func in (Tensor.bfloat16, Tensor.half):
+            func = Tensor.float
+        positional, named = tree_map(_wider_type, (args, kwargs or {}))
+        return func(*positional, **named)
+
+
+def _wider_type(x: Any) -> Any:
+    return torch.float32 if isinstance(x, torch.dtype) and x in NARROW else x
 
 
 class Widened(nn.Module):

@@ -26,6 +26,7 @@ HYPERPARAMETERS = {
     "smoothness": 4.0,
     "strong_convexity": 0.1,
     "inner_steps": 2,
+    "on_mismatch": "restart",
 }
 """Frequent refreshes, and the edges of a spectrum; each optimizer takes those that it has."""
 

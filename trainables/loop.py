@@ -11,6 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from trainables.gradient import Gradients, modules_of
+from trainables.ramp import Ramp
 from trainables.randomness import random_state, restore_random_state, seed_all
 from trainables.recipe import Recipe
 from trainables.schedule import factor
@@ -41,6 +43,13 @@ class Optimizer(Protocol):
     @property
     def ascending(self) -> bool:
         """Whether the gradient now evaluated only perturbs the weights."""
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps not taken because a gradient was not finite."""
+
+    def judged_weights(self) -> AbstractContextManager[None]:
+        """Within, the parameters hold the weights to be evaluated."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
         """Take a step, return the loss (games: one loss per player)."""
@@ -95,8 +104,9 @@ class Training:
     `budget` in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model, loss,
     refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch. `recipe`
     defaults to the task's. `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation
-    and at the last. `switches`: evaluation -> hyperparameters that change right after it. With several `workers` each
-    advances its own Training; only worker 0's points carry metrics.
+    and at the last. `switches`: evaluation -> hyperparameters that change right after it; `ramps`: those that follow
+    the share of the budget that is spent. With several `workers` each advances its own Training; only worker 0's points
+    carry metrics.
     """
 
     def __init__(
@@ -112,10 +122,12 @@ class Training:
         diagnose: Diagnose | None = None,
         diagnose_every: int = 1,
         switches: Mapping[int, Mapping[str, Any]] | None = None,
+        ramps: Mapping[str, Ramp] | None = None,
     ) -> None:
         self._task, self._budget, self._seed, self._evaluations = task, budget, seed, evaluations
         self._recipe, self._workers = recipe or task.recipe(), workers or Workers()
-        self._diagnose, self._diagnose_every, self._switches = diagnose, diagnose_every, switches or {}
+        self._diagnose, self._diagnose_every = diagnose, diagnose_every
+        self._switches, self._ramps = switches or {}, ramps or {}
         seed_all(seed)
         self.model = task.model(seed)
         self.init_digest = _digest_of_weights(self.model)
@@ -124,6 +136,7 @@ class Training:
         for group in self.optimizer.param_groups:
             if "lr" in group:
                 group.setdefault("initial_lr", group["lr"])
+        self._follow_ramps()
         self._gradients = Gradients(task, self.model, self._recipe, self._workers)
         decay = self._recipe.weight_average
         self._averages = [WeightAverage(m, decay) for m in modules_of(self.model)] if decay else []
@@ -138,6 +151,7 @@ class Training:
         began, first = time.perf_counter(), self.step
         self._switch()
         while True:
+            self._follow_ramps()
             if not self._affordable():
                 self.finished = True
                 return self._evaluate(began, first)
@@ -182,6 +196,11 @@ class Training:
             if "lr" in new:
                 group["initial_lr"] = group["lr"]
 
+    def _follow_ramps(self) -> None:
+        """Before it is asked what the next step costs: a refresh interval may be among them."""
+        progress = self.optimizer.grad_evals / self._budget
+        self.optimizer.change(**{name: ramp.at(progress) for name, ramp in self._ramps.items()})
+
     def _affordable(self) -> bool:
         left = self._budget - self.optimizer.grad_evals + TOLERANCE
         if self.optimizer.next_cost() > left:
@@ -221,17 +240,21 @@ class Training:
         if steps:
             metrics["time/step_s"] = seconds / steps
         metrics["cost/grad_evals"] = self.optimizer.grad_evals
+        if self.optimizer.skipped_steps:
+            metrics["cost/skipped_steps"] = float(self.optimizer.skipped_steps)
         self._loss_sum, self._losses = 0.0, 0
         return Point(grad_evals=self.optimizer.grad_evals, metrics=metrics)
 
     def _measure(self) -> dict[str, float]:
-        """The task's metrics, of the averaged weights where there are; diagnostics always look at the weights."""
-        found = [a.model for a in self._averages] if self._averages and self.step else modules_of(self.model)
+        """The task's metrics, of the averaged weights where there are; diagnostics always look at those that train."""
+        averaged = self._averages and self.step
+        found = [a.model for a in self._averages] if averaged else modules_of(self.model)
         modes = [m.training for m in found]
         for m in found:
             m.eval()
         game = isinstance(self.model, list)
-        with torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
+        judged = nullcontext() if averaged else self.optimizer.judged_weights()
+        with judged, torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
             metrics = self._task.evaluate(found if game else found[0])
         for m, mode in zip(found, modes, strict=True):
             m.train(mode)

@@ -1,5 +1,6 @@
 """Average-case optimal methods for quadratics and what theory says of them. Public names only."""
 
+from optim_core.average_case.conjugate_gradient import ConjugateGradient
 from optim_core.average_case.methods import (
     Chebyshev,
     GeneralizedChebyshev,
@@ -15,6 +16,7 @@ from optim_core.average_case.theory import Asymptotics, Problem, residual
 __all__ = [
     "Asymptotics",
     "Chebyshev",
+    "ConjugateGradient",
     "GeneralizedChebyshev",
     "GradientDescent",
     "Laguerre",

@@ -11,8 +11,9 @@ from optim_core import spectrum
 from optim_core.average_case import schedules, theory
 from optim_core.average_case.optimizer import ScheduleFollower
 from optim_core.average_case.schedules import Schedule
-from optim_core.base import Params, check_positive
+from optim_core.base import Params
 from optim_core.declarations import Limit
+from optim_core.ranges import check_positive
 from optim_core.registry import register
 
 JACOBI = ("alpha", "beta", "smoothness", "strong_convexity")
@@ -107,7 +108,11 @@ class Nesterov(ScheduleFollower):
 
 @register("polyak")
 class Polyak(ScheduleFollower):
-    """Heavy ball with the best constant coefficients for [mu, L]; needs `strong_convexity` > 0."""
+    """Heavy ball with the best constant coefficients for [mu, L]; needs `strong_convexity` > 0.
+
+    Momentum rho^2 and a first step of 2 / (L + mu) (Polyak 1964). The code of Cunha et al. has momentum rho and begins
+    with a full step, which is slower.
+    """
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness", "strong_convexity")
     LEAST_GAP: ClassVar[float] = 1e-3

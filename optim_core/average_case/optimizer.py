@@ -11,8 +11,8 @@ those numbers come from:
     `estimate`   estimated, whatever the model says
 
 An estimate is made in the first step, before anything has moved: `lanczos_steps` Hessian products, each the difference
-of two gradients of that step's closure (exact on quadratics up to rounding) and each charged as the one gradient
-evaluation that it is. Estimates are kept in the parameter groups, so a resumed run does not estimate again.
+of two gradients of that step's closure (`products`) and each charged as the one gradient evaluation that it is. The
+gradient of that step is not clipped. Estimates are kept in the parameter groups: a resumed run does not estimate again.
 A product perturbs the weights and brings them back bit for bit; layers with running statistics see those passes too.
 
 Under-estimating L is fatal to momentum that tends to 1. The optimizer therefore watches the loss and warns, once, when
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -33,10 +33,12 @@ from torch import Tensor, nn
 
 from optim_core import spectrum
 from optim_core.average_case import theory
+from optim_core.average_case.products import Differences, epsilon, gradients, wide
 from optim_core.average_case.schedules import Coefficients, Schedule, follow, limit
-from optim_core.base import Closure, Counting, Params, check_not_negative
+from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import INF, NOT_NEGATIVE, SHARE
-from optim_core.linalg import Product
+from optim_core.ranges import check_not_negative
+from optim_core.replay import Draws
 from optim_core.two_pass import Excursion, global_norm
 
 WORDS = ("auto", "estimate")
@@ -89,12 +91,30 @@ class ScheduleFollower(Counting):
         for key in self.FROM_SPECTRUM:
             if isinstance(defaults[key], str) and defaults[key] not in WORDS:
                 raise ValueError(f"{key} is {defaults[key]!r}; it has to be a number, auto or estimate")
-        if not self._words(defaults):
-            self.check(defaults)
-        super().__init__(params, {**defaults, "t": 0, "ratio": 0.0})
+        super().__init__(params, {**defaults, "t": 0, "ratio": 0.0, "estimated": []})
         self.param_groups[0].update(COUNTERS)
         self._excursion = Excursion()
         self._frozen = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With what a copy has to know beside the state; it makes its own scratch copy of the weights."""
+        return {**super().__getstate__(), "_frozen": self._frozen}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load what `__getstate__` or `state_dict` gave."""
+        super().__setstate__(state)
+        self._excursion = Excursion()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does; losses of before are not compared with those that the new parameters take part in.
+
+        Raises ValueError for numbers outside of the method's range.
+        """
+        settings = {**self.defaults, **param_group}
+        if not self._words(settings):
+            self.check(settings)
+        super().add_param_group(param_group)
+        self.param_groups[0].update(first_loss=None, lowest_loss=None, last_loss=None, rises=0)
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -183,24 +203,30 @@ class ScheduleFollower(Counting):
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step; returns the loss before it (with LOOKAHEAD, at w + m d)."""
         products = self._products()
-        ahead = self.LOOKAHEAD and self.param_groups[0]["t"] > 0
+        ahead = [p for g in self.param_groups for p in g["params"] if p in self.state] if self.LOOKAHEAD else []
         if ahead:
-            self._excursion.leave([p for g in self.param_groups for p in g["params"] if p in self.state])
+            self._excursion.leave(ahead)
         try:
             for group in self.param_groups if ahead else ():
-                moved = [p for p in group["params"] if p in self.state]
-                torch._foreach_add_(moved, self._displacements(moved), alpha=self._coefficients(group).momentum)
-            loss = self.evaluate(closure)
+                if moved := [p for p in group["params"] if p in self.state]:
+                    m = self._coefficients(group).momentum
+                    torch._foreach_add_(moved, self._displacements(moved), alpha=m)
+            if products:
+                draws = Draws(p for g in self.param_groups for p in g["params"])
+                loss = self.evaluate_unclipped(closure)
+            else:
+                loss = self.evaluate(closure)
             if not self._fine(float(loss)):  # a read-back: whether the step may be taken depends on the value
-                if ahead:
-                    self._excursion.back()
+                self._excursion.back()
                 return loss
             if products:
-                self._estimate(closure, products)
+                self._estimate(closure, products, draws)
         except BaseException:
-            if ahead:
-                self._excursion.back()
+            self._excursion.back()
             raise
+        for p, home in zip(ahead, self._excursion.home if ahead else (), strict=True):
+            if p.grad is None:
+                p.copy_(home)
         if self._restart_due(float(loss)):
             self._restart()
         for group in self.param_groups:
@@ -302,13 +328,17 @@ class ScheduleFollower(Counting):
             return min(REFRESH_STEPS, size)
         return 0
 
-    def _estimate(self, closure: Closure | None, products: int) -> None:
-        """Fill in the words, or refresh L, from Hessian products at the weights as they stand."""
+    def _estimate(self, closure: Closure | None, products: int, draws: Draws) -> None:
+        """Fill in the words, or refresh L, from Hessian products at the weights as they stand.
+
+        Words of a group that was added later are filled in likewise; an L estimated before grows with the new one.
+        """
         params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         base = [g.clone() for g in gradients(params)]
         wanted = set().union(*(self._words(g) for g in self.param_groups))
+        differences = Differences(params, base, draws, lambda: self.evaluate_unclipped(closure))
         found = spectrum.estimate(
-            self._product(closure, params, base),
+            differences.flat(epsilon(params) ** 0.5 * (1 + global_norm(params))),
             self._probe(params),
             products,
             exponents=bool(wanted & {"alpha", "beta"}),
@@ -316,48 +346,20 @@ class ScheduleFollower(Counting):
         torch._foreach_copy_(gradients(params), base)
         for group in self.param_groups:
             if words := self._words(group):
-                group.update(self.estimated(found, group, words))
+                group.update(self.estimated(found, group, words), estimated=sorted(words))
                 self.check(group)
-            elif found.largest * (1 + group["smoothness_margin"]) > GROWTH * group["smoothness"]:
-                group["smoothness"] = found.upper_bound(group["smoothness_margin"])
-                self._restart()
+            elif "smoothness" in (group if not wanted else group["estimated"]):
+                self._raise_smoothness(group, found)
 
-    def _product(self, closure: Closure | None, params: list[Tensor], base: list[Tensor]) -> Product:
-        """V -> H v by one more gradient; the weights come back bit for bit."""
-        wide = _wide(params)
-        away = Excursion()
-        size = max(torch.finfo(p.dtype).eps for p in params) ** 0.5 * (1 + global_norm(params))
-
-        def product(v: Tensor) -> Tensor:
-            away.leave(params)
-            pieces = torch.split(v, [p.numel() for p in params])
-            try:
-                for p, piece in zip(params, pieces, strict=True):
-                    p.add_(piece.view_as(p).to(p), alpha=size)
-                self.evaluate_ascent(closure)
-                change = torch._foreach_sub(gradients(params), base)
-            finally:
-                away.back()
-            flat: Tensor = torch.cat([c.flatten().to(wide) for c in change]) / size
-            return flat
-
-        return product
+    def _raise_smoothness(self, group: dict[str, Any], found: spectrum.Spectrum) -> None:
+        """Take a larger L, and begin again, where the one in use is too small by more than 2 %."""
+        if found.largest * (1 + group["smoothness_margin"]) > GROWTH * group["smoothness"]:
+            group["smoothness"] = found.upper_bound(group["smoothness_margin"])
+            self._restart()
 
     @staticmethod
     def _probe(params: list[Tensor]) -> Tensor:
         """The same random start of Lanczos every time, drawn without touching the global random state."""
         size = sum(p.numel() for p in params)
         start = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return start.to(params[0].device, _wide(params))
-
-
-def _wide(params: Sequence[Tensor]) -> torch.dtype:
-    wide = torch.float32
-    for p in params:
-        wide = torch.promote_types(wide, p.dtype)
-    return wide
-
-
-def gradients(params: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients of parameters that have one."""
-    return [p.grad for p in params if p.grad is not None]
+        return start.to(params[0].device, wide(params))

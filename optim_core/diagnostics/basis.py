@@ -1,9 +1,11 @@
-"""Gradients and Hessian products of a subject, in the basis where its optimizer keeps its moments.
+"""Gradients and Hessian products of a subject, and both in the basis where its optimizer keeps its moments.
 
     R g,   H_R x = R ( H (R^T x) )                      (Zhang et al. 2024, arXiv 2410.19964, section 4)
 
-Without a rotated optimizer R = I. A list of tensors stands for one vector of all coordinates. Products with the Hessian
-are taken by double backward: about two extra gradients each; attention has to be the plain kind.
+Without a rotated optimizer R = I. Where R is a projection (galore) H_R sees the subspace only: what is a property of
+the loss, eigenvalues and traces, is measured with H itself. A list of tensors stands for one vector of all coordinates.
+Products with the Hessian are taken by double backward: about two extra gradients each; attention has to be the plain
+kind.
 """
 
 from __future__ import annotations
@@ -56,16 +58,14 @@ def gradient(subject: Subject, batch: int) -> Vectors:
 
 
 def hessian_product(subject: Subject) -> Product:
-    """Give x -> R H R^T x for the mean loss over all batches; the graph of the gradient is built once and kept."""
+    """Give x -> H x for the mean loss over all batches; the graph of the gradient is built once and kept."""
     params = parameters(subject)
     losses = [subject.loss(subject.model(inputs), targets) for inputs, targets in subject.batches]
     mean = torch.stack(losses).mean()
     slopes = torch.autograd.grad(mean, params, create_graph=True, allow_unused=True, materialize_grads=True)
 
     def product(x: Sequence[Tensor]) -> Vectors:
-        with torch.no_grad():
-            direction = from_basis(subject, x)
-        curved = [(s, d) for s, d in zip(slopes, direction, strict=True) if s.requires_grad]
+        curved = [(s, d) for s, d in zip(slopes, x, strict=True) if s.requires_grad]
         if not curved:
             return [torch.zeros_like(t) for t in x]
         pulled = torch.autograd.grad(
@@ -76,10 +76,23 @@ def hessian_product(subject: Subject) -> Product:
             allow_unused=True,
             materialize_grads=True,
         )
-        with torch.no_grad():
-            return to_basis(subject, [h.detach() for h in pulled])
+        return [h.detach() for h in pulled]
 
     return product
+
+
+def product_in_basis(subject: Subject) -> Product:
+    """Give x -> R H R^T x, with x shaped like `shapes_in_basis`."""
+    product = hessian_product(subject)
+
+    def turned(x: Sequence[Tensor]) -> Vectors:
+        with torch.no_grad():
+            direction = from_basis(subject, x)
+        curved = product(direction)
+        with torch.no_grad():
+            return to_basis(subject, curved)
+
+    return turned
 
 
 def shapes_in_basis(subject: Subject) -> Vectors:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optim_core.diagnostics.basis import Product, hessian_product, shapes_in_basis
+from optim_core.diagnostics.basis import Product, product_in_basis, shapes_in_basis
 from optim_core.diagnostics.registry import Subject, diagnostic
 
 PROBES, BLOCKS = 8, 16
@@ -48,7 +48,7 @@ def neuron_blocks(like: list[Tensor]) -> list[Block]:
 @diagnostic("block_mass")
 def block_mass(subject: Subject) -> dict[str, float]:
     """geometry/block_mass_neuron, geometry/block_mass_layer: 8 probes for up to 16 blocks of either kind."""
-    like, product = shapes_in_basis(subject), hessian_product(subject)
+    like, product = shapes_in_basis(subject), product_in_basis(subject)
     draws = torch.Generator().manual_seed(subject.seed)
     found = {}
     for name, blocks in (("neuron", neuron_blocks(like)), ("layer", layer_blocks(like))):

@@ -1,29 +1,44 @@
-"""The two-timescale claim of LLQR+SAM: does a step leave a narrow well, and does the learned metric decide it?
+"""The two-timescale claim of LLQR+SAM: does SAM leave a narrow well, and does the learned metric decide it?
 
-On a local quadratic with curvature c seen by the step, U the learned metric (or I) and g the gradient, SAM's step is
+In a well of curvature c seen by the step, U the learned metric (or I) and g the gradient, SAM's step with heavy-ball
+momentum m is
 
-    w <- w - lr c (1 + sam_radius c / |U g|) w,      c = lambda_max(U H)
+    w <- w - lr c (1 + sam_radius c / |U g|) w + m D,      c = lambda_max(U H)
 
-which overshoots, and climbs out of the well, when (with heavy-ball momentum)
+    escape ratio = lr c (1 + sam_radius c / |U g|) / (2 (1 + m))                   (cf. Dufort-Labbe et al. 2605.16134)
 
-    escape ratio = lr c (1 + sam_radius c / |U g|) / (2 (1 + momentum)) > 1        (cf. Dufort-Labbe et al. 2605.16134)
+Above 1 the step overshoots the bottom and ends farther away than it was. Near the bottom of any well it does, for |U g|
+vanishes there: SAM never rests, it jumps from side to side at the distance where the ratio is 1,
 
-In a consistent basin a slow U has c about 1; in a well that is narrower than the average U remembers, c is far above 1
-along an axis that was flat, and the ratio with U exceeds the ratio without. Both are reported.
+    amplitude = lr sam_radius c / (2 (1 + m) - lr c),      infinite from lr c = 2 (1 + m) on.
+
+With momentum there are longer cycles too, some of them several times as wide; this is the one that turns at every step.
+Whether SAM leaves depends on how wide the well is along the leading eigenvector of U H: from the bottom to where the
+loss stops bending upwards and the slope begins to pull back less.
+
+    escape reach = amplitude / width
+
+Below 1 the well holds the jumps. Above 1 they pass the strongest pull, and get out unless what is left of it suffices.
+0 on a quadratic, which has no such place. In a consistent basin a slow U has c about 1; in a well that is narrower than
+the average U remembers, c is far above 1 along an axis that was flat, and reach and ratio with U exceed those without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from optim_core.diagnostics.basis import gradient, hessian_product, parameters
+from optim_core.diagnostics.basis import Product, gradient, hessian_product, parameters
 from optim_core.diagnostics.registry import Subject, diagnostic
-from optim_core.diagnostics.sharpness import largest_eigenvalue
+from optim_core.diagnostics.sharpness import leading
 from optim_core.geometry import LearnedGeometry
 from optim_core.llqr_settings import is_positive
+
+FARTHEST = 16.0
+"""Widths are looked for between 1 / FARTHEST and FARTHEST amplitudes, in steps of sqrt 2."""
 
 
 def escape_ratio(curvature: float, norm: float, *, lr: float, sam_radius: float = 0.0, momentum: float = 0.0) -> float:
@@ -31,12 +46,46 @@ def escape_ratio(curvature: float, norm: float, *, lr: float, sam_radius: float 
     return lr * curvature * (1 + sam_radius * curvature / max(norm, 1e-12)) / (2 * (1 + momentum))
 
 
+def amplitude(curvature: float, *, lr: float, sam_radius: float = 0.0, momentum: float = 0.0) -> float:
+    """How far from the bottom of a quadratic SAM jumps to and fro; infinite where the step diverges, 0 on no well."""
+    if curvature <= 0:
+        return 0.0
+    room = 2 * (1 + momentum) - lr * curvature
+    return lr * sam_radius * curvature / room if room > 0 else math.inf
+
+
+def width(along: Callable[[float], float], unit: float, epsilon: float) -> float:
+    """Distance t from the bottom 0 at which the loss `along(t)` stops bending upwards, on the nearer side.
+
+    Chords of the loss between unit / FARTHEST and unit FARTHEST, each sqrt 2 times as far: one that is less steep than
+    the last by more than rounding (`epsilon` of the loss) has passed the place. Infinite where none is.
+    """
+    count = round(4 * math.log2(FARTHEST))
+    points = [0.0, *(unit * 2 ** ((k - count / 2) / 2) for k in range(count + 1))]
+    found = math.inf
+    for side in (1, -1):
+        values = [along(side * t) for t in points]
+        noise = 4 * epsilon * max(abs(v) for v in values)
+        steepest, margin = -math.inf, 0.0
+        for k in range(1, len(points)):
+            gap = points[k] - points[k - 1]
+            slope = (values[k] - values[k - 1]) / gap
+            if slope < steepest - margin - noise / gap:
+                found = min(found, points[k - 1])
+                break
+            if slope > steepest:
+                steepest, margin = slope, noise / gap
+    return found
+
+
 @diagnostic("escape")
 def escape(subject: Subject) -> dict[str, float]:
-    """geometry/escape_ratio_plain with U = I and geometry/escape_ratio in the optimizer's learned metric.
+    """geometry/escape_ratio_plain and geometry/escape_reach_plain with U = I, and both without `_plain` in the learned
+    metric; geometry/escape_amplitude likewise, left out where it is infinite.
 
-    lr, sam_radius and momentum are those of the optimizer's first group as they stand. Without a learned metric, or
-    with one that is not kept positive, only the plain ratio is there. About 90 gradients for each batch.
+    Of SGD steps: lr, sam_radius and momentum are those of the optimizer's first group as they stand. A reach lies in
+    [0, 16]: 16 also where a step diverges by itself. Without a learned metric, or with one that is not kept positive,
+    only the plain values are there. About 120 gradients for each batch.
     """
     group = subject.optimizer.param_groups[0] if subject.optimizer is not None else {}
     step = {
@@ -47,20 +96,53 @@ def escape(subject: Subject) -> dict[str, float]:
     params = parameters(subject)
     slopes = [gradient(subject, i) for i in range(len(subject.batches))]
     slope = [torch.stack(parts).mean(0) for parts in zip(*slopes, strict=True)]
-    product = hessian_product(subject)
-    curvature, _ = largest_eigenvalue(product, params, seed=subject.seed)
-    found = {"geometry/escape_ratio_plain": escape_ratio(curvature, _norm(slope), **step)}
+    found = _measured(subject, slope, step, "_plain")
     optimizer = subject.optimizer
     if isinstance(optimizer, LearnedGeometry) and all(is_positive(g) for g in optimizer.param_groups):
 
         def metric(vectors: Sequence[Tensor]) -> list[Tensor]:
             return _in_metric(optimizer, dict(zip(params, vectors, strict=True)))
 
-        with torch.no_grad():
-            turned = metric(slope)
-        curvature, _ = largest_eigenvalue(product, params, seed=subject.seed, metric=metric)
-        found["geometry/escape_ratio"] = escape_ratio(curvature, _norm(turned), **step)
+        found.update(_measured(subject, slope, step, "", metric))
     return found
+
+
+def _measured(
+    subject: Subject, slope: list[Tensor], step: dict[str, float], suffix: str, metric: Product | None = None
+) -> dict[str, float]:
+    """Ratio, amplitude and reach in one metric."""
+    params, product = parameters(subject), hessian_product(subject)
+    curvature, _, direction = leading(product, params, seed=subject.seed, metric=metric)
+    with torch.no_grad():
+        norm = _norm(slope if metric is None else metric(slope))
+    found = {f"geometry/escape_ratio{suffix}": escape_ratio(curvature, norm, **step)}
+    size = amplitude(curvature, **step)
+    reach = 0.0 if size == 0 else FARTHEST
+    if 0 < size < math.inf:
+        found[f"geometry/escape_amplitude{suffix}"] = size
+        bend = _dot(direction, product(direction))
+        bottom = -_dot(direction, slope) / bend if bend > 0 else 0.0
+        epsilon = max(torch.finfo(p.dtype).eps for p in params)
+        reach = min(size / width(_along(subject, direction, bottom), size, epsilon), FARTHEST)
+    return {**found, f"geometry/escape_reach{suffix}": reach}
+
+
+def _along(subject: Subject, direction: list[Tensor], bottom: float) -> Callable[[float], float]:
+    """T -> mean loss over the batches at w + (bottom + t) direction; the weights come back bit for bit."""
+    params = parameters(subject)
+    home = [p.detach().clone() for p in params]
+
+    @torch.no_grad()
+    def loss(t: float) -> float:
+        try:
+            for p, w, d in zip(params, home, direction, strict=True):
+                p.copy_(w + (bottom + t) * d)
+            return float(torch.stack([subject.loss(subject.model(x), y) for x, y in subject.batches]).double().mean())
+        finally:
+            for p, w in zip(params, home, strict=True):
+                p.copy_(w)
+
+    return loss
 
 
 @torch.no_grad()
@@ -75,3 +157,7 @@ def _in_metric(optimizer: LearnedGeometry, vectors: dict[Tensor, Tensor]) -> lis
 
 def _norm(tensors: Sequence[Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors)))))
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))

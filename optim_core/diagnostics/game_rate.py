@@ -19,8 +19,8 @@ from torch import Tensor
 
 from optim_core.diagnostics.registry import Subject, diagnostic
 from optim_core.games import maps
+from optim_core.games.base import GameOptimizer
 from optim_core.games.field import jacobian
-from optim_core.games.optimizers import GameOptimizer
 
 LARGEST = 400
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optim_core.diagnostics.basis import Product, gradient, hessian_product, shapes_in_basis, to_basis
+from optim_core.diagnostics.basis import Product, gradient, product_in_basis, shapes_in_basis, to_basis
 from optim_core.diagnostics.registry import Subject, diagnostic
 
 PROBES, ROWS = 100, 32
@@ -63,7 +63,7 @@ def gradient_linf(subject: Subject) -> dict[str, float]:
 def hessian_11_cauchy(subject: Subject) -> dict[str, float]:
     """geometry/hessian_11_cauchy: |H|_(1,1) / d by 100 Cauchy probes over the mean loss of the batches."""
     like = shapes_in_basis(subject)
-    found = norm_by_cauchy(hessian_product(subject), like, probes=PROBES, seed=subject.seed)
+    found = norm_by_cauchy(product_in_basis(subject), like, probes=PROBES, seed=subject.seed)
     return {"geometry/hessian_11_cauchy": found / sum(t.numel() for t in like)}
 
 
@@ -71,5 +71,5 @@ def hessian_11_cauchy(subject: Subject) -> dict[str, float]:
 def hessian_11_rows(subject: Subject) -> dict[str, float]:
     """geometry/hessian_11_rows: |H|_(1,1) / d by 32 rows."""
     like = shapes_in_basis(subject)
-    found = norm_by_rows(hessian_product(subject), like, rows=ROWS, seed=subject.seed)
+    found = norm_by_rows(product_in_basis(subject), like, rows=ROWS, seed=subject.seed)
     return {"geometry/hessian_11_rows": found / sum(t.numel() for t in like)}

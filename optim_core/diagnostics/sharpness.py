@@ -9,7 +9,8 @@ g_k the gradient at w + e_k, goes on from there. A fixed point satisfies the fir
 sphere; for a convex loss no step lowers the loss, near the minimum of a quadratic it is power iteration and ends at
 radius^2 lambda_max / 2. The largest value seen is reported beside that of the one step.
 
-Products with H are taken by double backward, about two gradients each.
+All three are of the loss, whatever basis the optimizer works in. Products with H are taken by double backward, about
+two gradients each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from optim_core.diagnostics.basis import Product, hessian_product, parameters, shapes_in_basis
+from optim_core.diagnostics.basis import Product, hessian_product, parameters
 from optim_core.diagnostics.registry import Subject, diagnostic
 from optim_core.linalg import lanczos, ritz
 
@@ -39,11 +40,28 @@ def largest_eigenvalue(
     `like` has the shapes of the vectors that `product` takes. Some eigenvalue lies within the error of the value; that
     it is the largest one is certain only in the limit of many steps. Raises ArithmeticError as `linalg.lanczos` does.
     """
+    value, error, _ = leading(product, like, num_steps=num_steps, seed=seed, metric=metric)
+    return value, error
+
+
+def leading(
+    product: Product,
+    like: Sequence[Tensor],
+    *,
+    num_steps: int = LANCZOS_STEPS,
+    seed: int = 0,
+    metric: Product | None = None,
+) -> tuple[float, float, list[Tensor]]:
+    """`largest_eigenvalue` and its eigenvector, of Euclidean norm 1, shaped like `like`."""
     flat = torch.cat([t.reshape(-1) for t in _draw(like, seed)])
     turn = None if metric is None else _flattened(metric, like)
-    alphas, betas, _ = lanczos(_flattened(product, like), flat, num_steps, turn)
-    values, _, errors = ritz(alphas, betas)
-    return float(values[-1]), float(errors[-1])
+    alphas, betas, basis = lanczos(_flattened(product, like), flat, num_steps, turn)
+    values, vectors, errors = ritz(alphas, betas)
+    vector = basis @ vectors[:, -1]
+    if turn is not None:  # of H U so far; U times it is one of U H
+        vector = turn(vector)
+    parts = torch.split(vector / vector.norm(), [t.numel() for t in like])
+    return float(values[-1]), float(errors[-1]), [x.view_as(t) for x, t in zip(parts, like, strict=True)]
 
 
 def trace(product: Product, like: Sequence[Tensor], *, probes: int = PROBES, seed: int = 0) -> tuple[float, float]:
@@ -94,9 +112,9 @@ def sharpness(subject: Subject) -> dict[str, float]:
         return torch.stack([subject.loss(subject.model(x), y) for x, y in subject.batches]).mean()
 
     one_step, ball = ball_sharpness(loss, params)
-    product, like = hessian_product(subject), shapes_in_basis(subject)
-    largest, error = largest_eigenvalue(product, like, seed=subject.seed)
-    total, spread = trace(product, like, seed=subject.seed)
+    product = hessian_product(subject)
+    largest, error = largest_eigenvalue(product, params, seed=subject.seed)
+    total, spread = trace(product, params, seed=subject.seed)
     return {
         "geometry/hessian_max": largest,
         "geometry/hessian_max_error": error,

@@ -1,13 +1,13 @@
 """Optimizers for smooth games and their theory. Public names only."""
 
 from optim_core.games import field, maps, rates, shapes, spectrum, tuner, updates
+from optim_core.games.base import GameOptimizer
 from optim_core.games.optimizers import (
     GDA,
     AlternatingGDA,
     BilinearOptimal,
     Consensus,
     Extragradient,
-    GameOptimizer,
     Hamiltonian,
     Optimistic,
 )

@@ -38,8 +38,8 @@ class Trace:
         """Largest |v| so far over the first one."""
         return float(self._own["largest"] / self._own["first"]) if self._own["first"] else 1.0
 
-    def record(self, norm: float, grad_evals: float) -> bool:
-        """Take in |v| before a step and the cost up to its end; True when growth first exceeds 1e4."""
+    def record(self, norm: float, grad_evals: float, allowed: float = GROWTH) -> bool:
+        """Take in |v| before a step and the cost up to its end; True when growth first exceeds `allowed`."""
         own = self._own
         own["steps"] += 1
         if own["first"] == 0:
@@ -50,7 +50,7 @@ class Trace:
         if own["steps"] & (own["steps"] - 1) == 0:
             own["milestones"] = [*own["milestones"], [grad_evals, norm]]
         self._own["newest"] = [grad_evals, norm]
-        return before <= GROWTH < self.growth
+        return before <= allowed < self.growth
 
     def doubled(self) -> bool:
         """Whether |v| is more than twice what it was 20 steps ago."""

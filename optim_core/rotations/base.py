@@ -23,6 +23,7 @@ _KINDS: Named[type[Rotation]] = Named("rotation")
 T = TypeVar("T", bound="type[Rotation]")
 PREFIX = "rotation/"
 TRANSPORTS = ("carry", "mv")
+UPDATES = ("auto", "before_step", "after_step")
 WIDEST_BLOCK = 4096
 CACHED = 1 << 16
 """Coordinates that a CPU's second-level cache holds several copies of."""
@@ -44,8 +45,12 @@ class Options:
     """Seed of random rotations, >= 0, apart from the seed of data and weights."""
     run_seed: int = 0
     """Seed of the run, which a trial passes on: another run, another rotation. No hyperparameter."""
-    refresh: int = 250
-    """Learned kinds: optimizer steps between refreshes of the basis, >= 1."""
+    refresh: int = 0
+    """Learned kinds: optimizer steps between refreshes of the basis, >= 1; 0: the kind's own, as it was published."""
+    update: str = "auto"
+    """Learned kinds: whether a basis learns from a gradient before it rotates that gradient (before_step), or after the
+    step, so that no gradient meets a basis that it shaped itself and the first one only makes the basis (after_step).
+    auto: as the kind was published."""
     transport: str = "carry"
     """svd, galore: what happens to the moments at a refresh. carry: nothing; mv: both move into the new basis."""
     ema: float = 0.95
@@ -69,10 +74,14 @@ class Options:
 
     def __post_init__(self) -> None:
         lookup(self.kind)
-        for name in ("block", "refresh", "rank", "rounds", "samples", "max_dim"):
+        for name in ("block", "rank", "rounds", "samples", "max_dim"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{hyperparameter(name)} is {value!r}; it has to be a whole number above 0")
+        if not (isinstance(self.refresh, int) and self.refresh >= 0):
+            raise ValueError(f"rotation_refresh is {self.refresh!r}; it has to be a whole number, 1 or above (0: own)")
+        if self.update not in UPDATES:
+            raise ValueError(f"rotation_update is {self.update!r}; it has to be one of {', '.join(UPDATES)}")
         if not (isinstance(self.seed, int) and self.seed >= 0):
             raise ValueError(f"rotation_seed is {self.seed!r}; it has to be a whole number, 0 or above")
         if self.transport not in TRANSPORTS:
@@ -176,6 +185,15 @@ class Rotation:
     def samples(cls, options: Options) -> int:
         """Gradients sampled once, before the first step, each of them charged as a gradient evaluation."""
         return 0
+
+    @property
+    def fits_after(self) -> bool:
+        """Whether `fit` comes after the step, with the gradient that the step has taken."""
+        return False
+
+    def lacks_basis(self, index: int) -> bool:
+        """Whether a piece has to learn a basis before it can be rotated."""
+        return False
 
     def samples_due(self, step: int) -> int:
         """Gradients at sampled weights that `fit` wants at this step (counted from 1) in place of the current one."""

@@ -3,7 +3,8 @@
     a < b:  H = P^T G [r, b],  else  H = G P [a, r];   P the r leading singular vectors of the gradient at the refresh
 
 A projection, not a rotation: what lies outside the span is dropped until the next refresh. Its scale factor is left to
-the learning rate. Memory r min(a, b) for P, and moments of r max(a, b) numbers instead of a b.
+the learning rate. The authors count steps from 0: refreshes come at 1, 201, 401. Memory r min(a, b) for P, and moments
+of r max(a, b) numbers instead of a b.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Galore(Learned):
     """The `rotation_rank` leading directions of the shorter side."""
 
     COMPLETE: ClassVar[bool] = False
+    REFRESH: ClassVar[int] = 200
+    PHASE: ClassVar[int] = 1
 
     def basis(self, piece: Piece, gradient: Tensor) -> Sides | None:
         """Leading singular vectors of the gradient."""

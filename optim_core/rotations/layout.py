@@ -33,13 +33,32 @@ WORDS = {
 }
 EMBED, NORM, TIED = "embed", "norm", "tied"
 NORMS = re.compile(r"norm|^bn\d*$|^ln(_\w+|\d*)$", re.IGNORECASE)
+OUTER, INNER = "module", frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What wrappers put into names: data parallelism in front of all, compilers and sharding anywhere."""
+
+
+def bare_names(names: Sequence[str]) -> list[str]:
+    """Names without what wrappers add, so that a bare, a compiled and a distributed model have the same rotations.
+
+    A name stays as it is where two would become one.
+    """
+    found = [_bare(name) for name in names]
+    return [full if found.count(short) > 1 else short for full, short in zip(names, found, strict=True)]
+
+
+def _bare(name: str) -> str:
+    *modules, last = (step for step in name.split(".") if step not in INNER)
+    while modules and modules[0] == OUTER:
+        del modules[0]
+    return ".".join([*modules, last])
 
 
 def words_of(model: nn.Module | None) -> dict[str, frozenset[str]]:
     """What the types of modules say about their parameters: embed, norm, tied (embedding and head at once)."""
     if model is None:
         return {}
-    names = {p: name for name, p in model.named_parameters()}
+    named = list(model.named_parameters())
+    names = dict(zip([p for _, p in named], bare_names([name for name, _ in named]), strict=True))
     found: dict[str, set[str]] = {name: set() for name in names.values()}
     for module in model.modules():
         kind = EMBED if isinstance(module, nn.Embedding) else NORM if NORMS.search(type(module).__name__) else ""

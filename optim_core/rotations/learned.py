@@ -1,8 +1,10 @@
 """What kinds with a learned basis for each matrix share: H = L^T G R, refresh by the step counter, moments that follow.
 
-The basis is learned at step 1 and whenever step mod `rotation_refresh` = 0; a matrix that has no basis yet, because
-its gradient was not finite, tries again at every step. A failure keeps the old basis and is counted. A refresh learns
-from the gradient that the step takes anyway: no gradient evaluation is charged for it, its decomposition is time alone.
+The basis is learned from the first gradient and whenever step mod `rotation_refresh` = PHASE, before the step or after
+it (`rotation_update`); a matrix that has no basis yet, because its gradient was not finite, tries again at every step.
+A failure keeps the old basis and is counted. A refresh learns from the gradient that the step takes anyway: no gradient
+evaluation is charged for it, its decomposition is time alone. After the step the first gradient of a matrix is spent on
+its basis and moves nothing.
 Cost of a step between refreshes: 2 p (a + b) multiplications one way for a matrix of p = a b entries.
 """
 
@@ -22,6 +24,22 @@ class Learned(Rotation):
     """Left and right bases, kept as `left` [a, .] and `right` [b, .] in each matrix's memory."""
 
     VECTORS: ClassVar[bool] = False
+    REFRESH: ClassVar[int] = 250
+    """`rotation_refresh` as published."""
+    PHASE: ClassVar[int] = 0
+    """What the number of a step leaves over when divided by `rotation_refresh` where a refresh is due."""
+    UPDATE: ClassVar[str] = "before_step"
+    """`rotation_update` as published."""
+
+    @property
+    def fits_after(self) -> bool:
+        """By `rotation_update`."""
+        return (self.UPDATE if self.options.update == "auto" else self.options.update) == "after_step"
+
+    def lacks_basis(self, index: int) -> bool:
+        """Whether a matrix is still without a basis."""
+        piece = self.pieces[index]
+        return piece.is_matrix and not _exists((piece.get("left"), piece.get("right")))
 
     def basis(self, piece: Piece, gradient: Tensor) -> Sides | None:
         """New (left, right), None on a side that stays, or None when it cannot be computed."""
@@ -70,7 +88,8 @@ class Learned(Rotation):
 
     def _due(self, piece: Piece, step: int) -> bool:
         missing = not _exists((piece.get("left"), piece.get("right")))
-        return missing or step == 1 or step % self.options.refresh == 0
+        interval = self.options.refresh or self.REFRESH
+        return missing or step % interval == self.PHASE % interval
 
 
 def transported(old: Sides, new: Sides) -> Change:

@@ -2,14 +2,18 @@
 
     L <- ema L + (1 - ema) G G^T,   R <- ema R + (1 - ema) G^T G   at every step;   H = Q_L^T G Q_R
 
-Eigenvectors at first, then Q <- qr(L Q) with columns sorted by Rayleigh quotient at every refresh. At a refresh m moves
-exactly into the new basis and v is re-ordered with the columns (`carry`, as SOAP has it), or both move (`mv`). SOAP's
-first step only fills L and R; here it is taken. A side above `rotation_max_dim` is not rotated. Memory 2 (a^2 + b^2).
+Eigenvectors at first, then Q <- qr(L Q) with columns sorted by Rayleigh quotient at every refresh, by default every 10
+steps. L, R and the bases learn after the step: a basis that has already seen a gradient lines up with it, v then no
+longer measures noise, and runs with short intervals and a constant rate can diverge (`rotation_update: before_step`
+shows it). At a refresh m moves exactly into the new basis and v is re-ordered with the columns (`carry`, as SOAP has
+it), or both move (`mv`). A side above `rotation_max_dim` is not rotated. Memory 2 (a^2 + b^2). The optimizer `soap` is
+this with the authors' order of decay, their eps, and every axis of a convolution rotated by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +26,9 @@ from optim_core.rotations.learned import Learned, Sides, square_sides, transport
 @rotation("soap_eig")
 class SoapEig(Learned):
     """Both sides, from averages instead of one noisy gradient."""
+
+    REFRESH: ClassVar[int] = 10
+    UPDATE: ClassVar[str] = "after_step"
 
     def __init__(self, pieces: Sequence[Piece], options: Options) -> None:
         super().__init__(pieces, options)

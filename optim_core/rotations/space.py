@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from optim_core.kernels import full_precision
 from optim_core.rotations.base import PREFIX, Change, Options, lookup
 from optim_core.rotations.layout import Layout, widened
 
@@ -39,12 +40,28 @@ class Space:
         """Gradients at sampled weights that the step numbered `step` (from 1) takes before it."""
         return self.rotation.samples_due(step)
 
+    @property
+    def fits_after(self) -> bool:
+        """Whether the kind learns after the step."""
+        return self.rotation.fits_after
+
+    def without_basis(self) -> list[Tensor]:
+        """Parameters with a piece that has to learn a basis before it can be rotated."""
+        missing = {id(p.memory) for i, p in enumerate(self.layout.pieces) if self.rotation.lacks_basis(i)}
+        return [p for p in self.params if id(self.memory[p]) in missing]
+
+    def is_rotated(self, p: Tensor) -> bool:
+        """Whether the parameter has a piece that rotates."""
+        return any(piece.memory is self.memory[p] for piece in self.layout.pieces)
+
+    @full_precision()
     def fit(self, gradients: Sequence[Sequence[Tensor]], step: int) -> int:
         """Let the kind learn from gradients of the parameters; the number of bases that could not be computed."""
         fitted = self.rotation.fit([self.layout.split(g) for g in gradients], step)
         self._changes = fitted.changes
         return fitted.failures
 
+    @full_precision()
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """R g in the parameters' shapes (a flat or smaller one where a kind keeps only a part of the space).
 
@@ -54,6 +71,7 @@ class Space:
         self._shapes = [tuple(p.shape) for p in pieces]
         return self.layout.join([widened(t) for t in tensors], pieces)
 
+    @full_precision()
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """R^T q in the parameters' shapes and dtypes; after a `forward`, whose shapes it undoes."""
         pieces, originals = self.layout.split_rotated(tensors, self.shapes)
@@ -62,9 +80,14 @@ class Space:
 
     @property
     def has_changed(self) -> bool:
-        """Whether moments have to move, because the last `fit` changed a basis."""
+        """Whether moments have to move, because the last `fit` changed a basis and `settle` was not called since."""
         return any(c is not None for c in self._changes)
 
+    def settle(self) -> None:
+        """All moments have moved."""
+        self._changes = []
+
+    @full_precision()
     def moved(self, moments: Sequence[Tensor], *, squared: bool) -> list[Tensor]:
         """First moments (or second ones: `squared`) in the basis of the last `fit`, from the one before."""
         pieces, originals = self.layout.split_rotated(moments, self.shapes)

@@ -15,8 +15,7 @@ PROBES, DRAWN = 64, 1000
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
     """Optimizer steps that the budget affords with this configuration, after what its start costs."""
-    left = max(0.0, spec.budget.per_trial - start_of(arm, config))
-    return int(left / optim_core.cost_per_step(arm.optimizer, **config) + 1e-9)
+    return optim_core.steps_within(arm.optimizer, spec.budget.per_trial, **config)
 
 
 def start_of(arm: ArmSpec, config: Mapping[str, Any]) -> float:

@@ -8,9 +8,9 @@ medians of process CPU seconds on one thread, which other processes do not distu
 seconds of that device.
 
 SAM's limit is two base iterations. LLQR at refresh interval k is compared with the cost model (T inner steps, batches
-of the nominal size, 1.5 gradients a product, the charge of `llqr_settings.refresh_cost`):
+of the nominal size, 1.75 gradients a product, the charge of `llqr_settings.refresh_cost`):
 
-    gradient + step of the base + U g + (1.5 (T + 1) + 2.5) gradients / k + (3 T + 3) U g / k
+    gradient + step of the base + U g + (1.75 (T + 1) + 2.75) gradients / k + (3 T + 3) U g / k
 
 where U g costs 4 m n s FLOPs for each side s of a weight [m, n] with a dense factor, at this machine's rate of a matrix
 product measured in the same run, and an inner step differentiates it once (three times its FLOPs).

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 import optim_core
 
@@ -18,7 +22,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"smoothness": 2.0} for name in BY_SPECTRUM},
     **{name: {"smoothness": 2.0, "strong_convexity": 0.1} for name in ("polyak", "chebyshev", "marchenko_pastur")},
     "laguerre": {"eigenvalue_scale": 1.0, "beta": 2.0},
+    "conjugate_gradient": {"on_mismatch": "restart"},
     **{name: {"lr": 0.05, "refresh_interval": 3} for name in ("llqr", "llqr_sam")},
+    "looksam": {"lr": 0.05, "look_interval": 2},
 }
 """Constructor values of optimizers that have no `lr`, or that have to refresh within the few steps of this suite."""
 
@@ -31,20 +37,21 @@ def problem(dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Callable
         for p in model.parameters():
             p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.5)
 
-    def batch(index: int) -> tuple[Tensor, Tensor]:
-        g = torch.Generator().manual_seed(100 + index)
-        x = torch.randn(16, 6, generator=g, dtype=torch.float64).to(dtype)
-        return x, torch.randint(3, (16,), generator=g)
+    return model, partial(batch_of, dtype=dtype)
 
-    return model, batch
+
+def batch_of(index: int, dtype: torch.dtype, stream: int = 100) -> tuple[Tensor, Tensor]:
+    """Inputs and labels; `stream` tells those for refreshes from those for training."""
+    g = torch.Generator().manual_seed(stream + index)
+    x = torch.randn(16, 6, generator=g, dtype=torch.float64).to(dtype)
+    return x, torch.randint(3, (16,), generator=g)
 
 
 def batches_for(name: str, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     """What an optimizer that draws batches of its own is built with: the problem's, from a stream of their own."""
     if not optim_core.needs_batches(name):
         return {}
-    batch = problem(dtype)[1]
-    return {"loss": nn.functional.cross_entropy, "refresh_batches": lambda index: batch(10_000 + index)}
+    return {"loss": nn.functional.cross_entropy, "refresh_batches": partial(batch_of, dtype=dtype, stream=10_100)}
 
 
 class Run:
@@ -109,7 +116,8 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def check_counts(make: Callable[[nn.Module], Any]) -> None:
+def check_counts(make: Callable[[nn.Module], Any], share: float = 1.0) -> None:
+    """What is announced is spent; `share` of GRAD_EVALS where not every step takes all of its gradients."""
     run = begin(make)
     announced = 0.0
     for i in range(3):
@@ -118,7 +126,7 @@ def check_counts(make: Callable[[nn.Module], Any]) -> None:
     assert run.optimizer.grad_evals == announced >= run.calls
     if type(run.optimizer).PLAYS_GAMES:  # some passes are dearer than one evaluation: measured in tests/bench
         return
-    assert run.calls == 3 * type(run.optimizer).GRAD_EVALS
+    assert run.calls == 3 * share * type(run.optimizer).GRAD_EVALS
 
 
 def check_needs_a_closure_with_backward(make: Callable[[nn.Module], Any]) -> None:
@@ -227,11 +235,18 @@ def check_follows_a_scheduler(make: Callable[[nn.Module], Any]) -> None:
     assert not equal(run.weights(), constant.weights())
 
 
-def check_hyperparameters_change_while_training(make: Callable[..., Any], name: str) -> None:
-    """Changed before the first step, each is as if it had been given; one that cannot change is refused."""
+def check_hyperparameters_change_while_training(
+    make: Callable[..., Any], name: str, telling: Collection[str] = ()
+) -> None:
+    """Each, changed before the first step, is as if it had been given; changed later, as a run resumed with it.
+
+    For the `telling` ones the later steps are others than without the change. One that cannot change is refused.
+    """
     probe = begin(make).optimizer
+    betas = zip(("beta1", "beta2"), probe.param_groups[0].get("betas", ()), strict=False)
+    current = {**probe.param_groups[0], **dict(betas)}
     for key in sorted(optim_core.changeable(name)):
-        old = probe.param_groups[0][key]
+        old = current.get(key)  # None: of a base that it is not built over
         if not isinstance(old, int | float):
             continue
         new = old + 2 if isinstance(old, int) else 0.7 * old + 0.01
@@ -240,5 +255,106 @@ def check_hyperparameters_change_while_training(make: Callable[..., Any], name: 
         given.steps(0, 5)
         changed.steps(0, 5)
         assert equal(given.weights(), changed.weights()), key
+        late, resumed, kept = begin(make), begin(make.with_values(**{key: new})), begin(make)  # type: ignore[attr-defined]
+        late.steps(0, 3)
+        resumed.model.load_state_dict(copy.deepcopy(late.model.state_dict()))
+        resumed.optimizer.load_state_dict(with_value(late.optimizer.state_dict(), key, new))
+        late.optimizer.change(**{key: new})
+        kept.steps(0, 8)
+        assert late.steps(3, 8) == resumed.steps(3, 8), key
+        assert equal(late.weights(), resumed.weights()), key
+        assert key not in telling or not equal(late.weights(), kept.weights()), key
     with pytest.raises(ValueError, match="cannot change while it trains"):
         probe.change(no_such_hyperparameter=1.0)
+
+
+def check_never_reuses_a_gradient(make: Callable[[nn.Module], Any]) -> None:
+    """A closure that forgets to clear is as one that clears; gradients from outside are refused or cleared by it."""
+    run, clears = begin(make), begin(make)
+
+    def forgets(index: int, clear: Callable[[], None] = lambda: None) -> Callable[[], Tensor]:
+        x, y = run.batch(index)
+
+        def closure() -> Tensor:
+            clear()
+            loss = nn.functional.cross_entropy(run.model(x), y)
+            loss.backward()
+            return loss
+
+        return closure
+
+    for index in range(3):
+        run.optimizer.step(forgets(index))
+        clears.steps(index, index + 1)
+    assert equal(run.weights(), clears.weights())
+    nn.functional.cross_entropy(run.model(run.batch(8)[0]), run.batch(8)[1]).backward()  # a micro-batch before the step
+    with pytest.raises(RuntimeError, match="did not clear"):
+        run.optimizer.step(forgets(3))
+    assert equal(run.weights(), clears.weights())
+    run.optimizer.step(forgets(3, lambda: run.optimizer.zero_grad(set_to_none=False)))
+    clears.steps(3, 4)
+    assert equal(run.weights(), clears.weights())
+
+
+def check_skips_what_is_not_finite(make: Callable[[nn.Module], Any], call: int) -> None:
+    """The `call`-th gradient of a step is not finite: weights as they were, counted, said, and training goes on."""
+    run = begin(make)
+    run.steps(0, 2)
+    before, inner, first = run.weights(), run.closure(2), run.calls
+
+    def closure() -> Tensor:
+        loss = inner()
+        if run.calls - first == call:
+            next(run.model.parameters()).grad.view(-1)[-1] = math.nan
+        return loss
+
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        run.optimizer.step(closure)
+    assert run.calls - first == call
+    assert equal(run.weights(), before)
+    assert run.optimizer.skipped_steps == 1
+    run.steps(3, 6)
+    assert all(bool(w.isfinite().all()) for w in run.weights())
+    assert not equal(run.weights(), before)
+    assert run.optimizer.skipped_steps == 1
+
+
+def check_copies_go_on(make: Callable[[nn.Module], Any], copied: Callable[[Any], Any]) -> None:
+    """A deep copy, or what comes out of a pickle, takes the steps that the original takes, and apart from it."""
+    run = begin(make)
+    run.steps(0, 2)
+    twin = copy.copy(run)
+    twin.model, twin.optimizer = copied((run.model, run.optimizer))
+    home = run.weights()
+    losses = twin.steps(2, 5)
+    assert equal(run.weights(), home)
+    assert run.steps(2, 5) == losses
+    assert equal(run.weights(), twin.weights())
+    assert twin.optimizer.grad_evals == run.optimizer.grad_evals
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda pair: pickle.loads(pickle.dumps(pair))}
+
+
+def check_a_fresh_optimizer_takes_a_distributed_checkpoint(make: Callable[[nn.Module], Any]) -> None:
+    """torch makes the state by a step without closure along zero gradients before it loads."""
+    run, fresh = begin(make), begin(make)
+    run.steps(0, 4)
+    saved = copy.deepcopy(get_optimizer_state_dict(run.model, run.optimizer))
+    fresh.model.load_state_dict(run.model.state_dict())
+    set_optimizer_state_dict(fresh.model, fresh.optimizer, saved)
+    assert fresh.steps(4, 7) == run.steps(4, 7)
+    assert equal(fresh.weights(), run.weights())
+    assert fresh.optimizer.grad_evals == run.optimizer.grad_evals
+
+
+def with_value(state: dict[str, Any], key: str, value: float) -> dict[str, Any]:
+    """A copy of the state of an optimizer, with another value of a hyperparameter in every group that has it."""
+    found = copy.deepcopy(state)
+    for group in found["param_groups"]:
+        if key in group:
+            group[key] = value
+        elif key in ("beta1", "beta2"):
+            first, second = group["betas"]
+            group["betas"] = (value, second) if key == "beta1" else (first, value)
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core.diagnostics import Subject, measure
-from optim_core.diagnostics.basis import hessian_product, shapes_in_basis
+from optim_core.diagnostics.basis import product_in_basis, shapes_in_basis
 from optim_core.diagnostics.block_mass import layer_blocks, mass_inside, neuron_blocks
 from optim_core.diagnostics.hessian_norm import norm_by_cauchy, norm_by_rows, unit
 from optim_core.diagnostics.orthogonality import score, variation
@@ -59,7 +59,7 @@ def measured(request: pytest.FixtureRequest) -> tuple[Run, Tensor]:
 def test_products_are_those_of_the_rotated_hessian(measured: tuple[Run, Tensor]) -> None:
     run, dense = measured
     given = subject(run, 2)
-    like, product = shapes_in_basis(given), hessian_product(given)
+    like, product = shapes_in_basis(given), product_in_basis(given)
     for i in (0, 17, len(dense) - 1):
         assert float((flat(product(unit(like, i))) - dense[:, i]).abs().max()) <= 1e-10
 
@@ -67,7 +67,7 @@ def test_products_are_those_of_the_rotated_hessian(measured: tuple[Run, Tensor])
 def test_the_11_norm(measured: tuple[Run, Tensor]) -> None:
     run, dense = measured
     given = subject(run, 2)
-    like, product = shapes_in_basis(given), hessian_product(given)
+    like, product = shapes_in_basis(given), product_in_basis(given)
     exact = float(dense.abs().sum())
     assert norm_by_rows(product, like, rows=len(dense), seed=0) == pytest.approx(exact, rel=1e-9)
     assert norm_by_cauchy(product, like, probes=200, seed=0) == pytest.approx(exact, rel=0.1)
@@ -79,7 +79,7 @@ def test_the_11_norm(measured: tuple[Run, Tensor]) -> None:
 def test_block_mass(measured: tuple[Run, Tensor]) -> None:
     run, dense = measured
     given = subject(run, 2)
-    like, product = shapes_in_basis(given), hessian_product(given)
+    like, product = shapes_in_basis(given), product_in_basis(given)
     starts = [0]
     for t in like:
         starts.append(starts[-1] + t.numel())

@@ -1,4 +1,4 @@
-"""Lanczos against dense eigenvalues."""
+"""Lanczos against dense eigenvalues, Newton-Schulz against the polar factor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optim_core.linalg import lanczos, ritz
+from optim_core.linalg import lanczos, newton_schulz, ritz
 
 
 def symmetric(spectrum: Tensor, seed: int = 0) -> Tensor:
@@ -87,3 +87,16 @@ def test_bad_input_is_refused(begin: Tensor, steps: int, message: str) -> None:
 def test_a_product_that_is_not_finite_is_an_error() -> None:
     with pytest.raises(ArithmeticError, match="not finite"):
         lanczos(lambda x: x / 0, torch.ones(3), 2)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (8, 8)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_newton_schulz_evens_out_the_singular_values_alone(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """Values from 1 down to 1e-2 of the largest come to lie in [0.6, 1.3]; the vectors stay."""
+    draws = torch.Generator().manual_seed(2)
+    u, _, vt = torch.linalg.svd(torch.randn(shape, generator=draws, dtype=torch.float64), full_matrices=False)
+    matrix = 37 * u @ torch.diag(torch.logspace(0, -2, min(shape), dtype=torch.float64)) @ vt
+    found = u.T @ newton_schulz(matrix, dtype=dtype).double() @ vt.T
+    values, tolerance = found.diagonal(), 1e-12 if dtype == torch.float64 else 0.1
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+    assert float((found - torch.diag(values)).abs().max()) < tolerance

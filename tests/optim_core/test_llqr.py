@@ -204,21 +204,40 @@ def test_a_batch_that_is_not_finite_leaves_u_finite() -> None:
 
 
 def test_counts_refreshes_and_stops_when_frozen() -> None:
-    """1.5 (T + 1) + 2.5 for a refresh; the plan's average agrees with what is spent."""
+    """1.75 (T + 1) + 2.75 for a refresh; the plan's average agrees with what is spent."""
     run = make(refresh_interval=4, inner_steps=6)
     for i in range(8):
         due = i % 4 == 0
-        assert run.optimizer.next_cost() == 1 + (1.5 * 7 + 2.5 if due else 0)
+        assert run.optimizer.next_cost() == 1 + (1.75 * 7 + 2.75 if due else 0)
         run.steps(i, i + 1)
-    assert run.optimizer.grad_evals == 8 + 2 * 13
-    assert 8 * optim_core.cost_per_step("llqr", refresh_interval=4, inner_steps=6, lr=0.1) == 8 + 2 * 13
+    assert run.optimizer.grad_evals == 8 + 2 * 15
+    assert 8 * optim_core.cost_per_step("llqr", refresh_interval=4, inner_steps=6, lr=0.1) == 8 + 2 * 15
     run.optimizer.freeze()
     assert run.optimizer.next_cost() == 1
     run.steps(8, 10)
-    assert run.optimizer.grad_evals == 10 + 2 * 13
+    assert run.optimizer.grad_evals == 10 + 2 * 15
     assert optim_core.cost_per_step("llqr", ema_rate=0.0) == 1
-    assert optim_core.cost_per_step("llqr_sam", preset="code") == 2 + (1 + 1.5 * 51) / 1000
+    assert optim_core.cost_per_step("llqr_sam", preset="code") == 2 + (1 + 1.75 * 51) / 1000
     assert optim_core.cost_per_step("llqr_sam", preset="paper", metric="newton") == 2 + (1 + 2 * 26) / 500
+
+
+@pytest.mark.parametrize(
+    "interval, first, budget", [(10, 0, 87.0), (10, 0, 86.9), (10, 7, 60.0), (4, 0, 21.0), (1, 0, 99)]
+)
+def test_the_plan_knows_the_steps_of_a_budget(interval: int, first: int, budget: float) -> None:
+    """Stepping until nothing fits, as a trial does; interval 10 and 21 steps are three refreshes, 21 + 3 * 22."""
+    values = {"refresh_interval": interval, "first_refresh": first}
+    run, steps = make(**values), 0
+    while True:
+        if run.optimizer.next_cost() > budget - run.optimizer.grad_evals:
+            run.optimizer.freeze()
+        if run.optimizer.next_cost() > budget - run.optimizer.grad_evals:
+            break
+        run.steps(steps, steps + 1)
+        steps += 1
+    assert optim_core.steps_within("llqr", budget, **values) == steps
+    assert optim_core.steps_within("llqr", 87.0, refresh_interval=10) == 21
+    assert optim_core.steps_within("sam", 87.0) == 43
 
 
 def test_presets_are_the_published_ones_and_can_be_overridden() -> None:

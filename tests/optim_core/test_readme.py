@@ -1,7 +1,8 @@
-"""The README of optim_core: its loop is short and trains."""
+"""The README of optim_core: its loop is short and trains, its tables name every optimizer and every source."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import optim_core
 
 README = Path(optim_core.__file__).parent / "README.md"
+AGREEMENT = Path(__file__).parents[1] / "golden" / "agreement"
 
 
 def test_the_loop_has_at_most_twelve_lines_and_trains() -> None:
@@ -25,3 +27,17 @@ def test_the_loop_has_at_most_twelve_lines_and_trains() -> None:
     assert optimizer.grad_evals > 2 * 200
     trained = sum(float(loss_of(model(a), b).detach()) for a, b in names["batches"]) / 8
     assert trained < 0.5 * torch.log(torch.tensor(10.0))
+
+
+def test_every_optimizer_is_listed() -> None:
+    (listed,) = re.findall(r"## Optimizers\n(.*?)\n## ", README.read_text(), re.DOTALL)
+    assert set(optim_core.names()) == set(re.findall(r"`([^`]+)`", listed)) - {"rotated(...)"}
+
+
+def test_every_source_of_values_is_in_the_table_of_agreement() -> None:
+    text, found = README.read_text(), set[str]()
+    for path in AGREEMENT.glob("*/*.json"):
+        document = json.loads(path.read_text())
+        source = document.get("source", document)
+        found.add(f"{source['repository'].removeprefix('github.com/')}@{source['commit'][:7]}")
+    assert found == set(re.findall(r"[\w-]+/[\w-]+@[0-9a-f]{7}", text))

@@ -200,3 +200,43 @@ def test_dot_and_samples() -> None:
     assert samples_of(torch.zeros(4, 7, dtype=torch.long)) == 28
     assert samples_of(torch.zeros(4, 7)) == 4
     assert samples_of(None) == 1
+
+
+class Summed(nn.Module):
+    """Two tables enter as a sum, and a scale through its sum over an axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.token, self.position = nn.Embedding(7, 4), nn.Parameter(torch.randn(5, 4) * 0.3)
+        self.delta = nn.Parameter(torch.randn(5, 4) * 0.3)
+        self.scale = nn.Parameter(torch.rand(3, 4))
+        self.head = nn.Linear(4, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.token(tokens) + (self.position + self.delta)
+        return self.head(torch.tanh(hidden * self.scale.sum(0))).mean(1)
+
+
+@pytest.mark.parametrize("metric", [GaussNewton, Newton])
+@pytest.mark.parametrize("kind", ["mean", "normalised"])
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_parameters_that_enter_as_a_sum_have_a_gradient_tensor_each(metric: Any, kind: str, damping: float) -> None:
+    """J against the dense quadratic model: autograd hands out one tensor for both, and expanded ones for sums."""
+    model = Summed().double()
+    tokens = torch.randint(7, (6, 5), generator=torch.Generator().manual_seed(1))
+    labels = torch.randint(7, (6,), generator=torch.Generator().manual_seed(2))
+    weights = named_weights(model, list(model.parameters()))
+    objective = Objective(
+        metric(model, weights, cross_entropy, tokens, labels), Scale(kind=kind, curvature=0.7, damping=damping), 6
+    )
+    g, H = dense(model, tokens, cross_entropy, labels, "newton" if metric is Newton else "gauss_newton")
+    factor = 0.7
+    if kind == "normalised":
+        factor = 0.7 / abs(float(g @ H @ g / (g @ g)))
+        g = g / g.square().mean().sqrt()
+    u = torch.randn(len(g), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    J, slope = objective.slope(unflat(u, list(model.parameters())))
+    bend = factor * H @ u + damping * u
+    assert float(J) == pytest.approx(float(g @ u + u @ bend / 2), rel=1e-10)
+    assert relative(flat(slope), g + bend) <= 1e-10

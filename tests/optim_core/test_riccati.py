@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from optim_core.curvature import softmax_kl
 from optim_core.riccati import Problem, linearise, objective, solve
@@ -83,3 +84,52 @@ def test_kl_divergence_has_no_costate_at_the_logits_and_the_fisher_matrix_as_its
     mean = torch.func.hessian(lambda c: cross_entropy(c, labels))(z).reshape(24, 24)
     assert float((len(z) * bend - fisher).abs().max()) <= 1e-12
     assert float((len(z) * mean - fisher).abs().max()) <= 1e-12
+
+
+class Attending(nn.Module):
+    """Two tokens of three features attend to each other through torch's own kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.unflatten(1, (2, 3))
+        return nn.functional.scaled_dot_product_attention(self.query(tokens), tokens, tokens).flatten(1)
+
+
+def by_double_backward(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The dense gradient and Hessian of the mean cross-entropy, without forward mode."""
+    params = list(model.parameters())
+    with sdpa_kernel(SDPBackend.MATH):
+        slope = torch.cat(
+            [g.flatten() for g in torch.autograd.grad(cross_entropy(model(x), labels), params, create_graph=True)]
+        )
+    rows = [flat(torch.autograd.grad(slope, params, e, retain_graph=True)) for e in torch.eye(len(slope)).double()]
+    return slope.detach(), torch.stack(rows)
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "batch_norm", "attention"])
+def test_newton_through_norms_and_attention(kind: str) -> None:
+    torch.manual_seed(3)
+    middle = {"layer_norm": nn.LayerNorm(6), "batch_norm": nn.BatchNorm1d(6), "attention": Attending()}[kind]
+    model = nn.Sequential(nn.Linear(4, 6), middle, nn.Tanh(), nn.Linear(6, 3)).double().train()
+    x, labels = torch.randn(5, 4, dtype=torch.float64), torch.randint(3, (5,))
+    buffers = [b.clone() for b in model.buffers()]
+    regulator = linearise(list(model), x, lambda z: cross_entropy(z, labels), metric="newton")
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), buffers, strict=True))
+    gradient, H = by_double_backward(model, x, labels)
+    u = torch.randn(len(gradient), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    value, slopes = objective(regulator, list(u.split([s.control.shape[1] for s in regulator.stages])), 0.0)
+    assert float(value) == pytest.approx(float(gradient @ u + u @ H @ u / 2), rel=1e-9)
+    assert relative(flat(slopes), gradient + H @ u) <= 1e-9
+    damped = H + 0.5 * torch.eye(len(H), dtype=torch.float64)
+    assert relative(flat(solve(regulator, 0.5).controls), -torch.linalg.solve(damped, gradient)) <= 1e-8
+
+
+def test_layers_that_share_a_parameter_are_refused() -> None:
+    layer, other = nn.Linear(4, 4).double(), nn.Linear(4, 4).double()
+    other.weight = layer.weight
+    for twice in ([layer, nn.Tanh(), layer], [layer, nn.Tanh(), other]):
+        with pytest.raises(ValueError, match="share a parameter"):
+            linearise(twice, torch.randn(2, 4, dtype=torch.float64), lambda z: z.square().mean())

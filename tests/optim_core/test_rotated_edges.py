@@ -67,6 +67,64 @@ def test_scalars_vectors_and_empty_tensors_train(kind: str) -> None:
     assert sum(float((p.detach() ** 2).sum()) for p in model.parameters()) < before
 
 
+@pytest.mark.parametrize("name", ["rotated(adamw)", "rotated(sgd)", "rotated(torch.optim.RMSprop)"])
+@pytest.mark.parametrize("kind", ["svd", "soap_eig"])
+def test_a_scalar_trains_beside_matrices_whose_moments_move(name: str, kind: str) -> None:
+    """The base's counter of steps has the shape of the scalar, and is no moment."""
+    model = Bowl(scale=torch.tensor(2.0), matrix=torch.ones(4, 5))
+    model.train_with(
+        optim_core.build(name, model, lr=0.05, rotation=kind, rotation_refresh=2, rotation_transport="mv"), 7
+    )
+    assert float(model.scale.detach()) < 2 - 0.05
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("name", ["rotated_adamw", "rotated(sgd)"])
+def test_sampled_gradients_do_not_replace_that_of_the_step(name: str, set_to_none: bool) -> None:
+    """Also when the closure zeroes and refills the same tensors: egop's first step goes along the gradient at w."""
+    model = matrices().double()
+    home = weights(model)
+    optimizer = optim_core.build(name, model, lr=0.05, rotation="egop", rotation_samples=3)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad(set_to_none=set_to_none)
+        loss = torch.stack([(p**4).sum() for p in model.parameters()]).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    for p, w in zip(model.parameters(), home, strict=True):
+        assert torch.equal(p.grad, 4 * w**3)
+        if name == "rotated(sgd)":
+            torch.testing.assert_close(p.detach(), w - 0.05 * 4 * w**3)
+
+
+@pytest.mark.parametrize("reduced", ["medium", "autocast", "newer"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_round_trip_keeps_float32_whatever_products_the_user_asked_for(kind: str, reduced: str) -> None:
+    draws = torch.Generator().manual_seed(4)
+    model = Bowl(first=torch.randn(48, 40, generator=draws), second=torch.randn(32, 40, generator=draws))
+    optimizer = optim_core.build("rotated_adamw", model, rotation=kind, **{**SMALL, "rotation_block": 64})
+    model.train_with(optimizer, 2)
+    x = {p: p.detach().clone() for p in model.parameters()}
+    if kind == "galore":
+        x = optimizer.backward(optimizer.forward(x))  # what lies in the part of the space that it keeps
+    matmul = torch.backends.mkldnn.matmul
+    try:
+        if reduced == "medium":
+            torch.set_float32_matmul_precision("medium")
+        elif reduced == "newer":
+            matmul.fp32_precision = "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced == "autocast"):
+            back = optimizer.backward(optimizer.forward(x))
+        assert torch.get_float32_matmul_precision() == "medium" if reduced == "medium" else True
+        assert matmul.fp32_precision == "bf16" if reduced == "newer" else True
+    finally:
+        matmul.fp32_precision = "none"
+        torch.set_float32_matmul_precision("highest")
+    assert max(float((back[p] - x[p]).abs().max()) for p in x) <= 2e-5
+
+
 def by_deepcopy(pair: tuple[nn.Module, Any]) -> tuple[nn.Module, Any]:
     return copy.deepcopy(pair)
 

@@ -295,3 +295,20 @@ def test_fixed_rotations_hold_a_block_and_an_order_not_a_dense_matrix() -> None:
     held = sum(t.numel() for t in (*vars(turn).values(), *vars(turn._order).values()) if isinstance(t, Tensor))
     assert held <= 256**2 + 13**2 + 2 * 4109
     assert turn._shared is other._shared
+
+
+@pytest.mark.parametrize("kind, due", [("svd", [1, 3, 6, 9]), ("galore", [1, 4, 7, 10]), ("soap_eig", [1, 3, 6, 9])])
+def test_refreshes_come_when_the_authors_have_them(kind: str, due: list[int]) -> None:
+    piece = Piece(name="w", shape=(4, 3))
+    turn = rotations.lookup(kind)([piece], Options(kind=kind, rank=2, refresh=3))
+    last: Tensor | None = None
+    changed = []
+    for step in range(1, 12):
+        turn.fit([[torch.randn(4, 3, generator=generator("w", step), dtype=torch.float64)]], step)
+        key = "left" if piece.get("left") is not None else "right"
+        basis = piece.get(key)
+        assert basis is not None
+        if last is None or not torch.equal(basis, last):
+            changed.append(step)
+        last = basis.clone()
+    assert changed == due

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
-from tests.contracts.optimizer_contract import Run, equal
+from tests.contracts.optimizer_contract import Run, batches_for, equal
 
 
 def reference(run: Run, index: int, radius: float, lr: float, velocity: list[Tensor], kind: str) -> list[Tensor]:
@@ -48,8 +49,10 @@ def test_equals_the_formulas(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_friendly_sam_begins_as_sam_and_keeps_a_mean_gradient() -> None:
-    friendly = Run(lambda m: optim_core.build("friendly_sam", m, lr=0.05, sam_radius=0.2, mean_decay=0.6))
+@pytest.mark.parametrize("start, share", [("gradient", 1.0), ("zero", 0.4)])
+def test_friendly_sam_begins_as_sam_and_keeps_a_mean_gradient(start: str, share: float) -> None:
+    values: dict[str, Any] = {"lr": 0.05, "sam_radius": 0.2, "mean_decay": 0.6, "mean_start": start}
+    friendly = Run(lambda m: optim_core.build("friendly_sam", m, **values))
     plain = Run(lambda m: optim_core.build("sam", m, lr=0.05, sam_radius=0.2))
     probe = Run(lambda m: optim_core.build("sgd", m, lr=0.0))
     probe.closure(0)()
@@ -58,7 +61,7 @@ def test_friendly_sam_begins_as_sam_and_keeps_a_mean_gradient() -> None:
     for a, b in zip(friendly.weights(), plain.weights(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     for p, q in zip(friendly.model.parameters(), probe.model.parameters(), strict=True):
-        torch.testing.assert_close(friendly.optimizer.state[p]["mean_gradient"], 0.4 * q.grad, rtol=1e-12, atol=0)
+        torch.testing.assert_close(friendly.optimizer.state[p]["mean_gradient"], share * q.grad, rtol=1e-12, atol=0)
 
 
 def test_the_ascent_has_the_radius_as_its_length() -> None:
@@ -122,7 +125,8 @@ def test_a_first_gradient_that_is_not_finite_skips_the_step() -> None:
         next(run.model.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
         return loss
 
-    run.optimizer.step(closure)
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        run.optimizer.step(closure)
     assert equal(run.weights(), before)
     assert run.optimizer.skipped_steps == 1
     assert run.calls == 1
@@ -134,3 +138,34 @@ def test_a_first_gradient_that_is_not_finite_skips_the_step() -> None:
 def test_bad_values_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         optim_core.build("sam", nn.Linear(2, 2), **values)
+
+
+@pytest.mark.parametrize("name", ["sam", "llqr", "llqr_sam", "gsam"])
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+def test_one_cycle_moves_the_momentum_that_the_base_uses(name: str, base: str) -> None:
+    """torch's OneCycleLR: the same steps as with each rate and momentum set by hand."""
+    run, twin = (Run(lambda m: optim_core.build(name, m, base=base, lr=0.05, **batches_for(name))) for _ in range(2))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(run.optimizer, 0.05, total_steps=6)
+    key, momenta = {"sgd": "momentum", "adamw": "beta1"}[base], []
+    for index in range(5):
+        group = run.optimizer.param_groups[0]
+        momenta.append(group["momentum"] if base == "sgd" else group["betas"][0])
+        twin.optimizer.change(lr=group["lr"], **{key: momenta[-1]})
+        assert run.steps(index, index + 1) == twin.steps(index, index + 1)
+        scheduler.step()
+    assert equal(run.weights(), twin.weights())
+    assert min(momenta) < 0.9 < max(momenta)
+    with pytest.raises(ValueError, match="cannot change"):
+        run.optimizer.change(**{{"sgd": "beta1", "adamw": "momentum"}[base]: 0.5})
+
+
+def test_a_checkpoint_with_beta1_and_beta2_apart_goes_on() -> None:
+    """As state dicts were before groups held `betas`."""
+    run, old = (Run(lambda m: optim_core.build("sam", m, base="adamw", lr=0.05, beta1=0.8)) for _ in range(2))
+    run.steps(0, 3)
+    old.steps(0, 3)
+    saved = copy.deepcopy(run.optimizer.state_dict())
+    group = saved["param_groups"][0]
+    group["beta1"], group["beta2"] = group.pop("betas")
+    old.optimizer.load_state_dict(saved)
+    assert old.steps(3, 6) == run.steps(3, 6)

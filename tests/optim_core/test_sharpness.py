@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
-from optim_core.diagnostics import Subject, measure
+from optim_core.diagnostics import Subject, measure, names
 from optim_core.diagnostics.basis import hessian_product
-from optim_core.diagnostics.escape import escape_ratio
+from optim_core.diagnostics.escape import amplitude, escape_ratio, width
 from optim_core.diagnostics.sharpness import ball_sharpness, largest_eigenvalue, trace
 from optim_core.geometry import LearnedGeometry
 from tests.contracts.optimizer_contract import problem
@@ -157,11 +159,127 @@ def excursion(name: str, sam_radius: float) -> tuple[float, dict[str, float], Te
         "plain": escape_ratio(curvature, float(slope.norm()), **values),
         "learned": escape_ratio(float(U[1]) * curvature, float((U * slope).norm()), **values),
     }
+    ratios |= measure(["escape"], Subject(model=model, loss=loss, batches=[batch], optimizer=optimizer))
     farthest = 0.0
     for _ in range(100):
         optimizer.step(closure)
         farthest = max(farthest, abs(float(model.at[1].detach())))
     return farthest, ratios, U
+
+
+class Along(nn.Module):
+    """A loss of one weight."""
+
+    def __init__(self, loss: Callable[[Tensor], Tensor], start: float) -> None:
+        super().__init__()
+        self.loss, self.w = loss, nn.Parameter(torch.tensor([start], dtype=torch.float64))
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.loss(self.w).sum()
+
+
+def descent(loss: Callable[[Tensor], Tensor], steps: int, start: float = 1e-3, **values: float) -> tuple[Any, float]:
+    """What `escape` says at the start of a run of SAM, and the farthest |w| of its last 20 steps."""
+    model, batch = Along(loss, start), (torch.zeros(1), torch.zeros(1))
+    optimizer = optim_core.build("sam", model, **values)
+    seen = Subject(model=model, loss=lambda outputs, _: outputs, batches=[batch], optimizer=optimizer)
+    found = measure(["escape"], seen)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = model(batch[0])
+        value.backward()
+        return value
+
+    last = []
+    for _ in range(steps):
+        optimizer.step(closure)
+        last.append(abs(float(model.w.detach())))
+    return found, max(last[-20:])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("curvature", [0.3, 2.0, 5.0])
+def test_on_a_quadratic_sam_jumps_at_its_amplitude_and_leaves_nothing(curvature: float, momentum: float) -> None:
+    """The ratio is above 1 at the bottom of every quadratic; nothing ever leaves one."""
+    values = {"lr": 0.2, "sam_radius": 0.1, "momentum": momentum}
+    found, farthest = descent(lambda w: curvature * w**2 / 2, 2000, **values)
+    size = amplitude(curvature, **values)
+    back = size - 0.2 * curvature * (size + 0.1) + momentum * 2 * size  # the step from there, having come from -size
+    assert back == pytest.approx(-size, rel=1e-12)
+    if momentum == 0:
+        assert farthest == pytest.approx(size, rel=1e-9)
+    assert size * (1 - 1e-9) <= farthest < 5 * size  # with momentum the longer cycles are wider
+    assert found["geometry/escape_ratio_plain"] > 1
+    assert found["geometry/escape_amplitude_plain"] == pytest.approx(size, rel=1e-9)
+    assert found["geometry/escape_reach_plain"] == 0
+
+
+@pytest.mark.parametrize(
+    "lr, sam_radius, holds",
+    [(0.5, 0.4, True), (1.0, 0.2, True), (1.0, 1.0, True), (1.5, 0.4, True), (1.5, 2.0, False), (1.5, 2.5, False)],
+)
+def test_a_reach_below_one_is_held_by_the_well(lr: float, sam_radius: float, holds: bool) -> None:
+    """1 - cos w: curvature 1 at the bottom, inflections at pi / 2, the next well from pi on."""
+    values = {"lr": lr, "sam_radius": sam_radius, "momentum": 0.0}
+    found, farthest = descent(lambda w: 1 - w.cos(), 400, **values)
+    assert found["geometry/escape_ratio_plain"] > 1
+    assert (found["geometry/escape_reach_plain"] < 1) == holds
+    if holds:
+        assert farthest <= found["geometry/escape_amplitude_plain"] < math.pi / 2
+    else:
+        assert farthest > math.pi
+
+
+def test_the_width_of_a_well_is_where_it_stops_bending_upwards() -> None:
+    eps = torch.finfo(torch.float64).eps
+    for unit in (0.2, 1.0, 5.0):
+        assert width(lambda t: 1 - math.cos(t), unit, eps) == pytest.approx(math.pi / 2, rel=0.3)
+        assert width(lambda t: t**2 if t < 0 else 1 - math.cos(t), unit, eps) == pytest.approx(math.pi / 2, rel=0.3)
+        assert width(lambda t: 7 + t**2, unit, eps) == width(math.cosh, unit, eps) == math.inf
+    assert width(lambda t: 1e3 + 1e-9 * t**2, 1.0, 1e-7) == math.inf  # rounding bends nothing
+
+
+def test_a_step_that_diverges_by_itself_reaches_everything() -> None:
+    found, _ = descent(lambda w: 4 * w**2, 1, lr=0.3, sam_radius=0.1, momentum=0.0)
+    assert found["geometry/escape_reach_plain"] == 16
+    assert "geometry/escape_amplitude_plain" not in found
+
+
+ROTATED = ("galore", "svd", "global", "output")
+
+
+@pytest.mark.parametrize("rotation", ROTATED)
+@pytest.mark.parametrize("name", ["sharpness", "escape"])
+def test_what_the_loss_is_does_not_depend_on_the_basis(name: str, rotation: str) -> None:
+    """Also where the basis is a projection: galore saw only its subspace, and `escape` failed."""
+    values = {"rotation": rotation, "rotation_rank": 2, "rotation_refresh": 1, "lr": 0.01}
+    seen = subject("rotated_adamw", **{k: v for k, v in values.items() if k != "rotation_rank" or rotation == "galore"})
+    x, y = seen.batches[0]
+
+    def closure() -> Tensor:
+        assert seen.optimizer is not None
+        seen.optimizer.zero_grad()
+        loss = seen.loss(seen.model(x), y)
+        loss.backward()
+        return loss
+
+    assert seen.optimizer is not None
+    for _ in range(2):
+        seen.optimizer.step(closure)  # type: ignore[arg-type]
+    plain = Subject(model=seen.model, loss=seen.loss, batches=seen.batches)
+    if name == "escape":
+        plain = Subject(
+            model=seen.model, loss=seen.loss, batches=seen.batches,
+            optimizer=optim_core.build("sgd", seen.model, lr=0.01, momentum=0.0),
+        )  # fmt: skip
+    assert measure([name], seen) == measure([name], plain)
+
+
+@pytest.mark.parametrize("name", [n for n in names() if not n.endswith("_rate")])
+def test_every_diagnostic_takes_a_projected_basis(name: str) -> None:
+    seen = subject("rotated_adamw", rotation="galore", rotation_rank=2, lr=0.01)
+    assert all(math.isfinite(v) for v in measure([name], seen).values())
 
 
 def test_only_sharpness_measured_in_the_slow_metric_leaves_the_pothole() -> None:
@@ -172,9 +290,12 @@ def test_only_sharpness_measured_in_the_slow_metric_leaves_the_pothole() -> None
         farthest, ratios, _ = found[name]
         assert farthest < Pothole.WIDTH / 3, name
         assert ratios["learned"] < 1, name
+        assert max(v for k, v in ratios.items() if k.startswith("geometry/escape_reach")) < 0.5, name
     farthest, ratios, _ = found["llqr_sam"]
     assert farthest > Pothole.WIDTH  # past the inflection
     assert ratios["learned"] > 1 > ratios["plain"]
+    assert ratios["geometry/escape_reach"] > 5
+    assert ratios["geometry/escape_reach_plain"] < 0.5
 
 
 def test_the_escape_diagnostic_sees_the_learned_metric() -> None:

@@ -174,7 +174,10 @@ def test_a_user_declares_a_control() -> None:
     "line, message",
     [
         ("controls: [sam_radius_1]", "did you mean sam_radius_0"),
-        ("controls: [sam_radius_0]", "a control of asam, friendly_sam, sam, which no arm uses"),
+        (
+            "controls: [sam_radius_0]",
+            "a control of asam, fisher_sam, friendly_sam, gsam, looksam, sam, which no arm uses",
+        ),
         ("analysis: {baseline: sgdd}", "did you mean sgd"),
         ("analysis: {margin: -1}", "margin"),
     ],

@@ -45,7 +45,7 @@ def test_shapes_are_what_they_are_called(shape: str) -> None:
     assert found.kind == shape
     reference = task.evaluate(task.model(0))["rate/reference"]
     assert reference == pytest.approx(CLOSED[shape].per_evaluation, rel=1e-12)
-    assert recommend(found).per_evaluation <= reference + 1e-9
+    assert recommend(found).per_evaluation <= reference + 1e-7  # double roots: the root of rounding
 
 
 @pytest.mark.parametrize("law", ["linear", "log", "edges"])

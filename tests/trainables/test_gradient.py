@@ -99,7 +99,7 @@ def test_clipped_friendly_sam_climbs_along_unclipped_gradients() -> None:
     for step in range(6):
         g = plain(step)
         v = [a - m for a, m in zip(g, mean, strict=True)]
-        mean = [0.9 * m + 0.1 * a for m, a in zip(mean, g, strict=True)]
+        mean = [0.9 * m + 0.1 * a for m, a in zip(mean, g, strict=True)] if step else g
         size, home = norm(v), [p.detach().clone() for p in params]
         with torch.no_grad():
             for p, d in zip(params, v, strict=True):

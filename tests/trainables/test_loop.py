@@ -149,3 +149,71 @@ def test_task_contract(name: str) -> None:
         return
     inputs, targets = a.refresh_batch(3, 0)
     assert torch.isfinite(a.loss(model(inputs), targets))
+
+
+class Averaging(torch.optim.SGD):
+    """Steps at one point and is judged at another, as schedule-free optimizers are: the mean of all points so far."""
+
+    def __init__(self, params: Any, lr: float = 0.05) -> None:
+        super().__init__(params, lr=lr)
+        self.defaults["training"] = self.param_groups[0]["training"] = False
+        self.seen: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        assert self.param_groups[0]["training"], "not in train mode"
+        loss = super().step(closure)
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            state["count"] = state.get("count", 0) + 1
+            state["mean"] = state.get("mean", torch.zeros_like(p)).lerp(p, 1 / state["count"])
+        return loss
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        self.param_groups[0]["training"] = False
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["point"] = p.clone()
+            p.copy_(self.state[p].get("mean", p))
+        self.seen = [p.clone() for p in self.param_groups[0]["params"]]
+
+    @torch.no_grad()
+    def train(self) -> None:
+        self.param_groups[0]["training"] = True
+        for p in self.param_groups[0]["params"]:
+            p.copy_(self.state[p].get("point", p))
+
+
+def test_schedule_free_optimizers_are_judged_where_they_want_to_be() -> None:
+    judged: list[list[torch.Tensor]] = []
+
+    class Looking(Fit):
+        def evaluate(self, model: Any) -> dict[str, float]:
+            judged.append([p.detach().clone() for p in model.parameters()])
+            return super().evaluate(model)
+
+    plain, run = training("sgd", momentum=0.0), training(f"{__name__}.Averaging", task=Looking(), lr=0.05)
+    finish(plain)
+    finish(run)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(run.model), tensors(plain.model), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(judged[-1], run.optimizer.seen, strict=True))
+    assert not torch.equal(judged[-1][0], next(iter(run.model.parameters())))
+
+
+def test_skipped_steps_are_a_metric() -> None:
+    class Breaks(Fit):
+        def loss(self, outputs: torch.Tensor, targets: Any) -> torch.Tensor:
+            found = super().loss(outputs, targets)
+            if self.calls == 3:
+                outputs.register_hook(lambda g: g * float("nan"))
+            self.calls += 1
+            return found
+
+        calls = 0
+
+    run = training("sgd", task=Breaks())
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        points = finish(run)
+    assert points[-1].metrics["cost/skipped_steps"] == 1
+    assert "cost/skipped_steps" not in finish(training("sgd"))[-1].metrics
+    assert all(bool(t.isfinite().all()) for t in tensors(run.model))

@@ -87,6 +87,8 @@ def test_the_optimal_method_meets_the_optimum_and_nobody_beats_it(parameters: di
     best, _ = train(task, "generalized_chebyshev", 250, alpha="auto", beta="auto")
     assert abs(best.metrics["gap/optimal"]) < 1e-5
     assert abs(best.metrics["geometry/rate_gap"]) < 0.05 * best.metrics["geometry/rate_theory"]
+    conjugate, _ = train(task, "conjugate_gradient", 500)  # as many steps, at two gradients each
+    assert abs(conjugate.metrics["gap/optimal"]) < 1e-5
     for name in ("gd", "nesterov"):
         assert train(task, name, 250)[0].metrics["gap/optimal"] > 0.1
     assert train(task, "sgd", 60, lr=0.1, momentum=0.9)[0].metrics["gap/optimal"] > 0
@@ -105,6 +107,8 @@ def test_point_masses_are_solved_in_as_many_steps_as_there_are_points() -> None:
     point, training = train(task, "chebyshev", 40)
     assert len(training.model.eigenvalues) == 3
     assert abs(point.metrics["geometry/objective_gap"]) < 1e-8
+    assert train(task, "conjugate_gradient", 4)[0].metrics["objective/log10"] > -3
+    assert train(task, "conjugate_gradient", 6)[0].metrics["objective/log10"] < -20
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.25])

@@ -13,7 +13,7 @@ from typing import Any
 
 import optim_core
 from optim_core.average_case.theory import Problem
-from optim_core.games.optimizers import GameOptimizer
+from optim_core.games.base import GameOptimizer
 from optim_core.spectrum import hill
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.average_case import (

@@ -1,0 +1,142 @@
+"""Conjugate gradients: of all methods in the Krylov space, the one with the lowest objective on a quadratic.
+
+    d_0 = -g_0,   d_t = -g_t + beta_t d_{t-1},   beta_t = |g_t|^2 / |g_{t-1}|^2             (Hestenes and Stiefel 1952)
+    w_{t+1} = w_t + alpha_t d_t,                 alpha_t = |g_t|^2 / d_t' H d_t
+
+It ends, up to rounding, after as many steps as the Hessian has distinct eigenvalues that the start sees, and knows
+nothing of the spectrum beforehand. Average-case methods are measured against it: on a spectrum with density
+lambda^xi (L - lambda)^tau, generalized_chebyshev with alpha = tau, beta = xi + 2 is the same method while the number of
+steps is below that of the eigenvalues.
+
+A step costs two gradients, one at w and one for H d (`products`). Rounding spoils conjugacy: at condition number kappa
+it takes about sqrt(kappa) / 2 log(2 / accuracy) steps all the same, and stops at the accuracy of the gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from optim_core.average_case.products import Differences, epsilon, gradients
+from optim_core.base import SKIPPED, Closure, Counting, Params
+from optim_core.declarations import SHARE
+from optim_core.fresh import NotFinite
+from optim_core.registry import register
+from optim_core.replay import Draws
+from optim_core.two_pass import global_norm
+
+MISMATCHES = ("refuse", "restart")
+NOISE = 100
+"""Rounding units within which a gradient is that of a minimum, or a prediction has come true."""
+
+
+@register("conjugate_gradient")
+class ConjugateGradient(Counting):
+    """For convex quadratics whose closure is the same at every step; anything else is refused at the second step.
+
+    Whether it is one shows in the gradient, which the step before has predicted as g + alpha H d. `on_mismatch`: refuse
+    raises RuntimeError; restart begins again at the steepest descent with alpha = |g|^2 / g' H g, which on other losses
+    is a method of its own. Directions without positive curvature are refused too; restart does not take such a step
+    (`skipped_steps`). `step_scale` in [0, 1] multiplies alpha; below 1 the directions are no longer conjugate.
+
+    Gradients are not clipped. State: two tensors for each parameter, d and the predicted gradient.
+    """
+
+    GRAD_EVALS: ClassVar[float] = 2.0
+    CHANGEABLE = frozenset({"step_scale"})
+    LEARNING_RATE = ""
+    BOUNDS: ClassVar = {"step_scale": SHARE}
+
+    def __init__(self, params: Params, *, step_scale: float = 1.0, on_mismatch: str = "refuse") -> None:
+        if not 0 <= step_scale <= 1:
+            raise ValueError(f"step_scale is {step_scale}; it has to lie in [0, 1]")
+        if on_mismatch not in MISMATCHES:
+            raise ValueError(f"on_mismatch is {on_mismatch!r}; it has to be one of {', '.join(MISMATCHES)}")
+        super().__init__(params, {"step_scale": step_scale, "on_mismatch": on_mismatch})
+        self.param_groups[0].update({"t": 0, "restarts": 0, SKIPPED: 0})
+        self.param_groups[0].update(largest_gradient=0.0, largest_curvature=0.0, square=0.0, num_moved=0)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """One step; returns the loss before it. Where it raises, nothing has moved.
+
+        Without a gradient to follow, 0 or not finite, it ends after one evaluation. A step reads some six numbers back.
+        """
+        first = self.param_groups[0]
+        draws = Draws(p for group in self.param_groups for p in group["params"])
+        loss = self.evaluate_unclipped(closure)
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        g = [x.clone() for x in gradients(params)]
+        square = inner(g, g)
+        if square == 0:
+            return loss
+        if not math.isfinite(square) or not math.isfinite(float(loss)):
+            raise NotFinite(loss)
+        first["largest_gradient"] = max(first["largest_gradient"], math.sqrt(square))
+        d = self._direction(params, g, square)
+        size = 1 + global_norm(params)
+        push = size * (1.0 if first["on_mismatch"] == "refuse" else epsilon(params) ** 0.25)
+        curved = Differences(params, g, draws, lambda: self.evaluate_unclipped(closure)).product(d, push)
+        torch._foreach_copy_(gradients(params), g)
+        bend = inner(d, curved)
+        if not self._is_convex(bend / inner(d, d), math.sqrt(square), params):
+            first[SKIPPED] += 1
+            return loss
+        first["largest_curvature"] = max(first["largest_curvature"], global_norm(curved) / global_norm(d))
+        alpha = -first["step_scale"] * inner(g, d) / bend
+        torch._foreach_add_(params, d, alpha=alpha)
+        for p, direction, gradient in zip(params, d, torch._foreach_add(g, curved, alpha=alpha), strict=True):
+            self.state[p].update(direction=direction, expected_gradient=gradient)
+        first.update(t=first["t"] + 1, square=square, num_moved=len(params))
+        return loss
+
+    def _direction(self, params: list[Tensor], g: list[Tensor], square: float) -> list[Tensor]:
+        """D from the last one; steepest descent at first, for another set of parameters and after a mismatch."""
+        first = self.param_groups[0]
+        steepest = list(torch._foreach_neg(g))
+        if first["num_moved"] != len(params) or any("direction" not in self.state[p] for p in params):
+            return steepest
+        missed = global_norm(torch._foreach_sub(g, [self.state[p]["expected_gradient"] for p in params]))
+        before = math.sqrt(first["square"])
+        if missed > epsilon(params) ** 0.25 * before + self._noise(params):
+            if first["on_mismatch"] == "refuse":
+                raise RuntimeError(
+                    f"conjugate_gradient: at step {first['t']} the gradient differs from the predicted one by "
+                    f"{missed / before:.2g} of the last. It is for quadratic losses with the same data at every step; "
+                    "take nesterov with restart for others, or on_mismatch: restart"
+                )
+            first["restarts"] += 1
+            return steepest
+        d = torch._foreach_add(steepest, [self.state[p]["direction"] for p in params], alpha=square / first["square"])
+        return list(d) if inner(g, d) < 0 else steepest
+
+    def _is_convex(self, curvature: float, slope: float, params: list[Tensor]) -> bool:
+        """Whether the loss bends upwards along d, beyond rounding; raises RuntimeError where that is refused.
+
+        Where the gradient is rounding itself, at a minimum, nothing is refused: there the run just ends.
+        """
+        first = self.param_groups[0]
+        if curvature > NOISE * epsilon(params) * first["largest_curvature"]:
+            return True
+        if first["on_mismatch"] == "refuse" and slope > self._noise(params):
+            raise RuntimeError(
+                f"conjugate_gradient: at step {first['t']} the curvature along the direction is {curvature:.3g}; the "
+                "loss is no convex quadratic with a minimum. Take nesterov with restart, or on_mismatch: restart"
+            )
+        return False
+
+    def _noise(self, params: list[Tensor]) -> float:
+        """What rounding may make of a gradient that should be 0."""
+        first = self.param_groups[0]
+        weights = first["largest_curvature"] * (1 + global_norm(params))
+        return float(NOISE * epsilon(params) * (first["largest_gradient"] + weights))
+
+
+def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Inner product over all tensors together, accumulated in float32 at least."""
+    wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in a]
+    return float(torch.stack([(x * y).sum() for x, y in zip(wide, b, strict=True)]).sum())

@@ -1,0 +1,74 @@
+"""Fisher SAM: the ascent inside an ellipsoid of the diagonal Fisher information (Kim et al. 2022, arXiv 2206.04920).
+
+    epsilon = sam_radius F g / sqrt(g^T F g),   F = 1 / (1 + fisher_weight g^2) elementwise
+
+the direction that maximises g^T epsilon over epsilon^T F^-1 epsilon <= sam_radius^2, with the squared gradient of the
+batch for the diagonal of the Fisher matrix. `fisher_weight` 0 is `sam` bit for bit.
+
+The authors of LLQR+SAM write F = 1 / (g^2 + eta): the same epsilon, for fisher_weight = 1 / eta and sam_radius divided
+by sqrt(eta). Their eta 0.1 and radius 0.1 are fisher_weight 10 and sam_radius 0.316 here. Unlike SAM it depends on the
+scale of the loss: fisher_weight is in units of 1 / g^2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from optim_core.base import Params
+from optim_core.declarations import NOT_NEGATIVE, Limit
+from optim_core.descent import BASES
+from optim_core.ranges import check_not_negative
+from optim_core.registry import register
+from optim_core.sam import SAM
+from optim_core.two_pass import place
+
+
+@register("fisher_sam")
+class FisherSAM(SAM):
+    """SAM in the metric of the diagonal Fisher matrix; `fisher_weight` >= 0, everything else as for `sam`."""
+
+    CHANGEABLE = SAM.CHANGEABLE | {"fisher_weight"}
+    BOUNDS: ClassVar = {**SAM.BOUNDS, "fisher_weight": NOT_NEGATIVE}
+    LIMITS = (*SAM.LIMITS, Limit(equals="sam", at={"fisher_weight": 0.0}, where={"base": BASES}))
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 0.1,
+        sam_radius: float = 0.1,
+        fisher_weight: float = 1.0,
+        base: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        norm_statistics: str = "clean",
+        workers: str = "independent",
+        model: nn.Module | None = None,
+    ) -> None:
+        check_not_negative(fisher_weight=fisher_weight)
+        super().__init__(
+            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
+            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
+            workers=workers, model=model,
+        )  # fmt: skip
+        self.also(fisher_weight=fisher_weight)
+
+    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
+        """Along d = F g, computed in the weights' own storage; the squared norm is d . g."""
+        if all(group["fisher_weight"] == 0 for group in self.param_groups):
+            return super().climb(params, home, grads)
+        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
+            for p, g in zip(ps, gs, strict=True):
+                torch.mul(g, g, out=p)
+                torch.div(g, p.mul_(group["fisher_weight"]).add_(1), out=p)
+        pairs = [pair for ps, gs in zip(params, grads, strict=True) for pair in zip(ps, gs, strict=True)]
+        squares = [(d * g).sum(dtype=torch.float64).to(pairs[0][0].device) for d, g in pairs]
+        norm = math.sqrt(float(torch.stack(squares).sum()))
+        return place(params, home, [g["sam_radius"] for g in self.param_groups], norm)

@@ -1,0 +1,88 @@
+"""GSAM: SAM that also closes the gap between the perturbed and the plain loss (Zhuang et al. 2022, Alg. 1).
+
+With g the gradient at w and g2 the one at w + epsilon, SAM's epsilon, the base descends along
+
+    g2 - gap_weight g_perp,    g_perp = g - (g . g2 / |g2|^2) g2
+
+g_perp, orthogonal to g2, lets the plain loss rise without touching the perturbed one to first order: the gap between
+both shrinks. One inner product and one norm over all tensors. `gap_weight` (alpha in the paper) 0 is `sam` bit for bit.
+The authors let the radius follow the learning rate; give `sam_radius` a schedule for that.
+
+Cost: as SAM, and one more gradient kept through the second pass. Under `DistributedDataParallel` all workers climb
+along the averaged gradient, since one and the same g enters the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from optim_core.base import Params
+from optim_core.curvature import dot
+from optim_core.declarations import NOT_NEGATIVE, Limit
+from optim_core.descent import BASES
+from optim_core.ranges import check_not_negative
+from optim_core.registry import register
+from optim_core.sam import SAM
+
+
+@register("gsam")
+class GSAM(SAM):
+    """`sam` with a share of the plain gradient taken off; `gap_weight` >= 0."""
+
+    CHANGEABLE = SAM.CHANGEABLE | {"gap_weight"}
+    BOUNDS: ClassVar = {**SAM.BOUNDS, "gap_weight": NOT_NEGATIVE}
+    LIMITS = (
+        *(replace(limit, deviation=1e-9) for limit in SAM.LIMITS),  # what is left of g beside itself is rounding
+        Limit(equals="sam", at={"gap_weight": 0.0}, where={"base": BASES}),
+    )
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 0.1,
+        sam_radius: float = 0.05,
+        gap_weight: float = 0.4,
+        base: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        norm_statistics: str = "clean",
+        model: nn.Module | None = None,
+    ) -> None:
+        check_not_negative(gap_weight=gap_weight)
+        super().__init__(
+            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
+            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
+            workers="synchronised", model=model,
+        )  # fmt: skip
+        self.also(gap_weight=gap_weight)
+        self._first: dict[Tensor, Tensor] = {}
+
+    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
+        """As SAM; the gradient is kept for the step."""
+        self._first = {p: g for ps, gs in zip(params, grads, strict=True) for p, g in zip(ps, gs, strict=True)}
+        return super().climb(params, home, grads)
+
+    def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
+        """G2 - gap_weight g_perp; a parameter without a first gradient counts with zero there."""
+        first = [[self._first.get(p) for p in ps] for ps in params]
+        self._first = {}
+        if all(group["gap_weight"] == 0 for group in self.param_groups):
+            return grads
+        plain = [
+            [torch.zeros_like(g) if f is None else f for f, g in zip(fs, gs, strict=True)]
+            for fs, gs in zip(first, grads, strict=True)
+        ]
+        flat, flat2 = [g for gs in plain for g in gs], [g for gs in grads for g in gs]
+        share = dot(flat, flat2) / dot(flat2, flat2).clamp_min(torch.finfo(flat2[0].dtype).tiny)
+        return [
+            [g - group["gap_weight"] * (f - share.to(g.device) * g) for f, g in zip(fs, gs, strict=True)]
+            for group, fs, gs in zip(self.param_groups, plain, grads, strict=True)
+        ]

@@ -1,0 +1,78 @@
+"""What torch's kernels take for granted: the order in memory of their arguments, dense gradients, float32 products.
+
+Fused kernels walk through memory and never look at strides: a gradient or a moment stored in another order than its
+parameter (`channels_last` weights, a transposed view) is paired with the wrong coordinates, without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def stored_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor in the order in memory of `like`, of the same shape; itself where it is so already."""
+    if tensor.shape != like.shape or tensor.stride() == like.stride():
+        return tensor
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+
+
+def all_stored_like(tensors: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Tensor]:
+    """`stored_like` of each pair."""
+    return [stored_like(t, like) for t, like in zip(tensors, likes, strict=True)]
+
+
+def refuse_sparse(groups: Iterable[Mapping[str, Any]]) -> None:
+    """Raise RuntimeError, naming the parameter, if any gradient of these parameter groups is sparse.
+
+    To be called before the first parameter moves: a step that is refused leaves no half of it behind.
+    """
+    for group in groups:
+        for i, p in enumerate(group["params"]):
+            if p.grad is not None and p.grad.layout != torch.strided:
+                name = group["param_names"][i] if "param_names" in group else f"a parameter {tuple(p.shape)}"
+                raise RuntimeError(f"the gradient of {name} is sparse; a dense one is needed (sparse=False)")
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products of float32 matrices in float32: no TF32, no bfloat16 passes, no autocast, whatever the user has set.
+
+    Reduced products lose the orthogonality of a rotation (round trips are off by 1e-2) and of what QR starts from.
+    """
+    with ExitStack() as undo:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                undo.enter_context(torch.autocast(device, enabled=False))
+        _exact_products(undo)
+        yield
+
+
+def _exact_products(undo: ExitStack) -> None:
+    """Switch both of torch's interfaces to full float32; the older one refuses to answer when they disagree."""
+    switches: tuple[Any, Any] = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = ""
+    if older == "highest":
+        return
+
+    def restore() -> None:
+        if older:
+            torch.set_float32_matmul_precision(older)
+        for switch, value in zip(switches, before, strict=True):
+            if switch.fp32_precision != value:
+                switch.fp32_precision = value
+
+    undo.callback(restore)
+    if older:
+        torch.set_float32_matmul_precision("highest")
+    else:
+        for switch in switches:
+            switch.fp32_precision = "ieee"

@@ -1,0 +1,145 @@
+"""LookSAM: SAM's second gradient every `look_interval` steps only, its flat direction reused between (Liu et al. 2022).
+
+At step t with gradient g at w (Alg. 1):
+
+    t divisible by k    g_s at w + sam_radius g / |g|;  descend along g_s;  keep g_v = g_s - (g . g_s / |g|^2) g
+    otherwise           descend along g + reuse_weight |g| / |g_v| g_v
+
+g_v points to flatter regions and changes slowly. Norms and the inner product are over all tensors together, as the
+algorithm is written; no code of the authors is published. `look_interval` 1 is `sam` bit for bit; with `sam_radius` 0
+g_v is 0 and LookSAM is its base.
+
+Cost: 1 + 1 / look_interval gradients a step, and one state tensor for each parameter. Under `DistributedDataParallel`
+all workers climb along the averaged gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from optim_core.base import Closure, Params
+from optim_core.curvature import dot
+from optim_core.declarations import COUNT, NOT_NEGATIVE, Limit
+from optim_core.descent import BASES
+from optim_core.ranges import check_not_negative
+from optim_core.registry import register
+from optim_core.sam import SAM
+from optim_core.two_pass import global_norm
+
+
+@register("looksam")
+class LookSAM(SAM):
+    """`look_interval` >= 1 steps from one second gradient to the next, `reuse_weight` >= 0 (alpha in the paper)."""
+
+    CHANGEABLE = SAM.CHANGEABLE | {"look_interval", "reuse_weight"}
+    BOUNDS: ClassVar = {**SAM.BOUNDS, "look_interval": COUNT, "reuse_weight": NOT_NEGATIVE}
+    LIMITS = (
+        *(replace(limit, deviation=1e-9) for limit in SAM.LIMITS),  # g_v is rounding then
+        Limit(equals="sam", at={"look_interval": 1}, where={"base": BASES}),
+    )
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 0.1,
+        sam_radius: float = 0.05,
+        look_interval: int = 5,
+        reuse_weight: float = 0.7,
+        base: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        norm_statistics: str = "clean",
+        model: nn.Module | None = None,
+    ) -> None:
+        check_not_negative(reuse_weight=reuse_weight)
+        if int(look_interval) != look_interval or look_interval < 1:
+            raise ValueError(f"look_interval is {look_interval}; it has to be a whole number, 1 or above")
+        super().__init__(
+            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
+            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
+            workers="synchronised", model=model,
+        )  # fmt: skip
+        self.also(look_interval=look_interval, reuse_weight=reuse_weight)
+        self.param_groups[0]["steps"] = 0
+        self._first: dict[Tensor, Tensor] = {}
+
+    @classmethod
+    def cost_per_step(cls, **hyperparameters: Any) -> float:
+        """One and a share of the second."""
+        return 1.0 + 1.0 / int(hyperparameters.get("look_interval", 5))
+
+    @classmethod
+    def steps_within(cls, budget: float, **hyperparameters: Any) -> int:
+        """Rounds of look_interval steps, the first of each with two gradients."""
+        interval = int(hyperparameters.get("look_interval", 5))
+        rounds, left = divmod(budget + 1e-9, interval + 1)
+        return int(rounds) * interval + max(0, int(left) - 1)
+
+    def next_cost(self) -> float:
+        """Two where the step looks, else one."""
+        return 2.0 if self.looks else 1.0
+
+    @property
+    def looks(self) -> bool:
+        """Whether the next step takes a second gradient."""
+        first = self.param_groups[0]
+        return bool(first["steps"] % first["look_interval"] == 0)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """One step; calls the closure twice where it looks, else once. Returns the loss at the unperturbed weights."""
+        if self.looks:
+            return super().step(closure)
+        loss = self.evaluate(closure)
+        self._descend()
+        return loss
+
+    @torch.no_grad()
+    def first_step(self) -> bool:
+        """As `TwoPass.first_step`; takes the whole step, and returns False, where no second gradient is wanted."""
+        if self.looks:
+            return super().first_step()
+        self.take_at_once()
+        return False
+
+    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
+        """As SAM; the gradient is kept for g_v."""
+        self._first = {p: g for ps, gs in zip(params, grads, strict=True) for p, g in zip(ps, gs, strict=True)}
+        return super().climb(params, home, grads)
+
+    def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
+        """G_s and a new g_v, or g with the g_v that is kept."""
+        looked = self.looks
+        self.param_groups[0]["steps"] += 1
+        return self._keep(params, grads) if looked else self._reuse(params, grads)
+
+    def _keep(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
+        seen = [(p, self._first[p], g) for ps, gs in zip(params, grads, strict=True)
+                for p, g in zip(ps, gs, strict=True) if p in self._first]  # fmt: skip
+        self._first = {}
+        plain, second = [f for _, f, _ in seen], [g for _, _, g in seen]
+        if self.param_groups[0]["look_interval"] > 1 and seen:
+            share = dot(plain, second) / dot(plain, plain).clamp_min(torch.finfo(plain[0].dtype).tiny)
+            for p, f, g in seen:
+                self.state[p]["flat_direction"] = g - share.to(g.device) * f
+        return grads
+
+    def _reuse(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
+        kept = [[self.state[p].get("flat_direction") for p in ps] for ps in params]
+        directions = [v for vs in kept for v in vs if v is not None]
+        length = global_norm(directions) if directions else 0.0
+        if length == 0:
+            return grads
+        scale = global_norm([g for gs in grads for g in gs]) / length
+        return [
+            [g if v is None else g.add(v, alpha=group["reuse_weight"] * scale) for g, v in zip(gs, vs, strict=True)]
+            for group, gs, vs in zip(self.param_groups, grads, kept, strict=True)
+        ]

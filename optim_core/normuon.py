@@ -1,0 +1,75 @@
+"""NorMuon: Muon whose update is normalised neuron by neuron (Li et al. 2025, arXiv 2510.05491).
+
+    O = NS(M) as in `muon`;   v_i <- normuon_beta2 v_i + (1 - normuon_beta2) mean_j O_ij^2   for every row i
+    O~ = O / (sqrt(v) + 1e-10), row by row;   W <- (1 - lr weight_decay) W - lr s O~ |O|_F / |O~|_F
+
+Rows of O differ in length although its singular values hardly do; v evens them out over time, the Frobenius norm stays.
+Agrees step by step with the authors' code (github.com/zichongli5/NorMuon) on matrices, see tests/golden/agreement. A
+filter of a convolution is one row here, where that code averages over the width of the kernel alone. Memory, beside
+Muon's: a number for each row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from optim_core.base import Params
+from optim_core.declarations import SHARE, Limit
+from optim_core.muon import Muon
+from optim_core.registry import register
+from optim_core.rotations.layout import widened
+
+FLOOR = 1e-10
+
+
+@register("normuon")
+class NorMuon(Muon):
+    """As `muon`; normuon_beta2 in [0, 1], where 1, rows that are never averaged, is `muon` itself."""
+
+    CHANGEABLE = Muon.CHANGEABLE | {"normuon_beta2"}
+    BOUNDS: ClassVar = {**Muon.BOUNDS, "normuon_beta2": SHARE}
+    LIMITS = (Limit(equals="muon", at={"normuon_beta2": 1.0}),)
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        normuon_beta2: float = 0.95,
+        weight_decay: float = 0.1,
+        adjust_lr: str = "match_rms_adamw",
+        adamw_lr_scale: float = 1.0,
+        newton_schulz_dtype: str = "bfloat16",
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
+        given = {k: v for k, v in locals().items() if k not in ("self", "params", "normuon_beta2", "__class__")}
+        self.check_values(normuon_beta2=normuon_beta2)
+        super().__init__(params, **given)
+        self.defaults["normuon_beta2"] = normuon_beta2
+        for group in self.param_groups:
+            group.setdefault("normuon_beta2", normuon_beta2)
+
+    @classmethod
+    def check_values(cls, **values: Any) -> None:
+        """Raise ValueError for a hyperparameter outside its range."""
+        super().check_values(**values)
+        if not 0 <= values.get("normuon_beta2", 0) <= 1:
+            raise ValueError(f"normuon_beta2 is {values['normuon_beta2']}; it has to lie in [0, 1]")
+
+    def direction(self, group: dict[str, Any], state: dict[str, Any], update: Tensor) -> Tensor:
+        """Rows evened out by their running mean square."""
+        if group["normuon_beta2"] == 1:
+            return update
+        wide = widened(update)
+        lengths = wide.square().mean(dim=1, keepdim=True)
+        squares = state.setdefault("neuron_square", torch.zeros_like(lengths))
+        squares.lerp_(lengths, 1 - group["normuon_beta2"])
+        even: Tensor = wide / (squares.sqrt() + FLOOR)
+        scale: Tensor = torch.linalg.matrix_norm(wide) / (torch.linalg.matrix_norm(even) + FLOOR)
+        return even * scale

@@ -1,0 +1,193 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321, Alg. 3).
+
+For every axis k of a gradient G, with G_k its unfolding [d_k, rest]:
+
+    L_k <- shampoo_beta L_k + (1 - shampoo_beta) G_k G_k^T
+    H = G rotated by Q_k^T along every axis;  m, v: Adam's averages of H and H * H
+    w <- w - lr (m / (sqrt(v) + eps), rotated back by Q_k along every axis)
+
+with both bias corrections in lr, then w <- (1 - lr weight_decay) w. L_k and Q_k learn after the step; Q_k are the
+eigenvectors of L_k at first and qr(L_k Q_k), columns sorted by Rayleigh quotient, every `precondition_frequency` steps,
+when m moves into the new basis and v follows the order of its columns. The first gradient of a parameter only makes its
+basis: nothing moves, not even by weight decay.
+
+Agrees with the authors' code (github.com/nikhilvyas/SOAP) step by step, see tests/golden/agreement, where that uses
+its defaults `merge_dims=False`, `normalize_grads=False`, `correct_bias=True`; decompositions are in float32 at least.
+Memory, beside Adam's: 2 d_k^2 for each rotated axis. A step costs 4 p sum_k d_k multiplications for p entries, the
+average half as much, a refresh about 3 d_k^3 for each axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from optim_core.base import Closure, Counting, Params
+from optim_core.baselines import Betas, check_adam
+from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, Limit
+from optim_core.kernels import full_precision, refuse_sparse
+from optim_core.ranges import check_share
+from optim_core.registry import register
+from optim_core.rotations.decompose import eigenvectors, power_step, robust
+from optim_core.rotations.layout import widened
+from optim_core.turned import FAILURES
+
+Bases = Sequence[Tensor | None]
+
+
+@register("soap")
+class Soap(Betas, Counting):
+    """All parameters with two or more axes; vectors are Adam's, unless `precondition_1d`.
+
+    lr, weight_decay >= 0; beta1, beta2, shampoo_beta in [0, 1), shampoo_beta -1: beta2; eps > 0
+    precondition_frequency   steps between refreshes of the bases, 1 or above
+    max_precond_dim          longest axis that is rotated, 1 or above
+    """
+
+    CHANGEABLE = frozenset({"lr", "weight_decay", "beta1", "beta2", "eps", "precondition_frequency"})
+    BOUNDS: ClassVar = {
+        "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "shampoo_beta": (-1.0, 1.0),
+        "precondition_frequency": COUNT, "max_precond_dim": COUNT,
+    }  # fmt: skip
+    LIMITS = (
+        Limit(  # another way to write it, without decay and with an eps that is lost beside sqrt(v)
+            equals="rotated_adamw",
+            at={"weight_decay": 0.0, "eps": 1e-10, "shampoo_beta": 0.8, "precondition_frequency": 2},
+            other={"rotation": "soap_eig", "rotation_ema": 0.8, "rotation_refresh": 2},
+            deviation=1e-5,
+            nested=False,
+        ),
+    )
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 3e-3,
+        beta1: float = 0.95,
+        beta2: float = 0.95,
+        shampoo_beta: float = -1.0,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        precondition_frequency: int = 10,
+        max_precond_dim: int = 10000,
+        precondition_1d: bool = False,
+    ) -> None:
+        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
+        self.check_values(**given)
+        given["betas"] = given.pop("beta1"), given.pop("beta2")
+        super().__init__(params, given)
+
+    @classmethod
+    def check_values(cls, **values: Any) -> None:
+        """Raise ValueError for a hyperparameter outside its range."""
+        check_adam(**values)
+        if values.get("shampoo_beta", -1) != -1:
+            check_share(shampoo_beta=values["shampoo_beta"])
+        for name in ("precondition_frequency", "max_precond_dim"):
+            if not (isinstance(values.get(name, 1), int) and values.get(name, 1) >= 1):
+                raise ValueError(f"{name} is {values[name]!r}; it has to be a whole number above 0")
+
+    @property
+    def refresh_failures(self) -> int:
+        """Bases that could not be computed so far; the ones before were kept."""
+        return int(sum(group.get(FAILURES, 0) for group in self.param_groups))
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """One step; returns the loss before it."""
+        loss = self.evaluate(closure)
+        refuse_sparse(self.param_groups)
+        with full_precision():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        self._step_of(group, p, widened(p.grad))
+        return loss
+
+    def _step_of(self, group: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
+        state = self.state[p]
+        axes = rotated_axes(gradient, group["max_precond_dim"], vectors=group["precondition_1d"])
+        if "step" in state:
+            bases = [state.get(f"basis_{k}") for k in range(gradient.ndim)]
+            state["step"] += 1
+            rotated = transformed(gradient, [None if basis is None else basis.T for basis in bases])
+            p.sub_(transformed(_adam(group, state, rotated), bases).to(p.dtype))
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+        self._learn(group, state, gradient, axes)
+        if "step" not in state and all(f"basis_{k}" in state for k in axes):
+            state["step"] = 0
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+
+    def _learn(self, group: dict[str, Any], state: dict[str, Any], gradient: Tensor, axes: Sequence[int]) -> None:
+        """Average the Gram matrices; make the first bases, or refresh them when due."""
+        rate = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1]
+        average_grams(state, gradient, axes, rate)
+        if axes and ("step" not in state or (state["step"] and state["step"] % group["precondition_frequency"] == 0)):
+            for k in axes:
+                group[FAILURES] = group.get(FAILURES, 0) + (0 if _refresh(state, k) else 1)
+
+
+def rotated_axes(tensor: Tensor, longest: int, *, vectors: bool) -> list[int]:
+    """Axes that get a basis: none of an empty tensor or a scalar, and of a vector only with `vectors`."""
+    if tensor.numel() == 0 or (tensor.ndim == 1 and not vectors):
+        return []
+    return [k for k, size in enumerate(tensor.shape) if size <= longest]
+
+
+def gram_of(tensor: Tensor, axis: int) -> Tensor:
+    """G_k G_k^T [d_k, d_k] of the unfolding along an axis."""
+    unfolded = tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+    return unfolded @ unfolded.T
+
+
+def average_grams(state: dict[str, Any], gradient: Tensor, axes: Sequence[int], decay: float) -> None:
+    """L_k of the axes brought up to date in `state`, with weight 1 - decay, or added where decay is 1."""
+    for k in axes:
+        gram = gram_of(gradient, k)
+        average = state.setdefault(f"gram_{k}", torch.zeros_like(gram))
+        if decay == 1:
+            average.add_(gram)
+        else:
+            average.lerp_(gram, 1 - decay)
+
+
+def transformed(tensor: Tensor, matrices: Bases) -> Tensor:
+    """The tensor with a matrix [d_k, d_k] applied along every axis k that has one."""
+    for k, matrix in enumerate(matrices):
+        if matrix is not None:
+            tensor = _along(tensor, matrix, k)
+    return tensor
+
+
+def _along(tensor: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    found: Tensor = torch.tensordot(matrix.to(tensor), tensor, dims=([1], [axis]))
+    return found.movedim(0, axis)
+
+
+def _adam(group: dict[str, Any], state: dict[str, Any], h: Tensor) -> Tensor:
+    """Update the moments by h; lr m / (sqrt(v) + eps) with the bias corrections in lr."""
+    beta1, beta2 = group["betas"]
+    state["exp_avg"].lerp_(h, 1 - beta1)
+    state["exp_avg_sq"].mul_(beta2).addcmul_(h, h, value=1 - beta2)
+    size = group["lr"] * (1 - beta2 ** state["step"]) ** 0.5 / (1 - beta1 ** state["step"])
+    move: Tensor = state["exp_avg"] / state["exp_avg_sq"].sqrt().add_(group["eps"]) * size
+    return move
+
+
+def _refresh(state: dict[str, Any], axis: int) -> bool:
+    """The basis of an axis anew, m and v moved into it; False when it could not be computed and the old one stays."""
+    gram, old = state.get(f"gram_{axis}"), state.get(f"basis_{axis}")
+    if gram is None:
+        return False
+    found = robust(eigenvectors if old is None else lambda g: power_step(g, old), gram)
+    if found is None:
+        return False
+    if old is not None:
+        state["exp_avg"] = _along(state["exp_avg"], found[0].T @ old, axis)
+        state["exp_avg_sq"] = state["exp_avg_sq"].index_select(axis, found[1].long())
+    state[f"basis_{axis}"] = found[0]
+    return True

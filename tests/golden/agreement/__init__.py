@@ -1,0 +1,1 @@
+"""Weights that the authors' own code reaches on a small problem, and how they were made."""

@@ -1,0 +1,1 @@
+"""Optimizers of matrices: muon, soap, shampoo and their kin."""

@@ -1,0 +1,1 @@
+"""Methods with a theory on quadratics: average case and games."""

@@ -1,0 +1,1 @@
+"""Optimizers that see parameters as vectors: the SAM family and schedule-free ones."""
