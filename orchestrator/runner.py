@@ -16,7 +16,7 @@ from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
-from orchestrator.protocol import controls, seal
+from orchestrator.protocol import controls, pace, seal
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
@@ -87,6 +87,7 @@ def run(
     """
     seal.check_code(spec, folder, accept=accept_changed_code)
     controls.check(spec, folder)
+    spec = pace.calibrated(spec, folder)
     mended = reconcile.at_start(folder, tracker)
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, show, talk
+from orchestrator.definition import currency
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
+    from orchestrator.storage.calibration import Calibrated
 
 
 @app.command()
@@ -40,8 +44,10 @@ def plan(
 
     if effect == 0 or sd == 0:
         fail("--effect and --sd have to be above 0", Exit.USAGE)
-    definition = sweep_file.load(file)
+    definition, found = _in_seconds(sweep_file.load(file), root, calibrate)
     document = planning.plan(definition)
+    if found:
+        document["calibration"] = {arm: asdict(one) for arm, one in found.items()}
     if effect is not None:
         document["power"] = design(definition, effect=effect, root=root, sd=sd)
     if calibrate or (calibrate is None and effect is not None):
@@ -50,11 +56,33 @@ def plan(
         emit(document)
         return
     show(_arms(document))
+    for arm, one in found.items():
+        data.print(
+            f"{arm}: {one.grad_evals:,.0f} gradient evaluations take {definition.budget.per_trial:g} s alone on this "
+            f"machine, to within {one.error:.0%}",
+            highlight=False,
+        )
     if "power" in document:
         for line in _power(document["power"]):
             data.print(line, highlight=False)
     if "forecast" in document:
         data.print(_times(document["forecast"]), highlight=False, markup=False)
+
+
+def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[Spec, dict[str, Calibrated]]:
+    """The sweep with what its budget in seconds is worth: as kept with the sweep, else timed now and not kept."""
+    from orchestrator.definition.model import sweep_id
+    from orchestrator.protocol import pace
+    from orchestrator.storage import calibration
+    from orchestrator.storage.folder import SweepFolder
+
+    if definition.budget.unit != "seconds":
+        return definition, {}
+    found = calibration.read(SweepFolder(root, sweep_id(definition)))
+    if not found and calibrate is not False:
+        talk.print(f"timing {len(definition.arms)} arms, a few seconds each", highlight=False)
+        found = pace.measured(definition)
+    return (pace.filled(definition, found) if found else definition), found
 
 
 def _forecast(definition: Spec) -> dict[str, Any]:
@@ -70,7 +98,9 @@ def _forecast(definition: Spec) -> dict[str, Any]:
 
 def _arms(document: Mapping[str, Any]) -> Table:
     def span(found: Any) -> str:
-        return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:.10g}"
+        if found is None:
+            return "by calibration"
+        return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:,.10g}"
 
     starts = any("grad_evals_before_first_step" in row for row in document["arms"].values())
     table = Table(title=document["sweep_id"])
@@ -79,10 +109,19 @@ def _arms(document: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for arm, row in document["arms"].items():
         before = [span(row.get("grad_evals_before_first_step", 0))] if starts else []
-        each, total = f"{row['grad_evals_per_trial']:,.0f}", f"{row['grad_evals']:,.0f}"
+        each, total = span(row["grad_evals_per_trial"]), span(row["grad_evals"])
         table.add_row(arm, str(row["trials"]), span(row["steps"]), each, *before, total)
-    table.caption = f"{document['total_grad_evals']:,.0f} gradient evaluations in all"
+    table.caption = _caption(document)
     return table
+
+
+def _caption(document: Mapping[str, Any]) -> str:
+    budget, total = document.get("budget"), document["total_grad_evals"]
+    words = [] if budget is None else [f"{currency.spoken(budget)}"]
+    if total is not None:
+        most = any(isinstance(row["grad_evals_per_trial"], list) for row in document["arms"].values())
+        words.append(f"{'at most ' if most else ''}{total:,.0f} gradient evaluations in all")
+    return "; ".join(words)
 
 
 def _power(p: Mapping[str, Any]) -> list[str]:

@@ -42,7 +42,9 @@ def answer(
         margin=within,
         alpha=declared["alpha"],
         race=read_json(folder.race),
+        parity=currencies.parity(evidence),
     )
+    document |= {"notes": [*document["notes"], *currencies.notes(evidence)], "budget": currencies.amount(evidence)}
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (
         ("metric", name, evidence.reported),

@@ -51,7 +51,7 @@ def earlier_spread(spec: Spec, root: Path) -> tuple[float | None, str]:
     for folder in sweeps(root):
         one = Evidence(folder)
         same = one.definition["task"] == wanted["task"]
-        if not same or one.definition["budget"]["per_trial"] != wanted["budget"]["per_trial"]:
+        if not same or any(one.definition["budget"][key] != wanted["budget"][key] for key in ("unit", "per_trial")):
             continue
         folder.level()
         values = [np.array(v) for v in one.confirmed(spec.report_metric).values()]

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 
 from optim_core import HeatMap
-from orchestrator.compare import search_curves, tuning
+from orchestrator.compare import currencies, search_curves, tuning
 from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
@@ -351,7 +351,7 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
         ax.xaxis.get_major_locator().set_params(integer=True)
     budget = float(evidence.definition["budget"]["per_trial"]) * len(evidence.definition["seeds"]["tune"])
     top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
-    top.set_xlabel("gradient evaluations spent on tuning")
+    top.set_xlabel(f"{currencies.unit_of(evidence)} spent on tuning")
     ax.legend()
     yield Drawn(
         name="expected-best",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.compare import search_curves, tuning
+from orchestrator.compare import currencies, search_curves, tuning
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.register import SECTIONS, all_figures, png
@@ -73,14 +73,14 @@ def _top(
 ) -> dict[str, Any]:
     settled = document is not None and any(p["verdict"] != "inconclusive" for p in document["pairs"])
     task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items() if v is not None)
-    budget, seeds = evidence.definition["budget"]["per_trial"], evidence.definition["seeds"]["confirm"]
+    seeds = evidence.definition["seeds"]["confirm"]
     return {
         "sweep_id": evidence.sweep_id,
         "question": evidence.description or f"Which arm of {evidence.definition['name']} is best?",
         "verdict": "refused" if document is None else "settled" if settled else "open",
         "headline": headline(document, refused),
         "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],
-        "facts": f"{evidence.task} ({task}) · {budget:g} gradient evaluations a trial"
+        "facts": f"{evidence.task} ({task}) · {currencies.amount(evidence)} a trial"
         f" · {len(seeds)} paired confirm seeds",
         "badges": _badges(evidence, stamps),
         "arms": arms,
