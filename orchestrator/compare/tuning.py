@@ -138,20 +138,20 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
     the end.
     """
     found = []
-    budget = {trial.trial_id: trial.job.budget for trial in evidence.records}
+    allowed, budget = {trial.trial_id: trial.job.budget for trial in evidence.records}, 1.0
     curves = evidence.curves
     curves = curves[
         (curves["stage"] == Stage.TUNE) & (curves["name"] == evidence.tuned) & (curves["state"] == State.COMPLETE)
     ]
+    curves = curves.assign(step=(curves["step"] / curves["trial_id"].map(allowed)).round(9))  # shares of the budget
     for arm in evidence.arms:
         points = curves[curves["arm"] == arm]
-        points = points.assign(share=(points["step"] / points["trial_id"].map(budget)).round(9))
-        table = points.pivot_table(index="trial_id", columns="share", values="value").ffill(axis=1)
+        table = points.pivot_table(index="trial_id", columns="step", values="value").ffill(axis=1)
         if len(table) < 4:
             continue
         final = evidence.sign * table.iloc[:, -1]
         for share in RUNGS:
-            before = [s for s in table.columns if float(s) <= share + 1e-9]
+            before = [s for s in table.columns if float(s) <= share * budget + 1e-9]
             if not before:
                 continue
             then = evidence.sign * table[before[-1]].fillna(-math.inf)
