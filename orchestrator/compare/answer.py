@@ -45,6 +45,7 @@ def answer(
         parity=currencies.parity(evidence),
     )
     document |= {"notes": [*document["notes"], *currencies.notes(evidence)], "budget": currencies.amount(evidence)}
+    document["arms"] = currencies.costs(evidence)
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (
         ("metric", name, evidence.reported),

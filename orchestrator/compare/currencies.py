@@ -19,6 +19,7 @@ import pandas as pd
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import currency
 from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.protocol import flops
 from orchestrator.statistics.comparison import compare_differences, differences, tests
 from orchestrator.statistics.intervals import Array
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity
@@ -40,6 +41,17 @@ def amount(evidence: Evidence) -> str:
 def spoken(evidence: Evidence) -> str:
     """The same for the verdict: `480 gradient evaluations each`."""
     return currency.spoken(evidence.definition["budget"], evidence.task_class.COUNTS)
+
+
+def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
+    """Arm -> what a confirm trial cost in the mean: gradient evaluations, seconds, FLOPs; None where unknown."""
+    confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
+    counted, found = flops.read(evidence.folder), dict[str, dict[str, float | None]]()
+    for arm in evidence.arms:
+        own = confirm[confirm["arm"] == arm]
+        means = {name: float(own[name].mean()) if len(own) else None for name in ("grad_evals", "seconds")}
+        found[arm] = {**means, "flops": counted.get(arm)}
+    return found
 
 
 def parity(evidence: Evidence) -> Parity:
