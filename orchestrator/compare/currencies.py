@@ -25,6 +25,8 @@ from orchestrator.statistics.intervals import Array
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity
 from orchestrator.storage import calibration
 
+FARTHEST = 0.25
+"""(max - min) / mean of the arms' seconds."""
 KEPT = ("difference", "interval", "p_holm", "verdict")
 
 
@@ -55,13 +57,16 @@ def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
 
 
 def parity(evidence: Evidence) -> Parity:
-    """What the confirm trials have to have spent alike. Seconds: the arms' means, within what two calibrations err."""
+    """What the confirm trials have to have spent alike. Seconds: the arms' means, within what two calibrations err.
+
+    Arms that took seconds further apart than FARTHEST are not compared, however little the calibration promised.
+    """
     unit = evidence.definition["budget"]["unit"]
     if unit == "steps":
         return Parity(column="cost/steps", words="steps")
     if unit == "seconds":
         errors = sorted(found.error for found in calibration.read(evidence.folder).values())
-        return Parity(column="seconds", words="seconds", within=sum(errors[-2:]), of_means=True)
+        return Parity(column="seconds", words="seconds", within=min(FARTHEST, sum(errors[-2:])), of_means=True)
     return IN_GRAD_EVALS
 
 

@@ -1,15 +1,17 @@
 """How fast an arm trains on this machine, and what a budget in seconds is worth to it.
 
-A few configurations drawn at random are trained for a moment each, alone in this process. With a trial's start s, r of
-a gradient evaluation and e of one of E evaluations of the model, all in seconds,
+Configurations drawn at random are trained for a moment each, alone in this process, the arms in turns so that whatever
+else the machine does slows them alike. With a trial's start s, r of a gradient evaluation and e of one of E evaluations
+of the model, all in seconds,
 
-    B = floor((T - mean s - E mean e) / mean r)     gradient evaluations in T seconds
+    B = floor((T - med s - E med e) / med r)     gradient evaluations in T seconds
 
 is the budget of every trial of the arm, its schedule's horizon included; its error is that of one further configuration
 among m as fast as these,
 
     error = max(FLOOR, t_{0.975, m-1} sd(log seconds) sqrt(1 + 1/m))
 
+with m from FEWEST on until no arm's error is above GOOD, or MOST are timed.
 It is found once for a sweep and kept with it. Trials that run beside others are slower than this says.
 """
 
@@ -36,7 +38,8 @@ from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 
-CONFIGURATIONS, SECONDS_EACH, FLOOR, ENDLESS = 5, 0.5, 0.05, 1e9
+FEWEST, MOST, SECONDS_EACH, ENDLESS = 5, 15, 0.5, 1e9
+FLOOR, GOOD = 0.05, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +83,28 @@ def filled(spec: Spec, found: Mapping[str, Calibrated]) -> Spec:
 
 def measured(spec: Spec) -> dict[str, Calibrated]:
     """Time every arm; arms that are alike, a twin for instance, share their figures."""
-    found: dict[str, Calibrated] = {}
+    like: dict[str, str] = {}
     for name, arm in spec.arms.items():
-        like = next((known for known in found if replace(spec.arms[known], name=name) == arm), None)
-        if like is not None:
-            found[name] = found[like]
+        like[name] = next((known for known in like if replace(spec.arms[known], name=name) == arm), name)
+    drawn = {name: probes(spec.arms[name], MOST) for name in dict.fromkeys(like.values())}
+    paces: dict[str, list[Pace]] = {name: [] for name in drawn}
+    found: dict[str, Calibrated] = {}
+    for number in range(MOST):
+        for name, configs in drawn.items():
+            paces[name].append(measure(spec, spec.arms[name], configs[number], SECONDS_EACH))
+        if number + 1 < FEWEST:
             continue
-        paces = [measure(spec, arm, config, SECONDS_EACH) for config in probes(arm, CONFIGURATIONS)]
-        found[name] = worth(paces, seconds=spec.budget.per_trial, evaluations=spec.evaluations)
-    return found
+        seconds, looks = spec.budget.per_trial, spec.evaluations
+        found = {name: worth(own, seconds=seconds, evaluations=looks) for name, own in paces.items()}
+        if all(one.error <= GOOD for one in found.values()):
+            break
+    return {name: found[known] for name, known in like.items()}
 
 
 def worth(paces: Sequence[Pace], *, seconds: float, evaluations: int) -> Calibrated:
     """What `seconds` are worth to an arm whose configurations have these paces."""
     start, each, looks = (
-        float(np.mean([getattr(p, key) for p in paces])) for key in ("start", "grad_eval", "evaluation")
+        float(np.median([getattr(p, key) for p in paces])) for key in ("start", "grad_eval", "evaluation")
     )
     budget = float(max(0, math.floor((seconds - start - evaluations * looks) / each + 1e-9)))
     taken = [p.start + budget * p.grad_eval + evaluations * p.evaluation for p in paces]

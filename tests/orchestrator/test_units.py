@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import orchestrator.cli.plan  # noqa: F401
 from orchestrator import display, results, runner
+from orchestrator.cli.app import app
 from orchestrator.compare import across, currencies
 from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
@@ -244,3 +247,40 @@ def test_epochs_are_refused_and_named() -> None:
 )
 def test_a_budget_in_words(budget: dict[str, Any], counted: str, said: str) -> None:
     assert currency.spoken(budget, counted) == said
+
+
+def test_a_poor_calibration_excuses_no_unequal_seconds(tmp_path: Path) -> None:
+    text = text_of("seconds", 30)
+    definition = sweep_file.loads(text, "test.yaml")
+    folder = calibrate(definition, tmp_path, text, sgd=24.0, sam=16.0)
+    kept = {arm: replace(one, error=2.0) for arm, one in calibration.read(folder).items()}
+    calibration.write(folder, 30, kept)
+    evidence = Evidence(run(tmp_path, text, cache=False))
+    for arm, seconds in (("sgd", 15.0), ("sam", 30.0)):
+        evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
+    with pytest.raises(Refused, match=r"budgets differ by more than 25 %"):
+        answer(evidence)
+
+
+def test_the_plan_says_what_seconds_are_worth(tmp_path: Path) -> None:
+    text = text_of("seconds", 30)
+    definition = sweep_file.loads(text, "test.yaml")
+    file = tmp_path / "fit.yaml"
+    file.write_text(text)
+    unknown = invoke("plan", str(file), "--root", str(tmp_path), "--no-calibrate")
+    assert "by calibration" in unknown
+    assert "30 seconds each" in unknown
+    calibrate(definition, tmp_path, text, sgd=24.0, sam=16.0)
+    assert "sgd: 24 gradient evaluations take 30 s alone on this machine, to within 10%" in invoke(
+        "plan", str(file), "--root", str(tmp_path)
+    )
+    document = json.loads(invoke("plan", str(file), "--root", str(tmp_path), "--json"))
+    assert document["budget"] == {"unit": "seconds", "per_trial": 30}
+    assert {arm: row["steps"] for arm, row in document["arms"].items()} == {"sgd": 24, "sam": 8}
+    assert document["calibration"]["sam"]["error"] == 0.1
+
+
+def invoke(*words: str) -> str:
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+    return " ".join(found.stdout.split())
