@@ -17,8 +17,9 @@ ORDINARY = {
     "floor": "the smallest p value of a design",
     "warm_start": "a section of sweep files: sweeps whose results the search begins with",
     "workers": "a section of sweep files: processes that train one model together",
+    "tokens": "a unit of budgets",
 }
-"""Hyperparameters of single optimizers whose name is also a word of ours, and for what."""
+"""Hyperparameters of single optimizers, and tasks, whose name is also a word of ours, and for what."""
 
 
 def names() -> set[str]:

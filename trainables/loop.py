@@ -221,6 +221,7 @@ class Training:
         if steps:
             metrics["time/step_s"] = seconds / steps
         metrics["cost/grad_evals"] = self.optimizer.grad_evals
+        metrics["cost/steps"] = float(self.step)
         self._loss_sum, self._losses = 0.0, 0
         return Point(grad_evals=self.optimizer.grad_evals, metrics=metrics)
 
