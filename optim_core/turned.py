@@ -43,6 +43,7 @@ def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float 
 class Turned(Counting):
     """An optimizer whose parameter groups each have a `Space`. It takes (name, tensor) pairs: names seed rotations."""
 
+    REFRESH_INTERVAL = "rotation_refresh"
     BOUNDS: ClassVar = {
         "rotation_refresh": COUNT, "rotation_ema": SHARE, "rotation_rank": COUNT, "rotation_rounds": COUNT,
         "rotation_samples": COUNT, "rotation_block": COUNT, "rotation_angle": (0.0, math.pi / 4),

@@ -15,6 +15,7 @@ ORDINARY = {
     "metric": "a section of sweep files and a key of documents",
     "alpha": "the level of a test, and an argument of matplotlib",
     "floor": "the smallest p value of a design",
+    "tokens": "a unit of the budget",
     "warm_start": "a section of sweep files: sweeps whose results the search begins with",
     "workers": "a section of sweep files: processes that train one model together",
     "tokens": "a unit of budgets",

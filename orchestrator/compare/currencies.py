@@ -84,7 +84,12 @@ def notes(evidence: Evidence) -> list[str]:
 
 
 def at_equal_seconds(evidence: Evidence, document: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no point by then."""
+    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no point by then.
+
+    Empty too for a budget in seconds, which is that comparison.
+    """
+    if evidence.definition["budget"]["unit"] == "seconds":
+        return {}
     metric, unit = str(document["metric"]), document["unit"]
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     pace = confirm.groupby("arm")["seconds"].mean()

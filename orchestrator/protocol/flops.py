@@ -20,10 +20,10 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+import optim_core
 from orchestrator.definition.states import Stage, State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial.job import Job
@@ -33,8 +33,6 @@ from trainables.loop import Diverged
 
 FILE, MOST_STEPS, LIMIT_S = "flops.json", 32, 5.0
 """Steps and seconds that one configuration may take to count."""
-INTERVALS = ("refresh_interval", "rotation_refresh")
-"""Hyperparameters that say how many steps lie between two refreshes."""
 
 
 def keep(folder: SweepFolder, trials: Sequence[TrialRecord], *, gpu: float) -> None:
@@ -98,7 +96,9 @@ def of_steps(job: Job) -> tuple[list[float], int]:
 
     plain = replace(job, training={**job.training, "compile": False}, diagnostics=(), evaluations=1)
     training, _ = build_training(plain)
-    interval = _interval(training.optimizer.param_groups[0])
+    interval = max(
+        1, int(training.optimizer.param_groups[0].get(optim_core.lookup(job.optimizer).REFRESH_INTERVAL) or 1)
+    )
     most, began, seen = min(MOST_STEPS, max(2, interval)), time.perf_counter(), list[float]()
     with FlopCounterMode(display=False) as counter, contextlib.suppress(Diverged):
 
@@ -108,7 +108,3 @@ def of_steps(job: Job) -> tuple[list[float], int]:
 
         training.advance(enough)
     return [after - before for before, after in itertools.pairwise(seen)], interval
-
-
-def _interval(group: Mapping[str, Any]) -> int:
-    return max(1, *(int(group.get(name) or 1) for name in INTERVALS))

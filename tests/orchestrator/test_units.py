@@ -173,6 +173,7 @@ def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path, stu
         evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
     document = answer(evidence)
     assert "at 30 seconds each" in sentence(document["pairs"][0], document["metric"])
+    assert document["pairs"][0]["at_equal_seconds"] is None
     assert "sgd: 31.5 s a trial, 5% above the 30 s given (calibrated to within 10%)." in document["notes"]
     evidence.trials.loc[evidence.trials["arm"] == "sam", "seconds"] = 24.0
     with pytest.raises(Refused, match=r"budgets differ by more than 20 %: sam 24, sgd 31.5 \(seconds\)"):
@@ -225,6 +226,14 @@ def test_equal_steps_are_a_finding_only_where_they_cost_differently() -> None:
     assert found.key == "budget.unit"
     waived = text_of("steps", 20) + "\nanalysis: {waive: {GS102: the question is about steps}}\n"
     assert [f.waived for f in lint.lint(waived, "x.yaml") if f.code == "GS102"] == ["the question is about steps"]
+
+
+def test_seconds_and_tokens_break_no_rule_of_their_own() -> None:
+    plain, *others = (
+        {f.code for f in lint.lint(text_of(unit, amount), "x.yaml")}
+        for unit, amount in (("grad_evals", 40), ("seconds", 30), ("tokens", 640))
+    )
+    assert all(codes == plain for codes in others)
 
 
 def test_epochs_are_refused_and_named() -> None:
