@@ -18,7 +18,6 @@ ORDINARY = {
     "tokens": "a unit of the budget",
     "warm_start": "a section of sweep files: sweeps whose results the search begins with",
     "workers": "a section of sweep files: processes that train one model together",
-    "tokens": "a unit of budgets",
 }
 """Hyperparameters of single optimizers, and tasks, whose name is also a word of ours, and for what."""
 
