@@ -322,7 +322,8 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
         ax.set_xscale("log")
     else:
         ax.xaxis.get_major_locator().set_params(integer=True)
-    budget = float(evidence.definition["budget"]["per_trial"]) * len(evidence.definition["seeds"]["tune"])
+    tune = len(evidence.definition["seeds"]["tune"]) // evidence.studies
+    budget = float(evidence.definition["budget"]["per_trial"]) * tune
     top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
     top.set_xlabel(f"{currencies.unit_of(evidence)} spent on tuning")
     if evidence.studies > 1:
