@@ -47,6 +47,8 @@ class Counting(torch.optim.Optimizer):
     """Hyperparameters, of those it has, that are read anew at every step, so that `change` takes effect."""
     LEARNING_RATE: ClassVar[str] = "lr"
     """The hyperparameter that scales its steps, which every arm tunes over decades. Empty: theory sets the length."""
+    REFRESH_INTERVAL: ClassVar[str] = ""
+    """The hyperparameter that says how many steps lie between two refreshes. Empty: every step computes the same."""
     BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Hyperparameter -> (lowest, highest) value that means anything: an optimum at such a bound is at no edge."""
     HEAT_MAP: ClassVar[HeatMap | None] = None
@@ -358,6 +360,15 @@ def eager(method: Callable[..., Any]) -> Callable[..., Any]:
     return cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
 
 
-DECLARATIONS = ("CHANGEABLE", "LEARNING_RATE", "BOUNDS", "HEAT_MAP", "LIMITS", "EQUIVARIANT", "REFERENCE")
+DECLARATIONS = (
+    "CHANGEABLE",
+    "LEARNING_RATE",
+    "REFRESH_INTERVAL",
+    "BOUNDS",
+    "HEAT_MAP",
+    "LIMITS",
+    "EQUIVARIANT",
+    "REFERENCE",
+)
 """What an optimizer that is no `Counting` may declare as well."""
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]

@@ -52,6 +52,7 @@ class LearnedGeometry(Counting):
     `DistributedDataParallel` the first worker's solution goes to all.
     """
 
+    REFRESH_INTERVAL = "refresh_interval"
     CHANGEABLE = CHANGEABLE | {
         "refresh_interval", "ema_rate", "damping", "curvature_scale", "inner_lr", "inner_momentum"
     }  # fmt: skip

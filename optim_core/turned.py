@@ -59,6 +59,7 @@ class Turned(Counting):
     """An optimizer whose parameter groups each have a `Space`. It takes (name, tensor) pairs: names seed rotations."""
 
     CHANGEABLE = frozenset({"rotation_refresh", "rotation_ema"})
+    REFRESH_INTERVAL = "rotation_refresh"
     BOUNDS: ClassVar = {
         "rotation_refresh": NOT_NEGATIVE, "rotation_ema": SHARE, "rotation_rank": COUNT, "rotation_rounds": COUNT,
         "rotation_samples": COUNT, "rotation_block": COUNT, "rotation_angle": (0.0, math.pi / 4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,17 @@ from rich.text import Text
 
 import trainables
 from orchestrator import results
+from orchestrator.definition import currency
 from orchestrator.definition.model import Spec
-from orchestrator.definition.states import Goal, Stage
+from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.statistics.intervals import bounds_of, summarize
+from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
 from orchestrator.trial.chosen import chosen_words
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.record import TrialRecord
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.5, 10.0
 
@@ -44,7 +47,7 @@ def _remaining(conductor: SweepConductor) -> float | None:
 
 
 def _to_spend(conductor: SweepConductor) -> float:
-    return sum(arm.to_spend(conductor.spec.budget.per_trial) for arm in conductor.arms.values())
+    return sum(arm.to_spend() for arm in conductor.arms.values())
 
 
 def summary_line(conductor: SweepConductor) -> str:
@@ -201,8 +204,21 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
             for metric in metrics
         ]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
+    if spec.budget.unit != "grad_evals":
+        table.caption = "\n".join([str(table.caption), *_budget(spec, folder, ended)])
     best = results.best(folder)["arms"]
     return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked))
+
+
+def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
+    """What each trial was given, and of seconds how near it came."""
+    counted = trainables.lookup(spec.task.name).COUNTS
+    yield currency.spoken({"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}, counted)
+    for arm, found in calibration.read(folder).items():
+        done = [t.result for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
+        seconds = [result.seconds for result in done if result.state is State.COMPLETE]
+        mean = sum(seconds) / len(seconds) if seconds else None
+        yield currency.took(arm, spec.budget.per_trial, found.error, mean)
 
 
 def _mean(found: list[float], metric: str, *, short: bool) -> str:

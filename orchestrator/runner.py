@@ -16,7 +16,7 @@ from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
-from orchestrator.protocol import controls, seal
+from orchestrator.protocol import controls, flops, pace, seal
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
@@ -88,6 +88,7 @@ def run(
     """
     seal.check_code(spec, folder, accept=accept_changed_code)
     controls.check(spec, folder)
+    spec = pace.calibrated(spec, folder)
     mended = reconcile.at_start(folder, tracker)
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
@@ -103,6 +104,9 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = _state(conductor, alike.refusal)
+        if state is SweepState.DONE:
+            with disk.tolerated():
+                flops.keep(folder, results.ended_trials(folder), gpu=spec.resources.gpu)
     finally:
         with disk.tolerated():
             results.export(folder, folder.results)

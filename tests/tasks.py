@@ -75,6 +75,15 @@ class Fit(Task):
             return {"loss/val": float(self.loss(model(self._x), self._x @ self._truth))}
 
 
+class Counted(Fit):
+    """Fit, whose batches hold 16 examples."""
+
+    COUNTS = "examples"
+
+    def tokens_per_batch(self) -> int:
+        return 16
+
+
 class Troubled(Fit):
     """Fit, whose seeds meet troubles at their fifth batch: "SEED hog", "SEED hog once", "SEED hang", "SEED segfault".
 

@@ -15,10 +15,11 @@ ORDINARY = {
     "metric": "a section of sweep files and a key of documents",
     "alpha": "the level of a test, and an argument of matplotlib",
     "floor": "the smallest p value of a design",
+    "tokens": "a unit of the budget",
     "warm_start": "a section of sweep files: sweeps whose results the search begins with",
     "workers": "a section of sweep files: processes that train one model together",
 }
-"""Hyperparameters of single optimizers whose name is also a word of ours, and for what."""
+"""Hyperparameters of single optimizers, and tasks, whose name is also a word of ours, and for what."""
 
 
 def names() -> set[str]:

@@ -49,6 +49,7 @@ ADAPTERS = {
 FORBIDDEN = {"optim_core": {"numpy", "pandas", "os", "logging", "pathlib"}, "trainables": set(), "orchestrator": set()}
 LATE = {
     ("orchestrator/executors/ray.py", "run"): "Ray: `geosweep doctor --help` and files that are refused 2.7 s sooner",
+    ("orchestrator/protocol/seal.py", "_grad_evals"): "torch: `geosweep status` and `verify` 1.5 s sooner",
     ("orchestrator/results.py", "reported"): "torch: `geosweep status` 1.5 s sooner",
     ("orchestrator/scheduling/race.py", "signed_rank"): "scipy.stats, statsmodels: a sweep without a race 1.0 s sooner",
 }

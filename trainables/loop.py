@@ -240,6 +240,7 @@ class Training:
         if steps:
             metrics["time/step_s"] = seconds / steps
         metrics["cost/grad_evals"] = self.optimizer.grad_evals
+        metrics["cost/steps"] = float(self.step)
         if self.optimizer.skipped_steps:
             metrics["cost/skipped_steps"] = float(self.optimizer.skipped_steps)
         self._loss_sum, self._losses = 0.0, 0

@@ -42,6 +42,9 @@ class Task:
     spectrum and suboptimality (a model with `modes` and a `spectrum`), exponents (seeds that draw the spectrum)."""
     GAME: ClassVar[bool] = False
     """Whether the model is a list of players, and the closure returns one loss for each."""
+    COUNTS: ClassVar[str] = ""
+    """What `tokens_per_batch` counts: tokens, or examples of a task that has no tokens. Empty: nothing, and then no
+    budget can be in tokens."""
     SCHEDULE: ClassVar[str] = "cosine"
     """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `schedule.factor`)."""
     RECIPE: ClassVar[Recipe] = Recipe()
@@ -70,6 +73,10 @@ class Task:
     def batch(self, seed: int, index: int) -> Batch:
         """Training batch number `index`, a function of (seed, index) alone. Usually `(inputs, targets)`."""
         raise RuntimeError(f"{type(self).__name__} has no batch()")
+
+    def tokens_per_batch(self) -> int:
+        """What a nominal batch holds of what COUNTS names; a language model: windows x tokens in each."""
+        raise RuntimeError(f"{type(self).__name__} counts no tokens")
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
         """Batch for refreshing a preconditioner, from a stream of its own, so that arms keep the same data order."""

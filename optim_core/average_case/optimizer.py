@@ -60,6 +60,7 @@ class ScheduleFollower(Counting):
     (after two steps uphill, <g, d> > 0); `refresh_interval` in steps between new estimates of L, 0 for never.
     """
 
+    REFRESH_INTERVAL = "refresh_interval"
     CHANGEABLE = frozenset({"step_scale", "refresh_interval"})
     LEARNING_RATE = ""
     BOUNDS: ClassVar = {

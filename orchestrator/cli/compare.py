@@ -173,7 +173,7 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
 
 @app.command()
 def profile(
-    sweeps: Annotated[list[str], typer.Argument(help="Sweeps of several tasks.")],
+    sweeps: Annotated[list[str], typer.Argument(help="Sweeps of several tasks, or a single one.")],
     reference: Annotated[
         str,
         typer.Option(help="Arm whose final value sets each task's target; default: the plain one."),
@@ -182,31 +182,38 @@ def profile(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Time to target and performance profiles over several tasks, with a critical-difference diagram from six tasks on.
+    """Time to target: of one sweep in gradient evaluations and seconds; over several tasks also performance profiles,
+    with a critical-difference diagram from six tasks on.
 
     Example: geosweep profile digits-a1 quadratic-b2 --reference sgd -o out
     """
-    from orchestrator.compare import profiles
+    from orchestrator.compare import profiles, time_to_target
     from orchestrator.compare.figures import overview
     from orchestrator.statistics.pairing import Refused
 
+    found = _evidence(root, sweeps)
+    one = found[0] if len({evidence.sweep_id for evidence in found}) == 1 else None
     try:
-        document = profiles.document(_evidence(root, sweeps), reference)
+        document = time_to_target.document(one, reference) if one else profiles.document(found, reference)
     except Refused as reason:
         fail(f"no profile: {reason}", Exit.CHECK_FAILED)
-    written = overview.write(document, output) if output else []
+    if one:
+        rows, written = time_to_target.rows(document), time_to_target.write(document, output) if output else []
+        title = time_to_target.caption(document)
+    else:
+        rows, written = overview.rows(document), overview.write(document, output) if output else []
+        title = f"gradient evaluations to the target that {document['reference']} sets on each task"
     if as_json:
         emit(document)
         return
-    table = Table(title=f"gradient evaluations to the target that {document['reference']} sets on each task")
-    rows = overview.rows(document)
+    table = Table(title=title)
     for column in rows[0]:
         table.add_column(column, justify="left" if column == "arm" else "right")
     for row in rows:
         table.add_row(*row.values())
     show(table)
     show_stamps(document["exploratory"])
-    if not document["ranks"]["drawn"]:
+    if not one and not document["ranks"]["drawn"]:
         data.print(f"no critical-difference diagram: {document['ranks']['why']}", highlight=False)
     for path in written:
         data.print(str(path), highlight=False)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, show, talk
+from orchestrator.definition import currency
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
+    from orchestrator.storage.calibration import Calibrated
 
 BOUND_UP_TO = 0.9
 """A predicted power above this is no lower bound: large effects are missed more often than normal noise says."""
@@ -48,8 +52,10 @@ def plan(
 
     if effect == 0 or sd == 0:
         fail("--effect and --sd have to be above 0", Exit.USAGE)
-    definition = sweep_file.load(file)
+    definition, found = _in_seconds(sweep_file.load(file), root, calibrate)
     document = planning.plan(definition)
+    if found:
+        document["calibration"] = {arm: asdict(one) for arm, one in found.items()}
     if effect is not None:
         document["power"] = planned_power.design(definition, effect=effect, root=root, sd=sd)
     if total_trials is not None:
@@ -67,12 +73,31 @@ def plan(
 def _further(document: Mapping[str, Any]) -> Iterator[str]:
     """What stands below the table."""
     yield from document.get("notes", ())
+    for arm, one in document.get("calibration", {}).items():
+        given = f"{document['budget']['per_trial']:g} s alone on this machine, to within {one['error']:.0%}"
+        yield f"{arm}: {one['grad_evals']:,.0f} gradient evaluations take {given}"
     if "power" in document:
         yield from _power(document["power"])
     if "best_design" in document:
         yield from _best(document["best_design"])
     if "forecast" in document:
         yield _times(document["forecast"])
+
+
+def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[Spec, dict[str, Calibrated]]:
+    """The sweep with what its budget in seconds is worth: as kept with the sweep, else timed now and not kept."""
+    from orchestrator.definition.model import sweep_id
+    from orchestrator.protocol import pace
+    from orchestrator.storage import calibration
+    from orchestrator.storage.folder import SweepFolder
+
+    if definition.budget.unit != "seconds":
+        return definition, {}
+    found = calibration.read(SweepFolder(root, sweep_id(definition)))
+    if not found and calibrate is not False:
+        talk.print(f"timing {len(definition.arms)} arms, a few seconds each", highlight=False)
+        found = pace.measured(definition)
+    return (pace.filled(definition, found) if found else definition), found
 
 
 def _forecast(definition: Spec) -> dict[str, Any]:
@@ -88,7 +113,9 @@ def _forecast(definition: Spec) -> dict[str, Any]:
 
 def _arms(document: Mapping[str, Any]) -> Table:
     def span(found: Any) -> str:
-        return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:.10g}"
+        if found is None:
+            return "by calibration"
+        return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:,.10g}"
 
     rows = document["arms"]
     starts = any("grad_evals_before_first_step" in row for row in rows.values())
@@ -104,20 +131,22 @@ def _arms(document: Mapping[str, Any]) -> Table:
     for name in columns:
         table.add_column(name, justify="right")
     for arm, row in rows.items():
-        cells = {key: row.get(key, 0) for key in columns.values()}
-        big = {key: f"{cells[key]:,.0f}" for key in ("grad_evals_per_trial", "grad_evals")}
-        table.add_row(arm, *({**{key: span(cell) for key, cell in cells.items()}, **big}[key] for key in cells))
-    table.caption = f"{_studies(rows)}{document['total_grad_evals']:,.0f} gradient evaluations in all"
+        table.add_row(arm, *(span(row.get(key, 0)) for key in columns.values()))
+    table.caption = "; ".join(_caption(document))
     return table
 
 
-def _studies(rows: Mapping[str, Any]) -> str:
-    """`8 studies an arm, 12 configurations a study; `, or nothing for one study an arm."""
-    if not any("studies" in row for row in rows.values()):
-        return ""
-    sizes = sorted({row["configurations_per_study"] for row in rows.values()})
-    each = f"{sizes[0]} to {sizes[-1]} configurations" if len(sizes) > 1 else _count(sizes[0], "configuration")
-    return f"{max(row['studies'] for row in rows.values())} studies an arm, {each} a study; "
+def _caption(document: Mapping[str, Any]) -> Iterator[str]:
+    rows, total = document["arms"].values(), document["total_grad_evals"]
+    if any("studies" in row for row in rows):
+        sizes = sorted({row["configurations_per_study"] for row in rows})
+        each = f"{sizes[0]} to {sizes[-1]} configurations" if len(sizes) > 1 else _count(sizes[0], "configuration")
+        yield f"{max(row['studies'] for row in rows)} studies an arm, {each} a study"
+    if "budget" in document:
+        yield currency.spoken(document["budget"])
+    if total is not None:
+        most = any(isinstance(row["grad_evals_per_trial"], list) for row in rows)
+        yield f"{'at most ' if most else ''}{total:,.0f} gradient evaluations in all"
 
 
 def _power(p: Mapping[str, Any]) -> list[str]:

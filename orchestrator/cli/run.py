@@ -80,6 +80,12 @@ def run(
             "name the absolute path of a folder that every node mounts",
             Exit.USAGE,
         )
+    if definition.budget.unit == "seconds" and address not in ("", "local"):
+        fail(
+            f"--address {address}: budget.unit seconds is timed on this machine, and trials would run on others; leave "
+            "--address out, or use grad_evals, steps or tokens",
+            Exit.USAGE,
+        )
     _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
     if uri := object_store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)

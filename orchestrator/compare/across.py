@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import results
+from orchestrator.compare import currencies
 from orchestrator.compare.answer import ALL_PAIRS, check
 from orchestrator.compare.evidence import Evidence
 from orchestrator.protocol import seal
@@ -36,6 +37,7 @@ def answer(
         goal=goal,
         baseline=None if baseline in (None, ALL_PAIRS) else baseline,
         margin=max(margins) if margin is None else margin,
+        parity=max((currencies.parity(one) for one in sweeps), key=lambda parity: parity.within),
         alpha=min(one.analysis["alpha"] for one in sweeps),
     )
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
@@ -44,6 +46,8 @@ def answer(
         **document,
         "sweep_id": " ".join(one.sweep_id for one in sweeps),
         "seal": " ".join(seal.sealed_hash(one.folder) for one in sweeps).strip(),
+        "notes": [*document["notes"], *(f"{one.sweep_id}: {n}" for one in sweeps for n in currencies.notes(one))],
+        "budget": currencies.amount(first),
         "exploratory": stamps,
     }
 
@@ -62,6 +66,7 @@ def _comparable(first: Evidence, other: Evidence) -> None:
     for what, x, y in (
         ("tasks", a["task"], b["task"]),
         ("tuned metrics", a["metric"], b["metric"]),
+        ("units of the budget", a["budget"]["unit"], b["budget"]["unit"]),
         ("budgets", a["budget"]["per_trial"], b["budget"]["per_trial"]),
         ("numbers of evaluations", a["evaluations"], b["evaluations"]),
         ("numbers of configurations an arm", a["budget"]["trials_per_arm"], b["budget"]["trials_per_arm"]),

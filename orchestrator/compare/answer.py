@@ -43,7 +43,10 @@ def answer(
         alpha=declared["alpha"],
         race=read_json(folder.race),
         twin=(evidence.twin, declared["baseline"]) if evidence.twin else None,
+        parity=currencies.parity(evidence),
     )
+    document |= {"notes": [*document["notes"], *currencies.notes(evidence)], "budget": currencies.amount(evidence)}
+    document["arms"] = currencies.costs(evidence)
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (
         ("metric", name, evidence.reported),

@@ -1,6 +1,6 @@
-"""Equal compute in another currency: what would the comparison say at equal seconds?
+"""Equal compute: what arms were given alike, how nearly they got it, and what another currency would say.
 
-Arms are compared at the same number of gradient evaluations. Of each pair the seconds that both arms' confirm trials
+Arms are compared at the same amount of the budget's unit. Of each pair the seconds that both arms' confirm trials
 had on average, T = min(mean seconds of A, mean seconds of B), give a second comparison: each trial's own curve at T,
 linear between its evaluations at the trial's mean pace, and the last value for one that had ended. The learning-rate
 schedule of the slower arm has not come to its end there, so this errs against it. Seconds are those of trials that ran
@@ -17,20 +17,79 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.compare.evidence import Evidence
-from orchestrator.definition.states import Goal, Stage
+from orchestrator.definition import currency
+from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.protocol import flops
 from orchestrator.statistics.comparison import compare_differences, differences, tests
 from orchestrator.statistics.intervals import Array
+from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity
+from orchestrator.storage import calibration
 
+FARTHEST = 0.25
+"""(max - min) / mean of the arms' seconds."""
 KEPT = ("difference", "interval", "p_holm", "verdict")
 
 
+def unit_of(evidence: Evidence) -> str:
+    """The budget's unit in words."""
+    return currency.name_of(evidence.definition["budget"], evidence.task_class.COUNTS)
+
+
+def amount(evidence: Evidence) -> str:
+    """What each trial was given: `480 gradient evaluations`."""
+    return currency.amount(evidence.definition["budget"], evidence.task_class.COUNTS)
+
+
 def spoken(evidence: Evidence) -> str:
-    """What each trial was given, for a sentence: `480 gradient evaluations each`."""
-    return f"{evidence.definition['budget']['per_trial']:,g} gradient evaluations each"
+    """The same for the verdict: `480 gradient evaluations each`."""
+    return currency.spoken(evidence.definition["budget"], evidence.task_class.COUNTS)
+
+
+def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
+    """Arm -> what a confirm trial cost in the mean: gradient evaluations, seconds, FLOPs; None where unknown."""
+    confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
+    counted, found = flops.read(evidence.folder), dict[str, dict[str, float | None]]()
+    for arm in evidence.arms:
+        own = confirm[confirm["arm"] == arm]
+        means = {name: float(own[name].mean()) if len(own) else None for name in ("grad_evals", "seconds")}
+        found[arm] = {**means, "flops": counted.get(arm)}
+    return found
+
+
+def parity(evidence: Evidence) -> Parity:
+    """What the confirm trials have to have spent alike. Seconds: the arms' means, within what two calibrations err.
+
+    Arms that took seconds further apart than FARTHEST are not compared, however little the calibration promised.
+    """
+    unit = evidence.definition["budget"]["unit"]
+    if unit == "steps":
+        return Parity(column="cost/steps", words="steps")
+    if unit == "seconds":
+        errors = sorted(found.error for found in calibration.read(evidence.folder).values())
+        return Parity(column="seconds", words="seconds", within=min(FARTHEST, sum(errors[-2:])), of_means=True)
+    return IN_GRAD_EVALS
+
+
+def notes(evidence: Evidence) -> list[str]:
+    """Of a budget in seconds: what the confirm trials of each arm took."""
+    if evidence.definition["budget"]["unit"] != "seconds":
+        return []
+    trials = evidence.trials[(evidence.trials["stage"] == Stage.CONFIRM) & (evidence.trials["state"] == State.COMPLETE)]
+    means = trials.groupby("arm")["seconds"].mean()
+    given = float(evidence.definition["budget"]["per_trial"])
+    return [
+        currency.took(arm, given, found.error, float(means[arm]) if arm in means else None)
+        for arm, found in calibration.read(evidence.folder).items()
+    ]
 
 
 def at_equal_seconds(evidence: Evidence, document: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no point by then."""
+    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no point by then.
+
+    Empty too for a budget in seconds, which is that comparison.
+    """
+    if evidence.definition["budget"]["unit"] == "seconds":
+        return {}
     metric, unit = str(document["metric"]), document["unit"]
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     pace = confirm.groupby("arm")["seconds"].mean()

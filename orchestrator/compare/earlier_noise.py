@@ -101,7 +101,7 @@ def earlier(spec: Spec, root: Path) -> list[Earlier]:
     for folder in sweeps(root):
         one = Evidence(folder)
         same = one.definition["task"] == wanted["task"]
-        if not same or one.definition["budget"]["per_trial"] != wanted["budget"]["per_trial"]:
+        if not same or any(one.definition["budget"][key] != wanted["budget"][key] for key in ("unit", "per_trial")):
             continue
         folder.level()
         differences = _differences(one.trials, spec.report_metric)

@@ -68,11 +68,11 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
     """The `profile` document. Raises Refused."""
     tasks = {one.sweep_id: one for one in sweeps}
     if len(tasks) < 2:
-        raise Refused("a profile needs sweeps of two tasks or more; for one task: geosweep compare")
+        raise Refused("a profile needs sweeps of two tasks or more")
     for one in sweeps:
         check(one)
     arms = sorted({arm for one in sweeps for arm in _arms(one)})
-    reference = reference or _reference(sweeps)
+    reference = reference or plain_reference(sweeps)
     if not reference or any(reference not in _arms(one) for one in sweeps):
         raise Refused(f"no reference arm {reference!r} in every sweep; name one with --reference: {', '.join(arms)}")
     targets: dict[str, float] = {}
@@ -98,7 +98,7 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
     }
 
 
-def _reference(sweeps: Sequence[Evidence]) -> str:
+def plain_reference(sweeps: Sequence[Evidence]) -> str:
     """The arm that runs the same plain reference optimizer in every sweep; empty when there is none."""
     for name in optim_core.references():
         for arm in sweeps[0].arms:

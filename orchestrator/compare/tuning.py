@@ -179,11 +179,12 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
     Of several studies means over them; `survived` counts those whose winner would have gone on.
     """
     found = []
-    budget = float(evidence.definition["budget"]["per_trial"])
+    allowed, budget = {trial.trial_id: trial.job.budget for trial in evidence.records}, 1.0
     curves = evidence.curves
     curves = curves[
         (curves["stage"] == Stage.TUNE) & (curves["name"] == evidence.tuned) & (curves["state"] == State.COMPLETE)
     ]
+    curves = curves.assign(step=(curves["step"] / curves["trial_id"].map(allowed)).round(9))  # shares of the budget
     for arm in evidence.arms:
         studies = [_aligned(points) for _, points in curves[curves["arm"] == arm].groupby("study")]
         studies = [table for table in studies if len(table) >= FEWEST]

@@ -59,13 +59,19 @@ class BudgetSpec:
     """What may be spent; times in seconds."""
 
     unit: str
+    """grad_evals, steps, seconds or tokens."""
     per_trial: float
+    """In this unit."""
     trials_per_arm: int | None
     wall_clock: float | None
     grad_evals: float | None
     gpu_hours: float | None
     money: float | None
     price_per_gpu_hour: float | None
+    tokens_per_batch: int | None = None
+    """Of unit tokens: what the task says that a nominal batch holds."""
+    calibrated: Mapping[str, float] = field(default_factory=dict)
+    """Of unit seconds: arm -> gradient evaluations of each of its trials, once they are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +216,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     found = asdict(spec)
     for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
-    for key in ("wall_clock", "grad_evals", "gpu_hours", "money", "price_per_gpu_hour"):
-        del found["budget"][key]
+    found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:
         del found["seeds"]["studies"]

@@ -1,7 +1,13 @@
-"""From a budget in gradient evaluations to trials, steps and cost. Pure arithmetic, nothing is started."""
+"""From a budget to trials, gradient evaluations, steps and cost. Pure arithmetic, nothing is started.
+
+A trial of unit `steps` spends start + n c gradient evaluations, with the cost of its start and c of a step, refreshes
+amortised; one of unit `tokens` as many as batches hold so many tokens; one of unit `seconds` what its arm's calibration
+says, which nobody knows before it.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +19,22 @@ from orchestrator.definition.space import from_unit, grid, satisfied
 PROBES, DRAWN = 64, 1000
 
 
+def grad_evals_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
+    """Gradient evaluations of a trial of this configuration; nan for seconds before the calibration."""
+    budget = spec.budget
+    if budget.unit == "steps":
+        return start_of(arm, config) + budget.per_trial * float(optim_core.cost_per_step(arm.optimizer, **config))
+    if budget.unit == "seconds":
+        return budget.calibrated.get(arm.name, math.nan)
+    if budget.tokens_per_batch is not None:
+        return budget.per_trial / budget.tokens_per_batch
+    return budget.per_trial
+
+
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
-    """Optimizer steps that the budget affords with this configuration, after what its start costs."""
-    return optim_core.steps_within(arm.optimizer, spec.budget.per_trial, **config)
+    """Optimizer steps that the budget affords with this configuration, after what its start costs; 0 if unknown."""
+    budget = grad_evals_of(spec, arm, config)
+    return 0 if math.isnan(budget) else optim_core.steps_within(arm.optimizer, budget, **config)
 
 
 def start_of(arm: ArmSpec, config: Mapping[str, Any]) -> float:
@@ -27,7 +46,7 @@ def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, f
     """What constraints may name besides parameters: `steps` and `grad_evals` of a configuration."""
 
     def of(config: Mapping[str, Any]) -> dict[str, float]:
-        return {"steps": steps_of(spec, arm, config), "grad_evals": spec.budget.per_trial}
+        return {"steps": steps_of(spec, arm, config), "grad_evals": grad_evals_of(spec, arm, config)}
 
     return of
 
@@ -78,6 +97,17 @@ def steps_range(spec: Spec, arm: ArmSpec) -> tuple[int, int]:
     return min(found), max(found)
 
 
+def grad_evals_range(spec: Spec, arm: ArmSpec) -> tuple[float, float]:
+    """Least and most gradient evaluations of a trial over the arm's space; nan for seconds before the calibration."""
+    found = [grad_evals_of(spec, arm, config) for config in _probes(arm)]
+    return min(found), max(found)
+
+
+def is_known(spec: Spec) -> bool:
+    """Whether the gradient evaluations of trials are known: those of seconds are not before the calibration."""
+    return spec.budget.unit != "seconds" or spec.arms.keys() <= spec.budget.calibrated.keys()
+
+
 def start_range(arm: ArmSpec) -> tuple[float, float]:
     """Least and most gradient evaluations before the first step over the arm's space."""
     found = [start_of(arm, config) for config in _probes(arm)]
@@ -91,24 +121,37 @@ def _probes(arm: ArmSpec) -> list[dict[str, Any]]:
 
 
 def plan(spec: Spec) -> dict[str, Any]:
-    """The `plan` document."""
+    """The `plan` document; of a budget in seconds that is not calibrated, gradient evaluations and steps are null."""
     arms: dict[str, dict[str, Any]] = {}
+    total: float | None = 0
     for name, arm in spec.arms.items():
         count = trials(spec, arm)
-        low, high = steps_range(spec, arm)
-        least, most = start_range(arm)
+        each = _span(*grad_evals_range(spec, arm)) if is_known(spec) else None
+        spent = None if each is None else count * (each[1] if isinstance(each, list) else each)
         arms[name] = {
             "trials": count,
-            "steps": low if low == high else [low, high],
-            "grad_evals_per_trial": spec.budget.per_trial,
-            "grad_evals": count * spec.budget.per_trial,
+            "steps": None if each is None else _span(*steps_range(spec, arm)),
+            "grad_evals_per_trial": each,
+            "grad_evals": spent,
         }
         if spec.seeds.studies > 1:
             arms[name] |= {"studies": spec.seeds.studies, "configurations_per_study": configurations(spec, arm)}
+        least, most = start_range(arm)
         if most:
-            arms[name]["grad_evals_before_first_step"] = least if least == most else [least, most]
-    total = sum(row["grad_evals"] for row in arms.values())
-    document = {"schema": "geosweep/plan/1", "sweep_id": sweep_id(spec), "arms": arms, "total_grad_evals": total}
+            arms[name]["grad_evals_before_first_step"] = _span(least, most)
+        total = None if total is None or spent is None else total + spent
+    found: dict[str, Any] = {
+        "schema": "geosweep/plan/1",
+        "sweep_id": sweep_id(spec),
+        "arms": arms,
+        "total_grad_evals": total,
+    }
+    if spec.budget.unit != "grad_evals":
+        found["budget"] = {"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}
     if spec.seeds.studies > 1 and spec.method.name == "grid":
-        document["notes"] = ["Every study trains the same points of the grid, on new seeds."]
-    return document
+        found["notes"] = ["Every study trains the same points of the grid, on new seeds."]
+    return found
+
+
+def _span(least: float, most: float) -> float | list[float]:
+    return least if least == most else [least, most]

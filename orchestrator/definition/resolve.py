@@ -185,13 +185,19 @@ def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) 
 
 
 def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
-    """Every constraint is an expression over parameters, steps and grad_evals."""
+    """Every constraint is an expression over parameters, steps and grad_evals, which seconds do not know."""
+    unknowable = FACTS if model.budget.unit == "seconds" else ()
     known = {*names, *FACTS}
     for i, text in enumerate(model.constraints):
         try:
-            unknown = sorted(names_in(text) - known)
+            named = names_in(text)
         except SpaceError as error:
             raise where.error(("constraints", i), str(error)) from None
+        unknown = sorted(named - known)
+        if late := sorted(named & set(unknowable)):
+            raise where.error(
+                ("constraints", i), f"{text!r} names {late[0]}, which a budget in seconds does not know beforehand"
+            )
         if unknown:
             raise where.error(
                 ("constraints", i), f"{text!r} names {unknown[0]}, which no arm has{nearest(unknown[0], known)}"
@@ -238,23 +244,6 @@ def _population(model: SweepModel, where: Where) -> None:
         raise where.error(
             ("budget", "trials_per_arm"),
             f"{trials}, but of a population of less than eta ({given.eta}) nobody is replaced; raise it",
-        )
-
-
-def budget(model: SweepModel, arms: int, seeds: SeedsSpec, where: Where) -> None:
-    """Limits that can be measured, and that leave room for one round of the search beside the confirm stage."""
-    given, gpu = model.budget, model.resources.gpu
-    if given.money is not None and given.price_per_gpu_hour is None:
-        raise where.error(("budget", "money"), "needs price_per_gpu_hour beside it")
-    for key in ("money", "gpu_hours"):
-        if getattr(given, key) is not None and not gpu:
-            raise where.error(("budget", key), "counts GPUs, and resources.gpu is 0; remove it, or give trials a GPU")
-    least = arms * (seeds.studies + len(seeds.confirm)) * given.per_trial
-    if given.grad_evals is not None and given.grad_evals < least:
-        arm = "arm and study" if seeds.studies > 1 else "arm"
-        raise where.error(
-            ("budget", "grad_evals"),
-            f"{given.grad_evals:g}, but one configuration of each {arm} and the confirm stage take {least:g}; raise it",
         )
 
 

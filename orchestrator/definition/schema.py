@@ -107,10 +107,13 @@ class MethodModel(Model):
 class BudgetModel(Model):
     """What may be spent."""
 
-    unit: Literal["grad_evals"] = Field(
-        "grad_evals", description="Gradient evaluations: forward and backward of one batch."
+    unit: Literal["grad_evals", "steps", "seconds", "tokens"] = Field(
+        "grad_evals",
+        description="What arms get equal amounts of. grad_evals: forward and backward of one batch; steps: optimizer "
+        "steps; seconds: of training, by a calibration of each arm before its first trial; tokens: in the batches of "
+        "its gradient evaluations (examples, for a task that counts those).",
     )
-    per_trial: int | float = Field(gt=0, description="Gradient evaluations of one trial.")
+    per_trial: int | float = Field(gt=0, description="What one trial may spend, in this unit.")
     trials_per_arm: int | None = Field(
         None, gt=0, description="Configurations tried for each arm; a grid has its own size."
     )
@@ -225,7 +228,8 @@ class TrainingModel(Model):
         None, description="Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt."
     )
     warmup: Warmup | None = Field(
-        None, description="Linear warm-up: a share of the budget, for instance 5%, or gradient evaluations (1 or more)."
+        None,
+        description="Linear warm-up: a share of the budget, for instance 5%, or an amount in its unit (1 or more).",
     )
     final_lr: Share | None = Field(None, description="cosine and linear end at this share of the peak learning rate.")
     precision: Literal["fp32", "bf16"] | None = Field(
@@ -261,7 +265,9 @@ class SweepModel(Model):
         {}, description="Hyperparameters shared by the arms that have them."
     )
     constraints: list[str] = Field(
-        [], description="Comparisons that every configuration obeys; steps and grad_evals are known."
+        [],
+        description="Comparisons that every configuration obeys; they may name steps and grad_evals, "
+        "but not of a budget in seconds.",
     )
     method: MethodModel = Field(default_factory=lambda: MethodModel.model_validate({}))
     budget: BudgetModel

@@ -12,14 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import declared, plan, resolve
+from orchestrator.definition import budget, declared, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
 from orchestrator.definition.model import (
     AnalysisSpec,
     ArmSpec,
-    BudgetSpec,
     DiagnosticsSpec,
     MethodSpec,
     MetricSpec,
@@ -82,7 +81,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         arms=arms,
         constraints=tuple(model.constraints),
         method=MethodSpec(**model.method.model_dump()),
-        budget=BudgetSpec(**model.budget.model_dump()),
+        budget=budget.resolved(model, where),
         seeds=seeds,
         resources=ResourcesSpec(
             cpu=model.resources.cpu,
@@ -106,13 +105,13 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         training=resolve.training(model, where),
         source=file,
     )
-    resolve.budget(model, len(arms), seeds, where)
     _check_size(spec, where)
+    budget.check(spec, where)
     return spec
 
 
 def _check_size(spec: Spec, where: Where) -> None:
-    """Effort that fits the space: grids within their limit, feasible constraints, at least one step of each arm."""
+    """Effort that fits the space: grids within their limit, feasible constraints."""
     for arm in spec.arms.values():
         path = ("arms", arm.name)
         changeable = optim_core.changeable(arm.optimizer)
@@ -134,20 +133,11 @@ def _check_size(spec: Spec, where: Where) -> None:
                 )
             if spec.constraints and size is None:
                 plan.check_feasible(spec, arm)
-            steps = plan.steps_range(spec, arm)
+            plan.steps_range(spec, arm)
         except (SpaceError, TypeError, ValueError) as error:
             if isinstance(error, SpecError):
                 raise
             raise where.error(path, str(error)) from None
-        if steps[0] < 1:
-            raise where.error(
-                ("budget", "per_trial"), f"{spec.budget.per_trial:g} is less than one step of arm {arm.name}; raise it"
-            )
-    if spec.evaluations > spec.budget.per_trial:
-        raise where.error(
-            ("evaluations",),
-            f"{spec.evaluations} in a trial of {spec.budget.per_trial:g} gradient evaluations; lower it",
-        )
 
 
 def json_schema() -> dict[str, Any]:

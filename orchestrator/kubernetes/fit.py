@@ -34,6 +34,11 @@ class Fit:
 
 def fit(spec: Spec, profile: Profile) -> Fit:
     """The Pod for the sweep's trials, in the first group it fits. Raises RenderError when it fits none."""
+    if spec.budget.unit == "seconds":
+        raise RenderError(
+            "budget.unit seconds: the driver times the arms on its own machine, and here trials run on others; use "
+            "grad_evals, steps or tokens"
+        )
     wanted = spec.resources
     share = int(1 / wanted.gpu + 1e-9) if 0 < wanted.gpu < 1 else 1
     if wanted.max_concurrent:

@@ -13,8 +13,6 @@ on the machine, queueing, start-up of workers and stopping early are not in it.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import trainables
 from orchestrator.definition import plan
-from orchestrator.definition.model import ArmSpec, Spec
-from orchestrator.definition.space import from_unit
-from orchestrator.trial.training import optimizer_builder
-from trainables.loop import Diverged, Training
+from orchestrator.definition.model import Spec
+from orchestrator.protocol import pace
 
 Array = NDArray[np.float64]
 DRAWS, CONFIGURATIONS, SECONDS_EACH, QUANTILES = 2000, 3, 0.7, (0.1, 0.5, 0.9)
@@ -90,46 +85,13 @@ def _in_turns(counts: Sequence[int], trials: Array) -> Array:
 
 
 def calibrate(spec: Spec) -> dict[str, Load]:
-    """Train CONFIGURATIONS of each arm for about SECONDS_EACH seconds."""
+    """Train CONFIGURATIONS of each arm for about SECONDS_EACH seconds; the start of a trial is not in it."""
     found = {}
     for name, arm in spec.arms.items():
-        measured = [_seconds_per_evaluation(spec, arm, config) for config in _probes(arm)]
-        found[name] = Load(measured=measured, trials=plan.trials(spec, arm), budget=float(spec.budget.per_trial))
+        probes = pace.probes(arm, CONFIGURATIONS)
+        paces = [pace.measure(spec, arm, config, SECONDS_EACH) for config in probes]
+        budgets = [float(plan.grad_evals_of(spec, arm, config)) for config in probes]
+        mean = sum(budgets) / len(budgets)
+        trials = [b * p.grad_eval + spec.evaluations * p.evaluation for b, p in zip(budgets, paces, strict=True)]
+        found[name] = Load(measured=[t / mean for t in trials], trials=plan.trials(spec, arm), budget=mean)
     return found
-
-
-def _probes(arm: ArmSpec) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    points = rng.uniform(size=(CONFIGURATIONS, len(arm.parameters)))
-    return [from_unit(arm.parameters, list(map(float, u))) for u in points]
-
-
-def _seconds_per_evaluation(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
-    """Seconds of a gradient evaluation, the model's evaluations included in proportion. A diverging probe counts
-    too.
-    """
-    import torch
-
-    torch.set_num_threads(spec.resources.cpu)
-    task = trainables.build(spec.task.name, **spec.task.parameters)
-    budget, seed = float(spec.budget.per_trial), spec.seeds.tune[0]
-    build = optimizer_builder(arm.optimizer, config, seed)
-    training = Training(task, build, budget=budget, seed=seed, evaluations=1, recipe=spec.training.recipe)
-    started = 0.0
-
-    def enough() -> bool:
-        nonlocal started
-        if training.step == 1:
-            started = time.perf_counter()  # the first step warms up
-        return training.step > 2 and time.perf_counter() - started > SECONDS_EACH
-
-    with contextlib.suppress(Diverged):
-        training.advance(enough)
-    spent = max(1.0, training.optimizer.grad_evals * max(1, training.step - 1) / max(1, training.step))
-    train = (time.perf_counter() - started) / spent if started else 1e-6
-    begun = time.perf_counter()
-    models = training.model if isinstance(training.model, list) else [training.model]
-    for model in models:
-        model.eval()
-    task.evaluate(training.model)
-    return train + spec.evaluations * (time.perf_counter() - begun) / budget

@@ -1,7 +1,7 @@
 """Is the protocol fair? Rules with stable codes, one function each; sweeps/LINT.md explains them and names the papers.
 
 A validator checks types; these rules check whether the comparison that the file describes could mislead. Some unfair
-protocols cannot even be written in our format (equal steps, pruning across arms): such a file is invalid, and linting
+protocols cannot even be written in our format (epochs, pruning across arms): such a file is invalid, and linting
 it still says which rule it breaks. With the results of a finished sweep two more things can be seen: an optimum at the
 edge of its range, and data that differ between arms.
 """
@@ -25,7 +25,7 @@ from orchestrator.definition.yaml12 import YamlError, parse
 from orchestrator.protocol.lint_raw import RAW
 from orchestrator.statistics.significance import floor_of_seeds
 
-EFFORT, WIDTHS, RANDOM_TRIALS = 1.25, 2.0, 4
+EFFORT, PARITY, WIDTHS, RANDOM_TRIALS = 1.25, 1.02, 2.0, 4
 SCHEDULE_WORDS = ("schedule", "warmup", "decay_steps", "total_steps", "anneal")
 
 
@@ -128,6 +128,23 @@ def effort(spec: Spec) -> Found:
         )
 
 
+@_rule("GS102")
+def equal_steps(spec: Spec) -> Found:
+    """Steps of unequal cost: the dearer optimizer gets more compute."""
+    if spec.budget.unit != "steps":
+        return
+    spans = {name: plan.grad_evals_range(spec, arm) for name, arm in spec.arms.items()}
+    least, most = min(low for low, _ in spans.values()), max(high for _, high in spans.values())
+    if most > PARITY * least:
+        words = ", ".join(
+            f"{arm} {low:g}" if low == high else f"{arm} {low:g} to {high:g}" for arm, (low, high) in spans.items()
+        )
+        yield (
+            ("budget", "unit"),
+            f"{spec.budget.per_trial:g} steps cost different gradient evaluations: {words}; use unit: grad_evals",
+        )
+
+
 def _units(spec: Spec) -> tuple[int, str, str]:
     """(how many independent differences a comparison rests on, what they are, the key that sets them)."""
     if spec.seeds.studies > 1:
@@ -165,8 +182,8 @@ def test_metric(spec: Spec) -> Found:
 
 @_rule("GS108")
 def uneven_evaluation(spec: Spec) -> Found:
-    """Every arm is looked at equally often."""
-    for name, arm in spec.arms.items():
+    """Every arm is looked at equally often. Steps in so many seconds are known only once a sweep is calibrated."""
+    for name, arm in spec.arms.items() if plan.is_known(spec) else ():
         fewest = plan.steps_range(spec, arm)[0]
         if fewest < spec.evaluations:
             yield (

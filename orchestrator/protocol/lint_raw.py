@@ -26,11 +26,15 @@ MESSAGES = {
 
 
 def unit(file: dict[str, Any]) -> Breaches:
-    """A budget in steps or epochs."""
+    """A budget in epochs."""
     budget = file.get("budget")
-    if isinstance(budget, dict) and budget.get("unit") in ("steps", "epochs", "iterations"):
+    if isinstance(budget, dict) and budget.get("unit") in ("epochs", "iterations"):
         word = budget.pop("unit")
-        yield "GS102", ("budget", "unit"), f"{word}: a SAM step costs two gradients; use unit: grad_evals"
+        yield (
+            "GS102",
+            ("budget", "unit"),
+            f"{word}: a SAM step costs two gradients; use unit: grad_evals, or steps or tokens if you mean them",
+        )
 
 
 def overlap(file: dict[str, Any]) -> Breaches:

@@ -1,6 +1,7 @@
 """The seal: what a sweep promised before its first trial, and a witness of what its trials brought.
 
-`seal.json` holds arms, spaces, metric, seeds, budget, analysis and their hash, written before anything is trained.
+`seal.json` holds arms, spaces, metric, seeds, budget, analysis and their hash, written before anything is trained. Of a
+budget in seconds calibration.json says what it is worth; as the trials' jobs are in the witness, a change of it shows.
 `witness.jsonl` gets one line for each trial that ended: a digest of its job, metrics and result, chained to the line
 before it, chain_i = sha256(chain_{i-1} trial_id digest). What is changed later shows: a changed trial, seed, budget or
 result is a problem and refuses the comparison. A changed analysis is allowed, and so is another definition (arms,
@@ -29,6 +30,7 @@ from typing import Any
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import State
 from orchestrator.protocol.errors import CodeChanged
+from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result
@@ -52,7 +54,9 @@ def promised(spec: Spec) -> dict[str, Any]:
     analysis = asdict(spec.analysis)
     if not spec.analysis.twin:
         del analysis["twin"]  # as sweeps of earlier versions were sealed
-    free = {"analysis": analysis, "controls": list(spec.controls), "report_metric": spec.report_metric}
+    free: dict[str, Any] = {"analysis": analysis, "controls": list(spec.controls), "report_metric": spec.report_metric}
+    if spec.budget.tokens_per_batch is not None:
+        free["tokens_per_batch"] = spec.budget.tokens_per_batch
     plain: dict[str, Any] = json.loads(json.dumps({**definition(spec), **free}))
     return plain
 
@@ -281,7 +285,7 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
             yield f"{trial_id}: its result was removed"
         elif trial_digest(folder, trial_id) != expected:
             yield f"{trial_id}: its files are not what they were when it ended"
-    codes = _codes(folder)
+    codes, measured = _codes(folder), calibration.grad_evals(folder)
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed["late"]:
             yield f"{path.parent.name}: a result that no driver of this sweep recorded"
@@ -293,20 +297,37 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
         known = set() if job is None else {code["arms"].get(job.arm) for code in codes}
         if known and result is not None and result.code and result.code not in known:
             yield f"{path.parent.name}: its worker trained it with other code than was sealed"
-        if job is not None and (wrong := _breach(job, sealed["content"])):
+        if job is not None and (wrong := _breach(job, sealed["content"], measured)):
             yield f"{path.parent.name}: {wrong}"
 
 
-def _breach(job: Job, content: Mapping[str, Any]) -> str:
-    """What in a trial's job differs from the seal, or nothing."""
+def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> float | None:
+    """Gradient evaluations that the seal gives the trial; None where its optimizer is gone and cannot say."""
+    budget = content["budget"]
+    if budget["unit"] == "steps":
+        import optim_core
+
+        try:
+            step = float(optim_core.cost_per_step(job.optimizer, **job.parameters))
+            return float(optim_core.cost_of_start(job.optimizer, **job.parameters) + budget["per_trial"] * step)
+        except KeyError:
+            return None
+    if budget["unit"] == "seconds":
+        return measured.get(job.arm, 0.0)
+    return float(budget["per_trial"] / content.get("tokens_per_batch", 1))
+
+
+def _breach(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> str:
+    """What in a trial's job differs from the seal, or nothing; `measured`: the calibration of a budget in seconds."""
     if job.seed not in content["seeds"].get(job.stage, []):
         return f"seed {job.seed} is not among the sealed {job.stage} seeds"
     sealed = content["seeds"][job.stage]
     each = len(sealed) // content["seeds"].get("studies", 1)
     if sealed.index(job.seed) // each + 1 != job.study:
         return f"seed {job.seed} is not one of study {job.study}"
-    if job.budget != content["budget"]["per_trial"]:
-        return f"its budget {job.budget:g} is not the sealed {content['budget']['per_trial']:g}"
+    allowed = _grad_evals(job, content, measured)
+    if allowed is not None and job.budget != allowed:
+        return f"its budget {job.budget:g} is not the sealed {allowed:g}"
     if job.arm not in content["arms"] or job.optimizer != content["arms"][job.arm]["optimizer"]:
         return f"arm {job.arm} with optimizer {job.optimizer} is not sealed"
     if [job.task, job.task_parameters] != [content["task"]["name"], content["task"]["parameters"]]:

@@ -37,6 +37,8 @@ class ArmStudy:
     study: Study
     trials: int
     """Configurations to try."""
+    each: float
+    """Gradient evaluations of one trial, at most."""
     tune: tuple[int, ...]
     """Its own seeds, as `confirm`."""
     confirm: tuple[int, ...]
@@ -135,7 +137,7 @@ class ArmStudy:
         waiting = max(0, self.planned - done - running - sum(ended.values()))
         return {"done": done, "running": running, "waiting": waiting, **ended}
 
-    def to_spend(self, per_trial: float) -> float:
+    def to_spend(self) -> float:
         """Gradient evaluations that its trials will still spend, as far as is known."""
         counts = self.counts()
         unended = counts["waiting"] + counts["running"]
@@ -143,10 +145,10 @@ class ArmStudy:
             return 0.0
         if self.population is not None:  # a child shares the budget of its place
             places = self.planned - sum(c.replaces is not None for c in self.study.configurations())
-            left = places * per_trial - self.grad_evals
+            left = places * self.each - self.grad_evals
         else:
             begun = sum(self.spent.get(t, 0.0) for t, state in self.states.items() if state is State.RUNNING)
-            left = unended * per_trial - begun
+            left = unended * self.each - begun
         return max(0.0, left)
 
     @property

@@ -18,7 +18,7 @@ class Ledger:
 
     def __init__(self, spec: Spec) -> None:
         budget = spec.budget
-        self._per_trial, self._gpu, self._price = budget.per_trial, spec.resources.gpu, budget.price_per_gpu_hour or 0.0
+        self._gpu, self._price = spec.resources.gpu, budget.price_per_gpu_hour or 0.0
         named = {
             "grad_evals": budget.grad_evals,
             "wall_clock": budget.wall_clock,
@@ -45,13 +45,13 @@ class Ledger:
             "money": hours * self._price,
         }
 
-    def needs(self, trials: float, workers: int) -> dict[str, float]:
-        """What so many whole trials on so many workers will spend."""
-        each = self._seconds / self._trained * self._per_trial if self._trained else 0.0
-        hours = trials * each * self._gpu / HOUR
+    def needs(self, grad_evals: float, workers: int) -> dict[str, float]:
+        """What so many gradient evaluations on so many workers will spend."""
+        seconds = grad_evals * self._seconds / self._trained if self._trained else 0.0
+        hours = seconds * self._gpu / HOUR
         return {
-            "grad_evals": trials * self._per_trial,
-            "wall_clock": trials * each / max(1, workers),
+            "grad_evals": grad_evals,
+            "wall_clock": seconds / max(1, workers),
             "gpu_hours": hours,
             "money": hours * self._price,
         }

@@ -261,13 +261,12 @@ class SweepConductor:
             return  # a round that was begun is finished
         begun = [self._jobs[t] for t in (*self._running, *self._paused_with)]
         done = sum(j.inherited + self._of(j).spent.get(j.trial_id, 0.0) for j in begun)
-        left = len(begun) - done / self.spec.budget.per_trial
-        queued = sum(len(arm.queue) for arm in self.arms.values())
+        left = sum(j.budget for j in begun) - done
+        queued = sum(j.budget for arm in self.arms.values() for j in arm.queue)
+        further = sum(len(arm.tune) * arm.each for arm in searching)
         reserve = self._confirmation.reserve()
         spent = self._ledger.spent(grad_evals=self.grad_evals, seconds=self.seconds)
-        needs = self._ledger.needs(
-            left + queued + sum(len(arm.tune) for arm in searching) + reserve, max(1, len(self._running))
-        )
+        needs = self._ledger.needs(left + queued + further + reserve, max(1, len(self._running)))
         self.limit = self._ledger.exceeded(spent, needs)
         if self.limit:
             for arm in self.arms.values():

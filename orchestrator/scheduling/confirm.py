@@ -95,12 +95,12 @@ class ConfirmStage:
             self._begin_studies(name, indices)
         return {}
 
-    def reserve(self) -> int:
-        """Trials that this stage will still queue, of the studies that may begin now."""
-        waiting = sum(len(arm.confirm) for arm in self._arms.values() if arm.open and not arm.confirming)
+    def reserve(self) -> float:
+        """Gradient evaluations of the trials that it will still queue, of the studies that may begin now."""
+        waiting = sum(len(arm.confirm) * arm.each for arm in self._arms.values() if arm.open and not arm.confirming)
         if self._race is None or self._over_studies:
             return waiting
-        return waiting + sum(self._race.held(name) for name, arm in self._arms.items() if arm.confirming)
+        return waiting + sum(self._race.held(n) * arm.each for n, arm in self._arms.items() if arm.confirming)
 
     @property
     def racing(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from orchestrator.definition import plan as planning
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.states import Stage
 from orchestrator.search.base import Configuration
@@ -28,6 +29,7 @@ def job_of(
     judged = tuning and seed == spec.seeds.tune_of(study or 1)[0] and spec.early_terminate.type != "pbt"
     child = tuning and bool(configuration.lineage)
     cached = spec.cache and not folder.far and not (tuning and spec.early_terminate.type == "pbt")
+    budget = planning.grad_evals_of(spec, arm, configuration.parameters)
     return Job(
         trial_id=trial_id,
         arm=arm.name,
@@ -39,7 +41,7 @@ def job_of(
         parameters=configuration.parameters,
         task=spec.task.name,
         task_parameters=spec.task.parameters,
-        budget=spec.budget.per_trial,
+        budget=budget,
         evaluations=spec.evaluations,
         metric=spec.metric.name,
         goal=spec.metric.goal,
@@ -56,7 +58,7 @@ def job_of(
         rungs=spec.early_terminate.rungs_of(configuration.number) if judged else (),
         cache=str(folder.cache.resolve()) if cached else "",
         lineage=configuration.lineage,
-        inherited=spec.budget.per_trial * configuration.lineage[-1][0] / spec.evaluations if child else 0.0,
+        inherited=budget * configuration.lineage[-1][0] / spec.evaluations if child else 0.0,
         until=until,
         training=asdict(spec.training.recipe),
         step_timeout_s=spec.training.step_timeout,

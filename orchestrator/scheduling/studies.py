@@ -53,6 +53,7 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         spec=arm,
         study=study,
         trials=trials,
+        each=planning.grad_evals_range(spec, arm)[1],
         tune=tune,
         confirm=confirm,
         index=index,

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.statistics import power, studies
 from orchestrator.statistics.intervals import Array, mean_interval
-from orchestrator.statistics.pairing import Refused, Search, Unit, paired
+from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity, Refused, Search, Unit, paired
 from orchestrator.statistics.sentences import too_few
 from orchestrator.statistics.significance import (
     beyond,
@@ -99,6 +99,7 @@ def compare(
     alpha: float = ALPHA,
     race: Mapping[str, Any] | None = None,
     twin: tuple[str, str] | None = None,
+    parity: Parity = IN_GRAD_EVALS,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
@@ -114,7 +115,7 @@ def compare(
     if baseline is not None and baseline not in arms:
         raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
-    found = paired(trials, metric, stopped)
+    found = paired(trials, metric, stopped, parity)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
     question |= {"looks": tests(race), "searches": found.searches}
     compared = {arm: found.values[arm] for arm in arms}

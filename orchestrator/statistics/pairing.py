@@ -1,6 +1,7 @@
 """What has to hold before arms are compared: the same fresh seeds, proved by digests, at the same budget.
 
-parity  (max B - min B) / mean B <= 2 %  over the gradient evaluations of all confirm trials that trained to the end
+parity  (max B - min B) / mean B <= 2 %  over what all confirm trials that trained to the end spent: B in gradient
+        evaluations, or in the unit that the sweep makes equal (see `Parity`)
 
 A table without a column `study` holds one study an arm. With one study an arm the units are its confirm seeds, with
 several they are the studies: study r of one arm is paired with study r of every other, and both have the same seeds.
@@ -28,6 +29,22 @@ class Refused(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What the sweep makes equal, and how nearly confirm trials have to have spent the same of it."""
+
+    column: str = "grad_evals"
+    """Of the trials table."""
+    words: str = "gradient evaluations"
+    within: float = PARITY
+    """(max - min) / mean."""
+    of_means: bool = False
+    """Compare the arms' means: what single trials took is noisy."""
+
+
+IN_GRAD_EVALS = Parity()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
     """What one study of an arm spent before its confirm trials."""
 
@@ -50,7 +67,9 @@ class Paired:
     """What a reader has to know of studies that did not go as planned."""
 
 
-def paired(trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY) -> Paired:
+def paired(
+    trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY, parity: Parity = IN_GRAD_EVALS
+) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
     An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
@@ -68,7 +87,7 @@ def paired(trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBOD
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
     _same_streams(confirm)
-    _same_budget(confirm)
+    _same_budget(confirm, parity)
     ordered = confirm.sort_values(["study", "seed"])
     values: dict[str, list[Array]] = {}
     for arm in arms:
@@ -143,11 +162,13 @@ def _same_streams(confirm: pd.DataFrame) -> None:
                 raise Refused(f"seed {seed} is not paired: {digest} is {', '.join(sorted(seen))}")
 
 
-def _same_budget(confirm: pd.DataFrame) -> None:
-    spent = confirm[confirm["state"] == State.COMPLETE]["grad_evals"]
-    if len(spent) and (spent.max() - spent.min()) / spent.mean() > PARITY:
-        means = confirm[confirm["state"] == State.COMPLETE].groupby("arm")["grad_evals"].mean()
-        raise Refused(f"budgets differ by more than 2 %: {', '.join(f'{a} {b:g}' for a, b in means.items())}")
+def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
+    complete = confirm[confirm["state"] == State.COMPLETE]
+    means = complete.groupby("arm")[parity.column].mean()
+    spent = means if parity.of_means else complete[parity.column]
+    if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:
+        named = ", ".join(f"{arm} {mean:.4g}" for arm, mean in means.items())
+        raise Refused(f"budgets differ by more than {100 * parity.within:.2g} %: {named} ({parity.words})")
 
 
 def _searches(tune: pd.DataFrame, arms: Sequence[str]) -> dict[str, Search]:

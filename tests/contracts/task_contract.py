@@ -1,4 +1,4 @@
-"""What every task promises: batches and models are functions of seed and index; metrics are those declared."""
+"""What every task promises: batches and models are functions of seed and index; metrics and tokens are as declared."""
 
 from __future__ import annotations
 
@@ -25,3 +25,6 @@ def check(build: Callable[[], Task], *, without_test: bool = False) -> None:
         assert torch.equal(x, y)
     inputs, targets = a.refresh_batch(3, 0)
     assert torch.isfinite(a.loss(model(inputs), targets))
+    if a.COUNTS:
+        inputs = a.batch(3, 0)[0]
+        assert a.tokens_per_batch() == (inputs.numel() if a.COUNTS == "tokens" else len(inputs))

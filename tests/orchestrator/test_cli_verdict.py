@@ -101,7 +101,7 @@ def test_plan_tells_power_seeds_and_time(call: Any, tmp_path: Path) -> None:
     assert call("plan", file, "--effect", "0").code == 2
 
 
-def test_profile_needs_several_tasks(call: Any, tmp_path: Path) -> None:
+def test_profile_of_several_tasks_and_of_one(call: Any, tmp_path: Path) -> None:
     for name in ("one", "two"):
         call("run", write(tmp_path / f"{name}.yaml", name=name, trials=1), "--executor", "debug", "--no-tracking")
     done = call("profile", "one", "two", "-o", str(tmp_path / "out"))
@@ -110,4 +110,6 @@ def test_profile_needs_several_tasks(call: Any, tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"profile.png", "profile.csv", "profile.tex"}
     both = call("compare", "one", "two", "--json").document
     assert len(both["pairs"]) == 6
-    assert call("profile", "one").code == 6
+    alone = call("profile", "one", "--json").document
+    assert alone["schema"] == "geosweep/time-to-target/1"
+    assert call("profile", "one", "--reference", "nobody").code == 6

@@ -144,11 +144,11 @@ def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
     for share in (0.5, 0.25, 0.25):
         ledger.trained(replace(whole, seconds=share * whole.seconds, grad_evals=share * whole.grad_evals))
     ledger.trained(replace(whole, cached_from="another sweep's trial"))
-    spent, needs = ledger.spent(grad_evals=40, seconds=1800), ledger.needs(1, workers=1)
+    spent, needs = ledger.spent(grad_evals=40, seconds=1800), ledger.needs(40, workers=1)
     assert spent["gpu_hours"] == needs["gpu_hours"] == 0.25
     assert spent["money"] == needs["money"] == 1.0
     assert ledger.exceeded(spent, needs) == ""
-    assert ledger.exceeded(spent, ledger.needs(2, workers=1)) == "money"
+    assert ledger.exceeded(spent, ledger.needs(80, workers=1)) == "money"
 
 
 def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:

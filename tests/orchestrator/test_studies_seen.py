@@ -234,6 +234,10 @@ def test_figures_of_studies(seen: Evidence) -> None:
     assert [len(c.get_offsets()) for c in axis.collections] == [STUDIES] * 3
     diamonds = [line for line in drawn["sensitivity-sgd"].figure.axes[0].lines if line.get_marker() == "D"]
     assert len(diamonds) == STUDIES
+    drawn["expected-best"].figure.draw_without_rendering()
+    tried = drawn["expected-best"].figure.axes[0]
+    given = seen.definition["budget"]["per_trial"] * len(seen.definition["seeds"]["tune"]) / STUDIES
+    assert tried.child_axes[0].get_xlim() == pytest.approx([given * n for n in tried.get_xlim()])
     bars = drawn["noise"].figure.axes[0].patches
     assert [bars[i].get_width() + bars[i + 1].get_width() for i in (0, 2)] == pytest.approx([1.0, 1.0])
 

@@ -46,6 +46,7 @@ class Digits(Task):
         "loss/val": Metric(goal="minimize", worst=1e4),
         "loss/test": Metric(goal="minimize", worst=1e4),
     }
+    COUNTS: ClassVar = "examples"
     MODELS: ClassVar = ("mlp", "resnet8", "resnet16", "vit")
 
     def __init__(self, *, model: str = "resnet8", noise: float = 0.0, batch_size: int = 64) -> None:
@@ -71,6 +72,10 @@ class Digits(Task):
         if self._model == "vit":
             return ViT(CLASSES, side=8, channels=1, patch=2, width=32, depth=2, heads=4).to(chosen("auto"))
         return ResNet(int(self._model.removeprefix("resnet"))).to(chosen("auto"))
+
+    def tokens_per_batch(self) -> int:
+        """Images."""
+        return self._size
 
     def batch(self, seed: int, index: int) -> Batch:
         """(images [batch, 1, 8, 8], noisy labels [batch])."""

@@ -29,6 +29,7 @@ class DigitsFit(Task):
     """`batch_size` in images."""
 
     METRICS: ClassVar = {"loss/train": Metric(goal="minimize", worst=1e4)}
+    COUNTS: ClassVar = "examples"
     RECIPE: ClassVar[Recipe] = Recipe(warmup=20 / 300, final_lr=0.1)
 
     def __init__(self, *, batch_size: int = 128) -> None:
@@ -43,6 +44,10 @@ class DigitsFit(Task):
         for inside, outside in itertools.pairwise(SIZES):
             layers += [nn.Linear(inside, outside), nn.ReLU()]
         return nn.Sequential(*layers[:-1]).to(chosen("auto"))
+
+    def tokens_per_batch(self) -> int:
+        """Images."""
+        return self._size
 
     def batch(self, seed: int, index: int) -> Batch:
         """(images [batch, 1, 8, 8], labels [batch])."""

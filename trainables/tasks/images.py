@@ -49,6 +49,7 @@ class Images(Task):
         "loss/val": Metric(goal="minimize", worst=1e4),
         "loss/test": Metric(goal="minimize", worst=1e4),
     }
+    COUNTS: ClassVar = "examples"
 
     def __init__(
         self,
@@ -111,6 +112,10 @@ class Images(Task):
     def facts(self) -> Mapping[str, str]:
         """The data set by its fingerprint."""
         return {"data_fingerprint": self._set.fingerprint}
+
+    def tokens_per_batch(self) -> int:
+        """Images."""
+        return self._size
 
     def batch(self, seed: int, index: int) -> Batch:
         """(augmented images [batch, C, side, side], noisy labels [batch])."""

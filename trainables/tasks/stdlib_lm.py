@@ -131,6 +131,7 @@ class StdlibLM(Task):
         "bits_per_byte/val": Metric(goal="minimize", worst=100.0),
         "bits_per_byte/test": Metric(goal="minimize", worst=100.0),
     }
+    COUNTS: ClassVar = "tokens"
     RECIPE: ClassVar = Recipe(schedule="cosine", warmup=0.03, final_lr=0.1, clip_norm=1.0)
     divergence_loss = 100.0
 
@@ -174,6 +175,10 @@ class StdlibLM(Task):
     def facts(self) -> Mapping[str, str]:
         """The corpus by its SHA-256."""
         return {"corpus_sha256": corpus().digest}
+
+    def tokens_per_batch(self) -> int:
+        """Windows x tokens in a window."""
+        return self._size * self._block
 
     def batch(self, seed: int, index: int) -> Batch:
         """(tokens [batch, block], next tokens [batch, block])."""

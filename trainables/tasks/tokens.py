@@ -49,6 +49,7 @@ class Tokens(Task):
         "perplexity/val": Metric(goal="minimize", worst=WORST),
         "perplexity/test": Metric(goal="minimize", worst=WORST),
     }
+    COUNTS: ClassVar = "tokens"
     RECIPE: ClassVar = Recipe(warmup=0.02, final_lr=0.1, clip_norm=1.0)
     divergence_loss = 100.0
 
@@ -110,6 +111,10 @@ class Tokens(Task):
     def facts(self) -> Mapping[str, str]:
         """The data set by its fingerprint."""
         return {"data_fingerprint": self._data.fingerprint}
+
+    def tokens_per_batch(self) -> int:
+        """Windows x tokens in a window, masked ones included."""
+        return self._size * self._context
 
     def batch(self, seed: int, index: int) -> Batch:
         """(tokens [batch, context], next tokens [batch, context], negative where not to be predicted)."""

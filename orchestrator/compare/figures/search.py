@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 
 from optim_core import HeatMap
-from orchestrator.compare import search_curves, tuning
+from orchestrator.compare import currencies, search_curves, tuning
 from orchestrator.compare.evidence import Evidence, bounds_of, label_of, numeric
 from orchestrator.compare.figures.parameter_axis import draw_axis, places
 from orchestrator.compare.figures.register import Drawn, figure
@@ -322,9 +322,10 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
         ax.set_xscale("log")
     else:
         ax.xaxis.get_major_locator().set_params(integer=True)
-    budget = float(evidence.definition["budget"]["per_trial"]) * len(evidence.definition["seeds"]["tune"])
+    tune = len(evidence.definition["seeds"]["tune"]) // evidence.studies
+    budget = float(evidence.definition["budget"]["per_trial"]) * tune
     top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
-    top.set_xlabel("gradient evaluations spent on tuning")
+    top.set_xlabel(f"{currencies.unit_of(evidence)} spent on tuning")
     if evidence.studies > 1:
         one = max(search_curves.most_random(evidence, arm) for arm in found)
         ax.axvline(one, color="#444444", lw=1, ls=(0, (4, 2)), label="drawn in one study")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.compare import search_curves, tuning
+from orchestrator.compare import currencies, search_curves, tuning
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.register import SECTIONS, all_figures, png
@@ -81,14 +81,13 @@ def _top(
 ) -> dict[str, Any]:
     settled = document is not None and any(p["verdict"] != "inconclusive" for p in document["pairs"])
     task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items() if v is not None)
-    budget = evidence.definition["budget"]["per_trial"]
     return {
         "sweep_id": evidence.sweep_id,
         "question": evidence.description or f"How do the arms of {evidence.definition['name']} compare?",
         "verdict": "refused" if document is None else "settled" if settled else "open",
         "headline": headline(document, refused),
         "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],
-        "facts": f"{evidence.task} ({task}) · {budget:g} gradient evaluations a trial · {_design(evidence)}",
+        "facts": f"{evidence.task} ({task}) · {currencies.amount(evidence)} a trial · {_design(evidence)}",
         "badges": _badges(evidence, stamps),
         "arms": arms,
     }

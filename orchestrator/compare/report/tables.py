@@ -17,6 +17,7 @@ from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, bounds_of, numeric, words
 from orchestrator.compare.tuning import summary
 from orchestrator.definition.states import Stage, State
+from orchestrator.protocol import flops
 from orchestrator.statistics.intervals import interval_text, summarize
 from orchestrator.statistics.sentences import alone_words, more_words, settling_words, verdict_words
 
@@ -38,6 +39,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
+    counted = flops.read(evidence.folder)
     for arm in evidence.ranked():
         row = {"arm": arm}
         for metric in metrics:
@@ -48,6 +50,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
         row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
         row["s / trial"] = f"{each['seconds'].mean():.3g}" if len(each) else "-"
+        row["FLOPs / trial"] = f"{counted[arm]:.3g}" if arm in counted else "-"
         row["spent in all"] = f"{tuned[arm]['grad_evals']:,.0f}"
         row["chosen"] = chosen_words(evidence, arm) or "nothing trained to the end"
         rows.append(row)

@@ -1,0 +1,44 @@
+"""What arms get equal amounts of: gradient evaluations, optimizer steps, seconds, or tokens. One word for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WORDS = {
+    "grad_evals": "gradient evaluations",
+    "steps": "steps",
+    "seconds": "seconds",
+    "tokens": "tokens",
+}
+"""`budget.unit` -> how it is called in sentences and on axes."""
+COUNTABLE = ("steps", "tokens")
+"""Units that come whole."""
+
+
+def name_of(budget: Mapping[str, Any], counted: str = "") -> str:
+    """The unit of a resolved budget in words; `counted`: what the task counts under `tokens` (see `Task.COUNTS`)."""
+    unit = str(budget["unit"])
+    return counted if unit == "tokens" and counted else WORDS[unit]
+
+
+def amount(budget: Mapping[str, Any], counted: str = "") -> str:
+    """What one trial is given: `480 gradient evaluations`, `1,000,000 tokens`."""
+    given = budget["per_trial"]
+    figure = f"{given:,}" if isinstance(given, int) or float(given).is_integer() else f"{given:,g}"
+    return f"{figure.removesuffix('.0')} {name_of(budget, counted)}"
+
+
+def took(arm: str, given: float, error: float, seconds: float | None) -> str:
+    """How well an arm's calibration met a budget in seconds: `sgd: 31.2 s a trial, 4 % above the 30 s ...`."""
+    stated = f"calibrated to within {error:.0%}"
+    if seconds is None:
+        return f"{arm}: no trial has shown what {given:g} s came to ({stated})."
+    off = seconds / given - 1
+    where = "above" if off > 0 else "below"
+    return f"{arm}: {seconds:.3g} s a trial, {abs(off):.0%} {where} the {given:g} s given ({stated})."
+
+
+def spoken(budget: Mapping[str, Any], counted: str = "") -> str:
+    """The same for the verdict: `240 steps each`."""
+    return f"{amount(budget, counted)} each"
