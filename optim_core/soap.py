@@ -13,6 +13,11 @@ basis: nothing moves, not even by weight decay.
 
 Agrees with the authors' code (github.com/nikhilvyas/SOAP) step by step, see tests/golden/agreement, where that uses
 its defaults `merge_dims=False`, `normalize_grads=False`, `correct_bias=True`; decompositions are in float32 at least.
+
+Where L_k is singular, as for an axis longer than all others together, rounding chooses the basis of its null space, and
+v depends on it. Runs that differ by rounding, such as one process and two workers, then drift apart (weights by 5e-3
+after 24 steps of a 5-6-4 network); without such axes, `max_precond_dim`, they do not.
+
 Memory, beside Adam's: 2 d_k^2 for each rotated axis. A step costs 4 p sum_k d_k multiplications for p entries, the
 average half as much, a refresh about 3 d_k^3 for each axis.
 """

@@ -27,8 +27,11 @@ HYPERPARAMETERS = {
     "strong_convexity": 0.1,
     "inner_steps": 2,
     "on_mismatch": "restart",
+    "precondition_frequency": 3,
+    "max_precond_dim": 5,
 }
-"""Frequent refreshes, and the edges of a spectrum; each optimizer takes those that it has."""
+"""Frequent refreshes, the edges of a spectrum, and no axis whose Gram matrix is singular, which rounding would give a
+basis; each optimizer takes those that it has."""
 
 
 def builder(name: str) -> Build:
