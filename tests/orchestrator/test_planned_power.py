@@ -92,6 +92,13 @@ def test_a_pilot_of_three_studies_feeds_the_plan(call: Any, tmp_path: Path) -> N
     assert "8 paired studies, 1 comparison" in shown
     assert f"{{studies: {proposed['design']['studies']}, tune: 1, confirm: {proposed['design']['confirm']}}}" in shown
 
+    steps = tmp_path / "steps.yaml"
+    steps.write_text(Path(file).read_text().replace("unit: grad_evals", "unit: steps"))
+    other = call("plan", str(steps), "--effect", "0.6", "--no-calibrate", "--json").document["power"]
+    assert other["sd_from"] == "no earlier sweep of this task", "8 steps are not 8 gradient evaluations"
+    table = call("plan", str(steps), "--no-calibrate").out
+    assert "8 studies an arm, 4 configurations a study; 8 steps each; 640 gradient evaluations in all" in table
+
 
 def test_one_study_compares_configurations_and_is_told_what_studies_cost(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml", 1, confirm=6)
