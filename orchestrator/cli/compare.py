@@ -154,7 +154,7 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
         code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))
     except SpecError as error:
         talk.print(f"the source was not compared: {error}", style="yellow", highlight=False, markup=False)
-    document = seal.verify(found, code)
+    document = seal.verify(found, code) | {"source_compared": code is not None}
     if as_json:
         emit(document)
     else:
@@ -163,7 +163,7 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
         for problem in document["problems"]:
             data.print(f"changed: {problem}", highlight=False, markup=False, style="red")
         for name in document["changed_files"]:
-            data.print(f"changed since: {name} (trials so far used the sealed one)", highlight=False, style="red")
+            data.print(f"changed since the seal: {name}", highlight=False, style="red")
         show_stamps(document["exploratory"])
         if document["hash"] and document["intact"] and not (document["exploratory"] or document["changed_files"]):
             data.print("intact: every trial, seed, budget and result is what was sealed or recorded")

@@ -102,6 +102,7 @@ def run(
             talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address, accept_changed_code)
             _say(outcome.mended)
+            _say_cached(folder)
             for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
                 talk.print(f"the race stopped {arm}: {one['reason']}", highlight=False, markup=False)
             if definition.method.replay == "strict":
@@ -129,6 +130,15 @@ def run(
             f"{failed} trials failed ({definition.max_failed} allowed: max_failed); see: geosweep status {identity}",
             Exit.TRIALS_FAILED,
         )
+
+
+def _say_cached(folder: SweepFolder) -> None:
+    """How many trials were trained by earlier sweeps."""
+    from orchestrator import results
+
+    found = sum(bool(trial.result.cached_from) for trial in results.ended_trials(folder))
+    if found:
+        talk.print(f"{found} trials were taken over from earlier sweeps; --no-cache trains them again", highlight=False)
 
 
 def _not_taken(address: str, tracking_uri: str) -> None:

@@ -17,6 +17,7 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.protocol import seal
 from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
+from orchestrator.storage.folder import read_json
 
 
 def answer(
@@ -41,6 +42,11 @@ def answer(
         alpha=min(one.analysis["alpha"] for one in sweeps),
     )
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
+    for other in sweeps[1:]:
+        changed = [name for name in seal.other_files(first.folder, other.folder) if _is_optimizer(name)]
+        if changed:
+            more = f" and {len(changed) - 3} more files" if len(changed) > 3 else ""
+            stamps.append(f"{other.sweep_id} ran with other source of {', '.join(changed[:3])}{more}")
     stamps.append("the sweeps were sealed apart: comparing them was not declared")
     return {
         **document,
@@ -76,3 +82,19 @@ def _comparable(first: Evidence, other: Evidence) -> None:
         if x != y:
             more = "; for several tasks: geosweep profile" if what == "tasks" else ""
             raise Refused(f"{first.sweep_id} and {other.sweep_id} have other {what}: {x} and {y}{more}")
+    changed = [name for name in seal.other_files(first.folder, other.folder) if not _is_optimizer(name)]
+    if changed:
+        raise Refused(
+            f"{first.sweep_id} and {other.sweep_id} ran with other source of {', '.join(changed[:3])}; "
+            "run both with the same"
+        )
+    for one in (first, other):
+        if read_json(one.folder.race):
+            raise Refused(
+                f"{one.sweep_id} raced its arms, and bounds of a race hold within its sweep; "
+                "compare it by itself, or run it without stopping.arms"
+            )
+
+
+def _is_optimizer(name: str) -> bool:
+    return name.startswith("optim_core/")

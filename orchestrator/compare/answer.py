@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import results
 from orchestrator.compare import currencies
 from orchestrator.compare.evidence import Evidence
-from orchestrator.definition.states import Goal
+from orchestrator.definition.states import Goal, Stage
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
@@ -45,7 +45,10 @@ def answer(
         twin=(evidence.twin, declared["baseline"]) if evidence.twin else None,
         parity=currencies.parity(evidence),
     )
-    document |= {"notes": [*document["notes"], *currencies.notes(evidence)], "budget": currencies.amount(evidence)}
+    document |= {
+        "notes": [*document["notes"], *_unplanned(evidence), *currencies.notes(evidence)],
+        "budget": currencies.amount(evidence),
+    }
     document["arms"] = currencies.costs(evidence)
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (
@@ -59,6 +62,12 @@ def answer(
     each = {"currency": currencies.spoken(evidence)}
     document["pairs"] = [{**p, **each, "at_equal_seconds": other.get((p["a"], p["b"]))} for p in document["pairs"]]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
+
+
+def _unplanned(evidence: Evidence) -> list[str]:
+    """Of a sweep that was interrupted or whose budget ended before its last study."""
+    done = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]["study"].nunique()
+    return [f"{done} of {evidence.studies} planned studies are done."] if done < evidence.studies else []
 
 
 def check(evidence: Evidence) -> None:

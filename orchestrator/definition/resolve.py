@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from orchestrator.definition.stopping_rule import rungs
 from orchestrator.definition.yaml12 import Path
 
 CONFIRM_FROM = 1000
+LARGEST_SEED = 2**63
+LONGEST_NAME = 100
 FACTS = ("steps", "grad_evals")
 
 
@@ -96,6 +99,10 @@ def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: in
             f"{len(nested)} lists of {sizes} seeds for {studies} studies; give each study a list of the same length",
         )
     found = tuple(seed for part in given for seed in (part if isinstance(part, list) else [part]))
+    if nested and not found:
+        raise where.error(at, "the lists are empty; give every study at least one seed")
+    if any(seed >= LARGEST_SEED for seed in found):
+        raise where.error(at, f"{max(found)} is too large; a seed is below 2^63")
     if len(found) % studies:
         raise where.error(at, f"{len(found)} seeds cannot be dealt to {studies} studies; give a multiple of {studies}")
     twice = next((seed for seed in found if found.count(seed) > 1), None)
@@ -112,6 +119,11 @@ def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: in
     return found
 
 
+def _alike(name: str) -> str:
+    """Equal for names that a reader, or a file system, takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Parameter, ...]]]:
     """Arm -> (optimizer, parameters), shared parameters merged in where the optimizer has them."""
     found: dict[str, tuple[str, tuple[Parameter, ...]]] = {}
@@ -123,6 +135,11 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         path: Path = ("arms", name, "optimizer") if arm.optimizer else ("arms", name)
         if not name or "@" in name or "/" in name:
             raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
+        twin = next((other for other in found if _alike(other) == _alike(name)), None)
+        if twin is not None:
+            raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
         try:
             known = optim_core.hyperparameters(optimizer)
         except KeyError as error:

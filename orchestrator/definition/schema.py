@@ -161,6 +161,7 @@ class SeedsModel(Model):
     studies: int = Field(
         1,
         ge=1,
+        le=10_000,
         description="Independent searches of each arm, paired between arms. A verdict on methods takes 6 or more; "
         "1 compares the configurations found.",
     )

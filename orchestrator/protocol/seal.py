@@ -117,6 +117,15 @@ def changed_files(folder: SweepFolder, code: Mapping[str, Any]) -> list[str]:
     return _changed(known[-1], code)
 
 
+def other_files(a: SweepFolder, b: SweepFolder) -> list[str]:
+    """Source files that both sweeps used and that were not the same; none when a sweep is of an earlier version."""
+    one, two = _codes(a), _codes(b)
+    if not one or not two:
+        return []
+    shared = one[-1]["files"].keys() & two[-1]["files"].keys()
+    return [name for name in _changed(one[-1], two[-1]) if name in shared]
+
+
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Files that are in one code alone, or other there."""
     a, b = before["files"], after["files"]
@@ -163,10 +172,7 @@ def stamps(folder: SweepFolder) -> list[str]:
     for line in _lines(folder.path / "amendments.jsonl"):
         found += [f"{part} changed after the seal, on {line['at'][:10]}" for part in FREE if part in line]
     for before, after in itertools.pairwise(_codes(folder)):
-        files = sorted(
-            n for n in before["files"].keys() | after["files"] if before["files"].get(n) != after["files"].get(n)
-        )
-        found.append(f"code changed between trials: {_listed(files)}")
+        found.append(f"code changed between trials: {_listed(_changed(before, after))}")
     found += [f"{name} was run again after its result was known" for name in sorted(_repeated(folder))]
     return found
 
@@ -191,6 +197,8 @@ class Witness:
         if isinstance(result, Report):
             return
         found = trial_digest(self._folder, job.trial_id)
+        if self._known.get(job.trial_id) == found:
+            return  # a driver that goes on hears of some ends again
         self._chain = _link(self._chain, job.trial_id, found)
         line = {"trial_id": job.trial_id, "state": result.state, "digest": found, "chain": self._chain}
         with self._path.open("a", encoding="utf-8") as out:

@@ -67,6 +67,9 @@ class Paired:
     """What a reader has to know of studies that did not go as planned."""
 
 
+AGAIN = "mend the cause and give the sweep another name"
+
+
 def paired(
     trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY, parity: Parity = IN_GRAD_EVALS
 ) -> Paired:
@@ -101,7 +104,7 @@ def paired(
         values=values,
         searches=_searches(tune, arms),
         diverged=_diverged(confirm),
-        notes=(*_left_out(tune, arms), *_failed_in_search(tune, several)),
+        notes=(*_left_out(tune, arms), *_failed_in_search(tune, several), *_unequal(tune, arms)),
     )
 
 
@@ -115,7 +118,9 @@ def _none_failed(confirm: pd.DataFrame, several: bool) -> None:
         names = ", ".join(sorted(failed["trial_id"])[:3])
         where = sorted({(arm, study) for arm, study in zip(failed["arm"], failed["study"], strict=True)})
         of = f" of {', '.join(_named(arm, study, True) for arm, study in where)}" if several else ""
-        raise Refused(f"{len(failed)} confirm trials failed{of} ({names}); mend the cause and run the sweep again")
+        raise Refused(
+            f"{len(failed)} confirm trials failed{of} ({names}); mend the cause and give the sweep another name"
+        )
 
 
 def _none_missing(own: pd.DataFrame, confirm: pd.DataFrame, stopped: Mapping[str, int], several: bool) -> None:
@@ -127,7 +132,7 @@ def _none_missing(own: pd.DataFrame, confirm: pd.DataFrame, stopped: Mapping[str
         missing = [study for study in expected if (arm, study) not in confirmed]
         if missing:
             named = ", ".join(_named(arm, study, several) for study in missing)
-            raise Refused(f"{named}: no confirm trials; mend the cause and run the sweep again")
+            raise Refused(f"{named}: no confirm trials; {AGAIN}")
 
 
 def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str, int], several: bool) -> None:
@@ -190,6 +195,19 @@ def _diverged(confirm: pd.DataFrame) -> tuple[tuple[str, int], ...]:
 
 def _left_out(tune: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     return [f"arm {arm} has no confirm trials and is not compared." for arm in sorted(set(tune["arm"]) - set(arms))]
+
+
+def _unequal(tune: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+    """Of an arm whose searches were not equally long, as when a budget ends them."""
+    notes = []
+    for arm in arms:
+        sizes = tune[tune["arm"] == arm].groupby("study").size()
+        if sizes.nunique() > 1:
+            notes.append(
+                f"the studies of arm {arm} were tuned with {sizes.min()} to {sizes.max()} trials: "
+                "the comparison is of methods tuned with unequal effort."
+            )
+    return notes
 
 
 def _failed_in_search(tune: pd.DataFrame, several: bool) -> list[str]:

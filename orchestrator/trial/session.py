@@ -281,7 +281,7 @@ class TrialSession:
             code=self._code,
         )
         self._write(result)
-        if self._address and state.is_trained:
+        if self._address and state.is_trained and source.unchanged((self.job.task, self.job.optimizer)):
             cache.remember(Path(self.job.cache), self._address, self._folder)
         return self._ended(state, result.grad_evals, metrics)
 

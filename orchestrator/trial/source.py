@@ -14,11 +14,10 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 OURS = ("optim_core", "trainables", "orchestrator.trial")
-PACKAGES = ("optim_core", "trainables", "orchestrator", "geosweep")
 
 
 def files(names: Iterable[str]) -> dict[str, Path]:
@@ -54,9 +53,31 @@ def module_of(name: str) -> str:
     return inner.partition(":")[0] if ":" in inner else inner.rpartition(".")[0]
 
 
-def digests(names: Iterable[str]) -> dict[str, str]:
-    """Name of a source file -> sha256 of its content, as it is now."""
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files(names).items())}
+def digests(names: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
+    """Name of a source file -> sha256 of its content when this process first asked, which is what it has loaded.
+
+    `fresh`: as the files are now.
+    """
+    found = sorted(files(names).items())
+    return {name: hashlib.sha256(_content(path)).hexdigest() if fresh else _first(path) for name, path in found}
+
+
+def unchanged(names: Iterable[str]) -> bool:
+    """Whether the files still are what this process first found; one imported late may be of after a change."""
+    names = list(names)
+    return digests(names) == digests(names, fresh=True)
+
+
+@cache
+def _first(path: Path) -> str:
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """The file's bytes; of a file inside an archive, the archive's."""
+    while not path.exists():
+        path = path.parent
+    return path.read_bytes() if path.is_file() else b""
 
 
 def combined(found: Mapping[str, str]) -> str:
@@ -64,7 +85,6 @@ def combined(found: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(found.items())).encode()).hexdigest()
 
 
-@lru_cache(maxsize=64)
 def digest(task: str, optimizer: str) -> str:
     """The digest of everything that a trial of this task and optimizer imports, as this process found it first."""
     return combined(digests((task, optimizer)))
@@ -84,10 +104,17 @@ def _origin(module: str) -> str | None:
 
 def _own(module: str) -> Path | None:
     """The source file of a module of the user's. The package it lies in is looked at first, and imported if theirs."""
-    top = module.partition(".")[0]
-    if top in PACKAGES or top in sys.stdlib_module_names or _is_installed(top):
+    if not module or _is_installed(module.partition(".")[0]):
         return None
-    return _source(module)
+    path = _source(module)
+    return None if path is None or any(path.is_relative_to(place) for place in _ours()) else path
+
+
+@lru_cache(maxsize=1)
+def _ours() -> tuple[Path, ...]:
+    """Folders of this project's packages, which `files` names by themselves."""
+    tops = {package.partition(".")[0] for package in OURS}
+    return tuple(Path(_origin(top) or "").resolve().parent for top in tops)
 
 
 def _is_installed(top: str) -> bool:
@@ -130,7 +157,11 @@ def _imported(module: str, path: Path) -> Iterator[str]:
     """Every module that a file may import, its parent packages included."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     yield from _parents(module)
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError):  # not for this Python, or inside an archive: it is hashed, not followed
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
@@ -144,7 +175,17 @@ def _imported(module: str, path: Path) -> Iterator[str]:
         elif isinstance(node, ast.Call) and _named(node) in ("import_module", "__import__") and node.args:
             given = node.args[0]
             if isinstance(given, ast.Constant) and isinstance(given.value, str):
-                yield given.value
+                yield _absolute(given.value, package)
+
+
+def _absolute(name: str, package: str) -> str:
+    """A module's name, `.helper` taken from the package that names it."""
+    bare = name.lstrip(".")
+    if bare == name:
+        return name
+    parts = package.split(".")
+    base = ".".join(parts[: len(parts) - (len(name) - len(bare)) + 1])
+    return f"{base}.{bare}" if bare else base
 
 
 def _resolved(node: ast.ImportFrom, package: str) -> str:

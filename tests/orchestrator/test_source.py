@@ -164,3 +164,29 @@ def test_a_worker_with_other_code_shows(folder: Path) -> None:
     assert verified.returncode == 7
     assert any("other code than was sealed" in p for p in json.loads(verified.stdout)["problems"])
     assert os.path.exists(path)
+
+
+def test_the_digest_is_of_the_code_that_the_process_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file edited between the first trials of two names in it: both ran what was loaded, and no cache keeps them."""
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "pair.py").write_text("class A: ...\nclass B: ...\n")
+    before = source.digests(["pair:A"])["pair.py"]
+    assert source.unchanged(["pair:A"])
+    (folder / "pair.py").write_text("class A: ...\nclass B: x = 1\n")
+    assert source.digests(["pair:B"])["pair.py"] == before
+    assert source.digests(["pair:B"], fresh=True)["pair.py"] != before
+    assert not source.unchanged(["pair:B"])
+
+
+def test_sweeps_of_other_code_are_not_compared(folder: Path) -> None:
+    assert run(folder, "one").returncode == 0
+    (folder / "mine" / "factor.py").write_text("FACTOR = 0.5\n")
+    assert run(folder, "two").returncode == 0
+    names = [path.name for path in sorted((folder / "runs").iterdir()) if path.name.startswith(("one-", "two-"))]
+    refused = geosweep(folder, "compare", *names)
+    assert refused.returncode != 0
+    assert "ran with other source of mine/factor.py; run both with the same" in refused.stderr.replace("\n", " ")
+    (folder / "mine" / "factor.py").write_text("FACTOR = 1.0\n")
+    assert run(folder, "three").returncode == 0
+    three = next(path.name for path in (folder / "runs").iterdir() if path.name.startswith("three-"))
+    assert "2 confirm seeds; below 6" in geosweep(folder, "compare", names[0], three).stderr, "code is no obstacle"
