@@ -97,9 +97,10 @@ def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
 
 def _table(title: str, rows: Sequence[Mapping[str, str]], kept: Sequence[str]) -> Table:
     table = Table(title=title)
-    words = {"A", "B", "A is", "what settles it cheapest"}
+    sentences = {"A is", "what settles it cheapest"}  # these wrap, so that a narrow terminal cuts no name or number
     for column in kept:
-        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
+        words = column in {"A", "B", *sentences}
+        table.add_column(column, justify="left" if words else "right", no_wrap=column not in sentences)
     for row in rows:
         table.add_row(*(row[k] for k in kept))
     return table

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 import trainables
 from orchestrator.definition import plan
@@ -109,7 +109,7 @@ def worth(paces: Sequence[Pace], *, seconds: float, evaluations: int) -> Calibra
     budget = float(max(0, math.floor((seconds - start - evaluations * looks) / each + 1e-9)))
     taken = [p.start + budget * p.grad_eval + evaluations * p.evaluation for p in paces]
     m = len(paces)
-    spread = float(stats.t.ppf(0.975, m - 1) * np.std(np.log(taken), ddof=1) * np.sqrt(1 + 1 / m))
+    spread = float(special.stdtrit(m - 1, 0.975) * np.std(np.log(taken), ddof=1) * np.sqrt(1 + 1 / m))
     return Calibrated(
         grad_evals=budget, error=max(FLOOR, spread), seconds_per_grad_eval=tuple(p.grad_eval for p in paces)
     )

@@ -183,7 +183,7 @@ def test_charts_draw_the_mean_and_its_interval(page: Page, served: tuple[str, st
 def test_the_parent_says_the_verdict_and_holds_the_report(page: Page, served: tuple[str, str]) -> None:
     runs(page, served)
     page.click(served[1], "a")
-    page.wait_for("About this run", "Does the basis matter to AdamW?", "rotated_adamw against adamw")
+    page.wait_for("About this run", "Does the basis matter to AdamW?", "rotated_adamw and adamw, inconclusive")
     page.picture(PICTURES / "6-parent.png")
     page.click("Artifacts")
     page.wait_for("report")
