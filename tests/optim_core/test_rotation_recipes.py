@@ -100,6 +100,7 @@ def test_moving_m_alone_is_caught() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # twenty-five trainings, which a busy machine stretches
 def test_digits() -> None:
     """Mean training loss of the last 50 of 300 steps, five seeds, at the tuned rate.
 
