@@ -28,7 +28,7 @@ def ui(
 
     Example: geosweep ui --port 5001
     """
-    from orchestrator.tracking.mlflow import embedded_uri
+    from orchestrator.tracking.embedded import embedded_uri
 
     if not uri and not (root / "mlflow.db").exists():
         fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
@@ -61,8 +61,10 @@ def _storage(root: Path) -> str:
 def _torch() -> str:
     import torch
 
+    from orchestrator.storage.processors import usable
+
     devices = torch.cuda.device_count()
-    return f"torch {torch.__version__}, {os.cpu_count()} CPUs, {devices} CUDA devices"
+    return f"torch {torch.__version__}, {usable()} CPUs, {devices} CUDA devices"
 
 
 def _ray() -> str:
@@ -72,10 +74,10 @@ def _ray() -> str:
 
 
 def _mlflow() -> str:
-    from orchestrator.tracking import mlflow
+    from orchestrator.tracking import embedded
 
     with tempfile.TemporaryDirectory() as place:
-        return mlflow.probe(Path(place))
+        return embedded.probe(Path(place))
 
 
 @app.command()

@@ -12,7 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL, embedded_uri
+from orchestrator.tracking.embedded import embedded_uri
+from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL
 
 Point = tuple[str, float, int]
 EXPLORATORY = "geosweep.exploratory"

@@ -248,3 +248,25 @@ def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
         with folder.hold():
             assert reconcile(folder, tracker()) == []
         check_complete(folder, uri)
+
+
+def test_metrics_and_hyperparameters_of_any_name_arrive(tmp_path: Path) -> None:
+    text = sweep_text(method="random", trials=1, confirm=1).replace("tests.tasks:Fit", "tests.tasks:Odd")
+    text = text.replace(
+        "optimizer: adamw, parameters: {", "optimizer: tests.tasks.Seeded, parameters: {seed: {value: 7}, "
+    )
+    definition = sweep_file.loads(text, "test.yaml")
+    folder = runner.open_folder(definition, text, tmp_path, {})
+    tracker = MlflowTracker(uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="", facts={})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), tracker)
+    assert not tracker.trouble
+    (run, *_) = [r for r in children(embedded_uri(tmp_path)) if r.data.tags[ARM] == "adamw"]
+    assert run.data.params["seed"] == run.data.tags["geosweep.seed"] != "7"
+    assert run.data.params["parameters.seed"] == "7"
+    assert {0.25, 0.5, 0.75, 1.0} <= set(run.data.metrics.values())
+    again = MlflowTracker(uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="", facts={})
+    trial = run.data.tags[TRIAL]
+    kept = MetricLog(folder.trial(trial) / "metrics.jsonl").points()
+    assert [p["metrics"]["recall@5"] for p in again.recall(trial)] == [0.5] * len(kept)
+    assert again.audit(results.ended_trials(folder), SweepState.DONE) == [], "what was sent counts as sent"
