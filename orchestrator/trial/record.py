@@ -66,6 +66,7 @@ def read_result(folder: Path) -> Result | None:
     if found is None:
         return None
     stopped = found.get("stopped")
+    found["changed"] = tuple(found.get("changed", ()))
     found |= {"state": State(found["state"]), "stopped": Stopped(**_known(Stopped, stopped) or {}) if stopped else None}
     return Result(**found)
 
