@@ -28,13 +28,15 @@ def ui(
 
     Example: geosweep ui --port 5001
     """
-    from orchestrator.tracking.embedded import embedded_uri
+    from orchestrator.tracking.embedded import artifacts_of, embedded_uri, make_store
 
     if not uri and not (root / "mlflow.db").exists():
         fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
+    if not uri:
+        make_store(root)
     talk.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", highlight=False)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri or embedded_uri(root)]
-    command += ["--default-artifact-root", (root / "mlartifacts").resolve().as_uri(), "--host", "127.0.0.1"]
+    command += ["--default-artifact-root", artifacts_of(root), "--host", "127.0.0.1"]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     raise typer.Exit(subprocess.call([*command, "--port", str(port), "--workers", "1"], env=environment))
 

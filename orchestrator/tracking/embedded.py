@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
+
+ARTIFACTS = "mlartifacts"
+
+
+def artifacts_of(root: Path) -> str:
+    """The address of the store's artifacts."""
+    return (root / ARTIFACTS).resolve().as_uri()
 
 
 def embedded_uri(root: Path) -> str:
@@ -15,10 +24,16 @@ def embedded_uri(root: Path) -> str:
 
 
 def make_store(root: Path) -> None:
-    """Make the embedded store whole or not at all: one of several first starts makes it, and gives it its name last."""
+    """Make the embedded store whole or not at all: one of several first starts makes it, and gives it its name last.
+
+    In a root that was moved or copied, artifacts are looked for, and put, where the root is now.
+    """
     store = root / "mlflow.db"
+    if not os.access(root, os.W_OK):
+        return
     with FileLock(root / "mlflow.lock"):
         if store.exists():
+            _follow(root, store)
             return
         from mlflow.tracking import MlflowClient
 
@@ -27,6 +42,22 @@ def make_store(root: Path) -> None:
         temporary = root / f".mlflow-{os.getpid()}.db"
         MlflowClient(f"sqlite:///{temporary.resolve()}").search_experiments(max_results=1)
         temporary.replace(store)
+
+
+def _follow(root: Path, store: Path) -> None:
+    """MLflow keeps absolute addresses of artifacts: let those of this store begin with its folder as it is now."""
+    here = artifacts_of(root)
+    with closing(sqlite3.connect(store, timeout=60)) as database, database:
+        places = {place for (place,) in database.execute("SELECT artifact_location FROM experiments")}
+        for place in places:
+            old = str(place).removesuffix("/")
+            if not old.endswith(f"/{ARTIFACTS}") or old == here:
+                continue
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ?",
+                    (here, len(old) + 1, old, f"{old}/%"),
+                )
 
 
 def probe(place: Path) -> str:

@@ -23,8 +23,8 @@ from typing import Any
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
+from orchestrator.tracking.embedded import artifacts_of, make_store
 from orchestrator.tracking.embedded import embedded_uri as embedded_uri
-from orchestrator.tracking.embedded import make_store
 from orchestrator.tracking.names import accepted, params_of
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial.job import Job, Report, Result
@@ -219,21 +219,21 @@ class MlflowTracker:
             self._experiment = found.experiment_id
         else:
             embedded = self._uri.startswith("sqlite")
-            place = (self._root / "mlartifacts").resolve().as_uri() if embedded else None
+            place = artifacts_of(self._root) if embedded else None
             self._experiment = self._client.create_experiment(self._name, artifact_location=place, tags=KIND)
         self._runs.clear()
         for run in self._search():
-            key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or "parent"
+            key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or SWEEP
             self._runs[key] = run.info.run_id
             if run.info.status in ("FINISHED", "FAILED"):
                 self._complete.add(key)
-        if "parent" not in self._runs:
+        if SWEEP not in self._runs:
             tags = {SWEEP: self._sweep_id, STAGE: "sweep", UNIT: self._unit, **self._facts}
             tags["mlflow.note.content"] = self._description
             made = self._client.create_run(self._experiment, tags=tags, run_name=self._sweep_id)
-            self._runs["parent"] = made.info.run_id
+            self._runs[SWEEP] = made.info.run_id
         else:
-            self._client.update_run(self._runs["parent"], status="RUNNING")
+            self._client.update_run(self._runs[SWEEP], status="RUNNING")
 
     def _search(self, more: str = "") -> Iterator[Any]:
         """The runs of this sweep, page by page."""
@@ -271,7 +271,7 @@ class MlflowTracker:
         if job.trial_id in self._runs:
             return self._runs[job.trial_id], False
         tags = {SWEEP: self._sweep_id, TRIAL: job.trial_id, ARM: job.arm, STAGE: job.stage, SEED: str(job.seed)}
-        tags |= {PARENT: self._runs["parent"], **self._study_of(job), **more}
+        tags |= {PARENT: self._runs[SWEEP], **self._study_of(job), **more}
         made = self._client.create_run(self._experiment, tags=tags, run_name=job.trial_id)
         self._runs[job.trial_id] = made.info.run_id
         return self._runs[job.trial_id], True
@@ -337,7 +337,7 @@ class MlflowTracker:
         over = "studies" if self._several else "seeds"
         for arm, summary in arms.items():
             if arm not in self._runs:
-                tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs["parent"]}
+                tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs[SWEEP]}
                 made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over {over}")
                 self._runs[arm] = made.info.run_id
             known, now = self._client.get_run(self._runs[arm]).data, int(1000 * time.time())
@@ -352,7 +352,7 @@ class MlflowTracker:
             params = [param for param in given if param.key not in known.params][:PARAMS]
             self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
             self._client.set_terminated(self._runs[arm])
-        parent = self._runs["parent"]
+        parent = self._runs[SWEEP]
         self._client.log_batch(parent, tags=[RunTag(STATE, str(state)), RunTag(UNIT, self._unit)])
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
