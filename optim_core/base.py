@@ -59,6 +59,8 @@ class Counting(torch.optim.Optimizer):
     """Settings at which its steps are the same in every orthonormal basis, also one that changes; None: nowhere."""
     REFERENCE: ClassVar[bool] = False
     """Whether it is what everybody would have used, which a fair comparison has as an arm."""
+    SETTLED: ClassVar[frozenset[str]] = frozenset()
+    """Hyperparameters of its base class that it gives itself, where its constructor hands on others by `**`."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
     _left: dict[int, Stamp]

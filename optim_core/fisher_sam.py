@@ -13,10 +13,10 @@ scale of the loss: fisher_weight is in units of 1 / g^2.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optim_core.base import Params
 from optim_core.declarations import NOT_NEGATIVE, Limit
@@ -35,29 +35,9 @@ class FisherSAM(SAM):
     BOUNDS: ClassVar = {**SAM.BOUNDS, "fisher_weight": NOT_NEGATIVE}
     LIMITS = (*SAM.LIMITS, Limit(equals="sam", at={"fisher_weight": 0.0}, where={"base": BASES}))
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float = 0.1,
-        sam_radius: float = 0.1,
-        fisher_weight: float = 1.0,
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        workers: str = "independent",
-        model: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, params: Params, *, sam_radius: float = 0.1, fisher_weight: float = 1.0, **of_sam: Any) -> None:
         check_not_negative(fisher_weight=fisher_weight)
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers=workers, model=model,
-        )  # fmt: skip
+        super().__init__(params, sam_radius=sam_radius, **of_sam)
         self.also(fisher_weight=fisher_weight)
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:

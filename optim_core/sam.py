@@ -114,28 +114,16 @@ class ASAM(SAM):
         self,
         params: Params,
         *,
-        lr: float = 0.1,
         sam_radius: float = 0.5,
         adaptivity: float = 0.01,
         adapted: str = "weights",
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        workers: str = "independent",
         model: nn.Module | None = None,
+        **of_sam: Any,
     ) -> None:
         check_not_negative(adaptivity=adaptivity)
         choice("adapted", adapted, ADAPTED)
         self._named = {p: name for name, p in model.named_parameters()} if model is not None else {}
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers=workers, model=model,
-        )  # fmt: skip
+        super().__init__(params, sam_radius=sam_radius, model=model, **of_sam)
         self.also(adaptivity=adaptivity, adapted=adapted)
         for group in self.param_groups:
             self._check_names(group)
@@ -193,29 +181,15 @@ class FriendlySAM(SAM):
         self,
         params: Params,
         *,
-        lr: float = 0.1,
-        sam_radius: float = 0.05,
         mean_weight: float = 1.0,
         mean_decay: float = 0.9,
         mean_start: str = "gradient",
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        workers: str = "independent",
-        model: nn.Module | None = None,
+        **of_sam: Any,
     ) -> None:
         check_not_negative(mean_weight=mean_weight)
         check_share(mean_decay=mean_decay)
         choice("mean_start", mean_start, MEAN_STARTS)
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers=workers, model=model,
-        )  # fmt: skip
+        super().__init__(params, **of_sam)
         self.also(mean_weight=mean_weight, mean_decay=mean_decay, mean_start=mean_start)
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
