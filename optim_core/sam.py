@@ -14,8 +14,8 @@ One norm over all tensors of all groups. Weight decay acts in the step from w, n
 ascent. A gradient that is not finite, first or second, skips the step.
 
 `p.grad` after a step is what the second call of the closure left there: the gradient at w + epsilon. The optimizer
-itself never writes to it. Dropout draws a fresh mask in the second pass. Float16 with a GradScaler is not supported
-(`GradScaler.step` takes no closure); bfloat16 autocast is.
+itself never writes to it. Dropout draws a fresh mask in the second pass. With a GradScaler call `unscale_` and `update`
+in the closure (`GradScaler.step` takes none).
 """
 
 from __future__ import annotations
