@@ -24,6 +24,7 @@ from optim_core.descent import BASES
 from optim_core.ranges import check_not_negative
 from optim_core.registry import register
 from optim_core.sam import SAM
+from optim_core.sharded import locals_of, whole_sum
 from optim_core.two_pass import place
 
 
@@ -45,10 +46,11 @@ class FisherSAM(SAM):
         if all(group["fisher_weight"] == 0 for group in self.param_groups):
             return super().climb(params, home, grads)
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            for p, g in zip(ps, gs, strict=True):
-                torch.mul(g, g, out=p)
-                torch.div(g, p.mul_(group["fisher_weight"]).add_(1), out=p)
-        pairs = [pair for ps, gs in zip(params, grads, strict=True) for pair in zip(ps, gs, strict=True)]
+            for d, g in zip(locals_of(ps), locals_of(gs), strict=True):
+                torch.mul(g, g, out=d)
+                torch.div(g, d.mul_(group["fisher_weight"]).add_(1), out=d)
+        directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
+        pairs = list(zip(locals_of(directions), locals_of(slopes), strict=True))
         squares = [(d * g).sum(dtype=torch.float64).to(pairs[0][0].device) for d, g in pairs]
-        norm = math.sqrt(float(torch.stack(squares).sum()))
+        norm = math.sqrt(float(whole_sum(squares, directions)))
         return place(params, home, [g["sam_radius"] for g in self.param_groups], norm)

@@ -45,7 +45,7 @@ class LayerWise(Counting):
 
     def place_of(self, p: Tensor) -> int:
         """The number of the parameter among all of all groups, the same in every process."""
-        return next(i for i, x in enumerate(x for g in self.param_groups for x in g["params"]) if x is p)
+        return self.layers.place_of(p, self.param_groups)
 
     def begin(self) -> None:
         """Called once in a step, after the gradient and before the first tensor moves."""
@@ -64,6 +64,11 @@ class LayerWise(Counting):
         loss = self.evaluate(closure)
         refuse_sparse(self.param_groups)
         self.begin()
+        with self.layers.whole(self, self.takes):
+            self._move_all()
+        return loss
+
+    def _move_all(self) -> None:
         for group in self.param_groups:
             rest: list[Tensor] = []
             with full_precision():
@@ -75,4 +80,3 @@ class LayerWise(Counting):
                     else:
                         rest.append(p)
             descend(self.settings_of_the_rest(group), rest, [p.grad for p in rest if p.grad is not None], self.state)
-        return loss

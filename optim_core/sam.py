@@ -32,6 +32,7 @@ from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
 from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
+from optim_core.sharded import local, locals_of, whole_sum
 from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, place
 
 ADAPTED = ("weights", "matrices")
@@ -93,7 +94,7 @@ class SAM(TwoPass):
             return False
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
             if ps:
-                torch._foreach_add_(ps, gs, alpha=group["sam_radius"] / max(norm, 1e-12))
+                torch._foreach_add_(locals_of(ps), locals_of(gs), alpha=group["sam_radius"] / max(norm, 1e-12))
         return True
 
 
@@ -150,18 +151,15 @@ class ASAM(SAM):
         One parameter at a time: the foreach operations have no `out` and would pass over memory more often.
         """
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            for p, g in zip(ps, gs, strict=True):
+            for p, d, g in zip(ps, locals_of(ps), locals_of(gs), strict=True):
                 if self._adapts(group, p):
-                    p.abs_().add_(group["adaptivity"]).square_().mul_(g)
+                    d.abs_().add_(group["adaptivity"]).square_().mul_(g)
                 else:
-                    p.copy_(g)
-        pairs = [
-            (p.flatten(), g.flatten())
-            for ps, gs in zip(params, grads, strict=True)
-            for p, g in zip(ps, gs, strict=True)
-        ]
-        squares = torch.stack([torch.dot(d, g).to(pairs[0][0].device, torch.float64) for d, g in pairs])
-        return place(params, home, [g["sam_radius"] for g in self.param_groups], math.sqrt(float(squares.sum())))
+                    d.copy_(g)
+        directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
+        pairs = [(local(d).flatten(), local(g).flatten()) for d, g in zip(directions, slopes, strict=True)]
+        squares = whole_sum([torch.dot(d, g).to(pairs[0][0].device, torch.float64) for d, g in pairs], directions)
+        return place(params, home, [g["sam_radius"] for g in self.param_groups], math.sqrt(float(squares)))
 
 
 @register("friendly_sam")
@@ -197,7 +195,7 @@ class FriendlySAM(SAM):
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
             for p, g in zip(ps, gs, strict=True):  # `out` saves a pass over memory that foreach would take
                 m = self.state[p].get("mean_gradient") if p in self.state else None
-                torch.sub(g, 0 if m is None else m, alpha=group["mean_weight"], out=p)
+                torch.sub(local(g), 0 if m is None else local(m), alpha=group["mean_weight"], out=local(p))
         norm = global_norm([p for ps in params for p in ps])
         if not place(params, home, [g["sam_radius"] for g in self.param_groups], norm):
             return False
@@ -206,7 +204,8 @@ class FriendlySAM(SAM):
                 if group["mean_start"] == "gradient" and "mean_gradient" not in self.state[p]:
                     self.state[p]["mean_gradient"] = g.clone()
             if gs:
-                torch._foreach_lerp_(mean_gradients(self.state, ps), gs, 1 - group["mean_decay"])
+                means = mean_gradients(self.state, ps)
+                torch._foreach_lerp_(locals_of(means), locals_of(gs), 1 - group["mean_decay"])
         return True
 
 

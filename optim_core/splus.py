@@ -87,21 +87,23 @@ class SPlus(Betas, LayerWise):
     @torch.no_grad()
     def eval(self) -> None:
         """Put the average into the parameters; nothing where it is there already, or before the first step."""
-        for group in self.param_groups:
-            for p in group["params"] if group["training"] else ():
-                if "average" in (state := self.state.get(p, {})):
-                    state["weights"] = p.clone()
-                    p.copy_(state["average"] / (1 - group["average_decay"] ** state["step"]))
-            group["training"] = False
+        with self.layers.whole(self, lambda *_: True, gradients=False):
+            for group in self.param_groups:
+                for p in group["params"] if group["training"] else ():
+                    if "average" in (state := self.state.get(p, {})):
+                        state["weights"] = p.clone()
+                        p.copy_(state["average"] / (1 - group["average_decay"] ** state["step"]))
+                group["training"] = False
 
     @torch.no_grad()
     def train(self) -> None:
         """Put the weights back; nothing where they are there already."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if "weights" in (state := self.state.get(p, {})):
-                    p.copy_(state.pop("weights"))
-            group["training"] = True
+        with self.layers.whole(self, lambda *_: True, gradients=False):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if "weights" in (state := self.state.get(p, {})):
+                        p.copy_(state.pop("weights"))
+                group["training"] = True
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """M, W, L, R and A of the module's formula."""
