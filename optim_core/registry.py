@@ -137,13 +137,22 @@ def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
 
 def hyperparameters_of(cls: type[Counting]) -> Mapping[str, inspect.Parameter]:
     """As `hyperparameters`, of a class."""
-    constructor = getattr(cls, "__signature_of__", cls).__init__
-    found = inspect.signature(constructor).parameters
-    return {
-        key: p
-        for key, p in found.items()
-        if key not in NOT_HYPERPARAMETERS and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
+    return {key: p for key, p in _arguments(cls).items() if key not in NOT_HYPERPARAMETERS}
+
+
+def _arguments(cls: type[Counting]) -> dict[str, inspect.Parameter]:
+    """The arguments of a constructor. One of ours that takes any others (`**`) hands them to that of its base class.
+
+    The base's come first, with the defaults of the subclass; those that a subclass has `SETTLED` are none.
+    """
+    given: type = getattr(cls, "__signature_of__", cls)
+    found: dict[str, inspect.Parameter] = {}
+    own = inspect.signature(given.__init__).parameters  # type: ignore[misc]
+    if any(p.kind is p.VAR_KEYWORD for p in own.values()) and issubclass(given, Counting):
+        owner = next(i for i, c in enumerate(given.__mro__) if "__init__" in vars(c))
+        found = _arguments(given.__mro__[owner + 1])
+    found.update({key: p for key, p in own.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)})
+    return {key: p for key, p in found.items() if key not in getattr(given, "SETTLED", ())}
 
 
 def changeable(name: str) -> frozenset[str]:
@@ -211,9 +220,9 @@ def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Count
 
 def needs_batches(name: str) -> bool:
     """Whether the optimizer draws batches of its own (`loss` and `refresh_batches` have to be given)."""
-    return "refresh_batches" in inspect.signature(lookup(name).__init__).parameters
+    return "refresh_batches" in _arguments(lookup(name))
 
 
 def needs_run_seed(name: str) -> bool:
     """Whether the optimizer draws at random: trials pass the seed of the run on as `run_seed`."""
-    return "run_seed" in inspect.signature(lookup(name).__init__).parameters
+    return "run_seed" in _arguments(lookup(name))

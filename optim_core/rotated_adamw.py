@@ -85,11 +85,12 @@ class RotatedAdamW(Betas, Turned):
         """One step; returns the loss before it."""
         loss = self.evaluate(closure)
         refuse_sparse(self.param_groups)
-        for index, group in enumerate(self.param_groups):
-            space, params, rotated = self.enter(index, closure)
-            if params:
-                self._descend(group, space, params, rotated)
-                self.leave(index, space, params)
+        with self.whole_layers():
+            for index, group in enumerate(self.param_groups):
+                space, params, rotated = self.enter(index, closure)
+                if params:
+                    self._descend(group, space, params, rotated)
+                    self.leave(index, space, params)
         return loss
 
     def _descend(self, group: dict[str, Any], space: Space, params: list[Tensor], rotated: list[Tensor]) -> None:

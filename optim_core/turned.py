@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
@@ -69,6 +69,14 @@ class Turned(Counting):
     _spaces: list[Space]
     _trained: set[int]
     """Groups whose set of parameters with gradients is known."""
+
+    def why_not_sharded(self, group: Mapping[str, Any]) -> str:
+        """Kinds that mix tensors have no layers, and sampling draws whole weights."""
+        options = Options.of(group)
+        kind = lookup(options.kind)
+        if kind.MIXES or kind.samples(options):
+            return f"rotation {options.kind!r} needs the weights of all layers at once; 'layer' and 'svd', say, do not"
+        return ""
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -171,6 +179,10 @@ class Turned(Counting):
         super().change(**values)
         if set(values) & {hyperparameter(f.name) for f in fields(Options)}:
             self._reopen()
+
+    def whole_layers(self) -> AbstractContextManager[None]:
+        """Within, sharded layers that rotate are whole, on the process that owns them."""
+        return self.layers.whole(self, lambda group, p: Options.of(group).kind != "identity")
 
     def next_cost(self) -> float:
         """One more for every gradient that the kind wants sampled, in each group by itself."""

@@ -29,14 +29,18 @@ from optim_core.base import Closure, Counting
 from optim_core.descent import descend
 from optim_core.fresh import NotFinite, finite
 from optim_core.ranges import check_ranges
+from optim_core.sharded import is_sharded, locals_of, whole_sum
 
 
 def global_norm(tensors: Sequence[Tensor]) -> float:
     """Euclidean norm over all tensors together, accumulated in float32 at least."""
-    norms = torch._foreach_norm(list(tensors))
+    norms = list(torch._foreach_norm(locals_of(tensors)))
     wide = torch.promote_types(norms[0].dtype, torch.float32)
     # The one read-back of a step: whether it may be taken at all depends on the value.
-    return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, wide) for n in norms])))
+    norms = [n.to(norms[0].device, wide) for n in norms]
+    if any(is_sharded(t) for t in tensors):
+        return math.sqrt(float(whole_sum([n.square() for n in norms], tensors)))
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[float], norm: float) -> bool:
@@ -44,7 +48,7 @@ def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[
     if not math.isfinite(norm):
         return False
     for ps, ws, radius in zip(params, home, radii, strict=True):
-        for p, w in zip(ps, ws, strict=True):  # `out` saves a pass over memory that foreach would take
+        for p, w in zip(locals_of(ps), locals_of(ws), strict=True):  # `out` saves a pass over memory that foreach takes
             torch.add(w, p, alpha=radius / max(norm, 1e-12), out=p)
     return True
 
@@ -65,12 +69,12 @@ class Excursion:
         """Remember the weights `params` as they stand; `home` holds the copies in the same order."""
         self.params, self.home = params, self.scratch(params)
         if params:
-            torch._foreach_copy_(self.home, self.params)
+            torch._foreach_copy_(locals_of(self.home), locals_of(self.params))
 
     def back(self) -> None:
         """Put the remembered weights back, in place."""
         if self.params:
-            torch._foreach_copy_(self.params, self.home)
+            torch._foreach_copy_(locals_of(self.params), locals_of(self.home))
 
     def scratch(self, params: list[Tensor]) -> list[Tensor]:
         """The buffers of `params`, free for any use once the weights are back."""
