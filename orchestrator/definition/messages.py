@@ -21,7 +21,9 @@ def explained(error: ValidationError, document: Document, where: Where) -> SpecE
     value, kind, context = first["input"], first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
         known = foreign.hint(path)
-        return where.error(path, f"unknown; it is {known}" if known else f"unknown{nearest(str(path[-1]), fields_at(path))}")
+        return where.error(
+            path, f"unknown; it is {known}" if known else f"unknown{nearest(str(path[-1]), fields_at(path))}"
+        )
     if kind == "missing":
         return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
