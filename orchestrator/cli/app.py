@@ -36,6 +36,7 @@ VERBS = (
     "compare",
     "table",
     "convert",
+    "imports",
     "reconcile",
     "services",
     "data",
