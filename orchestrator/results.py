@@ -156,6 +156,14 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
 
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     name = metric or resolved["report_metric"]
+    if imported := resolved.get("imported"):
+        goals: dict[str, str] = imported["metrics"]
+        if name not in goals:
+            raise NotFound(
+                f"{folder.sweep_id} was imported with {', '.join(goals)}; for {name!r} import it again with "
+                f"--metric {name}:maximize, or :minimize"
+            )
+        return name, Goal(goals[name])
     known = trainables.lookup(resolved["definition"]["task"]["name"]).METRICS
     if name not in known:
         raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
@@ -350,6 +358,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         **_studies_done(resolved, confirmed),
         "grad_evals": grad_evals,
         "seconds": folder.seconds(),
+        **({"imported": resolved["imported"]["pairing"]} if "imported" in resolved else {}),
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         "errors": errors,

@@ -22,6 +22,7 @@ ROOMS: Mapping[str, set[str]] = {
     "definition": set(),
     "storage": {"definition"},
     "statistics": {"definition"},
+    "convert": {"definition"},
     "trial": {"definition", "storage"},
     "remote": {"definition", "storage"},
     "search": {"definition", "storage"},
@@ -30,6 +31,7 @@ ROOMS: Mapping[str, set[str]] = {
     "kubernetes": {"definition", "storage", "remote"},
     "protocol": GROUND | {"trial"},
     "results": {"definition", "storage", "trial", "protocol"},
+    "imported": GROUND | {"trial"},
     "compare": GROUND | {"trial", "protocol", "results", "search", "tracking"},
     "scheduling": GROUND | {"trial", "search", "results"},
     "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "scheduling"},
@@ -37,7 +39,7 @@ ROOMS: Mapping[str, set[str]] = {
     "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "scheduling", "reconcile"},
     "cli": GROUND
     | {"trial", "executors", "tracking", "kubernetes", "remote", "protocol", "results", "compare", "scheduling"}
-    | {"reconcile", "display", "runner"},
+    | {"reconcile", "display", "runner", "convert", "imported", "search"},
 }
 """Room of orchestrator/ (a folder, or a file on its floor) -> the rooms that it may know; the ground knows none."""
 ADAPTERS = {

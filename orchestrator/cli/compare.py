@@ -128,7 +128,7 @@ def report(
     path = reports.build(evidence, output or evidence.folder.path / "report")
     if output is None:
         evidence.folder.upload("report")
-    trouble = publish.publish(evidence, path.parent) if tracking else ""
+    trouble = publish.publish(evidence, path.parent) if tracking and not evidence.imported else ""
     if trouble:
         talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)
     if as_json:

@@ -28,6 +28,8 @@ def reconcile(
     from orchestrator.tracking.mlflow import MlflowTracker
 
     found = folder.find(root, sweep)
+    if (read_json(found.path / "resolved.json") or {}).get("imported"):
+        fail(f"{found.sweep_id} was imported: there is no study and no run of ours to agree with", Exit.USAGE)
     with found.hold(storage):
         asked = sweep_file.load(found.path / "sweep.yaml")
         tracker = None

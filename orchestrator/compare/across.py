@@ -25,6 +25,8 @@ def answer(
 ) -> dict[str, Any]:
     """The `compare` document over all arms of the sweeps. Raises Refused."""
     first = sweeps[0]
+    if alien := next((one for one in sweeps if one.imported), None):
+        raise Refused(f"{alien.sweep_id} was imported, and is compared on its own; import all results in one call")
     for other in sweeps[1:]:
         _comparable(first, other)
     for one in sweeps:
@@ -38,7 +40,7 @@ def answer(
         goal=goal,
         baseline=None if baseline in (None, ALL_PAIRS) else baseline,
         margin=max(margins) if margin is None else margin,
-        parity=max((currencies.parity(one) for one in sweeps), key=lambda parity: parity.within),
+        parity=max(filter(None, map(currencies.parity, sweeps)), key=lambda parity: parity.within),
         alpha=min(one.analysis["alpha"] for one in sweeps),
     )
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]

@@ -64,6 +64,17 @@ class Evidence:
         return str(value.get("description", "")) if isinstance(value, dict) else ""
 
     @property
+    def imported(self) -> str:
+        """Of results that others trained: whose word it is that they are paired; else nothing."""
+        found = self.resolved.get("imported")
+        return seal.PAIRINGS[found["pairing"]] if found else ""
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether equal seeds, or studies, of two arms belong together."""
+        return bool((self.resolved.get("imported") or {"pairing": "proved"})["pairing"] != "none")
+
+    @property
     def task(self) -> str:
         """The task's name."""
         return str(self.definition["task"]["name"])

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.definition import foreign
 from orchestrator.definition.errors import SpecError, nearest
 from orchestrator.definition.location import Where, description_of, fields_at
 from orchestrator.definition.yaml12 import Document
@@ -19,15 +20,19 @@ def explained(error: ValidationError, document: Document, where: Where) -> SpecE
     path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
     value, kind, context = first["input"], first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
-        return where.error(path, f"unknown{nearest(str(path[-1]), fields_at(path))}")
+        known = foreign.hint(path)
+        return where.error(
+            path, f"unknown; it is {known}" if known else f"unknown{nearest(str(path[-1]), fields_at(path))}"
+        )
     if kind == "missing":
         return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
-        return where.error(path, f"{value!r} is not one of {context['expected']}")
+        known = foreign.CHOICES.get(value, "") if isinstance(value, str) else ""
+        return where.error(path, f"{value!r} is not one of {context['expected']}{f'; it is {known}' if known else ''}")
     if kind == "too_short":
         return where.error(path, f"{value!r} is empty; give at least one")
     if kind == "string_pattern_mismatch":
-        return where.error(path, f"{value!r}: lower-case letters, digits and dashes are allowed, at most 40 of them")
+        return where.error(path, f"{value!r}: letters, digits, dashes and underscores are allowed, at most 40 of them")
     if kind == "finite_number":
         return where.error(path, f"{value} is no number that one can reckon with")
     if kind in ("dict_type", "model_type", "dataclass_type"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optim_core
+from orchestrator.definition import foreign
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.schema import ParameterModel
@@ -110,6 +111,6 @@ def _alone(present: set[str], key: set[str], words: set[str], given: ParameterMo
 
 
 def _no_distribution(word: str) -> str:
-    if word == "log_uniform":
-        return "'log_uniform' takes exponents elsewhere and is refused; use log_uniform_values with plain values"
+    if word in foreign.DISTRIBUTIONS:
+        return f"{word!r} {foreign.DISTRIBUTIONS[word]}"
     return f"{word!r} is unknown{nearest(word, DISTRIBUTIONS)}"

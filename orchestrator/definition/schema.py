@@ -7,19 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+TIME, SIZE = r"(\d+(?:\.\d+)?)\s*(min|[smhd])", r"(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?))B"
 
 
 def _seconds(value: Any) -> Any:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value)):
-        return float(found[1]) * UNITS[found[2]]
-    raise ValueError("a time carries its unit, for instance 90s, 30m or 2h")
+    """`90s`, `1.5h`, `1h30m`."""
+    if isinstance(value, str) and re.fullmatch(rf"(?:{TIME}\s*)+", value.strip()):
+        return sum(float(amount) * UNITS[unit] for amount, unit in re.findall(TIME, value))
+    raise ValueError("a time carries its unit, for instance 90s, 30m or 1h30m")
 
 
 def _bytes(value: Any) -> Any:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", value)):
-        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
-    raise ValueError("a size carries its unit, for instance 500MB or 20GB")
+    """`500MB`, of 1000s, or `40GiB`, of 1024s."""
+    if isinstance(value, str) and (found := re.fullmatch(SIZE, value.strip())):
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    raise ValueError("a size carries its unit, for instance 500MB or 40GiB")
 
 
 def _share(value: Any) -> Any:
@@ -88,12 +91,13 @@ class MetricModel(Model):
     )
 
 
+Method = Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"]
+
+
 class MethodModel(Model):
     """How configurations are proposed."""
 
-    name: Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"] = Field(
-        "tpe", description="grid, random, sobol, tpe, gp or cmaes."
-    )
+    name: Method = Field("tpe", description="grid, random, sobol, tpe, gp or cmaes.")
     random_share: Share = Field(
         0.5, description="tpe, gp, cmaes: this share of an arm's trials is random, before the model starts."
     )
@@ -102,6 +106,10 @@ class MethodModel(Model):
         "off", description="strict: suggestions depend on this file alone, not on speed, workers, crashes or retries."
     )
     lag: int = Field(4, ge=1, description="strict: suggestion n knows exactly the results up to n - lag.")
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class BudgetModel(Model):
@@ -256,7 +264,8 @@ class SweepModel(Model):
 
     schema_version: Literal[1] = Field(description="1.")
     name: str = Field(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Lower case, digits and dashes, at most 40."
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,38}[A-Za-z0-9])?$",
+        description="Letters, digits, dashes and underscores, at most 40.",
     )
     description: str = Field("", description="The question, in a sentence.")
     task: dict[str, Any] = Field(description="name and the task's own parameters.")
@@ -270,7 +279,9 @@ class SweepModel(Model):
         description="Comparisons that every configuration obeys; they may name steps and grad_evals, "
         "but not of a budget in seconds.",
     )
-    method: MethodModel = Field(default_factory=lambda: MethodModel.model_validate({}))
+    method: Annotated[MethodModel, BeforeValidator(_by_name, json_schema_input_type=MethodModel | Method)] = Field(
+        default_factory=lambda: MethodModel.model_validate({}), description="A name is short for {name: NAME}."
+    )
     budget: BudgetModel
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
     resources: ResourcesModel = Field(default_factory=lambda: ResourcesModel.model_validate({}))

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import budget, declared, plan, resolve
+from orchestrator.definition import budget, declared, foreign, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -50,6 +50,12 @@ def loads(text: str, file: str = "<text>") -> Spec:
     where = Where(file, document)
     if not isinstance(document.value, dict):
         raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
+    if other := foreign.system(document.value):
+        raise where.error((), foreign.advice(other, file))
+    if foreign.IMPORTED in document.value:
+        raise where.error(
+            (foreign.IMPORTED,), "results that others trained: they are compared and reported, and never run"
+        )
     try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:

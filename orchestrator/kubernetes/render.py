@@ -72,7 +72,7 @@ def job_name(spec: Spec) -> str:
     """DNS-1035, at most 47 characters, ends in the hash of the sweep's definition."""
     identity = model.sweep_id(spec)
     digest = identity[-8:]
-    stem = identity[:-9]
+    stem = identity[:-9].lower().replace("_", "-")
     stem = stem if stem[0].isalpha() else f"s-{stem}"
     return f"{stem[: NAME_LIMIT - 9].rstrip('-')}-{digest}"
 

@@ -40,6 +40,8 @@ from orchestrator.trial.trial_id import TrialId
 FILES = ("trial.json", "metrics.jsonl", "result.json")
 FREE = ("analysis", "controls")
 """Parts that do not change results: they may change, and the change is stamped."""
+PAIRINGS = {"declared": "pairing declared", "none": "not paired"}
+"""What is said of imported results; nobody has digests of what they were trained on."""
 MOST_FILES = 5
 """Names of changed files that a sentence lists."""
 
@@ -161,6 +163,8 @@ def in_force(folder: SweepFolder) -> dict[str, Any]:
 def stamps(folder: SweepFolder) -> list[str]:
     """Why the sweep's tables are exploratory; empty for a sweep that kept what it sealed. Every table shows these."""
     sealed = read_json(folder.path / "seal.json")
+    if imported := (read_json(folder.path / "resolved.json") or {}).get("imported"):
+        return [f"imported from {imported['source']}: {PAIRINGS[imported['pairing']]}, and nothing was sealed"]
     if sealed is None:
         return ["not sealed: nothing proves that the analysis was chosen before the results"]
     found = ["sealed after its first trials"] if sealed["late"] else []

@@ -71,15 +71,39 @@ AGAIN = "mend the cause and give the sweep another name"
 
 
 def paired(
-    trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY, parity: Parity = IN_GRAD_EVALS
+    trials: pd.DataFrame,
+    metric: str,
+    stopped: Mapping[str, int] = NOBODY,
+    parity: Parity | None = IN_GRAD_EVALS,
+    *,
+    declared: bool = False,
 ) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
     An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
-    value that it was given, the metric's worst.
+    value that it was given, the metric's worst. `declared`: that equal seeds are paired is somebody's word, and there
+    are no digests. `parity` None: nobody knows what trials spent.
     """
     trials = trials if "study" in trials else trials.assign(study=1)
-    confirm, tune = trials[trials["stage"] == Stage.CONFIRM], trials[trials["stage"] == Stage.TUNE]
+    confirm, arms, several = _confirm(trials, metric)
+    _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
+    _same_seeds(confirm, arms, stopped, several)
+    if not declared:
+        _same_streams(confirm)
+    _same_budget(confirm, parity)
+    return _ready(trials, confirm, arms, metric, several)
+
+
+def unpaired(trials: pd.DataFrame, metric: str, parity: Parity | None = IN_GRAD_EVALS) -> Paired:
+    """The same of arms whose seeds, or studies, have nothing to do with each other. Raises Refused."""
+    confirm, arms, several = _confirm(trials, metric)
+    _same_budget(confirm, parity)
+    return _ready(trials, confirm, arms, metric, several)
+
+
+def _confirm(trials: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str], bool]:
+    """Confirm trials, their arms, and whether there are several studies."""
+    confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(confirm["arm"].unique())
     if len(arms) < 2:
         raise Refused(f"a comparison needs two arms with confirm trials; there is: {', '.join(arms) or 'none'}")
@@ -87,10 +111,12 @@ def paired(
         raise Refused(f"no trial has the metric {metric!r}")
     several = trials[trials["arm"].isin(arms)]["study"].nunique() > 1
     _none_failed(confirm, several)
-    _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
-    _same_seeds(confirm, arms, stopped, several)
-    _same_streams(confirm)
-    _same_budget(confirm, parity)
+    return confirm, arms, several
+
+
+def _ready(trials: pd.DataFrame, confirm: pd.DataFrame, arms: Sequence[str], metric: str, several: bool) -> Paired:
+    """The values of checked trials, arm by arm."""
+    tune = trials[trials["stage"] == Stage.TUNE]
     ordered = confirm.sort_values(["study", "seed"])
     values: dict[str, list[Array]] = {}
     for arm in arms:
@@ -167,7 +193,9 @@ def _same_streams(confirm: pd.DataFrame) -> None:
                 raise Refused(f"seed {seed} is not paired: {digest} is {', '.join(sorted(seen))}")
 
 
-def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
+def _same_budget(confirm: pd.DataFrame, parity: Parity | None) -> None:
+    if parity is None:
+        return
     complete = confirm[confirm["state"] == State.COMPLETE]
     means = complete.groupby("arm")[parity.column].mean()
     spent = means if parity.of_means else complete[parity.column]
