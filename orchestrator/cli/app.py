@@ -65,6 +65,13 @@ def _options(
     """Options before the verb."""
 
 
+def beside(file: Path | None) -> Path | None:
+    """Modules are found in the folder of the sweep file too, after the current one."""
+    if file is not None and (folder := str(file.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
+    return file
+
+
 def _near(root: Path) -> Path:
     """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
     from orchestrator.storage.object_store import StoreError, near
@@ -104,7 +111,7 @@ Address = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-File = Annotated[Path, typer.Argument(help="A sweep file (YAML).")]
+File = Annotated[Path, typer.Argument(help="A sweep file (YAML).", callback=beside)]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
 ROOT = Path("runs")
 
@@ -154,6 +161,7 @@ def main() -> None:
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
+    from orchestrator.travel.errors import CannotTravel
     from orchestrator.trial.workspace import NotShared
 
     if (here := os.getcwd()) not in sys.path:
@@ -164,12 +172,23 @@ def main() -> None:
         SpecError: Exit.INVALID_FILE,
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
+        CannotTravel: Exit.CHECK_FAILED,
         ControlFailed: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
     try:
         app()
-    except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed, CodeChanged) as error:
+    except (
+        SpecError,
+        NotFound,
+        Held,
+        NotShared,
+        Unreachable,
+        StoreError,
+        ControlFailed,
+        CodeChanged,
+        CannotTravel,
+    ) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
