@@ -11,6 +11,26 @@ from typing import Any, Protocol
 from orchestrator.storage.errors import NotFound
 
 LIVING = ("waiting", "running")
+CODE = "GEOSWEEP_CODE"
+"""Variable of a process whose code travelled: the digest of the archive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """What of the user's own goes to the cluster with a sweep (see `travel`)."""
+
+    archive: Path
+    """`code-DIGEST.zip` on this machine."""
+    digest: str
+    sweep: str
+    """Name of the sweep file in it."""
+    paths: tuple[str, ...] = ()
+    """Folders in it, beside its root, from which modules are imported."""
+    folder: str = ""
+    """Where it was taken from, and how many files it has."""
+    files: int = 0
+    left_out: tuple[str, ...] = ()
+    """Files that were left out because their names say that they hold secrets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +48,11 @@ class Order:
     """Kind of cluster (Kubernetes only), as `queue` and `registry`."""
     queue: str = ""
     registry: str = ""
+    parcel: Parcel | None = None
+    code_at: str = ""
+    """Kubernetes: where the parcel lies in an object store; empty: it goes in a ConfigMap."""
+    requirements: tuple[str, ...] = ()
+    """Further packages, each pinned."""
 
 
 @dataclass(frozen=True, kw_only=True)

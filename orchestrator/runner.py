@@ -66,10 +66,19 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "provenance": dict(facts),
     }
     folder.create(text, resolved)
+    _keep_requirements(spec, folder)
     seal.close(spec, folder)
     if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
         write_atomic(folder.path / "uncommitted.diff", uncommitted())
     return folder
+
+
+def _keep_requirements(spec: Spec, folder: SweepFolder) -> None:
+    """Beside the copy of the sweep file, which names it."""
+    found = spec.environment.file
+    if found is not None and not (kept := folder.path / found.relative_to(Path(spec.source).parent)).exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, found.read_text(encoding="utf-8"))
 
 
 def run(

@@ -26,6 +26,7 @@ ROOMS: Mapping[str, set[str]] = {
     "trial": {"definition", "storage"},
     "remote": {"definition", "storage"},
     "search": {"definition", "storage"},
+    "travel": {"definition", "storage", "trial", "remote"},
     "tracking": {"definition", "storage", "trial"},
     "executors": {"definition", "storage", "trial", "remote"},
     "kubernetes": {"definition", "storage", "remote"},
@@ -38,7 +39,7 @@ ROOMS: Mapping[str, set[str]] = {
     "display": GROUND | {"trial", "results", "scheduling"},
     "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "scheduling", "reconcile"},
     "cli": GROUND
-    | {"trial", "executors", "tracking", "kubernetes", "remote", "protocol", "results", "compare", "scheduling"}
+    | {"trial", "executors", "tracking", "kubernetes", "remote", "travel", "protocol", "results", "compare", "scheduling"}
     | {"reconcile", "display", "runner", "convert", "imported", "search"},
 }
 """Room of orchestrator/ (a folder, or a file on its floor) -> the rooms that it may know; the ground knows none."""

@@ -79,6 +79,13 @@ def _options(
     """Options before the verb."""
 
 
+def beside(file: Path | None) -> Path | None:
+    """Modules are found in the folder of the sweep file too, after the current one."""
+    if file is not None and (folder := str(file.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
+    return file
+
+
 def _near(root: Path) -> Path:
     """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
     from orchestrator.storage.object_store import StoreError, near
@@ -118,7 +125,7 @@ Address = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-File = Annotated[Path, typer.Argument(help="A sweep file (YAML).")]
+File = Annotated[Path, typer.Argument(help="A sweep file (YAML).", callback=beside)]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
 ROOT = Path("runs")
 
@@ -168,6 +175,7 @@ def main() -> None:
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
+    from orchestrator.travel.errors import CannotTravel
     from orchestrator.trial.workspace import NotShared
 
     if (here := os.getcwd()) not in sys.path:
@@ -178,6 +186,7 @@ def main() -> None:
         SpecError: Exit.INVALID_FILE,
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
+        CannotTravel: Exit.CHECK_FAILED,
         ControlFailed: Exit.CHECK_FAILED,
         Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,

@@ -32,7 +32,7 @@ def lint(
     found: dict[str, list[rules.Finding]] = {}
     for file in files:
         text = read(file)
-        found[str(file)] = rules.lint(text, str(file), _seen(text, root))
+        found[str(file)] = rules.lint(text, str(file), _seen(text, str(file), root))
     if as_json:
         rows = [
             {
@@ -67,7 +67,7 @@ def lint(
         raise typer.Exit(int(Exit.CHECK_FAILED))
 
 
-def _seen(text: str, root: Path) -> list[Breach]:
+def _seen(text: str, file: str, root: Path) -> list[Breach]:
     """What the results show, when the sweep of this file was run to the end under the root."""
     from orchestrator.compare import lint_results
     from orchestrator.compare.evidence import Evidence
@@ -76,7 +76,7 @@ def _seen(text: str, root: Path) -> list[Breach]:
     from orchestrator.storage.outcome import SweepOutcome
 
     try:
-        folder = SweepFolder(root, model.sweep_id(sweep_file.loads(text)))
+        folder = SweepFolder(root, model.sweep_id(sweep_file.loads(text, file)))
     except SpecError:
         return []
     folder.level()

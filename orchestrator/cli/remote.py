@@ -10,7 +10,8 @@ from orchestrator.cli.app import Exit, data, emit, fail, talk
 from orchestrator.definition.errors import SpecError, read
 
 if TYPE_CHECKING:
-    from orchestrator.remote import Attempt, Cluster
+    from orchestrator.definition.model import Spec
+    from orchestrator.remote import Attempt, Cluster, Parcel
 
 
 def status(address: str, sweep: str, as_json: bool) -> None:
@@ -65,13 +66,13 @@ def cluster(address: str) -> Cluster:
         fail(str(error), Exit.USAGE)
 
 
-def readable(file: Path) -> tuple[str, str]:
-    """The text of a sweep file and the sweep's id. Of a data set only the description has to be on this machine."""
-    from orchestrator.definition import model, sweep_file
+def readable(file: Path) -> tuple[str, Spec]:
+    """The text of a sweep file and the sweep. Of a data set only the description has to be on this machine."""
+    from orchestrator.definition import sweep_file
 
     text = read(file)
     try:
-        return text, model.sweep_id(sweep_file.loads(text, str(file)))
+        return text, sweep_file.loads(text, str(file))
     except SpecError as error:
         if error.key != "task.data":
             raise
@@ -79,6 +80,20 @@ def readable(file: Path) -> tuple[str, str]:
             f"{error}. To send the sweep to a cluster that has the data, its dataset.json alone is enough here",
             Exit.INVALID_FILE,
         )
+
+
+def packed(spec: Spec, file: Path, root: Path) -> Parcel | None:
+    """The user's own code, for other machines, without the sweeps under `root`; and what was left out is said."""
+    from orchestrator.travel.code import parcel
+
+    found = parcel(spec, file, leave_out=[root])
+    if found is not None:
+        size = found.archive.stat().st_size / 1e3
+        said = f"{found.files} files of {found.folder} go with the sweep ({size:,.0f} kB)"
+        if found.left_out:
+            said += f"; left out, for their names: {', '.join(found.left_out)}"
+        talk.print(said, highlight=False, markup=False, soft_wrap=True)
+    return found
 
 
 def show(attempt: Attempt, as_json: bool) -> None:

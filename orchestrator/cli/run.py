@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
+from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import read
 from orchestrator.definition.states import SweepState
 from orchestrator.storage.folder import SweepFolder, read_json
@@ -20,6 +21,7 @@ from orchestrator.storage.outcome import SweepOutcome
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
+    from orchestrator.remote import Parcel
     from orchestrator.runner import Outcome
     from orchestrator.scheduling.conductor import SweepConductor
     from orchestrator.tracking.mlflow import MlflowTracker
@@ -56,6 +58,10 @@ def run(
         bool,
         typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
     ] = False,
+    code: Annotated[
+        str,
+        typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -64,10 +70,14 @@ def run(
     """
     from orchestrator import display, results, runner
     from orchestrator.definition import sweep_file
+    from orchestrator.definition.environment import unmet
     from orchestrator.protocol import seal
+    from orchestrator.remote import CODE
     from orchestrator.scheduling import abort
     from orchestrator.storage import disk, object_store
+    from orchestrator.travel.arrival import arrive
 
+    parcel = arrive(code) if code else None
     definition = sweep_file.load(file)
     definition = replace(definition, cache=definition.cache and cache)
     if max_concurrent:
@@ -86,11 +96,19 @@ def run(
             "--address out, or use grad_evals, steps or tokens",
             Exit.USAGE,
         )
+    elsewhere = executor is Backend.RAY and address not in ("", "local")
+    if elsewhere and CODE not in os.environ:
+        parcel = packed(definition, file, root)
+    if not elsewhere and (lacking := unmet(definition.environment.requirements)):
+        fail(f"{file}: environment.requirements: {'; '.join(lacking)}: pip install it here too", Exit.CHECK_FAILED)
+    travelled = os.environ.get(CODE, parcel.digest if parcel else "")
     _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
     if uri := object_store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     with disk.named(root):
-        folder = runner.open_folder(definition, read(file), root, facts := runner.provenance())
+        folder = runner.open_folder(
+            definition, read(file), root, facts := {**runner.provenance(), **({"code": travelled} if travelled else {})}
+        )
     identity = folder.sweep_id
     with disk.named(folder.path), folder.hold(storage):
         if again := abort.standing(definition, folder):
@@ -100,7 +118,9 @@ def run(
             _mend(definition, folder, tracking, storage)
         else:
             talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
-            outcome = _drive(definition, folder, executor, tracking, facts, storage, address, accept_changed_code)
+            outcome = _drive(
+                definition, folder, executor, tracking, facts, storage, address, parcel, accept_changed_code
+            )
             _say(outcome.mended)
             _say_cached(folder)
             for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
@@ -159,11 +179,13 @@ def _drive(
     facts: Mapping[str, str],
     storage: str,
     address: str,
+    parcel: Parcel | None,
     accept_changed_code: bool,
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
     from orchestrator import display, results, runner
     from orchestrator.tracking.base import NoTracker
+    from orchestrator.travel.arrival import needs
 
     executor: Any
     unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
@@ -172,10 +194,18 @@ def _drive(
 
         r = definition.resources
         executor = RayExecutor(
-            cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent, address=address or None
+            cpu=r.cpu,
+            gpu=r.gpu,
+            processes=r.processes,
+            max_concurrent=r.max_concurrent,
+            address=address or None,
+            parcel=parcel,
+            requirements=definition.environment.requirements if address not in ("", "local") else (),
         )
         if address and not folder.far:
             executor.look_for(folder.path)
+        if address:
+            executor.look_for_parts(*needs(definition))
     else:
         from orchestrator.executors.debug import DebugExecutor
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.definition.racing import Racing
@@ -175,6 +176,17 @@ class TrainingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvironmentSpec:
+    """What trials need on other machines; nothing when all is geosweep's own."""
+
+    requirements: tuple[str, ...] = ()
+    """Further packages, each pinned."""
+    image: str = ""
+    file: Path | None = field(default=None, compare=False)
+    """The requirements file, if they were read from one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A sweep, resolved: every default filled in."""
 
@@ -202,6 +214,7 @@ class Spec:
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     controls: tuple[str, ...] = ()
     training: TrainingSpec
+    environment: EnvironmentSpec = field(default_factory=EnvironmentSpec)
     source: str = field(default="", compare=False)
 
 
@@ -216,6 +229,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     found = asdict(spec)
     for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
+    del found["environment"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:

@@ -230,6 +230,15 @@ class AnalysisModel(Model):
     )
 
 
+class EnvironmentModel(Model):
+    """What trials need on other machines beside geosweep and the folder of this file. It does not change the id."""
+
+    requirements: str | list[str] | None = Field(
+        None, description="Further packages, each NAME==VERSION: a list, or a requirements file beside this one."
+    )
+    image: str | None = Field(None, description="Kubernetes: an image of one's own for all Pods, with tag or digest.")
+
+
 class TrainingModel(Model):
     """How every trial is trained, the same for all arms. What is left out is the task's own recipe."""
 
@@ -309,6 +318,7 @@ class SweepModel(Model):
         [], description="Special cases with a known answer, run first; auto: all that fit an arm."
     )
     training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
+    environment: EnvironmentModel = Field(default_factory=lambda: EnvironmentModel.model_validate({}))
     evaluations: int = Field(
         8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
     )

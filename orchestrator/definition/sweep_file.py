@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import budget, declared, foreign, plan, resolve
+from orchestrator.definition import budget, declared, environment, foreign, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -109,6 +109,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),
         training=resolve.training(model, where),
+        environment=environment.resolved(model, where, file),
         source=file,
     )
     _check_size(spec, where)

@@ -1,13 +1,14 @@
 """Sweeps on a running Ray cluster, by its job API (Ray 2.60, the dashboard's /api/jobs).
 
-A job's id is the sweep's id and the number of the attempt. The sweep file travels as the job's working folder: nothing
-but geosweep, and the task's own packages, has to be installed on the cluster.
+A job's id is the sweep's id and the number of the attempt. The sweep file, and the user's own code if there is any,
+travel as the job's working folder, from which its driver and its workers import.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from ray.exceptions import AuthenticationError, RayError
 
+from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.remote import LIVING, Attempt, Order, pick
 from orchestrator.storage.errors import Unreachable
 from orchestrator.storage.retry import retry
@@ -50,10 +52,13 @@ class RayCluster:
         job = f"{order.sweep_id}.{len(mine) + 1}"
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "sweep.yaml").write_text(order.text, encoding="utf-8")
+            environment = {"working_dir": folder, **runtime_env(order.parcel, order.requirements)}
+            variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S), **environment.get("env_vars", {})}
+            file = shlex.quote(order.parcel.sweep) if order.parcel else "sweep.yaml"
             asked = {
-                "entrypoint": f"geosweep run sweep.yaml --root {order.root} --address auto",
+                "entrypoint": f"geosweep run {file} --root {order.root} --address auto",
                 "submission_id": job,
-                "runtime_env": {"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S)}},
+                "runtime_env": {**environment, "env_vars": variables},
                 "metadata": {"sweep": name, "definition": digest},
             }
             self._ask(lambda: self._when_ready(asked))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray import tune
 
-from orchestrator.executors.ray_worker_group import RayWorkerGroup
+from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
 from orchestrator.trial.job import Job
 from orchestrator.trial.session import TrialSession, warm_up
 
@@ -19,6 +20,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Once in a worker, before its first trial."""
+        import_from(config["places"])
         gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
         with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
             warm_up(config["warm_up"])
@@ -27,13 +29,14 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         self._workers: RayWorkerGroup | None = None
         self._session: TrialSession | None = None
         self._gpu: float = config["gpu"]
+        self._places: Sequence[str] = config["places"]
         self.reset_config(config)
 
     def _group(self, job: Job) -> RayWorkerGroup | None:
         if job.processes == 1:
             return None
         if self._workers is None:
-            self._workers = RayWorkerGroup(cpu=job.threads, gpu=self._gpu)
+            self._workers = RayWorkerGroup(cpu=job.threads, gpu=self._gpu, places=self._places)
         return self._workers
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -7,7 +7,9 @@ and die with it, since it owns them.
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -20,8 +22,16 @@ from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
 LAST_WORDS_S = 10.0
 
 
+def import_from(places: Sequence[str]) -> None:
+    """Import from these folders too, after those that the process has."""
+    sys.path.extend(place for place in places if place not in sys.path)
+
+
 class _Follower:
     """A worker process of its own."""
+
+    def __init__(self, places: Sequence[str]) -> None:
+        import_from(places)
 
     def follow(self, job: Job, rank: int, address: str) -> str:
         """A traceback, empty when all went well."""
@@ -35,7 +45,8 @@ class _Follower:
 class RayWorkerGroup:
     """See `orchestrator.trial.worker_group.WorkerGroup`. `cpu` and `gpu` are those of one worker."""
 
-    def __init__(self, *, cpu: int, gpu: float) -> None:
+    def __init__(self, *, cpu: int, gpu: float, places: Sequence[str] = ()) -> None:
+        self._places = places
         self._resources = {"num_cpus": cpu, "num_gpus": gpu, "max_restarts": 0}
         self._actors: list[Any] = []
         self._calls: list[Any] = []
@@ -45,7 +56,7 @@ class RayWorkerGroup:
         group = ray.util.get_current_placement_group()
         for rank in range(len(self._actors) + 1, job.processes):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-            made = ray.remote(_Follower).options(scheduling_strategy=place, **self._resources).remote()
+            made = ray.remote(_Follower).options(scheduling_strategy=place, **self._resources).remote(self._places)
             self._actors.append(made)
         self._calls = [a.follow.remote(job, rank, address) for rank, a in enumerate(self._actors, start=1)]
 

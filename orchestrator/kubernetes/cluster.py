@@ -65,8 +65,10 @@ class KubernetesCluster:
             queue=order.queue,
             registry=order.registry,
             root=order.root,
+            parcel=order.parcel,
+            code_at=order.code_at,
         )
-        config, job = yaml.safe_load_all(text)
+        *configs, job = yaml.safe_load_all(text)
         name = job["metadata"]["name"]
         before = next((j for j in self._list() if j["metadata"]["name"] == name), None)
         if before is not None:
@@ -77,9 +79,8 @@ class KubernetesCluster:
         if before is not None:
             self._delete(name)
             self._wait_until_gone(name)
-        self._create(
-            lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S)
-        )  # its name holds the hash of its text
+        for config in configs:  # its name holds the hash of what is in it
+            self._create_config(config)
         self._create(lambda: self._create_job(job))
         return self.status(order.sweep_id)
 
@@ -118,6 +119,9 @@ class KubernetesCluster:
         )
         jobs = [j for j in listed["items"] if SWEEP in j["metadata"].get("labels", {})]
         return sorted(jobs, key=lambda j: str(j["metadata"].get("creationTimestamp", "")))
+
+    def _create_config(self, config: Mapping[str, Any]) -> None:
+        self._create(lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S))
 
     def _create_job(self, job: Mapping[str, Any], **options: Any) -> Any:
         return self._rayjobs.create_namespaced_custom_object(*PATH, job, _request_timeout=REQUEST_S, **options)

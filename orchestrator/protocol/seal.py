@@ -67,6 +67,9 @@ def code_of(spec: Spec) -> dict[str, Any]:
     """`files`: source file -> sha256, of all arms; `arms`: arm -> the digest that its trials report."""
     arms = {name: source.digests((spec.task.name, arm.optimizer)) for name, arm in spec.arms.items()}
     files = {name: digest for found in arms.values() for name, digest in found.items()}
+    for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
+        if wanted:
+            files[f"environment.{key}"] = digest(wanted)
     return {"files": files, "arms": {arm: source.combined(found) for arm, found in arms.items()}}
 
 
