@@ -170,7 +170,7 @@ def main() -> None:
         ControlFailed: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
-    known = (*codes, Held, Unreachable, StoreError)
+    known: tuple[type[Exception], ...] = (*codes, Held, Unreachable, StoreError)
     try:
         app()
     except known as error:
