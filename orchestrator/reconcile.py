@@ -167,5 +167,8 @@ def _difference(path: Path, table: pa.Table) -> str:
         return "was damaged"
     if stored.equals(table):
         return ""
+    typed = [c for c in table.column_names if c.startswith(results.PARAMETER) and c not in stored.column_names]
+    if typed and stored.equals(table.drop_columns(typed)):
+        return "was of an earlier version, without columns of hyperparameters"
     bare = [t.drop_columns([c for c in ("exploratory",) if c in t.column_names]) for t in (stored, table)]
     return "had other stamps" if bare[0].equals(bare[1]) else "differed from the trial folders"

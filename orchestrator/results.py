@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.definition.states import Goal, Stage, State, SweepState
 from orchestrator.protocol import seal
+from orchestrator.storage import typed_column
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
@@ -39,6 +40,8 @@ TRIAL_COLUMNS = {
     "init_digest": pa.string(),
     "data_digest": pa.string(),
 }
+PARAMETER = "param."
+"""Before the name of a hyperparameter, in the name of its column."""
 METRIC_SCHEMA = pa.schema(
     [("trial_id", pa.string()), ("step", pa.float64()), ("name", pa.string()), ("value", pa.float64())]
 )
@@ -66,18 +69,34 @@ def tables(folder: SweepFolder) -> dict[str, pa.Table]:
 
 
 def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -> pa.Table:
-    """trials.parquet: one row for each trial that ended, one column for each final metric.
+    """trials.parquet: one row for each trial that ended, a column for each hyperparameter and each final metric.
 
-    With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained.
+    Column `param.NAME` has the type of all values that the sweep may try (see `typed_column`), null where a trial has
+    none. With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained.
     """
     trials = ended_trials(folder) if ended is None else ended
     rows = [_row(folder.sweep_id, t) for t in trials]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in TRIAL_COLUMNS.items()}
+    for name, samples in _searched(folder, trials).items():
+        columns[PARAMETER + name] = typed_column.column([t.job.parameters.get(name) for t in trials], samples)
     if any(t.job.lineage for t in trials):
         columns["lineage"] = pa.array([json.dumps(t.job.lineage, sort_keys=True) for t in trials], pa.string())
     for name in sorted({name for t in trials for name in t.result.metrics}):
         columns[name] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
     return pa.table(columns)
+
+
+def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, list[Any]]:
+    """Hyperparameter -> values that decide its type: those that the sweep declares, so that it stays as trials end."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    found: dict[str, list[Any]] = {}
+    for arm in resolved.get("definition", {}).get("arms", {}).values():
+        for p in arm["parameters"]:
+            among = {"int": [0], "float": [0.0]}.get(p["kind"], p["values"])
+            found.setdefault(p["name"], []).extend(among)
+    for name in sorted({name for t in trials for name in t.job.parameters} - found.keys()):
+        found[name] = []
+    return found
 
 
 def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:

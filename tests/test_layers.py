@@ -38,9 +38,33 @@ ROOMS: Mapping[str, set[str]] = {
     "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "scheduling"},
     "display": GROUND | {"trial", "results", "scheduling"},
     "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "scheduling", "reconcile"},
+    "launch": GROUND
+    | {
+        "trial",
+        "remote",
+        "travel",
+        "executors",
+        "tracking",
+        "protocol",
+        "results",
+        "scheduling",
+        "reconcile",
+        "runner",
+    },
     "cli": GROUND
-    | {"trial", "executors", "tracking", "kubernetes", "remote", "travel", "protocol", "results", "compare", "scheduling"}
-    | {"reconcile", "display", "runner", "convert", "imported", "search"},
+    | {
+        "trial",
+        "executors",
+        "tracking",
+        "kubernetes",
+        "remote",
+        "travel",
+        "protocol",
+        "results",
+        "compare",
+        "scheduling",
+    }
+    | {"reconcile", "display", "runner", "launch", "convert", "imported", "search"},
 }
 """Room of orchestrator/ (a folder, or a file on its floor) -> the rooms that it may know; the ground knows none."""
 ADAPTERS = {
@@ -51,6 +75,7 @@ ADAPTERS = {
 }
 FORBIDDEN = {"optim_core": {"numpy", "pandas", "os", "logging", "pathlib"}, "trainables": set(), "orchestrator": set()}
 LATE = {
+    ("orchestrator/launch.py", "_executor"): "Ray: a sweep on the debug executor 0.4 s sooner",
     ("orchestrator/executors/ray.py", "run"): "Ray: `geosweep doctor --help` and files that are refused 2.7 s sooner",
     ("orchestrator/protocol/seal.py", "_grad_evals"): "torch: `geosweep status` and `verify` 1.5 s sooner",
     ("orchestrator/results.py", "reported"): "torch: `geosweep status` 1.5 s sooner",

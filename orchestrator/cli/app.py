@@ -170,7 +170,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
-    from orchestrator.definition.errors import SpecError
+    from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
@@ -184,6 +184,9 @@ def main() -> None:
         importlib.import_module(f"orchestrator.cli.{group}")
     codes: dict[type[Exception], Exit] = {
         SpecError: Exit.INVALID_FILE,
+        UsageError: Exit.USAGE,
+        TrialsFailed: Exit.TRIALS_FAILED,
+        BudgetSpent: Exit.BUDGET,
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
         CannotTravel: Exit.CHECK_FAILED,
@@ -191,9 +194,10 @@ def main() -> None:
         Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
+    known: tuple[type[Exception], ...] = (*codes, Held, Unreachable, StoreError)
     try:
         app()
-    except (*codes, Held, Unreachable, StoreError) as error:
+    except known as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:

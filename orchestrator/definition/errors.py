@@ -24,6 +24,18 @@ class UnreadableError(SpecError):
         self.args = (f"{file}: {message}",)
 
 
+class UsageError(ValueError):
+    """What was asked for cannot be done in this way; the message says why, and the way out."""
+
+
+class TrialsFailed(RuntimeError):  # noqa: N818
+    """More trials failed than the sweep allows, or all of them for one reason."""
+
+
+class BudgetSpent(RuntimeError):  # noqa: N818
+    """A limit of the budget ended the sweep before its trials did."""
+
+
 def read(file: Path) -> str:
     """The text of a file that the user named. Raises UnreadableError."""
     try:
