@@ -52,6 +52,7 @@ class GameOptimizer(Counting):
 
     PLAYS_GAMES: ClassVar[bool] = True
     CHANGEABLE = frozenset({"lr", "momentum", "consensus", "extrapolation"})
+    GROUPABLE = frozenset()
     BOUNDS: ClassVar = {"momentum": (-1.0, 1.0), "consensus": NOT_NEGATIVE}
     METHOD: ClassVar[str]
 
