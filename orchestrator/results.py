@@ -91,7 +91,7 @@ def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
         "trial_id": job.trial_id,
         "seed": job.seed,
         "state": result.state,
-        "parameters": json.dumps(job.parameters, sort_keys=True),
+        "parameters": json.dumps(job.values, sort_keys=True),
         "grad_evals": result.grad_evals,
         "seconds": result.seconds,
         "init_digest": result.init_digest,
@@ -195,7 +195,7 @@ def best(folder: SweepFolder) -> dict[str, Any]:
         ):
             studies[arm][study] = {
                 "value": value,
-                "parameters": dict(job.parameters),
+                "parameters": dict(job.values),
                 **({"lineage": job.lineage} if job.lineage else {}),
                 "trial_id": job.trial_id,
                 "stage": stage,
@@ -238,7 +238,7 @@ def told_values(
     found: dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]] = {}
     for (arm, study, _), (job, objectives) in _tuned_objectives(folder, names).items():
         if not job.lineage:
-            found.setdefault((arm, study), []).append((job.parameters, objectives))
+            found.setdefault((arm, study), []).append((job.values, objectives))
     return found
 
 
@@ -268,7 +268,7 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
     arms: dict[str, list[dict[str, Any]]] = {}
     several = _studies(folder) > 1
     for (arm, study, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
-        row = {"configuration": number, "parameters": job.parameters}
+        row = {"configuration": number, "parameters": job.values}
         row |= {"values": dict(zip(goals, objectives, strict=True)), **({"study": study} if several else {})}
         arms.setdefault(arm, []).append(row)
 
@@ -293,7 +293,7 @@ def suggestions_digest(folder: SweepFolder) -> str:
     for path in (folder.path / "trials").glob("*/trial.json"):
         if (job := read_job(path.parent)) is not None:
             key = job.arm if studies == 1 else f"{job.arm}@{job.study}"
-            rows.setdefault(key, {})[job.configuration] = job.parameters
+            rows.setdefault(key, {})[job.configuration] = job.values
     ordered = {arm: [found[n] for n in sorted(found)] for arm, found in sorted(rows.items())}
     return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
 

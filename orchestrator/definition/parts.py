@@ -1,7 +1,7 @@
-"""A configuration taken apart: what goes to the optimizer, its groups of parameters, the task and the training recipe.
+"""A configuration taken apart: what goes to the optimizer, its groups of parameters, the task and the recipe.
 
-A configuration is flat, one value for each dotted name, so that searches, conditions, constraints and tables treat all of
-it alike:
+A configuration is flat, one value for each dotted name, so that searches, conditions, constraints and tables treat all
+of it alike:
 
     lr                   an argument of the optimizer
     sam_radius.end       a field of a schedule that stands in the place of an argument (`trainables.ramp`)
@@ -26,7 +26,9 @@ class Parts:
     """What a configuration gives to whom. Names are those of the receiver, without their section."""
 
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """Constructor's arguments; one that follows a schedule is a mapping of the schedule's fields."""
+    """Constructor's arguments, without those that follow a schedule."""
+    ramps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Constructor's argument -> the fields of the schedule that it follows within a trial."""
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Group of parameters -> the arguments that are its own."""
     task: dict[str, Any] = field(default_factory=dict)
@@ -50,10 +52,15 @@ def split(configuration: Mapping[str, Any]) -> Parts:
         else:
             argument, _, scheduled = name.partition(".")
             if scheduled:
-                found.optimizer.setdefault(argument, {})[scheduled] = value
+                found.ramps.setdefault(argument, {})[scheduled] = value
             else:
                 found.optimizer[name] = value
     return found
+
+
+def groups_of(patterns: Mapping[str, Iterable[str]], parts: Parts) -> dict[str, dict[str, Any]]:
+    """Group -> its patterns under `match` and its own arguments, in the order in which groups are asked."""
+    return {name: {"match": list(match), **parts.groups.get(name, {})} for name, match in patterns.items()}
 
 
 def section_of(name: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition.kinds import text
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
@@ -293,14 +294,14 @@ class MlflowTracker:
             if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
         given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage}
-        given |= describe(job.parameters, job.lineage)
+        given |= describe(job.values, job.lineage)
         params = {} if known else given
         for start in range(0, max(1, len(metrics)), BATCH):
             first = start == 0
             self._client.log_batch(
                 run,
                 metrics=metrics[start : start + BATCH],
-                params=[Param(k, str(v)) for k, v in params.items()] if first else [],
+                params=[Param(k, text(v)) for k, v in params.items()] if first else [],
                 tags=[RunTag(k, v) for k, v in tags.items()] if first and not made else [],
             )
         if points or not known:
@@ -335,7 +336,7 @@ class MlflowTracker:
                 Metric(k, v, now, 0) for k, v in summary.items() if math.isfinite(v) and known.metrics.get(k) != v
             ]
             given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})}
-            params = [Param(k, str(v)) for k, v in given.items() if k not in known.params]
+            params = [Param(k, text(v)) for k, v in given.items() if k not in known.params]
             self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
             self._client.set_terminated(self._runs[arm])
         parent = self._runs["parent"]

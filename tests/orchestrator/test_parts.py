@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.definition.parts import in_section, section_of, split
+from orchestrator.definition.parts import Parts, in_section, section_of, split
 
 WHOLE: dict[str, Any] = {
     "lr": 0.1,
@@ -22,7 +22,8 @@ WHOLE: dict[str, Any] = {
 def test_each_part_gets_its_own() -> None:
     parts = split(WHOLE)
     ramp = {"schedule": "linear", "start": 0, "end": 0.1}
-    assert parts.optimizer == {"lr": 0.1, "betas": [0.9, 0.95], "sam_radius": ramp}
+    assert parts.optimizer == {"lr": 0.1, "betas": [0.9, 0.95]}
+    assert parts.ramps == {"sam_radius": ramp}
     assert parts.groups == {"embed": {"lr": 0.01}, "no_decay": {"weight_decay": 0}}
     assert parts.task == {"width": 64}
     assert parts.training == {"warmup": 0.05}
@@ -31,7 +32,7 @@ def test_each_part_gets_its_own() -> None:
 def test_a_plain_configuration_is_the_optimizers() -> None:
     plain = {"lr": 0.1, "momentum": 0.9}
     assert split(plain).optimizer == plain
-    assert not (split(plain).task or split(plain).training or split(plain).groups)
+    assert split(plain) == Parts(optimizer=plain)
 
 
 def test_sections() -> None:
