@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import results
-from orchestrator.compare import currencies
+from orchestrator.compare import currencies, task_choice
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.protocol import controls, seal
@@ -44,9 +44,10 @@ def answer(
         race=read_json(folder.race),
         twin=(evidence.twin, declared["baseline"]) if evidence.twin else None,
         parity=currencies.parity(evidence),
+        choice=task_choice.of([evidence]),
     )
     document |= {
-        "notes": [*document["notes"], *_unplanned(evidence), *currencies.notes(evidence)],
+        "notes": [*document["notes"], *_unplanned(evidence), *currencies.notes(evidence), *task_choice.notes(evidence)],
         "budget": currencies.amount(evidence),
     }
     document["arms"] = currencies.costs(evidence)

@@ -30,6 +30,7 @@ from orchestrator.definition.states import Goal, Stage
 from orchestrator.statistics import power, studies
 from orchestrator.statistics.intervals import Array, mean_interval
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity, Refused, Search, Unit, paired
+from orchestrator.statistics.same_task import NOTHING, Choice
 from orchestrator.statistics.sentences import too_few
 from orchestrator.statistics.significance import (
     beyond,
@@ -100,6 +101,7 @@ def compare(
     race: Mapping[str, Any] | None = None,
     twin: tuple[str, str] | None = None,
     parity: Parity = IN_GRAD_EVALS,
+    choice: Choice = NOTHING,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
@@ -108,20 +110,22 @@ def compare(
     correction over the pairs.
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1). `twin`: an identical
-    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them.
+    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `choice`: what
+    arms may choose of the task.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
     if baseline is not None and baseline not in arms:
         raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
-    found = paired(trials, metric, stopped, parity)
+    found = paired(trials, metric, stopped, parity, choice)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
     question |= {"looks": tests(race), "searches": found.searches}
     compared = {arm: found.values[arm] for arm in arms}
     pairs = compare_values(compared, baseline=baseline, **question)
     copies = {arm: found.values[arm] for arm in twin or () if arm in found.values}
     most = max(len(units) for units in found.values.values())
+    own_task = {"own_task": list(found.own_task)} if found.own_task else {}
     document = {
         "schema": "geosweep/compare/1",
         "sweep_id": str(confirm["sweep_id"].iloc[0]),
@@ -138,7 +142,7 @@ def compare(
         "diverged": [{"arm": arm, "study": study} for arm, study in found.diverged],
         "notes": list(found.notes),
         "race": dict(race) if race else None,
-        "pairs": [as_json(p) for p in pairs],
+        "pairs": [as_json(p) | own_task for p in pairs],
         "twin": as_json(compare_values(copies, **question)[0]) if len(copies) == 2 else None,
     }
     few = too_few(document) if found.unit == "study" else ""

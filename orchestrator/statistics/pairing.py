@@ -18,14 +18,12 @@ import pandas as pd
 
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.intervals import Array
+from orchestrator.statistics.refused import Refused as Refused
+from orchestrator.statistics.same_task import NOTHING, Choice, check_streams, chosen_by_arms
 
 FLOOR, PARITY = 6, 0.02
 NOBODY: Mapping[str, int] = {}
 Unit = Literal["study", "seed"]
-
-
-class Refused(Exception):  # noqa: N818
-    """The table does not allow an honest comparison; says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +61,8 @@ class Paired:
     """Empty when the table has no tune trials."""
     diverged: tuple[tuple[str, int], ...] = ()
     """(arm, study) all of whose confirm trials diverged."""
+    own_task: tuple[str, ...] = ()
+    """Parameters of the task that each arm chose itself."""
     notes: tuple[str, ...] = ()
     """What a reader has to know of studies that did not go as planned."""
 
@@ -71,12 +71,16 @@ AGAIN = "mend the cause and give the sweep another name"
 
 
 def paired(
-    trials: pd.DataFrame, metric: str, stopped: Mapping[str, int] = NOBODY, parity: Parity = IN_GRAD_EVALS
+    trials: pd.DataFrame,
+    metric: str,
+    stopped: Mapping[str, int] = NOBODY,
+    parity: Parity = IN_GRAD_EVALS,
+    choice: Choice = NOTHING,
 ) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
     An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
-    value that it was given, the metric's worst.
+    value that it was given, the metric's worst. `choice`: what arms may choose of the task.
     """
     trials = trials if "study" in trials else trials.assign(study=1)
     confirm, tune = trials[trials["stage"] == Stage.CONFIRM], trials[trials["stage"] == Stage.TUNE]
@@ -89,7 +93,7 @@ def paired(
     _none_failed(confirm, several)
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
-    _same_streams(confirm)
+    chosen = check_streams(confirm, choice, several=several)
     _same_budget(confirm, parity)
     ordered = confirm.sort_values(["study", "seed"])
     values: dict[str, list[Array]] = {}
@@ -104,7 +108,8 @@ def paired(
         values=values,
         searches=_searches(tune, arms),
         diverged=_diverged(confirm),
-        notes=(*_left_out(tune, arms), *_failed_in_search(tune, several), *_unequal(tune, arms)),
+        own_task=tuple(chosen_by_arms(confirm, choice)),
+        notes=(*chosen, *_left_out(tune, arms), *_failed_in_search(tune, several), *_unequal(tune, arms)),
     )
 
 
@@ -156,15 +161,6 @@ def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str
     fewest = min(map(len, seeds.values()))
     if not several and fewest < FLOOR:
         raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
-
-
-def _same_streams(confirm: pd.DataFrame) -> None:
-    """Every arm saw, on every seed, the same initial weights and the same data in the same order."""
-    for digest in ("init_digest", "data_digest"):
-        for (_, seed), rows in confirm.groupby(["study", "seed"]):
-            seen: set[Any] = set(map(str, rows[digest]))
-            if len(seen) > 1 or not rows[digest].iloc[0]:
-                raise Refused(f"seed {seed} is not paired: {digest} is {', '.join(sorted(seen))}")
 
 
 def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
