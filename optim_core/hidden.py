@@ -24,6 +24,7 @@ class HiddenMatrices(LayerWise):
     """
 
     CHANGEABLE = frozenset({"lr", "weight_decay"})
+    GROUPABLE = CHANGEABLE
     BOUNDS: ClassVar = {
         "momentum": SHARE, "beta1": SHARE, "beta2": SHARE, "weight_decay": NOT_NEGATIVE, "adamw_lr_scale": NOT_NEGATIVE
     }  # fmt: skip
@@ -51,12 +52,10 @@ class HiddenMatrices(LayerWise):
                     values["momentum"] = values["beta1"]
                 super().add_param_group(values)
 
-    def change(self, **values: float) -> None:
-        """Train on with another lr, scaled for the second group, or weight_decay."""
-        super().change(**values)
-        for group in self.param_groups:
-            if "lr" in values and not group["hidden"]:
-                group["lr"] *= group["adamw_lr_scale"]
+    def set_in_group(self, group: dict[str, Any], name: str, value: Any) -> None:
+        """As the base class does; lr is scaled outside the matrices."""
+        scale = group["adamw_lr_scale"] if name == "lr" and not group["hidden"] else 1.0
+        super().set_in_group(group, name, value if scale == 1 else value * scale)
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

@@ -15,12 +15,14 @@ from torch import nn
 
 from optim_core.base import DECLARATIONS, Baseline, Counting
 from optim_core.declarations import Limit
+from optim_core.groups import divide
 from optim_core.named import Named, nearest
 
 T = TypeVar("T", bound=type[Counting])
 W = TypeVar("W", bound=Callable[[str], type[Counting]])
 _REGISTRY: Named[type[Counting]] = Named("optimizer")
 _WRAPPERS: Named[Callable[[str], type[Counting]]] = Named("wrapper")
+NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
 NOT_HYPERPARAMETERS = frozenset(
     {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}
 )
@@ -69,8 +71,10 @@ def _foreign(name: str) -> type[Counting]:
         return cls
     declared = {key: getattr(cls, key) for key in DECLARATIONS if hasattr(cls, key)}
     own = {**declared, "__signature_of__": cls, "__reduce__": _by_name(name)}
-    found = type(class_name, (Baseline, cls), own)
-    _rehearse(name, found)
+    found = cast(type[Baseline], type(class_name, (Baseline, cls), own))
+    in_groups = _rehearse(name, found)
+    if "GROUPABLE" not in declared:
+        found.GROUPABLE = in_groups or Baseline.GROUPABLE
     return found
 
 
@@ -89,18 +93,19 @@ def _blank(name: str) -> Counting:
     return cls.__new__(cls)
 
 
-def _rehearse(name: str, cls: type[Counting]) -> None:
+def _rehearse(name: str, cls: type[Counting]) -> frozenset[str]:
     """Raise KeyError, saying why, when somebody else's optimizer cannot take two steps on a small network.
 
-    With its defaults, on a weight and a bias. Left out for a class that demands values nobody has given it yet.
+    With its defaults, on a weight and a bias; returns the defaults of its parameter groups, which is where torch's kind
+    of optimizers read hyperparameters. Left out for a class that demands values nobody has given it yet.
     """
     known = hyperparameters_of(cls)
-    demanded = {key: p.annotation for key, p in known.items() if p.default is p.empty and key != "lr"}
+    demanded = _demanded(known)
     for key, kind in demanded.items():
         if kind is not inspect.Parameter.empty and not {"int", "float", "bool", "str"} & set(_words(kind)):
             raise KeyError(f"{name!r} cannot be an arm: it demands {key}, {kind}, which is no number and no word")
     if demanded:
-        return
+        return frozenset()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = nn.Linear(3, 2)
@@ -116,12 +121,18 @@ def _rehearse(name: str, cls: type[Counting]) -> None:
 
             for _ in range(2):
                 optimizer.step(closure)  # type: ignore[arg-type]
+            return frozenset(optimizer.defaults)
         except Exception as error:
             raise KeyError(
                 f"{name!r} cannot be an arm: two steps along plain gradients of a linear layer ended in "
                 f"{type(error).__name__}: {error}. Arms are built from a model's parameters and step once for each "
                 "gradient; one that wants closures, second derivatives, names or groups of its own is none"
             ) from None
+
+
+def _demanded(known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Hyperparameters without a default, lr left out, with their annotations."""
+    return {key: p.annotation for key, p in known.items() if p.default is p.empty and key != "lr"}
 
 
 def _words(annotation: Any) -> list[str]:
@@ -158,6 +169,11 @@ def _arguments(cls: type[Counting]) -> dict[str, inspect.Parameter]:
 def changeable(name: str) -> frozenset[str]:
     """The hyperparameters of the named optimizer that may change while it trains."""
     return lookup(name).CHANGEABLE & set(hyperparameters(name))
+
+
+def groupable(name: str) -> frozenset[str]:
+    """The hyperparameters of the named optimizer that may differ between groups of parameters (see `groups`)."""
+    return lookup(name).GROUPABLE & set(hyperparameters(name))
 
 
 def learning_rate(name: str) -> str:
@@ -202,20 +218,55 @@ def cost_of_start(name: str, **values: Any) -> float:
 
 def check(name: str, **values: Any) -> None:
     """Raise ValueError for a value that the named optimizer is known to refuse, without building it."""
-    lookup(name).check_values(**values)
+    cls = lookup(name)
+    cls.check_values(**values)
+    if hasattr(cls, "__signature_of__") and not _demanded(hyperparameters_of(cls)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cls.from_model(nn.Linear(3, 2), **_as_declared(name, values))
 
 
-def build(name: str, model: nn.Module | list[nn.Module], **values: Any) -> Counting:
+def build(
+    name: str,
+    model: nn.Module | list[nn.Module],
+    *,
+    groups: Mapping[str, Mapping[str, Any]] = NO_GROUPS,
+    **values: Any,
+) -> Counting:
     """The named optimizer over `model` (for games: a list with one module per player).
 
     `llqr` and `llqr_sam` also take `loss` and `refresh_batches`; every other optimizer ignores nothing: a
-    hyperparameter that it does not have raises TypeError naming the nearest one that it has.
+    hyperparameter that it does not have raises TypeError naming the nearest one that it has. `groups`: name -> patterns
+    under `match`, and hyperparameters that differ for the parameters whose names match (see `optim_core.groups`).
     """
     known = hyperparameters(name)
     for key in values:
         if key not in known and key not in ("loss", "refresh_batches", "run_seed"):
             raise TypeError(f"optimizer {name!r} has no hyperparameter {key!r}{nearest(key, known)}")
-    return lookup(name).from_model(model, **values)
+    made = lookup(name).from_model(model, **_as_declared(name, values))
+    if groups:
+        if isinstance(model, list):
+            raise ValueError("groups: the players of a game are groups already")
+        given = {
+            one: {"match": each["match"], **_as_declared(name, _without_match(each))} for one, each in groups.items()
+        }
+        divide(made, model, given)
+    return made
+
+
+def _without_match(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "match"}
+
+
+def _as_declared(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists, which is what files have, as tuples where that is what the constructor's default is."""
+    known = hyperparameters(name)
+    return {
+        key: tuple(value)
+        if isinstance(value, list) and key in known and isinstance(known[key].default, tuple)
+        else value
+        for key, value in values.items()
+    }
 
 
 def needs_batches(name: str) -> bool:

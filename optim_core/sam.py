@@ -49,6 +49,7 @@ class SAM(TwoPass):
     """
 
     CHANGEABLE = CHANGEABLE | {"sam_radius"}
+    GROUPABLE = TwoPass.GROUPABLE | {"sam_radius"}
     BOUNDS: ClassVar = {**BOUNDS, "sam_radius": NOT_NEGATIVE}
     LIMITS: ClassVar[tuple[Limit, ...]] = (
         Limit(equals="{base}", at={"sam_radius": 0.0}, where={"base": BASES}, control=SAM_RADIUS_0),

@@ -122,6 +122,14 @@ class Turned(Counting):
             only = "" if lookup(kind).VECTORS else " (only matrices are, by this kind)"
             raise ValueError(f"rotation {kind!r} rotates none of the parameters{only}; change include and exclude")
 
+    def divided(self) -> None:
+        """A space for each of the groups; rotations that mix tensors have one group."""
+        self._check_mixing()
+        self._spaces, self._trained = [], set()
+        for group in self.param_groups:
+            self._open(group)
+        self._check_filters()
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does; rotations that mix tensors, which then share hyperparameters, have one group.
 

@@ -92,7 +92,7 @@ def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, l
     found: dict[str, list[Any]] = {}
     for arm in resolved.get("definition", {}).get("arms", {}).values():
         for p in arm["parameters"]:
-            among = {"int": [0], "float": [0.0]}.get(p["kind"], p["values"])
+            among: Iterable[Any] = {"int": [0], "float": [0.0]}.get(p["kind"], p["values"])
             found.setdefault(p["name"], []).extend(among)
     for name in sorted({name for t in trials for name in t.job.parameters} - found.keys()):
         found[name] = []
@@ -110,7 +110,7 @@ def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
         "trial_id": job.trial_id,
         "seed": job.seed,
         "state": result.state,
-        "parameters": json.dumps(job.parameters, sort_keys=True),
+        "parameters": json.dumps(job.values, sort_keys=True),
         "grad_evals": result.grad_evals,
         "seconds": result.seconds,
         "init_digest": result.init_digest,
@@ -222,7 +222,7 @@ def best(folder: SweepFolder) -> dict[str, Any]:
         ):
             studies[arm][study] = {
                 "value": value,
-                "parameters": dict(job.parameters),
+                "parameters": dict(job.values),
                 **({"lineage": job.lineage} if job.lineage else {}),
                 "trial_id": job.trial_id,
                 "stage": stage,
@@ -265,7 +265,7 @@ def told_values(
     found: dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]] = {}
     for (arm, study, _), (job, objectives) in _tuned_objectives(folder, names).items():
         if not job.lineage:
-            found.setdefault((arm, study), []).append((job.parameters, objectives))
+            found.setdefault((arm, study), []).append((job.values, objectives))
     return found
 
 
@@ -295,7 +295,7 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
     arms: dict[str, list[dict[str, Any]]] = {}
     several = _studies(folder) > 1
     for (arm, study, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
-        row = {"configuration": number, "parameters": job.parameters}
+        row = {"configuration": number, "parameters": job.values}
         row |= {"values": dict(zip(goals, objectives, strict=True)), **({"study": study} if several else {})}
         arms.setdefault(arm, []).append(row)
 
@@ -320,7 +320,7 @@ def suggestions_digest(folder: SweepFolder) -> str:
     for path in (folder.path / "trials").glob("*/trial.json"):
         if (job := read_job(path.parent)) is not None:
             key = job.arm if studies == 1 else f"{job.arm}@{job.study}"
-            rows.setdefault(key, {})[job.configuration] = job.parameters
+            rows.setdefault(key, {})[job.configuration] = job.values
     ordered = {arm: [found[n] for n in sorted(found)] for arm, found in sorted(rows.items())}
     return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -77,6 +77,13 @@ class Fit(Task):
             return {"loss/val": float(self.loss(model(self._x), self._x @ self._truth))}
 
 
+class Precise(Fit):
+    """Fit, with a parameter that the training recipe has too."""
+
+    def __init__(self, *, precision: int = 1, width: int = 4) -> None:
+        super().__init__(width=width)
+
+
 class Counted(Fit):
     """Fit, whose batches hold 16 examples."""
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from trainables import schedule as schedules
 
 PRECISIONS = ("fp32", "bf16")
+INF = float("inf")
+BOUNDS = {"warmup": (0.0, 1.0), "final_lr": (0.0, 1.0), "accumulate": (1.0, INF), "clip_norm": (0.0, INF),
+          "weight_average": (0.0, 1.0)}  # fmt: skip
+"""Field -> lowest and highest value that means anything: an optimum there is at no edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,5 +48,5 @@ class Recipe:
             raise ValueError(f"final_lr is {self.final_lr}, but only {' and '.join(schedules.TO_A_FLOOR)} end there")
         if self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}; it has to be 1 or more")
-        if not 0 <= self.clip_norm < float("inf"):
+        if not 0 <= self.clip_norm < INF:
             raise ValueError(f"clip_norm is {self.clip_norm}; it has to be 0 (no limit) or above")

@@ -42,6 +42,12 @@ class Task:
     spectrum and suboptimality (a model with `modes` and a `spectrum`), exponents (seeds that draw the spectrum)."""
     GAME: ClassVar[bool] = False
     """Whether the model is a list of players, and the closure returns one loss for each."""
+    FREE: ClassVar[frozenset[str] | None] = None
+    """Parameters that leave the question as it is (model, batch size), so that arms may each search their own. The
+    others decide the data or what the metrics mean: who chose them would choose what is asked. None: nobody knows."""
+    LATER: ClassVar[Mapping[str, Any]] = {}
+    """Parameters that the task got after sweeps of it were run, with their defaults: at these they are in no record, so
+    that those sweeps keep their ids."""
     COUNTS: ClassVar[str] = ""
     """What `tokens_per_batch` counts: tokens, or examples of a task that has no tokens. Empty: nothing, and then no
     budget can be in tokens."""

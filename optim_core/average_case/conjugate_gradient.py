@@ -49,6 +49,7 @@ class ConjugateGradient(Counting):
 
     GRAD_EVALS: ClassVar[float] = 2.0
     CHANGEABLE = frozenset({"step_scale"})
+    GROUPABLE = frozenset()
     LEARNING_RATE = ""
     BOUNDS: ClassVar = {"step_scale": SHARE}
 

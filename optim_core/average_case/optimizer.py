@@ -63,6 +63,7 @@ class ScheduleFollower(Counting):
 
     REFRESH_INTERVAL = "refresh_interval"
     CHANGEABLE = frozenset({"step_scale", "refresh_interval"})
+    GROUPABLE = frozenset()
     LEARNING_RATE = ""
     BOUNDS: ClassVar = {
         "strong_convexity": NOT_NEGATIVE, "alpha": (-1.0, INF), "beta": (-1.0, INF), "step_scale": NOT_NEGATIVE,

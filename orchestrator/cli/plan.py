@@ -73,6 +73,11 @@ def plan(
 def _further(document: Mapping[str, Any]) -> Iterator[str]:
     """What stands below the table."""
     yield from document.get("notes", ())
+    for arm, row in document["arms"].items():
+        if "groups" in row:
+            of = row["groups"].items()
+            each = (f"{name} {one['tensors']} ({_count(one['weights'], 'weight')})" for name, one in of)
+            yield f"{arm}: parameters of the model by group: {', '.join(each)}"
     for arm, one in document.get("calibration", {}).items():
         given = f"{document['budget']['per_trial']:g} s alone on this machine, to within {one['error']:.0%}"
         yield f"{arm}: {one['grad_evals']:,.0f} gradient evaluations take {given}"
@@ -216,7 +221,7 @@ def _share(p: Mapping[str, Any]) -> str:
 
 
 def _count(n: int, word: str) -> str:
-    return f"{n} {word}{'' if n == 1 else 's'}"
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def _times(f: Mapping[str, Any]) -> str:

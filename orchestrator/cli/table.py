@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
+from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.states import Goal, Stage
 
 
@@ -80,7 +81,7 @@ def _rich(document: dict[str, Any]) -> Table:
         shown.add_column(name, justify="left" if name in ("optimizer", document["by"]) else "right", no_wrap=True)
     for row in rows:
         cells = [row["optimizer"]] if several else []
-        cells += [str(row["value"]), *(_short(row["parameters"].get(name)) for name in varied)]
+        cells += [_one(row["value"]), *(_setting(row, name) for name in varied)]
         n = f"{row['n']}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
         cells += [str(row["configurations"]), row["stage"], n, _with_interval(row["mean"], row["interval"])]
         if against:
@@ -108,12 +109,20 @@ def _numbers(values: list[Any]) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
+def _setting(row: dict[str, Any], name: str) -> str:
+    """A hyperparameter of a row: its value, or what its studies chose."""
+    value = row["parameters"].get(name)
+    if name in row["differ"]:
+        return (" to " if _numbers(value) else ", ").join(map(short, value))
+    return _short(value)
+
+
+def _one(value: Any) -> str:
+    return short(value) if is_composite(value) else str(value)
+
+
 def _short(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return (" to " if _numbers(value) else ", ").join(map(_short, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else short(value)
 
 
 def _with_interval(value: float | None, interval: list[float] | None) -> str:

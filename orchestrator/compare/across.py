@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import results
-from orchestrator.compare import currencies
+from orchestrator.compare import currencies, task_choice
 from orchestrator.compare.answer import ALL_PAIRS, check
 from orchestrator.compare.evidence import Evidence
 from orchestrator.protocol import seal
@@ -42,6 +42,7 @@ def answer(
         margin=max(margins) if margin is None else margin,
         parity=max(filter(None, map(currencies.parity, sweeps)), key=lambda parity: parity.within),
         alpha=min(one.analysis["alpha"] for one in sweeps),
+        choice=task_choice.of(sweeps),
     )
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
     for other in sweeps[1:]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import results
-from orchestrator.compare import currencies
+from orchestrator.compare import currencies, task_choice
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.protocol import controls, seal
@@ -36,13 +36,20 @@ def answer(
     within = declared["margin"] if margin is None else margin
     question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
     question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
+    question["choice"] = task_choice.of([evidence])
     try:
         document = _compared(evidence, question)
     except Refused as reason:
         why = evidence.resolved["imported"]["not_compared"] if evidence.imported else ""
         raise Refused("; ".join(filter(None, [str(reason), why]))) from None
     document |= {
-        "notes": [*document["notes"], *_unplanned(evidence), *evidence.notes, *currencies.notes(evidence)],
+        "notes": [
+            *document["notes"],
+            *_unplanned(evidence),
+            *evidence.notes,
+            *currencies.notes(evidence),
+            *task_choice.notes(evidence),
+        ],
         "budget": currencies.amount(evidence),
     }
     document["arms"] = currencies.costs(evidence)

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.compare.evidence import bounds_of, numeric
+from orchestrator.definition.kinds import is_composite
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
@@ -46,14 +47,21 @@ class Question:
 
 
 def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[[str], Curve]) -> dict[str, Any]:
-    """The `table` document. `curve_of` gives the training-loss curve of a trial. Raises Refused."""
-    ended = [t for t in trials if t.result.value is not None and question.by in t.job.parameters]
+    """The `table` document. `curve_of` gives the training-loss curve of a trial. Raises Refused.
+
+    A bare name stands for the one dotted name that ends in it, when there is no hyperparameter of that name.
+    """
+    question = replace(question, by=_full(question.by, trials))
+    ended = [t for t in trials if t.result.value is not None and question.by in t.job.values]
     if not ended:
-        known = sorted({name for t in trials for name in t.job.parameters})
+        known = sorted({name for t in trials for name in t.job.values})
         raise Refused(f"no trial has the parameter {question.by!r}; there is: {', '.join(known) or 'none'}")
     groups: dict[tuple[str, Any], list[TrialRecord]] = {}
+    values: dict[tuple[str, Any], Any] = {}
     for t in ended:
-        groups.setdefault((t.job.optimizer, t.job.parameters[question.by]), []).append(t)
+        key = t.job.optimizer, _hashable(t.job.values[question.by])
+        groups.setdefault(key, []).append(t)
+        values[key] = t.job.values[question.by]
     chosen = {key: _chosen(found, question) for key, found in groups.items()}
     several = len({t.job.study for t in trials}) > 1
     baselines = _baselines(chosen, question)
@@ -62,7 +70,7 @@ def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[
     )
     rows = [
         _row(
-            key,
+            (key[0], values[key]),
             chosen[key],
             baselines.get(key[0]),
             question,
@@ -88,6 +96,16 @@ def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[
     }
 
 
+def _full(by: str, trials: Sequence[TrialRecord]) -> str:
+    names = {name for t in trials for name in t.job.values}
+    dotted = [name for name in names if name.endswith(f".{by}")]
+    return dotted[0] if by not in names and len(dotted) == 1 else by
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if is_composite(value) else value
+
+
 def _configurations(trials: Sequence[TrialRecord]) -> dict[tuple[int, str, int], list[TrialRecord]]:
     """(study, arm, configuration) -> its trials in the search."""
     found: dict[tuple[int, str, int], list[TrialRecord]] = {}
@@ -109,14 +127,14 @@ def _chosen(trials: Sequence[TrialRecord], question: Question) -> list[TrialReco
     confirm: dict[int, list[TrialRecord]] = {}
     for t in trials:
         first = tuned[best[t.job.study]][0].job if t.job.study in best else None
-        if t.job.stage is Stage.CONFIRM and first and (t.job.arm, _text(t)) == (first.arm, _text_of(first.parameters)):
+        if t.job.stage is Stage.CONFIRM and first and (t.job.arm, _text(t)) == (first.arm, _text_of(first.values)):
             confirm.setdefault(t.job.study, []).append(t)
     found = confirm if confirm.keys() == best.keys() else {study: tuned[key] for study, key in best.items()}
     return sorted((t for each in found.values() for t in each), key=lambda t: (t.job.study, t.job.seed))
 
 
 def _text(trial: TrialRecord) -> str:
-    return _text_of(trial.job.parameters)
+    return _text_of(trial.job.values)
 
 
 def _text_of(parameters: Mapping[str, Any]) -> str:
@@ -140,7 +158,7 @@ def _baselines(chosen: Mapping[tuple[str, Any], list[TrialRecord]], question: Qu
 
 def _same(value: Any, text: str) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value) == text
+        return str(value).replace(" ", "") == text.replace(" ", "")
     try:
         return float(text) == float(value)
     except ValueError:
@@ -167,7 +185,7 @@ def _row(
         "arm": trials[0].job.arm,
         "stage": trials[0].job.stage,
         "configurations": tried,
-        "parameters": _settings(trials, question.by),
+        **_settings(trials, question.by),
         "n": len(values),
         "diverged": sum(t.result.state is State.DIVERGED for t in trials),
         "mean": summary.mean if summary else None,
@@ -182,15 +200,18 @@ def _row(
 
 
 def _settings(trials: Sequence[TrialRecord], by: str) -> dict[str, Any]:
-    """The chosen hyperparameters beside `by`; of several studies the lowest and highest number, or all values, of one
-    that differs.
+    """`parameters`: what was chosen beside `by`; of several studies the lowest and highest number, or all values, of
+    those that differ, which are named in `differ`.
     """
     found: dict[str, list[Any]] = {}
     for t in trials:
-        for name, value in t.job.parameters.items():
+        for name, value in t.job.values.items():
             if name != by and value not in found.setdefault(name, []):
                 found[name].append(value)
-    return {name: values[0] if len(values) == 1 else _range(values) for name, values in found.items()}
+    return {
+        "parameters": {name: values[0] if len(values) == 1 else _range(values) for name, values in found.items()},
+        "differ": [name for name, values in found.items() if len(values) > 1],
+    }
 
 
 def _range(values: list[Any]) -> list[Any]:
@@ -260,6 +281,6 @@ def _varied(trials: Sequence[TrialRecord], by: str) -> list[str]:
     """Parameters other than `by` that take more than one value."""
     seen: dict[str, set[str]] = {}
     for t in trials:
-        for name, value in t.job.parameters.items():
+        for name, value in t.job.values.items():
             seen.setdefault(name, set()).add(repr(value))
     return sorted(name for name, values in seen.items() if name != by and len(values) > 1)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.evidence import TOKENS, Evidence
 from orchestrator.definition import currency
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import flops
@@ -71,6 +71,8 @@ def parity(evidence: Evidence) -> Parity | None:
     if unit == "seconds":
         errors = sorted(found.error for found in calibration.read(evidence.folder).values())
         return Parity(column="seconds", words="seconds", within=min(FARTHEST, sum(errors[-2:])), of_means=True)
+    if unit == "tokens":
+        return Parity(column=TOKENS, words=unit_of(evidence))
     return IN_GRAD_EVALS
 
 

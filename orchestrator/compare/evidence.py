@@ -18,7 +18,8 @@ import optim_core
 import trainables
 from optim_core import Counting
 from orchestrator import results
-from orchestrator.definition import yaml12
+from orchestrator.definition import batches, yaml12
+from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
@@ -30,6 +31,8 @@ from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
 from trainables import Task
 
+TOKENS = "tokens"
+"""Column of `trials`, of a budget in tokens: what the batches of a trial held."""
 TRAINED = [state for state in State if state.is_trained]
 
 
@@ -138,7 +141,7 @@ class Evidence:
     def parameters(self) -> dict[str, dict[str, Parameter]]:
         """Arm -> name -> parameter, as the search knew it."""
         return {
-            arm: {p["name"]: Parameter(**{**p, "values": tuple(p["values"])}) for p in given["parameters"]}
+            arm: {p["name"]: Parameter(**{**p, "values": tuple(map(plain, p["values"]))}) for p in given["parameters"]}
             for arm, given in self.definition["arms"].items()
         }
 
@@ -174,6 +177,8 @@ class Evidence:
                 goals[self.reported] = results.reported(self.folder)[1]
             for column, goal in goals.items():
                 self._demote(frame, column, goal)
+        if self.definition["budget"]["unit"] == "tokens":
+            frame[TOKENS] = [t.result.grad_evals * _per_batch(t) for t in self.records]
         return frame
 
     def _demote(self, frame: pd.DataFrame, column: str, goal: Goal) -> None:
@@ -212,7 +217,7 @@ class Evidence:
         rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.TUNE)]
         found = []
         for (study, number), group in rows.groupby(["study", "configuration"]):
-            row = json.loads(group["parameters"].iloc[0])
+            row = _plain_values(group["parameters"].iloc[0])
             states = set(group["state"])
             row |= {
                 "study": study,
@@ -243,7 +248,8 @@ class Evidence:
         """
         rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.CONFIRM)]
         found: dict[int, dict[str, Any]] = {
-            int(group["study"].iloc[0]): json.loads(group["parameters"].iloc[0]) for _, group in rows.groupby("study")
+            int(group["study"].iloc[0]): _plain_values(group["parameters"].iloc[0])
+            for _, group in rows.groupby("study")
         }
         frame = self.configurations[arm]
         for _, group in frame.groupby("study") if len(frame) else ():
@@ -289,10 +295,23 @@ class Evidence:
         return sorted(self.arms, key=lambda arm: (arm == self.twin, -means.get(arm, float("-inf"))))
 
 
+def _per_batch(trial: TrialRecord) -> int:
+    return batches.per_batch(trial.job.task, trial.job.task_parameters, {})
+
+
 def twin(folder: SweepFolder) -> str:
     """The arm of a sweep that is an identical copy of its baseline, or nothing."""
     declared = seal.in_force(folder)["analysis"]
     return twin_of(declared["baseline"]) if declared.get("twin") else ""
+
+
+def plain(value: Any) -> Any:
+    """A list or a mapping in words, which a column of a frame can hold and group by; any other value as it is."""
+    return short(value) if is_composite(value) else value
+
+
+def _plain_values(parameters: str) -> dict[str, Any]:
+    return {name: plain(value) for name, value in json.loads(parameters).items()}
 
 
 def _missing(value: Any) -> bool:
@@ -320,4 +339,4 @@ def label_of(metric: str) -> str:
 def words(parameters: Mapping[str, Any]) -> Iterator[str]:
     """`lr 0.0876`: each parameter in three digits."""
     for name, value in parameters.items():
-        yield f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        yield f"{name} {short(value)}"

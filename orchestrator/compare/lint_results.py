@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.tuning import edges
+from orchestrator.definition.parts import TASK, in_section
 from orchestrator.protocol.lint import Breach
 
 
@@ -25,7 +27,8 @@ def _edge(evidence: Evidence) -> Iterator[Breach]:
 
 
 def _tied_data(evidence: Evidence) -> Iterator[Breach]:
-    for (stage, seed), rows in evidence.trials.groupby(["stage", "seed"]):
+    tasks = [json.dumps({n: t.job.values[n] for n in in_section(TASK, t.job.values)}) for t in evidence.records]
+    for (stage, seed, _), rows in evidence.trials.assign(task=tasks).groupby(["stage", "seed", "task"]):
         if rows["data_digest"].nunique() > 1:
             message = f"{stage} seed {seed} shows its arms different data; only the seed may decide"
             yield "GS116", ("task",), message

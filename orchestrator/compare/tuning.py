@@ -25,9 +25,11 @@ from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator.compare.evidence import Evidence, numeric
 from orchestrator.compare.search_curves import most_random, random_values
+from orchestrator.definition.parts import TASK, TRAINING, section_of
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.expected_best import expected_best, tunability
+from trainables.recipe import BOUNDS
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
 FEWEST, DOUBTFUL = 4, 0.25
@@ -92,13 +94,21 @@ def edge(p: Parameter, value: Any, natural: tuple[float, float] = UNBOUNDED) -> 
 def edges(evidence: Evidence, arm: str) -> list[Edge]:
     """The bounds at which chosen values lie, parameter by parameter."""
     chosen, known = evidence.chosen(arm), evidence.parameters[arm]
-    natural = evidence.optimizer(arm).BOUNDS
     found: dict[tuple[str, str], list[int]] = {}
     for study, given in chosen.items():
         for name, value in given.items():
-            if name in known and (where := edge(known[name], value, natural.get(name, UNBOUNDED))):
+            if name in known and (where := edge(known[name], value, _natural(evidence, arm, name))):
                 found.setdefault((name, where), []).append(study)
     return [Edge(parameter=name, where=where, at=tuple(at), studies=len(chosen)) for (name, where), at in found.items()]
+
+
+def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
+    """The lowest and highest value that means anything: an argument of the optimizer, of a group or a schedule too."""
+    section, rest = section_of(name)
+    if section == TRAINING:
+        return BOUNDS.get(rest, UNBOUNDED)
+    argument = rest.rpartition(".")[2] if section else rest.partition(".")[0]
+    return UNBOUNDED if section == TASK else evidence.optimizer(arm).BOUNDS.get(argument, UNBOUNDED)
 
 
 def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:

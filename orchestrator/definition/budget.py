@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trainables
 from orchestrator.definition import plan
 from orchestrator.definition.currency import COUNTABLE
 from orchestrator.definition.location import Where
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from trainables import Task
 
 
-def resolved(model: SweepModel, where: Where) -> BudgetSpec:
+def resolved(model: SweepModel, task: Task, where: Where) -> BudgetSpec:
     """The budget, with the tokens of a batch where it is counted in tokens."""
     given = model.budget
     if given.unit in COUNTABLE and given.per_trial != int(given.per_trial):
@@ -24,7 +23,6 @@ def resolved(model: SweepModel, where: Where) -> BudgetSpec:
         )
     tokens: int | None = None
     if given.unit == "tokens":
-        task: Task = trainables.build(**model.task)
         if not task.COUNTS:
             raise where.error(
                 ("budget", "unit"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
 from pydantic import BaseModel
 
 from orchestrator.definition.errors import SpecError
-from orchestrator.definition.schema import ArmModel, ParameterModel, SweepModel
+from orchestrator.definition.parameter_models import GroupModel, ParameterModel, RampModel
+from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.yaml12 import Document, Path
 
 
@@ -25,33 +27,52 @@ class Where:
         return SpecError(self.file, line, column, path, message)
 
 
-def fields_at(path: Path) -> list[str]:
-    """The keys that the format has beside the unknown one at `path`."""
+def fields_at(path: Path, beside: Iterable[str] = ()) -> list[str]:
+    """The keys that the format has in the place of the unknown one at `path`, which stands `beside` others."""
     found = _model_at(path[:-1])
+    if found is ParameterModel and "schedule" in beside:
+        found = RampModel
     return list(found.model_fields) if found else []
 
 
 def description_of(path: Path, key: str) -> str:
     """The sentence of a missing key."""
     found = _model_at(path)
+    if found is ParameterModel and key not in found.model_fields:
+        found = RampModel
     words = found.model_fields[key].description if found and key in found.model_fields else None
     return f"add it ({words.rstrip('.')})" if words else "add it"
+
+
+NAMED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
+    (SweepModel, "arms"): ArmModel,
+    (SweepModel, "parameters"): ParameterModel,
+    (SweepModel, "groups"): GroupModel,
+    (ArmModel, "parameters"): ParameterModel,
+    (ArmModel, "groups"): GroupModel,
+}
+"""(model, key) -> the model of the things that stand under names of the user's choice there."""
 
 
 def _model_at(path: Path) -> type[BaseModel] | None:
     model: type[BaseModel] = SweepModel
     parts = list(path)
     while parts:
-        key = parts.pop(0)
-        if (model is SweepModel and key in ("arms", "parameters")) or (model is ArmModel and key == "parameters"):
+        key = str(parts.pop(0))
+        if (model, key) in NAMED:
             if not parts:
                 return None
             parts.pop(0)
-            model = ArmModel if key == "arms" else ParameterModel
+            model = NAMED[model, key]
+            continue
+        if model is GroupModel and key not in model.model_fields:
+            model = ParameterModel
+            continue
+        if model is ParameterModel and key in RampModel.model_fields:
             continue
         if key not in model.model_fields:
             return None
-        kind = model.model_fields[str(key)].annotation
+        kind = model.model_fields[key].annotation
         options = [kind, *get_args(kind)]
         inner = [k for k in options if isinstance(k, type) and issubclass(k, BaseModel)]
         if not inner:

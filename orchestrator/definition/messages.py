@@ -20,10 +20,16 @@ def explained(error: ValidationError, document: Document, where: Where) -> SpecE
     path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
     value, kind, context = first["input"], first["type"], first.get("ctx", {})
     if kind == "extra_forbidden":
-        known = foreign.hint(path)
-        return where.error(
-            path, f"unknown; it is {known}" if known else f"unknown{nearest(str(path[-1]), fields_at(path))}"
+        if known := foreign.hint(path):
+            return where.error(path, f"unknown; it is {known}")
+        beside = _at(document.value, path[:-1])
+        fields = fields_at(path, beside)
+        whole = (
+            "; a mapping as a value is written {value: {...}}"
+            if not set(beside) & set(fields) and "values" in fields
+            else ""
         )
+        return where.error(path, f"unknown{nearest(str(path[-1]), fields)}{whole}")
     if kind == "missing":
         return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
@@ -37,6 +43,8 @@ def explained(error: ValidationError, document: Document, where: Where) -> SpecE
         return where.error(path, f"{value} is no number that one can reckon with")
     if kind in ("dict_type", "model_type", "dataclass_type"):
         return where.error(path, f"{value!r} is {_kind(value)}, and keys with values are wanted, such as KEY: VALUE")
+    if kind == "list_type":
+        return where.error(path, f"{value!r} is {_kind(value)}, and a list is wanted, such as [{value}]")
     if kind == "string_type":
         return where.error(path, f"{value!r} is {_kind(value)}, and text is wanted; put it in quotes")
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
@@ -51,6 +59,13 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
             found.append(part)
             value = value[part]
     return found
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> Any:
+    """What stands at a path of the file."""
+    for part in path:
+        value = value[part]
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -24,6 +24,7 @@ class TaskSpec:
 
     name: str
     parameters: Mapping[str, Any]
+    """What is fixed: without what every arm searches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,9 @@ class ArmSpec:
     name: str
     optimizer: str
     parameters: tuple[Parameter, ...]
+    """Dotted names are of the task, of training, of groups and of schedules (see `parts`)."""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Group of the model's parameters -> patterns of their names; the first that matches has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +238,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:
         del found["seeds"]["studies"]
+    for arm in found["arms"].values():
+        if not arm["groups"]:
+            del arm["groups"]
     if spec.method.replay == "off":
         del found["method"]["replay"], found["method"]["lag"]
     for key, used in (
@@ -248,6 +255,10 @@ def definition(spec: Spec) -> dict[str, Any]:
     found["training"] = found["training"]["recipe"]
     if spec.training.recipe == type(spec.training.recipe)(schedule="cosine"):
         del found["training"]
+    # The order of groups says which comes first: it is kept as a list.
+    for arm in found["arms"].values():
+        if "groups" in arm:
+            arm["groups"] = [{"name": name, "match": list(match)} for name, match in arm["groups"].items()]
     plain: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
     return plain
 

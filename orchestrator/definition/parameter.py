@@ -1,17 +1,18 @@
-"""One hyperparameter of a sweep file, in the words of W&B sweeps, as a `Parameter` of the search space."""
+"""One hyperparameter of a sweep file, in the words of W&B sweeps, as parameters of the search space."""
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import optim_core
 from orchestrator.definition import foreign
 from orchestrator.definition.errors import nearest
+from orchestrator.definition.kinds import finite, misfit
 from orchestrator.definition.location import Where
-from orchestrator.definition.schema import ParameterModel
-from orchestrator.definition.space import Parameter
+from orchestrator.definition.parameter_models import ParameterModel, RampModel
+from orchestrator.definition.space import Parameter, ends_of
 from orchestrator.definition.yaml12 import Path
 
 DISTRIBUTIONS = (
@@ -26,21 +27,38 @@ DISTRIBUTIONS = (
 )
 
 
+def parameters(name: str, given: Any, where: Where, path: Path) -> list[Parameter]:
+    """What is given at `path`: one parameter, or those of a schedule's fields. Raises SpecError for what cannot be."""
+    if not isinstance(given, RampModel):
+        return [parameter(name, given, where, path)]
+    when = _conditions(given.when)
+    found = []
+    for key in RampModel.model_fields:
+        if key == "when" or key not in given.model_fields_set:
+            continue
+        one = parameter(f"{name}.{key}", getattr(given, key), where, (*path, key))
+        found.append(Parameter(**{**vars(one), "when": {**when, **one.when}}))
+    return found
+
+
 def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
     """The parameter at `path`. Raises SpecError for a range or a list that cannot be."""
     if not isinstance(given, ParameterModel):
         return Parameter(name=name, kind="constant", values=(given,))
     if given.distribution is not None and given.distribution not in DISTRIBUTIONS:
         raise where.error((*path, "distribution"), _no_distribution(given.distribution))
-    when = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in (given.when or {}).items()}
+    when = _conditions(given.when)
     present = given.model_fields_set
     if given.values is not None:
         _alone(present, {"values"}, {"categorical"}, given, where, path)
-        if len({repr(v) for v in given.values}) < len(given.values):
+        if len({json.dumps(v, sort_keys=True) for v in given.values}) < len(given.values):
             raise where.error((*path, "values"), f"{given.values} has a value twice")
+        for i, value in enumerate(given.values):
+            _check_finite(value, where, (*path, "values", i))
         return Parameter(name=name, kind="categorical", values=tuple(given.values), when=when)
     if "value" in present:
         _alone(present, {"value"}, {"constant"}, given, where, path)
+        _check_finite(given.value, where, (*path, "value"))
         return Parameter(name=name, kind="constant", values=(given.value,), when=when)
     if given.min is None or given.max is None:
         missing = (
@@ -50,29 +68,40 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
     return _range(name, given, when, where, path)
 
 
-def check_value(optimizer: str, p: Parameter, where: Where, path: Path) -> None:
-    """Every listed value, and both ends of a range, are such that the optimizer does not refuse them."""
-    known = optim_core.hyperparameters(optimizer)[p.name]
-    default, words = known.default, "str" in str(known.annotation)
-    for value in p.values or (p.low, p.high):
-        if isinstance(value, str) and isinstance(default, int | float) and not words:
-            kind = "true or false" if isinstance(default, bool) else "a number"
-            raise where.error(path, f"{value!r} is text, and {p.name} is {kind}; write it without quotes")
-        number = isinstance(default, int | float) and not isinstance(default, bool)
-        if number and isinstance(value, bool):
-            raise where.error(path, f"{str(value).lower()} is no number, and {p.name} is one")
-        if isinstance(value, float) and not math.isfinite(value):
+def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: str = "") -> None:
+    """Every listed value, and both ends of a range, are such that the optimizer does not refuse them.
+
+    `name`: the optimizer's argument, where the parameter has another name.
+    """
+    name = name or p.name
+    known = optim_core.hyperparameters(optimizer)[name]
+    for value in ends_of(p):
+        if found := misfit(name, known, value):
+            raise where.error(path, found)
+        if not finite(value):
             raise where.error(path, f"{value} is no number that one can train with")
         try:
-            optim_core.check(optimizer, **{p.name: int(value) if p.kind == "int" else value})
+            optim_core.check(optimizer, **{name: value})
         except (TypeError, ValueError) as error:
             raise where.error(path, f"{value!r} is refused by {optimizer}: {error}") from None
 
 
+def _check_finite(value: Any, where: Where, path: Path) -> None:
+    if not finite(value):
+        raise where.error(path, f"{value} is no number that one can reckon with")
+
+
+def _conditions(when: Mapping[str, Any] | None) -> dict[str, tuple[Any, ...]]:
+    return {k: tuple(v) if isinstance(v, list) else (v,) for k, v in (when or {}).items()}
+
+
 def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Where, path: Path) -> Parameter:
     low, high = given.min, given.max
-    assert low is not None
-    assert high is not None
+    for key, bound in (("min", low), ("max", high)):
+        if isinstance(bound, str):
+            raise where.error((*path, key), f"{bound!r} is text, and the end of a range is a number")
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
     whole = isinstance(low, int) and isinstance(high, int) and given.q in (None, int(given.q or 0))
     kind = given.distribution or ("int_uniform" if whole else "uniform")
     if not low < high:

@@ -9,37 +9,59 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import optim_core
+import trainables
+from orchestrator.definition import batches, grouping
 from orchestrator.definition.model import ArmSpec, Spec, sweep_id
+from orchestrator.definition.parts import Parts, split
 from orchestrator.definition.space import from_unit, grid, satisfied
+from trainables.ramp import Ramp
 
-PROBES, DRAWN = 64, 1000
+PROBES, DRAWN, MOMENTS = 64, 1000, 32
 
 
 def grad_evals_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
     """Gradient evaluations of a trial of this configuration; nan for seconds before the calibration."""
-    budget = spec.budget
+    budget, parts = spec.budget, split(config)
     if budget.unit == "steps":
-        return start_of(arm, config) + budget.per_trial * float(optim_core.cost_per_step(arm.optimizer, **config))
+        return of_steps(arm.optimizer, parts, budget.per_trial)
     if budget.unit == "seconds":
         return budget.calibrated.get(arm.name, math.nan)
     if budget.tokens_per_batch is not None:
-        return budget.per_trial / budget.tokens_per_batch
+        held = batches.per_batch(spec.task.name, spec.task.parameters, parts.task) if parts.task else None
+        return budget.per_trial / (held or budget.tokens_per_batch)
     return budget.per_trial
+
+
+def of_steps(optimizer: str, parts: Parts, steps: float) -> float:
+    """Gradient evaluations of so many steps; of a schedule that changes what a step costs, the mean over it."""
+    costs = [float(optim_core.cost_per_step(optimizer, **values)) for values in _on_the_way(parts)]
+    begun = next(_on_the_way(parts))
+    return float(optim_core.cost_of_start(optimizer, **begun)) + steps * sum(costs) / len(costs)
 
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
     """Optimizer steps that the budget affords with this configuration, after what its start costs; 0 if unknown."""
     budget = grad_evals_of(spec, arm, config)
-    return 0 if math.isnan(budget) else optim_core.steps_within(arm.optimizer, budget, **config)
+    if math.isnan(budget):
+        return 0
+    found = [optim_core.steps_within(arm.optimizer, budget, **values) for values in _on_the_way(split(config))]
+    return int(sum(found) / len(found))
 
 
 def start_of(arm: ArmSpec, config: Mapping[str, Any]) -> float:
     """Gradient evaluations that this configuration spends before its first step."""
-    return float(optim_core.cost_of_start(arm.optimizer, **config))
+    return float(optim_core.cost_of_start(arm.optimizer, **next(_on_the_way(split(config)))))
+
+
+def _on_the_way(parts: Parts) -> Iterator[dict[str, Any]]:
+    """The optimizer's arguments, at even shares of the budget where some follow a schedule."""
+    ramps = {name: Ramp(**fields) for name, fields in parts.ramps.items()}
+    for i in range(MOMENTS if ramps else 1):
+        yield {**parts.optimizer, **{name: ramp.at(i / MOMENTS) for name, ramp in ramps.items()}}
 
 
 def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, float]]:
@@ -139,6 +161,10 @@ def plan(spec: Spec) -> dict[str, Any]:
         least, most = start_range(arm)
         if most:
             arms[name]["grad_evals_before_first_step"] = _span(least, most)
+        if held := batches.span(spec.task.name, spec.task.parameters, arm.parameters):
+            arms[name]["per_batch"] = list(held)
+        if arm.groups:
+            arms[name]["groups"] = grouping.counts(spec, arm)
         total = None if total is None or spent is None else total + spent
     found: dict[str, Any] = {
         "schema": "geosweep/plan/1",
@@ -148,9 +174,23 @@ def plan(spec: Spec) -> dict[str, Any]:
     }
     if spec.budget.unit != "grad_evals":
         found["budget"] = {"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}
-    if spec.seeds.studies > 1 and spec.method.name == "grid":
-        found["notes"] = ["Every study trains the same points of the grid, on new seeds."]
+    if notes := list(_notes(spec, arms)):
+        found["notes"] = notes
     return found
+
+
+def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if spec.seeds.studies > 1 and spec.method.name == "grid":
+        yield "Every study trains the same points of the grid, on new seeds."
+    held = [size for row in arms.values() for size in row.get("per_batch", ())]
+    if held:
+        counted = trainables.lookup(spec.task.name).COUNTS
+        yield (
+            f"A batch holds {min(held):,} to {max(held):,} {counted}, as is chosen, so that a gradient evaluation is "
+            f"no fixed amount of work; unit: tokens counts {counted}."
+            if spec.budget.unit != "tokens"
+            else f"A batch holds {min(held):,} to {max(held):,} {counted}, as is chosen; every trial sees as many."
+        )
 
 
 def _span(least: float, most: float) -> float | list[float]:

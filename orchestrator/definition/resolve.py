@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import optim_core
 import trainables
+from orchestrator.definition.arms import Arms
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec, TrainingSpec
-from orchestrator.definition.parameter import check_value, parameter
-from orchestrator.definition.schema import ArmModel, SweepModel
-from orchestrator.definition.space import Parameter, SpaceError, names_in, order
+from orchestrator.definition.schema import SweepModel
+from orchestrator.definition.space import SpaceError, from_unit, names_in, renamed, satisfied
 from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import rungs
+from orchestrator.definition.training_values import check_recipes, in_shares
 from orchestrator.definition.yaml12 import Path
+from trainables import Task
 
 CONFIRM_FROM = 1000
 LARGEST_SEED = 2**63
-LONGEST_NAME = 100
 FACTS = ("steps", "grad_evals")
-
-
-def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
-    """(name, parameters with defaults, metrics) of the task."""
-    given = dict(model.task)
-    name = given.pop("name", None)
-    if not isinstance(name, str):
-        raise where.error(("task",), f"name: missing; name a task{nearest(str(name), trainables.names())}")
-    try:
-        cls = trainables.lookup(name)
-        known = trainables.parameters(name)
-    except KeyError as error:
-        raise where.error(("task", "name"), str(error.args[0])) from None
-    for key in given:
-        if key not in known:
-            raise where.error(("task", key), f"task {name} has no parameter {key!r}{nearest(key, known)}")
-    for key, p in known.items():
-        if p.default is inspect.Parameter.empty and key not in given:
-            raise where.error(("task",), f"{key}: missing; task {name} needs it")
-    values = {key: given.get(key, p.default) for key, p in known.items()}
-    try:
-        built = cls(**values)
-    except (TypeError, ValueError) as error:
-        culprit = next((k for k in given if str(error).startswith(k)), None)
-        raise where.error(("task", culprit) if culprit else ("task",), str(error)) from None
-    return name, values, built.METRICS
 
 
 def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
@@ -119,98 +92,21 @@ def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: in
     return found
 
 
-def _alike(name: str) -> str:
-    """Equal for names that a reader, or a file system, takes for one."""
-    return unicodedata.normalize("NFC", name).casefold()
+def constraints(model: SweepModel, arms: Arms, where: Where) -> tuple[str, ...]:
+    """Every constraint is an expression over parameters, steps and grad_evals, which seconds do not know.
 
-
-def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Parameter, ...]]]:
-    """Arm -> (optimizer, parameters), shared parameters merged in where the optimizer has them."""
-    found: dict[str, tuple[str, tuple[Parameter, ...]]] = {}
-    used: set[str] = set()
-    known_anywhere: set[str] = set()
-    for name, given in model.arms.items():
-        arm = given or ArmModel(optimizer=None, parameters={})
-        optimizer = arm.optimizer or name
-        path: Path = ("arms", name, "optimizer") if arm.optimizer else ("arms", name)
-        if not name or "@" in name or "/" in name:
-            raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
-        twin = next((other for other in found if _alike(other) == _alike(name)), None)
-        if twin is not None:
-            raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
-        try:
-            known = optim_core.hyperparameters(optimizer)
-        except KeyError as error:
-            raise where.error(path, str(error.args[0])) from None
-        _check_players(model, optimizer, where, path)
-        known_anywhere |= set(known)
-        own = {k: parameter(k, p, where, ("arms", name, "parameters", k)) for k, p in arm.parameters.items()}
-        for key in own:
-            if key not in known:
-                raise where.error(
-                    ("arms", name, "parameters", key), f"unknown to optimizer {optimizer}{nearest(key, known)}"
-                )
-        shared = {k: parameter(k, p, where, ("parameters", k)) for k, p in model.parameters.items() if k in known}
-        for p in {**shared, **own}.values():
-            at: Path = ("arms", name, "parameters", p.name) if p.name in own else ("parameters", p.name)
-            check_value(optimizer, p, where, at)
-            if p.name == "workers" and "independent" in p.values and processes(model, where) > 1:
-                raise where.error(
-                    at,
-                    "independent: the processes of a trial always climb along the gradient of the whole batch, so that "
-                    "it does not depend on their number; remove it",
-                )
-        used |= set(shared)
-        _check_conditions({**shared, **own}, own, where, name)
-        try:
-            found[name] = optimizer, order(list({**shared, **own}.values()))
-        except SpaceError as error:
-            key = str(error).split(":")[0]
-            place: Path = ("arms", name, "parameters", key) if key in own else ("parameters", key)
-            raise where.error((*place, "when"), str(error).split(": ", 1)[1]) from None
-    for key in model.parameters:
-        if key not in used:
-            raise where.error(("parameters", key), f"no arm's optimizer has it{nearest(key, known_anywhere)}")
-    return found
-
-
-def _check_conditions(known: Mapping[str, Parameter], own: Mapping[str, Parameter], where: Where, arm: str) -> None:
-    """An arm's own parameter can become active: each condition names values that its parent can have."""
-    for p in own.values():
-        for parent, wanted in p.when.items():
-            values = known[parent].values if parent in known else ()
-            if values and not set(map(repr, wanted)) & set(map(repr, values)):
-                raise where.error(
-                    ("arms", arm, "parameters", p.name, "when", parent),
-                    f"{', '.join(map(str, wanted))} is no value of {parent} here (it has "
-                    f"{', '.join(map(str, values))}), so that {p.name} would never be active; mend or remove it",
-                )
-
-
-def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
-    """Optimizers for games go with games, and with nothing else."""
-    task = str(model.task["name"])
-    if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
-        return
-    games = [name for name in optim_core.names() if optim_core.lookup(name).PLAYS_GAMES]
-    if trainables.lookup(task).GAME:
-        raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
-    tasks = [name for name in trainables.names() if trainables.lookup(name).GAME]
-    raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
-
-
-def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
-    """Every constraint is an expression over parameters, steps and grad_evals, which seconds do not know."""
+    Bare names of the task and of training become full ones.
+    """
     unknowable = FACTS if model.budget.unit == "seconds" else ()
-    known = {*names, *FACTS}
+    known = {*(p.name for arm in arms.arms.values() for p in arm.parameters), *FACTS}
+    found = []
     for i, text in enumerate(model.constraints):
         try:
             named = names_in(text)
         except SpaceError as error:
             raise where.error(("constraints", i), str(error)) from None
-        unknown = sorted(named - known)
+        aliases = {name: arms.names.alias(name) for name in named - known}
+        unknown = sorted(name for name, full in aliases.items() if full not in known)
         if late := sorted(named & set(unknowable)):
             raise where.error(
                 ("constraints", i), f"{text!r} names {late[0]}, which a budget in seconds does not know beforehand"
@@ -219,6 +115,16 @@ def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
             raise where.error(
                 ("constraints", i), f"{text!r} names {unknown[0]}, which no arm has{nearest(unknown[0], known)}"
             )
+        found.append(renamed(text, aliases) if aliases else text)
+        for arm in arms.arms.values():
+            config = from_unit(arm.parameters, [0.5] * len(arm.parameters))
+            try:
+                satisfied(found[-1:], config, **dict.fromkeys(FACTS, 1.0))
+            except TypeError as error:
+                raise where.error(
+                    ("constraints", i), f"{text!r} cannot be computed in arm {arm.name}: {error}"
+                ) from None
+    return tuple(found)
 
 
 def stopping(model: SweepModel, where: Where) -> dict[str, Any]:
@@ -315,20 +221,18 @@ def processes(model: SweepModel, where: Where) -> int:
     return count
 
 
-def training(model: SweepModel, where: Where) -> TrainingSpec:
-    """The task's recipe with what the file changes, and the limit on a step."""
-    task = trainables.build(**model.task)
+def training(model: SweepModel, task: Task, arms: Arms, where: Where) -> TrainingSpec:
+    """The task's recipe with what the file changes, and the limit on a step; searched keys fit it at every corner."""
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
-    if given.get("warmup", 0) >= 1:
-        given["warmup"] /= model.budget.per_trial
-        if given["warmup"] >= 1:
-            raise where.error(
-                ("training", "warmup"), f"{model.training.warmup:g} is the whole budget or more; lower it"
-            )
+    if "warmup" in given:
+        given["warmup"] = in_shares("warmup", given["warmup"], model, where, ("training", "warmup"))
     try:
         recipe = task.recipe(**given)
         task.check_recipe(recipe)
     except ValueError as error:
         culprit = next((key for key in given if str(error).startswith(key)), None)
         raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None
-    return TrainingSpec(recipe=recipe, step_timeout=model.training.step_timeout)
+    found = TrainingSpec(recipe=recipe, step_timeout=model.training.step_timeout)
+    for name, arm in arms.arms.items():
+        check_recipes(arm, recipe, task, model, arms.places[name], where)
+    return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from orchestrator.definition.parameter_models import Given, GroupModel, Model
 
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 TIME, SIZE = r"(\d+(?:\.\d+)?)\s*(min|[smhd])", r"(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?))B"
@@ -42,31 +44,6 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_ex
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
 Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
-Scalar = bool | int | float | str | None
-
-
-class Model(BaseModel):
-    """Unknown keys are errors, nothing is converted silently, nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ParameterModel(Model):
-    """One hyperparameter, in the words of W&B sweeps."""
-
-    value: Scalar = Field(None, description="A fixed value.")
-    values: list[Scalar] | None = Field(None, min_length=1, description="A list of values to choose from.")
-    distribution: str | None = Field(
-        None,
-        description="uniform, int_uniform, log_uniform_values, q_uniform, q_log_uniform_values, "
-        "one_minus_log_uniform_values, categorical or constant.",
-    )
-    min: int | float | None = Field(None, description="Smallest value (a value, never an exponent).")
-    max: int | float | None = Field(None, description="Largest value.")
-    q: int | float | None = Field(None, gt=0, description="Quantum: values are multiples of it from min on.")
-    when: dict[str, Scalar | list[Scalar]] | None = Field(
-        None, description="Active only while each named parameter has one of these values."
-    )
 
 
 class ArmModel(Model):
@@ -75,7 +52,8 @@ class ArmModel(Model):
     optimizer: str | None = Field(
         None, description="A registered name or package.module.Class; default: the arm's name."
     )
-    parameters: dict[str, ParameterModel | Scalar] = Field({}, description="Hyperparameters of this arm alone.")
+    parameters: dict[str, Given] = Field({}, description="Hyperparameters of this arm alone.")
+    groups: dict[str, GroupModel] = Field({}, description="Groups of the model's parameters in this arm alone.")
 
 
 class MetricModel(Model):
@@ -280,8 +258,13 @@ class SweepModel(Model):
     task: dict[str, Any] = Field(description="name and the task's own parameters.")
     metric: MetricModel
     arms: dict[str, ArmModel | None] = Field(min_length=1, description="What the sweep compares.")
-    parameters: dict[str, ParameterModel | Scalar] = Field(
-        {}, description="Hyperparameters shared by the arms that have them."
+    parameters: dict[str, Given] = Field(
+        {},
+        description="Hyperparameters shared by the arms that have them, and whatever else is searched: task.KEY, "
+        "training.KEY.",
+    )
+    groups: dict[str, GroupModel] = Field(
+        {}, description="Groups of the model's parameters with hyperparameters of their own, in all arms."
     )
     constraints: list[str] = Field(
         [],

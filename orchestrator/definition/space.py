@@ -10,8 +10,8 @@ import ast
 import itertools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 MOST = 100_000
@@ -135,6 +135,23 @@ def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
     return list(seen.values())
 
 
+def corners(parameters: Sequence[Parameter], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The configurations of these parameters, and of those that they depend on, at all values and ends of ranges."""
+    wanted = set(names)
+    for p in reversed(parameters):  # parents come first
+        if p.name in wanted:
+            wanted |= set(p.when)
+    ends = [replace(p, kind="categorical", values=tuple(ends_of(p))) for p in parameters if p.name in wanted]
+    return grid(ends)
+
+
+def ends_of(p: Parameter) -> list[Any]:
+    """All listed values of a parameter, or both ends of its range."""
+    if p.values:
+        return list(p.values)
+    return [int(p.low), int(p.high)] if p.kind == "int" else [p.low, p.high]
+
+
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -169,6 +186,7 @@ def names_in(constraint: str) -> set[str]:
         ast.BinOp,
         ast.UnaryOp,
         ast.Name,
+        ast.Attribute,
         ast.Constant,
         ast.Call,
         ast.Load,
@@ -179,9 +197,32 @@ def names_in(constraint: str) -> set[str]:
             raise SpaceError(
                 f"{constraint!r} has {type(node).__name__}; numbers, names, + - * / and comparisons are allowed"
             )
+        if isinstance(node, ast.Attribute) and not isinstance(node.value, ast.Name | ast.Attribute):
+            raise SpaceError(f"{constraint!r} has {ast.unparse(node)!r}, which is no name")
         if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
             raise SpaceError(f"{constraint!r} calls {ast.unparse(node.func)}; there is: {', '.join(FUNCTIONS)}")
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - set(FUNCTIONS)
+    return {name for _, name in _named(tree)}
+
+
+def renamed(constraint: str, names: Mapping[str, str]) -> str:
+    """The constraint with other names for some, as it is when it speaks of none of them."""
+    text = constraint.encode()
+    tree = ast.parse(constraint, mode="eval").body
+    for node, name in sorted(_named(tree), key=lambda found: found[0].col_offset, reverse=True):
+        if name in names:
+            assert node.end_col_offset is not None
+            text = text[: node.col_offset] + names[name].encode() + text[node.end_col_offset :]
+    return text.decode()
+
+
+def _named(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+    """The names below a node, dotted ones whole, each with its place; not those of functions."""
+    if isinstance(node, ast.Name | ast.Attribute):
+        yield node, ast.unparse(node)
+        return
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.Call) and child is node.func):
+            yield from _named(child)
 
 
 def satisfied(constraints: Sequence[str], config: Mapping[str, Any], **facts: Any) -> bool:
@@ -204,8 +245,8 @@ def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
     match node:
         case ast.Constant():
             return node.value
-        case ast.Name():
-            return known[node.id]
+        case ast.Name() | ast.Attribute():
+            return known[ast.unparse(node)]
         case ast.UnaryOp():
             inner = _value(node.operand, known)
             return not inner if isinstance(node.op, ast.Not) else -inner

@@ -12,13 +12,22 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import budget, declared, environment, foreign, plan, resolve
+from orchestrator.definition import (
+    arms,
+    budget,
+    declared,
+    environment,
+    foreign,
+    grouping,
+    plan,
+    resolve,
+    task_values,
+)
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
 from orchestrator.definition.model import (
     AnalysisSpec,
-    ArmSpec,
     DiagnosticsSpec,
     MethodSpec,
     MetricSpec,
@@ -64,36 +73,36 @@ def loads(text: str, file: str = "<text>") -> Spec:
 
 
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
-    task_name, task_parameters, metrics = resolve.task(model, where)
-    report = resolve.metrics(model, metrics, where)
+    task_values.lookup(model, where)
+    processes = resolve.processes(model, where)
+    read = arms.resolved(model, processes, where)
+    task = task_values.resolved(model, read, where)
+    report = resolve.metrics(model, task.metrics, where)
     seeds = resolve.seeds(model, where)
-    arms = {
-        name: ArmSpec(name=name, optimizer=optimizer, parameters=parameters)
-        for name, (optimizer, parameters) in resolve.arms(model, where).items()
-    }
-    if model.analysis.twin and (of := model.analysis.baseline) in arms:
+    found = dict(read.arms)
+    if model.analysis.twin and (of := model.analysis.baseline) in found:
         assert of is not None
-        if (name := twin_of(of)) in arms:
+        if (name := twin_of(of)) in found:
             raise where.error(("arms", name), "analysis.twin adds an arm of this name; rename one")
-        arms[name] = replace(arms[of], name=name)
-    resolve.constraints(model, {p.name for a in arms.values() for p in a.parameters}, where)
+        found[name] = replace(found[of], name=name)
+    constraints = resolve.constraints(model, read, where)
     spec = Spec(
         schema_version=1,
         name=model.name,
         description=model.description,
-        task=TaskSpec(name=task_name, parameters=task_parameters),
+        task=TaskSpec(name=task.name, parameters=task.parameters),
         metric=MetricSpec(name=model.metric.name, goal=Goal(model.metric.goal), select=model.metric.select),
         report_metric=report,
-        arms=arms,
-        constraints=tuple(model.constraints),
+        arms=found,
+        constraints=constraints,
         method=MethodSpec(**model.method.model_dump()),
-        budget=budget.resolved(model, where),
+        budget=budget.resolved(model, task.example, where),
         seeds=seeds,
         resources=ResourcesSpec(
             cpu=model.resources.cpu,
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
-            processes=resolve.processes(model, where),
+            processes=processes,
             checkpoints=model.resources.checkpoints,
             checkpoint_every=model.resources.checkpoint_every,
         ),
@@ -102,16 +111,18 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         max_failed=model.max_failed,
         early_terminate=StoppingSpec(**resolve.stopping(model, where)),
         racing=declared.racing(model, seeds, where),
-        objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
+        objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, task.metrics, where)),
         warm_start=tuple(model.warm_start),
-        cache=":" not in task_name if model.cache is None else model.cache,
+        cache=":" not in task.name if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
-        controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),
-        training=resolve.training(model, where),
         environment=environment.resolved(model, where, file),
+        controls=declared.controls(model, [arm.optimizer for arm in found.values()], where),
+        training=resolve.training(model, task.example, read, where),
         source=file,
     )
+    for arm in read.arms.values():
+        grouping.check_patterns(spec, arm, where)
     _check_size(spec, where)
     budget.check(spec, where)
     return spec

@@ -19,11 +19,13 @@ import trainables
 from optim_core import Limit
 from orchestrator.definition.control_names import limits
 from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.parts import Parts, split
 from orchestrator.definition.space import from_unit
 from orchestrator.protocol.errors import ControlFailed
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
+from trainables.ramp import Ramp
 
 STEPS = 12
 
@@ -36,17 +38,22 @@ class Case:
     parameters: Mapping[str, Any]
     twin: str
     twin_parameters: Mapping[str, Any]
+    parts: Parts
+    """Task and training of both."""
 
 
 def cases(arm: ArmSpec, limit: Limit) -> Iterator[Case]:
     """One for each combination of the arm's values of the hyperparameters that the limit holds for some values of."""
-    middle = _middle(arm)
+    parts = split(from_unit(arm.parameters, [0.5] * len(arm.parameters)))
+    middle = _middle(arm, parts)
     listed = {p.name: p.values for p in arm.parameters if p.name in limit.where and p.values}
     for values in itertools.product(*listed.values()):
         given = {**middle, **dict(zip(listed, values, strict=True))}
         if limit.holds({key: (value,) for key, value in given.items()}):
             parameters, twin, twin_parameters = optim_core.in_limit(arm.optimizer, limit, given)
-            yield Case(general=arm.optimizer, parameters=parameters, twin=twin, twin_parameters=twin_parameters)
+            yield Case(
+                general=arm.optimizer, parameters=parameters, twin=twin, twin_parameters=twin_parameters, parts=parts
+            )
 
 
 def check(spec: Spec, folder: SweepFolder) -> None:
@@ -101,23 +108,24 @@ def deviation(spec: Spec, case: Case) -> float:
     import torch
 
     try:
-        start, a = _weights(spec, case.general, case.parameters)
-        _, b = _weights(spec, case.twin, case.twin_parameters)
+        start, a = _weights(spec, case.general, case.parameters, case.parts)
+        _, b = _weights(spec, case.twin, case.twin_parameters, case.parts)
     except Diverged:
         return float("inf")
     found = torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b - start).clamp_min(1e-30)
     return float(found) if bool(torch.isfinite(found)) else float("inf")
 
 
-def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any], parts: Parts) -> tuple[Any, Any]:
     """Weights before and after, each one long vector in float64."""
     import torch
 
     torch.set_num_threads(spec.resources.cpu)
     seed = spec.seeds.tune[0]
     build = optimizer_builder(optimizer, parameters, seed)
-    task = trainables.build(spec.task.name, **spec.task.parameters)
-    recipe = replace(spec.training.recipe, schedule="constant", warmup=0.0, final_lr=0.0)
+    task = trainables.build(spec.task.name, **{**spec.task.parameters, **parts.task})
+    chosen = {**parts.training, "schedule": "constant", "warmup": 0.0, "final_lr": 0.0}
+    recipe = replace(spec.training.recipe, **chosen)
     training = Training(task, build, budget=1e9, seed=seed, evaluations=1, recipe=recipe)
 
     def flat() -> Any:
@@ -129,10 +137,11 @@ def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any]) -> tuple
     return start, flat()
 
 
-def _middle(arm: ArmSpec) -> dict[str, Any]:
-    """The configuration in the middle of the arm's space, defaults filled in."""
+def _middle(arm: ArmSpec, parts: Parts) -> dict[str, Any]:
+    """The optimizer's arguments in the middle of the arm's space, defaults filled in, schedules at their beginning."""
     import inspect
 
     known = optim_core.hyperparameters(arm.optimizer)
     defaults = {k: p.default for k, p in known.items() if p.default not in (inspect.Parameter.empty, None)}
-    return {**defaults, **from_unit(arm.parameters, [0.5] * len(arm.parameters))}
+    begun = {name: Ramp(**fields).at(0.0) for name, fields in parts.ramps.items()}
+    return {**defaults, **parts.optimizer, **begun}

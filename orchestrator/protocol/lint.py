@@ -19,10 +19,12 @@ import trainables
 from orchestrator.definition import model, plan
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.parts import TASK, TRAINING
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.space import MOST, Parameter, levels
 from orchestrator.definition.sweep_file import loads
 from orchestrator.definition.yaml12 import YamlError, parse
+from orchestrator.protocol import alike
 from orchestrator.protocol.lint_raw import RAW
 from orchestrator.statistics.significance import floor_of_seeds
 
@@ -133,6 +135,8 @@ def effort(spec: Spec) -> Found:
 @_rule("GS102")
 def equal_steps(spec: Spec) -> Found:
     """Steps of unequal cost: the dearer optimizer gets more compute."""
+    if spec.budget.unit in ("steps", "grad_evals"):
+        yield from alike.unequal_batches(spec)
     if spec.budget.unit != "steps":
         return
     spans = {name: plan.grad_evals_range(spec, arm) for name, arm in spec.arms.items()}
@@ -209,7 +213,7 @@ def best_on_the_way(spec: Spec) -> Found:
 
 @_rule("GS110")
 def schedule(spec: Spec) -> Found:
-    """A tuned schedule is a tuned hyperparameter."""
+    """A tuned schedule is a tuned hyperparameter, and so is the rest of the recipe."""
     tuned = {
         name: [p.name for p in _tuned(arm) if any(word in p.name for word in SCHEDULE_WORDS)]
         for name, arm in spec.arms.items()
@@ -223,6 +227,17 @@ def schedule(spec: Spec) -> Found:
             f"{tuned[have[0]][0]} is tuned in {', '.join(have)} but no schedule is in {lacking}; tune it in "
             f"all, or in none",
         )
+        return
+    for path, name, words in alike.not_alike(spec, TRAINING):
+        yield path, f"{name} is {words}; the recipe is worth as much as an optimizer: search it alike in all arms"
+
+
+@_rule("GS116")
+def tied(spec: Spec) -> Found:
+    """What changes data or model changes what is compared."""
+    for path, name, words in alike.not_alike(spec, TASK):
+        yield path, f"{name} is {words}: arms with other tasks cannot be paired; search it alike in all, or in none"
+    yield from alike.asked(spec)
 
 
 @_rule("GS111")

@@ -31,12 +31,14 @@ import trainables
 from orchestrator.definition import plan
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.parts import groups_of, split
 from orchestrator.definition.space import from_unit
 from orchestrator.storage import calibration
 from orchestrator.storage.calibration import Calibrated
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
+from trainables.ramp import Ramp
 
 FEWEST, MOST, SECONDS_EACH, ENDLESS = 5, 15, 0.5, 1e9
 FLOOR, GOOD = 0.05, 0.15
@@ -127,15 +129,18 @@ def measure(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], seconds: float)
 
     torch.set_num_threads(spec.resources.cpu)
     budget, seed = plan.grad_evals_of(spec, arm, config), spec.seeds.tune[0]
-    made = time.perf_counter()
-    task = trainables.build(spec.task.name, **spec.task.parameters)
+    made, parts = time.perf_counter(), split(config)
+    ramps = {name: Ramp(**fields) for name, fields in parts.ramps.items()}
+    initial = {**parts.optimizer, **{name: ramp.at(0.0) for name, ramp in ramps.items()}}
+    task = trainables.build(spec.task.name, **{**spec.task.parameters, **parts.task})
     training = Training(
         task,
-        optimizer_builder(arm.optimizer, config, seed),
+        optimizer_builder(arm.optimizer, initial, seed, groups_of(arm.groups, parts)),
         budget=budget if budget == budget else ENDLESS,
         seed=seed,
         evaluations=1,
-        recipe=spec.training.recipe,
+        recipe=replace(spec.training.recipe, **parts.training),
+        ramps=ramps,
     )
     started, start = 0.0, time.perf_counter() - made
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.model import Spec, definition
+from orchestrator.definition.parts import split
 from orchestrator.definition.states import State
 from orchestrator.protocol.errors import CodeChanged
 from orchestrator.storage import calibration
@@ -318,18 +319,21 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
 
 def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> float | None:
     """Gradient evaluations that the seal gives the trial; None where its optimizer is gone and cannot say."""
-    budget = content["budget"]
-    if budget["unit"] == "steps":
-        import optim_core
-
-        try:
-            step = float(optim_core.cost_per_step(job.optimizer, **job.parameters))
-            return float(optim_core.cost_of_start(job.optimizer, **job.parameters) + budget["per_trial"] * step)
-        except KeyError:
-            return None
+    budget, parts = content["budget"], split(job.values)
     if budget["unit"] == "seconds":
         return measured.get(job.arm, 0.0)
-    return float(budget["per_trial"] / content.get("tokens_per_batch", 1))
+    held = content.get("tokens_per_batch", 1)
+    if budget["unit"] == "steps" or (parts.task and "tokens_per_batch" in content):
+        from orchestrator.definition import batches, plan
+
+        if "tokens_per_batch" in content:
+            held = batches.per_batch(job.task, content["task"]["parameters"], parts.task)
+        else:
+            try:
+                return plan.of_steps(job.optimizer, parts, budget["per_trial"])
+            except KeyError:
+                return None
+    return float(budget["per_trial"] / held)
 
 
 def _breach(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> str:
@@ -345,12 +349,13 @@ def _breach(job: Job, content: Mapping[str, Any], measured: Mapping[str, float])
         return f"its budget {job.budget:g} is not the sealed {allowed:g}"
     if job.arm not in content["arms"] or job.optimizer != content["arms"][job.arm]["optimizer"]:
         return f"arm {job.arm} with optimizer {job.optimizer} is not sealed"
-    if [job.task, job.task_parameters] != [content["task"]["name"], content["task"]["parameters"]]:
+    sealed_task = {**content["task"]["parameters"], **split(job.values).task}
+    if [job.task, job.task_parameters] != [content["task"]["name"], sealed_task]:
         return "its task is not the sealed one"
     if [job.metric, job.goal, job.select] != [content["metric"][k] for k in ("name", "goal", "select")]:
         return f"it was tuned on {job.metric}, not on the sealed metric"
     for p in content["arms"][job.arm]["parameters"]:
-        value = job.parameters.get(p["name"])
+        value = job.values.get(p["name"])
         if value is None:
             continue
         if p["values"] and value not in p["values"]:

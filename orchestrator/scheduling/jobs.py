@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.parts import groups_of, split
 from orchestrator.definition.states import Stage
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
@@ -30,6 +31,7 @@ def job_of(
     child = tuning and bool(configuration.lineage)
     cached = spec.cache and not folder.far and not (tuning and spec.early_terminate.type == "pbt")
     budget = planning.grad_evals_of(spec, arm, configuration.parameters)
+    parts = split(configuration.parameters)
     return Job(
         trial_id=trial_id,
         arm=arm.name,
@@ -38,9 +40,9 @@ def job_of(
         configuration=configuration.number,
         seed=seed,
         optimizer=arm.optimizer,
-        parameters=configuration.parameters,
+        parameters=parts.optimizer,
         task=spec.task.name,
-        task_parameters=spec.task.parameters,
+        task_parameters={**spec.task.parameters, **parts.task},
         budget=budget,
         evaluations=spec.evaluations,
         metric=spec.metric.name,
@@ -60,7 +62,10 @@ def job_of(
         lineage=configuration.lineage,
         inherited=budget * configuration.lineage[-1][0] / spec.evaluations if child else 0.0,
         until=until,
-        training=asdict(spec.training.recipe),
+        training={**asdict(spec.training.recipe), **parts.training},
+        ramps=parts.ramps,
+        groups=groups_of(arm.groups, parts),
+        point=configuration.parameters if parts.optimizer != configuration.parameters else {},
         step_timeout_s=spec.training.step_timeout,
     )
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
+from orchestrator.search.choices import choices, stored_as
 
 FEWEST, PERMUTATIONS, LEVEL = 8, 59, 0.05
 GOOD, GOOD_SHARE = 5, 0.1
@@ -89,7 +90,7 @@ def _ped_anova(study: optuna.Study, lower: NDArray[np.float64]) -> dict[str, flo
 
 def _distribution(p: Parameter) -> optuna.distributions.BaseDistribution:
     if p.kind == "categorical":
-        return optuna.distributions.CategoricalDistribution(list(p.values))
+        return optuna.distributions.CategoricalDistribution(choices(p))
     if p.kind == "int":
         return optuna.distributions.IntDistribution(int(p.low), int(p.high), log=p.log)
     low, high = (1 - p.high, 1 - p.low) if p.one_minus else (p.low, p.high)
@@ -99,4 +100,6 @@ def _distribution(p: Parameter) -> optuna.distributions.BaseDistribution:
 def _told(p: Parameter, value: Any) -> Any:
     if p.kind == "int":
         return int(value)
+    if p.kind == "categorical":
+        return stored_as(p, value)
     return 1 - value if p.one_minus else value

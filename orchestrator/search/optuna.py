@@ -25,6 +25,7 @@ from orchestrator.definition.space import Parameter, is_active, levels, satisfie
 from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
+from orchestrator.search.choices import choices, chosen, stored_as
 from orchestrator.search.history import BoundedTPE, History
 from orchestrator.storage.errors import Unreachable
 
@@ -306,7 +307,7 @@ class OptunaStudy:
                     return None
                 continue
             distribution = _distribution(p)
-            inner = 1 - value if p.one_minus else value
+            inner = 1 - value if p.one_minus else stored_as(p, value) if p.kind == "categorical" else value
             try:
                 inside = distribution._contains(distribution.to_internal_repr(inner))
             except ValueError:
@@ -337,7 +338,7 @@ def _configuration(trial: FrozenTrial) -> Configuration:
 
 def _distribution(p: Parameter) -> BaseDistribution:
     if p.kind == "categorical":
-        return CategoricalDistribution(list(p.values))
+        return CategoricalDistribution(choices(p))
     if p.kind == "int":
         return IntDistribution(int(p.low), int(p.high), step=1 if p.log else int(p.step or 1), log=p.log)
     if p.one_minus:
@@ -349,6 +350,8 @@ def _suggest(trial: Trial, p: Parameter) -> Any:
     if p.kind == "constant":
         return p.values[0]
     value: Any = trial._suggest(p.name, _distribution(p))
+    if p.kind == "categorical":
+        return chosen(p, value)
     if p.one_minus:
         return 1 - value
     return min(p.high, max(p.low, round(value / p.step) * p.step)) if p.kind == "float" and p.log and p.step else value

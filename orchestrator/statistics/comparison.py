@@ -30,6 +30,7 @@ from orchestrator.definition.states import Goal, Stage
 from orchestrator.statistics import power, studies
 from orchestrator.statistics.intervals import Array, mean_interval
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Paired, Parity, Refused, Search, Unit, paired
+from orchestrator.statistics.same_task import NOTHING, Choice
 from orchestrator.statistics.sentences import too_few
 from orchestrator.statistics.significance import (
     beyond,
@@ -101,6 +102,7 @@ def compare(
     twin: tuple[str, str] | None = None,
     parity: Parity | None = IN_GRAD_EVALS,
     declared: bool = False,
+    choice: Choice = NOTHING,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
@@ -109,14 +111,14 @@ def compare(
     correction over the pairs.
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1). `twin`: an identical
-    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity` and
-    `declared` as in `pairing.paired`.
+    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity`,
+    `declared` and `choice` as in `pairing.paired`.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
     check_baseline(baseline, arms)
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
-    found = paired(trials, metric, stopped, parity, declared=declared)
+    found = paired(trials, metric, stopped, parity, choice, declared=declared)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
     question |= {"looks": tests(race), "searches": found.searches}
     compared = {arm: found.values[arm] for arm in arms}
@@ -141,6 +143,7 @@ def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], questio
     """The `compare` document. `question`: metric, goal, baseline, margin and alpha, as they were asked."""
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     most = max(len(units) for units in found.values.values())
+    own_task = {"own_task": list(found.own_task)} if found.own_task else {}
     return {
         "schema": "geosweep/compare/1",
         "sweep_id": str(confirm["sweep_id"].iloc[0]),
@@ -153,7 +156,7 @@ def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], questio
         "diverged": [{"arm": arm, "study": study} for arm, study in found.diverged],
         "notes": list(found.notes),
         "race": None,
-        "pairs": [as_json(p) for p in pairs],
+        "pairs": [as_json(p) | own_task for p in pairs],
         "twin": None,
     }
 

@@ -10,7 +10,7 @@ several they are the studies: study r of one arm is paired with study r of every
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +18,12 @@ import pandas as pd
 
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.intervals import Array
+from orchestrator.statistics.refused import Refused as Refused
+from orchestrator.statistics.same_task import NOTHING, Choice, check_streams, chosen_by_arms
 
 FLOOR, PARITY = 6, 0.02
 NOBODY: Mapping[str, int] = {}
 Unit = Literal["study", "seed"]
-
-
-class Refused(Exception):  # noqa: N818
-    """The table does not allow an honest comparison; says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +61,8 @@ class Paired:
     """Empty when the table has no tune trials."""
     diverged: tuple[tuple[str, int], ...] = ()
     """(arm, study) all of whose confirm trials diverged."""
+    own_task: tuple[str, ...] = ()
+    """Parameters of the task that each arm chose itself."""
     notes: tuple[str, ...] = ()
     """What a reader has to know of studies that did not go as planned."""
 
@@ -75,23 +75,24 @@ def paired(
     metric: str,
     stopped: Mapping[str, int] = NOBODY,
     parity: Parity | None = IN_GRAD_EVALS,
+    choice: Choice = NOTHING,
     *,
     declared: bool = False,
 ) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
     An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
-    value that it was given, the metric's worst. `declared`: that equal seeds are paired is somebody's word, and there
-    are no digests. `parity` None: nobody knows what trials spent.
+    value that it was given, the metric's worst. `choice`: what arms may choose of the task. `declared`: that equal
+    seeds are paired is somebody's word, and there are no digests. `parity` None: nobody knows what trials spent.
     """
     trials = trials if "study" in trials else trials.assign(study=1)
     confirm, arms, several = _confirm(trials, metric)
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
-    if not declared:
-        _same_streams(confirm)
+    chosen = [] if declared else check_streams(confirm, choice, several=several)
     _same_budget(confirm, parity)
-    return _ready(trials, confirm, arms, metric, several)
+    found = _ready(trials, confirm, arms, metric, several)
+    return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), notes=(*chosen, *found.notes))
 
 
 def unpaired(trials: pd.DataFrame, metric: str, parity: Parity | None = IN_GRAD_EVALS) -> Paired:
@@ -182,15 +183,6 @@ def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str
     fewest = min(map(len, seeds.values()))
     if not several and fewest < FLOOR:
         raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
-
-
-def _same_streams(confirm: pd.DataFrame) -> None:
-    """Every arm saw, on every seed, the same initial weights and the same data in the same order."""
-    for digest in ("init_digest", "data_digest"):
-        for (_, seed), rows in confirm.groupby(["study", "seed"]):
-            seen: set[Any] = set(map(str, rows[digest]))
-            if len(seen) > 1 or not rows[digest].iloc[0]:
-                raise Refused(f"seed {seed} is not paired: {digest} is {', '.join(sorted(seen))}")
 
 
 def _same_budget(confirm: pd.DataFrame, parity: Parity | None) -> None:

@@ -244,8 +244,9 @@ def _count(pair: Document) -> str:
 
 
 def _tuned(pair: Document, arm: str) -> str:
-    """`sam, tuned with 6 trials,`."""
-    return f"{arm}, tuned with {_trials(pair['searched'][arm])}," if pair["searched"] else arm
+    """`sam, tuned with 6 trials,`; `sam, tuned with 6 trials and its own task.width,`."""
+    own = f" and its own {_and(pair['own_task'])}" if pair.get("own_task") else ""
+    return f"{arm}, tuned with {_trials(pair['searched'][arm])}{own}," if pair["searched"] else arm
 
 
 def _trials(n: int) -> str:
@@ -255,7 +256,9 @@ def _trials(n: int) -> str:
 def _each(document: Document) -> str:
     """`, each tuned with 6 trials, in 8 studies`, as far as it is known and the same for all."""
     counts = {n for p in document["pairs"] for n in (p["searched"] or {}).values()}
-    tuned = f", each tuned with {_trials(counts.pop())}" if len(counts) == 1 else ""
+    chosen = sorted({name for p in document["pairs"] for name in p.get("own_task", ())})
+    own = f" and its own {_and(chosen)}" if chosen else ""
+    tuned = f", each tuned with {_trials(counts.pop())}{own}" if len(counts) == 1 else ""
     return f"{tuned}, in {document['units']} studies"
 
 

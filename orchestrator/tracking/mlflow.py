@@ -304,7 +304,7 @@ class MlflowTracker:
             if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
         given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage}
-        params = [] if known else params_of(given, describe(job.parameters, job.lineage))
+        params = [] if known else params_of(given, describe(job.values, job.lineage))
         for i in range(max(1, math.ceil(len(metrics) / BATCH), math.ceil(len(params) / PARAMS))):
             self._client.log_batch(
                 run,

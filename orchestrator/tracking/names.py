@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.definition.kinds import text
+
 LONGEST, LONGEST_VALUE = 250, 6000
 REFUSED = re.compile(r"[^\w.\-/ ]")
 
@@ -35,7 +37,7 @@ def params_of(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Any]:
     own = {(f"parameters.{key}" if key in ours else key): value for key, value in theirs.items()}
     names = accepted(own)
     both = {**ours, **{names[key]: value for key, value in own.items()}}
-    return [Param(key, str(value)[:LONGEST_VALUE]) for key, value in both.items()]
+    return [Param(key, text(value)[:LONGEST_VALUE]) for key, value in both.items()]
 
 
 def _plain(key: str) -> str:

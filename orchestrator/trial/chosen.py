@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.definition.kinds import is_composite, short
 from orchestrator.trial.lineage import describe
 
 
@@ -18,7 +19,7 @@ def chosen_words(best: Mapping[str, Any]) -> str:
     studies = best.get("studies")
     if studies is None:
         parameters = describe(best["parameters"], best.get("lineage", ()))
-        words = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in parameters.items()]
+        words = [f"{k} {short(v)}" for k, v in parameters.items()]
         return ", ".join(words) or "no hyperparameter"
     counted = [one["parameters"] for one in studies if one["stage"] == best["stage"]]
     found = [f"{k} {v}" for k, v in ranges(counted).items()]
@@ -41,12 +42,16 @@ def ranges(chosen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _range(values: Sequence[Any]) -> str:
     if any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
-        counts = Counter(map(str, values)).most_common()
+        counts = Counter(map(_words, values)).most_common()
         return counts[0][0] if len(counts) == 1 else ", ".join(f"{value} ({n})" for value, n in counts)
     low, high = min(values), max(values)
     if low == high:
         return _number(low)
     return f"{_number(low)} to {_number(high)} (median {_number(statistics.median(values))})"
+
+
+def _words(value: Any) -> str:
+    return short(value) if is_composite(value) else str(value)
 
 
 def _number(value: float) -> str:

@@ -21,6 +21,7 @@ class Job:
     seed: int
     optimizer: str
     parameters: Mapping[str, Any]
+    """Arguments of the optimizer alone; `values` has all that was chosen."""
     task: str
     task_parameters: Mapping[str, Any]
     budget: float
@@ -34,7 +35,7 @@ class Job:
     stop_file: str
     threads: int = 1
     lineage: Sequence[tuple[int, Mapping[str, Any]]] = ()
-    """The stretches before `parameters` held, oldest first: (evaluation at which it ended, its parameters)."""
+    """The stretches before `values` held, oldest first: (evaluation at which it ended, its values)."""
     inherited: float = 0.0
     """Gradient evaluations of the budget that another trial has spent: this one began with its checkpoint and log."""
     until: int = 0
@@ -49,6 +50,12 @@ class Job:
     diagnose_batches: int = 1
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `trainables.recipe.Recipe`; empty: the task's own."""
+    ramps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Argument of the optimizer -> fields of the schedule (`trainables.ramp.Ramp`) that it follows within the trial."""
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Group of the model's parameters -> patterns of their names, under `match`, and arguments of its own."""
+    point: Mapping[str, Any] = field(default_factory=dict)
+    """The configuration as it was chosen, by dotted names (`definition.parts`); empty: it is `parameters`."""
     processes: int = 1
     """Workers that train this trial together."""
     step_timeout_s: float | None = None
@@ -61,6 +68,11 @@ class Job:
     """A trial reports to its executor about this often, in seconds."""
     study: int = 1
     """Which independent search of the arm, from 1."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The whole configuration, by dotted names: what records and tables show."""
+        return self.point or self.parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,9 @@ def write_job(job: Job, folder: Path, *, durable: bool = True) -> None:
     document = asdict(job)
     if job.study == 1:
         del document["study"]  # as in the files of sweeps with one study for each arm
+    for name in ("ramps", "groups", "point"):
+        if not document[name]:
+            del document[name]
     write_atomic(folder / JOB, json.dumps(document), durable=durable)
 
 

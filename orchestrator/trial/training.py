@@ -7,20 +7,26 @@ from typing import Any
 
 import optim_core
 import trainables
+from orchestrator.definition.parts import split
 from orchestrator.trial.job import Job
 from trainables.loop import Build, Training
+from trainables.ramp import Ramp
 from trainables.task import Task
 from trainables.workers import Workers
 
+NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
 
-def optimizer_builder(name: str, parameters: Mapping[str, Any], seed: int) -> Build:
+
+def optimizer_builder(
+    name: str, parameters: Mapping[str, Any], seed: int, groups: Mapping[str, Mapping[str, Any]] = NO_GROUPS
+) -> Build:
     """How a training run with this seed makes the named optimizer: also with the batches and the seed it asks for."""
 
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
         if optim_core.needs_run_seed(name):
             extra["run_seed"] = seed
-        return optim_core.build(name, model, **parameters, **extra)
+        return optim_core.build(name, model, groups=groups, **parameters, **extra)
 
     return build
 
@@ -31,11 +37,13 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
 
     task = trainables.build(job.task, **job.task_parameters)
 
-    stretches = [*(parameters for _, parameters in job.lineage), job.parameters]
+    stretches = [*(split(held).optimizer for _, held in job.lineage), job.parameters]
     switches = {
         end: {k: v for k, v in after.items() if before[k] != v}
-        for (end, before), after in zip(job.lineage, stretches[1:], strict=True)
+        for (end, _), before, after in zip(job.lineage, stretches, stretches[1:], strict=False)
     }
+    ramps = {name: Ramp(**fields) for name, fields in job.ramps.items()}
+    begun = {**stretches[0], **{name: ramp.at(0.0) for name, ramp in ramps.items()}}
 
     batches = [task.refresh_batch(job.seed, i) for i in range(job.diagnose_batches if job.diagnostics else 0)]
 
@@ -51,7 +59,7 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
 
     training = Training(
         task,
-        optimizer_builder(job.optimizer, stretches[0], job.seed),
+        optimizer_builder(job.optimizer, begun, job.seed, job.groups),
         budget=job.budget,
         seed=job.seed,
         evaluations=job.evaluations,
@@ -60,5 +68,6 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
         diagnose=diagnose if job.diagnostics else None,
         diagnose_every=job.diagnose_every,
         switches=switches,
+        ramps=ramps,
     )
     return training, task

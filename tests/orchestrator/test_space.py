@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from orchestrator.definition import sweep_file
 from orchestrator.definition.errors import SpecError
-from orchestrator.definition.space import Parameter, SpaceError, from_unit, grid, names_in, order, satisfied, value_at
+from orchestrator.definition.space import (
+    Parameter,
+    SpaceError,
+    corners,
+    from_unit,
+    grid,
+    names_in,
+    order,
+    renamed,
+    satisfied,
+    value_at,
+)
 from orchestrator.definition.yaml12 import parse
 from orchestrator.search.designs import design_for
 
@@ -71,6 +82,9 @@ def test_order_puts_parents_first() -> None:
         ("1 < k < 10 and log10(lr) < -1", {"k": 5, "lr": 0.01}, True),
         ("1 < k < 10 and log10(lr) < -1", {"k": 10, "lr": 0.01}, False),
         ("not k == 3 or min(k, 2) == 3", {"k": 3}, False),
+        ("task.width * 2 <= steps and groups.embed.lr < 1", {"task.width": 50, "groups.embed.lr": 0.1}, True),
+        ("task.width * 2 <= steps", {"task.width": 51}, False),
+        ("task.width * 2 <= steps", {"width": 51}, True),
         ("-k ** 2 % 7 // 2 >= 0 or k / 2 != 1", {"k": 4}, True),
     ],
 )
@@ -78,10 +92,27 @@ def test_constraints(text: str, config: dict[str, float], obeyed: bool) -> None:
     assert satisfied([text], config, steps=100) is obeyed
 
 
-@pytest.mark.parametrize("text", ["__import__('os') == 1", "k.real < 1", "[k] == 1", "(lambda: 1)() < 2", "k < 1; k"])
+@pytest.mark.parametrize(
+    "text", ["__import__('os') == 1", "min(k, 2).real < 1", "[k] == 1", "(lambda: 1)() < 2", "k < 1; k"]
+)
 def test_constraints_run_no_code(text: str) -> None:
     with pytest.raises(SpaceError):
         names_in(text)
+
+
+def test_names_in_constraints_are_exchanged_whole() -> None:
+    text = "width * task.width <= min(widthy, width) and kind == 'width'"
+    assert names_in(text) == {"width", "task.width", "widthy", "kind"}
+    assert renamed(text, {"width": "task.width"}) == (
+        "task.width * task.width <= min(widthy, task.width) and kind == 'width'"
+    )
+    assert renamed(text, {"nobody": "x"}) == text
+
+
+def test_corners_follow_conditions() -> None:
+    assert corners(SPACE, ["k"]) == [{"kind": "a"}, {"kind": "b", "k": 2}, {"kind": "b", "k": 9}]
+    assert corners(SPACE, ["lr", "q"]) == [{"lr": a, "q": b} for a in (1e-4, 1.0) for b in (0.1, 0.9)]
+    assert corners(SPACE, []) == [{}]
 
 
 TEXT = """

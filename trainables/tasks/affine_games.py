@@ -66,6 +66,7 @@ class AffineGame(Task):
 
     GAME: ClassVar[bool] = True
     SCHEDULE: ClassVar[str] = "constant"
+    FREE = frozenset()
     METRICS: ClassVar = {
         "residual/log10": Metric(goal="minimize", worst=LARGEST_RESIDUAL),
         "rate/reference": Metric(goal="minimize", worst=1.0),

@@ -22,6 +22,7 @@ from trainables.registry import task
 from trainables.task import Batch, Metric, Model, Task
 
 TRAIN, VAL, CLASSES = 1257, 270, 10
+HEADS = 4
 DATA_SEED, NOISE_SEED, ORDER_SEED = 20_240_101, 7_000_003, 3_000_017
 
 
@@ -38,7 +39,11 @@ def images_and_labels() -> tuple[Tensor, Tensor]:
 
 @task("digits")
 class Digits(Task):
-    """`model`: mlp, resnet8 or resnet16 (the number is the width), vit; `noise` in [0, 1); `batch_size` in images."""
+    """`model`: mlp, resnet8 or resnet16 (the number is the width), vit; `noise` in [0, 1); `batch_size` in images.
+
+    `width`: units of an mlp's layers, channels of a resnet's first stage, a vit's embedding; left out: 256, the number
+    in the name, 32.
+    """
 
     METRICS: ClassVar = {
         "accuracy/val": Metric(goal="maximize", worst=0.0),
@@ -47,31 +52,39 @@ class Digits(Task):
         "loss/test": Metric(goal="minimize", worst=1e4),
     }
     COUNTS: ClassVar = "examples"
+    FREE = frozenset({"model", "width", "batch_size"})
+    LATER: ClassVar = {"width": None}
     MODELS: ClassVar = ("mlp", "resnet8", "resnet16", "vit")
 
-    def __init__(self, *, model: str = "resnet8", noise: float = 0.0, batch_size: int = 64) -> None:
+    def __init__(
+        self, *, model: str = "resnet8", noise: float = 0.0, batch_size: int = 64, width: int | None = None
+    ) -> None:
         if model not in self.MODELS:
             raise ValueError(f"model is {model!r}; there is: {', '.join(self.MODELS)}")
         if not 0 <= noise < 1:
             raise ValueError(f"noise is {noise}; it is the share of wrong training labels, in [0, 1)")
         if not 1 <= batch_size <= TRAIN:
             raise ValueError(f"batch_size is {batch_size}; it has to lie in [1, {TRAIN}]")
-        self._model, self._noise, self._size = model, noise, batch_size
+        if width is not None and (width < 1 or (model == "vit" and width % HEADS)):
+            what = f"a multiple of {HEADS}, the heads of vit" if model == "vit" else "1 or more"
+            raise ValueError(f"width is {width}; it has to be {what}")
+        usual = {"mlp": 256, "vit": 32}.get(model) or int(model.removeprefix("resnet"))
+        self._model, self._noise, self._size, self._width = model, noise, batch_size, width or usual
         self._epochs: dict[tuple[int, int], Tensor] = {}
         self._labels: dict[int, Tensor] = {}
 
     def model(self, seed: int) -> Model:
-        """A network with torch's default initialisation; vit has width 32, depth 2 and patches of 2 x 2."""
+        """A network with torch's default initialisation; vit has depth 2 and patches of 2 x 2."""
         torch.manual_seed(seed)
         if self._model == "mlp":
-            sizes = (64, 256, 256, CLASSES)
+            sizes = (64, self._width, self._width, CLASSES)
             layers: list[nn.Module] = [nn.Flatten()]
             for inside, outside in itertools.pairwise(sizes):
                 layers += [nn.Linear(inside, outside), nn.ReLU()]
             return nn.Sequential(*layers[:-1]).to(chosen("auto"))
         if self._model == "vit":
-            return ViT(CLASSES, side=8, channels=1, patch=2, width=32, depth=2, heads=4).to(chosen("auto"))
-        return ResNet(int(self._model.removeprefix("resnet"))).to(chosen("auto"))
+            return ViT(CLASSES, side=8, channels=1, patch=2, width=self._width, depth=2, heads=HEADS).to(chosen("auto"))
+        return ResNet(self._width).to(chosen("auto"))
 
     def tokens_per_batch(self) -> int:
         """Images."""

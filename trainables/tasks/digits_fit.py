@@ -30,6 +30,7 @@ class DigitsFit(Task):
 
     METRICS: ClassVar = {"loss/train": Metric(goal="minimize", worst=1e4)}
     COUNTS: ClassVar = "examples"
+    FREE = frozenset({"batch_size"})
     RECIPE: ClassVar[Recipe] = Recipe(warmup=20 / 300, final_lr=0.1)
 
     def __init__(self, *, batch_size: int = 128) -> None:

@@ -62,6 +62,7 @@ class GanRing(Task):
 
     GAME: ClassVar[bool] = True
     SCHEDULE: ClassVar[str] = "constant"
+    FREE = frozenset({"width", "batch_size"})
     METRICS: ClassVar = {
         "energy/val": Metric(goal="minimize", worst=10.0),
         "energy/floor": Metric(goal="minimize", worst=0.0),

@@ -50,6 +50,9 @@ class Images(Task):
         "loss/test": Metric(goal="minimize", worst=1e4),
     }
     COUNTS: ClassVar = "examples"
+    FREE = frozenset(
+        {"model", "preset", "batch_size", "crop", "flip", "cutout", "label_smoothing", "attention", "workers", "device"}
+    )
 
     def __init__(
         self,

@@ -74,6 +74,7 @@ class Linear(Recorded):
 class LeastSquares(Quadratics):
     """`dataset`: diabetes, breast_cancer, digits or wine; `ridge` >= 0; `margin` >= 0 of the smoothness it tells."""
 
+    FREE = frozenset()
     METRICS: ClassVar = {
         **Quadratics.METRICS,
         "bound/log10": Metric(goal="minimize", worst=0.0),

@@ -91,6 +91,7 @@ class LogisticGame(Task):
 
     GAME: ClassVar[bool] = True
     SCHEDULE: ClassVar[str] = "constant"
+    FREE = frozenset({"batch_size"})
     METRICS: ClassVar = {
         "distance/log10": Metric(goal="minimize", worst=10.0),
         "field/log10": Metric(goal="minimize", worst=10.0),

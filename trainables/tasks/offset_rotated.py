@@ -35,6 +35,7 @@ STEEP = 10.0
 class OffsetRotated(Task):
     """`inputs`: offset, centred, plain, scaled, graded or graded_rotated; `batch_size` in [1, 2048]."""
 
+    FREE = frozenset({"batch_size"})
     METRICS: ClassVar = {"loss/full": Metric(goal="minimize", worst=1e4)}
     INPUTS: ClassVar = ("offset", "centred", "plain", "scaled", "graded", "graded_rotated")
 

@@ -65,6 +65,7 @@ class Landscape(nn.Module):
 class Potholes(Task):
     """`depth` A >= 0 of the wells: 0.3 lets SAM out at every radius, 0.6 only at some."""
 
+    FREE = frozenset()
     METRICS: ClassVar = {
         "escape/share": Metric(goal="maximize", worst=0.0),
         "loss/smoothed": Metric(goal="minimize", worst=1e4),

@@ -37,6 +37,7 @@ class Quadratics(Task):
 
     SCHEDULE: ClassVar[str] = "constant"
     FIGURES: ClassVar[frozenset[str]] = frozenset({"spectrum", "suboptimality"})
+    FREE = frozenset()
     METRICS: ClassVar = {
         "objective/log10": Metric(goal="minimize", worst=4.0),
         "distance/log10": Metric(goal="minimize", worst=4.0),

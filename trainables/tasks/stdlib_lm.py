@@ -132,6 +132,7 @@ class StdlibLM(Task):
         "bits_per_byte/test": Metric(goal="minimize", worst=100.0),
     }
     COUNTS: ClassVar = "tokens"
+    FREE = frozenset({"batch_size", "width", "depth", "heads", "dropout", "attention"})
     RECIPE: ClassVar = Recipe(schedule="cosine", warmup=0.03, final_lr=0.1, clip_norm=1.0)
     divergence_loss = 100.0
 

@@ -50,6 +50,7 @@ class Tokens(Task):
         "perplexity/test": Metric(goal="minimize", worst=WORST),
     }
     COUNTS: ClassVar = "tokens"
+    FREE = frozenset({"model", "batch_size", "dropout", "bias", "label_smoothing", "attention", "workers", "device"})
     RECIPE: ClassVar = Recipe(warmup=0.02, final_lr=0.1, clip_norm=1.0)
     divergence_loss = 100.0
 

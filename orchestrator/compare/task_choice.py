@@ -1,0 +1,55 @@
+"""What the arms of sweeps may choose of their task (`statistics.same_task`), and what that does to amounts of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.compare.evidence import Evidence
+from orchestrator.definition import batches
+from orchestrator.definition.parts import TASK, in_section
+from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Stage
+from orchestrator.statistics.same_task import Choice
+
+UNEQUAL = 0.02
+"""Arms whose mean batches are further apart than this share did unequal work."""
+
+
+def of(sweeps: Sequence[Evidence]) -> Choice:
+    """The choice that all arms of these sweeps share."""
+    arms = [one.parameters[arm] for one in sweeps for arm in one.arms]
+    names = {name for given in arms for name in in_section(TASK, given)}
+    alike = {name for name in names if all(_same(given.get(name), arms[0].get(name)) for given in arms)}
+    searched = {name for name in alike if arms[0][name].kind != "constant"}
+    free = sweeps[0].task_class.FREE
+    fixed = sweeps[0].definition["task"]["parameters"]
+    return Choice(
+        searched=frozenset(searched),
+        asked=frozenset() if free is None else frozenset(n for n in names if n.partition(".")[2] not in free),
+        fixed={name: fixed[key] for name in names if (key := name.partition(".")[2]) in fixed},
+        declared="; ".join(dict.fromkeys(filter(None, (one.analysis.get("waive", {}).get("GS116") for one in sweeps)))),
+    )
+
+
+def _same(a: Parameter | None, b: Parameter | None) -> bool:
+    return a is not None and b is not None and (a.kind, a.values, a.low, a.high, a.when) == (
+        b.kind, b.values, b.low, b.high, b.when
+    )  # fmt: skip
+
+
+def notes(evidence: Evidence) -> list[str]:
+    """Of arms that chose batches of other sizes under a budget that does not count what is in them."""
+    counted = evidence.task_class.COUNTS
+    if evidence.definition["budget"]["unit"] not in ("grad_evals", "steps") or not counted:
+        return []
+    sizes: dict[str, list[int]] = {}
+    for t in evidence.records:
+        if t.job.stage is Stage.CONFIRM and in_section(TASK, t.job.values):
+            sizes.setdefault(t.job.arm, []).append(batches.per_batch(t.job.task, t.job.task_parameters, {}))
+    means = {arm: sum(found) / len(found) for arm, found in sizes.items()}
+    if not means or max(means.values()) - min(means.values()) <= UNEQUAL * max(means.values()):
+        return []
+    words = ", ".join(f"{arm} {mean:.4g}" for arm, mean in means.items())
+    return [
+        f"batches of the confirm trials held unequal numbers of {counted} ({words}), and so did gradient evaluations."
+    ]

@@ -1,0 +1,177 @@
+"""The arms of a sweep file: optimizers looked up, names understood, shared and own parameters merged and checked."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import optim_core
+import trainables
+from orchestrator.definition import grouping
+from orchestrator.definition.location import Where
+from orchestrator.definition.model import ArmSpec
+from orchestrator.definition.names import Names
+from orchestrator.definition.parameter import check_value, parameters
+from orchestrator.definition.parameter_models import Given, RampModel
+from orchestrator.definition.parts import TRAINING, section_of
+from orchestrator.definition.ramps import check_ramp
+from orchestrator.definition.schema import ArmModel, SweepModel
+from orchestrator.definition.space import Parameter, SpaceError, order
+from orchestrator.definition.training_values import converted
+from orchestrator.definition.yaml12 import Path
+
+LONGEST_NAME = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What the file gives under one name."""
+
+    name: str
+    """In full, of the whole: `sam_radius` where its fields are parameters."""
+    path: Path
+    parameters: tuple[Parameter, ...]
+    is_ramp: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arms:
+    """The arms, and where each of their parameters stands."""
+
+    arms: dict[str, ArmSpec]
+    names: Names
+    places: dict[str, dict[str, Path]]
+    """Arm -> name of a parameter -> its place in the file."""
+
+
+def resolved(model: SweepModel, processes: int, where: Where) -> Arms:
+    """All arms. Raises SpecError."""
+    optimizers = _optimizers(model, where)
+    names = Names.of(model, optimizers)
+    shared = _read(model.parameters, names, None, model, where, ("parameters",))
+    found = Arms(arms={}, names=names, places={})
+    for arm, optimizer in optimizers.items():
+        given = model.arms[arm] or ArmModel(optimizer=None, parameters={}, groups={})
+        own = _read(given.parameters, names, arm, model, where, ("arms", arm, "parameters"))
+        theirs = [one for one in shared if section_of(one.name)[0] or one.name in names.optimizers[arm]]
+        reads = {one.name: one for one in (*theirs, *own)}
+        for one in reads.values():
+            _check(optimizer, one, processes, where)
+        groups = grouping.resolved(model, given, arm, optimizer, names, where)
+        every = [p for one in reads.values() for p in one.parameters] + [p for p, _ in groups.parameters]
+        places = {p.name: one.path for one in reads.values() for p in one.parameters}
+        places |= {p.name: path for p, path in groups.parameters}
+        every = _renamed_conditions(every, names)
+        _check_conditions(every, places, where, arm)
+        try:
+            ordered = order(every)
+        except SpaceError as error:
+            name, words = str(error).split(": ", 1)
+            raise where.error((*places[name], "when"), words) from None
+        found.arms[arm] = ArmSpec(name=arm, optimizer=optimizer, parameters=ordered, groups=groups.patterns)
+        found.places[arm] = places
+    grouping.check_used(model, found.arms, where)
+    return found
+
+
+def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
+    """Arm -> its optimizer, which there is, and which goes with the task."""
+    found: dict[str, str] = {}
+    for name, given in model.arms.items():
+        optimizer = (given.optimizer if given else None) or name
+        path: Path = ("arms", name, "optimizer") if given and given.optimizer else ("arms", name)
+        if not name or "@" in name or "/" in name:
+            raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
+        twin = next((other for other in found if _alike(other) == _alike(name)), None)
+        if twin is not None:
+            raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
+        try:
+            optim_core.lookup(optimizer)
+        except KeyError as error:
+            raise where.error(path, str(error.args[0])) from None
+        _check_players(model, optimizer, where, path)
+        found[name] = optimizer
+    return found
+
+
+def _alike(name: str) -> str:
+    """Equal for names that a reader, or a file system, takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
+    """Optimizers for games go with games, and with nothing else."""
+    task = str(model.task["name"])
+    if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
+        return
+    games = [name for name in optim_core.names() if optim_core.lookup(name).PLAYS_GAMES]
+    if trainables.lookup(task).GAME:
+        raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
+    tasks = [name for name in trainables.names() if trainables.lookup(name).GAME]
+    raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
+
+
+def _read(
+    given: Mapping[str, Given], names: Names, arm: str | None, model: SweepModel, where: Where, base: Path
+) -> list[Read]:
+    """What a block of parameters says, under full names."""
+    found: dict[str, Read] = {}
+    for key, value in given.items():
+        path = (*base, key)
+        name = names.meant(key, arm, where, path)
+        if name in found:
+            raise where.error(path, f"is {name}, which is given above; remove one of them")
+        section, rest = section_of(name)
+        if section and isinstance(value, RampModel):
+            raise where.error((*path, "schedule"), f"{rest} belongs to {section} and does not change within a trial")
+        if section == TRAINING:
+            value = converted(rest, value, model, where, path)
+        made = tuple(parameters(name, value, where, path))
+        found[name] = Read(name=name, path=path, parameters=made, is_ramp=isinstance(value, RampModel))
+    return list(found.values())
+
+
+def _check(optimizer: str, one: Read, processes: int, where: Where) -> None:
+    """The optimizer takes the values; those of the task and of training are checked where these are built."""
+    if section_of(one.name)[0]:
+        return
+    if one.is_ramp:
+        check_ramp(optimizer, one.name, one.parameters, where, one.path)
+        return
+    (p,) = one.parameters
+    check_value(optimizer, p, where, one.path)
+    if p.name == "workers" and "independent" in p.values and processes > 1:
+        raise where.error(
+            one.path,
+            "independent: the processes of a trial always climb along the gradient of the whole batch, so that "
+            "it does not depend on their number; remove it",
+        )
+
+
+def _renamed_conditions(parameters: Iterable[Parameter], names: Names) -> list[Parameter]:
+    """Conditions on bare names of the task and of training, under their full names."""
+    there, found = [*parameters], []
+    known = {p.name for p in there}
+    for p in there:
+        when = {parent if parent in known else names.alias(parent): wanted for parent, wanted in p.when.items()}
+        found.append(p if when.keys() == p.when.keys() else replace(p, when=when))
+    return found
+
+
+def _check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
+    """An arm's own parameter can become active: each condition names values that its parent can have."""
+    known = {p.name: p for p in every}
+    for p in known.values():
+        if places[p.name][0] != "arms":
+            continue
+        for parent, wanted in p.when.items():
+            values = known[parent].values if parent in known else ()
+            if values and not set(map(repr, wanted)) & set(map(repr, values)):
+                raise where.error(
+                    (*places[p.name], "when", parent),
+                    f"{', '.join(map(str, wanted))} is no value of {parent} here (it has "
+                    f"{', '.join(map(str, values))}), so that {p.name} would never be active; mend or remove it",
+                )

@@ -1,0 +1,81 @@
+"""Kinds of values: whether one that a file gives is of the kind that a constructor's argument takes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+NUMBERS = {"int", "float"}
+LISTS = {"list", "tuple", "Sequence", "Iterable", "set", "frozenset", "Collection"}
+MAPPINGS = {"dict", "Mapping"}
+
+
+def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
+    """What is wrong with the kind of a value, as a sentence; empty when nothing is known to be.
+
+    Defaults and annotations say what an argument takes; of one with neither nothing is known.
+    """
+    words, default = _words(argument.annotation), argument.default
+    if isinstance(default, bool):
+        words = words or {"bool"}
+    elif isinstance(default, int | float):
+        words = words | NUMBERS if not words & {*NUMBERS, "str", "bool"} else words
+    if not words or value is None:
+        return ""
+    truth = words & NUMBERS == set() and "bool" in words
+    number = bool(words & NUMBERS) and "bool" not in words
+    if isinstance(value, str):
+        if "str" in words or not (truth or number or "bool" in words):
+            return ""
+        return f"{value!r} is text, and {name} is {'true or false' if truth else 'a number'}; write it without quotes"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} is no number, and {name} is one" if number else ""
+    if isinstance(value, list | dict):
+        wanted, kind = (LISTS, "list") if isinstance(value, list) else (MAPPINGS, "mapping")
+        if words & wanted or not words <= {*NUMBERS, "bool", "str", "None", "Tensor", "Literal"}:
+            return ""
+        choices = "; choices are written {values: [...]}" if isinstance(value, list) else ""
+        return f"{short(value)} is a {kind}, and {name} is {'text' if words & {'str'} else 'one value'}{choices}"
+    return ""
+
+
+def finite(value: Any) -> bool:
+    """Whether every number in it is one that one can reckon with."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(finite, value.values()))
+    return all(map(finite, value)) if isinstance(value, list | tuple) else True
+
+
+def is_composite(value: Any) -> bool:
+    """Whether it is a list or a mapping."""
+    return isinstance(value, list | tuple | dict)
+
+
+def short(value: Any) -> str:
+    """A value for people to read: three digits of a fraction, lists and mappings in one line."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {short(inner)}' for key, inner in value.items())}}}"
+    return f"[{', '.join(map(short, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def text(value: Any) -> str:
+    """A value as text that can be read back: lists and mappings as JSON."""
+    return json.dumps(value, sort_keys=True) if is_composite(value) else str(value)
+
+
+def _words(annotation: Any) -> set[str]:
+    """The identifiers in an annotation."""
+    if annotation is inspect.Parameter.empty:
+        return set()
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "") or repr(annotation)
+    if not isinstance(annotation, str | type):
+        text = repr(annotation)
+    return set(re.findall(r"\w+", text.replace("typing.", "").replace("torch.", "")))

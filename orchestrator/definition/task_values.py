@@ -1,0 +1,167 @@
+"""The task of a sweep file: its parameters, those that are fixed and those that are searched, built to see that it can.
+
+Searched values are checked one at a time, then at the corners of each arm's space, as far as a task is built in a
+moment: every listed value, both ends of every range.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trainables
+from orchestrator.definition.arms import Arms
+from orchestrator.definition.errors import nearest
+from orchestrator.definition.kinds import misfit, short
+from orchestrator.definition.location import Where
+from orchestrator.definition.parts import TASK, in_section, split
+from orchestrator.definition.schema import SweepModel
+from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, is_number, satisfied
+from orchestrator.definition.yaml12 import Path
+from trainables import Metric, Task
+
+PATIENCE_S = 5.0
+"""Seconds for building the task at the values that are searched."""
+MOST = 256
+"""Corners that are built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """The task as all trials share it."""
+
+    name: str
+    parameters: dict[str, Any]
+    """With defaults; without those that every arm searches under all conditions."""
+    example: Task
+    """As the first trial of the first arm may have it."""
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The task's."""
+        return self.example.METRICS
+
+
+def lookup(model: SweepModel, where: Where) -> str:
+    """The task's name, which there is."""
+    name = model.task.get("name")
+    if not isinstance(name, str):
+        raise where.error(("task",), f"name: missing; name a task{nearest(str(name), trainables.names())}")
+    try:
+        trainables.lookup(name)
+    except KeyError as error:
+        raise where.error(("task", "name"), str(error.args[0])) from None
+    return name
+
+
+def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
+    """The task, built at every corner of what is searched of it. Raises SpecError."""
+    name = str(model.task["name"])
+    cls, known = trainables.lookup(name), trainables.parameters(name)
+    given = {key: value for key, value in model.task.items() if key != "name"}
+    for key in given:
+        if key not in known:
+            raise where.error(("task", key), f"task {name} has no parameter {key!r}{nearest(key, known)}")
+    everywhere = _everywhere(arms)
+    for key in given:
+        if f"{TASK}.{key}" in everywhere:
+            place = next(iter(arms.places.values()))[f"{TASK}.{key}"]
+            raise where.error(place, f"is fixed in task: {{{key}: {short(given[key])}}} too; remove one of them")
+    for key, argument in known.items():
+        if argument.default is inspect.Parameter.empty and key not in given and f"{TASK}.{key}" not in everywhere:
+            raise where.error(("task",), f"{key}: missing; task {name} needs it")
+    values = {k: given.get(k, p.default) for k, p in known.items() if f"{TASK}.{k}" not in everywhere}
+    values = {k: v for k, v in values.items() if k not in cls.LATER or v != cls.LATER[k]}
+    if not any(in_section(TASK, places) for places in arms.places.values()):
+        return Fixed(name=name, parameters=values, example=_build(cls, values, given, ("task",), where))
+    for arm, spec in arms.arms.items():
+        for p in spec.parameters:
+            if p.name in in_section(TASK, [p.name]):
+                _check_kind(p, known[p.name.partition(".")[2]], arms.places[arm][p.name], where)
+    built = list(_at_corners(cls, model, arms, values, where))
+    recipe = built[0].recipe()
+    if other := next((one for one in built if one.recipe() != recipe), None):
+        raise where.error(
+            ("parameters",),
+            f"what is searched of the task changes its recipe ({other.recipe()} beside {recipe}), which all trials "
+            "share; fix it in task: and search training.KEY",
+        )
+    return Fixed(name=name, parameters=values, example=built[0])
+
+
+def _everywhere(arms: Arms) -> set[str]:
+    """Names that every arm searches, or sets, under all conditions."""
+    found = [{p.name for p in arm.parameters if not p.when} for arm in arms.arms.values()]
+    return set.intersection(*found)
+
+
+def _build(cls: type[Task], values: Mapping[str, Any], given: Mapping[str, Any], path: Path, where: Where) -> Task:
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        culprit = next((k for k in given if str(error).startswith(k)), None)
+        raise where.error((*path, culprit) if culprit else path, str(error)) from None
+
+
+def _check_kind(p: Parameter, argument: inspect.Parameter, path: Path, where: Where) -> None:
+    """The values are of the kind that the task's constructor declares."""
+    name = p.name.partition(".")[2]
+    words = str(argument.annotation)
+    whole = "int" in words and "float" not in words
+    for value in ends_of(p):
+        if found := misfit(name, argument, value):
+            raise where.error(path, found)
+        if whole and isinstance(value, float) and is_number(value):
+            raise where.error(path, f"{value:g} is a fraction, and {name} of the task is a whole number")
+
+
+def _at_corners(
+    cls: type[Task], model: SweepModel, arms: Arms, fixed: Mapping[str, Any], where: Where
+) -> Iterator[Task]:
+    """The task at each corner of each arm's space, the first one in any case."""
+    seen, began = set[str](), time.perf_counter()
+    for arm, spec in arms.arms.items():
+        names = in_section(TASK, [p.name for p in spec.parameters])
+        for config in _one_by_one(corners(spec.parameters, names)):
+            try:
+                if not satisfied(model.constraints, config):
+                    continue
+            except (TypeError, SpaceError):
+                pass  # said of the constraint itself, with its place
+            values = {**fixed, **split(config).task}
+            key = json.dumps(values, sort_keys=True, default=str)
+            if key in seen or (seen and (len(seen) > MOST or time.perf_counter() - began > PATIENCE_S)):
+                continue
+            seen.add(key)
+            yield _built(cls, values, config, model, arms.places[arm], where)
+
+
+def _one_by_one(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Corners in an order in which those that differ least from the first come first."""
+    first = found[0]
+    return sorted(found, key=lambda config: sum(first.get(k) != v for k, v in config.items()))
+
+
+def _built(
+    cls: type[Task],
+    values: Mapping[str, Any],
+    config: Mapping[str, Any],
+    model: SweepModel,
+    places: Mapping[str, Path],
+    where: Where,
+) -> Task:
+    try:
+        found = cls(**values)
+    except Exception as error:
+        own = {name: config[name] for name in in_section(TASK, config)}
+        named = [name for name in own if str(error).startswith(name.partition(".")[2])] or list(own)
+        words = ", ".join(f"{name} {short(value)}" for name, value in own.items())
+        raise where.error(places[named[0]], f"the task refuses {words}: {error or type(error).__name__}") from None
+    for metric in (model.metric.name, model.metric.report_metric):
+        if metric is not None and metric not in found.METRICS and metric in cls.METRICS:
+            raise where.error(("metric", "name"), f"{metric!r} is not a metric of the task with {dict(config)}")
+    return found

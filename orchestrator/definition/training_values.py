@@ -1,0 +1,81 @@
+"""Values of the training recipe that are searched: percentages and amounts of the budget, as in `training:` itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.definition.kinds import short
+from orchestrator.definition.location import Where
+from orchestrator.definition.model import ArmSpec
+from orchestrator.definition.parameter_models import ParameterModel
+from orchestrator.definition.parts import TRAINING, in_section, split
+from orchestrator.definition.schema import SweepModel, TrainingModel
+from orchestrator.definition.space import corners, satisfied
+from orchestrator.definition.yaml12 import Path
+from trainables import Task
+from trainables.recipe import Recipe
+
+
+def converted(key: str, given: Any, model: SweepModel, where: Where, path: Path) -> Any:
+    """What is given for a key of the recipe, its values as the recipe takes them. Raises SpecError."""
+
+    def one(value: Any, at: Path) -> Any:
+        return _value(key, value, model, where, at)
+
+    if not isinstance(given, ParameterModel):
+        return one(given, path)
+    changed: dict[str, Any] = {}
+    if given.values is not None:
+        changed["values"] = [one(value, (*path, "values", i)) for i, value in enumerate(given.values)]
+    if "value" in given.model_fields_set:
+        changed["value"] = one(given.value, (*path, "value"))
+    for end in ("min", "max"):
+        if getattr(given, end) is not None:
+            changed[end] = one(getattr(given, end), (*path, end))
+    return given.model_copy(update=changed)
+
+
+def in_shares(key: str, value: Any, model: SweepModel, where: Where, path: Path) -> Any:
+    """A warm-up of 1 or more is an amount in the budget's unit; the recipe takes its share of the budget."""
+    if key != "warmup" or value < 1:
+        return value
+    share = value / model.budget.per_trial
+    if share >= 1:
+        raise where.error(path, f"{value:g} is the whole budget or more; lower it")
+    return share
+
+
+def _value(key: str, value: Any, model: SweepModel, where: Where, path: Path) -> Any:
+    if value is None:
+        raise where.error(path, f"null is no value of {key}; name one, or leave it out for the task's own")
+    try:
+        read = getattr(TrainingModel.model_validate({key: value}), key)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+        raise where.error(path, f"{value!r} cannot be {key}: {message}") from None
+    return in_shares(key, read, model, where, path)
+
+
+def check_recipes(
+    arm: ArmSpec, recipe: Recipe, task: Task, model: SweepModel, places: Mapping[str, Path], where: Where
+) -> None:
+    """The recipe is one at every corner of what an arm searches of it. Raises SpecError."""
+    names = in_section(TRAINING, [p.name for p in arm.parameters])
+    for config in corners(arm.parameters, names) if names else ():
+        given = split(config).training
+        with contextlib.suppress(TypeError):  # said of the constraint itself, with its place
+            if not satisfied(model.constraints, config):
+                continue
+        try:
+            task.check_recipe(replace(recipe, **given))
+        except ValueError as error:
+            culprit = next((key for key in given if str(error).startswith(key)), next(iter(given)))
+            words = ", ".join(f"{key} {short(value)}" for key, value in given.items())
+            beside = f" (with {words}; when: says which values go together)" if len(given) > 1 else ""
+            raise where.error(places[f"{TRAINING}.{culprit}"], f"{error}{beside}") from None

@@ -1,0 +1,53 @@
+"""Whether arms are given the same task, recipe and amount of work, where configurations may choose of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trainables
+from orchestrator.definition import batches
+from orchestrator.definition.model import Spec
+from orchestrator.definition.parts import TASK, in_section, section_of
+
+Found = Iterator[tuple[tuple[str, ...], str]]
+
+
+def not_alike(spec: Spec, section: str) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """(place, name, words) of what arms set or search differently in a section of their configurations."""
+    every = [[p.name for p in arm.parameters] for arm in spec.arms.values()]
+    for name in dict.fromkeys(name for names in every for name in in_section(section, names)):
+        given = {arm: next((p for p in one.parameters if p.name == name), None) for arm, one in spec.arms.items()}
+        if len({repr(p) for p in given.values()}) > 1:
+            have = [arm for arm, p in given.items() if p is not None]
+            lacking = [arm for arm, p in given.items() if p is None]
+            words = f"given in {', '.join(have)}" + (f" and not in {', '.join(lacking)}" if lacking else ", unequally")
+            yield ("arms", have[0], "parameters", name), name, words
+
+
+def asked(spec: Spec) -> Found:
+    """Parameters of the task that decide what is asked, and are searched (see `trainables.Task.FREE`)."""
+    free = trainables.lookup(spec.task.name).FREE
+    if free is None or len(spec.arms) < 2:
+        return
+    for name, arm in spec.arms.items():
+        for p in arm.parameters:
+            section, key = section_of(p.name)
+            if section == TASK and key not in free and p.kind != "constant" and len(p.values) != 1:
+                yield (
+                    ("arms", name, "parameters", p.name),
+                    f"{p.name} decides the data or what the metric means, and an arm that searches it chooses what it "
+                    "is asked; make each value a sweep of its own",
+                )
+
+
+def unequal_batches(spec: Spec) -> Found:
+    """Batches of other sizes, where the budget does not count what is in them."""
+    each = (batches.span(spec.task.name, spec.task.parameters, arm.parameters) for arm in spec.arms.values())
+    held = [size for found in each if found for size in found]
+    if held:
+        counted = trainables.lookup(spec.task.name).COUNTS
+        yield (
+            ("budget", "unit"),
+            f"a batch holds {min(held):g} to {max(held):g} {counted}, as each configuration chooses, so that larger "
+            f"ones get more compute; use unit: tokens, which counts {counted}",
+        )

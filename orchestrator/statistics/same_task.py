@@ -1,0 +1,118 @@
+"""What pairs trials when arms may choose parameters of the task: one task where these are alike, a choice elsewhere.
+
+Trials of one seed whose task is the same have to have seen the same initial weights and the same data. Where arms chose
+other values from one and the same space, the choice is part of what was tuned: over studies that is a fair question
+(each arm with the task parameters that it found), as study r of one arm and study r of the other still have the same
+seeds and the same search, and differences over studies need no common weights. One search an arm answers for two
+configurations on paired seeds, and there nothing is paired any more: refused. Values that the file fixes differently
+for different arms are another task, and refused too, unless the file declares that this is meant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.definition.parts import TASK, in_section
+from orchestrator.statistics.refused import Refused
+
+DIGESTS = ("init_digest", "data_digest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What arms may choose of the task."""
+
+    searched: frozenset[str] = frozenset()
+    """Dotted names that every arm searches in the same space."""
+    asked: frozenset[str] = frozenset()
+    """Dotted names that decide the data or what metrics mean, so that nobody may choose them."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """The values of an arm that says nothing, by dotted names."""
+    declared: str = ""
+    """Why the file gives arms other tasks on purpose; empty: it does not."""
+
+
+NOTHING = Choice()
+
+
+def check_streams(confirm: pd.DataFrame, choice: Choice, *, several: bool) -> list[str]:
+    """Raises Refused unless trials of one seed are paired as far as `choice` allows; returns what has to be said."""
+    tasks = [_task(row, choice) for row in confirm["parameters"]] if "parameters" in confirm else [{}] * len(confirm)
+    confirm = confirm.assign(task=[json.dumps(task, sort_keys=True) for task in tasks])
+    apart: dict[str, set[tuple[Any, Any]]] = {}
+    for (study, seed), rows in confirm.groupby(["study", "seed"]):
+        for _, alike in rows.groupby("task"):
+            _check_same(seed, alike)
+        differing = _differing(list(rows["task"]))
+        for name in differing:
+            apart.setdefault(name, set()).add((study, seed))
+        if differing and (bad := _refusal(rows, differing, choice, several=several)):
+            raise Refused(f"seed {seed} is not paired: {bad}")
+    studies = confirm["study"].nunique()
+    return list(_notes(apart, studies, choice))
+
+
+def chosen_by_arms(confirm: pd.DataFrame, choice: Choice) -> list[str]:
+    """What every arm chose of the task itself."""
+    given = {name for row in confirm.get("parameters", ()) for name in in_section(TASK, json.loads(row))}
+    return sorted(given & choice.searched)
+
+
+def _task(parameters: str, choice: Choice) -> dict[str, Any]:
+    given = json.loads(parameters)
+    own = {name: given[name] for name in in_section(TASK, given)}
+    return {**choice.fixed, **own} if own or choice.fixed else {}
+
+
+def _check_same(seed: Any, rows: pd.DataFrame) -> None:
+    for digest in DIGESTS:
+        seen: set[Any] = set(map(str, rows[digest]))
+        if len(seen) > 1 or not rows[digest].iloc[0]:
+            raise Refused(f"seed {seed} is not paired: {digest} is {', '.join(sorted(seen))}")
+
+
+def _differing(tasks: Sequence[str]) -> list[str]:
+    read = [json.loads(task) for task in dict.fromkeys(tasks)]
+    return [n for n in sorted({n for one in read for n in one}) if len({json.dumps(one.get(n)) for one in read}) > 1]
+
+
+def _refusal(rows: pd.DataFrame, names: Sequence[str], choice: Choice, *, several: bool) -> str:
+    words = "; ".join(f"{name} is {_values(rows, name)}" for name in names)
+    if choice.declared:
+        return ""
+    if asked := [name for name in names if name in choice.asked]:
+        return f"{words}: {', '.join(asked)} decides what is asked; make each value a sweep, and see geosweep profile"
+    other = [name for name in names if name not in choice.searched]
+    if other:
+        return (
+            f"{words}: another task, given to some arms. Let every arm search {', '.join(other)} in the same space, or "
+            "declare that it is meant: analysis: {waive: {GS116: the reason}}"
+        )
+    if several:
+        return ""
+    return (
+        f"{words}, chosen by each arm from the same space, so that initial weights or data differ. `seeds: {{studies: "
+        f"6}}` or more compares the methods, each with the {', '.join(names)} of its own; or fix it"
+    )
+
+
+def _values(rows: pd.DataFrame, name: str) -> str:
+    found = zip(rows["arm"], (json.loads(task).get(name) for task in rows["task"]), strict=True)
+    return ", ".join(f"{value} in {arm}" for arm, value in found)
+
+
+def _notes(apart: Mapping[str, set[tuple[Any, Any]]], studies: int, choice: Choice) -> Iterator[str]:
+    for name, where in apart.items():
+        count = len({study for study, _ in where})
+        if name in choice.searched:
+            yield (
+                f"{name} is part of what each arm tunes: in {count} of {studies} studies arms chose different values, "
+                "and there they share seeds, but neither initial weights nor batches."
+            )
+        else:
+            yield f"{name} differs between arms by declaration ({choice.declared}): the arms had different tasks."
