@@ -237,7 +237,7 @@ def satisfied(constraints: Sequence[str], config: Mapping[str, Any], **facts: An
 def _holds(constraint: str, known: Mapping[str, Any]) -> bool:
     try:
         return bool(_value(ast.parse(constraint, mode="eval").body, known))
-    except (ArithmeticError, ValueError, TypeError):  # a division by 0, a logarithm of 0, an order of complex numbers
+    except (ArithmeticError, ValueError):  # a division by 0, a logarithm of 0, a root of -1
         return False
 
 
@@ -251,7 +251,10 @@ def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
             inner = _value(node.operand, known)
             return not inner if isinstance(node.op, ast.Not) else -inner
         case ast.BinOp():
-            return BINARY[type(node.op)](_value(node.left, known), _value(node.right, known))
+            found = BINARY[type(node.op)](_value(node.left, known), _value(node.right, known))
+            if isinstance(found, complex):
+                raise ValueError(f"{ast.unparse(node)} is no real number")
+            return found
         case ast.BoolOp():
             values = (_value(v, known) for v in node.values)
             return all(values) if isinstance(node.op, ast.And) else any(values)
