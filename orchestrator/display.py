@@ -14,10 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-import trainables
 from orchestrator import results
-from orchestrator.definition import currency
-from orchestrator.definition.model import Spec
+from orchestrator.definition import currency, program
+from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.statistics.intervals import bounds_of, summarize
@@ -176,7 +175,8 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     """
     several = spec.seeds.studies > 1
     unit = "studies" if several else "seeds"
-    further = trainables.lookup(spec.task.name).TABLE
+    task = program.declared(definition(spec), spec.report_metric)
+    further = task.TABLE
     metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name, *further)))
     fresh = "paired studies, fresh seeds" if several else "fresh paired seeds"
     table = Table(title=f"{folder.sweep_id}: confirm stage, {fresh}", caption=f"intervals: 95 % t over the {unit}")
@@ -188,7 +188,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     for name in (unit if several else "n", "grad evals/trial", "spent in all"):
         table.add_column(name, justify="right")
     ended = results.ended_trials(folder)
-    goal = Goal(trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal)
+    goal = Goal(task.METRICS[spec.report_metric].goal)
 
     def rank(arm: str) -> float:
         found = values[metrics[0]].get(arm)
@@ -212,7 +212,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
 
 def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
     """What each trial was given, and of seconds how near it came."""
-    counted = trainables.lookup(spec.task.name).COUNTS
+    counted = program.declared(definition(spec), spec.report_metric).COUNTS
     yield currency.spoken({"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}, counted)
     for arm, found in calibration.read(folder).items():
         done = [t.result for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]

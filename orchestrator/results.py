@@ -152,11 +152,11 @@ def _studies(folder: SweepFolder) -> int:
 
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
-    import trainables
+    from orchestrator.definition import program
 
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     name = metric or resolved["report_metric"]
-    known = trainables.lookup(resolved["definition"]["task"]["name"]).METRICS
+    known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS
     if name not in known:
         raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
     return name, Goal(known[name].goal)

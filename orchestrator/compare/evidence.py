@@ -18,7 +18,7 @@ import optim_core
 import trainables
 from optim_core import Counting
 from orchestrator import results
-from orchestrator.definition import yaml12
+from orchestrator.definition import program, yaml12
 from orchestrator.definition.model import twin_of
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
@@ -65,8 +65,14 @@ class Evidence:
 
     @property
     def task(self) -> str:
-        """The task's name."""
-        return str(self.definition["task"]["name"])
+        """The task's name; of a script its file."""
+        task = self.definition["task"]
+        return str(task["parameters"]["program"] if task["name"] == program.NAME else task["name"])
+
+    @property
+    def is_program(self) -> bool:
+        """Whether trials are scripts of the user's."""
+        return bool(self.definition["task"]["name"] == program.NAME)
 
     @property
     def tuned(self) -> str:
@@ -110,6 +116,8 @@ class Evidence:
 
     def optimizer(self, arm: str) -> type[Counting]:
         """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""
+        if not self.definition["arms"][arm]["optimizer"]:  # of a script
+            return optim_core.Counting
         try:
             return optim_core.lookup(self.definition["arms"][arm]["optimizer"])
         except KeyError:
@@ -119,7 +127,7 @@ class Evidence:
     def task_class(self) -> type[Task]:
         """The class of the task, with what it declares; one that is gone declares nothing."""
         try:
-            return trainables.lookup(self.task)
+            return program.declared(self.definition, self.reported)
         except KeyError:
             return trainables.Task
 

@@ -2,7 +2,8 @@
 
 A trial of unit `steps` spends start + n c gradient evaluations, with the cost of its start and c of a step, refreshes
 amortised; one of unit `tokens` as many as batches hold so many tokens; one of unit `seconds` what its arm's calibration
-says, which nobody knows before it.
+says, which nobody knows before it. Of a script nothing is known but what it is told: its trials "spend" its budget in
+whatever unit that is, and gradient evaluations only where that is the unit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import optim_core
+from orchestrator.definition import program
 from orchestrator.definition.model import ArmSpec, Spec, sweep_id
 from orchestrator.definition.space import from_unit, grid, satisfied
 
@@ -20,8 +22,13 @@ PROBES, DRAWN = 64, 1000
 
 
 def grad_evals_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
-    """Gradient evaluations of a trial of this configuration; nan for seconds before the calibration."""
+    """Gradient evaluations of a trial of this configuration; nan for seconds before the calibration.
+
+    Of a script its budget, in the unit that this has.
+    """
     budget = spec.budget
+    if spec.task.is_program:
+        return budget.per_trial
     if budget.unit == "steps":
         return start_of(arm, config) + budget.per_trial * float(optim_core.cost_per_step(arm.optimizer, **config))
     if budget.unit == "seconds":
@@ -33,12 +40,16 @@ def grad_evals_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
     """Optimizer steps that the budget affords with this configuration, after what its start costs; 0 if unknown."""
+    if spec.task.is_program:
+        return int(spec.budget.per_trial) if spec.budget.unit == "steps" else 0
     budget = grad_evals_of(spec, arm, config)
     return 0 if math.isnan(budget) else optim_core.steps_within(arm.optimizer, budget, **config)
 
 
 def start_of(arm: ArmSpec, config: Mapping[str, Any]) -> float:
     """Gradient evaluations that this configuration spends before its first step."""
+    if not arm.optimizer:
+        return 0.0
     return float(optim_core.cost_of_start(arm.optimizer, **config))
 
 
@@ -46,6 +57,8 @@ def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, f
     """What constraints may name besides parameters: `steps` and `grad_evals` of a configuration."""
 
     def of(config: Mapping[str, Any]) -> dict[str, float]:
+        if spec.task.is_program:
+            return {spec.budget.unit: spec.budget.per_trial}
         return {"steps": steps_of(spec, arm, config), "grad_evals": grad_evals_of(spec, arm, config)}
 
     return of
@@ -105,6 +118,8 @@ def grad_evals_range(spec: Spec, arm: ArmSpec) -> tuple[float, float]:
 
 def is_known(spec: Spec) -> bool:
     """Whether the gradient evaluations of trials are known: those of seconds are not before the calibration."""
+    if spec.task.is_program:
+        return spec.budget.unit == "grad_evals"
     return spec.budget.unit != "seconds" or spec.arms.keys() <= spec.budget.calibrated.keys()
 
 
@@ -130,13 +145,13 @@ def plan(spec: Spec) -> dict[str, Any]:
         spent = None if each is None else count * (each[1] if isinstance(each, list) else each)
         arms[name] = {
             "trials": count,
-            "steps": None if each is None else _span(*steps_range(spec, arm)),
+            "steps": _steps(spec, arm, each is not None),
             "grad_evals_per_trial": each,
             "grad_evals": spent,
         }
         if spec.seeds.studies > 1:
             arms[name] |= {"studies": spec.seeds.studies, "configurations_per_study": configurations(spec, arm)}
-        least, most = start_range(arm)
+        least, most = (0.0, 0.0) if spec.task.is_program else start_range(arm)
         if most:
             arms[name]["grad_evals_before_first_step"] = _span(least, most)
         total = None if total is None or spent is None else total + spent
@@ -150,7 +165,16 @@ def plan(spec: Spec) -> dict[str, Any]:
         found["budget"] = {"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}
     if spec.seeds.studies > 1 and spec.method.name == "grid":
         found["notes"] = ["Every study trains the same points of the grid, on new seeds."]
+    if spec.task.is_program:
+        found["script"] = spec.task.parameters["program"]
+        found["notes"] = [*found.get("notes", ()), *program.promises(spec.task.parameters, spec.budget.unit)]
     return found
+
+
+def _steps(spec: Spec, arm: ArmSpec, known: bool) -> float | list[float] | None:
+    if spec.task.is_program:
+        return spec.budget.per_trial if spec.budget.unit == "steps" else None
+    return _span(*steps_range(spec, arm)) if known else None
 
 
 def _span(least: float, most: float) -> float | list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import optim_core
 import trainables
+from orchestrator.definition import program
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec, TrainingSpec
@@ -27,6 +28,8 @@ FACTS = ("steps", "grad_evals")
 
 def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
     """(name, parameters with defaults, metrics) of the task."""
+    if program.is_program(model.task):
+        return program.task(model, where)
     given = dict(model.task)
     name = given.pop("name", None)
     if not isinstance(name, str):
@@ -129,9 +132,10 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
     found: dict[str, tuple[str, tuple[Parameter, ...]]] = {}
     used: set[str] = set()
     known_anywhere: set[str] = set()
+    script = program.is_program(model.task)
     for name, given in model.arms.items():
         arm = given or ArmModel(optimizer=None, parameters={})
-        optimizer = arm.optimizer or name
+        optimizer = program.arm_optimizer(arm, where, name) if script else arm.optimizer or name
         path: Path = ("arms", name, "optimizer") if arm.optimizer else ("arms", name)
         if not name or "@" in name or "/" in name:
             raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
@@ -141,10 +145,11 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         if twin is not None:
             raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
         try:
-            known = optim_core.hyperparameters(optimizer)
+            known = {*model.parameters, *arm.parameters} if script else set(optim_core.hyperparameters(optimizer))
         except KeyError as error:
             raise where.error(path, str(error.args[0])) from None
-        _check_players(model, optimizer, where, path)
+        if not script:
+            _check_players(model, optimizer, where, path)
         known_anywhere |= set(known)
         own = {k: parameter(k, p, where, ("arms", name, "parameters", k)) for k, p in arm.parameters.items()}
         for key in own:
@@ -155,6 +160,9 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         shared = {k: parameter(k, p, where, ("parameters", k)) for k, p in model.parameters.items() if k in known}
         for p in {**shared, **own}.values():
             at: Path = ("arms", name, "parameters", p.name) if p.name in own else ("parameters", p.name)
+            if script:
+                program.check_value(optimizer, p, where, at)
+                continue
             check_value(optimizer, p, where, at)
             if p.name == "workers" and "independent" in p.values and processes(model, where) > 1:
                 raise where.error(
@@ -203,8 +211,9 @@ def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) 
 
 def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
     """Every constraint is an expression over parameters, steps and grad_evals, which seconds do not know."""
-    unknowable = FACTS if model.budget.unit == "seconds" else ()
-    known = {*names, *FACTS}
+    script = program.is_program(model.task)
+    unknowable = FACTS if model.budget.unit == "seconds" and not script else ()
+    known = {*names, *((model.budget.unit,) if script else FACTS)}
     for i, text in enumerate(model.constraints):
         try:
             named = names_in(text)
@@ -302,6 +311,8 @@ def processes(model: SweepModel, where: Where) -> int:
     given, gpu = model.resources.processes, model.resources.gpu
     if gpu > 1 and gpu != int(gpu):
         raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
+    if program.is_program(model.task):
+        return 1
     count = max(1, int(gpu)) if given == "auto" else given
     if count < 1:
         raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
@@ -317,6 +328,8 @@ def processes(model: SweepModel, where: Where) -> int:
 
 def training(model: SweepModel, where: Where) -> TrainingSpec:
     """The task's recipe with what the file changes, and the limit on a step."""
+    if program.is_program(model.task):
+        return program.training(model, where)
     task = trainables.build(**model.task)
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
     if given.get("warmup", 0) >= 1:

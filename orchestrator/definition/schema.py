@@ -107,11 +107,12 @@ class MethodModel(Model):
 class BudgetModel(Model):
     """What may be spent."""
 
-    unit: Literal["grad_evals", "steps", "seconds", "tokens"] = Field(
+    unit: Literal["grad_evals", "steps", "seconds", "tokens", "epochs"] = Field(
         "grad_evals",
         description="What arms get equal amounts of. grad_evals: forward and backward of one batch; steps: optimizer "
         "steps; seconds: of training, by a calibration of each arm before its first trial; tokens: in the batches of "
-        "its gradient evaluations (examples, for a task that counts those).",
+        "its gradient evaluations (examples, for a task that counts those); epochs: of a script only. A script is told "
+        "so many of whatever it counts.",
     )
     per_trial: int | float = Field(gt=0, description="What one trial may spend, in this unit.")
     trials_per_arm: int | None = Field(
@@ -259,7 +260,9 @@ class SweepModel(Model):
         pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Lower case, digits and dashes, at most 40."
     )
     description: str = Field("", description="The question, in a sentence.")
-    task: dict[str, Any] = Field(description="name and the task's own parameters.")
+    task: dict[str, Any] = Field(
+        description="name and the task's own parameters; or program, a script of yours (docs/scripts.md)."
+    )
     metric: MetricModel
     arms: dict[str, ArmModel | None] = Field(min_length=1, description="What the sweep compares.")
     parameters: dict[str, ParameterModel | Scalar] = Field(

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import budget, declared, plan, resolve
+from orchestrator.definition import budget, declared, plan, program, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -58,7 +58,10 @@ def loads(text: str, file: str = "<text>") -> Spec:
 
 
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
+    script = program.is_program(model.task)
     task_name, task_parameters, metrics = resolve.task(model, where)
+    if script:
+        program.check(model, where)
     report = resolve.metrics(model, metrics, where)
     seeds = resolve.seeds(model, where)
     arms = {
@@ -75,7 +78,9 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         schema_version=1,
         name=model.name,
         description=model.description,
-        task=TaskSpec(name=task_name, parameters=task_parameters),
+        task=TaskSpec(
+            name=task_name, parameters=task_parameters, folder=program.folder(model.task, where) if script else ""
+        ),
         metric=MetricSpec(name=model.metric.name, goal=Goal(model.metric.goal), select=model.metric.select),
         report_metric=report,
         arms=arms,
@@ -98,10 +103,10 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         racing=declared.racing(model, seeds, where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
         warm_start=tuple(model.warm_start),
-        cache=":" not in task_name if model.cache is None else model.cache,
+        cache=(":" not in task_name and not script) if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
-        controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),
+        controls=() if script else declared.controls(model, [arm.optimizer for arm in arms.values()], where),
         training=resolve.training(model, where),
         source=file,
     )
@@ -114,7 +119,7 @@ def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints."""
     for arm in spec.arms.values():
         path = ("arms", arm.name)
-        changeable = optim_core.changeable(arm.optimizer)
+        changeable = optim_core.changeable(arm.optimizer) if arm.optimizer else frozenset[str]()
         if spec.early_terminate.type == "pbt" and not movable(arm.parameters, changeable):
             raise where.error(
                 path,

@@ -61,6 +61,9 @@ class Job:
     """A trial reports to its executor about this often, in seconds."""
     study: int = 1
     """Which independent search of the arm, from 1."""
+    program: Mapping[str, Any] = field(default_factory=dict)
+    """Of a trial that is a script (`trial.program`), whose budget is in a unit of its own: `folder` that its path is
+    relative to, `unit`, `worst`. Empty: ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +123,5 @@ class Result:
     """What the task says its data are, for instance a SHA-256."""
     code: str = ""
     """Digest of the source that the worker trained it with (see `source`)."""
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    """Of a script: what is known of its seed and its budget (see `program.proof`). Empty: ours, where all is proved."""

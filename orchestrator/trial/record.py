@@ -75,6 +75,8 @@ def write_job(job: Job, folder: Path, *, durable: bool = True) -> None:
     document = asdict(job)
     if job.study == 1:
         del document["study"]  # as in the files of sweeps with one study for each arm
+    if not job.program:
+        del document["program"]
     write_atomic(folder / JOB, json.dumps(document), durable=durable)
 
 
@@ -85,7 +87,10 @@ def write_result(result: Result, folder: Path) -> None:
 
 def result_document(result: Result) -> dict[str, Any]:
     """What result.json holds."""
-    return {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
+    document = {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
+    if not result.proof:
+        del document["proof"]
+    return document
 
 
 def _known(record: type, document: Any) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-import trainables
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, bounds_of, label_of
 from orchestrator.compare.figures.register import Drawn, figure
@@ -143,7 +142,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
 def learning(evidence: Evidence) -> Iterator[Drawn]:
     """The reported metric and the training loss against gradient evaluations and seconds, confirm trials."""
     curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
-    wanted = (evidence.reported,) if trainables.lookup(evidence.task).GAME else (evidence.reported, "loss/train")
+    wanted = (evidence.reported,) if evidence.task_class.GAME else (evidence.reported, "loss/train")
     names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
     if not names:
         return

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import trainables
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, bounds_of, numeric, words
 from orchestrator.compare.tuning import summary
@@ -35,7 +34,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     """One row for each arm, the best mean first: reported and tuned metric, n, cost, what was chosen."""
     rows = []
     tuned = summary(evidence)
-    further = trainables.lookup(evidence.task).TABLE
+    further = evidence.task_class.TABLE
     metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
