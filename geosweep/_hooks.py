@@ -39,6 +39,7 @@ class Witness:
             self._counts = mmap.mmap(counts.fileno(), COUNTS.size)
         self._depth = self._stepping = self._forward = 0
         self._optimizers: set[int] = set()
+        self._steps: dict[int, int] = {}
         self._weights: set[str] = set()
         self._batches: list[str] = []
         self._loader = False
@@ -65,8 +66,9 @@ class Witness:
         self._counts[: COUNTS.size] = COUNTS.pack(backwards, steps, amount)
 
     def _count(self, backwards: int = 0, steps: int = 0) -> None:
+        """`steps`: taken so far."""
         b, s, charged = COUNTS.unpack(self._counts[: COUNTS.size])
-        self._counts[: COUNTS.size] = COUNTS.pack(b + backwards, s + steps, charged)
+        self._counts[: COUNTS.size] = COUNTS.pack(b + backwards, max(s, steps), charged)
 
     def attach(self, torch: Any) -> None:
         """Look on while this torch trains."""
@@ -89,7 +91,7 @@ class Witness:
         ]
         from torch.utils.data import dataloader
 
-        base = dataloader._BaseDataLoaderIter
+        base: Any = dataloader._BaseDataLoaderIter
         base.__next__ = self._seen(base.__next__)
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,8 +120,9 @@ class Witness:
 
     def _after_step(self, optimizer: Any, args: Any, keywords: Any) -> None:
         self._stepping = max(0, self._stepping - 1)
-        if not self._stepping:
-            self._count(steps=1)
+        if not self._stepping:  # of several optimizers side by side, what the busiest one took
+            self._steps[id(optimizer)] = self._steps.get(id(optimizer), 0) + 1
+            self._count(steps=max(self._steps.values()))
 
     def _before_forward(self, module: Any, inputs: Any) -> None:
         self._forward += 1

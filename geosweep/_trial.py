@@ -3,7 +3,7 @@
     import geosweep
     trial = geosweep.trial(rate=0.1)                  # values for when it runs alone; in a sweep the sweep's hold
     model = ...
-    optimizer = trial.optimizer(model)                # the arm's optimizer; alone, and for an arm that names none, AdamW
+    optimizer = trial.optimizer(model)                # the arm's optimizer; alone AdamW
     for step in trial.steps(1000):                    # as many as the budget allows; alone 1000
         loss = optimizer.step(closure)
         trial.report(step, loss=loss)                 # alone: printed
@@ -88,7 +88,9 @@ class Trial:
         given = {key: value for key, value in self.parameters.items() if key in known}
         if optim_core.needs_batches(self._name):
             if loss is None or batches is None:
-                raise ValueError(f"optimizer {self._name} looks at the loss itself: trial.optimizer(model, loss=.., batches=..)")
+                raise ValueError(
+                    f"optimizer {self._name} looks at the loss itself: trial.optimizer(model, loss=.., batches=..)"
+                )
             given |= {"loss": loss, "refresh_batches": batches}
         if optim_core.needs_run_seed(self._name):
             given["run_seed"] = self._seed

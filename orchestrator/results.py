@@ -23,7 +23,7 @@ from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.job import Job
-from orchestrator.trial.record import TrialRecord, read_job, read_result
+from orchestrator.trial.record import TrialRecord, counted, read_job, read_result
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),
@@ -92,7 +92,7 @@ def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
         "seed": job.seed,
         "state": result.state,
         "parameters": json.dumps(job.parameters, sort_keys=True),
-        "grad_evals": result.grad_evals,
+        "grad_evals": counted(trial),
         "seconds": result.seconds,
         "init_digest": result.init_digest,
         "data_digest": result.data_digest,
@@ -322,7 +322,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
             continue
         arms[job.arm][names[result.state]] += 1
         confirmed[job.arm, job.study] += job.stage is Stage.CONFIRM
-        grad_evals += result.grad_evals
+        grad_evals += counted(TrialRecord(job=job, result=result)) or 0.0
         if result.error:
             errors[job.trial_id] = result.error
     outcome = SweepOutcome.read(folder)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import results
-from orchestrator.compare import currencies
+from orchestrator.compare import currencies, proof
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.protocol import controls, seal
@@ -60,7 +60,11 @@ def answer(
             exploratory.append(f"{word} {asked} was asked for, {sealed} was declared")
     other = currencies.at_equal_seconds(evidence, document)
     each = {"currency": currencies.spoken(evidence)}
-    document["pairs"] = [{**p, **each, "at_equal_seconds": other.get((p["a"], p["b"]))} for p in document["pairs"]]
+    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"]["unit"])
+    document["pairs"] = [
+        {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
+        for p, shown in zip(document["pairs"], proofs, strict=True)
+    ]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
 
 

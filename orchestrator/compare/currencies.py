@@ -18,11 +18,12 @@ import pandas as pd
 
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import currency
+from orchestrator.definition.currency import WORDS
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.comparison import compare_differences, differences, tests
 from orchestrator.statistics.intervals import Array
-from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity
+from orchestrator.statistics.pairing import IN_GRAD_EVALS, PARITY, Parity
 from orchestrator.storage import calibration
 
 FARTHEST = 0.25
@@ -62,6 +63,12 @@ def parity(evidence: Evidence) -> Parity:
     Arms that took seconds further apart than FARTHEST are not compared, however little the calibration promised.
     """
     unit = evidence.definition["budget"]["unit"]
+    if evidence.is_program:
+        counted = {"grad_evals": "grad_evals", "steps": "cost/steps", "seconds": "seconds"}.get(unit, "")
+        clock = unit == "seconds"
+        return Parity(
+            column=counted, words=WORDS[unit], within=FARTHEST if clock else PARITY, of_means=clock, streams=False
+        )
     if unit == "steps":
         return Parity(column="cost/steps", words="steps")
     if unit == "seconds":

@@ -20,6 +20,7 @@ from optim_core import Counting
 from orchestrator import results
 from orchestrator.definition import program, yaml12
 from orchestrator.definition.model import twin_of
+from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
@@ -67,12 +68,12 @@ class Evidence:
     def task(self) -> str:
         """The task's name; of a script its file."""
         task = self.definition["task"]
-        return str(task["parameters"]["program"] if task["name"] == program.NAME else task["name"])
+        return str(task["parameters"]["program"] if task["name"] == NAME else task["name"])
 
     @property
     def is_program(self) -> bool:
         """Whether trials are scripts of the user's."""
-        return bool(self.definition["task"]["name"] == program.NAME)
+        return bool(self.definition["task"]["name"] == NAME)
 
     @property
     def tuned(self) -> str:
@@ -156,10 +157,11 @@ class Evidence:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """trials.parquet as a frame, with `configuration` and `value` (the tuned metric as selected)."""
+        """trials.parquet as a frame, with `configuration`, `value` (the tuned metric as selected) and `proof`."""
         frame: pd.DataFrame = results.trials_table(self.folder).to_pandas()
         frame["configuration"] = [t.job.configuration for t in self.records]
         frame["value"] = [t.result.value for t in self.records]
+        frame["proof"] = pd.Series([dict(t.result.proof) for t in self.records], index=frame.index, dtype=object)
         return frame
 
     @cached_property

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trainables
-from orchestrator.definition import plan, program
+from orchestrator.definition import plan
 from orchestrator.definition.currency import COUNTABLE
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import BudgetSpec, Spec
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 
 if TYPE_CHECKING:
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
 
 def resolved(model: SweepModel, where: Where) -> BudgetSpec:
     """The budget, with the tokens of a batch where it is counted in tokens."""
-    given, script = model.budget, program.is_program(model.task)
+    given, script = model.budget, is_program(model.task)
     if given.unit == "epochs" and not script:
-        raise where.error(
-            ("budget", "unit"), "'epochs' is not one of 'grad_evals', 'steps', 'seconds' or 'tokens'"
-        )
+        raise where.error(("budget", "unit"), "'epochs' is not one of 'grad_evals', 'steps', 'seconds' or 'tokens'")
     if given.unit in COUNTABLE and given.per_trial != int(given.per_trial):
         raise where.error(
             ("budget", "per_trial"), f"{given.per_trial:g}: {given.unit} come whole; write a whole number"

@@ -23,7 +23,7 @@ from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
 from orchestrator.definition.model import TrainingSpec
-from orchestrator.definition.program_keys import NAME, ProgramModel, filled, is_program
+from orchestrator.definition.program_keys import NAME, ProgramModel, filled
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.yaml12 import Path as Key
@@ -61,6 +61,14 @@ def _asked(model: SweepModel) -> dict[str, Any]:
     return {**model.metric.model_dump(), "objectives": [o.model_dump() for o in model.objectives]}
 
 
+def _explain(error: ValidationError, where: Where) -> None:
+    """Raises for a key that is unknown here, with the nearest."""
+    for one in error.errors():
+        if one["type"] == "extra_forbidden":
+            key = str(one["loc"][-1])
+            raise where.error(("task", key), f"a script has no {key!r}{nearest(key, ProgramModel.model_fields)}")
+
+
 def metrics_of(metric: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, trainables.Metric]:
     """The metrics that a sweep of a script speaks of; it may report others.
 
@@ -72,7 +80,9 @@ def metrics_of(metric: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict
         goals.setdefault(other, metric["goal"])
     goals[metric["name"]] = metric["goal"]
     worst = {metric["name"]: given["worst"]}
-    return {name: trainables.Metric(goal=goal, worst=_worst(name, goal, worst.get(name))) for name, goal in goals.items()}
+    return {
+        name: trainables.Metric(goal=goal, worst=_worst(name, goal, worst.get(name))) for name, goal in goals.items()
+    }
 
 
 def _worst(name: str, goal: str, given: float | None) -> float:
@@ -94,7 +104,9 @@ def _check_command(given: ProgramModel, where: Where) -> None:
         if value is not None and not value.strip():
             raise where.error(("task", key), "is empty; name the argument, for instance --seed, or leave it out")
     if given.checkpoints and not given.resume_arg:
-        raise where.error(("task", "checkpoints"), "without resume_arg nobody resumes from them; add it, or remove this")
+        raise where.error(
+            ("task", "checkpoints"), "without resume_arg nobody resumes from them; add it, or remove this"
+        )
 
 
 def _check_metrics(given: ProgramModel, where: Where) -> None:
@@ -190,7 +202,7 @@ def check(model: SweepModel, where: Where) -> None:
 
 
 def declared(definition: Mapping[str, Any], report_metric: str | None = None) -> type[trainables.Task]:
-    """What the task of a resolved definition declares: of a script its metrics. Raises KeyError for one that is gone."""
+    """What the task of a resolved definition declares; of a script its metrics. KeyError for one that is gone."""
     name, parameters = definition["task"]["name"], definition["task"]["parameters"]
     if name != NAME:
         return trainables.lookup(name)
@@ -206,6 +218,8 @@ def promises(parameters: Mapping[str, Any], unit: str) -> list[str]:
     if not given["seed_arg"] and "${seed}" not in words:
         found.append("Nothing hands it the seed (task.seed_arg): unless it asks for trial.seed, seeds are not paired.")
     if not given["budget_arg"] and "${budget}" not in words:
-        held = "it is ended after" if unit == "seconds" else "unless it asks for trial.steps, it is ended where it tells"
+        held = (
+            "it is ended after" if unit == "seconds" else "unless it asks for trial.steps, it is ended where it tells"
+        )
         found.append(f"Nothing hands it the budget (task.budget_arg): {held} its {unit}.")
     return found

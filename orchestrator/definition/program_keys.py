@@ -16,7 +16,9 @@ NAME = "program"
 class ProgramModel(Model):
     """The section `task` of a script."""
 
-    program: str = Field(min_length=1, description="The script, relative to where the sweep is started, or to its file.")
+    program: str = Field(
+        min_length=1, description="The script, relative to where the sweep is started, or to its file."
+    )
     command: list[str] | None = Field(None, min_length=1, description="The command line, with ${program} and ${args}.")
     metrics: list[dict[str, str]] | None = Field(
         None, description="Where its metrics are found: pattern, jsonl, csv or tensorboard; null: it reports them."
@@ -43,11 +45,3 @@ def is_program(task: Mapping[str, Any]) -> bool:
 def filled(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The section of a resolved sweep, which has what is not at its default, with all keys."""
     return {**ProgramModel.model_construct(program="").model_dump(), **parameters}
-
-
-def _explain(error: ValidationError, where: Where) -> None:
-    """Raises for a key that is unknown here, with the nearest."""
-    for one in error.errors():
-        if one["type"] == "extra_forbidden":
-            key = str(one["loc"][-1])
-            raise where.error(("task", key), f"a script has no {key!r}{nearest(key, ProgramModel.model_fields)}")

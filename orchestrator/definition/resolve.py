@@ -14,6 +14,7 @@ from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec, TrainingSpec
 from orchestrator.definition.parameter import check_value, parameter
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, names_in, order
 from orchestrator.definition.states import Goal
@@ -28,7 +29,7 @@ FACTS = ("steps", "grad_evals")
 
 def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
     """(name, parameters with defaults, metrics) of the task."""
-    if program.is_program(model.task):
+    if is_program(model.task):
         return program.task(model, where)
     given = dict(model.task)
     name = given.pop("name", None)
@@ -132,7 +133,7 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
     found: dict[str, tuple[str, tuple[Parameter, ...]]] = {}
     used: set[str] = set()
     known_anywhere: set[str] = set()
-    script = program.is_program(model.task)
+    script = is_program(model.task)
     for name, given in model.arms.items():
         arm = given or ArmModel(optimizer=None, parameters={})
         optimizer = program.arm_optimizer(arm, where, name) if script else arm.optimizer or name
@@ -211,7 +212,7 @@ def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) 
 
 def constraints(model: SweepModel, names: Iterable[str], where: Where) -> None:
     """Every constraint is an expression over parameters, steps and grad_evals, which seconds do not know."""
-    script = program.is_program(model.task)
+    script = is_program(model.task)
     unknowable = FACTS if model.budget.unit == "seconds" and not script else ()
     known = {*names, *((model.budget.unit,) if script else FACTS)}
     for i, text in enumerate(model.constraints):
@@ -311,7 +312,7 @@ def processes(model: SweepModel, where: Where) -> int:
     given, gpu = model.resources.processes, model.resources.gpu
     if gpu > 1 and gpu != int(gpu):
         raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
-    if program.is_program(model.task):
+    if is_program(model.task):
         return 1
     count = max(1, int(gpu)) if given == "auto" else given
     if count < 1:
@@ -328,7 +329,7 @@ def processes(model: SweepModel, where: Where) -> int:
 
 def training(model: SweepModel, where: Where) -> TrainingSpec:
     """The task's recipe with what the file changes, and the limit on a step."""
-    if program.is_program(model.task):
+    if is_program(model.task):
         return program.training(model, where)
     task = trainables.build(**model.task)
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})

@@ -30,6 +30,7 @@ from orchestrator.definition.model import (
     TrackingSpec,
     twin_of,
 )
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.states import Goal
@@ -58,7 +59,7 @@ def loads(text: str, file: str = "<text>") -> Spec:
 
 
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
-    script = program.is_program(model.task)
+    script = is_program(model.task)
     task_name, task_parameters, metrics = resolve.task(model, where)
     if script:
         program.check(model, where)

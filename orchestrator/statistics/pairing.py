@@ -33,12 +33,14 @@ class Parity:
     """What the sweep makes equal, and how nearly confirm trials have to have spent the same of it."""
 
     column: str = "grad_evals"
-    """Of the trials table."""
+    """Of the trials table; empty, or one that no trial has: nothing was counted."""
     words: str = "gradient evaluations"
     within: float = PARITY
     """(max - min) / mean."""
     of_means: bool = False
     """Compare the arms' means: what single trials took is noisy."""
+    streams: bool = True
+    """Weights and data have to be the same, by their digests. Of scripts the verdict says whether they are."""
 
 
 IN_GRAD_EVALS = Parity()
@@ -89,7 +91,8 @@ def paired(
     _none_failed(confirm, several)
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
-    _same_streams(confirm)
+    if parity.streams:
+        _same_streams(confirm)
     _same_budget(confirm, parity)
     ordered = confirm.sort_values(["study", "seed"])
     values: dict[str, list[Array]] = {}
@@ -169,6 +172,8 @@ def _same_streams(confirm: pd.DataFrame) -> None:
 
 def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
     complete = confirm[confirm["state"] == State.COMPLETE]
+    if parity.column not in complete:
+        return
     means = complete.groupby("arm")[parity.column].mean()
     spent = means if parity.of_means else complete[parity.column]
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:

@@ -48,6 +48,16 @@ class TrialRecord:
         write_result(self.result, folder)
 
 
+def counted(record: TrialRecord) -> float | None:
+    """Gradient evaluations of the trial; of a script those that were counted, else None unless they are its budget."""
+    if not record.job.program:
+        return record.result.grad_evals
+    found = record.result.proof.get("grad_evals")
+    if found is None and record.job.program["unit"] == "grad_evals":
+        return record.result.grad_evals
+    return None if found is None else float(found)
+
+
 def read_job(folder: Path) -> Job | None:
     """What the trial in `folder` was given, or None when there is none. Raises ValueError for other content."""
     found = _known(Job, read_json(folder / JOB))

@@ -58,7 +58,9 @@ def words(name: str, ended: Ended, logs: Path, *, memory_killed: bool) -> Words:
         return Words(sentence=f"{name} ran out of memory {where} (exit code {ended.code})", detail=detail)
     if raised:
         kind, says = raised[1].rpartition(".")[2], raised[2] or ""
-        return Words(sentence=f"{name} raised {kind}{': ' if says else ''}{says} (exit code {ended.code})", detail=detail)
+        return Words(
+            sentence=f"{name} raised {kind}{': ' if says else ''}{says} (exit code {ended.code})", detail=detail
+        )
     return Words(sentence=f"{name} ended with exit code {ended.code}", detail=detail)
 
 

@@ -144,8 +144,8 @@ class Script:
                                 self._heard(line)
                 if deadline is not None and time.monotonic() > deadline:
                     break
-            for fd in list(ready.get_map() or ()):
-                os.close(fd)
+            for key in list((ready.get_map() or {}).values()):
+                os.close(key.fd)
         self._said = lines.rest()
         if self._said:
             self._heard(self._said)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from orchestrator.definition.program_keys import filled
 from orchestrator.definition.states import State
@@ -30,16 +28,13 @@ from orchestrator.trial.locking import locked
 from orchestrator.trial.program import command, ending, source, sources
 from orchestrator.trial.program.channel import Channel, environment
 from orchestrator.trial.program.output import LONGEST_LINE
-from orchestrator.trial.program.process import GRACE_S, Script
+from orchestrator.trial.program.points import Points
+from orchestrator.trial.program.process import Script
 from orchestrator.trial.program.proof import Shown
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.workspace import TrialPlace
 
 ABANDONED_S, POLL_S, FILES_S, LEAVE_S = 20.0, 0.02, 0.25, 30.0
-MOST_POINTS = 10_000
-SLACK = 1.02
-"""Above this multiple of its budget a script that was not told of it is ended."""
-UNIT_OF_A_NAME = re.compile(r"[^\w\-./: ]")
 
 
 class ProgramSession:
@@ -59,13 +54,11 @@ class ProgramSession:
         self._channel = Channel(self._folder / "script")
         self._script: Script | None = None
         self._rows: deque[Mapping[str, float]] = deque()
-        self._points: list[dict[str, Any]] = []
-        self._metrics: dict[str, float] = {}
+        self._points = Points(self._log, job, self._task["step"])
         self._shown, self._code, self._facts = Shown(), "", dict[str, str]()
         self._seconds = self._before = 0.0
-        self._held: dict[str, Any] | None = None
-        self._seen = self._looked = 0.0
-        self._over_budget = self._abandoned = self._frozen = False
+        self._looked = 0.0
+        self._out_of_time = self._abandoned = self._frozen = False
         self._timer: threading.Timer | None = None
         self._reported = 0
 
@@ -174,28 +167,25 @@ class ProgramSession:
         """(what `resume_arg` says, the newest checkpoint) of a run that goes on; its log is cut to match, and noted."""
         known = read_json(self._channel.folder / "runs.json") or {"runs": 0, "seconds": 0.0}
         run = known["runs"] + 1
-        self._points = self._log.truncate(math.inf) if run > 1 else self._log.truncate(-1.0)
         own = read_json(self._channel.folder / "checkpoint.json")
-        resume, checkpoint = None, ""
+        resume, checkpoint, up_to = None, "", -1.0
         if run > 1:
             found = sources.matching(self._named(self._task["checkpoints"]), self._folder)
             found.sort(key=lambda path: path.stat().st_mtime)
             checkpoint = str(found[-1]) if found else ""
             if self._task["resume_arg"] and (found or not self._task["checkpoints"]):
-                resume = self._task["resume_arg"]
+                resume, up_to = self._task["resume_arg"], math.inf
                 self._facts["runs"] = f"{run}: it was told to go on where it had been ended ({resume})"
             elif own is not None:
-                self._points = self._log.truncate(float(own["step"]))
+                up_to = float(own["step"])
                 self._facts["runs"] = f"{run}: it went on from its checkpoint at step {own['step']:g}"
             else:
-                self._points = self._log.truncate(-1.0)
                 why = "it had no checkpoint yet" if self._task["resume_arg"] else "there is no resume_arg"
                 self._facts["runs"] = f"{run}: begun again, since {why}"
         goes_on = resume is not None or own is not None
         self._before = float(known["seconds"]) if goes_on and run > 1 else 0.0
-        self._metrics = {k: v for p in self._points for k, v in p["metrics"].items()}
-        self._reported = passed(self._points, self.job)
-        self._cut_at_next = run > 1
+        self._points.begin(up_to, again=run > 1)
+        self._reported = passed(self._points.all, self.job)
         self._runs = run
         self._note_run()
         return resume, checkpoint
@@ -229,25 +219,25 @@ class ProgramSession:
             if self._place.stop_asked():
                 return self._drained()
             self._check_limits()
-            rung = next((r for r in job.rungs if self._reported < r <= passed(self._points, job)), None)
+            rung = next((r for r in job.rungs if self._reported < r <= passed(self._points.all, job)), None)
             if rung is not None:
                 script.freeze()
                 self._frozen, self._reported = True, rung
                 self._place.logged()
                 return self._report(rung)
             if now - began >= job.slice_s:
-                return self._report(max(self._reported, min(passed(self._points, job), job.evaluations)))
+                return self._report(max(self._reported, min(passed(self._points.all, job), job.evaluations)))
 
     def _report(self, number: int) -> Report:
-        found = evaluation(self._points, self.job, number) if number in self.job.rungs else None
+        found = evaluation(self._points.all, self.job, number) if number in self.job.rungs else None
         self._reported = max(self._reported, number)
         return Report(
             trial_id=self.job.trial_id,
             grad_evals=self._spent(),
-            metrics=dict(found["metrics"]) if found is not None else dict(self._metrics),
+            metrics=dict(found["metrics"]) if found is not None else dict(self._points.metrics),
             seconds=self._before + self._seconds,
             evaluation=number,
-            durable=self._points[-1]["step"] if self._points and self.job.program.get("far") else -1.0,
+            durable=-1.0,
             checkpoint_s=self.job.checkpoint_s,
         )
 
@@ -257,58 +247,18 @@ class ProgramSession:
             self._shown.hear(said)
             if isinstance(said.get("metrics"), dict):
                 row = {k: v for k, v in said["metrics"].items() if isinstance(v, int | float)}
-                self._point({**row, **({"step": said["step"]} if said.get("step") is not None else {})})
+                self._points.add(
+                    {**row, **({"step": said["step"]} if said.get("step") is not None else {})}, bounded=False
+                )
+        bounded = self._shown.budget != "given" and self.job.program["unit"] != "seconds"
         for one in self._sources:
             for found in one.poll(last=last):
-                self._point(found)
+                self._points.add(found, bounded=bounded)
         while self._rows:
-            self._point(self._rows.popleft())
-        if last and self._held is not None:
-            self._keep(self._held)
+            self._points.add(self._rows.popleft(), bounded=bounded)
+        if last:
+            self._points.flush()
         self._shown.grad_evals, self._shown.steps = self._channel.counts()
-
-    def _point(self, row: Mapping[str, float]) -> None:
-        """One row of a source, as a point of the log."""
-        given = {UNIT_OF_A_NAME.sub("_", name): float(value) for name, value in row.items()}
-        key = self._task["step"] or ("epoch" if self.job.program["unit"] == "epochs" and "epoch" in given else "step")
-        told = given.pop(key, None)
-        tuned = self.job.metric in given
-        step = self._points[-1]["step"] if self._points else 0.0
-        if told is not None and math.isfinite(told):
-            if self._cut_at_next and tuned:
-                self._points = self._log.truncate(math.nextafter(told, -math.inf))
-                self._cut_at_next = False
-                step = self._points[-1]["step"] if self._points else 0.0
-            if self._too_far(told):
-                return
-            step = max(step, told)
-        elif tuned:
-            step += self.job.budget / self.job.evaluations
-        if not given:
-            return
-        self._seen += 1
-        point = {"step": step, "metrics": given}
-        every = math.ceil(self._seen / MOST_POINTS)
-        if self._seen % every and tuned:
-            self._held = point
-        elif not self._seen % every:
-            self._keep(point)
-
-    def _keep(self, point: dict[str, Any]) -> None:
-        self._held = None
-        self._log.append(point["step"], point["metrics"])
-        self._points.append(point)
-        self._metrics |= point["metrics"]
-
-    def _too_far(self, told: float) -> bool:
-        """Whether a script that was not told its budget has gone beyond it."""
-        known = self._shown.budget == "given" or self.job.program["unit"] == "seconds"
-        if not known and told > self.job.budget * SLACK:
-            self._over_budget = True
-            if not self._points:
-                self._facts["beyond"] = f"{told:g}"
-            return True
-        return False
 
     def _check_limits(self) -> None:
         """End a script that is beyond its budget, or that has said nothing for too long."""
@@ -316,13 +266,17 @@ class ProgramSession:
         limit, job = self.job.step_timeout_s, self.job
         if job.program["unit"] == "seconds":
             slack = 1.25 * job.budget + 5.0 if self._shown.budget == "given" else job.budget
-            self._over_budget |= self._before + self._seconds > slack
+            self._out_of_time |= self._before + self._seconds > slack
         if self._over_budget:
             self._shown.budget = "kept"
             self._script.end()
         elif limit is not None and time.monotonic() - self._script.spoke > limit:
             self._facts["silent"] = f"{limit:g}"
             self._script.end()
+
+    @property
+    def _over_budget(self) -> bool:
+        return self._out_of_time or self._points.over
 
     def _drained(self) -> Report:
         """The sweep is to stop: a script that listens checkpoints and leaves, any other is ended."""
@@ -333,25 +287,25 @@ class ProgramSession:
         self._script.end()
         self._take_in(last=True)
         self._note_run()
-        return self._ended(State.INTERRUPTED, self._spent(), self._metrics)
+        return self._ended(State.INTERRUPTED, self._spent(), self._points.metrics)
 
     def _over(self) -> Report:
         """The script has ended."""
         assert self._script is not None
         name, how = self._task["program"], self._script.ended()
-        values = self._values()
-        if self._place.stop_asked() and (how.told or how.code == 0) and not self._over_budget:
-            if how.told or (self._channel.folder / "left").exists():
-                return self._drained()
+        values = self._points.values()
+        left = how.told or (how.code == 0 and (self._channel.folder / "left").exists())
+        if self._place.stop_asked() and left and not self._over_budget:
+            return self._drained()
         if how.left and not how.told:
             self._facts["left"] = f"{how.left} processes were left behind when it ended, and were ended"
         if "silent" in self._facts:
             message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was ended"
             return self._finish(State.FAILED, error=message)
-        if "beyond" in self._facts:
+        if self._points.beyond is not None and not values:
             unit = self.job.program["unit"]
             message = (
-                f"{name} began at step {self._facts['beyond']}, beyond its budget of {self.job.budget:g} {unit}: name "
+                f"{name} began at step {self._points.beyond:g}, beyond its budget of {self.job.budget:g} {unit}: name "
                 "the field that counts them in task.step, or hand the budget over with task.budget_arg"
             )
             return self._finish(State.FAILED, error=message)
@@ -362,13 +316,10 @@ class ProgramSession:
         killed = ending.memory_kills() > self._memory_kills
         return self._finish(State.FAILED, error=str(ending.words(name, how, self._folder, memory_killed=killed)))
 
-    def _values(self) -> list[float]:
-        return [p["metrics"][self.job.metric] for p in self._points if self.job.metric in p["metrics"]]
-
     def _untold(self, code: int | None) -> str:
         """Of a script that ended well and never told the tuned metric."""
         name, metric = self._task["program"], self.job.metric
-        seen = sorted(self._metrics)
+        seen = sorted(self._points.metrics)
         told = f"it told {', '.join(seen[:8])}" if seen else "it told no metric at all"
         troubles = [*(one.trouble() for one in self._sources), self._cut()]
         more = "; ".join(filter(None, [told, *troubles]))
@@ -385,14 +336,14 @@ class ProgramSession:
             return self._before + self._seconds
         if job.program["unit"] == "grad_evals" and self._shown.grad_evals:
             return float(self._shown.grad_evals)
-        return float(self._points[-1]["step"]) if self._points else 0.0
+        return self._points.last
 
     def _finish(self, state: State, *, error: str = "") -> Report:
         script = self._script
         if script is not None and not script.over:
             script.end()
-        job, values = self.job, self._values()
-        metrics, value = dict(self._metrics), None
+        job, values = self.job, self._points.values()
+        metrics, value = dict(self._points.metrics), None
         if state is State.COMPLETE:
             value = job.goal.best(values) if job.select == "best" else values[-1]
         elif state is State.DIVERGED:

@@ -106,14 +106,13 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path, self._offset, self._guard, self._cut = path, 0, b"", b""
         self._lines: list[str] = []
-        self._given = 0
+        self._given, self._stale = 0, False
 
     def skip(self) -> None:
         """What is there now is of an earlier run."""
-        self._given = len(self.lines(last=True))
-        self._stale = True
+        self._given, self._stale = len(self.lines()), True
 
-    def lines(self, *, last: bool = False) -> list[str]:
+    def lines(self) -> list[str]:
         """All whole lines of the file as it is now."""
         try:
             with self.path.open("rb") as read:
@@ -121,7 +120,7 @@ class _File:
                 read.seek(max(0, self._offset - GUARD))
                 if size < self._offset or read.read(min(GUARD, self._offset)) != self._guard:
                     self._offset, self._guard, self._lines = 0, b"", []  # written anew
-                    if getattr(self, "_stale", False):
+                    if self._stale:
                         self._given, self._stale = 0, False
                 read.seek(self._offset)
                 data = read.read()
@@ -140,9 +139,13 @@ class _File:
         """The last line, where nothing ended it."""
         return self._cut.decode("utf-8", "replace")
 
-    def new(self, *, last: bool = False, header: int = 0) -> list[str]:
+    def forgive(self) -> None:
+        """The last line was whole, though nothing ended it."""
+        self._cut = b""
+
+    def new(self, *, header: int = 0) -> list[str]:
         """Lines that were not given before, those of the header left out."""
-        lines = self.lines(last=last)[header:]
+        lines = self.lines()[header:]
         fresh = lines[self._given :]
         self._given = max(self._given, len(lines))
         return fresh
@@ -186,20 +189,20 @@ class JsonLines(_Files):
     """Rows of a file of JSON objects."""
 
     def _rows(self, file: _File, last: bool) -> Iterator[Row]:
-        for text in file.new(last=last):
+        for text in file.new():
             yield from _of_json(text)
         if last and file.cut and (rows := list(_of_json(file.cut))):
             yield from rows
-            file._cut = b""
+            file.forgive()
 
 
 class Csv(_Files):
     """Rows of a file whose first line names the columns. A writer may add columns by writing it anew."""
 
     def _rows(self, file: _File, last: bool) -> Iterator[Row]:
-        lines = file.lines(last=last)
+        lines = file.lines()
         names = next(csv.reader(lines[:1]), None)
-        for cells in csv.reader(file.new(last=last, header=1)) if names else ():
+        for cells in csv.reader(file.new(header=1)) if names else ():
             row = {k: known for k, v in zip(names or (), cells, strict=False) if (known := number(v)) is not None}
             if row:
                 yield row
@@ -232,10 +235,10 @@ class TensorBoard:
         for path in self._found():
             with path.open("rb") as read:
                 read.seek(self._offsets.get(path, 0))
-                data = read.read()
-            used = 0
-            for record, used in _records(data):
+                data, used = read.read(), 0
+            for record, end in _records(data):
                 yield from _scalars(record)
+                used = end
             self._offsets[path] = self._offsets.get(path, 0) + used
 
 
@@ -252,7 +255,7 @@ def _records(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _scalars(record: bytes) -> Iterator[Row]:
-    from tensorboardX.proto.event_pb2 import Event  # comes with ray[tune]
+    from tensorboardX.proto.event_pb2 import Event  # it comes with ray[tune]
 
     event = Event.FromString(record)
     for value in event.summary.value if event.HasField("summary") else ():
