@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator import runner
 from orchestrator.definition import sweep_file
-from orchestrator.definition.states import Stage, State
+from orchestrator.definition.states import ConfigurationState, Stage, State
 from orchestrator.scheduling.jobs import job_of
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
@@ -53,7 +53,7 @@ def job(where: Path, *, more: str = "", wait: float = 0.1, deaf: bool = False) -
     spec = sweep_file.loads(text, str(PROGRAMS / "sweep.yaml"))
     folder = runner.open_folder(spec, text, where, runner.provenance())
     parameters = {"slope": 1.0, "wait": wait, "deaf": deaf}
-    configuration = Configuration(number=0, parameters=parameters)
+    configuration = Configuration(number=0, parameters=parameters, state=ConfigurationState.RUNNING)
     return job_of(spec, folder, spec.arms["only"], configuration, 0, Stage.TUNE), folder
 
 

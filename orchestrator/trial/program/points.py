@@ -21,7 +21,7 @@ class Points:
     """The log of a trial that is a script, and what was told last of each metric.
 
     A row's step is in its field `step`, or the one that the sweep file names; steps never fall. The n-th row with the
-    tuned metric and without a step is at n E-ths of the budget.
+    tuned metric and without a step is at n E-ths of the budget, the E-th and all that follow at its end.
     """
 
     def __init__(self, log: MetricLog, job: Job, step: str) -> None:
@@ -65,7 +65,7 @@ class Points:
                 return
             step = max(self.last, told)
         else:
-            step = self.last + (job.budget / job.evaluations if tuned else 0.0)
+            step = max(self.last, min(self.last + job.budget / job.evaluations, job.budget)) if tuned else self.last
         if not given:
             return
         self._seen += 1
