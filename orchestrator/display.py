@@ -54,7 +54,7 @@ def summary_line(conductor: SweepConductor) -> str:
     total = conductor.grad_evals + _to_spend(conductor)
     left = _remaining(conductor)
     words = [
-        f"{conductor.grad_evals:,.0f} of {total:,.0f} gradient evaluations",
+        f"{conductor.grad_evals:,.0f} of {total:,.0f} {_counted(conductor.spec)}",
         f"{clock(conductor.seconds)} spent",
         f"about {clock(left)} left" if left is not None else "starting workers",
     ]
@@ -63,6 +63,11 @@ def summary_line(conductor: SweepConductor) -> str:
     if conductor.stopped_by or conductor.folder.stop_file.exists():
         words.append("draining: running trials write a checkpoint")
     return ", ".join(words)
+
+
+def _counted(spec: Spec) -> str:
+    """What the amounts of trials are counted in: of a script what its budget is."""
+    return currency.WORDS[spec.budget.unit if spec.task.is_program else "grad_evals"]
 
 
 def live_table(conductor: SweepConductor) -> Table:
@@ -185,7 +190,8 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     metrics = [m for m in metrics if m not in further or any(values[m].values())]
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
-    for name in (unit if several else "n", "grad evals/trial", "spent in all"):
+    each_trial = f"{currency.WORDS[spec.budget.unit]}/trial" if spec.task.is_program else "grad evals/trial"
+    for name in (unit if several else "n", each_trial, "spent in all"):
         table.add_column(name, justify="right")
     ended = results.ended_trials(folder)
     goal = Goal(task.METRICS[spec.report_metric].goal)

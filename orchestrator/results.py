@@ -345,6 +345,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "state": state,
         "arms": arms,
         **_studies_done(resolved, confirmed),
+        **({"script": resolved["plan"]["script"]} if "script" in resolved["plan"] else {}),
         "grad_evals": grad_evals,
         "seconds": folder.seconds(),
         "suggestions": suggestions_digest(folder),

@@ -36,7 +36,8 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     for arm, counts in document["arms"].items():
         done = [f"{studies[arm]['confirmed']}/{studies[arm]['planned']}"] if studies else []
         table.add_row(arm, *done, *(str(counts[k]) for k in shown))
-    table.caption = f"{document['grad_evals']:,.0f} gradient evaluations, {document['seconds']:.0f} s"
+    counted = f"{document['grad_evals']:,.0f} gradient evaluations{' counted' if 'script' in document else ''}"
+    table.caption = f"{counted}, {document['seconds']:.0f} s"
     show(table)
     show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):

@@ -52,7 +52,9 @@ def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
     counted, found = flops.read(evidence.folder), dict[str, dict[str, float | None]]()
     for arm in evidence.arms:
         own = confirm[confirm["arm"] == arm]
-        means = {name: float(own[name].mean()) if len(own) else None for name in ("grad_evals", "seconds")}
+        means = {
+            name: float(own[name].mean()) if own[name].notna().any() else None for name in ("grad_evals", "seconds")
+        }
         found[arm] = {**means, "flops": counted.get(arm)}
     return found
 

@@ -19,6 +19,7 @@ import trainables
 from optim_core import Counting
 from orchestrator import results
 from orchestrator.definition import program, yaml12
+from orchestrator.definition.currency import WORDS
 from orchestrator.definition.model import twin_of
 from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.space import Parameter
@@ -74,6 +75,11 @@ class Evidence:
     def is_program(self) -> bool:
         """Whether trials are scripts of the user's."""
         return bool(self.definition["task"]["name"] == NAME)
+
+    @property
+    def steps_of_curves(self) -> str:
+        """What the steps of curves count: gradient evaluations, of a script what its budget is in."""
+        return WORDS[self.definition["budget"]["unit"] if self.is_program else "grad_evals"]
 
     @property
     def tuned(self) -> str:
@@ -170,7 +176,8 @@ class Evidence:
         points: pd.DataFrame = results.metrics_table(self.folder).to_pandas()
         known = ["trial_id", "arm", "study", "stage", "seed", "state", "configuration", "grad_evals", "seconds"]
         found = points.merge(self.trials[known], on="trial_id")
-        found["seconds"] = found["seconds"] * found["step"] / found["grad_evals"].where(found["grad_evals"] > 0)
+        whole = found.groupby("trial_id")["step"].transform("max") if self.is_program else found["grad_evals"]
+        found["seconds"] = found["seconds"] * found["step"] / whole.where(whole > 0)
         return found
 
     @cached_property

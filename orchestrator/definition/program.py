@@ -142,7 +142,7 @@ def folder(task: Mapping[str, Any], where: Where) -> str:
         there = sorted({p.name for place in places[:2] for p in place.glob("*.py")}) if "/" not in program else []
         raise where.error(
             ("task", "program"),
-            f"{program!r} is neither in {places[0]} nor beside the sweep file{nearest(program, there)}",
+            f"{program!r} is neither here, where the sweep is started, nor beside its file{nearest(program, there)}",
         )
     path = found / program
     if not task.get("command") and path.suffix != ".py" and not os.access(path, os.X_OK):

@@ -29,6 +29,8 @@ budget: {{unit: {unit}, per_trial: {budget}}}
 seeds: {{tune: 1, confirm: 0}}
 evaluations: 2
 """
+PLAIN = r"\[(?P<step>\d+)/\d+\] train loss: (?P<train_loss>\S+) \| val loss: (?P<val_loss>\S+)"
+NANO = r"step (?P<step>\d+): train loss (?P<train_loss>[\d.]+), val loss (?P<val_loss>[\d.]+)"
 
 
 def trained(tmp_path: Path, *task: str, arms: str, unit: str = "steps", budget: float = 16, metric: str = "val_loss"
@@ -49,7 +51,7 @@ def test_argparse(tmp_path: Path) -> None:
         'command: ["${interpreter}", "${program}", "${args_no_boolean_flags}"]',
         "seed_arg: --seed",
         "budget_arg: --steps",
-        "metrics: [{pattern: '\\[(?P<step>\\d+)/\\d+\\] train loss: (?P<train_loss>\\S+) \\| val loss: (?P<val_loss>\\S+)'}]",
+        f"metrics: [{{pattern: '{PLAIN}'}}]",
         arms="{a: {parameters: {lr: {values: [0.1, 0.01]}, nesterov: true}}}",
         budget=40,
     )
@@ -109,7 +111,7 @@ def test_nano(tmp_path: Path) -> None:
         "output_arg: --out_dir",
         "resume_arg: --init_from=resume",
         "checkpoints: '${trial_dir}/ckpt.pt'",
-        "metrics: [{pattern: 'step (?P<step>\\d+): train loss (?P<train_loss>[\\d.]+), val loss (?P<val_loss>[\\d.]+)'}]",
+        f"metrics: [{{pattern: '{NANO}'}}]",
         arms="{a: {parameters: {learning_rate: 0.01}}}",
     )
     assert [p["step"] for p in points] == [0, 8, 16]
@@ -137,7 +139,7 @@ def test_three_lines(tmp_path: Path) -> None:
     found = trained(
         tmp_path,
         "program: plain_trial.py",
-        arms="{sgd: {optimizer: sgd, parameters: {lr: 0.1}}, sam: {optimizer: sam, parameters: {lr: 0.1, sam_radius: 0.05}}}",
+        arms="{sgd: {optimizer: sgd}, sam: {optimizer: sam, parameters: {sam_radius: 0.05}}}\nparameters: {lr: 0.1}",
         unit="grad_evals",
         budget=40,
     )

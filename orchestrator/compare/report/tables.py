@@ -47,7 +47,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
             row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, metric)
         each = confirm[confirm["arm"] == arm]
         row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
-        row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
+        row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if each["grad_evals"].notna().any() else "-"
         row["s / trial"] = f"{each['seconds'].mean():.3g}" if len(each) else "-"
         row["FLOPs / trial"] = f"{counted[arm]:.3g}" if arm in counted else "-"
         row["spent in all"] = f"{tuned[arm]['grad_evals']:,.0f}"
