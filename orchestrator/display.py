@@ -14,10 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-import trainables
 from orchestrator import results
-from orchestrator.definition import currency
-from orchestrator.definition.model import Spec
+from orchestrator.definition import currency, program
+from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.statistics.intervals import bounds_of, summarize
@@ -55,7 +54,7 @@ def summary_line(conductor: SweepConductor) -> str:
     total = conductor.grad_evals + _to_spend(conductor)
     left = _remaining(conductor)
     words = [
-        f"{conductor.grad_evals:,.0f} of {total:,.0f} gradient evaluations",
+        f"{conductor.grad_evals:,.0f} of {total:,.0f} {_counted(conductor.spec)}",
         f"{clock(conductor.seconds)} spent",
         f"about {clock(left)} left" if left is not None else "starting workers",
     ]
@@ -64,6 +63,11 @@ def summary_line(conductor: SweepConductor) -> str:
     if conductor.stopped_by or conductor.folder.stop_file.exists():
         words.append("draining: running trials write a checkpoint")
     return ", ".join(words)
+
+
+def _counted(spec: Spec) -> str:
+    """What the amounts of trials are counted in: of a script what its budget is."""
+    return currency.WORDS[spec.budget.unit if spec.task.is_program else "grad_evals"]
 
 
 def live_table(conductor: SweepConductor) -> Table:
@@ -176,7 +180,8 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     """
     several = spec.seeds.studies > 1
     unit = "studies" if several else "seeds"
-    further = trainables.lookup(spec.task.name).TABLE
+    task = program.declared(definition(spec), spec.report_metric)
+    further = task.TABLE
     metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name, *further)))
     fresh = "paired studies, fresh seeds" if several else "fresh paired seeds"
     table = Table(title=f"{folder.sweep_id}: confirm stage, {fresh}", caption=f"intervals: 95 % t over the {unit}")
@@ -185,10 +190,11 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     metrics = [m for m in metrics if m not in further or any(values[m].values())]
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
-    for name in (unit if several else "n", "grad evals/trial", "spent in all"):
+    each_trial = f"{currency.WORDS[spec.budget.unit]}/trial" if spec.task.is_program else "grad evals/trial"
+    for name in (unit if several else "n", each_trial, "spent in all"):
         table.add_column(name, justify="right")
     ended = results.ended_trials(folder)
-    goal = Goal(trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal)
+    goal = Goal(task.METRICS[spec.report_metric].goal)
 
     def rank(arm: str) -> float:
         found = values[metrics[0]].get(arm)
@@ -212,7 +218,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
 
 def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
     """What each trial was given, and of seconds how near it came."""
-    counted = trainables.lookup(spec.task.name).COUNTS
+    counted = program.declared(definition(spec), spec.report_metric).COUNTS
     yield currency.spoken({"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}, counted)
     for arm, found in calibration.read(folder).items():
         done = [t.result for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]

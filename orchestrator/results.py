@@ -24,7 +24,7 @@ from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.job import Job
-from orchestrator.trial.record import TrialRecord, read_job, read_result
+from orchestrator.trial.record import TrialRecord, counted, read_job, read_result
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),
@@ -78,7 +78,7 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
     rows = [_row(folder.sweep_id, t) for t in trials]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in TRIAL_COLUMNS.items()}
     for name, samples in _searched(folder, trials).items():
-        columns[PARAMETER + name] = typed_column.column([t.job.parameters.get(name) for t in trials], samples)
+        columns[PARAMETER + name] = typed_column.column([t.job.values.get(name) for t in trials], samples)
     if any(t.job.lineage for t in trials):
         columns["lineage"] = pa.array([json.dumps(t.job.lineage, sort_keys=True) for t in trials], pa.string())
     for name in sorted({name for t in trials for name in t.result.metrics}):
@@ -92,9 +92,9 @@ def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, l
     found: dict[str, list[Any]] = {}
     for arm in resolved.get("definition", {}).get("arms", {}).values():
         for p in arm["parameters"]:
-            among: Iterable[Any] = {"int": [0], "float": [0.0]}.get(p["kind"], p["values"])
-            found.setdefault(p["name"], []).extend(among)
-    for name in sorted({name for t in trials for name in t.job.parameters} - found.keys()):
+            numbers: dict[str, list[Any]] = {"int": [0], "float": [0.0]}
+            found.setdefault(p["name"], []).extend(numbers.get(p["kind"], p["values"]))
+    for name in sorted({name for t in trials for name in t.job.values} - found.keys()):
         found[name] = []
     return found
 
@@ -111,7 +111,7 @@ def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
         "seed": job.seed,
         "state": result.state,
         "parameters": json.dumps(job.values, sort_keys=True),
-        "grad_evals": result.grad_evals,
+        "grad_evals": counted(trial),
         "seconds": result.seconds,
         "init_digest": result.init_digest,
         "data_digest": result.data_digest,
@@ -171,7 +171,7 @@ def _studies(folder: SweepFolder) -> int:
 
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
-    import trainables
+    from orchestrator.definition import program
 
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     name = metric or resolved["report_metric"]
@@ -183,7 +183,7 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
                 f"--metric {name}:maximize, or :minimize"
             )
         return name, Goal(goals[name])
-    known = trainables.lookup(resolved["definition"]["task"]["name"]).METRICS
+    known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS
     if name not in known:
         raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
     return name, Goal(known[name].goal)
@@ -350,7 +350,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
             continue
         arms[job.arm][names[result.state]] += 1
         confirmed[job.arm, job.study] += job.stage is Stage.CONFIRM
-        grad_evals += result.grad_evals
+        grad_evals += counted(TrialRecord(job=job, result=result)) or 0.0
         if result.error:
             errors[job.trial_id] = result.error
         if result.changed:
@@ -375,6 +375,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "state": state,
         "arms": arms,
         **_studies_done(resolved, confirmed),
+        **({"script": resolved["plan"]["script"]} if "script" in resolved["plan"] else {}),
         "grad_evals": grad_evals,
         "seconds": folder.seconds(),
         **({"imported": resolved["imported"]["pairing"]} if "imported" in resolved else {}),

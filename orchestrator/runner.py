@@ -65,6 +65,8 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "plan": planning.plan(spec),
         "provenance": dict(facts),
     }
+    if spec.task.is_program:
+        resolved["program"] = {"folder": spec.task.folder}
     folder.create(text, resolved)
     _keep_requirements(spec, folder)
     seal.close(spec, folder)
@@ -114,7 +116,7 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = _state(conductor, alike.refusal)
-        if state is SweepState.DONE:
+        if state is SweepState.DONE and not spec.task.is_program:
             with disk.tolerated():
                 flops.keep(folder, results.ended_trials(folder), gpu=spec.resources.gpu)
     finally:

@@ -60,7 +60,7 @@ def plan(
         document["power"] = planned_power.design(definition, effect=effect, root=root, sd=sd)
     if total_trials is not None:
         document["best_design"] = planned_power.best(definition, total_trials, effect=effect, root=root, sd=sd)
-    if calibrate or (calibrate is None and effect is not None):
+    if not definition.task.is_program and (calibrate or (calibrate is None and effect is not None)):
         document["forecast"] = _forecast(definition)
     if as_json:
         emit(document)
@@ -96,7 +96,7 @@ def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[S
     from orchestrator.storage import calibration
     from orchestrator.storage.folder import SweepFolder
 
-    if definition.budget.unit != "seconds":
+    if definition.budget.unit != "seconds" or definition.task.is_program:
         return definition, {}
     found = calibration.read(SweepFolder(root, sweep_id(definition)))
     if not found and calibrate is not False:
@@ -118,7 +118,7 @@ def _forecast(definition: Spec) -> dict[str, Any]:
 def _arms(document: Mapping[str, Any]) -> Table:
     def span(found: Any) -> str:
         if found is None:
-            return "by calibration"
+            return "unknown" if "script" in document else "by calibration"
         return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:,.10g}"
 
     rows = document["arms"]

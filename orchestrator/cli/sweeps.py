@@ -36,7 +36,8 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     for arm, counts in document["arms"].items():
         done = [f"{studies[arm]['confirmed']}/{studies[arm]['planned']}"] if studies else []
         table.add_row(arm, *done, *(str(counts[k]) for k in shown))
-    spent = "" if "imported" in document else f"{document['grad_evals']:,.0f} gradient evaluations, "
+    counted = " counted" if "script" in document else ""
+    spent = "" if "imported" in document else f"{document['grad_evals']:,.0f} gradient evaluations{counted}, "
     table.caption = f"{spent}{document['seconds']:.0f} s"
     show(table)
     show_stamps(document["exploratory"])

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import results
-from orchestrator.compare import currencies, task_choice
+from orchestrator.compare import currencies, proof, task_choice
 from orchestrator.compare.answer import ALL_PAIRS, check
 from orchestrator.compare.evidence import Evidence
 from orchestrator.protocol import seal
@@ -44,6 +44,8 @@ def answer(
         alpha=min(one.analysis["alpha"] for one in sweeps),
         choice=task_choice.of(sweeps),
     )
+    proofs = proof.of_pairs(trials, document["pairs"], first.definition["budget"]["unit"])
+    document["pairs"] = [{**p, "proof": shown} for p, shown in zip(document["pairs"], proofs, strict=True)]
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
     for other in sweeps[1:]:
         changed = [name for name in seal.other_files(first.folder, other.folder) if _is_optimizer(name)]

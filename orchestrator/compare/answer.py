@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import results
-from orchestrator.compare import currencies, task_choice
+from orchestrator.compare import currencies, proof, task_choice
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.protocol import controls, seal
@@ -66,7 +66,11 @@ def answer(
     if evidence.imported:
         document["imported"] = each["imported"] = evidence.imported
         document["notes"] += evidence.resolved["imported"]["notes"]
-    document["pairs"] = [{**p, **each, "at_equal_seconds": other.get((p["a"], p["b"]))} for p in document["pairs"]]
+    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"]["unit"])
+    document["pairs"] = [
+        {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
+        for p, shown in zip(document["pairs"], proofs, strict=True)
+    ]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
 
 

@@ -18,9 +18,11 @@ import optim_core
 import trainables
 from optim_core import Counting
 from orchestrator import results
-from orchestrator.definition import batches, yaml12
+from orchestrator.definition import batches, program, yaml12
+from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
+from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
@@ -79,8 +81,19 @@ class Evidence:
 
     @property
     def task(self) -> str:
-        """The task's name."""
-        return str(self.definition["task"]["name"])
+        """The task's name; of a script its file."""
+        task = self.definition["task"]
+        return str(task["parameters"]["program"] if task["name"] == NAME else task["name"])
+
+    @property
+    def is_program(self) -> bool:
+        """Whether trials are scripts of the user's."""
+        return bool(self.definition["task"]["name"] == NAME)
+
+    @property
+    def steps_of_curves(self) -> str:
+        """What the steps of curves count: gradient evaluations, of a script what its budget is in."""
+        return WORDS[self.definition["budget"]["unit"] if self.is_program else "grad_evals"]
 
     @property
     def tuned(self) -> str:
@@ -124,6 +137,8 @@ class Evidence:
 
     def optimizer(self, arm: str) -> type[Counting]:
         """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""
+        if not self.definition["arms"][arm]["optimizer"]:  # of a script
+            return optim_core.Counting
         try:
             return optim_core.lookup(self.definition["arms"][arm]["optimizer"])
         except KeyError:
@@ -133,7 +148,7 @@ class Evidence:
     def task_class(self) -> type[Task]:
         """The class of the task, with what it declares; one that is gone declares nothing."""
         try:
-            return trainables.lookup(self.task)
+            return program.declared(self.definition, self.reported)
         except KeyError:
             return trainables.Task
 
@@ -167,7 +182,7 @@ class Evidence:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """trials.parquet as a frame, with `configuration` and `value` (the tuned metric as selected)."""
+        """trials.parquet as a frame, with `configuration`, `value` (the tuned metric as selected) and `proof`."""
         frame: pd.DataFrame = results.trials_table(self.folder).to_pandas()
         frame["configuration"] = [t.job.configuration for t in self.records]
         frame["value"] = [t.result.value for t in self.records]
@@ -179,6 +194,7 @@ class Evidence:
                 self._demote(frame, column, goal)
         if self.definition["budget"]["unit"] == "tokens":
             frame[TOKENS] = [t.result.grad_evals * _per_batch(t) for t in self.records]
+        frame["proof"] = pd.Series([dict(t.result.proof) for t in self.records], index=frame.index, dtype=object)
         return frame
 
     def _demote(self, frame: pd.DataFrame, column: str, goal: Goal) -> None:
@@ -201,7 +217,8 @@ class Evidence:
         points: pd.DataFrame = results.metrics_table(self.folder).to_pandas()
         known = ["trial_id", "arm", "study", "stage", "seed", "state", "configuration", "grad_evals", "seconds"]
         found = points.merge(self.trials[known], on="trial_id")
-        found["seconds"] = found["seconds"] * found["step"] / found["grad_evals"].where(found["grad_evals"] > 0)
+        whole = found.groupby("trial_id")["step"].transform("max") if self.is_program else found["grad_evals"]
+        found["seconds"] = found["seconds"] * found["step"] / whole.where(whole > 0)
         return found
 
     @cached_property

@@ -63,7 +63,7 @@ def resolved(model: SweepModel, processes: int, where: Where) -> Arms:
         places = {p.name: one.path for one in reads.values() for p in one.parameters}
         places |= {p.name: path for p, path in groups.parameters}
         every = _renamed_conditions(every, names)
-        _check_conditions(every, places, where, arm)
+        check_conditions(every, places, where, arm)
         try:
             ordered = order(every)
         except SpaceError as error:
@@ -81,13 +81,7 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
     for name, given in model.arms.items():
         optimizer = (given.optimizer if given else None) or name
         path: Path = ("arms", name, "optimizer") if given and given.optimizer else ("arms", name)
-        if not name or "@" in name or "/" in name:
-            raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
-        twin = next((other for other in found if _alike(other) == _alike(name)), None)
-        if twin is not None:
-            raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
+        check_name(name, found, where)
         try:
             optim_core.lookup(optimizer)
         except KeyError as error:
@@ -95,6 +89,17 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
         _check_players(model, optimizer, where, path)
         found[name] = optimizer
     return found
+
+
+def check_name(name: str, others: Iterable[str], where: Where) -> None:
+    """Raises SpecError for the name of an arm that folders and trial ids could not hold, or that reads like another."""
+    if not name or "@" in name or "/" in name:
+        raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
+    twin = next((other for other in others if _alike(other) == _alike(name)), None)
+    if twin is not None:
+        raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
 
 
 def _alike(name: str) -> str:
@@ -161,7 +166,7 @@ def _renamed_conditions(parameters: Iterable[Parameter], names: Names) -> list[P
     return found
 
 
-def _check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
+def check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
     """An arm's own parameter can become active: each condition names values that its parent can have."""
     known = {p.name: p for p in every}
     for p in known.values():

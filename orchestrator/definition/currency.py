@@ -10,6 +10,7 @@ WORDS = {
     "steps": "steps",
     "seconds": "seconds",
     "tokens": "tokens",
+    "epochs": "epochs",
 }
 """`budget.unit` -> how it is called in sentences and on axes."""
 COUNTABLE = ("steps", "tokens")

@@ -25,6 +25,13 @@ class TaskSpec:
     name: str
     parameters: Mapping[str, Any]
     """What is fixed: without what every arm searches."""
+    folder: str = field(default="", compare=False)
+    """Of a script: the folder on this machine that its path is relative to."""
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a script of the user's (see `program`)."""
+        return bool(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,7 @@ class ArmSpec:
 
     name: str
     optimizer: str
+    """Empty where a script's arm names none."""
     parameters: tuple[Parameter, ...]
     """Dotted names are of the task, of training, of groups and of schedules (see `parts`)."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -234,6 +242,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
     del found["environment"]
+    del found["task"]["folder"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:

@@ -93,11 +93,12 @@ def _by_name(value: Any) -> Any:
 class BudgetModel(Model):
     """What may be spent."""
 
-    unit: Literal["grad_evals", "steps", "seconds", "tokens"] = Field(
+    unit: Literal["grad_evals", "steps", "seconds", "tokens", "epochs"] = Field(
         "grad_evals",
         description="What arms get equal amounts of. grad_evals: forward and backward of one batch; steps: optimizer "
         "steps; seconds: of training, by a calibration of each arm before its first trial; tokens: in the batches of "
-        "its gradient evaluations (examples, for a task that counts those).",
+        "its gradient evaluations (examples, for a task that counts those); epochs: of a script only. A script is told "
+        "so many of whatever it counts.",
     )
     per_trial: int | float = Field(gt=0, description="What one trial may spend, in this unit.")
     trials_per_arm: int | None = Field(
@@ -255,7 +256,9 @@ class SweepModel(Model):
         description="Letters, digits, dashes and underscores, at most 40.",
     )
     description: str = Field("", description="The question, in a sentence.")
-    task: dict[str, Any] = Field(description="name and the task's own parameters.")
+    task: dict[str, Any] = Field(
+        description="name and the task's own parameters; or program, a script of yours (docs/scripts.md)."
+    )
     metric: MetricModel
     arms: dict[str, ArmModel | None] = Field(min_length=1, description="What the sweep compares.")
     parameters: dict[str, Given] = Field(

@@ -20,6 +20,8 @@ from orchestrator.definition import (
     foreign,
     grouping,
     plan,
+    program,
+    program_arms,
     resolve,
     task_values,
 )
@@ -39,6 +41,7 @@ from orchestrator.definition.model import (
     TrackingSpec,
     twin_of,
 )
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.states import Goal
@@ -73,10 +76,14 @@ def loads(text: str, file: str = "<text>") -> Spec:
 
 
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
-    task_values.lookup(model, where)
+    script = is_program(model.task)
+    if not script:
+        task_values.lookup(model, where)
     processes = resolve.processes(model, where)
-    read = arms.resolved(model, processes, where)
-    task = task_values.resolved(model, read, where)
+    read = program_arms.resolved(model, where) if script else arms.resolved(model, processes, where)
+    task = program.task(model, where) if script else task_values.resolved(model, read, where)
+    if script:
+        program.check(model, where)
     report = resolve.metrics(model, task.metrics, where)
     seeds = resolve.seeds(model, where)
     found = dict(read.arms)
@@ -90,7 +97,9 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         schema_version=1,
         name=model.name,
         description=model.description,
-        task=TaskSpec(name=task.name, parameters=task.parameters),
+        task=TaskSpec(
+            name=task.name, parameters=task.parameters, folder=program.folder(model.task, where) if script else ""
+        ),
         metric=MetricSpec(name=model.metric.name, goal=Goal(model.metric.goal), select=model.metric.select),
         report_metric=report,
         arms=found,
@@ -113,15 +122,15 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         racing=declared.racing(model, seeds, where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, task.metrics, where)),
         warm_start=tuple(model.warm_start),
-        cache=":" not in task.name if model.cache is None else model.cache,
+        cache=(":" not in task.name and not script) if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         environment=environment.resolved(model, where, file),
-        controls=declared.controls(model, [arm.optimizer for arm in found.values()], where),
+        controls=() if script else declared.controls(model, [arm.optimizer for arm in found.values()], where),
         training=resolve.training(model, task.example, read, where),
         source=file,
     )
-    for arm in read.arms.values():
+    for arm in () if script else read.arms.values():
         grouping.check_patterns(spec, arm, where)
     _check_size(spec, where)
     budget.check(spec, where)
@@ -132,7 +141,7 @@ def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints."""
     for arm in spec.arms.values():
         path = ("arms", arm.name)
-        changeable = optim_core.changeable(arm.optimizer)
+        changeable = optim_core.changeable(arm.optimizer) if arm.optimizer else frozenset[str]()
         if spec.early_terminate.type == "pbt" and not movable(arm.parameters, changeable):
             raise where.error(
                 path,

@@ -12,11 +12,11 @@ from ray import tune
 
 from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
 from orchestrator.trial.job import Job
-from orchestrator.trial.session import TrialSession, warm_up
+from orchestrator.trial.sessions import Session, session_of, warm_up
 
 
 class Trainable(tune.Trainable):  # type: ignore[misc]
-    """Holds one `TrialSession` after another in a long-lived worker; the first step says that it is there."""
+    """Holds one trial's session after another in a long-lived worker; the first step says that it is there."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Once in a worker, before its first trial."""
@@ -27,7 +27,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         gc.freeze()
         gc.enable()
         self._workers: RayWorkerGroup | None = None
-        self._session: TrialSession | None = None
+        self._session: Session | None = None
         self._gpu: float = config["gpu"]
         self._places: Sequence[str] = config["places"]
         self.reset_config(config)
@@ -51,7 +51,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
             return {"report": None, "actor_id": ray.get_runtime_context().get_actor_id()}
         if self._session is None:
             host = ray.util.get_node_ip_address() if self._job.processes > 1 else ""
-            self._session = TrialSession(self._job, own_process=True, group=self._group(self._job), host=host)
+            self._session = session_of(self._job, own_process=True, group=self._group(self._job), host=host)
         report = self._session.advance()
         if report.done:
             self._close()  # the worker may have no other trial for long, and another one may go on with this one

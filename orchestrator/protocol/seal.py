@@ -29,12 +29,14 @@ from typing import Any
 
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.parts import split
+from orchestrator.definition.program_keys import NAME, filled
 from orchestrator.definition.states import State
 from orchestrator.protocol.errors import CodeChanged
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.program import source as scripts
 from orchestrator.trial.record import read_job, read_result
 from orchestrator.trial.trial_id import TrialId
 
@@ -66,7 +68,8 @@ def promised(spec: Spec) -> dict[str, Any]:
 
 def code_of(spec: Spec) -> dict[str, Any]:
     """`files`: source file -> sha256, of all arms; `arms`: arm -> the digest that its trials report."""
-    arms = {name: source.digests((spec.task.name, arm.optimizer)) for name, arm in spec.arms.items()}
+    script = scripts.digests(Path(spec.task.folder), filled(spec.task.parameters)) if spec.task.is_program else {}
+    arms = {name: {**source.digests((spec.task.name, arm.optimizer)), **script} for name, arm in spec.arms.items()}
     files = {name: digest for found in arms.values() for name, digest in found.items()}
     for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
         if wanted:
@@ -319,7 +322,10 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
 
 def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> float | None:
     """Gradient evaluations that the seal gives the trial; None where its optimizer is gone and cannot say."""
-    budget, parts = content["budget"], split(job.values)
+    budget = content["budget"]
+    if content["task"]["name"] == NAME:
+        return float(budget["per_trial"])
+    parts = split(job.values)
     if budget["unit"] == "seconds":
         return measured.get(job.arm, 0.0)
     held = content.get("tokens_per_batch", 1)

@@ -18,10 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.definition.model import Spec
+from orchestrator.definition.program_keys import filled
 from orchestrator.definition.states import State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.provenance import provenance
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.program import source
 
 FEWEST = 5
 """Trials that have to fail alike before a sweep is given up."""
@@ -68,6 +70,8 @@ def _modules(spec: Spec) -> Iterator[tuple[str, Path]]:
         path = Path(getattr(sys.modules.get(name), "__file__", None) or "")
         if path.is_file():
             yield name, path
+    if spec.task.is_program:
+        yield from source.files(Path(spec.task.folder), filled(spec.task.parameters)).items()
 
 
 class Alike:
@@ -116,6 +120,10 @@ class Alike:
 
 def exception(error: str) -> tuple[str, str]:
     """(type and place, type and message) of a traceback; empty for anything else and for what may pass by itself."""
+    if " (exit code " in error.partition("\n")[0]:  # what a script raised
+        error = error[error.find("Traceback") :] if "Traceback" in error else error
+    elif " ended with exit code " in error.partition("\n")[0]:
+        return error, error.partition("\n")[0]
     lines = error.splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     says = next((line for line in lines[frames[-1] :] if line and not line.startswith(" ")), "") if frames else ""

@@ -68,7 +68,7 @@ def space_of(spec: Spec, arm: ArmSpec) -> Space:
     """What children in an arm's population may change."""
     return Space(
         parameters=arm.parameters,
-        changeable=optim_core.changeable(arm.optimizer),
+        changeable=optim_core.changeable(arm.optimizer) if arm.optimizer else frozenset(),
         constraints=spec.constraints,
         facts=planning.facts(spec, arm),
     )

@@ -31,12 +31,14 @@ class Parity:
     """What the sweep makes equal, and how nearly confirm trials have to have spent the same of it."""
 
     column: str = "grad_evals"
-    """Of the trials table."""
+    """Of the trials table; empty, or one that no trial has: nothing was counted."""
     words: str = "gradient evaluations"
     within: float = PARITY
     """(max - min) / mean."""
     of_means: bool = False
     """Compare the arms' means: what single trials took is noisy."""
+    streams: bool = True
+    """Weights and data have to be the same, by their digests. Of scripts the verdict says whether they are."""
 
 
 IN_GRAD_EVALS = Parity()
@@ -89,7 +91,8 @@ def paired(
     confirm, arms, several = _confirm(trials, metric)
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
-    chosen = [] if declared else check_streams(confirm, choice, several=several)
+    by_word = declared or (parity is not None and not parity.streams)
+    chosen = [] if by_word else check_streams(confirm, choice, several=several)
     _same_budget(confirm, parity)
     found = _ready(trials, confirm, arms, metric, several)
     return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), notes=(*chosen, *found.notes))
@@ -189,6 +192,8 @@ def _same_budget(confirm: pd.DataFrame, parity: Parity | None) -> None:
     if parity is None:
         return
     complete = confirm[confirm["state"] == State.COMPLETE]
+    if parity.column not in complete:
+        return
     means = complete.groupby("arm")[parity.column].mean()
     spent = means if parity.of_means else complete[parity.column]
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:

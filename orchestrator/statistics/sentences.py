@@ -29,7 +29,25 @@ def sentence(pair: Document, metric: str) -> str:
         amount = (
             f"{difference_text(pair)} {metric}{at}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
         )
-    return f"{_said(pair, amount, ahead)}{_turned(pair)}{_origin(pair)}."
+    return f"{_said(pair, amount, ahead)}{_turned(pair)}{_origin(pair)}.{_proof(pair)}"
+
+
+def _proof(pair: Document) -> str:
+    """How far pairing and compute of scripts are proved; where both are, the notes say so."""
+    found = pair.get("proof") or {}
+    if all(one["level"] == "proved" for one in found.values()):
+        return ""
+    words = [f"{what} {one['level']} ({one['why']})" for what, one in found.items()]
+    return f" {', '.join(words).capitalize()}."
+
+
+def proof_line(document: Document) -> list[str]:
+    """That pairing and compute of every pair are proved, where they are."""
+    found = [p["proof"] for p in document["pairs"] if p.get("proof")]
+    if not found or any(one["level"] != "proved" for proof in found for one in proof.values()):
+        return []
+    ways = {what: "; ".join(dict.fromkeys(proof[what]["why"] for proof in found)) for what in found[0]}
+    return [f"Proved: {', '.join(f'{what} ({why})' for what, why in ways.items())}."]
 
 
 def _said(pair: Document, amount: str, ahead: str) -> str:
@@ -140,7 +158,8 @@ def notes(document: Document) -> list[str]:
         else f"Every confirm trial of arm {one['arm']} diverged."
         for one in document["diverged"]
     ]
-    return [*found, *race_lines(document), *filter(None, [twin_line(document)]), *caveat(document)]
+    more = [*race_lines(document), *filter(None, [twin_line(document)]), *proof_line(document)]
+    return [*found, *more, *caveat(document)]
 
 
 def caveat(document: Document) -> list[str]:

@@ -68,6 +68,9 @@ class Job:
     """A trial reports to its executor about this often, in seconds."""
     study: int = 1
     """Which independent search of the arm, from 1."""
+    program: Mapping[str, Any] = field(default_factory=dict)
+    """Of a trial that is a script (`trial.program`), whose budget is in a unit of its own: `folder` that its path is
+    relative to, `unit`, `worst`. Empty: ours."""
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -134,3 +137,5 @@ class Result:
     """Digest of the source that the worker trained it with (see `source`)."""
     changed: tuple[str, ...] = ()
     """What global state it changed: kept from other trials, and not in its checkpoints (see `ambient`)."""
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    """Of a script: what is known of its seed and its budget (see `program.proof`). Empty: ours, where all is proved."""

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 import optim_core  # noqa: F401
 import trainables
 import trainables.loop
@@ -27,6 +25,7 @@ from orchestrator.trial import cache, source
 from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.locking import locked
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
@@ -66,7 +65,7 @@ class TrialSession:
         self._folder = self._place.folder
         self._watchdog = Watchdog(self._folder / "hang.txt", job.step_timeout_s, own_process=own_process)
         with disk.named(self._folder):
-            self._lock = _lock(self._folder / "lock")
+            self._lock = locked(self._folder / "lock")
             self._place.fetch()
             if read_job(self._folder) is None:
                 write_job(job, self._folder, durable=False)
@@ -314,13 +313,3 @@ class TrialSession:
 def warm_up(job: Job) -> None:
     """Pay once in a worker what every trial needs: imports and the task's data."""
     trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
-
-
-def _lock(path: Path, patience_s: float = 60.0) -> FileLock:
-    """Own the trial's folder; a worker of a driver that was killed lets go when it dies."""
-    lock = FileLock(path, timeout=patience_s, poll_interval=0.05, thread_local=False, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TimeoutError(f"{path.parent} is still held by another worker after {patience_s:.0f} s") from None
-    return lock

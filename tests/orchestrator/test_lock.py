@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.storage.errors import Held
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.trial.session import _lock
+from orchestrator.trial.locking import locked as _lock
 from tests.orchestrator.command import REPOSITORY, environment
 
 DRIVER = """
@@ -24,7 +24,7 @@ with SweepFolder(pathlib.Path(sys.argv[1]), "sweep").hold():
 """
 WORKER = """
 import sys, pathlib
-from orchestrator.trial.session import _lock
+from orchestrator.trial.locking import locked as _lock
 lock = _lock(pathlib.Path(sys.argv[1]) / "lock")
 print("mine", flush=True)
 sys.stdin.read()

@@ -163,7 +163,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
                 x, mean, low, high = found
                 ax.plot(x, mean, color=colour[arm], ls=dashes[i // 4 % 4], label=arm)
                 ax.fill_between(x, low, high, color=colour[arm], alpha=0.16, lw=0)
-            steps = "steps, as imported" if evidence.imported else "gradient evaluations"
+            steps = "steps, as imported" if evidence.imported else evidence.steps_of_curves
             ax.set_xlabel(steps if axis == "step" else "seconds of training")
             if column == 0:
                 ax.set_ylabel(label_of(name))
@@ -174,7 +174,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="learning-curves",
         section="curves",
-        caption=f"Confirm seeds: mean over the {over} and its 95 % t interval, against gradient evaluations (the "
+        caption=f"Confirm seeds: mean over the {over} and its 95 % t interval, against {evidence.steps_of_curves} (the "
         "budget) and against seconds. Compare at the end of the schedule: curves may cross while the learning "
         "rate decays.",
         figure=figure_,

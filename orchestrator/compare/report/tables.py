@@ -48,7 +48,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         each = confirm[confirm["arm"] == arm]
         row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
         spent = f"{evidence.definition['budget']['unit']} / trial" if evidence.imported else "grad evals / trial"
-        row[spent] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
+        row[spent] = f"{each['grad_evals'].mean():,.0f}" if each["grad_evals"].notna().any() else "-"
         if evidence.imported and not evidence.definition["budget"]["unit"]:
             del row[spent]
         row["s / trial"] = f"{each['seconds'].mean():.3g}" if each["seconds"].any() else "-"
