@@ -92,9 +92,11 @@ def _in_shares(given: Any) -> Any:
     """Percentages of the budget as shares of it."""
     if not isinstance(given, ParameterModel):
         return as_share(given)
-    changed = {key: as_share(getattr(given, key)) for key in ("value", "min", "max")}
-    values = None if given.values is None else [as_share(value) for value in given.values]
-    return given.model_copy(update={**changed, "values": values})
+    changed: dict[str, Any] = {}
+    for key in given.model_fields_set & {"value", "values", "min", "max"}:
+        field = getattr(given, key)
+        changed[key] = [as_share(value) for value in field] if isinstance(field, list) else as_share(field)
+    return given.model_copy(update=changed)
 
 
 def _check_finite(value: Any, where: Where, path: Path) -> None:
