@@ -39,6 +39,7 @@ from optim_core.registry import (
     references,
     register,
     steps_within,
+    try_out,
 )
 
 __all__ = [
@@ -69,4 +70,5 @@ __all__ = [
     "register",
     "spectrum",
     "steps_within",
+    "try_out",
 ]

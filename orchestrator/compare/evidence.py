@@ -18,7 +18,7 @@ import optim_core
 import trainables
 from optim_core import Counting
 from orchestrator import results
-from orchestrator.definition import batches, yaml12
+from orchestrator.definition import yaml12
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
 from orchestrator.definition.space import Parameter
@@ -156,7 +156,8 @@ class Evidence:
         frame["configuration"] = [t.job.configuration for t in self.records]
         frame["value"] = [t.result.value for t in self.records]
         if self.definition["budget"]["unit"] == "tokens":
-            frame[TOKENS] = [t.result.grad_evals * _per_batch(t) for t in self.records]
+            given = float(self.definition["budget"]["per_trial"])
+            frame[TOKENS] = [t.result.grad_evals * given / t.job.budget for t in self.records]
         return frame
 
     @cached_property
@@ -257,10 +258,6 @@ class Evidence:
         found = self.confirmed(self.reported)
         means = {arm: sign * sum(v) / len(v) for arm, v in found.items()}
         return sorted(self.arms, key=lambda arm: (arm == self.twin, -means.get(arm, float("-inf"))))
-
-
-def _per_batch(trial: TrialRecord) -> int:
-    return batches.per_batch(trial.job.task, trial.job.task_parameters, {})
 
 
 def twin(folder: SweepFolder) -> str:

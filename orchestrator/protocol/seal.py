@@ -311,7 +311,7 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
 
 
 def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> float | None:
-    """Gradient evaluations that the seal gives the trial; None where its optimizer is gone and cannot say."""
+    """Gradient evaluations that the seal gives the trial; None where what could say it is gone."""
     budget, parts = content["budget"], split(job.values)
     if budget["unit"] == "seconds":
         return measured.get(job.arm, 0.0)
@@ -319,13 +319,15 @@ def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, flo
     if budget["unit"] == "steps" or (parts.task and "tokens_per_batch" in content):
         from orchestrator.definition import batches, plan
 
-        if "tokens_per_batch" in content:
-            held = batches.per_batch(job.task, content["task"]["parameters"], parts.task)
-        else:
+        if budget["unit"] == "steps":
             try:
                 return plan.of_steps(job.optimizer, parts, budget["per_trial"])
             except KeyError:
                 return None
+        try:
+            held = batches.per_batch(job.task, content["task"]["parameters"], parts.task)
+        except Exception:  # a task that is gone, or whose data are elsewhere
+            return None
     return float(budget["per_trial"] / held)
 
 
