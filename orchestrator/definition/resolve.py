@@ -11,6 +11,7 @@ from orchestrator.definition.arms import Arms
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec, TrainingSpec
+from orchestrator.definition.parts import TRAINING
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, from_unit, names_in, renamed, satisfied
 from orchestrator.definition.states import Goal
@@ -224,6 +225,11 @@ def processes(model: SweepModel, where: Where) -> int:
 def training(model: SweepModel, task: Task, arms: Arms, where: Where) -> TrainingSpec:
     """The task's recipe with what the file changes, and the limit on a step; searched keys fit it at every corner."""
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
+    for key in given:
+        name = f"{TRAINING}.{key}"
+        if all(any(p.name == name and not p.when for p in arm.parameters) for arm in arms.arms.values()):
+            place = next(iter(arms.places.values()))[name]
+            raise where.error(place, f"is fixed in training: {{{key}: ...}} too; remove one of them")
     if "warmup" in given:
         given["warmup"] = in_shares("warmup", given["warmup"], model, where, ("training", "warmup"))
     try:
