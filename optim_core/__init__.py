@@ -42,6 +42,7 @@ from optim_core.registry import (
     references,
     register,
     steps_within,
+    try_out,
 )
 
 __all__ = [
@@ -72,4 +73,5 @@ __all__ = [
     "register",
     "spectrum",
     "steps_within",
+    "try_out",
 ]

@@ -218,12 +218,20 @@ def cost_of_start(name: str, **values: Any) -> float:
 
 def check(name: str, **values: Any) -> None:
     """Raise ValueError for a value that the named optimizer is known to refuse, without building it."""
+    lookup(name).check_values(**values)
+
+
+def try_out(name: str, **values: Any) -> None:
+    """Raise ValueError when somebody else's optimizer refuses these hyperparameters, which only building it tells."""
     cls = lookup(name)
-    cls.check_values(**values)
-    if hasattr(cls, "__signature_of__") and not _demanded(hyperparameters_of(cls)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    if not hasattr(cls, "__signature_of__"):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             cls.from_model(nn.Linear(3, 2), **_as_declared(name, values))
+        except Exception as error:
+            raise ValueError(str(error) or type(error).__name__) from None
 
 
 def build(

@@ -192,6 +192,9 @@ class Training:
     def _switch(self) -> None:
         """Change what is to change after the last evaluation; twice, before and after a resume, is the same as once."""
         new = self._switches.get(self._evaluated, {})
+        for group in self.optimizer.param_groups:
+            if "lr" in new and "initial_lr" in group:  # one that has its own peak keeps it
+                group["lr"] = group["initial_lr"]
         self.optimizer.change(**new)
         for group in self.optimizer.param_groups:
             if "lr" in new:

@@ -18,7 +18,7 @@ import optim_core
 import trainables
 from optim_core import Counting
 from orchestrator import results
-from orchestrator.definition import batches, program, yaml12
+from orchestrator.definition import program, yaml12
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
@@ -193,7 +193,8 @@ class Evidence:
             for column, goal in goals.items():
                 self._demote(frame, column, goal)
         if self.definition["budget"]["unit"] == "tokens":
-            frame[TOKENS] = [t.result.grad_evals * _per_batch(t) for t in self.records]
+            given = float(self.definition["budget"]["per_trial"])
+            frame[TOKENS] = [t.result.grad_evals * given / t.job.budget for t in self.records]
         frame["proof"] = pd.Series([dict(t.result.proof) for t in self.records], index=frame.index, dtype=object)
         return frame
 
@@ -310,10 +311,6 @@ class Evidence:
         found = self.confirmed(self.reported)
         means = {arm: sign * sum(v) / len(v) for arm, v in found.items()}
         return sorted(self.arms, key=lambda arm: (arm == self.twin, -means.get(arm, float("-inf"))))
-
-
-def _per_batch(trial: TrialRecord) -> int:
-    return batches.per_batch(trial.job.task, trial.job.task_parameters, {})
 
 
 def twin(folder: SweepFolder) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from orchestrator.compare.evidence import Evidence
@@ -43,9 +44,10 @@ def notes(evidence: Evidence) -> list[str]:
     if evidence.definition["budget"]["unit"] not in ("grad_evals", "steps") or not counted:
         return []
     sizes: dict[str, list[int]] = {}
-    for t in evidence.records:
-        if t.job.stage is Stage.CONFIRM and in_section(TASK, t.job.values):
-            sizes.setdefault(t.job.arm, []).append(batches.per_batch(t.job.task, t.job.task_parameters, {}))
+    with contextlib.suppress(Exception):  # a task whose data are elsewhere cannot be asked
+        for t in evidence.records:
+            if t.job.stage is Stage.CONFIRM and in_section(TASK, t.job.values):
+                sizes.setdefault(t.job.arm, []).append(batches.per_batch(t.job.task, t.job.task_parameters, {}))
     means = {arm: sum(found) / len(found) for arm, found in sizes.items()}
     if not means or max(means.values()) - min(means.values()) <= UNEQUAL * max(means.values()):
         return []

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import optim_core
 import trainables
 from orchestrator.definition import grouping
+from orchestrator.definition.kinds import short
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec
 from orchestrator.definition.names import Names
 from orchestrator.definition.parameter import check_value, parameters
 from orchestrator.definition.parameter_models import Given, RampModel
-from orchestrator.definition.parts import TRAINING, section_of
+from orchestrator.definition.parts import TRAINING, section_of, split
 from orchestrator.definition.ramps import check_ramp
 from orchestrator.definition.schema import ArmModel, SweepModel
-from orchestrator.definition.space import Parameter, SpaceError, order
+from orchestrator.definition.space import Parameter, SpaceError, corners, from_unit, order, satisfied
 from orchestrator.definition.training_values import converted
 from orchestrator.definition.yaml12 import Path
 
@@ -69,6 +71,7 @@ def resolved(model: SweepModel, processes: int, where: Where) -> Arms:
         except SpaceError as error:
             name, words = str(error).split(": ", 1)
             raise where.error((*places[name], "when"), words) from None
+        _try_out(optimizer, ordered, model.constraints, places, where)
         found.arms[arm] = ArmSpec(name=arm, optimizer=optimizer, parameters=ordered, groups=groups.patterns)
         found.places[arm] = places
     grouping.check_used(model, found.arms, where)
@@ -154,6 +157,28 @@ def _check(optimizer: str, one: Read, processes: int, where: Where) -> None:
             "independent: the processes of a trial always climb along the gradient of the whole batch, so that "
             "it does not depend on their number; remove it",
         )
+
+
+def _try_out(
+    optimizer: str, space: Sequence[Parameter], constraints: Sequence[str], places: Mapping[str, Path], where: Where
+) -> None:
+    """Somebody else's optimizer takes every value, in the middle of all others."""
+    middle = split(from_unit(space, [0.5] * len(space)))
+    try:
+        optim_core.try_out(optimizer, **middle.optimizer)
+    except ValueError:
+        return  # what is wrong may be that these do not go together
+    for p in space:
+        for corner in corners(space, [p.name]) if not section_of(p.name)[0] and "." not in p.name else ():
+            given = {**middle.optimizer, **split(corner).optimizer}
+            with contextlib.suppress(TypeError, SpaceError):  # said of the constraint itself, with its place
+                if p.name not in corner or not satisfied(constraints, given):
+                    continue
+            try:
+                optim_core.try_out(optimizer, **given)
+            except ValueError as error:
+                words = f"{short(corner[p.name])} is refused by {optimizer}: {error}"
+                raise where.error(places[p.name], words) from None
 
 
 def _renamed_conditions(parameters: Iterable[Parameter], names: Names) -> list[Parameter]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optim_core
@@ -24,6 +25,7 @@ from orchestrator.definition.parts import GROUPS, groups_of, split
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, corners, from_unit
 from orchestrator.definition.yaml12 import Path
+from trainables import Task
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 REST, MOST_NAMES = "the others", 40
@@ -114,8 +116,9 @@ def check_patterns(spec: Spec, arm: ArmSpec, where: Where) -> None:
             raise where.error(path, "gets no parameter: earlier groups have all that it matches; put it before them")
     for u in (0.0, 0.5, 1 - 1e-9):
         config = from_unit(arm.parameters, [u] * len(arm.parameters))
-        model, parts = _model(spec, config), split(config)
-        extra = {"loss": None, "refresh_batches": None} if optim_core.needs_batches(arm.optimizer) else {}
+        (task, model), parts = _made(spec, config), split(config)
+        own = {"loss": task.loss, "refresh_batches": partial(task.refresh_batch, 0)}
+        extra = own if optim_core.needs_batches(arm.optimizer) else {}
         begun = {name: fields["start"] for name, fields in parts.ramps.items()}
         given = groups_of(arm.groups, parts)
         try:
@@ -155,8 +158,12 @@ def _names(spec: Spec, config: Mapping[str, Any]) -> list[str]:
 
 
 def _model(spec: Spec, config: Mapping[str, Any]) -> Any:
+    return _made(spec, config)[1]
+
+
+def _made(spec: Spec, config: Mapping[str, Any]) -> tuple[Task, Any]:
     import torch
 
     task = trainables.build(spec.task.name, **{**spec.task.parameters, **split(config).task})
     with torch.random.fork_rng(devices=[]):
-        return task.model(0)
+        return task, task.model(0)

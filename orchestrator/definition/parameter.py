@@ -11,7 +11,7 @@ from orchestrator.definition import foreign
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import finite, misfit
 from orchestrator.definition.location import Where
-from orchestrator.definition.parameter_models import ParameterModel, RampModel
+from orchestrator.definition.parameter_models import ParameterModel, RampModel, as_share
 from orchestrator.definition.space import Parameter, ends_of
 from orchestrator.definition.yaml12 import Path
 
@@ -36,7 +36,10 @@ def parameters(name: str, given: Any, where: Where, path: Path) -> list[Paramete
     for key in RampModel.model_fields:
         if key == "when" or key not in given.model_fields_set:
             continue
-        one = parameter(f"{name}.{key}", getattr(given, key), where, (*path, key))
+        field = getattr(given, key)
+        if key in ("begin", "until"):
+            field = _in_shares(field)
+        one = parameter(f"{name}.{key}", field, where, (*path, key))
         found.append(Parameter(**{**vars(one), "when": {**when, **one.when}}))
     return found
 
@@ -84,6 +87,17 @@ def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: st
             optim_core.check(optimizer, **{name: value})
         except (TypeError, ValueError) as error:
             raise where.error(path, f"{value!r} is refused by {optimizer}: {error}") from None
+
+
+def _in_shares(given: Any) -> Any:
+    """Percentages of the budget as shares of it."""
+    if not isinstance(given, ParameterModel):
+        return as_share(given)
+    changed: dict[str, Any] = {}
+    for key in given.model_fields_set & {"value", "values", "min", "max"}:
+        field = getattr(given, key)
+        changed[key] = [as_share(value) for value in field] if isinstance(field, list) else as_share(field)
+    return given.model_copy(update=changed)
 
 
 def _check_finite(value: Any, where: Where, path: Path) -> None:

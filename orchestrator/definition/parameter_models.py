@@ -6,11 +6,19 @@ one says where values come from.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Scalar = bool | int | float | str | None
+
+
+def as_share(value: Any) -> Any:
+    """`5%` as 0.05; anything else as it is."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
+        return float(found[1]) / 100
+    return value
 
 
 class Model(BaseModel):

@@ -12,6 +12,7 @@ from orchestrator.definition.arms import Arms
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec, TrainingSpec
+from orchestrator.definition.parts import TRAINING
 from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, from_unit, names_in, renamed, satisfied
@@ -232,6 +233,11 @@ def training(model: SweepModel, task: Task, arms: Arms, where: Where) -> Trainin
     if is_program(model.task):
         return program.training(model, where)
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
+    for key in given:
+        name = f"{TRAINING}.{key}"
+        if all(any(p.name == name and not p.when for p in arm.parameters) for arm in arms.arms.values()):
+            place = next(iter(arms.places.values()))[name]
+            raise where.error(place, f"is fixed in training: {{{key}: ...}} too; remove one of them")
     if "warmup" in given:
         given["warmup"] = in_shares("warmup", given["warmup"], model, where, ("training", "warmup"))
     try:

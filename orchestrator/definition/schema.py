@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from orchestrator.definition.parameter_models import Given, GroupModel, Model
+from orchestrator.definition.parameter_models import Given, GroupModel, Model, as_share
 
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 TIME, SIZE = r"(\d+(?:\.\d+)?)\s*(min|[smhd])", r"(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?))B"
@@ -27,14 +27,8 @@ def _bytes(value: Any) -> Any:
     raise ValueError("a size carries its unit, for instance 500MB or 40GiB")
 
 
-def _share(value: Any) -> Any:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
-        return float(found[1]) / 100
-    return value
-
-
 def _warmup(value: Any) -> Any:
-    share = _share(value)
+    share = as_share(value)
     if isinstance(value, str) and share is not value and share >= 1:
         raise ValueError("a warm-up is shorter than the budget")
     return share
@@ -42,7 +36,7 @@ def _warmup(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
-Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(as_share), Field(ge=0, le=1)]
 Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
 
 

@@ -15,7 +15,7 @@ from orchestrator.definition.model import ArmSpec
 from orchestrator.definition.parameter_models import ParameterModel
 from orchestrator.definition.parts import TRAINING, in_section, split
 from orchestrator.definition.schema import SweepModel, TrainingModel
-from orchestrator.definition.space import corners, satisfied
+from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import Path
 from trainables import Task
 from trainables.recipe import Recipe
@@ -69,7 +69,7 @@ def check_recipes(
     names = in_section(TRAINING, [p.name for p in arm.parameters])
     for config in corners(arm.parameters, names) if names else ():
         given = split(config).training
-        with contextlib.suppress(TypeError):  # said of the constraint itself, with its place
+        with contextlib.suppress(TypeError, SpaceError):  # said of the constraint itself, with its place
             if not satisfied(model.constraints, config):
                 continue
         try:

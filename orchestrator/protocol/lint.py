@@ -18,7 +18,7 @@ import optim_core
 from orchestrator.definition import model, plan, program
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
-from orchestrator.definition.parts import TASK, TRAINING
+from orchestrator.definition.parts import TASK, TRAINING, section_of
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.space import MOST, Parameter, levels
 from orchestrator.definition.sweep_file import loads
@@ -95,8 +95,8 @@ def _tuned(arm: ArmSpec) -> list[Parameter]:
 
 
 def _is_default(arm: ArmSpec) -> bool:
-    """Left as its authors ship it: nothing is tuned and nothing set."""
-    return not arm.parameters
+    """Left as its authors ship it: nothing of the optimizer is tuned and nothing set."""
+    return all(section_of(p.name)[0] in (TASK, TRAINING) for p in arm.parameters)
 
 
 def _parameter(arm: ArmSpec, name: str) -> Parameter | None:
@@ -116,7 +116,7 @@ def effort(spec: Spec) -> Found:
     """Arms that try different numbers of distinct configurations."""
     sizes: dict[str, int] = {}
     for name, arm in spec.arms.items():
-        if _is_default(arm):
+        if not arm.parameters:
             continue
         counts = [levels(p) for p in arm.parameters]
         few = all(c is not None for c in counts) and math.prod(len(c) for c in counts if c is not None) <= MOST

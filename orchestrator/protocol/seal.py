@@ -332,13 +332,15 @@ def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, flo
     if budget["unit"] == "steps" or (parts.task and "tokens_per_batch" in content):
         from orchestrator.definition import batches, plan
 
-        if "tokens_per_batch" in content:
-            held = batches.per_batch(job.task, content["task"]["parameters"], parts.task)
-        else:
+        if budget["unit"] == "steps":
             try:
                 return plan.of_steps(job.optimizer, parts, budget["per_trial"])
             except KeyError:
                 return None
+        try:
+            held = batches.per_batch(job.task, content["task"]["parameters"], parts.task)
+        except Exception:  # a task that is gone, or whose data are elsewhere
+            return None
     return float(budget["per_trial"] / held)
 
 

@@ -85,7 +85,7 @@ def _population(spec: Spec, arm: ArmSpec, study: OptunaStudy, name: str) -> Popu
 
 
 def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None:
-    """Begin the search with what the sweeps of `warm_start` found in arms of the same name and optimizer.
+    """Begin the search with what the sweeps of `warm_start` found in arms of the same name, optimizer and groups.
 
     No two studies learn the same: study r takes the other sweep's study r where that has as many, else every R-th of
     its configurations.
@@ -107,7 +107,8 @@ def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None
                 )
         told = results.told_values(source, [spec.metric.name, *(o.name for o in spec.objectives)])
         for arm in arms.values():
-            if asked["arms"].get(arm.spec.name, {}).get("optimizer") == arm.spec.optimizer:
+            theirs, own = asked["arms"].get(arm.spec.name, {}), mine["arms"][arm.spec.name]
+            if all(theirs.get(key) == own.get(key) for key in ("optimizer", "groups")):
                 arm.study.learn(source.sweep_id, _lesson(told, arm, spec.seeds.studies))
 
 

@@ -124,4 +124,4 @@ def test_betas_of_torchs_adam_may_be_a_list() -> None:
     made = run("torch.optim.Adam", {"one": {"match": ["*.bias"], "betas": [0.5, 0.9]}}, betas=[0.8, 0.95])
     assert [g["betas"] for g in made.optimizer.param_groups] == [(0.8, 0.95), (0.5, 0.9)]
     with pytest.raises(ValueError, match="beta"):
-        optim_core.check("torch.optim.Adam", betas=[0.9, 1.5])
+        optim_core.try_out("torch.optim.Adam", betas=[0.9, 1.5])

@@ -130,7 +130,7 @@ def test_groups_of_an_arm_come_first_and_shared_ones_are_for_those_that_have_the
 
 
 def test_schedules_are_searched_field_by_field() -> None:
-    ramp = {"schedule": "step", "start": 0, "end": {"min": 0.01, "max": 0.1}, "until": {"values": [0.25, 0.5]}}
+    ramp = {"schedule": "step", "start": 0, "end": {"min": 0.01, "max": 0.1}, "until": {"values": ["25%", 0.5]}}
     s = sweep(arms={"sgd": {}, "sam": {"parameters": {"sam_radius": ramp}}})
     names = ["sam_radius.schedule", "sam_radius.start", "sam_radius.end", "sam_radius.until"]
     assert [p.name for p in s.arms["sam"].parameters if p.name.startswith("sam")] == names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,12 @@ def test_a_ramp_is_followed_within_a_trial(tmp_path: Path) -> None:
     half = training.optimizer.grad_evals / 40
     assert [g["sam_radius"] for g in training.optimizer.param_groups] == pytest.approx([end * half] * 2)
     assert half == 0.5
+    first = dict(job.values)
+    job = replace(job, lineage=((1, {**first, "lr": 2 * first["lr"]}),))
+    training, _ = build_training(job)  # as an heir in a population, whose parent had another rate
+    rates = [{g.get("name"): g["initial_lr"] for g in training.optimizer.param_groups}]
+    for _ in range(2):
+        training.advance()
+        rates.append({g.get("name"): g["initial_lr"] for g in training.optimizer.param_groups})
+    own = first["groups.biases.lr"]
+    assert rates == [{None: 2 * first["lr"], "biases": own}] * 2 + [{None: first["lr"], "biases": own}]

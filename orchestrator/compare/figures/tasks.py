@@ -160,7 +160,9 @@ def _seeds(evidence: Evidence) -> list[int]:
 
 
 def _task(evidence: Evidence) -> Any:
-    return evidence.task_class(**evidence.definition["task"]["parameters"])
+    """As the first trial had it, where trials choose of it."""
+    chosen = evidence.records[0].job.task_parameters if evidence.records else {}
+    return evidence.task_class(**{**evidence.definition["task"]["parameters"], **chosen})
 
 
 def _model(evidence: Evidence, seed: int) -> Any:
