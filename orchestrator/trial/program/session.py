@@ -57,7 +57,7 @@ class ProgramSession:
         self._points = Points(self._log, job, self._task["step"])
         self._shown, self._code, self._facts = Shown(), "", dict[str, str]()
         self._seconds = self._before = 0.0
-        self._looked = 0.0
+        self._looked = self._told = 0.0
         self._out_of_time = self._abandoned = self._frozen = False
         self._timer: threading.Timer | None = None
         self._reported = 0
@@ -243,6 +243,7 @@ class ProgramSession:
 
     def _take_in(self, *, last: bool) -> None:
         """Points and proofs that came since the last call."""
+        known = len(self._points.all)
         for said in self._channel.heard():
             self._shown.hear(said)
             if isinstance(said.get("metrics"), dict):
@@ -258,7 +259,10 @@ class ProgramSession:
             self._points.add(self._rows.popleft(), bounded=bounded)
         if last:
             self._points.flush()
-        self._shown.grad_evals, self._shown.steps = self._channel.counts()
+        counts = self._channel.counts()
+        if len(self._points.all) != known or counts != (self._shown.grad_evals, self._shown.steps):
+            self._told = time.monotonic()  # a sign of life, though it may print nothing
+        self._shown.grad_evals, self._shown.steps = counts
 
     def _check_limits(self) -> None:
         """End a script that is beyond its budget, or that has said nothing for too long."""
@@ -270,7 +274,7 @@ class ProgramSession:
         if self._over_budget:
             self._shown.budget = "kept"
             self._script.end()
-        elif limit is not None and time.monotonic() - self._script.spoke > limit:
+        elif limit is not None and time.monotonic() - max(self._script.spoke, self._told) > limit:
             self._facts["silent"] = f"{limit:g}"
             self._script.end()
 
