@@ -60,7 +60,7 @@ def answer(
             exploratory.append(f"{word} {asked} was asked for, {sealed} was declared")
     other = currencies.at_equal_seconds(evidence, document)
     each = {"currency": currencies.spoken(evidence)}
-    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"]["unit"])
+    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
     document["pairs"] = [
         {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)

@@ -34,7 +34,7 @@ from orchestrator.trial.program.proof import Shown
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.workspace import TrialPlace
 
-ABANDONED_S, POLL_S, FILES_S, LEAVE_S = 20.0, 0.02, 0.25, 30.0
+ABANDONED_S, POLL_S, FILES_S, LEAVE_S = 20.0, 0.05, 0.25, 30.0
 
 
 class ProgramSession:
@@ -60,7 +60,7 @@ class ProgramSession:
         self._looked = self._told = 0.0
         self._out_of_time = self._abandoned = self._frozen = False
         self._timer: threading.Timer | None = None
-        self._reported = 0
+        self._reported = self._passed = 0
 
     def advance(self) -> Report:
         """Let the script run for about a slice. Never raises for what the script does wrong: that is a FAILED result.
@@ -185,7 +185,7 @@ class ProgramSession:
         goes_on = resume is not None or own is not None
         self._before = float(known["seconds"]) if goes_on and run > 1 else 0.0
         self._points.begin(up_to, again=run > 1)
-        self._reported = passed(self._points.all, self.job)
+        self._reported = self._passed = passed(self._points.all, self.job)
         self._runs = run
         self._note_run()
         return resume, checkpoint
@@ -219,14 +219,14 @@ class ProgramSession:
             if self._place.stop_asked():
                 return self._drained()
             self._check_limits()
-            rung = next((r for r in job.rungs if self._reported < r <= passed(self._points.all, job)), None)
+            rung = next((r for r in job.rungs if self._reported < r <= self._passed), None)
             if rung is not None:
                 script.freeze()
                 self._frozen, self._reported = True, rung
                 self._place.logged()
                 return self._report(rung)
             if now - began >= job.slice_s:
-                return self._report(max(self._reported, min(passed(self._points.all, job), job.evaluations)))
+                return self._report(max(self._reported, self._passed))
 
     def _report(self, number: int) -> Report:
         found = evaluation(self._points.all, self.job, number) if number in self.job.rungs else None
@@ -262,6 +262,7 @@ class ProgramSession:
         counts = self._channel.counts()
         if len(self._points.all) != known or counts != (self._shown.grad_evals, self._shown.steps):
             self._told = time.monotonic()  # a sign of life, though it may print nothing
+            self._passed = passed(self._points.all, self.job)
         self._shown.grad_evals, self._shown.steps = counts
 
     def _check_limits(self) -> None:
@@ -302,7 +303,8 @@ class ProgramSession:
         if self._place.stop_asked() and left and not self._over_budget:
             return self._drained()
         if how.left and not how.told:
-            self._facts["left"] = f"{how.left} processes were left behind when it ended, and were ended"
+            were = "process was" if how.left == 1 else "processes were"
+            self._facts["left"] = f"{how.left} {were} left behind when it ended, and ended then"
         if "silent" in self._facts:
             message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was ended"
             return self._finish(State.FAILED, error=message)
@@ -338,8 +340,8 @@ class ProgramSession:
         job = self.job
         if job.program["unit"] == "seconds":
             return self._before + self._seconds
-        if job.program["unit"] == "grad_evals" and self._shown.grad_evals:
-            return float(self._shown.grad_evals)
+        if job.program["unit"] == "grad_evals" and (counted := self._shown.document()["grad_evals"]):
+            return float(counted)
         return self._points.last
 
     def _finish(self, state: State, *, error: str = "") -> Report:
@@ -352,8 +354,8 @@ class ProgramSession:
             value = job.goal.best(values) if job.select == "best" else values[-1]
         elif state is State.DIVERGED:
             value = metrics[job.metric] = float(job.program["worst"])
-        counted = {"cost/grad_evals": self._shown.grad_evals, "cost/steps": self._shown.steps}
-        metrics |= {name: float(count) for name, count in counted.items() if count}
+        proof = self._shown.document()
+        metrics |= {f"cost/{name}": float(proof[name]) for name in ("grad_evals", "steps") if proof[name]}
         result = Result(
             state=state,
             value=value,
@@ -365,7 +367,7 @@ class ProgramSession:
             error=error,
             facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
             code=self._code,
-            proof=self._shown.document(),
+            proof=proof,
         )
         self._place.settle()
         self._log.sync()
