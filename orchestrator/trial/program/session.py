@@ -340,7 +340,7 @@ class ProgramSession:
         job = self.job
         if job.program["unit"] == "seconds":
             return self._before + self._seconds
-        if job.program["unit"] == "grad_evals" and (counted := self._shown.document()["grad_evals"]):
+        if counted := self._shown.document().get(job.program["unit"]):  # grad_evals, steps
             return float(counted)
         return self._points.last
 
