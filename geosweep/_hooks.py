@@ -72,6 +72,9 @@ class Witness:
 
     def attach(self, torch: Any) -> None:
         """Look on while this torch trains."""
+        import warnings
+
+        warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
         for name in ("backward", "grad"):
             setattr(torch.autograd, name, self._counted(getattr(torch.autograd, name)))
         from torch.nn.modules.module import (
@@ -109,12 +112,21 @@ class Witness:
 
         return counted
 
+    def _try(self, look: Callable[..., None], *what: Any) -> None:
+        """Nothing that we look at is worth a broken script: what cannot be hashed is not."""
+        try:
+            look(*what)
+        except Exception as error:
+            self.say(note=f"{look.__name__.strip('_')}: {type(error).__name__}: {error}")
+
     def _before_step(self, optimizer: Any, args: Any, keywords: Any) -> None:
         self._stepping += 1
-        if id(optimizer) in self._optimizers or len(self._optimizers) >= MOST_OPTIMIZERS:
-            return
-        self._stop_looking_at_models()
-        self._optimizers.add(id(optimizer))
+        if id(optimizer) not in self._optimizers and len(self._optimizers) < MOST_OPTIMIZERS:
+            self._stop_looking_at_models()
+            self._optimizers.add(id(optimizer))
+            self._try(self._weights_of, optimizer)
+
+    def _weights_of(self, optimizer: Any) -> None:
         self._weights |= {_digest(p) for group in optimizer.param_groups for p in group["params"]}
         self.say(init=hashlib.sha256("".join(sorted(self._weights)).encode()).hexdigest()[:32])
 
@@ -130,7 +142,7 @@ class Witness:
             return
         tensors = list(_tensors(inputs))
         if tensors and not any(t.requires_grad for t in tensors):
-            self._batch(tensors)
+            self._try(self._batch, tensors)
 
     def _after_forward(self, module: Any, inputs: Any, output: Any) -> None:
         self._forward = max(0, self._forward - 1)
@@ -147,7 +159,7 @@ class Witness:
                 self._loader, self._batches = True, []
                 self._stop_looking_at_models()
             if len(self._batches) < BATCHES:
-                self._batch(list(_tensors(batch)))
+                self._try(self._batch, list(_tensors(batch)))
             return batch
 
         return seen

@@ -44,7 +44,7 @@ def answer(
         alpha=min(one.analysis["alpha"] for one in sweeps),
         choice=task_choice.of(sweeps),
     )
-    proofs = proof.of_pairs(trials, document["pairs"], first.definition["budget"]["unit"])
+    proofs = proof.of_pairs(trials, document["pairs"], first.definition["budget"])
     document["pairs"] = [{**p, "proof": shown} for p, shown in zip(document["pairs"], proofs, strict=True)]
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
     for other in sweeps[1:]:

@@ -66,7 +66,7 @@ def answer(
     if evidence.imported:
         document["imported"] = each["imported"] = evidence.imported
         document["notes"] += evidence.resolved["imported"]["notes"]
-    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"]["unit"])
+    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
     document["pairs"] = [
         {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)

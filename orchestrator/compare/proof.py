@@ -28,15 +28,22 @@ OURS = {
 """Of training that is ours."""
 
 
-def of_pairs(trials: pd.DataFrame, pairs: Sequence[Mapping[str, Any]], unit: str) -> list[dict[str, Level]]:
-    """`pairing` and `compute` of each pair, each with its `level` and `why`. `trials` has a column `proof`."""
+def of_pairs(
+    trials: pd.DataFrame, pairs: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]
+) -> list[dict[str, Level]]:
+    """`pairing` and `compute` of each pair, each with its `level` and `why`. `trials` has a column `proof`.
+
+    `budget`: `unit` and `per_trial`.
+    """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     if not any(confirm["proof"]):
         return [OURS for _ in pairs]
     found = []
     for pair in pairs:
         both = confirm[confirm["arm"].isin((pair["a"], pair["b"]))]
-        found.append({"pairing": pairing(both), "compute": compute(both, unit)})
+        found.append(
+            {"pairing": pairing(both), "compute": compute(both, str(budget["unit"]), float(budget["per_trial"]))}
+        )
     return found
 
 
@@ -63,16 +70,16 @@ def pairing(both: pd.DataFrame) -> Level:
     return {"level": UNKNOWN, "why": f"no seed was handed over; {why}"}
 
 
-def compute(both: pd.DataFrame, unit: str) -> Level:
+def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
     """Of the confirm trials of two arms. A count that shows them unequal in the budget's unit refused them before."""
     counted = [p.get("grad_evals") for p in both["proof"]]
     steps = [p.get("steps") for p in both["proof"]]
     if unit == "seconds":
         return {"level": PROVED, "why": "by the clock"}
     if unit == "grad_evals" and all(counted):
-        return {"level": PROVED, "why": "gradient evaluations were counted"}
+        return {"level": PROVED, "why": f"gradient evaluations were counted{_other(counted, given)}"}
     if unit == "steps" and all(steps):
-        return {"level": PROVED, "why": f"steps were counted{_gradients(both, counted)}"}
+        return {"level": PROVED, "why": f"steps were counted{_other(steps, given)}{_gradients(both, counted)}"}
     why = _gradients(both, counted).removeprefix("; ") or f"{unit} were not counted"
     if all(p.get("budget") for p in both["proof"]):
         kept = any(p["budget"] == "kept" for p in both["proof"])
@@ -81,6 +88,12 @@ def compute(both: pd.DataFrame, unit: str) -> Level:
             "why": f"{'trials were ended at it' if kept else 'the budget was handed over'}; {why}",
         }
     return {"level": UNKNOWN, "why": f"no budget was handed over; {why}"}
+
+
+def _other(counts: Sequence[float | None], given: float) -> str:
+    """That all had another amount than the budget says, where they had."""
+    mean = sum(count or 0.0 for count in counts) / len(counts)
+    return "" if abs(mean - given) <= PARITY * given else f", {mean:,.10g} where {given:,.10g} were given"
 
 
 def _gradients(both: pd.DataFrame, counted: Sequence[float | None]) -> str:

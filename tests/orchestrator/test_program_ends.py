@@ -125,7 +125,7 @@ def test_a_metric_that_is_not_finite_is_a_result(ended: dict[str, Result]) -> No
 def test_nothing_is_left(ended: dict[str, Result]) -> None:
     assert not mentioning("left-by-strange")
     assert not mentioning("strange.py")
-    assert ended["forks"].facts["left"] == "2 processes were left behind when it ended, and were ended"
+    assert ended["forks"].facts["left"] == "2 processes were left behind when it ended, and ended then"
 
 
 def test_output_is_kept_and_bounded(strange: SweepFolder, ended: dict[str, Result]) -> None:

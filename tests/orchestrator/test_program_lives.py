@@ -142,6 +142,133 @@ def test_a_drained_trial_goes_on_or_begins_again(tmp_path: Path, more: str, says
     assert (begun[1] == "from 0") == (first == "from 0")
 
 
+KEPT = """
+schema_version: 1
+name: kept
+task:
+  program: resumes.py
+  command: ["${interpreter}", "${program}", --steps=1000, "${args}"]
+  output_arg: --out
+  grace: 1s
+  metrics: [{pattern: '^(?P<step>\\d+): loss (?P<loss>\\S+)'}]
+metric: {name: loss, goal: minimize}
+arms: {only: {parameters: {slope: 1.0, wait: 0.01}}}
+method: {name: grid}
+budget: {unit: %s, per_trial: %s}
+seeds: {tune: 1, confirm: 0}
+"""
+
+
+@pytest.mark.parametrize(("unit", "budget"), [("steps", 10), ("seconds", 1)])
+def test_a_script_that_is_not_told_its_budget_is_ended_there(tmp_path: Path, unit: str, budget: int) -> None:
+    ((_, one),) = records(run(KEPT % (unit, budget), tmp_path)).items()
+    assert one.result.state is State.COMPLETE
+    assert one.result.proof["budget"] == "kept"
+    if unit == "steps":
+        assert one.result.value == 1 / 10
+        assert one.result.grad_evals == 10
+    else:
+        assert budget <= one.result.grad_evals <= 2 * budget + 2
+    assert not mentioning(one.job.folder)
+
+
+def test_steps_of_another_unit_are_named(tmp_path: Path) -> None:
+    ((_, one),) = records(run((KEPT % ("epochs", 2)).replace("(?P<step>", "(?P<step>[1-9]\\d"), tmp_path)).items()
+    assert one.result.state is State.FAILED
+    assert one.result.error.startswith("resumes.py began at step 100, beyond its budget of 2 epochs: name the field")
+
+
+STUDIES = """
+schema_version: 1
+name: studies
+task: {program: resumes.py, budget_arg: --steps, output_arg: --out,
+       metrics: [{pattern: '^(?P<step>\\d+): loss (?P<loss>\\S+)'}]}
+metric: {name: loss, goal: minimize}
+arms: {only: {parameters: {slope: {min: 1.0, max: 9.0}}}}
+method: {name: tpe, replay: strict, lag: 1, random_share: 0.5}
+budget: {unit: steps, per_trial: 4, trials_per_arm: 4}
+seeds: {studies: 2, tune: 1, confirm: 1}
+evaluations: 2
+early_terminate: {type: median, min_budget: 50%}
+"""
+
+
+def test_studies_and_strict_replay(tmp_path: Path) -> None:
+    """Each study searches by itself; the same file gives the same suggestions and results again."""
+    drawn = []
+    for root in ("one", "two"):
+        found = records(run(STUDIES, tmp_path / root))
+        assert {one.job.study for one in found.values()} == {1, 2}
+        assert sum(one.job.stage is Stage.CONFIRM for one in found.values()) == 2
+        drawn.append({name: (one.job.parameters["slope"], one.result.value) for name, one in found.items()})
+    assert drawn[0] == drawn[1]
+    assert len({slope for name, (slope, _) in drawn[0].items() if "-s100" not in name}) == 8
+
+
+ALIKE = """
+schema_version: 1
+name: alike
+task: {program: strange.py, metrics: [{pattern: 'step=(?P<step>\\d+) loss=(?P<loss>\\S+)'}]}
+metric: {name: loss, goal: minimize}
+arms: {only: {parameters: {how: %s, steps: {values: [4, 5, 6, 7, 8, 9, 10, 11, 12, 13]}}}}
+method: {name: grid}
+budget: {unit: steps, per_trial: 20}
+seeds: {tune: 1, confirm: 1}
+"""
+
+
+@pytest.mark.parametrize(("how", "says"), [
+    ("raises", "ValueError: a rate of nothing"), ("usage", "strange.py ended with exit code 2")
+])  # fmt: skip
+def test_a_sweep_whose_trials_fail_alike_is_given_up(tmp_path: Path, how: str, says: str) -> None:
+    folder = run(ALIKE % how, tmp_path)
+    assert len(records(folder)) == 5
+    assert (
+        f"the first 5 trials all failed alike and the sweep was given up: {says}"
+        in (folder.path / "refused.json").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_one_that_keeps_checkpoints_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Drained in the middle, a script of three lines leaves a checkpoint and ends where it would have ended."""
+    text = """
+schema_version: 1
+name: keeps
+task: {program: plain_trial.py}
+metric: {name: val_loss, goal: minimize}
+arms: {only: {optimizer: adamw, parameters: {lr: 0.05, wait: 0.05}}}
+method: {name: grid}
+budget: {unit: grad_evals, per_trial: 40}
+seeds: {tune: 1, confirm: 0}
+"""
+    spec = sweep_file.loads(text, str(PROGRAMS / "sweep.yaml"))
+    values = []
+    for name, drained in (("whole", False), ("drained", True)):
+        folder = runner.open_folder(spec, text, tmp_path / name, runner.provenance())
+        parameters = {"lr": 0.05, "wait": 0.05}
+        configuration = Configuration(number=0, parameters=parameters, state=ConfigurationState.RUNNING)
+        given = job_of(spec, folder, spec.arms["only"], configuration, 0, Stage.TUNE)
+        session = ProgramSession(given)
+        if drained:
+            assert until(lambda: session.advance() and len(steps(Path(given.folder))) > 0, 60.0)  # noqa: B023
+            folder.stop_file.touch()
+            while not (report := session.advance()).done:
+                continue
+            assert report.state is State.INTERRUPTED
+            folder.stop_file.unlink()
+            session = ProgramSession(given)
+        while not session.advance().done:
+            continue
+        result = read_result(Path(given.folder))
+        assert result is not None
+        assert result.state is State.COMPLETE, result.error
+        assert steps(Path(given.folder)) == [10, 20, 30, 40]
+        values.append((result.value, result.metrics["train_loss"], result.init_digest))
+    assert "it went on from its checkpoint at step" in result.facts["runs"]
+    assert values[0][:2] == values[1][:2]
+
+
 def test_stopping_early_judges_at_the_scripts_own_steps(tmp_path: Path) -> None:
     text = TEXT % ("", 0.02, "false", "early_terminate: {type: asha, eta: 2, min_budget: 30%}")
     folder = run(text, tmp_path)

@@ -135,12 +135,19 @@ PAIR = [{"a": "a", "b": "b"}]
             data_digest=""), "steps", "unknown", "unknown"),
 ])  # fmt: skip
 def test_levels(frame: pd.DataFrame, unit: str, pairing: str, compute: str) -> None:
-    (found,) = proof.of_pairs(frame, PAIR, unit)
+    (found,) = proof.of_pairs(frame, PAIR, {"unit": unit, "per_trial": 40})
     assert (found["pairing"]["level"], found["compute"]["level"]) == (pairing, compute)
 
 
 def test_weights_that_differ_and_unequal_gradients_are_named() -> None:
     counted = [{"seed": True, "budget": "given", "batches": 1, "grad_evals": n, "steps": 9} for n in (9, 9, 18, 18)]
-    (found,) = proof.of_pairs(trials(init_digest=["w1", "w2", "v1", "v2"], proof=counted), PAIR, "steps")
+    (found,) = proof.of_pairs(
+        trials(init_digest=["w1", "w2", "v1", "v2"], proof=counted), PAIR, {"unit": "steps", "per_trial": 9}
+    )
     assert found["pairing"]["why"] == "the seed was handed over; initial weights differ between the arms"
     assert found["compute"]["why"] == "steps were counted; gradient evaluations were a 9, b 18"
+
+
+def test_a_count_that_is_not_the_budget_is_named() -> None:
+    (found,) = proof.of_pairs(trials(), PAIR, {"unit": "grad_evals", "per_trial": 20})
+    assert found["compute"]["why"] == "gradient evaluations were counted, 40 where 20 were given"

@@ -71,8 +71,5 @@ class Channel:
 
 def environment(folder: Path, *, threads: int, given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a script: this worker's, with what is its own."""
-    package = str(Path(__file__).parents[3])
-    known = os.environ.get("PYTHONPATH", "")
-    path = known if package in known.split(os.pathsep) else os.pathsep.join(filter(None, [known, package]))
-    own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     return {**os.environ, **own, VARIABLE: str(folder), "GEOSWEEP_TRIAL_DIR": str(folder.parent), **given}

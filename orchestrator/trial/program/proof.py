@@ -38,11 +38,15 @@ class Shown:
             self.budget = "given"
 
     def document(self) -> dict[str, Any]:
-        """As it is kept with the trial's result."""
+        """As it is kept with the trial's result.
+
+        Where fewer backward passes than steps were seen, others were not: gradients are not counted.
+        """
+        whole = self.grad_evals and self.grad_evals >= self.steps
         return {
             "seed": self.seed,
             "budget": self.budget,
             "batches": self.batches,
-            "grad_evals": self.grad_evals or None,
+            "grad_evals": self.grad_evals if whole else None,
             "steps": self.steps or None,
         }

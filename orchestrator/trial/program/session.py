@@ -34,7 +34,7 @@ from orchestrator.trial.program.proof import Shown
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.workspace import TrialPlace
 
-ABANDONED_S, POLL_S, FILES_S, LEAVE_S = 20.0, 0.02, 0.25, 30.0
+ABANDONED_S, POLL_S, FILES_S, LEAVE_S = 20.0, 0.05, 0.25, 30.0
 
 
 class ProgramSession:
@@ -57,10 +57,10 @@ class ProgramSession:
         self._points = Points(self._log, job, self._task["step"])
         self._shown, self._code, self._facts = Shown(), "", dict[str, str]()
         self._seconds = self._before = 0.0
-        self._looked = 0.0
+        self._looked = self._told = 0.0
         self._out_of_time = self._abandoned = self._frozen = False
         self._timer: threading.Timer | None = None
-        self._reported = 0
+        self._reported = self._passed = 0
 
     def advance(self) -> Report:
         """Let the script run for about a slice. Never raises for what the script does wrong: that is a FAILED result.
@@ -185,7 +185,7 @@ class ProgramSession:
         goes_on = resume is not None or own is not None
         self._before = float(known["seconds"]) if goes_on and run > 1 else 0.0
         self._points.begin(up_to, again=run > 1)
-        self._reported = passed(self._points.all, self.job)
+        self._reported = self._passed = passed(self._points.all, self.job)
         self._runs = run
         self._note_run()
         return resume, checkpoint
@@ -219,14 +219,14 @@ class ProgramSession:
             if self._place.stop_asked():
                 return self._drained()
             self._check_limits()
-            rung = next((r for r in job.rungs if self._reported < r <= passed(self._points.all, job)), None)
+            rung = next((r for r in job.rungs if self._reported < r <= self._passed), None)
             if rung is not None:
                 script.freeze()
                 self._frozen, self._reported = True, rung
                 self._place.logged()
                 return self._report(rung)
             if now - began >= job.slice_s:
-                return self._report(max(self._reported, min(passed(self._points.all, job), job.evaluations)))
+                return self._report(max(self._reported, self._passed))
 
     def _report(self, number: int) -> Report:
         found = evaluation(self._points.all, self.job, number) if number in self.job.rungs else None
@@ -243,6 +243,7 @@ class ProgramSession:
 
     def _take_in(self, *, last: bool) -> None:
         """Points and proofs that came since the last call."""
+        known = len(self._points.all)
         for said in self._channel.heard():
             self._shown.hear(said)
             if isinstance(said.get("metrics"), dict):
@@ -258,7 +259,11 @@ class ProgramSession:
             self._points.add(self._rows.popleft(), bounded=bounded)
         if last:
             self._points.flush()
-        self._shown.grad_evals, self._shown.steps = self._channel.counts()
+        counts = self._channel.counts()
+        if len(self._points.all) != known or counts != (self._shown.grad_evals, self._shown.steps):
+            self._told = time.monotonic()  # a sign of life, though it may print nothing
+            self._passed = passed(self._points.all, self.job)
+        self._shown.grad_evals, self._shown.steps = counts
 
     def _check_limits(self) -> None:
         """End a script that is beyond its budget, or that has said nothing for too long."""
@@ -270,7 +275,7 @@ class ProgramSession:
         if self._over_budget:
             self._shown.budget = "kept"
             self._script.end()
-        elif limit is not None and time.monotonic() - self._script.spoke > limit:
+        elif limit is not None and time.monotonic() - max(self._script.spoke, self._told) > limit:
             self._facts["silent"] = f"{limit:g}"
             self._script.end()
 
@@ -298,7 +303,8 @@ class ProgramSession:
         if self._place.stop_asked() and left and not self._over_budget:
             return self._drained()
         if how.left and not how.told:
-            self._facts["left"] = f"{how.left} processes were left behind when it ended, and were ended"
+            were = "process was" if how.left == 1 else "processes were"
+            self._facts["left"] = f"{how.left} {were} left behind when it ended, and ended then"
         if "silent" in self._facts:
             message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was ended"
             return self._finish(State.FAILED, error=message)
@@ -334,8 +340,8 @@ class ProgramSession:
         job = self.job
         if job.program["unit"] == "seconds":
             return self._before + self._seconds
-        if job.program["unit"] == "grad_evals" and self._shown.grad_evals:
-            return float(self._shown.grad_evals)
+        if counted := self._shown.document().get(job.program["unit"]):  # grad_evals, steps
+            return float(counted)
         return self._points.last
 
     def _finish(self, state: State, *, error: str = "") -> Report:
@@ -348,8 +354,8 @@ class ProgramSession:
             value = job.goal.best(values) if job.select == "best" else values[-1]
         elif state is State.DIVERGED:
             value = metrics[job.metric] = float(job.program["worst"])
-        counted = {"cost/grad_evals": self._shown.grad_evals, "cost/steps": self._shown.steps}
-        metrics |= {name: float(count) for name, count in counted.items() if count}
+        proof = self._shown.document()
+        metrics |= {f"cost/{name}": float(proof[name]) for name in ("grad_evals", "steps") if proof[name]}
         result = Result(
             state=state,
             value=value,
@@ -361,7 +367,7 @@ class ProgramSession:
             error=error,
             facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
             code=self._code,
-            proof=self._shown.document(),
+            proof=proof,
         )
         self._place.settle()
         self._log.sync()

@@ -1,5 +1,7 @@
 """The same script, which asks for its trial: the arm's optimizer, the budget's steps, checkpoints."""
 
+import time
+
 import torch
 from torch import nn
 
@@ -14,6 +16,8 @@ optimizer = trial.optimizer(model)
 trial.restore(model=model, optimizer=optimizer)
 for step in trial.steps(40):
     rows = torch.randint(448, (trial.parameters["batch_size"],), generator=torch.Generator().manual_seed(step))
+
+    time.sleep(trial.parameters.get("wait", 0.0))
 
     def closure():
         optimizer.zero_grad()
