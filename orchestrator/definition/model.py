@@ -234,6 +234,10 @@ def definition(spec: Spec) -> dict[str, Any]:
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:
         del found["seeds"]["studies"]
+    for arm in found["arms"].values():
+        for p in arm["parameters"]:
+            if not p["prior_confidence"]:
+                del p["prior"], p["prior_confidence"]
     if spec.method.replay == "off":
         del found["method"]["replay"], found["method"]["lag"]
     for key, used in (

@@ -125,6 +125,9 @@ def _check_size(spec: Spec, where: Where) -> None:
         try:
             size = plan.grid_size(spec, arm) if spec.method.name == "grid" else None
             limit = spec.budget.trials_per_arm
+            guessed = next((p.name for p in arm.parameters if p.prior_confidence), "")
+            if guessed and size is not None:
+                raise where.error(path, f"{guessed} has a prior, and a grid tries every value; remove one of them")
             if size is None and limit is None:
                 raise where.error(("budget",), "trials_per_arm: missing; say how many configurations each arm may try")
             if size is not None and limit is not None and limit < size:

@@ -350,3 +350,16 @@ def one_study(spec: Spec) -> Found:
             "one search an arm compares the two configurations found, not the methods: two identical arms tuned like "
             "this differ by a settled amount in about 3 of 10 sweeps; set studies: 6 or more",
         )
+
+
+@_rule("GS121")
+def guesses(spec: Spec) -> Found:
+    """A good guess is worth many trials, so whoever has one has a head start."""
+    given = {name: sorted(p.name for p in arm.parameters if p.prior_confidence) for name, arm in spec.arms.items()}
+    without = [name for name, arm in spec.arms.items() if not given[name] and _tuned(arm)]
+    if without and any(given.values()):
+        words = "; ".join(f"{name} guesses {', '.join(found)}" for name, found in given.items() if found)
+        yield (
+            ("arms", without[0]),
+            f"{words}, and {', '.join(without)} nothing; give every arm its prior, or none",
+        )
