@@ -156,7 +156,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
-    from orchestrator.definition.errors import SpecError
+    from orchestrator.definition.errors import CannotSearch, SpecError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Held, NotFound, Unreachable
@@ -173,6 +173,7 @@ def main() -> None:
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
         CannotTravel: Exit.CHECK_FAILED,
+        CannotSearch: Exit.INVALID_FILE,
         ControlFailed: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
@@ -188,6 +189,7 @@ def main() -> None:
         ControlFailed,
         CodeChanged,
         CannotTravel,
+        CannotSearch,
     ) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))

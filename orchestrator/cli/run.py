@@ -106,9 +106,7 @@ def run(
     if uri := object_store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     with disk.named(root):
-        folder = runner.open_folder(
-            definition, read(file), root, facts := {**runner.provenance(), **({"code": travelled} if travelled else {})}
-        )
+        folder = runner.open_folder(definition, read(file), root, facts := _facts(definition, travelled))
     identity = folder.sweep_id
     with disk.named(folder.path), folder.hold(storage):
         if again := abort.standing(definition, folder):
@@ -150,6 +148,20 @@ def run(
             f"{failed} trials failed ({definition.max_failed} allowed: max_failed); see: geosweep status {identity}",
             Exit.TRIALS_FAILED,
         )
+
+
+def _facts(definition: Spec, travelled: str) -> dict[str, str]:
+    """The provenance, with the digest of the code that travelled and the versions of somebody else's sampler."""
+    from orchestrator import runner
+    from orchestrator.definition import method
+
+    facts = runner.provenance()
+    if travelled:
+        facts["code"] = travelled
+    if method.is_foreign(definition.method.name):
+        versions = ", ".join(f"{name} {version}" for name, version in method.identity(definition.method).items())
+        facts["sampler"] = f"{definition.method.name} ({versions})"
+    return facts
 
 
 def _say_cached(folder: SweepFolder) -> None:

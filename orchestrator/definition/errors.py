@@ -24,6 +24,10 @@ class UnreadableError(SpecError):
         self.args = (f"{file}: {message}",)
 
 
+class CannotSearch(ValueError):  # noqa: N818
+    """A sampler that does not take this space or these objectives."""
+
+
 def read(file: Path) -> str:
     """The text of a file that the user named. Raises UnreadableError."""
     try:

@@ -53,6 +53,10 @@ class MethodSpec:
     seed: int
     replay: str
     lag: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of a sampler of somebody else's (see `method`)."""
+    ref: str = ""
+    registry: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +242,9 @@ def definition(spec: Spec) -> dict[str, Any]:
         for p in arm["parameters"]:
             if not p["prior_confidence"]:
                 del p["prior"], p["prior_confidence"]
+    for key in ("arguments", "ref", "registry"):
+        if not found["method"][key]:
+            del found["method"][key]
     if spec.method.replay == "off":
         del found["method"]["replay"], found["method"]["lag"]
     for key, used in (

@@ -92,12 +92,21 @@ class MetricModel(Model):
     )
 
 
+METHODS = ("grid", "random", "sobol", "tpe", "gp", "cmaes")
+
+
 class MethodModel(Model):
     """How configurations are proposed."""
 
-    name: Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"] = Field(
-        "tpe", description="grid, random, sobol, tpe, gp or cmaes."
+    name: str = Field(
+        "tpe",
+        description="grid, random, sobol, tpe, gp or cmaes; or a sampler of Optuna's kind as package.module.Class, "
+        "or as optunahub/PACKAGE:Class.",
+        json_schema_extra={"anyOf": [{"enum": list(METHODS)}, {"pattern": r"\.|^optunahub/"}]},
     )
+    arguments: dict[str, Any] | None = Field(None, description="What the sampler is built with, beside its seed.")
+    ref: str | None = Field(None, description="optunahub: the commit of its registry, all 40 digits.")
+    registry: str | None = Field(None, description="optunahub: a local copy of a registry, in the place of ref.")
     random_share: Share = Field(
         0.5, description="tpe, gp, cmaes: this share of an arm's trials is random, before the model starts."
     )

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import budget, declared, environment, plan, resolve
+from orchestrator.definition import budget, declared, environment, method, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -20,7 +20,6 @@ from orchestrator.definition.model import (
     AnalysisSpec,
     ArmSpec,
     DiagnosticsSpec,
-    MethodSpec,
     MetricSpec,
     ObjectiveSpec,
     ResourcesSpec,
@@ -80,7 +79,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         report_metric=report,
         arms=arms,
         constraints=tuple(model.constraints),
-        method=MethodSpec(**model.method.model_dump()),
+        method=method.resolved(model, where),
         budget=budget.resolved(model, where),
         seeds=seeds,
         resources=ResourcesSpec(

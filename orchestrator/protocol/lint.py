@@ -17,6 +17,7 @@ import optim_core
 import trainables
 from orchestrator.definition import model, plan
 from orchestrator.definition.errors import SpecError
+from orchestrator.definition.method import is_foreign
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.space import Parameter, levels
@@ -237,7 +238,7 @@ def default_arm(spec: Spec) -> Found:
 @_rule("GS112")
 def expected_best(spec: Spec) -> Found:
     """Trials of an adaptive search are not exchangeable."""
-    if spec.method.name != "tpe" or not spec.analysis.expected_best:
+    if not (spec.method.name == "tpe" or is_foreign(spec.method.name)) or not spec.analysis.expected_best:
         return
     for name, arm in spec.arms.items():
         drawn = round(spec.method.random_share * plan.configurations(spec, arm)) * spec.seeds.studies

@@ -27,6 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition import method
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import State
 from orchestrator.protocol.errors import CodeChanged
@@ -65,6 +66,9 @@ def code_of(spec: Spec) -> dict[str, Any]:
     """`files`: source file -> sha256, of all arms; `arms`: arm -> the digest that its trials report."""
     arms = {name: source.digests((spec.task.name, arm.optimizer)) for name, arm in spec.arms.items()}
     files = {name: digest for found in arms.values() for name, digest in found.items()}
+    if method.is_foreign(spec.method.name):
+        files |= source.digests((spec.method.name,))
+        files["method"] = digest(dict(method.identity(spec.method)))
     for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
         if wanted:
             files[f"environment.{key}"] = digest(wanted)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
@@ -25,6 +25,8 @@ from orchestrator.definition.space import Parameter, is_active, levels, satisfie
 from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
+from orchestrator.search.distributions import distribution, suggest
+from orchestrator.search.foreign import Maker
 from orchestrator.search.history import BoundedTPE, History
 from orchestrator.storage.errors import Unreachable
 
@@ -92,7 +94,9 @@ class OptunaStudy:
         design_size: int,
         seed: int,
         sampler: str = "tpe",
+        make: Maker | None = None,
     ) -> None:
+        self._make = make
         self._parameters, self._constraints, self._facts = parameters, constraints, facts
         self._design, self._design_size = design, design_size
         self._seed, self._sampler, self._storage = seed, sampler, storage
@@ -105,6 +109,8 @@ class OptunaStudy:
                 sampler=optuna.samplers.RandomSampler(),
             )
         )
+        if make is not None:
+            self._study.stop = lambda: None  # type: ignore[method-assign]  # how many trials there are we say
         self._study_id = patiently(lambda: storage.get_study_id_from_name(name))
         found = patiently(lambda: self._study.get_trials(deepcopy=False))
         self._order = [_configuration(t) for t in found if CONFIGURATION in t.user_attrs]
@@ -278,10 +284,12 @@ class OptunaStudy:
         parameters: dict[str, Any] = {}
         for parameter in self._parameters:
             if is_active(parameter, parameters):
-                parameters[parameter.name] = _suggest(trial, parameter)
+                parameters[parameter.name] = suggest(trial, parameter)
         return parameters, trial, number + 1 if half is None else None
 
     def _new_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        if self._make is not None:
+            return self._make(self._seed, seed)
         if self._sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
         if self._sampler == "cmaes":
@@ -305,14 +313,14 @@ class OptunaStudy:
                 if value != p.values[0]:
                     return None
                 continue
-            distribution = _distribution(p)
+            kept = distribution(p)
             inner = 1 - value if p.one_minus else value
             try:
-                inside = distribution._contains(distribution.to_internal_repr(inner))
+                inside = kept._contains(kept.to_internal_repr(inner))
             except ValueError:
                 inside = False
             if inside:
-                stored[p.name], distributions[p.name] = inner, distribution
+                stored[p.name], distributions[p.name] = inner, kept
             elif state == TrialState.COMPLETE:
                 return None
         return optuna.trial.create_trial(
@@ -333,25 +341,6 @@ def _configuration(trial: FrozenTrial) -> Configuration:
         value=value,
         **trial.user_attrs.get(CHILD, {}),
     )
-
-
-def _distribution(p: Parameter) -> BaseDistribution:
-    if p.kind == "categorical":
-        return CategoricalDistribution(list(p.values))
-    if p.kind == "int":
-        return IntDistribution(int(p.low), int(p.high), step=1 if p.log else int(p.step or 1), log=p.log)
-    if p.one_minus:
-        return FloatDistribution(1 - p.high, 1 - p.low, log=True)
-    return FloatDistribution(p.low, p.high, step=None if p.log else p.step, log=p.log)
-
-
-def _suggest(trial: Trial, p: Parameter) -> Any:
-    if p.kind == "constant":
-        return p.values[0]
-    value: Any = trial._suggest(p.name, _distribution(p))
-    if p.one_minus:
-        return 1 - value
-    return min(p.high, max(p.low, round(value / p.step) * p.step)) if p.kind == "float" and p.log and p.step else value
 
 
 def _key(parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -102,7 +102,9 @@ def _resolved(place: str) -> Path:
 
 
 def paths_of(spec: Spec) -> Iterator[tuple[str, Path]]:
-    """(key, path) of the task's parameters that name a file or folder of this machine; data sets lie on the cluster."""
+    """(key, path) of what the file names as a file or folder of this machine; data sets lie on the cluster."""
+    if spec.method.registry:
+        yield "method.registry", Path(spec.method.registry)
     for key, value in spec.task.parameters.items():
         if not isinstance(value, str) or not ("/" in value or Path(value).suffix) or "://" in value:
             continue
