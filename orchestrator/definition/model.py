@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.definition.outcome import OutcomeConstraint
 from orchestrator.definition.racing import Racing
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
@@ -218,6 +219,7 @@ class Spec:
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     controls: tuple[str, ...] = ()
     training: TrainingSpec
+    outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     environment: EnvironmentSpec = field(default_factory=EnvironmentSpec)
     source: str = field(default="", compare=False)
 
@@ -256,6 +258,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     ):
         if not used:
             del found[key]
+    found["outcome_constraints"] = [str(one) for one in spec.outcome_constraints]
+    if not spec.outcome_constraints:
+        del found["outcome_constraints"]
     found["training"] = found["training"]["recipe"]
     if spec.training.recipe == type(spec.training.recipe)(schedule="cosine"):
         del found["training"]

@@ -292,6 +292,11 @@ class SweepModel(Model):
         description="Comparisons that every configuration obeys; they may name steps and grad_evals, "
         "but not of a budget in seconds.",
     )
+    outcome_constraints: list[str] = Field(
+        [],
+        description="What the chosen configuration obeys, in the mean over its tune seeds: METRIC <= NUMBER or "
+        "METRIC >= NUMBER, with a unit if you like, for instance time/step_s <= 100ms.",
+    )
     method: MethodModel = Field(default_factory=lambda: MethodModel.model_validate({}))
     budget: BudgetModel
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))

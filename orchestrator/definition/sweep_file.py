@@ -102,6 +102,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),
         training=resolve.training(model, where),
+        outcome_constraints=declared.outcomes(model, metrics, where),
         environment=environment.resolved(model, where, file),
         source=file,
     )

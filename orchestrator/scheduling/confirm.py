@@ -42,8 +42,11 @@ class ConfirmStage:
                     self._begin_studies(name, self._race.enter(name))
 
     def best_of(self, arm: ArmStudy) -> int | None:
-        """The study's best configuration trained to the end, the first of equal ones; None when there is none."""
-        complete = {n: o for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE}
+        """The study's best configuration trained to the end that breaks no outcome constraint, the first of equal ones.
+
+        None when there is none.
+        """
+        complete = {n: o for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE and o.obeys}
         return min(complete, key=lambda n: (self._goal.loss(complete[n].values[0]), n)) if complete else None
 
     def begin(self, arm: ArmStudy) -> list[int]:

@@ -109,10 +109,18 @@ def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None
                     f"{spec.source}: warm_start: {source.sweep_id} has another {key} ({asked[key]}); "
                     "name a sweep of the same task and metric, or remove it"
                 )
-        told = results.told_values(source, [spec.metric.name, *(o.name for o in spec.objectives)])
+        constraints = spec.outcome_constraints
+        metrics = [spec.metric.name, *(o.name for o in spec.objectives), *(c.metric for c in constraints)]
+        told = results.told_values(source, metrics)
         for arm in arms.values():
             if asked["arms"].get(arm.spec.name, {}).get("optimizer") == arm.spec.optimizer:
-                arm.study.learn(source.sweep_id, _lesson(told, arm, spec.seeds.studies))
+                lesson = _lesson(told, arm, spec.seeds.studies)
+                last = 1 + len(spec.objectives)
+                broken = [
+                    {str(c): c.broken_by(v) for c, v in zip(constraints, found[last:], strict=True)}
+                    for _, found in lesson
+                ]
+                arm.study.learn(source.sweep_id, [(p, found[:last]) for p, found in lesson], broken)
 
 
 def _lesson(told: Mapping[tuple[str, int], list[Any]], arm: ArmStudy, studies: int) -> list[Any]:

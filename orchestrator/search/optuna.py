@@ -7,6 +7,7 @@ would have drawn.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -180,9 +181,18 @@ class OptunaStudy:
             patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
             self._reported[number][step] = value
 
-    def tell(self, number: int, state: ConfigurationState, values: Sequence[float] = ()) -> None:
+    def tell(
+        self,
+        number: int,
+        state: ConfigurationState,
+        values: Sequence[float] = (),
+        broken: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Store the outcome; telling twice keeps the first."""
         told = TrialState[state]
+        if self._ready[number].state is ConfigurationState.RUNNING:
+            for key, amount in _as_constraints(broken).items():
+                patiently(functools.partial(self._storage.set_trial_system_attr, self._ids[number], key, amount))
         patiently(
             lambda: self._study.tell(
                 number, list(values) if told == TrialState.COMPLETE else None, state=told, skip_if_finished=True
@@ -211,9 +221,18 @@ class OptunaStudy:
         """The pinned configuration, if any."""
         return None if self._chosen is None else int(self._chosen)
 
-    def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
+    def learn(
+        self,
+        source: str,
+        told: Sequence[tuple[Mapping[str, Any], Sequence[float]]],
+        broken: Sequence[Mapping[str, float]] = (),
+    ) -> int:
         """Take in configurations of an earlier sweep that lie in this space; returns how many. Once for a source."""
-        lessons = (self._frozen(p, TrialState.COMPLETE, {SOURCE: source}, values) for p, values in told)
+        how_far = broken or [{}] * len(told)
+        lessons = (
+            self._frozen(p, TrialState.COMPLETE, {SOURCE: source}, values, _as_constraints(far))
+            for (p, values), far in zip(told, how_far, strict=True)
+        )
         usable = [frozen for frozen in lessons if frozen is not None]
 
         def taken() -> list[FrozenTrial]:
@@ -298,7 +317,12 @@ class OptunaStudy:
         return BoundedTPE(seed, None if shown is None else [self._kept[number] for number in shown])
 
     def _frozen(
-        self, parameters: Mapping[str, Any], state: TrialState, attrs: dict[str, Any], values: Sequence[float] = ()
+        self,
+        parameters: Mapping[str, Any],
+        state: TrialState,
+        attrs: dict[str, Any],
+        values: Sequence[float] = (),
+        constraints: Mapping[str, float] = MappingProxyType({}),
     ) -> FrozenTrial | None:
         """A trial with these parameters, or None when one lies outside the space."""
         stored: dict[str, Any] = {}
@@ -328,8 +352,14 @@ class OptunaStudy:
             params=stored,
             distributions=distributions,
             user_attrs=attrs,
+            system_attrs=dict(constraints),
             values=list(values) if state == TrialState.COMPLETE else None,
         )
+
+
+def _as_constraints(broken: Mapping[str, float]) -> dict[str, float]:
+    """The attributes in which Optuna's samplers look for them (`Trial.set_constraint`; our trials are stored ones)."""
+    return {f"constraints:{name}": amount for name, amount in broken.items()}
 
 
 def _configuration(trial: FrozenTrial) -> Configuration:
