@@ -77,6 +77,7 @@ def run(
     from orchestrator.storage import disk, object_store
     from orchestrator.travel.arrival import arrive
 
+    root = root.absolute() if code else root
     parcel = arrive(code) if code else None
     definition = sweep_file.load(file)
     definition = replace(definition, cache=definition.cache and cache)
