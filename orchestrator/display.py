@@ -213,7 +213,8 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     if spec.budget.unit != "grad_evals":
         table.caption = "\n".join([str(table.caption), *_budget(spec, folder, ended)])
     best = results.best(folder)["arms"]
-    return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked))
+    broke = [Text(said) for said in results.infeasible(folder)]
+    return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked), *broke)
 
 
 def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
@@ -236,5 +237,5 @@ def _mean(found: list[float], metric: str, *, short: bool) -> str:
 
 def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:
     if best is None:
-        return Text(f"{arm}: no configuration trained to the end")
+        return Text(f"{arm}: no configuration to choose")
     return Text(f"{arm}: {chosen_words(best)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator import reconcile, results, runner
+from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
 from orchestrator.definition.errors import BudgetSpent, TrialsFailed, UsageError
 from orchestrator.definition.model import Spec
@@ -106,8 +107,7 @@ def launch(
     """
     spec = amended(spec, options)
     check_place(spec, root, options, say)
-    travelled = os.environ.get(CODE, options.parcel.digest if options.parcel else "")
-    facts = {**runner.provenance(), **({"code": travelled} if travelled else {})}
+    facts = _facts(spec, options)
     with disk.named(root):
         folder = runner.open_folder(spec, text, root, facts)
     with disk.named(folder.path), folder.hold(options.storage):
@@ -128,6 +128,17 @@ def launch(
         raise TrialsFailed(ended.refusal)
     left = ended.state is not SweepState.DONE and bool(ended.conductor.remaining)
     return Launched(spec=spec, folder=folder, state=ended.state, unfinished=left)
+
+
+def _facts(spec: Spec, options: Options) -> dict[str, str]:
+    """The provenance, with the digest of the code that travelled and the versions of somebody else's sampler."""
+    facts = runner.provenance()
+    if travelled := os.environ.get(CODE, options.parcel.digest if options.parcel else ""):
+        facts["code"] = travelled
+    if method.is_foreign(spec.method.name):
+        versions = ", ".join(f"{name} {version}" for name, version in method.identity(spec.method).items())
+        facts["sampler"] = f"{spec.method.name} ({versions})"
+    return facts
 
 
 def amended(spec: Spec, options: Options) -> Spec:

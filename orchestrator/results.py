@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.definition.states import Goal, Stage, State, SweepState
-from orchestrator.protocol import seal
+from orchestrator.protocol import feasible, seal
 from orchestrator.storage import typed_column
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
@@ -81,6 +82,9 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
         columns[PARAMETER + name] = typed_column.column([t.job.values.get(name) for t in trials], samples)
     if any(t.job.lineage for t in trials):
         columns["lineage"] = pa.array([json.dumps(t.job.lineage, sort_keys=True) for t in trials], pa.string())
+    if broke := feasible.breaches(folder, trials):
+        keys = [(t.job.arm, t.job.study, t.job.configuration) for t in trials]
+        columns["feasible"] = pa.array([None if key not in broke else not broke[key] for key in keys], pa.bool_())
     for name in sorted({name for t in trials for name in t.result.metrics}):
         columns[name] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
     return pa.table(columns)
@@ -205,7 +209,9 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
     rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
-    trained = [(t, t.result.value) for t in ended_trials(folder) if t.result.value is not None]
+    ended = ended_trials(folder)
+    broke = feasible.breaches(folder, ended)
+    trained = [(t, t.result.value) for t in ended if t.result.value is not None]
     gone = [t.result.state is State.DIVERGED for t, _ in trained]
     for (t, _), judged in zip(trained, goal.demoted([value for _, value in trained], gone), strict=True):
         rows.setdefault((t.job.arm, t.job.study, t.job.stage, t.job.configuration), []).append((t.job, judged))
@@ -213,6 +219,8 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     tuned: dict[tuple[str, int], float] = {}
     for (arm, study, stage, _), found in rows.items():
         job, value = found[0][0], sum(value for _, value in found) / len(found)
+        if stage is Stage.TUNE and broke.get((arm, study, job.configuration)):
+            continue
         if stage is Stage.TUNE:
             tuned[arm, study] = goal.best((tuned.get((arm, study), value), value))
         old = studies.setdefault(arm, {}).get(study)
@@ -236,8 +244,14 @@ def best(folder: SweepFolder) -> dict[str, Any]:
         "metric": metric,
         "goal": goal,
         "arms": arms,
+        **({"outcome_constraints": feasible.summary(folder, ended)} if broke else {}),
         "exploratory": seal.stamps(folder),
     }
+
+
+def infeasible(folder: SweepFolder) -> list[str]:
+    """For people: how many configurations break the outcome constraints, and studies of which none obeys."""
+    return list(feasible.sentences(folder, ended_trials(folder)))
 
 
 def _over_studies(
@@ -277,7 +291,7 @@ def _tuned_objectives(folder: SweepFolder, names: Sequence[str]) -> dict[tuple[s
     rows: dict[tuple[str, int, int], list[tuple[Job, list[float]]]] = {}
     for t in ended_trials(folder):
         if t.job.stage is Stage.TUNE and t.result.value is not None:
-            objectives = [t.result.value, *(t.result.metrics[name] for name in names[1:])]
+            objectives = [t.result.value, *(t.result.metrics.get(name, math.nan) for name in names[1:])]
             rows.setdefault((t.job.arm, t.job.study, t.job.configuration), []).append((t.job, objectives))
     return {
         key: (found[0][0], [sum(column) / len(found) for column in zip(*(each for _, each in found), strict=True)])
@@ -294,7 +308,10 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
     goals = {o["name"]: Goal(o["goal"]) for o in (asked["metric"], *asked.get("objectives", []))}
     arms: dict[str, list[dict[str, Any]]] = {}
     several = _studies(folder) > 1
+    broke = feasible.breaches(folder, ended_trials(folder))
     for (arm, study, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
+        if broke.get((arm, study, number)):
+            continue
         row = {"configuration": number, "parameters": job.values}
         row |= {"values": dict(zip(goals, objectives, strict=True)), **({"study": study} if several else {})}
         arms.setdefault(arm, []).append(row)

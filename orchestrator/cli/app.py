@@ -170,7 +170,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
-    from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
+    from orchestrator.definition.errors import BudgetSpent, CannotSearch, SpecError, TrialsFailed, UsageError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
@@ -190,6 +190,7 @@ def main() -> None:
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
         CannotTravel: Exit.CHECK_FAILED,
+        CannotSearch: Exit.INVALID_FILE,
         ControlFailed: Exit.CHECK_FAILED,
         Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,

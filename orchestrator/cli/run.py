@@ -62,6 +62,7 @@ def run(
     from orchestrator.remote import CODE
     from orchestrator.travel.arrival import arrive
 
+    root = root.absolute() if code else root
     parcel = arrive(code) if code else None
     definition = sweep_file.load(file)
     if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:

@@ -81,6 +81,8 @@ def best(
     if as_json:
         emit(document)
         return
+    for said in results.infeasible(found):
+        data.print(said, highlight=False, markup=False)
     table = Table(title=f"{document['sweep_id']}: {document['metric']}, {document['goal']}")
     if any("studies" in row for row in document["arms"].values()):
         return _best_of_studies(table, document)

@@ -237,10 +237,11 @@ class Evidence:
         for (study, number), group in rows.groupby(["study", "configuration"]):
             row = _plain_values(group["parameters"].iloc[0])
             states = set(group["state"])
+            counts = group["value"].notna().all() and ("feasible" not in group or group["feasible"].ne(False).all())
             row |= {
                 "study": study,
                 "configuration": number,
-                "value": float(group["value"].mean()) if group["value"].notna().all() else float("nan"),
+                "value": float(group["value"].mean()) if counts else float("nan"),
                 "spread": float(group["value"].std()) if len(group) > 1 else 0.0,
                 "state": next((s for s in (State.FAILED, State.DIVERGED, State.PRUNED) if s in states), State.COMPLETE),
                 "grad_evals": float(group["grad_evals"].sum()),

@@ -36,6 +36,10 @@ class BudgetSpent(RuntimeError):  # noqa: N818
     """A limit of the budget ended the sweep before its trials did."""
 
 
+class CannotSearch(ValueError):  # noqa: N818
+    """A sampler that does not take this space or these objectives."""
+
+
 def read(file: Path) -> str:
     """The text of a file that the user named. Raises UnreadableError."""
     try:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.definition.outcome import OutcomeConstraint
 from orchestrator.definition.racing import Racing
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
@@ -65,6 +66,10 @@ class MethodSpec:
     seed: int
     replay: str
     lag: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of a sampler of somebody else's (see `method`)."""
+    ref: str = ""
+    registry: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +231,7 @@ class Spec:
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     controls: tuple[str, ...] = ()
     training: TrainingSpec
+    outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     environment: EnvironmentSpec = field(default_factory=EnvironmentSpec)
     source: str = field(default="", compare=False)
 
@@ -250,6 +256,12 @@ def definition(spec: Spec) -> dict[str, Any]:
     for arm in found["arms"].values():
         if not arm["groups"]:
             del arm["groups"]
+        for p in arm["parameters"]:
+            if not p["prior_confidence"]:
+                del p["prior"], p["prior_confidence"]
+    for key in ("arguments", "ref", "registry"):
+        if not found["method"][key]:
+            del found["method"][key]
     if spec.method.replay == "off":
         del found["method"]["replay"], found["method"]["lag"]
     for key, used in (
@@ -261,6 +273,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     ):
         if not used:
             del found[key]
+    found["outcome_constraints"] = [str(one) for one in spec.outcome_constraints]
+    if not spec.outcome_constraints:
+        del found["outcome_constraints"]
     found["training"] = found["training"]["recipe"]
     if spec.training.recipe == type(spec.training.recipe)(schedule="cosine"):
         del found["training"]

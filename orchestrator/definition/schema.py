@@ -63,13 +63,21 @@ class MetricModel(Model):
     )
 
 
-Method = Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"]
+METHODS = ("grid", "random", "sobol", "tpe", "gp", "cmaes")
 
 
 class MethodModel(Model):
     """How configurations are proposed."""
 
-    name: Method = Field("tpe", description="grid, random, sobol, tpe, gp or cmaes.")
+    name: str = Field(
+        "tpe",
+        description="grid, random, sobol, tpe, gp or cmaes; or a sampler of Optuna's kind as package.module.Class, "
+        "or as optunahub/PACKAGE:Class.",
+        json_schema_extra={"anyOf": [{"enum": list(METHODS)}, {"pattern": r"\.|^optunahub/"}]},
+    )
+    arguments: dict[str, Any] | None = Field(None, description="What the sampler is built with, beside its seed.")
+    ref: str | None = Field(None, description="optunahub: the commit of its registry, all 40 digits.")
+    registry: str | None = Field(None, description="optunahub: a local copy of a registry, in the place of ref.")
     random_share: Share = Field(
         0.5, description="tpe, gp, cmaes: this share of an arm's trials is random, before the model starts."
     )
@@ -268,8 +276,13 @@ class SweepModel(Model):
         description="Comparisons that every configuration obeys; they may name steps and grad_evals, "
         "but not of a budget in seconds.",
     )
-    method: Annotated[MethodModel, BeforeValidator(_by_name, json_schema_input_type=MethodModel | Method)] = Field(
+    method: Annotated[MethodModel, BeforeValidator(_by_name, json_schema_input_type=MethodModel | str)] = Field(
         default_factory=lambda: MethodModel.model_validate({}), description="A name is short for {name: NAME}."
+    )
+    outcome_constraints: list[str] = Field(
+        [],
+        description="What the chosen configuration obeys, in the mean over its tune seeds: METRIC <= NUMBER or "
+        "METRIC >= NUMBER, with a unit if you like, for instance time/step_s <= 100ms.",
     )
     budget: BudgetModel
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))

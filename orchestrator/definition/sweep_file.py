@@ -19,6 +19,7 @@ from orchestrator.definition import (
     environment,
     foreign,
     grouping,
+    method,
     plan,
     program,
     program_arms,
@@ -31,7 +32,6 @@ from orchestrator.definition.messages import explained
 from orchestrator.definition.model import (
     AnalysisSpec,
     DiagnosticsSpec,
-    MethodSpec,
     MetricSpec,
     ObjectiveSpec,
     ResourcesSpec,
@@ -104,7 +104,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         report_metric=report,
         arms=found,
         constraints=constraints,
-        method=MethodSpec(**model.method.model_dump()),
+        method=method.resolved(model, where),
         budget=budget.resolved(model, task.example, where),
         seeds=seeds,
         resources=ResourcesSpec(
@@ -125,6 +125,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         cache=(":" not in task.name and not script) if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
+        outcome_constraints=declared.outcomes(model, task.metrics, where),
         environment=environment.resolved(model, where, file),
         controls=() if script else declared.controls(model, [arm.optimizer for arm in found.values()], where),
         training=resolve.training(model, task.example, read, where),
@@ -151,6 +152,9 @@ def _check_size(spec: Spec, where: Where) -> None:
         try:
             size = plan.grid_size(spec, arm) if spec.method.name == "grid" else None
             limit = spec.budget.trials_per_arm
+            guessed = next((p.name for p in arm.parameters if p.prior_confidence), "")
+            if guessed and size is not None:
+                raise where.error(path, f"{guessed} has a prior, and a grid tries every value; remove one of them")
             if size is None and limit is None:
                 raise where.error(("budget",), "trials_per_arm: missing; say how many configurations each arm may try")
             if size is not None and limit is not None and limit < size:

@@ -17,6 +17,7 @@ from typing import Any
 import optim_core
 from orchestrator.definition import model, plan, program
 from orchestrator.definition.errors import SpecError
+from orchestrator.definition.method import is_foreign
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import TASK, TRAINING, section_of
 from orchestrator.definition.rule_codes import RULES
@@ -253,7 +254,7 @@ def default_arm(spec: Spec) -> Found:
 @_rule("GS112")
 def expected_best(spec: Spec) -> Found:
     """Trials of an adaptive search are not exchangeable."""
-    if spec.method.name != "tpe" or not spec.analysis.expected_best:
+    if not (spec.method.name == "tpe" or is_foreign(spec.method.name)) or not spec.analysis.expected_best:
         return
     for name, arm in spec.arms.items():
         drawn = round(spec.method.random_share * plan.configurations(spec, arm)) * spec.seeds.studies
@@ -366,4 +367,17 @@ def one_study(spec: Spec) -> Found:
             ("seeds",),
             "one search an arm compares the two configurations found, not the methods: two identical arms tuned like "
             "this differ by a settled amount in about 3 of 10 sweeps; set studies: 6 or more",
+        )
+
+
+@_rule("GS121")
+def guesses(spec: Spec) -> Found:
+    """A good guess is worth many trials, so whoever has one has a head start."""
+    given = {name: sorted(p.name for p in arm.parameters if p.prior_confidence) for name, arm in spec.arms.items()}
+    without = [name for name, arm in spec.arms.items() if not given[name] and _tuned(arm)]
+    if without and any(given.values()):
+        words = "; ".join(f"{name} guesses {', '.join(found)}" for name, found in given.items() if found)
+        yield (
+            ("arms", without[0]),
+            f"{words}, and {', '.join(without)} nothing; give every arm its prior, or none",
         )

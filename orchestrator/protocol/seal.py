@@ -27,6 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition import method
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.parts import split
 from orchestrator.definition.program_keys import NAME, filled
@@ -71,6 +72,9 @@ def code_of(spec: Spec) -> dict[str, Any]:
     script = scripts.digests(Path(spec.task.folder), filled(spec.task.parameters)) if spec.task.is_program else {}
     arms = {name: {**source.digests((spec.task.name, arm.optimizer)), **script} for name, arm in spec.arms.items()}
     files = {name: digest for found in arms.values() for name, digest in found.items()}
+    if method.is_foreign(spec.method.name):
+        files |= source.digests((spec.method.name,))
+        files["method"] = digest(dict(method.identity(spec.method)))
     for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
         if wanted:
             files[f"environment.{key}"] = digest(wanted)

@@ -341,11 +341,13 @@ class SweepConductor:
             self._look()
             return
         number, tune = job.configuration, arm.tune
+        broken = arm.measured(number, job.seed, result.metrics, self.spec.outcome_constraints)
         if result.stopped is not None:
             at = result.stopped.rung
             passed = {r: v for r, v in rung_values(self.folder, job).items() if r <= at}
             arm.planned -= len(tune) - 1
-            arm.settle(number, Outcome(state=ConfigurationState.PRUNED, rungs={**passed, at: result.stopped.value}))
+            rungs = {**passed, at: result.stopped.value}
+            arm.settle(number, Outcome(state=ConfigurationState.PRUNED, rungs=rungs, broken=broken))
             return
         values = arm.values[number]
         values[job.seed] = objectives_of(self.spec, result)
@@ -362,7 +364,7 @@ class SweepConductor:
         means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
         passed = rung_values(self.folder, job) if len(tune) == 1 else {}
         rungs = {**passed, self.spec.evaluations: means[0]} if len(means) == 1 else {}
-        arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs))
+        arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs, broken=broken))
         arm.best = means[0] if arm.best is None else self.spec.metric.goal.best((arm.best, means[0]))
 
     def _maybe_confirm(self, arm: ArmStudy) -> None:

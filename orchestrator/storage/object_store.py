@@ -47,6 +47,15 @@ def scratch() -> Path:
     return Path(given).absolute() if given else Path(tempfile.gettempdir()) / f"geosweep-{os.getuid()}"
 
 
+def own_scratch() -> Path:
+    """The scratch folder, made on first use. Raises StoreError when it belongs to somebody else."""
+    base = scratch()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.stat().st_uid != os.getuid():
+        raise StoreError(f"{base} belongs to somebody else; name a folder of yours with GEOSWEEP_SCRATCH")
+    return base
+
+
 def near(place: str, kind: str = "mirror") -> Path:
     """The near folder of a URI; a local path is itself. `work` folders are a worker's, never the driver's."""
     scheme, found, path = place.partition("://")
@@ -54,11 +63,7 @@ def near(place: str, kind: str = "mirror") -> Path:
         return Path(place)
     if ".." in path.split("/") or not path.strip("/"):
         raise StoreError(f"{place} names no folder of a bucket; write s3://BUCKET/FOLDER")
-    base = scratch()
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if base.stat().st_uid != os.getuid():
-        raise StoreError(f"{base} belongs to somebody else; name a folder of yours with GEOSWEEP_SCRATCH")
-    return base / kind / scheme / path.strip("/")
+    return own_scratch() / kind / scheme / path.strip("/")
 
 
 def far(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.definition.model import Spec
 from orchestrator.remote import CODE, Parcel
-from orchestrator.storage.object_store import Far, StoreError, scratch
+from orchestrator.storage.object_store import Far, StoreError, own_scratch
 from orchestrator.travel.archive import unpack
 from orchestrator.travel.code import own_modules, paths_of
 from orchestrator.travel.errors import CannotTravel
@@ -23,7 +23,7 @@ STORE = "code"
 def arrive(place: str) -> Parcel:
     """Unpack the archive at a path or URI, make its folder the current one, import from it. Raises CannotTravel."""
     archive = _near(place)
-    folder, contents = unpack(archive, scratch() / "unpacked")
+    folder, contents = unpack(archive, own_scratch() / "unpacked")
     os.chdir(folder)
     sys.path[:0] = [str(folder), *(str(folder / path) for path in contents.paths)]
     os.environ[CODE] = folder.name
@@ -71,7 +71,7 @@ def _near(place: str) -> Path:
     folder, _, name = place.rpartition("/")
     if "://" not in place:
         return Path(place).resolve()
-    near = scratch() / "code"
+    near = own_scratch() / "code"
     if not (near / name).exists():
         try:
             Far(folder, near).fetch([name])

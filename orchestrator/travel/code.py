@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.definition.model import Spec
 from orchestrator.remote import Parcel
-from orchestrator.storage.object_store import scratch
+from orchestrator.storage.object_store import own_scratch
 from orchestrator.travel.archive import Contents, digest_of, pack
 from orchestrator.travel.errors import CannotTravel
 from orchestrator.travel.files import IGNORE, travelling
@@ -38,6 +38,10 @@ def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int
         return None
     file = file.resolve()
     base = _base(file, modules)
+    if base in (Path.home(), Path(base.anchor)):
+        raise CannotTravel(
+            f"{base} is no folder to send to a cluster; put the sweep file and its code in one of their own"
+        )
     carried, secrets = travelling(base, leave_out)
     carried[file.relative_to(base).as_posix()] = file
     inside, paths = _roots(base, modules)
@@ -54,7 +58,7 @@ def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int
     _check_secrets(carried)
     contents = Contents(sweep=file.relative_to(base).as_posix(), paths=paths)
     return Parcel(
-        archive=pack(carried, contents, scratch() / "code"),
+        archive=pack(carried, contents, own_scratch() / "code"),
         digest=digest_of(carried, contents),
         sweep=contents.sweep,
         paths=paths,
@@ -102,7 +106,9 @@ def _resolved(place: str) -> Path:
 
 
 def paths_of(spec: Spec) -> Iterator[tuple[str, Path]]:
-    """(key, path) of the task's parameters that name a file or folder of this machine; data sets lie on the cluster."""
+    """(key, path) of what the file names as a file or folder of this machine; data sets lie on the cluster."""
+    if spec.method.registry:
+        yield "method.registry", Path(spec.method.registry)
     for key, value in spec.task.parameters.items():
         if not isinstance(value, str) or not ("/" in value or Path(value).suffix) or "://" in value:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator import results
 from orchestrator.definition import model, sweep_file
 from orchestrator.kubernetes.fit import RenderError
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
 from orchestrator.protocol import seal
 from orchestrator.remote import CODE
+from orchestrator.storage.folder import find
 from orchestrator.travel import arrival, code
 from orchestrator.travel.archive import MANIFEST
 from orchestrator.travel.errors import CannotTravel
@@ -315,3 +318,28 @@ def test_a_module_beside_the_sweep_file_is_found_from_anywhere(
     monkeypatch.chdir(tmp_path)
     done = call("validate", str(project / "sweep.yaml"))
     assert done.code == 0, done.err
+
+
+def test_a_run_from_an_archive_says_which_code_it_had(
+    project: Path, call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = parcel(project)
+    monkeypatch.setenv(CODE, "")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(project)])
+    for name in ("own_task", "own_helpers"):
+        monkeypatch.delitem(sys.modules, name)
+    words = ("run", "sweep.yaml", "--code", str(found.archive), "--executor", "debug", "--no-tracking", "--no-cache")
+    done = call(*words)
+    assert done.code == 0, done.err
+    folder = find(tmp_path / "runs", "@last")
+    resolved = json.loads((folder.path / "resolved.json").read_text())
+    assert resolved["provenance"]["code"] == found.digest
+    files = {t.result.facts["file"] for t in results.ended_trials(folder)}
+    assert files == {str(tmp_path / "scratch" / "unpacked" / found.digest / "own_task.py")}
+
+
+def test_a_home_folder_stays_at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(project))
+    with pytest.raises(CannotTravel, match="is no folder to send to a cluster"):
+        parcel(project)
