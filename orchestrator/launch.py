@@ -28,6 +28,7 @@ from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import NoTracker, Tracker
 from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.trial import by_value
 
 RAY, DEBUG = "ray", "debug"
 
@@ -100,6 +101,8 @@ def launch(
     """
     spec = amended(spec, options)
     check_place(spec, root, options, say)
+    names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]
+    carried = by_value.dumps(names) if options.executor == RAY else b""
     with disk.named(root):
         folder = runner.open_folder(spec, text, root, facts := runner.provenance())
     with disk.named(folder.path), folder.hold(options.storage):
@@ -112,7 +115,7 @@ def launch(
             assert outcome is not None
             return Launched(spec=spec, folder=folder, state=outcome.state, unfinished=False)
         say(f"sweep {folder.sweep_id} in {folder.place}/")
-        ended = _drive(spec, folder, options, facts, say, callbacks, watch)
+        ended = _drive(spec, folder, options, facts, carried, say, callbacks, watch)
     for line in ended.mended:
         say(f"mended: {line}")
     _say_how(spec, folder, ended.conductor, say)
@@ -162,14 +165,18 @@ def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
         )
 
 
-def check_end(spec: Spec, folder: SweepFolder) -> None:
-    """Raises BudgetSpent when a limit ended the search, TrialsFailed when more trials failed than are allowed."""
+def check_budget(folder: SweepFolder) -> None:
+    """Raises BudgetSpent when a limit ended the search."""
     outcome = SweepOutcome.read(folder)
     if outcome is not None and outcome.limit:
         raise BudgetSpent(
             f"the search ended at budget.{outcome.limit}; the best found by then was confirmed from the reserve. "
             f"To search on, give the sweep another name, a larger budget and warm_start: [{folder.sweep_id}]"
         )
+
+
+def check_failed(spec: Spec, folder: SweepFolder) -> None:
+    """Raises TrialsFailed when more trials failed than the sweep allows."""
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > spec.max_failed:
         raise TrialsFailed(
@@ -182,12 +189,13 @@ def _drive(
     folder: SweepFolder,
     options: Options,
     facts: Mapping[str, str],
+    carried: bytes,
     say: Say,
     callbacks: tuple[Callback, ...],
     watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
 ) -> runner.Outcome:
     """Start the executor and the tracker, run, and leave nothing running."""
-    executor = _executor(spec, folder, options)
+    executor = _executor(spec, folder, options, carried)
     tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
     try:
         outcome = runner.run(
@@ -207,7 +215,7 @@ def _drive(
     return outcome
 
 
-def _executor(spec: Spec, folder: SweepFolder, options: Options) -> Executor:
+def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:
     """The executor; Ray is started only where a trial is left to be trained."""
     unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
     if options.executor == DEBUG or not unfinished:
@@ -221,6 +229,7 @@ def _executor(spec: Spec, folder: SweepFolder, options: Options) -> Executor:
         processes=r.processes,
         max_concurrent=r.max_concurrent,
         address=options.address or None,
+        carried=carried,
     )
     if options.address and not folder.far:
         executor.look_for(folder.path)

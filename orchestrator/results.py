@@ -92,8 +92,8 @@ def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, l
     found: dict[str, list[Any]] = {}
     for arm in resolved.get("definition", {}).get("arms", {}).values():
         for p in arm["parameters"]:
-            among = {"int": [0], "float": [0.0]}.get(p["kind"], p["values"])
-            found.setdefault(p["name"], []).extend(among)
+            among: Mapping[str, list[Any]] = {"int": [0], "float": [0.0]}
+            found.setdefault(p["name"], []).extend(among.get(p["kind"], p["values"]))
     for name in sorted({name for t in trials for name in t.job.parameters} - found.keys()):
         found[name] = []
     return found

@@ -31,6 +31,8 @@ def task(model: SweepModel, where: Where) -> tuple[str, dict[str, Any], Mapping[
     name = given.pop("name", None)
     if not isinstance(name, str):
         raise where.error(("task",), f"name: missing; name a task{nearest(str(name), trainables.names())}")
+    if wrong := trainables.conflict(name):
+        raise where.error(("task", "name"), wrong)
     try:
         cls = trainables.lookup(name)
         known = trainables.parameters(name)
@@ -140,6 +142,8 @@ def arms(model: SweepModel, where: Where) -> dict[str, tuple[str, tuple[Paramete
         twin = next((other for other in found if _alike(other) == _alike(name)), None)
         if twin is not None:
             raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
+        if wrong := optim_core.conflict(optimizer):
+            raise where.error(path, wrong)
         try:
             known = optim_core.hyperparameters(optimizer)
         except KeyError as error:

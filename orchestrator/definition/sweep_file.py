@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
+import trainables
 from orchestrator.definition import budget, declared, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
@@ -98,7 +99,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         racing=declared.racing(model, seeds, where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, metrics, where)),
         warm_start=tuple(model.warm_start),
-        cache=":" not in task_name if model.cache is None else model.cache,
+        cache=trainables.is_bundled(task_name) if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         controls=declared.controls(model, [arm.optimizer for arm in arms.values()], where),

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import ray
 
+from orchestrator.definition.errors import UsageError
 from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_nodes import blind
 from orchestrator.executors.ray_private import private_cluster
@@ -39,7 +40,8 @@ PREFIX = "gs-"
 class RayExecutor:
     """Ray Tune on a private local cluster, or on the cluster at `address`.
 
-    `cpu` is for each of a trial's `processes`, `gpu` for all of them together.
+    `cpu` is for each of a trial's `processes`, `gpu` for all of them together. `carried` are tasks and optimizers that
+    workers cannot import (`by_value`).
     """
 
     def __init__(
@@ -50,7 +52,14 @@ class RayExecutor:
         processes: int = 1,
         max_concurrent: int | None = None,
         address: str | None = None,
+        carried: bytes = b"",
     ) -> None:
+        if ray.is_initialized():
+            raise UsageError(
+                "this process is connected to a Ray cluster already; end that with ray.shutdown(), or run with "
+                "executor debug"
+            )
+        self._carried = carried
         self._bundles: list[dict[str, float]]
         self._bundles = [{"CPU": cpu, "GPU": gpu / processes} if gpu else {"CPU": cpu}] * processes
         self._cpu, self._gpu, self._max, self._address = cpu * processes, gpu, max_concurrent, address
@@ -68,7 +77,14 @@ class RayExecutor:
             self.ready()
             _own_sigterm()
             conductor.workers = self._actors(conductor)
-            fit(conductor, self._bundles, scratch=self._scratch, local=not self._address, grows=self._grows)
+            fit(
+                conductor,
+                self._bundles,
+                scratch=self._scratch,
+                local=not self._address,
+                grows=self._grows,
+                carried=self._carried,
+            )
         finally:
             self.close()
 

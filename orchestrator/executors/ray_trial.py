@@ -10,6 +10,7 @@ import ray
 from ray import tune
 
 from orchestrator.executors.ray_worker_group import RayWorkerGroup
+from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
 from orchestrator.trial.session import TrialSession, warm_up
 
@@ -20,6 +21,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Once in a worker, before its first trial."""
         gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
+        by_value.loads(config["carried"])
         with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
             warm_up(config["warm_up"])
         gc.freeze()
