@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from geosweep import optimizers as optimizers
     from geosweep._register import register as register
     from geosweep._register import task as task
-    from geosweep._run import load as load
-    from geosweep._run import run as run
+    from geosweep._door import load as load
+    from geosweep._door import run as run
     from geosweep._sweep import Sweep as Sweep
     from trainables import Metric as Metric
     from trainables import Task as Task
@@ -29,10 +29,10 @@ NAMES = {
     "Sweep": "geosweep._sweep",
     "Task": "trainables",
     "errors": "",
-    "load": "geosweep._run",
+    "load": "geosweep._door",
     "optimizers": "",
     "register": "geosweep._register",
-    "run": "geosweep._run",
+    "run": "geosweep._door",
     "task": "geosweep._register",
     "trial": "geosweep._trial",
 }

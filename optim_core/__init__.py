@@ -40,6 +40,7 @@ from optim_core.registry import (
     needs_run_seed,
     references,
     register,
+    registered,
     steps_within,
 )
 
@@ -71,6 +72,7 @@ __all__ = [
     "needs_run_seed",
     "references",
     "register",
+    "registered",
     "spectrum",
     "steps_within",
 ]

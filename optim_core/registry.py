@@ -56,6 +56,11 @@ def names() -> list[str]:
     return sorted({*_REGISTRY.names(), *plugins.offered(GROUP)})
 
 
+def registered() -> list[str]:
+    """The names that are there without importing anything, sorted."""
+    return _REGISTRY.names()
+
+
 def name_of(cls: type) -> str:
     """The name under which a class was registered or adopted, else `package.module.Class`."""
     for name in _REGISTRY.in_order():

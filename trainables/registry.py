@@ -29,6 +29,11 @@ def names() -> list[str]:
     return sorted({*_REGISTRY.names(), *plugins.offered(GROUP)})
 
 
+def registered() -> list[str]:
+    """The names that are there without importing anything, sorted."""
+    return _REGISTRY.names()
+
+
 def name_of(cls: type) -> str:
     """The name under which a task was registered, else `package.module:Task`."""
     return _REGISTRY.name_of(cls) or f"{cls.__module__}:{cls.__qualname__}"

@@ -276,7 +276,7 @@ def test_doctests_of_the_front_door() -> None:
     import doctest
     import importlib
 
-    modules = [importlib.import_module(f"geosweep.{name}") for name in ("_run", "_register", "errors", "optimizers")]
+    modules = [importlib.import_module(f"geosweep.{name}") for name in ("_door", "_register", "errors", "optimizers")]
     found = [doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE) for module in modules]
     assert [one.failed for one in found] == [0, 0, 0, 0]
     assert all(one.attempted for one in found)
