@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geosweep import errors as errors
     from geosweep import optimizers as optimizers
-    from geosweep._register import register as register
-    from geosweep._register import task as task
     from geosweep._door import load as load
     from geosweep._door import run as run
+    from geosweep._register import register as register
+    from geosweep._register import task as task
     from geosweep._sweep import Sweep as Sweep
     from trainables import Metric as Metric
     from trainables import Task as Task
