@@ -11,6 +11,7 @@ What stands here is loaded when it is first used: `import geosweep` itself takes
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def __getattr__(name: str) -> Any:
     if name not in NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = NAMES[name]
-    found = getattr(importlib.import_module(home), name) if home else importlib.import_module(f"{__name__}.{name}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's; nothing here needs ipywidgets
+        found = getattr(importlib.import_module(home), name) if home else importlib.import_module(f"{__name__}.{name}")
     globals()[name] = found
     return found
 
