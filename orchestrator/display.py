@@ -73,7 +73,7 @@ def _counted(spec: Spec) -> str:
 def live_table(conductor: SweepConductor) -> Table:
     """Arms with their finished studies, their trials by state and the best value so far."""
     table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
-    rows = {name: _progress(conductor, name) for name in conductor.spec.arms}
+    rows = progress(conductor)
     shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")
     for name in (*(["studies"] if several else []), *shown, f"best {conductor.spec.metric.name} (tune)"):
@@ -85,7 +85,7 @@ def live_table(conductor: SweepConductor) -> Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Progress:
+class Progress:
     """All studies of an arm together."""
 
     counts: Mapping[str, int]
@@ -96,17 +96,23 @@ class _Progress:
     best: float | None
 
     def best_text(self) -> str:
+        """The best value of the tuned metric in four digits."""
         return "" if self.best is None else f"{self.best:.4g}"
 
 
-def _progress(conductor: SweepConductor, name: str) -> _Progress:
+def progress(conductor: SweepConductor) -> dict[str, Progress]:
+    """Arm -> how far it is."""
+    return {name: _progress(conductor, name) for name in conductor.spec.arms}
+
+
+def _progress(conductor: SweepConductor, name: str) -> Progress:
     studies = [arm for arm in conductor.arms.values() if arm.spec.name == name and arm.planned]
     each = [arm.counts() for arm in studies]
     counts: Counter[str] = Counter()
     for found in each:
         counts.update(found)
     best = [arm.best for arm in studies if arm.best is not None]
-    return _Progress(
+    return Progress(
         counts=counts,
         planned=sum(arm.planned for arm in studies),
         studies=len(studies),
@@ -118,8 +124,7 @@ def _progress(conductor: SweepConductor, name: str) -> _Progress:
 def plain_line(conductor: SweepConductor) -> str:
     """The same in one line."""
     arms = []
-    for name in conductor.spec.arms:
-        row = _progress(conductor, name)
+    for name, row in progress(conductor).items():
         trouble = "".join(f", {row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k])
         best = f", best {row.best_text()}" if row.best is not None else ""
         trials = f"{row.counts['done']}/{row.planned}"

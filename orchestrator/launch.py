@@ -33,6 +33,7 @@ from orchestrator.tracking.base import NoTracker, Tracker
 from orchestrator.tracking.mlflow import MlflowTracker
 from orchestrator.travel.arrival import needs
 from orchestrator.travel.errors import CannotTravel
+from orchestrator.trial import by_value
 
 RAY, DEBUG = "ray", "debug"
 
@@ -108,6 +109,8 @@ def launch(
     spec = amended(spec, options)
     check_place(spec, root, options, say)
     facts = _facts(spec, options)
+    names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]
+    carried = by_value.dumps(names) if options.executor == RAY else b""
     with disk.named(root):
         folder = runner.open_folder(spec, text, root, facts)
     with disk.named(folder.path), folder.hold(options.storage):
@@ -120,7 +123,7 @@ def launch(
             assert outcome is not None
             return Launched(spec=spec, folder=folder, state=outcome.state, unfinished=False)
         say(f"sweep {folder.sweep_id} in {folder.place}/")
-        ended = _drive(spec, folder, options, facts, say, callbacks, watch)
+        ended = _drive(spec, folder, options, facts, carried, say, callbacks, watch)
     for line in ended.mended:
         say(f"mended: {line}")
     _say_how(spec, folder, ended.conductor, say)
@@ -183,14 +186,18 @@ def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
         )
 
 
-def check_end(spec: Spec, folder: SweepFolder) -> None:
-    """Raises BudgetSpent when a limit ended the search, TrialsFailed when more trials failed than are allowed."""
+def check_budget(folder: SweepFolder) -> None:
+    """Raises BudgetSpent when a limit ended the search."""
     outcome = SweepOutcome.read(folder)
     if outcome is not None and outcome.limit:
         raise BudgetSpent(
             f"the search ended at budget.{outcome.limit}; the best found by then was confirmed from the reserve. "
             f"To search on, give the sweep another name, a larger budget and warm_start: [{folder.sweep_id}]"
         )
+
+
+def check_failed(spec: Spec, folder: SweepFolder) -> None:
+    """Raises TrialsFailed when more trials failed than the sweep allows."""
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > spec.max_failed:
         raise TrialsFailed(
@@ -203,12 +210,13 @@ def _drive(
     folder: SweepFolder,
     options: Options,
     facts: Mapping[str, str],
+    carried: bytes,
     say: Say,
     callbacks: tuple[Callback, ...],
     watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
 ) -> runner.Outcome:
     """Start the executor and the tracker, run, and leave nothing running."""
-    executor = _executor(spec, folder, options)
+    executor = _executor(spec, folder, options, carried)
     tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
     try:
         outcome = runner.run(
@@ -228,7 +236,7 @@ def _drive(
     return outcome
 
 
-def _executor(spec: Spec, folder: SweepFolder, options: Options) -> Executor:
+def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:
     """The executor; Ray is started only where a trial is left to be trained."""
     unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
     if options.executor == DEBUG or not unfinished:
@@ -244,6 +252,7 @@ def _executor(spec: Spec, folder: SweepFolder, options: Options) -> Executor:
         address=options.address or None,
         parcel=options.parcel,
         requirements=spec.environment.requirements if options.elsewhere else (),
+        carried=carried,
     )
     if options.address and not folder.far:
         executor.look_for(folder.path)

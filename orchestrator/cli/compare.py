@@ -121,14 +121,10 @@ def report(
     Example: geosweep report @last
     """
     from orchestrator.compare.report import publish
-    from orchestrator.compare.report import report as reports
     from orchestrator.protocol import seal
 
     evidence = _evidence(root, [sweep])[0]
-    path = reports.build(evidence, output or evidence.folder.path / "report")
-    if output is None:
-        evidence.folder.upload("report")
-    trouble = publish.publish(evidence, path.parent) if tracking and not evidence.imported else ""
+    path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported)
     if trouble:
         talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)
     if as_json:

@@ -97,7 +97,8 @@ def run(
         show(display.arms_table(ended.spec, folder))
         show_stamps(seal.stamps(folder))
         talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
-    launch.check_end(ended.spec, folder)
+    launch.check_budget(folder)
+    launch.check_failed(ended.spec, folder)
 
 
 def _say(line: str, *, warns: bool = False) -> None:

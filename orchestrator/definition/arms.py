@@ -85,6 +85,8 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
         optimizer = (given.optimizer if given else None) or name
         path: Path = ("arms", name, "optimizer") if given and given.optimizer else ("arms", name)
         check_name(name, found, where)
+        if wrong := optim_core.conflict(optimizer):
+            raise where.error(path, wrong)
         try:
             optim_core.lookup(optimizer)
         except KeyError as error:
@@ -115,10 +117,10 @@ def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) 
     task = str(model.task["name"])
     if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
         return
-    games = [name for name in optim_core.names() if optim_core.lookup(name).PLAYS_GAMES]
+    games = [name for name in optim_core.registered() if optim_core.lookup(name).PLAYS_GAMES]
     if trainables.lookup(task).GAME:
         raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
-    tasks = [name for name in trainables.names() if trainables.lookup(name).GAME]
+    tasks = [name for name in trainables.registered() if trainables.lookup(name).GAME]
     raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
 
 

@@ -11,9 +11,17 @@ class SpecError(ValueError):
     """`FILE:LINE:COLUMN: dotted.key: message`."""
 
     def __init__(self, file: str, line: int, column: int, path: tuple[str | int, ...], message: str) -> None:
-        self.file, self.line, self.column, self.message = file, line, column, message
+        self.file, self.line, self.column, self.path, self.message = file, line, column, path, message
         self.key = ".".join(str(part) for part in path)
         super().__init__(f"{file}:{line}:{column}: {self.key + ': ' if self.key else ''}{message}")
+
+
+class KeyedError(SpecError):
+    """`ORIGIN: dotted.key: message`: what is wrong is in no line of a file, but in a dict or an override."""
+
+    def __init__(self, origin: str, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(origin, 1, 1, path, message)
+        self.args = (f"{origin}: {self.key + ': ' if self.key else ''}{message}",)
 
 
 class UnreadableError(SpecError):

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
+import trainables
 from orchestrator.definition import (
     arms,
     budget,
@@ -122,7 +123,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         racing=declared.racing(model, seeds, where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, task.metrics, where)),
         warm_start=tuple(model.warm_start),
-        cache=(":" not in task.name and not script) if model.cache is None else model.cache,
+        cache=(trainables.is_bundled(task.name) and not script) if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
         outcome_constraints=declared.outcomes(model, task.metrics, where),

@@ -43,6 +43,15 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what `parse` would not read as text."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Document:
     """Plain values, and for each path the (line, column) of its key, or of its item, counted from 1."""
@@ -74,6 +83,11 @@ def parse(text: str) -> Document:
         raise YamlError("not YAML: nested too deeply", 1, 1) from None
     places: dict[Path, tuple[int, int]] = {}
     return Document(_plain(node, (), places), places)
+
+
+def dump(value: Any) -> str:
+    """Plain values as text that `parse` reads as the same values, keys in their order."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _plain(

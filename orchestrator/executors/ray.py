@@ -31,6 +31,7 @@ from typing import Any
 import ray
 from ray.exceptions import RuntimeEnvSetupError
 
+from orchestrator.definition.errors import UsageError
 from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.executors.ray_nodes import blind, lacking
@@ -50,7 +51,8 @@ class RayExecutor:
 
     Inside a job that was submitted with them they are there already.
 
-    `cpu` is for each of a trial's `processes`, `gpu` for all of them together.
+    `cpu` is for each of a trial's `processes`, `gpu` for all of them together. `carried` are tasks and optimizers that
+    workers cannot import (`by_value`).
     """
 
     def __init__(
@@ -63,8 +65,15 @@ class RayExecutor:
         address: str | None = None,
         parcel: Parcel | None = None,
         requirements: Sequence[str] = (),
+        carried: bytes = b"",
     ) -> None:
+        if ray.is_initialized():
+            raise UsageError(
+                "this process is connected to a Ray cluster already; end that with ray.shutdown(), or run with "
+                "executor debug"
+            )
         self._sent: dict[str, Any] = runtime_env(parcel, () if SUBMITTED in os.environ else requirements)
+        self._carried = carried
         self._bundles: list[dict[str, float]]
         self._bundles = [{"CPU": cpu, "GPU": gpu / processes} if gpu else {"CPU": cpu}] * processes
         self._cpu, self._gpu, self._max, self._address = cpu * processes, gpu, max_concurrent, address
@@ -90,6 +99,7 @@ class RayExecutor:
                 local=not self._address,
                 grows=self._grows,
                 places=places,
+                carried=self._carried,
             )
         finally:
             self.close()

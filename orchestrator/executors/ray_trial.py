@@ -11,6 +11,7 @@ import ray
 from ray import tune
 
 from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
+from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
 from orchestrator.trial.sessions import Session, session_of, warm_up
 
@@ -22,6 +23,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         """Once in a worker, before its first trial."""
         import_from(config["places"])
         gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
+        by_value.loads(config["carried"])
         with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
             warm_up(config["warm_up"])
         gc.freeze()

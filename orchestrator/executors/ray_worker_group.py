@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
 from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
 
@@ -33,9 +34,10 @@ class _Follower:
     def __init__(self, places: Sequence[str]) -> None:
         import_from(places)
 
-    def follow(self, job: Job, rank: int, address: str) -> str:
+    def follow(self, job: Job, rank: int, address: str, carried: bytes) -> str:
         """A traceback, empty when all went well."""
         try:
+            by_value.loads(carried)
             follow(job, rank, address)
         except Exception:
             return traceback.format_exc()
@@ -58,7 +60,8 @@ class RayWorkerGroup:
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
             made = ray.remote(_Follower).options(scheduling_strategy=place, **self._resources).remote(self._places)
             self._actors.append(made)
-        self._calls = [a.follow.remote(job, rank, address) for rank, a in enumerate(self._actors, start=1)]
+        carried = by_value.dumps((job.task, job.optimizer))
+        self._calls = [a.follow.remote(job, rank, address, carried) for rank, a in enumerate(self._actors, start=1)]
 
     def trouble(self) -> None:
         """Raises WorkerFailed with a worker's traceback, WorkerLost for one whose process died."""

@@ -12,8 +12,6 @@ import builtins
 import hashlib
 import importlib.metadata
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,8 +20,9 @@ from orchestrator.definition.program_keys import filled
 from orchestrator.definition.states import State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.provenance import provenance
+from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result
-from orchestrator.trial.program import source
+from orchestrator.trial.program import source as scripts
 
 FEWEST = 5
 """Trials that have to fail alike before a sweep is given up."""
@@ -58,20 +57,10 @@ def circumstances(spec: Spec) -> str:
         "sweep": asdict(spec),
         "installed": sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}),
         "code": {name: facts.get(name, "") for name in ("commit", "diff")},
-        "modules": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _modules(spec)},
+        "source": source.digests([spec.task.name, *(arm.optimizer for arm in spec.arms.values())], fresh=True),
+        "script": scripts.digests(Path(spec.task.folder), filled(spec.task.parameters)) if spec.task.is_program else {},
     }
     return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _modules(spec: Spec) -> Iterator[tuple[str, Path]]:
-    """The user's own modules that the sweep names, as package.module:Task and package.module.Class."""
-    named = [spec.task.name.partition(":")[0], *(a.optimizer.rpartition(".")[0] for a in spec.arms.values())]
-    for name in dict.fromkeys(named):
-        path = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-        if path.is_file():
-            yield name, path
-    if spec.task.is_program:
-        yield from source.files(Path(spec.task.folder), filled(spec.task.parameters)).items()
 
 
 class Alike:

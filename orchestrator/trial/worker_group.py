@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog
@@ -84,8 +85,9 @@ class LocalWorkerGroup:
         """Start them, each with an interpreter of its own."""
         from torch.multiprocessing.spawn import start_processes
 
+        carried = by_value.dumps((job.task, job.optimizer))
         self._started = start_processes(  # type: ignore[no-untyped-call]
-            _follow_quietly, (job, address), nprocs=job.processes - 1, join=False
+            _follow_quietly, (job, address, carried), nprocs=job.processes - 1, join=False
         )
 
     def trouble(self) -> None:
@@ -121,7 +123,7 @@ class LocalWorkerGroup:
         self._started = None
 
 
-def _follow_quietly(index: int, job: Job, address: str) -> None:
+def _follow_quietly(index: int, job: Job, address: str, carried: bytes) -> None:
     """Worker `index` + 1 of a LocalWorkerGroup. What it prints worker 0 prints too; Ctrl-C is for worker 0 alone, which
     says when to stop.
     """
@@ -131,4 +133,5 @@ def _follow_quietly(index: int, job: Job, address: str) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
+    by_value.loads(carried)
     follow(job, index + 1, address)

@@ -52,6 +52,13 @@ def test_an_honest_sweep_is_intact(tmp_path: Path) -> None:
         ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(seed=77), "seed 77 is not among the sealed"),
         ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(budget=24), "its budget 24 is not the sealed 12"),
         ("trials/sgd-0000-s1001/trial.json", lambda d: d["parameters"].update(lr=5.0), "outside the sealed space"),
+        (
+            "trials/sgd-0000-s1001/trial.json",
+            lambda d: d.update(metric="loss/train"),
+            "was tuned on loss/train, not on",
+        ),
+        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(goal="maximize"), "not on the sealed metric"),
+        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(select="best"), "not on the sealed metric"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d["metrics"].update({"loss/val": 0.0}), "not what they were"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(data_digest="x"), "not what they were"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(grad_evals=24.0), "not what they were"),

@@ -151,6 +151,21 @@ def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
     assert ledger.exceeded(spent, ledger.needs(80, workers=1)) == "money"
 
 
+def test_workers_share_the_wall_clock_and_nothing_else() -> None:
+    """Four workers need a quarter of the time for what comes, and as many GPU-hours."""
+    definition = yaml.safe_load(sweep_text())
+    definition |= {"resources": {"gpu": 1}}
+    definition["budget"] |= {"wall_clock": "1h", "gpu_hours": 3.0}
+    ledger = Ledger(sweep_file.loads(yaml.safe_dump(definition), "test.yaml"))
+    ledger.trained(Result(state=State.COMPLETE, value=0.5, metrics={}, grad_evals=40.0, seconds=1800.0))
+    alone, four = ledger.needs(160, workers=1), ledger.needs(160, workers=4)
+    assert (alone["wall_clock"], four["wall_clock"]) == (7200.0, 1800.0)
+    assert alone["gpu_hours"] == four["gpu_hours"] == 2.0
+    spent = ledger.spent(grad_evals=40, seconds=1800)
+    assert ledger.exceeded(spent, four) == ""
+    assert ledger.exceeded(spent, alone) == "wall_clock"
+
+
 def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
     plain = run(tmp_path / "a", method={"name": "tpe"}, budget={"trials_per_arm": 9}, early_terminate=ASHA)
     audited = run(
