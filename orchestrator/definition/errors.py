@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
 class SpecError(ValueError):
     """`FILE:LINE:COLUMN: dotted.key: message`."""
 
+    is_of_form = False
+    """Whether types or spelling are wrong, which depends on nothing else in the file."""
+
     def __init__(self, file: str, line: int, column: int, path: tuple[str | int, ...], message: str) -> None:
-        self.file, self.line, self.column, self.message = file, line, column, message
+        self.file, self.line, self.column, self.message, self.path = file, line, column, message, path
         self.key = ".".join(str(part) for part in path)
         super().__init__(f"{file}:{line}:{column}: {self.key + ': ' if self.key else ''}{message}")
+
+
+class SpecErrors(SpecError):  # noqa: N818
+    """Two or more, a line each, in the order of the file; the place is that of the first."""
+
+    def __init__(self, errors: Sequence[SpecError]) -> None:
+        first = errors[0]
+        super().__init__(first.file, first.line, first.column, first.path, first.message)
+        self.errors = tuple(errors)
+        self.args = ("\n".join(str(one) for one in errors),)
+
+
+def errors_of(error: SpecError) -> tuple[SpecError, ...]:
+    """The single errors."""
+    return error.errors if isinstance(error, SpecErrors) else (error,)
 
 
 class UnreadableError(SpecError):

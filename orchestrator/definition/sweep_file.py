@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import budget, declared, foreign, plan, resolve
+from orchestrator.definition import budget, declared, every_error, foreign, plan, resolve
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -33,7 +33,7 @@ from orchestrator.definition.model import (
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.states import Goal
-from orchestrator.definition.yaml12 import YamlError, parse
+from orchestrator.definition.yaml12 import Document, YamlError, parse
 
 
 def load(path: Path) -> Spec:
@@ -42,7 +42,7 @@ def load(path: Path) -> Spec:
 
 
 def loads(text: str, file: str = "<text>") -> Spec:
-    """Read a sweep from text; `file` is the name that errors show."""
+    """Read a sweep from text; `file` is the name that errors show. Raises SpecError, with all that is wrong."""
     try:
         document = parse(text)
     except YamlError as error:
@@ -57,9 +57,20 @@ def loads(text: str, file: str = "<text>") -> Spec:
             (foreign.IMPORTED,), "results that others trained: they are compared and reported, and never run"
         )
     try:
+        return _read(document, file)
+    except SpecError as error:
+        raise every_error.every(error, document, lambda mended: _read(mended, file)) from None
+
+
+def _read(document: Document, file: str) -> Spec:
+    """The sweep of a document. Raises the first SpecError."""
+    where = Where(file, document)
+    try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
-        raise explained(error, document, where) from None
+        said = explained(error, document, where)
+        said.is_of_form = True
+        raise said from None
     return _build(model, where, file)
 
 
