@@ -42,7 +42,7 @@ def answer(
         why = evidence.resolved["imported"]["not_compared"] if evidence.imported else ""
         raise Refused("; ".join(filter(None, [str(reason), why]))) from None
     document |= {
-        "notes": [*document["notes"], *_unplanned(evidence), *currencies.notes(evidence)],
+        "notes": [*document["notes"], *_unplanned(evidence), *evidence.notes, *currencies.notes(evidence)],
         "budget": currencies.amount(evidence),
     }
     document["arms"] = currencies.costs(evidence)
