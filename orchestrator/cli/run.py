@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
 from orchestrator.cli.remote import packed
-from orchestrator.definition.errors import read
+from orchestrator.definition.errors import SpecError, errors_of, read
 from orchestrator.definition.states import SweepState
 
 
@@ -114,13 +114,22 @@ def _stopped(file: Path, state: SweepState) -> None:
 
 @app.command()
 def validate(file: File, as_json: Json = False) -> None:
-    """Check a sweep file; nothing is started. Exit code 3 and file:line:column when something is wrong.
+    """Check a sweep file; nothing is started. Exit code 3, and file:line:column of all that is wrong, by line.
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
     from orchestrator.definition import model, sweep_file
 
-    identity = model.sweep_id(sweep_file.load(file))
+    try:
+        identity = model.sweep_id(sweep_file.load(file))
+    except SpecError as error:
+        if not as_json:
+            raise
+        found = [
+            {"line": one.line, "column": one.column, "key": one.key, "message": one.message} for one in errors_of(error)
+        ]
+        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": found})
+        raise typer.Exit(int(Exit.INVALID_FILE)) from None
     if as_json:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.convert import program, ranges
-from orchestrator.convert.draft import Draft, Section, number
+from orchestrator.convert.draft import Draft, number
 from orchestrator.definition.yaml12 import Document, Path
 
 ALGORITHMS = {
@@ -52,10 +52,7 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
     words = _command(spec, draft)
     names, command = _flags(spec, words, draft)
     script = program.file_in(words)
-    why = "" if script else draft.note("to fill in", ("spec", "trialTemplate"), "name the program that trains")
-    program.task(draft, script or "train.py", ["${program}" if w == script else w for w in command], why)
-    _metric(draft, spec.get("objective") or {})
-    found = {}
+    found: dict[str, tuple[Any, list[str]]] = {}
     for i, one in enumerate(spec.get("parameters") or []):
         at: Path = ("spec", "parameters", i)
         translated = _parameter(one, at, draft)
@@ -63,19 +60,15 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
             old, new = str(one.get("name")), names.get(str(one.get("name")), str(one.get("name")))
             said = [draft.note("changed", at, f"{old} is called {new}, as the program's flag is")] if new != old else []
             found[new] = (translated[0], [*said, *translated[1]])
+    hand = program.handed(draft, found, ("spec", "parameters"))
+    why = "" if script else draft.note("to fill in", ("spec", "trialTemplate"), "name the program that trains")
+    program.task(draft, script or "train.py", ["${program}" if w == script else w for w in command], hand, why)
+    _metric(draft, spec.get("objective") or {})
     program.arms(draft, found, by, script or "trained")
     _method(draft, spec)
-    budget = Section()
-    why = draft.note("to fill in", (), "Katib knows no budget of a trial: how often does it report its metric?")
-    budget.put("unit", "steps")
-    budget.put("per_trial", 10, why)
     trials = spec.get("maxTrialCount")
-    if isinstance(trials, int):
-        budget.put("trials_per_arm", trials, "maxTrialCount")
-    elif _algorithm(spec) != "grid":
-        why = draft.note("to fill in", (), f"no maxTrialCount; {program.TRIALS} is a beginning")
-        budget.put("trials_per_arm", program.TRIALS, why)
-    draft.top.put("budget", budget)
+    count = trials if isinstance(trials, int) else None
+    program.budget(draft, hand, count, grid=_algorithm(spec) == "grid", words="maxTrialCount")
     _resources(draft, spec)
     return draft
 

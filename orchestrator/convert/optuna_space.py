@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.convert import program, ranges
-from orchestrator.convert.draft import Draft, Section, number
+from orchestrator.convert.draft import Draft, number
 from orchestrator.definition.foreign import optuna_space
 from orchestrator.definition.yaml12 import Document, Path
 
@@ -38,25 +38,21 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
         if key.replace("-", "_") not in OPTIONS:
             draft.left_out((key,), "is no option of a study that a sweep has")
     program.header(draft, str(options.get("study_name") or "study"))
-    script = str(options.get("program") or "")
-    why = "" if script else draft.note("to fill in", (), "a space names no program; name the one that trains")
-    program.task(draft, script or "train.py", [], why)
-    _metric(draft, options)
-    found = {}
+    found: dict[str, tuple[Any, list[str]]] = {}
     for name, one in space.items():
         translated = _parameter(one, (*at, name), draft)
         if translated is not None:
             found[name] = translated
+    hand = program.handed(draft, found, at)
+    script = str(options.get("program") or "")
+    why = "" if script else draft.note("to fill in", (), "a space names no program; name the one that trains")
+    program.task(draft, script or "train.py", [], hand, why)
+    _metric(draft, options)
     program.arms(draft, found, by, script or "trained")
     _method(draft, options)
-    budget = Section()
-    budget.put("unit", "steps")
-    why = draft.note("to fill in", (), "Optuna knows no budget of a trial: how often does it report its metric?")
-    budget.put("per_trial", 10, why)
     trials = options.get("n_trials")
-    why = "" if isinstance(trials, int) else draft.note("to fill in", (), f"{program.TRIALS} is a beginning")
-    budget.put("trials_per_arm", trials if isinstance(trials, int) else program.TRIALS, why)
-    draft.top.put("budget", budget)
+    grid = draft.top.entries["method"]["name"] == "grid"
+    program.budget(draft, hand, trials if isinstance(trials, int) else None, grid=grid, words="n_trials")
     return draft
 
 

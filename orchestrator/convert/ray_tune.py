@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.convert import program, ranges
-from orchestrator.convert.draft import Draft, Section, number
+from orchestrator.convert.draft import Draft, number
 from orchestrator.definition.yaml12 import Document, Path
 
 LEFT_OUT = {
@@ -53,21 +53,22 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
     program.header(draft, name)
     script = program.file_in([str(given.get("run") or "")])
     said = f"run: {given['run']} is no program; name the one that trains" if given.get("run") else "name the program"
-    program.task(draft, script or "train.py", [], "" if script else draft.note("to fill in", (*at, "run"), said))
-    mode = str(flat.get("mode") or "min")
-    why = "" if flat.get("metric") else draft.note("to fill in", at, "the file names no metric")
-    goal = "maximize" if mode.startswith("max") else "minimize"
-    draft.top.put("metric", {"name": str(flat.get("metric") or "loss"), "goal": goal}, why)
     space = "param_space" if "param_space" in given else "config"
     found = _parameters(given.get(space) or {}, (*at, space), draft)
     grid = any("grid_search" in str(one) for one in (given.get(space) or {}).values())
     if grid and any(isinstance(one, Mapping) and "min" in one for one, _ in found.values()):
         draft.note("changed", (*at, space), "grid_search beside ranges: all are drawn at random")
         grid = False
+    hand = program.handed(draft, found, (*at, space))
+    program.task(draft, script or "train.py", [], hand, "" if script else draft.note("to fill in", (*at, "run"), said))
+    mode = str(flat.get("mode") or "min")
+    why = "" if flat.get("metric") else draft.note("to fill in", at, "the file names no metric")
+    goal = "maximize" if mode.startswith("max") else "minimize"
+    draft.top.put("metric", {"name": str(flat.get("metric") or "loss"), "goal": goal}, why)
     program.arms(draft, found, by, script or "trained")
     draft.top.put("method", {"name": _method(flat, grid)}, "grid_search is over all of its values" if grid else "")
     _stopping(draft, flat, at)
-    _budget(draft, flat, at, grid)
+    _budget(draft, flat, at, hand, grid=grid)
     _resources(draft, flat, at)
     return draft
 
@@ -176,32 +177,22 @@ def _stopping(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
     draft.top.put("early_terminate", found, f"was {named}")
 
 
-def _budget(draft: Draft, flat: Mapping[str, Any], at: Path, grid: bool) -> None:
-    budget, stop = Section(), flat.get("stop")
-    scheduler = flat.get("scheduler")
-    most = (stop if isinstance(stop, Mapping) else {}).get("training_iteration")
-    most = most or (scheduler.get("max_t") if isinstance(scheduler, Mapping) else None)
-    budget.put("unit", "steps")
-    if isinstance(most, int):
-        budget.put("per_trial", most, "training_iteration or max_t: how often a trial reports")
-    else:
-        why = "how often does a trial report its metric until it ends?"
-        budget.put("per_trial", 10, draft.note("to fill in", at, why))
-    for key in (stop if isinstance(stop, Mapping) else {}).keys() - {"training_iteration"}:
+def _budget(draft: Draft, flat: Mapping[str, Any], at: Path, hand: program.Handed, *, grid: bool) -> None:
+    stop, scheduler = flat.get("stop"), flat.get("scheduler")
+    rules: Mapping[str, Any] = stop if isinstance(stop, Mapping) else {}
+    most = rules.get("training_iteration") or (scheduler.get("max_t") if isinstance(scheduler, Mapping) else None)
+    for key in rules.keys() - {"training_iteration"}:
         draft.left_out((*at, "stop", key), "a trial is not ended at a value, which would favor lucky seeds")
     samples = flat.get("num_samples")
-    if grid:
-        if isinstance(samples, int) and samples > 1:
-            said = f"num_samples {samples} repeats the grid; a seed for each: seeds: {{tune: {samples}}}"
-            draft.top.put("seeds", {"tune": samples}, draft.note("changed", (*at, "num_samples"), said))
-    elif isinstance(samples, int) and samples > 0:
-        budget.put("trials_per_arm", samples, "num_samples")
-    else:
-        why = draft.note("to fill in", at, f"{program.TRIALS} is a beginning")
-        budget.put("trials_per_arm", program.TRIALS, why)
+    if grid and isinstance(samples, int) and samples > 1:
+        said = f"num_samples {samples} repeats the grid; a seed for each"
+        draft.top.put("seeds", {"tune": samples}, draft.note("changed", (*at, "num_samples"), said))
+    count = samples if isinstance(samples, int) and samples > 0 and not grid else None
+    found = program.budget(
+        draft, hand, count, grid=grid, most=most if isinstance(most, int) else 0, words="num_samples"
+    )
     if isinstance(flat.get("time_budget_s"), int | float):
-        budget.put("wall_clock", f"{flat['time_budget_s']}s", "time_budget_s")
-    draft.top.put("budget", budget)
+        found.put("wall_clock", f"{flat['time_budget_s']}s", "time_budget_s")
 
 
 def _resources(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:

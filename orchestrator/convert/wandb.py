@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from orchestrator.convert import program
-from orchestrator.convert.draft import Draft, Section, number
+from orchestrator.convert.draft import Draft, number
 from orchestrator.convert.wandb_parameters import flattened
 from orchestrator.definition.yaml12 import Document
 
@@ -28,14 +27,6 @@ LEFT_OUT = {
     "kind": "W&B's own",
 }
 """Top-level keys without a counterpart, and why."""
-ENVIRONMENT = re.compile(r"\$\{envvar:(\w+)\}")
-ARGUMENTS = {
-    "${args_no_hyphens}": "wrote key=value",
-    "${args_no_boolean_flags}": "wrote --flag for true and nothing for false",
-    "${args_json}": "wrote one JSON text",
-    "${args_json_file}": "wrote the path of a JSON file",
-}
-"""Ways of handing over parameters, and what they do."""
 HYPERBAND = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
 
 
@@ -53,14 +44,25 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
     script = _task_of(given)
     stem = script.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     program.header(draft, str(given.get("name") or stem or "sweep"), str(given.get("description") or ""))
-    _task(draft, given, script)
-    _metric(draft, given.get("metric"))
     parameters = given.get("parameters")
     found = flattened(parameters, ("parameters",), draft) if isinstance(parameters, Mapping) else {}
+    hand = program.handed(draft, found, ("parameters",))
+    _task(draft, given, script, hand)
+    _metric(draft, given.get("metric"))
     program.arms(draft, found, by, stem or "trained")
     _method(draft, given)
     _stopping(draft, given.get("early_terminate"))
-    _budget(draft, given)
+    stopping: Any = given.get("early_terminate")
+    most = number(stopping.get("max_iter")) if isinstance(stopping, Mapping) else None
+    cap = number(given.get("run_cap"))
+    program.budget(
+        draft,
+        hand,
+        cap if isinstance(cap, int) and cap > 0 else None,
+        grid=given.get("method") == "grid",
+        most=most if isinstance(most, int) else 0,
+        words="run_cap",
+    )
     return draft
 
 
@@ -90,18 +92,14 @@ def _task_of(given: Mapping[str, Any]) -> str:
     return str(given.get("program") or program.file_in(_words(given.get("command"))))
 
 
-def _task(draft: Draft, given: Mapping[str, Any], script: str) -> None:
-    why = []
-    if not script:
-        why.append(draft.note("to fill in", ("program",), "the file names no program; name the one that trains"))
-    command = [word for word in _words(given.get("command")) if word not in ("${env}", "/usr/bin/env")]
-    for i, word in enumerate(command):
-        if ENVIRONMENT.search(word):
-            why.append(draft.note("changed", ("command", i), f"{word}: a variable of the shell is $NAME here"))
-            command[i] = ENVIRONMENT.sub(r"$\1", word)
-        if word == script:
-            command[i] = "${program}"
-    program.task(draft, script or "train.py", command, *why)
+def _task(draft: Draft, given: Mapping[str, Any], script: str, hand: program.Handed) -> None:
+    why = (
+        []
+        if script
+        else [draft.note("to fill in", ("program",), "the file names no program; name the one that trains")]
+    )
+    command = ["${program}" if word == script else word for word in _words(given.get("command"))]
+    program.task(draft, script or "train.py", command, hand, *why)
 
 
 def _metric(draft: Draft, given: Any) -> None:
@@ -171,24 +169,3 @@ def _stopping(draft: Draft, given: Any) -> None:
     if "strict" in given:
         draft.left_out((*at, "strict"), "asha looks at one bracket at a time")
     draft.top.put("early_terminate", found, *why)
-
-
-def _budget(draft: Draft, given: Mapping[str, Any]) -> None:
-    found = Section()
-    stopping: Any = given.get("early_terminate")
-    most = number(stopping.get("max_iter")) if isinstance(stopping, Mapping) else None
-    if isinstance(most, int) and most > 0:
-        found.put("unit", "steps")
-        found.put("per_trial", most, "max_iter of early_terminate: how often a trial reports its metric")
-    else:
-        found.put("unit", "steps")
-        why = "W&B knows no budget of a trial: how often does it report its metric until it ends?"
-        found.put("per_trial", 10, draft.note("to fill in", (), why))
-    grid = given.get("method") == "grid"
-    cap = number(given.get("run_cap"))
-    if isinstance(cap, int) and cap > 0:
-        found.put("trials_per_arm", cap, "run_cap" + (" (leave it out: a grid has its own size)" if grid else ""))
-    elif not grid:
-        why = f"the file has no run_cap: W&B goes on until it is stopped; {program.TRIALS} is a beginning"
-        found.put("trials_per_arm", program.TRIALS, draft.note("to fill in", (), why))
-    draft.top.put("budget", found)

@@ -18,6 +18,7 @@ from orchestrator.definition import (
     budget,
     declared,
     environment,
+    every_error,
     foreign,
     grouping,
     method,
@@ -46,7 +47,7 @@ from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.states import Goal
-from orchestrator.definition.yaml12 import YamlError, parse
+from orchestrator.definition.yaml12 import Document, YamlError, parse
 
 
 def load(path: Path) -> Spec:
@@ -55,7 +56,7 @@ def load(path: Path) -> Spec:
 
 
 def loads(text: str, file: str = "<text>") -> Spec:
-    """Read a sweep from text; `file` is the name that errors show."""
+    """Read a sweep from text; `file` is the name that errors show. Raises SpecError, with all that is wrong."""
     try:
         document = parse(text)
     except YamlError as error:
@@ -70,9 +71,20 @@ def loads(text: str, file: str = "<text>") -> Spec:
             (foreign.IMPORTED,), "results that others trained: they are compared and reported, and never run"
         )
     try:
+        return _read(document, file)
+    except SpecError as error:
+        raise every_error.every(error, document, lambda mended: _read(mended, file)) from None
+
+
+def _read(document: Document, file: str) -> Spec:
+    """The sweep of a document. Raises the first SpecError."""
+    where = Where(file, document)
+    try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
-        raise explained(error, document, where) from None
+        said = explained(error, document, where)
+        said.is_of_form = True
+        raise said from None
     return _build(model, where, file)
 
 
