@@ -255,15 +255,17 @@ def check_hyperparameters_change_while_training(
         given.steps(0, 5)
         changed.steps(0, 5)
         assert equal(given.weights(), changed.weights()), key
-        late, resumed, kept = begin(make), begin(make.with_values(**{key: new})), begin(make)  # type: ignore[attr-defined]
+        late, resumed = begin(make), begin(make.with_values(**{key: new}))  # type: ignore[attr-defined]
         late.steps(0, 3)
         resumed.model.load_state_dict(copy.deepcopy(late.model.state_dict()))
         resumed.optimizer.load_state_dict(with_value(late.optimizer.state_dict(), key, new))
         late.optimizer.change(**{key: new})
-        kept.steps(0, 8)
-        assert late.steps(3, 8) == resumed.steps(3, 8), key
+        assert late.steps(3, 7) == resumed.steps(3, 7), key
         assert equal(late.weights(), resumed.weights()), key
-        assert key not in telling or not equal(late.weights(), kept.weights()), key
+        if key in telling:
+            kept = begin(make)
+            kept.steps(0, 7)
+            assert not equal(late.weights(), kept.weights()), key
     with pytest.raises(ValueError, match="cannot change while it trains"):
         probe.change(no_such_hyperparameter=1.0)
 

@@ -74,7 +74,7 @@ def test_golden_obeys_the_crds(golden: str) -> None:
 NAMES = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     name=NAMES,
     cpu=st.integers(1, 40),

@@ -37,6 +37,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long  # the population below, and three studies in test_studies_shown, are killed once and continued
 def test_killed_at_three_moments_and_continued(file: Path) -> None:
     """kill -9 of the driver, then of its whole process group; the end equals the undisturbed sweep in this process."""
     plain = in_this_process(file)

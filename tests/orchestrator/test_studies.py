@@ -78,7 +78,8 @@ def test_every_study_has_its_own_search_and_seeds(tmp_path: Path, method: str) -
 @pytest.mark.parametrize("method", ["random", "tpe", "gp", "cmaes"])
 def test_what_one_study_finds_changes_no_suggestion_of_another(tmp_path: Path, method: str) -> None:
     """Other tune seeds for study 2, and with them other results: studies 1 and 3 search as before."""
-    given = text_of(method=method, trials=5)
+    given = text_of(method=method, trials=5, confirm=1)
+    given = "\n".join(line for line in given.splitlines() if "  adamw:" not in line)
     other = given.replace("tune: 1,", "tune: [0, 77, 2],")
     assert given != other
     plain, changed = (searched(run(tmp_path / name, t)[0]) for name, t in (("plain", given), ("changed", other)))
