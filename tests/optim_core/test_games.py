@@ -205,6 +205,7 @@ def test_one_player_is_gradient_descent_with_momentum() -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*METHODS, "tuned_game"])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
 def test_a_copy_plays_on_alike(name: str, copied: Any) -> None:

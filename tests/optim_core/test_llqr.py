@@ -81,6 +81,7 @@ def test_solved_inner_problem_gives_the_exact_damped_step(exact_structure: Any) 
 METRICS = [{"metric_scale": "mean"}, {"metric_scale": "sum"}, {"metric_scale": "normalised"}, {"metric": "newton"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, kind, values",
     [
@@ -135,6 +136,7 @@ def test_a_refresh_touches_nothing_but_u(name: str) -> None:
     assert all(m.training for m in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llqr", "llqr_sam"])
 @pytest.mark.parametrize("at", [2, 5])
 @pytest.mark.parametrize("values", [{"structure": "kronecker"}, {"base": "adamw", "n_grads": 2}])

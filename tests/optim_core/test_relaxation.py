@@ -33,6 +33,7 @@ def value(blocks: list[Structure], factors: list[Factors], objective: Objective)
 PUBLISHED = {"lr": 1e-3, "momentum": 0.9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["diagonal", "kronecker", "e_kronecker", "psd_e_kronecker"])
 @pytest.mark.parametrize("kind", ["mean", "sum", "normalised"])
 @pytest.mark.parametrize("metric", [GaussNewton, Newton])

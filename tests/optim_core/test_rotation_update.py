@@ -72,6 +72,7 @@ def test_soap_refreshes_every_ten_steps_unless_told() -> None:
     assert not torch.equal(ends[0], ends[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["soap", "rotated_adamw"])
 def test_soap_does_not_diverge_at_a_refresh_every_step(name: str) -> None:
     """And does where the basis learns from the gradient that it then rotates (Vyas et al. skip the first for that)."""

@@ -13,6 +13,8 @@ from orchestrator.definition.states import SweepState
 from orchestrator.tracking.mlflow import ERROR, STATE, TRIAL, MlflowTracker, embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, **changes: Any) -> str:
     path.write_text(sweep_text(**changes))
@@ -157,7 +159,6 @@ def test_invalid_files_start_nothing(call: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_doctor(call: Any) -> None:
     document = call("doctor", "--json").document
     assert document["ok"], document

@@ -63,6 +63,7 @@ def _witness_again(folder: SweepFolder) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_equal_pace_gives_the_same_verdict_and_the_sentence_names_its_currency(
     original: SweepFolder, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ import pytest
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called
 
+pytestmark = pytest.mark.slow
+
 OWN = """
 from tests.tasks import Fit
 class Mine(Fit):

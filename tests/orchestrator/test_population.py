@@ -32,6 +32,8 @@ from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_search import run, study
 from tests.verbs import Called
 
+pytestmark = pytest.mark.slow
+
 PBT = {"type": "pbt", "eta": 3, "min_budget": "25%"}
 MEMBERS, WHOLE = 6, 40
 WIDE = {"distribution": "log_uniform_values", "min": 0.01, "max": 30.0}

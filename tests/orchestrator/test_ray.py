@@ -27,7 +27,7 @@ from tests.orchestrator.command import (
 )
 from tests.orchestrator.sweep_files import sweep_text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # Ray starts up to four times, which a busy machine stretches
 
 
 @pytest.fixture

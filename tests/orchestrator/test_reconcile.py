@@ -20,6 +20,8 @@ from orchestrator.tracking.mlflow import TRIAL, embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_tracking import check_complete, children
 
+pytestmark = pytest.mark.slow
+
 Mended = Callable[..., list[str]]
 
 

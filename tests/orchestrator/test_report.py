@@ -35,6 +35,8 @@ from orchestrator.trial.record import TrialRecord
 from orchestrator.trial.trial_id import TrialId
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LARGE = """
 schema_version: 1
@@ -110,7 +112,6 @@ def _trial(
     witness.on_end(job, result)
 
 
-@pytest.mark.slow
 def test_a_thousand_trials_in_twenty_seconds_and_ten_megabytes(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=492)
     assert len(evidence.records) == 1000

@@ -76,6 +76,7 @@ def test_confirm_reruns_the_best_on_fresh_paired_seeds(finished: tuple[SweepFold
     assert len({d for digests in by_seed.values() for d in digests}) == len(by_seed)
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_a_trial_is_a_function_of_its_seed(tmp_path: Path) -> None:
     folder, _ = run(tmp_path / "a")
     before = {p: p.stat().st_mtime_ns for p in folder.path.glob("trials/*/result.json")}
@@ -129,6 +130,7 @@ class Dies(Exception):
     """Stands for kill -9: leaves everything as it is at that moment."""
 
 
+@pytest.mark.slow
 def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
     """Die after every k-th report; each time a new driver continues; the end equals the undisturbed sweep."""
     plain, _ = run(tmp_path / "plain", method="random")
@@ -161,6 +163,7 @@ def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
         assert all(t.state.name == "COMPLETE" for t in study.trials)
 
 
+@pytest.mark.slow
 def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     plain, _ = run(tmp_path / "plain", trials=1, confirm=1, pause_s=0.02)
     text = sweep_text(trials=1, confirm=1, pause_s=0.02)
@@ -262,6 +265,7 @@ def test_best_document(finished: tuple[SweepFolder, runner.Outcome]) -> None:
         assert row["value"] == pytest.approx(sum(confirmed) / 3)
 
 
+@pytest.mark.slow
 def test_find_by_prefix(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
     other, _ = run(tmp_path, name="other")

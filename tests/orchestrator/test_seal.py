@@ -51,6 +51,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(document))
 
 
+@pytest.mark.slow
 def test_an_honest_sweep_is_intact(original: SweepFolder) -> None:
     folder = original
     document = seal.verify(folder)

@@ -151,6 +151,7 @@ def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
     assert ledger.exceeded(spent, ledger.needs(80, workers=1)) == "money"
 
 
+@pytest.mark.slow
 def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
     plain = run(tmp_path / "a", method={"name": "tpe"}, budget={"trials_per_arm": 9}, early_terminate=ASHA)
     audited = run(
@@ -165,6 +166,7 @@ def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
     assert all(t.result.stopped.audit_value is not None and t.result.grad_evals == 40 for t in stopped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [{}, {"early_terminate": ASHA}], ids=["whole", "asha"])
 def test_strict_replay_gives_one_digest(tmp_path: Path, extra: dict[str, Any]) -> None:
     """1, 4 and 16 workers, any order of arrival, kills and retries: the same suggestions and the same results."""
@@ -222,12 +224,14 @@ def of_chance(tmp_path_factory: pytest.TempPathFactory) -> float:
     return last_median(tmp_path_factory.mktemp("random"), "random")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gp", "cmaes", "tpe"])
 def test_samplers_learn(name: str, of_chance: float, tmp_path: Path) -> None:
     """The model's last proposals are better in the median than as many random ones."""
     assert last_median(tmp_path, name) < of_chance
 
 
+@pytest.mark.slow
 def test_a_finite_space_is_searched_without_repeats(tmp_path: Path) -> None:
     arms = {"sgd": {"parameters": {"lr": {"values": [0.01, 0.02, 0.05, 0.1, 0.2]}, "momentum": {"values": [0.0, 0.5]}}}}
     folder = run(tmp_path, None, {"name": "tpe", "random_share": 0.2}, {"trials_per_arm": 10}, arms=arms)
@@ -237,6 +241,7 @@ def test_a_finite_space_is_searched_without_repeats(tmp_path: Path) -> None:
     assert len(asked) == len(set(asked)) == 10
 
 
+@pytest.mark.slow
 def test_warm_start_begins_with_what_another_sweep_learned(tmp_path: Path) -> None:
     first = run(tmp_path, None, {"name": "random"}, name="first")
     second = run(tmp_path, None, {"name": "tpe", "random_share": 0.0}, name="second", warm_start=[first.sweep_id])

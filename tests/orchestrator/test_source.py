@@ -12,6 +12,8 @@ import pytest
 from orchestrator.trial import source
 from tests.orchestrator.command import COMMAND, environment
 
+pytestmark = pytest.mark.slow
+
 TASK = """
 import torch
 from torch import nn

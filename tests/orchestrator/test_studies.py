@@ -20,6 +20,8 @@ from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("grid", "random", "sobol", "tpe", "gp", "cmaes")
 
 

@@ -30,6 +30,8 @@ from orchestrator.tracking.mlflow import ARM, POINTS, STUDY, TRIAL, UNIT, Mlflow
 from orchestrator.tracking.sender import Sender
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 
 def sweep(
     root: Path, uri: str | None = None, studies: int = 1, **changes: Any
@@ -230,7 +232,6 @@ def server(place: Path, port: int) -> Iterator[str]:
         process.wait()
 
 
-@pytest.mark.slow
 def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from orchestrator import results, runner
@@ -57,6 +58,7 @@ def test_in_this_process_the_step_is_interrupted(tmp_path: Path) -> None:
     assert not list(folder.path.glob("trials/*/hang*"))
 
 
+@pytest.mark.slow
 def test_a_hang_in_c_ends_the_process_and_the_next_session_tells(tmp_path: Path) -> None:
     """The step keeps the interpreter for itself, so that no Python code can run: faulthandler ends the process."""
     job = Job(
@@ -69,7 +71,7 @@ def test_a_hang_in_c_ends_the_process_and_the_next_session_tells(tmp_path: Path)
         "import pickle, sys; from orchestrator.trial.session import TrialSession; "
         "TrialSession(pickle.load(sys.stdin.buffer), own_process=True).advance()"
     )
-    done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(job), timeout=60, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(job), timeout=200, capture_output=True)
     assert done.returncode == 1, done.stderr.decode()[-2000:]
     assert not (tmp_path / "result.json").exists()
     session = TrialSession(job, own_process=True)

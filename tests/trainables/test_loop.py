@@ -80,6 +80,7 @@ def test_schedules_warm_up_and_fall(shape: str) -> None:
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, pauses", [*((name, 7) for name in optim_core.names()), *((name, 1) for name in ("sgd", "llqr_sam", "gda"))]
 )
@@ -130,6 +131,7 @@ def same(one: Any, other: Any) -> bool:
                for x, y in zip(tree_leaves(one), tree_leaves(other), strict=True))  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in trainables.names() if n not in NEED_DATA])
 def test_task_contract(name: str) -> None:
     """Batches and models are functions of seed and index; metrics are those declared."""

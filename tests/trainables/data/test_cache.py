@@ -131,6 +131,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.slow
 def test_processes_share_one_copy(tmp_path: Path) -> None:
     """Each maps all pages; their proportional shares add up to one copy."""
     dataset = canonical.raw_images(tmp_path / "set", {"train": 3000}, shape=(3, 32, 32))
