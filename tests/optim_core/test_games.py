@@ -85,6 +85,7 @@ def test_gradient_descent_diverges_and_alternation_cycles_on_bilinear_games() ->
     assert float(norms[-100:].max() / norms[0]) > 0.3
 
 
+@pytest.mark.slow
 def test_extragradient_converges_on_bilinear_games() -> None:
     game = Game(bilinear(), 20)
     choice = rates.bilinear_extragradient(0.1, 1.0)

@@ -118,7 +118,7 @@ def test_killed_anywhere_with_any_workers_strict_replay_ends_the_same(tmp_path: 
         for attempt in range(60):
             try:
                 folder, _ = run(
-                    tmp_path / f"w{workers}", text, Interleaved(workers, attempt, die_after=7 + attempt % 5)
+                    tmp_path / f"w{workers}", text, Interleaved(workers, attempt, die_after=11 + attempt % 7)
                 )
             except Dies:
                 continue
