@@ -85,7 +85,7 @@ def trace(file: Path) -> dict[int, list[int]]:
 def test_killed_between_evaluations(file: Path) -> None:
     """The only evaluation is at the end of the trial: what is kept comes from checkpoints in between."""
     first = start(file)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 250
     while not max(trace(file).get(first.pid, [0])) > STEPS // 2:
         assert first.poll() is None, first.stderr and first.stderr.read()
         assert time.monotonic() < deadline

@@ -148,7 +148,7 @@ def test_processes_share_one_copy(tmp_path: Path) -> None:
         child.stdin.flush()
         rows.append([int(word) for word in child.stdout.readline().split()])
     for child in children:
-        child.communicate("\n", timeout=30)
+        child.communicate("\n", timeout=120)
     assert len({row[0] for row in rows}) == 1
     for _, resident, _, dirty in rows:
         assert resident >= size_kb
