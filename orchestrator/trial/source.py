@@ -191,13 +191,25 @@ def _name(module: str, path: Path) -> str:
     )
 
 
-def _imported(module: str, path: Path) -> Iterator[str]:
+def _imported(module: str, path: Path) -> tuple[str, ...]:
     """Every module that a file may import, its parent packages included."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    try:
+        content = path.read_bytes()
+    except OSError:  # inside an archive: it is hashed, not followed
+        content = b""
+    return _imported_by(module, module if path.name == "__init__.py" else module.rpartition(".")[0], content)
+
+
+@lru_cache(maxsize=1024)  # every trial asks for the same files again
+def _imported_by(module: str, package: str, content: bytes) -> tuple[str, ...]:
+    return tuple(_walked(module, package, content))
+
+
+def _walked(module: str, package: str, content: bytes) -> Iterator[str]:
     yield from _parents(module)
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):  # not for this Python, or inside an archive: it is hashed, not followed
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # not for this Python: it is hashed, not followed
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -45,6 +45,7 @@ def test_muon_and_its_variant_agree_with_their_authors(name: str) -> None:
 CASES = [(name, case) for name in ("soap", "shampoo", "kl_shampoo") for case in read(name)["cases"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, case", CASES)
 def test_shampoo_and_its_kin_agree_with_their_authors(name: str, case: str) -> None:
     values = read(name)

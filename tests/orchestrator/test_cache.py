@@ -46,6 +46,7 @@ def outcome(trials: dict[str, TrialRecord]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
     first = run(tmp_path, name="first")
     second = run(tmp_path, name="second")
@@ -60,6 +61,7 @@ def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
     assert outcome(third) == outcome(first)
 
 
+@pytest.mark.slow
 def test_failed_and_other_trials_are_trained_anew(tmp_path: Path) -> None:
     failed = run(tmp_path, name="first", fail_at=3)
     assert {t.result.state for t in failed.values()} == {"FAILED"}

@@ -67,6 +67,7 @@ def test_a_sweep_names_its_driver_and_is_free_once_that_is_killed(tmp_path: Path
     assert (folder.path / "lock").read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_trial_is_free_once_its_worker_is_killed(tmp_path: Path) -> None:
     with holding(WORKER, tmp_path) as worker:
         with pytest.raises(TimeoutError, match="is still held by another worker after 0 s"):
