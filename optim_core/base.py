@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
 from optim_core.fresh import Call, NotFinite, Stamp, finite
-from optim_core.sharded import Layers, refuse
+from optim_core.sharded import Layers, is_sharded, refuse
 
 Closure = Callable[[], Any]
 COUNTER = "grad_evals"
@@ -71,6 +71,12 @@ class Counting(torch.optim.Optimizer):
     """Why it does not take parameters that are sharded over processes (see `sharded`); empty: it does."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
+    checks_gradients = True
+    """Whether each gradient is looked at before it moves the weights, which reads one number back from the device.
+
+    Set to False, a gradient that is not finite reaches the weights, as with torch's optimizers, and `sgd`, `adamw`,
+    `llqr`, the family of `sam`, methods of matrices and those in rotated bases read nothing back but at refreshes, and
+    LookSAM where it reuses a direction."""
     _left: dict[int, Stamp]
     """The gradients that the newest step left, by id of the parameter."""
     _stepping = False
@@ -178,7 +184,7 @@ class Counting(torch.optim.Optimizer):
         It moves the weights in the end, so it raises NotFinite as `evaluate` does.
         """
         loss = self.evaluate_ascent(closure)
-        if not finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+        if not self.takes_step():
             raise NotFinite(loss)
         return loss
 
@@ -238,9 +244,14 @@ class Counting(torch.optim.Optimizer):
         call.check(type(self).__name__)
         self.charge(1.0)
         self._evaluated = True
-        if not self.ascending and not finite([p.grad for p in params if p.grad is not None]):
+        if not self.ascending and not self.takes_step():
             raise NotFinite(loss)
         return cast(Tensor, loss)
+
+    def takes_step(self) -> bool:
+        """Whether the gradients in place are finite, or not looked at."""
+        present = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
+        return not self.checks_gradients or finite(present)
 
     def prime(self) -> None:
         """Create the state that a checkpoint is loaded into: steps along zero that move and count nothing.
@@ -300,11 +311,13 @@ class Counting(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does. Raises RuntimeError for sharded parameters that it does not take."""
         eager(super().add_param_group)(param_group)
-        try:
-            refuse(self.param_groups[-1]["params"], type(self).__name__, self.why_not_sharded(self.param_groups[-1]))
-        except RuntimeError:
-            del self.param_groups[-1]
-            raise
+        added = self.param_groups[-1]
+        if any(is_sharded(p) for p in added["params"]):
+            try:
+                refuse(added["params"], type(self).__name__, self.why_not_sharded(added))
+            except Exception:
+                del self.param_groups[-1]
+                raise
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch does."""

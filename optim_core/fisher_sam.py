@@ -12,7 +12,6 @@ scale of the loss: fisher_weight is in units of 1 / g^2.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -52,5 +51,5 @@ class FisherSAM(SAM):
         directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
         pairs = list(zip(locals_of(directions), locals_of(slopes), strict=True))
         squares = [(d * g).sum(dtype=torch.float64).to(pairs[0][0].device) for d, g in pairs]
-        norm = math.sqrt(float(whole_sum(squares, directions)))
+        norm = self.measured(whole_sum(squares, directions).sqrt())
         return place(params, home, [g["sam_radius"] for g in self.param_groups], norm)

@@ -33,7 +33,7 @@ from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.sharded import local, locals_of, whole_sum
-from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, place
+from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, add_scaled, norm_of, place
 
 ADAPTED = ("weights", "matrices")
 MEAN_STARTS = ("gradient", "zero")
@@ -81,6 +81,10 @@ class SAM(TwoPass):
         super().__init__(params, {**defaults, **own})
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
+    def measured(self, norm: Tensor) -> float | Tensor:
+        """Read back, unless gradients are not looked at."""
+        return float(norm) if self.checks_gradients else norm
+
     def also(self, **settings: Any) -> None:
         """Hyperparameters that a subclass adds: defaults of every parameter group that does not give its own."""
         self.defaults.update(settings)
@@ -90,7 +94,11 @@ class SAM(TwoPass):
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
         """Along the plain gradient."""
-        norm = global_norm([g for gs in grads for g in gs])
+        norm = self.measured(norm_of([g for gs in grads for g in gs]))
+        if isinstance(norm, Tensor):
+            for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
+                add_scaled(ps, gs, group["sam_radius"] / norm.clamp_min(1e-12), out=ps)
+            return True
         if not math.isfinite(norm):
             return False
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
@@ -160,7 +168,7 @@ class ASAM(SAM):
         directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
         pairs = [(local(d).flatten(), local(g).flatten()) for d, g in zip(directions, slopes, strict=True)]
         squares = whole_sum([torch.dot(d, g).to(pairs[0][0].device, torch.float64) for d, g in pairs], directions)
-        return place(params, home, [g["sam_radius"] for g in self.param_groups], math.sqrt(float(squares)))
+        return place(params, home, [g["sam_radius"] for g in self.param_groups], self.measured(squares.sqrt()))
 
 
 @register("friendly_sam")
@@ -197,7 +205,7 @@ class FriendlySAM(SAM):
             for p, g in zip(ps, gs, strict=True):  # `out` saves a pass over memory that foreach would take
                 m = self.state[p].get("mean_gradient") if p in self.state else None
                 torch.sub(local(g), 0 if m is None else local(m), alpha=group["mean_weight"], out=local(p))
-        norm = global_norm([p for ps in params for p in ps])
+        norm = self.measured(norm_of([p for ps in params for p in ps]))
         if not place(params, home, [g["sam_radius"] for g in self.param_groups], norm):
             return False
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
