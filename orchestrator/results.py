@@ -312,6 +312,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
     grad_evals = 0.0
     errors: dict[str, str] = {}
+    last_lines: dict[str, str] = {}
     confirmed: Counter[tuple[str, int]] = Counter()
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         job, result = read_job(path.parent), read_result(path.parent)
@@ -325,6 +326,8 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         grad_evals += result.grad_evals
         if result.error:
             errors[job.trial_id] = result.error
+        if result.last_lines:
+            last_lines[job.trial_id] = result.last_lines
     outcome = SweepOutcome.read(folder)
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
@@ -350,6 +353,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         "errors": errors,
+        "last_lines": last_lines,
         "exploratory": seal.stamps(folder),
     }
 

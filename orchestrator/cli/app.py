@@ -28,7 +28,7 @@ talk = Console(stderr=True)
 data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
 
 
-VERBS = ("run", "plan", "lint", "sweeps", "compare", "table", "reconcile", "services", "data", "k8s", "submit")
+VERBS = ("run", "plan", "lint", "sweeps", "logs", "compare", "table", "reconcile", "services", "data", "k8s", "submit")
 """Modules beside this one; importing one adds its verbs, in this order on the help page."""
 
 

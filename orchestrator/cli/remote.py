@@ -18,15 +18,20 @@ def status(address: str, sweep: str, as_json: bool) -> None:
     show(cluster(address).status(sweep), as_json)
 
 
-def logs(address: str, sweep: str, trial: str, as_json: bool) -> None:
-    """`logs --address`: what the driver printed."""
-    if trial:
-        fail(f"trial {trial}: a cluster is asked for the driver's log only; trials log under its --root", Exit.USAGE)
-    text = cluster(address).logs(sweep)
+def logs(
+    address: str, sweep: str, trial: str, as_json: bool, *, stream: str, follow: bool = False, worker: int = 0
+) -> None:
+    """`logs --address`: what the driver printed, or one of its trials."""
+    asked = cluster(address)
+    words = [trial, *(["--stderr"] * (stream == "stderr")), *(["--follow"] * follow)]
+    parts = asked.trial_log(sweep, [*words, "--worker", str(worker)]) if trial else [asked.logs(sweep)]
     if as_json:
-        emit({"schema": "geosweep/logs/1", "sweep": sweep, "text": text})
-    else:
-        sys.stdout.write(text)
+        found = {"trial_id": trial, stream: "".join(parts)} if trial else {"text": "".join(parts)}
+        emit({"schema": "geosweep/logs/2", "sweep": sweep, **found})
+        return
+    for part in parts:
+        sys.stdout.write(part)
+        sys.stdout.flush()
 
 
 def stop(address: str, sweep: str, as_json: bool) -> None:

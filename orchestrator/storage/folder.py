@@ -277,5 +277,7 @@ def _pull_definitions(uri: str, root: Path) -> None:
 
 
 def _shared(name: str) -> bool:
-    """Files that a near folder has of its far one: checkpoints are between workers, the lock is a machine's own."""
-    return not name.rpartition("/")[2].startswith(("checkpoint", "lock"))
+    """Files that a near folder has of its far one: checkpoints are between workers, the lock is a machine's own, and
+    what trials printed is read where it is.
+    """
+    return not (name.rpartition("/")[2].startswith(("checkpoint", "lock")) or name.endswith(".log"))

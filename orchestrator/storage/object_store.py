@@ -150,6 +150,10 @@ class Far:
         """The far files, those in folders left out."""
         return [name for name, _ in self._listing(deep=False)]
 
+    def sizes(self) -> dict[str, int]:
+        """Far file -> bytes, those in folders left out."""
+        return {name: int(info["size"]) for name, info in self._listing(deep=False)}
+
     def folders(self) -> list[str]:
         """The folders on the far side, one level."""
         listed = self._patiently(lambda: _entries(self._store, self._base))

@@ -22,6 +22,7 @@ from typing import Any
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
+from orchestrator.tracking import mlflow_failed
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.lineage import describe
@@ -317,6 +318,8 @@ class MlflowTracker:
             step = int(log[-1]["step"])
             self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result.metrics.items()])
         self._client.set_terminated(run, STATUS[result.state])
+        if result.state is State.FAILED:
+            mlflow_failed.keep_printed(self._client, run, job.folder)
 
     def _finish(
         self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
@@ -364,7 +367,7 @@ def _tags_of(result: Result | Report) -> dict[str, str]:
         "geosweep.init_digest": result.init_digest,
         "geosweep.data_digest": result.data_digest,
     }
-    tags |= {f"geosweep.{name}": value for name, value in result.facts.items()}
+    tags |= {f"geosweep.{name}": value for name, value in result.facts.items()} | mlflow_failed.tags(result)
     if result.error:
         tags[ERROR] = result.error[-4000:]
     if result.stopped is not None:

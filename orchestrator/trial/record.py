@@ -85,7 +85,10 @@ def write_result(result: Result, folder: Path) -> None:
 
 def result_document(result: Result) -> dict[str, Any]:
     """What result.json holds."""
-    return {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
+    found = {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
+    if not result.last_lines:
+        del found["last_lines"]  # as in the files of earlier versions
+    return found
 
 
 def _known(record: type, document: Any) -> dict[str, Any] | None:

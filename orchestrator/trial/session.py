@@ -26,6 +26,8 @@ from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache, source
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.log_files import last_lines
+from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
@@ -71,6 +73,7 @@ class TrialSession:
                 write_job(job, self._folder, durable=False)
                 self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
+        self._printed = TrialLogs(self._folder, tee=not own_process)
         self._seconds, self._since = 0.0, time.perf_counter()
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
@@ -85,7 +88,7 @@ class TrialSession:
         Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
         written, StoreError when the object store stays away.
         """
-        with disk.named(self._folder):
+        with disk.named(self._folder), self._printed.attached():
             return self._advance()
 
     def _advance(self) -> Report:
@@ -120,6 +123,7 @@ class TrialSession:
         self._group.stop()
         if self._workers is not None:
             self._workers.close()
+        self._printed.close()
         self._place.close()
         self._lock.release()
 
@@ -259,6 +263,7 @@ class TrialSession:
         if spent is None:
             spent = training.optimizer.grad_evals if training is not None else 0.0
         metrics = dict(self._last)
+        self._printed.flush()
         value: float | None = None
         if state is State.DIVERGED:
             metrics.update({name: m.worst for name, m in self._task_metrics.items()})
@@ -277,6 +282,7 @@ class TrialSession:
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
             error=error,
+            last_lines=last_lines(str(self._folder)) if state is State.FAILED else "",
             facts=self._facts,
             code=self._code,
         )

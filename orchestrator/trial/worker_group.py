@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.trial.job import Job
+from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog
 from orchestrator.trial.workspace import TrialPlace
@@ -48,9 +49,18 @@ def follow(job: Job, rank: int, address: str) -> None:
     import torch
 
     torch.set_num_threads(job.threads)
-    watchdog = Watchdog(
-        TrialPlace(job.folder, job.stop_file).folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True
-    )
+    place = TrialPlace(job.folder, job.stop_file)
+    printed = TrialLogs(place.folder, worker=rank)
+    try:
+        with printed.attached():
+            _follow(job, rank, address, place.folder)
+    finally:
+        printed.close()
+        place.upload_printed()
+
+
+def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
+    watchdog = Watchdog(folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True)
     workers = None
 
     def beat() -> bool:
@@ -122,9 +132,7 @@ class LocalWorkerGroup:
 
 
 def _follow_quietly(index: int, job: Job, address: str) -> None:
-    """Worker `index` + 1 of a LocalWorkerGroup. What it prints worker 0 prints too; Ctrl-C is for worker 0 alone, which
-    says when to stop.
-    """
+    """Worker `index` + 1 of a LocalWorkerGroup. Ctrl-C is for worker 0 alone, which says when to stop."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
