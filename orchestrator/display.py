@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -68,7 +69,9 @@ def summary_line(conductor: SweepConductor) -> str:
 
 def live_table(conductor: SweepConductor) -> Table:
     """Arms with their finished studies, their trials by state and the best value so far."""
-    table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
+    given = " ".join(conductor.spec.overrides)
+    title = f"{conductor.folder.sweep_id}{f' with {given}' if given else ''}"
+    table = Table(title=escape(title), caption=summary_line(conductor), caption_justify="left")
     rows = {name: _progress(conductor, name) for name in conductor.spec.arms}
     shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")

@@ -63,6 +63,7 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "report_metric": spec.report_metric,
         "plan": planning.plan(spec),
         "provenance": dict(facts),
+        **({"overrides": list(spec.overrides)} if spec.overrides else {}),
     }
     folder.create(text, resolved)
     seal.close(spec, folder)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import Exit, app, data, fail
+from orchestrator.cli.app import Exit, Overrides, app, data, fail
 from orchestrator.cli.remote import readable
 from orchestrator.definition.errors import read
 
@@ -24,6 +24,7 @@ def _group() -> None:
 @k8s.command()
 def render(
     file: Annotated[Path | None, typer.Argument(help="A sweep file (YAML).", show_default=False)] = None,
+    overrides: Overrides = None,
     profile: Annotated[str, typer.Option(help="Kind of cluster: gpu-cluster or kind.")] = "gpu-cluster",
     queue: Annotated[str, typer.Option(help="Kueue LocalQueue that admits it.", show_default=False)] = "",
     registry: Annotated[
@@ -49,7 +50,7 @@ def render(
         _check(check)
         return
     assert file is not None
-    asked, _ = readable(file)
+    asked, _ = readable(file, overrides)
     try:
         text = rendered(asked, str(file), profile=profile, queue=queue, registry=registry, root=root)
     except RenderError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.app import Exit, data, emit, fail, talk
-from orchestrator.definition.errors import SpecError, read
+from orchestrator.cli.app import Exit, asked_of, data, emit, fail, talk
+from orchestrator.definition.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.remote import Attempt, Cluster
@@ -70,13 +71,16 @@ def cluster(address: str) -> Cluster:
         fail(str(error), Exit.USAGE)
 
 
-def readable(file: Path) -> tuple[str, str]:
-    """The text of a sweep file and the sweep's id. Of a data set only the description has to be on this machine."""
-    from orchestrator.definition import model, sweep_file
+def readable(file: Path, words: Sequence[str] | None = None) -> tuple[str, str]:
+    """The text of a sweep file with its overrides, and the sweep's id.
 
-    text = read(file)
+    Of a data set only the description has to be on this machine.
+    """
+    from orchestrator.definition import model
+
+    asked = asked_of(file, words)
     try:
-        return text, model.sweep_id(sweep_file.loads(text, str(file)))
+        return asked.text, model.sweep_id(asked.load())
     except SpecError as error:
         if error.key != "task.data":
             raise

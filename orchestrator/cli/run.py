@@ -12,8 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
-from orchestrator.definition.errors import read
+from orchestrator.cli.app import (
+    ROOT,
+    Exit,
+    File,
+    Json,
+    Overrides,
+    Root,
+    Storage,
+    app,
+    asked_of,
+    data,
+    emit,
+    fail,
+    show,
+    show_stamps,
+    talk,
+)
 from orchestrator.definition.states import SweepState
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
@@ -35,6 +50,7 @@ class Backend(enum.StrEnum):
 @app.command()
 def run(
     file: File,
+    overrides: Overrides = None,
     root: Root = ROOT,
     executor: Annotated[
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
@@ -60,15 +76,15 @@ def run(
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
 
-    Example: geosweep run sweeps/quickstart.yaml
+    Example: geosweep run sweeps/quickstart.yaml budget.trials_per_arm=16
     """
     from orchestrator import display, results, runner
-    from orchestrator.definition import sweep_file
     from orchestrator.protocol import seal
     from orchestrator.scheduling import abort
     from orchestrator.storage import disk, object_store
 
-    definition = sweep_file.load(file)
+    asked = asked_of(file, overrides)
+    definition = asked.load()
     definition = replace(definition, cache=definition.cache and cache)
     if max_concurrent:
         definition = replace(definition, resources=replace(definition.resources, max_concurrent=max_concurrent))
@@ -90,7 +106,7 @@ def run(
     if uri := object_store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
     with disk.named(root):
-        folder = runner.open_folder(definition, read(file), root, facts := runner.provenance())
+        folder = runner.open_folder(definition, asked.text, root, facts := runner.provenance())
     identity = folder.sweep_id
     with disk.named(folder.path), folder.hold(storage):
         if again := abort.standing(definition, folder):
@@ -100,6 +116,8 @@ def run(
             _mend(definition, folder, tracking, storage)
         else:
             talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
+            if definition.overrides:
+                talk.print(f"with {' '.join(definition.overrides)}", highlight=False, markup=False)
             outcome = _drive(definition, folder, executor, tracking, facts, storage, address, accept_changed_code)
             _say(outcome.mended)
             _say_cached(folder)
@@ -210,13 +228,16 @@ def _tracker(definition: Spec, folder: SweepFolder, facts: Mapping[str, str]) ->
     from orchestrator.protocol import seal
     from orchestrator.tracking.mlflow import MlflowTracker
 
+    known = {**facts, "seal": seal.sealed_hash(folder)}
+    if definition.overrides:
+        known["overrides"] = " ".join(definition.overrides)
     return MlflowTracker(
         uri=definition.tracking.mlflow,
         root=folder.root,
         sweep_id=folder.sweep_id,
         name=definition.name,
         description=definition.description,
-        facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
+        facts={f"geosweep.{k}": v for k, v in known.items()},
         studies=definition.seeds.studies,
     )
 
@@ -270,14 +291,14 @@ def _stopped(file: Path, state: SweepState) -> None:
 
 
 @app.command()
-def validate(file: File, as_json: Json = False) -> None:
+def validate(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check a sweep file; nothing is started. Exit code 3 and file:line:column when something is wrong.
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
-    from orchestrator.definition import model, sweep_file
+    from orchestrator.definition import model
 
-    identity = model.sweep_id(sweep_file.load(file))
+    identity = model.sweep_id(asked_of(file, overrides).load())
     if as_json:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:

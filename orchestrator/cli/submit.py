@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import Exit, File, Json, app, fail, talk
+from orchestrator.cli.app import Exit, File, Json, Overrides, app, fail, talk
 from orchestrator.cli.remote import cluster, readable, show
 
 
 @app.command()
 def submit(
     file: File,
+    overrides: Overrides = None,
+    *,
     address: Annotated[
         str, typer.Option(help="A Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT of your kubeconfig.")
     ],
@@ -42,7 +44,7 @@ def submit(
             "or s3://BUCKET/FOLDER",
             Exit.USAGE,
         )
-    text, identity = readable(file)
+    text, identity = readable(file, overrides)
     order = Order(
         sweep_id=identity,
         text=text,

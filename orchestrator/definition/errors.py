@@ -11,7 +11,7 @@ class SpecError(ValueError):
     """`FILE:LINE:COLUMN: dotted.key: message`."""
 
     def __init__(self, file: str, line: int, column: int, path: tuple[str | int, ...], message: str) -> None:
-        self.file, self.line, self.column, self.message = file, line, column, message
+        self.file, self.line, self.column, self.path, self.message = file, line, column, path, message
         self.key = ".".join(str(part) for part in path)
         super().__init__(f"{file}:{line}:{column}: {self.key + ': ' if self.key else ''}{message}")
 

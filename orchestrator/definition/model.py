@@ -203,6 +203,8 @@ class Spec:
     controls: tuple[str, ...] = ()
     training: TrainingSpec
     source: str = field(default="", compare=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
+    """Keys that were given on the command line, as it shows them."""
 
 
 def comparisons(spec: Spec) -> int:
@@ -216,6 +218,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     found = asdict(spec)
     for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
+    del found["overrides"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:

@@ -35,6 +35,9 @@ from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.states import Goal
 from orchestrator.definition.yaml12 import YamlError, parse
 
+NOTE = "# given on the command line: "
+"""Begins a line of an effective file for each override in it (see `overrides`)."""
+
 
 def load(path: Path) -> Spec:
     """Read a sweep file. Raises SpecError."""
@@ -54,7 +57,8 @@ def loads(text: str, file: str = "<text>") -> Spec:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
         raise explained(error, document, where) from None
-    return _build(model, where, file)
+    given = tuple(line.removeprefix(NOTE) for line in text.splitlines() if line.startswith(NOTE))
+    return replace(_build(model, where, file), overrides=given)
 
 
 def _build(model: SweepModel, where: Where, file: str) -> Spec:

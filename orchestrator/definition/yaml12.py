@@ -57,9 +57,15 @@ class Document:
 
 def parse(text: str) -> Document:
     """Read one document. Raises YamlError."""
+    places: dict[Path, tuple[int, int]] = {}
+    return Document(_plain(compose(text), (), places), places)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of one document, each with its place in the text. Raises YamlError."""
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node: yaml.Node | None = _Loader(text).get_single_node()
+        return node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -68,8 +74,6 @@ def parse(text: str) -> Document:
         raise YamlError(f"not YAML: {error.problem or error.context}", line, column) from None
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}", 1, 1) from None
-    places: dict[Path, tuple[int, int]] = {}
-    return Document(_plain(node, (), places), places)
 
 
 def _plain(node: yaml.Node | None, path: Path, places: dict[Path, tuple[int, int]]) -> Any:

@@ -82,6 +82,7 @@ def close(spec: Spec, folder: SweepFolder) -> str:
             "follows": _predecessors(folder, content),
             "content": content,
             "code": code_of(spec),
+            **({"overrides": list(spec.overrides)} if spec.overrides else {}),
         }
         write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True))
     amended: dict[str, Any] = {part: content[part] for part in FREE if content[part] != in_force(folder)[part]}

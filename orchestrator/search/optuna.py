@@ -62,6 +62,16 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
             raise Unreachable(f"the database of the studies does not answer ({first_line(error)})") from error
 
 
+def forget(url: str, sweep_id: str) -> int:
+    """Delete the studies of a sweep from the database at `url`; returns how many there were."""
+    kept = storage(Path(), url)
+    names = [s.study_name for s in patiently(lambda: optuna.get_all_study_summaries(kept, include_best_trial=False))]
+    mine = [name for name in names if name.startswith(f"{sweep_id}/")]
+    for name in mine:
+        patiently(lambda name=name: optuna.delete_study(study_name=name, storage=kept))
+    return len(mine)
+
+
 def _mend(journal: Path) -> None:
     """Cut off the line that a full disk left half written, and take away the lock of a driver that was killed.
 

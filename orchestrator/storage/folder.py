@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -223,6 +224,14 @@ class SweepFolder:
             finally:
                 with suppress(FileNotFoundError):
                     os.truncate(path, 0)
+
+    def remove(self) -> None:
+        """Delete the sweep; what a killed process leaves of it is still a sweep that can be deleted."""
+        if self.far is not None:
+            self.far.clear()
+        for path in sorted(self.path.iterdir(), key=lambda p: p.name == "resolved.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self.path.rmdir()
 
     def is_held(self) -> bool:
         """Whether a living driver holds the sweep; on another machine, one whose heartbeat is fresh."""

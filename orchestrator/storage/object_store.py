@@ -138,6 +138,11 @@ class Far:
             with contextlib.suppress(FileNotFoundError):
                 self._patiently(functools.partial(self._store.rm_file, f"{self._base}/{name}"))
 
+    def clear(self) -> None:
+        """Delete all that is on the far side."""
+        self.remove(sorted((name for name, _ in self._listing(deep=True)), key=lambda n: n == "resolved.json"))
+        self._index.clear()
+
     def begin_as(self, other: Far) -> None:
         """Copy the log, then the newest checkpoint, of another trial's far side to this one, unless it has one."""
         kept = max((n for n in other.names() if _is_checkpoint(n)), default="")
