@@ -26,6 +26,7 @@ from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
 from orchestrator.trial.chosen import chosen_words
+from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord
 
@@ -190,7 +191,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         table.add_column(metric, justify="right", no_wrap=True)
     for name in (unit if several else "n", "grad evals/trial", "spent in all"):
         table.add_column(name, justify="right")
-    ended = results.ended_trials(folder)
+    ended = counted(results.ended_trials(folder))
     goal = Goal(trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal)
 
     def rank(arm: str) -> float:

@@ -22,6 +22,7 @@ from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.outcome import SweepOutcome
+from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord, read_job, read_result
 
@@ -68,13 +69,17 @@ def tables(folder: SweepFolder) -> dict[str, pa.Table]:
 def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -> pa.Table:
     """trials.parquet: one row for each trial that ended, one column for each final metric.
 
-    With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained.
+    With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained, and `superseded` where a
+    study was extended and then chose another configuration: these confirm trials do not count.
     """
     trials = ended_trials(folder) if ended is None else ended
     rows = [_row(folder.sweep_id, t) for t in trials]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in TRIAL_COLUMNS.items()}
     if any(t.job.lineage for t in trials):
         columns["lineage"] = pa.array([json.dumps(t.job.lineage, sort_keys=True) for t in trials], pa.string())
+    used = {t.trial_id for t in counted(trials)}
+    if len(used) < len(trials):
+        columns["superseded"] = pa.array([t.trial_id not in used for t in trials], pa.bool_())
     for name in sorted({name for t in trials for name in t.result.metrics}):
         columns[name] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
     return pa.table(columns)
@@ -132,7 +137,7 @@ def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -
     Of a sweep with several studies one value for each study, in their order: the mean over its seeds.
     """
     found: dict[str, dict[int, list[tuple[int, float]]]] = {}
-    for t in ended_trials(folder):
+    for t in counted(ended_trials(folder)):
         if t.job.stage is stage and metric in t.result.metrics and t.result.state.is_trained:
             studies = found.setdefault(t.job.arm, {})
             studies.setdefault(t.job.study, []).append((t.job.seed, t.result.metrics[metric]))
@@ -178,7 +183,7 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
     rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
-    for t in ended_trials(folder):
+    for t in counted(ended_trials(folder)):
         if t.result.value is not None:
             key = t.job.arm, t.job.study, t.job.stage, t.job.configuration
             rows.setdefault(key, []).append((t.job, t.result.value))
@@ -310,7 +315,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     held = folder.is_held() if held is None else held
     names = {s: "done" if s is State.COMPLETE else s.lower() for s in State}
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
-    grad_evals = 0.0
+    grad_evals, ended = 0.0, list[TrialRecord]()
     errors: dict[str, str] = {}
     last_lines: dict[str, str] = {}
     confirmed: Counter[tuple[str, int]] = Counter()
@@ -321,13 +326,15 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         if result is None:
             arms[job.arm]["running"] += held
             continue
-        arms[job.arm][names[result.state]] += 1
-        confirmed[job.arm, job.study] += job.stage is Stage.CONFIRM
+        ended.append(TrialRecord(job=job, result=result))
         grad_evals += result.grad_evals
         if result.error:
             errors[job.trial_id] = result.error
         if result.last_lines:
             last_lines[job.trial_id] = result.last_lines
+    for one in counted(ended):
+        arms[one.job.arm][names[one.result.state]] += 1
+        confirmed[one.job.arm, one.study] += one.job.stage is Stage.CONFIRM
     outcome = SweepOutcome.read(folder)
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():

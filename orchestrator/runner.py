@@ -29,6 +29,7 @@ from orchestrator.storage.periodic import periodic
 from orchestrator.storage.provenance import provenance, uncommitted
 from orchestrator.tracking.base import Tracker
 from orchestrator.trial.chosen import ranges
+from orchestrator.trial.counted import counted
 
 __all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
 
@@ -107,7 +108,7 @@ def run(
         state = _state(conductor, alike.refusal)
         if state is SweepState.DONE:
             with disk.tolerated():
-                flops.keep(folder, results.ended_trials(folder), gpu=spec.resources.gpu)
+                flops.keep(folder, counted(results.ended_trials(folder)), gpu=spec.resources.gpu)
     finally:
         with disk.tolerated():
             results.export(folder, folder.results)

@@ -33,6 +33,7 @@ data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatt
 
 VERBS = (
     "run",
+    "extend",
     "plan",
     "lint",
     "sweeps",

@@ -45,6 +45,7 @@ def list_sweeps(root: Root = ROOT, as_json: Json = False) -> None:
 def _row(found: SweepFolder) -> dict[str, Any]:
     """What `list` says of a sweep; of one whose files cannot be read, that."""
     from orchestrator import results
+    from orchestrator.protocol import extensions
     from orchestrator.storage.folder import read_json
 
     age = max(0.0, time.time() - found.path.stat().st_mtime)
@@ -52,6 +53,7 @@ def _row(found: SweepFolder) -> dict[str, Any]:
     row |= {"trials": {"ended": 0, "planned": 0, "running": 0, "failed": 0}, "best": None, "description": ""}
     try:
         found.level()
+        extensions.look(found, "list")
         status, best = results.status(found), results.best(found)
         resolved = read_json(found.path / "resolved.json") or {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -166,11 +166,13 @@ def metrics(
 
     Example: geosweep metrics @last sgd-0003-s0
     """
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
     from orchestrator.storage.metric_log import MetricLog
     from orchestrator.trial.record import read_result, result_document
 
     found = folder.find(root, sweep)
+    extensions.look(found, "metrics")
     if not trial:
         return _newest(found, as_json)
     trial = named(found, trial)

@@ -23,13 +23,14 @@ def reconcile(
     """
     from orchestrator import reconcile
     from orchestrator.definition import sweep_file
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
     from orchestrator.storage.folder import read_json
     from orchestrator.tracking.mlflow import MlflowTracker
 
     found = folder.find(root, sweep)
     with found.hold(storage):
-        asked = sweep_file.load(found.path / "sweep.yaml")
+        asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None
         if tracking:
             tracker = MlflowTracker(

@@ -35,6 +35,7 @@ from orchestrator.storage.outcome import SweepOutcome
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
+    from orchestrator.definition.overrides import Asked
     from orchestrator.runner import Outcome
     from orchestrator.scheduling.conductor import SweepConductor
     from orchestrator.tracking.mlflow import MlflowTracker
@@ -78,12 +79,52 @@ def run(
 
     Example: geosweep run sweeps/quickstart.yaml budget.trials_per_arm=16
     """
-    from orchestrator import display, results, runner
-    from orchestrator.protocol import seal
+    from orchestrator import display, results
+    from orchestrator.protocol import extensions, seal
+
+    definition, folder = carry_out(
+        asked_of(file, overrides),
+        root=root,
+        executor=executor,
+        tracking=tracking,
+        cache=cache,
+        storage=storage,
+        address=address,
+        max_concurrent=max_concurrent,
+        tracking_uri=tracking_uri,
+        accept_changed_code=accept_changed_code,
+    )
+    if as_json:
+        emit(results.best(folder))
+    else:
+        show(display.arms_table(definition, folder))
+        show_stamps(seal.stamps(folder))
+        talk.print(
+            f"Next: geosweep ui; geosweep best {folder.sweep_id} --json; geosweep compare @last", highlight=False
+        )
+    extensions.look(folder, "run")
+    conclude(definition, folder)
+
+
+def carry_out(
+    asked: Asked,
+    *,
+    root: Path,
+    executor: Backend,
+    tracking: bool,
+    cache: bool,
+    storage: str,
+    address: str,
+    max_concurrent: int,
+    tracking_uri: str,
+    accept_changed_code: bool,
+) -> tuple[Spec, SweepFolder]:
+    """Run or continue a sweep; the options are those of `run`."""
+    from orchestrator import runner
+    from orchestrator.protocol import extensions
     from orchestrator.scheduling import abort
     from orchestrator.storage import disk, object_store
 
-    asked = asked_of(file, overrides)
     definition = asked.load()
     definition = replace(definition, cache=definition.cache and cache)
     if max_concurrent:
@@ -109,6 +150,7 @@ def run(
         folder = runner.open_folder(definition, asked.text, root, facts := runner.provenance())
     identity = folder.sweep_id
     with disk.named(folder.path), folder.hold(storage):
+        definition = extensions.applied(definition, folder)
         if again := abort.standing(definition, folder):
             fail(again, Exit.TRIALS_FAILED)
         if _already_done(folder):
@@ -128,13 +170,15 @@ def run(
             if outcome.refusal:
                 fail(outcome.refusal, Exit.TRIALS_FAILED)
             if outcome.state is not SweepState.DONE and outcome.conductor.remaining:
-                _stopped(file, outcome.state)
-    if as_json:
-        emit(results.best(folder))
-    else:
-        show(display.arms_table(definition, folder))
-        show_stamps(seal.stamps(folder))
-        talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
+                _stopped(Path(asked.file), outcome.state)
+    return definition, folder
+
+
+def conclude(definition: Spec, folder: SweepFolder) -> None:
+    """Exit with the code of a sweep that its budget ended, or of which too many trials failed."""
+    from orchestrator import results
+
+    identity = folder.sweep_id
     ended = SweepOutcome.read(folder)
     if ended is not None and ended.limit:
         fail(

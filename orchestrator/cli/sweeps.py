@@ -20,11 +20,14 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     Example: geosweep status @last
     """
     from orchestrator import results
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
 
     if address:
         return remote.status(address, sweep, as_json)
-    document = results.status(folder.find(root, sweep))
+    found = folder.find(root, sweep)
+    document = results.status(found)
+    extensions.look(found, "status")
     if as_json:
         emit(document)
         return
@@ -59,10 +62,12 @@ def best(
     Example: geosweep best @last --json
     """
     from orchestrator import results
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
     from orchestrator.trial.lineage import describe
 
     found = folder.find(root, sweep)
+    extensions.look(found, "best")
     if pareto:
         front = results.pareto(found)
         if as_json:
@@ -121,10 +126,11 @@ def export(
     Example: geosweep export @last -o out
     """
     from orchestrator import results
-    from orchestrator.protocol import seal
+    from orchestrator.protocol import extensions, seal
     from orchestrator.storage import folder
 
     found = folder.find(root, sweep)
+    extensions.look(found, "export")
     written = [str(p) for p in results.export(found, to)]
     stamps = seal.stamps(found)
     if as_json:

@@ -31,12 +31,14 @@ def table(
     from orchestrator import results
     from orchestrator.compare import by_value as tables
     from orchestrator.compare.evidence import twin
-    from orchestrator.protocol import seal
+    from orchestrator.protocol import extensions, seal
     from orchestrator.statistics.pairing import Refused
     from orchestrator.storage import folder
     from orchestrator.storage.metric_log import MetricLog
+    from orchestrator.trial.counted import counted
 
     found = folder.find(root, sweep)
+    extensions.look(found, "table")
     reported, _ = results.reported(found, metric)
     tuned = results.tuned(found)
 
@@ -55,7 +57,8 @@ def table(
     )
     try:
         copy = twin(found)
-        document = tables.table([t for t in results.ended_trials(found) if t.job.arm != copy], question, curve_of)
+        trials = [t for t in counted(results.ended_trials(found)) if t.job.arm != copy]
+        document = tables.table(trials, question, curve_of)
     except Refused as reason:
         fail(f"no table: {reason}", Exit.NOT_FOUND)
     document = {"schema": document.pop("schema"), "sweep_id": found.sweep_id, **document}

@@ -12,7 +12,7 @@ from orchestrator import results
 from orchestrator.compare import currencies
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.protocol import controls, seal
+from orchestrator.protocol import controls, extensions, seal
 from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
@@ -61,6 +61,8 @@ def answer(
     other = currencies.at_equal_seconds(evidence, document)
     each = {"currency": currencies.spoken(evidence)}
     document["pairs"] = [{**p, **each, "at_equal_seconds": other.get((p["a"], p["b"]))} for p in document["pairs"]]
+    if (taken := extensions.looks(folder))["looks"] > 1:
+        document["looks"] = {**taken, "alpha_at_most": taken["alpha_spent"] + declared["alpha"]}
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
 
 

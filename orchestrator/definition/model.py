@@ -70,6 +70,8 @@ class BudgetSpec:
     price_per_gpu_hour: float | None
     tokens_per_batch: int | None = None
     """Of unit tokens: what the task says that a nominal batch holds."""
+    first_trials: int | None = None
+    """Of a sweep that was extended: the configurations of each study that were planned at first."""
     calibrated: Mapping[str, float] = field(default_factory=dict)
     """Of unit seconds: arm -> gradient evaluations of each of its trials, once they are known."""
 
@@ -82,6 +84,12 @@ class SeedsSpec:
     confirm: tuple[int, ...]
     studies: int = 1
     """Independent searches of each arm."""
+    first_is_unnumbered: bool = False
+    """Study 1 was the only one until others were added: names have no number for it."""
+
+    def index(self, study: int) -> int | None:
+        """The number that names have for a study, counted from 1; None for one that is, or was, the only one."""
+        return None if self.studies == 1 or (self.first_is_unnumbered and study == 1) else study
 
     def tune_of(self, study: int) -> tuple[int, ...]:
         """The tune seeds of a study, counted from 1."""
@@ -218,7 +226,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     found = asdict(spec)
     for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
-    del found["overrides"]
+    del found["overrides"], found["seeds"]["first_is_unnumbered"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:

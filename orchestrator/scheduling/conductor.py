@@ -288,7 +288,7 @@ class SweepConductor:
         return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage, until, arm.index)
 
     def _of(self, job: Job) -> ArmStudy:
-        return self.arms[study_name(job.arm, job.study if self.spec.seeds.studies > 1 else None)]
+        return self.arms[study_name(job.arm, self.spec.seeds.index(job.study))]
 
     def _recover(self, arm: ArmStudy) -> None:
         """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""

@@ -26,8 +26,7 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
     They share nothing: each has its own sampler seed, its own seeds and its own study in the storage.
     """
     kept = storage(folder.journal, url)
-    several = spec.seeds.studies > 1
-    indices = range(1, spec.seeds.studies + 1) if several else (None,)
+    indices = [spec.seeds.index(study) for study in range(1, spec.seeds.studies + 1)]
     opened = (_open(spec, folder, kept, arm, index) for index in indices for arm in spec.arms.values())
     return {arm.name: arm for arm in opened}
 
@@ -43,7 +42,7 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         constraints=spec.constraints,
         facts=planning.facts(spec, arm),
         design=design_for(spec, arm, index),
-        design_size=round(share * trials),
+        design_size=round(share * (spec.budget.first_trials or trials)),
         seed=stable_seed(spec.method.seed, arm.name, *([] if index is None else [index])),
         sampler=spec.method.name,
     )
@@ -62,6 +61,12 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         stopper=Stopper(rule, goal=spec.metric.goal, strict=strict) if rule.rungs and rule.type != "pbt" else None,
         population=_population(spec, arm, study, name) if rule.type == "pbt" else None,
     )
+
+
+def reopen(spec: Spec, folder: SweepFolder, url: str | None = None) -> None:
+    """Let the searches of a sweep go on that have chosen: whoever takes it up next chooses again."""
+    for arm in open_arms(spec, folder, url).values():
+        arm.study.reopen()
 
 
 def space_of(spec: Spec, arm: ArmSpec) -> Space:

@@ -211,6 +211,11 @@ class OptunaStudy:
         patiently(lambda: self._study.set_user_attr(CHOSEN, number))
         self._chosen = number
 
+    def reopen(self) -> None:
+        """Forget which configuration is pinned."""
+        patiently(lambda: self._study.set_user_attr(CHOSEN, None))
+        self._chosen = None
+
     def chosen(self) -> int | None:
         """The pinned configuration, if any."""
         return None if self._chosen is None else int(self._chosen)

@@ -328,6 +328,9 @@ class MlflowTracker:
 
         over = "studies" if self._several else "seeds"
         for arm, summary in arms.items():
+            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})}
+            if self._is_outdated(arm, given):  # it was extended and chose anew; parameters of a run cannot change
+                self._client.delete_run(self._runs.pop(arm))
             if arm not in self._runs:
                 tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs["parent"]}
                 made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over {over}")
@@ -337,7 +340,6 @@ class MlflowTracker:
             metrics = [
                 Metric(k, v, now, 0) for k, v in summary.items() if math.isfinite(v) and known.metrics.get(k) != v
             ]
-            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})}
             params = [Param(k, str(v)) for k, v in given.items() if k not in known.params]
             self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
             self._client.set_terminated(self._runs[arm])
@@ -345,6 +347,12 @@ class MlflowTracker:
         self._client.log_batch(parent, tags=[RunTag(STATE, str(state)), RunTag(UNIT, self._unit)])
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
+
+    def _is_outdated(self, arm: str, given: Mapping[str, Any]) -> bool:
+        if arm not in self._runs:
+            return False
+        known = self._client.get_run(self._runs[arm]).data.params
+        return any(known.get(key, str(value)) != str(value) for key, value in given.items())
 
     def _close_strays(self, state: SweepState) -> list[str]:
         """End runs that are RUNNING although no driver is at work on them; says which of them were trials."""
