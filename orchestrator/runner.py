@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import reconcile, results
+from orchestrator.definition import addresses, overrides
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
@@ -66,10 +67,13 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "provenance": dict(facts),
         **({"overrides": list(spec.overrides)} if spec.overrides else {}),
     }
-    folder.create(text, resolved)
+    folder.create(overrides.without_addresses(text), resolved)
     seal.close(spec, folder)
     if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
-        write_atomic(folder.path / "uncommitted.diff", uncommitted())
+        changes = uncommitted()
+        for _, address in addresses.secrets(text):
+            changes = changes.replace(address, "(not shown)")
+        write_atomic(folder.path / "uncommitted.diff", changes)
     return folder
 
 

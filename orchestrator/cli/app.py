@@ -38,6 +38,7 @@ VERBS = (
     "lint",
     "sweeps",
     "logs",
+    "watch",
     "keep",
     "compare",
     "table",

@@ -128,7 +128,7 @@ def delete(
         _ask(found.sweep_id)
     with found.hold(storage):
         if storage:
-            from orchestrator.search.optuna import forget
+            from orchestrator.scheduling.studies import forget
 
             forget(storage, found.sweep_id)
         freed = size + (0 if isinstance(runs, list) else runs.delete())

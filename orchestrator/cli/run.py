@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +73,10 @@ def run(
         bool,
         typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
     ] = False,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(help="Webhook for messages, URL or EVENT=URL: done, diverged, failed, stuck.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -93,6 +97,7 @@ def run(
         max_concurrent=max_concurrent,
         tracking_uri=tracking_uri,
         accept_changed_code=accept_changed_code,
+        notify=notify or (),
     )
     if as_json:
         emit(results.best(folder))
@@ -118,9 +123,11 @@ def carry_out(
     max_concurrent: int,
     tracking_uri: str,
     accept_changed_code: bool,
+    notify: Sequence[str] = (),
 ) -> tuple[Spec, SweepFolder]:
     """Run or continue a sweep; the options are those of `run`."""
     from orchestrator import runner
+    from orchestrator.cli import notifying
     from orchestrator.protocol import extensions
     from orchestrator.scheduling import abort
     from orchestrator.storage import disk, object_store
@@ -143,6 +150,7 @@ def carry_out(
             "--address out, or use grad_evals, steps or tokens",
             Exit.USAGE,
         )
+    definition = replace(definition, notify=notifying.with_options(definition.notify, notify))
     _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
     if uri := object_store.far(root):
         _check_services(uri, storage, tracking and not definition.tracking.mlflow)
@@ -225,6 +233,7 @@ def _drive(
 ) -> Outcome:
     """Start the executor, the tracker and the display, run, and leave nothing running."""
     from orchestrator import display, results, runner
+    from orchestrator.cli import notifying
     from orchestrator.tracking.base import NoTracker
 
     executor: Any
@@ -243,19 +252,25 @@ def _drive(
 
         executor = DebugExecutor()
     tracker = _tracker(definition, folder, facts) if tracking else NoTracker()
+    notifier = notifying.notifier(definition, folder)
     try:
         outcome = runner.run(
             definition,
             folder,
             executor,
             tracker,
-            (display.Stretched(talk),),
+            (display.Stretched(talk), notifier),
             watch=lambda c: display.watching(c, talk),
             storage_url=storage or None,
             accept_changed_code=accept_changed_code,
         )
+        notifying.ended(notifier, folder, outcome)
+    except Exception as error:
+        notifier.end("failed", f"the driver broke off: {notifying.first_line(error)}", state="failed")
+        raise
     finally:
         executor.close()
+        notifier.close()
     if tracker.trouble:
         talk.print(f"MLflow was not told everything ({tracker.trouble}); run this command again", style="yellow")
     return outcome

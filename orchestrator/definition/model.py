@@ -128,6 +128,16 @@ class TrackingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotifySpec:
+    """Where messages go."""
+
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Event -> address, references to variables as they stand in the file."""
+    stuck_after: float = 1800.0
+    """Seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoppingSpec(Rule):
     """How trials are stopped early, and how many of the stopped ones are finished."""
 
@@ -211,6 +221,7 @@ class Spec:
     controls: tuple[str, ...] = ()
     training: TrainingSpec
     source: str = field(default="", compare=False)
+    notify: NotifySpec = field(default_factory=NotifySpec, compare=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)
     """Keys that were given on the command line, as it shows them."""
 
@@ -226,7 +237,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     found = asdict(spec)
     for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
-    del found["overrides"], found["seeds"]["first_is_unnumbered"]
+    del found["overrides"], found["notify"], found["seeds"]["first_is_unnumbered"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.definition.addresses import SECTION, secrets
 from orchestrator.definition.errors import SpecError, nearest, read
 from orchestrator.definition.location import Where, fields_at
 from orchestrator.definition.model import Spec
@@ -118,9 +119,19 @@ def is_override(word: str) -> bool:
 def shown(word: str) -> str:
     """An override for people to read: no address that messages go to, no password of a URI."""
     key, _, value = word.partition("=")
-    if key.partition(".")[0] == "notify":
+    if key.partition(".")[0] == SECTION:
         return f"{key}=(not shown)"
     return f"{key}={SECRET.sub('***@', value)}"
+
+
+def without_addresses(text: str) -> str:
+    """A sweep file without the addresses of `notify`, which are secrets; references to variables stay."""
+    for key, _ in secrets(text):
+        wanted = copy.deepcopy(parse(text).value)
+        _put(wanted, (SECTION, key), None)
+        found = _edited(text, (SECTION, key), "null")
+        text = found if found is not None and _means(found, wanted) else json.dumps(wanted, indent=1) + "\n"
+    return text
 
 
 def _set(text: str, file: str, word: str) -> tuple[Path, str]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 import optim_core
 from orchestrator.definition import budget, declared, plan, resolve
+from orchestrator.definition.addresses import EVENTS
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -22,6 +23,7 @@ from orchestrator.definition.model import (
     DiagnosticsSpec,
     MethodSpec,
     MetricSpec,
+    NotifySpec,
     ObjectiveSpec,
     ResourcesSpec,
     Spec,
@@ -96,6 +98,10 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             checkpoint_every=model.resources.checkpoint_every,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
+        notify=NotifySpec(
+            addresses={event: address for event in EVENTS if (address := getattr(model.notify, event))},
+            stuck_after=model.notify.stuck_after,
+        ),
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         early_terminate=StoppingSpec(**resolve.stopping(model, where)),

@@ -13,7 +13,7 @@ from orchestrator.scheduling.arm_study import ArmStudy, study_name
 from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.designs import design_for
-from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
+from orchestrator.search.optuna import OptunaStudy, delete_studies, stable_seed, storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, find, read_json
 
@@ -61,6 +61,11 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         stopper=Stopper(rule, goal=spec.metric.goal, strict=strict) if rule.rungs and rule.type != "pbt" else None,
         population=_population(spec, arm, study, name) if rule.type == "pbt" else None,
     )
+
+
+def forget(url: str, sweep_id: str) -> int:
+    """Delete the studies of a sweep from the database at `url`; returns how many there were."""
+    return delete_studies(url, sweep_id)
 
 
 def reopen(spec: Spec, folder: SweepFolder, url: str | None = None) -> None:

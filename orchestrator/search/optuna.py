@@ -62,7 +62,7 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
             raise Unreachable(f"the database of the studies does not answer ({first_line(error)})") from error
 
 
-def forget(url: str, sweep_id: str) -> int:
+def delete_studies(url: str, sweep_id: str) -> int:
     """Delete the studies of a sweep from the database at `url`; returns how many there were."""
     kept = storage(Path(), url)
     names = [s.study_name for s in patiently(lambda: optuna.get_all_study_summaries(kept, include_best_trial=False))]
