@@ -220,6 +220,8 @@ def _put(value: Any, path: Path, new: Any) -> None:
 def _edited(text: str, path: Path, rendered: str) -> str | None:
     """The text with a value at `path`, for the caller to check; None where there is no way to put it."""
     node, done = compose(text), 0
+    if node is None:
+        return None
     while done < len(path) and (inner := _child(node, path[done])) is not None:
         node, done = inner, done + 1
     rest = list(map(str, path[done:]))

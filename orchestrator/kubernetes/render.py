@@ -38,9 +38,9 @@ def render(
     Raises SpecError for an invalid sweep, RenderError for one that cannot run on the profile's cluster.
     """
     spec = sweep_file.loads(text, file)
-    if found := [key for key, _ in secrets(text)]:
+    if hidden := [key for key, _ in secrets(text)]:
         raise RenderError(
-            f"notify.{found[0]} is an address that only its owner should know, and a manifest is read by many; "
+            f"notify.{hidden[0]} is an address that only its owner should know, and a manifest is read by many; "
             "write ${env:NAME} and set the variable where the driver runs"
         )
     _check_root(root)

@@ -7,6 +7,7 @@ would have drawn.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ def delete_studies(url: str, sweep_id: str) -> int:
     names = [s.study_name for s in patiently(lambda: optuna.get_all_study_summaries(kept, include_best_trial=False))]
     mine = [name for name in names if name.startswith(f"{sweep_id}/")]
     for name in mine:
-        patiently(lambda name=name: optuna.delete_study(study_name=name, storage=kept))
+        patiently(functools.partial(optuna.delete_study, study_name=name, storage=kept))
     return len(mine)
 
 
