@@ -251,8 +251,10 @@ class SweepFolder:
 def sweeps(root: Path) -> list[SweepFolder]:
     """All sweeps under the root, the one worked on last at the end."""
     if uri := object_store.far(root):
-        _pull_definitions(uri, root)
-    found = [p.parent for p in root.glob("*/resolved.json")]
+        there = _pull_definitions(uri, root)
+        found = [root / name for name in there]
+    else:
+        found = [p.parent for p in root.glob("*/resolved.json")]
     return [SweepFolder(root, p.name) for p in sorted(found, key=lambda p: (p.stat().st_mtime, p.name))]
 
 
@@ -273,8 +275,9 @@ def find(root: Path, name: str) -> SweepFolder:
     raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; there is: {listing}")
 
 
-def _pull_definitions(uri: str, root: Path) -> None:
-    """What is needed to list the sweeps of a far root, in the order in which they were worked on."""
+def _pull_definitions(uri: str, root: Path) -> list[str]:
+    """Bring what is needed to list the sweeps of a far root, in the order in which they were worked on; their ids."""
+    there = []
     for sweep_id in object_store.side(uri, root).folders():
         folder = SweepFolder(root, sweep_id)
         if folder.far is None or (begun := folder.far.age("resolved.json")) is None:
@@ -283,6 +286,8 @@ def _pull_definitions(uri: str, root: Path) -> None:
             folder.far.fetch(["resolved.json"])
         worked = time.time() - (folder.far.age("seconds") or begun)
         os.utime(folder.path, (worked, worked))
+        there.append(sweep_id)
+    return there
 
 
 def _shared(name: str) -> bool:
