@@ -127,7 +127,7 @@ File = Annotated[Path, typer.Argument(help="A sweep file (YAML).")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Keys of the file to change, budget.trials_per_arm=16.", show_default=False
+        metavar="KEY=VALUE", help="Keys of the file to change, budget.trials_per_arm=16.", show_default=False
     ),
 ]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]

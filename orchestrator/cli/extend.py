@@ -37,6 +37,10 @@ def extend(
         bool,
         typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
     ] = False,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(help="Webhook for messages, URL or EVENT=URL: done, diverged, failed, stuck.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Add studies, configurations or confirm seeds to a sweep: nothing is trained twice, the id stays.
@@ -77,6 +81,7 @@ def extend(
         max_concurrent=0,
         tracking_uri=(folder.read_json(found.path / "resolved.json") or {}).get("tracking") or "",
         accept_changed_code=accept_changed_code,
+        notify=notify or (),
     )
     if as_json:
         emit({**document, "best": results.best(found), "exploratory": seal.stamps(found)})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def lint(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="FILE... [KEY=VALUE]...", help="Sweep files (YAML), and keys of them to change."),
+        typer.Argument(metavar="FILE|KEY=VALUE", help="Sweep files (YAML), and keys of them to change."),
     ],
     root: Root = ROOT,
     as_json: Json = False,

@@ -19,12 +19,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from orchestrator.storage.periodic import is_background, periodic
 from orchestrator.trial.log_files import LIMIT, STREAMS, bound, file_name
 
+LINE_BUFFERED = 1
+"""C's _IOLBF."""
 LOOK_S = 0.5
 """Between two looks at the length of the files, in seconds."""
 
@@ -243,7 +246,16 @@ def _flush() -> None:
         with suppress(AttributeError, ValueError, OSError):
             stream.flush()
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).fflush(None)
+        _c().fflush(None)
+
+
+@lru_cache(maxsize=1)
+def _c() -> ctypes.CDLL:
+    """The C library of this process, whose standard output has no lines waiting when it crashes."""
+    found = ctypes.CDLL(None)
+    with suppress(ValueError, AttributeError):
+        found.setvbuf(ctypes.c_void_p.in_dll(found, "stdout"), None, LINE_BUFFERED, ctypes.c_size_t(0))
+    return found
 
 
 @contextmanager

@@ -113,7 +113,7 @@ with (logs := TrialLogs(quiet)).attached():
 logs.close()
 crash = Path("crash"); crash.mkdir()
 with TrialLogs(crash).attached():
-    print("last words")
+    ctypes.CDLL(None).puts(b"of C"); print("last words")
     os.kill(os.getpid(), 9)
 """
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -123,7 +123,7 @@ with TrialLogs(crash).attached():
     for name in ("one", "two"):
         text = (tmp_path / name / "stdout.log").read_text().splitlines()
         assert sorted(text) == sorted(f"{c}{name} {part}" for c in ("", "C ") for part in range(2))
-    assert (tmp_path / "crash" / "stdout.log").read_text() == "last words\n"
+    assert (tmp_path / "crash" / "stdout.log").read_text() == "of C\nlast words\n"
     assert not list((tmp_path / "quiet").iterdir()), "no empty files"
 
 
