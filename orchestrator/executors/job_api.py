@@ -27,6 +27,7 @@ Answer = TypeVar("Answer")
 READY_S = 60.0
 """How long a head that has just started is asked again: its agent for jobs comes up after its dashboard."""
 POLL_S = 0.5
+BEGUN = re.compile(r"^.*Running entrypoint for job .*\n", re.MULTILINE)
 DRAIN_S = 60
 """How long a stopped driver may take for its trials' checkpoints before Ray kills it (Ray's own: 3 s)."""
 STATES = {"PENDING": "waiting", "RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
@@ -83,6 +84,7 @@ class RayCluster:
             while True:
                 status = str(self._ask(lambda: self._client.get_job_status(job)).value)
                 text = str(self._ask(lambda: self._client.get_job_logs(job)))
+                text = text[begun.end() :] if (begun := BEGUN.search(text)) else ""  # what Ray says of it comes first
                 if status == "FAILED":
                     raise NotFound(_last_line(text) or f"{found.sweep_id}: the cluster cannot read what it printed")
                 if text != shown:

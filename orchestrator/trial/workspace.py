@@ -86,7 +86,8 @@ class TrialPlace:
 
     def printed(self) -> list[str]:
         """Files of what the trial printed that are not uploaded as they are."""
-        return [name for name in self._far.changed() if is_log(name)] if self._far is not None else []
+        changed = self._far.changed() if self._far is not None else []
+        return [name for name in changed if is_log(name) and (self.folder / name).stat().st_size]
 
     def upload_printed(self) -> None:
         """Upload what the trial printed."""
