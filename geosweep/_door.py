@@ -11,7 +11,7 @@ from geosweep._progress import for_this_place
 from geosweep._reports import Listener, TrialReport
 from geosweep._sweep import Sweep
 from orchestrator import launch
-from orchestrator.definition import overrides as overriding
+from orchestrator.definition import given_sweep as overriding
 from orchestrator.definition.errors import BudgetSpent, UsageError, read
 from orchestrator.definition.model import Spec
 from orchestrator.storage import folder as folders

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +25,7 @@ from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
 from orchestrator.trial.chosen import chosen_words
+from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord
 
@@ -72,7 +74,9 @@ def _counted(spec: Spec) -> str:
 
 def live_table(conductor: SweepConductor) -> Table:
     """Arms with their finished studies, their trials by state and the best value so far."""
-    table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
+    given = " ".join(conductor.spec.overrides)
+    title = f"{conductor.folder.sweep_id}{f' with {given}' if given else ''}"
+    table = Table(title=escape(title), caption=summary_line(conductor), caption_justify="left")
     rows = progress(conductor)
     shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")
@@ -198,7 +202,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     each_trial = f"{currency.WORDS[spec.budget.unit]}/trial" if spec.task.is_program else "grad evals/trial"
     for name in (unit if several else "n", each_trial, "spent in all"):
         table.add_column(name, justify="right")
-    ended = results.ended_trials(folder)
+    ended = counted(results.ended_trials(folder))
     goal = Goal(task.METRICS[spec.report_metric].goal)
 
     def rank(arm: str) -> float:

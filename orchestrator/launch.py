@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator import reconcile, results, runner
+from orchestrator import notifying, reconcile, results, runner
 from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
 from orchestrator.definition.errors import BudgetSpent, TrialsFailed, UsageError
@@ -21,7 +21,7 @@ from orchestrator.definition.model import Spec
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.protocol import seal
+from orchestrator.protocol import extensions, seal
 from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
@@ -60,6 +60,8 @@ class Options:
     """Go on although source files changed; stamped exploratory."""
     parcel: Parcel | None = None
     """The user's own code for the machines of a cluster (see `travel`)."""
+    notify: tuple[str, ...] = ()
+    """Webhooks on top of the file's: `URL` for all events, or `EVENT=URL`."""
 
     def __post_init__(self) -> None:
         if self.executor not in (RAY, DEBUG):
@@ -114,6 +116,7 @@ def launch(
     with disk.named(root):
         folder = runner.open_folder(spec, text, root, facts)
     with disk.named(folder.path), folder.hold(options.storage):
+        spec = extensions.applied(spec, folder)
         if again := abort.standing(spec, folder):
             raise TrialsFailed(again)
         if _already_done(folder):
@@ -123,6 +126,8 @@ def launch(
             assert outcome is not None
             return Launched(spec=spec, folder=folder, state=outcome.state, unfinished=False)
         say(f"sweep {folder.sweep_id} in {folder.place}/")
+        if spec.overrides:
+            say(f"with {' '.join(spec.overrides)}")
         ended = _drive(spec, folder, options, facts, carried, say, callbacks, watch)
     for line in ended.mended:
         say(f"mended: {line}")
@@ -145,13 +150,13 @@ def _facts(spec: Spec, options: Options) -> dict[str, str]:
 
 
 def amended(spec: Spec, options: Options) -> Spec:
-    """The definition with what the options say of cache, workers and tracking server."""
+    """The definition with what the options say of cache, workers, tracking server and webhooks."""
     spec = replace(spec, cache=spec.cache and options.cache)
     if options.max_concurrent:
         spec = replace(spec, resources=replace(spec.resources, max_concurrent=options.max_concurrent))
     if options.tracking_uri and not spec.tracking.mlflow:
         spec = replace(spec, tracking=replace(spec.tracking, mlflow=options.tracking_uri))
-    return spec
+    return replace(spec, notify=notifying.with_options(spec.notify, options.notify))
 
 
 def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
@@ -218,19 +223,25 @@ def _drive(
     """Start the executor and the tracker, run, and leave nothing running."""
     executor = _executor(spec, folder, options, carried)
     tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
+    notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))
     try:
         outcome = runner.run(
             spec,
             folder,
             executor,
             tracker,
-            callbacks,
+            (*callbacks, notifier),
             watch=watch,
             storage_url=options.storage or None,
             accept_changed_code=options.accept_changed_code,
         )
+        notifying.ended(notifier, folder, outcome)
+    except Exception as error:
+        notifier.end("failed", f"the driver broke off: {notifying.first_line(error)}", state="failed")
+        raise
     finally:
         executor.close()
+        notifier.close()
     if tracker.trouble:
         say(f"MLflow was not told everything ({tracker.trouble}); run this command again", warns=True)
     return outcome
@@ -262,13 +273,16 @@ def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes)
 
 
 def _tracker(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
+    known = {**facts, "seal": seal.sealed_hash(folder)}
+    if spec.overrides:
+        known["overrides"] = " ".join(spec.overrides)
     return MlflowTracker(
         uri=spec.tracking.mlflow,
         root=folder.root,
         sweep_id=folder.sweep_id,
         name=spec.name,
         description=spec.description,
-        facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
+        facts={f"geosweep.{k}": v for k, v in known.items()},
         studies=spec.seeds.studies,
     )
 

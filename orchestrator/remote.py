@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,6 +83,9 @@ class Cluster(Protocol):
 
     def logs(self, name: str) -> str:
         """What the sweep's driver printed so far."""
+
+    def trial_log(self, name: str, words: Sequence[str]) -> Iterable[str]:
+        """What `geosweep logs SWEEP WORDS` prints there, part by part; the first of `words` is the trial."""
 
     def stop(self, name: str) -> Attempt | None:
         """End the sweep's job; None when it had ended. The attempt's reason says how: it goes on with `submit`."""

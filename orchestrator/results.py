@@ -24,8 +24,9 @@ from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.outcome import SweepOutcome
+from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job
-from orchestrator.trial.record import TrialRecord, counted, read_job, read_result
+from orchestrator.trial.record import TrialRecord, counted_grad_evals, read_job, read_result
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),
@@ -73,7 +74,8 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
     """trials.parquet: one row for each trial that ended, a column for each hyperparameter and each final metric.
 
     Column `param.NAME` has the type of all values that the sweep may try (see `typed_column`), null where a trial has
-    none. With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained.
+    none. With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained, and `superseded`
+    where a study was extended and then chose another configuration: these confirm trials do not count.
     """
     trials = ended_trials(folder) if ended is None else ended
     rows = [_row(folder.sweep_id, t) for t in trials]
@@ -85,6 +87,9 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
     if broke := feasible.breaches(folder, trials):
         keys = [(t.job.arm, t.job.study, t.job.configuration) for t in trials]
         columns["feasible"] = pa.array([None if key not in broke else not broke[key] for key in keys], pa.bool_())
+    used = {t.trial_id for t in counted(trials)}
+    if len(used) < len(trials):
+        columns["superseded"] = pa.array([t.trial_id not in used for t in trials], pa.bool_())
     for name in sorted({name for t in trials for name in t.result.metrics}):
         columns[name] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
     return pa.table(columns)
@@ -115,7 +120,7 @@ def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
         "seed": job.seed,
         "state": result.state,
         "parameters": json.dumps(job.values, sort_keys=True),
-        "grad_evals": counted(trial),
+        "grad_evals": counted_grad_evals(trial),
         "seconds": result.seconds,
         "init_digest": result.init_digest,
         "data_digest": result.data_digest,
@@ -155,7 +160,7 @@ def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -
     Of a sweep with several studies one value for each study, in their order: the mean over its seeds.
     """
     found: dict[str, dict[int, list[tuple[int, float]]]] = {}
-    for t in ended_trials(folder):
+    for t in counted(ended_trials(folder)):
         if t.job.stage is stage and metric in t.result.metrics and t.result.state.is_trained:
             studies = found.setdefault(t.job.arm, {})
             studies.setdefault(t.job.study, []).append((t.job.seed, t.result.metrics[metric]))
@@ -209,7 +214,7 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
     rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
-    ended = ended_trials(folder)
+    ended = counted(ended_trials(folder))
     broke = feasible.breaches(folder, ended)
     trained = [(t, t.result.value) for t in ended if t.result.value is not None]
     gone = [t.result.state is State.DIVERGED for t, _ in trained]
@@ -354,9 +359,10 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     held = folder.is_held() if held is None else held
     names = {s: "done" if s is State.COMPLETE else s.lower() for s in State}
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
-    grad_evals = 0.0
+    grad_evals, ended = 0.0, list[TrialRecord]()
     errors: dict[str, str] = {}
     changed: dict[str, dict[str, None]] = {}
+    last_lines: dict[str, str] = {}
     confirmed: Counter[tuple[str, int]] = Counter()
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         job, result = read_job(path.parent), read_result(path.parent)
@@ -365,13 +371,17 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         if result is None:
             arms[job.arm]["running"] += held
             continue
-        arms[job.arm][names[result.state]] += 1
-        confirmed[job.arm, job.study] += job.stage is Stage.CONFIRM
-        grad_evals += counted(TrialRecord(job=job, result=result)) or 0.0
+        ended.append(TrialRecord(job=job, result=result))
+        grad_evals += counted_grad_evals(ended[-1]) or 0.0
         if result.error:
             errors[job.trial_id] = result.error
         if result.changed:
             changed.setdefault(job.arm, {}).update(dict.fromkeys(result.changed))
+        if result.last_lines:
+            last_lines[job.trial_id] = result.last_lines
+    for one in counted(ended):
+        arms[one.job.arm][names[one.result.state]] += 1
+        confirmed[one.job.arm, one.study] += one.job.stage is Stage.CONFIRM
     outcome = SweepOutcome.read(folder)
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
@@ -400,6 +410,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "waiting_reason": why,
         "errors": errors,
         **({"changed": {arm: list(names) for arm, names in changed.items()}} if changed else {}),
+        "last_lines": last_lines,
         "exploratory": seal.stamps(folder),
     }
 

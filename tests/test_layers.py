@@ -39,8 +39,10 @@ ROOMS: Mapping[str, set[str]] = {
     "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "scheduling"},
     "display": GROUND | {"trial", "results", "scheduling"},
     "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "scheduling", "reconcile"},
+    "notifying": GROUND | {"trial", "tracking", "results", "scheduling", "display", "runner"},
     "launch": GROUND
     | {
+        "notifying",
         "trial",
         "remote",
         "travel",

@@ -10,12 +10,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, Group
 from rich.measure import Measurement
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from orchestrator.definition.overrides import Asked
 
 app = typer.Typer(
     help="Hyperparameter sweeps for optimizers that use the geometry of the loss.\n\n"
@@ -30,9 +33,13 @@ data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatt
 
 VERBS = (
     "run",
+    "extend",
     "plan",
     "lint",
     "sweeps",
+    "logs",
+    "watch",
+    "keep",
     "compare",
     "table",
     "convert",
@@ -126,6 +133,12 @@ Address = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 File = Annotated[Path, typer.Argument(help="A sweep file (YAML).", callback=beside)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Keys of the file to change, budget.trials_per_arm=16.", show_default=False
+    ),
+]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
 ROOT = Path("runs")
 
@@ -153,6 +166,16 @@ def show(shown: Table | Group) -> None:
             if str(cell):
                 data.print(f"  {column.header}: {cell}", highlight=False, markup=False)
     data.print(shown.caption or "", style="dim")
+
+
+def asked_of(file: Path, words: Sequence[str] | None) -> Asked:
+    """A sweep file with the overrides of the command line. Raises SpecError."""
+    from orchestrator.definition import overrides
+
+    for word in words or ():
+        if not overrides.is_override(word):
+            fail(f"{word}: an override reads KEY=VALUE, such as budget.trials_per_arm=16", Exit.USAGE)
+    return overrides.asked(file, words or ())
 
 
 def show_stamps(stamps: Sequence[str]) -> None:

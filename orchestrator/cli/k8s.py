@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, app, beside, data, fail
+from orchestrator.cli.app import ROOT, Exit, Overrides, app, beside, data, fail
 from orchestrator.cli.remote import packed, readable
 from orchestrator.definition.errors import read
 
@@ -27,6 +27,7 @@ def render(
     file: Annotated[
         Path | None, typer.Argument(help="A sweep file (YAML).", show_default=False, callback=beside)
     ] = None,
+    overrides: Overrides = None,
     profile: Annotated[str, typer.Option(help="Kind of cluster: gpu-cluster or kind.")] = "gpu-cluster",
     queue: Annotated[str, typer.Option(help="Kueue LocalQueue that admits it.", show_default=False)] = "",
     registry: Annotated[
@@ -52,7 +53,7 @@ def render(
         _check(check)
         return
     assert file is not None
-    asked, spec = readable(file)
+    asked, spec = readable(file, overrides)
     parcel = packed(spec, file, Path(os.environ.get("GEOSWEEP_ROOT", ROOT)))
     try:
         text = rendered(asked, str(file), profile=profile, queue=queue, registry=registry, root=root, parcel=parcel)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, show, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, Root, app, asked_of, data, emit, fail, show, talk
 from orchestrator.definition import currency
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ BOUND_UP_TO = 0.9
 @app.command()
 def plan(
     file: File,
+    overrides: Overrides = None,
     effect: Annotated[
         float | None,
         typer.Option(min=0.0, help="Difference that matters, in units of the reported metric: shows power."),
@@ -48,11 +49,10 @@ def plan(
     """
     from orchestrator.compare import planned_power
     from orchestrator.definition import plan as planning
-    from orchestrator.definition import sweep_file
 
     if effect == 0 or sd == 0:
         fail("--effect and --sd have to be above 0", Exit.USAGE)
-    definition, found = _in_seconds(sweep_file.load(file), root, calibrate)
+    definition, found = _in_seconds(asked_of(file, overrides).load(), root, calibrate)
     document = planning.plan(definition)
     if found:
         document["calibration"] = {arm: asdict(one) for arm, one in found.items()}

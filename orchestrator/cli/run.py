@@ -5,14 +5,40 @@ from __future__ import annotations
 import enum
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
+from orchestrator.cli.app import (
+    ROOT,
+    Exit,
+    File,
+    Json,
+    Overrides,
+    Root,
+    Storage,
+    app,
+    asked_of,
+    data,
+    emit,
+    fail,
+    show,
+    show_stamps,
+    talk,
+)
 from orchestrator.cli.remote import packed
-from orchestrator.definition.errors import SpecError, errors_of, read
+from orchestrator.definition.errors import SpecError, errors_of
 from orchestrator.definition.states import SweepState
+
+if TYPE_CHECKING:
+    from orchestrator.definition.model import Spec
+    from orchestrator.definition.overrides import Asked
+    from orchestrator.launch import Launched, Options
+
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(help="Webhook for messages, URL or EVENT=URL: done, diverged, failed, stuck.", show_default=False),
+]
 
 
 class Backend(enum.StrEnum):
@@ -25,6 +51,7 @@ class Backend(enum.StrEnum):
 @app.command()
 def run(
     file: File,
+    overrides: Overrides = None,
     root: Root = ROOT,
     executor: Annotated[
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
@@ -50,24 +77,23 @@ def run(
         str,
         typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
     ] = "",
+    notify: Notify = None,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
 
-    Example: geosweep run sweeps/quickstart.yaml
+    Example: geosweep run sweeps/quickstart.yaml budget.trials_per_arm=16
     """
-    from orchestrator import display, launch, results
-    from orchestrator.definition import sweep_file
-    from orchestrator.protocol import seal
+    from orchestrator import launch
     from orchestrator.remote import CODE
     from orchestrator.travel.arrival import arrive
 
     root = root.absolute() if code else root
     parcel = arrive(code) if code else None
-    definition = sweep_file.load(file)
+    asked = asked_of(file, overrides)
+    definition = asked.load()
     if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:
         parcel = packed(definition, file, root)
-
     options = launch.Options(
         executor=executor,
         tracking=tracking,
@@ -78,27 +104,54 @@ def run(
         tracking_uri=tracking_uri,
         accept_changed_code=accept_changed_code,
         parcel=parcel,
+        notify=tuple(notify or ()),
     )
+    ended = carry_out(asked, definition, root, options)
+    if as_json:
+        from orchestrator import results
+
+        emit(results.best(ended.folder))
+    else:
+        show_end(ended, f"geosweep ui; geosweep best {ended.folder.sweep_id} --json; geosweep compare @last")
+    conclude(ended)
+
+
+def carry_out(asked: Asked, definition: Spec, root: Path, options: Options) -> Launched:
+    """Run or continue the sweep with its progress shown; ends the command where it was drained."""
+    from orchestrator import display, launch
+
     ended = launch.launch(
         definition,
-        read(file),
+        asked.text,
         root,
         options,
         say=_say,
         callbacks=(display.Stretched(talk),),
         watch=lambda conductor: display.watching(conductor, talk),
     )
-    folder, identity = ended.folder, ended.folder.sweep_id
     if ended.unfinished:
-        _stopped(file, ended.state)
-    if as_json:
-        emit(results.best(folder))
-    else:
-        show(display.arms_table(ended.spec, folder))
-        show_stamps(seal.stamps(folder))
-        talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
-    launch.check_budget(folder)
-    launch.check_failed(ended.spec, folder)
+        _stopped(Path(asked.file), ended.state)
+    return ended
+
+
+def show_end(ended: Launched, following: str) -> None:
+    """The table of arms, why it may be exploratory, and what to do next."""
+    from orchestrator import display
+    from orchestrator.protocol import seal
+
+    show(display.arms_table(ended.spec, ended.folder))
+    show_stamps(seal.stamps(ended.folder))
+    talk.print(f"Next: {following}", highlight=False)
+
+
+def conclude(ended: Launched) -> None:
+    """Note that the result was seen, and end with the code of a spent budget or of too many failed trials."""
+    from orchestrator import launch
+    from orchestrator.protocol import extensions
+
+    extensions.look(ended.folder, "run")
+    launch.check_budget(ended.folder)
+    launch.check_failed(ended.spec, ended.folder)
 
 
 def _say(line: str, *, warns: bool = False) -> None:
@@ -113,15 +166,15 @@ def _stopped(file: Path, state: SweepState) -> None:
 
 
 @app.command()
-def validate(file: File, as_json: Json = False) -> None:
+def validate(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check a sweep file; nothing is started. Exit code 3, and file:line:column of all that is wrong, by line.
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
-    from orchestrator.definition import model, sweep_file
+    from orchestrator.definition import model
 
     try:
-        identity = model.sweep_id(sweep_file.load(file))
+        identity = model.sweep_id(asked_of(file, overrides).load())
     except SpecError as error:
         if not as_json:
             raise

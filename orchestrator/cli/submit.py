@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, app, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, talk
 from orchestrator.cli.remote import cluster, packed, readable, show
 
 
 @app.command()
 def submit(
     file: File,
+    overrides: Overrides = None,
+    *,
     address: Annotated[
         str, typer.Option(help="A Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT of your kubeconfig.")
     ],
@@ -49,7 +51,7 @@ def submit(
             "or s3://BUCKET/FOLDER",
             Exit.USAGE,
         )
-    text, spec = readable(file)
+    text, spec = readable(file, overrides)
     parcel = packed(spec, file, Path(os.environ.get("GEOSWEEP_ROOT", ROOT)))
     stored = parcel is not None and address.partition("://")[0] == "k8s" and "://" in root and not fits(parcel)
     order = Order(

@@ -12,7 +12,7 @@ from orchestrator import results
 from orchestrator.compare import currencies, proof, task_choice
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.protocol import controls, seal
+from orchestrator.protocol import controls, extensions, seal
 from orchestrator.statistics import comparison, unpaired
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
@@ -71,6 +71,8 @@ def answer(
         {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)
     ]
+    if (taken := extensions.looks(folder))["looks"] > 1:
+        document["looks"] = {**taken, "alpha_at_most": taken["alpha_spent"] + declared["alpha"]}
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
 
 

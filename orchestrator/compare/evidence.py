@@ -29,6 +29,7 @@ from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import bounds_of as bounds_of
 from orchestrator.statistics.pairing import Unit
 from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.trial.counted import counted
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
 from trainables import Task
@@ -172,8 +173,8 @@ class Evidence:
 
     @cached_property
     def records(self) -> list[TrialRecord]:
-        """Every trial that ended."""
-        return results.ended_trials(self.folder)
+        """Every trial that ended and counts."""
+        return counted(results.ended_trials(self.folder))
 
     @cached_property
     def notes(self) -> list[str]:
@@ -183,7 +184,7 @@ class Evidence:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """trials.parquet as a frame, with `configuration`, `value` (the tuned metric as selected) and `proof`."""
-        frame: pd.DataFrame = results.trials_table(self.folder).to_pandas()
+        frame: pd.DataFrame = results.trials_table(self.folder, self.records).to_pandas()
         frame["configuration"] = [t.job.configuration for t in self.records]
         frame["value"] = [t.result.value for t in self.records]
         if (frame["state"] == State.DIVERGED).any():
@@ -215,7 +216,7 @@ class Evidence:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """metrics.parquet as a frame with arm, study, stage, seed and seconds (at each trial's mean pace)."""
-        points: pd.DataFrame = results.metrics_table(self.folder).to_pandas()
+        points: pd.DataFrame = results.metrics_table(self.folder, self.records).to_pandas()
         known = ["trial_id", "arm", "study", "stage", "seed", "state", "configuration", "grad_evals", "seconds"]
         found = points.merge(self.trials[known], on="trial_id")
         whole = found.groupby("trial_id")["step"].transform("max") if self.is_program else found["grad_evals"]
@@ -255,7 +256,7 @@ class Evidence:
     def design_size(self, arm: str) -> int:
         """How many configurations of each study of the arm were drawn without looking at results."""
         method = self.definition["method"]
-        asked = self.definition["budget"]["trials_per_arm"]
+        asked = self.resolved.get("first_trials_per_arm", self.definition["budget"]["trials_per_arm"])
         if method["name"] in ("grid", "random", "sobol") or asked is None:
             return 10**9
         return round(float(method["random_share"]) * int(asked))

@@ -88,6 +88,8 @@ class BudgetSpec:
     price_per_gpu_hour: float | None
     tokens_per_batch: int | None = None
     """Of unit tokens: what the task says that a nominal batch holds."""
+    first_trials: int | None = None
+    """Of a sweep that was extended: the configurations of each study that were planned at first."""
     calibrated: Mapping[str, float] = field(default_factory=dict)
     """Of unit seconds: arm -> gradient evaluations of each of its trials, once they are known."""
 
@@ -100,6 +102,12 @@ class SeedsSpec:
     confirm: tuple[int, ...]
     studies: int = 1
     """Independent searches of each arm."""
+    first_is_unnumbered: bool = False
+    """Study 1 was the only one until others were added: names have no number for it."""
+
+    def index(self, study: int) -> int | None:
+        """The number that names have for a study, counted from 1; None for one that is, or was, the only one."""
+        return None if self.studies == 1 or (self.first_is_unnumbered and study == 1) else study
 
     def tune_of(self, study: int) -> tuple[int, ...]:
         """The tune seeds of a study, counted from 1."""
@@ -135,6 +143,16 @@ class TrackingSpec:
     """Where runs are shown."""
 
     mlflow: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotifySpec:
+    """Where messages go."""
+
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Event -> address, references to variables as they stand in the file."""
+    stuck_after: float = 1800.0
+    """Seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +252,9 @@ class Spec:
     outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     environment: EnvironmentSpec = field(default_factory=EnvironmentSpec)
     source: str = field(default="", compare=False)
+    notify: NotifySpec = field(default_factory=NotifySpec, compare=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
+    """Keys that were given on the command line, as it shows them."""
 
 
 def comparisons(spec: Spec) -> int:
@@ -249,6 +270,7 @@ def definition(spec: Spec) -> dict[str, Any]:
         del found[key]
     del found["environment"]
     del found["task"]["folder"]
+    del found["overrides"], found["notify"], found["seeds"]["first_is_unnumbered"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from orchestrator.definition.addresses import is_address
 from orchestrator.definition.parameter_models import Given, GroupModel, Model, as_share
 
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -34,6 +35,13 @@ def _warmup(value: Any) -> Any:
     return share
 
 
+def _address(value: Any) -> Any:
+    if value is None or is_address(value):
+        return value
+    raise ValueError("no web address; write https://..., or the environment variable that holds it, ${env:NAME}")
+
+
+Address = Annotated[str | None, BeforeValidator(_address)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(as_share), Field(ge=0, le=1)]
@@ -187,6 +195,21 @@ class TrackingModel(Model):
     mlflow: str | None = Field(None, description="MLflow tracking URI; null: the store inside the root folder.")
 
 
+class NotifyModel(Model):
+    """Where messages go: webhooks of Slack, Discord, ntfy, or any address that takes JSON; https://... or ${env:NAME}.
+
+    They are no part of the sweep: its id, its seal and its folder do not know them.
+    """
+
+    done: Address = Field(None, description="When the sweep is done.")
+    diverged: Address = Field(None, description="When trials diverge; at most one message a minute.")
+    failed: Address = Field(
+        None, description="When trials fail, or the sweep as a whole; at most one message a minute."
+    )
+    stuck: Address = Field(None, description="When no trial has reported for stuck_after.")
+    stuck_after: Seconds = Field(1800.0, description="Time without a report, for instance 30m.")
+
+
 class DiagnosticsModel(Model):
     """What trials measure of the geometry while they train, logged as geometry/..."""
 
@@ -288,6 +311,7 @@ class SweepModel(Model):
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
     resources: ResourcesModel = Field(default_factory=lambda: ResourcesModel.model_validate({}))
     tracking: TrackingModel = Field(default_factory=lambda: TrackingModel.model_validate({}))
+    notify: NotifyModel = Field(default_factory=lambda: NotifyModel.model_validate({}))
     early_terminate: StoppingModel | None = Field(
         None, description="Stop trials early by the tuned metric; null: every trial is trained to its budget."
     )

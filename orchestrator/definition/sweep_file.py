@@ -28,6 +28,7 @@ from orchestrator.definition import (
     resolve,
     task_values,
 )
+from orchestrator.definition.addresses import EVENTS
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -35,6 +36,7 @@ from orchestrator.definition.model import (
     AnalysisSpec,
     DiagnosticsSpec,
     MetricSpec,
+    NotifySpec,
     ObjectiveSpec,
     ResourcesSpec,
     Spec,
@@ -48,6 +50,9 @@ from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.states import Goal
 from orchestrator.definition.yaml12 import Document, YamlError, parse
+
+NOTE = "# given on the command line: "
+"""Begins a line of an effective file for each override in it (see `overrides`)."""
 
 
 def load(path: Path) -> Spec:
@@ -70,8 +75,9 @@ def loads(text: str, file: str = "<text>") -> Spec:
         raise where.error(
             (foreign.IMPORTED,), "results that others trained: they are compared and reported, and never run"
         )
+    given = tuple(line.removeprefix(NOTE) for line in text.splitlines() if line.startswith(NOTE))
     try:
-        return _read(document, file)
+        return replace(_read(document, file), overrides=given)
     except SpecError as error:
         raise every_error.every(error, document, lambda mended: _read(mended, file)) from None
 
@@ -129,6 +135,10 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             checkpoint_every=model.resources.checkpoint_every,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
+        notify=NotifySpec(
+            addresses={event: address for event in EVENTS if (address := getattr(model.notify, event))},
+            stuck_after=model.notify.stuck_after,
+        ),
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         early_terminate=StoppingSpec(**resolve.stopping(model, where)),

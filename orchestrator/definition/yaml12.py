@@ -68,9 +68,15 @@ class Document:
 
 def parse(text: str) -> Document:
     """Read one document. Raises YamlError."""
+    places: dict[Path, tuple[int, int]] = {}
+    return Document(_plain(compose(text), (), places), places)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of one document, each with its place in the text. Raises YamlError."""
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node: yaml.Node | None = _Loader(text).get_single_node()
+        return node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -81,8 +87,6 @@ def parse(text: str) -> Document:
         raise YamlError(f"not YAML: {error}", 1, 1) from None
     except RecursionError:
         raise YamlError("not YAML: nested too deeply", 1, 1) from None
-    places: dict[Path, tuple[int, int]] = {}
-    return Document(_plain(node, (), places), places)
 
 
 def dump(value: Any) -> str:

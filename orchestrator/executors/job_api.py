@@ -10,8 +10,9 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +21,14 @@ from ray.exceptions import AuthenticationError, RayError
 
 from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.remote import LIVING, Attempt, Order, pick
-from orchestrator.storage.errors import Unreachable
+from orchestrator.storage.errors import NotFound, Unreachable
 from orchestrator.storage.retry import retry
 
 Answer = TypeVar("Answer")
 READY_S = 60.0
 """How long a head that has just started is asked again: its agent for jobs comes up after its dashboard."""
+POLL_S = 0.5
+BEGUN = re.compile(r"^.*Running entrypoint for job .*\n", re.MULTILINE)
 DRAIN_S = 60
 """How long a stopped driver may take for its trials' checkpoints before Ray kills it (Ray's own: 3 s)."""
 STATES = {"PENDING": "waiting", "RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
@@ -72,6 +75,32 @@ class RayCluster:
         """See `Cluster`."""
         job = self.status(name).job
         return str(self._ask(lambda: self._client.get_job_logs(job)))
+
+    def trial_log(self, name: str, words: Sequence[str]) -> Iterator[str]:
+        """See `Cluster`: a job of its own reads it where the sweep is kept. Raises NotFound."""
+        found = self.status(name)
+        started = str(self._ask(lambda: self._client.get_job_info(found.job)).entrypoint)
+        asked = re.search(r"--root[ =](\S+)", started)
+        command = ["geosweep", "logs", found.sweep_id, *words, "--root", asked[1] if asked else "/runs"]
+        job = self._ask(lambda: self._client.submit_job(entrypoint=shlex.join(command)))
+        shown = ""
+        try:
+            while True:
+                status = str(self._ask(lambda: self._client.get_job_status(job)).value)
+                text = str(self._ask(lambda: self._client.get_job_logs(job)))
+                text = text[begun.end() :] if (begun := BEGUN.search(text)) else ""  # what Ray says of it comes first
+                if status == "FAILED":
+                    raise NotFound(_last_line(text) or f"{found.sweep_id}: the cluster cannot read what it printed")
+                if text != shown:
+                    yield text[len(shown) :]
+                    shown = text
+                if status not in ("PENDING", "RUNNING"):
+                    return
+                time.sleep(POLL_S)
+        finally:
+            with suppress(Exception):
+                self._client.stop_job(job)
+                self._client.delete_job(job)
 
     def stop(self, name: str) -> Attempt | None:
         """Send the driver SIGTERM, which drains the sweep. See `Cluster`."""

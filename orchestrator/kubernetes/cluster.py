@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -103,6 +103,15 @@ class KubernetesCluster:
                 lambda: self._core.read_namespaced_pod_log(newest, NAMESPACE, _request_timeout=REQUEST_S),
                 {BAD: NotFound(f"{found.sweep_id} has no log yet: its Pod {newest} is starting")},
             )
+        )
+
+    def trial_log(self, name: str, words: Sequence[str]) -> Iterable[str]:
+        """Not by the API server. Raises NotFound with the command that shows it."""
+        found = self.status(name)
+        raise NotFound(
+            f"trial {words[0]}: the API server has the driver's log only. What trials print is under the sweep's root: "
+            f"geosweep logs {found.sweep_id} {words[0]} --root s3://..., or where that is mounted: kubectl exec -n "
+            f"{NAMESPACE} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
         )
 
     def stop(self, name: str) -> Attempt | None:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from orchestrator.definition import model, sweep_file
+from orchestrator.definition.addresses import secrets
 from orchestrator.definition.model import Spec
 from orchestrator.kubernetes.fit import Fit, RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
@@ -47,6 +48,11 @@ def render(
     Raises SpecError for an invalid sweep, RenderError for one that cannot run on the profile's cluster.
     """
     spec = sweep_file.loads(text, file)
+    if hidden := [key for key, _ in secrets(text)]:
+        raise RenderError(
+            f"notify.{hidden[0]} is an address that only its owner should know, and a manifest is read by many; "
+            "write ${env:NAME} and set the variable where the driver runs"
+        )
     _check_root(root)
     _check_data(spec)
     _check_tracking(spec)

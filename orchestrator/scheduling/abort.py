@@ -54,7 +54,7 @@ def circumstances(spec: Spec) -> str:
     """A hash of what a sweep's fate may depend on besides chance and machines."""
     facts = provenance()
     found = {
-        "sweep": asdict(spec),
+        "sweep": {**asdict(spec), "notify": None, "overrides": None},
         "installed": sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}),
         "code": {name: facts.get(name, "") for name in ("commit", "diff")},
         "source": source.digests([spec.task.name, *(arm.optimizer for arm in spec.arms.values())], fresh=True),

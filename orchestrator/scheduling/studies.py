@@ -15,7 +15,7 @@ from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.designs import design_for
 from orchestrator.search.foreign import maker, rehearse
-from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
+from orchestrator.search.optuna import OptunaStudy, delete_studies, stable_seed, storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, find, read_json
 
@@ -26,8 +26,7 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
     They share nothing: each has its own sampler seed, its own seeds and its own study in the storage.
     """
     kept = storage(folder.journal, url)
-    several = spec.seeds.studies > 1
-    indices = range(1, spec.seeds.studies + 1) if several else (None,)
+    indices = [spec.seeds.index(study) for study in range(1, spec.seeds.studies + 1)]
     opened = (_open(spec, folder, kept, arm, index) for index in indices for arm in spec.arms.values())
     return {arm.name: arm for arm in opened}
 
@@ -46,7 +45,7 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         constraints=spec.constraints,
         facts=planning.facts(spec, arm),
         design=design_for(spec, arm, index),
-        design_size=round(share * trials),
+        design_size=round(share * (spec.budget.first_trials or trials)),
         seed=stable_seed(spec.method.seed, arm.name, *([] if index is None else [index])),
         sampler=spec.method.name,
         make=make,
@@ -66,6 +65,17 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         stopper=Stopper(rule, goal=spec.metric.goal, strict=strict) if rule.rungs and rule.type != "pbt" else None,
         population=_population(spec, arm, study, name) if rule.type == "pbt" else None,
     )
+
+
+def forget(url: str, sweep_id: str) -> int:
+    """Delete the studies of a sweep from the database at `url`; returns how many there were."""
+    return delete_studies(url, sweep_id)
+
+
+def reopen(spec: Spec, folder: SweepFolder, url: str | None = None) -> None:
+    """Let the searches of a sweep go on that have chosen: whoever takes it up next chooses again."""
+    for arm in open_arms(spec, folder, url).values():
+        arm.study.reopen()
 
 
 def space_of(spec: Spec, arm: ArmSpec) -> Space:

@@ -70,5 +70,8 @@ class Study(Protocol):
     def choose(self, number: int) -> None:
         """Pin the configuration that goes on to the confirm stage."""
 
+    def reopen(self) -> None:
+        """Forget which configuration is pinned."""
+
     def chosen(self) -> int | None:
         """The pinned configuration, if any."""

@@ -66,6 +66,16 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
             raise Unreachable(f"the database of the studies does not answer ({first_line(error)})") from error
 
 
+def delete_studies(url: str, sweep_id: str) -> int:
+    """Delete the studies of a sweep from the database at `url`; returns how many there were."""
+    kept = storage(Path(), url)
+    names = [s.study_name for s in patiently(lambda: optuna.get_all_study_summaries(kept, include_best_trial=False))]
+    mine = [name for name in names if name.startswith(f"{sweep_id}/")]
+    for name in mine:
+        patiently(functools.partial(optuna.delete_study, study_name=name, storage=kept))
+    return len(mine)
+
+
 def _mend(journal: Path) -> None:
     """Cut off the line that a full disk left half written, and take away the lock of a driver that was killed.
 
@@ -217,6 +227,11 @@ class OptunaStudy:
         """Pin the configuration of the confirm stage."""
         patiently(lambda: self._study.set_user_attr(CHOSEN, number))
         self._chosen = number
+
+    def reopen(self) -> None:
+        """Forget which configuration is pinned."""
+        patiently(lambda: self._study.set_user_attr(CHOSEN, None))
+        self._chosen = None
 
     def chosen(self) -> int | None:
         """The pinned configuration, if any."""

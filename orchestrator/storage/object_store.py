@@ -143,6 +143,11 @@ class Far:
             with contextlib.suppress(FileNotFoundError):
                 self._patiently(functools.partial(self._store.rm_file, f"{self._base}/{name}"))
 
+    def clear(self) -> None:
+        """Delete all that is on the far side."""
+        self.remove(sorted((name for name, _ in self._listing(deep=True)), key=lambda n: n == "resolved.json"))
+        self._index.clear()
+
     def begin_as(self, other: Far) -> None:
         """Copy the log, then the newest checkpoint, of another trial's far side to this one, unless it has one."""
         kept = max((n for n in other.names() if _is_checkpoint(n)), default="")
@@ -154,6 +159,10 @@ class Far:
     def names(self) -> list[str]:
         """The far files, those in folders left out."""
         return [name for name, _ in self._listing(deep=False)]
+
+    def sizes(self) -> dict[str, int]:
+        """Far file -> bytes, those in folders left out."""
+        return {name: int(info["size"]) for name, info in self._listing(deep=False)}
 
     def folders(self) -> list[str]:
         """The folders on the far side, one level."""

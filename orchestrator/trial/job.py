@@ -133,6 +133,8 @@ class Result:
     """The trial that this result was taken from instead of training."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the task says its data are, for instance a SHA-256."""
+    last_lines: str = ""
+    """Of a FAILED trial: what it printed last (see `logs`)."""
     code: str = ""
     """Digest of the source that the worker trained it with (see `source`)."""
     changed: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ class TrialRecord:
         write_result(self.result, folder)
 
 
-def counted(record: TrialRecord) -> float | None:
+def counted_grad_evals(record: TrialRecord) -> float | None:
     """Gradient evaluations of the trial; of a script those that were counted, else None unless they are its budget."""
     if not record.job.program:
         return record.result.grad_evals
@@ -114,9 +114,9 @@ def write_result(result: Result, folder: Path) -> None:
 def result_document(result: Result) -> dict[str, Any]:
     """What result.json holds."""
     found = {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
-    for name in ("changed", "proof"):
+    for name in ("changed", "last_lines", "proof"):
         if not found[name]:
-            del found[name]
+            del found[name]  # as in the files of earlier versions
     return found
 
 

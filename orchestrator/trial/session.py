@@ -26,6 +26,8 @@ from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.locking import locked
+from orchestrator.trial.log_files import last_lines
+from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
@@ -71,6 +73,7 @@ class TrialSession:
                 write_job(job, self._folder, durable=False)
                 self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
+        self._printed = TrialLogs(self._folder, tee=not own_process)
         self._seconds, self._since = 0.0, time.perf_counter()
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
@@ -86,7 +89,7 @@ class TrialSession:
         Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
         written, StoreError when the object store stays away.
         """
-        with disk.named(self._folder), self._ambient:
+        with disk.named(self._folder), self._printed.attached(), self._ambient:
             return self._advance()
 
     def _advance(self) -> Report:
@@ -122,6 +125,7 @@ class TrialSession:
         self._group.stop()
         if self._workers is not None:
             self._workers.close()
+        self._printed.close()
         self._place.close()
         self._lock.release()
 
@@ -270,6 +274,7 @@ class TrialSession:
         if spent is None:
             spent = training.optimizer.grad_evals if training is not None else 0.0
         metrics = dict(self._last)
+        self._printed.flush()
         value: float | None = None
         if state is State.DIVERGED:
             metrics.update({name: m.worst for name, m in self._task_metrics.items()})
@@ -288,6 +293,7 @@ class TrialSession:
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
             error=error,
+            last_lines=last_lines(str(self._folder)) if state is State.FAILED else "",
             facts=self._facts,
             code=self._code,
             changed=self._ambient.found(),

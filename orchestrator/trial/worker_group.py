@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
+from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog
 from orchestrator.trial.workspace import TrialPlace
@@ -49,9 +50,18 @@ def follow(job: Job, rank: int, address: str) -> None:
     import torch
 
     torch.set_num_threads(job.threads)
-    watchdog = Watchdog(
-        TrialPlace(job.folder, job.stop_file).folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True
-    )
+    place = TrialPlace(job.folder, job.stop_file)
+    printed = TrialLogs(place.folder, worker=rank)
+    try:
+        with printed.attached():
+            _follow(job, rank, address, place.folder)
+    finally:
+        printed.close()
+        place.upload_printed()
+
+
+def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
+    watchdog = Watchdog(folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True)
     workers = None
 
     def beat() -> bool:

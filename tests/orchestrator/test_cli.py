@@ -50,9 +50,11 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
         ["export", "@last", "-o", str(out)],
         ["logs"],
         ["logs", "@last", "sgd-0000-s0"],
+        ["metrics"],
+        ["metrics", "@last", "sgd-0000-s0"],
     ):
         assert call(*words).code == 0
-    logged = call("logs", "@last", "sgd-0000-s0", "--json").document
+    logged = call("metrics", "@last", "sgd-0000-s0", "--json").document
     assert [p["step"] for p in logged["points"]] == [10, 20, 30, 40]
     refused = call("compare", "@last")
     assert refused.code == 6

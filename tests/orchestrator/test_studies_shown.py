@@ -55,7 +55,12 @@ def test_every_verb_knows_three_studies(call: Any, tmp_path: Path) -> None:
     assert "3/3" in call("status").out
     assert call("export", "-o", str(tmp_path / "out")).code == 0
     assert set(pq.read_table(tmp_path / "out" / "trials.parquet").column("study").to_pylist()) == {1, 2, 3}
-    assert [p["step"] for p in call("logs", "@last", "sgd@2-0000-s1", "--json").document["points"]] == [5, 10, 15, 20]
+    assert [p["step"] for p in call("metrics", "@last", "sgd@2-0000-s1", "--json").document["points"]] == [
+        5,
+        10,
+        15,
+        20,
+    ]
     assert call("logs", "@last", "sgd-0000-s1").code == 4
     assert not call("stop", "--json").document["draining"]
     assert call("reconcile", "--json").document["differences"] == []
