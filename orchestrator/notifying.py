@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from orchestrator import results
 from orchestrator.definition import addresses
 from orchestrator.definition.errors import UsageError
 from orchestrator.definition.model import NotifySpec, Spec
 from orchestrator.definition.states import SweepState
+from orchestrator.display import clock
+from orchestrator.runner import Outcome
 from orchestrator.storage.folder import SweepFolder
-
-if TYPE_CHECKING:
-    from orchestrator.runner import Outcome
-    from orchestrator.tracking.notify import Notifier
+from orchestrator.tracking.notify import Notifier
 
 
 def with_options(given: NotifySpec, words: Sequence[str]) -> NotifySpec:
@@ -37,8 +36,6 @@ def with_options(given: NotifySpec, words: Sequence[str]) -> NotifySpec:
 
 def notifier(definition: Spec, folder: SweepFolder, say: Callable[[str], None]) -> Notifier:
     """Sends messages for this sweep; says which it cannot send, since a variable is not set."""
-    from orchestrator.tracking.notify import Notifier
-
     targets = {}
     for event, address in definition.notify.addresses.items():
         try:
@@ -50,9 +47,6 @@ def notifier(definition: Spec, folder: SweepFolder, say: Callable[[str], None]) 
 
 def ended(found: Notifier, folder: SweepFolder, outcome: Outcome) -> None:
     """Tell how a driver came to its end; nothing of one that was stopped."""
-    from orchestrator import results
-    from orchestrator.display import clock
-
     if outcome.refusal:
         found.end("failed", outcome.refusal, state="failed")
     if outcome.state not in (SweepState.DONE, SweepState.BUDGET):

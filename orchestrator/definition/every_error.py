@@ -127,6 +127,10 @@ def _mend(now: _Reading, error: SpecError) -> bool:
         now.document.value["constraints"][path[1]] = OBEYED
         return True
     path = next((path[:i] for i, part in enumerate(path) if isinstance(part, int)), path)  # a list goes as a whole
+    if path[-1:] == ("schedule",):  # what is left would be read as something else
+        path = path[:-1]
+    if path == ("task", "program"):  # whether it is a script decides what the rest means
+        return False
     if not path or path in now.taken:
         path = path[:-1] if path else path
     if not path:
