@@ -4,5 +4,14 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # read by torch, NumPy and SciPy when they are imported, here and in subprocesses
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The name of a test is the same in every process: pytest's workers compare what each has collected."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: an address in the name of a test; give its parameters `ids`")

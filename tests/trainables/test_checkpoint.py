@@ -28,7 +28,9 @@ def test_a_damaged_checkpoint_falls_back(damage: object, tmp_path: Path) -> None
     assert checkpoint.newest(tmp_path) == {"step": 5}
 
 
-@pytest.mark.parametrize("held", [deque([1.0]), np.ones(2), np.float64(1.0), Path("a"), lambda: None], ids=repr)
+@pytest.mark.parametrize(
+    "held", [deque([1.0]), np.ones(2), np.float64(1.0), Path("a"), lambda: None], ids=lambda held: type(held).__name__
+)
 def test_what_could_not_be_read_back_is_not_written(held: object, tmp_path: Path) -> None:
     with pytest.raises(checkpoint.Unreadable, match="tensors, numbers and text"):
         checkpoint.save({"state": held}, tmp_path)

@@ -149,12 +149,18 @@ class TableExecutor:
             seconds=0.001,
             init_digest=same,
             data_digest=same,
-            code=source.digest(job.task, job.optimizer),
+            code=_code(job.task, job.optimizer),
         )
         write_result(result, folder)
         conductor.on_report(
             Report(trial_id=job.trial_id, grad_evals=step, metrics=metrics, done=True, state=State.COMPLETE)
         )
+
+
+@cache
+def _code(task: str, optimizer: str) -> str:
+    """The digest of what a trial would import, which thousands of trials share."""
+    return source.digest(task, optimizer)
 
 
 def sweep_text(search: str, design: Design, number: int) -> str:
