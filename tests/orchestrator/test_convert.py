@@ -16,7 +16,7 @@ from orchestrator.definition import foreign, sweep_file
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.location import Where
 from orchestrator.definition.parameter import parameter
-from orchestrator.definition.schema import ParameterModel
+from orchestrator.definition.parameter_models import ParameterModel
 from orchestrator.definition.yaml12 import parse
 
 USUAL = """
