@@ -47,7 +47,13 @@ def answer(
         choice=task_choice.of([evidence]),
     )
     document |= {
-        "notes": [*document["notes"], *_unplanned(evidence), *currencies.notes(evidence), *task_choice.notes(evidence)],
+        "notes": [
+            *document["notes"],
+            *_unplanned(evidence),
+            *evidence.notes,
+            *currencies.notes(evidence),
+            *task_choice.notes(evidence),
+        ],
         "budget": currencies.amount(evidence),
     }
     document["arms"] = currencies.costs(evidence)
