@@ -133,7 +133,7 @@ def _at_corners(
     for arm, spec in arms.arms.items():
         names = in_section(TASK, [p.name for p in spec.parameters])
         for config in _one_by_one(corners(spec.parameters, names)):
-            with contextlib.suppress(SpaceError):  # said of the constraint itself, with its place
+            with contextlib.suppress(SpaceError, TypeError):  # said of the constraint itself, with its place
                 if not satisfied(model.constraints, config):
                     continue
             values = {**fixed, **split(config).task}
