@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from optim_core.adjustable import Adjustable
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
 from optim_core.fresh import Call, NotFinite, Stamp, finite
 from optim_core.sharded import Layers, is_sharded, refuse
@@ -27,9 +28,6 @@ from optim_core.sharded import Layers, is_sharded, refuse
 Closure = Callable[[], Any]
 COUNTER = "grad_evals"
 SKIPPED = "skipped_steps"
-BETAS = ("beta1", "beta2")
-OWN = "own"
-"""Key of a parameter group: the hyperparameters that it was given itself."""
 OF_THE_ORIGINAL = ("step", "_left", "_layers", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
                    "_optimizer_state_dict_pre_hooks", "_optimizer_state_dict_post_hooks",
                    "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks")  # fmt: skip
@@ -37,7 +35,7 @@ OF_THE_ORIGINAL = ("step", "_left", "_layers", "_optimizer_step_pre_hooks", "_op
 wrapper around `step`."""
 
 
-class Counting(torch.optim.Optimizer):
+class Counting(Adjustable, torch.optim.Optimizer):
     """A `torch.optim.Optimizer` that requires a closure and counts gradient evaluations.
 
     The count lives in the first parameter group, hence in `state_dict`, and survives a resume. Subclasses either
@@ -47,10 +45,6 @@ class Counting(torch.optim.Optimizer):
 
     GRAD_EVALS: ClassVar[float] = 1.0
     """Gradient evaluations of one step without any refresh."""
-    CHANGEABLE: ClassVar[frozenset[str]] = frozenset({"lr"})
-    """Hyperparameters, of those it has, that are read anew at every step, so that `change` takes effect."""
-    GROUPABLE: ClassVar[frozenset[str]] = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})
-    """Hyperparameters, of those it has, that are read in the group of each parameter (see `groups`)."""
     LEARNING_RATE: ClassVar[str] = "lr"
     """The hyperparameter that scales its steps, which every arm tunes over decades. Empty: theory sets the length."""
     REFRESH_INTERVAL: ClassVar[str] = ""
@@ -191,31 +185,6 @@ class Counting(torch.optim.Optimizer):
     def next_cost(self) -> float:
         """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""
         return self.GRAD_EVALS
-
-    def change(self, **values: float) -> None:
-        """Train on with other values of hyperparameters that are in CHANGEABLE. Raises ValueError for another one.
-
-        Groups of parameters that were given one themselves (see `groups`) keep it.
-        """
-        for name, value in values.items():
-            inside = name in BETAS and all("betas" in group for group in self.param_groups)
-            if name not in self.CHANGEABLE or not (inside or all(name in group for group in self.param_groups)):
-                raise ValueError(f"{name} of {type(self).__name__} cannot change while it trains")
-            for group in self.param_groups:
-                if name not in group.get(OWN, ()):
-                    self.set_in_group(group, name, value)
-
-    def divided(self) -> None:
-        """Its parameter groups were divided before the first step (see `groups`). Raises ValueError if it cannot."""
-
-    def set_in_group(self, group: dict[str, Any], name: str, value: Any) -> None:
-        """Give one of the parameter groups another value. Raises ValueError for one that it does not have."""
-        if name in BETAS and "betas" in group:
-            group["betas"] = tuple(value if n == name else b for n, b in zip(BETAS, group["betas"], strict=True))
-        elif name in group:
-            group[name] = value
-        else:
-            raise ValueError(f"{name} of {type(self).__name__} has no meaning with these settings")
 
     def freeze(self) -> None:
         """Stop refreshing, because a refresh no longer fits the budget. Nothing to do without refreshes."""

@@ -16,7 +16,8 @@ from typing import Any
 
 from torch import nn
 
-from optim_core.base import OWN, Counting
+from optim_core.adjustable import OWN
+from optim_core.base import Counting
 
 
 def assigned(names: Iterable[str], patterns: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -173,7 +173,7 @@ def _try_out(
     for p in space:
         for corner in corners(space, [p.name]) if not section_of(p.name)[0] and "." not in p.name else ():
             given = {**middle.optimizer, **split(corner).optimizer}
-            with contextlib.suppress(TypeError, SpaceError):  # said of the constraint itself, with its place
+            with contextlib.suppress(SpaceError, TypeError):  # said of the constraint itself, with its place
                 if p.name not in corner or not satisfied(constraints, given):
                     continue
             try:

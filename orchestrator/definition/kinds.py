@@ -31,7 +31,9 @@ def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
     if isinstance(value, str):
         if "str" in words or not (truth or number or "bool" in words):
             return ""
-        return f"{value!r} is text, and {name} is {'true or false' if truth else 'a number'}; write it without quotes"
+        share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)
+        way_out = f"write {float(share[1]) / 100:g}" if share and not truth else "write it without quotes"
+        return f"{value!r} is text, and {name} is {'true or false' if truth else 'a number'}; {way_out}"
     if isinstance(value, bool):
         return f"{str(value).lower()} is no number, and {name} is one" if number else ""
     if isinstance(value, list | dict):

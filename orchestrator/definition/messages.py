@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,7 +11,8 @@ from orchestrator.definition import foreign
 from orchestrator.definition.addresses import SECTION
 from orchestrator.definition.errors import SpecError, nearest
 from orchestrator.definition.location import Where, description_of, fields_at
-from orchestrator.definition.yaml12 import Document
+from orchestrator.definition.parts import SECTIONS
+from orchestrator.definition.yaml12 import Document, Path
 
 
 def explained(error: ValidationError, document: Document, where: Where) -> SpecError:
@@ -28,12 +30,7 @@ def explained(error: ValidationError, document: Document, where: Where) -> SpecE
             return where.error(path, f"unknown; it is {known}")
         beside = _at(document.value, path[:-1])
         fields = fields_at(path, beside)
-        whole = (
-            "; a mapping as a value is written {value: {...}}"
-            if not set(beside) & set(fields) and "values" in fields
-            else ""
-        )
-        return where.error(path, f"unknown{nearest(str(path[-1]), fields)}{whole}")
+        return where.error(path, f"unknown{_way_out(path, beside, fields) or nearest(str(path[-1]), fields)}")
     if kind == "missing":
         return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
@@ -70,6 +67,15 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
             found.append(part)
             value = value[part]
     return found
+
+
+def _way_out(path: Path, beside: Mapping[str, Any], fields: list[str]) -> str:
+    """For a mapping where a hyperparameter is said, and none of its keys is one of ours."""
+    if "values" not in fields or set(beside) & set(fields):
+        return ""
+    if path[-2] in SECTIONS:
+        return f"; a part of {path[-2]} is written {path[-2]}.{path[-1]}: {{...}}"
+    return "; a mapping as a value is written {value: {...}}"
 
 
 def _at(value: Any, path: tuple[Any, ...]) -> Any:

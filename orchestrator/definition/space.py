@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from orchestrator.definition import prior
 
-MOST = 100_000
+MOST, CORNERS = 100_000, 2000
 """Values of a parameter, and points of a grid, that are listed one by one."""
 Kind = Literal["constant", "categorical", "float", "int"]
 
@@ -167,13 +167,22 @@ def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
 
 
 def corners(parameters: Sequence[Parameter], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The configurations of these parameters, and of those that they depend on, at all values and ends of ranges."""
+    """The configurations of these parameters, and of those that they depend on, at all values and ends of ranges.
+
+    Of more than CORNERS all values in turn, the others at their first.
+    """
     wanted = set(names)
     for p in reversed(parameters):  # parents come first
         if p.name in wanted:
             wanted |= set(p.when)
     ends = [replace(p, kind="categorical", values=tuple(ends_of(p))) for p in parameters if p.name in wanted]
-    return grid(ends)
+    if math.prod(len(p.values) for p in ends) <= CORNERS:
+        return grid(ends)
+    found = list[dict[str, Any]]()
+    for turned in ends:
+        for config in grid([p if p is turned else replace(p, values=p.values[:1]) for p in ends]):
+            found += [config] if config not in found else []
+    return found
 
 
 def ends_of(p: Parameter) -> list[Any]:
@@ -270,6 +279,20 @@ def _holds(constraint: str, known: Mapping[str, Any]) -> bool:
         return bool(_value(ast.parse(constraint, mode="eval").body, known))
     except (ArithmeticError, ValueError):  # a division by 0, a logarithm of 0, a root of -1
         return False
+
+
+def mismatch(constraint: str, config: Mapping[str, Any], **facts: Any) -> str:
+    """What the constraint compares that has no order, text and a number for instance; empty when it can be computed."""
+    known = {**facts, **config}
+    if not names_in(constraint) <= set(known):
+        return ""
+    try:
+        _value(ast.parse(constraint, mode="eval").body, known)
+    except TypeError as error:
+        return str(error)
+    except (ArithmeticError, ValueError):
+        return ""
+    return ""
 
 
 def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ moment: every listed value, both ends of every range.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import time
@@ -18,9 +19,9 @@ from orchestrator.definition.arms import Arms
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import misfit, short
 from orchestrator.definition.location import Where
-from orchestrator.definition.parts import TASK, in_section, split
+from orchestrator.definition.parts import TASK, in_section, section_of, split
 from orchestrator.definition.schema import SweepModel
-from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, is_number, satisfied
+from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, from_unit, is_number, satisfied
 from orchestrator.definition.yaml12 import Path
 from trainables import Metric, Task
 
@@ -82,9 +83,14 @@ def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
         return Fixed(name=name, parameters=values, example=_build(cls, values, given, ("task",), where))
     for arm, spec in arms.arms.items():
         for p in spec.parameters:
-            if p.name in in_section(TASK, [p.name]):
+            if section_of(p.name)[0] == TASK:
                 _check_kind(p, known[p.name.partition(".")[2]], arms.places[arm][p.name], where)
     built = list(_at_corners(cls, model, arms, values, where))
+    if not built:  # the constraints leave no corner
+        arm, spec = next(iter(arms.arms.items()))
+        config = from_unit(spec.parameters, [0.5] * len(spec.parameters))
+        chosen = {**values, **split(config).task}
+        built = [_built(cls, chosen, config, model, arms.places[arm], where)]
     recipe = built[0].recipe()
     if other := next((one for one in built if one.recipe() != recipe), None):
         raise where.error(
@@ -129,11 +135,9 @@ def _at_corners(
     for arm, spec in arms.arms.items():
         names = in_section(TASK, [p.name for p in spec.parameters])
         for config in _one_by_one(corners(spec.parameters, names)):
-            try:
+            with contextlib.suppress(SpaceError, TypeError):  # said of the constraint itself, with its place
                 if not satisfied(model.constraints, config):
                     continue
-            except (TypeError, SpaceError):
-                pass  # said of the constraint itself, with its place
             values = {**fixed, **split(config).task}
             key = json.dumps(values, sort_keys=True, default=str)
             if key in seen or (seen and (len(seen) > MOST or time.perf_counter() - began > PATIENCE_S)):

@@ -69,7 +69,7 @@ def check_recipes(
     names = in_section(TRAINING, [p.name for p in arm.parameters])
     for config in corners(arm.parameters, names) if names else ():
         given = split(config).training
-        with contextlib.suppress(TypeError, SpaceError):  # said of the constraint itself, with its place
+        with contextlib.suppress(SpaceError, TypeError):  # said of the constraint itself, with its place
             if not satisfied(model.constraints, config):
                 continue
         try:

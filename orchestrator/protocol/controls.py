@@ -27,7 +27,7 @@ from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 
-STEPS = 12
+STEPS, PLAIN = 12, Parts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def deviation(spec: Spec, case: Case) -> float:
     return float(found) if bool(torch.isfinite(found)) else float("inf")
 
 
-def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any], parts: Parts) -> tuple[Any, Any]:
+def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any], parts: Parts = PLAIN) -> tuple[Any, Any]:
     """Weights before and after, each one long vector in float64."""
     import torch
 

@@ -113,6 +113,10 @@ def test_corners_follow_conditions() -> None:
     assert corners(SPACE, ["k"]) == [{"kind": "a"}, {"kind": "b", "k": 2}, {"kind": "b", "k": 9}]
     assert corners(SPACE, ["lr", "q"]) == [{"lr": a, "q": b} for a in (1e-4, 1.0) for b in (0.1, 0.9)]
     assert corners(SPACE, []) == [{}]
+    many = [Parameter(name=f"p{i}", kind="int", low=0, high=9) for i in range(40)]
+    found = corners(many, [p.name for p in many])
+    assert len(found) == 41
+    assert all(sum(config.values()) in (0, 9) for config in found)
 
 
 TEXT = """
