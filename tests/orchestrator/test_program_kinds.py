@@ -153,6 +153,32 @@ def test_three_lines(tmp_path: Path) -> None:
     assert len({init for init, _ in digests}) == 1
 
 
+def test_nano_with_three_lines(tmp_path: Path) -> None:
+    """Two gradients a step, so twelve steps for twenty-four."""
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: nano/train_trial.py",
+        arms="{a: {parameters: {learning_rate: 0.01, gradient_accumulation_steps: 2}}}",
+        unit="grad_evals",
+        budget=24,
+    )
+    assert [p["step"] for p in points] == [8, 16, 24]
+    assert (result.proof["steps"], result.proof["grad_evals"]) == (12, 24)
+
+
+def test_epochs_with_three_lines(tmp_path: Path) -> None:
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: hydra_trial.py",
+        arms="{a: {parameters: {optim.lr: 0.01, model.width: 8}}}",
+        unit="epochs",
+        budget=3,
+        metric="train/loss",
+    )
+    assert [p["step"] for p in points] == [1, 2, 3]
+    assert result.proof["steps"] == 12
+
+
 def test_three_lines_alone() -> None:
     """Without a sweep: plain defaults, metrics printed, nothing written."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GEOSWEEP")} | {"PYTHONPATH": str(REPOSITORY)}
