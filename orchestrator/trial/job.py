@@ -123,5 +123,7 @@ class Result:
     """What the task says its data are, for instance a SHA-256."""
     code: str = ""
     """Digest of the source that the worker trained it with (see `source`)."""
+    changed: tuple[str, ...] = ()
+    """What global state it changed: kept from other trials, and not in its checkpoints (see `ambient`)."""
     proof: Mapping[str, Any] = field(default_factory=dict)
     """Of a script: what is known of its seed and its budget (see `program.proof`). Empty: ours, where all is proved."""
