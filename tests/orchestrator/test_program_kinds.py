@@ -17,6 +17,7 @@ from orchestrator.trial.job import Result
 from tests.orchestrator.command import REPOSITORY
 from tests.orchestrator.test_program_ends import PROGRAMS, records, run
 
+pytestmark = pytest.mark.slow  # each starts an interpreter that imports torch
 TEXT = """
 schema_version: 1
 name: kind
@@ -194,7 +195,6 @@ LIGHTNING = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, re
 
 
 @HF
-@pytest.mark.slow
 def test_hugging_face(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
@@ -215,7 +215,6 @@ def test_hugging_face(tmp_path: Path) -> None:
 
 
 @HF
-@pytest.mark.slow
 def test_hugging_face_with_three_lines(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
@@ -229,7 +228,6 @@ def test_hugging_face_with_three_lines(tmp_path: Path) -> None:
 
 
 @LIGHTNING
-@pytest.mark.slow
 def test_lightning(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
@@ -245,7 +243,6 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 @LIGHTNING
-@pytest.mark.slow
 def test_lightning_with_three_lines(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
