@@ -99,7 +99,11 @@ def test_event_files(tmp_path: Path) -> None:
     assert list(found.poll()) == []
 
 
-@given(st.binary(max_size=400), st.lists(st.integers(1, 40), max_size=40))
+def test_colors_are_left_out() -> None:
+    assert list(Lines().feed(b"loss \x1b[32m0.5\x1b[0m\n")) == ["loss 0.5"]
+
+
+@given(st.binary(max_size=400).filter(lambda data: b"\x1b" not in data), st.lists(st.integers(1, 40), max_size=40))
 def test_lines_do_not_depend_on_how_they_come(data: bytes, sizes: list[int]) -> None:
     lines, found, at = Lines(), list[str](), 0
     for size in sizes:

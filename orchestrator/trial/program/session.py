@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial.evaluations import evaluation, passed
+from orchestrator.trial.failure import described, printable
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.locking import locked
 from orchestrator.trial.program import command, ending, source, sources
@@ -119,7 +119,7 @@ class ProgramSession:
         except Exception as broken:
             if disk.is_full(broken) or isinstance(broken, StoreError):
                 raise
-            return self._finish(State.FAILED, error=traceback.format_exc())
+            return self._finish(State.FAILED, error=described(broken))
 
     def _begin(self) -> None:
         """Start the script, or start it again."""
@@ -346,7 +346,7 @@ class ProgramSession:
             seconds=round(self._run.seconds + self._seconds, 4),
             init_digest=self._shown.init,
             data_digest=self._shown.data,
-            error=error,
+            error=printable(error),
             facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
             code=self._code,
             proof=proof,
