@@ -43,6 +43,7 @@ class Witness:
         self._weights: set[str] = set()
         self._batches: list[str] = []
         self._loader = False
+        self._base = [0, 0]
         self._handles: list[Any] = []
 
     def say(self, **what: Any) -> None:
@@ -58,7 +59,12 @@ class Witness:
     def grad_evals(self) -> float:
         """Gradient evaluations so far: what an optimizer of ours charged, else backward passes."""
         backwards, _, charged = COUNTS.unpack(self._counts[: COUNTS.size])
-        return float(charged or backwards)
+        return float(charged or backwards + self._base[0])
+
+    def counts(self) -> list[int]:
+        """Backward passes and optimizer steps so far, those of the runs before this one too."""
+        backwards, steps, _ = COUNTS.unpack(self._counts[: COUNTS.size])
+        return [self._base[0] + backwards, self._base[1] + steps]
 
     def charge(self, amount: float) -> None:
         """An optimizer that counts by itself has come to so many."""
@@ -243,7 +249,8 @@ def witness() -> Witness | None:
     if not _WITNESS:
         try:
             found = Witness(Path(folder))
-            wanted = json.loads((Path(folder) / "given.json").read_text(encoding="utf-8")).get("prove", True)
+            given = json.loads((Path(folder) / "given.json").read_text(encoding="utf-8"))
+            wanted, found._base = given.get("prove", True), given.get("counts", [0, 0])
         except (OSError, ValueError):
             return None
         _WITNESS.append(found)

@@ -56,12 +56,14 @@ class Trial:
         self._done = self._first = 0
         """Steps taken, that in which the loop is counted; steps that an earlier run had taken."""
         self._measure: Callable[[], float] | None = None
-        self._saves = self._leaving = False
+        self._asked = self._saves = self._leaving = False
 
     @property
     def seed(self) -> int:
         """The trial's seed: paired between arms. Draw weights and the order of data from it. Alone 0."""
-        self._say(seed=True)
+        if not self._asked:
+            self._asked = True
+            self._say(seed=True)
         return self._seed
 
     def optimizer(
@@ -223,7 +225,9 @@ class Trial:
         temporary.replace(self._folder / "checkpoint.pt")
         at = self._measure() if self._measure is not None else float(done)
         note = self._folder / ".checkpoint.json"
-        note.write_text(json.dumps({"step": at}), encoding="utf-8")
+        note.write_text(
+            json.dumps({"step": at, "counts": self._witness.counts() if self._witness else [0, 0]}), encoding="utf-8"
+        )
         note.replace(self._folder / "checkpoint.json")
         self._saved = time.monotonic()
 

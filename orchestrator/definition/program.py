@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def task(model: SweepModel, where: Where) -> Fixed:
         _explain(error, where)
         raise explained(error, where.document, where) from None
     _check_command(given, where)
-    _check_metrics(given, where)
+    _check_metrics(given, model.metric.name, where)
     folder(model.task, where)
     changed = {**given.model_dump(exclude_defaults=True), "program": given.program}
     return Fixed(name=NAME, parameters=changed, example=_script(metrics_of(_asked(model), changed))())
@@ -110,7 +110,8 @@ def _check_command(given: ProgramModel, where: Where) -> None:
         )
 
 
-def _check_metrics(given: ProgramModel, where: Where) -> None:
+def _check_metrics(given: ProgramModel, tuned: str, where: Where) -> None:
+    found = set[str]()
     for i, entry in enumerate(given.metrics or ()):
         if len(entry) != 1:
             raise where.error(("task", "metrics", i), "is one source a line: pattern, jsonl, csv or tensorboard")
@@ -128,6 +129,13 @@ def _check_metrics(given: ProgramModel, where: Where) -> None:
                 ("task", "metrics", i, kind),
                 f"{value!r} has no named group; name each metric, for instance val_loss=(?P<val_loss>\\S+)",
             )
+        found |= {name.replace("__", "/") for name in names}
+    if found and tuned not in found and all("pattern" in entry for entry in given.metrics or ()):
+        group = tuned.replace("/", "__")
+        raise where.error(
+            ("task", "metrics"),
+            f"no pattern has a group for {tuned}, which is tuned; name one (?P<{group}>..){nearest(tuned, found)}",
+        )
 
 
 def folder(task: Mapping[str, Any], where: Where) -> str:
@@ -184,6 +192,7 @@ def check(model: SweepModel, where: Where) -> None:
         raise where.error(
             ("early_terminate", "type"), "'pbt' changes hyperparameters while training, which a script does not let us"
         )
+    _check_names(model, where)
     if model.diagnostics is not None:
         raise where.error(("diagnostics",), "they look at a task's model; a script reports its own numbers; remove it")
     if model.controls:
@@ -200,6 +209,21 @@ def check(model: SweepModel, where: Where) -> None:
             f"nobody knows how many gradient evaluations a script takes in so many {model.budget.unit}; limit "
             "wall_clock instead",
         )
+
+
+def _check_names(model: SweepModel, where: Where) -> None:
+    """Parameters that can stand on a command line, and that nothing else hands over."""
+    taken = {
+        str(model.task[key]).strip("-="): key for key in ("seed_arg", "budget_arg", "output_arg") if key in model.task
+    }
+    places: list[tuple[Key, Iterable[str]]] = [(("parameters",), model.parameters)]
+    places += [(("arms", arm, "parameters"), given.parameters) for arm, given in model.arms.items() if given]
+    for path, names in places:
+        for name in names:
+            if not name or re.search(r"[\s=]", name):
+                raise where.error((*path, name), f"{name!r} is no name for an argument: it has a space or = in it")
+            if name in taken:
+                raise where.error((*path, name), f"task.{taken[name]} hands it over already; remove one of them")
 
 
 def declared(definition: Mapping[str, Any], report_metric: str | None = None) -> type[trainables.Task]:

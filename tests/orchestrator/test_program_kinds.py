@@ -17,6 +17,7 @@ from orchestrator.trial.job import Result
 from tests.orchestrator.command import REPOSITORY
 from tests.orchestrator.test_program_ends import PROGRAMS, records, run
 
+pytestmark = pytest.mark.slow  # each starts an interpreter that imports torch
 TEXT = """
 schema_version: 1
 name: kind
@@ -153,6 +154,32 @@ def test_three_lines(tmp_path: Path) -> None:
     assert len({init for init, _ in digests}) == 1
 
 
+def test_nano_with_three_lines(tmp_path: Path) -> None:
+    """Two gradients a step, so twelve steps for twenty-four."""
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: nano/train_trial.py",
+        arms="{a: {parameters: {learning_rate: 0.01, gradient_accumulation_steps: 2}}}",
+        unit="grad_evals",
+        budget=24,
+    )
+    assert [p["step"] for p in points] == [8, 16, 24]
+    assert (result.proof["steps"], result.proof["grad_evals"]) == (12, 24)
+
+
+def test_epochs_with_three_lines(tmp_path: Path) -> None:
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: hydra_trial.py",
+        arms="{a: {parameters: {optim.lr: 0.01, model.width: 8}}}",
+        unit="epochs",
+        budget=3,
+        metric="train/loss",
+    )
+    assert [p["step"] for p in points] == [1, 2, 3]
+    assert result.proof["steps"] == 12
+
+
 def test_three_lines_alone() -> None:
     """Without a sweep: plain defaults, metrics printed, nothing written."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GEOSWEEP")} | {"PYTHONPATH": str(REPOSITORY)}
@@ -168,7 +195,6 @@ LIGHTNING = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, re
 
 
 @HF
-@pytest.mark.slow
 def test_hugging_face(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
@@ -189,7 +215,6 @@ def test_hugging_face(tmp_path: Path) -> None:
 
 
 @HF
-@pytest.mark.slow
 def test_hugging_face_with_three_lines(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
@@ -203,7 +228,6 @@ def test_hugging_face_with_three_lines(tmp_path: Path) -> None:
 
 
 @LIGHTNING
-@pytest.mark.slow
 def test_lightning(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
@@ -219,7 +243,6 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 @LIGHTNING
-@pytest.mark.slow
 def test_lightning_with_three_lines(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,

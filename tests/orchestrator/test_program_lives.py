@@ -264,9 +264,10 @@ seeds: {tune: 1, confirm: 0}
         assert result is not None
         assert result.state is State.COMPLETE, result.error
         assert steps(Path(given.folder)) == [10, 20, 30, 40]
-        values.append((result.value, result.metrics["train_loss"], result.init_digest))
+        assert (result.proof["steps"], result.proof["grad_evals"]) == (40, 40)
+        values.append((result.value, result.metrics["train_loss"], result.init_digest, result.data_digest))
     assert "it went on from its checkpoint at step" in result.facts["runs"]
-    assert values[0][:2] == values[1][:2]
+    assert values[0] == values[1]
 
 
 def test_stopping_early_judges_at_the_scripts_own_steps(tmp_path: Path) -> None:

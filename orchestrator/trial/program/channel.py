@@ -30,7 +30,8 @@ class Channel:
         folder.mkdir(exist_ok=True)
 
     def open(self, given: Mapping[str, Any]) -> None:
-        """A run is about to begin."""
+        """A run is about to begin. `counts` in what is given: backward passes and steps of the runs that it goes on."""
+        self._base = given.get("counts", (0, 0))
         for name in ("said.jsonl", "stop"):
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / "counts").write_bytes(COUNTS.pack(0, 0, 0.0))
@@ -62,7 +63,7 @@ class Channel:
         except OSError:
             return 0.0, 0
         backwards, steps, charged = COUNTS.unpack(data[: COUNTS.size]) if len(data) >= COUNTS.size else (0, 0, 0.0)
-        return float(charged or backwards), int(steps)
+        return float(charged or backwards + self._base[0]), int(steps + self._base[1])
 
     def ask_to_stop(self) -> None:
         """Have a script that listens checkpoint and leave."""

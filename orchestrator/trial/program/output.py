@@ -10,6 +10,8 @@ LIMIT = 5_000_000
 """Bytes of one file; there are two of each stream, the newer one and the one before it (`stdout.log.1`)."""
 LONGEST_LINE = 65_536
 TAIL = 4_000
+COLOR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""What makes a terminal write in color, or move."""
 
 
 class BoundedLog:
@@ -56,11 +58,14 @@ def tail(path: Path, most: int = TAIL) -> str:
                 read.seek(max(0, file.stat().st_size - most))
                 text += read.read()
     shown = text[-most:].decode("utf-8", "replace")
-    return re.sub(r"[^\n]*\r(?!\n)", "", shown)  # of a progress bar what it showed last
+    return COLOR.sub("", re.sub(r"[^\n]*\r(?!\n)", "", shown))  # of a progress bar what it showed last
 
 
 class Lines:
-    """Cuts a stream of bytes into lines; a carriage return ends one too. Of one above LONGEST_LINE the end is lost."""
+    """Cuts a stream of bytes into lines; a carriage return ends one too. Of one above LONGEST_LINE the end is lost.
+
+    Colors are left out.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -71,9 +76,14 @@ class Lines:
         self._rest = rest[:LONGEST_LINE]
         for line in whole:
             if line:
-                yield line[:LONGEST_LINE].decode("utf-8", "replace")
+                yield _plain(line[:LONGEST_LINE])
 
     def rest(self) -> str:
         """The line that nobody ended."""
         rest, self._rest = self._rest, b""
-        return rest.decode("utf-8", "replace")
+        return _plain(rest)
+
+
+def _plain(line: bytes) -> str:
+    text = line.decode("utf-8", "replace")
+    return COLOR.sub("", text) if "\x1b" in text else text

@@ -2,16 +2,15 @@
 
 The script runs on its own; `advance` takes in what it said meanwhile and reports about once in a slice, and at every
 rung. There it stands still until the executor goes on, so that a trial which is stopped spends no more. Where nobody
-goes on with it for ABANDONED_S, or the session is closed, its process ends with everything that it started.
+goes on with it for STOPPED_S from there, or for ABANDONED_S, or the session is closed, its process ends with everything
+that it started.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +18,10 @@ from pathlib import Path
 from orchestrator.definition.program_keys import filled
 from orchestrator.definition.states import State
 from orchestrator.storage import disk
-from orchestrator.storage.folder import read_json, write_atomic
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial.evaluations import evaluation, passed
+from orchestrator.trial.failure import described, printable
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.locking import locked
 from orchestrator.trial.program import command, ending, source, sources
@@ -31,10 +30,11 @@ from orchestrator.trial.program.output import LONGEST_LINE
 from orchestrator.trial.program.points import Points
 from orchestrator.trial.program.process import Script
 from orchestrator.trial.program.proof import Shown
+from orchestrator.trial.program.runs import Run, next_run, note
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.workspace import TrialPlace
 
-ABANDONED_S, POLL_S, FILES_S, LEAVE_S = 20.0, 0.05, 0.25, 30.0
+ABANDONED_S, STOPPED_S, POLL_S, FILES_S, LEAVE_S = 600.0, 60.0, 0.05, 0.25, 30.0
 
 
 class ProgramSession:
@@ -56,11 +56,12 @@ class ProgramSession:
         self._rows: deque[Mapping[str, float]] = deque()
         self._points = Points(self._log, job, self._task["step"])
         self._shown, self._code, self._facts = Shown(), "", dict[str, str]()
-        self._seconds = self._before = 0.0
+        self._seconds = 0.0
         self._looked = self._told = 0.0
         self._out_of_time = self._abandoned = self._frozen = False
         self._timer: threading.Timer | None = None
         self._reported = self._passed = 0
+        self._run = Run(number=0)
 
     def advance(self) -> Report:
         """Let the script run for about a slice. Never raises for what the script does wrong: that is a FAILED result.
@@ -73,7 +74,7 @@ class ProgramSession:
                 return self._advance()
         finally:
             if self._script is not None and not self._script.over:
-                self._timer = threading.Timer(ABANDONED_S, self._abandon)
+                self._timer = threading.Timer(STOPPED_S if self._frozen else ABANDONED_S, self._abandon)
                 self._timer.daemon = True
                 self._timer.start()
 
@@ -96,14 +97,19 @@ class ProgramSession:
         if self._script is not None:
             self._script.end()
 
+    def _forsake(self) -> None:
+        """Nobody went on with the trial for so long that its script was ended: it is begun again."""
+        if self._script is not None:
+            self._script.end()
+        self._script, self._abandoned, self._frozen = None, False, False
+
     def _advance(self) -> Report:
         existing = read_result(self._folder)
         if existing is not None:
             return self._ended(existing.state, existing.grad_evals, existing.metrics)
         try:
-            if self._abandoned and self._script is not None:
-                self._script.end()
-                self._script, self._abandoned = None, False
+            if self._abandoned:
+                self._forsake()
             if self._script is None:
                 self._begin()
             elif self._frozen:
@@ -113,7 +119,7 @@ class ProgramSession:
         except Exception as broken:
             if disk.is_full(broken) or isinstance(broken, StoreError):
                 raise
-            return self._finish(State.FAILED, error=traceback.format_exc())
+            return self._finish(State.FAILED, error=described(broken))
 
     def _begin(self) -> None:
         """Start the script, or start it again."""
@@ -122,19 +128,25 @@ class ProgramSession:
         if not program.is_file():
             raise FileNotFoundError(f"{program}: no such file on this machine; every worker needs the script")
         self._code = source.digest_of_job(job)
-        resume, checkpoint = self._resumed()
+        run = self._run = next_run(self._channel.folder, self._folder, task)
+        self._shown = run.shown
+        if run.fact:
+            self._facts["runs"] = run.fact
+        self._points.begin(run.up_to, again=run.number > 1)
+        self._reported = self._passed = passed(self._points.all, job)
+        note(self._channel.folder, run, 0.0, self._shown)
         given = command.Given(
             program=program,
             folder=self._folder,
             parameters=job.parameters,
             seed=job.seed,
             budget=job.budget,
-            resume=resume,
-            checkpoint=checkpoint,
+            resume=run.resume,
+            checkpoint=run.checkpoint,
         )
         words = command.line(task, given)
         everything = " ".join([*(task["command"] or ()), *filter(None, (task[f"{k}_arg"] for k in ("seed", "budget")))])
-        self._shown = Shown(seed=bool(task["seed_arg"]) or "${seed}" in everything)
+        self._shown.seed = bool(task["seed_arg"]) or "${seed}" in everything
         self._shown.budget = "given" if task["budget_arg"] or "${budget}" in everything else ""
         fill = {"${trial_dir}": str(self._folder), "${seed}": str(job.seed)}
         cwd = self._folder if task["cwd"] == "trial" else Path(job.program["folder"])
@@ -149,6 +161,7 @@ class ProgramSession:
                 "checkpoint_s": job.checkpoint_s,
                 "trial_id": job.trial_id,
                 "prove": task["prove"],
+                "counts": run.counts,
             }
         )
         self._memory_kills = ending.memory_kills()
@@ -162,40 +175,6 @@ class ProgramSession:
             heard=self._hear,
             grace=task["grace"],
         )
-
-    def _resumed(self) -> tuple[str | None, str]:
-        """(what `resume_arg` says, the newest checkpoint) of a run that goes on; its log is cut to match, and noted."""
-        known = read_json(self._channel.folder / "runs.json") or {"runs": 0, "seconds": 0.0}
-        run = known["runs"] + 1
-        own = read_json(self._channel.folder / "checkpoint.json")
-        resume, checkpoint, up_to = None, "", -1.0
-        if run > 1:
-            found = sources.matching(self._named(self._task["checkpoints"]), self._folder)
-            found.sort(key=lambda path: path.stat().st_mtime)
-            checkpoint = str(found[-1]) if found else ""
-            if self._task["resume_arg"] and (found or not self._task["checkpoints"]):
-                resume, up_to = self._task["resume_arg"], math.inf
-                self._facts["runs"] = f"{run}: it was told to go on where it had been ended ({resume})"
-            elif own is not None:
-                up_to = float(own["step"])
-                self._facts["runs"] = f"{run}: it went on from its checkpoint at step {own['step']:g}"
-            else:
-                why = "it had no checkpoint yet" if self._task["resume_arg"] else "there is no resume_arg"
-                self._facts["runs"] = f"{run}: begun again, since {why}"
-        goes_on = resume is not None or own is not None
-        self._before = float(known["seconds"]) if goes_on and run > 1 else 0.0
-        self._points.begin(up_to, again=run > 1)
-        self._reported = self._passed = passed(self._points.all, self.job)
-        self._runs = run
-        self._note_run()
-        return resume, checkpoint
-
-    def _named(self, pattern: str) -> str:
-        return pattern.replace("${trial_dir}", str(self._folder))
-
-    def _note_run(self) -> None:
-        document = {"runs": self._runs, "seconds": round(self._before + self._seconds, 3)}
-        write_atomic(self._channel.folder / "runs.json", json.dumps(document), durable=False)
 
     def _hear(self, text: str) -> None:
         """A line of output, in the thread that listens."""
@@ -213,7 +192,7 @@ class ProgramSession:
             if over or now - self._looked >= FILES_S:
                 self._looked = now
                 self._take_in(last=over)
-                self._note_run()
+                note(self._channel.folder, self._run, self._seconds, self._shown)
             if over:
                 return self._over()
             if self._place.stop_asked():
@@ -235,7 +214,7 @@ class ProgramSession:
             trial_id=self.job.trial_id,
             grad_evals=self._spent(),
             metrics=dict(found["metrics"]) if found is not None else dict(self._points.metrics),
-            seconds=self._before + self._seconds,
+            seconds=self._run.seconds + self._seconds,
             evaluation=number,
             durable=-1.0,
             checkpoint_s=self.job.checkpoint_s,
@@ -271,7 +250,7 @@ class ProgramSession:
         limit, job = self.job.step_timeout_s, self.job
         if job.program["unit"] == "seconds":
             slack = 1.25 * job.budget + 5.0 if self._shown.budget == "given" else job.budget
-            self._out_of_time |= self._before + self._seconds > slack
+            self._out_of_time |= self._run.seconds + self._seconds > slack
         if self._over_budget:
             self._shown.budget = "kept"
             self._script.end()
@@ -291,12 +270,15 @@ class ProgramSession:
             self._script.wait(LEAVE_S)
         self._script.end()
         self._take_in(last=True)
-        self._note_run()
+        note(self._channel.folder, self._run, self._seconds, self._shown)
         return self._ended(State.INTERRUPTED, self._spent(), self._points.metrics)
 
     def _over(self) -> Report:
         """The script has ended."""
         assert self._script is not None
+        if self._abandoned:
+            self._forsake()
+            return self._report(self._reported)
         name, how = self._task["program"], self._script.ended()
         values = self._points.values()
         left = how.told or (how.code == 0 and (self._channel.folder / "left").exists())
@@ -339,7 +321,7 @@ class ProgramSession:
         """Of the budget, in its unit, as far as is known."""
         job = self.job
         if job.program["unit"] == "seconds":
-            return self._before + self._seconds
+            return self._run.seconds + self._seconds
         if counted := self._shown.document().get(job.program["unit"]):  # grad_evals, steps
             return float(counted)
         return self._points.last
@@ -361,10 +343,10 @@ class ProgramSession:
             value=value,
             metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
             grad_evals=self._spent(),
-            seconds=round(self._before + self._seconds, 4),
+            seconds=round(self._run.seconds + self._seconds, 4),
             init_digest=self._shown.init,
             data_digest=self._shown.data,
-            error=error,
+            error=printable(error),
             facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
             code=self._code,
             proof=proof,
@@ -383,7 +365,7 @@ class ProgramSession:
             trial_id=self.job.trial_id,
             grad_evals=spent,
             metrics=dict(metrics),
-            seconds=self._before + self._seconds,
+            seconds=self._run.seconds + self._seconds,
             durable=-1.0 if state.is_resumable else math.inf,
             done=True,
             state=state,

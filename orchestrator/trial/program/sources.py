@@ -1,6 +1,7 @@
 """Where a script's metrics are found without its help: in what it prints, or in the file that it writes while it runs.
 
-    pattern        a regular expression with named groups, looked for in every line of its standard output
+    pattern        a regular expression with named groups, looked for in every line of its standard output; a group
+                   `loss__val` is the metric loss/val
     jsonl          one JSON object a line, in a file, or in its output (`jsonl: stdout`)
     csv            a file with a header
     tensorboard    an event file, or a folder of them
@@ -66,7 +67,8 @@ class Pattern:
     def line(self, text: str) -> Iterator[Row]:
         """See Source."""
         for found in self._pattern.finditer(text):
-            row = {k: known for k, v in found.groupdict().items() if (known := number(v)) is not None}
+            named = {name.replace("__", "/"): value for name, value in found.groupdict().items()}
+            row = {name: known for name, value in named.items() if (known := number(value)) is not None}
             if row:
                 yield row
 
@@ -106,7 +108,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path, self._offset, self._guard, self._cut = path, 0, b"", b""
         self._lines: list[str] = []
-        self._given, self._stale = 0, False
+        self._given, self._stale, self._whole = 0, False, b""
 
     def skip(self) -> None:
         """What is there now is of an earlier run."""
@@ -137,11 +139,11 @@ class _File:
     @property
     def cut(self) -> str:
         """The last line, where nothing ended it."""
-        return self._cut.decode("utf-8", "replace")
+        return "" if self._cut == self._whole else self._cut.decode("utf-8", "replace")
 
     def forgive(self) -> None:
         """The last line was whole, though nothing ended it."""
-        self._cut = b""
+        self._whole = self._cut
 
     def new(self, *, header: int = 0) -> list[str]:
         """Lines that were not given before, those of the header left out."""
