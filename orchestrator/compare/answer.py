@@ -12,7 +12,7 @@ from orchestrator import results
 from orchestrator.compare import currencies
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.protocol import controls, seal
+from orchestrator.protocol import controls, feasible, seal
 from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
@@ -31,6 +31,7 @@ def answer(
     """
     folder, declared = evidence.folder, evidence.analysis
     check(evidence)
+    _every_study_obeys(evidence)
     name, goal = results.reported(folder, metric)
     against = declared["baseline"] if baseline is None else baseline
     within = declared["margin"] if margin is None else margin
@@ -46,7 +47,12 @@ def answer(
         parity=currencies.parity(evidence),
     )
     document |= {
-        "notes": [*document["notes"], *_unplanned(evidence), *currencies.notes(evidence)],
+        "notes": [
+            *document["notes"],
+            *_unplanned(evidence),
+            *currencies.notes(evidence),
+            *results.infeasible(evidence.folder),
+        ],
         "budget": currencies.amount(evidence),
     }
     document["arms"] = currencies.costs(evidence)
@@ -62,6 +68,20 @@ def answer(
     each = {"currency": currencies.spoken(evidence)}
     document["pairs"] = [{**p, **each, "at_equal_seconds": other.get((p["a"], p["b"]))} for p in document["pairs"]]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
+
+
+def _every_study_obeys(evidence: Evidence) -> None:
+    """Raises Refused where some studies of an arm have nothing that obeys the outcome constraints.
+
+    To leave them out would count only the searches in which the arm was lucky.
+    """
+    for arm, row in feasible.summary(evidence.folder, evidence.records).items():
+        if 0 < len(row["studies_without"]) < evidence.studies:
+            named = ", ".join(map(str, row["studies_without"]))
+            raise Refused(
+                f"studies {named} of arm {arm} found no configuration that obeys the outcome constraints, and the others "
+                "alone would flatter it; loosen the constraints, or search longer, under another name"
+            )
 
 
 def _unplanned(evidence: Evidence) -> list[str]:
