@@ -79,8 +79,8 @@ def _every_study_obeys(evidence: Evidence) -> None:
         if 0 < len(row["studies_without"]) < evidence.studies:
             named = ", ".join(map(str, row["studies_without"]))
             raise Refused(
-                f"studies {named} of arm {arm} found no configuration that obeys the outcome constraints, and the others "
-                "alone would flatter it; loosen the constraints, or search longer, under another name"
+                f"studies {named} of arm {arm} found no configuration that obeys the outcome constraints, and the "
+                "others alone would flatter it; loosen the constraints, or search longer, under another name"
             )
 
 
