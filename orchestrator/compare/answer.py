@@ -12,7 +12,7 @@ from orchestrator import results
 from orchestrator.compare import currencies, proof, task_choice
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.protocol import controls, extensions, seal
+from orchestrator.protocol import controls, extensions, feasible, seal
 from orchestrator.statistics import comparison, unpaired
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
@@ -31,6 +31,7 @@ def answer(
     """
     folder, declared = evidence.folder, evidence.analysis
     check(evidence)
+    _every_study_obeys(evidence)
     name, goal = results.reported(folder, metric)
     against = declared["baseline"] if baseline is None else baseline
     within = declared["margin"] if margin is None else margin
@@ -49,6 +50,7 @@ def answer(
             *evidence.notes,
             *currencies.notes(evidence),
             *task_choice.notes(evidence),
+            *results.infeasible(evidence.folder),
         ],
         "budget": currencies.amount(evidence),
     }
@@ -86,6 +88,20 @@ def _compared(evidence: Evidence, question: Mapping[str, Any]) -> dict[str, Any]
         declared=bool(evidence.imported),
         **question,
     )
+
+
+def _every_study_obeys(evidence: Evidence) -> None:
+    """Raises Refused where some studies of an arm have nothing that obeys the outcome constraints.
+
+    To leave them out would count only the searches in which the arm was lucky.
+    """
+    for arm, row in feasible.summary(evidence.folder, evidence.records).items():
+        if 0 < len(row["studies_without"]) < evidence.studies:
+            named = ", ".join(map(str, row["studies_without"]))
+            raise Refused(
+                f"studies {named} of arm {arm} found no configuration that obeys the outcome constraints, and the "
+                "others alone would flatter it; loosen the constraints, or search longer, under another name"
+            )
 
 
 def _unplanned(evidence: Evidence) -> list[str]:

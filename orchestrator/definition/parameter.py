@@ -92,7 +92,7 @@ def _guessed(p: Parameter, given: ParameterModel, where: Where, path: Path) -> P
         found = next((v for v in p.values if repr(v) == repr(guess)), None)
         if found is None:
             raise where.error(at, f"{guess!r} is none of the values {', '.join(map(str, p.values))}")
-    elif not is_number(guess):
+    elif isinstance(guess, str) or not is_number(guess):
         raise where.error(at, f"{guess!r} is no number, and {p.name} is one")
     elif not p.low <= guess <= p.high:
         raise where.error(at, f"{guess} is outside {p.low} to {p.high}; widen the range, or mend the guess")

@@ -49,6 +49,8 @@ FREE = ("analysis", "controls")
 """Parts that do not change results: they may change, and the change is stamped."""
 PAIRINGS = {"declared": "pairing declared", "none": "not paired"}
 """What is said of imported results; nobody has digests of what they were trained on."""
+SAMPLER = "method"
+"""In the list of sealed files: the version of somebody else's sampler."""
 MOST_FILES = 5
 """Names of changed files that a sentence lists."""
 
@@ -77,7 +79,7 @@ def code_of(spec: Spec) -> dict[str, Any]:
     files = {name: digest for found in arms.values() for name, digest in found.items()}
     if method.is_foreign(spec.method.name):
         files |= source.digests((spec.method.name,))
-        files["method"] = digest(dict(method.identity(spec.method)))
+        files[SAMPLER] = digest(dict(method.identity(spec.method)))
     for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
         if wanted:
             files[f"environment.{key}"] = digest(wanted)
@@ -130,12 +132,12 @@ def changed_files(folder: SweepFolder, code: Mapping[str, Any]) -> list[str]:
 
 
 def other_files(a: SweepFolder, b: SweepFolder) -> list[str]:
-    """Source files that both sweeps used and that were not the same; none when a sweep is of an earlier version."""
+    """Source files that both sweeps trained with and that were not the same; none when one is of an earlier version."""
     one, two = _codes(a), _codes(b)
     if not one or not two:
         return []
     shared = one[-1]["files"].keys() & two[-1]["files"].keys()
-    return [name for name in _changed(one[-1], two[-1]) if name in shared]
+    return [name for name in _changed(one[-1], two[-1]) if name in shared - {SAMPLER}]
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

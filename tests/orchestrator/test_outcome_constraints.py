@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from orchestrator import results
+from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.outcome import OutcomeConstraint, OutcomeError, broken, parsed
 from orchestrator.definition.states import Stage
+from orchestrator.statistics.pairing import Refused
 from orchestrator.storage.folder import SweepFolder
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
@@ -171,3 +173,13 @@ def test_a_warm_start_learns_who_obeyed(plain: SweepFolder, limit: float, tmp_pa
 def test_yaml_keeps_them() -> None:
     text = sweep_text() + yaml.safe_dump({"outcome_constraints": ["time/step_s <= 100ms"]})
     assert model.definition(sweep_file.loads(text))["outcome_constraints"] == ["time/step_s <= 0.1"]
+
+
+def test_an_arm_that_finds_something_in_some_studies_only_is_not_compared(limit: float, tmp_path: Path) -> None:
+    seeds = {"studies": 6, "tune": 1, "confirm": 1}
+    folder = sweep(tmp_path, limit - 0.05, budget={"trials_per_arm": 2}, seeds=seeds, cache=False)
+    without = results.best(folder)["outcome_constraints"]["adamw"]["studies_without"]
+    assert 0 < len(without) < 6
+    with pytest.raises(Refused, match=rf"studies {', '.join(map(str, without))} of arm adamw found no configuration"):
+        answer.answer(Evidence(folder))
+    assert any("adamw: stud" in said and "none to confirm" in said for said in results.infeasible(folder))
