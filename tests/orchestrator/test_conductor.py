@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,9 +221,8 @@ def test_a_trial_whose_workers_die_is_given_up_with_its_reason(tmp_path: Path) -
 
 def test_the_wall_clock_drains_and_what_was_spent_before_counts(tmp_path: Path) -> None:
     now = [0.0]
-    driver = Driver(tmp_path, clock=lambda: now[0], wall_clock=", wall_clock: 60s")
+    driver = Driver(tmp_path / "a", clock=lambda: now[0], wall_clock=", wall_clock: 60s")
     driver.train(2)
-    now[0] = 59.0
     job = driver.next()
     now[0] = 60.0
     assert driver.conductor.next_job() is None
@@ -230,11 +230,13 @@ def test_the_wall_clock_drains_and_what_was_spent_before_counts(tmp_path: Path) 
     assert driver.folder.stop_file.exists()
     driver.end(job)
     driver.folder.add_seconds(driver.conductor.seconds)
-    later = Driver(tmp_path, clock=lambda: now[0], wall_clock=", wall_clock: 60s")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    later = Driver(tmp_path / "b", clock=lambda: now[0], wall_clock=", wall_clock: 60s")
     assert later.conductor.seconds == 60.0
     assert later.conductor.next_job() is None
-    more = Driver(tmp_path, clock=lambda: now[0], wall_clock=", wall_clock: 90s")
+    more = Driver(tmp_path / "a", clock=lambda: now[0], wall_clock=", wall_clock: 90s")
     assert len(more.train()) == 7
+    assert more.conductor.seconds == 60.0, "time down does not count"
 
 
 @pytest.mark.parametrize(("limit", "rounds"), [(10, 3), (9, 2), (8, 2), (7, 1), (6, 1)])

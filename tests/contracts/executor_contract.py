@@ -1,0 +1,80 @@
+"""What every executor promises (`executors.base`); each one runs all of it in tests/orchestrator/test_executors.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
+from orchestrator.executors.base import Executor
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.tracking.base import NoTracker
+from tests.orchestrator.command import values
+from tests.orchestrator.sweep_files import sweep_text
+
+Make = Callable[[], Executor]
+SMALL = {"method": "random", "trials": 2, "confirm": 2, "per_trial": 12}
+
+
+def open_sweep(root: Path, **changes: Any) -> tuple[Any, SweepFolder]:
+    text = sweep_text(**{**SMALL, **changes})
+    spec = sweep_file.loads(text, "test.yaml")
+    return spec, runner.open_folder(spec, text, root, {})
+
+
+def run(root: Path, executor: Executor, **changes: Any) -> tuple[SweepFolder, runner.Outcome]:
+    spec, folder = open_sweep(root, **changes)
+    with folder.hold():
+        return folder, runner.run(spec, folder, executor, NoTracker())
+
+
+def check_every_trial_ends_once_with_the_same_values(make: Make, root: Path, reference: dict[str, list[Any]]) -> None:
+    """The points of every trial are those of any other executor; a failed one is the trial's own affair."""
+    executor = make()
+    folder, outcome = run(root, executor, fail_at=3, fail_seed=1000)
+    executor.close()
+    assert outcome.state == "done"
+    assert outcome.conductor.exhausted
+    assert outcome.conductor.remaining == 0
+    ended = [t.trial_id for t in results.ended_trials(folder)]
+    assert len(ended) == len(set(ended)) == 8
+    assert {t.trial_id for t in results.ended_trials(folder) if t.result.state == "FAILED"} == {
+        t for t in ended if t.endswith("s1000")
+    }
+    assert values(folder) == reference
+
+
+def check_an_asked_stop_drains(make: Make, root: Path) -> None:
+    """A stop asked for before or while trials run: `run` returns, nothing is lost, the next one goes on."""
+    spec, folder = open_sweep(root)
+
+    class Stop:
+        def on_start(self, job: Any) -> None:
+            folder.ask_to_stop()
+
+        def on_report(self, job: Any, report: Any) -> None: ...
+
+        def on_end(self, job: Any, result: Any) -> None: ...
+
+        def on_recover(self, job: Any, result: Any) -> None: ...
+
+    executor = make()
+    with folder.hold():
+        outcome = runner.run(spec, folder, executor, NoTracker(), (Stop(),))
+    executor.close()
+    assert outcome.state == "stopped"
+    assert outcome.conductor.exhausted
+    assert outcome.conductor.remaining > 0
+    _, again = run(root, second := make())
+    second.close()
+    assert again.state == "done"
+    assert len(results.ended_trials(folder)) == 8
+
+
+def check_closing_twice_does_no_harm(make: Make) -> None:
+    """Also when nothing was run."""
+    executor = make()
+    executor.close()
+    executor.close()
