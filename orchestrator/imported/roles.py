@@ -195,7 +195,7 @@ def _metrics(table: ForeignRuns, question: Question, found: _Finder, guessed: li
         return metrics
     if table.goals:
         return {name: Goal(goal) for name, goal in table.goals.items()}
-    candidates = [c for c in (table.metrics or table.columns) if _direction(c) and _is_number(table, c)]
+    candidates = [c for c in (table.metrics or table.columns) if _direction(c) and _is_number(table, c, 0.5)]
     if len(candidates) != 1:
         several = f"one of {listed(candidates)}" if candidates else f"a column; there is: {found.there()}"
         raise UnusableError(f"which metric is to be compared? say --metric NAME:maximize, {several}")
@@ -210,10 +210,11 @@ def _direction(column: str) -> str:
     return "" if up == down else "maximize" if up else "minimize"
 
 
-def _is_number(table: ForeignRuns, column: str) -> bool:
+def _is_number(table: ForeignRuns, column: str, share: float = 1.0) -> bool:
+    """Whether at least this share of what stands in the column are numbers."""
     values = [run.values.get(column) for run in table.runs]
     there = [value for value in values if value is not None]
-    return bool(there) and all(number_of(value) is not None for value in there)
+    return bool(there) and sum(number_of(value) is not None for value in there) >= share * len(there)
 
 
 def _is_curve(table: ForeignRuns, step: str, key: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ only sums them up and is left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ def runs(uri: str, experiments: Sequence[str], metrics: Sequence[str] = ()) -> F
 
     Raises UnusableError when there is no such experiment, or no run; ConnectionError when the server does not answer.
     """
+    for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
