@@ -242,6 +242,8 @@ def _parameters(
         groups: dict[Any, list[str]] = {}
         for run, value in zip(table.runs, values, strict=True):
             groups.setdefault(tuple(str(run.values.get(c)) for c in arm), []).append(value)
+        if not table.parameters and _direction(column) and _is_number(table, column):
+            continue  # a metric by its name
         repeated = all(2 * len(set(each)) <= len(each) for each in groups.values())
         said = bare(column) in known or column.startswith("config.")
         numbers = _is_number(table, column)

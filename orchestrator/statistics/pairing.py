@@ -33,12 +33,14 @@ class Parity:
     """What the sweep makes equal, and how nearly confirm trials have to have spent the same of it."""
 
     column: str = "grad_evals"
-    """Of the trials table."""
+    """Of the trials table; empty, or one that no trial has: nothing was counted."""
     words: str = "gradient evaluations"
     within: float = PARITY
     """(max - min) / mean."""
     of_means: bool = False
     """Compare the arms' means: what single trials took is noisy."""
+    streams: bool = True
+    """Weights and data have to be the same, by their digests. Of imported runs the verdict says whose word it is."""
 
 
 IN_GRAD_EVALS = Parity()
@@ -74,27 +76,24 @@ def paired(
     trials: pd.DataFrame,
     metric: str,
     stopped: Mapping[str, int] = NOBODY,
-    parity: Parity | None = IN_GRAD_EVALS,
-    *,
-    declared: bool = False,
+    parity: Parity = IN_GRAD_EVALS,
 ) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
     An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
-    value that it was given, the metric's worst. `declared`: that equal seeds are paired is somebody's word, and there
-    are no digests. `parity` None: nobody knows what trials spent.
+    value that it was given, the metric's worst.
     """
     trials = trials if "study" in trials else trials.assign(study=1)
     confirm, arms, several = _confirm(trials, metric)
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
-    if not declared:
+    if parity.streams:
         _same_streams(confirm)
     _same_budget(confirm, parity)
     return _ready(trials, confirm, arms, metric, several)
 
 
-def unpaired(trials: pd.DataFrame, metric: str, parity: Parity | None = IN_GRAD_EVALS) -> Paired:
+def unpaired(trials: pd.DataFrame, metric: str, parity: Parity = IN_GRAD_EVALS) -> Paired:
     """The same of arms whose seeds, or studies, have nothing to do with each other. Raises Refused."""
     confirm, arms, several = _confirm(trials, metric)
     _same_budget(confirm, parity)
@@ -193,10 +192,10 @@ def _same_streams(confirm: pd.DataFrame) -> None:
                 raise Refused(f"seed {seed} is not paired: {digest} is {', '.join(sorted(seen))}")
 
 
-def _same_budget(confirm: pd.DataFrame, parity: Parity | None) -> None:
-    if parity is None:
-        return
+def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
     complete = confirm[confirm["state"] == State.COMPLETE]
+    if parity.column not in complete:
+        return
     means = complete.groupby("arm")[parity.column].mean()
     spent = means if parity.of_means else complete[parity.column]
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:

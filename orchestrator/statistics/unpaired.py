@@ -86,7 +86,7 @@ def compare(
     baseline: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
-    parity: Parity | None = IN_GRAD_EVALS,
+    parity: Parity = IN_GRAD_EVALS,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table whose units are not paired. Raises Refused. As `comparison.compare`."""
     found = unpaired(trials, metric, parity)

@@ -119,6 +119,7 @@ def test_types_and_spelling_are_all_there_at_once() -> None:
 def test_what_is_missing_hides_no_other_slip(key: str) -> None:
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith(f"{key}:"))
     text = text.replace("\n  sgd: {par", "\n#").replace("\n  sam: {par", "\n#") if key == "arms" else text
+    assert key != "task" or [k for _, k in wrong(text)] == ["task"] or [k for _, k in wrong(text)] == [""]
     found = [k for _, k in wrong(text.replace(*SLIPS["method"]).replace(*SLIPS["seeds"]))]
     assert {"method.name", "seeds.confirm"} <= set(found)
 
