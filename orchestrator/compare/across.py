@@ -40,7 +40,7 @@ def answer(
         goal=goal,
         baseline=None if baseline in (None, ALL_PAIRS) else baseline,
         margin=max(margins) if margin is None else margin,
-        parity=max(filter(None, map(currencies.parity, sweeps)), key=lambda parity: parity.within),
+        parity=max((currencies.parity(one) for one in sweeps), key=lambda parity: parity.within),
         alpha=min(one.analysis["alpha"] for one in sweeps),
         choice=task_choice.of(sweeps),
     )

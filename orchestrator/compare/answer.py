@@ -85,7 +85,6 @@ def _compared(evidence: Evidence, question: Mapping[str, Any]) -> dict[str, Any]
         evidence.trials,
         race=read_json(evidence.folder.race),
         twin=(evidence.twin, evidence.analysis["baseline"]) if evidence.twin else None,
-        declared=bool(evidence.imported),
         **question,
     )
 

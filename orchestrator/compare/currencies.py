@@ -59,16 +59,14 @@ def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
     return found
 
 
-def parity(evidence: Evidence) -> Parity | None:
-    """What the confirm trials have to have spent alike; None where nobody knows.
-
-    Seconds: the arms' means, within what two calibrations err.
+def parity(evidence: Evidence) -> Parity:
+    """What the confirm trials have to have spent alike. Seconds: the arms' means, within what two calibrations err.
 
     Arms that took seconds further apart than FARTHEST are not compared, however little the calibration promised.
     """
     unit = evidence.definition["budget"]["unit"]
     if evidence.imported:
-        return Parity(words=unit) if unit else None
+        return Parity(column="grad_evals" if unit else "", words=unit, streams=False)
     if evidence.is_program:
         counted = {"grad_evals": "grad_evals", "steps": "cost/steps", "seconds": "seconds"}.get(unit, "")
         clock = unit == "seconds"

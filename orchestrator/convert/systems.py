@@ -7,10 +7,13 @@ from typing import Protocol
 
 from orchestrator.convert import katib, optuna_space, ray_tune, wandb
 from orchestrator.convert.draft import Draft
+from orchestrator.convert.program import NoListError
 from orchestrator.definition import foreign
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.location import Where
 from orchestrator.definition.yaml12 import Document, YamlError, parse
+
+TITLES = (foreign.WANDB, foreign.KATIB, foreign.OPTUNA, foreign.RAY)
 
 
 class Converter(Protocol):
@@ -47,7 +50,13 @@ def convert(word: str, text: str, file: str, *, by: str = "") -> Draft:
         raise where.error((), f"is {found.title}; say: geosweep convert {found.word} {file}")
     if found is None and not _could_be(word, value):
         raise where.error((), f"is nothing that convert {word} knows")
-    return SYSTEMS[word](document, text, by=by)
+    try:
+        return SYSTEMS[word](document, text, by=by)
+    except NoListError:
+        raise
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        title = next(one.title for one in TITLES if one.word == word)
+        raise where.error((), f"is not built as {title} is: a mapping or a list is something else ({error})") from None
 
 
 def _could_be(word: str, value: Mapping[str, object]) -> bool:

@@ -106,6 +106,8 @@ def _follows(error: SpecError, now: _Reading) -> bool:
     if error.is_of_form:
         return False
     section = str(path[0]) if path else ""
+    if section == "task" and any(other[0] == "task" for other in now.stood_in):
+        return True  # of a task that the file does not name
     if "no arm" in error.message and now.sections() & {"arms", "parameters"}:
         return True
     if "when" in path and now.sections() & {"arms", "parameters"}:

@@ -115,7 +115,9 @@ def _choosers(
     if question.tune_seeds:
         unknown = [seed for seed in question.tune_seeds if seed not in there]
         if unknown or not role.seed:
-            raise UnusableError(f"--tune-seeds: {listed(unknown)} is no seed; there is: {listed(there)}")
+            raise UnusableError(
+                f"--tune-seeds: {listed(unknown)} is no seed; there is: {listed(sorted(there, key=_order))}"
+            )
         return {key: set(question.tune_seeds) for key in seeds}
     searches = [own for studies in groups.values() for own in studies.values()]
     if not any(len({_key(row) for row in own}) > 1 and _repeats(own) > 1 for own in searches):

@@ -195,7 +195,7 @@ def _metrics(table: ForeignRuns, question: Question, found: _Finder, guessed: li
         return metrics
     if table.goals:
         return {name: Goal(goal) for name, goal in table.goals.items()}
-    candidates = [c for c in (table.metrics or table.columns) if _direction(c) and _is_number(table, c)]
+    candidates = [c for c in (table.metrics or table.columns) if _direction(c) and _is_number(table, c, 0.5)]
     if len(candidates) != 1:
         several = f"one of {listed(candidates)}" if candidates else f"a column; there is: {found.there()}"
         raise UnusableError(f"which metric is to be compared? say --metric NAME:maximize, {several}")
@@ -210,10 +210,11 @@ def _direction(column: str) -> str:
     return "" if up == down else "maximize" if up else "minimize"
 
 
-def _is_number(table: ForeignRuns, column: str) -> bool:
+def _is_number(table: ForeignRuns, column: str, share: float = 1.0) -> bool:
+    """Whether at least this share of what stands in the column are numbers."""
     values = [run.values.get(column) for run in table.runs]
     there = [value for value in values if value is not None]
-    return bool(there) and all(number_of(value) is not None for value in there)
+    return bool(there) and sum(number_of(value) is not None for value in there) >= share * len(there)
 
 
 def _is_curve(table: ForeignRuns, step: str, key: Sequence[str]) -> bool:
@@ -241,6 +242,8 @@ def _parameters(
         groups: dict[Any, list[str]] = {}
         for run, value in zip(table.runs, values, strict=True):
             groups.setdefault(tuple(str(run.values.get(c)) for c in arm), []).append(value)
+        if not table.parameters and _direction(column) and _is_number(table, column):
+            continue  # a metric by its name
         repeated = all(2 * len(set(each)) <= len(each) for each in groups.values())
         said = bare(column) in known or column.startswith("config.")
         numbers = _is_number(table, column)

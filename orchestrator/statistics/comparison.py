@@ -100,8 +100,7 @@ def compare(
     alpha: float = ALPHA,
     race: Mapping[str, Any] | None = None,
     twin: tuple[str, str] | None = None,
-    parity: Parity | None = IN_GRAD_EVALS,
-    declared: bool = False,
+    parity: Parity = IN_GRAD_EVALS,
     choice: Choice = NOTHING,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
@@ -111,14 +110,14 @@ def compare(
     correction over the pairs.
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1). `twin`: an identical
-    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity`,
-    `declared` and `choice` as in `pairing.paired`.
+    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity` and
+    `choice` as in `pairing.paired`.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
     check_baseline(baseline, arms)
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
-    found = paired(trials, metric, stopped, parity, choice, declared=declared)
+    found = paired(trials, metric, stopped, parity, choice)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
     question |= {"looks": tests(race), "searches": found.searches}
     compared = {arm: found.values[arm] for arm in arms}

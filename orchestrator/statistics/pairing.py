@@ -38,7 +38,7 @@ class Parity:
     of_means: bool = False
     """Compare the arms' means: what single trials took is noisy."""
     streams: bool = True
-    """Weights and data have to be the same, by their digests. Of scripts the verdict says whether they are."""
+    """Weights and data have to be the same, by their digests. Of scripts and imported runs the verdict says how far."""
 
 
 IN_GRAD_EVALS = Parity()
@@ -76,29 +76,25 @@ def paired(
     trials: pd.DataFrame,
     metric: str,
     stopped: Mapping[str, int] = NOBODY,
-    parity: Parity | None = IN_GRAD_EVALS,
+    parity: Parity = IN_GRAD_EVALS,
     choice: Choice = NOTHING,
-    *,
-    declared: bool = False,
 ) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
     An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
-    value that it was given, the metric's worst. `choice`: what arms may choose of the task. `declared`: that equal
-    seeds are paired is somebody's word, and there are no digests. `parity` None: nobody knows what trials spent.
+    value that it was given, the metric's worst. `choice`: what arms may choose of the task.
     """
     trials = trials if "study" in trials else trials.assign(study=1)
     confirm, arms, several = _confirm(trials, metric)
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
-    by_word = declared or (parity is not None and not parity.streams)
-    chosen = [] if by_word else check_streams(confirm, choice, several=several)
+    chosen = check_streams(confirm, choice, several=several) if parity.streams else []
     _same_budget(confirm, parity)
     found = _ready(trials, confirm, arms, metric, several)
     return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), notes=(*chosen, *found.notes))
 
 
-def unpaired(trials: pd.DataFrame, metric: str, parity: Parity | None = IN_GRAD_EVALS) -> Paired:
+def unpaired(trials: pd.DataFrame, metric: str, parity: Parity = IN_GRAD_EVALS) -> Paired:
     """The same of arms whose seeds, or studies, have nothing to do with each other. Raises Refused."""
     confirm, arms, several = _confirm(trials, metric)
     _same_budget(confirm, parity)
@@ -188,9 +184,7 @@ def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str
         raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
 
 
-def _same_budget(confirm: pd.DataFrame, parity: Parity | None) -> None:
-    if parity is None:
-        return
+def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
     complete = confirm[confirm["state"] == State.COMPLETE]
     if parity.column not in complete:
         return

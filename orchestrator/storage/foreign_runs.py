@@ -65,25 +65,27 @@ def of_csv(path: Path) -> ForeignRuns:
         raise UnusableError(f"{path}: no such file") from None
     except (IsADirectoryError, UnicodeDecodeError) as error:
         raise UnusableError(f"{path}: is no text in UTF-8 ({error.__class__.__name__})") from None
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    if not text.strip():
+    said = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    if not said.strip():
         raise UnusableError(f"{path}: is empty")
     try:
-        separator = csv.Sniffer().sniff(text[:SAMPLE], ",;\t|").delimiter
+        separator = csv.Sniffer().sniff(said[:SAMPLE], ",;\t|").delimiter
     except csv.Error:
         separator = ","
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if any(cell.strip() for cell in row)]
-    head = [cell.strip() for cell in rows[0]]
+    reader = csv.reader(text.splitlines(), delimiter=separator)
+    lines = [(reader.line_num, row) for row in reader]
+    (_, first), *rows = [one for one in lines if any(c.strip() for c in one[1]) and not one[1][0].startswith("#")]
+    head = [cell.strip() for cell in first]
     twice = sorted({name for name in head if name and head.count(name) > 1})
     if twice:
         raise UnusableError(f"{path}: two columns are called {twice[0]!r}; rename one")
-    long = next((i for i, row in enumerate(rows[1:], 2) if len(row) > len(head)), None)
-    if long:
-        raise UnusableError(f"{path}: row {long} has {len(rows[long - 1])} cells, and there are {len(head)} columns")
+    for number, row in rows:
+        if len(row) > len(head):
+            raise UnusableError(f"{path}: row {number} has {len(row)} cells, and there are {len(head)} columns")
     kept = [i for i, name in enumerate(head) if name]
     runs = [
         ForeignRun(where=f"row {number}", values={head[i]: _read(row[i]) if i < len(row) else None for i in kept})
-        for number, row in enumerate(rows[1:], 2)
+        for number, row in rows
     ]
     return _table(str(path), "csv", [head[i] for i in kept], runs, decimal_comma=separator != ",")
 

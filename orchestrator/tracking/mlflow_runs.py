@@ -6,10 +6,12 @@ only sums them up and is left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.definition.states import State
+from orchestrator.storage.errors import Unreachable
 from orchestrator.storage.foreign_runs import ForeignRun, ForeignRuns, UnusableError, listed
 from orchestrator.tracking.mlflow import PARENT
 
@@ -20,8 +22,10 @@ STATES = {"FINISHED": State.COMPLETE, "FAILED": State.FAILED, "KILLED": State.FA
 def runs(uri: str, experiments: Sequence[str], metrics: Sequence[str] = ()) -> ForeignRuns:
     """The runs of the experiments, by name or id, with the histories of `metrics` (of all names that end alike).
 
-    Raises UnusableError when there is no such experiment, or no run; ConnectionError when the server does not answer.
+    Raises UnusableError when there is no such experiment, or no run; Unreachable when the server does not answer.
     """
+    for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -30,6 +34,8 @@ def runs(uri: str, experiments: Sequence[str], metrics: Sequence[str] = ()) -> F
         ids = [_experiment(client, name) for name in experiments]
         found = [run for one in ids for run in _all_runs(client, one)]
     except MlflowException as error:
+        if "API request to" in str(error):
+            raise Unreachable(f"{uri} does not answer; start the MLflow server, or name another one") from None
         raise UnusableError(f"{uri}: {str(error).splitlines()[0]}") from None
     if not found:
         raise UnusableError(f"{uri}: {listed(experiments)} has no run")

@@ -333,6 +333,26 @@ def test_a_file_of_ours_is_nobody_elses() -> None:
             systems.convert("wandb", path.read_text(), "FILE")
 
 
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("katib", KATIB.replace("objective: {type", "objective: [1] #")),
+        ("katib", KATIB.replace('min: "0.01", max: "0.05"', "min: .nan, max: []")),
+        ("optuna", json.dumps({**OPTUNA, "x": {"name": "FloatDistribution", "attributes": [1]}})),
+        ("ray", RAY.replace("resources_per_trial: {cpu: 2, gpu: 1}", "resources_per_trial: [2]")),
+        ("wandb", USUAL.replace("parameters:", "early_terminate2: [1]\nparameters:")),
+    ],
+)
+def test_a_file_of_another_shape_is_an_error_or_is_named(word: str, text: str) -> None:
+    try:
+        draft = systems.convert(word, text, "FILE")
+    except SpecError as error:
+        assert "FILE:" in str(error)
+    else:
+        assert [n for n in draft.notes if n.kind == "left out"]
+        assert parse(draft.text()).value["schema_version"] == 1
+
+
 def test_the_command(call: Any, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(USUAL)
     words = ["convert", "wandb", str(tmp_path / "sweep.yaml")]

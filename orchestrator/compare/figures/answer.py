@@ -49,12 +49,11 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="verdict",
         section="answer",
-        caption=f"{evidence.reported} on the fresh confirm seeds: mean and 95 % interval of each arm; thin lines join "
-        "the same seed."
+        caption=f"{evidence.reported} on the fresh confirm seeds: mean and 95 % interval of each arm"
+        + ("; thin lines join the same seed." if evidence.is_paired else ".")
         + (
-            " Right: difference on the same seed (dots), its mean and 95 % interval; the verdict also asks "
-            "for p < alpha "
-            "after Holm's correction."
+            f" Right: difference {'on the same seed (dots), its mean' if evidence.is_paired else 'of the means'} "
+            "and 95 % interval; the verdict also asks for p < alpha after Holm's correction."
             if pairs
             else ""
         ),
