@@ -183,10 +183,10 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
     rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
-    for t in counted(ended_trials(folder)):
-        if t.result.value is not None:
-            key = t.job.arm, t.job.study, t.job.stage, t.job.configuration
-            rows.setdefault(key, []).append((t.job, t.result.value))
+    trained = [(t, t.result.value) for t in counted(ended_trials(folder)) if t.result.value is not None]
+    gone = [t.result.state is State.DIVERGED for t, _ in trained]
+    for (t, _), judged in zip(trained, goal.demoted([value for _, value in trained], gone), strict=True):
+        rows.setdefault((t.job.arm, t.job.study, t.job.stage, t.job.configuration), []).append((t.job, judged))
     studies: dict[str, dict[int, dict[str, Any]]] = {}
     tuned: dict[tuple[str, int], float] = {}
     for (arm, study, stage, _), found in rows.items():
@@ -318,6 +318,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     grad_evals, ended = 0.0, list[TrialRecord]()
     errors: dict[str, str] = {}
     last_lines: dict[str, str] = {}
+    changed: dict[str, dict[str, None]] = {}
     confirmed: Counter[tuple[str, int]] = Counter()
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         job, result = read_job(path.parent), read_result(path.parent)
@@ -332,6 +333,8 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
             errors[job.trial_id] = result.error
         if result.last_lines:
             last_lines[job.trial_id] = result.last_lines
+        if result.changed:
+            changed.setdefault(job.arm, {}).update(dict.fromkeys(result.changed))
     for one in counted(ended):
         arms[one.job.arm][names[one.result.state]] += 1
         confirmed[one.job.arm, one.study] += one.job.stage is Stage.CONFIRM
@@ -361,6 +364,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "waiting_reason": why,
         "errors": errors,
         "last_lines": last_lines,
+        **({"changed": {arm: list(names) for arm, names in changed.items()}} if changed else {}),
         "exploratory": seal.stamps(folder),
     }
 

@@ -187,7 +187,7 @@ def main() -> None:
     from orchestrator.definition.errors import SpecError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
-    from orchestrator.storage.errors import Held, NotFound, Unreachable
+    from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
     from orchestrator.trial.workspace import NotShared
 
@@ -200,11 +200,12 @@ def main() -> None:
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
         ControlFailed: Exit.CHECK_FAILED,
+        Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
     try:
         app()
-    except (SpecError, NotFound, Held, NotShared, Unreachable, StoreError, ControlFailed, CodeChanged) as error:
+    except (*codes, Held, Unreachable, StoreError) as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:

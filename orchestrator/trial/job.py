@@ -122,3 +122,5 @@ class Result:
     """Of a FAILED trial: what it printed last (see `logs`)."""
     code: str = ""
     """Digest of the source that the worker trained it with (see `source`)."""
+    changed: tuple[str, ...] = ()
+    """What global state it changed: kept from other trials, and not in its checkpoints (see `ambient`)."""
