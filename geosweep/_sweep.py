@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from geosweep import _html
 from geosweep._answers import Comparison, ReportFile
-from orchestrator import results
+from orchestrator import parquet, results
 from orchestrator.compare import answer, sweep_table
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report import publish, tables
@@ -66,12 +66,12 @@ class Sweep:
     @property
     def trials(self) -> pd.DataFrame:
         """One row for each trial that ended: `docs/results.md` has the columns. Hyperparameters are `param.NAME`."""
-        return _frame(results.tables(self._folder)["trials"])
+        return _frame(parquet.tables(self._folder)["trials"])
 
     @property
     def metrics(self) -> pd.DataFrame:
         """One row for each value that a trial logged: trial_id, step (gradient evaluations), name, value."""
-        return _frame(results.tables(self._folder)["metrics"])
+        return _frame(parquet.tables(self._folder)["metrics"])
 
     def best(self) -> pd.DataFrame:
         """One row for each arm, the best first: the mean over its confirm seeds, and its configuration.
@@ -91,7 +91,7 @@ class Sweep:
                     "stage": str(row["stage"]),
                     "trial_id": row["trial_id"],
                     **({"study": row["study"]} if "study" in row else {}),
-                    **{results.PARAMETER + name: value for name, value in row["parameters"].items()},
+                    **{parquet.PARAMETER + name: value for name, value in row["parameters"].items()},
                 }
             )
         columns = ["arm", "value", "n", "stage", "trial_id"]
@@ -129,7 +129,7 @@ class Sweep:
                     "stage": str(row["stage"]),
                     "tried": row["configurations"],
                     **({name: against.get(name) for name in ("difference", "ratio", "slowdown")} if baseline else {}),
-                    **{results.PARAMETER + name: row["parameters"].get(name) for name in document["varied"]},
+                    **{parquet.PARAMETER + name: row["parameters"].get(name) for name in document["varied"]},
                     **row["columns"],
                 }
             )

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator import results
+from orchestrator import parquet, results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, SweepState
@@ -150,10 +150,10 @@ def _from_table(folder: SweepFolder) -> dict[str, Points]:
 
 def tables(folder: SweepFolder) -> list[str]:
     """Tables that are missing or differ from the trial folders are written anew."""
-    fresh = results.tables(folder)
+    fresh = parquet.tables(folder)
     stale = {name: _difference(folder.results / f"{name}.parquet", table) for name, table in fresh.items()}
     if any(stale.values()):
-        results.write(fresh, folder.results)
+        parquet.write(fresh, folder.results)
     return [f"table: {name}.parquet {what}; written anew" for name, what in stale.items() if what]
 
 
@@ -167,7 +167,7 @@ def _difference(path: Path, table: pa.Table) -> str:
         return "was damaged"
     if stored.equals(table):
         return ""
-    typed = [c for c in table.column_names if c.startswith(results.PARAMETER) and c not in stored.column_names]
+    typed = [c for c in table.column_names if c.startswith(parquet.PARAMETER) and c not in stored.column_names]
     if typed and stored.equals(table.drop_columns(typed)):
         return "was of an earlier version, without columns of hyperparameters"
     bare = [t.drop_columns([c for c in ("exploratory",) if c in t.column_names]) for t in (stored, table)]

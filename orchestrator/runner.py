@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import reconcile, results
+from orchestrator import parquet, reconcile, results
 from orchestrator.definition import addresses, overrides
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
@@ -127,7 +127,7 @@ def run(
                 flops.keep(folder, counted(results.ended_trials(folder)), gpu=spec.resources.gpu)
     finally:
         with disk.tolerated():
-            results.export(folder, folder.results)
+            parquet.export(folder, folder.results)
         tracker.check(lambda: results.ended_trials(folder))
         final = state is not SweepState.FAILED and not conductor.remaining
         tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder) if final else {})

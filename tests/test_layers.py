@@ -33,12 +33,13 @@ ROOMS: Mapping[str, set[str]] = {
     "kubernetes": {"definition", "storage", "remote"},
     "protocol": GROUND | {"trial"},
     "results": {"definition", "storage", "trial", "protocol"},
+    "parquet": {"definition", "storage", "trial", "protocol", "results"},
     "imported": GROUND | {"trial"},
-    "compare": GROUND | {"trial", "protocol", "results", "search", "tracking"},
+    "compare": GROUND | {"trial", "protocol", "results", "parquet", "search", "tracking"},
     "scheduling": GROUND | {"trial", "search", "results"},
-    "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "scheduling"},
+    "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "parquet", "scheduling"},
     "display": GROUND | {"trial", "results", "scheduling"},
-    "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "scheduling", "reconcile"},
+    "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "parquet", "scheduling", "reconcile"},
     "notifying": GROUND | {"trial", "tracking", "results", "scheduling", "display", "runner"},
     "launch": GROUND
     | {
@@ -64,6 +65,7 @@ ROOMS: Mapping[str, set[str]] = {
         "travel",
         "protocol",
         "results",
+        "parquet",
         "compare",
         "scheduling",
     }

@@ -189,7 +189,7 @@ def optuna(
 
 def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool, given: dict[str, Any]) -> None:
     """Read, understand, write, and say what was understood."""
-    from orchestrator import results
+    from orchestrator import parquet
     from orchestrator.imported.make import make
     from orchestrator.imported.roles import Question
     from orchestrator.protocol import seal
@@ -216,7 +216,7 @@ def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool,
         made = make(read(), question, root, name, provenance())
     except UnusableError as error:
         fail(str(error), Exit.INVALID_FILE)
-    results.export(made.folder, made.folder.results)
+    parquet.export(made.folder, made.folder.results)
     identity, trials = made.folder.sweep_id, len(made.design.placed)
     arms = list(dict.fromkeys(one.row.arm for one in made.design.placed))
     if as_json:

@@ -155,7 +155,10 @@ def _runs(found: SweepFolder) -> Any:
     from orchestrator.storage.folder import read_json
     from orchestrator.tracking.mlflow_delete import MlflowRuns
 
-    resolved = read_json(found.path / "resolved.json") or {}
+    try:
+        resolved = read_json(found.path / "resolved.json") or {}
+    except ValueError:  # damaged: it can be deleted all the same
+        resolved = {}
     name = found.sweep_id.rpartition("-")[0]
     try:
         return MlflowRuns(uri=resolved.get("tracking"), root=found.root, sweep_id=found.sweep_id, name=name)

@@ -132,13 +132,13 @@ def export(
 
     Example: geosweep export @last -o out
     """
-    from orchestrator import results
+    from orchestrator import parquet
     from orchestrator.protocol import extensions, seal
     from orchestrator.storage import folder
 
     found = folder.find(root, sweep)
     extensions.look(found, "export")
-    written = [str(p) for p in results.export(found, to)]
+    written = [str(p) for p in parquet.export(found, to)]
     stamps = seal.stamps(found)
     if as_json:
         emit({"schema": "geosweep/export/1", "sweep_id": found.sweep_id, "files": written, "exploratory": stamps})

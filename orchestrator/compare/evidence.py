@@ -17,7 +17,7 @@ import pandas as pd
 import optim_core
 import trainables
 from optim_core import Counting
-from orchestrator import results
+from orchestrator import parquet, results
 from orchestrator.definition import program, yaml12
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
@@ -184,7 +184,7 @@ class Evidence:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """trials.parquet as a frame, with `configuration`, `value` (the tuned metric as selected) and `proof`."""
-        frame: pd.DataFrame = results.trials_table(self.folder, self.records).to_pandas()
+        frame: pd.DataFrame = parquet.trials_table(self.folder, self.records).to_pandas()
         frame["configuration"] = [t.job.configuration for t in self.records]
         frame["value"] = [t.result.value for t in self.records]
         if (frame["state"] == State.DIVERGED).any():
@@ -216,7 +216,7 @@ class Evidence:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """metrics.parquet as a frame with arm, study, stage, seed and seconds (at each trial's mean pace)."""
-        points: pd.DataFrame = results.metrics_table(self.folder, self.records).to_pandas()
+        points: pd.DataFrame = parquet.metrics_table(self.folder, self.records).to_pandas()
         known = ["trial_id", "arm", "study", "stage", "seed", "state", "configuration", "grad_evals", "seconds"]
         found = points.merge(self.trials[known], on="trial_id")
         whole = found.groupby("trial_id")["step"].transform("max") if self.is_program else found["grad_evals"]

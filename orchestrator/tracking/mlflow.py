@@ -339,7 +339,7 @@ class MlflowTracker:
 
         over = "studies" if self._several else "seeds"
         for arm, summary in arms.items():
-            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})}
+            given = params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {}))
             if self._is_outdated(arm, given):  # it was extended and chose anew; parameters of a run cannot change
                 self._client.delete_run(self._runs.pop(arm))
             if arm not in self._runs:
@@ -363,11 +363,11 @@ class MlflowTracker:
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
 
-    def _is_outdated(self, arm: str, given: Mapping[str, Any]) -> bool:
+    def _is_outdated(self, arm: str, given: list[Any]) -> bool:
         if arm not in self._runs:
             return False
         known = self._client.get_run(self._runs[arm]).data.params
-        return any(known.get(key, str(value)) != str(value) for key, value in given.items())
+        return any(known.get(param.key, param.value) != param.value for param in given)
 
     def _close_strays(self, state: SweepState) -> list[str]:
         """End runs that are RUNNING although no driver is at work on them; says which of them were trials."""

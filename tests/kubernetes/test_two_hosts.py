@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import yaml
 
-from orchestrator import results, runner
+from orchestrator import parquet, results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.kubernetes.render import MOUNT, render
@@ -268,7 +268,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     alone = runner.open_folder(definition, sweep(0.0), tmp_path / "local", {})
     with alone.hold():
         runner.run(definition, alone, DebugExecutor(), NoTracker())
-    mine, plain = (timeless(results.trials_table(f)).drop_columns(["sweep_id"]) for f in (there, alone))
+    mine, plain = (timeless(parquet.trials_table(f)).drop_columns(["sweep_id"]) for f in (there, alone))
     assert mine.equals(plain), "as on one machine that nobody killed"
     second.kill()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import results
+from orchestrator import parquet, results
 from orchestrator.definition import model, sweep_file
 from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, find
@@ -50,7 +50,7 @@ def test_it_is_continued_and_compared(earlier: SweepFolder, call: Any) -> None:
     assert seal.stamps(earlier) == []
     compared = call("compare", "--json").document
     assert (compared["unit"], compared["units"], compared["baseline"]) == ("seed", 6, "sgd")
-    assert set(results.trials_table(earlier)["study"].to_pylist()) == {1}
+    assert set(parquet.trials_table(earlier)["study"].to_pylist()) == {1}
     assert "studies" not in call("best", "--json").document["arms"]["sgd"]
 
     runs = runs_of(embedded_uri(earlier.root), name="earlier")

@@ -37,9 +37,11 @@ def test_listed_watched_and_deleted(
     assert second["best"]["arm"] in ("sgd", "adamw")
     assert second["sweep_id"] in (text := call("list").out)
     assert "6/6, 2 failed" in text
-    (runs / "broken-00000000").mkdir()
-    (runs / "broken-00000000" / "resolved.json").write_text("{}")
-    assert [row["state"] for row in call("list", "--json").document["sweeps"]].count("damaged") == 1
+    for name, content in (("broken-00000000", "{}"), ("broken-00000001", '{"cut')):
+        (runs / name).mkdir()
+        (runs / name / "resolved.json").write_text(content)
+    assert [row["state"] for row in call("list", "--json").document["sweeps"]].count("damaged") == 2
+    assert [call("delete", f"broken-0000000{i}", "--yes").code for i in range(2)] == [0, 0]
 
     watched = call("watch", first["sweep_id"], "--json")
     assert (watched.code, watched.document["state"], watched.document["trials"]) == (0, "done", [])

@@ -22,7 +22,7 @@ def services() -> Iterator[Postgres]:
 
 
 def keys() -> list[str]:
-    return [o["Key"] for o in boto3.client("s3").list_objects_v2(Bucket="bucket", MaxKeys=1000).get("Contents", [])]
+    return [o["Key"] for o in boto3.client("s3").list_objects_v2(Bucket="bucket", Prefix="runs/").get("Contents", [])]
 
 
 def test_a_sweep_in_a_store_from_other_machines(

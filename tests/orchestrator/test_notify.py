@@ -161,3 +161,13 @@ def test_each_host_gets_what_it_takes(address: str, place: str, keys: set[str]) 
     assert len(body.get("content", "")) <= 2000
     if "topic" in keys:
         assert (body["topic"] in ("my-sweeps", "sweeps"), body["title"]) == (True, "geosweep fit-1")
+
+
+def test_a_manifest_holds_no_address(call: Any, tmp_path: Path) -> None:
+    text = sweep_text().replace("tests.tasks:Fit", "digits").replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", "")
+    text = text.replace("loss/val, goal: minimize", "accuracy/val, goal: maximize")
+    file = tmp_path / "fit.yaml"
+    file.write_text(text + f"notify: {{done: 'https://example.org/{SECRET}'}}\n")
+    refused = call("k8s", "render", str(file))
+    assert (refused.code, SECRET in refused.err + refused.out, "${env:NAME}" in refused.err) == (6, False, True)
+    assert call("k8s", "render", str(file), "notify.done=${env:CHAT}").code == 0

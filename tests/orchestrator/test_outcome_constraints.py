@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from orchestrator import results
+from orchestrator import parquet, results
 from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import model, sweep_file
@@ -106,12 +106,12 @@ def test_what_breaks_a_constraint_is_never_chosen(plain: SweepFolder, limit: flo
     obeying = {key for key, norm in norms(folder).items() if norm <= limit}
     assert set(chosen.items()) <= obeying
     assert chosen != before
-    table = results.trials_table(folder).to_pandas()
+    table = parquet.trials_table(folder).to_pandas()
     for (arm, number), rows in table.assign(n=[t.job.configuration for t in results.ended_trials(folder)]).groupby(
         ["arm", "n"]
     ):
         assert set(rows["feasible"]) == {(arm, number) in obeying}
-    assert "feasible" not in results.trials_table(plain).column_names
+    assert "feasible" not in parquet.trials_table(plain).column_names
     broke = results.best(folder)["outcome_constraints"]["sgd"]
     assert broke == {"configurations": 8, "infeasible": 4, "studies_without": []}
     assert results.infeasible(folder)[1] == f"sgd: 4 of 8 configurations break size/norm <= {limit!r}"

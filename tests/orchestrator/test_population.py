@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import results
+from orchestrator import parquet, results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.space import Parameter, movable
 from orchestrator.definition.states import Goal, State
@@ -183,7 +183,7 @@ def test_confirm_seeds_train_the_whole_lineage(evolved: SweepFolder) -> None:
     assert changed
     for row in changed.values():
         assert ", then " in describe(row["parameters"], row["lineage"])["lr"]
-    assert "lineage" in results.tables(folder)["trials"].column_names
+    assert "lineage" in parquet.tables(folder)["trials"].column_names
 
 
 def test_whoever_diverges_gives_way_and_keeps_its_state(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import results
+from orchestrator import parquet, results
 from orchestrator.definition import model, sweep_file
 from orchestrator.storage import folder as folders
 from orchestrator.storage.metric_log import MetricLog
@@ -40,7 +40,7 @@ def test_children_go_on_from_what_lies_in_the_store(
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/pbt"), postgres.url)
     far = folders.find(machines.use(f"{bucket}/pbt"), "@last")
-    mine, tchildren = (timeless(results.trials_table(f)) for f in (far, local))
+    mine, tchildren = (timeless(parquet.trials_table(f)) for f in (far, local))
     assert mine.equals(tchildren)
     for folder in (far, local):
         children = [t for t in results.ended_trials(folder) if t.job.inherited]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator import results
+from orchestrator import parquet
 from orchestrator.cli import main
 from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, sweeps
@@ -98,7 +98,7 @@ def test_the_next_run_mends_a_finished_sweep_and_the_one_after_has_nothing_to_sa
     assert {p.parent.name: p.read_bytes() for p in folder.path.glob("trials/*/metrics.jsonl")} == logs
     assert seal.verify(folder)["intact"]
     check_complete(folder, embedded_uri(tmp_path))
-    fresh = results.tables(folder)
+    fresh = parquet.tables(folder)
     assert all(pq.read_table(folder.results / f"{name}.parquet").equals(fresh[name]) for name in fresh)
 
 

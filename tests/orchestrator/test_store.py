@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer.testing
 
-from orchestrator import results, runner
+from orchestrator import parquet, results, runner
 from orchestrator.cli import app as cli
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.states import ConfigurationState, Stage
@@ -218,7 +218,7 @@ def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/asha"), postgres.url)
     far = folders.find(machines.use(f"{bucket}/asha"), "@last")
-    mine, theirs = (timeless(results.trials_table(f)) for f in (far, local))
+    mine, theirs = (timeless(parquet.trials_table(f)) for f in (far, local))
     assert mine.equals(theirs)
     assert "PRUNED" in mine["state"].to_pylist()
     assert results.status(far)["state"] == results.status(local)["state"] == "done"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import reconcile, results, runner
+from orchestrator import parquet, reconcile, results, runner
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.debug import DebugExecutor
@@ -73,7 +73,7 @@ def test_every_study_has_its_own_search_and_seeds(tmp_path: Path, method: str) -
     points = [[c[0] for c in found[:-1]] for name, found in searched(folder).items() if name.startswith("sgd")]
     same = [a == b for a, b in pairwise(points)]
     assert all(same) if method == "grid" else not any(same)
-    assert set(results.trials_table(folder)["study"].to_pylist()) == {1, 2, 3}
+    assert set(parquet.trials_table(folder)["study"].to_pylist()) == {1, 2, 3}
     assert seal.verify(folder)["intact"]
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from orchestrator import results, runner
+from orchestrator import parquet, results, runner
 from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file
@@ -105,7 +105,7 @@ def test_each_part_of_a_configuration_reaches_its_own(folder: SweepFolder) -> No
 
 
 def test_tables_hold_them_as_json(folder: SweepFolder) -> None:
-    rows = results.trials_table(folder).to_pylist()
+    rows = parquet.trials_table(folder).to_pylist()
     adam = [json.loads(row["parameters"]) for row in rows if row["arm"] == "adam"]
     assert {json.dumps(p["betas"]) for p in adam} == {"[0.9, 0.95]", "[0.8, 0.999]"}
     assert {p["amsgrad"] for p in adam} == {True, False}

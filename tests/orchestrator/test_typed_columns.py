@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import reconcile, results, runner
+from orchestrator import parquet, reconcile, results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder, find
@@ -125,9 +125,9 @@ def test_pandas_needs_no_parsing(folder: SweepFolder) -> None:
 
 def test_the_types_are_those_of_the_sweep_and_not_of_the_trials_that_ended(folder: SweepFolder) -> None:
     trials = results.ended_trials(folder)
-    whole = results.trials_table(folder, trials).schema
+    whole = parquet.trials_table(folder, trials).schema
     for some in ([], trials[:1], trials[-1:]):
-        part = results.trials_table(folder, some).schema
+        part = parquet.trials_table(folder, some).schema
         assert [f for f in part if f.name.startswith("param.")] == [f for f in whole if f.name.startswith("param.")]
 
 
@@ -145,6 +145,6 @@ def test_a_table_of_an_earlier_version_is_brought_up(folder: SweepFolder, tmp_pa
 
 def test_a_folder_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     shutil.copytree(EARLIER, tmp_path / EARLIER.name)
-    table = results.trials_table(find(tmp_path, EARLIER.name))
+    table = parquet.trials_table(find(tmp_path, EARLIER.name))
     assert str(table.schema.field("param.lr").type) == "double"
     assert table["param.lr"].null_count == 0
