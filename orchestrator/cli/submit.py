@@ -40,8 +40,8 @@ def submit(
     Example: geosweep submit sweeps/quickstart.yaml --address http://127.0.0.1:8265
     """
     from orchestrator.definition import model
+    from orchestrator.kubernetes.code import fits
     from orchestrator.kubernetes.fit import RenderError
-    from orchestrator.kubernetes.render import fits
     from orchestrator.remote import Order
     from orchestrator.travel.arrival import store
 

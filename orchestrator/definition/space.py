@@ -144,6 +144,12 @@ def levels(p: Parameter) -> list[Any] | None:
     return None
 
 
+def size(parameters: Sequence[Parameter]) -> int | None:
+    """How many configurations a finite space has at most, None for a continuous one."""
+    found = [levels(p) for p in parameters]
+    return None if any(one is None for one in found) else math.prod(len(one) for one in found if one is not None)
+
+
 def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
     """All configurations of a finite space, each once. Raises SpaceError for a continuous one, and above MOST."""
     columns = []

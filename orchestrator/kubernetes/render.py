@@ -6,7 +6,6 @@ submission all continue the sweep from its newest checkpoints: its folder is nam
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import yaml
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.addresses import secrets
 from orchestrator.definition.model import Spec
+from orchestrator.kubernetes.code import FILE_LIMIT, MOUNT, Code
 from orchestrator.kubernetes.fit import Fit, RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.profiles import CLAIM, DATA, NAMESPACE, PROFILES, ROOT, TRACKING
@@ -27,9 +27,6 @@ RAY = "2.60.0"
 SLACK_S = 3600
 """Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
 NAME_LIMIT = 47
-FILE_LIMIT = 250_000
-"""Bytes: apply keeps what it applied in an annotation, and those have at most 262144 together."""
-MOUNT, CODE_MOUNT = "/etc/sweep", "/etc/sweep-code"
 
 
 def render(
@@ -64,7 +61,7 @@ def render(
         raise RenderError(f"--registry {registry}: name it as images do, registry.example.com/team")
     if (size := len(text.encode())) > FILE_LIMIT:
         raise RenderError(f"the file has {size:,} bytes; kubectl apply takes {FILE_LIMIT:,} in a ConfigMap")
-    code = _Code(spec, parcel, code_at)
+    code = Code(parcel, code_at, job=job_name(spec), labels=_labels(spec, "code"))
     documents = [
         _config_map(spec, text),
         *code.config_maps(),
@@ -73,59 +70,6 @@ def render(
     if found := lint(documents):
         raise RenderError("the rendered manifest is invalid: " + "; ".join(map(str, found)))
     return "---\n".join(yaml.dump(d, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True) for d in documents)
-
-
-def fits(parcel: Parcel) -> bool:
-    """Whether the archive can go in a ConfigMap."""
-    return parcel.archive.stat().st_size * 4 / 3 <= FILE_LIMIT
-
-
-class _Code:
-    """How the user's code comes to the head; Ray sends it on to the workers."""
-
-    def __init__(self, spec: Spec, parcel: Parcel | None, code_at: str) -> None:
-        self._spec, self._parcel, self._at = spec, parcel, code_at
-        if parcel is None:
-            return
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", parcel.sweep):
-            raise RenderError(f"{parcel.sweep}: an entrypoint takes letters, digits and . _ - / only; rename the file")
-        if not code_at and not fits(parcel):
-            size, most = parcel.archive.stat().st_size / 1e3, FILE_LIMIT * 3 / 4e3
-            raise RenderError(
-                f"{parcel.folder} has {size:,.0f} kB, packed, and {most:,.0f} kB fit into a ConfigMap; name what the "
-                "trials do not need in .geosweepignore, `submit` with --root s3://, which uploads the archive, or "
-                "build an image of your own that has it installed (environment.image)"
-            )
-
-    def config_maps(self) -> list[dict[str, Any]]:
-        if self._parcel is None or self._at:
-            return []
-        packed = base64.b64encode(self._parcel.archive.read_bytes()).decode()
-        return [
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": self._name(), "namespace": NAMESPACE, "labels": _labels(self._spec, "code")},
-                "immutable": True,
-                "binaryData": {self._parcel.archive.name: packed},
-            }
-        ]
-
-    def run(self) -> str:
-        """The sweep file, as the entrypoint names it."""
-        if self._parcel is None:
-            return f"{MOUNT}/sweep.yaml"
-        return f"{self._parcel.sweep} --code {self._at or f'{CODE_MOUNT}/{self._parcel.archive.name}'}"
-
-    def volumes(self) -> list[dict[str, Any]]:
-        return [{"name": "code", "configMap": {"name": self._name()}}] if self.config_maps() else []
-
-    def mounts(self) -> list[dict[str, Any]]:
-        return [{"name": "code", "mountPath": CODE_MOUNT, "readOnly": True}] if self.config_maps() else []
-
-    def _name(self) -> str:
-        assert self._parcel is not None
-        return f"{job_name(self._spec)}-code-{self._parcel.digest[:8]}"
 
 
 class _Plain(yaml.CSafeDumper):
@@ -214,7 +158,7 @@ def _config_map(spec: Spec, text: str) -> dict[str, Any]:
     }
 
 
-def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, root: str, code: _Code) -> dict[str, Any]:
+def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, root: str, code: Code) -> dict[str, Any]:
     kind, found = PROFILES[profile], fit(spec, PROFILES[profile])
     concurrent = min(spec.resources.max_concurrent or found.max_concurrent, found.max_concurrent)
     prefix = f"{registry.rstrip('/')}/" if registry else ""
@@ -304,7 +248,7 @@ def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool, root: str) -> dic
 
 
 def _head(
-    spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool, root: str, code: _Code
+    spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool, root: str, code: Code
 ) -> dict[str, Any]:
     container = {
         "name": "ray-head",

@@ -14,7 +14,7 @@ import numpy as np
 
 from orchestrator.definition import plan
 from orchestrator.definition.model import ArmSpec, Spec
-from orchestrator.definition.space import SpaceError, from_unit, levels, satisfied
+from orchestrator.definition.space import SpaceError, from_unit, satisfied, size
 
 ATTEMPTS = 20_000
 
@@ -42,8 +42,7 @@ class PointDesign:
 
     @cached_property
     def _finite(self) -> int | None:
-        sizes = [levels(p) for p in self._arm.parameters]
-        return None if any(s is None for s in sizes) else int(np.prod([len(s) for s in sizes if s is not None]))
+        return size(self._arm.parameters)
 
     @cached_property
     def _engine(self) -> Any:

@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.definition.space import Parameter, is_active, levels, satisfied
+from orchestrator.definition.space import Parameter, is_active, satisfied, size
 from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
@@ -130,7 +130,7 @@ class OptunaStudy:
         self._ids = {t.number: t._trial_id for t in found}
         self._reported = {t.number: dict(t.intermediate_values) for t in found if CONFIGURATION in t.user_attrs}
         self._seen = {_key(c.parameters) for c in self._order}
-        self._finite = _size(parameters)
+        self._finite = size(parameters)
         self._history, self._kept = History(goals[0]), dict[int, FrozenTrial]()
         self._next: int | None = None  # the number of the next trial; None: to be counted
         for t in found:
@@ -391,17 +391,6 @@ def _configuration(trial: FrozenTrial) -> Configuration:
 
 def _key(parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((k, repr(v)) for k, v in parameters.items()))
-
-
-def _size(parameters: Sequence[Parameter]) -> int | None:
-    """How many configurations a finite space has at most, None for a continuous one."""
-    size = 1
-    for p in parameters:
-        found = levels(p)
-        if found is None:
-            return None
-        size *= len(found)
-    return size
 
 
 def stable_seed(*parts: Any) -> int:

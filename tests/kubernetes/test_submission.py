@@ -16,8 +16,9 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from orchestrator.executors.job_api import RayCluster
+from orchestrator.kubernetes.code import MOUNT
 from orchestrator.kubernetes.profiles import ROOT, TRACKING
-from orchestrator.kubernetes.render import MOUNT, render
+from orchestrator.kubernetes.render import render
 from orchestrator.tracking.mlflow import TRIAL
 from tests.kubernetes.pods import wait
 from tests.kubernetes.ray_head import REPOSITORY, TOKEN, Head, code, environment, head

@@ -24,7 +24,8 @@ import yaml
 from orchestrator import parquet, results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.kubernetes.render import MOUNT, render
+from orchestrator.kubernetes.code import MOUNT
+from orchestrator.kubernetes.render import render
 from orchestrator.protocol import amendments, seal
 from orchestrator.search.optuna import storage
 from orchestrator.storage import folder as folders

@@ -1,0 +1,75 @@
+"""The user's own code in a RayJob: a ConfigMap where the archive fits into one, else from where it was uploaded."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.kubernetes.fit import RenderError
+from orchestrator.kubernetes.profiles import NAMESPACE
+from orchestrator.remote import Parcel
+
+FILE_LIMIT = 250_000
+"""Bytes: apply keeps what it applied in an annotation, and those have at most 262144 together."""
+MOUNT, CODE_MOUNT = "/etc/sweep", "/etc/sweep-code"
+
+
+def fits(parcel: Parcel) -> bool:
+    """Whether the archive can go in a ConfigMap."""
+    return parcel.archive.stat().st_size * 4 / 3 <= FILE_LIMIT
+
+
+class Code:
+    """How the user's code comes to the head of `job`; Ray sends it on to the workers.
+
+    `at`: where the archive was uploaded; empty: it goes in a ConfigMap. Raises RenderError for one that does not fit.
+    """
+
+    def __init__(self, parcel: Parcel | None, at: str, *, job: str, labels: Mapping[str, str]) -> None:
+        self._parcel, self._at, self._job, self._labels = parcel, at, job, dict(labels)
+        if parcel is None:
+            return
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", parcel.sweep):
+            raise RenderError(f"{parcel.sweep}: an entrypoint takes letters, digits and . _ - / only; rename the file")
+        if not at and not fits(parcel):
+            size, most = parcel.archive.stat().st_size / 1e3, FILE_LIMIT * 3 / 4e3
+            raise RenderError(
+                f"{parcel.folder} has {size:,.0f} kB, packed, and {most:,.0f} kB fit into a ConfigMap; name what the "
+                "trials do not need in .geosweepignore, `submit` with --root s3://, which uploads the archive, or "
+                "build an image of your own that has it installed (environment.image)"
+            )
+
+    def config_maps(self) -> list[dict[str, Any]]:
+        """The archive, where it goes in one."""
+        if self._parcel is None or self._at:
+            return []
+        packed = base64.b64encode(self._parcel.archive.read_bytes()).decode()
+        return [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": self._name(), "namespace": NAMESPACE, "labels": self._labels},
+                "immutable": True,
+                "binaryData": {self._parcel.archive.name: packed},
+            }
+        ]
+
+    def run(self) -> str:
+        """The sweep file, as the entrypoint names it."""
+        if self._parcel is None:
+            return f"{MOUNT}/sweep.yaml"
+        return f"{self._parcel.sweep} --code {self._at or f'{CODE_MOUNT}/{self._parcel.archive.name}'}"
+
+    def volumes(self) -> list[dict[str, Any]]:
+        """Of the head's Pod."""
+        return [{"name": "code", "configMap": {"name": self._name()}}] if self.config_maps() else []
+
+    def mounts(self) -> list[dict[str, Any]]:
+        """Of the head's container."""
+        return [{"name": "code", "mountPath": CODE_MOUNT, "readOnly": True}] if self.config_maps() else []
+
+    def _name(self) -> str:
+        assert self._parcel is not None
+        return f"{self._job}-code-{self._parcel.digest[:8]}"
