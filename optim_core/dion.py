@@ -72,9 +72,9 @@ class Dion(HiddenMatrices):
         if "basis" not in state:
             columns = min(flat.shape)
             rank = min(math.ceil(group["rank_fraction"] * columns - 1e-9), columns)
-            state["momentum_buffer"] = torch.zeros_like(p)
+            state["momentum_buffer"] = torch.zeros_like(flat, memory_format=torch.contiguous_format)
             state["basis"] = normal((columns, rank), flat, group["run_seed"], self.place_of(p))
-        momentum = state["momentum_buffer"].add_(gradient).view_as(flat)
+        momentum = state["momentum_buffer"].add_(flat)
         seen = momentum if tall else momentum.T
         left, right = approximated(widened(seen), widened(state["basis"]))
         seen.sub_((left @ right.T).to(seen.dtype), alpha=1 - group["momentum"])

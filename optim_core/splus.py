@@ -11,6 +11,9 @@ Everything that is no matrix, or has an axis above `max_precond_dim`, moves with
 basis for the long axis. What is evaluated is A / (1 - average_decay^t): `eval()` puts it into the parameters and
 `train()` brings W back bit for bit, which `judged_weights` does around an evaluation, so trials need nothing else.
 
+Where L or R is singular (an axis longer than the other, the rows of a head before a softmax) the sign along a direction
+without gradient is that of rounding: runs that differ by rounding drift apart, as with `soap`.
+
 Agrees step by step with the authors' code (github.com/kvfrans/splus), weights and averages, see tests/golden/agreement;
 there an axis of exactly the greatest length has no basis. Memory: M, A, and 2 d^2 for each axis. A step costs
 2 m n (m + n) multiplications for the update and m n (m + n) for L and R, a refresh about 10 d^3 for each axis.

@@ -26,6 +26,7 @@ def settings(name: str, longest: int = 5) -> dict[str, Any]:
         "normuon": in_float64,
         "soap": axes,
         "kl_shampoo": axes,
+        "splus": {"max_precond_dim": 2, "precondition_frequency": 2},  # a head before a softmax: one null direction
         "shampoo": {**axes, "epsilon": 1e-3, "precondition_1d": False},
     }
     turned = {"rotation": "svd", "rotation_refresh": 2, "rotation_max_dim": longest} if "rotat" in name else {}

@@ -71,7 +71,7 @@ def test_dion_forgets_nothing_that_its_rank_did_not_see(shape: tuple[int, ...]) 
         optimizer: Any = optim_core.dion.Dion(groups, lr=0.1, momentum=momentum, rank_fraction=fraction)
         optimizer.step(lambda model=model: model.differentiate(1))
         state, gradient = optimizer.state[model.t0], model.t0.grad
-        lost = (gradient - state["momentum_buffer"]).reshape(shape[0], -1)
+        lost = gradient.reshape(shape[0], -1) - state["momentum_buffer"]
         if momentum == 0:
             assert float(state["momentum_buffer"].abs().max()) < 1e-12
         assert int(torch.linalg.matrix_rank(lost, rtol=1e-9)) == state["basis"].shape[1]
