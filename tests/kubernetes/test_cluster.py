@@ -93,6 +93,7 @@ STATES = [
 ]
 
 
+@pytest.mark.slow
 def test_every_state_of_the_operator(server: ApiServer, call: Call, file: Path) -> None:
     """Submitting changes nothing while it waits or runs, and when it is done; a failed one is made anew."""
     call("submit", str(file))

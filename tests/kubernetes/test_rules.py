@@ -102,6 +102,7 @@ BREAKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "change"), BREAKS, ids=[f"{c}-{i}" for i, (c, _) in enumerate(BREAKS)])
 def test_rule_refuses(code: str, change: Callable[[dict[str, Any]], None]) -> None:
     job = job_of((EXAMPLES / "quickstart.rayjob.yaml").read_text())

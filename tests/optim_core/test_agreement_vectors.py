@@ -103,6 +103,7 @@ def looksam_by_hand(kind: str, lr: float, radius: float, interval: int, weight: 
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 @pytest.mark.parametrize("interval, decay", [(1, 0.0), (2, 0.01), (5, 0.0)])
 def test_looksam_is_its_algorithm(kind: str, interval: int, decay: float) -> None:

@@ -182,6 +182,7 @@ class Ravine(nn.Module):
         return torch.log(torch.cosh(10 * self.x[0])) + 0.005 * self.x[1] ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", ["function", "gradient"])
 def test_restarts_on_a_loss_that_is_not_quadratic(restart: str) -> None:
     optimizer = optim_core.build("nesterov", model := Ravine(), smoothness=100.0, restart=restart)

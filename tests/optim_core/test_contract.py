@@ -64,6 +64,7 @@ def test_follows_a_scheduler(name: str) -> None:
     contract.check_follows_a_scheduler(maker(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_hyperparameters_change_while_training(name: str) -> None:
     contract.check_hyperparameters_change_while_training(maker(name), name)

@@ -93,6 +93,7 @@ def test_extragradient_converges_on_bilinear_games() -> None:
     assert float(norms[-1] / norms[0]) < 1e-3
 
 
+@pytest.mark.slow
 def test_the_optimal_method_is_hamiltonian_descent_on_bilinear_games() -> None:
     """G2: the rate over 400 steps, and the same points for every push gamma."""
     choice = rates.bilinear(0.1, 1.0)

@@ -47,6 +47,7 @@ def test_resumes_in_another_memory_order(name: str) -> None:
     contract.check_resumes_in_another_memory_order(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, values", ON_ADAMW)
 def test_memory_order_does_not_matter_to_adamw_behind(name: str, values: dict[str, Any]) -> None:
     contract.check_memory_order_does_not_matter(name, **values)

@@ -204,7 +204,7 @@ def descent(loss: Callable[[Tensor], Tensor], steps: int, start: float = 1e-3, *
 def test_on_a_quadratic_sam_jumps_at_its_amplitude_and_leaves_nothing(curvature: float, momentum: float) -> None:
     """The ratio is above 1 at the bottom of every quadratic; nothing ever leaves one."""
     values = {"lr": 0.2, "sam_radius": 0.1, "momentum": momentum}
-    found, farthest = descent(lambda w: curvature * w**2 / 2, 2000, **values)
+    found, farthest = descent(lambda w: curvature * w**2 / 2, 1000, **values)
     size = amplitude(curvature, **values)
     back = size - 0.2 * curvature * (size + 0.1) + momentum * 2 * size  # the step from there, having come from -size
     assert back == pytest.approx(-size, rel=1e-12)

@@ -79,6 +79,7 @@ def test_equal_pace_gives_the_same_verdict_and_the_sentence_names_its_currency(
     assert "at equal seconds" not in said
 
 
+@pytest.mark.slow
 def test_a_slow_winner_turns(original: SweepFolder, tmp_path: Path) -> None:
     """sgd takes a hundred times as long: by the seconds of a trial of adamw it has not begun to learn."""
     evidence = swept(original, tmp_path, {"sgd": 200.0, "adamw": 2.0})

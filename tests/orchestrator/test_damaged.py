@@ -30,6 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "damage"), [(f, d) for f in FILES for d in DAMAGE if (f, d) != ("resolved.json", "other")]
 )

@@ -75,6 +75,7 @@ diagnostics: {names: [average_case_rate], every: 6}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "landscape, names, scale",
     [

@@ -116,6 +116,7 @@ def searched(database: Lossy) -> tuple[list[Configuration], list[Any], list[Any]
     return asked, trials, [*read.configurations(), read.chosen()]
 
 
+@pytest.mark.slow
 def test_a_database_may_go_away_at_any_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call of a whole search fails once, before it is carried out and after: nothing is lost, nothing doubled."""
     monkeypatch.setattr(time, "sleep", lambda _: None)

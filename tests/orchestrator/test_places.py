@@ -39,6 +39,7 @@ def test_files_that_are_none(verb: str, call: Callable[..., Called], tmp_path: P
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_places_that_cannot_be_written(call: Callable[..., Called], tmp_path: Path) -> None:
     file, taken = tmp_path / "fit.yaml", tmp_path / "taken"
     file.write_text(sweep_text(trials=1, confirm=6, method="random"))

@@ -214,6 +214,7 @@ def test_a_worker_that_sees_the_stop_flag_first_stops_the_sweep(tmp_path: Path) 
     assert set(begun) < set(values(again))
 
 
+@pytest.mark.slow
 def test_wall_clock_budget_stops_and_more_continues(tmp_path: Path) -> None:
     folder, outcome = run(tmp_path, pause_s=0.005, wall_clock=", wall_clock: 1s")
     assert outcome.state == "budget"

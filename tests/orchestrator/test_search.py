@@ -205,6 +205,7 @@ def test_strict_replay_gives_one_digest(tmp_path: Path, extra: dict[str, Any]) -
     assert all(outcome == first for _, outcome in found.values())
 
 
+@pytest.mark.slow
 def test_the_search_never_spends_the_reserve_of_the_confirm_stage(tmp_path: Path) -> None:
     """30 whole trials fit; 2 arms x 3 confirm seeds are reserved, so that 24 are left for the search."""
     folder = run(tmp_path, Interleaved(3), {"name": "random"}, {"trials_per_arm": 100, "grad_evals": 30 * 40})
@@ -270,6 +271,7 @@ def test_warm_start_begins_with_what_another_sweep_learned(tmp_path: Path) -> No
         run(tmp_path, None, None, name="third", warm_start=["nothing"])
 
 
+@pytest.mark.slow
 def test_several_objectives_and_their_front(tmp_path: Path) -> None:
     task = {"name": "digits", "model": "mlp"}
     folder = run(

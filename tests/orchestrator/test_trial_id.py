@@ -16,6 +16,7 @@ ARMS = st.text(min_size=1).filter(lambda name: not set("@/") & set(name))
 COUNTS = st.integers(min_value=0, max_value=10**7)
 
 
+@pytest.mark.slow
 @given(ARMS, COUNTS, COUNTS, st.none() | st.integers(min_value=1, max_value=999))
 @example("adamw-small", 3, 1000, None)
 @example("sam-sgd", 0, 0, 2)

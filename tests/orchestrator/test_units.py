@@ -214,6 +214,7 @@ def test_a_twin_has_the_pace_of_its_arm() -> None:
     assert found["sgd"] is found["sgd-twin"]
 
 
+@pytest.mark.slow
 def test_sweeps_of_other_units_are_not_compared(tmp_path: Path) -> None:
     sweeps = [Evidence(run(tmp_path, text_of(unit, 20))) for unit in ("steps", "grad_evals")]
     with pytest.raises(Refused, match="have other units of the budget: steps and grad_evals"):
