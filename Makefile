@@ -8,8 +8,9 @@ DEV := .venv/.installed-dev
 quickstart: $(RUN)
 	$(BIN)/geosweep run sweeps/quickstart.yaml
 
+# COVER=90 also measures coverage and asks for so many per cent of it; tracing every call takes as long again as the tests
 test: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" --cov --cov-report=term --cov-fail-under=$(or $(COVER),0)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" $(if $(COVER),--cov --cov-report=term --cov-fail-under=$(COVER))
 
 faults: $(DEV)
 	$(BIN)/python -m pytest -m long -rs

@@ -23,14 +23,16 @@ from torch import Tensor, nn
 from optim_core.adjustable import Adjustable
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
 from optim_core.fresh import Call, NotFinite, Stamp, finite
+from optim_core.sharded import Layers, is_sharded, refuse
 
 Closure = Callable[[], Any]
 COUNTER = "grad_evals"
 SKIPPED = "skipped_steps"
-OF_THE_ORIGINAL = ("step", "_left", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
+OF_THE_ORIGINAL = ("step", "_left", "_layers", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
                    "_optimizer_state_dict_pre_hooks", "_optimizer_state_dict_post_hooks",
                    "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks")  # fmt: skip
-"""Attributes that a copy does not take along: hooks, as with torch, and a scheduler's wrapper around `step`."""
+"""Attributes that a copy does not take along: whole copies of sharded layers; hooks, as with torch; a scheduler's
+wrapper around `step`."""
 
 
 class Counting(Adjustable, torch.optim.Optimizer):
@@ -57,8 +59,18 @@ class Counting(Adjustable, torch.optim.Optimizer):
     """Settings at which its steps are the same in every orthonormal basis, also one that changes; None: nowhere."""
     REFERENCE: ClassVar[bool] = False
     """Whether it is what everybody would have used, which a fair comparison has as an arm."""
+    SETTLED: ClassVar[frozenset[str]] = frozenset()
+    """Hyperparameters of its base class that it gives itself, where its constructor hands on others by `**`."""
+    NOT_SHARDED: ClassVar[str] = ""
+    """Why it does not take parameters that are sharded over processes (see `sharded`); empty: it does."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
+    checks_gradients = True
+    """Whether each gradient is looked at before it moves the weights, which reads one number back from the device.
+
+    Set to False, a gradient that is not finite reaches the weights, as with torch's optimizers, and `sgd`, `adamw`,
+    `llqr`, the family of `sam`, methods of matrices and those in rotated bases read nothing back but at refreshes, and
+    LookSAM where it reuses a direction."""
     _left: dict[int, Stamp]
     """The gradients that the newest step left, by id of the parameter."""
     _stepping = False
@@ -109,6 +121,16 @@ class Counting(Adjustable, torch.optim.Optimizer):
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
 
+    def why_not_sharded(self, group: Mapping[str, Any]) -> str:
+        """NOT_SHARDED, or what it depends on in the settings of a group."""
+        return self.NOT_SHARDED
+
+    @property
+    def layers(self) -> Layers:
+        """Who owns which sharded layer, for methods that need whole matrices."""
+        found: Layers = self.__dict__.setdefault("_layers", Layers())
+        return found
+
     @property
     def grad_evals(self) -> float:
         """Gradient evaluations spent so far."""
@@ -156,7 +178,7 @@ class Counting(Adjustable, torch.optim.Optimizer):
         It moves the weights in the end, so it raises NotFinite as `evaluate` does.
         """
         loss = self.evaluate_ascent(closure)
-        if not finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+        if not self.takes_step():
             raise NotFinite(loss)
         return loss
 
@@ -191,13 +213,19 @@ class Counting(Adjustable, torch.optim.Optimizer):
         call.check(type(self).__name__)
         self.charge(1.0)
         self._evaluated = True
-        if not self.ascending and not finite([p.grad for p in params if p.grad is not None]):
+        if not self.ascending and not self.takes_step():
             raise NotFinite(loss)
         return cast(Tensor, loss)
 
-    def prime(self) -> None:
-        """Create the state that a checkpoint is loaded into: a step along zero that moves and counts nothing.
+    def takes_step(self) -> bool:
+        """Whether the gradients in place are finite, or not looked at."""
+        present = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
+        return not self.checks_gradients or finite(present)
 
+    def prime(self) -> None:
+        """Create the state that a checkpoint is loaded into: steps along zero that move and count nothing.
+
+        Two, since some methods spend the first gradient on a basis and make their moments at the second.
         Nothing for an optimizer that has to measure before its first step: its state comes with what is loaded.
         """
         try:
@@ -215,7 +243,8 @@ class Counting(Adjustable, torch.optim.Optimizer):
 
         for p in params:
             p.grad = None
-        self.step(nothing)  # type: ignore[arg-type]
+        for _ in range(2):
+            self.step(nothing)  # type: ignore[arg-type]
         with torch.no_grad():
             for p, w in zip(params, home, strict=True):
                 p.copy_(w)
@@ -249,8 +278,15 @@ class Counting(Adjustable, torch.optim.Optimizer):
         return {k: v for k, v in self.__dict__.items() if k not in OF_THE_ORIGINAL}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch does."""
+        """As torch does. Raises RuntimeError for sharded parameters that it does not take."""
         eager(super().add_param_group)(param_group)
+        added = self.param_groups[-1]
+        if any(is_sharded(p) for p in added["params"]):
+            try:
+                refuse(added["params"], type(self).__name__, self.why_not_sharded(added))
+            except Exception:
+                del self.param_groups[-1]
+                raise
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch does."""

@@ -13,8 +13,9 @@ import torch
 from optim_core.base import Baseline, Counting, Params
 from optim_core.declarations import SHARE, Limit
 from optim_core.kernels import stored_like
-from optim_core.ranges import check_not_negative, check_positive, check_share
+from optim_core.ranges import check_not_negative, check_positive, check_share, choice
 from optim_core.registry import register
+from optim_core.rounded import STATE_DTYPES, RoundedAdamW
 
 
 class Betas(Counting):
@@ -74,10 +75,11 @@ class SGD(Baseline, torch.optim.SGD):
 
 
 @register("adamw")
-class AdamW(Betas, Baseline, torch.optim.AdamW):
+class AdamW(Betas, Baseline, RoundedAdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Alg. 2).
 
-    lr, weight_decay >= 0; beta1 and beta2 in [0, 1); eps > 0.
+    lr, weight_decay >= 0; beta1 and beta2 in [0, 1); eps > 0. state_dtype: `auto`, moments as wide as the weights, or
+    `bfloat16`, rounded at random (see `optim_core.rounded`).
     """
 
     CHANGEABLE = Baseline.CHANGEABLE | {"beta1", "beta2", "eps"}
@@ -102,8 +104,9 @@ class AdamW(Betas, Baseline, torch.optim.AdamW):
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        state_dtype: str = "auto",
     ) -> None:
-        self.check_values(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+        self.check_values(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, state_dtype=state_dtype)
         super().__init__(
             params,
             lr=lr,
@@ -112,11 +115,15 @@ class AdamW(Betas, Baseline, torch.optim.AdamW):
             weight_decay=weight_decay,
             fused=True,  # type: ignore[arg-type]
         )
+        self.defaults["state_dtype"] = state_dtype
+        for group in self.param_groups:
+            group.setdefault("state_dtype", state_dtype)
 
     @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
         check_adam(**values)
+        choice("state_dtype", values.get("state_dtype", "auto"), STATE_DTYPES)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
         """As every optimizer does; moments saved in another order in memory are put into that of the parameters."""

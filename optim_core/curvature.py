@@ -29,6 +29,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
+from optim_core.sharded import locals_of, whole_sum
+
 Loss = Callable[[Tensor, Any], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
 PRODUCT_COST = {"ngd": 1.75, "newton": 2.0}
@@ -48,7 +50,7 @@ class Curvature(Protocol):
 
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Inner product over all tensors together, a scalar tensor."""
-    return torch.stack([x.sum() for x in torch._foreach_mul(list(a), list(b))]).sum()
+    return whole_sum([x.sum() for x in torch._foreach_mul(locals_of(a), locals_of(b))], a)
 
 
 def softmax_kl(reference: Tensor, current: Tensor) -> Tensor:

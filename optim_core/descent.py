@@ -20,6 +20,7 @@ from torch.optim.sgd import sgd
 from optim_core.declarations import NOT_NEGATIVE, SHARE
 from optim_core.kernels import all_stored_like, stored_like
 from optim_core.ranges import check_not_negative, check_positive, check_share
+from optim_core.sharded import locals_of
 
 BASES = ("sgd", "adamw")
 CHANGEABLE = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})
@@ -60,7 +61,7 @@ def descend(
     if not params:
         return
     if scratch is not None and group["base"] == "sgd" and group["weight_decay"] != 0:
-        torch._foreach_copy_(list(scratch), list(grads))
+        torch._foreach_copy_(locals_of(scratch), locals_of(grads))
         torch._foreach_add_(list(scratch), list(params), alpha=group["weight_decay"])
         group, grads = {**group, "weight_decay": 0.0}, scratch
     if group["base"] == "sgd":

@@ -12,11 +12,10 @@ scale of the loss: fisher_weight is in units of 1 / g^2.
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optim_core.base import Params
 from optim_core.declarations import NOT_NEGATIVE, Limit
@@ -24,6 +23,7 @@ from optim_core.descent import BASES
 from optim_core.ranges import check_not_negative
 from optim_core.registry import register
 from optim_core.sam import SAM
+from optim_core.sharded import locals_of, whole_sum
 from optim_core.two_pass import place
 
 
@@ -35,29 +35,9 @@ class FisherSAM(SAM):
     BOUNDS: ClassVar = {**SAM.BOUNDS, "fisher_weight": NOT_NEGATIVE}
     LIMITS = (*SAM.LIMITS, Limit(equals="sam", at={"fisher_weight": 0.0}, where={"base": BASES}))
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float = 0.1,
-        sam_radius: float = 0.1,
-        fisher_weight: float = 1.0,
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        workers: str = "independent",
-        model: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, params: Params, *, sam_radius: float = 0.1, fisher_weight: float = 1.0, **of_sam: Any) -> None:
         check_not_negative(fisher_weight=fisher_weight)
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers=workers, model=model,
-        )  # fmt: skip
+        super().__init__(params, sam_radius=sam_radius, **of_sam)
         self.also(fisher_weight=fisher_weight)
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
@@ -65,10 +45,11 @@ class FisherSAM(SAM):
         if all(group["fisher_weight"] == 0 for group in self.param_groups):
             return super().climb(params, home, grads)
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            for p, g in zip(ps, gs, strict=True):
-                torch.mul(g, g, out=p)
-                torch.div(g, p.mul_(group["fisher_weight"]).add_(1), out=p)
-        pairs = [pair for ps, gs in zip(params, grads, strict=True) for pair in zip(ps, gs, strict=True)]
+            for d, g in zip(locals_of(ps), locals_of(gs), strict=True):
+                torch.mul(g, g, out=d)
+                torch.div(g, d.mul_(group["fisher_weight"]).add_(1), out=d)
+        directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
+        pairs = list(zip(locals_of(directions), locals_of(slopes), strict=True))
         squares = [(d * g).sum(dtype=torch.float64).to(pairs[0][0].device) for d, g in pairs]
-        norm = math.sqrt(float(torch.stack(squares).sum()))
+        norm = self.measured(whole_sum(squares, directions).sqrt())
         return place(params, home, [g["sam_radius"] for g in self.param_groups], norm)

@@ -11,11 +11,13 @@ import math
 import weakref
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
+
+from optim_core.sharded import locals_of, whole_sum
 
 
 class NotFinite(Exception):  # noqa: N818  an outcome of a step, not an error
@@ -109,12 +111,8 @@ def finite(gradients: Sequence[Tensor]) -> bool:
     dense = [g._values() if g.is_sparse else g for g in gradients if g.numel()]
     if not dense:
         return True
-    norms = [_whole(n) for n in torch._foreach_norm(dense)]
+    norms = torch._foreach_norm(locals_of(dense))
     wide = reduce(torch.promote_types, {n.dtype for n in norms})
-    total = torch.stack([n.to(norms[0].device, wide) for n in norms]).sum()
-    return math.isfinite(float(total)) or all(bool(_whole(g.isfinite().all())) for g in dense)
-
-
-def _whole(scalar: Tensor) -> Tensor:
-    """Of a sharded tensor, else as it is."""
-    return cast(Tensor, scalar.full_tensor()) if hasattr(scalar, "full_tensor") else scalar
+    if math.isfinite(float(whole_sum([n.to(norms[0].device, wide) for n in norms], dense))):
+        return True
+    return not bool(whole_sum([(~g.isfinite()).sum() for g in locals_of(dense)], dense))

@@ -52,6 +52,9 @@ class LearnedGeometry(Counting):
     `DistributedDataParallel` the first worker's solution goes to all.
     """
 
+    NOT_SHARDED = (
+        "products with its curvature run through the model as a function of whole weights, which sharding replaces"
+    )
     REFRESH_INTERVAL = "refresh_interval"
     CHANGEABLE = CHANGEABLE | {
         "refresh_interval", "ema_rate", "damping", "curvature_scale", "inner_lr", "inner_momentum"

@@ -8,19 +8,19 @@ g_perp, orthogonal to g2, lets the plain loss rise without touching the perturbe
 both shrinks. One inner product and one norm over all tensors. `gap_weight` (alpha in the paper) 0 is `sam` bit for bit.
 The authors let the radius follow the learning rate; give `sam_radius` a schedule for that.
 
-Cost: as SAM, and one more gradient kept through the second pass. Under `DistributedDataParallel` all workers climb
-along the averaged gradient, since one and the same g enters the step.
+Cost: as SAM, and one more gradient kept through the second pass.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optim_core.base import Params
+from optim_core.combined import Combined
 from optim_core.curvature import dot
 from optim_core.declarations import NOT_NEGATIVE, Limit
 from optim_core.descent import BASES
@@ -30,7 +30,7 @@ from optim_core.sam import SAM
 
 
 @register("gsam")
-class GSAM(SAM):
+class GSAM(Combined):
     """`sam` with a share of the plain gradient taken off; `gap_weight` >= 0."""
 
     CHANGEABLE = SAM.CHANGEABLE | {"gap_weight"}
@@ -40,35 +40,10 @@ class GSAM(SAM):
         Limit(equals="sam", at={"gap_weight": 0.0}, where={"base": BASES}),
     )
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float = 0.1,
-        sam_radius: float = 0.05,
-        gap_weight: float = 0.4,
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        model: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, params: Params, *, gap_weight: float = 0.4, **of_sam: Any) -> None:
         check_not_negative(gap_weight=gap_weight)
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers="synchronised", model=model,
-        )  # fmt: skip
+        super().__init__(params, **of_sam)
         self.also(gap_weight=gap_weight)
-        self._first: dict[Tensor, Tensor] = {}
-
-    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """As SAM; the gradient is kept for the step."""
-        self._first = {p: g for ps, gs in zip(params, grads, strict=True) for p, g in zip(ps, gs, strict=True)}
-        return super().climb(params, home, grads)
 
     def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
         """G2 - gap_weight g_perp; a parameter without a first gradient counts with zero there."""

@@ -23,15 +23,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, Counting, Params
+from optim_core.base import Params
 from optim_core.baselines import Betas, check_adam
 from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, Limit
-from optim_core.descent import descend
-from optim_core.kernels import full_precision, refuse_sparse
+from optim_core.layerwise import LayerWise
 from optim_core.ranges import check_positive, check_share
 from optim_core.registry import register
 from optim_core.rotations.decompose import eigenvectors, robust
-from optim_core.rotations.layout import widened
 from optim_core.soap import gram_of, rotated_axes, transformed
 from optim_core.turned import FAILURES
 
@@ -40,7 +38,7 @@ LOWEST_CAP = 10.0
 
 
 @register("kl_shampoo")
-class KLShampoo(Betas, Counting):
+class KLShampoo(Betas, LayerWise):
     """Parameters with two or more axes; AdamW on the rest.
 
     lr, weight_decay >= 0; beta1, beta2, shampoo_beta in [0, 1), shampoo_beta -1: beta2; eps, initial_eigenvalue > 0
@@ -54,6 +52,7 @@ class KLShampoo(Betas, Counting):
         "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "shampoo_beta": (-1.0, 1.0),
         "precondition_frequency": COUNT, "max_precond_dim": NOT_NEGATIVE,
     }  # fmt: skip
+    WHOLE: ClassVar = {"precondition_frequency": 1, "max_precond_dim": 0}
     LIMITS = (Limit(equals="adamw", at={"max_precond_dim": 0}),)
 
     def __init__(
@@ -79,39 +78,19 @@ class KLShampoo(Betas, Counting):
     @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
+        super().check_values(**values)
         check_adam(**values)
         if values.get("shampoo_beta", -1) != -1:
             check_share(shampoo_beta=values["shampoo_beta"])
         check_positive(**{k: values[k] for k in ("initial_eigenvalue", "max_inverse_root") if k in values})
-        for name, least in (("precondition_frequency", 1), ("max_precond_dim", 0)):
-            if not (isinstance(values.get(name, 1), int) and values.get(name, 1) >= least):
-                raise ValueError(f"{name} is {values[name]!r}; it has to be a whole number, {least} or above")
 
-    @property
-    def refresh_failures(self) -> int:
-        """Bases that could not be computed so far; the ones before were kept."""
-        return int(sum(group.get(FAILURES, 0) for group in self.param_groups))
+    def takes(self, group: dict[str, Any], p: Tensor) -> bool:
+        """Those with a factor."""
+        return bool(rotated_axes(p, group["max_precond_dim"], vectors=False))
 
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """One step; returns the loss before it."""
-        loss = self.evaluate(closure)
-        refuse_sparse(self.param_groups)
-        for group in self.param_groups:
-            rest: list[Tensor] = []
-            for p in group["params"]:
-                if p.grad is not None:
-                    axes = rotated_axes(p, group["max_precond_dim"], vectors=False)
-                    if axes:
-                        with full_precision():
-                            self._step_of(group, p, widened(p.grad), axes)
-                    else:
-                        rest.append(p)
-            descend({**group, "base": "adamw"}, rest, [p.grad for p in rest if p.grad is not None], self.state)
-        return loss
-
-    def _step_of(self, group: dict[str, Any], p: Tensor, gradient: Tensor, axes: list[int]) -> None:
-        state = self.state[p]
+    def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
+        """W and w of the module's formula, then S, r and Q."""
+        axes = rotated_axes(gradient, group["max_precond_dim"], vectors=False)
         if "step" not in state:
             self._begin(group, state, gradient, axes)
             return

@@ -17,7 +17,7 @@ State: the factors of U, in float32 or wider, and numbers in the first parameter
 `discarded_refreshes`, `refresh_step` (of the newest, -1 before one), `drawn` (batches), `frozen`, and
 `objective_before` and `objective_after` of the newest refresh.
 
-bfloat16 weights and autocast work, float16 with a GradScaler does not (its `step` takes no closure).
+bfloat16 weights and autocast work; with a GradScaler call `unscale_` and `update` in the closure.
 """
 
 from __future__ import annotations

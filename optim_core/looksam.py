@@ -9,8 +9,7 @@ g_v points to flatter regions and changes slowly. Norms and the inner product ar
 algorithm is written; no code of the authors is published. `look_interval` 1 is `sam` bit for bit; with `sam_radius` 0
 g_v is 0 and LookSAM is its base.
 
-Cost: 1 + 1 / look_interval gradients a step, and one state tensor for each parameter. Under `DistributedDataParallel`
-all workers climb along the averaged gradient.
+Cost: 1 + 1 / look_interval gradients a step, and one state tensor for each parameter.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optim_core.base import Closure, Params
+from optim_core.combined import Combined
 from optim_core.curvature import dot
 from optim_core.declarations import COUNT, NOT_NEGATIVE, Limit
 from optim_core.descent import BASES
@@ -32,7 +32,7 @@ from optim_core.two_pass import global_norm
 
 
 @register("looksam")
-class LookSAM(SAM):
+class LookSAM(Combined):
     """`look_interval` >= 1 steps from one second gradient to the next, `reuse_weight` >= 0 (alpha in the paper)."""
 
     CHANGEABLE = SAM.CHANGEABLE | {"look_interval", "reuse_weight"}
@@ -42,34 +42,13 @@ class LookSAM(SAM):
         Limit(equals="sam", at={"look_interval": 1}, where={"base": BASES}),
     )
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float = 0.1,
-        sam_radius: float = 0.05,
-        look_interval: int = 5,
-        reuse_weight: float = 0.7,
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        model: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, params: Params, *, look_interval: int = 5, reuse_weight: float = 0.7, **of_sam: Any) -> None:
         check_not_negative(reuse_weight=reuse_weight)
         if int(look_interval) != look_interval or look_interval < 1:
             raise ValueError(f"look_interval is {look_interval}; it has to be a whole number, 1 or above")
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers="synchronised", model=model,
-        )  # fmt: skip
+        super().__init__(params, **of_sam)
         self.also(look_interval=look_interval, reuse_weight=reuse_weight)
         self.param_groups[0]["steps"] = 0
-        self._first: dict[Tensor, Tensor] = {}
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
@@ -109,11 +88,6 @@ class LookSAM(SAM):
             return super().first_step()
         self.take_at_once()
         return False
-
-    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """As SAM; the gradient is kept for g_v."""
-        self._first = {p: g for ps, gs in zip(params, grads, strict=True) for p, g in zip(ps, gs, strict=True)}
-        return super().climb(params, home, grads)
 
     def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
         """G_s and a new g_v, or g with the g_v that is kept."""

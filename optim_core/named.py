@@ -1,4 +1,4 @@
-"""Things of one kind by name: optimizers, rotations, structures of a preconditioner, diagnostics."""
+"""Things of one kind by name: optimizers, tasks, rotations, structures of a preconditioner, diagnostics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ class Named(Generic[T]):
         self._things: dict[str, T] = {}
 
     def add(self, name: str) -> Callable[[Added], Added]:
-        """Decorator that makes a class or function reachable as `name`. A name taken twice raises ValueError."""
+        """Decorator that makes a class or function reachable as `name`. A name taken twice raises ValueError.
+
+        The same class or function, defined once more (a cell of a notebook, a module reloaded), takes its old place.
+        """
 
         def put(thing: Added) -> Added:
-            if name in self._things:
+            if name in self._things and _origin(self._things[name]) != _origin(thing):
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._things[name] = cast(T, thing)
             return thing
@@ -35,6 +38,10 @@ class Named(Generic[T]):
     def in_order(self) -> list[str]:
         """All registered names in the order of their registration."""
         return list(self._things)
+
+    def name_of(self, thing: Any) -> str | None:
+        """The first name of a thing, or None."""
+        return next((name for name, known in self._things.items() if known is thing), None)
 
     def get(self, name: str) -> T | None:
         """What is registered as `name`, or None."""
@@ -51,6 +58,12 @@ class Named(Generic[T]):
         if name not in self._things:
             raise ValueError(f"{self.kind} is {name!r}; it has to be one of {', '.join(self.names())}")
         return self._things[name]
+
+
+def _origin(thing: Any) -> tuple[str, str] | int:
+    """Where a class or function is defined; itself, for what has no such place."""
+    name = getattr(thing, "__qualname__", "")
+    return (thing.__module__, name) if name else id(thing)
 
 
 def nearest(word: str, choices: Iterable[Any]) -> str:

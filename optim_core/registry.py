@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from optim_core import plugins
 from optim_core.base import DECLARATIONS, Baseline, Counting
 from optim_core.declarations import Limit
 from optim_core.groups import divide
@@ -20,7 +21,10 @@ from optim_core.named import Named, nearest
 
 T = TypeVar("T", bound=type[Counting])
 W = TypeVar("W", bound=Callable[[str], type[Counting]])
+GROUP = "geosweep.optimizers"
+"""The entry points of plug-ins."""
 _REGISTRY: Named[type[Counting]] = Named("optimizer")
+_PLUGINS: set[str] = set()
 _WRAPPERS: Named[Callable[[str], type[Counting]]] = Named("wrapper")
 NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
 NOT_HYPERPARAMETERS = frozenset(
@@ -38,24 +42,68 @@ def wrapper(name: str) -> Callable[[W], W]:
     return _WRAPPERS.add(name)
 
 
+def adopt(name: str, cls: type) -> type[Counting]:
+    """Make a class under `Counting`, or one of torch's kind, reachable as `name`; returns the class behind the name.
+
+    Raises ValueError for a name taken twice, and for a class that cannot be an arm.
+    """
+    try:
+        return _REGISTRY.add(name)(_counting(name, cls))
+    except KeyError as error:
+        raise ValueError(str(error.args[0])) from None
+
+
 def names() -> list[str]:
-    """All registered names, sorted."""
+    """All names, registered or offered by an installed distribution, sorted."""
+    return sorted({*_REGISTRY.names(), *plugins.offered(GROUP)})
+
+
+def registered() -> list[str]:
+    """The names that are there without importing anything, sorted."""
     return _REGISTRY.names()
+
+
+def name_of(cls: type) -> str:
+    """The name under which a class was registered or adopted, else `package.module.Class`."""
+    for name in _REGISTRY.in_order():
+        if cls in (found := _REGISTRY.lookup(name), getattr(found, "__signature_of__", None)):
+            return name
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def conflict(name: str) -> str:
+    """Why a name means more than one optimizer, or nothing (see `plugins`)."""
+    return plugins.conflict("optimizer", GROUP, name, ours=name in _REGISTRY.names() and name not in _PLUGINS)
 
 
 def lookup(name: str) -> type[Counting]:
     """The class behind `name`: a registered one, `package.module.Class` of torch's kind, or `wrapper(name)`.
 
-    Raises KeyError with the nearest registered name when there is no such optimizer.
+    An unknown name is looked for among the plug-ins of installed distributions. Raises KeyError with the nearest name
+    when there is no such optimizer.
     """
-    if (registered := _REGISTRY.get(name)) is not None:
+    if (registered := _REGISTRY.get(name) or _plugin(name)) is not None:
         return registered
     outer, found, inner = name.partition("(")
     if found and name.endswith(")") and (make := _WRAPPERS.get(outer)) is not None:
         return make(inner[:-1])
+    if name.startswith("__main__."):  # where a class may be defined anew at any time
+        return _foreign.__wrapped__(name)
     if "." in name:
         return _foreign(name)
-    return _REGISTRY.lookup(name)
+    raise KeyError(f"no optimizer {name!r}{nearest(name, names())}")
+
+
+def _plugin(name: str) -> type[Counting] | None:
+    """The optimizer that an installed distribution offers as `name`, from now on a registered one."""
+    try:
+        found = plugins.load("optimizer", GROUP, name)
+        if found is None:
+            return None
+        _PLUGINS.add(name)
+        return _REGISTRY.get(name) or adopt(name, found)  # its module may register it by itself
+    except ValueError as error:
+        raise KeyError(str(error)) from None
 
 
 @lru_cache(maxsize=256)
@@ -65,13 +113,19 @@ def _foreign(name: str) -> type[Counting]:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise KeyError(f"no optimizer {name!r}: {error}") from None
+    return _counting(name, cls)
+
+
+def _counting(name: str, cls: Any) -> type[Counting]:
+    """A class of torch's kind, with what arms need besides. Raises KeyError for one that cannot be an arm."""
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise KeyError(f"{name!r} is not a torch.optim.Optimizer")
     if issubclass(cls, Counting):
         return cls
     declared = {key: getattr(cls, key) for key in DECLARATIONS if hasattr(cls, key)}
     own = {**declared, "__signature_of__": cls, "__reduce__": _by_name(name)}
-    found = cast(type[Baseline], type(class_name, (Baseline, cls), own))
+    own |= {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    found = cast(type[Baseline], type(cls.__name__, (Baseline, cls), own))
     in_groups = _rehearse(name, found)
     if "GROUPABLE" not in declared:
         found.GROUPABLE = in_groups or Baseline.GROUPABLE
@@ -148,13 +202,22 @@ def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
 
 def hyperparameters_of(cls: type[Counting]) -> Mapping[str, inspect.Parameter]:
     """As `hyperparameters`, of a class."""
-    constructor = getattr(cls, "__signature_of__", cls).__init__
-    found = inspect.signature(constructor).parameters
-    return {
-        key: p
-        for key, p in found.items()
-        if key not in NOT_HYPERPARAMETERS and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
+    return {key: p for key, p in _arguments(cls).items() if key not in NOT_HYPERPARAMETERS}
+
+
+def _arguments(cls: type[Counting]) -> dict[str, inspect.Parameter]:
+    """The arguments of a constructor. One of ours that takes any others (`**`) hands them to that of its base class.
+
+    The base's come first, with the defaults of the subclass; those that a subclass has `SETTLED` are none.
+    """
+    given: type = getattr(cls, "__signature_of__", cls)
+    found: dict[str, inspect.Parameter] = {}
+    own = inspect.signature(given.__init__).parameters  # type: ignore[misc]
+    if any(p.kind is p.VAR_KEYWORD for p in own.values()) and issubclass(given, Counting):
+        owner = next(i for i, c in enumerate(given.__mro__) if "__init__" in vars(c))
+        found = _arguments(given.__mro__[owner + 1])
+    found.update({key: p for key, p in own.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)})
+    return {key: p for key, p in found.items() if key not in getattr(given, "SETTLED", ())}
 
 
 def changeable(name: str) -> frozenset[str]:
@@ -270,9 +333,9 @@ def _as_declared(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def needs_batches(name: str) -> bool:
     """Whether the optimizer draws batches of its own (`loss` and `refresh_batches` have to be given)."""
-    return "refresh_batches" in inspect.signature(lookup(name).__init__).parameters
+    return "refresh_batches" in _arguments(lookup(name))
 
 
 def needs_run_seed(name: str) -> bool:
     """Whether the optimizer draws at random: trials pass the seed of the run on as `run_seed`."""
-    return "run_seed" in inspect.signature(lookup(name).__init__).parameters
+    return "run_seed" in _arguments(lookup(name))

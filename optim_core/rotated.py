@@ -45,6 +45,11 @@ class Rotated(Turned):
         """One step of the base in the rotated basis; returns the loss before it."""
         loss = self.evaluate(closure)
         refuse_sparse(self.param_groups)
+        with self.whole_layers():
+            self._take_rotated(closure)
+        return loss
+
+    def _take_rotated(self, closure: Closure | None) -> None:
         entered = [self.enter(i, closure) for i in range(len(self.param_groups))]
         moving = {p for _, params, _ in entered for p in params}
         waiting = [
@@ -63,7 +68,6 @@ class Rotated(Turned):
             self.leave(index, space, params)
         for p, gradient in waiting:
             p.grad = gradient
-        return loss
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The class is made by `rotated` and has no name of its own to be pickled by."""

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from optim_core.base import Closure, Params
 from optim_core.baselines import AdamW, Betas, check_adam
 from optim_core.kernels import refuse_sparse
+from optim_core.ranges import choice
 from optim_core.registry import register
 from optim_core.rotations import Options
 from optim_core.rotations.space import Space
+from optim_core.rounded import STATE_DTYPES, keep, widened_moments
 from optim_core.turned import Turned, limits_under_rotation
 
 
@@ -33,7 +35,8 @@ class RotatedAdamW(Betas, Turned):
 
     `params` are (name, tensor) pairs, or groups of them (one group for kinds that mix tensors). The `rotation_...`
     hyperparameters are explained at `optim_core.rotations.Options`; a kind passes over those of other kinds.
-    lr, weight_decay >= 0; betas in [0, 1); eps > 0.
+    lr, weight_decay >= 0; betas in [0, 1); eps > 0. state_dtype: `auto`, or `bfloat16` for moments that are rounded at
+    random (see `optim_core.rounded`).
     """
 
     CHANGEABLE = AdamW.CHANGEABLE | Turned.CHANGEABLE
@@ -64,6 +67,7 @@ class RotatedAdamW(Betas, Turned):
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        state_dtype: str = "auto",
         model: nn.Module | None = None,
         run_seed: int = 0,
     ) -> None:
@@ -78,6 +82,7 @@ class RotatedAdamW(Betas, Turned):
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
         check_adam(**values)
+        choice("state_dtype", values.get("state_dtype", "auto"), STATE_DTYPES)
         Options.of(values)
 
     @torch.no_grad()
@@ -85,17 +90,20 @@ class RotatedAdamW(Betas, Turned):
         """One step; returns the loss before it."""
         loss = self.evaluate(closure)
         refuse_sparse(self.param_groups)
-        for index, group in enumerate(self.param_groups):
-            space, params, rotated = self.enter(index, closure)
-            if params:
-                self._descend(group, space, params, rotated)
-                self.leave(index, space, params)
+        with self.whole_layers():
+            for index, group in enumerate(self.param_groups):
+                space, params, rotated = self.enter(index, closure)
+                if params:
+                    self._descend(group, space, params, rotated)
+                    self.leave(index, space, params)
         return loss
 
     def _descend(self, group: dict[str, Any], space: Space, params: list[Tensor], rotated: list[Tensor]) -> None:
         if not space.is_identity:
             rotated[:] = [h.contiguous() for h in rotated]
-        means, squares = self._moments(params, rotated)
+        kept = self._moments(params, rotated)
+        narrow = group.get("state_dtype", "auto") == "bfloat16"
+        means, squares = (widened_moments(m, rotated) for m in kept) if narrow else kept
         group["step"] += 1
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         if space.is_identity:
@@ -104,13 +112,22 @@ class RotatedAdamW(Betas, Turned):
             moves = _moves(group, rotated, means, squares)
             rotated.clear()  # its memory serves the way back
             torch._foreach_add_(params, space.backward(moves))
+        if narrow:
+            number = next(i for i, g in enumerate(self.param_groups) if g is group)
+            for which, (moments, values) in enumerate(zip(kept, (means, squares), strict=True)):
+                keep(moments, values, number, group["step"], which)
 
     def _moments(self, params: list[Tensor], rotated: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The moments m and v of the parameters, in the shapes of their rotated gradients; zeros at first."""
         for p, h in zip(params, rotated, strict=True):
             if "exp_avg" not in self.state[p]:
-                self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"] = torch.zeros_like(h), torch.zeros_like(h)
+                for key in ("exp_avg", "exp_avg_sq"):
+                    self.state[p][key] = torch.zeros_like(h, dtype=self._state_dtype(p, h))
         return [self.state[p]["exp_avg"] for p in params], [self.state[p]["exp_avg_sq"] for p in params]
+
+    def _state_dtype(self, p: Tensor, rotated: Tensor) -> torch.dtype:
+        group = next(g for g in self.param_groups if any(p is x for x in g["params"]))
+        return torch.bfloat16 if group.get("state_dtype", "auto") == "bfloat16" else rotated.dtype
 
     def move_moments(self, space: Space) -> None:
         """M and v into the basis that `space` has just learned."""
@@ -119,7 +136,7 @@ class RotatedAdamW(Betas, Turned):
         for key, squared in (("exp_avg", False), ("exp_avg_sq", True)):
             moved = space.moved([self.state[p][key] for p in space.params], squared=squared)
             for p, moment in zip(space.params, moved, strict=True):
-                self.state[p][key] = moment.contiguous()
+                self.state[p][key] = moment.contiguous().to(self.state[p][key].dtype)
 
 
 def _as_torch(

@@ -14,8 +14,8 @@ One norm over all tensors of all groups. Weight decay acts in the step from w, n
 ascent. A gradient that is not finite, first or second, skips the step.
 
 `p.grad` after a step is what the second call of the closure left there: the gradient at w + epsilon. The optimizer
-itself never writes to it. Dropout draws a fresh mask in the second pass. Float16 with a GradScaler is not supported
-(`GradScaler.step` takes no closure); bfloat16 autocast is.
+itself never writes to it. Dropout draws a fresh mask in the second pass. With a GradScaler call `unscale_` and `update`
+in the closure (`GradScaler.step` takes none).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
 from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
-from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, place
+from optim_core.sharded import local, locals_of, whole_sum
+from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, add_scaled, norm_of, place
 
 ADAPTED = ("weights", "matrices")
 MEAN_STARTS = ("gradient", "zero")
@@ -80,6 +81,10 @@ class SAM(TwoPass):
         super().__init__(params, {**defaults, **own})
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
+    def measured(self, norm: Tensor) -> float | Tensor:
+        """Read back, unless gradients are not looked at."""
+        return float(norm) if self.checks_gradients else norm
+
     def also(self, **settings: Any) -> None:
         """Hyperparameters that a subclass adds: defaults of every parameter group that does not give its own."""
         self.defaults.update(settings)
@@ -89,12 +94,16 @@ class SAM(TwoPass):
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
         """Along the plain gradient."""
-        norm = global_norm([g for gs in grads for g in gs])
+        norm = self.measured(norm_of([g for gs in grads for g in gs]))
+        if isinstance(norm, Tensor):
+            for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
+                add_scaled(ps, gs, group["sam_radius"] / norm.clamp_min(1e-12), out=ps)
+            return True
         if not math.isfinite(norm):
             return False
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
             if ps:
-                torch._foreach_add_(ps, gs, alpha=group["sam_radius"] / max(norm, 1e-12))
+                torch._foreach_add_(locals_of(ps), locals_of(gs), alpha=group["sam_radius"] / max(norm, 1e-12))
         return True
 
 
@@ -115,28 +124,16 @@ class ASAM(SAM):
         self,
         params: Params,
         *,
-        lr: float = 0.1,
         sam_radius: float = 0.5,
         adaptivity: float = 0.01,
         adapted: str = "weights",
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        workers: str = "independent",
         model: nn.Module | None = None,
+        **of_sam: Any,
     ) -> None:
         check_not_negative(adaptivity=adaptivity)
         choice("adapted", adapted, ADAPTED)
         self._named = {p: name for name, p in model.named_parameters()} if model is not None else {}
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers=workers, model=model,
-        )  # fmt: skip
+        super().__init__(params, sam_radius=sam_radius, model=model, **of_sam)
         self.also(adaptivity=adaptivity, adapted=adapted)
         for group in self.param_groups:
             self._check_names(group)
@@ -163,18 +160,15 @@ class ASAM(SAM):
         One parameter at a time: the foreach operations have no `out` and would pass over memory more often.
         """
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            for p, g in zip(ps, gs, strict=True):
+            for p, d, g in zip(ps, locals_of(ps), locals_of(gs), strict=True):
                 if self._adapts(group, p):
-                    p.abs_().add_(group["adaptivity"]).square_().mul_(g)
+                    d.abs_().add_(group["adaptivity"]).square_().mul_(g)
                 else:
-                    p.copy_(g)
-        pairs = [
-            (p.flatten(), g.flatten())
-            for ps, gs in zip(params, grads, strict=True)
-            for p, g in zip(ps, gs, strict=True)
-        ]
-        squares = torch.stack([torch.dot(d, g).to(pairs[0][0].device, torch.float64) for d, g in pairs])
-        return place(params, home, [g["sam_radius"] for g in self.param_groups], math.sqrt(float(squares.sum())))
+                    d.copy_(g)
+        directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
+        pairs = [(local(d).flatten(), local(g).flatten()) for d, g in zip(directions, slopes, strict=True)]
+        squares = whole_sum([torch.dot(d, g).to(pairs[0][0].device, torch.float64) for d, g in pairs], directions)
+        return place(params, home, [g["sam_radius"] for g in self.param_groups], self.measured(squares.sqrt()))
 
 
 @register("friendly_sam")
@@ -194,29 +188,15 @@ class FriendlySAM(SAM):
         self,
         params: Params,
         *,
-        lr: float = 0.1,
-        sam_radius: float = 0.05,
         mean_weight: float = 1.0,
         mean_decay: float = 0.9,
         mean_start: str = "gradient",
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        norm_statistics: str = "clean",
-        workers: str = "independent",
-        model: nn.Module | None = None,
+        **of_sam: Any,
     ) -> None:
         check_not_negative(mean_weight=mean_weight)
         check_share(mean_decay=mean_decay)
         choice("mean_start", mean_start, MEAN_STARTS)
-        super().__init__(
-            params, lr=lr, sam_radius=sam_radius, base=base, momentum=momentum, weight_decay=weight_decay,
-            beta1=beta1, beta2=beta2, eps=eps, norm_statistics=norm_statistics,
-            workers=workers, model=model,
-        )  # fmt: skip
+        super().__init__(params, **of_sam)
         self.also(mean_weight=mean_weight, mean_decay=mean_decay, mean_start=mean_start)
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
@@ -224,8 +204,8 @@ class FriendlySAM(SAM):
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
             for p, g in zip(ps, gs, strict=True):  # `out` saves a pass over memory that foreach would take
                 m = self.state[p].get("mean_gradient") if p in self.state else None
-                torch.sub(g, 0 if m is None else m, alpha=group["mean_weight"], out=p)
-        norm = global_norm([p for ps in params for p in ps])
+                torch.sub(local(g), 0 if m is None else local(m), alpha=group["mean_weight"], out=local(p))
+        norm = self.measured(norm_of([p for ps in params for p in ps]))
         if not place(params, home, [g["sam_radius"] for g in self.param_groups], norm):
             return False
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
@@ -233,7 +213,8 @@ class FriendlySAM(SAM):
                 if group["mean_start"] == "gradient" and "mean_gradient" not in self.state[p]:
                     self.state[p]["mean_gradient"] = g.clone()
             if gs:
-                torch._foreach_lerp_(mean_gradients(self.state, ps), gs, 1 - group["mean_decay"])
+                means = mean_gradients(self.state, ps)
+                torch._foreach_lerp_(locals_of(means), locals_of(gs), 1 - group["mean_decay"])
         return True
 
 

@@ -24,14 +24,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, Counting, Params
+from optim_core.base import Params
 from optim_core.baselines import Betas, check_adam
 from optim_core.declarations import COUNT, INF, NOT_NEGATIVE, SHARE, Limit
-from optim_core.kernels import full_precision, refuse_sparse
+from optim_core.layerwise import LayerWise
 from optim_core.ranges import check_positive, check_share
 from optim_core.registry import register
 from optim_core.rotations.decompose import robust
-from optim_core.rotations.layout import widened
 from optim_core.soap import average_grams, rotated_axes, transformed
 from optim_core.turned import FAILURES
 
@@ -40,7 +39,7 @@ NEVER = 10**9
 
 
 @register("shampoo")
-class Shampoo(Betas, Counting):
+class Shampoo(Betas, LayerWise):
     """All parameters.
 
     lr, weight_decay >= 0; beta1 in [0, 1), beta2 in [0, 1], of m and of L; epsilon > 0, of the roots
@@ -55,6 +54,7 @@ class Shampoo(Betas, Counting):
         "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "grafting_beta2": SHARE,
         "precondition_frequency": COUNT, "start_preconditioning_step": (-1, INF), "max_precond_dim": COUNT,
     }  # fmt: skip
+    WHOLE: ClassVar = {"precondition_frequency": 1, "start_preconditioning_step": -1, "max_precond_dim": 1}
     LIMITS = (
         Limit(
             equals="adamw",
@@ -96,35 +96,18 @@ class Shampoo(Betas, Counting):
     @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
+        super().check_values(**values)
         check_adam(**{k: v for k, v in values.items() if k != "beta2" or v != 1})
         check_share(**{k: values[k] for k in ("grafting_beta2",) if k in values})
         check_positive(**{k: values[k] for k in ("epsilon", "grafting_epsilon") if k in values})
         if values.get("grafting", "none") not in GRAFTING:
             raise ValueError(f"grafting is {values['grafting']!r}; it has to be one of {', '.join(GRAFTING)}")
-        for name in ("precondition_frequency", "start_preconditioning_step", "max_precond_dim"):
-            value = values.get(name, 1)
-            if not (isinstance(value, int) and (value >= 1 or (value == -1 and name.startswith("start")))):
-                raise ValueError(f"{name} is {value!r}; it has to be a whole number above 0")
+        if values.get("start_preconditioning_step") == 0:
+            raise ValueError("start_preconditioning_step is 0; it has to be a whole number above 0, or -1")
 
-    @property
-    def refresh_failures(self) -> int:
-        """Roots that could not be computed so far; the ones before were kept."""
-        return int(sum(group.get(FAILURES, 0) for group in self.param_groups))
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """One step; returns the loss before it."""
-        loss = self.evaluate(closure)
-        refuse_sparse(self.param_groups)
-        with full_precision():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self._step_of(group, p, widened(p.grad))
-        return loss
-
-    def _step_of(self, group: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
-        state, (beta1, beta2) = self.state[p], group["betas"]
+    def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
+        """L, m, the grafted length and w of the module's formula."""
+        beta1, beta2 = group["betas"]
         if "step" not in state:
             state["step"] = 0
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)

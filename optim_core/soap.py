@@ -30,21 +30,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.base import Closure, Counting, Params
+from optim_core.base import Params
 from optim_core.baselines import Betas, check_adam
 from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, Limit
-from optim_core.kernels import full_precision, refuse_sparse
+from optim_core.layerwise import LayerWise
 from optim_core.ranges import check_share
 from optim_core.registry import register
 from optim_core.rotations.decompose import eigenvectors, power_step, robust
-from optim_core.rotations.layout import widened
 from optim_core.turned import FAILURES
 
 Bases = Sequence[Tensor | None]
 
 
 @register("soap")
-class Soap(Betas, Counting):
+class Soap(Betas, LayerWise):
     """All parameters with two or more axes; vectors are Adam's, unless `precondition_1d`.
 
     lr, weight_decay >= 0; beta1, beta2, shampoo_beta in [0, 1), shampoo_beta -1: beta2; eps > 0
@@ -57,6 +56,7 @@ class Soap(Betas, Counting):
         "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE, "shampoo_beta": (-1.0, 1.0),
         "precondition_frequency": COUNT, "max_precond_dim": COUNT,
     }  # fmt: skip
+    WHOLE: ClassVar = {"precondition_frequency": 1, "max_precond_dim": 1}
     LIMITS = (
         Limit(  # another way to write it, without decay and with an eps that is lost beside sqrt(v)
             equals="rotated_adamw",
@@ -89,32 +89,13 @@ class Soap(Betas, Counting):
     @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter outside its range."""
+        super().check_values(**values)
         check_adam(**values)
         if values.get("shampoo_beta", -1) != -1:
             check_share(shampoo_beta=values["shampoo_beta"])
-        for name in ("precondition_frequency", "max_precond_dim"):
-            if not (isinstance(values.get(name, 1), int) and values.get(name, 1) >= 1):
-                raise ValueError(f"{name} is {values[name]!r}; it has to be a whole number above 0")
 
-    @property
-    def refresh_failures(self) -> int:
-        """Bases that could not be computed so far; the ones before were kept."""
-        return int(sum(group.get(FAILURES, 0) for group in self.param_groups))
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """One step; returns the loss before it."""
-        loss = self.evaluate(closure)
-        refuse_sparse(self.param_groups)
-        with full_precision():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self._step_of(group, p, widened(p.grad))
-        return loss
-
-    def _step_of(self, group: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
-        state = self.state[p]
+    def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
+        """H, m, v and w of the module's formula, then L and Q."""
         axes = rotated_axes(gradient, group["max_precond_dim"], vectors=group["precondition_1d"])
         if "step" in state:
             bases = [state.get(f"basis_{k}") for k in range(gradient.ndim)]

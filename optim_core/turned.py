@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
@@ -37,7 +37,7 @@ def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float 
     gradient on its first basis.
     """
     complete = {"rotation": tuple(kind for kind in kinds() if lookup(kind).COMPLETE)}
-    equivariant = [name for name in registry.names() if registry.lookup(name).EQUIVARIANT is not None]
+    equivariant = [name for name in registry.registered() if registry.lookup(name).EQUIVARIANT is not None]
     found = [limit for limit in inner.LIMITS if limit.equals in equivariant]
     if inner.EQUIVARIANT is not None:
         found.append(Limit(equals=base, at=inner.EQUIVARIANT, probe={inner.LEARNING_RATE: 0.02}, deviation=1e-10))
@@ -69,6 +69,14 @@ class Turned(Counting):
     _spaces: list[Space]
     _trained: set[int]
     """Groups whose set of parameters with gradients is known."""
+
+    def why_not_sharded(self, group: Mapping[str, Any]) -> str:
+        """Kinds that mix tensors have no layers, and sampling draws whole weights."""
+        options = Options.of(group)
+        kind = lookup(options.kind)
+        if kind.MIXES or kind.samples(options):
+            return f"rotation {options.kind!r} needs the weights of all layers at once; 'layer' and 'svd', say, do not"
+        return ""
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -179,6 +187,10 @@ class Turned(Counting):
         super().change(**values)
         if set(values) & {hyperparameter(f.name) for f in fields(Options)}:
             self._reopen()
+
+    def whole_layers(self) -> AbstractContextManager[None]:
+        """Within, sharded layers that rotate are whole, on the process that owns them."""
+        return self.layers.whole(self, lambda group, p: Options.of(group).kind != "identity")
 
     def next_cost(self) -> float:
         """One more for every gradient that the kind wants sampled, in each group by itself."""

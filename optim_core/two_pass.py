@@ -27,26 +27,48 @@ from torch.nn.parallel import DistributedDataParallel
 
 from optim_core.base import Closure, Counting
 from optim_core.descent import descend
-from optim_core.fresh import NotFinite, finite
+from optim_core.fresh import NotFinite
 from optim_core.ranges import check_ranges
+from optim_core.sharded import is_sharded, locals_of, whole_sum
+
+
+def norm_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm over all tensors together, accumulated in float32 at least; a scalar on the device."""
+    norms = list(torch._foreach_norm(locals_of(tensors)))
+    wide = torch.promote_types(norms[0].dtype, torch.float32)
+    norms = [n.to(norms[0].device, wide) for n in norms]
+    if any(is_sharded(t) for t in tensors):
+        return whole_sum([n.square() for n in norms], tensors).sqrt()
+    whole: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return whole
 
 
 def global_norm(tensors: Sequence[Tensor]) -> float:
-    """Euclidean norm over all tensors together, accumulated in float32 at least."""
-    norms = torch._foreach_norm(list(tensors))
-    wide = torch.promote_types(norms[0].dtype, torch.float32)
-    # The one read-back of a step: whether it may be taken at all depends on the value.
-    return float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, wide) for n in norms])))
+    """`norm_of`, read back: whether a step may be taken at all depends on the value."""
+    return float(norm_of(tensors))
 
 
-def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[float], norm: float) -> bool:
-    """Turn directions d held in `params` into w + radius d / norm. False, and nothing done, for a norm not finite."""
+def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[float], norm: float | Tensor) -> bool:
+    """Turn directions d held in `params` into w + radius d / norm. False, and nothing done, for a norm not finite.
+
+    A norm on the device is not looked at.
+    """
+    if isinstance(norm, Tensor):
+        for ps, ws, radius in zip(params, home, radii, strict=True):
+            add_scaled(ws, ps, radius / norm.clamp_min(1e-12), out=ps)
+        return True
     if not math.isfinite(norm):
         return False
     for ps, ws, radius in zip(params, home, radii, strict=True):
-        for p, w in zip(ps, ws, strict=True):  # `out` saves a pass over memory that foreach would take
+        for p, w in zip(locals_of(ps), locals_of(ws), strict=True):  # `out` saves a pass over memory that foreach takes
             torch.add(w, p, alpha=radius / max(norm, 1e-12), out=p)
     return True
+
+
+def add_scaled(points: list[Tensor], directions: list[Tensor], scale: Tensor, *, out: list[Tensor]) -> None:
+    """Point + scale * direction into `out`, for a scale on the device."""
+    for w, d, p in zip(locals_of(points), locals_of(directions), locals_of(out), strict=True):
+        torch.addcmul(w, d, scale.to(w), out=p)
 
 
 class Excursion:
@@ -65,12 +87,12 @@ class Excursion:
         """Remember the weights `params` as they stand; `home` holds the copies in the same order."""
         self.params, self.home = params, self.scratch(params)
         if params:
-            torch._foreach_copy_(self.home, self.params)
+            torch._foreach_copy_(locals_of(self.home), locals_of(self.params))
 
     def back(self) -> None:
         """Put the remembered weights back, in place."""
         if self.params:
-            torch._foreach_copy_(self.params, self.home)
+            torch._foreach_copy_(locals_of(self.params), locals_of(self.home))
 
     def scratch(self, params: list[Tensor]) -> list[Tensor]:
         """The buffers of `params`, free for any use once the weights are back."""
@@ -148,9 +170,9 @@ class Workers:
             return contextlib.nullcontext()
         return cast(AbstractContextManager[Any], self._apart.no_sync())
 
-    def agree(self, fine: bool) -> bool:
+    def agree(self, fine: bool, *, look: bool = True) -> bool:
         """Whether it is fine on every worker: a step is skipped by all or by none, else the others wait for ever."""
-        if self._apart is None:
+        if self._apart is None or not look:
             return fine
         flag = torch.tensor(float(fine), device=next(self._apart.parameters()).device)
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN, group=self._apart.process_group)
@@ -259,7 +281,7 @@ class TwoPass(Counting):
         self._statistics.after_second()
         self._excursion.back()
         self._halfway, self._opt_called = False, True  # the latter is what torch's schedulers look at
-        if finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+        if self.takes_step():
             self._descend()
         else:
             self._statistics.forget()
@@ -271,7 +293,7 @@ class TwoPass(Counting):
         """The whole step along the gradient in `p.grad`, then clear it; for steps of loops that want no second one."""
         self._taken("first_step")
         self._opt_called = True
-        if finite([p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]):
+        if self.takes_step():
             self._descend()
         else:
             self.skip()
@@ -284,7 +306,8 @@ class TwoPass(Counting):
         try:
             homes = iter(self._excursion.home)
             home = [[next(homes) for _ in ps] for ps in params]
-            fine = self._workers.agree(self.climb(params, home, [[_grad(p) for p in ps] for ps in params]))
+            fine = self.climb(params, home, [[_grad(p) for p in ps] for ps in params])
+            fine = self._workers.agree(fine, look=self.checks_gradients)
         except BaseException:
             self._excursion.back()
             raise

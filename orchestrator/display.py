@@ -11,13 +11,13 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-import trainables
 from orchestrator import results
-from orchestrator.definition import currency
-from orchestrator.definition.model import Spec
+from orchestrator.definition import currency, program
+from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.statistics.intervals import bounds_of, summarize
@@ -25,6 +25,7 @@ from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
 from orchestrator.trial.chosen import chosen_words
+from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord
 
@@ -55,7 +56,7 @@ def summary_line(conductor: SweepConductor) -> str:
     total = conductor.grad_evals + _to_spend(conductor)
     left = _remaining(conductor)
     words = [
-        f"{conductor.grad_evals:,.0f} of {total:,.0f} gradient evaluations",
+        f"{conductor.grad_evals:,.0f} of {total:,.0f} {_counted(conductor.spec)}",
         f"{clock(conductor.seconds)} spent",
         f"about {clock(left)} left" if left is not None else "starting workers",
     ]
@@ -66,10 +67,17 @@ def summary_line(conductor: SweepConductor) -> str:
     return ", ".join(words)
 
 
+def _counted(spec: Spec) -> str:
+    """What the amounts of trials are counted in: of a script what its budget is."""
+    return currency.WORDS[spec.budget.unit if spec.task.is_program else "grad_evals"]
+
+
 def live_table(conductor: SweepConductor) -> Table:
     """Arms with their finished studies, their trials by state and the best value so far."""
-    table = Table(title=conductor.folder.sweep_id, caption=summary_line(conductor), caption_justify="left")
-    rows = {name: _progress(conductor, name) for name in conductor.spec.arms}
+    given = " ".join(conductor.spec.overrides)
+    title = f"{conductor.folder.sweep_id}{f' with {given}' if given else ''}"
+    table = Table(title=escape(title), caption=summary_line(conductor), caption_justify="left")
+    rows = progress(conductor)
     shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")
     for name in (*(["studies"] if several else []), *shown, f"best {conductor.spec.metric.name} (tune)"):
@@ -81,7 +89,7 @@ def live_table(conductor: SweepConductor) -> Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Progress:
+class Progress:
     """All studies of an arm together."""
 
     counts: Mapping[str, int]
@@ -92,17 +100,23 @@ class _Progress:
     best: float | None
 
     def best_text(self) -> str:
+        """The best value of the tuned metric in four digits."""
         return "" if self.best is None else f"{self.best:.4g}"
 
 
-def _progress(conductor: SweepConductor, name: str) -> _Progress:
+def progress(conductor: SweepConductor) -> dict[str, Progress]:
+    """Arm -> how far it is."""
+    return {name: _progress(conductor, name) for name in conductor.spec.arms}
+
+
+def _progress(conductor: SweepConductor, name: str) -> Progress:
     studies = [arm for arm in conductor.arms.values() if arm.spec.name == name and arm.planned]
     each = [arm.counts() for arm in studies]
     counts: Counter[str] = Counter()
     for found in each:
         counts.update(found)
     best = [arm.best for arm in studies if arm.best is not None]
-    return _Progress(
+    return Progress(
         counts=counts,
         planned=sum(arm.planned for arm in studies),
         studies=len(studies),
@@ -114,8 +128,7 @@ def _progress(conductor: SweepConductor, name: str) -> _Progress:
 def plain_line(conductor: SweepConductor) -> str:
     """The same in one line."""
     arms = []
-    for name in conductor.spec.arms:
-        row = _progress(conductor, name)
+    for name, row in progress(conductor).items():
         trouble = "".join(f", {row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k])
         best = f", best {row.best_text()}" if row.best is not None else ""
         trials = f"{row.counts['done']}/{row.planned}"
@@ -176,7 +189,8 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     """
     several = spec.seeds.studies > 1
     unit = "studies" if several else "seeds"
-    further = trainables.lookup(spec.task.name).TABLE
+    task = program.declared(definition(spec), spec.report_metric)
+    further = task.TABLE
     metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name, *further)))
     fresh = "paired studies, fresh seeds" if several else "fresh paired seeds"
     table = Table(title=f"{folder.sweep_id}: confirm stage, {fresh}", caption=f"intervals: 95 % t over the {unit}")
@@ -185,10 +199,11 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     metrics = [m for m in metrics if m not in further or any(values[m].values())]
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
-    for name in (unit if several else "n", "grad evals/trial", "spent in all"):
+    each_trial = f"{currency.WORDS[spec.budget.unit]}/trial" if spec.task.is_program else "grad evals/trial"
+    for name in (unit if several else "n", each_trial, "spent in all"):
         table.add_column(name, justify="right")
-    ended = results.ended_trials(folder)
-    goal = Goal(trainables.lookup(spec.task.name).METRICS[spec.report_metric].goal)
+    ended = counted(results.ended_trials(folder))
+    goal = Goal(task.METRICS[spec.report_metric].goal)
 
     def rank(arm: str) -> float:
         found = values[metrics[0]].get(arm)
@@ -207,12 +222,13 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     if spec.budget.unit != "grad_evals":
         table.caption = "\n".join([str(table.caption), *_budget(spec, folder, ended)])
     best = results.best(folder)["arms"]
-    return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked))
+    broke = [Text(said) for said in results.infeasible(folder)]
+    return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked), *broke)
 
 
 def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
     """What each trial was given, and of seconds how near it came."""
-    counted = trainables.lookup(spec.task.name).COUNTS
+    counted = program.declared(definition(spec), spec.report_metric).COUNTS
     yield currency.spoken({"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}, counted)
     for arm, found in calibration.read(folder).items():
         done = [t.result for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
@@ -230,5 +246,5 @@ def _mean(found: list[float], metric: str, *, short: bool) -> str:
 
 def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:
     if best is None:
-        return Text(f"{arm}: no configuration trained to the end")
+        return Text(f"{arm}: no configuration to choose")
     return Text(f"{arm}: {chosen_words(best)}")

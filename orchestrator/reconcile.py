@@ -22,7 +22,7 @@ from orchestrator import results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, SweepState
-from orchestrator.protocol import seal
+from orchestrator.protocol import extensions, seal
 from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
@@ -51,7 +51,7 @@ class Audited(Remembers, Protocol):
 
 def reconcile(folder: SweepFolder, tracker: Audited | None, url: str | None = None) -> list[str]:
     """Compare and mend; returns the differences, empty when all agree. The caller holds the folder."""
-    asked = sweep_file.load(folder.path / "sweep.yaml")
+    asked = extensions.applied(sweep_file.load(folder.path / "sweep.yaml"), folder)
     found = [*logs(folder, tracker), *_study(asked, folder, url), *tables(folder)]
     if tracker is not None:
         outcome = SweepOutcome.read(folder)
@@ -167,5 +167,8 @@ def _difference(path: Path, table: pa.Table) -> str:
         return "was damaged"
     if stored.equals(table):
         return ""
+    typed = [c for c in table.column_names if c.startswith(results.PARAMETER) and c not in stored.column_names]
+    if typed and stored.equals(table.drop_columns(typed)):
+        return "was of an earlier version, without columns of hyperparameters"
     bare = [t.drop_columns([c for c in ("exploratory",) if c in t.column_names]) for t in (stored, table)]
     return "had other stamps" if bare[0].equals(bare[1]) else "differed from the trial folders"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,26 @@ from typing import Any, Protocol
 from orchestrator.storage.errors import NotFound
 
 LIVING = ("waiting", "running")
+CODE = "GEOSWEEP_CODE"
+"""Variable of a process whose code travelled: the digest of the archive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """What of the user's own goes to the cluster with a sweep (see `travel`)."""
+
+    archive: Path
+    """`code-DIGEST.zip` on this machine."""
+    digest: str
+    sweep: str
+    """Name of the sweep file in it."""
+    paths: tuple[str, ...] = ()
+    """Folders in it, beside its root, from which modules are imported."""
+    folder: str = ""
+    """Where it was taken from, and how many files it has."""
+    files: int = 0
+    left_out: tuple[str, ...] = ()
+    """Files that were left out because their names say that they hold secrets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +48,11 @@ class Order:
     """Kind of cluster (Kubernetes only), as `queue` and `registry`."""
     queue: str = ""
     registry: str = ""
+    parcel: Parcel | None = None
+    code_at: str = ""
+    """Kubernetes: where the parcel lies in an object store; empty: it goes in a ConfigMap."""
+    requirements: tuple[str, ...] = ()
+    """Further packages, each pinned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +83,9 @@ class Cluster(Protocol):
 
     def logs(self, name: str) -> str:
         """What the sweep's driver printed so far."""
+
+    def trial_log(self, name: str, words: Sequence[str]) -> Iterable[str]:
+        """What `geosweep logs SWEEP WORDS` prints there, part by part; the first of `words` is the trial."""
 
     def stop(self, name: str) -> Attempt | None:
         """End the sweep's job; None when it had ended. The attempt's reason says how: it goes on with `submit`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,13 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.definition.states import Goal, Stage, State, SweepState
-from orchestrator.protocol import seal
+from orchestrator.protocol import feasible, seal
+from orchestrator.storage import typed_column
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.outcome import SweepOutcome
+from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job
-from orchestrator.trial.record import TrialRecord, read_job, read_result
+from orchestrator.trial.record import TrialRecord, counted_grad_evals, read_job, read_result
 
 TRIAL_COLUMNS = {
     "sweep_id": pa.string(),
@@ -39,6 +42,8 @@ TRIAL_COLUMNS = {
     "init_digest": pa.string(),
     "data_digest": pa.string(),
 }
+PARAMETER = "param."
+"""Before the name of a hyperparameter, in the name of its column."""
 METRIC_SCHEMA = pa.schema(
     [("trial_id", pa.string()), ("step", pa.float64()), ("name", pa.string()), ("value", pa.float64())]
 )
@@ -66,18 +71,41 @@ def tables(folder: SweepFolder) -> dict[str, pa.Table]:
 
 
 def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -> pa.Table:
-    """trials.parquet: one row for each trial that ended, one column for each final metric.
+    """trials.parquet: one row for each trial that ended, a column for each hyperparameter and each final metric.
 
-    With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained.
+    Column `param.NAME` has the type of all values that the sweep may try (see `typed_column`), null where a trial has
+    none. With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained, and `superseded`
+    where a study was extended and then chose another configuration: these confirm trials do not count.
     """
     trials = ended_trials(folder) if ended is None else ended
     rows = [_row(folder.sweep_id, t) for t in trials]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in TRIAL_COLUMNS.items()}
+    for name, samples in _searched(folder, trials).items():
+        columns[PARAMETER + name] = typed_column.column([t.job.values.get(name) for t in trials], samples)
     if any(t.job.lineage for t in trials):
         columns["lineage"] = pa.array([json.dumps(t.job.lineage, sort_keys=True) for t in trials], pa.string())
+    if broke := feasible.breaches(folder, trials):
+        keys = [(t.job.arm, t.job.study, t.job.configuration) for t in trials]
+        columns["feasible"] = pa.array([None if key not in broke else not broke[key] for key in keys], pa.bool_())
+    used = {t.trial_id for t in counted(trials)}
+    if len(used) < len(trials):
+        columns["superseded"] = pa.array([t.trial_id not in used for t in trials], pa.bool_())
     for name in sorted({name for t in trials for name in t.result.metrics}):
         columns[name] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
     return pa.table(columns)
+
+
+def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, list[Any]]:
+    """Hyperparameter -> values that decide its type: those that the sweep declares, so that it stays as trials end."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    found: dict[str, list[Any]] = {}
+    for arm in resolved.get("definition", {}).get("arms", {}).values():
+        for p in arm["parameters"]:
+            numbers: dict[str, list[Any]] = {"int": [0], "float": [0.0]}
+            found.setdefault(p["name"], []).extend(numbers.get(p["kind"], p["values"]))
+    for name in sorted({name for t in trials for name in t.job.values} - found.keys()):
+        found[name] = []
+    return found
 
 
 def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
@@ -92,7 +120,7 @@ def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
         "seed": job.seed,
         "state": result.state,
         "parameters": json.dumps(job.values, sort_keys=True),
-        "grad_evals": result.grad_evals,
+        "grad_evals": counted_grad_evals(trial),
         "seconds": result.seconds,
         "init_digest": result.init_digest,
         "data_digest": result.data_digest,
@@ -132,7 +160,7 @@ def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -
     Of a sweep with several studies one value for each study, in their order: the mean over its seeds.
     """
     found: dict[str, dict[int, list[tuple[int, float]]]] = {}
-    for t in ended_trials(folder):
+    for t in counted(ended_trials(folder)):
         if t.job.stage is stage and metric in t.result.metrics and t.result.state.is_trained:
             studies = found.setdefault(t.job.arm, {})
             studies.setdefault(t.job.study, []).append((t.job.seed, t.result.metrics[metric]))
@@ -152,11 +180,19 @@ def _studies(folder: SweepFolder) -> int:
 
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
-    import trainables
+    from orchestrator.definition import program
 
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     name = metric or resolved["report_metric"]
-    known = trainables.lookup(resolved["definition"]["task"]["name"]).METRICS
+    if imported := resolved.get("imported"):
+        goals: dict[str, str] = imported["metrics"]
+        if name not in goals:
+            raise NotFound(
+                f"{folder.sweep_id} was imported with {', '.join(goals)}; for {name!r} import it again with "
+                f"--metric {name}:maximize, or :minimize"
+            )
+        return name, Goal(goals[name])
+    known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS
     if name not in known:
         raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
     return name, Goal(known[name].goal)
@@ -178,7 +214,9 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
     rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
-    trained = [(t, t.result.value) for t in ended_trials(folder) if t.result.value is not None]
+    ended = counted(ended_trials(folder))
+    broke = feasible.breaches(folder, ended)
+    trained = [(t, t.result.value) for t in ended if t.result.value is not None]
     gone = [t.result.state is State.DIVERGED for t, _ in trained]
     for (t, _), judged in zip(trained, goal.demoted([value for _, value in trained], gone), strict=True):
         rows.setdefault((t.job.arm, t.job.study, t.job.stage, t.job.configuration), []).append((t.job, judged))
@@ -186,6 +224,8 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     tuned: dict[tuple[str, int], float] = {}
     for (arm, study, stage, _), found in rows.items():
         job, value = found[0][0], sum(value for _, value in found) / len(found)
+        if stage is Stage.TUNE and broke.get((arm, study, job.configuration)):
+            continue
         if stage is Stage.TUNE:
             tuned[arm, study] = goal.best((tuned.get((arm, study), value), value))
         old = studies.setdefault(arm, {}).get(study)
@@ -209,8 +249,14 @@ def best(folder: SweepFolder) -> dict[str, Any]:
         "metric": metric,
         "goal": goal,
         "arms": arms,
+        **({"outcome_constraints": feasible.summary(folder, ended)} if broke else {}),
         "exploratory": seal.stamps(folder),
     }
+
+
+def infeasible(folder: SweepFolder) -> list[str]:
+    """For people: how many configurations break the outcome constraints, and studies of which none obeys."""
+    return list(feasible.sentences(folder, ended_trials(folder)))
 
 
 def _over_studies(
@@ -250,7 +296,7 @@ def _tuned_objectives(folder: SweepFolder, names: Sequence[str]) -> dict[tuple[s
     rows: dict[tuple[str, int, int], list[tuple[Job, list[float]]]] = {}
     for t in ended_trials(folder):
         if t.job.stage is Stage.TUNE and t.result.value is not None:
-            objectives = [t.result.value, *(t.result.metrics[name] for name in names[1:])]
+            objectives = [t.result.value, *(t.result.metrics.get(name, math.nan) for name in names[1:])]
             rows.setdefault((t.job.arm, t.job.study, t.job.configuration), []).append((t.job, objectives))
     return {
         key: (found[0][0], [sum(column) / len(found) for column in zip(*(each for _, each in found), strict=True)])
@@ -267,7 +313,10 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
     goals = {o["name"]: Goal(o["goal"]) for o in (asked["metric"], *asked.get("objectives", []))}
     arms: dict[str, list[dict[str, Any]]] = {}
     several = _studies(folder) > 1
+    broke = feasible.breaches(folder, ended_trials(folder))
     for (arm, study, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
+        if broke.get((arm, study, number)):
+            continue
         row = {"configuration": number, "parameters": job.values}
         row |= {"values": dict(zip(goals, objectives, strict=True)), **({"study": study} if several else {})}
         arms.setdefault(arm, []).append(row)
@@ -310,9 +359,10 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     held = folder.is_held() if held is None else held
     names = {s: "done" if s is State.COMPLETE else s.lower() for s in State}
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
-    grad_evals = 0.0
+    grad_evals, ended = 0.0, list[TrialRecord]()
     errors: dict[str, str] = {}
     changed: dict[str, dict[str, None]] = {}
+    last_lines: dict[str, str] = {}
     confirmed: Counter[tuple[str, int]] = Counter()
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         job, result = read_job(path.parent), read_result(path.parent)
@@ -321,13 +371,17 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         if result is None:
             arms[job.arm]["running"] += held
             continue
-        arms[job.arm][names[result.state]] += 1
-        confirmed[job.arm, job.study] += job.stage is Stage.CONFIRM
-        grad_evals += result.grad_evals
+        ended.append(TrialRecord(job=job, result=result))
+        grad_evals += counted_grad_evals(ended[-1]) or 0.0
         if result.error:
             errors[job.trial_id] = result.error
         if result.changed:
             changed.setdefault(job.arm, {}).update(dict.fromkeys(result.changed))
+        if result.last_lines:
+            last_lines[job.trial_id] = result.last_lines
+    for one in counted(ended):
+        arms[one.job.arm][names[one.result.state]] += 1
+        confirmed[one.job.arm, one.study] += one.job.stage is Stage.CONFIRM
     outcome = SweepOutcome.read(folder)
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
@@ -348,12 +402,15 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "state": state,
         "arms": arms,
         **_studies_done(resolved, confirmed),
+        **({"script": resolved["plan"]["script"]} if "script" in resolved["plan"] else {}),
         "grad_evals": grad_evals,
         "seconds": folder.seconds(),
+        **({"imported": resolved["imported"]["pairing"]} if "imported" in resolved else {}),
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         "errors": errors,
         **({"changed": {arm: list(names) for arm, names in changed.items()}} if changed else {}),
+        "last_lines": last_lines,
         "exploratory": seal.stamps(folder),
     }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import reconcile, results
+from orchestrator.definition import addresses, overrides
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
@@ -30,6 +31,7 @@ from orchestrator.storage.periodic import periodic
 from orchestrator.storage.provenance import provenance, uncommitted
 from orchestrator.tracking.base import Tracker
 from orchestrator.trial.chosen import ranges
+from orchestrator.trial.counted import counted
 
 __all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
 
@@ -64,12 +66,27 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "report_metric": spec.report_metric,
         "plan": planning.plan(spec),
         "provenance": dict(facts),
+        **({"overrides": list(spec.overrides)} if spec.overrides else {}),
     }
-    folder.create(text, resolved)
+    if spec.task.is_program:
+        resolved["program"] = {"folder": spec.task.folder}
+    folder.create(overrides.without_addresses(text), resolved)
+    _keep_requirements(spec, folder)
     seal.close(spec, folder)
     if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
-        write_atomic(folder.path / "uncommitted.diff", uncommitted())
+        changes = uncommitted()
+        for _, address in addresses.secrets(text):
+            changes = changes.replace(address, "(not shown)")
+        write_atomic(folder.path / "uncommitted.diff", changes)
     return folder
+
+
+def _keep_requirements(spec: Spec, folder: SweepFolder) -> None:
+    """Beside the copy of the sweep file, which names it."""
+    found = spec.environment.file
+    if found is not None and not (kept := folder.path / found.relative_to(Path(spec.source).parent)).exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, found.read_text(encoding="utf-8"))
 
 
 def run(
@@ -105,9 +122,9 @@ def run(
             with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = _state(conductor, alike.refusal)
-        if state is SweepState.DONE:
+        if state is SweepState.DONE and not spec.task.is_program:
             with disk.tolerated():
-                flops.keep(folder, results.ended_trials(folder), gpu=spec.resources.gpu)
+                flops.keep(folder, counted(results.ended_trials(folder)), gpu=spec.resources.gpu)
     finally:
         with disk.tolerated():
             results.export(folder, folder.results)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
 import random
+import subprocess
+import sys
 import time
+import warnings
 from collections import deque
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,7 +72,8 @@ class Fit(Task):
         return bytes(self._indices(seed, index).tolist())
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        time.sleep(self._pause)
+        if self._pause:
+            time.sleep(self._pause)  # sleeping for 0 s takes a millisecond
         return ((outputs - targets) ** 2).mean()
 
     def evaluate(self, model: Model) -> dict[str, float]:
@@ -232,7 +238,8 @@ class Masked(Task):
         return bytes(self.batch(seed, index)[0].numpy().tobytes())
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        time.sleep(self._pause)
+        if self._pause:
+            time.sleep(self._pause)  # sleeping for 0 s takes a millisecond
         self.stop_in -= 1
         if self.stop_in == 0:
             raise InterruptedError("stopped within a step")
@@ -257,3 +264,20 @@ class Mute(Fit):
 
     def evaluate(self, model: Model) -> dict[str, float]:
         return {}
+
+
+class Talks(Fit):
+    """Fit that prints at its third batch in every way there is, and raises then for `fail_seed`."""
+
+    def batch(self, seed: int, index: int) -> Batch:
+        if index == 2:
+            print(f"python {seed}")
+            print(f"python to stderr {seed}", file=sys.stderr)
+            os.write(1, f"descriptor {seed}\n".encode())
+            subprocess.run(["sh", "-c", f"echo subprocess {seed}; echo subprocess to stderr {seed} >&2"], check=True)
+            ctypes.CDLL(None).puts(f"C {seed}".encode())
+            warnings.warn(f"warning {seed}", stacklevel=1)
+            logging.getLogger("a.task").warning("record %d", seed)
+            if seed == self._fail_seed:
+                raise RuntimeError("the task is on fire")
+        return super().batch(seed, index)

@@ -36,6 +36,7 @@ def snippet() -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_the_task_in_contributing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(snippet().splitlines()) < 60
     (tmp_path / "my_tasks.py").write_text(snippet())

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 ORDINARY = {
     "metric": "a section of sweep files and a key of documents",
     "alpha": "the level of a test, and an argument of matplotlib",
+    "beta": "a distribution of W&B",
+    "direction": "an option of Optuna's command",
     "floor": "the smallest p value of a design",
     "tokens": "a unit of the budget",
     "warm_start": "a section of sweep files: sweeps whose results the search begins with",

@@ -9,6 +9,8 @@ import torch
 
 from tests.bench import gpu_check
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,21 @@
 """Tasks, their data and the training loop. Public names only."""
 
 from trainables import tasks as tasks
-from trainables.registry import build, lookup, names, parameters, task
+from trainables.registry import build, conflict, is_bundled, lookup, name_of, names, parameters, registered, task
 from trainables.task import Batch, Metric, Model, Task
 
-__all__ = ["Batch", "Metric", "Model", "Task", "build", "lookup", "names", "parameters", "task"]
+__all__ = [
+    "Batch",
+    "Metric",
+    "Model",
+    "Task",
+    "build",
+    "conflict",
+    "is_bundled",
+    "lookup",
+    "name_of",
+    "names",
+    "parameters",
+    "registered",
+    "task",
+]

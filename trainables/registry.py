@@ -8,45 +8,82 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from optim_core import plugins
+from optim_core.named import Named
 from trainables.task import Task
 
 T = TypeVar("T", bound=type[Task])
-_REGISTRY: dict[str, type[Task]] = {}
+GROUP = "geosweep.tasks"
+"""The entry points of plug-ins."""
+_REGISTRY: Named[type[Task]] = Named("task")
+_PLUGINS: set[str] = set()
 
 
 def task(name: str) -> Callable[[T], T]:
     """Class decorator that makes a task reachable as `name`. A name taken twice raises ValueError."""
-
-    def add(cls: T) -> T:
-        if name in _REGISTRY:
-            raise ValueError(f"task {name!r} is registered twice")
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
+    return _REGISTRY.add(name)
 
 
 def names() -> list[str]:
-    """All registered names, sorted."""
-    return sorted(_REGISTRY)
+    """All names, registered or offered by an installed distribution, sorted."""
+    return sorted({*_REGISTRY.names(), *plugins.offered(GROUP)})
+
+
+def registered() -> list[str]:
+    """The names that are there without importing anything, sorted."""
+    return _REGISTRY.names()
+
+
+def name_of(cls: type) -> str:
+    """The name under which a task was registered, else `package.module:Task`."""
+    return _REGISTRY.name_of(cls) or f"{cls.__module__}:{cls.__qualname__}"
+
+
+def conflict(name: str) -> str:
+    """Why a name means more than one task, or nothing (see `optim_core.plugins`)."""
+    return plugins.conflict("task", GROUP, name, ours=name in _REGISTRY.names() and name not in _PLUGINS)
+
+
+def is_bundled(name: str) -> bool:
+    """Whether the named task is one of this package."""
+    found = _REGISTRY.get(name)
+    return found is not None and found.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def lookup(name: str) -> type[Task]:
-    """The class behind `name`. Raises KeyError with the nearest registered name."""
-    if name in _REGISTRY:
-        return _REGISTRY[name]
+    """The class behind `name`: a registered one, `package.module:Task`, or one that an installed distribution offers.
+
+    Raises KeyError with the nearest name.
+    """
+    if (registered := _REGISTRY.get(name) or _plugin(name)) is not None:
+        return registered
     if ":" in name:
         module_name, _, class_name = name.partition(":")
         try:
-            cls = getattr(importlib.import_module(module_name), class_name)
+            return _checked(name, getattr(importlib.import_module(module_name), class_name))
         except (ImportError, AttributeError) as error:
             raise KeyError(f"no task {name!r}: {error}") from None
-        if not (isinstance(cls, type) and issubclass(cls, Task)):
-            raise KeyError(f"{name!r} is not a trainables.Task")
-        return cls
     close = difflib.get_close_matches(name, names(), n=1)
     hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(names())}; or package.module:Task"
     raise KeyError(f"no task {name!r}; {hint}")
+
+
+def _checked(name: str, cls: Any) -> type[Task]:
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise KeyError(f"{name!r} is not a trainables.Task")
+    return cls
+
+
+def _plugin(name: str) -> type[Task] | None:
+    """The task that an installed distribution offers as `name`, from now on a registered one."""
+    try:
+        found = plugins.load("task", GROUP, name)
+    except plugins.PluginError as error:
+        raise KeyError(str(error)) from None
+    if found is None:
+        return None
+    _PLUGINS.add(name)
+    return _REGISTRY.get(name) or _REGISTRY.add(name)(_checked(name, found))  # its module may register it by itself
 
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:

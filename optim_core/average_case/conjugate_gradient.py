@@ -27,6 +27,7 @@ from optim_core.declarations import SHARE
 from optim_core.fresh import NotFinite
 from optim_core.registry import register
 from optim_core.replay import Draws
+from optim_core.sharded import locals_of, whole_sum
 from optim_core.two_pass import global_norm
 
 MISMATCHES = ("refuse", "restart")
@@ -82,7 +83,7 @@ class ConjugateGradient(Counting):
         size = 1 + global_norm(params)
         push = size * (1.0 if first["on_mismatch"] == "refuse" else epsilon(params) ** 0.25)
         curved = Differences(params, g, draws, lambda: self.evaluate_unclipped(closure)).product(d, push)
-        torch._foreach_copy_(gradients(params), g)
+        torch._foreach_copy_(locals_of(gradients(params)), locals_of(g))
         bend = inner(d, curved)
         if not self._is_convex(bend / inner(d, d), math.sqrt(square), params):
             first[SKIPPED] += 1
@@ -139,5 +140,5 @@ class ConjugateGradient(Counting):
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     """Inner product over all tensors together, accumulated in float32 at least."""
-    wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in a]
-    return float(torch.stack([(x * y).sum() for x, y in zip(wide, b, strict=True)]).sum())
+    wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in locals_of(a)]
+    return float(whole_sum([(x * y).sum() for x, y in zip(wide, locals_of(b), strict=True)], a))

@@ -39,6 +39,7 @@ from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import INF, NOT_NEGATIVE, SHARE
 from optim_core.ranges import check_not_negative
 from optim_core.replay import Draws
+from optim_core.sharded import locals_of, refuse
 from optim_core.two_pass import Excursion, global_norm
 
 WORDS = ("auto", "estimate")
@@ -204,6 +205,7 @@ class ScheduleFollower(Counting):
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step; returns the loss before it (with LOOKAHEAD, at w + m d)."""
+        self._check_shards()
         products = self._products()
         ahead = [p for g in self.param_groups for p in g["params"] if p in self.state] if self.LOOKAHEAD else []
         if ahead:
@@ -319,6 +321,13 @@ class ScheduleFollower(Counting):
         """Hyperparameters that are still words."""
         return {key for key in cls.FROM_SPECTRUM if isinstance(group[key], str)}
 
+    def _check_shards(self) -> None:
+        """Raise RuntimeError, before anything moves, where sharded weights would have to be one vector some time."""
+        for group in self.param_groups:
+            found = sorted(self._words(group)) + ["refresh_interval"] * bool(group["refresh_interval"])
+            reason = f"{', '.join(found)}: an estimate needs all weights in one vector; give numbers instead"
+            refuse(group["params"], type(self).__name__, reason if found else "")
+
     def _products(self) -> int:
         """Hessian products that the next step takes for an estimate."""
         first = self.param_groups[0]
@@ -345,7 +354,7 @@ class ScheduleFollower(Counting):
             products,
             exponents=bool(wanted & {"alpha", "beta"}),
         )
-        torch._foreach_copy_(gradients(params), base)
+        torch._foreach_copy_(locals_of(gradients(params)), locals_of(base))
         for group in self.param_groups:
             if words := self._words(group):
                 group.update(self.estimated(found, group, words), estimated=sorted(words))

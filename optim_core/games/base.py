@@ -51,6 +51,7 @@ class GameOptimizer(Counting):
     """
 
     PLAYS_GAMES: ClassVar[bool] = True
+    NOT_SHARDED = "it takes gradients by torch.autograd.grad, which sharding does not sum over the processes"
     CHANGEABLE = frozenset({"lr", "momentum", "consensus", "extrapolation"})
     GROUPABLE = frozenset()
     BOUNDS: ClassVar = {"momentum": (-1.0, 1.0), "consensus": NOT_NEGATIVE}

@@ -26,9 +26,17 @@ POLYNOMIAL = tuple(name for name in COSTS if name != "alternating_gda")
 
 
 def squashed(
-    method: str, points: Tensor, *, lr: float = 1.0, extrapolation: float = 0.0, consensus: float = 0.0
+    method: str,
+    points: Tensor,
+    *,
+    lr: float | Tensor = 1.0,
+    extrapolation: float | Tensor = 0.0,
+    consensus: float = 0.0,
 ) -> Tensor:
-    """Psi for eigenvalues `points` [n] (complex) of a normal J; [n] -> [n]. Not for optimistic, alternating_gda."""
+    """Psi for eigenvalues `points` [n] (complex) of a normal J; [n] -> [n]. Not for optimistic, alternating_gda.
+
+    Parameters may also be tensors [m, 1], which give [m, n].
+    """
     if method == "gda":
         return lr * points
     if method == "extragradient":
@@ -46,16 +54,19 @@ def roots(
     method: str,
     points: Tensor,
     *,
-    lr: float,
-    extrapolation: float = 0.0,
-    momentum: float = 0.0,
+    lr: float | Tensor,
+    extrapolation: float | Tensor = 0.0,
+    momentum: float | Tensor = 0.0,
     consensus: float = 0.0,
 ) -> Tensor:
-    """Both roots z for each eigenvalue, [n] complex -> [2, n]: the image of the shape under the method."""
+    """Both roots z for each eigenvalue, [n] complex -> [2, n]: the image of the shape under the method.
+
+    Of parameters [m, 1]: [2, m, n].
+    """
     if method == "optimistic":
         return quadratic_roots(1 + momentum - 2 * lr * points, momentum - lr * points)
     psi = squashed(method, points, lr=lr, extrapolation=extrapolation, consensus=consensus)
-    return quadratic_roots(1 + momentum - psi, torch.full_like(psi, momentum))
+    return quadratic_roots(1 + momentum - psi, torch.zeros_like(psi) + momentum)
 
 
 def quadratic_roots(sum_of_roots: Tensor, product: Tensor) -> Tensor:

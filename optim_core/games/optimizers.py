@@ -9,15 +9,8 @@ from optim_core.games.rates import COSTS
 from optim_core.registry import register
 
 
-@register("gda")
-class GDA(GameOptimizer):
-    """Simultaneous gradient steps of all players; diverges on bilinear games.
-
-    Optimal on ellipses about the positive real axis, with momentum > 0 on wide and < 0 on tall ones (`rates.ellipse`).
-    """
-
-    METHOD = "gda"
-    REFERENCE = True
+class OfOneRate(GameOptimizer):
+    """What a method has that is set by its learning rate and momentum."""
 
     def __init__(
         self,
@@ -33,8 +26,36 @@ class GDA(GameOptimizer):
         )
 
 
+class OfTwoPoints(GameOptimizer):
+    """What a method has that takes a second field `extrapolation` away."""
+
+    def __init__(
+        self,
+        params: Players,
+        *,
+        lr: float = 0.1,
+        extrapolation: float | None = None,
+        momentum: float = 0.0,
+        short_first_step: bool = False,
+        restart: bool = False,
+    ) -> None:
+        given = {"lr": lr, "extrapolation": extrapolation, "momentum": momentum}
+        super().__init__(params, {**given, "short_first_step": short_first_step, "restart": restart})
+
+
+@register("gda")
+class GDA(OfOneRate):
+    """Simultaneous gradient steps of all players; diverges on bilinear games.
+
+    Optimal on ellipses about the positive real axis, with momentum > 0 on wide and < 0 on tall ones (`rates.ellipse`).
+    """
+
+    METHOD = "gda"
+    REFERENCE = True
+
+
 @register("alternating_gda")
-class AlternatingGDA(GameOptimizer):
+class AlternatingGDA(OfOneRate):
     """Gradient steps in turn, each player seeing the moves before its own; cycles on bilinear games.
 
     Calls the closure once for each player and is charged one evaluation a call, GRAD_EVALS for two players. Only one
@@ -44,22 +65,9 @@ class AlternatingGDA(GameOptimizer):
     METHOD = "alternating_gda"
     GRAD_EVALS = COSTS["alternating_gda"]
 
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "short_first_step": short_first_step, "restart": restart}
-        )
-
 
 @register("extragradient")
-class Extragradient(GameOptimizer):
+class Extragradient(OfTwoPoints):
     """The gradient at w - extrapolation v(w), applied from w; `extrapolation` > 0, left out it equals lr.
 
     Right for strongly monotone games (`rates.half_disc`); with momentum for crosses and vertical pairs.
@@ -68,42 +76,16 @@ class Extragradient(GameOptimizer):
     METHOD = "extragradient"
     GRAD_EVALS = COSTS["extragradient"]
 
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        extrapolation: float | None = None,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        given = {"lr": lr, "extrapolation": extrapolation, "momentum": momentum}
-        super().__init__(params, {**given, "short_first_step": short_first_step, "restart": restart})
-
 
 @register("optimistic")
-class Optimistic(GameOptimizer):
+class Optimistic(OfOneRate):
     """2 v(w_t) - v(w_{t-1}): extragradient at the price of one gradient; lr below 1/(sqrt 3 L) on bilinear games."""
 
     METHOD = "optimistic"
 
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "short_first_step": short_first_step, "restart": restart}
-        )
-
 
 @register("bilinear_optimal")
-class BilinearOptimal(GameOptimizer):
+class BilinearOptimal(OfTwoPoints):
     """-J v by two gradients, with momentum: optimal on bilinear games (`rates.bilinear` gives lr and momentum).
 
     `extrapolation` > 0 is the push gamma along v, left out 1e-3 max(1, |w|) / |v|. Diverges on games with an eigenvalue
@@ -113,22 +95,9 @@ class BilinearOptimal(GameOptimizer):
     METHOD = "bilinear_optimal"
     GRAD_EVALS = COSTS["bilinear_optimal"]
 
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        extrapolation: float | None = None,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        given = {"lr": lr, "extrapolation": extrapolation, "momentum": momentum}
-        super().__init__(params, {**given, "short_first_step": short_first_step, "restart": restart})
-
 
 @register("hamiltonian")
-class Hamiltonian(GameOptimizer):
+class Hamiltonian(OfOneRate):
     """Gradient descent on |v|^2 / 2: converges on every affine game (`rates.hamiltonian` gives lr and momentum).
 
     Also attracted by stationary points that solve no player's problem; `consensus` is the remedy.
@@ -136,19 +105,6 @@ class Hamiltonian(GameOptimizer):
 
     METHOD = "hamiltonian"
     GRAD_EVALS = COSTS["hamiltonian"]
-
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "short_first_step": short_first_step, "restart": restart}
-        )
 
 
 @register("consensus")

@@ -3,13 +3,13 @@
 Variables are log lr, momentum and, for extragradient, log extrapolation. Starts: momentum in {-0.4, 0, 0.4, 0.8} and
 {1, 2, 4} times the best step without momentum. On imaginary spectra the best extrapolation is infinite; it is kept
 below 30 / the smallest eigenvalue, which costs a tenth of the gain. The closed forms of `rates` are the regression
-values. Costs some thousand evaluations of the roots, 0.1 to 1 s.
+values. The simplices of all starts move in step with each other: a round of them costs what one would.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,7 +23,10 @@ STEPS = (1.0, 2.0, 4.0)
 AHEAD = (1.0, 30.0)
 FARTHEST = 30.0
 TOLERANCE = 1e-9
-Objective = Callable[[Sequence[float]], float]
+Point = list[float]
+Found = tuple[Point, float]
+Objective = Callable[[Sequence[Point]], list[float]]
+"""Values at several points."""
 
 
 def tune(method: str, points: Tensor, *, momentum: bool = True, consensus: float = 0.0) -> Choice:
@@ -47,17 +50,19 @@ def tune(method: str, points: Tensor, *, momentum: bool = True, consensus: float
         gamma = ahead if looks_ahead else 0.0
         return Choice(method=method, lr=lr, momentum=beta, extrapolation=gamma, consensus=consensus, rate=rate)
 
-    def rate(x: Sequence[float]) -> float:
-        c = choice(x)
-        if not -1 < c.momentum < 1 or c.extrapolation > farthest:
-            return 2.0 + abs(c.momentum)
-        return maps.polynomial_rate(
-            method, kept, lr=c.lr, momentum=c.momentum, consensus=consensus, extrapolation=c.extrapolation
-        )
+    def rates(xs: Sequence[Point]) -> list[float]:
+        x = torch.tensor(xs, dtype=torch.float64)
+        lr, momentum = x[:, :1].exp(), x[:, 1:2] if x.shape[1] > 1 else torch.zeros(len(x), 1, dtype=x.dtype)
+        ahead = (x[:, 2:3].exp() if x.shape[1] > 2 else lr) if looks_ahead else torch.zeros_like(lr)
+        moduli = maps.roots(
+            method, kept, lr=lr, momentum=momentum, consensus=consensus, extrapolation=ahead
+        ).abs()  # fmt: skip
+        allowed = (momentum.abs() < 1) & (ahead <= farthest)
+        return torch.where(allowed[:, 0], moduli.amax((0, 2)), 2.0 + momentum[:, 0].abs()).tolist()
 
     linear = method in ("gda", "optimistic", "extragradient")
     scale = kept.abs() if linear else maps.squashed(method, kept, consensus=consensus).abs()
-    return choice(*_search(rate, float(scale.max()), momentum, looks_ahead))
+    return choice(*_search(rates, float(scale.max()), momentum, looks_ahead))
 
 
 def tune_game(
@@ -83,64 +88,87 @@ def tune_game(
 def _tune_alternating(J: Tensor, sizes: Sequence[int], momentum: bool) -> Choice:
     kernel = len(J) - int(torch.linalg.matrix_rank(J))
 
-    def rate(x: Sequence[float]) -> float:
+    def rate(x: Point) -> float:
         beta = x[1] if len(x) > 1 else 0.0
         if not -1 < beta < 1:
             return 2.0 + abs(beta)
         matrix = maps.linear_map("alternating_gda", J, sizes, lr=math.exp(x[0]), momentum=beta)
         return maps.radius(matrix if len(x) > 1 else matrix[: len(J), : len(J)], kernel)
 
-    x, value = _search(rate, float(torch.linalg.matrix_norm(J, 2)), momentum, False)
+    x, value = _search(lambda xs: [rate(x) for x in xs], float(torch.linalg.matrix_norm(J, 2)), momentum, False)
     return Choice(method="alternating_gda", lr=math.exp(x[0]), momentum=x[1] if len(x) > 1 else 0.0, rate=value)
 
 
-def _search(rate: Objective, scale: float, momentum: bool, ahead: bool) -> tuple[list[float], float]:
+def _search(rates: Objective, scale: float, momentum: bool, ahead: bool) -> Found:
     """Best (log lr[, momentum[, log extrapolation]]); `scale` is the largest eigenvalue that the step faces."""
-    grid = [math.log(2.2 / scale) - 0.12 * k for k in range(80)]
-    start = min(grid, key=lambda x: rate([x]))
-    best = minimize(rate, [start], [0.1])
+    grid = [[math.log(2.2 / scale) - 0.12 * k] for k in range(80)]
+    start = min(zip(grid, rates(grid), strict=True), key=_value)[0]
+    best = minimize(rates, [start], [0.1])[0]
     if not momentum:
         return best
     starts = [[best[0][0] + math.log(s), b] for b in MOMENTA for s in STEPS]
     if ahead:
         starts = [[x - math.log(far) / 2, b, best[0][0] + math.log(far)] for x, b in starts for far in AHEAD]
         best = [best[0][0], 0.0, best[0][0]], best[1]
-    for x in starts:
-        found = minimize(rate, x, [0.3, 0.15, 0.5][: len(x)])
-        best = min(best, found, key=lambda pair: pair[1])
-    return minimize(rate, best[0] if len(best[0]) > 1 else [best[0][0], 0.0], [0.05] * len(starts[0]))
+    best = min([best, *minimize(rates, starts, [0.3, 0.15, 0.5][: len(starts[0])])], key=_value)
+    last = best[0] if len(best[0]) > 1 else [best[0][0], 0.0]
+    return minimize(rates, [last], [0.05] * len(starts[0]))[0]
 
 
-def minimize(objective: Objective, start: Sequence[float], width: Sequence[float]) -> tuple[list[float], float]:
-    """Nelder and Mead's simplex from `start`, first edges `width`; the best point and its value."""
+def minimize(objective: Objective, starts: Sequence[Point], width: Sequence[float]) -> list[Found]:
+    """Nelder and Mead's simplex from each start, first edges `width`; each one's best point and its value."""
+    courses = [_simplex(start, width) for start in starts]
+    asked = {number: next(course) for number, course in enumerate(courses)}
+    found: dict[int, Found] = {}
+    while asked:
+        values = iter(objective([x for points in asked.values() for x in points]))
+        for number, points in list(asked.items()):
+            try:
+                asked[number] = courses[number].send([next(values) for _ in points])
+            except StopIteration as end:
+                found[number] = end.value
+                del asked[number]
+    return [found[number] for number in range(len(starts))]
+
+
+def _simplex(start: Point, width: Sequence[float]) -> Generator[list[Point], list[float], Found]:
+    """One simplex: yields the points whose values it wants next, is sent them, and returns the best."""
     n = len(start)
-    corners = [list(start)] + [[x + (width[i] if i == j else 0.0) for j, x in enumerate(start)] for i in range(n)]
-    simplex = sorted(((objective(x), x) for x in corners), key=lambda pair: pair[0])
+    corners = [start] + [[x + (width[i] if i == j else 0.0) for j, x in enumerate(start)] for i in range(n)]
+    simplex = sorted(zip((yield corners), corners, strict=True), key=_first)
     for _ in range(400 * n):
         size = max(abs(a - b) for _, x in simplex[1:] for a, b in zip(x, simplex[0][1], strict=True))
         if size < TOLERANCE and simplex[-1][0] - simplex[0][0] < TOLERANCE:
             break
         worst = simplex[-1]
         centre = [sum(x[i] for _, x in simplex[:-1]) / n for i in range(n)]
-
-        def along(t: float, centre: list[float] = centre, corner: list[float] = worst[1]) -> tuple[float, list[float]]:
-            x = [c + t * (c - w) for c, w in zip(centre, corner, strict=True)]
-            return objective(x), x
-
-        trial = along(1.0)
+        trial = yield from _along(1.0, centre, worst[1])
         if trial[0] < simplex[0][0]:
-            trial = min(trial, along(2.0), key=lambda pair: pair[0])
+            trial = min(trial, (yield from _along(2.0, centre, worst[1])), key=_first)
         elif trial[0] >= simplex[-2][0]:
-            trial = along(0.5) if trial[0] < worst[0] else along(-0.5)
+            trial = yield from _along(0.5 if trial[0] < worst[0] else -0.5, centre, worst[1])
             if trial[0] >= worst[0]:
                 home = simplex[0][1]
                 shrunk = [[(a + b) / 2 for a, b in zip(x, home, strict=True)] for _, x in simplex[1:]]
-                simplex = [simplex[0], *((objective(x), x) for x in shrunk)]
-                simplex.sort(key=lambda pair: pair[0])
+                simplex = sorted([simplex[0], *zip((yield shrunk), shrunk, strict=True)], key=_first)
                 continue
         simplex[-1] = trial
-        simplex.sort(key=lambda pair: pair[0])
+        simplex.sort(key=_first)
     return simplex[0][1], simplex[0][0]
+
+
+def _along(t: float, centre: Point, corner: Point) -> Generator[list[Point], list[float], tuple[float, Point]]:
+    """(value, point) on the line from the corner through the centre, t times their distance beyond it."""
+    x = [c + t * (c - w) for c, w in zip(centre, corner, strict=True)]
+    return (yield [x])[0], x
+
+
+def _value(found: Found) -> float:
+    return found[1]
+
+
+def _first(pair: tuple[float, Point]) -> float:
+    return pair[0]
 
 
 def _upper(points: Tensor) -> Tensor:

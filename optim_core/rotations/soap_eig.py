@@ -77,12 +77,10 @@ class SoapEig(Learned):
         )
 
     def _average(self, piece: Piece, g: Tensor) -> None:
-        if not bool(torch.isfinite(g).all()):
-            return
         for key, wanted in zip(("gram_left", "gram_right"), self._sides[piece.name], strict=True):
             if wanted:
                 old, new = piece.get(key), g @ g.T if key == "gram_left" else g.T @ g
-                if old is None:
+                if old is not None:  # what is not finite changes nothing, and is not read back to find out
+                    old.lerp_(torch.where(torch.isfinite(g).all(), new.to(old), old), 1 - self.options.ema)
+                elif bool(torch.isfinite(g).all()):
                     piece.put(key, new.mul_(1 - self.options.ema))
-                else:
-                    old.lerp_(new.to(old), 1 - self.options.ema)

@@ -10,12 +10,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, Group
 from rich.measure import Measurement
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from orchestrator.definition.overrides import Asked
 
 app = typer.Typer(
     help="Hyperparameter sweeps for optimizers that use the geometry of the loss.\n\n"
@@ -28,7 +31,25 @@ talk = Console(stderr=True)
 data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
 
 
-VERBS = ("run", "plan", "lint", "sweeps", "compare", "table", "reconcile", "services", "data", "k8s", "submit")
+VERBS = (
+    "run",
+    "extend",
+    "plan",
+    "lint",
+    "sweeps",
+    "logs",
+    "watch",
+    "keep",
+    "compare",
+    "table",
+    "convert",
+    "imports",
+    "reconcile",
+    "services",
+    "data",
+    "k8s",
+    "submit",
+)
 """Modules beside this one; importing one adds its verbs, in this order on the help page."""
 
 
@@ -63,6 +84,13 @@ def _options(
     ] = False,
 ) -> None:
     """Options before the verb."""
+
+
+def beside(file: Path | None) -> Path | None:
+    """Modules are found in the folder of the sweep file too, after the current one."""
+    if file is not None and (folder := str(file.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
+    return file
 
 
 def _near(root: Path) -> Path:
@@ -104,7 +132,13 @@ Address = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-File = Annotated[Path, typer.Argument(help="A sweep file (YAML).")]
+File = Annotated[Path, typer.Argument(help="A sweep file (YAML).", callback=beside)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Keys of the file to change, budget.trials_per_arm=16.", show_default=False
+    ),
+]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
 ROOT = Path("runs")
 
@@ -134,6 +168,16 @@ def show(shown: Table | Group) -> None:
     data.print(shown.caption or "", style="dim")
 
 
+def asked_of(file: Path, words: Sequence[str] | None) -> Asked:
+    """A sweep file with the overrides of the command line. Raises SpecError."""
+    from orchestrator.definition import overrides
+
+    for word in words or ():
+        if not overrides.is_override(word):
+            fail(f"{word}: an override reads KEY=VALUE, such as budget.trials_per_arm=16", Exit.USAGE)
+    return overrides.asked(file, words or ())
+
+
 def show_stamps(stamps: Sequence[str]) -> None:
     """Say under a table why it is exploratory (see `seal.stamps`)."""
     for stamp in stamps:
@@ -149,11 +193,12 @@ def fail(message: str, code: Exit) -> NoReturn:
 def main() -> None:
     """Entry point: errors that users can mend become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
-    from orchestrator.definition.errors import SpecError
+    from orchestrator.definition.errors import BudgetSpent, CannotSearch, SpecError, TrialsFailed, UsageError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
+    from orchestrator.travel.errors import CannotTravel
     from orchestrator.trial.workspace import NotShared
 
     if (here := os.getcwd()) not in sys.path:
@@ -162,15 +207,21 @@ def main() -> None:
         importlib.import_module(f"orchestrator.cli.{group}")
     codes: dict[type[Exception], Exit] = {
         SpecError: Exit.INVALID_FILE,
+        UsageError: Exit.USAGE,
+        TrialsFailed: Exit.TRIALS_FAILED,
+        BudgetSpent: Exit.BUDGET,
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
+        CannotTravel: Exit.CHECK_FAILED,
+        CannotSearch: Exit.INVALID_FILE,
         ControlFailed: Exit.CHECK_FAILED,
         Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
+    known: tuple[type[Exception], ...] = (*codes, Held, Unreachable, StoreError)
     try:
         app()
-    except (*codes, Held, Unreachable, StoreError) as error:
+    except known as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:

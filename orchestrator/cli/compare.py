@@ -22,11 +22,15 @@ NOISE = ("A", "B", "share of search", "share of training seeds", "what settles i
 """Columns of the second table that fit a terminal; the report has them all."""
 
 
-def _evidence(root: Path, names: list[str]) -> list[Evidence]:
+def _evidence(root: Path, names: list[str], verb: str) -> list[Evidence]:
     from orchestrator.compare.evidence import Evidence
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
 
-    return [Evidence(folder.find(root, name)) for name in names]
+    found = [folder.find(root, name) for name in names]
+    for one in found:
+        extensions.look(one, verb)
+    return [Evidence(one) for one in found]
 
 
 @app.command()
@@ -56,7 +60,7 @@ def compare(
     from orchestrator.compare.report import tables
     from orchestrator.statistics.pairing import Refused
 
-    found = _evidence(root, sweeps or ["@last"])
+    found = _evidence(root, sweeps or ["@last"], "compare")
     try:
         if len(found) == 1:
             document = answer.answer(found[0], metric=metric, baseline=baseline, margin=margin)
@@ -121,14 +125,10 @@ def report(
     Example: geosweep report @last
     """
     from orchestrator.compare.report import publish
-    from orchestrator.compare.report import report as reports
     from orchestrator.protocol import seal
 
-    evidence = _evidence(root, [sweep])[0]
-    path = reports.build(evidence, output or evidence.folder.path / "report")
-    if output is None:
-        evidence.folder.upload("report")
-    trouble = publish.publish(evidence, path.parent) if tracking else ""
+    evidence = _evidence(root, [sweep], "report")[0]
+    path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported)
     if trouble:
         talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)
     if as_json:
@@ -192,7 +192,7 @@ def profile(
     from orchestrator.compare.figures import overview
     from orchestrator.statistics.pairing import Refused
 
-    found = _evidence(root, sweeps)
+    found = _evidence(root, sweeps, "profile")
     one = found[0] if len({evidence.sweep_id for evidence in found}) == 1 else None
     try:
         document = time_to_target.document(one, reference) if one else profiles.document(found, reference)

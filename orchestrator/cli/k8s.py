@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import Exit, app, data, fail
-from orchestrator.cli.remote import readable
+from orchestrator.cli.app import ROOT, Exit, Overrides, app, beside, data, fail
+from orchestrator.cli.remote import packed, readable
 from orchestrator.definition.errors import read
 
 k8s = typer.Typer(help="Sweeps on Kubernetes, by the KubeRay operator.", no_args_is_help=True)
@@ -23,7 +24,10 @@ def _group() -> None:
 
 @k8s.command()
 def render(
-    file: Annotated[Path | None, typer.Argument(help="A sweep file (YAML).", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A sweep file (YAML).", show_default=False, callback=beside)
+    ] = None,
+    overrides: Overrides = None,
     profile: Annotated[str, typer.Option(help="Kind of cluster: gpu-cluster or kind.")] = "gpu-cluster",
     queue: Annotated[str, typer.Option(help="Kueue LocalQueue that admits it.", show_default=False)] = "",
     registry: Annotated[
@@ -49,9 +53,10 @@ def render(
         _check(check)
         return
     assert file is not None
-    asked, _ = readable(file)
+    asked, spec = readable(file, overrides)
+    parcel = packed(spec, file, Path(os.environ.get("GEOSWEEP_ROOT", ROOT)))
     try:
-        text = rendered(asked, str(file), profile=profile, queue=queue, registry=registry, root=root)
+        text = rendered(asked, str(file), profile=profile, queue=queue, registry=registry, root=root, parcel=parcel)
     except RenderError as error:
         fail(f"{file}: {error}", Exit.CHECK_FAILED)
     sys.stdout.write(text)

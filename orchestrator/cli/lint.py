@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit
-from orchestrator.definition.errors import SpecError, read
+from orchestrator.cli.app import ROOT, Exit, Json, Root, app, beside, data, emit, fail
+from orchestrator.definition.errors import SpecError
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.states import SweepState
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def lint(
-    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML).")], root: Root = ROOT, as_json: Json = False
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|KEY=VALUE", help="Sweep files (YAML), and keys of them to change."),
+    ],
+    root: Root = ROOT,
+    as_json: Json = False,
 ) -> None:
     """Check the fairness of a protocol; uses the sweep's results too when it was run. Exit code 6 when a rule is
     broken.
@@ -27,12 +33,19 @@ def lint(
 
     Example: geosweep lint sweeps/quickstart.yaml
     """
+    from orchestrator.definition import overrides
     from orchestrator.protocol import lint as rules
 
     found: dict[str, list[rules.Finding]] = {}
-    for file in files:
-        text = read(file)
-        found[str(file)] = rules.lint(text, str(file), _seen(text, root))
+    given = [word for word in words if overrides.is_override(word) and not Path(word).exists()]
+    for file in [Path(word) for word in words if word not in given]:
+        beside(file)
+        asked = overrides.asked(file, given)
+        with asked.located():
+            findings = rules.lint(asked.text, str(file), _seen(asked.text, str(file), root))
+        found[str(file)] = [replace(f, line=asked.line(f.line)) for f in findings]
+    if not found:
+        fail("name a sweep file", Exit.USAGE)
     if as_json:
         rows = [
             {
@@ -67,7 +80,7 @@ def lint(
         raise typer.Exit(int(Exit.CHECK_FAILED))
 
 
-def _seen(text: str, root: Path) -> list[Breach]:
+def _seen(text: str, file: str, root: Path) -> list[Breach]:
     """What the results show, when the sweep of this file was run to the end under the root."""
     from orchestrator.compare import lint_results
     from orchestrator.compare.evidence import Evidence
@@ -76,7 +89,7 @@ def _seen(text: str, root: Path) -> list[Breach]:
     from orchestrator.storage.outcome import SweepOutcome
 
     try:
-        folder = SweepFolder(root, model.sweep_id(sweep_file.loads(text)))
+        folder = SweepFolder(root, model.sweep_id(sweep_file.loads(text, file)))
     except SpecError:
         return []
     folder.level()

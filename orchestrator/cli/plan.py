@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, app, data, emit, fail, show, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, Root, app, asked_of, data, emit, fail, show, talk
 from orchestrator.definition import currency
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ BOUND_UP_TO = 0.9
 @app.command()
 def plan(
     file: File,
+    overrides: Overrides = None,
     effect: Annotated[
         float | None,
         typer.Option(min=0.0, help="Difference that matters, in units of the reported metric: shows power."),
@@ -48,11 +49,10 @@ def plan(
     """
     from orchestrator.compare import planned_power
     from orchestrator.definition import plan as planning
-    from orchestrator.definition import sweep_file
 
     if effect == 0 or sd == 0:
         fail("--effect and --sd have to be above 0", Exit.USAGE)
-    definition, found = _in_seconds(sweep_file.load(file), root, calibrate)
+    definition, found = _in_seconds(asked_of(file, overrides).load(), root, calibrate)
     document = planning.plan(definition)
     if found:
         document["calibration"] = {arm: asdict(one) for arm, one in found.items()}
@@ -60,7 +60,7 @@ def plan(
         document["power"] = planned_power.design(definition, effect=effect, root=root, sd=sd)
     if total_trials is not None:
         document["best_design"] = planned_power.best(definition, total_trials, effect=effect, root=root, sd=sd)
-    if calibrate or (calibrate is None and effect is not None):
+    if not definition.task.is_program and (calibrate or (calibrate is None and effect is not None)):
         document["forecast"] = _forecast(definition)
     if as_json:
         emit(document)
@@ -96,7 +96,7 @@ def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[S
     from orchestrator.storage import calibration
     from orchestrator.storage.folder import SweepFolder
 
-    if definition.budget.unit != "seconds":
+    if definition.budget.unit != "seconds" or definition.task.is_program:
         return definition, {}
     found = calibration.read(SweepFolder(root, sweep_id(definition)))
     if not found and calibrate is not False:
@@ -118,7 +118,7 @@ def _forecast(definition: Spec) -> dict[str, Any]:
 def _arms(document: Mapping[str, Any]) -> Table:
     def span(found: Any) -> str:
         if found is None:
-            return "by calibration"
+            return "unknown" if "script" in document else "by calibration"
         return " to ".join(map(span, found)) if isinstance(found, list) else f"{found:,.10g}"
 
     rows = document["arms"]

@@ -23,13 +23,16 @@ def reconcile(
     """
     from orchestrator import reconcile
     from orchestrator.definition import sweep_file
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
     from orchestrator.storage.folder import read_json
     from orchestrator.tracking.mlflow import MlflowTracker
 
     found = folder.find(root, sweep)
+    if (read_json(found.path / "resolved.json") or {}).get("imported"):
+        fail(f"{found.sweep_id} was imported: there is no study and no run of ours to agree with", Exit.USAGE)
     with found.hold(storage):
-        asked = sweep_file.load(found.path / "sweep.yaml")
+        asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None
         if tracking:
             tracker = MlflowTracker(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.app import Exit, data, emit, fail, talk
-from orchestrator.definition.errors import SpecError, read
+from orchestrator.cli.app import Exit, asked_of, data, emit, fail, talk
+from orchestrator.definition.errors import SpecError
 
 if TYPE_CHECKING:
-    from orchestrator.remote import Attempt, Cluster
+    from orchestrator.definition.model import Spec
+    from orchestrator.remote import Attempt, Cluster, Parcel
 
 
 def status(address: str, sweep: str, as_json: bool) -> None:
@@ -18,15 +20,20 @@ def status(address: str, sweep: str, as_json: bool) -> None:
     show(cluster(address).status(sweep), as_json)
 
 
-def logs(address: str, sweep: str, trial: str, as_json: bool) -> None:
-    """`logs --address`: what the driver printed."""
-    if trial:
-        fail(f"trial {trial}: a cluster is asked for the driver's log only; trials log under its --root", Exit.USAGE)
-    text = cluster(address).logs(sweep)
+def logs(
+    address: str, sweep: str, trial: str, as_json: bool, *, stream: str, follow: bool = False, worker: int = 0
+) -> None:
+    """`logs --address`: what the driver printed, or one of its trials."""
+    asked = cluster(address)
+    words = [trial, *(["--stderr"] * (stream == "stderr")), *(["--follow"] * follow)]
+    parts = asked.trial_log(sweep, [*words, "--worker", str(worker)]) if trial else [asked.logs(sweep)]
     if as_json:
-        emit({"schema": "geosweep/logs/1", "sweep": sweep, "text": text})
-    else:
-        sys.stdout.write(text)
+        found = {"trial_id": trial, stream: "".join(parts)} if trial else {"text": "".join(parts)}
+        emit({"schema": "geosweep/logs/2", "sweep": sweep, **found})
+        return
+    for part in parts:
+        sys.stdout.write(part)
+        sys.stdout.flush()
 
 
 def stop(address: str, sweep: str, as_json: bool) -> None:
@@ -65,13 +72,14 @@ def cluster(address: str) -> Cluster:
         fail(str(error), Exit.USAGE)
 
 
-def readable(file: Path) -> tuple[str, str]:
-    """The text of a sweep file and the sweep's id. Of a data set only the description has to be on this machine."""
-    from orchestrator.definition import model, sweep_file
+def readable(file: Path, words: Sequence[str] | None = None) -> tuple[str, Spec]:
+    """The text of a sweep file with its overrides, and the sweep.
 
-    text = read(file)
+    Of a data set only the description has to be on this machine.
+    """
+    asked = asked_of(file, words)
     try:
-        return text, model.sweep_id(sweep_file.loads(text, str(file)))
+        return asked.text, asked.load()
     except SpecError as error:
         if error.key != "task.data":
             raise
@@ -79,6 +87,20 @@ def readable(file: Path) -> tuple[str, str]:
             f"{error}. To send the sweep to a cluster that has the data, its dataset.json alone is enough here",
             Exit.INVALID_FILE,
         )
+
+
+def packed(spec: Spec, file: Path, root: Path) -> Parcel | None:
+    """The user's own code, for other machines, without the sweeps under `root`; and what was left out is said."""
+    from orchestrator.travel.code import parcel
+
+    found = parcel(spec, file, leave_out=[root])
+    if found is not None:
+        size = found.archive.stat().st_size / 1e3
+        said = f"{found.files} files of {found.folder} go with the sweep ({size:,.0f} kB)"
+        if found.left_out:
+            said += f"; left out, for their names: {', '.join(found.left_out)}"
+        talk.print(said, highlight=False, markup=False, soft_wrap=True)
+    return found
 
 
 def show(attempt: Attempt, as_json: bool) -> None:

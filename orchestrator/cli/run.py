@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import enum
 import os
-import time
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Root, Storage, app, data, emit, fail, show, show_stamps, talk
-from orchestrator.definition.errors import read
+from orchestrator.cli.app import (
+    ROOT,
+    Exit,
+    File,
+    Json,
+    Overrides,
+    Root,
+    Storage,
+    app,
+    asked_of,
+    data,
+    emit,
+    fail,
+    show,
+    show_stamps,
+    talk,
+)
+from orchestrator.cli.remote import packed
+from orchestrator.definition.errors import SpecError, errors_of
 from orchestrator.definition.states import SweepState
-from orchestrator.storage.folder import SweepFolder, read_json
-from orchestrator.storage.outcome import SweepOutcome
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
-    from orchestrator.runner import Outcome
-    from orchestrator.scheduling.conductor import SweepConductor
-    from orchestrator.tracking.mlflow import MlflowTracker
+    from orchestrator.definition.overrides import Asked
+    from orchestrator.launch import Launched, Options
+
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(help="Webhook for messages, URL or EVENT=URL: done, diverged, failed, stuck.", show_default=False),
+]
 
 
 class Backend(enum.StrEnum):
@@ -35,6 +51,7 @@ class Backend(enum.StrEnum):
 @app.command()
 def run(
     file: File,
+    overrides: Overrides = None,
     root: Root = ROOT,
     executor: Annotated[
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
@@ -56,210 +73,89 @@ def run(
         bool,
         typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
     ] = False,
+    code: Annotated[
+        str,
+        typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
+    ] = "",
+    notify: Notify = None,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
 
-    Example: geosweep run sweeps/quickstart.yaml
+    Example: geosweep run sweeps/quickstart.yaml budget.trials_per_arm=16
     """
-    from orchestrator import display, results, runner
-    from orchestrator.definition import sweep_file
-    from orchestrator.protocol import seal
-    from orchestrator.scheduling import abort
-    from orchestrator.storage import disk, object_store
+    from orchestrator import launch
+    from orchestrator.remote import CODE
+    from orchestrator.travel.arrival import arrive
 
-    definition = sweep_file.load(file)
-    definition = replace(definition, cache=definition.cache and cache)
-    if max_concurrent:
-        definition = replace(definition, resources=replace(definition.resources, max_concurrent=max_concurrent))
-    if tracking_uri and not definition.tracking.mlflow:
-        definition = replace(definition, tracking=replace(definition.tracking, mlflow=tracking_uri))
-    if executor is Backend.RAY and address not in ("", "local") and not root.is_absolute():
-        fail(
-            f"--root {root}: a relative folder is another one on each node of a cluster; "
-            "name the absolute path of a folder that every node mounts",
-            Exit.USAGE,
-        )
-    if definition.budget.unit == "seconds" and address not in ("", "local"):
-        fail(
-            f"--address {address}: budget.unit seconds is timed on this machine, and trials would run on others; leave "
-            "--address out, or use grad_evals, steps or tokens",
-            Exit.USAGE,
-        )
-    _not_taken(address, tracking_uri or definition.tracking.mlflow or "")
-    if uri := object_store.far(root):
-        _check_services(uri, storage, tracking and not definition.tracking.mlflow)
-    with disk.named(root):
-        folder = runner.open_folder(definition, read(file), root, facts := runner.provenance())
-    identity = folder.sweep_id
-    with disk.named(folder.path), folder.hold(storage):
-        if again := abort.standing(definition, folder):
-            fail(again, Exit.TRIALS_FAILED)
-        if _already_done(folder):
-            talk.print(f"sweep {identity} is done; nothing to run", highlight=False)
-            _mend(definition, folder, tracking, storage)
-        else:
-            talk.print(f"sweep {identity} in {folder.place}/", highlight=False)
-            outcome = _drive(definition, folder, executor, tracking, facts, storage, address, accept_changed_code)
-            _say(outcome.mended)
-            _say_cached(folder)
-            for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
-                talk.print(f"the race stopped {arm}: {one['reason']}", highlight=False, markup=False)
-            if definition.method.replay == "strict":
-                talk.print(_price(outcome.conductor), highlight=False)
-            if outcome.refusal:
-                fail(outcome.refusal, Exit.TRIALS_FAILED)
-            if outcome.state is not SweepState.DONE and outcome.conductor.remaining:
-                _stopped(file, outcome.state)
-    if as_json:
-        emit(results.best(folder))
-    else:
-        show(display.arms_table(definition, folder))
-        show_stamps(seal.stamps(folder))
-        talk.print(f"Next: geosweep ui; geosweep best {identity} --json; geosweep compare @last", highlight=False)
-    ended = SweepOutcome.read(folder)
-    if ended is not None and ended.limit:
-        fail(
-            f"the search ended at budget.{ended.limit}; the best found by then was confirmed from the reserve. "
-            f"To search on, give the sweep another name, a larger budget and warm_start: [{identity}]",
-            Exit.BUDGET,
-        )
-    failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
-    if failed > definition.max_failed:
-        fail(
-            f"{failed} trials failed ({definition.max_failed} allowed: max_failed); see: geosweep status {identity}",
-            Exit.TRIALS_FAILED,
-        )
-
-
-def _say_cached(folder: SweepFolder) -> None:
-    """How many trials were trained by earlier sweeps."""
-    from orchestrator import results
-
-    found = sum(bool(trial.result.cached_from) for trial in results.ended_trials(folder))
-    if found:
-        talk.print(f"{found} trials were taken over from earlier sweeps; --no-cache trains them again", highlight=False)
-
-
-def _not_taken(address: str, tracking_uri: str) -> None:
-    """Say which variables of the shell do not count: a sweep goes only where the command or the file sends it."""
-    for name, option, given in (
-        ("RAY_ADDRESS", "--address", address),
-        ("MLFLOW_TRACKING_URI", "--tracking-uri", tracking_uri),
-    ):
-        if os.environ.get(name) and not given:
-            talk.print(f"{name} is set but not used; say {option} ${name} if you mean it", highlight=False)
-
-
-def _drive(
-    definition: Spec,
-    folder: SweepFolder,
-    backend: Backend,
-    tracking: bool,
-    facts: Mapping[str, str],
-    storage: str,
-    address: str,
-    accept_changed_code: bool,
-) -> Outcome:
-    """Start the executor, the tracker and the display, run, and leave nothing running."""
-    from orchestrator import display, results, runner
-    from orchestrator.tracking.base import NoTracker
-
-    executor: Any
-    unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
-    if backend is Backend.RAY and unfinished:
-        from orchestrator.executors.ray import RayExecutor
-
-        r = definition.resources
-        executor = RayExecutor(
-            cpu=r.cpu, gpu=r.gpu, processes=r.processes, max_concurrent=r.max_concurrent, address=address or None
-        )
-        if address and not folder.far:
-            executor.look_for(folder.path)
-    else:
-        from orchestrator.executors.debug import DebugExecutor
-
-        executor = DebugExecutor()
-    tracker = _tracker(definition, folder, facts) if tracking else NoTracker()
-    try:
-        outcome = runner.run(
-            definition,
-            folder,
-            executor,
-            tracker,
-            (display.Stretched(talk),),
-            watch=lambda c: display.watching(c, talk),
-            storage_url=storage or None,
-            accept_changed_code=accept_changed_code,
-        )
-    finally:
-        executor.close()
-    if tracker.trouble:
-        talk.print(f"MLflow was not told everything ({tracker.trouble}); run this command again", style="yellow")
-    return outcome
-
-
-def _price(conductor: SweepConductor) -> str:
-    """What the fixed order of a strict replay cost in this run."""
-    all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0
-    share = f" ({conductor.idle_s / all_s:.0%} of {conductor.workers} workers' time)" if all_s else ""
-    return f"strict replay kept workers waiting for {conductor.idle_s:.1f} worker-seconds{share}"
-
-
-def _tracker(definition: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
-    from orchestrator.protocol import seal
-    from orchestrator.tracking.mlflow import MlflowTracker
-
-    return MlflowTracker(
-        uri=definition.tracking.mlflow,
-        root=folder.root,
-        sweep_id=folder.sweep_id,
-        name=definition.name,
-        description=definition.description,
-        facts={f"geosweep.{k}": v for k, v in {**facts, "seal": seal.sealed_hash(folder)}.items()},
-        studies=definition.seeds.studies,
+    root = root.absolute() if code else root
+    parcel = arrive(code) if code else None
+    asked = asked_of(file, overrides)
+    definition = asked.load()
+    if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:
+        parcel = packed(definition, file, root)
+    options = launch.Options(
+        executor=executor,
+        tracking=tracking,
+        cache=cache,
+        storage=storage,
+        address=address,
+        max_concurrent=max_concurrent,
+        tracking_uri=tracking_uri,
+        accept_changed_code=accept_changed_code,
+        parcel=parcel,
+        notify=tuple(notify or ()),
     )
+    ended = carry_out(asked, definition, root, options)
+    if as_json:
+        from orchestrator import results
+
+        emit(results.best(ended.folder))
+    else:
+        show_end(ended, f"geosweep ui; geosweep best {ended.folder.sweep_id} --json; geosweep compare @last")
+    conclude(ended)
 
 
-def _mend(definition: Spec, folder: SweepFolder, tracking: bool, storage: str) -> None:
-    """Make what a finished sweep left behind agree again, should somebody have lost a part of it."""
-    from orchestrator import reconcile
+def carry_out(asked: Asked, definition: Spec, root: Path, options: Options) -> Launched:
+    """Run or continue the sweep with its progress shown; ends the command where it was drained."""
+    from orchestrator import display, launch
 
-    tracker = _tracker(definition, folder, {}) if tracking else None
-    try:
-        _say(reconcile.reconcile(folder, tracker, storage or None))
-    except ConnectionError as error:
-        talk.print(f"MLflow does not answer ({error}); it was not compared", style="yellow", highlight=False)
-
-
-def _say(mended: list[str]) -> None:
-    for line in mended:
-        talk.print(f"mended: {line}", highlight=False, markup=False)
-
-
-def _check_services(uri: str, storage: str, untracked: bool) -> None:
-    """What a sweep in an object store cannot keep there."""
-    if not storage:
-        fail(
-            f"--root {uri}: an object store holds no studies and no lock; name a PostgreSQL database with --storage "
-            "(GEOSWEEP_STORAGE), postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
-            Exit.USAGE,
-        )
-    if untracked:
-        fail(
-            f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
-            "(MLFLOW_TRACKING_URI), or give --no-tracking",
-            Exit.USAGE,
-        )
+    ended = launch.launch(
+        definition,
+        asked.text,
+        root,
+        options,
+        say=_say,
+        callbacks=(display.Stretched(talk),),
+        watch=lambda conductor: display.watching(conductor, talk),
+    )
+    if ended.unfinished:
+        _stopped(Path(asked.file), ended.state)
+    return ended
 
 
-def _already_done(folder: SweepFolder) -> bool:
-    """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
+def show_end(ended: Launched, following: str) -> None:
+    """The table of arms, why it may be exploratory, and what to do next."""
+    from orchestrator import display
     from orchestrator.protocol import seal
 
-    outcome = SweepOutcome.read(folder)
-    there = all((folder.trial(trial) / "result.json").exists() for trial in seal.witnessed(folder))
-    return outcome is not None and outcome.is_over and outcome.tracked and there
+    show(display.arms_table(ended.spec, ended.folder))
+    show_stamps(seal.stamps(ended.folder))
+    talk.print(f"Next: {following}", highlight=False)
+
+
+def conclude(ended: Launched) -> None:
+    """Note that the result was seen, and end with the code of a spent budget or of too many failed trials."""
+    from orchestrator import launch
+    from orchestrator.protocol import extensions
+
+    extensions.look(ended.folder, "run")
+    launch.check_budget(ended.folder)
+    launch.check_failed(ended.spec, ended.folder)
+
+
+def _say(line: str, *, warns: bool = False) -> None:
+    talk.print(line, highlight=False, markup=False, style="yellow" if warns else None)
 
 
 def _stopped(file: Path, state: SweepState) -> None:
@@ -270,14 +166,23 @@ def _stopped(file: Path, state: SweepState) -> None:
 
 
 @app.command()
-def validate(file: File, as_json: Json = False) -> None:
-    """Check a sweep file; nothing is started. Exit code 3 and file:line:column when something is wrong.
+def validate(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Check a sweep file; nothing is started. Exit code 3, and file:line:column of all that is wrong, by line.
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
-    from orchestrator.definition import model, sweep_file
+    from orchestrator.definition import model
 
-    identity = model.sweep_id(sweep_file.load(file))
+    try:
+        identity = model.sweep_id(asked_of(file, overrides).load())
+    except SpecError as error:
+        if not as_json:
+            raise
+        found = [
+            {"line": one.line, "column": one.column, "key": one.key, "message": one.message} for one in errors_of(error)
+        ]
+        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": found})
+        raise typer.Exit(int(Exit.INVALID_FILE)) from None
     if as_json:
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
     else:

@@ -69,6 +69,22 @@ def _torch() -> str:
     return f"torch {torch.__version__}, {usable()} CPUs, {devices} CUDA devices"
 
 
+def _plugins() -> str:
+    """What installed distributions offer, each loaded once. Raises PluginError for a name that is taken."""
+    import optim_core
+    import trainables
+    from optim_core import plugins
+
+    found = []
+    for room in (trainables, optim_core):
+        for name, entries in plugins.offered(room.registry.GROUP).items():
+            if wrong := room.conflict(name):
+                raise plugins.PluginError(wrong)
+            room.lookup(name)
+            found.append(f"{name} ({plugins.distribution(entries[0])})")
+    return ", ".join(found) or "none installed"
+
+
 def _ray() -> str:
     from orchestrator.executors import ray
 
@@ -92,6 +108,7 @@ def doctor(root: Root = ROOT, as_json: Json = False) -> None:
         "versions": _versions,
         "storage": lambda: _storage(root),
         "torch": _torch,
+        "plugins": _plugins,
         "mlflow": _mlflow,
         "ray": _ray,
     }

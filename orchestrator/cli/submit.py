@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import Exit, File, Json, app, fail, talk
-from orchestrator.cli.remote import cluster, readable, show
+from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, talk
+from orchestrator.cli.remote import cluster, packed, readable, show
 
 
 @app.command()
 def submit(
     file: File,
+    overrides: Overrides = None,
+    *,
     address: Annotated[
         str, typer.Option(help="A Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT of your kubeconfig.")
     ],
@@ -29,12 +33,17 @@ def submit(
 ) -> None:
     """Start a sweep on a cluster and return; one that failed or was stopped goes on, any other is left alone.
 
+    Tasks, optimizers and programs of your own go with it: what git has, or would add, of the sweep file's folder.
+
     The token of a Ray cluster is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 
     Example: geosweep submit sweeps/quickstart.yaml --address http://127.0.0.1:8265
     """
+    from orchestrator.definition import model
     from orchestrator.kubernetes.fit import RenderError
+    from orchestrator.kubernetes.render import fits
     from orchestrator.remote import Order
+    from orchestrator.travel.arrival import store
 
     if not re.fullmatch(r"(s3:/)?/[A-Za-z0-9._/-]*", root):
         fail(
@@ -42,15 +51,20 @@ def submit(
             "or s3://BUCKET/FOLDER",
             Exit.USAGE,
         )
-    text, identity = readable(file)
+    text, spec = readable(file, overrides)
+    parcel = packed(spec, file, Path(os.environ.get("GEOSWEEP_ROOT", ROOT)))
+    stored = parcel is not None and address.partition("://")[0] == "k8s" and "://" in root and not fits(parcel)
     order = Order(
-        sweep_id=identity,
+        sweep_id=model.sweep_id(spec),
         text=text,
         file=str(file),
         root=root,
         profile=profile,
         queue=queue,
         registry=registry,
+        parcel=parcel,
+        code_at=store(parcel, root) if parcel is not None and stored else "",
+        requirements=spec.environment.requirements,
     )
     try:
         attempt = cluster(address).submit(order)

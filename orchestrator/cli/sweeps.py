@@ -1,4 +1,4 @@
-"""`status`, `best`, `export`, `stop`, `logs`: verbs on a sweep that was begun."""
+"""`status`, `best`, `export`, `stop`: verbs on a sweep that was begun."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli import remote
-from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show, show_stamps, talk
+from orchestrator.cli.app import ROOT, Address, Json, Root, Sweep, app, data, emit, show, show_stamps, talk
 
 
 @app.command()
@@ -20,11 +20,14 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     Example: geosweep status @last
     """
     from orchestrator import results
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
 
     if address:
         return remote.status(address, sweep, as_json)
-    document = results.status(folder.find(root, sweep))
+    found = folder.find(root, sweep)
+    document = results.status(found)
+    extensions.look(found, "status")
     if as_json:
         emit(document)
         return
@@ -36,7 +39,9 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     for arm, counts in document["arms"].items():
         done = [f"{studies[arm]['confirmed']}/{studies[arm]['planned']}"] if studies else []
         table.add_row(arm, *done, *(str(counts[k]) for k in shown))
-    table.caption = f"{document['grad_evals']:,.0f} gradient evaluations, {document['seconds']:.0f} s"
+    counted = " counted" if "script" in document else ""
+    spent = "" if "imported" in document else f"{document['grad_evals']:,.0f} gradient evaluations{counted}, "
+    table.caption = f"{spent}{document['seconds']:.0f} s"
     show(table)
     show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):
@@ -46,6 +51,8 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
         data.print(said, highlight=False, markup=False)
     for trial, error in document["errors"].items():
         data.print(f"\n{trial} failed:\n{error}", highlight=False, markup=False)
+        if trial in document["last_lines"]:
+            data.print(document["last_lines"][trial], highlight=False, markup=False)
 
 
 @app.command()
@@ -60,10 +67,12 @@ def best(
     Example: geosweep best @last --json
     """
     from orchestrator import results
+    from orchestrator.protocol import extensions
     from orchestrator.storage import folder
     from orchestrator.trial.lineage import describe
 
     found = folder.find(root, sweep)
+    extensions.look(found, "best")
     if pareto:
         front = results.pareto(found)
         if as_json:
@@ -79,6 +88,8 @@ def best(
     if as_json:
         emit(document)
         return
+    for said in results.infeasible(found):
+        data.print(said, highlight=False, markup=False)
     table = Table(title=f"{document['sweep_id']}: {document['metric']}, {document['goal']}")
     if any("studies" in row for row in document["arms"].values()):
         return _best_of_studies(table, document)
@@ -122,10 +133,11 @@ def export(
     Example: geosweep export @last -o out
     """
     from orchestrator import results
-    from orchestrator.protocol import seal
+    from orchestrator.protocol import extensions, seal
     from orchestrator.storage import folder
 
     found = folder.find(root, sweep)
+    extensions.look(found, "export")
     written = [str(p) for p in results.export(found, to)]
     stamps = seal.stamps(found)
     if as_json:
@@ -154,56 +166,3 @@ def stop(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_js
         emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": held})
     else:
         talk.print(f"{found.sweep_id} {'is draining' if held else 'is not running'}", highlight=False)
-
-
-@app.command()
-def logs(
-    sweep: Sweep = "@last",
-    trial: Annotated[str, typer.Argument(help="Trial id; all that failed when left out.")] = "",
-    root: Root = ROOT,
-    address: Address = "",
-    as_json: Json = False,
-) -> None:
-    """Show what a trial logged: its metrics by gradient evaluations, its error if it failed.
-
-    Example: geosweep logs @last sgd-0003-s0
-    """
-    from orchestrator import results
-    from orchestrator.storage import folder
-    from orchestrator.storage.metric_log import MetricLog
-    from orchestrator.trial.record import read_result, result_document
-
-    if address:
-        return remote.logs(address, sweep, trial, as_json)
-    found = folder.find(root, sweep)
-    if not trial:
-        errors = results.status(found)["errors"]
-        if as_json:
-            emit({"schema": "geosweep/logs/1", "sweep_id": found.sweep_id, "errors": errors})
-            return
-        for name, error in errors.items():
-            data.print(f"{name}:\n{error}", highlight=False, markup=False)
-        if not errors:
-            talk.print("no trial failed; name a trial to see its metrics", highlight=False)
-        return
-    if not found.trial(trial).is_dir():
-        fail(
-            f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.place}/trials/",
-            Exit.NOT_FOUND,
-        )
-    points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), read_result(found.trial(trial))
-    if as_json:
-        emit(
-            {
-                "schema": "geosweep/logs/1",
-                "trial_id": trial,
-                "points": points,
-                "result": result and result_document(result),
-            }
-        )
-        return
-    for point in points:
-        words = "  ".join(f"{k} {v:.5g}" for k, v in point["metrics"].items())
-        data.print(f"{point['step']:>8.0f}  {words}", highlight=False)
-    if result is not None and result.error:
-        data.print(result.error, highlight=False, markup=False)

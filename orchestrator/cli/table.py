@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
 from orchestrator.definition.kinds import is_composite, short
-from orchestrator.definition.states import Goal, Stage
+from orchestrator.definition.states import Stage
 
 
 @app.command()
@@ -29,38 +28,15 @@ def table(
 
     Example: geosweep table @last --by rotation --baseline identity
     """
-    from orchestrator import results
-    from orchestrator.compare import by_value as tables
-    from orchestrator.compare.evidence import twin
-    from orchestrator.protocol import seal
+    from orchestrator.compare import sweep_table
     from orchestrator.statistics.pairing import Refused
     from orchestrator.storage import folder
-    from orchestrator.storage.metric_log import MetricLog
 
-    found = folder.find(root, sweep)
-    reported, _ = results.reported(found, metric)
-    tuned = results.tuned(found)
-
-    @cache
-    def curve_of(trial: str) -> list[tuple[float, float]]:
-        points = MetricLog(found.trial(trial) / "metrics.jsonl").points()
-        return [(p["step"], p["metrics"][tables.CURVE]) for p in points if tables.CURVE in p["metrics"]]
-
-    question = tables.Question(
-        by=by,
-        metric=reported,
-        tuned=tuned["name"],
-        goal=Goal(tuned["goal"]),
-        baseline=baseline,
-        columns=tuple(c.strip() for c in columns.split(",") if c.strip()),
-    )
+    asked = [c.strip() for c in columns.split(",") if c.strip()]
     try:
-        copy = twin(found)
-        document = tables.table([t for t in results.ended_trials(found) if t.job.arm != copy], question, curve_of)
+        document = sweep_table.document(folder.find(root, sweep), by, baseline=baseline, columns=asked, metric=metric)
     except Refused as reason:
         fail(f"no table: {reason}", Exit.NOT_FOUND)
-    document = {"schema": document.pop("schema"), "sweep_id": found.sweep_id, **document}
-    document["exploratory"] = seal.stamps(found)
     if as_json:
         emit(document)
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import results
-from orchestrator.compare import currencies, task_choice
+from orchestrator.compare import currencies, proof, task_choice
 from orchestrator.compare.answer import ALL_PAIRS, check
 from orchestrator.compare.evidence import Evidence
 from orchestrator.protocol import seal
@@ -25,6 +25,8 @@ def answer(
 ) -> dict[str, Any]:
     """The `compare` document over all arms of the sweeps. Raises Refused."""
     first = sweeps[0]
+    if alien := next((one for one in sweeps if one.imported), None):
+        raise Refused(f"{alien.sweep_id} was imported, and is compared on its own; import all results in one call")
     for other in sweeps[1:]:
         _comparable(first, other)
     for one in sweeps:
@@ -38,10 +40,12 @@ def answer(
         goal=goal,
         baseline=None if baseline in (None, ALL_PAIRS) else baseline,
         margin=max(margins) if margin is None else margin,
-        parity=max((currencies.parity(one) for one in sweeps), key=lambda parity: parity.within),
+        parity=max(filter(None, map(currencies.parity, sweeps)), key=lambda parity: parity.within),
         alpha=min(one.analysis["alpha"] for one in sweeps),
         choice=task_choice.of(sweeps),
     )
+    proofs = proof.of_pairs(trials, document["pairs"], first.definition["budget"])
+    document["pairs"] = [{**p, "proof": shown} for p, shown in zip(document["pairs"], proofs, strict=True)]
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
     for other in sweeps[1:]:
         changed = [name for name in seal.other_files(first.folder, other.folder) if _is_optimizer(name)]

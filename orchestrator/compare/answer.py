@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator import results
-from orchestrator.compare import currencies, task_choice
+from orchestrator.compare import currencies, proof, task_choice
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.protocol import controls, seal
-from orchestrator.statistics import comparison
+from orchestrator.protocol import controls, extensions, seal
+from orchestrator.statistics import comparison, unpaired
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
 from orchestrator.storage.folder import read_json
@@ -34,18 +34,14 @@ def answer(
     name, goal = results.reported(folder, metric)
     against = declared["baseline"] if baseline is None else baseline
     within = declared["margin"] if margin is None else margin
-    document = comparison.compare(
-        evidence.trials,
-        metric=name,
-        goal=goal,
-        baseline=None if against in (None, ALL_PAIRS) else against,
-        margin=within,
-        alpha=declared["alpha"],
-        race=read_json(folder.race),
-        twin=(evidence.twin, declared["baseline"]) if evidence.twin else None,
-        parity=currencies.parity(evidence),
-        choice=task_choice.of([evidence]),
-    )
+    question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
+    question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
+    question["choice"] = task_choice.of([evidence])
+    try:
+        document = _compared(evidence, question)
+    except Refused as reason:
+        why = evidence.resolved["imported"]["not_compared"] if evidence.imported else ""
+        raise Refused("; ".join(filter(None, [str(reason), why]))) from None
     document |= {
         "notes": [
             *document["notes"],
@@ -65,14 +61,37 @@ def answer(
     ):
         if asked != sealed:
             exploratory.append(f"{word} {asked} was asked for, {sealed} was declared")
-    other = currencies.at_equal_seconds(evidence, document)
+    other = {} if evidence.imported else currencies.at_equal_seconds(evidence, document)
     each = {"currency": currencies.spoken(evidence)}
-    document["pairs"] = [{**p, **each, "at_equal_seconds": other.get((p["a"], p["b"]))} for p in document["pairs"]]
+    if evidence.imported:
+        document["imported"] = each["imported"] = evidence.imported
+        document["notes"] += evidence.resolved["imported"]["notes"]
+    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
+    document["pairs"] = [
+        {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
+        for p, shown in zip(document["pairs"], proofs, strict=True)
+    ]
+    if (taken := extensions.looks(folder))["looks"] > 1:
+        document["looks"] = {**taken, "alpha_at_most": taken["alpha_spent"] + declared["alpha"]}
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
+
+
+def _compared(evidence: Evidence, question: Mapping[str, Any]) -> dict[str, Any]:
+    if not evidence.is_paired:
+        return unpaired.compare(evidence.trials, **question)
+    return comparison.compare(
+        evidence.trials,
+        race=read_json(evidence.folder.race),
+        twin=(evidence.twin, evidence.analysis["baseline"]) if evidence.twin else None,
+        declared=bool(evidence.imported),
+        **question,
+    )
 
 
 def _unplanned(evidence: Evidence) -> list[str]:
     """Of a sweep that was interrupted or whose budget ended before its last study."""
+    if evidence.imported:
+        return []
     done = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]["study"].nunique()
     return [f"{done} of {evidence.studies} planned studies are done."] if done < evidence.studies else []
 

@@ -120,6 +120,8 @@ def _chosen(trials: Sequence[TrialRecord], question: Question) -> list[TrialReco
     study has some, else of the search.
     """
     tuned, best = _configurations(trials), dict[int, tuple[int, str, int]]()
+    if not tuned:
+        return sorted(trials, key=lambda t: (t.job.study, t.job.seed))  # imported: nothing was searched
     for key in sorted(tuned, key=lambda c: (question.goal.loss(_mean_value(tuned[c])), c)):
         best.setdefault(key[0], key)
     confirm: dict[int, list[TrialRecord]] = {}

@@ -18,11 +18,12 @@ import pandas as pd
 
 from orchestrator.compare.evidence import TOKENS, Evidence
 from orchestrator.definition import currency
+from orchestrator.definition.currency import WORDS
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.comparison import compare_differences, differences, tests
 from orchestrator.statistics.intervals import Array
-from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity
+from orchestrator.statistics.pairing import IN_GRAD_EVALS, PARITY, Parity
 from orchestrator.storage import calibration
 
 FARTHEST = 0.25
@@ -51,17 +52,29 @@ def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
     counted, found = flops.read(evidence.folder), dict[str, dict[str, float | None]]()
     for arm in evidence.arms:
         own = confirm[confirm["arm"] == arm]
-        means = {name: float(own[name].mean()) if len(own) else None for name in ("grad_evals", "seconds")}
+        means = {
+            name: float(own[name].mean()) if own[name].notna().any() else None for name in ("grad_evals", "seconds")
+        }
         found[arm] = {**means, "flops": counted.get(arm)}
     return found
 
 
-def parity(evidence: Evidence) -> Parity:
-    """What the confirm trials have to have spent alike. Seconds: the arms' means, within what two calibrations err.
+def parity(evidence: Evidence) -> Parity | None:
+    """What the confirm trials have to have spent alike; None where nobody knows.
+
+    Seconds: the arms' means, within what two calibrations err.
 
     Arms that took seconds further apart than FARTHEST are not compared, however little the calibration promised.
     """
     unit = evidence.definition["budget"]["unit"]
+    if evidence.imported:
+        return Parity(words=unit) if unit else None
+    if evidence.is_program:
+        counted = {"grad_evals": "grad_evals", "steps": "cost/steps", "seconds": "seconds"}.get(unit, "")
+        clock = unit == "seconds"
+        return Parity(
+            column=counted, words=WORDS[unit], within=FARTHEST if clock else PARITY, of_means=clock, streams=False
+        )
     if unit == "steps":
         return Parity(column="cost/steps", words="steps")
     if unit == "seconds":

@@ -18,15 +18,18 @@ import optim_core
 import trainables
 from optim_core import Counting
 from orchestrator import results
-from orchestrator.definition import yaml12
+from orchestrator.definition import program, yaml12
+from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
+from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import bounds_of as bounds_of
 from orchestrator.statistics.pairing import Unit
 from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.trial.counted import counted
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
 from trainables import Task
@@ -67,9 +70,31 @@ class Evidence:
         return str(value.get("description", "")) if isinstance(value, dict) else ""
 
     @property
+    def imported(self) -> str:
+        """Of results that others trained: whose word it is that they are paired; else nothing."""
+        found = self.resolved.get("imported")
+        return seal.PAIRINGS[found["pairing"]] if found else ""
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether equal seeds, or studies, of two arms belong together."""
+        return bool((self.resolved.get("imported") or {"pairing": "proved"})["pairing"] != "none")
+
+    @property
     def task(self) -> str:
-        """The task's name."""
-        return str(self.definition["task"]["name"])
+        """The task's name; of a script its file."""
+        task = self.definition["task"]
+        return str(task["parameters"]["program"] if task["name"] == NAME else task["name"])
+
+    @property
+    def is_program(self) -> bool:
+        """Whether trials are scripts of the user's."""
+        return bool(self.definition["task"]["name"] == NAME)
+
+    @property
+    def steps_of_curves(self) -> str:
+        """What the steps of curves count: gradient evaluations, of a script what its budget is in."""
+        return WORDS[self.definition["budget"]["unit"] if self.is_program else "grad_evals"]
 
     @property
     def tuned(self) -> str:
@@ -113,6 +138,8 @@ class Evidence:
 
     def optimizer(self, arm: str) -> type[Counting]:
         """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""
+        if not self.definition["arms"][arm]["optimizer"]:  # of a script
+            return optim_core.Counting
         try:
             return optim_core.lookup(self.definition["arms"][arm]["optimizer"])
         except KeyError:
@@ -122,7 +149,7 @@ class Evidence:
     def task_class(self) -> type[Task]:
         """The class of the task, with what it declares; one that is gone declares nothing."""
         try:
-            return trainables.lookup(self.task)
+            return program.declared(self.definition, self.reported)
         except KeyError:
             return trainables.Task
 
@@ -146,8 +173,8 @@ class Evidence:
 
     @cached_property
     def records(self) -> list[TrialRecord]:
-        """Every trial that ended."""
-        return results.ended_trials(self.folder)
+        """Every trial that ended and counts."""
+        return counted(results.ended_trials(self.folder))
 
     @cached_property
     def notes(self) -> list[str]:
@@ -156,19 +183,20 @@ class Evidence:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """trials.parquet as a frame, with `configuration` and `value` (the tuned metric as selected)."""
-        frame: pd.DataFrame = results.trials_table(self.folder).to_pandas()
+        """trials.parquet as a frame, with `configuration`, `value` (the tuned metric as selected) and `proof`."""
+        frame: pd.DataFrame = results.trials_table(self.folder, self.records).to_pandas()
         frame["configuration"] = [t.job.configuration for t in self.records]
         frame["value"] = [t.result.value for t in self.records]
-        if self.definition["budget"]["unit"] == "tokens":
-            given = float(self.definition["budget"]["per_trial"])
-            frame[TOKENS] = [t.result.grad_evals * given / t.job.budget for t in self.records]
         if (frame["state"] == State.DIVERGED).any():
             goals = {"value": self.goal, self.tuned: self.goal}
             if self.reported != self.tuned:
                 goals[self.reported] = results.reported(self.folder)[1]
             for column, goal in goals.items():
                 self._demote(frame, column, goal)
+        if self.definition["budget"]["unit"] == "tokens":
+            given = float(self.definition["budget"]["per_trial"])
+            frame[TOKENS] = [t.result.grad_evals * given / t.job.budget for t in self.records]
+        frame["proof"] = pd.Series([dict(t.result.proof) for t in self.records], index=frame.index, dtype=object)
         return frame
 
     def _demote(self, frame: pd.DataFrame, column: str, goal: Goal) -> None:
@@ -188,10 +216,11 @@ class Evidence:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """metrics.parquet as a frame with arm, study, stage, seed and seconds (at each trial's mean pace)."""
-        points: pd.DataFrame = results.metrics_table(self.folder).to_pandas()
+        points: pd.DataFrame = results.metrics_table(self.folder, self.records).to_pandas()
         known = ["trial_id", "arm", "study", "stage", "seed", "state", "configuration", "grad_evals", "seconds"]
         found = points.merge(self.trials[known], on="trial_id")
-        found["seconds"] = found["seconds"] * found["step"] / found["grad_evals"].where(found["grad_evals"] > 0)
+        whole = found.groupby("trial_id")["step"].transform("max") if self.is_program else found["grad_evals"]
+        found["seconds"] = found["seconds"] * found["step"] / whole.where(whole > 0)
         return found
 
     @cached_property
@@ -209,10 +238,11 @@ class Evidence:
         for (study, number), group in rows.groupby(["study", "configuration"]):
             row = _plain_values(group["parameters"].iloc[0])
             states = set(group["state"])
+            counts = group["value"].notna().all() and ("feasible" not in group or group["feasible"].ne(False).all())
             row |= {
                 "study": study,
                 "configuration": number,
-                "value": float(group["value"].mean()) if group["value"].notna().all() else float("nan"),
+                "value": float(group["value"].mean()) if counts else float("nan"),
                 "spread": float(group["value"].std()) if len(group) > 1 else 0.0,
                 "state": next((s for s in (State.FAILED, State.DIVERGED, State.PRUNED) if s in states), State.COMPLETE),
                 "grad_evals": float(group["grad_evals"].sum()),
@@ -226,7 +256,7 @@ class Evidence:
     def design_size(self, arm: str) -> int:
         """How many configurations of each study of the arm were drawn without looking at results."""
         method = self.definition["method"]
-        asked = self.definition["budget"]["trials_per_arm"]
+        asked = self.resolved.get("first_trials_per_arm", self.definition["budget"]["trials_per_arm"])
         if method["name"] in ("grid", "random", "sobol") or asked is None:
             return 10**9
         return round(float(method["random_share"]) * int(asked))

@@ -27,6 +27,8 @@ def _edge(evidence: Evidence) -> Iterator[Breach]:
 
 
 def _tied_data(evidence: Evidence) -> Iterator[Breach]:
+    if evidence.is_program:
+        return  # what a script's own parameters do to its data is said with the verdict
     tasks = [json.dumps({n: t.job.values[n] for n in in_section(TASK, t.job.values)}) for t in evidence.records]
     for (stage, seed, _), rows in evidence.trials.assign(task=tasks).groupby(["stage", "seed", "task"]):
         if rows["data_digest"].nunique() > 1:

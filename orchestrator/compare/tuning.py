@@ -188,12 +188,17 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
 
     Of several studies means over them; `survived` counts those whose winner would have gone on.
     """
-    found = []
-    allowed, budget = {trial.trial_id: trial.job.budget for trial in evidence.records}, 1.0
+    found: list[dict[str, Any]] = []
+    allowed: dict[Any, float] = {trial.trial_id: trial.job.budget for trial in evidence.records}
+    budget = 1.0
     curves = evidence.curves
     curves = curves[
         (curves["stage"] == Stage.TUNE) & (curves["name"] == evidence.tuned) & (curves["state"] == State.COMPLETE)
     ]
+    if curves.empty:
+        return found
+    if evidence.imported:  # whose steps may be of another kind than what runs spent
+        allowed = curves.groupby("trial_id")["step"].max().to_dict()
     curves = curves.assign(step=(curves["step"] / curves["trial_id"].map(allowed)).round(9))  # shares of the budget
     for arm in evidence.arms:
         studies = [_aligned(points) for _, points in curves[curves["arm"] == arm].groupby("study")]

@@ -65,7 +65,7 @@ def resolved(model: SweepModel, processes: int, where: Where) -> Arms:
         places = {p.name: one.path for one in reads.values() for p in one.parameters}
         places |= {p.name: path for p, path in groups.parameters}
         every = _renamed_conditions(every, names)
-        _check_conditions(every, places, where, arm)
+        check_conditions(every, places, where, arm)
         try:
             ordered = order(every)
         except SpaceError as error:
@@ -84,13 +84,9 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
     for name, given in model.arms.items():
         optimizer = (given.optimizer if given else None) or name
         path: Path = ("arms", name, "optimizer") if given and given.optimizer else ("arms", name)
-        if not name or "@" in name or "/" in name:
-            raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
-        twin = next((other for other in found if _alike(other) == _alike(name)), None)
-        if twin is not None:
-            raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
+        check_name(name, found, where)
+        if wrong := optim_core.conflict(optimizer):
+            raise where.error(path, wrong)
         try:
             optim_core.lookup(optimizer)
         except KeyError as error:
@@ -98,6 +94,17 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
         _check_players(model, optimizer, where, path)
         found[name] = optimizer
     return found
+
+
+def check_name(name: str, others: Iterable[str], where: Where) -> None:
+    """Raises SpecError for the name of an arm that folders and trial ids could not hold, or that reads like another."""
+    if not name or "@" in name or "/" in name:
+        raise where.error(("arms", name), "an arm's name must not be empty or contain @ or /")
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
+    twin = next((other for other in others if _alike(other) == _alike(name)), None)
+    if twin is not None:
+        raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
 
 
 def _alike(name: str) -> str:
@@ -110,10 +117,10 @@ def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) 
     task = str(model.task["name"])
     if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
         return
-    games = [name for name in optim_core.names() if optim_core.lookup(name).PLAYS_GAMES]
+    games = [name for name in optim_core.registered() if optim_core.lookup(name).PLAYS_GAMES]
     if trainables.lookup(task).GAME:
         raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
-    tasks = [name for name in trainables.names() if trainables.lookup(name).GAME]
+    tasks = [name for name in trainables.registered() if trainables.lookup(name).GAME]
     raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
 
 
@@ -186,7 +193,7 @@ def _renamed_conditions(parameters: Iterable[Parameter], names: Names) -> list[P
     return found
 
 
-def _check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
+def check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
     """An arm's own parameter can become active: each condition names values that its parent can have."""
     known = {p.name: p for p in every}
     for p in known.values():

@@ -8,6 +8,7 @@ from orchestrator.definition import plan
 from orchestrator.definition.currency import COUNTABLE
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import BudgetSpec, Spec
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 
 if TYPE_CHECKING:
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 
 def resolved(model: SweepModel, task: Task, where: Where) -> BudgetSpec:
     """The budget, with the tokens of a batch where it is counted in tokens."""
-    given = model.budget
+    given, script = model.budget, is_program(model.task)
+    if given.unit == "epochs" and not script:
+        raise where.error(("budget", "unit"), "'epochs' is not one of 'grad_evals', 'steps', 'seconds' or 'tokens'")
     if given.unit in COUNTABLE and given.per_trial != int(given.per_trial):
         raise where.error(
             ("budget", "per_trial"), f"{given.per_trial:g}: {given.unit} come whole; write a whole number"
         )
     tokens: int | None = None
-    if given.unit == "tokens":
+    if given.unit == "tokens" and not script:
         if not task.COUNTS:
             raise where.error(
                 ("budget", "unit"),
@@ -41,7 +44,7 @@ def check(spec: Spec, where: Where) -> None:
     _check_seconds(spec, where)
     _check_limits(spec, where)
     _check_population(spec, where)
-    if not plan.is_known(spec):
+    if spec.task.is_program or not plan.is_known(spec):
         return
     for arm in spec.arms.values():
         if plan.steps_range(spec, arm)[0] < 1:

@@ -27,4 +27,4 @@ def fitting(optimizers: Sequence[str]) -> tuple[str, ...]:
 
 def owners(control: str) -> list[str]:
     """The registered optimizers that the control fits."""
-    return [name for name in optim_core.names() if limits(control, name)]
+    return [name for name in optim_core.registered() if limits(control, name)]

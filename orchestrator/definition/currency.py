@@ -10,6 +10,7 @@ WORDS = {
     "steps": "steps",
     "seconds": "seconds",
     "tokens": "tokens",
+    "epochs": "epochs",
 }
 """`budget.unit` -> how it is called in sentences and on axes."""
 COUNTABLE = ("steps", "tokens")
@@ -19,11 +20,13 @@ COUNTABLE = ("steps", "tokens")
 def name_of(budget: Mapping[str, Any], counted: str = "") -> str:
     """The unit of a resolved budget in words; `counted`: what the task counts under `tokens` (see `Task.COUNTS`)."""
     unit = str(budget["unit"])
-    return counted if unit == "tokens" and counted else WORDS[unit]
+    return counted if unit == "tokens" and counted else WORDS.get(unit, unit)
 
 
 def amount(budget: Mapping[str, Any], counted: str = "") -> str:
-    """What one trial is given: `480 gradient evaluations`, `1,000,000 tokens`."""
+    """What one trial is given: `480 gradient evaluations`, `1,000,000 tokens`; nothing where nobody knows."""
+    if not budget["unit"]:
+        return ""
     given = budget["per_trial"]
     figure = f"{given:,}" if isinstance(given, int) or float(given).is_integer() else f"{given:,g}"
     return f"{figure.removesuffix('.0')} {name_of(budget, counted)}"
@@ -41,4 +44,5 @@ def took(arm: str, given: float, error: float, seconds: float | None) -> str:
 
 def spoken(budget: Mapping[str, Any], counted: str = "") -> str:
     """The same for the verdict: `240 steps each`."""
-    return f"{amount(budget, counted)} each"
+    given = amount(budget, counted)
+    return f"{given} each" if given else ""

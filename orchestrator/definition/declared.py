@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from orchestrator.definition.control_names import fitting, known, owners
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec
+from orchestrator.definition.outcome import OutcomeConstraint, OutcomeError, parsed
 from orchestrator.definition.racing import Racing, look_at
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.schema import SweepModel
+
+OF_EVERY_TRIAL = ("time/step_s", "cost/grad_evals", "cost/steps")
+"""Metrics that no task has to report."""
 
 
 def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
@@ -29,6 +33,35 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
         if not reason.strip():
             raise where.error(("analysis", "waive", code), "give the reason")
     return {**given.model_dump(), "margin": float(given.margin)}
+
+
+def outcomes(model: SweepModel, metrics: Iterable[str], where: Where) -> tuple[OutcomeConstraint, ...]:
+    """The outcome constraints, each on a metric that trials have, and none twice."""
+    found: list[OutcomeConstraint] = []
+    there = {*metrics, *OF_EVERY_TRIAL}
+    for i, text in enumerate(model.outcome_constraints):
+        at = ("outcome_constraints", i)
+        try:
+            one = parsed(text)
+        except OutcomeError as error:
+            raise where.error(at, str(error)) from None
+        measured = one.metric.startswith("geometry/") and model.diagnostics is not None
+        if one.metric not in there and not measured:
+            raise where.error(at, f"{one.metric!r} is no metric of this task's trials{nearest(one.metric, there)}")
+        if one.metric.startswith("time/") and model.method.replay == "strict":
+            raise where.error(
+                at, f"{one.metric} depends on the machine, so that the search could not be replayed; write replay: off"
+            )
+        twin = next((c for c in found if (c.metric, c.at_most) == (one.metric, one.at_most)), None)
+        if twin is not None:
+            raise where.error(at, f"{text!r} is said already by {twin}; remove one of them")
+        found.append(one)
+    if found and model.early_terminate is not None and model.early_terminate.type == "pbt":
+        raise where.error(
+            ("outcome_constraints",),
+            "pbt replaces members by the tuned metric alone; remove them, or stop early by another type",
+        )
+    return tuple(found)
 
 
 def racing(model: SweepModel, seeds: SeedsSpec, where: Where) -> Racing | None:

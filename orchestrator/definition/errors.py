@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
 class SpecError(ValueError):
     """`FILE:LINE:COLUMN: dotted.key: message`."""
 
+    is_of_form = False
+    """Whether types or spelling are wrong, which depends on nothing else in the file."""
+
     def __init__(self, file: str, line: int, column: int, path: tuple[str | int, ...], message: str) -> None:
-        self.file, self.line, self.column, self.message = file, line, column, message
+        self.file, self.line, self.column, self.path, self.message = file, line, column, path, message
         self.key = ".".join(str(part) for part in path)
         super().__init__(f"{file}:{line}:{column}: {self.key + ': ' if self.key else ''}{message}")
+
+
+class KeyedError(SpecError):
+    """`ORIGIN: dotted.key: message`: what is wrong is in no line of a file, but in a dict or an override."""
+
+    def __init__(self, origin: str, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(origin, 1, 1, path, message)
+        self.args = (f"{origin}: {self.key + ': ' if self.key else ''}{message}",)
+
+
+class SpecErrors(SpecError):  # noqa: N818
+    """Two or more, a line each, in the order of the file; the place is that of the first."""
+
+    def __init__(self, errors: Sequence[SpecError]) -> None:
+        first = errors[0]
+        super().__init__(first.file, first.line, first.column, first.path, first.message)
+        self.errors = tuple(errors)
+        self.args = ("\n".join(str(one) for one in errors),)
+
+
+def errors_of(error: SpecError) -> tuple[SpecError, ...]:
+    """The single errors."""
+    return error.errors if isinstance(error, SpecErrors) else (error,)
 
 
 class UnreadableError(SpecError):
@@ -22,6 +48,22 @@ class UnreadableError(SpecError):
     def __init__(self, file: Path, message: str) -> None:
         super().__init__(str(file), 1, 1, (), message)
         self.args = (f"{file}: {message}",)
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done in this way; the message says why, and the way out."""
+
+
+class TrialsFailed(RuntimeError):  # noqa: N818
+    """More trials failed than the sweep allows, or all of them for one reason."""
+
+
+class BudgetSpent(RuntimeError):  # noqa: N818
+    """A limit of the budget ended the sweep before its trials did."""
+
+
+class CannotSearch(ValueError):  # noqa: N818
+    """A sampler that does not take this space or these objectives."""
 
 
 def read(file: Path) -> str:

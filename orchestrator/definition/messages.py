@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.definition import foreign
+from orchestrator.definition.addresses import SECTION
 from orchestrator.definition.errors import SpecError, nearest
 from orchestrator.definition.location import Where, description_of, fields_at
 from orchestrator.definition.parts import SECTIONS
@@ -20,28 +22,41 @@ def explained(error: ValidationError, document: Document, where: Where) -> SpecE
     first = min(errors, key=lambda e: (e["type"] not in telling, -len(_keys(document.value, e["loc"]))))
     path = tuple(part for part in first["loc"] if part in _keys(document.value, first["loc"]))
     value, kind, context = first["input"], first["type"], first.get("ctx", {})
+    a_kind = _kind(value)
+    if first["loc"][:1] == (SECTION,) and first["loc"][1:2] != ("stuck_after",) and kind != "extra_forbidden":
+        value = _NotShown()
     if kind == "extra_forbidden":
+        if known := foreign.hint(path):
+            return where.error(path, f"unknown; it is {known}")
         beside = _at(document.value, path[:-1])
         fields = fields_at(path, beside)
         return where.error(path, f"unknown{_way_out(path, beside, fields) or nearest(str(path[-1]), fields)}")
     if kind == "missing":
         return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
     if kind == "literal_error":
-        return where.error(path, f"{value!r} is not one of {context['expected']}")
+        known = foreign.CHOICES.get(value, "") if isinstance(value, str) else ""
+        return where.error(path, f"{value!r} is not one of {context['expected']}{f'; it is {known}' if known else ''}")
     if kind == "too_short":
         return where.error(path, f"{value!r} is empty; give at least one")
     if kind == "string_pattern_mismatch":
-        return where.error(path, f"{value!r}: lower-case letters, digits and dashes are allowed, at most 40 of them")
+        return where.error(path, f"{value!r}: letters, digits, dashes and underscores are allowed, at most 40 of them")
     if kind == "finite_number":
         return where.error(path, f"{value} is no number that one can reckon with")
     if kind in ("dict_type", "model_type", "dataclass_type"):
-        return where.error(path, f"{value!r} is {_kind(value)}, and keys with values are wanted, such as KEY: VALUE")
+        return where.error(path, f"{value!r} is {a_kind}, and keys with values are wanted, such as KEY: VALUE")
     if kind == "list_type":
-        return where.error(path, f"{value!r} is {_kind(value)}, and a list is wanted, such as [{value}]")
+        return where.error(path, f"{value!r} is {a_kind}, and a list is wanted, such as [{value}]")
     if kind == "string_type":
-        return where.error(path, f"{value!r} is {_kind(value)}, and text is wanted; put it in quotes")
+        return where.error(path, f"{value!r} is {a_kind}, and text is wanted; put it in quotes")
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
+
+
+class _NotShown:
+    """Stands for the value of a key that is a secret."""
+
+    def __repr__(self) -> str:
+        return "(not shown)"
 
 
 def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:

@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.definition.outcome import OutcomeConstraint
 from orchestrator.definition.racing import Racing
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
@@ -24,6 +26,13 @@ class TaskSpec:
     name: str
     parameters: Mapping[str, Any]
     """What is fixed: without what every arm searches."""
+    folder: str = field(default="", compare=False)
+    """Of a script: the folder on this machine that its path is relative to."""
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a script of the user's (see `program`)."""
+        return bool(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,7 @@ class ArmSpec:
 
     name: str
     optimizer: str
+    """Empty where a script's arm names none."""
     parameters: tuple[Parameter, ...]
     """Dotted names are of the task, of training, of groups and of schedules (see `parts`)."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -56,6 +66,10 @@ class MethodSpec:
     seed: int
     replay: str
     lag: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of a sampler of somebody else's (see `method`)."""
+    ref: str = ""
+    registry: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +88,8 @@ class BudgetSpec:
     price_per_gpu_hour: float | None
     tokens_per_batch: int | None = None
     """Of unit tokens: what the task says that a nominal batch holds."""
+    first_trials: int | None = None
+    """Of a sweep that was extended: the configurations of each study that were planned at first."""
     calibrated: Mapping[str, float] = field(default_factory=dict)
     """Of unit seconds: arm -> gradient evaluations of each of its trials, once they are known."""
 
@@ -86,6 +102,12 @@ class SeedsSpec:
     confirm: tuple[int, ...]
     studies: int = 1
     """Independent searches of each arm."""
+    first_is_unnumbered: bool = False
+    """Study 1 was the only one until others were added: names have no number for it."""
+
+    def index(self, study: int) -> int | None:
+        """The number that names have for a study, counted from 1; None for one that is, or was, the only one."""
+        return None if self.studies == 1 or (self.first_is_unnumbered and study == 1) else study
 
     def tune_of(self, study: int) -> tuple[int, ...]:
         """The tune seeds of a study, counted from 1."""
@@ -121,6 +143,16 @@ class TrackingSpec:
     """Where runs are shown."""
 
     mlflow: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotifySpec:
+    """Where messages go."""
+
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Event -> address, references to variables as they stand in the file."""
+    stuck_after: float = 1800.0
+    """Seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +211,17 @@ class TrainingSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvironmentSpec:
+    """What trials need on other machines; nothing when all is geosweep's own."""
+
+    requirements: tuple[str, ...] = ()
+    """Further packages, each pinned."""
+    image: str = ""
+    file: Path | None = field(default=None, compare=False)
+    """The requirements file, if they were read from one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A sweep, resolved: every default filled in."""
 
@@ -206,7 +249,12 @@ class Spec:
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     controls: tuple[str, ...] = ()
     training: TrainingSpec
+    outcome_constraints: tuple[OutcomeConstraint, ...] = ()
+    environment: EnvironmentSpec = field(default_factory=EnvironmentSpec)
     source: str = field(default="", compare=False)
+    notify: NotifySpec = field(default_factory=NotifySpec, compare=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
+    """Keys that were given on the command line, as it shows them."""
 
 
 def comparisons(spec: Spec) -> int:
@@ -220,6 +268,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     found = asdict(spec)
     for key in ("description", "resources", "tracking", "source", "max_failed", "cache", "analysis", "controls"):
         del found[key]
+    del found["environment"]
+    del found["task"]["folder"]
+    del found["overrides"], found["notify"], found["seeds"]["first_is_unnumbered"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
     # What is at its default is left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:
@@ -227,6 +278,12 @@ def definition(spec: Spec) -> dict[str, Any]:
     for arm in found["arms"].values():
         if not arm["groups"]:
             del arm["groups"]
+        for p in arm["parameters"]:
+            if not p["prior_confidence"]:
+                del p["prior"], p["prior_confidence"]
+    for key in ("arguments", "ref", "registry"):
+        if not found["method"][key]:
+            del found["method"][key]
     if spec.method.replay == "off":
         del found["method"]["replay"], found["method"]["lag"]
     for key, used in (
@@ -238,6 +295,9 @@ def definition(spec: Spec) -> dict[str, Any]:
     ):
         if not used:
             del found[key]
+    found["outcome_constraints"] = [str(one) for one in spec.outcome_constraints]
+    if not spec.outcome_constraints:
+        del found["outcome_constraints"]
     found["training"] = found["training"]["recipe"]
     if spec.training.recipe == type(spec.training.recipe)(schedule="cosine"):
         del found["training"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import optim_core
+from orchestrator.definition import foreign
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import finite, misfit
 from orchestrator.definition.location import Where
 from orchestrator.definition.parameter_models import ParameterModel, RampModel, as_share
-from orchestrator.definition.space import Parameter, ends_of
+from orchestrator.definition.space import Parameter, ends_of, is_number
 from orchestrator.definition.yaml12 import Path
 
 DISTRIBUTIONS = (
@@ -49,6 +51,7 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
         return Parameter(name=name, kind="constant", values=(given,))
     if given.distribution is not None and given.distribution not in DISTRIBUTIONS:
         raise where.error((*path, "distribution"), _no_distribution(given.distribution))
+    _check_prior(given, where, path)
     when = _conditions(given.when)
     present = given.model_fields_set
     if given.values is not None:
@@ -57,7 +60,9 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
             raise where.error((*path, "values"), f"{given.values} has a value twice")
         for i, value in enumerate(given.values):
             _check_finite(value, where, (*path, "values", i))
-        return Parameter(name=name, kind="categorical", values=tuple(given.values), when=when)
+        return _guessed(
+            Parameter(name=name, kind="categorical", values=tuple(given.values), when=when), given, where, path
+        )
     if "value" in present:
         _alone(present, {"value"}, {"constant"}, given, where, path)
         _check_finite(given.value, where, (*path, "value"))
@@ -67,7 +72,33 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
             "max" if given.min is not None else "min" if given.max is not None else "values, value, or min and max"
         )
         raise where.error(path, f"{missing}: missing; a parameter has values, a value, or min and max")
-    return _range(name, given, when, where, path)
+    return _guessed(_range(name, given, when, where, path), given, where, path)
+
+
+def _check_prior(given: ParameterModel, where: Where, path: Path) -> None:
+    if given.prior_confidence is not None and given.prior is None:
+        raise where.error((*path, "prior_confidence"), "goes with a prior; add the guess, or remove it")
+    if given.prior is not None and "value" in given.model_fields_set:
+        raise where.error((*path, "prior"), "does not go with value, which is searched nowhere; remove one of them")
+
+
+def _guessed(p: Parameter, given: ParameterModel, where: Where, path: Path) -> Parameter:
+    """The parameter with its prior, which is one of its values."""
+    guess = given.prior
+    if guess is None:
+        return p
+    at = (*path, "prior")
+    if p.kind == "categorical":
+        found = next((v for v in p.values if repr(v) == repr(guess)), None)
+        if found is None:
+            raise where.error(at, f"{guess!r} is none of the values {', '.join(map(str, p.values))}")
+    elif not is_number(guess):
+        raise where.error(at, f"{guess!r} is no number, and {p.name} is one")
+    elif not p.low <= guess <= p.high:
+        raise where.error(at, f"{guess} is outside {p.low} to {p.high}; widen the range, or mend the guess")
+    elif p.kind == "int" and guess != int(guess):
+        raise where.error(at, f"{guess} is no whole number, and {p.name} is one")
+    return replace(p, prior=guess, prior_confidence=given.prior_confidence or "medium")
 
 
 def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: str = "") -> None:
@@ -145,7 +176,7 @@ def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Whe
 
 
 def _alone(present: set[str], key: set[str], words: set[str], given: ParameterModel, where: Where, path: Path) -> None:
-    others = sorted(present - key - {"when", "distribution"})
+    others = sorted(present - key - {"when", "distribution", "prior", "prior_confidence"})
     if others:
         raise where.error((*path, others[0]), f"does not go with {next(iter(key))}; remove one of them")
     if given.distribution not in (None, *words):
@@ -153,6 +184,6 @@ def _alone(present: set[str], key: set[str], words: set[str], given: ParameterMo
 
 
 def _no_distribution(word: str) -> str:
-    if word == "log_uniform":
-        return "'log_uniform' takes exponents elsewhere and is refused; use log_uniform_values with plain values"
+    if word in foreign.DISTRIBUTIONS:
+        return f"{word!r} {foreign.DISTRIBUTIONS[word]}"
     return f"{word!r} is unknown{nearest(word, DISTRIBUTIONS)}"

@@ -2,7 +2,8 @@
 
 A trial of unit `steps` spends start + n c gradient evaluations, with the cost of its start and c of a step, refreshes
 amortised; one of unit `tokens` as many as batches hold so many tokens; one of unit `seconds` what its arm's calibration
-says, which nobody knows before it.
+says, which nobody knows before it. Of a script nothing is known but what it is told: its trials "spend" its budget in
+whatever unit that is, and gradient evaluations only where that is the unit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import optim_core
 import trainables
-from orchestrator.definition import batches, grouping
+from orchestrator.definition import batches, grouping, program
 from orchestrator.definition.model import ArmSpec, Spec, sweep_id
 from orchestrator.definition.parts import Parts, split
 from orchestrator.definition.space import from_unit, grid, satisfied
@@ -24,8 +25,14 @@ PROBES, DRAWN, MOMENTS = 64, 1000, 32
 
 
 def grad_evals_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
-    """Gradient evaluations of a trial of this configuration; nan for seconds before the calibration."""
-    budget, parts = spec.budget, split(config)
+    """Gradient evaluations of a trial of this configuration; nan for seconds before the calibration.
+
+    Of a script its budget, in the unit that this has.
+    """
+    budget = spec.budget
+    if spec.task.is_program:
+        return budget.per_trial
+    parts = split(config)
     if budget.unit == "steps":
         return of_steps(arm.optimizer, parts, budget.per_trial)
     if budget.unit == "seconds":
@@ -45,6 +52,8 @@ def of_steps(optimizer: str, parts: Parts, steps: float) -> float:
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
     """Optimizer steps that the budget affords with this configuration, after what its start costs; 0 if unknown."""
+    if spec.task.is_program:
+        return int(spec.budget.per_trial) if spec.budget.unit == "steps" else 0
     budget = grad_evals_of(spec, arm, config)
     if math.isnan(budget):
         return 0
@@ -54,6 +63,8 @@ def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
 
 def start_of(arm: ArmSpec, config: Mapping[str, Any]) -> float:
     """Gradient evaluations that this configuration spends before its first step."""
+    if not arm.optimizer:
+        return 0.0
     return float(optim_core.cost_of_start(arm.optimizer, **next(_on_the_way(split(config)))))
 
 
@@ -68,6 +79,8 @@ def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, f
     """What constraints may name besides parameters: `steps` and `grad_evals` of a configuration."""
 
     def of(config: Mapping[str, Any]) -> dict[str, float]:
+        if spec.task.is_program:
+            return {spec.budget.unit: spec.budget.per_trial}
         return {"steps": steps_of(spec, arm, config), "grad_evals": grad_evals_of(spec, arm, config)}
 
     return of
@@ -127,6 +140,8 @@ def grad_evals_range(spec: Spec, arm: ArmSpec) -> tuple[float, float]:
 
 def is_known(spec: Spec) -> bool:
     """Whether the gradient evaluations of trials are known: those of seconds are not before the calibration."""
+    if spec.task.is_program:
+        return spec.budget.unit == "grad_evals"
     return spec.budget.unit != "seconds" or spec.arms.keys() <= spec.budget.calibrated.keys()
 
 
@@ -152,16 +167,17 @@ def plan(spec: Spec) -> dict[str, Any]:
         spent = None if each is None else count * (each[1] if isinstance(each, list) else each)
         arms[name] = {
             "trials": count,
-            "steps": None if each is None else _span(*steps_range(spec, arm)),
+            "steps": _steps(spec, arm, each is not None),
             "grad_evals_per_trial": each,
             "grad_evals": spent,
         }
         if spec.seeds.studies > 1:
             arms[name] |= {"studies": spec.seeds.studies, "configurations_per_study": configurations(spec, arm)}
-        least, most = start_range(arm)
+        least, most = (0.0, 0.0) if spec.task.is_program else start_range(arm)
         if most:
             arms[name]["grad_evals_before_first_step"] = _span(least, most)
-        if held := batches.span(spec.task.name, spec.task.parameters, arm.parameters):
+        script = spec.task.is_program
+        if not script and (held := batches.span(spec.task.name, spec.task.parameters, arm.parameters)):
             arms[name]["per_batch"] = list(held)
         if arm.groups:
             arms[name]["groups"] = grouping.counts(spec, arm)
@@ -174,6 +190,8 @@ def plan(spec: Spec) -> dict[str, Any]:
     }
     if spec.budget.unit != "grad_evals":
         found["budget"] = {"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}
+    if spec.task.is_program:
+        found["script"] = spec.task.parameters["program"]
     if notes := list(_notes(spec, arms)):
         found["notes"] = notes
     return found
@@ -182,6 +200,8 @@ def plan(spec: Spec) -> dict[str, Any]:
 def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if spec.seeds.studies > 1 and spec.method.name == "grid":
         yield "Every study trains the same points of the grid, on new seeds."
+    if spec.task.is_program:
+        yield from program.promises(spec.task.parameters, spec.budget.unit)
     held = [size for row in arms.values() for size in row.get("per_batch", ())]
     if held:
         counted = trainables.lookup(spec.task.name).COUNTS
@@ -191,6 +211,12 @@ def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             if spec.budget.unit != "tokens"
             else f"A batch holds {min(held):,} to {max(held):,} {counted}, as is chosen; every trial sees as many."
         )
+
+
+def _steps(spec: Spec, arm: ArmSpec, known: bool) -> float | list[float] | None:
+    if spec.task.is_program:
+        return spec.budget.per_trial if spec.budget.unit == "steps" else None
+    return _span(*steps_range(spec, arm)) if known else None
 
 
 def _span(least: float, most: float) -> float | list[float]:

@@ -7,11 +7,13 @@ from typing import Any
 
 import optim_core
 import trainables
+from orchestrator.definition import program
 from orchestrator.definition.arms import Arms
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec, TrainingSpec
 from orchestrator.definition.parts import TRAINING
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, from_unit, mismatch, names_in, renamed
 from orchestrator.definition.states import Goal
@@ -98,8 +100,10 @@ def constraints(model: SweepModel, arms: Arms, where: Where) -> tuple[str, ...]:
 
     Bare names of the task and of training become full ones.
     """
-    unknowable = FACTS if model.budget.unit == "seconds" else ()
-    known = {*(p.name for arm in arms.arms.values() for p in arm.parameters), *FACTS}
+    script = is_program(model.task)
+    unknowable = FACTS if model.budget.unit == "seconds" and not script else ()
+    facts = (model.budget.unit,) if script else FACTS
+    known = {*(p.name for arm in arms.arms.values() for p in arm.parameters), *facts}
     found = []
     for i, text in enumerate(model.constraints):
         try:
@@ -119,7 +123,7 @@ def constraints(model: SweepModel, arms: Arms, where: Where) -> tuple[str, ...]:
         found.append(renamed(text, aliases) if aliases else text)
         for arm in arms.arms.values():
             config = from_unit(arm.parameters, [0.5] * len(arm.parameters))
-            if why := mismatch(found[-1], config, **dict.fromkeys(FACTS, 1.0)):
+            if why := mismatch(found[-1], config, **dict.fromkeys(facts, 1.0)):
                 raise where.error(("constraints", i), f"{text!r} cannot be computed in arm {arm.name}: {why}")
     return tuple(found)
 
@@ -205,6 +209,8 @@ def processes(model: SweepModel, where: Where) -> int:
     given, gpu = model.resources.processes, model.resources.gpu
     if gpu > 1 and gpu != int(gpu):
         raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
+    if is_program(model.task):
+        return 1
     count = max(1, int(gpu)) if given == "auto" else given
     if count < 1:
         raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
@@ -220,6 +226,8 @@ def processes(model: SweepModel, where: Where) -> int:
 
 def training(model: SweepModel, task: Task, arms: Arms, where: Where) -> TrainingSpec:
     """The task's recipe with what the file changes, and the limit on a step; searched keys fit it at every corner."""
+    if is_program(model.task):
+        return program.training(model, where)
     given = model.training.model_dump(exclude_none=True, exclude={"step_timeout"})
     for key in given:
         name = f"{TRAINING}.{key}"

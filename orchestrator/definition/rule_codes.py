@@ -23,4 +23,5 @@ RULES: dict[str, str] = {
     "GS118": "learning rate searched on a linear scale",
     "GS119": "reported on the metric that was tuned",
     "GS120": "one study an arm, so configurations only",
+    "GS121": "guesses in some arms only",
 }

@@ -7,21 +7,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from orchestrator.definition.addresses import is_address
 from orchestrator.definition.parameter_models import Given, GroupModel, Model, as_share
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+TIME, SIZE = r"(\d+(?:\.\d+)?)\s*(min|[smhd])", r"(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?))B"
 
 
 def _seconds(value: Any) -> Any:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value)):
-        return float(found[1]) * UNITS[found[2]]
-    raise ValueError("a time carries its unit, for instance 90s, 30m or 2h")
+    """`90s`, `1.5h`, `1h30m`."""
+    if isinstance(value, str) and re.fullmatch(rf"(?:{TIME}\s*)+", value.strip()):
+        return sum(float(amount) * UNITS[unit] for amount, unit in re.findall(TIME, value))
+    raise ValueError("a time carries its unit, for instance 90s, 30m or 1h30m")
 
 
 def _bytes(value: Any) -> Any:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", value)):
-        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
-    raise ValueError("a size carries its unit, for instance 500MB or 20GB")
+    """`500MB`, of 1000s, or `40GiB`, of 1024s."""
+    if isinstance(value, str) and (found := re.fullmatch(SIZE, value.strip())):
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    raise ValueError("a size carries its unit, for instance 500MB or 40GiB")
 
 
 def _warmup(value: Any) -> Any:
@@ -31,6 +35,13 @@ def _warmup(value: Any) -> Any:
     return share
 
 
+def _address(value: Any) -> Any:
+    if value is None or is_address(value):
+        return value
+    raise ValueError("no web address; write https://..., or the environment variable that holds it, ${env:NAME}")
+
+
+Address = Annotated[str | None, BeforeValidator(_address)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
 Share = Annotated[float, BeforeValidator(as_share), Field(ge=0, le=1)]
@@ -60,12 +71,21 @@ class MetricModel(Model):
     )
 
 
+METHODS = ("grid", "random", "sobol", "tpe", "gp", "cmaes")
+
+
 class MethodModel(Model):
     """How configurations are proposed."""
 
-    name: Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"] = Field(
-        "tpe", description="grid, random, sobol, tpe, gp or cmaes."
+    name: str = Field(
+        "tpe",
+        description="grid, random, sobol, tpe, gp or cmaes; or a sampler of Optuna's kind as package.module.Class, "
+        "or as optunahub/PACKAGE:Class.",
+        json_schema_extra={"anyOf": [{"enum": list(METHODS)}, {"pattern": r"\.|^optunahub/"}]},
     )
+    arguments: dict[str, Any] | None = Field(None, description="What the sampler is built with, beside its seed.")
+    ref: str | None = Field(None, description="optunahub: the commit of its registry, all 40 digits.")
+    registry: str | None = Field(None, description="optunahub: a local copy of a registry, in the place of ref.")
     random_share: Share = Field(
         0.5, description="tpe, gp, cmaes: this share of an arm's trials is random, before the model starts."
     )
@@ -76,14 +96,19 @@ class MethodModel(Model):
     lag: int = Field(4, ge=1, description="strict: suggestion n knows exactly the results up to n - lag.")
 
 
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class BudgetModel(Model):
     """What may be spent."""
 
-    unit: Literal["grad_evals", "steps", "seconds", "tokens"] = Field(
+    unit: Literal["grad_evals", "steps", "seconds", "tokens", "epochs"] = Field(
         "grad_evals",
         description="What arms get equal amounts of. grad_evals: forward and backward of one batch; steps: optimizer "
         "steps; seconds: of training, by a calibration of each arm before its first trial; tokens: in the batches of "
-        "its gradient evaluations (examples, for a task that counts those).",
+        "its gradient evaluations (examples, for a task that counts those); epochs: of a script only. A script is told "
+        "so many of whatever it counts.",
     )
     per_trial: int | float = Field(gt=0, description="What one trial may spend, in this unit.")
     trials_per_arm: int | None = Field(
@@ -170,6 +195,21 @@ class TrackingModel(Model):
     mlflow: str | None = Field(None, description="MLflow tracking URI; null: the store inside the root folder.")
 
 
+class NotifyModel(Model):
+    """Where messages go: webhooks of Slack, Discord, ntfy, or any address that takes JSON; https://... or ${env:NAME}.
+
+    They are no part of the sweep: its id, its seal and its folder do not know them.
+    """
+
+    done: Address = Field(None, description="When the sweep is done.")
+    diverged: Address = Field(None, description="When trials diverge; at most one message a minute.")
+    failed: Address = Field(
+        None, description="When trials fail, or the sweep as a whole; at most one message a minute."
+    )
+    stuck: Address = Field(None, description="When no trial has reported for stuck_after.")
+    stuck_after: Seconds = Field(1800.0, description="Time without a report, for instance 30m.")
+
+
 class DiagnosticsModel(Model):
     """What trials measure of the geometry while they train, logged as geometry/..."""
 
@@ -192,6 +232,15 @@ class AnalysisModel(Model):
     waive: dict[str, str] = Field(
         {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
     )
+
+
+class EnvironmentModel(Model):
+    """What trials need on other machines beside geosweep and the folder of this file. It does not change the id."""
+
+    requirements: str | list[str] | None = Field(
+        None, description="Further packages, each NAME==VERSION: a list, or a requirements file beside this one."
+    )
+    image: str | None = Field(None, description="Kubernetes: an image of one's own for all Pods, with tag or digest.")
 
 
 class TrainingModel(Model):
@@ -228,10 +277,13 @@ class SweepModel(Model):
 
     schema_version: Literal[1] = Field(description="1.")
     name: str = Field(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", description="Lower case, digits and dashes, at most 40."
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,38}[A-Za-z0-9])?$",
+        description="Letters, digits, dashes and underscores, at most 40.",
     )
     description: str = Field("", description="The question, in a sentence.")
-    task: dict[str, Any] = Field(description="name and the task's own parameters.")
+    task: dict[str, Any] = Field(
+        description="name and the task's own parameters; or program, a script of yours (docs/scripts.md)."
+    )
     metric: MetricModel
     arms: dict[str, ArmModel | None] = Field(min_length=1, description="What the sweep compares.")
     parameters: dict[str, Given] = Field(
@@ -247,11 +299,19 @@ class SweepModel(Model):
         description="Comparisons that every configuration obeys; they may name steps and grad_evals, "
         "but not of a budget in seconds.",
     )
-    method: MethodModel = Field(default_factory=lambda: MethodModel.model_validate({}))
+    method: Annotated[MethodModel, BeforeValidator(_by_name, json_schema_input_type=MethodModel | str)] = Field(
+        default_factory=lambda: MethodModel.model_validate({}), description="A name is short for {name: NAME}."
+    )
+    outcome_constraints: list[str] = Field(
+        [],
+        description="What the chosen configuration obeys, in the mean over its tune seeds: METRIC <= NUMBER or "
+        "METRIC >= NUMBER, with a unit if you like, for instance time/step_s <= 100ms.",
+    )
     budget: BudgetModel
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
     resources: ResourcesModel = Field(default_factory=lambda: ResourcesModel.model_validate({}))
     tracking: TrackingModel = Field(default_factory=lambda: TrackingModel.model_validate({}))
+    notify: NotifyModel = Field(default_factory=lambda: NotifyModel.model_validate({}))
     early_terminate: StoppingModel | None = Field(
         None, description="Stop trials early by the tuned metric; null: every trial is trained to its budget."
     )
@@ -275,6 +335,7 @@ class SweepModel(Model):
         [], description="Special cases with a known answer, run first; auto: all that fit an arm."
     )
     training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
+    environment: EnvironmentModel = Field(default_factory=lambda: EnvironmentModel.model_validate({}))
     evaluations: int = Field(
         8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
     )

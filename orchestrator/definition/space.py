@@ -14,7 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-MOST, CORNERS = 100_000, 2000
+from orchestrator.definition import prior
+
+CORNERS = 2000
+"""Corners of a space that are looked at together; of more, one parameter after the other."""
+MOST = 100_000
 """Values of a parameter, and points of a grid, that are listed one by one."""
 Kind = Literal["constant", "categorical", "float", "int"]
 
@@ -41,6 +45,9 @@ class Parameter:
     """value = 1 - x, x log-uniform in [1 - high, 1 - low]."""
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Parent -> the parent's values under which this parameter is active."""
+    prior: Any = None
+    """A guess, and how sure of it one is (see `prior`); no confidence: none."""
+    prior_confidence: str = ""
 
 
 def order(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
@@ -68,6 +75,11 @@ def is_active(parameter: Parameter, config: Mapping[str, Any]) -> bool:
 
 def value_at(p: Parameter, u: float) -> Any:
     """The parameter's value at the share `u` in [0, 1) of its distribution."""
+    if p.prior_confidence and p.kind == "categorical":
+        index = next(i for i, v in enumerate(p.values) if repr(v) == repr(p.prior))
+        u = prior.among(u, index, len(p.values), p.prior_confidence)
+    elif p.prior_confidence:
+        u = prior.around(u, place_of(p, p.prior), p.prior_confidence)
     if p.kind in ("constant", "categorical"):
         return p.values[min(int(u * len(p.values)), len(p.values) - 1)]
     if p.one_minus:
@@ -81,6 +93,27 @@ def value_at(p: Parameter, u: float) -> Any:
     if p.step:
         value = p.step * round(value / p.step) if p.log else p.low + p.step * math.floor(u * (_count(p)))
     return min(p.high, max(p.low, value))
+
+
+def place_of(p: Parameter, value: float) -> float:
+    """Where in [0, 1] a number lies on its parameter's own scale; of whole and stepped numbers the middle of the part.
+
+    `value_at` of that place is the value, for a parameter without a prior.
+    """
+    if p.one_minus:
+        return 1 - _share_between(1 - p.high, 1 - p.low, 1 - value)
+    if p.kind == "int":
+        if p.log:
+            return sum(_share_between(p.low, p.high + 1, v) for v in (value, value + 1)) / 2
+        step = int(p.step or 1)
+        return ((int(value) - int(p.low)) // step + 0.5) / (int(p.high - p.low) // step + 1)
+    if p.step and not p.log:
+        return (min(_count(p) - 1, round((value - p.low) / p.step)) + 0.5) / _count(p)
+    return _share_between(p.low, p.high, value) if p.log else (value - p.low) / (p.high - p.low)
+
+
+def _share_between(low: float, high: float, value: float) -> float:
+    return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
 
 
 def _count(p: Parameter) -> int:
@@ -246,7 +279,7 @@ def satisfied(constraints: Sequence[str], config: Mapping[str, Any], **facts: An
 def _holds(constraint: str, known: Mapping[str, Any]) -> bool:
     try:
         return bool(_value(ast.parse(constraint, mode="eval").body, known))
-    except (ArithmeticError, ValueError, TypeError):  # a division by 0, a logarithm of 0, an order of complex numbers
+    except (ArithmeticError, ValueError):  # a division by 0, a logarithm of 0, a root of -1
         return False
 
 
@@ -274,7 +307,10 @@ def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
             inner = _value(node.operand, known)
             return not inner if isinstance(node.op, ast.Not) else -inner
         case ast.BinOp():
-            return BINARY[type(node.op)](_value(node.left, known), _value(node.right, known))
+            found = BINARY[type(node.op)](_value(node.left, known), _value(node.right, known))
+            if isinstance(found, complex):
+                raise ValueError(f"{ast.unparse(node)} is no real number")
+            return found
         case ast.BoolOp():
             values = (_value(v, known) for v in node.values)
             return all(values) if isinstance(node.op, ast.And) else any(values)

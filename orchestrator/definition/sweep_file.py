@@ -12,15 +12,31 @@ from typing import Any
 from pydantic import ValidationError
 
 import optim_core
-from orchestrator.definition import arms, budget, declared, grouping, plan, resolve, task_values
+import trainables
+from orchestrator.definition import (
+    arms,
+    budget,
+    declared,
+    environment,
+    every_error,
+    foreign,
+    grouping,
+    method,
+    plan,
+    program,
+    program_arms,
+    resolve,
+    task_values,
+)
+from orchestrator.definition.addresses import EVENTS
 from orchestrator.definition.errors import SpecError, read
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
 from orchestrator.definition.model import (
     AnalysisSpec,
     DiagnosticsSpec,
-    MethodSpec,
     MetricSpec,
+    NotifySpec,
     ObjectiveSpec,
     ResourcesSpec,
     Spec,
@@ -29,10 +45,14 @@ from orchestrator.definition.model import (
     TrackingSpec,
     twin_of,
 )
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, movable
 from orchestrator.definition.states import Goal
-from orchestrator.definition.yaml12 import YamlError, parse
+from orchestrator.definition.yaml12 import Document, YamlError, parse
+
+NOTE = "# given on the command line: "
+"""Begins a line of an effective file for each override in it (see `overrides`)."""
 
 
 def load(path: Path) -> Spec:
@@ -41,7 +61,7 @@ def load(path: Path) -> Spec:
 
 
 def loads(text: str, file: str = "<text>") -> Spec:
-    """Read a sweep from text; `file` is the name that errors show."""
+    """Read a sweep from text; `file` is the name that errors show. Raises SpecError, with all that is wrong."""
     try:
         document = parse(text)
     except YamlError as error:
@@ -49,18 +69,40 @@ def loads(text: str, file: str = "<text>") -> Spec:
     where = Where(file, document)
     if not isinstance(document.value, dict):
         raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
+    if other := foreign.system(document.value):
+        raise where.error((), foreign.advice(other, file))
+    if foreign.IMPORTED in document.value:
+        raise where.error(
+            (foreign.IMPORTED,), "results that others trained: they are compared and reported, and never run"
+        )
+    given = tuple(line.removeprefix(NOTE) for line in text.splitlines() if line.startswith(NOTE))
+    try:
+        return replace(_read(document, file), overrides=given)
+    except SpecError as error:
+        raise every_error.every(error, document, lambda mended: _read(mended, file)) from None
+
+
+def _read(document: Document, file: str) -> Spec:
+    """The sweep of a document. Raises the first SpecError."""
+    where = Where(file, document)
     try:
         model = SweepModel.model_validate(document.value)
     except ValidationError as error:
-        raise explained(error, document, where) from None
+        said = explained(error, document, where)
+        said.is_of_form = True
+        raise said from None
     return _build(model, where, file)
 
 
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
-    task_values.lookup(model, where)
+    script = is_program(model.task)
+    if not script:
+        task_values.lookup(model, where)
     processes = resolve.processes(model, where)
-    read = arms.resolved(model, processes, where)
-    task = task_values.resolved(model, read, where)
+    read = program_arms.resolved(model, where) if script else arms.resolved(model, processes, where)
+    task = program.task(model, where) if script else task_values.resolved(model, read, where)
+    if script:
+        program.check(model, where)
     report = resolve.metrics(model, task.metrics, where)
     seeds = resolve.seeds(model, where)
     found = dict(read.arms)
@@ -74,12 +116,14 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         schema_version=1,
         name=model.name,
         description=model.description,
-        task=TaskSpec(name=task.name, parameters=task.parameters),
+        task=TaskSpec(
+            name=task.name, parameters=task.parameters, folder=program.folder(model.task, where) if script else ""
+        ),
         metric=MetricSpec(name=model.metric.name, goal=Goal(model.metric.goal), select=model.metric.select),
         report_metric=report,
         arms=found,
         constraints=constraints,
-        method=MethodSpec(**model.method.model_dump()),
+        method=method.resolved(model, where),
         budget=budget.resolved(model, task.example, where),
         seeds=seeds,
         resources=ResourcesSpec(
@@ -91,20 +135,26 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             checkpoint_every=model.resources.checkpoint_every,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
+        notify=NotifySpec(
+            addresses={event: address for event in EVENTS if (address := getattr(model.notify, event))},
+            stuck_after=model.notify.stuck_after,
+        ),
         evaluations=model.evaluations,
         max_failed=model.max_failed,
         early_terminate=StoppingSpec(**resolve.stopping(model, where)),
         racing=declared.racing(model, seeds, where),
         objectives=tuple(ObjectiveSpec(**o) for o in resolve.objectives(model, task.metrics, where)),
         warm_start=tuple(model.warm_start),
-        cache=":" not in task.name if model.cache is None else model.cache,
+        cache=(trainables.is_bundled(task.name) and not script) if model.cache is None else model.cache,
         diagnostics=DiagnosticsSpec(**resolve.diagnostics(model, where)),
         analysis=AnalysisSpec(**declared.analysis(model, where)),
-        controls=declared.controls(model, [arm.optimizer for arm in found.values()], where),
+        outcome_constraints=declared.outcomes(model, task.metrics, where),
+        environment=environment.resolved(model, where, file),
+        controls=() if script else declared.controls(model, [arm.optimizer for arm in found.values()], where),
         training=resolve.training(model, task.example, read, where),
         source=file,
     )
-    for arm in read.arms.values():
+    for arm in () if script else read.arms.values():
         grouping.check_patterns(spec, arm, where)
     _check_size(spec, where)
     budget.check(spec, where)
@@ -115,7 +165,7 @@ def _check_size(spec: Spec, where: Where) -> None:
     """Effort that fits the space: grids within their limit, feasible constraints."""
     for arm in spec.arms.values():
         path = ("arms", arm.name)
-        changeable = optim_core.changeable(arm.optimizer)
+        changeable = optim_core.changeable(arm.optimizer) if arm.optimizer else frozenset[str]()
         if spec.early_terminate.type == "pbt" and not movable(arm.parameters, changeable):
             raise where.error(
                 path,
@@ -125,6 +175,9 @@ def _check_size(spec: Spec, where: Where) -> None:
         try:
             size = plan.grid_size(spec, arm) if spec.method.name == "grid" else None
             limit = spec.budget.trials_per_arm
+            guessed = next((p.name for p in arm.parameters if p.prior_confidence), "")
+            if guessed and size is not None:
+                raise where.error(path, f"{guessed} has a prior, and a grid tries every value; remove one of them")
             if size is None and limit is None:
                 raise where.error(("budget",), "trials_per_arm: missing; say how many configurations each arm may try")
             if size is not None and limit is not None and limit < size:

@@ -52,6 +52,8 @@ def lookup(model: SweepModel, where: Where) -> str:
     name = model.task.get("name")
     if not isinstance(name, str):
         raise where.error(("task",), f"name: missing; name a task{nearest(str(name), trainables.names())}")
+    if wrong := trainables.conflict(name):
+        raise where.error(("task", "name"), wrong)
     try:
         trainables.lookup(name)
     except KeyError as error:

@@ -43,6 +43,15 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what `parse` would not read as text."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Document:
     """Plain values, and for each path the (line, column) of its key, or of its item, counted from 1."""
@@ -59,9 +68,15 @@ class Document:
 
 def parse(text: str) -> Document:
     """Read one document. Raises YamlError."""
+    places: dict[Path, tuple[int, int]] = {}
+    return Document(_plain(compose(text), (), places), places)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of one document, each with its place in the text. Raises YamlError."""
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node: yaml.Node | None = _Loader(text).get_single_node()
+        return node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -72,8 +87,11 @@ def parse(text: str) -> Document:
         raise YamlError(f"not YAML: {error}", 1, 1) from None
     except RecursionError:
         raise YamlError("not YAML: nested too deeply", 1, 1) from None
-    places: dict[Path, tuple[int, int]] = {}
-    return Document(_plain(node, (), places), places)
+
+
+def dump(value: Any) -> str:
+    """Plain values as text that `parse` reads as the same values, keys in their order."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _plain(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.executors.base import Conductor
-from orchestrator.trial.session import TrialSession
+from orchestrator.trial.sessions import session_of
 
 
 class DebugExecutor:
@@ -15,7 +15,7 @@ class DebugExecutor:
             job = conductor.next_job()
             if job is None:
                 continue
-            session = TrialSession(job)
+            session = session_of(job)
             try:
                 while conductor.on_report(session.advance()):
                     continue

@@ -1,29 +1,34 @@
 """Sweeps on a running Ray cluster, by its job API (Ray 2.60, the dashboard's /api/jobs).
 
-A job's id is the sweep's id and the number of the attempt. The sweep file travels as the job's working folder: nothing
-but geosweep, and the task's own packages, has to be installed on the cluster.
+A job's id is the sweep's id and the number of the attempt. The sweep file, and the user's own code if there is any,
+travel as the job's working folder, from which its driver and its workers import.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ray.exceptions import AuthenticationError, RayError
 
+from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.remote import LIVING, Attempt, Order, pick
-from orchestrator.storage.errors import Unreachable
+from orchestrator.storage.errors import NotFound, Unreachable
 from orchestrator.storage.retry import retry
 
 Answer = TypeVar("Answer")
 READY_S = 60.0
 """How long a head that has just started is asked again: its agent for jobs comes up after its dashboard."""
+POLL_S = 0.5
+BEGUN = re.compile(r"^.*Running entrypoint for job .*\n", re.MULTILINE)
 DRAIN_S = 60
 """How long a stopped driver may take for its trials' checkpoints before Ray kills it (Ray's own: 3 s)."""
 STATES = {"PENDING": "waiting", "RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
@@ -50,10 +55,13 @@ class RayCluster:
         job = f"{order.sweep_id}.{len(mine) + 1}"
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "sweep.yaml").write_text(order.text, encoding="utf-8")
+            environment = {"working_dir": folder, **runtime_env(order.parcel, order.requirements)}
+            variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S), **environment.get("env_vars", {})}
+            file = shlex.quote(order.parcel.sweep) if order.parcel else "sweep.yaml"
             asked = {
-                "entrypoint": f"geosweep run sweep.yaml --root {order.root} --address auto",
+                "entrypoint": f"geosweep run {file} --root {order.root} --address auto",
                 "submission_id": job,
-                "runtime_env": {"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S)}},
+                "runtime_env": {**environment, "env_vars": variables},
                 "metadata": {"sweep": name, "definition": digest},
             }
             self._ask(lambda: self._when_ready(asked))
@@ -67,6 +75,32 @@ class RayCluster:
         """See `Cluster`."""
         job = self.status(name).job
         return str(self._ask(lambda: self._client.get_job_logs(job)))
+
+    def trial_log(self, name: str, words: Sequence[str]) -> Iterator[str]:
+        """See `Cluster`: a job of its own reads it where the sweep is kept. Raises NotFound."""
+        found = self.status(name)
+        started = str(self._ask(lambda: self._client.get_job_info(found.job)).entrypoint)
+        asked = re.search(r"--root[ =](\S+)", started)
+        command = ["geosweep", "logs", found.sweep_id, *words, "--root", asked[1] if asked else "/runs"]
+        job = self._ask(lambda: self._client.submit_job(entrypoint=shlex.join(command)))
+        shown = ""
+        try:
+            while True:
+                status = str(self._ask(lambda: self._client.get_job_status(job)).value)
+                text = str(self._ask(lambda: self._client.get_job_logs(job)))
+                text = text[begun.end() :] if (begun := BEGUN.search(text)) else ""  # what Ray says of it comes first
+                if status == "FAILED":
+                    raise NotFound(_last_line(text) or f"{found.sweep_id}: the cluster cannot read what it printed")
+                if text != shown:
+                    yield text[len(shown) :]
+                    shown = text
+                if status not in ("PENDING", "RUNNING"):
+                    return
+                time.sleep(POLL_S)
+        finally:
+            with suppress(Exception):
+                self._client.stop_job(job)
+                self._client.delete_job(job)
 
     def stop(self, name: str) -> Attempt | None:
         """Send the driver SIGTERM, which drains the sweep. See `Cluster`."""

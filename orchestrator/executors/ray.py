@@ -21,26 +21,38 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray.exceptions import RuntimeEnvSetupError
 
+from orchestrator.definition.errors import UsageError
 from orchestrator.executors.base import Conductor
-from orchestrator.executors.ray_nodes import blind
+from orchestrator.executors.ray_environment import runtime_env
+from orchestrator.executors.ray_nodes import blind, lacking
 from orchestrator.executors.ray_private import private_cluster
+from orchestrator.remote import Parcel
 from orchestrator.storage.errors import Unreachable
 from orchestrator.storage.processors import usable
 from orchestrator.trial.workspace import NotShared
 
 PREFIX = "gs-"
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Variable of the driver of a submitted job, whose environment its workers have."""
 
 
 class RayExecutor:
-    """Ray Tune on a private local cluster, or on the cluster at `address`.
+    """Ray Tune on a private local cluster, or on the cluster at `address`, to which `parcel` and `requirements` go.
 
-    `cpu` is for each of a trial's `processes`, `gpu` for all of them together.
+    Inside a job that was submitted with them they are there already.
+
+    `cpu` is for each of a trial's `processes`, `gpu` for all of them together. `carried` are tasks and optimizers that
+    workers cannot import (`by_value`).
     """
 
     def __init__(
@@ -51,7 +63,17 @@ class RayExecutor:
         processes: int = 1,
         max_concurrent: int | None = None,
         address: str | None = None,
+        parcel: Parcel | None = None,
+        requirements: Sequence[str] = (),
+        carried: bytes = b"",
     ) -> None:
+        if ray.is_initialized():
+            raise UsageError(
+                "this process is connected to a Ray cluster already; end that with ray.shutdown(), or run with "
+                "executor debug"
+            )
+        self._sent: dict[str, Any] = runtime_env(parcel, () if SUBMITTED in os.environ else requirements)
+        self._carried = carried
         self._bundles: list[dict[str, float]]
         self._bundles = [{"CPU": cpu, "GPU": gpu / processes} if gpu else {"CPU": cpu}] * processes
         self._cpu, self._gpu, self._max, self._address = cpu * processes, gpu, max_concurrent, address
@@ -69,7 +91,16 @@ class RayExecutor:
             self.ready()
             _own_sigterm()
             conductor.workers = self._actors(conductor)
-            fit(conductor, self._bundles, scratch=self._scratch, local=not self._address, grows=self._grows)
+            places = () if self._address else tuple(sys.path)
+            fit(
+                conductor,
+                self._bundles,
+                scratch=self._scratch,
+                local=not self._address,
+                grows=self._grows,
+                places=places,
+                carried=self._carried,
+            )
         finally:
             self.close()
 
@@ -85,6 +116,24 @@ class RayExecutor:
         if self._address and (machines := blind(folder / "resolved.json")):
             self.close()
             raise NotShared.of(folder, ", ".join(machines))
+
+    def look_for_parts(self, modules: Sequence[str], files: Sequence[str]) -> None:
+        """Raises NotShared, before anything has started, for what a machine's workers do not find."""
+        self.ready()
+        if not self._address or not (modules or files):
+            return
+        try:
+            found = lacking(modules, files)
+        except RuntimeEnvSetupError as error:
+            self.close()
+            raise Unreachable(f"the cluster cannot make the environment of the trials: {_last_line(error)}") from None
+        if found:
+            self.close()
+            parts = "; ".join(f"{name} on {', '.join(sorted(set(where)))}" for name, where in sorted(found.items()))
+            raise NotShared(
+                f"workers would miss {parts}: list a package in environment.requirements, or install it there; "
+                "put a file beside the sweep file, or on a folder that every machine mounts"
+            )
 
     def close(self) -> None:
         """End Ray and remove its scratch folder.
@@ -115,7 +164,7 @@ class RayExecutor:
                 address=self._address or "local",
                 logging_level="ERROR",
                 log_to_driver=False,
-                **({} if self._address else local),
+                **({"runtime_env": self._sent} if self._address and self._sent else {} if self._address else local),
             )
         except BaseException as error:
             self._error = error
@@ -137,6 +186,10 @@ class RayExecutor:
         if self._grows:
             slots = max(slots, self._max or 1)
         return max(1, min(slots, self._max or slots, conductor.remaining))
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _own_sigterm() -> None:

@@ -1,11 +1,16 @@
-"""The environment variables that Ray and Tune are given: they have no argument for these (Ray 2.60).
+"""The environment that Ray and Tune are given, and the one that they give to drivers and workers on a cluster.
 
-Both read them when they are imported, in drivers and in workers. One that a user has set is left as it is.
+The variables have no argument (Ray 2.60): both read them when they are imported, in drivers and in workers. One that a
+user has set is left as it is.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.remote import CODE, Parcel
 
 SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": ("0", "A sweep reports to nobody."),
@@ -24,3 +29,19 @@ def apply() -> None:
     """Set what is not set."""
     for name, (value, _) in SWITCHES.items():
         os.environ.setdefault(name, value)
+
+
+def runtime_env(parcel: Parcel | None, requirements: Sequence[str] = ()) -> dict[str, Any]:
+    """Ray's runtime environment of whoever imports the parcel's modules: Ray sends the archive to each machine once.
+
+    Processes start in the unpacked folder, which is where paths on PYTHONPATH begin.
+    """
+    found: dict[str, Any] = {}
+    if parcel is not None:
+        variables = {CODE: parcel.digest}
+        if parcel.paths:
+            variables["PYTHONPATH"] = os.pathsep.join(parcel.paths)
+        found |= {"working_dir": str(parcel.archive), "env_vars": variables}
+    if requirements:
+        found["pip"] = list(requirements)
+    return found

@@ -1,12 +1,15 @@
-"""Whether the machines of a cluster see a sweep's folder: each is asked, for a mounted path looks like any other."""
+"""Whether the machines of a cluster see a sweep's folder, modules and files: each is asked, as trials would be."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 PATIENCE_S = 60.0
@@ -14,18 +17,47 @@ PATIENCE_S = 60.0
 
 def blind(file: Path) -> list[str]:
     """Addresses of the machines on which `file` is not there. One that does not answer in time is not among them."""
-    look = ray.remote(num_cpus=0)(os.path.exists)
+    return sorted({machine for machine, seen in _everywhere(os.path.exists, str(file)) if not seen})
+
+
+def lacking(modules: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
+    """Module or file -> addresses of the machines whose workers do not find it.
+
+    Raises RuntimeEnvSetupError where the trials' environment cannot be made.
+    """
+    found: dict[str, list[str]] = {}
+    for machine, names in _everywhere(_not_here, list(modules), list(files)):
+        for name in names:
+            found.setdefault(name, []).append(machine)
+    return found
+
+
+def _not_here(modules: list[str], files: list[str]) -> list[str]:
+    return [name for name in modules if not _is_found(name)] + [name for name in files if not os.path.exists(name)]
+
+
+def _is_found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False
+
+
+def _everywhere(act: Callable[..., Any], *given: Any) -> list[tuple[str, Any]]:
+    """(address, what `act` says there) of every machine that answers in time."""
+    look = ray.remote(num_cpus=0)(act)
     calls = {}
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            calls[look.options(scheduling_strategy=there).remote(str(file))] = node["NodeManagerAddress"]
+            calls[look.options(scheduling_strategy=there).remote(*given)] = node["NodeManagerAddress"]
     ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=PATIENCE_S)
-    return sorted({calls[call] for call in ready if not _seen(call)})
-
-
-def _seen(call: ray.ObjectRef[bool]) -> bool:
-    try:
-        return bool(ray.get(call))
-    except RayError:  # a machine that went away meanwhile
-        return True
+    said = []
+    for call in ready:
+        try:
+            said.append((calls[call], ray.get(call)))
+        except RuntimeEnvSetupError:
+            raise
+        except RayError:  # a machine that went away meanwhile
+            continue
+    return said

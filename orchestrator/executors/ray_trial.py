@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray import tune
 
-from orchestrator.executors.ray_worker_group import RayWorkerGroup
+from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
+from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
-from orchestrator.trial.session import TrialSession, warm_up
+from orchestrator.trial.sessions import Session, session_of, warm_up
 
 
 class Trainable(tune.Trainable):  # type: ignore[misc]
-    """Holds one `TrialSession` after another in a long-lived worker; the first step says that it is there."""
+    """Holds one trial's session after another in a long-lived worker; the first step says that it is there."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Once in a worker, before its first trial."""
+        import_from(config["places"])
         gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
+        by_value.loads(config["carried"])
         with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
             warm_up(config["warm_up"])
         gc.freeze()
         gc.enable()
         self._workers: RayWorkerGroup | None = None
-        self._session: TrialSession | None = None
+        self._session: Session | None = None
         self._gpu: float = config["gpu"]
+        self._places: Sequence[str] = config["places"]
         self.reset_config(config)
 
     def _group(self, job: Job) -> RayWorkerGroup | None:
         if job.processes == 1:
             return None
         if self._workers is None:
-            self._workers = RayWorkerGroup(cpu=job.threads, gpu=self._gpu)
+            self._workers = RayWorkerGroup(cpu=job.threads, gpu=self._gpu, places=self._places)
         return self._workers
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -48,7 +53,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
             return {"report": None, "actor_id": ray.get_runtime_context().get_actor_id()}
         if self._session is None:
             host = ray.util.get_node_ip_address() if self._job.processes > 1 else ""
-            self._session = TrialSession(self._job, own_process=True, group=self._group(self._job), host=host)
+            self._session = session_of(self._job, own_process=True, group=self._group(self._job), host=host)
         report = self._session.advance()
         if report.done:
             self._close()  # the worker may have no other trial for long, and another one may go on with this one

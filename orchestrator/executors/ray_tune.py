@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ SWITCH_S = 5e-4
 class _Workers(Searcher):  # type: ignore[misc]
     """Asks Tune for workers."""
 
-    def __init__(self, dispatcher: Dispatcher, gpu: float) -> None:
+    def __init__(self, dispatcher: Dispatcher, gpu: float, places: Sequence[str], carried: bytes) -> None:
         super().__init__()
-        self._dispatcher, self._gpu = dispatcher, gpu
+        self._dispatcher, self._gpu, self._given = dispatcher, gpu, {"places": places, "carried": carried}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its experiment to restore it; we never do
@@ -43,7 +43,7 @@ class _Workers(Searcher):  # type: ignore[misc]
         if job is None:
             return Searcher.FINISHED if self._dispatcher.exhausted else None
         self._dispatcher.ask(trial_id)
-        return {"job": None, "warm_up": job, "gpu": self._gpu}
+        return {"job": None, "warm_up": job, "gpu": self._gpu, **self._given}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         return None
@@ -99,9 +99,20 @@ class _Turns(FIFOScheduler):  # type: ignore[misc]
         self._dispatcher.lose(trial.trial_id, error)
 
 
-def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path, local: bool, grows: bool) -> None:
+def fit(
+    conductor: Conductor,
+    bundles: list[dict[str, float]],
+    *,
+    scratch: Path,
+    local: bool,
+    grows: bool,
+    places: Sequence[str] = (),
+    carried: bytes = b"",
+) -> None:
     """Run the conductor's trials on as many workers as it has, each in a placement group of `bundles`.
 
+    `places`: folders of this machine from which the workers import too. `carried` are tasks and optimizers that they
+    cannot import (`by_value`).
     On a cluster that `grows` a free worker is given back after a while, and its machine with it.
     """
     dispatcher = Dispatcher(conductor, scratch, grows=grows)
@@ -109,7 +120,7 @@ def fit(conductor: Conductor, bundles: list[dict[str, float]], *, scratch: Path,
         tune.with_resources(Trainable, tune.PlacementGroupFactory(bundles)),
         tune_config=tune.TuneConfig(
             scheduler=_Turns(dispatcher),
-            search_alg=_Workers(dispatcher, bundles[0].get("GPU", 0.0)),
+            search_alg=_Workers(dispatcher, bundles[0].get("GPU", 0.0), places, carried),
             num_samples=-1,
             reuse_actors=True,
             max_concurrent_trials=conductor.workers,

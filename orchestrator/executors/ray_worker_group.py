@@ -7,25 +7,37 @@ and die with it, since it owns them.
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
 from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
 
 LAST_WORDS_S = 10.0
 
 
+def import_from(places: Sequence[str]) -> None:
+    """Import from these folders too, after those that the process has."""
+    sys.path.extend(place for place in places if place not in sys.path)
+
+
 class _Follower:
     """A worker process of its own."""
 
-    def follow(self, job: Job, rank: int, address: str) -> str:
+    def __init__(self, places: Sequence[str]) -> None:
+        import_from(places)
+
+    def follow(self, job: Job, rank: int, address: str, carried: bytes) -> str:
         """A traceback, empty when all went well."""
         try:
+            by_value.loads(carried)
             follow(job, rank, address)
         except Exception:
             return traceback.format_exc()
@@ -35,7 +47,8 @@ class _Follower:
 class RayWorkerGroup:
     """See `orchestrator.trial.worker_group.WorkerGroup`. `cpu` and `gpu` are those of one worker."""
 
-    def __init__(self, *, cpu: int, gpu: float) -> None:
+    def __init__(self, *, cpu: int, gpu: float, places: Sequence[str] = ()) -> None:
+        self._places = places
         self._resources = {"num_cpus": cpu, "num_gpus": gpu, "max_restarts": 0}
         self._actors: list[Any] = []
         self._calls: list[Any] = []
@@ -45,9 +58,10 @@ class RayWorkerGroup:
         group = ray.util.get_current_placement_group()
         for rank in range(len(self._actors) + 1, job.processes):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-            made = ray.remote(_Follower).options(scheduling_strategy=place, **self._resources).remote()
+            made = ray.remote(_Follower).options(scheduling_strategy=place, **self._resources).remote(self._places)
             self._actors.append(made)
-        self._calls = [a.follow.remote(job, rank, address) for rank, a in enumerate(self._actors, start=1)]
+        carried = by_value.dumps((job.task, job.optimizer))
+        self._calls = [a.follow.remote(job, rank, address, carried) for rank, a in enumerate(self._actors, start=1)]
 
     def trouble(self) -> None:
         """Raises WorkerFailed with a worker's traceback, WorkerLost for one whose process died."""

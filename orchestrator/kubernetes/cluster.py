@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,8 +65,10 @@ class KubernetesCluster:
             queue=order.queue,
             registry=order.registry,
             root=order.root,
+            parcel=order.parcel,
+            code_at=order.code_at,
         )
-        config, job = yaml.safe_load_all(text)
+        *configs, job = yaml.safe_load_all(text)
         name = job["metadata"]["name"]
         before = next((j for j in self._list() if j["metadata"]["name"] == name), None)
         if before is not None:
@@ -77,9 +79,8 @@ class KubernetesCluster:
         if before is not None:
             self._delete(name)
             self._wait_until_gone(name)
-        self._create(
-            lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S)
-        )  # its name holds the hash of its text
+        for config in configs:  # its name holds the hash of what is in it
+            self._create_config(config)
         self._create(lambda: self._create_job(job))
         return self.status(order.sweep_id)
 
@@ -104,6 +105,15 @@ class KubernetesCluster:
             )
         )
 
+    def trial_log(self, name: str, words: Sequence[str]) -> Iterable[str]:
+        """Not by the API server. Raises NotFound with the command that shows it."""
+        found = self.status(name)
+        raise NotFound(
+            f"trial {words[0]}: the API server has the driver's log only. What trials print is under the sweep's root: "
+            f"geosweep logs {found.sweep_id} {words[0]} --root s3://..., or where that is mounted: kubectl exec -n "
+            f"{NAMESPACE} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
+        )
+
     def stop(self, name: str) -> Attempt | None:
         """Delete the RayJob, and with it its Ray cluster; `submit` continues the sweep. See `Cluster`."""
         found = self.status(name)
@@ -118,6 +128,9 @@ class KubernetesCluster:
         )
         jobs = [j for j in listed["items"] if SWEEP in j["metadata"].get("labels", {})]
         return sorted(jobs, key=lambda j: str(j["metadata"].get("creationTimestamp", "")))
+
+    def _create_config(self, config: Mapping[str, Any]) -> None:
+        self._create(lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S))
 
     def _create_job(self, job: Mapping[str, Any], **options: Any) -> Any:
         return self._rayjobs.create_namespaced_custom_object(*PATH, job, _request_timeout=REQUEST_S, **options)

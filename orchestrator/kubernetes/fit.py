@@ -34,7 +34,7 @@ class Fit:
 
 def fit(spec: Spec, profile: Profile) -> Fit:
     """The Pod for the sweep's trials, in the first group it fits. Raises RenderError when it fits none."""
-    if spec.budget.unit == "seconds":
+    if spec.budget.unit == "seconds" and not spec.task.is_program:
         raise RenderError(
             "budget.unit seconds: the driver times the arms on its own machine, and here trials run on others; use "
             "grad_evals, steps or tokens"

@@ -6,6 +6,7 @@ submission all continue the sweep from its newest checkpoints: its folder is nam
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ from typing import Any
 import yaml
 
 from orchestrator.definition import model, sweep_file
+from orchestrator.definition.addresses import secrets
 from orchestrator.definition.model import Spec
 from orchestrator.kubernetes.fit import Fit, RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.profiles import CLAIM, DATA, NAMESPACE, PROFILES, ROOT, TRACKING
+from orchestrator.remote import Parcel
 
 RAY = "2.60.0"
 SLACK_S = 3600
@@ -26,17 +29,30 @@ SLACK_S = 3600
 NAME_LIMIT = 47
 FILE_LIMIT = 250_000
 """Bytes: apply keeps what it applied in an annotation, and those have at most 262144 together."""
-MOUNT = "/etc/sweep"
+MOUNT, CODE_MOUNT = "/etc/sweep", "/etc/sweep-code"
 
 
 def render(
-    text: str, file: str, *, profile: str = "gpu-cluster", queue: str = "", registry: str = "", root: str = ROOT
+    text: str,
+    file: str,
+    *,
+    profile: str = "gpu-cluster",
+    queue: str = "",
+    registry: str = "",
+    root: str = ROOT,
+    parcel: Parcel | None = None,
+    code_at: str = "",
 ) -> str:
-    """The manifest of the sweep in `text`.
+    """The manifest of the sweep in `text`. `parcel` goes in a ConfigMap, unless it lies at the URI `code_at`.
 
     Raises SpecError for an invalid sweep, RenderError for one that cannot run on the profile's cluster.
     """
     spec = sweep_file.loads(text, file)
+    if hidden := [key for key, _ in secrets(text)]:
+        raise RenderError(
+            f"notify.{hidden[0]} is an address that only its owner should know, and a manifest is read by many; "
+            "write ${env:NAME} and set the variable where the driver runs"
+        )
     _check_root(root)
     _check_data(spec)
     _check_tracking(spec)
@@ -48,10 +64,68 @@ def render(
         raise RenderError(f"--registry {registry}: name it as images do, registry.example.com/team")
     if (size := len(text.encode())) > FILE_LIMIT:
         raise RenderError(f"the file has {size:,} bytes; kubectl apply takes {FILE_LIMIT:,} in a ConfigMap")
-    documents = [_config_map(spec, text), _ray_job(spec, text, profile, queue, registry, root)]
+    code = _Code(spec, parcel, code_at)
+    documents = [
+        _config_map(spec, text),
+        *code.config_maps(),
+        _ray_job(spec, text, profile, queue, registry, root, code),
+    ]
     if found := lint(documents):
         raise RenderError("the rendered manifest is invalid: " + "; ".join(map(str, found)))
     return "---\n".join(yaml.dump(d, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True) for d in documents)
+
+
+def fits(parcel: Parcel) -> bool:
+    """Whether the archive can go in a ConfigMap."""
+    return parcel.archive.stat().st_size * 4 / 3 <= FILE_LIMIT
+
+
+class _Code:
+    """How the user's code comes to the head; Ray sends it on to the workers."""
+
+    def __init__(self, spec: Spec, parcel: Parcel | None, code_at: str) -> None:
+        self._spec, self._parcel, self._at = spec, parcel, code_at
+        if parcel is None:
+            return
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", parcel.sweep):
+            raise RenderError(f"{parcel.sweep}: an entrypoint takes letters, digits and . _ - / only; rename the file")
+        if not code_at and not fits(parcel):
+            size, most = parcel.archive.stat().st_size / 1e3, FILE_LIMIT * 3 / 4e3
+            raise RenderError(
+                f"{parcel.folder} has {size:,.0f} kB, packed, and {most:,.0f} kB fit into a ConfigMap; name what the "
+                "trials do not need in .geosweepignore, `submit` with --root s3://, which uploads the archive, or "
+                "build an image of your own that has it installed (environment.image)"
+            )
+
+    def config_maps(self) -> list[dict[str, Any]]:
+        if self._parcel is None or self._at:
+            return []
+        packed = base64.b64encode(self._parcel.archive.read_bytes()).decode()
+        return [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": self._name(), "namespace": NAMESPACE, "labels": _labels(self._spec, "code")},
+                "immutable": True,
+                "binaryData": {self._parcel.archive.name: packed},
+            }
+        ]
+
+    def run(self) -> str:
+        """The sweep file, as the entrypoint names it."""
+        if self._parcel is None:
+            return f"{MOUNT}/sweep.yaml"
+        return f"{self._parcel.sweep} --code {self._at or f'{CODE_MOUNT}/{self._parcel.archive.name}'}"
+
+    def volumes(self) -> list[dict[str, Any]]:
+        return [{"name": "code", "configMap": {"name": self._name()}}] if self.config_maps() else []
+
+    def mounts(self) -> list[dict[str, Any]]:
+        return [{"name": "code", "mountPath": CODE_MOUNT, "readOnly": True}] if self.config_maps() else []
+
+    def _name(self) -> str:
+        assert self._parcel is not None
+        return f"{job_name(self._spec)}-code-{self._parcel.digest[:8]}"
 
 
 class _Plain(yaml.CSafeDumper):
@@ -72,7 +146,7 @@ def job_name(spec: Spec) -> str:
     """DNS-1035, at most 47 characters, ends in the hash of the sweep's definition."""
     identity = model.sweep_id(spec)
     digest = identity[-8:]
-    stem = identity[:-9]
+    stem = identity[:-9].lower().replace("_", "-")
     stem = stem if stem[0].isalpha() else f"s-{stem}"
     return f"{stem[: NAME_LIMIT - 9].rstrip('-')}-{digest}"
 
@@ -140,13 +214,14 @@ def _config_map(spec: Spec, text: str) -> dict[str, Any]:
     }
 
 
-def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, root: str) -> dict[str, Any]:
+def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, root: str, code: _Code) -> dict[str, Any]:
     kind, found = PROFILES[profile], fit(spec, PROFILES[profile])
     concurrent = min(spec.resources.max_concurrent or found.max_concurrent, found.max_concurrent)
     prefix = f"{registry.rstrip('/')}/" if registry else ""
+    head_image = spec.environment.image or prefix + kind.head_image
     budget = spec.budget.wall_clock
     labels = _labels(spec, "sweep")
-    entrypoint = f"geosweep run {MOUNT}/sweep.yaml --root {root} --address auto --max-concurrent {concurrent}"
+    entrypoint = f"geosweep run {code.run()} --root {root} --address auto --max-concurrent {concurrent}"
     if not spec.tracking.mlflow:
         entrypoint += f" --tracking-uri {TRACKING}"
     body: dict[str, Any] = {
@@ -161,21 +236,21 @@ def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, roo
         "submitterConfig": {"backoffLimit": 2},
         "activeDeadlineSeconds": int(budget) + SLACK_S if budget else kind.deadline_s,
     }
+    if spec.environment.requirements:
+        body["runtimeEnvYAML"] = yaml.safe_dump({"pip": list(spec.environment.requirements)})
     if not queue:
         body["preRunningDeadlineSeconds"] = 1800
     body |= {
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
-        "submitterPodTemplate": _submitter(spec, prefix + kind.head_image),
+        "submitterPodTemplate": _submitter(spec, head_image),
         "rayClusterSpec": {
             "rayVersion": RAY,
             "authOptions": {"mode": "token"},
             **_scaling(bool(queue)),
             "headGroupSpec": {
                 "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-                "template": _head(
-                    spec, text, prefix + kind.head_image, kind.head_cpu, kind.head_memory, bool(queue), root
-                ),
+                "template": _head(spec, text, head_image, kind.head_cpu, kind.head_memory, bool(queue), root, code),
             },
             "workerGroupSpecs": [_workers(spec, found, prefix, bool(queue), root)],
         },
@@ -204,7 +279,7 @@ def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool, root: str) -> dic
     group = found.group
     container = {
         "name": "ray-worker",
-        "image": prefix + group.image,
+        "image": spec.environment.image or prefix + group.image,
         "env": _environment(spec, head=False),
         "envFrom": _secrets(root),
         "resources": _resources(str(found.cpu), f"{found.memory}Gi", found.gpu),
@@ -228,7 +303,9 @@ def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool, root: str) -> dic
     }
 
 
-def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool, root: str) -> dict[str, Any]:
+def _head(
+    spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool, root: str, code: _Code
+) -> dict[str, Any]:
     container = {
         "name": "ray-head",
         "image": image,
@@ -242,10 +319,14 @@ def _head(spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool,
         ],
         "resources": _resources(cpu, memory),
         "securityContext": _container_security(),
-        "volumeMounts": [*_mounts(spec, root), {"name": "sweep", "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": [
+            *_mounts(spec, root),
+            {"name": "sweep", "mountPath": MOUNT, "readOnly": True},
+            *code.mounts(),
+        ],
     }
     sweep = {"name": "sweep", "configMap": {"name": _config_name(spec, text)}}
-    pod = _pod([container], [*_volumes(spec, int(memory.removesuffix("Gi")), root), sweep])
+    pod = _pod([container], [*_volumes(spec, int(memory.removesuffix("Gi")), root), sweep, *code.volumes()])
     if fixed:  # an autoscaling head asks the API server, with an account that the operator makes
         pod["serviceAccountName"] = "sweep-runner"
         pod["automountServiceAccountToken"] = False

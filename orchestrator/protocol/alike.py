@@ -13,7 +13,9 @@ Found = Iterator[tuple[tuple[str, ...], str]]
 
 
 def not_alike(spec: Spec, section: str) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """(place, name, words) of what arms set or search differently in a section of their configurations."""
+    """(place, name, words) of what arms set or search differently in a section; a script's names are its own."""
+    if spec.task.is_program:
+        return
     every = [[p.name for p in arm.parameters] for arm in spec.arms.values()]
     for name in dict.fromkeys(name for names in every for name in in_section(section, names)):
         given = {arm: next((p for p in one.parameters if p.name == name), None) for arm, one in spec.arms.items()}
@@ -26,7 +28,7 @@ def not_alike(spec: Spec, section: str) -> Iterator[tuple[tuple[str, ...], str, 
 
 def asked(spec: Spec) -> Found:
     """Parameters of the task that decide what is asked, and are searched (see `trainables.Task.FREE`)."""
-    free = trainables.lookup(spec.task.name).FREE
+    free = None if spec.task.is_program else trainables.lookup(spec.task.name).FREE
     if free is None or len(spec.arms) < 2:
         return
     for name, arm in spec.arms.items():
@@ -42,6 +44,8 @@ def asked(spec: Spec) -> Found:
 
 def unequal_batches(spec: Spec) -> Found:
     """Batches of other sizes, where the budget does not count what is in them."""
+    if spec.task.is_program:
+        return
     each = (batches.span(spec.task.name, spec.task.parameters, arm.parameters) for arm in spec.arms.values())
     held = [size for found in each if found for size in found]
     if held:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import optim_core
-import trainables
-from orchestrator.definition import model, plan
+from orchestrator.definition import model, plan, program
 from orchestrator.definition.errors import SpecError
+from orchestrator.definition.method import is_foreign
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import TASK, TRAINING, section_of
 from orchestrator.definition.rule_codes import RULES
@@ -189,7 +189,7 @@ def test_metric(spec: Spec) -> Found:
 @_rule("GS108")
 def uneven_evaluation(spec: Spec) -> Found:
     """Every arm is looked at equally often. Steps in so many seconds are known only once a sweep is calibrated."""
-    for name, arm in spec.arms.items() if plan.is_known(spec) else ():
+    for name, arm in spec.arms.items() if plan.is_known(spec) and not spec.task.is_program else ():
         fewest = plan.steps_range(spec, arm)[0]
         if fewest < spec.evaluations:
             yield (
@@ -243,7 +243,7 @@ def tied(spec: Spec) -> Found:
 @_rule("GS111")
 def default_arm(spec: Spec) -> Found:
     """What everybody would have used."""
-    if len(spec.arms) < 2:
+    if len(spec.arms) < 2 or not all(arm.optimizer for arm in spec.arms.values()):
         return
 
     references = optim_core.references()
@@ -254,7 +254,7 @@ def default_arm(spec: Spec) -> Found:
 @_rule("GS112")
 def expected_best(spec: Spec) -> Found:
     """Trials of an adaptive search are not exchangeable."""
-    if spec.method.name != "tpe" or not spec.analysis.expected_best:
+    if not (spec.method.name == "tpe" or is_foreign(spec.method.name)) or not spec.analysis.expected_best:
         return
     for name, arm in spec.arms.items():
         drawn = round(spec.method.random_share * plan.configurations(spec, arm)) * spec.seeds.studies
@@ -271,8 +271,9 @@ def expected_best(spec: Spec) -> Found:
 @_rule("GS114")
 def nested(spec: Spec) -> Found:
     """An optimizer that contains another one has to beat it, so the other has to be there."""
-    there = set().union(*(_plays(arm) for arm in spec.arms.values()))
-    for name, arm in spec.arms.items():
+    named = {name: arm for name, arm in spec.arms.items() if arm.optimizer}
+    there = set[str]().union(*(_plays(arm) for arm in named.values()))
+    for name, arm in named.items():
         space = _space(arm)
         missing = {
             " or ".join(sorted(others)): limit.at
@@ -314,7 +315,7 @@ def learning_rate(spec: Spec) -> Found:
 
 
 def _learning_rate(arm: ArmSpec) -> str:
-    return optim_core.learning_rate(arm.optimizer)
+    return optim_core.learning_rate(arm.optimizer) if arm.optimizer else ""
 
 
 @_rule("GS117")
@@ -352,7 +353,7 @@ def linear_scale(spec: Spec) -> Found:
 @_rule("GS119")
 def reported(spec: Spec) -> Found:
     """The winner's tuned metric is biased upwards."""
-    known = trainables.lookup(spec.task.name).METRICS
+    known = program.declared(model.definition(spec), spec.report_metric).METRICS
     twin = "/".join("test" if part == "val" else part for part in spec.metric.name.split("/"))
     if spec.report_metric == spec.metric.name and twin != spec.metric.name and twin in known:
         yield ("metric", "name"), f"{spec.metric.name} is tuned and reported; set report_metric: {twin}"
@@ -366,4 +367,17 @@ def one_study(spec: Spec) -> Found:
             ("seeds",),
             "one search an arm compares the two configurations found, not the methods: two identical arms tuned like "
             "this differ by a settled amount in about 3 of 10 sweeps; set studies: 6 or more",
+        )
+
+
+@_rule("GS121")
+def guesses(spec: Spec) -> Found:
+    """A good guess is worth many trials, so whoever has one has a head start."""
+    given = {name: sorted(p.name for p in arm.parameters if p.prior_confidence) for name, arm in spec.arms.items()}
+    without = [name for name, arm in spec.arms.items() if not given[name] and _tuned(arm)]
+    if without and any(given.values()):
+        words = "; ".join(f"{name} guesses {', '.join(found)}" for name, found in given.items() if found)
+        yield (
+            ("arms", without[0]),
+            f"{words}, and {', '.join(without)} nothing; give every arm its prior, or none",
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from orchestrator.definition.program_keys import is_program
+
 Breaches = Iterator[tuple[str, tuple[str, ...], str]]
 OF_THE_ARM = {
     "task": "GS116",
@@ -28,6 +30,9 @@ MESSAGES = {
 def unit(file: dict[str, Any]) -> Breaches:
     """A budget in epochs."""
     budget = file.get("budget")
+    task = file.get("task")
+    if isinstance(task, dict) and is_program(task):
+        return  # a script is told its budget in whatever it counts
     if isinstance(budget, dict) and budget.get("unit") in ("epochs", "iterations"):
         word = budget.pop("unit")
         yield (

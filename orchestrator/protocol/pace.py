@@ -60,7 +60,7 @@ def calibrated(spec: Spec, folder: SweepFolder) -> Spec:
 
     They are measured before the first trial and read from the folder ever after. Raises SpecError when too few fit.
     """
-    if spec.budget.unit != "seconds":
+    if spec.budget.unit != "seconds" or spec.task.is_program:
         return spec
     found = calibration.read(folder)
     if not found:

@@ -27,20 +27,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition import method
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.parts import split
+from orchestrator.definition.program_keys import NAME, filled
 from orchestrator.definition.states import State
+from orchestrator.protocol import extensions
+from orchestrator.protocol.amendments import amend, amendments
+from orchestrator.protocol.amendments import lines as lines_of
 from orchestrator.protocol.errors import CodeChanged
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.program import source as scripts
 from orchestrator.trial.record import read_job, read_result
 from orchestrator.trial.trial_id import TrialId
 
 FILES = ("trial.json", "metrics.jsonl", "result.json")
 FREE = ("analysis", "controls")
 """Parts that do not change results: they may change, and the change is stamped."""
+PAIRINGS = {"declared": "pairing declared", "none": "not paired"}
+"""What is said of imported results; nobody has digests of what they were trained on."""
 MOST_FILES = 5
 """Names of changed files that a sentence lists."""
 
@@ -64,8 +72,15 @@ def promised(spec: Spec) -> dict[str, Any]:
 
 def code_of(spec: Spec) -> dict[str, Any]:
     """`files`: source file -> sha256, of all arms; `arms`: arm -> the digest that its trials report."""
-    arms = {name: source.digests((spec.task.name, arm.optimizer)) for name, arm in spec.arms.items()}
+    script = scripts.digests(Path(spec.task.folder), filled(spec.task.parameters)) if spec.task.is_program else {}
+    arms = {name: {**source.digests((spec.task.name, arm.optimizer)), **script} for name, arm in spec.arms.items()}
     files = {name: digest for found in arms.values() for name, digest in found.items()}
+    if method.is_foreign(spec.method.name):
+        files |= source.digests((spec.method.name,))
+        files["method"] = digest(dict(method.identity(spec.method)))
+    for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
+        if wanted:
+            files[f"environment.{key}"] = digest(wanted)
     return {"files": files, "arms": {arm: source.combined(found) for arm, found in arms.items()}}
 
 
@@ -83,11 +98,12 @@ def close(spec: Spec, folder: SweepFolder) -> str:
             "follows": _predecessors(folder, content),
             "content": content,
             "code": code_of(spec),
+            **({"overrides": list(spec.overrides)} if spec.overrides else {}),
         }
         write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True))
     amended: dict[str, Any] = {part: content[part] for part in FREE if content[part] != in_force(folder)[part]}
     if amended:
-        _amend(folder, amended)
+        amend(folder, amended)
     return str(sealed["hash"])
 
 
@@ -102,12 +118,7 @@ def check_code(spec: Spec, folder: SweepFolder, *, accept: bool = False) -> None
             f"{_listed(changed)} changed since {folder.sweep_id} was sealed; it would mix trials of two codes; give "
             "it another name, or go on with --accept-changed-code, which stamps its results exploratory"
         )
-    _amend(folder, {"code": code})
-
-
-def _amend(folder: SweepFolder, parts: Mapping[str, Any]) -> None:
-    with (folder.path / "amendments.jsonl").open("a", encoding="utf-8") as out:
-        out.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **parts}) + "\n")
+    amend(folder, {"code": code})
 
 
 def changed_files(folder: SweepFolder, code: Mapping[str, Any]) -> list[str]:
@@ -136,7 +147,7 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def _codes(folder: SweepFolder) -> list[dict[str, Any]]:
     """The code that was sealed, and each that was accepted since."""
     sealed = (read_json(folder.path / "seal.json") or {}).get("code")
-    accepted = [line["code"] for line in _lines(folder.path / "amendments.jsonl") if "code" in line]
+    accepted = [line["code"] for line in amendments(folder) if "code" in line]
     return [sealed, *accepted] if sealed else accepted
 
 
@@ -154,7 +165,7 @@ def in_force(folder: SweepFolder) -> dict[str, Any]:
     """The analysis and the controls to use: the sealed ones, or what the file said on the last run."""
     sealed = (read_json(folder.path / "seal.json") or {}).get("content", {})
     found = {"analysis": sealed.get("analysis", {}), "controls": sealed.get("controls", [])}
-    for line in _lines(folder.path / "amendments.jsonl"):
+    for line in amendments(folder):
         found |= {part: line[part] for part in FREE if part in line}
     return found
 
@@ -162,6 +173,8 @@ def in_force(folder: SweepFolder) -> dict[str, Any]:
 def stamps(folder: SweepFolder) -> list[str]:
     """Why the sweep's tables are exploratory; empty for a sweep that kept what it sealed. Every table shows these."""
     sealed = read_json(folder.path / "seal.json")
+    if imported := (read_json(folder.path / "resolved.json") or {}).get("imported"):
+        return [f"imported from {imported['source']}: {PAIRINGS[imported['pairing']]}, and nothing was sealed"]
     if sealed is None:
         return ["not sealed: nothing proves that the analysis was chosen before the results"]
     found = ["sealed after its first trials"] if sealed["late"] else []
@@ -170,8 +183,9 @@ def stamps(folder: SweepFolder) -> list[str]:
             f"{', '.join(parts)} changed after the results of {earlier} on these confirm seeds were known; "
             "fresh confirm seeds settle it"
         )
-    for line in _lines(folder.path / "amendments.jsonl"):
+    for line in amendments(folder):
         found += [f"{part} changed after the seal, on {line['at'][:10]}" for part in FREE if part in line]
+    found += extensions.stamps(folder)
     for before, after in itertools.pairwise(_codes(folder)):
         found.append(f"code changed between trials: {_listed(_changed(before, after))}")
     found += [f"{name} was run again after its result was known" for name in sorted(_repeated(folder))]
@@ -183,7 +197,7 @@ class Witness:
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder, self._path = folder, folder.path / "witness.jsonl"
-        lines = list(_lines(self._path))
+        lines = list(lines_of(self._path))
         self._chain = lines[-1]["chain"] if lines else ""
         self._known = {line["trial_id"]: line["digest"] for line in lines}
 
@@ -234,7 +248,7 @@ def verify(folder: SweepFolder, code: Mapping[str, Any] | None = None) -> dict[s
 
 def witnessed(folder: SweepFolder) -> dict[str, str]:
     """Trial -> the digest of its files when it ended."""
-    return {line["trial_id"]: line["digest"] for line in _lines(folder.path / "witness.jsonl")}
+    return {line["trial_id"]: line["digest"] for line in lines_of(folder.path / "witness.jsonl")}
 
 
 def trial_digest(folder: SweepFolder, trial_id: str) -> str:
@@ -252,7 +266,10 @@ def _predecessors(folder: SweepFolder, content: Mapping[str, Any]) -> dict[str, 
     found: dict[str, list[str]] = {}
     for path in sorted(folder.root.glob(f"{content['name']}-*/seal.json")):
         other: dict[str, Any] = (read_json(path) or {}).get("content", {})
-        if path.parent == folder.path or any(other.get(part) != content[part] for part in ("name", "task")):
+        if path.parent == folder.path or not other:
+            continue
+        other = extensions.in_content(other, SweepFolder(folder.root, path.parent.name))
+        if any(other.get(part) != content[part] for part in ("name", "task")):
             continue
         shared = set(other["seeds"]["confirm"]) & set(content["seeds"]["confirm"])
         if not shared.isdisjoint(_seeds(path.parent / "trials")):
@@ -271,18 +288,19 @@ def _seeds(trials: Path) -> Iterator[int]:
 def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[str]:
     if digest(sealed["content"]) != sealed["hash"]:
         yield "seal.json was edited: its content no longer has its hash"
-    known = resolved.get("definition", {})
+    known, content = resolved.get("definition", {}), extensions.in_content(sealed["content"], folder)
     for part, value in known.items():
-        if sealed["content"].get(part) != value:
+        if content.get(part) != value:
             yield f"resolved.json was edited: {part} is not what was sealed"
     if resolved.get("report_metric", sealed["content"]["report_metric"]) != sealed["content"]["report_metric"]:
         yield "resolved.json was edited: report_metric is not what was sealed"
-    if f"{known.get('name')}-{digest(known)[:8]}" != folder.sweep_id:
+    first = {part: sealed["content"].get(part) for part in known}
+    if f"{first.get('name')}-{digest(first)[:8]}" != folder.sweep_id:
         yield f"the definition no longer hashes to {folder.sweep_id}"
 
 
 def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[str]:
-    lines, chain, broken = list(_lines(folder.path / "witness.jsonl")), "", False
+    lines, chain, broken = list(lines_of(folder.path / "witness.jsonl")), "", False
     for line in lines:
         chain = _link(chain, line["trial_id"], line["digest"])
         broken |= chain != line["chain"]
@@ -295,6 +313,7 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
         elif trial_digest(folder, trial_id) != expected:
             yield f"{trial_id}: its files are not what they were when it ended"
     codes, measured = _codes(folder), calibration.grad_evals(folder)
+    content = extensions.in_content(sealed["content"], folder)
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed["late"]:
             yield f"{path.parent.name}: a result that no driver of this sweep recorded"
@@ -306,13 +325,16 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
         known = set() if job is None else {code["arms"].get(job.arm) for code in codes}
         if known and result is not None and result.code and result.code not in known:
             yield f"{path.parent.name}: its worker trained it with other code than was sealed"
-        if job is not None and (wrong := _breach(job, sealed["content"], measured)):
+        if job is not None and (wrong := _breach(job, content, measured)):
             yield f"{path.parent.name}: {wrong}"
 
 
 def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> float | None:
-    """Gradient evaluations that the seal gives the trial; None where what could say it is gone."""
-    budget, parts = content["budget"], split(job.values)
+    """Gradient evaluations that the seal gives the trial; None where its optimizer is gone and cannot say."""
+    budget = content["budget"]
+    if content["task"]["name"] == NAME:
+        return float(budget["per_trial"])
+    parts = split(job.values)
     if budget["unit"] == "seconds":
         return measured.get(job.arm, 0.0)
     held = content.get("tokens_per_batch", 1)
@@ -364,7 +386,7 @@ def _repeated(folder: SweepFolder) -> set[str]:
     """Trials that ended well and were run again."""
     seen: set[str] = set()
     again: set[str] = set()
-    for line in _lines(folder.path / "witness.jsonl"):
+    for line in lines_of(folder.path / "witness.jsonl"):
         (again if line["trial_id"] in seen else seen).add(line["trial_id"])
         if line["state"] == State.FAILED:
             seen.discard(line["trial_id"])
@@ -373,14 +395,3 @@ def _repeated(folder: SweepFolder) -> set[str]:
 
 def _link(chain: str, trial_id: str, found: str) -> str:
     return hashlib.sha256(f"{chain} {trial_id} {found}".encode()).hexdigest()
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; one cut short by a crash is left out."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return

@@ -12,16 +12,17 @@ import builtins
 import hashlib
 import importlib.metadata
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.definition.model import Spec
+from orchestrator.definition.program_keys import filled
 from orchestrator.definition.states import State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.provenance import provenance
+from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.program import source as scripts
 
 FEWEST = 5
 """Trials that have to fail alike before a sweep is given up."""
@@ -53,21 +54,13 @@ def circumstances(spec: Spec) -> str:
     """A hash of what a sweep's fate may depend on besides chance and machines."""
     facts = provenance()
     found = {
-        "sweep": asdict(spec),
+        "sweep": {**asdict(spec), "notify": None, "overrides": None},
         "installed": sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}),
         "code": {name: facts.get(name, "") for name in ("commit", "diff")},
-        "modules": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _modules(spec)},
+        "source": source.digests([spec.task.name, *(arm.optimizer for arm in spec.arms.values())], fresh=True),
+        "script": scripts.digests(Path(spec.task.folder), filled(spec.task.parameters)) if spec.task.is_program else {},
     }
     return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _modules(spec: Spec) -> Iterator[tuple[str, Path]]:
-    """The user's own modules that the sweep names, as package.module:Task and package.module.Class."""
-    named = [spec.task.name.partition(":")[0], *(a.optimizer.rpartition(".")[0] for a in spec.arms.values())]
-    for name in dict.fromkeys(named):
-        path = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-        if path.is_file():
-            yield name, path
 
 
 class Alike:
@@ -116,6 +109,10 @@ class Alike:
 
 def exception(error: str) -> tuple[str, str]:
     """(type and place, type and message) of a traceback; empty for anything else and for what may pass by itself."""
+    if " (exit code " in error.partition("\n")[0]:  # what a script raised
+        error = error[error.find("Traceback") :] if "Traceback" in error else error
+    elif " ended with exit code " in error.partition("\n")[0]:
+        return error, error.partition("\n")[0]
     lines = error.splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     says = next((line for line in lines[frames[-1] :] if line and not line.startswith(" ")), "") if frames else ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.definition.model import ArmSpec
+from orchestrator.definition.outcome import OutcomeConstraint, broken
 from orchestrator.definition.states import ConfigurationState, State
 from orchestrator.scheduling.population import Population
 from orchestrator.scheduling.stopping import Stop, Stopper
@@ -25,8 +26,15 @@ class Outcome:
 
     state: ConfigurationState
     values: tuple[float, ...] = ()
+    broken: Mapping[str, float] = field(default_factory=dict)
+    """Outcome constraint -> how far it is on the wrong side; obeyed at 0 and below."""
     rungs: Mapping[int, float] = field(default_factory=dict)
     """The tuned metric at the evaluations on the way that were looked at, and at the last."""
+
+    @property
+    def obeys(self) -> bool:
+        """Whether it breaks no outcome constraint."""
+        return all(amount <= 0 for amount in self.broken.values())
 
 
 @dataclass(kw_only=True)
@@ -56,6 +64,8 @@ class ArmStudy:
     """By trial id."""
     values: dict[int, dict[int, tuple[float, ...] | None]] = field(default_factory=dict)
     """Configuration -> tune seed -> objectives (None: failed)."""
+    metrics: dict[int, dict[int, Mapping[str, float]]] = field(default_factory=dict)
+    """Configuration -> tune seed -> metrics at its end."""
     spent: dict[str, float] = field(default_factory=dict)
     """Trial id -> gradient evaluations."""
     grad_evals: float = 0.0
@@ -194,6 +204,16 @@ class ArmStudy:
         if self.lag is None:
             self._tell(number, outcome)
 
+    def measured(
+        self, number: int, seed: int, metrics: Mapping[str, float], constraints: Sequence[OutcomeConstraint]
+    ) -> dict[str, float]:
+        """Keep a tune trial's metrics; how far its configuration is on the wrong side of each constraint by now."""
+        seeds = self.metrics.setdefault(number, {})
+        seeds[seed] = metrics
+        return {
+            str(c): amount for c, amount in zip(constraints, broken(constraints, list(seeds.values())), strict=True)
+        }
+
     def flush(self) -> None:
         """Tell everything that is known; the search is over."""
         for configuration in self.study.configurations():
@@ -204,7 +224,7 @@ class ArmStudy:
     def _tell(self, number: int, outcome: Outcome) -> None:
         for rung, value in sorted(outcome.rungs.items()):
             self.study.report(number, rung, value)
-        self.study.tell(number, outcome.state, outcome.values)
+        self.study.tell(number, outcome.state, outcome.values, outcome.broken)
 
     def _tell_up_to(self, count: int) -> None:
         configurations: Sequence[Configuration] = self.study.configurations()

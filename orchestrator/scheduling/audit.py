@@ -14,6 +14,7 @@ from orchestrator.definition.states import State
 from orchestrator.scheduling.stopping import Stop
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial.evaluations import evaluation
 from orchestrator.trial.job import Job, Result, Stopped
 
 
@@ -26,14 +27,15 @@ def is_audited(spec: Spec, trial_id: str) -> bool:
 def rung_values(folder: SweepFolder, job: Job) -> dict[int, float]:
     """Rung -> value of the tuned metric, of the rungs that the trial's own log shows; it may diverge before one."""
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
-    passed = {r: points[r - 1]["metrics"] for r in job.rungs if r <= len(points)}
+    passed = {r: at["metrics"] for r in job.rungs if (at := evaluation(points, job, r)) is not None}
     return {r: metrics[job.metric] for r, metrics in passed.items() if job.metric in metrics}
 
 
 def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Result) -> Result:
     """The result of a stopped trial: PRUNED, with the metrics at its rung, whatever it trained beyond it."""
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
-    at = points[stop.rung - 1]
+    at = evaluation(points, job, stop.rung)
+    assert at is not None
     finished = result.state.is_trained  # to stop one that diverges later was right
     return replace(
         result,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.definition.model import Spec
@@ -23,6 +24,7 @@ from orchestrator.scheduling.stopping import Stop
 from orchestrator.scheduling.waiting import waiting
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
+from orchestrator.trial import log_files
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord, read_result
 
@@ -135,7 +137,8 @@ class SweepConductor:
     def on_lost(self, trial_id: str, why: str) -> None:
         """Give a trial up as FAILED."""
         job = self._jobs[trial_id]
-        self._write(job, Result(state=State.FAILED, value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why))
+        lost = Result(state=State.FAILED, value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why)
+        self._write(job, replace(lost, last_lines=log_files.last_lines(job.folder)))
         self.on_report(Report(trial_id=trial_id, grad_evals=0.0, done=True, state=State.FAILED))
 
     def waiting(self) -> dict[str, dict[str, Any]]:
@@ -285,7 +288,7 @@ class SweepConductor:
         return job_of(self.spec, self.folder, arm.spec, configuration, seed, stage, until, arm.index)
 
     def _of(self, job: Job) -> ArmStudy:
-        return self.arms[study_name(job.arm, job.study if self.spec.seeds.studies > 1 else None)]
+        return self.arms[study_name(job.arm, self.spec.seeds.index(job.study))]
 
     def _recover(self, arm: ArmStudy) -> None:
         """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""
@@ -341,11 +344,13 @@ class SweepConductor:
             self._look()
             return
         number, tune = job.configuration, arm.tune
+        broken = arm.measured(number, job.seed, result.metrics, self.spec.outcome_constraints)
         if result.stopped is not None:
             at = result.stopped.rung
             passed = {r: v for r, v in rung_values(self.folder, job).items() if r <= at}
             arm.planned -= len(tune) - 1
-            arm.settle(number, Outcome(state=ConfigurationState.PRUNED, rungs={**passed, at: result.stopped.value}))
+            rungs = {**passed, at: result.stopped.value}
+            arm.settle(number, Outcome(state=ConfigurationState.PRUNED, rungs=rungs, broken=broken))
             return
         values = arm.values[number]
         values[job.seed] = objectives_of(self.spec, result)
@@ -362,7 +367,7 @@ class SweepConductor:
         means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
         passed = rung_values(self.folder, job) if len(tune) == 1 else {}
         rungs = {**passed, self.spec.evaluations: means[0]} if len(means) == 1 else {}
-        arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs))
+        arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs, broken=broken))
         arm.best = means[0] if arm.best is None else self.spec.metric.goal.best((arm.best, means[0]))
 
     def _maybe_confirm(self, arm: ArmStudy) -> None:

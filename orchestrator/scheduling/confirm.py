@@ -42,8 +42,12 @@ class ConfirmStage:
                     self._begin_studies(name, self._race.enter(name))
 
     def best_of(self, arm: ArmStudy) -> int | None:
-        """The study's best configuration trained to the end, the first of equal ones; None when there is none."""
-        complete = {n: o.values[0] for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE}
+        """The study's best configuration trained to the end that breaks no outcome constraint, the first of equal ones.
+
+        None when there is none.
+        """
+        ended = {n: o for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE and o.obeys}
+        complete = {n: o.values[0] for n, o in ended.items()}
         if arm.count(State.DIVERGED):
             complete = _of_trials(arm, complete, self._goal)
         return min(complete, key=lambda n: (self._goal.loss(complete[n]), n)) if complete else None

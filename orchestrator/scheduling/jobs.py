@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from orchestrator.definition import plan as planning
-from orchestrator.definition.model import ArmSpec, Spec
-from orchestrator.definition.parts import groups_of, split
+from orchestrator.definition import program
+from orchestrator.definition.model import ArmSpec, Spec, definition
+from orchestrator.definition.parts import Parts, groups_of, split
 from orchestrator.definition.states import Stage
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
@@ -31,7 +33,8 @@ def job_of(
     child = tuning and bool(configuration.lineage)
     cached = spec.cache and not folder.far and not (tuning and spec.early_terminate.type == "pbt")
     budget = planning.grad_evals_of(spec, arm, configuration.parameters)
-    parts = split(configuration.parameters)
+    given = configuration.parameters
+    parts = Parts(optimizer=dict(given)) if spec.task.is_program else split(given)
     return Job(
         trial_id=trial_id,
         arm=arm.name,
@@ -67,11 +70,26 @@ def job_of(
         groups=groups_of(arm.groups, parts),
         point=configuration.parameters if parts.optimizer != configuration.parameters else {},
         step_timeout_s=spec.training.step_timeout,
+        program=_program(spec),
     )
+
+
+def _program(spec: Spec) -> dict[str, Any]:
+    """What the worker needs of a script besides what the sweep file says."""
+    if not spec.task.is_program:
+        return {}
+    metrics = program.declared(definition(spec)).METRICS
+    return {
+        "folder": spec.task.folder,
+        "unit": spec.budget.unit,
+        "worst": metrics[spec.metric.name].worst,
+    }
 
 
 def objectives_of(spec: Spec, result: Result) -> tuple[float, ...] | None:
     """The tuned metric, then the further objectives; None when the trial failed."""
     if result.value is None:
         return None
+    if any(o.name not in result.metrics for o in spec.objectives):
+        return None  # a script that did not report them
     return (result.value, *(result.metrics[o.name] for o in spec.objectives))

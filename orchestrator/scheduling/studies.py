@@ -8,16 +8,16 @@ from typing import Any
 import optim_core
 from orchestrator import results
 from orchestrator.definition import plan as planning
+from orchestrator.definition.method import DESIGNS
 from orchestrator.definition.model import ArmSpec, Spec, definition
 from orchestrator.scheduling.arm_study import ArmStudy, study_name
 from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.designs import design_for
-from orchestrator.search.optuna import OptunaStudy, stable_seed, storage
+from orchestrator.search.foreign import maker, rehearse
+from orchestrator.search.optuna import OptunaStudy, delete_studies, stable_seed, storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, find, read_json
-
-MODELS = ("tpe", "gp", "cmaes")
 
 
 def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[str, ArmStudy]:
@@ -26,26 +26,29 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
     They share nothing: each has its own sampler seed, its own seeds and its own study in the storage.
     """
     kept = storage(folder.journal, url)
-    several = spec.seeds.studies > 1
-    indices = range(1, spec.seeds.studies + 1) if several else (None,)
+    indices = [spec.seeds.index(study) for study in range(1, spec.seeds.studies + 1)]
     opened = (_open(spec, folder, kept, arm, index) for index in indices for arm in spec.arms.values())
     return {arm.name: arm for arm in opened}
 
 
 def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int | None) -> ArmStudy:
     name, trials = study_name(arm.name, index), planning.configurations(spec, arm)
-    share = spec.method.random_share if spec.method.name in MODELS else 1.0
+    share = 1.0 if spec.method.name in DESIGNS else spec.method.random_share
+    make, goals = maker(spec.method), (spec.metric.goal, *(o.goal for o in spec.objectives))
+    if make is not None:
+        rehearse(make, spec.method.name, arm.parameters, goals)
     study = OptunaStudy(
         kept,
         name=f"{folder.sweep_id}/{name}",
-        goals=(spec.metric.goal, *(o.goal for o in spec.objectives)),
+        goals=goals,
         parameters=arm.parameters,
         constraints=spec.constraints,
         facts=planning.facts(spec, arm),
         design=design_for(spec, arm, index),
-        design_size=round(share * trials),
+        design_size=round(share * (spec.budget.first_trials or trials)),
         seed=stable_seed(spec.method.seed, arm.name, *([] if index is None else [index])),
         sampler=spec.method.name,
+        make=make,
     )
     tune, confirm = spec.seeds.tune_of(index or 1), spec.seeds.confirm_of(index or 1)
     strict, rule = spec.method.replay == "strict", spec.early_terminate
@@ -64,11 +67,22 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
     )
 
 
+def forget(url: str, sweep_id: str) -> int:
+    """Delete the studies of a sweep from the database at `url`; returns how many there were."""
+    return delete_studies(url, sweep_id)
+
+
+def reopen(spec: Spec, folder: SweepFolder, url: str | None = None) -> None:
+    """Let the searches of a sweep go on that have chosen: whoever takes it up next chooses again."""
+    for arm in open_arms(spec, folder, url).values():
+        arm.study.reopen()
+
+
 def space_of(spec: Spec, arm: ArmSpec) -> Space:
     """What children in an arm's population may change."""
     return Space(
         parameters=arm.parameters,
-        changeable=optim_core.changeable(arm.optimizer),
+        changeable=optim_core.changeable(arm.optimizer) if arm.optimizer else frozenset(),
         constraints=spec.constraints,
         facts=planning.facts(spec, arm),
     )
@@ -105,11 +119,19 @@ def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None
                     f"{spec.source}: warm_start: {source.sweep_id} has another {key} ({asked[key]}); "
                     "name a sweep of the same task and metric, or remove it"
                 )
-        told = results.told_values(source, [spec.metric.name, *(o.name for o in spec.objectives)])
+        constraints = spec.outcome_constraints
+        metrics = [spec.metric.name, *(o.name for o in spec.objectives), *(c.metric for c in constraints)]
+        told = results.told_values(source, metrics)
         for arm in arms.values():
             theirs, own = asked["arms"].get(arm.spec.name, {}), mine["arms"][arm.spec.name]
             if all(theirs.get(key) == own.get(key) for key in ("optimizer", "groups")):
-                arm.study.learn(source.sweep_id, _lesson(told, arm, spec.seeds.studies))
+                lesson = _lesson(told, arm, spec.seeds.studies)
+                last = 1 + len(spec.objectives)
+                broken = [
+                    {str(c): c.broken_by(v) for c, v in zip(constraints, found[last:], strict=True)}
+                    for _, found in lesson
+                ]
+                arm.study.learn(source.sweep_id, [(p, found[:last]) for p, found in lesson], broken)
 
 
 def _lesson(told: Mapping[tuple[str, int], list[Any]], arm: ArmStudy, studies: int) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from orchestrator.definition.states import ConfigurationState
@@ -40,10 +41,24 @@ class Study(Protocol):
     def report(self, number: int, step: int, value: float) -> None:
         """The tuned metric at an evaluation on the way (1, 2, ...)."""
 
-    def tell(self, number: int, state: ConfigurationState, values: Sequence[float] = ()) -> None:
-        """The outcome: COMPLETE with its values (worst ones when diverged), PRUNED, or FAIL."""
+    def tell(
+        self,
+        number: int,
+        state: ConfigurationState,
+        values: Sequence[float] = (),
+        broken: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """The outcome: COMPLETE with its values (worst ones when diverged), PRUNED, or FAIL.
 
-    def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
+        `broken`: outcome constraint -> how far it is on the wrong side.
+        """
+
+    def learn(
+        self,
+        source: str,
+        told: Sequence[tuple[Mapping[str, Any], Sequence[float]]],
+        broken: Sequence[Mapping[str, float]] = (),
+    ) -> int:
         """Take in what an earlier sweep found; returns how many configurations lay in this space."""
 
     def decide(self, count: int) -> None:
@@ -54,6 +69,9 @@ class Study(Protocol):
 
     def choose(self, number: int) -> None:
         """Pin the configuration that goes on to the confirm stage."""
+
+    def reopen(self) -> None:
+        """Forget which configuration is pinned."""
 
     def chosen(self) -> int | None:
         """The pinned configuration, if any."""

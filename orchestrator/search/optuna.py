@@ -7,6 +7,7 @@ would have drawn.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
@@ -25,7 +26,9 @@ from orchestrator.definition.space import Parameter, is_active, levels, satisfie
 from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
-from orchestrator.search.choices import choices, chosen, stored_as
+from orchestrator.search.choices import stored_as
+from orchestrator.search.distributions import distribution, suggest
+from orchestrator.search.foreign import Maker
 from orchestrator.search.history import BoundedTPE, History
 from orchestrator.storage.errors import Unreachable
 
@@ -63,6 +66,16 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
             raise Unreachable(f"the database of the studies does not answer ({first_line(error)})") from error
 
 
+def delete_studies(url: str, sweep_id: str) -> int:
+    """Delete the studies of a sweep from the database at `url`; returns how many there were."""
+    kept = storage(Path(), url)
+    names = [s.study_name for s in patiently(lambda: optuna.get_all_study_summaries(kept, include_best_trial=False))]
+    mine = [name for name in names if name.startswith(f"{sweep_id}/")]
+    for name in mine:
+        patiently(functools.partial(optuna.delete_study, study_name=name, storage=kept))
+    return len(mine)
+
+
 def _mend(journal: Path) -> None:
     """Cut off the line that a full disk left half written, and take away the lock of a driver that was killed.
 
@@ -93,7 +106,9 @@ class OptunaStudy:
         design_size: int,
         seed: int,
         sampler: str = "tpe",
+        make: Maker | None = None,
     ) -> None:
+        self._make = make
         self._parameters, self._constraints, self._facts = parameters, constraints, facts
         self._design, self._design_size = design, design_size
         self._seed, self._sampler, self._storage = seed, sampler, storage
@@ -106,6 +121,8 @@ class OptunaStudy:
                 sampler=optuna.samplers.RandomSampler(),
             )
         )
+        if make is not None:
+            self._study.stop = lambda: None  # type: ignore[method-assign]  # how many trials there are we say
         self._study_id = patiently(lambda: storage.get_study_id_from_name(name))
         found = patiently(lambda: self._study.get_trials(deepcopy=False))
         self._order = [_configuration(t) for t in found if CONFIGURATION in t.user_attrs]
@@ -175,9 +192,18 @@ class OptunaStudy:
             patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
             self._reported[number][step] = value
 
-    def tell(self, number: int, state: ConfigurationState, values: Sequence[float] = ()) -> None:
+    def tell(
+        self,
+        number: int,
+        state: ConfigurationState,
+        values: Sequence[float] = (),
+        broken: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Store the outcome; telling twice keeps the first."""
         told = TrialState[state]
+        if self._ready[number].state is ConfigurationState.RUNNING:
+            for key, amount in _as_constraints(broken).items():
+                patiently(functools.partial(self._storage.set_trial_system_attr, self._ids[number], key, amount))
         patiently(
             lambda: self._study.tell(
                 number, list(values) if told == TrialState.COMPLETE else None, state=told, skip_if_finished=True
@@ -202,13 +228,27 @@ class OptunaStudy:
         patiently(lambda: self._study.set_user_attr(CHOSEN, number))
         self._chosen = number
 
+    def reopen(self) -> None:
+        """Forget which configuration is pinned."""
+        patiently(lambda: self._study.set_user_attr(CHOSEN, None))
+        self._chosen = None
+
     def chosen(self) -> int | None:
         """The pinned configuration, if any."""
         return None if self._chosen is None else int(self._chosen)
 
-    def learn(self, source: str, told: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
+    def learn(
+        self,
+        source: str,
+        told: Sequence[tuple[Mapping[str, Any], Sequence[float]]],
+        broken: Sequence[Mapping[str, float]] = (),
+    ) -> int:
         """Take in configurations of an earlier sweep that lie in this space; returns how many. Once for a source."""
-        lessons = (self._frozen(p, TrialState.COMPLETE, {SOURCE: source}, values) for p, values in told)
+        how_far = broken or [{}] * len(told)
+        lessons = (
+            self._frozen(p, TrialState.COMPLETE, {SOURCE: source}, values, _as_constraints(far))
+            for (p, values), far in zip(told, how_far, strict=True)
+        )
         usable = [frozen for frozen in lessons if frozen is not None]
 
         def taken() -> list[FrozenTrial]:
@@ -279,10 +319,12 @@ class OptunaStudy:
         parameters: dict[str, Any] = {}
         for parameter in self._parameters:
             if is_active(parameter, parameters):
-                parameters[parameter.name] = _suggest(trial, parameter)
+                parameters[parameter.name] = suggest(trial, parameter)
         return parameters, trial, number + 1 if half is None else None
 
     def _new_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        if self._make is not None:
+            return self._make(self._seed, seed)
         if self._sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=False)
         if self._sampler == "cmaes":
@@ -291,7 +333,12 @@ class OptunaStudy:
         return BoundedTPE(seed, None if shown is None else [self._kept[number] for number in shown])
 
     def _frozen(
-        self, parameters: Mapping[str, Any], state: TrialState, attrs: dict[str, Any], values: Sequence[float] = ()
+        self,
+        parameters: Mapping[str, Any],
+        state: TrialState,
+        attrs: dict[str, Any],
+        values: Sequence[float] = (),
+        constraints: Mapping[str, float] = MappingProxyType({}),
     ) -> FrozenTrial | None:
         """A trial with these parameters, or None when one lies outside the space."""
         stored: dict[str, Any] = {}
@@ -306,14 +353,14 @@ class OptunaStudy:
                 if value != p.values[0]:
                     return None
                 continue
-            distribution = _distribution(p)
+            kept = distribution(p)
             inner = 1 - value if p.one_minus else stored_as(p, value) if p.kind == "categorical" else value
             try:
-                inside = distribution._contains(distribution.to_internal_repr(inner))
+                inside = kept._contains(kept.to_internal_repr(inner))
             except ValueError:
                 inside = False
             if inside:
-                stored[p.name], distributions[p.name] = inner, distribution
+                stored[p.name], distributions[p.name] = inner, kept
             elif state == TrialState.COMPLETE:
                 return None
         return optuna.trial.create_trial(
@@ -321,8 +368,14 @@ class OptunaStudy:
             params=stored,
             distributions=distributions,
             user_attrs=attrs,
+            system_attrs=dict(constraints),
             values=list(values) if state == TrialState.COMPLETE else None,
         )
+
+
+def _as_constraints(broken: Mapping[str, float]) -> dict[str, float]:
+    """The attributes in which Optuna's samplers look for them (`Trial.set_constraint`; our trials are stored ones)."""
+    return {f"constraints:{name}": amount for name, amount in broken.items()}
 
 
 def _configuration(trial: FrozenTrial) -> Configuration:
@@ -334,27 +387,6 @@ def _configuration(trial: FrozenTrial) -> Configuration:
         value=value,
         **trial.user_attrs.get(CHILD, {}),
     )
-
-
-def _distribution(p: Parameter) -> BaseDistribution:
-    if p.kind == "categorical":
-        return CategoricalDistribution(choices(p))
-    if p.kind == "int":
-        return IntDistribution(int(p.low), int(p.high), step=1 if p.log else int(p.step or 1), log=p.log)
-    if p.one_minus:
-        return FloatDistribution(1 - p.high, 1 - p.low, log=True)
-    return FloatDistribution(p.low, p.high, step=None if p.log else p.step, log=p.log)
-
-
-def _suggest(trial: Trial, p: Parameter) -> Any:
-    if p.kind == "constant":
-        return p.values[0]
-    value: Any = trial._suggest(p.name, _distribution(p))
-    if p.kind == "categorical":
-        return chosen(p, value)
-    if p.one_minus:
-        return 1 - value
-    return min(p.high, max(p.low, round(value / p.step) * p.step)) if p.kind == "float" and p.log and p.step else value
 
 
 def _key(parameters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

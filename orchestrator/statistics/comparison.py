@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.statistics import power, studies
 from orchestrator.statistics.intervals import Array, mean_interval
-from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity, Refused, Search, Unit, paired
+from orchestrator.statistics.pairing import IN_GRAD_EVALS, Paired, Parity, Refused, Search, Unit, paired
 from orchestrator.statistics.same_task import NOTHING, Choice
 from orchestrator.statistics.sentences import too_few
 from orchestrator.statistics.significance import (
@@ -100,7 +100,8 @@ def compare(
     alpha: float = ALPHA,
     race: Mapping[str, Any] | None = None,
     twin: tuple[str, str] | None = None,
-    parity: Parity = IN_GRAD_EVALS,
+    parity: Parity | None = IN_GRAD_EVALS,
+    declared: bool = False,
     choice: Choice = NOTHING,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
@@ -110,30 +111,43 @@ def compare(
     correction over the pairs.
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1). `twin`: an identical
-    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `choice`: what
-    arms may choose of the task.
+    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity`,
+    `declared` and `choice` as in `pairing.paired`.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
-    if baseline is not None and baseline not in arms:
-        raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
+    check_baseline(baseline, arms)
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
-    found = paired(trials, metric, stopped, parity, choice)
+    found = paired(trials, metric, stopped, parity, choice, declared=declared)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
     question |= {"looks": tests(race), "searches": found.searches}
     compared = {arm: found.values[arm] for arm in arms}
     pairs = compare_values(compared, baseline=baseline, **question)
     copies = {arm: found.values[arm] for arm in twin or () if arm in found.values}
+    asked = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha}
+    made = document(trials, found, pairs, asked) | {
+        "race": dict(race) if race else None,
+        "twin": as_json(compare_values(copies, **question)[0]) if len(copies) == 2 else None,
+    }
+    few = too_few(made) if found.unit == "study" else ""
+    return {**made, "notes": [*found.notes, few] if few else list(found.notes)}
+
+
+def check_baseline(baseline: str | None, arms: Sequence[str]) -> None:
+    """Raises Refused for a baseline without confirm trials."""
+    if baseline is not None and baseline not in arms:
+        raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
+
+
+def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], question: Mapping[str, Any]) -> dict[str, Any]:
+    """The `compare` document. `question`: metric, goal, baseline, margin and alpha, as they were asked."""
+    confirm = trials[trials["stage"] == Stage.CONFIRM]
     most = max(len(units) for units in found.values.values())
     own_task = {"own_task": list(found.own_task)} if found.own_task else {}
-    document = {
+    return {
         "schema": "geosweep/compare/1",
         "sweep_id": str(confirm["sweep_id"].iloc[0]),
-        "metric": metric,
-        "goal": goal,
-        "baseline": baseline,
-        "margin": margin,
-        "alpha": alpha,
+        **question,
         "unit": found.unit,
         "units": most,
         "studies": most if found.unit == "study" else 1,
@@ -141,12 +155,10 @@ def compare(
         "seeds_of": {arm: sum(map(len, units)) for arm, units in found.values.items()},
         "diverged": [{"arm": arm, "study": study} for arm, study in found.diverged],
         "notes": list(found.notes),
-        "race": dict(race) if race else None,
+        "race": None,
         "pairs": [as_json(p) | own_task for p in pairs],
-        "twin": as_json(compare_values(copies, **question)[0]) if len(copies) == 2 else None,
+        "twin": None,
     }
-    few = too_few(document) if found.unit == "study" else ""
-    return {**document, "notes": [*found.notes, few] if few else list(found.notes)}
 
 
 def compare_values(

@@ -10,7 +10,7 @@ several they are the studies: study r of one arm is paired with study r of every
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,12 +31,14 @@ class Parity:
     """What the sweep makes equal, and how nearly confirm trials have to have spent the same of it."""
 
     column: str = "grad_evals"
-    """Of the trials table."""
+    """Of the trials table; empty, or one that no trial has: nothing was counted."""
     words: str = "gradient evaluations"
     within: float = PARITY
     """(max - min) / mean."""
     of_means: bool = False
     """Compare the arms' means: what single trials took is noisy."""
+    streams: bool = True
+    """Weights and data have to be the same, by their digests. Of scripts the verdict says whether they are."""
 
 
 IN_GRAD_EVALS = Parity()
@@ -74,16 +76,38 @@ def paired(
     trials: pd.DataFrame,
     metric: str,
     stopped: Mapping[str, int] = NOBODY,
-    parity: Parity = IN_GRAD_EVALS,
+    parity: Parity | None = IN_GRAD_EVALS,
     choice: Choice = NOTHING,
+    *,
+    declared: bool = False,
 ) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
     An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
-    value that it was given, the metric's worst. `choice`: what arms may choose of the task.
+    value that it was given, the metric's worst. `choice`: what arms may choose of the task. `declared`: that equal
+    seeds are paired is somebody's word, and there are no digests. `parity` None: nobody knows what trials spent.
     """
     trials = trials if "study" in trials else trials.assign(study=1)
-    confirm, tune = trials[trials["stage"] == Stage.CONFIRM], trials[trials["stage"] == Stage.TUNE]
+    confirm, arms, several = _confirm(trials, metric)
+    _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
+    _same_seeds(confirm, arms, stopped, several)
+    by_word = declared or (parity is not None and not parity.streams)
+    chosen = [] if by_word else check_streams(confirm, choice, several=several)
+    _same_budget(confirm, parity)
+    found = _ready(trials, confirm, arms, metric, several)
+    return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), notes=(*chosen, *found.notes))
+
+
+def unpaired(trials: pd.DataFrame, metric: str, parity: Parity | None = IN_GRAD_EVALS) -> Paired:
+    """The same of arms whose seeds, or studies, have nothing to do with each other. Raises Refused."""
+    confirm, arms, several = _confirm(trials, metric)
+    _same_budget(confirm, parity)
+    return _ready(trials, confirm, arms, metric, several)
+
+
+def _confirm(trials: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str], bool]:
+    """Confirm trials, their arms, and whether there are several studies."""
+    confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(confirm["arm"].unique())
     if len(arms) < 2:
         raise Refused(f"a comparison needs two arms with confirm trials; there is: {', '.join(arms) or 'none'}")
@@ -91,10 +115,12 @@ def paired(
         raise Refused(f"no trial has the metric {metric!r}")
     several = trials[trials["arm"].isin(arms)]["study"].nunique() > 1
     _none_failed(confirm, several)
-    _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
-    _same_seeds(confirm, arms, stopped, several)
-    chosen = check_streams(confirm, choice, several=several)
-    _same_budget(confirm, parity)
+    return confirm, arms, several
+
+
+def _ready(trials: pd.DataFrame, confirm: pd.DataFrame, arms: Sequence[str], metric: str, several: bool) -> Paired:
+    """The values of checked trials, arm by arm."""
+    tune = trials[trials["stage"] == Stage.TUNE]
     ordered = confirm.sort_values(["study", "seed"])
     values: dict[str, list[Array]] = {}
     for arm in arms:
@@ -108,8 +134,7 @@ def paired(
         values=values,
         searches=_searches(tune, arms),
         diverged=_diverged(confirm),
-        own_task=tuple(chosen_by_arms(confirm, choice)),
-        notes=(*chosen, *_left_out(tune, arms), *_failed_in_search(tune, several), *_unequal(tune, arms)),
+        notes=(*_left_out(tune, arms), *_failed_in_search(tune, several), *_unequal(tune, arms)),
     )
 
 
@@ -163,8 +188,12 @@ def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str
         raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
 
 
-def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
+def _same_budget(confirm: pd.DataFrame, parity: Parity | None) -> None:
+    if parity is None:
+        return
     complete = confirm[confirm["state"] == State.COMPLETE]
+    if parity.column not in complete:
+        return
     means = complete.groupby("arm")[parity.column].mean()
     spent = means if parity.of_means else complete[parity.column]
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:

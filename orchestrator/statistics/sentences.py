@@ -23,13 +23,31 @@ Document = Mapping[str, Any]
 def sentence(pair: Document, metric: str) -> str:
     """One comparison."""
     at = f", at {pair['currency']}" if pair.get("currency") else ""
-    ahead = f"ahead {'in' if pair['unit'] == 'study' else 'on'} {pair['outperforms']:.0%} of {_count(pair)}"
+    ahead = f"ahead {_among(pair)} {pair['outperforms']:.0%} of {_count(pair)}"
     amount, verdict = f"{difference_text(pair)} {metric}{at}, p {pair['p_holm']:.2g} (Holm)", pair["verdict"]
     if verdict == "equivalent":
         amount = (
             f"{difference_text(pair)} {metric}{at}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
         )
-    return f"{_said(pair, amount, ahead)}{_turned(pair)}."
+    return f"{_said(pair, amount, ahead)}{_turned(pair)}{_origin(pair)}.{_proof(pair)}"
+
+
+def _proof(pair: Document) -> str:
+    """How far pairing and compute of scripts are proved; where both are, the notes say so."""
+    found = pair.get("proof") or {}
+    if all(one["level"] == "proved" for one in found.values()):
+        return ""
+    words = [f"{what} {one['level']} ({one['why']})" for what, one in found.items()]
+    return f" {', '.join(words).capitalize()}."
+
+
+def proof_line(document: Document) -> list[str]:
+    """That pairing and compute of every pair are proved, where they are."""
+    found = [p["proof"] for p in document["pairs"] if p.get("proof")]
+    if not found or any(one["level"] != "proved" for proof in found for one in proof.values()):
+        return []
+    ways = {what: "; ".join(dict.fromkeys(proof[what]["why"] for proof in found)) for what in found[0]}
+    return [f"Proved: {', '.join(f'{what} ({why})' for what, why in ways.items())}."]
 
 
 def _said(pair: Document, amount: str, ahead: str) -> str:
@@ -47,6 +65,15 @@ def _said(pair: Document, amount: str, ahead: str) -> str:
     if verdict == "equivalent":
         return f"The configurations found for {a} and {b} are equivalent within the margin: {amount}"
     return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_why_open(pair)}"
+
+
+def _among(pair: Document) -> str:
+    return "in" if pair["unit"] == "study" or "counts" in pair else "on"
+
+
+def _origin(pair: Document) -> str:
+    """Where results come from that no trial of ours brought, and whose word it is that they are paired."""
+    return f" (imported: {pair['imported']})" if pair.get("imported") else ""
 
 
 def _turned(pair: Document) -> str:
@@ -89,6 +116,11 @@ def headline(document: Document | None, refused: str = "") -> str:
     """The verdict in one line."""
     if document is None:
         return f"No verdict: {refused}"
+    found = _verdict(document)
+    return f"{found} Imported: {document['imported']}." if document.get("imported") else found
+
+
+def _verdict(document: Document) -> str:
     beats: dict[str, list[str]] = {}
     for p in document["pairs"]:
         if p["verdict"] in ("better", "worse"):
@@ -126,13 +158,19 @@ def notes(document: Document) -> list[str]:
         else f"Every confirm trial of arm {one['arm']} diverged."
         for one in document["diverged"]
     ]
-    return [*found, *race_lines(document), *filter(None, [twin_line(document)]), *caveat(document)]
+    more = [*race_lines(document), *filter(None, [twin_line(document)]), *proof_line(document)]
+    return [*found, *more, *caveat(document)]
 
 
 def caveat(document: Document) -> list[str]:
     """What a comparison that rests on one search an arm does not say; nothing when it rests on several."""
     if document["unit"] == "study":
         return []
+    if document.get("imported"):
+        return [
+            "One search each says nothing about the methods; import several independent searches of each arm, and name "
+            "the column that tells them apart: --study."
+        ]
     studies = max(STUDIES, floor_of_seeds(len(document["pairs"]), document["alpha"]))
     costs = [p["study_trials"] for p in document["pairs"] if p["study_trials"]]
     price = f" `seeds: {{studies: {studies}}}` takes {(studies - 1) * max(costs)} more trials an arm." if costs else ""
@@ -158,6 +196,8 @@ def race_lines(document: Document) -> list[str]:
 
 def too_few(document: Document) -> str:
     """Says when no result at all could have been significant, or nothing."""
+    if not document.get("paired", True):
+        return ""
     n, k, alpha = document["units"], len(document["pairs"]), document["alpha"]
     floor = floor_of_seeds(k, alpha)
     if n >= floor or not k:
@@ -217,6 +257,8 @@ def _plural(unit: str, n: int) -> str:
 
 
 def _count(pair: Document) -> str:
+    if counts := pair.get("counts"):
+        return f"the pairs of {counts[0]} and {counts[1]} {_plural(pair['unit'], 2)}"
     return f"{pair['n']} {_plural(pair['unit'], pair['n'])}"
 
 

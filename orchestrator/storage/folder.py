@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -228,6 +229,14 @@ class SweepFolder:
                 with suppress(FileNotFoundError):
                     os.truncate(path, 0)
 
+    def remove(self) -> None:
+        """Delete the sweep; what a killed process leaves of it is still a sweep that can be deleted."""
+        if self.far is not None:
+            self.far.clear()
+        for path in sorted(self.path.iterdir(), key=lambda p: p.name == "resolved.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self.path.rmdir()
+
     def is_held(self) -> bool:
         """Whether a living driver holds the sweep; on another machine, one whose heartbeat is fresh."""
         if self.far is not None and (self.far.age(LOCK) or math.inf) < FRESH_S:
@@ -246,8 +255,10 @@ class SweepFolder:
 def sweeps(root: Path) -> list[SweepFolder]:
     """All sweeps under the root, the one worked on last at the end."""
     if uri := object_store.far(root):
-        _pull_definitions(uri, root)
-    found = [p.parent for p in root.glob("*/resolved.json")]
+        there = _pull_definitions(uri, root)
+        found = [root / name for name in there]
+    else:
+        found = [p.parent for p in root.glob("*/resolved.json")]
     return [SweepFolder(root, p.name) for p in sorted(found, key=lambda p: (p.stat().st_mtime, p.name))]
 
 
@@ -268,8 +279,9 @@ def find(root: Path, name: str) -> SweepFolder:
     raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; there is: {listing}")
 
 
-def _pull_definitions(uri: str, root: Path) -> None:
-    """What is needed to list the sweeps of a far root, in the order in which they were worked on."""
+def _pull_definitions(uri: str, root: Path) -> list[str]:
+    """Bring what is needed to list the sweeps of a far root, in the order in which they were worked on; their ids."""
+    there = []
     for sweep_id in object_store.side(uri, root).folders():
         folder = SweepFolder(root, sweep_id)
         if folder.far is None or (begun := folder.far.age("resolved.json")) is None:
@@ -278,8 +290,12 @@ def _pull_definitions(uri: str, root: Path) -> None:
             folder.far.fetch(["resolved.json"])
         worked = time.time() - (folder.far.age("seconds") or begun)
         os.utime(folder.path, (worked, worked))
+        there.append(sweep_id)
+    return there
 
 
 def _shared(name: str) -> bool:
-    """Files that a near folder has of its far one: checkpoints are between workers, the lock is a machine's own."""
-    return not name.rpartition("/")[2].startswith(("checkpoint", "lock"))
+    """Files that a near folder has of its far one: checkpoints are between workers, the lock is a machine's own, and
+    what trials printed is read where it is.
+    """
+    return not (name.rpartition("/")[2].startswith(("checkpoint", "lock")) or name.endswith(".log"))

@@ -47,6 +47,15 @@ def scratch() -> Path:
     return Path(given).absolute() if given else Path(tempfile.gettempdir()) / f"geosweep-{os.getuid()}"
 
 
+def own_scratch() -> Path:
+    """The scratch folder, made on first use. Raises StoreError when it belongs to somebody else."""
+    base = scratch()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.stat().st_uid != os.getuid():
+        raise StoreError(f"{base} belongs to somebody else; name a folder of yours with GEOSWEEP_SCRATCH")
+    return base
+
+
 def near(place: str, kind: str = "mirror") -> Path:
     """The near folder of a URI; a local path is itself. `work` folders are a worker's, never the driver's."""
     scheme, found, path = place.partition("://")
@@ -54,11 +63,7 @@ def near(place: str, kind: str = "mirror") -> Path:
         return Path(place)
     if ".." in path.split("/") or not path.strip("/"):
         raise StoreError(f"{place} names no folder of a bucket; write s3://BUCKET/FOLDER")
-    base = scratch()
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if base.stat().st_uid != os.getuid():
-        raise StoreError(f"{base} belongs to somebody else; name a folder of yours with GEOSWEEP_SCRATCH")
-    return base / kind / scheme / path.strip("/")
+    return own_scratch() / kind / scheme / path.strip("/")
 
 
 def far(path: Path) -> str:
@@ -138,6 +143,11 @@ class Far:
             with contextlib.suppress(FileNotFoundError):
                 self._patiently(functools.partial(self._store.rm_file, f"{self._base}/{name}"))
 
+    def clear(self) -> None:
+        """Delete all that is on the far side."""
+        self.remove(sorted((name for name, _ in self._listing(deep=True)), key=lambda n: n == "resolved.json"))
+        self._index.clear()
+
     def begin_as(self, other: Far) -> None:
         """Copy the log, then the newest checkpoint, of another trial's far side to this one, unless it has one."""
         kept = max((n for n in other.names() if _is_checkpoint(n)), default="")
@@ -149,6 +159,10 @@ class Far:
     def names(self) -> list[str]:
         """The far files, those in folders left out."""
         return [name for name, _ in self._listing(deep=False)]
+
+    def sizes(self) -> dict[str, int]:
+        """Far file -> bytes, those in folders left out."""
+        return {name: int(info["size"]) for name, info in self._listing(deep=False)}
 
     def folders(self) -> list[str]:
         """The folders on the far side, one level."""

@@ -6,6 +6,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_thread = threading.local()
+
+
+def in_background() -> None:
+    """Note that the calling thread is the driver's own: what it prints is no trial's."""
+    _thread.background = True
+
+
+def is_background() -> bool:
+    """Whether this thread is one of the driver's own."""
+    return bool(getattr(_thread, "background", False))
+
 
 @contextmanager
 def periodic(seconds: float, act: Callable[[], object], *, name: str) -> Iterator[None]:
@@ -15,6 +27,7 @@ def periodic(seconds: float, act: Callable[[], object], *, name: str) -> Iterato
     done = threading.Event()
 
     def tick() -> None:
+        in_background()
         while not done.wait(seconds):
             act()
 

@@ -23,6 +23,7 @@ from typing import Any
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
+from orchestrator.tracking import mlflow_failed
 from orchestrator.tracking.embedded import artifacts_of, make_store
 from orchestrator.tracking.embedded import embedded_uri as embedded_uri
 from orchestrator.tracking.names import accepted, params_of
@@ -328,6 +329,8 @@ class MlflowTracker:
             worst = [Metric(names[k], v, 0, step) for k, v in result.metrics.items() if math.isfinite(v)]
             self._client.log_batch(run, metrics=worst)
         self._client.set_terminated(run, STATUS[result.state])
+        if result.state is State.FAILED:
+            mlflow_failed.keep_printed(self._client, run, job.folder)
 
     def _finish(
         self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
@@ -336,6 +339,9 @@ class MlflowTracker:
 
         over = "studies" if self._several else "seeds"
         for arm, summary in arms.items():
+            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})}
+            if self._is_outdated(arm, given):  # it was extended and chose anew; parameters of a run cannot change
+                self._client.delete_run(self._runs.pop(arm))
             if arm not in self._runs:
                 tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs[SWEEP]}
                 made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over {over}")
@@ -348,14 +354,20 @@ class MlflowTracker:
                 for k, v in summary.items()
                 if math.isfinite(v) and known.metrics.get(names[k]) != v
             ]
-            given = params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {}))
-            params = [param for param in given if param.key not in known.params][:PARAMS]
+            own = params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {}))
+            params = [param for param in own if param.key not in known.params][:PARAMS]
             self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
             self._client.set_terminated(self._runs[arm])
         parent = self._runs[SWEEP]
         self._client.log_batch(parent, tags=[RunTag(STATE, str(state)), RunTag(UNIT, self._unit)])
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
+
+    def _is_outdated(self, arm: str, given: Mapping[str, Any]) -> bool:
+        if arm not in self._runs:
+            return False
+        known = self._client.get_run(self._runs[arm]).data.params
+        return any(known.get(key, str(value)) != str(value) for key, value in given.items())
 
     def _close_strays(self, state: SweepState) -> list[str]:
         """End runs that are RUNNING although no driver is at work on them; says which of them were trials."""
@@ -378,7 +390,7 @@ def _tags_of(result: Result | Report) -> dict[str, str]:
         "geosweep.init_digest": result.init_digest,
         "geosweep.data_digest": result.data_digest,
     }
-    tags |= {f"geosweep.{name}": value for name, value in result.facts.items()}
+    tags |= {f"geosweep.{name}": value for name, value in result.facts.items()} | mlflow_failed.tags(result)
     if result.error:
         tags[ERROR] = result.error[-4000:]
     if result.stopped is not None:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from orchestrator.storage.periodic import in_background
 from orchestrator.storage.retry import backoff
 
 ATTEMPTS = 3
@@ -56,6 +57,7 @@ class Sender:
         self._thread.join()
 
     def _work(self) -> None:
+        in_background()
         while True:
             self._collect()
             while self._backlog and (self._closing or time.monotonic() >= self._again_at):

@@ -65,6 +65,12 @@ def remember(cache: Path, key: str, folder: Path) -> None:
         write_atomic(file, str(folder.relative_to(cache.parent)), durable=False)
 
 
+def entries(cache: Path, sweep_id: str) -> list[Path]:
+    """The files that lead to trials of a sweep."""
+    found = (path for path in cache.glob("*/*") if path.is_file())
+    return [path for path in found if path.read_text(encoding="utf-8").startswith(f"{sweep_id}/")]
+
+
 def _file(cache: Path, key: str) -> Path:
     return cache / key[:2] / key
 

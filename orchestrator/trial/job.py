@@ -68,6 +68,9 @@ class Job:
     """A trial reports to its executor about this often, in seconds."""
     study: int = 1
     """Which independent search of the arm, from 1."""
+    program: Mapping[str, Any] = field(default_factory=dict)
+    """Of a trial that is a script (`trial.program`), whose budget is in a unit of its own: `folder` that its path is
+    relative to, `unit`, `worst`. Empty: ours."""
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -130,7 +133,11 @@ class Result:
     """The trial that this result was taken from instead of training."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the task says its data are, for instance a SHA-256."""
+    last_lines: str = ""
+    """Of a FAILED trial: what it printed last (see `logs`)."""
     code: str = ""
     """Digest of the source that the worker trained it with (see `source`)."""
     changed: tuple[str, ...] = ()
     """What global state it changed: kept from other trials, and not in its checkpoints (see `ambient`)."""
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    """Of a script: what is known of its seed and its budget (see `program.proof`). Empty: ours, where all is proved."""

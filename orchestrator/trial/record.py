@@ -50,6 +50,16 @@ class TrialRecord:
         write_result(self.result, folder)
 
 
+def counted_grad_evals(record: TrialRecord) -> float | None:
+    """Gradient evaluations of the trial; of a script those that were counted, else None unless they are its budget."""
+    if not record.job.program:
+        return record.result.grad_evals
+    found = record.result.proof.get("grad_evals")
+    if found is None and record.job.program["unit"] == "grad_evals":
+        return record.result.grad_evals
+    return None if found is None else float(found)
+
+
 def read_job(folder: Path) -> Job | None:
     """What the trial in `folder` was given, or None when there is none. Raises Damaged for other content."""
     with _naming(folder / JOB):
@@ -90,7 +100,7 @@ def write_job(job: Job, folder: Path, *, durable: bool = True) -> None:
     document = asdict(job)
     if job.study == 1:
         del document["study"]  # as in the files of sweeps with one study for each arm
-    for name in ("ramps", "groups", "point"):
+    for name in ("ramps", "groups", "point", "program"):
         if not document[name]:
             del document[name]
     write_atomic(folder / JOB, json.dumps(document), durable=durable)
@@ -104,8 +114,9 @@ def write_result(result: Result, folder: Path) -> None:
 def result_document(result: Result) -> dict[str, Any]:
     """What result.json holds."""
     found = {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
-    if not result.changed:
-        del found["changed"]
+    for name in ("changed", "last_lines", "proof"):
+        if not found[name]:
+            del found[name]  # as in the files of earlier versions
     return found
 
 

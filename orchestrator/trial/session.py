@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 import optim_core  # noqa: F401
 import trainables
 import trainables.loop
@@ -27,6 +25,9 @@ from orchestrator.trial import cache, source
 from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.locking import locked
+from orchestrator.trial.log_files import last_lines
+from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
@@ -66,12 +67,13 @@ class TrialSession:
         self._folder = self._place.folder
         self._watchdog = Watchdog(self._folder / "hang.txt", job.step_timeout_s, own_process=own_process)
         with disk.named(self._folder):
-            self._lock = _lock(self._folder / "lock")
+            self._lock = locked(self._folder / "lock")
             self._place.fetch()
             if read_job(self._folder) is None:
                 write_job(job, self._folder, durable=False)
                 self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
+        self._printed = TrialLogs(self._folder, tee=not own_process)
         self._seconds, self._since = 0.0, time.perf_counter()
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
@@ -87,7 +89,7 @@ class TrialSession:
         Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
         written, StoreError when the object store stays away.
         """
-        with disk.named(self._folder), self._ambient:
+        with disk.named(self._folder), self._printed.attached(), self._ambient:
             return self._advance()
 
     def _advance(self) -> Report:
@@ -123,6 +125,7 @@ class TrialSession:
         self._group.stop()
         if self._workers is not None:
             self._workers.close()
+        self._printed.close()
         self._place.close()
         self._lock.release()
 
@@ -271,6 +274,7 @@ class TrialSession:
         if spent is None:
             spent = training.optimizer.grad_evals if training is not None else 0.0
         metrics = dict(self._last)
+        self._printed.flush()
         value: float | None = None
         if state is State.DIVERGED:
             metrics.update({name: m.worst for name, m in self._task_metrics.items()})
@@ -289,6 +293,7 @@ class TrialSession:
             init_digest=getattr(training, "init_digest", ""),
             data_digest=getattr(training, "data_digest", ""),
             error=error,
+            last_lines=last_lines(str(self._folder)) if state is State.FAILED else "",
             facts=self._facts,
             code=self._code,
             changed=self._ambient.found(),
@@ -314,13 +319,3 @@ class TrialSession:
 def warm_up(job: Job) -> None:
     """Pay once in a worker what every trial needs: imports and the task's data."""
     trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
-
-
-def _lock(path: Path, patience_s: float = 60.0) -> FileLock:
-    """Own the trial's folder; a worker of a driver that was killed lets go when it dies."""
-    lock = FileLock(path, timeout=patience_s, poll_interval=0.05, thread_local=False, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TimeoutError(f"{path.parent} is still held by another worker after {patience_s:.0f} s") from None
-    return lock

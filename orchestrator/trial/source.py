@@ -1,8 +1,9 @@
 """The source files that a trial's result depends on, each with its hash.
 
 Ours are all of optim_core, trainables and this room. Of the user's task and optimizers: the module named in the sweep
-file and, following its import statements (those inside functions too), every module outside the standard library and
-site-packages. What is installed is covered by its version (`storage.provenance`).
+file, or that of a class registered by name, and, following its import statements (those inside functions too), every
+module outside the standard library and site-packages. What is installed is covered by its version
+(`storage.provenance`), what is defined in a notebook by a digest of its code (`class_code`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
+from orchestrator.trial import class_code
+
 OURS = ("optim_core", "trainables", "orchestrator.trial")
 
 
@@ -30,7 +33,7 @@ def files(names: Iterable[str]) -> dict[str, Path]:
         folder = Path(_origin(package) or "").parent
         base = folder.parents[package.count(".")]
         found |= {str(path.relative_to(base)): path for path in sorted(folder.rglob("*.py"))}
-    waiting = [module for name in names if (module := module_of(name))]
+    waiting = [module for name in names for module in _modules(name)]
     seen: set[str] = set()
     while waiting:
         module = waiting.pop()
@@ -43,6 +46,35 @@ def files(names: Iterable[str]) -> dict[str, Path]:
         found[_name(module, path)] = path
         waiting += _imported(module, path)
     return found
+
+
+def _modules(name: str) -> list[str]:
+    """Where to begin for the name of a task or an optimizer."""
+    module = module_of(name)
+    if module and module != class_code.MAIN:
+        return [module]
+    cls = _class_of(name)
+    if cls is None or is_ours(cls.__module__):
+        return []
+    return sorted(class_code.modules(cls)) if cls.__module__ == class_code.MAIN else [cls.__module__]
+
+
+def _defined(names: Iterable[str]) -> dict[str, str]:
+    """`__main__:Class` -> digest, of classes that no file holds."""
+    short = [name for name in names if module_of(name) in ("", class_code.MAIN)]
+    found = [cls for name in short if (cls := _class_of(name)) is not None and cls.__module__ == class_code.MAIN]
+    return {f"{class_code.MAIN}:{cls.__qualname__}": class_code.digest(cls) for cls in found}
+
+
+def _class_of(name: str) -> type | None:
+    from orchestrator.trial import named_class
+
+    return named_class.class_of(name)
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module is one of this project."""
+    return module.partition(".")[0] in _tops()
 
 
 def module_of(name: str) -> str:
@@ -58,8 +90,10 @@ def digests(names: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
 
     `fresh`: as the files are now.
     """
+    names = list(names)
     found = sorted(files(names).items())
-    return {name: hashlib.sha256(_content(path)).hexdigest() if fresh else _first(path) for name, path in found}
+    of_files = {name: hashlib.sha256(_content(path)).hexdigest() if fresh else _first(path) for name, path in found}
+    return of_files | _defined(names)
 
 
 def unchanged(names: Iterable[str]) -> bool:
@@ -113,8 +147,12 @@ def _own(module: str) -> Path | None:
 @lru_cache(maxsize=1)
 def _ours() -> tuple[Path, ...]:
     """Folders of this project's packages, which `files` names by themselves."""
-    tops = {package.partition(".")[0] for package in OURS}
-    return tuple(Path(_origin(top) or "").resolve().parent for top in tops)
+    return tuple(Path(_origin(top) or "").resolve().parent for top in _tops())
+
+
+def _tops() -> set[str]:
+    """The packages of this project that hold trials."""
+    return {package.partition(".")[0] for package in OURS}
 
 
 def _is_installed(top: str) -> bool:
@@ -153,13 +191,25 @@ def _name(module: str, path: Path) -> str:
     )
 
 
-def _imported(module: str, path: Path) -> Iterator[str]:
+def _imported(module: str, path: Path) -> tuple[str, ...]:
     """Every module that a file may import, its parent packages included."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    try:
+        content = path.read_bytes()
+    except OSError:  # inside an archive: it is hashed, not followed
+        content = b""
+    return _imported_by(module, module if path.name == "__init__.py" else module.rpartition(".")[0], content)
+
+
+@lru_cache(maxsize=1024)  # every trial asks for the same files again
+def _imported_by(module: str, package: str, content: bytes) -> tuple[str, ...]:
+    return tuple(_walked(module, package, content))
+
+
+def _walked(module: str, package: str, content: bytes) -> Iterator[str]:
     yield from _parents(module)
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):  # not for this Python, or inside an archive: it is hashed, not followed
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # not for this Python: it is hashed, not followed
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
+from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog
 from orchestrator.trial.workspace import TrialPlace
@@ -48,9 +50,18 @@ def follow(job: Job, rank: int, address: str) -> None:
     import torch
 
     torch.set_num_threads(job.threads)
-    watchdog = Watchdog(
-        TrialPlace(job.folder, job.stop_file).folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True
-    )
+    place = TrialPlace(job.folder, job.stop_file)
+    printed = TrialLogs(place.folder, worker=rank)
+    try:
+        with printed.attached():
+            _follow(job, rank, address, place.folder)
+    finally:
+        printed.close()
+        place.upload_printed()
+
+
+def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
+    watchdog = Watchdog(folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True)
     workers = None
 
     def beat() -> bool:
@@ -84,8 +95,9 @@ class LocalWorkerGroup:
         """Start them, each with an interpreter of its own."""
         from torch.multiprocessing.spawn import start_processes
 
+        carried = by_value.dumps((job.task, job.optimizer))
         self._started = start_processes(  # type: ignore[no-untyped-call]
-            _follow_quietly, (job, address), nprocs=job.processes - 1, join=False
+            _follow_quietly, (job, address, carried), nprocs=job.processes - 1, join=False
         )
 
     def trouble(self) -> None:
@@ -121,7 +133,7 @@ class LocalWorkerGroup:
         self._started = None
 
 
-def _follow_quietly(index: int, job: Job, address: str) -> None:
+def _follow_quietly(index: int, job: Job, address: str, carried: bytes) -> None:
     """Worker `index` + 1 of a LocalWorkerGroup. What it prints worker 0 prints too; Ctrl-C is for worker 0 alone, which
     says when to stop.
     """
@@ -131,4 +143,5 @@ def _follow_quietly(index: int, job: Job, address: str) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
+    by_value.loads(carried)
     follow(job, index + 1, address)

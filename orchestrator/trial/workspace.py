@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.storage.object_store import Far, StoreError, near
+from orchestrator.trial.log_files import is_log
 
 STOP_POLL_S = 2.0
 LOG, RESULT = "metrics.jsonl", "result.json"
@@ -71,10 +72,27 @@ class TrialPlace:
     def fetch(self) -> None:
         """Bring the scratch folder level with what was uploaded last, from whatever machine."""
         if self._far is not None:
-            there = self._far.pull(deep=False)
+            ahead = self._ahead(self._far)
+            there = self._far.pull(lambda name: name not in ahead, deep=False)
             for old in (*self.folder.glob("*.json*"), *self.folder.glob("*.pt")):
                 if old.name not in there:
                     old.unlink()
+
+    def _ahead(self, far: Far) -> set[str]:
+        """What a worker that died on this machine printed and did not upload."""
+        mine = {path.name: path.stat().st_size for path in self.folder.glob("*.log") if is_log(path.name)}
+        sizes = far.sizes() if mine else {}
+        return {name for name, size in mine.items() if size > sizes.get(name, 0)}
+
+    def printed(self) -> list[str]:
+        """Files of what the trial printed that are not uploaded as they are."""
+        changed = self._far.changed() if self._far is not None else []
+        return [name for name in changed if is_log(name) and (self.folder / name).stat().st_size]
+
+    def upload_printed(self) -> None:
+        """Upload what the trial printed."""
+        if self._far is not None:
+            self._far.push(self.printed())
 
     def begun(self) -> None:
         """Let others know that the trial is running."""
@@ -100,7 +118,7 @@ class TrialPlace:
     def _put(self, far: Far, covers: float) -> None:
         began = time.monotonic()
         kept = sorted(path.name for path in self.folder.glob("checkpoint-*.pt"))
-        far.push([LOG, kept[-1]], patience_s=0.0)
+        far.push([*self.printed(), LOG, kept[-1]], patience_s=0.0)
         self.durable = covers
         far.remove(n for n in far.names() if n.startswith("checkpoint-") and n not in kept)
         self.upload_s = time.monotonic() - began
@@ -123,6 +141,7 @@ class TrialPlace:
         self.settle()
         if self._far is None:
             return
+        self.upload_printed()
         if self._far.exists(RESULT):
             self._far.pull(deep=False)
         else:

@@ -96,7 +96,7 @@ class Page:
           const r = e.getBoundingClientRect();
           return [r.x + r.width / 2, r.y + r.height / 2];
         }})()"""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while (place := self.run(script)) is None:
             assert time.monotonic() < deadline, f"nothing to click says {words!r}; the page shows:\n{self.text[:3000]}"
             time.sleep(0.3)

@@ -185,7 +185,7 @@ def test_unknown_names_and_a_wrong_token(
         number, _, err = call(verb, "nothing")
         assert (number, f"there is: {sweep}" in err) == (4, True)
     number, _, err = call("logs", sweep, "sgd-0000-s0")
-    assert (number, "driver's log only" in err) == (2, True)
+    assert (number, "driver's log only" in err, "kubectl exec" in err) == (4, True, True)
     known = yaml.safe_load((tmp_path / "kubeconfig").read_text())
     address = known["clusters"][0]["cluster"]["server"]
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "other", address, token="wrong")))

@@ -29,6 +29,7 @@ def example(path: Any) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.parametrize("version", ["1.30.0", "1.34.0", "1.37.0"])
 def test_core_kinds_are_valid(name: str, version: str) -> None:

@@ -74,7 +74,8 @@ def test_golden_obeys_the_crds(golden: str) -> None:
 NAMES = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     name=NAMES,
     cpu=st.integers(1, 40),
@@ -116,6 +117,7 @@ def test_any_sweep_renders_to_a_valid_manifest(profile: str, queue: str, root: s
         assert not schema_errors(job)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_another_process() -> None:
     file = EXAMPLES / "gpu.sweep.yaml"
     assert command(str(file), "--queue", "sweeps").stdout == (EXAMPLES / "gpu.queue.rayjob.yaml").read_text()
@@ -172,6 +174,7 @@ def test_an_object_store_takes_the_place_of_the_volume() -> None:
 SHIPPED = sorted([*(K8S.parent / "sweeps").glob("*.yaml"), *(K8S.parent / "sweeps/own_data").glob("*.yaml")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["/runs", "s3://sweeps/runs"])
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_every_shipped_sweep_renders(path: Path, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

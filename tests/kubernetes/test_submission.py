@@ -204,9 +204,11 @@ def test_submit_status_logs_stop(call: Callable[..., Any], tmp_path: Path) -> No
     assert call("stop", "verbs")[2].strip() == f"{first['sweep_id']} is not running"
     assert json.loads(call(*submit)[1])["job"] == second["job"]
     assert call("status", "nothing")[0] == 4
-    number, _, err = call("logs", "verbs", "sgd-0000-s0")
-    assert number == 2
-    assert "driver's log only" in err
+    printing = sorted(root.glob("*/trials/*/trial.json"))[0].parent
+    (printing / "stdout.log").write_text("a line of a trial's\n")
+    assert call("logs", "verbs", printing.name)[1] == "a line of a trial's\n"
+    number, _, err = call("logs", "verbs", "nothing")
+    assert (number, "has no trial 'nothing'" in err) == (4, True)
 
 
 def test_a_wrong_token_is_said(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.kubernetes.render import MOUNT, render
-from orchestrator.protocol import seal
+from orchestrator.protocol import amendments, seal
 from orchestrator.search.optuna import storage
 from orchestrator.storage import folder as folders
 from orchestrator.storage import object_store
@@ -244,7 +244,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     status = results.status(there)
     assert [status["state"], sum(a["done"] for a in status["arms"].values())] == ["done", TRIALS]
     assert seal.verify(there)["intact"]
-    told = [line["trial_id"] for line in seal._lines(there.path / "witness.jsonl")]
+    told = [line["trial_id"] for line in amendments.lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted({p.name for p in (there.path / "trials").iterdir()}), "each trial once"
     for kill in kills:
         lost = kill.lost_s(there)

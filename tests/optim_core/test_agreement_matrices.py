@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import optim_core
-from tests.golden.agreement.matrices.problem import Tensors, read, trajectory
+from tests.golden.agreement.matrices.problem import Tensors, flat, read, trajectory
 
 Path = dict[str, list[list[float]]]
 
@@ -45,6 +45,7 @@ def test_muon_and_its_variant_agree_with_their_authors(name: str) -> None:
 CASES = [(name, case) for name in ("soap", "shampoo", "kl_shampoo") for case in read(name)["cases"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, case", CASES)
 def test_shampoo_and_its_kin_agree_with_their_authors(name: str, case: str) -> None:
     values = read(name)
@@ -53,6 +54,48 @@ def test_shampoo_and_its_kin_agree_with_their_authors(name: str, case: str) -> N
         given["beta1"], given["beta2"] = given.pop("betas")
     model = Tensors(values["shapes"])
     check_agreement(follow(optim_core.build(name, model, **given), model), values["cases"][case]["weights"], 1e-9)
+
+
+SPLUS, PSGD_KRON, DION = read("splus"), read("psgd_kron"), read("dion")
+
+
+@pytest.mark.parametrize("case", SPLUS["cases"])
+def test_splus_agrees_with_its_authors_also_in_what_it_evaluates(case: str) -> None:
+    wanted = SPLUS["cases"][case]
+    theirs = {
+        "b1": "beta1", "b2": "beta2", "ema_rate": "average_decay", "inverse_every": "precondition_frequency",
+        "max_dim": "max_precond_dim",
+    }  # fmt: skip
+    given = {theirs.get(key, key): value for key, value in wanted["arguments"].items()}
+    given["max_precond_dim"] = int(given.get("max_precond_dim", 10000))
+    model = Tensors(SPLUS["shapes"])
+    optimizer = optim_core.build("splus", model, **given)
+    check_agreement(follow(optimizer, model), wanted["weights"], 1e-9)
+    with optimizer.judged_weights():
+        check_agreement({"average": flat(model.parameters())}, {"average": wanted["evaluated"]}, 1e-9)
+    check_agreement({"100": flat(model.parameters())}, {"100": wanted["weights"]["100"]}, 1e-9)
+
+
+@pytest.mark.parametrize("case", PSGD_KRON["cases"])
+def test_psgd_kron_agrees_with_kron(case: str) -> None:
+    wanted = PSGD_KRON["cases"][case]
+    theirs = {"b1": "momentum", "max_size_triangular": "max_precond_dim"}
+    given = {theirs.get(key, key): value for key, value in wanted["arguments"].items()}
+    model = Tensors(PSGD_KRON["shapes"])
+    check_agreement(follow(optim_core.build("psgd_kron", model, **given), model), wanted["weights"], 1e-9)
+
+
+@pytest.mark.parametrize("case", DION["cases"])
+def test_dion_agrees_with_its_authors(case: str) -> None:
+    wanted = DION["cases"][case]
+    model = Tensors(DION["shapes"])
+    hidden, rest = dict(wanted["arguments"]["hidden"]), wanted["arguments"]["rest"]
+    hidden["momentum"] = hidden.pop("mu")
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim == 2], "hidden": True, **hidden},
+        {"params": [p for p in model.parameters() if p.ndim != 2], "hidden": False, **rest},
+    ]
+    check_agreement(follow(optim_core.dion.Dion(groups), model), wanted["weights"], 1e-9)
 
 
 GALORE = read("galore")

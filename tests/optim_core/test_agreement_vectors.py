@@ -24,6 +24,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm, theirs", RUNS)
 def test_a_hundred_steps_of_the_authors_code(arm: str, theirs: dict[str, Any]) -> None:
     kind, model = theirs["problem"], network(theirs["problem"])

@@ -71,6 +71,7 @@ def test_a2_residual_polynomials_are_orthogonal(alpha: float, beta: float, mu: f
     assert off < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xi, tau", [(-0.5, 0.5), (0, 0), (0.5, 0.5)])
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_a3_the_optimizer_reaches_the_exact_optimum(xi: float, tau: float, order: int) -> None:
@@ -90,6 +91,7 @@ def test_a3_the_optimizer_reaches_the_exact_optimum(xi: float, tau: float, order
             assert found == pytest.approx(math.exp(exact), rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xi", [-0.9, -0.75, -0.5, 0.0, 0.5, 1.0])
 def test_a4_exponents(xi: float) -> None:
     lam, w = nodes(SIZE, xi, 0.0)

@@ -27,6 +27,7 @@ def train(optimizer: Any, model: nn.Module, steps: int = 2) -> None:
         optimizer.step(closure)
 
 
+@pytest.mark.slow
 def test_training_does_not_import_the_compiler() -> None:
     code = f"""
 import sys, torch, optim_core

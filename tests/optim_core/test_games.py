@@ -85,6 +85,7 @@ def test_gradient_descent_diverges_and_alternation_cycles_on_bilinear_games() ->
     assert float(norms[-100:].max() / norms[0]) > 0.3
 
 
+@pytest.mark.slow
 def test_extragradient_converges_on_bilinear_games() -> None:
     game = Game(bilinear(), 20)
     choice = rates.bilinear_extragradient(0.1, 1.0)
@@ -205,6 +206,7 @@ def test_one_player_is_gradient_descent_with_momentum() -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*METHODS, "tuned_game"])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
 def test_a_copy_plays_on_alike(name: str, copied: Any) -> None:

@@ -119,6 +119,7 @@ def test_vertical_pairs(c: float, s: float, B: float, known: float) -> None:
     assert rates.vertical(c, s, B).rate == pytest.approx(known, abs=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.01, 0.1, 0.5])
 def test_the_half_disc_and_its_lower_bound(mu: float) -> None:
     """G5: unequal steps give 1 - mu/L exactly, and nothing beats the disc inside, tuner included."""
@@ -166,6 +167,7 @@ QUADRATIC = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUADRATIC)
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3, 1.0, 2.0, 3.0])
 def test_momentum_improves_consensus_on_monotone_games(name: str, ratio: float) -> None:
@@ -185,6 +187,7 @@ def test_no_heavy_ball_on_imaginary_spectra() -> None:
     assert float(moduli.min()) >= 1 - 1e-9
 
 
+@pytest.mark.slow
 def test_the_tuner_finds_the_closed_forms() -> None:
     """G11."""
     real = torch.linspace(0.02, 1, 15, dtype=F64)
@@ -217,6 +220,7 @@ TABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, seed", TABLE)
 def test_the_tuner_on_the_published_games(name: str, seed: int) -> None:
     """G11. Row Q1 holds for all bases of its blocks. The others depend on bases that the table does not state.
@@ -252,6 +256,7 @@ def test_roots_are_eigenvalues_of_the_matrix_for_normal_games(method: str) -> No
     assert float(torch.cdist(torch.view_as_real(roots), torch.view_as_real(eigenvalues)).min(1).values.max()) < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, points",
     [

@@ -16,6 +16,8 @@ from optim_core.games import DivergenceWarning, maps, rates
 from optim_core.games.shapes import classify, recommend
 from tests.optim_core.games_reference import F64, Game, bilinear, quadratic
 
+pytestmark = pytest.mark.slow
+
 
 def play(name: str, game: Game, **values: Any) -> Any:
     return optim_core.build(name, game.players, **values)  # type: ignore[arg-type]

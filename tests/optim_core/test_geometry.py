@@ -64,6 +64,7 @@ def test_products_are_those_of_the_rotated_hessian(measured: tuple[Run, Tensor])
         assert float((flat(product(unit(like, i))) - dense[:, i]).abs().max()) <= 1e-10
 
 
+@pytest.mark.slow
 def test_the_11_norm(measured: tuple[Run, Tensor]) -> None:
     run, dense = measured
     given = subject(run, 2)
@@ -76,6 +77,7 @@ def test_the_11_norm(measured: tuple[Run, Tensor]) -> None:
     assert found["geometry/hessian_11_cauchy"] == pytest.approx(exact / len(dense), rel=0.3)
 
 
+@pytest.mark.slow
 def test_block_mass(measured: tuple[Run, Tensor]) -> None:
     run, dense = measured
     given = subject(run, 2)
@@ -163,6 +165,7 @@ def test_concentration_of_second_moments() -> None:
     assert measure(["second_moment"], subject(sgd)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_measuring_does_not_disturb_training(name: str) -> None:
     """Also with the diagnostic that takes a trial step from a copy of the state."""

@@ -36,6 +36,7 @@ def in_halves(run: Run, index: int, *, careless: bool = False) -> float:
     return float(loss.detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KIN)
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
 @pytest.mark.parametrize("careless", [False, True])

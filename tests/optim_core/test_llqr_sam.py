@@ -260,6 +260,7 @@ def token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(outputs.flatten(0, 1).float(), targets.flatten())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llqr", "llqr_sam"])
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
 def test_everyday_use(name: str, precision: str) -> None:

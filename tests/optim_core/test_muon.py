@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
-from optim_core.muon import hidden_matrices
+from optim_core.hidden import hidden_matrices
 from tests.contracts.optimizer_contract import Run, equal
 from tests.optim_core.test_layout import Words
 

@@ -33,6 +33,7 @@ def value(blocks: list[Structure], factors: list[Factors], objective: Objective)
 PUBLISHED = {"lr": 1e-3, "momentum": 0.9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["diagonal", "kronecker", "e_kronecker", "psd_e_kronecker"])
 @pytest.mark.parametrize("kind", ["mean", "sum", "normalised"])
 @pytest.mark.parametrize("metric", [GaussNewton, Newton])
@@ -82,6 +83,7 @@ def exact() -> tuple[Objective, Tensor, Tensor]:
     return objective, gradient, matrix + 0.1 * torch.eye(len(gradient), dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_diagonal_attains_the_exact_step_on_one_gradient() -> None:
     """T13: U = -u*/g, with entries of both signs; T14: a non-negative diagonal lies strictly between."""
     objective, g, damped = exact()

@@ -25,6 +25,7 @@ def case(metric: str, damping: float, kind: str) -> tuple[Problem, Tensor, Tenso
     return regulator, gradient, matrix + damping * torch.eye(len(gradient), dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cross_entropy", "squared"])
 @pytest.mark.parametrize("metric, damping", CASES)
 def test_step_inertia_and_value(metric: str, damping: float, kind: str) -> None:
@@ -109,6 +110,7 @@ def by_double_backward(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Ten
     return slope.detach(), torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["layer_norm", "batch_norm", "attention"])
 def test_newton_through_norms_and_attention(kind: str) -> None:
     torch.manual_seed(3)

@@ -46,11 +46,13 @@ def check_sgd_does_not_move(kind: str, **values: Any) -> None:
     assert float((flat(plain.weights()) - flat(turned.weights())).abs().max()) <= 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FIXED)
 def test_sgd_does_not_move_under_a_fixed_rotation(kind: str) -> None:
     check_sgd_does_not_move(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["svd", "svd_left", "soap_eig"])
 @pytest.mark.parametrize("update", ["before_step", "after_step"])
 def test_sgd_does_not_move_under_refreshed_bases_when_its_momentum_moves_too(kind: str, update: str) -> None:

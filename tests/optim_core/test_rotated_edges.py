@@ -99,6 +99,7 @@ def test_sampled_gradients_do_not_replace_that_of_the_step(name: str, set_to_non
             torch.testing.assert_close(p.detach(), w - 0.05 * 4 * w**3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduced", ["medium", "autocast", "newer"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_round_trip_keeps_float32_whatever_products_the_user_asked_for(kind: str, reduced: str) -> None:

@@ -15,6 +15,8 @@ import trainables
 from optim_core.diagnostics import Subject, measure
 from trainables.loop import Training
 
+pytestmark = pytest.mark.slow
+
 RATES = (0.03, 0.1, 0.3)
 
 
@@ -99,8 +101,6 @@ def test_moving_m_alone_is_caught() -> None:
     assert both < 0.01 < 0.5 < alone
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # twenty-five trainings, which a busy machine stretches
 def test_digits() -> None:
     """Mean training loss of the last 50 of 300 steps, five seeds, at the tuned rate.
 

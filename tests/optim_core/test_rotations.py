@@ -39,7 +39,7 @@ def test_depends_on_seed_and_names_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)  # float64 is kept as float32 is
 def test_resumes_at_every_phase(kind: str, dtype: torch.dtype) -> None:
     contract.check_resumes_at_every_phase(kind, dtype)
 

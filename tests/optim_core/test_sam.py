@@ -140,6 +140,7 @@ def test_bad_values_are_refused(values: dict[str, Any], message: str) -> None:
         optim_core.build("sam", nn.Linear(2, 2), **values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sam", "llqr", "llqr_sam", "gsam"])
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
 def test_one_cycle_moves_the_momentum_that_the_base_uses(name: str, base: str) -> None:

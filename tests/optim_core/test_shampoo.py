@@ -79,6 +79,7 @@ def test_bad_values_are_refused(values: dict[str, Any]) -> None:
     assert optim_core.build("shampoo", nn.Linear(2, 2), beta2=1.0).grad_evals == 0
 
 
+@pytest.mark.slow
 def test_kl_shampoo_finds_the_factors_of_gradients_with_a_kronecker_covariance() -> None:
     """G = A^(1/2) Z B^(1/2): the eigenvalues of S_1 x S_2, of any scale each, become those of A x B."""
     layer = nn.Linear(4, 5, bias=False).double()

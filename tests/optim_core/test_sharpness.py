@@ -198,6 +198,7 @@ def descent(loss: Callable[[Tensor], Tensor], steps: int, start: float = 1e-3, *
     return found, max(last[-20:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("curvature", [0.3, 2.0, 5.0])
 def test_on_a_quadratic_sam_jumps_at_its_amplitude_and_leaves_nothing(curvature: float, momentum: float) -> None:
@@ -282,6 +283,7 @@ def test_every_diagnostic_takes_a_projected_basis(name: str) -> None:
     assert all(math.isfinite(v) for v in measure([name], seen).values())
 
 
+@pytest.mark.slow
 def test_only_sharpness_measured_in_the_slow_metric_leaves_the_pothole() -> None:
     """Spec 3.3: with the same radius and rate SGD, LLQR and SAM stay in the well, LLQR+SAM leaves it."""
     found = {name: excursion(name, 0.2) for name in ("sgd", "llqr", "sam", "llqr_sam")}

@@ -15,6 +15,8 @@ import optim_core
 from tests.contracts.optimizer_contract import problem
 from tests.optim_core.worker import STEPS, VALUES, closure_of
 
+pytestmark = pytest.mark.slow
+
 WORLD = 2
 
 

@@ -46,11 +46,11 @@ def start(file: Path, *words: str, root: Path | None = None, **more: str) -> sub
 def say(*words: str) -> str:
     """What `geosweep WORDS` prints."""
     return subprocess.run(
-        [*COMMAND, *words], text=True, env=environment(), cwd=REPOSITORY, capture_output=True, timeout=60, check=True
+        [*COMMAND, *words], text=True, env=environment(), cwd=REPOSITORY, capture_output=True, timeout=200, check=True
     ).stdout
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 150) -> str:
+def finish(process: subprocess.Popen[str], timeout: float = 250) -> str:
     try:
         out, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -64,7 +64,7 @@ def ended(file: Path) -> int:
 
 
 def wait_for(file: Path, trials: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.time() + 90
+    deadline = time.time() + 200
     while ended(file) < trials and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, finish(process)

@@ -73,6 +73,7 @@ def run(root: Path, text: str) -> SweepFolder:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the step is not taken:RuntimeWarning")  # what diverges is said once in its log
 @pytest.mark.parametrize("most", [0.2, 3.0], ids=["none-diverges", "some-diverge"])
 def test_the_report_counts_false_kills_as_brute_force_does(tmp_path: Path, most: float) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+import torch
 
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
@@ -43,6 +46,7 @@ def outcome(trials: dict[str, TrialRecord]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
     first = run(tmp_path, name="first")
     second = run(tmp_path, name="second")
@@ -57,6 +61,7 @@ def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
     assert outcome(third) == outcome(first)
 
 
+@pytest.mark.slow
 def test_failed_and_other_trials_are_trained_anew(tmp_path: Path) -> None:
     failed = run(tmp_path, name="first", fail_at=3)
     assert {t.result.state for t in failed.values()} == {"FAILED"}
@@ -64,19 +69,47 @@ def test_failed_and_other_trials_are_trained_anew(tmp_path: Path) -> None:
     assert not any(t.result.cached_from for t in run(tmp_path, name="third", per_trial=80).values())
 
 
+JOB = Job(
+    trial_id="a", arm="sgd", stage=Stage.TUNE, configuration=0, seed=0, optimizer="sgd", parameters={"lr": 0.1},
+    task="digits", task_parameters={}, budget=40.0, evaluations=4, metric="accuracy/val", goal=Goal.MAXIMIZE,
+    select="last", folder="/a", stop_file="/a/stop",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"parameters": {"lr": 0.2}}, {"budget": 80.0}, {"threads": 2}])
 def test_the_address_depends_on_what_the_result_depends_on(change: dict[str, Any]) -> None:
-    job = Job(
-        trial_id="a", arm="sgd", stage=Stage.TUNE, configuration=0, seed=0, optimizer="sgd", parameters={"lr": 0.1},
-        task="digits", task_parameters={}, budget=40.0, evaluations=4, metric="accuracy/val", goal=Goal.MAXIMIZE,
-        select="last", folder="/a", stop_file="/a/stop",
-    )  # fmt: skip
+    job = JOB
     key = cache.address(job, "w", "d")
     assert cache.address(replace(job, **change), "w", "d") != key
     assert cache.address(job, "v", "d") != key
     assert cache.address(job, "w", "e") != key
     other = replace(job, trial_id="b", arm="other", study=2, stage=Stage.CONFIRM, folder="/b")
     assert cache.address(other, "w", "d") == key
+
+
+@pytest.mark.parametrize(
+    ("module", "fact", "value"),
+    [
+        (torch, "__version__", "9.9.9"),
+        (numpy, "__version__", "9.9.9"),
+        (platform, "python_version", lambda: "9.9.9"),
+        (platform, "machine", lambda: "another"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_address_depends_on_the_numeric_environment(
+    module: Any, fact: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fact == "machine" and torch.cuda.is_available():
+        pytest.skip("here the device is a GPU")
+    here = cache.address(JOB, "w", "d")
+    monkeypatch.setattr(module, fact, value)
+    cache._environment.cache_clear()  # as in a process that begins elsewhere
+    elsewhere = cache.address(JOB, "w", "d")
+    monkeypatch.undo()
+    cache._environment.cache_clear()
+    assert elsewhere != here
+    assert cache.address(JOB, "w", "d") == here
 
 
 def test_a_damaged_log_line_counts_as_not_written(tmp_path: Path) -> None:

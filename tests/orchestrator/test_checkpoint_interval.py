@@ -24,6 +24,8 @@ from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.session import CHECKPOINT_SHARE, TrialSession
 from trainables import checkpoint
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 STEP_S, EVERY_S, STEPS = 0.02, 0.2, 150
 TASK = """
@@ -83,7 +85,7 @@ def trace(file: Path) -> dict[int, list[int]]:
 def test_killed_between_evaluations(file: Path) -> None:
     """The only evaluation is at the end of the trial: what is kept comes from checkpoints in between."""
     first = start(file)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 250
     while not max(trace(file).get(first.pid, [0])) > STEPS // 2:
         assert first.poll() is None, first.stderr and first.stderr.read()
         assert time.monotonic() < deadline
@@ -155,5 +157,10 @@ def test_a_stretched_interval_is_said_once(file: Path, monkeypatch: pytest.Monke
     assert len(stretched) > 3
     assert min(stretched) >= 0.1 / CHECKPOINT_SHARE
     said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert f"checkpoints of {job.trial_id} lie {stretched[0]:.1f} s apart, not {EVERY_S:g} s" in said[0]
-    assert len(said) <= 2, "again only when it doubles"
+    expected = stretched[:1]
+    for apart in stretched:
+        if apart > 2 * expected[-1]:  # "again only when it doubles", as a stalled disk makes it
+            expected.append(apart)
+    assert len(said) == len(expected)
+    for line, apart in zip(said, expected, strict=True):
+        assert f"checkpoints of {job.trial_id} lie {apart:.1f} s apart, not {EVERY_S:g} s" in line

@@ -19,6 +19,7 @@ def write(path: Path, **changes: Any) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml")
     assert "valid, sweep fit-" in call("validate", file).out
@@ -49,9 +50,11 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
         ["export", "@last", "-o", str(out)],
         ["logs"],
         ["logs", "@last", "sgd-0000-s0"],
+        ["metrics"],
+        ["metrics", "@last", "sgd-0000-s0"],
     ):
         assert call(*words).code == 0
-    logged = call("logs", "@last", "sgd-0000-s0", "--json").document
+    logged = call("metrics", "@last", "sgd-0000-s0", "--json").document
     assert [p["step"] for p in logged["points"]] == [10, 20, 30, 40]
     refused = call("compare", "@last")
     assert refused.code == 6
@@ -59,6 +62,7 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
     assert not call("stop", "@last", "--json").document["draining"]
 
 
+@pytest.mark.slow
 def test_compare_answers_with_six_seeds(call: Any, tmp_path: Path) -> None:
     call("run", write(tmp_path / "fit.yaml", trials=2, confirm=6), "--executor", "debug")
     document = call("compare", "--json").document
@@ -67,6 +71,7 @@ def test_compare_answers_with_six_seeds(call: Any, tmp_path: Path) -> None:
     assert call("compare", "@last", "--metric", "loss/vla").code == 4
 
 
+@pytest.mark.slow
 def test_failed_and_diverged_trials_are_shown_as_such(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml", fail_at=5, fail_seed=1001, max_lr=1e6, method="random", trials=6)
     done = call("run", file, "--executor", "debug")
@@ -93,6 +98,7 @@ def test_failed_and_diverged_trials_are_shown_as_such(call: Any, tmp_path: Path)
     assert all(r.data.params["optimizer"] == r.data.params["arm"] for r in runs)
 
 
+@pytest.mark.slow
 def test_an_absent_tracking_server_holds_nothing_up(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     file = tmp_path / "fit.yaml"
@@ -109,6 +115,7 @@ def test_an_absent_tracking_server_holds_nothing_up(call: Any, tmp_path: Path, m
     assert "nothing to run" in call("run", str(file), "--executor", "debug").err
 
 
+@pytest.mark.slow
 def test_the_sender_sends_again_without_doubling(call: Any, tmp_path: Path) -> None:
     """A run that a killed driver left open is completed by the next one; its points stay single."""
     file = write(tmp_path / "fit.yaml", trials=2)

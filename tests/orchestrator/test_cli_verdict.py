@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from tests.orchestrator.sweep_files import sweep_text
+
+pytestmark = pytest.mark.slow
 
 
 def write(path: Path, more: str = "", **changes: Any) -> str:

@@ -125,6 +125,17 @@ def test_tampered_tables_are_refused(column: str, value: Any, reason: str) -> No
         compare(spoil(table(a=A, b=B), column, value), metric="m", goal=Goal.MAXIMIZE)
 
 
+@pytest.mark.parametrize(("spent", "allowed"), [(101.9, True), (98.1, True), (102.2, False), (97.9, False)])
+def test_budgets_within_two_percent_are_alike(spent: float, allowed: bool) -> None:
+    """(max - min) / mean, over all confirm trials."""
+    spoiled = spoil(table(a=A, b=B), "grad_evals", spent)
+    if allowed:
+        assert compare(spoiled, metric="m", goal=Goal.MAXIMIZE)["pairs"]
+        return
+    with pytest.raises(Refused, match="budgets differ by more than 2 %"):
+        compare(spoiled, metric="m", goal=Goal.MAXIMIZE)
+
+
 @pytest.mark.parametrize(
     "arguments, reason",
     [({"metric": "x"}, "no trial has the metric"), ({"baseline": "z"}, "baseline 'z' has no confirm trials")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from orchestrator.trial.record import read_result, write_result
 from tests.orchestrator.sweep_files import sweep_text
 
 
-def swept(tmp_path: Path, seconds: dict[str, float]) -> Evidence:
-    """Eight studies of sgd and of an arm that learns next to nothing; each arm's trials took so many seconds."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    """Eight studies of sgd and of an arm that learns next to nothing; to be copied, not to be changed."""
     text = sweep_text(per_trial=40, trials=2, method="random").replace(
         "{tune: 1, confirm: 3}", "{studies: 8, tune: 1, confirm: 1}"
     )
@@ -32,9 +34,16 @@ def swept(tmp_path: Path, seconds: dict[str, float]) -> Evidence:
         "optimizer: adamw, parameters: {lr: {distribution: log_uniform_values, min: 1e-6, max: 1e-5}}",
     )
     definition = replace(sweep_file.loads(text), cache=False)
-    folder = runner.open_folder(definition, text, tmp_path, {})
+    folder = runner.open_folder(definition, text, tmp_path_factory.mktemp("original"), {})
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())
+    return folder
+
+
+def swept(original: SweepFolder, root: Path, seconds: dict[str, float]) -> Evidence:
+    """The sweep; each arm's trials took so many seconds."""
+    shutil.copytree(original.root, root, dirs_exist_ok=True)
+    folder = SweepFolder(root, original.sweep_id)
     for path in (folder.path / "trials").glob("*/result.json"):
         arm = path.parent.name.partition("@")[0]
         result = read_result(path.parent)
@@ -54,8 +63,11 @@ def _witness_again(folder: SweepFolder) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_equal_pace_gives_the_same_verdict_and_the_sentence_names_its_currency(tmp_path: Path) -> None:
-    document = answer(swept(tmp_path, {"sgd": 2.0, "adamw": 2.0}))
+@pytest.mark.slow
+def test_equal_pace_gives_the_same_verdict_and_the_sentence_names_its_currency(
+    original: SweepFolder, tmp_path: Path
+) -> None:
+    document = answer(swept(original, tmp_path, {"sgd": 2.0, "adamw": 2.0}))
     (pair,) = document["pairs"]
     assert pair["verdict"] in ("better", "worse")
     other = pair["at_equal_seconds"]
@@ -67,12 +79,12 @@ def test_equal_pace_gives_the_same_verdict_and_the_sentence_names_its_currency(t
     assert "at equal seconds" not in said
 
 
-def test_a_slow_winner_turns(tmp_path: Path) -> None:
+def test_a_slow_winner_turns(original: SweepFolder, tmp_path: Path) -> None:
     """sgd takes a hundred times as long: by the seconds of a trial of adamw it has not begun to learn."""
-    evidence = swept(tmp_path, {"sgd": 200.0, "adamw": 2.0})
+    evidence = swept(original, tmp_path, {"sgd": 200.0, "adamw": 2.0})
     document = answer(evidence)
     assert document["pairs"][0]["at_equal_seconds"] is None, "no trial of sgd was evaluated by then"
-    halved = answer(swept(tmp_path / "half", {"sgd": 8.0, "adamw": 2.0}))
+    halved = answer(swept(original, tmp_path / "half", {"sgd": 8.0, "adamw": 2.0}))
     (pair,) = halved["pairs"]
     seconds = pair["at_equal_seconds"]
     assert seconds["seconds"] == pytest.approx(2.0)
@@ -82,8 +94,8 @@ def test_a_slow_winner_turns(tmp_path: Path) -> None:
     assert "; at equal seconds: inconclusive (" in sentence(turned, halved["metric"])
 
 
-def test_the_first_evaluation_bounds_what_can_be_said(tmp_path: Path) -> None:
-    evidence = swept(tmp_path, {"sgd": 2.0, "adamw": 2.0})
+def test_the_first_evaluation_bounds_what_can_be_said(original: SweepFolder, tmp_path: Path) -> None:
+    evidence = swept(original, tmp_path, {"sgd": 2.0, "adamw": 2.0})
     curve = evidence.curves[evidence.curves["name"] == "loss/val"].sort_values("seconds")
     one = curve[curve["trial_id"] == curve["trial_id"].iloc[0]]
     first = float(one["seconds"].iloc[0])

@@ -39,6 +39,7 @@ class Filling(DebugExecutor):
         super().run(conductor)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_sweep_goes_on_once_there_is_room(tmp_path: Path) -> None:
     text = sweep_text(method="random", trials=3, confirm=2)
     definition = sweep_file.loads(text, "test.yaml")

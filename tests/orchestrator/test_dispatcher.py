@@ -85,6 +85,7 @@ def swept(file: Path, stage: Stage) -> SweepFolder:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["random", "pbt", "tpe strict"])
 def test_a_sweep_whose_workers_die_ends_as_in_one_process(tmp_path: Path, method: str) -> None:
     file = tmp_path / "fit.yaml"

@@ -34,6 +34,7 @@ def test_its_file_still_means_the_same_sweep(earlier: SweepFolder, call: Any) ->
     assert status["arms"]["sgd"] == {"done": 4, "running": 0, "waiting": 5, "pruned": 0, "diverged": 0, "failed": 0}
 
 
+@pytest.mark.slow
 def test_it_is_continued_and_compared(earlier: SweepFolder, call: Any) -> None:
     before = {t.trial_id: t.result for t in results.ended_trials(earlier)}
     half = (earlier.trial(HALF) / "metrics.jsonl").read_bytes()

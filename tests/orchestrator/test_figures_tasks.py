@@ -15,6 +15,8 @@ from orchestrator.tracking.base import NoTracker
 from trainables.tasks.affine_games import QuadraticGame, ShapeGame
 from trainables.tasks.quadratic import QuadraticTask
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 schema_version: 1
 name: own

@@ -84,6 +84,7 @@ def swept(root: Path, text: str) -> SweepFolder:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", ["{tune: 1, confirm: 6}", "{studies: 3, tune: 1, confirm: 2}"])
 def test_tables_and_documents_hold_three_currencies(tmp_path: Path, seeds: str) -> None:
     text = sweep_text(trials=2, method="random").replace("{tune: 1, confirm: 3}", seeds)

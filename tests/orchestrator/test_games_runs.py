@@ -17,6 +17,8 @@ from orchestrator.display import arms_table
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 schema_version: 1
 name: games

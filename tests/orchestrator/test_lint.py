@@ -42,6 +42,7 @@ def test_our_own_sweeps_are_fair(path: Path) -> None:
     assert [f"{f.code} {f.message}" for f in lint.lint(path.read_text(), str(path)) if not f.waived] == []
 
 
+@pytest.mark.slow
 def test_an_optimum_at_the_edge_shows_in_the_results(tmp_path: Path) -> None:
     """The loss falls with lr all the way up to 0.02, so the best of ten lies at the top of 0.0001 ... 0.02."""
     text = sweep_text(confirm=6, trials=10, method="sobol", max_lr=0.02).replace("min: 0.01", "min: 0.0001", 1)

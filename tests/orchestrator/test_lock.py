@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.storage.errors import Held
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.trial.session import _lock
+from orchestrator.trial.locking import locked as _lock
 from tests.orchestrator.command import REPOSITORY, environment
 
 DRIVER = """
@@ -24,7 +24,7 @@ with SweepFolder(pathlib.Path(sys.argv[1]), "sweep").hold():
 """
 WORKER = """
 import sys, pathlib
-from orchestrator.trial.session import _lock
+from orchestrator.trial.locking import locked as _lock
 lock = _lock(pathlib.Path(sys.argv[1]) / "lock")
 print("mine", flush=True)
 sys.stdin.read()
@@ -67,6 +67,7 @@ def test_a_sweep_names_its_driver_and_is_free_once_that_is_killed(tmp_path: Path
     assert (folder.path / "lock").read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_trial_is_free_once_its_worker_is_killed(tmp_path: Path) -> None:
     with holding(WORKER, tmp_path) as worker:
         with pytest.raises(TimeoutError, match="is still held by another worker after 0 s"):

@@ -130,6 +130,7 @@ def test_a_database_may_go_away_at_any_call(monkeypatch: pytest.MonkeyPatch) -> 
             assert read == whole[2], (at, done)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_made_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first answer of `create_run` for a trial is lost; `ping` works again at once."""
     text = sweep_text(method="random", trials=1, confirm=1)

@@ -22,6 +22,8 @@ from orchestrator.storage.folder import SweepFolder
 from tests.bench.null.pipeline import ARMS, SINGLE, said, sweep_text, swept, trained
 from tests.bench.null.verdicts import many
 
+pytestmark = pytest.mark.slow
+
 FEW = Design(studies=6, configurations=3, tune=1, confirm=1)
 SWEEPS = 20
 TOO_MANY = int(binom.isf(0.005, SWEEPS, 0.05))

@@ -55,6 +55,7 @@ def test_places_that_cannot_be_written(call: Callable[..., Called], tmp_path: Pa
     assert (tmp_path / "new" / "pairs.csv").exists()
 
 
+@pytest.mark.slow
 def test_modules_of_the_current_folder(tmp_path: Path) -> None:
     """The command as it is installed finds a task that lies where it is called."""
     (tmp_path / "my_task_of_this_test.py").write_text(OWN)
@@ -76,6 +77,7 @@ def test_version(call: Callable[..., Called]) -> None:
     assert call("--version") == (0, f"geosweep {version('geosweep')}\n", "")
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_off_on_a_narrow_terminal(call: Callable[..., Called], tmp_path: Path) -> None:
     file = tmp_path / "fit.yaml"
     file.write_text(sweep_text(trials=1, confirm=6, method="random"))

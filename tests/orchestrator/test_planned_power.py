@@ -66,6 +66,7 @@ def test_one_confirm_seed_counts_all_noise_as_the_searchs_and_tells_nothing_of_s
     assert of_seeds([one]) is None
 
 
+@pytest.mark.slow
 def test_a_pilot_of_three_studies_feeds_the_plan(call: Any, tmp_path: Path) -> None:
     pilot = write(tmp_path / "pilot.yaml", 3, name="pilot")
     assert call("run", pilot, *DEBUG).code == 0

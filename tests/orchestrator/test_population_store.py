@@ -34,7 +34,8 @@ def test_children_go_on_from_what_lies_in_the_store(
     machines: Machines,
     tmp_path: Path,
 ) -> None:
-    text = sweep_text(name="pbt", method="random", trials=6, confirm=2) + PBT
+    text = sweep_text(name="pbt", method="random", trials=6, confirm=1) + PBT
+    text = "\n".join(line for line in text.splitlines() if "adamw" not in line)
     definition = sweep_file.loads(text, "test.yaml")
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/pbt"), postgres.url)

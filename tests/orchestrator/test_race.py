@@ -43,6 +43,7 @@ def raced(values: dict[str, Any], racing: Racing = RACING, baseline: str | None 
     return race
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arms, seeds", [(2, 16), (4, 20)])
 def test_equal_arms_are_stopped_no_more_often_than_the_level(arms: int, seeds: int) -> None:
     rng, level, sweeps = np.random.default_rng(arms), 0.2, 500
@@ -106,6 +107,7 @@ def sweep(root: Path, executor: Any = None, text: str = TEXT.replace("SEEDS", "1
     return folder
 
 
+@pytest.mark.slow
 def test_a_raced_sweep_and_its_comparison(tmp_path: Path) -> None:
     folder = sweep(tmp_path)
     race = read_json(folder.race)
@@ -127,6 +129,7 @@ def test_a_raced_sweep_and_its_comparison(tmp_path: Path) -> None:
     assert seal.verify(folder)["intact"]
 
 
+@pytest.mark.slow
 def test_a_race_depends_on_values_alone(tmp_path: Path) -> None:
     """Trials in another order, and a driver that died, come to the same end."""
     one, other = sweep(tmp_path / "a"), sweep(tmp_path / "b", Interleaved(4, seed=1))
@@ -142,6 +145,7 @@ def test_a_race_depends_on_values_alone(tmp_path: Path) -> None:
     assert names == {p.name for p in (again.path / "trials").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_missing_seed_that_no_race_explains_is_refused(tmp_path: Path) -> None:
     folder = sweep(tmp_path)
     race = read_json(folder.race)

@@ -27,7 +27,7 @@ from tests.orchestrator.command import (
 )
 from tests.orchestrator.sweep_files import sweep_text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # Ray starts up to four times, which a busy machine stretches
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long  # the population below, and three studies in test_studies_shown, are killed once and continued
 def test_killed_at_three_moments_and_continued(file: Path) -> None:
     """kill -9 of the driver, of its process group, a closed terminal; the end equals the undisturbed sweep."""
     plain = in_this_process(file)

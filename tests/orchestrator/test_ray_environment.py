@@ -59,13 +59,14 @@ def run(place: Path, **variables: str) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-c", SWEEP]
     done = subprocess.run(
         command, env={**kept, "RAY_USAGE_STATS_ENABLED": "0", **variables}, cwd=place.parent, capture_output=True,
-        text=True, timeout=140, check=True, start_new_session=True,
+        text=True, timeout=280, check=True, start_new_session=True,
     )  # fmt: skip
     said = done.stdout.partition("BEGIN\n")[2].partition("END\n")[0]
     return {**json.loads(place.read_text()), "said": said, "errors": done.stderr}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_each_switch_changes_what_it_is_there_for(tmp_path: Path) -> None:
     on = run(tmp_path / "on")
     other = {name: str(1 - int(value)) for name, value in SEEN_ON_RAY.items()} | {"TUNE_GLOBAL_CHECKPOINT_S": "0.1"}

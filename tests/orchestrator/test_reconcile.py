@@ -20,17 +20,22 @@ from orchestrator.tracking.mlflow import TRIAL, embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_tracking import check_complete, children
 
+pytestmark = pytest.mark.slow
+
 Mended = Callable[..., list[str]]
 
 
-@pytest.fixture(params=[1, 3], ids=["one study", "three studies"])
+STUDIES = pytest.mark.parametrize("geosweep", [1, 3], ids=["one study", "three studies"], indirect=True)
+
+
+@pytest.fixture
 def geosweep(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Mended:
     """`geosweep run`; returns what it said to have mended."""
     file = tmp_path / "fit.yaml"
     text = sweep_text(method="random", trials=3, confirm=2)
-    file.write_text(text.replace("seeds: {", f"seeds: {{studies: {request.param}, "))
+    file.write_text(text.replace("seeds: {", f"seeds: {{studies: {getattr(request, 'param', 3)}, "))
 
     def run(*words: str) -> list[str]:
         command = ["geosweep", "run", str(file), "--root", str(tmp_path), "--executor", "debug", *words]
@@ -75,6 +80,7 @@ def lose_half(folder: SweepFolder) -> dict[str, bytes]:
     return logs
 
 
+@STUDIES
 def test_the_next_run_mends_a_finished_sweep_and_the_one_after_has_nothing_to_say(
     geosweep: Mended, tmp_path: Path
 ) -> None:

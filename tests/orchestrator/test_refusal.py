@@ -51,6 +51,7 @@ def test_given_up_and_not_tried_again(call: Any, tmp_path: Path) -> None:
     assert "all failed alike" in status["waiting_reason"]
 
 
+@pytest.mark.slow
 def test_tried_again_once_something_changed(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml", method="random", trials=10, fail_at=5)
     call("run", file, "--executor", "debug", "--no-tracking")
@@ -179,6 +180,7 @@ def test_invalid_files_and_imports_end_every_attempt_the_same_way(call: Any, tmp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_success_before_keeps_the_sweep_going(tmp_path: Path) -> None:
     text = sweep_text(trials=8, method="random", fail_at=5, fail_seed=1001)  # one confirm seed fails
     definition = sweep_file.loads(text)

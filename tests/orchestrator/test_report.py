@@ -125,6 +125,7 @@ def test_a_thousand_trials_in_twenty_seconds_and_ten_megabytes(tmp_path: Path) -
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=12, tune=2)
     page = build(evidence, tmp_path / "report").read_text()
@@ -154,6 +155,7 @@ def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
     assert "\\_" in latex
 
 
+@pytest.mark.slow
 def test_text_is_text_in_the_page_and_in_latex(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=4)
     hostile = 'Is <img src="http://x"> & "slow" better?'
@@ -216,6 +218,7 @@ def test_headlines_of_one_search_name_configurations() -> None:
     assert "about 4 more seeds" in headline(verdicts("seed", *3 * ["inconclusive"]))
 
 
+@pytest.mark.slow
 def test_a_tampered_sweep_gets_a_report_without_a_verdict(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=4)
     (evidence.folder.trial("sgd-0000-s1003") / "result.json").write_text("{}")
@@ -257,6 +260,7 @@ def test_profiles_over_sweeps(tmp_path: Path) -> None:
         profiles.document(sweeps, "adamw")
 
 
+@pytest.mark.slow
 def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
     text = sweep_text(trials=4, confirm=6)
     definition = sweep_file.loads(text)

@@ -41,8 +41,14 @@ def studies(folder: SweepFolder) -> dict[str, optuna.Study]:
     }
 
 
-def test_every_trial_once_and_told(tmp_path: Path) -> None:
-    folder, outcome = run(tmp_path)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepFolder, runner.Outcome]:
+    """A sweep that ran undisturbed; to be looked at, not to be changed."""
+    return run(tmp_path_factory.mktemp("finished"))
+
+
+def test_every_trial_once_and_told(finished: tuple[SweepFolder, runner.Outcome]) -> None:
+    folder, outcome = finished
     assert outcome.state == "done"
     for arm in outcome.conductor.arms.values():
         assert arm.counts() == {"done": 7, "running": 0, "waiting": 0, "diverged": 0, "failed": 0, "pruned": 0}
@@ -54,8 +60,8 @@ def test_every_trial_once_and_told(tmp_path: Path) -> None:
         assert {t.number: t.value for t in study.trials} == {n: v for (a, n), v in told.items() if a == arm}
 
 
-def test_confirm_reruns_the_best_on_fresh_paired_seeds(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path)
+def test_confirm_reruns_the_best_on_fresh_paired_seeds(finished: tuple[SweepFolder, runner.Outcome]) -> None:
+    folder, _ = finished
     trials = results.ended_trials(folder)
     tune_seeds = {t.job.seed for t in trials if t.job.stage == "tune"}
     for arm in ("sgd", "adamw"):
@@ -70,6 +76,7 @@ def test_confirm_reruns_the_best_on_fresh_paired_seeds(tmp_path: Path) -> None:
     assert len({d for digests in by_seed.values() for d in digests}) == len(by_seed)
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_a_trial_is_a_function_of_its_seed(tmp_path: Path) -> None:
     folder, _ = run(tmp_path / "a")
     before = {p: p.stat().st_mtime_ns for p in folder.path.glob("trials/*/result.json")}
@@ -80,8 +87,8 @@ def test_a_second_run_does_nothing_and_a_trial_is_a_function_of_its_seed(tmp_pat
     assert values(folder) == values(other)
 
 
-def test_budgets_agree(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path)
+def test_budgets_agree(finished: tuple[SweepFolder, runner.Outcome]) -> None:
+    folder, _ = finished
     spent = [t.result.grad_evals for t in results.ended_trials(folder)]
     assert max(spent) <= 40
     assert max(spent) - min(spent) <= 0.02 * max(spent)
@@ -123,6 +130,7 @@ class Dies(Exception):
     """Stands for kill -9: leaves everything as it is at that moment."""
 
 
+@pytest.mark.slow
 def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
     """Die after every k-th report; each time a new driver continues; the end equals the undisturbed sweep."""
     plain, _ = run(tmp_path / "plain", method="random")
@@ -155,6 +163,7 @@ def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
         assert all(t.state.name == "COMPLETE" for t in study.trials)
 
 
+@pytest.mark.slow
 def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     plain, _ = run(tmp_path / "plain", trials=1, confirm=1, pause_s=0.02)
     text = sweep_text(trials=1, confirm=1, pause_s=0.02)
@@ -206,23 +215,23 @@ def test_a_worker_that_sees_the_stop_flag_first_stops_the_sweep(tmp_path: Path) 
 
 
 def test_wall_clock_budget_stops_and_more_continues(tmp_path: Path) -> None:
-    folder, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 1s")
+    folder, outcome = run(tmp_path, pause_s=0.005, wall_clock=", wall_clock: 1s")
     assert outcome.state == "budget"
     waiting = sum(c["waiting"] for c in results.status(folder)["arms"].values())
     assert waiting > 0
-    again, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 10m")
+    again, outcome = run(tmp_path, pause_s=0.005, wall_clock=", wall_clock: 10m")
     assert again.sweep_id == folder.sweep_id
     assert outcome.state == "done"
 
 
-def test_one_driver_at_a_time(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path)
+def test_one_driver_at_a_time(finished: tuple[SweepFolder, runner.Outcome]) -> None:
+    folder, _ = finished
     with folder.hold(), pytest.raises(Held, match=r"process \d+ on .* since"), folder.hold():
         raise AssertionError("two drivers hold one sweep")
 
 
-def test_tables(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path)
+def test_tables(finished: tuple[SweepFolder, runner.Outcome]) -> None:
+    folder, _ = finished
     trials = pq.read_table(folder.results / "trials.parquet")
     assert trials.column_names[:12] == [
         "sweep_id",
@@ -246,8 +255,8 @@ def test_tables(tmp_path: Path) -> None:
     assert metrics["step"].to_pylist()[-1] == 40
 
 
-def test_best_document(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path)
+def test_best_document(finished: tuple[SweepFolder, runner.Outcome]) -> None:
+    folder, _ = finished
     document = results.best(folder)
     assert document["metric"] == "loss/val"
     for arm, row in document["arms"].items():
@@ -256,6 +265,7 @@ def test_best_document(tmp_path: Path) -> None:
         assert row["value"] == pytest.approx(sum(confirmed) / 3)
 
 
+@pytest.mark.slow
 def test_find_by_prefix(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
     other, _ = run(tmp_path, name="other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,28 @@ def run(root: Path, more: str = "", **changes: Any) -> SweepFolder:
     return folder
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    """A finished sweep; to be copied, not to be changed."""
+    return run(tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture
+def finished(original: SweepFolder, tmp_path: Path) -> SweepFolder:
+    """A copy of it."""
+    shutil.copytree(original.root, tmp_path, dirs_exist_ok=True)
+    return SweepFolder(tmp_path, original.sweep_id)
+
+
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     document = read_json(path)
     change(document)
     path.write_text(json.dumps(document))
 
 
-def test_an_honest_sweep_is_intact(tmp_path: Path) -> None:
-    folder = run(tmp_path)
+@pytest.mark.slow
+def test_an_honest_sweep_is_intact(original: SweepFolder) -> None:
+    folder = original
     document = seal.verify(folder)
     assert (document["intact"], document["problems"], document["exploratory"]) == (True, [], [])
     assert document["trials"] == 14
@@ -52,6 +67,13 @@ def test_an_honest_sweep_is_intact(tmp_path: Path) -> None:
         ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(seed=77), "seed 77 is not among the sealed"),
         ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(budget=24), "its budget 24 is not the sealed 12"),
         ("trials/sgd-0000-s1001/trial.json", lambda d: d["parameters"].update(lr=5.0), "outside the sealed space"),
+        (
+            "trials/sgd-0000-s1001/trial.json",
+            lambda d: d.update(metric="loss/train"),
+            "was tuned on loss/train, not on",
+        ),
+        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(goal="maximize"), "not on the sealed metric"),
+        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(select="best"), "not on the sealed metric"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d["metrics"].update({"loss/val": 0.0}), "not what they were"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(data_digest="x"), "not what they were"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(grad_evals=24.0), "not what they were"),
@@ -61,9 +83,9 @@ def test_an_honest_sweep_is_intact(tmp_path: Path) -> None:
     ],
 )
 def test_what_was_tampered_with_is_refused(
-    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], Any], reason: str
+    finished: SweepFolder, file: str, change: Callable[[dict[str, Any]], Any], reason: str
 ) -> None:
-    folder = run(tmp_path)
+    folder = finished
     edit(folder.path / file, change)
     document = seal.verify(folder)
     assert not document["intact"]
@@ -72,8 +94,8 @@ def test_what_was_tampered_with_is_refused(
         answer(Evidence(folder))
 
 
-def test_a_removed_result_and_a_rewritten_witness_show(tmp_path: Path) -> None:
-    folder = run(tmp_path)
+def test_a_removed_result_and_a_rewritten_witness_show(finished: SweepFolder) -> None:
+    folder = finished
     (folder.trial("adamw-0000-s1003") / "result.json").unlink()
     assert seal.verify(folder)["problems"] == ["adamw-0000-s1003: its result was removed"]
     witness = folder.path / "witness.jsonl"

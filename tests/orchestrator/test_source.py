@@ -112,6 +112,7 @@ def test_modules_of_names(name: str, module: str) -> None:
     assert source.module_of(name) == module
 
 
+@pytest.mark.slow
 def test_a_result_of_other_code_is_never_taken_over(folder: Path) -> None:
     """The helper changes, the sweep gets another name: everything is trained anew, also when a cache is asked for."""
     for cache in ("null", "true"):
@@ -130,6 +131,7 @@ def test_a_result_of_other_code_is_never_taken_over(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_changed_code_refuses_to_go_on_and_shows(folder: Path) -> None:
     assert run(folder, "one").returncode == 0
     assert geosweep(folder, "verify").returncode == 0
@@ -154,6 +156,7 @@ def test_changed_code_refuses_to_go_on_and_shows(folder: Path) -> None:
     assert geosweep(folder, "verify").returncode == 0, "what was accepted is in force"
 
 
+@pytest.mark.slow
 def test_a_worker_with_other_code_shows(folder: Path) -> None:
     assert run(folder, "one").returncode == 0
     path = next((folder / "runs").glob("one-*/trials/*-s1001")) / "result.json"
@@ -178,6 +181,7 @@ def test_the_digest_is_of_the_code_that_the_process_loaded(folder: Path, monkeyp
     assert not source.unchanged(["pair:B"])
 
 
+@pytest.mark.slow
 def test_sweeps_of_other_code_are_not_compared(folder: Path) -> None:
     assert run(folder, "one").returncode == 0
     (folder / "mine" / "factor.py").write_text("FACTOR = 0.5\n")

@@ -37,7 +37,7 @@ def test_refused_with_place_and_way_out(path: Path) -> None:
     text = path.read_text()
     with pytest.raises(SpecError) as caught:
         sweep_file.loads(text, "FILE")
-    assert str(caught.value) == "FILE:" + text.splitlines()[0].removeprefix("# expect: ")
+    assert str(caught.value).splitlines() == ["FILE:" + text.splitlines()[0].removeprefix("# expect: ")]
 
 
 def test_there_are_enough_bad_files() -> None:

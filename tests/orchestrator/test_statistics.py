@@ -138,6 +138,7 @@ def test_importance_finds_the_one_that_matters(goal: Goal) -> None:
     assert importances(x, rows[:5], [0.0] * 5, Goal.MAXIMIZE) == {}
 
 
+@pytest.mark.slow
 def test_importance_of_noise_is_not_shown() -> None:
     """The largest of four shares averages 0.66 on twelve configurations of pure noise."""
     rng, shown = np.random.default_rng(1), 0
@@ -147,6 +148,7 @@ def test_importance_of_noise_is_not_shown() -> None:
     assert shown <= 3  # 5 % of 20 is one; four or more happen in 2 % of cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2, 5, 21])
 def test_holm_is_statsmodels(k: int) -> None:
     for seed in range(20):
@@ -182,6 +184,7 @@ def test_makespan_is_list_scheduling() -> None:
     assert makespan(durations, 1).tolist() == [11.0]
 
 
+@pytest.mark.slow
 def test_forecast_intervals_cover_as_they_say() -> None:
     """200 simulated sweeps: p10 to p90 holds the true wall clock in 75 to 85 % of them."""
     rng, inside = np.random.default_rng(2026), 0

@@ -25,7 +25,7 @@ from orchestrator.cli import app as cli
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.states import ConfigurationState, Stage
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.protocol import seal
+from orchestrator.protocol import amendments, seal
 from orchestrator.scheduling.jobs import job_of
 from orchestrator.search.base import Configuration
 from orchestrator.storage import folder as folders
@@ -279,7 +279,7 @@ def test_killed_stopped_and_finished_on_three_machines(
     there = folders.find(object_store.near(uri), "@last")
     logs = [MetricLog(p).points() for p in (there.path / "trials").glob("*/metrics.jsonl")]
     assert any(log[0]["time"] < killed_at < log[-1]["time"] for log in logs), "one went on from before the kill"
-    told = [line["trial_id"] for line in seal._lines(there.path / "witness.jsonl")]
+    told = [line["trial_id"] for line in amendments.lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted(set(told)), "no trial twice"
     assert command("verify").exit_code == 0
 

@@ -20,6 +20,8 @@ from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("grid", "random", "sobol", "tpe", "gp", "cmaes")
 
 
@@ -78,7 +80,8 @@ def test_every_study_has_its_own_search_and_seeds(tmp_path: Path, method: str) -
 @pytest.mark.parametrize("method", ["random", "tpe", "gp", "cmaes"])
 def test_what_one_study_finds_changes_no_suggestion_of_another(tmp_path: Path, method: str) -> None:
     """Other tune seeds for study 2, and with them other results: studies 1 and 3 search as before."""
-    given = text_of(method=method, trials=5)
+    given = text_of(method=method, trials=5, confirm=1)
+    given = "\n".join(line for line in given.splitlines() if "  adamw:" not in line)
     other = given.replace("tune: 1,", "tune: [0, 77, 2],")
     assert given != other
     plain, changed = (searched(run(tmp_path / name, t)[0]) for name, t in (("plain", given), ("changed", other)))
@@ -115,7 +118,7 @@ def test_killed_anywhere_with_any_workers_strict_replay_ends_the_same(tmp_path: 
         for attempt in range(60):
             try:
                 folder, _ = run(
-                    tmp_path / f"w{workers}", text, Interleaved(workers, attempt, die_after=7 + attempt % 5)
+                    tmp_path / f"w{workers}", text, Interleaved(workers, attempt, die_after=11 + attempt % 7)
                 )
             except Dies:
                 continue

@@ -32,6 +32,8 @@ from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 STUDIES, TRIALS, CONFIRM = 6, 4, 2
 
 

@@ -20,6 +20,8 @@ from orchestrator.storage.folder import find
 from tests.orchestrator.command import check_mlflow, finish, in_this_process, start, values, wait_for
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 
 def write(path: Path, *lines: str, studies: int = 3, **changes: Any) -> Path:
     text = sweep_text(**{"method": "random", "trials": 3, "confirm": 2, "per_trial": 20, **changes})
@@ -53,7 +55,12 @@ def test_every_verb_knows_three_studies(call: Any, tmp_path: Path) -> None:
     assert "3/3" in call("status").out
     assert call("export", "-o", str(tmp_path / "out")).code == 0
     assert set(pq.read_table(tmp_path / "out" / "trials.parquet").column("study").to_pylist()) == {1, 2, 3}
-    assert [p["step"] for p in call("logs", "@last", "sgd@2-0000-s1", "--json").document["points"]] == [5, 10, 15, 20]
+    assert [p["step"] for p in call("metrics", "@last", "sgd@2-0000-s1", "--json").document["points"]] == [
+        5,
+        10,
+        15,
+        20,
+    ]
     assert call("logs", "@last", "sgd-0000-s1").code == 4
     assert not call("stop", "--json").document["draining"]
     assert call("reconcile", "--json").document["differences"] == []
@@ -94,7 +101,6 @@ def test_the_live_table_fits_and_a_race_spares_studies(call: Any, tmp_path: Path
         assert not any("…" in one for one in lines)
 
 
-@pytest.mark.slow
 def test_three_studies_on_ray_killed_and_continued(tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml", per_trial=40, pause_s=0.005)
     process = start(file)

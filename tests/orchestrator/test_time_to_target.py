@@ -23,6 +23,8 @@ from orchestrator.statistics.pairing import Refused
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 
 def swept(root: Path, studies: int = 1, confirm: int = 6) -> Evidence:
     seeds = f"seeds: {{studies: {studies}, tune: 1, confirm: {confirm}}}"

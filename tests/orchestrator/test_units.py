@@ -70,6 +70,7 @@ def calibrate(definition: Spec, root: Path, text: str, **grad_evals: float) -> S
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("studies, confirm", [(1, 6), (3, 2)])
 def test_equal_steps_give_the_dearer_optimizer_more_gradients(tmp_path: Path, studies: int, confirm: int) -> None:
     text = text_of("steps", 20, studies=studies, confirm=confirm, limit=", grad_evals: 10000")
@@ -109,6 +110,7 @@ def run_limited(root: Path, text: str) -> SweepFolder:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("studies, confirm", [(1, 6), (3, 2)])
 def test_tokens_are_batches(tmp_path: Path, studies: int, confirm: int) -> None:
     folder = run(tmp_path, text_of("tokens", 16 * 40 + 8, studies=studies, confirm=confirm))
@@ -146,6 +148,7 @@ def test_a_pace_gives_the_gradients_that_fit() -> None:
     assert pace.worth([same, same], seconds=0.5, evaluations=4).grad_evals == 0
 
 
+@pytest.mark.slow
 def test_seconds_are_measured_once_and_kept(tmp_path: Path) -> None:
     text = text_of("seconds", 0.4).replace("pause_s: 0.0", "pause_s: 0.004")
     definition = sweep_file.loads(text, "test.yaml")
@@ -160,6 +163,7 @@ def test_seconds_are_measured_once_and_kept(tmp_path: Path) -> None:
     assert seal.verify(folder)["intact"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("studies, confirm", [(1, 6), (3, 2)])
 def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path, studies: int, confirm: int) -> None:
     text = text_of("seconds", 30, studies=studies, confirm=confirm)
@@ -203,8 +207,9 @@ def test_seconds_are_those_of_the_machine_that_trains() -> None:
         sweep_file.loads(text_of("seconds", 30) + "\nresources: {processes: 2}\n")
 
 
+@pytest.mark.slow
 def test_a_twin_has_the_pace_of_its_arm() -> None:
-    text = text_of("seconds", 1) + "\nanalysis: {baseline: sgd, twin: true}\n"
+    text = text_of("seconds", 0.2) + "\nanalysis: {baseline: sgd, twin: true}\n"
     found = pace.measured(sweep_file.loads(text))
     assert found["sgd"] is found["sgd-twin"]
 

@@ -27,6 +27,8 @@ from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerLost
 from tests.orchestrator.command import COMMAND, REPOSITORY, environment
 from tests.orchestrator.sweep_files import sweep_text
 
+pytestmark = pytest.mark.slow
+
 
 def job(folder: Path, processes: int) -> Job:
     return Job(
@@ -86,7 +88,6 @@ def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> N
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.slow
 def test_a_death_among_three_is_not_what_the_survivor_raises_of_it(tmp_path: Path) -> None:
     session = TrialSession(job(tmp_path, 3))
     try:
@@ -115,7 +116,6 @@ def test_what_another_worker_raises_fails_the_trial(tmp_path: Path) -> None:
     assert "InterruptedError: stopped within a step" in error
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
     """Two processes a trial in a placement group. One seed hangs where no Python code can run; the others go on."""

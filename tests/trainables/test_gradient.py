@@ -180,6 +180,7 @@ def test_the_average_is_the_normalised_exponential_mean_and_is_what_is_evaluated
         assert torch.equal(p, last)
 
 
+@pytest.mark.slow
 def test_compiled_training_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Through dynamo and autograd's tracer; torch's own backend needs a C++ compiler and half a minute."""
     compiled = []

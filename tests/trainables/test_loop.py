@@ -80,10 +80,15 @@ def test_schedules_warm_up_and_fall(shape: str) -> None:
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
 
 
-@pytest.mark.parametrize("name", optim_core.names())
-@pytest.mark.parametrize("pauses", [1, 7])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, pauses", [*((name, 7) for name in optim_core.names()), *((name, 1) for name in ("sgd", "llqr_sam", "gda"))]
+)
 def test_paused_and_resumed_equals_uninterrupted(name: str, pauses: int, tmp_path: Path) -> None:
-    """Pause every few steps, go through a file and a new process's worth of objects, end at the same bits."""
+    """Pause every few steps, go through a file and a new process's worth of objects, end at the same bits.
+
+    Every step: one for each way of stepping. The others pause at any step in `test_resume`.
+    """
     whole = training(name)
     expected = finish(whole)
     run, found = training(name), []
@@ -126,6 +131,7 @@ def same(one: Any, other: Any) -> bool:
                for x, y in zip(tree_leaves(one), tree_leaves(other), strict=True))  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in trainables.names() if n not in NEED_DATA])
 def test_task_contract(name: str) -> None:
     """Batches and models are functions of seed and index; metrics are those declared."""

@@ -71,6 +71,7 @@ def test_chebyshev_obeys_the_bound_and_meets_its_rate() -> None:
     assert point.metrics["geometry/rate_measured"] == pytest.approx(point.metrics["geometry/rate_theory"], rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [

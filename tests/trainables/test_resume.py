@@ -20,6 +20,8 @@ from trainables.loop import Training
 from trainables.randomness import random_state, restore_random_state, seed_all
 from trainables.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(schedule="cosine", warmup=0.1, accumulate=2, clip_norm=0.5, weight_average=0.8)
 
 

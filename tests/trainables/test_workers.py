@@ -15,6 +15,11 @@ import optim_core
 from tests import pair
 from trainables.workers import Workers, listen
 
+pytestmark = pytest.mark.slow
+
+BOTH = {"sgd", "adamw", "sam", "llqr", "llqr_sam", "rotated_adamw", "nesterov", "conjugate_gradient"}
+"""With batches in pieces and whole; one of each way of taking gradients, the others in pieces alone."""
+
 
 def test_two_processes_are_one_for_every_optimizer(tmp_path: Path) -> None:
     """Thirteen rows with masked targets in parts of seven and six; refreshes and perturbations happen on the way.
@@ -26,7 +31,7 @@ def test_two_processes_are_one_for_every_optimizer(tmp_path: Path) -> None:
         {"name": name, "recipe": recipe}
         for name in optim_core.names()
         if not getattr(optim_core.lookup(name), "PLAYS_GAMES", False)  # games stay in one process
-        for recipe in pair.RECIPES
+        for recipe in (pair.RECIPES if name in BOTH else ["pieces"])
     ]
     cases.append({"name": "", "recipe": "drift"})
     file = tmp_path / "cases.json"

@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-import trainables
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, bounds_of, label_of
 from orchestrator.compare.figures.register import Drawn, figure
@@ -100,7 +99,7 @@ def stamp(figure_: Figure, evidence: Evidence, document: Mapping[str, Any] | Non
 def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> None:
     colour, marker = colours(evidence.arms, evidence.twin), markers(evidence.arms)
     places = {arm: -i for i, arm in enumerate(values)}
-    if len({len(v) for v in values.values()}) == 1:
+    if evidence.is_paired and len({len(v) for v in values.values()}) == 1:
         for seed in range(len(next(iter(values.values())))):
             ax.plot([v[seed] for v in values.values()], list(places.values()), color="#c9c9c9", lw=0.8, zorder=1)
     for arm, found in values.items():
@@ -122,9 +121,10 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     for i, p in enumerate(pairs):
-        d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
         colour = pair_colour(document, p)
-        ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
+        if evidence.is_paired:
+            d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
+            ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
         ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")
         ax.plot(p["difference"], -i, "o", ms=7, color=colour, mec="white")
         ax.annotate(
@@ -134,8 +134,9 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
     ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.4, 0.6)
     better = "right" if evidence.goal_of(evidence.reported) is Goal.MAXIMIZE else "left"
-    ax.set_xlabel(f"difference in {evidence.reported} on the same seed (first arm ahead: {better} of 0)")
-    ax.set_title("Paired differences")
+    of = "on the same seed" if evidence.is_paired else "of the means"
+    ax.set_xlabel(f"difference in {evidence.reported} {of} (first arm ahead: {better} of 0)")
+    ax.set_title("Paired differences" if evidence.is_paired else "Differences (not paired)")
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
@@ -143,7 +144,9 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
 def learning(evidence: Evidence) -> Iterator[Drawn]:
     """The reported metric and the training loss against gradient evaluations and seconds, confirm trials."""
     curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
-    wanted = (evidence.reported,) if trainables.lookup(evidence.task).GAME else (evidence.reported, "loss/train")
+    wanted = (evidence.reported,) if evidence.task_class.GAME else (evidence.reported, "loss/train")
+    if evidence.imported and evidence.definition["evaluations"] == 1:
+        return
     names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
     if not names:
         return
@@ -160,7 +163,8 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
                 x, mean, low, high = found
                 ax.plot(x, mean, color=colour[arm], ls=dashes[i // 4 % 4], label=arm)
                 ax.fill_between(x, low, high, color=colour[arm], alpha=0.16, lw=0)
-            ax.set_xlabel("gradient evaluations" if axis == "step" else "seconds of training")
+            steps = "steps, as imported" if evidence.imported else evidence.steps_of_curves
+            ax.set_xlabel(steps if axis == "step" else "seconds of training")
             if column == 0:
                 ax.set_ylabel(label_of(name))
             _scale(ax, curves[curves["name"] == name])
@@ -170,7 +174,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="learning-curves",
         section="curves",
-        caption=f"Confirm seeds: mean over the {over} and its 95 % t interval, against gradient evaluations (the "
+        caption=f"Confirm seeds: mean over the {over} and its 95 % t interval, against {evidence.steps_of_curves} (the "
         "budget) and against seconds. Compare at the end of the schedule: curves may cross while the learning "
         "rate decays.",
         figure=figure_,

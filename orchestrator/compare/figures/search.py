@@ -324,8 +324,9 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
         ax.xaxis.get_major_locator().set_params(integer=True)
     tune = len(evidence.definition["seeds"]["tune"]) // evidence.studies
     budget = float(evidence.definition["budget"]["per_trial"]) * tune
-    top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
-    top.set_xlabel(f"{currencies.unit_of(evidence)} spent on tuning")
+    if budget:
+        top = ax.secondary_xaxis("top", functions=(lambda n: n * budget, lambda g: g / budget))
+        top.set_xlabel(f"{currencies.unit_of(evidence)} spent on tuning")
     if evidence.studies > 1:
         one = max(search_curves.most_random(evidence, arm) for arm in found)
         ax.axvline(one, color="#444444", lw=1, ls=(0, (4, 2)), label="drawn in one study")

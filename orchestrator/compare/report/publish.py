@@ -7,12 +7,24 @@ from typing import Any
 
 from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence, bounds_of
+from orchestrator.compare.report.report import build
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.tracking.mlflow_report import MlflowReport
+
+
+def write(evidence: Evidence, to: Path | None, *, tracking: bool) -> tuple[Path, str]:
+    """Write the report into the folder `to`, None: report/ of the sweep, and log it to MLflow.
+
+    Returns the path of report.html, and what MLflow was not told.
+    """
+    path = build(evidence, to or evidence.folder.path / "report")
+    if to is None:
+        evidence.folder.upload("report")
+    return path, publish(evidence, path.parent) if tracking else ""
 
 
 def publish(evidence: Evidence, report: Path) -> str:

@@ -48,6 +48,7 @@ def build(evidence: Evidence, to: Path) -> Path:
         written |= {"pairs": tables.pairs(document), "noise": tables.noise(document)}
     written["studies"] = tables.studies(evidence)
     units = f"in {evidence.studies} paired studies" if evidence.studies > 1 else "on paired confirm seeds"
+    units = f"({evidence.imported})" if evidence.imported else units
     caption = f"{evidence.definition['name']}: {evidence.reported} {units}"
     for name, rows in written.items():
         if not rows and name in OF_STUDIES:
@@ -87,14 +88,26 @@ def _top(
         "verdict": "refused" if document is None else "settled" if settled else "open",
         "headline": headline(document, refused),
         "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],
-        "facts": f"{evidence.task} ({task}) · {currencies.amount(evidence)} a trial · {_design(evidence)}",
+        "facts": _facts_line(evidence, task),
         "badges": _badges(evidence, stamps),
         "arms": arms,
     }
 
 
+def _facts_line(evidence: Evidence, task: str) -> str:
+    """`digits (noise 0.4) · 480 gradient evaluations a trial · 9 paired confirm seeds`."""
+    amount = currencies.amount(evidence)
+    each = f"{amount} a trial" if amount else "what a trial spent is not known"
+    imported = evidence.resolved.get("imported")
+    what = f"imported from {imported['source']}" if imported else f"{evidence.task} ({task})"
+    return f"{what} · {each} · {_design(evidence)}"
+
+
 def _design(evidence: Evidence) -> str:
     """`8 paired studies, 2 confirm seeds each`."""
+    if evidence.imported:
+        unit = "studies" if evidence.studies > 1 else "seeds"
+        return f"{unit} of others' runs, {evidence.imported}"
     confirm, studies = len(evidence.definition["seeds"]["confirm"]), evidence.studies
     if studies == 1:
         return f"{confirm} paired confirm seeds"
@@ -150,15 +163,29 @@ def _provenance(evidence: Evidence) -> dict[str, Any]:
             "seal": seal.sealed_hash(evidence.folder) or "not sealed",
             **known,
             **{name.replace("_", " "): ", ".join(sorted(found)) for name, found in _facts(evidence).items()},
-            "data (digest over all seeds)": seal.digest(sorted(set(trials["data_digest"])))[:16],
-            "initial weights (digest over all seeds)": seal.digest(sorted(set(trials["init_digest"])))[:16],
-            "gradient evaluations": f"{trials['grad_evals'].sum():,.0f}",
+            **_streams(evidence),
             "trial time": f"{trials['seconds'].sum():,.0f} s over {len(trials)} trials",
             "wall clock": f"{evidence.folder.seconds():,.0f} s",
         },
         "diff": diff.read_text(encoding="utf-8").splitlines() if diff.exists() else [],
         "most_diff_lines": MOST_DIFF_LINES,
         "sweep_file": (evidence.folder.path / "sweep.yaml").read_text(encoding="utf-8"),
+    }
+
+
+def _streams(evidence: Evidence) -> dict[str, str]:
+    """What the trials were trained on, and how much; of imported ones where they are from."""
+    trials = evidence.trials
+    if evidence.imported:
+        told = evidence.resolved["imported"]
+        return {
+            "imported from": f"{told['source']} ({told['kind']}), {told['imported_at']}",
+            "pairing": evidence.imported,
+        }
+    return {
+        "data (digest over all seeds)": seal.digest(sorted(set(trials["data_digest"])))[:16],
+        "initial weights (digest over all seeds)": seal.digest(sorted(set(trials["init_digest"])))[:16],
+        "gradient evaluations": f"{trials['grad_evals'].sum():,.0f}",
     }
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import trainables
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, bounds_of, numeric, words
 from orchestrator.compare.tuning import summary
@@ -35,7 +34,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     """One row for each arm, the best mean first: reported and tuned metric, n, cost, what was chosen."""
     rows = []
     tuned = summary(evidence)
-    further = trainables.lookup(evidence.task).TABLE
+    further = evidence.task_class.TABLE
     metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
@@ -48,8 +47,11 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
             row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, metric)
         each = confirm[confirm["arm"] == arm]
         row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
-        row["grad evals / trial"] = f"{each['grad_evals'].mean():,.0f}" if len(each) else "-"
-        row["s / trial"] = f"{each['seconds'].mean():.3g}" if len(each) else "-"
+        spent = f"{evidence.definition['budget']['unit']} / trial" if evidence.imported else "grad evals / trial"
+        row[spent] = f"{each['grad_evals'].mean():,.0f}" if each["grad_evals"].notna().any() else "-"
+        if evidence.imported and not evidence.definition["budget"]["unit"]:
+            del row[spent]
+        row["s / trial"] = f"{each['seconds'].mean():.3g}" if each["seconds"].any() else "-"
         row["FLOPs / trial"] = f"{counted[arm]:.3g}" if arm in counted else "-"
         row["spent in all"] = f"{tuned[arm]['grad_evals']:,.0f}"
         row["chosen"] = chosen_words(evidence, arm) or "nothing trained to the end"
@@ -128,11 +130,11 @@ def _pair(document: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, str]:
     return {
         "A": p["a"],
         "B": p["b"],
-        "studies" if document["unit"] == "study" else "n": str(p["n"]),
+        "studies" if document["unit"] == "study" else "n": ", ".join(map(str, p.get("counts", [p["n"]]))),
         f"A − B [{100 * p['confidence']:g} %]": interval_text(p["difference"], below, above, sign=True),
-        "p sign-flip": f"{p['p']:.2g}",
+        "p permutation" if "counts" in p else "p sign-flip": f"{p['p']:.2g}",
         "p Holm": f"{p['p_holm']:.2g}",
-        "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
+        "p rank-sum" if "counts" in p else "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
         "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
         "detectable": "-" if p["detectable"] is None else f"{p['detectable']:.2g}",
         "A is": verdict_words(p) + (f" ({more})" if more else ""),
@@ -165,7 +167,8 @@ def noise(document: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def caption(document: Mapping[str, Any]) -> str:
     """What the comparisons are of, and what was paired."""
-    of = f"{document['metric']}, {document['goal']}, paired over"
+    paired = "paired" if document.get("paired", True) else "not paired,"
+    of = f"{document['metric']}, {document['goal']}, {paired} over"
     return f"{of} {document['studies']} studies" if document["unit"] == "study" else f"{of} the confirm seeds"
 
 

@@ -62,6 +62,7 @@ def test_interval_of_strongly_skewed_differences_covers_less(n: int, promised: f
     assert promised - two_errors(promised) <= covered(d, 1.0) < 0.94
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [6, 7, 9, 12])
 @pytest.mark.parametrize("kind", SYMMETRIC)
 def test_sign_flip_and_signed_rank_keep_their_size(kind: str, n: int) -> None:
@@ -72,6 +73,7 @@ def test_sign_flip_and_signed_rank_keep_their_size(kind: str, n: int) -> None:
     assert (some <= 0.05).mean() <= 0.05 + two_errors(0.05, 200)
 
 
+@pytest.mark.slow
 def test_sign_flip_by_draws_keeps_its_size() -> None:
     """Beyond 16 differences the patterns are drawn."""
     d = np.random.default_rng(1).normal(size=(150, 18))

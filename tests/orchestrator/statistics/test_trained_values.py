@@ -29,6 +29,7 @@ def test_one_study_settles_identical_arms_and_more_confirm_seeds_make_it_worse()
     assert many.settled > few.settled + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", STUDIES, ids=designs.label)
 def test_intervals_cover_a_true_difference(design: Design) -> None:
     """V3, with sam at half the steps.

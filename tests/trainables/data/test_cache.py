@@ -131,6 +131,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.slow
 def test_processes_share_one_copy(tmp_path: Path) -> None:
     """Each maps all pages; their proportional shares add up to one copy."""
     dataset = canonical.raw_images(tmp_path / "set", {"train": 3000}, shape=(3, 32, 32))
@@ -147,7 +148,7 @@ def test_processes_share_one_copy(tmp_path: Path) -> None:
         child.stdin.flush()
         rows.append([int(word) for word in child.stdout.readline().split()])
     for child in children:
-        child.communicate("\n", timeout=30)
+        child.communicate("\n", timeout=120)
     assert len({row[0] for row in rows}) == 1
     for _, resident, _, dirty in rows:
         assert resident >= size_kb

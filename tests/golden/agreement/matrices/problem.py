@@ -9,7 +9,7 @@ others together by more than one are avoided: their first Gram matrix has a null
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,13 @@ def trajectory(model: Tensors, step: Callable[[int], Any]) -> dict[str, list[lis
     for number in range(1, max(RECORDED) + 1):
         step(number)
         if number in RECORDED:
-            found[str(number)] = [p.detach().reshape(-1).tolist() for p in model.parameters()]
+            found[str(number)] = flat(model.parameters())
     return found
+
+
+def flat(tensors: Iterable[Tensor]) -> list[list[float]]:
+    """The numbers of each."""
+    return [t.detach().reshape(-1).tolist() for t in tensors]
 
 
 def read(name: str) -> dict[str, Any]:

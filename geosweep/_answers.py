@@ -1,0 +1,80 @@
+"""What a sweep says, as objects that a notebook shows: a comparison, a report."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geosweep import _html
+from orchestrator.compare import answer
+from orchestrator.compare.report import tables
+from orchestrator.statistics.sentences import headline
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paired comparison of a sweep's arms."""
+
+    document: Mapping[str, Any]
+    """As `geosweep compare --json` prints it."""
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """One row for each comparison: a, b, n, difference with its interval (low, high), p, p_holm, verdict."""
+        rows = []
+        for pair in answer.shown(self.document):
+            low, high = pair["interval"]
+            head = {name: pair[name] for name in ("a", "b", "n", "difference")}
+            rows.append({**head, "low": low, "high": high, **{name: pair[name] for name in ("p", "p_holm", "verdict")}})
+        return pd.DataFrame(rows)
+
+    @property
+    def headline(self) -> str:
+        """The answer in one sentence."""
+        return headline(self.document)
+
+    @property
+    def sentences(self) -> list[str]:
+        """Each comparison in words, then what has to be known to read them."""
+        metric = self.document["metric"]
+        spoken = [answer.sentence(pair, metric) for pair in answer.shown(self.document)]
+        few = answer.too_few(self.document)
+        return [*spoken, *answer.notes(self.document), *([few] if few else [])]
+
+    @property
+    def exploratory(self) -> list[str]:
+        """Why it is exploratory; empty for the comparison that was declared before the first trial."""
+        return list(self.document["exploratory"])
+
+    def __str__(self) -> str:
+        return "\n".join([*self.sentences, *(f"exploratory: {stamp}" for stamp in self.exploratory)])
+
+    def _repr_html_(self) -> str:
+        title = f"{self.document['sweep_id']}: {tables.caption(self.document)}"
+        return _html.titled(title, _html.table(tables.pairs(self.document)), self.sentences, self.exploratory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFile:
+    """A report on disk: one HTML file that needs no network, figures and tables beside it."""
+
+    path: Path
+    """report.html"""
+    trouble: str = ""
+    """What MLflow was not told, and why."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.path.read_text(encoding="utf-8"))
+        frame = f'<iframe srcdoc="{page}" style="width: 100%; height: 40em; border: 1px solid #ccc"></iframe>'
+        return _html.titled(str(self.path), frame, [self.trouble] if self.trouble else [])

@@ -1,0 +1,170 @@
+"""A sweep as Python sees it: data frames, the comparison, the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from geosweep import _html
+from geosweep._answers import Comparison, ReportFile
+from orchestrator import results
+from orchestrator.compare import answer, sweep_table
+from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.report import publish, tables
+from orchestrator.definition.states import Stage
+from orchestrator.protocol import seal
+from orchestrator.storage.folder import SweepFolder, read_json
+
+TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+"""Columns that pandas cannot leave a value out of without changing their type."""
+
+
+class Sweep:
+    """A sweep under a root, finished or not. Made by `geosweep.run` and `geosweep.load`.
+
+    Everything is read from its folder when it is asked for, so that a sweep that runs elsewhere can be watched.
+    """
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self._folder = folder
+
+    @property
+    def id(self) -> str:
+        """`<name>-<8 digits>`, the hash of its definition."""
+        return self._folder.sweep_id
+
+    @property
+    def path(self) -> Path:
+        """Its folder on this machine."""
+        return self._folder.path
+
+    @property
+    def state(self) -> str:
+        """running, done, stopped, failed, or budget: a limit of the budget ended it."""
+        return str(self.status()["state"])
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What the sweep file resolved to, as its id is the hash of."""
+        resolved: dict[str, Any] = read_json(self.path / "resolved.json") or {}
+        return dict(resolved["definition"])
+
+    @property
+    def exploratory(self) -> list[str]:
+        """Why what it says is exploratory; empty for a sweep that kept to what it sealed."""
+        return seal.stamps(self._folder)
+
+    def status(self) -> dict[str, Any]:
+        """The document of `geosweep status --json`: trials by state, what was spent, errors."""
+        return results.status(self._folder)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row for each trial that ended: `docs/results.md` has the columns. Hyperparameters are `param.NAME`."""
+        return _frame(results.tables(self._folder)["trials"])
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row for each value that a trial logged: trial_id, step (gradient evaluations), name, value."""
+        return _frame(results.tables(self._folder)["metrics"])
+
+    def best(self) -> pd.DataFrame:
+        """One row for each arm, the best first: the mean over its confirm seeds, and its configuration.
+
+        Of several studies `value` is the mean over them, and the configuration that of the study which the search liked
+        best. Before there are confirm results `stage` is tune: those values were chosen for being high.
+        """
+        document = results.best(self._folder)
+        rows = []
+        for arm, row in document["arms"].items():
+            counted = [one for one in row.get("studies", ()) if one["stage"] == row["stage"]]
+            rows.append(
+                {
+                    "arm": arm,
+                    "value": row["value"],
+                    "n": len(counted) if "studies" in row else row["seeds"],
+                    "stage": str(row["stage"]),
+                    "trial_id": row["trial_id"],
+                    **({"study": row["study"]} if "study" in row else {}),
+                    **{results.PARAMETER + name: value for name, value in row["parameters"].items()},
+                }
+            )
+        columns = ["arm", "value", "n", "stage", "trial_id"]
+        rows.sort(key=lambda row: document["goal"].loss(row["value"]))
+        return pd.DataFrame(rows, columns=columns if not rows else None).convert_dtypes().set_index("arm")
+
+    def compare(self, baseline: str | None = None, *, metric: str = "", margin: float | None = None) -> Comparison:
+        """Whether arms differ, over paired studies or confirm seeds, and how sure that is.
+
+        `baseline`: compare every arm with this one, `none` all pairs; the default is what the sweep declared. `margin`:
+        a difference within it is none. What was not declared is stamped exploratory. Raises Refused where nothing can
+        be compared, with the reason.
+        """
+        return Comparison(answer.answer(Evidence(self._folder), metric=metric, baseline=baseline, margin=margin))
+
+    def table(self, by: str, *, baseline: str = "", columns: Sequence[str] = (), metric: str = "") -> pd.DataFrame:
+        """One row for each value of the hyperparameter `by`: the best configuration with it.
+
+        `baseline`, a value of it, adds differences and slowdowns; `columns` further final metrics (default: all
+        geometry/...). The document of `geosweep table --json` is in `attrs["document"]`. Raises Refused, NotFound.
+        """
+        document = sweep_table.document(self._folder, by, baseline=baseline, columns=columns, metric=metric)
+        rows = []
+        for row in document["rows"]:
+            low, high = row["interval"] or (None, None)
+            against = row["against_baseline"] or {}
+            rows.append(
+                {
+                    "optimizer": row["optimizer"],
+                    by: row["value"],
+                    document["metric"]: row["mean"],
+                    "low": low,
+                    "high": high,
+                    "n": row["n"],
+                    "stage": str(row["stage"]),
+                    "tried": row["configurations"],
+                    **({name: against.get(name) for name in ("difference", "ratio", "slowdown")} if baseline else {}),
+                    **{results.PARAMETER + name: row["parameters"].get(name) for name in document["varied"]},
+                    **row["columns"],
+                }
+            )
+        frame = pd.DataFrame(rows)
+        frame.attrs["document"] = document
+        return frame
+
+    def report(self, to: str | os.PathLike[str] | None = None, *, tracking: bool = True) -> ReportFile:
+        """Write one HTML file with the verdict, tables and figures, into `to` or report/ of the sweep.
+
+        `tracking`: log it to the sweep's MLflow run, if it has one.
+        """
+        place = Path(to) if to is not None else None
+        path, trouble = publish.write(Evidence(self._folder), place, tracking=tracking and self._tracked())
+        return ReportFile(path=path, trouble=trouble)
+
+    def _tracked(self) -> bool:
+        resolved = read_json(self.path / "resolved.json") or {}
+        return bool(resolved.get("tracking")) or (self._folder.root / "mlflow.db").exists()
+
+    def __repr__(self) -> str:
+        status = self.status()
+        ended = sum(n for arm in status["arms"].values() for k, n in arm.items() if k not in ("running", "waiting"))
+        planned = sum(sum(arm.values()) for arm in status["arms"].values())
+        return f"<Sweep {self.id}: {status['state']}, {ended} of {planned} trials>"
+
+    def _repr_html_(self) -> str:
+        status = self.status()
+        evidence = Evidence(self._folder)
+        confirmed = len(evidence.trials) and (evidence.trials["stage"] == Stage.CONFIRM).any()
+        rows = tables.arms(evidence) if confirmed else [{"arm": a, **n} for a, n in status["arms"].items()]
+        spent = f"{status['grad_evals']:,.0f} gradient evaluations, {status['seconds']:.0f} s"
+        return _html.titled(f"{self.id}: {status['state']}", _html.table(rows), [spent], status["exploratory"])
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas(types_mapper=TYPES.get)
+    return frame

@@ -1,0 +1,44 @@
+"""Everything that `geosweep` raises about sweeps. The text of each is the sentence that the command shows.
+
+| exception | when |
+|---|---|
+| `SpecError` | the sweep is wrong: the text begins with file, line, column and key, of a dict with the key |
+| `UsageError` | what was asked for cannot be done in this way |
+| `NotFound` | no such sweep, trial or metric |
+| `Held` | another process is running this sweep |
+| `Unreachable` | a cluster, database or tracking server does not answer |
+| `TrialsFailed` | more trials failed than the sweep allows |
+| `BudgetSpent` | a limit of the budget ended the sweep before its trials did |
+| `CodeChanged` | the source that trials import is not what was sealed |
+| `ControlFailed` | a special case did not come out as it has to |
+| `Refused` | there is no comparison, and why |
+
+    >>> import geosweep
+    >>> try:
+    ...     geosweep.run({"schema_version": 1, "name": "x", "arms": {"sgd": {"parameters": {"momentun": 0.9}}},
+    ...                   "task": {"name": "digits"}, "metric": {"name": "accuracy/val", "goal": "maximize"},
+    ...                   "budget": {"per_trial": 10, "trials_per_arm": 1}})
+    ... except geosweep.errors.SpecError as error:
+    ...     print(error)
+    sweep: arms.sgd.parameters.momentun: unknown to optimizer sgd; did you mean momentum?
+"""
+
+from __future__ import annotations
+
+from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
+from orchestrator.protocol.errors import CodeChanged, ControlFailed
+from orchestrator.statistics.pairing import Refused
+from orchestrator.storage.errors import Held, NotFound, Unreachable
+
+__all__ = [
+    "BudgetSpent",
+    "CodeChanged",
+    "ControlFailed",
+    "Held",
+    "NotFound",
+    "Refused",
+    "SpecError",
+    "TrialsFailed",
+    "Unreachable",
+    "UsageError",
+]

@@ -1,0 +1,64 @@
+"""Things that installed distributions offer by entry point. Looked for when a name is asked for that we do not have.
+
+A distribution offers an optimizer so, in its pyproject.toml:
+
+    [project.entry-points."geosweep.optimizers"]
+    lion = "their_package.lion:Lion"
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+
+class PluginError(ValueError):
+    """A name that is offered twice, or that cannot be loaded; says by which distribution."""
+
+
+def offered(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Name -> who offers it, of all distributions on `sys.path`; more than one is an error of theirs."""
+    return _offered(group, tuple(sys.path))
+
+
+@lru_cache(maxsize=16)
+def _offered(group: str, path: tuple[str, ...]) -> Mapping[str, tuple[EntryPoint, ...]]:
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in entry_points(group=group):
+        found[entry.name] = (*found.get(entry.name, ()), entry)
+    return dict(sorted(found.items()))
+
+
+def distribution(entry: EntryPoint) -> str:
+    """The distribution that an entry point is of, with its version."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unnamed distribution"
+
+
+def conflict(kind: str, group: str, name: str, *, ours: bool) -> str:
+    """Why a name means more than one thing, or nothing. `ours`: this project has a thing of that name itself."""
+    entries = offered(group).get(name, ())
+    owners = [*(["geosweep itself"] if ours else []), *(distribution(entry) for entry in entries)]
+    if len(owners) < 2:
+        return ""
+    others = sorted({entry.dist.name for entry in entries if entry.dist is not None})
+    return (
+        f"{kind} {name!r} is offered by {' and by '.join(owners)}; uninstall all but one (pip uninstall {others[-1]})"
+    )
+
+
+def load(kind: str, group: str, name: str) -> Any | None:
+    """What a distribution offers as `name`, imported; None where none does. Raises PluginError."""
+    entries = offered(group).get(name, ())
+    if not entries:
+        return None
+    if wrong := conflict(kind, group, name, ours=False):
+        raise PluginError(wrong)
+    try:
+        return entries[0].load()
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"{kind} {name!r}, {entries[0].value} of {distribution(entries[0])}, cannot be imported: {error}"
+        ) from None

@@ -1,0 +1,120 @@
+"""`extend`: a larger sweep under the same name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, app, emit, fail, show_stamps, talk
+from orchestrator.cli.run import Backend, Notify, carry_out, conclude, show_end
+
+if TYPE_CHECKING:
+    from orchestrator.definition.extension import Extension
+    from orchestrator.definition.overrides import Asked
+    from orchestrator.storage.folder import SweepFolder
+
+
+@app.command()
+def extend(
+    sweep: Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.", show_default=False)],
+    studies: Annotated[str, typer.Option(help="More studies an arm, +4.", show_default=False)] = "",
+    trials: Annotated[str, typer.Option(help="More configurations in each study, +16.", show_default=False)] = "",
+    seeds: Annotated[str, typer.Option(help="More confirm seeds of each study, +4.", show_default=False)] = "",
+    start: Annotated[bool, typer.Option("--run/--no-run", help="Train them now.")] = True,
+    root: Root = ROOT,
+    executor: Annotated[
+        Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
+    ] = Backend.RAY,
+    tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    storage: Storage = "",
+    address: Annotated[
+        str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
+    ] = "",
+    accept_changed_code: Annotated[
+        bool,
+        typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
+    ] = False,
+    notify: Notify = None,
+    as_json: Json = False,
+) -> None:
+    """Add studies, configurations or confirm seeds to a sweep: nothing is trained twice, the id stays.
+
+    What had been seen of its results before is sealed, and stamps the verdicts after it.
+
+    Example: geosweep extend @last --studies +4
+    """
+    from orchestrator import launch, results
+    from orchestrator.definition import overrides
+    from orchestrator.definition.extension import Extension
+    from orchestrator.protocol import seal
+    from orchestrator.storage import folder
+
+    more = Extension(studies=_more(studies, "studies"), trials=_more(trials, "trials"), seeds=_more(seeds, "seeds"))
+    if more == Extension():
+        fail("say what to add: --studies +4, --trials +16 or --seeds +4", Exit.USAGE)
+    found = folder.find(root, sweep)
+    asked = overrides.asked(found.path / "sweep.yaml")
+    kept = _record(found, asked, more, storage)
+    talk.print(f"{found.sweep_id}: {more} added", highlight=False)
+    document: dict[str, Any] = {"schema": "geosweep/extend/1", "sweep_id": found.sweep_id, **kept}
+    if not start:
+        if as_json:
+            emit({**document, "exploratory": seal.stamps(found)})
+        else:
+            show_stamps(seal.stamps(found))
+            talk.print(f"Next: geosweep run {found.place}/sweep.yaml", highlight=False)
+        return
+    options = launch.Options(
+        executor=executor,
+        tracking=tracking,
+        storage=storage,
+        address=address,
+        tracking_uri=(folder.read_json(found.path / "resolved.json") or {}).get("tracking") or "",
+        accept_changed_code=accept_changed_code,
+        notify=tuple(notify or ()),
+    )
+    ended = carry_out(asked, asked.load(), root, options)
+    if as_json:
+        emit({**document, "best": results.best(found), "exploratory": seal.stamps(found)})
+    else:
+        show_end(ended, f"geosweep compare {found.sweep_id}")
+    conclude(ended)
+
+
+def _more(word: str, option: str) -> int:
+    """`+4` or `4`."""
+    if not word:
+        return 0
+    if not re.fullmatch(r"\+?[1-9]\d{0,4}", word):
+        fail(f"--{option} {word}: say how many more, +4", Exit.USAGE)
+    return int(word)
+
+
+def _record(found: SweepFolder, asked: Asked, more: Extension, storage: str) -> dict[str, Any]:
+    """Make the sweep larger; what is kept of it."""
+    from orchestrator.protocol import extensions
+    from orchestrator.scheduling import abort
+    from orchestrator.scheduling.studies import reopen
+    from orchestrator.storage.outcome import SweepOutcome
+
+    with found.hold(storage):
+        definition = extensions.applied(replace(asked.load(), source=asked.file), found)
+        if again := abort.standing(definition, found):
+            fail(again, Exit.TRIALS_FAILED)
+        outcome = SweepOutcome.read(found)
+        if outcome is not None and outcome.limit:
+            fail(
+                f"the search of {found.sweep_id} ended at budget.{outcome.limit}, which leaves nothing to add; give "
+                f"the sweep another name, a larger budget and warm_start: [{found.sweep_id}]",
+                Exit.BUDGET,
+            )
+        try:
+            extensions.check(definition, more)
+            if more.trials:
+                reopen(definition, found, storage or None)
+            return extensions.record(definition, found, more)
+        except ValueError as reason:
+            fail(f"{found.sweep_id} cannot be extended: {reason}", Exit.USAGE)

@@ -1,0 +1,251 @@
+"""`import csv`, `parquet`, `mlflow`, `optuna`: results that others trained, as a sweep that is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.app import ROOT, Exit, Json, Root, app, emit, fail, talk
+
+if TYPE_CHECKING:
+    from orchestrator.storage.foreign_runs import ForeignRuns
+
+imports = typer.Typer(
+    help="Results that others trained, as a sweep that is compared and never run.", no_args_is_help=True
+)
+app.add_typer(imports, name="import")
+
+Arm = Annotated[
+    str, typer.Option(help="Column, or columns with commas, whose values name the arms.", show_default=False)
+]
+Seed = Annotated[
+    str, typer.Option(help="Column of seeds; none: runs are not paired. Default: guessed.", show_default=False)
+]
+Study = Annotated[
+    str,
+    typer.Option(
+        help="Column that tells independent searches of an arm apart; none: there are none.", show_default=False
+    ),
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME:maximize or NAME:minimize, the tuned one first; may be given again.", show_default=False),
+]
+Report = Annotated[
+    str, typer.Option(help="Which of these metrics is compared; default: the first.", show_default=False)
+]
+Parameters = Annotated[
+    str | None, typer.Option(help="Columns of hyperparameters, with commas. Default: guessed.", show_default=False)
+]
+Budget = Annotated[
+    str,
+    typer.Option(help="Column with what a run spent (steps, epochs, ...), checked for equality.", show_default=False),
+]
+Step = Annotated[
+    str, typer.Option(help="Column of steps, where a run has a row for each; none: it has one.", show_default=False)
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="COLUMN=VALUE: only these rows; may be given again.", show_default=False),
+]
+Best = Annotated[bool, typer.Option("--best", help="A run's value is the best of its curve, not the last.")]
+Worst = Annotated[float | None, typer.Option(help="What a run without a finite value counts for.", show_default=False)]
+Drop = Annotated[bool, typer.Option("--drop-missing", help="Leave runs without a finite value out.")]
+Unpaired = Annotated[bool, typer.Option("--unpaired", help="Equal seeds of two arms have nothing in common.")]
+TuneSeeds = Annotated[
+    str,
+    typer.Option(
+        help="Seeds that choose among an arm's configurations, with commas; others compare.", show_default=False
+    ),
+]
+Name = Annotated[str, typer.Option(help="Name of the sweep; default: that of the source.", show_default=False)]
+
+
+@imports.command()
+def csv(
+    file: Annotated[Path, typer.Argument(help="A table with a header line.")],
+    arm: Arm = "",
+    seed: Seed = "",
+    metric: Metric = None,
+    study: Study = "",
+    parameters: Parameters = None,
+    budget: Budget = "",
+    report: Report = "",
+    step: Step = "",
+    where: Only = None,
+    best: Best = False,
+    worst: Worst = None,
+    drop_missing: Drop = False,
+    unpaired: Unpaired = False,
+    tune_seeds: TuneSeeds = "",
+    name: Name = "",
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Import a CSV file: a row for each run, or for each step of each run.
+
+    Example: geosweep import csv results.csv --arm optimizer --seed seed --metric accuracy:maximize
+    """
+    from orchestrator.storage.foreign_runs import of_csv
+
+    _make(lambda: of_csv(file), name or file.stem, root, as_json, locals())
+
+
+@imports.command()
+def parquet(
+    file: Annotated[Path, typer.Argument(help="A Parquet file, or a folder of one data set.")],
+    arm: Arm = "",
+    seed: Seed = "",
+    metric: Metric = None,
+    study: Study = "",
+    parameters: Parameters = None,
+    budget: Budget = "",
+    report: Report = "",
+    step: Step = "",
+    where: Only = None,
+    best: Best = False,
+    worst: Worst = None,
+    drop_missing: Drop = False,
+    unpaired: Unpaired = False,
+    tune_seeds: TuneSeeds = "",
+    name: Name = "",
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Import a Parquet file: a row for each run, or for each step of each run.
+
+    Example: geosweep import parquet results.parquet --arm optimizer --seed seed --metric accuracy:maximize
+    """
+    from orchestrator.storage.foreign_runs import of_parquet
+
+    _make(lambda: of_parquet(file), name or file.stem, root, as_json, locals())
+
+
+@imports.command()
+def mlflow(
+    uri: Annotated[str, typer.Argument(help="Tracking URI: http://HOST, sqlite:///FILE, or a folder mlruns.")],
+    experiment: Annotated[list[str], typer.Argument(help="Names of experiments, or ids.")],
+    arm: Arm = "",
+    seed: Seed = "",
+    metric: Metric = None,
+    study: Study = "",
+    parameters: Parameters = None,
+    budget: Budget = "",
+    report: Report = "",
+    where: Only = None,
+    best: Best = False,
+    worst: Worst = None,
+    drop_missing: Drop = False,
+    unpaired: Unpaired = False,
+    tune_seeds: TuneSeeds = "",
+    name: Name = "",
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Import an experiment of MLflow. Columns are params.NAME, metrics.NAME, tags.NAME; a bare NAME that is one of them
+    will do.
+
+    Example: geosweep import mlflow http://127.0.0.1:5000 resnets --arm params.optimizer --metric val_acc:maximize
+    """
+    from orchestrator.tracking.mlflow_runs import runs
+
+    wanted = [text.rpartition(":")[0] or text for text in metric or []]
+    _make(lambda: runs(uri, experiment, wanted), name or experiment[0], root, as_json, locals())
+
+
+@imports.command()
+def optuna(
+    url: Annotated[str, typer.Argument(help="Database as Optuna takes it, or a journal file.")],
+    studies: Annotated[list[str] | None, typer.Argument(help="Names of studies; default: all.")] = None,
+    arm: Arm = "",
+    seed: Seed = "",
+    metric: Metric = None,
+    study: Study = "",
+    parameters: Parameters = None,
+    budget: Budget = "",
+    report: Report = "",
+    where: Only = None,
+    best: Best = False,
+    worst: Worst = None,
+    drop_missing: Drop = False,
+    unpaired: Unpaired = False,
+    tune_seeds: TuneSeeds = "",
+    name: Name = "",
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Import studies of Optuna, each an independent search. Names such as adam-1, adam-2 are arm and study.
+
+    Example: geosweep import optuna sqlite:///optuna.db adam-1 adam-2 sgd-1 sgd-2
+    """
+    from orchestrator.search.optuna_runs import runs
+
+    _make(lambda: runs(url, studies or []), name or (studies or ["studies"])[0], root, as_json, locals())
+
+
+def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool, given: dict[str, Any]) -> None:
+    """Read, understand, write, and say what was understood."""
+    from orchestrator import results
+    from orchestrator.imported.make import make
+    from orchestrator.imported.roles import Question
+    from orchestrator.protocol import seal
+    from orchestrator.storage.foreign_runs import UnusableError, listed
+    from orchestrator.storage.provenance import provenance
+
+    question = Question(
+        arm=_commas(given["arm"]) or (),
+        seed=given["seed"],
+        study=given["study"],
+        metrics=given["metric"] or (),
+        report=given["report"],
+        parameters=None if given["parameters"] is None else _commas(given["parameters"]),
+        budget=given["budget"],
+        step=given.get("step", ""),
+        where=given["where"] or (),
+        select="best" if given["best"] else "last",
+        worst=given["worst"],
+        drop_missing=given["drop_missing"],
+        unpaired=given["unpaired"],
+        tune_seeds=_commas(given["tune_seeds"]),
+    )
+    try:
+        made = make(read(), question, root, name, provenance())
+    except UnusableError as error:
+        fail(str(error), Exit.INVALID_FILE)
+    results.export(made.folder, made.folder.results)
+    identity, trials = made.folder.sweep_id, len(made.design.placed)
+    arms = list(dict.fromkeys(one.row.arm for one in made.design.placed))
+    if as_json:
+        emit(
+            {
+                "schema": "geosweep/import/1",
+                "sweep_id": identity,
+                "arms": arms,
+                "trials": trials,
+                "pairing": made.design.pairing,
+                "columns": asdict(made.role),
+                "guessed": list(made.role.guessed),
+                "notes": made.notes,
+            }
+        )
+        return
+    if made.role.guessed:
+        talk.print(f"guessed: {'; '.join(made.role.guessed)}", highlight=False, markup=False, soft_wrap=True)
+    for note in made.notes:
+        talk.print(note, highlight=False, markup=False, soft_wrap=True, style="yellow")
+    said = "was imported before" if made.was_there else seal.PAIRINGS[made.design.pairing]
+    talk.print(
+        f"sweep {identity}: {trials} runs of {len(arms)} arms ({listed(arms, 8)}), imported: {said}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    talk.print(f"Next: geosweep compare {identity}; geosweep report {identity}", highlight=False, soft_wrap=True)
+
+
+def _commas(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,219 @@
+"""`logs`, `metrics`: what trials printed, and what they measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli import remote
+from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show, talk
+from orchestrator.storage.errors import NotFound
+
+if TYPE_CHECKING:
+    from orchestrator.storage.folder import SweepFolder
+
+LOOK_S, LOOK_FAR_S = 0.3, 2.0
+"""How often `--follow` looks at a file."""
+Trial = Annotated[str, typer.Argument(help="Trial id, or a unique prefix; all that failed when left out.")]
+
+
+@app.command()
+def logs(
+    sweep: Sweep = "@last",
+    trial: Trial = "",
+    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the trial ends.")] = False,
+    worker: Annotated[
+        int, typer.Option(min=0, help="Which process of a trial that several train together.", show_default=False)
+    ] = 0,
+    root: Root = ROOT,
+    address: Address = "",
+    as_json: Json = False,
+) -> None:
+    """Show what a trial printed, to the last line before a crash; of a sweep, how its failed trials ended.
+
+    Example: geosweep logs @last sgd-0003-s0 --follow
+    """
+    from orchestrator.storage import folder
+    from orchestrator.trial import log_files
+    from orchestrator.trial.record import read_result
+
+    if follow and (as_json or not trial):
+        fail(f"--follow {'and --json exclude each other' if as_json else 'needs a trial: name one'}", Exit.USAGE)
+    stream = "stderr" if stderr else "stdout"
+    if address:
+        return remote.logs(address, sweep, trial, as_json, stream=stream, follow=follow, worker=worker)
+    found = folder.find(root, sweep)
+    if not trial:
+        return _failed(found, as_json)
+    trial = named(found, trial)
+    place, name = found.address(trial), log_files.file_name(stream, worker)
+    result = read_result(found.trial(trial))
+    if as_json:
+        texts = {s: log_files.read(place, log_files.file_name(s, worker)) for s in log_files.STREAMS}
+        emit(
+            {
+                "schema": "geosweep/logs/2",
+                "sweep_id": found.sweep_id,
+                "trial_id": trial,
+                "state": result.state if result else "RUNNING" if found.is_held() else "INTERRUPTED",
+                **{s: text.decode(errors="replace") for s, text in texts.items()},
+                "error": result.error if result else "",
+            }
+        )
+        return
+    shown = False
+    for part in _parts(found, trial, name) if follow else [log_files.read(place, name)]:
+        shown = shown or bool(part)
+        _write(part)
+    if not shown:
+        _say_nothing(found, trial, stream, worker)
+    if (result := read_result(found.trial(trial))) is not None and result.error:
+        talk.print(f"{trial} failed:\n{result.error}", highlight=False, markup=False)
+
+
+def _parts(found: SweepFolder, trial: str, name: str) -> Iterator[bytes]:
+    """What a trial printed and prints, until it ends, or nobody is at work on its sweep."""
+    from orchestrator.trial import log_files
+
+    place, every_s = found.address(trial), LOOK_FAR_S if found.far else LOOK_S
+    idle = 0
+
+    def over() -> bool:
+        nonlocal idle
+        ended = log_files.read(place, "result.json") if found.far else (found.trial(trial) / "result.json").exists()
+        if ended:
+            return True
+        idle += 1
+        if idle % 8 or found.is_held():
+            return False
+        talk.print(f"{trial} has not ended, but {found.sweep_id} is not running; run it again", highlight=False)
+        return True
+
+    return log_files.follow(lambda: log_files.read(place, name), over, every_s=every_s)
+
+
+def _write(part: bytes) -> None:
+    """As the trial printed it."""
+    if (binary := getattr(sys.stdout, "buffer", None)) is not None:
+        sys.stdout.flush()
+        binary.write(part)
+    else:
+        sys.stdout.write(part.decode(errors="replace"))
+    sys.stdout.flush()
+
+
+def _say_nothing(found: SweepFolder, trial: str, stream: str, worker: int) -> None:
+    from orchestrator.trial import log_files
+    from orchestrator.trial.record import read_result
+
+    result = read_result(found.trial(trial))
+    if result is not None and result.cached_from:
+        sweep, _, there = result.cached_from.partition("/")
+        said = f"{trial} was not trained here but taken over; see: geosweep logs {sweep} {there}"
+    else:
+        other = next(s for s in log_files.STREAMS if s != stream)
+        more = log_files.read(found.address(trial), log_files.file_name(other, worker))
+        hint = " --stderr" if other == "stderr" else ""
+        see = f"; on {other} it has: geosweep logs {found.sweep_id} {trial}{hint}" if more else ""
+        said = f"{trial} printed nothing on {stream}{see}"
+    talk.print(said, highlight=False, markup=False)
+
+
+def _failed(found: SweepFolder, as_json: bool) -> None:
+    """How the failed trials of a sweep ended."""
+    from orchestrator import results
+
+    document = results.status(found)
+    errors, last = document["errors"], document["last_lines"]
+    if as_json:
+        emit({"schema": "geosweep/logs/2", "sweep_id": found.sweep_id, "errors": errors, "last_lines": last})
+        return
+    for name, error in errors.items():
+        data.print(f"{name}:\n{error}", highlight=False, markup=False)
+        if name in last:
+            data.print(last[name], highlight=False, markup=False)
+    if not errors:
+        talk.print("no trial failed; name a trial to see what it printed", highlight=False)
+
+
+def named(found: SweepFolder, trial: str) -> str:
+    """The trial of this id, or the only one that begins like this. Raises NotFound."""
+    there = [path.parent.name for path in sorted((found.path / "trials").glob("*/trial.json"))]
+    matches = [t for t in there if t == trial] or [t for t in there if t.startswith(trial)]
+    if len(matches) == 1:
+        return matches[0]
+    which = ", ".join(matches[:8]) + (", ..." if len(matches) > 8 else "")
+    raise NotFound(
+        f"{trial!r} names {len(matches)} trials of {found.sweep_id}: {which}"
+        if matches
+        else f"sweep {found.sweep_id} has no trial {trial!r}; the ids are the folders in {found.place}/trials/"
+    )
+
+
+@app.command()
+def metrics(
+    sweep: Sweep = "@last",
+    trial: Annotated[str, typer.Argument(help="Trial id, or a unique prefix; all trials when left out.")] = "",
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """Show what a trial measured by gradient evaluations; of all trials, what they measured last.
+
+    Example: geosweep metrics @last sgd-0003-s0
+    """
+    from orchestrator.protocol import extensions
+    from orchestrator.storage import folder
+    from orchestrator.storage.metric_log import MetricLog
+    from orchestrator.trial.record import read_result, result_document
+
+    found = folder.find(root, sweep)
+    extensions.look(found, "metrics")
+    if not trial:
+        return _newest(found, as_json)
+    trial = named(found, trial)
+    points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), read_result(found.trial(trial))
+    if as_json:
+        emit(
+            {
+                "schema": "geosweep/metrics/1",
+                "sweep_id": found.sweep_id,
+                "trial_id": trial,
+                "points": points,
+                "result": result and result_document(result),
+            }
+        )
+        return
+    for point in points:
+        words = "  ".join(f"{k} {v:.5g}" for k, v in point["metrics"].items())
+        data.print(f"{point['step']:>8.0f}  {words}", highlight=False)
+    if result is not None and result.error:
+        data.print(result.error, highlight=False, markup=False)
+
+
+def _newest(found: SweepFolder, as_json: bool) -> None:
+    """One row for each trial that was begun."""
+    from orchestrator.storage.metric_log import MetricLog
+    from orchestrator.trial.record import read_result
+
+    rows: list[dict[str, Any]] = []
+    for path in sorted((found.path / "trials").glob("*/trial.json")):
+        points, result = MetricLog(path.with_name("metrics.jsonl")).points(), read_result(path.parent)
+        newest = points[-1] if points else {"step": 0, "metrics": {}}
+        state = result.state if result else "RUNNING"
+        rows.append({"trial_id": path.parent.name, "state": state, **{k: newest[k] for k in ("step", "metrics")}})
+    if as_json:
+        emit({"schema": "geosweep/metrics/1", "sweep_id": found.sweep_id, "trials": rows})
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name != "cost/grad_evals"))
+    table = Table(title=f"{found.sweep_id}: newest metrics")
+    for name in ("trial", "state", "grad evals", *names):
+        table.add_column(name, justify="left" if name in ("trial", "state") else "right")
+    for row in rows:
+        cells = (f"{row['metrics'][n]:.5g}" if n in row["metrics"] else "-" for n in names)
+        table.add_row(row["trial_id"], row["state"], f"{row['step']:,.0f}", *cells)
+    show(table)

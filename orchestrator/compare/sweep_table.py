@@ -1,0 +1,45 @@
+"""`geosweep table` of a sweep's folder: one row for each value of a hyperparameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from orchestrator import results
+from orchestrator.compare import by_value
+from orchestrator.compare.evidence import twin
+from orchestrator.definition.states import Goal
+from orchestrator.protocol import seal
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.metric_log import MetricLog
+
+
+def document(
+    folder: SweepFolder, by: str, *, baseline: str = "", columns: Sequence[str] = (), metric: str = ""
+) -> dict[str, Any]:
+    """The `table` document, of the arguments of `by_value.Question`. Raises Refused, NotFound."""
+    reported, _ = results.reported(folder, metric)
+    tuned = results.tuned(folder)
+
+    @cache
+    def curve_of(trial: str) -> list[tuple[float, float]]:
+        points = MetricLog(folder.trial(trial) / "metrics.jsonl").points()
+        return [(p["step"], p["metrics"][by_value.CURVE]) for p in points if by_value.CURVE in p["metrics"]]
+
+    question = by_value.Question(
+        by=by,
+        metric=reported,
+        tuned=tuned["name"],
+        goal=Goal(tuned["goal"]),
+        baseline=baseline,
+        columns=tuple(columns),
+    )
+    copy = twin(folder)
+    found = by_value.table([t for t in results.ended_trials(folder) if t.job.arm != copy], question, curve_of)
+    return {
+        "schema": found.pop("schema"),
+        "sweep_id": folder.sweep_id,
+        **found,
+        "exploratory": seal.stamps(folder),
+    }

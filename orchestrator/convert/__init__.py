@@ -1,0 +1,1 @@
+"""Sweep files of other systems, in our words."""

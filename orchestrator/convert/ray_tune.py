@@ -1,0 +1,209 @@
+"""An experiment of Ray Tune in YAML in our words.
+
+Tune's YAML (`tune run -f`, `rllib train file`) is NAME: {run: ..., config: {...}, num_samples: ...}; a file that holds
+the arguments of a Tuner (param_space, tune_config) is read too. Values may be {grid_search: [...]} or texts such as
+`tune.loguniform(1e-4, 1e-1)`, as people write them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.convert import program, ranges
+from orchestrator.convert.draft import Draft, number
+from orchestrator.definition.yaml12 import Document, Path
+
+LEFT_OUT = {
+    "env": "an environment of RLlib; give it to the program",
+    "local_dir": "--root says where sweeps are kept",
+    "storage_path": "--root says where sweeps are kept",
+    "checkpoint_freq": "a program keeps its own checkpoints",
+    "checkpoint_at_end": "a program keeps its own checkpoints",
+    "checkpoint_config": "a program keeps its own checkpoints",
+    "keep_checkpoints_num": "a program keeps its own checkpoints",
+    "max_failures": "a trial whose worker is lost goes on by itself",
+    "sync_config": "--root says where sweeps are kept",
+}
+SEARCHES = {
+    "OptunaSearch": "tpe",
+    "HyperOptSearch": "tpe",
+    "TuneBOHB": "tpe",
+    "BayesOptSearch": "gp",
+    "AxSearch": "gp",
+    "HEBOSearch": "gp",
+    "BasicVariantGenerator": "random",
+}
+STOPPING = ("asha", "hyperband", "median", "pbt")
+TUNED = re.compile(r"\s*(?:ray\.)?(?:tune\.)?[a-z_]+\(")
+OWN = {"run", "config", "param_space", "tune_config", "num_samples", "metric", "mode", "stop", "resources_per_trial"}
+OWN |= {"scheduler", "search_alg", "time_budget_s", "max_concurrent_trials", "name", "run_config"}
+
+
+def convert(document: Document, text: str, *, by: str = "") -> Draft:
+    """The draft. `by` names the parameter whose values become arms. Raises program.NoListError."""
+    draft = Draft("an experiment of Ray Tune", document)
+    name, at, given = _experiment(document.value, draft)
+    flat = {**given, **(given.get("tune_config") or {})}
+    for key in given:
+        if key not in OWN:
+            draft.left_out((*at, key), LEFT_OUT.get(key, "is not translated"))
+    program.header(draft, name)
+    script = program.file_in([str(given.get("run") or "")])
+    said = f"run: {given['run']} is no program; name the one that trains" if given.get("run") else "name the program"
+    space = "param_space" if "param_space" in given else "config"
+    found = _parameters(given.get(space) or {}, (*at, space), draft)
+    grid = any("grid_search" in str(one) for one in (given.get(space) or {}).values())
+    if grid and any(isinstance(one, Mapping) and "min" in one for one, _ in found.values()):
+        draft.note("changed", (*at, space), "grid_search beside ranges: all are drawn at random")
+        grid = False
+    hand = program.handed(draft, found, (*at, space))
+    program.task(draft, script or "train.py", [], hand, "" if script else draft.note("to fill in", (*at, "run"), said))
+    mode = str(flat.get("mode") or "min")
+    why = "" if flat.get("metric") else draft.note("to fill in", at, "the file names no metric")
+    goal = "maximize" if mode.startswith("max") else "minimize"
+    draft.top.put("metric", {"name": str(flat.get("metric") or "loss"), "goal": goal}, why)
+    program.arms(draft, found, by, script or "trained")
+    draft.top.put("method", {"name": _method(flat, grid)}, "grid_search is over all of its values" if grid else "")
+    _stopping(draft, flat, at)
+    _budget(draft, flat, at, hand, grid=grid)
+    _resources(draft, flat, at)
+    return draft
+
+
+def _experiment(value: Mapping[str, Any], draft: Draft) -> tuple[str, Path, Mapping[str, Any]]:
+    """Name, place and content of the first experiment."""
+    if value.keys() & {"param_space", "tune_config", "config", "num_samples"}:
+        run_config = value.get("run_config") or {}
+        return str(value.get("name") or run_config.get("name") or "experiment"), (), value
+    first = next(iter(value))
+    for other in list(value)[1:]:
+        draft.left_out((other,), "a second experiment; a sweep file holds one: convert it apart")
+    return str(first), (first,), value[first]
+
+
+def _method(flat: Mapping[str, Any], grid: bool) -> str:
+    search = flat.get("search_alg")
+    named = str(search.get("type") if isinstance(search, Mapping) else search or "")
+    return "grid" if grid else SEARCHES.get(named, "tpe" if named else "random")
+
+
+def _parameters(given: Mapping[str, Any], at: Path, draft: Draft, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, one in given.items():
+        name, place = f"{prefix}{key}", (*at, key)
+        if isinstance(one, Mapping) and not one.keys() & {"grid_search", "eval"}:
+            found |= _parameters(one, place, draft, f"{name}.")
+            continue
+        try:
+            found[name] = _parameter(one, place, draft)
+        except _CodeError as error:
+            draft.left_out(place, str(error))
+    return found
+
+
+class _CodeError(ValueError):
+    """An expression that has no counterpart."""
+
+
+def _parameter(one: Any, at: Path, draft: Draft) -> tuple[Any, list[str]]:
+    if isinstance(one, Mapping) and "grid_search" in one:
+        return {"values": list(one["grid_search"])}, []
+    text = str(one["eval"]) if isinstance(one, Mapping) else one
+    if isinstance(text, str) and text.lstrip().startswith("lambda"):
+        raise _CodeError(f"{text!r}: code is not carried over")
+    if not isinstance(text, str) or not TUNED.match(text):
+        return ({"value": one} if isinstance(one, list) else one), []
+    return _expression(text), [draft.note("changed", at, f"was {text}")]
+
+
+def _expression(text: str) -> dict[str, Any]:
+    """`tune.uniform(0, 1)` and the like. Raises _CodeError."""
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise _CodeError(f"{text!r} is not understood") from None
+    if not isinstance(call, ast.Call):
+        raise _CodeError(f"{text!r} is not understood")
+    name = ast.unparse(call.func).rpartition(".")[2]
+    try:
+        args = [ast.literal_eval(arg) for arg in call.args]
+        args += [ast.literal_eval(word.value) for word in call.keywords]
+        return CALLS[name](args)
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError):
+        raise _CodeError(f"{text!r}: code is not carried over; give it values, or min and max") from None
+
+
+def _floats(args: list[Any]) -> tuple[float, float]:
+    return float(args[0]), float(args[1])
+
+
+CALLS: Mapping[str, Callable[[list[Any]], dict[str, Any]]] = {
+    "choice": lambda a: {"values": list(a[0])},
+    "grid_search": lambda a: {"values": list(a[0])},
+    "uniform": lambda a: ranges.uniform(*_floats(a)),
+    "quniform": lambda a: ranges.quantized(ranges.uniform(*_floats(a)), a[2]),
+    "loguniform": lambda a: ranges.log_uniform(*_floats(a)),
+    "qloguniform": lambda a: ranges.quantized(ranges.log_uniform(*_floats(a)), a[2]),
+    "randint": lambda a: ranges.uniform(int(a[0]), int(a[1]) - 1),
+    "qrandint": lambda a: ranges.quantized(ranges.uniform(int(a[0]), int(a[1])), int(a[2]) if len(a) > 2 else 1),
+    "lograndint": lambda a: ranges.quantized(ranges.log_uniform(int(a[0]), int(a[1]) - 1), 1),
+    "qlograndint": lambda a: ranges.quantized(ranges.log_uniform(int(a[0]), int(a[1])), int(a[2])),
+    "randn": lambda a: ranges.uniform(*ranges.middle(float(a[0]), float(a[1]))),
+    "qrandn": lambda a: ranges.quantized(ranges.uniform(*ranges.middle(float(a[0]), float(a[1]))), a[2]),
+}
+"""Tune's functions; the upper end of randint and lograndint is left out, that of the others is in."""
+
+
+def _stopping(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
+    scheduler = flat.get("scheduler")
+    if not scheduler:
+        return
+    named = str(scheduler.get("type") if isinstance(scheduler, Mapping) else scheduler)
+    lower = named.lower().replace("async_hyperband", "asha").replace("asynchyperband", "asha")
+    kind = "pbt" if lower.startswith(("pbt", "populationbased")) else next((w for w in STOPPING if w in lower), "")
+    if not kind:
+        draft.left_out((*at, "scheduler"), f"{named} has no counterpart, or stops nothing")
+        return
+    has: Mapping[str, Any] = scheduler if isinstance(scheduler, Mapping) else {}
+    found: dict[str, Any] = {"type": kind}
+    if isinstance(has.get("reduction_factor"), int) and kind in ("asha", "hyperband"):
+        found["eta"] = max(2, has["reduction_factor"])
+    grace, most = number(has.get("grace_period")), number(has.get("max_t"))
+    if isinstance(grace, int | float) and isinstance(most, int | float) and 0 < grace < most:
+        found["min_budget"] = f"{100 * grace / most:.3g}%"
+    draft.top.put("early_terminate", found, f"was {named}")
+
+
+def _budget(draft: Draft, flat: Mapping[str, Any], at: Path, hand: program.Handed, *, grid: bool) -> None:
+    stop, scheduler = flat.get("stop"), flat.get("scheduler")
+    rules: Mapping[str, Any] = stop if isinstance(stop, Mapping) else {}
+    most = rules.get("training_iteration") or (scheduler.get("max_t") if isinstance(scheduler, Mapping) else None)
+    for key in rules.keys() - {"training_iteration"}:
+        draft.left_out((*at, "stop", key), "a trial is not ended at a value, which would favor lucky seeds")
+    samples = flat.get("num_samples")
+    if grid and isinstance(samples, int) and samples > 1:
+        said = f"num_samples {samples} repeats the grid; a seed for each"
+        draft.top.put("seeds", {"tune": samples}, draft.note("changed", (*at, "num_samples"), said))
+    count = samples if isinstance(samples, int) and samples > 0 and not grid else None
+    found = program.budget(
+        draft, hand, count, grid=grid, most=most if isinstance(most, int) else 0, words="num_samples"
+    )
+    if isinstance(flat.get("time_budget_s"), int | float):
+        found.put("wall_clock", f"{flat['time_budget_s']}s", "time_budget_s")
+
+
+def _resources(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
+    found: dict[str, Any] = {}
+    given: Mapping[str, Any] = flat.get("resources_per_trial") or {}
+    for key, value in given.items():
+        if key in ("cpu", "CPU", "gpu", "GPU") and isinstance(value, int | float):
+            found[key.lower()] = max(1, int(value)) if key.lower() == "cpu" else value
+        else:
+            draft.left_out((*at, "resources_per_trial", key), "is no resource of a trial here")
+    if isinstance(flat.get("max_concurrent_trials"), int) and flat["max_concurrent_trials"] > 0:
+        found["max_concurrent"] = flat["max_concurrent_trials"]
+    if found:
+        draft.top.put("resources", found)

@@ -1,0 +1,59 @@
+"""The systems whose files are converted, each by one function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from orchestrator.convert import katib, optuna_space, ray_tune, wandb
+from orchestrator.convert.draft import Draft
+from orchestrator.definition import foreign
+from orchestrator.definition.errors import SpecError
+from orchestrator.definition.location import Where
+from orchestrator.definition.yaml12 import Document, YamlError, parse
+
+
+class Converter(Protocol):
+    """`by`: the parameter whose values become arms."""
+
+    def __call__(self, document: Document, text: str, *, by: str = "") -> Draft:
+        """The draft. Raises program.NoListError."""
+        ...
+
+
+SYSTEMS: Mapping[str, Converter] = {
+    "wandb": wandb.convert,
+    "optuna": optuna_space.convert,
+    "katib": katib.convert,
+    "ray": ray_tune.convert,
+}
+"""Word of `geosweep convert` -> its converter."""
+
+
+def convert(word: str, text: str, file: str, *, by: str = "") -> Draft:
+    """The draft of a file of the system `word`. Raises SpecError for a file of another one, or of none."""
+    try:
+        document = parse(text)
+    except YamlError as error:
+        raise SpecError(file, error.line, error.column, error.path, str(error)) from None
+    where = Where(file, document)
+    value = document.value
+    if not isinstance(value, dict) or not value:
+        raise where.error((), "holds no keys with values; there is nothing to convert")
+    if value.keys() & foreign.OURS:
+        raise where.error((), f"is a sweep of ours; there is nothing to convert: geosweep validate {file}")
+    found = foreign.system(value)
+    if found is not None and found.word != word:
+        raise where.error((), f"is {found.title}; say: geosweep convert {found.word} {file}")
+    if found is None and not _could_be(word, value):
+        raise where.error((), f"is nothing that convert {word} knows")
+    return SYSTEMS[word](document, text, by=by)
+
+
+def _could_be(word: str, value: Mapping[str, object]) -> bool:
+    """A file that `foreign.system` does not vouch for, but that says enough for the system that was named."""
+    if word == "wandb":
+        return bool(value.keys() & foreign.WANDB_KEYS)
+    if word == "ray":
+        return any(isinstance(one, dict) and one.keys() & foreign.RAY_KEYS for one in [value, *value.values()])
+    return False

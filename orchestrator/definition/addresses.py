@@ -1,0 +1,47 @@
+"""Addresses that messages go to (`notify`): they are secrets, so they are shown nowhere and kept in no sweep's folder.
+
+A reference to an environment variable, ${env:NAME}, stands for its value and may be kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.definition.yaml12 import YamlError, parse
+
+SECTION = "notify"
+EVENTS = ("done", "diverged", "failed", "stuck")
+REFERENCE = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)")
+
+
+def is_address(value: Any) -> bool:
+    """Whether `value` is a web address, or becomes one by a variable."""
+    return isinstance(value, str) and bool(re.match(r"https?://[^\s/?#]+", value) or REFERENCE.match(value))
+
+
+def resolved(value: str) -> str:
+    """The address with its variables filled in. Raises KeyError with the name of one that is not set."""
+
+    def of(found: re.Match[str]) -> str:
+        return os.environ[found[1] or found[2]]
+
+    return REFERENCE.sub(of, value)
+
+
+def is_secret(value: Any) -> bool:
+    """Whether there is more in it than a variable's name."""
+    return isinstance(value, str) and not REFERENCE.fullmatch(value)
+
+
+def secrets(text: str) -> Iterator[tuple[str, str]]:
+    """(key, address) of the addresses that stand in a sweep file."""
+    try:
+        document = parse(text).value
+    except YamlError:
+        return
+    given = document.get(SECTION) if isinstance(document, dict) else None
+    if isinstance(given, Mapping):
+        yield from ((key, value) for key, value in given.items() if key in EVENTS and is_secret(value))

@@ -1,0 +1,193 @@
+"""All errors of a sweep file, in the order of its lines.
+
+A check stops at the first thing that is wrong. Here the file is read again without it, until nothing more is found: a
+key that is wrong is taken out, one that is missing gets a stand-in. What follows from that alone is no error of the
+file: a rule that looks at a section from which something was taken is silent (LOOKS_AT), and so is one that speaks of
+what was taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optim_core
+import trainables
+from orchestrator.definition.errors import SpecError, SpecErrors
+from orchestrator.definition.yaml12 import Document, Path
+
+ROUNDS = 60
+LOOKS_AT: Mapping[str, frozenset[str]] = {
+    "metric": frozenset({"task"}),
+    "objectives": frozenset({"task", "metric", "method"}),
+    "training": frozenset({"task", "budget"}),
+    "diagnostics": frozenset({"task"}),
+    "evaluations": frozenset({"task", "budget", "arms", "parameters"}),
+    "budget": frozenset({"task", "budget", "seeds", "evaluations", "method", "resources", "arms", "parameters"}),
+    "controls": frozenset({"arms", "parameters", "controls"}),
+    "racing": frozenset({"arms", "seeds", "racing"}),
+    "seeds": frozenset({"seeds", "early_terminate"}),
+    "method": frozenset({"early_terminate"}),
+    "early_terminate": frozenset({"evaluations", "method", "seeds", "budget", "early_terminate"}),
+    "resources": frozenset({"task", "resources"}),
+    "analysis": frozenset({"arms", "analysis"}),
+    "groups": frozenset({"arms", "parameters", "task", "groups"}),
+}
+"""Section -> the sections that its rules look at, beyond types and spelling."""
+STAND_INS: Mapping[str, Any] = {
+    "schema_version": 1,
+    "name": "unnamed",
+    "goal": "minimize",
+    "budget": {"unit": "grad_evals", "per_trial": 10**9, "trials_per_arm": 1},
+    "per_trial": 10**9,
+    "trials_per_arm": 1,
+}
+"""Missing key -> what is read in its place, and never shown."""
+OBEYED = "1 <= 1"
+"""Read in the place of a constraint that is wrong."""
+MEANT = re.compile(r"did you mean (\w+)\?")
+MISSING = re.compile(r"(\w+): missing")
+
+
+@dataclass
+class _Reading:
+    """The file as it is read now, and what was taken out of it."""
+
+    document: Document
+    taken: list[Path] = field(default_factory=list)
+    stood_in: set[Path] = field(default_factory=set)
+    strange: set[Path] = field(default_factory=set)
+    """What was taken and is no key of the task's: nothing looks at it."""
+
+    def sections(self) -> set[str]:
+        """Where something was taken out, or put in, that a rule may look at."""
+        return {str(path[0]) for path in (*self.taken, *self.stood_in) if path and path not in self.strange}
+
+
+def every(first: SpecError, document: Document, read: Callable[[Document], object]) -> SpecError:
+    """`first` and what else is wrong, as one error. `read` raises the next SpecError, or returns."""
+    found, error = [first], first
+    now = _Reading(Document(copy.deepcopy(document.value), document.places))
+    for _ in range(ROUNDS):
+        if not _mend(now, error):
+            break
+        try:
+            read(now.document)
+            break
+        except SpecError as following:
+            if not _follows(following, now):
+                found.append(following)
+            error = following
+        except Exception:  # a file that is half mended may be beyond any check
+            break
+    found = list({str(one): one for one in found}.values())
+    found.sort(key=lambda one: (one.line, one.column))
+    return found[0] if len(found) == 1 else SpecErrors(found)
+
+
+def _follows(error: SpecError, now: _Reading) -> bool:
+    """Whether the error is there only because of what was taken out before."""
+    path = error.path
+    if missing := MISSING.match(error.message):
+        gone = (*path, missing[1])
+        if any(other[: len(gone)] == gone for other in now.taken):
+            return True
+    elif error.is_of_form and any(len(path) < len(other) and other[: len(path)] == path for other in now.taken):
+        return True  # what is left of it is empty
+    for other in (*now.taken, *now.stood_in):
+        shorter = min(len(path), len(other))
+        if path and path[:shorter] == other[:shorter] and (error.is_of_form is False or len(path) >= len(other)):
+            return True
+        if other and re.search(rf"\b{re.escape(str(other[-1]))}\b", error.message) and not error.is_of_form:
+            return True
+    if error.is_of_form:
+        return False
+    section = str(path[0]) if path else ""
+    if "no arm" in error.message and now.sections() & {"arms", "parameters"}:
+        return True
+    if "when" in path and now.sections() & {"arms", "parameters"}:
+        return True
+    if len(path) == 2 and section == "arms" and now.sections():
+        return not error.message.startswith("no optimizer")  # but its size, or its cost, which look at everything
+    return bool(LOOKS_AT.get(section, frozenset()) & now.sections())
+
+
+def _mend(now: _Reading, error: SpecError) -> bool:
+    """Take out what is wrong, or put in what is missing; whether anything was changed."""
+    path = error.path
+    missing = MISSING.match(error.message)
+    if missing and _put_in(now, (*path, missing[1])):
+        return True
+    while path and path not in now.document.places:
+        path = path[:-1]
+    if path[:1] == ("constraints",) and len(path) == 2:
+        now.document.value["constraints"][path[1]] = OBEYED
+        return True
+    path = next((path[:i] for i, part in enumerate(path) if isinstance(part, int)), path)  # a list goes as a whole
+    if path[-1:] == ("schedule",):  # what is left would be read as something else
+        path = path[:-1]
+    if path == ("task", "program"):  # whether it is a script decides what the rest means
+        return False
+    if not path or path in now.taken:
+        path = path[:-1] if path else path
+    if not path:
+        return False
+    if not _take_out(now, path):
+        return False
+    now.taken.append(path)
+    if path[0] == "task" and "has no parameter" in error.message:
+        now.strange.add(path)
+    if meant := MEANT.search(error.message):
+        now.taken.append((*path[:-1], meant[1]))
+        now.strange |= {(*path[:-1], meant[1])} if path in now.strange else set()
+    return True
+
+
+def _take_out(now: _Reading, path: Path) -> bool:
+    value = now.document.value
+    for part in path[:-1]:
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    if not isinstance(value, dict) or path[-1] not in value:
+        return False
+    del value[path[-1]]
+    return True
+
+
+def _put_in(now: _Reading, path: Path) -> bool:
+    if path in now.stood_in:
+        return False
+    value = now.document.value
+    for part in path[:-1]:
+        if not isinstance(value, dict) or not isinstance(value.get(part), dict):
+            return False
+        value = value[part]
+    stand_in = _stand_in(path, now.document.value)
+    if not isinstance(value, dict) or stand_in is None:
+        return False
+    value[path[-1]] = stand_in
+    now.stood_in.add(path)
+    return True
+
+
+def _stand_in(path: Path, document: Mapping[str, Any]) -> Any:
+    """What is read in the place of a missing key; None where nothing will do."""
+    key = str(path[-1])
+    if path == ("task",) or path == ("task", "name"):
+        name = next(name for name in trainables.names() if not trainables.lookup(name).GAME)
+        return {"name": name} if key == "task" else name
+    if path == ("arms",):
+        return {next(name for name in optim_core.names() if not optim_core.lookup(name).PLAYS_GAMES): {}}
+    if path == ("metric",) or path == ("metric", "name"):
+        task = document.get("task")
+        try:
+            metrics = trainables.lookup(str(task["name"]) if isinstance(task, dict) else "").METRICS
+        except KeyError:
+            return None
+        name, one = next(iter(metrics.items()))
+        return {"name": name, "goal": one.goal} if key == "metric" else name
+    return copy.deepcopy(STAND_INS.get(key))

@@ -1,0 +1,1 @@
+"""Results that somebody else trained, as a sweep that can be compared and reported, and never run."""

@@ -1,0 +1,316 @@
+"""A sweep started by whoever asks, the command or a Python caller: checks of the place, executor, tracker, the run.
+
+What cannot be done raises, with the sentence that the caller shows; what is only worth knowing goes to `say`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator import notifying, reconcile, results, runner
+from orchestrator.definition import method
+from orchestrator.definition.environment import unmet
+from orchestrator.definition.errors import BudgetSpent, TrialsFailed, UsageError
+from orchestrator.definition.model import Spec
+from orchestrator.definition.states import SweepState
+from orchestrator.executors.base import Executor
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.protocol import extensions, seal
+from orchestrator.remote import CODE, Parcel
+from orchestrator.scheduling import abort
+from orchestrator.scheduling.callbacks import Callback
+from orchestrator.scheduling.conductor import SweepConductor
+from orchestrator.storage import disk, object_store
+from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.outcome import SweepOutcome
+from orchestrator.tracking.base import NoTracker, Tracker
+from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.travel.arrival import needs
+from orchestrator.travel.errors import CannotTravel
+from orchestrator.trial import by_value
+
+RAY, DEBUG = "ray", "debug"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep is run; nothing here changes its results or its id."""
+
+    executor: str = RAY
+    """`ray`, or `debug`: this process, one trial after another."""
+    tracking: bool = True
+    """Log to MLflow."""
+    cache: bool = True
+    """Take over trials that were already trained under the root."""
+    storage: str = ""
+    """Database for the studies; empty: a journal file in the sweep's folder."""
+    address: str = ""
+    """Ray cluster, `auto` or HOST:PORT; empty: a private one."""
+    max_concurrent: int = 0
+    """Trials at a time; 0: what the file says."""
+    tracking_uri: str = ""
+    """MLflow server when the file names none."""
+    accept_changed_code: bool = False
+    """Go on although source files changed; stamped exploratory."""
+    parcel: Parcel | None = None
+    """The user's own code for the machines of a cluster (see `travel`)."""
+    notify: tuple[str, ...] = ()
+    """Webhooks on top of the file's: `URL` for all events, or `EVENT=URL`."""
+
+    def __post_init__(self) -> None:
+        if self.executor not in (RAY, DEBUG):
+            raise UsageError(f"executor {self.executor!r}: use ray, or debug for this process")
+        if self.max_concurrent < 0:
+            raise UsageError(f"max_concurrent {self.max_concurrent}: a count of trials, or 0 for what the file says")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether trials run on a cluster that was there before."""
+        return self.address not in ("", "local")
+
+
+class Say(Protocol):
+    """Where lines for people go."""
+
+    def __call__(self, line: str, *, warns: bool = False) -> None:
+        """Show one line; `warns`: something did not go as asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """A sweep that was run, or had been run before."""
+
+    spec: Spec
+    """The definition with the options in it."""
+    folder: SweepFolder
+    state: SweepState
+    unfinished: bool
+    """Whether trials are left to be started: it was drained, or its wall clock is spent."""
+
+
+def launch(
+    spec: Spec,
+    text: str,
+    root: Path,
+    options: Options,
+    *,
+    say: Say,
+    callbacks: tuple[Callback, ...] = (),
+    watch: Callable[[SweepConductor], AbstractContextManager[None]] | None = None,
+) -> Launched:
+    """Run the sweep that `text` defines, or continue it where it stopped. `watch(conductor)` shows its progress.
+
+    Raises UsageError before anything is made, TrialsFailed for a sweep that was given up, and what `runner.run` raises.
+    """
+    spec = amended(spec, options)
+    check_place(spec, root, options, say)
+    facts = _facts(spec, options)
+    names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]
+    carried = by_value.dumps(names) if options.executor == RAY else b""
+    with disk.named(root):
+        folder = runner.open_folder(spec, text, root, facts)
+    with disk.named(folder.path), folder.hold(options.storage):
+        spec = extensions.applied(spec, folder)
+        if again := abort.standing(spec, folder):
+            raise TrialsFailed(again)
+        if _already_done(folder):
+            say(f"sweep {folder.sweep_id} is done; nothing to run")
+            _mend(spec, folder, options, say)
+            outcome = SweepOutcome.read(folder)
+            assert outcome is not None
+            return Launched(spec=spec, folder=folder, state=outcome.state, unfinished=False)
+        say(f"sweep {folder.sweep_id} in {folder.place}/")
+        if spec.overrides:
+            say(f"with {' '.join(spec.overrides)}")
+        ended = _drive(spec, folder, options, facts, carried, say, callbacks, watch)
+    for line in ended.mended:
+        say(f"mended: {line}")
+    _say_how(spec, folder, ended.conductor, say)
+    if ended.refusal:
+        raise TrialsFailed(ended.refusal)
+    left = ended.state is not SweepState.DONE and bool(ended.conductor.remaining)
+    return Launched(spec=spec, folder=folder, state=ended.state, unfinished=left)
+
+
+def _facts(spec: Spec, options: Options) -> dict[str, str]:
+    """The provenance, with the digest of the code that travelled and the versions of somebody else's sampler."""
+    facts = runner.provenance()
+    if travelled := os.environ.get(CODE, options.parcel.digest if options.parcel else ""):
+        facts["code"] = travelled
+    if method.is_foreign(spec.method.name):
+        versions = ", ".join(f"{name} {version}" for name, version in method.identity(spec.method).items())
+        facts["sampler"] = f"{spec.method.name} ({versions})"
+    return facts
+
+
+def amended(spec: Spec, options: Options) -> Spec:
+    """The definition with what the options say of cache, workers, tracking server and webhooks."""
+    spec = replace(spec, cache=spec.cache and options.cache)
+    if options.max_concurrent:
+        spec = replace(spec, resources=replace(spec.resources, max_concurrent=options.max_concurrent))
+    if options.tracking_uri and not spec.tracking.mlflow:
+        spec = replace(spec, tracking=replace(spec.tracking, mlflow=options.tracking_uri))
+    return replace(spec, notify=notifying.with_options(spec.notify, options.notify))
+
+
+def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
+    """Raises UsageError for a root, cluster or budget that do not go together, CannotTravel for a missing package."""
+    if options.executor == RAY and options.elsewhere and not root.is_absolute():
+        raise UsageError(
+            f"--root {root}: a relative folder is another one on each node of a cluster; "
+            "name the absolute path of a folder that every node mounts"
+        )
+    if spec.budget.unit == "seconds" and options.elsewhere:
+        raise UsageError(
+            f"--address {options.address}: budget.unit seconds is timed on this machine, and trials would run on "
+            "others; leave --address out, or use grad_evals, steps or tokens"
+        )
+    if not options.elsewhere and (lacking := unmet(spec.environment.requirements)):
+        raise CannotTravel(f"environment.requirements: {'; '.join(lacking)}: pip install it here too")
+    for name, option, given in (
+        ("RAY_ADDRESS", "--address", options.address),
+        ("MLFLOW_TRACKING_URI", "--tracking-uri", options.tracking_uri or spec.tracking.mlflow),
+    ):
+        if os.environ.get(name) and not given:
+            say(f"{name} is set but not used; say {option} ${name} if you mean it")
+    if (uri := object_store.far(root)) and not options.storage:
+        raise UsageError(
+            f"--root {uri}: an object store holds no studies and no lock; name a PostgreSQL database with --storage "
+            "(GEOSWEEP_STORAGE), postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        )
+    if uri and options.tracking and not spec.tracking.mlflow:
+        raise UsageError(
+            f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
+            "(MLFLOW_TRACKING_URI), or give --no-tracking"
+        )
+
+
+def check_budget(folder: SweepFolder) -> None:
+    """Raises BudgetSpent when a limit ended the search."""
+    outcome = SweepOutcome.read(folder)
+    if outcome is not None and outcome.limit:
+        raise BudgetSpent(
+            f"the search ended at budget.{outcome.limit}; the best found by then was confirmed from the reserve. "
+            f"To search on, give the sweep another name, a larger budget and warm_start: [{folder.sweep_id}]"
+        )
+
+
+def check_failed(spec: Spec, folder: SweepFolder) -> None:
+    """Raises TrialsFailed when more trials failed than the sweep allows."""
+    failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
+    if failed > spec.max_failed:
+        raise TrialsFailed(
+            f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: geosweep status {folder.sweep_id}"
+        )
+
+
+def _drive(
+    spec: Spec,
+    folder: SweepFolder,
+    options: Options,
+    facts: Mapping[str, str],
+    carried: bytes,
+    say: Say,
+    callbacks: tuple[Callback, ...],
+    watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
+) -> runner.Outcome:
+    """Start the executor and the tracker, run, and leave nothing running."""
+    executor = _executor(spec, folder, options, carried)
+    tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
+    notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))
+    try:
+        outcome = runner.run(
+            spec,
+            folder,
+            executor,
+            tracker,
+            (*callbacks, notifier),
+            watch=watch,
+            storage_url=options.storage or None,
+            accept_changed_code=options.accept_changed_code,
+        )
+        notifying.ended(notifier, folder, outcome)
+    except Exception as error:
+        notifier.end("failed", f"the driver broke off: {notifying.first_line(error)}", state="failed")
+        raise
+    finally:
+        executor.close()
+        notifier.close()
+    if tracker.trouble:
+        say(f"MLflow was not told everything ({tracker.trouble}); run this command again", warns=True)
+    return outcome
+
+
+def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:
+    """The executor; Ray is started only where a trial is left to be trained."""
+    unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
+    if options.executor == DEBUG or not unfinished:
+        return DebugExecutor()
+    from orchestrator.executors.ray import RayExecutor
+
+    r = spec.resources
+    executor = RayExecutor(
+        cpu=r.cpu,
+        gpu=r.gpu,
+        processes=r.processes,
+        max_concurrent=r.max_concurrent,
+        address=options.address or None,
+        parcel=options.parcel,
+        requirements=spec.environment.requirements if options.elsewhere else (),
+        carried=carried,
+    )
+    if options.address and not folder.far:
+        executor.look_for(folder.path)
+    if options.address:
+        executor.look_for_parts(*needs(spec))
+    return executor
+
+
+def _tracker(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
+    known = {**facts, "seal": seal.sealed_hash(folder)}
+    if spec.overrides:
+        known["overrides"] = " ".join(spec.overrides)
+    return MlflowTracker(
+        uri=spec.tracking.mlflow,
+        root=folder.root,
+        sweep_id=folder.sweep_id,
+        name=spec.name,
+        description=spec.description,
+        facts={f"geosweep.{k}": v for k, v in known.items()},
+        studies=spec.seeds.studies,
+    )
+
+
+def _already_done(folder: SweepFolder) -> bool:
+    """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
+    outcome = SweepOutcome.read(folder)
+    there = all((folder.trial(trial) / "result.json").exists() for trial in seal.witnessed(folder))
+    return outcome is not None and outcome.is_over and outcome.tracked and there
+
+
+def _mend(spec: Spec, folder: SweepFolder, options: Options, say: Say) -> None:
+    """Make what a finished sweep left behind agree again, should somebody have lost a part of it."""
+    tracker = _tracker(spec, folder, {}) if options.tracking else None
+    try:
+        for line in reconcile.reconcile(folder, tracker, options.storage or None):
+            say(f"mended: {line}")
+    except ConnectionError as error:
+        say(f"MLflow does not answer ({error}); it was not compared", warns=True)
+
+
+def _say_how(spec: Spec, folder: SweepFolder, conductor: SweepConductor, say: Say) -> None:
+    """What was not trained, and what an order that was kept cost."""
+    if found := sum(bool(trial.result.cached_from) for trial in results.ended_trials(folder)):
+        say(f"{found} trials were taken over from earlier sweeps; --no-cache trains them again")
+    for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
+        say(f"the race stopped {arm}: {one['reason']}")
+    if spec.method.replay == "strict":
+        all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0
+        share = f" ({conductor.idle_s / all_s:.0%} of {conductor.workers} workers' time)" if all_s else ""
+        say(f"strict replay kept workers waiting for {conductor.idle_s:.1f} worker-seconds{share}")

@@ -1,0 +1,66 @@
+"""`--notify` and what the messages of `run` say (see `tracking.notify`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from orchestrator import results
+from orchestrator.definition import addresses
+from orchestrator.definition.errors import UsageError
+from orchestrator.definition.model import NotifySpec, Spec
+from orchestrator.definition.states import SweepState
+from orchestrator.display import clock
+from orchestrator.runner import Outcome
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.tracking.notify import Notifier
+
+
+def with_options(given: NotifySpec, words: Sequence[str]) -> NotifySpec:
+    """The file's addresses with those of the command line on top: `URL` for all events, or `EVENT=URL`.
+
+    Raises UsageError for what is no address.
+    """
+    found = dict(given.addresses)
+    for word in words:
+        event, _, rest = word.partition("=")
+        known = event in addresses.EVENTS
+        address = rest if known else word
+        if not addresses.is_address(address):
+            where = f"--notify {event}=..." if known else "--notify"
+            events = ", ".join(addresses.EVENTS)
+            raise UsageError(f"{where}: write https://..., ${{env:NAME}}, or EVENT=https://... with one of {events}")
+        found |= {event: address} if known else dict.fromkeys(addresses.EVENTS, address)
+    return replace(given, addresses=found)
+
+
+def notifier(definition: Spec, folder: SweepFolder, say: Callable[[str], None]) -> Notifier:
+    """Sends messages for this sweep; says which it cannot send, since a variable is not set."""
+    targets = {}
+    for event, address in definition.notify.addresses.items():
+        try:
+            targets[event] = addresses.resolved(address)
+        except KeyError as missing:
+            say(f"notify.{event}: the environment variable {missing.args[0]} is not set; nothing will be sent")
+    return Notifier(folder.sweep_id, targets, stuck_after_s=definition.notify.stuck_after, say=say)
+
+
+def ended(found: Notifier, folder: SweepFolder, outcome: Outcome) -> None:
+    """Tell how a driver came to its end; nothing of one that was stopped."""
+    if outcome.refusal:
+        found.end("failed", outcome.refusal, state="failed")
+    if outcome.state not in (SweepState.DONE, SweepState.BUDGET):
+        return
+    status, best = results.status(folder, held=False), results.best(folder)
+    counts = list(status["arms"].values())
+    total = {state: sum(one[state] for one in counts) for state in ("done", "pruned", "diverged", "failed")}
+    trials = ", ".join(f"{n} {state}" for state, n in total.items() if n or state == "done")
+    arms = ", ".join(f"{arm} {row['value']:.4g}" for arm, row in best["arms"].items())
+    how = "done" if outcome.state is SweepState.DONE else "ended by its budget"
+    text = f"{how} after {clock(status['seconds'])}: {trials}; {best['metric']}: {arms or 'no result'}"
+    found.end("done", text, state=str(outcome.state), trials=total, seconds=status["seconds"])
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"

@@ -1,0 +1,69 @@
+"""Which configurations obey the outcome constraints, of a sweep's folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from orchestrator.definition.outcome import OutcomeConstraint, broken, parsed
+from orchestrator.definition.states import Stage
+from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.trial.record import TrialRecord
+
+Key = tuple[str, int, int]
+"""(arm, study, number of the configuration)."""
+
+
+def constraints(folder: SweepFolder) -> list[OutcomeConstraint]:
+    """The outcome constraints of a sweep."""
+    asked: dict[str, Any] = (read_json(folder.path / "resolved.json") or {}).get("definition", {})
+    return [parsed(text) for text in asked.get("outcome_constraints", ())]
+
+
+def breaches(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[Key, list[OutcomeConstraint]]:
+    """Configuration -> the constraints that the mean over its tune seeds breaks; empty for a sweep without any.
+
+    Configurations of which a trial failed are left out.
+    """
+    known = constraints(folder)
+    rows: dict[Key, list[TrialRecord]] = {}
+    for t in ended if known else ():
+        if t.job.stage is Stage.TUNE:
+            rows.setdefault((t.job.arm, t.job.study, t.job.configuration), []).append(t)
+    return {
+        key: [
+            c for c, amount in zip(known, broken(known, [t.result.metrics for t in found]), strict=True) if amount > 0
+        ]
+        for key, found in sorted(rows.items())
+        if all(t.result.state.is_trained or t.result.stopped is not None for t in found)
+    }
+
+
+def summary(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[str, dict[str, Any]]:
+    """Arm -> how many configurations were judged and broke a constraint, and the studies of which none obeys."""
+    found: dict[str, dict[str, Any]] = {}
+    for (arm, study, _), broke in breaches(folder, ended).items():
+        row = found.setdefault(arm, {"configurations": 0, "infeasible": 0, "studies": {}})
+        row["configurations"] += 1
+        row["infeasible"] += bool(broke)
+        row["studies"][study] = row["studies"].get(study, False) or not broke
+    return {
+        arm: {
+            "configurations": row["configurations"],
+            "infeasible": row["infeasible"],
+            "studies_without": [study for study, any_obeys in row["studies"].items() if not any_obeys],
+        }
+        for arm, row in found.items()
+    }
+
+
+def sentences(folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
+    """For people: who broke the constraints, and which studies have nothing to confirm."""
+    limits = " and ".join(map(str, constraints(folder)))
+    for arm, row in summary(folder, ended).items():
+        if row["infeasible"]:
+            yield f"{arm}: {row['infeasible']} of {row['configurations']} configurations break {limits}"
+        if row["studies_without"]:
+            which = ", ".join(map(str, row["studies_without"]))
+            words = f"studies {which} have" if len(row["studies_without"]) > 1 else f"study {which} has"
+            yield f"{arm}: {words} no configuration that obeys, and none to confirm; loosen it, or search longer"

@@ -1,0 +1,248 @@
+"""Comparison of arms whose units are not paired: other seeds, or studies, in each arm.
+
+A has n values with variance s_A^2, B has m with s_B^2, and D is the difference of their means.
+
+    se^2      = s_A^2 / n + s_B^2 / m
+    interval  D -+ t_{1 - alpha / 2, f} se,   f by Welch (1947) and Satterthwaite (1946)
+    p         permutation test of D / se over all ways of dealing the n + m values to the arms (exact up to EXACT_UP_TO
+              of them, else drawn): exact when both arms have one distribution, and asymptotically valid when they
+              have one mean and other variances (Janssen 1997)
+    P(A > B)  share of the n m pairs, ties counted half; its interval is that of min(n, m) independent pairs
+
+The least possible p is 2 / C(n + m, n): 4 and 4 units reach 0.029, 6 and 6 0.0022. What
+pairing would have taken out of the noise stays in it, so that this errs on the side of 'inconclusive' where units were
+in truth paired. Verdicts and Holm's correction are those of `comparison`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from orchestrator.definition.states import Goal
+from orchestrator.statistics import power
+from orchestrator.statistics.comparison import ALPHA, Pair, Units, check_baseline, chosen_pairs, document
+from orchestrator.statistics.intervals import Array, all_equal, share_interval
+from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity, Refused, Search, Unit, unpaired
+from orchestrator.statistics.significance import holm
+from orchestrator.statistics.studies import study_means
+
+EXACT_UP_TO, DRAWS = 20_000, 99_999
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpairedPair(Pair):
+    """A against B, not paired; `n` is the smaller number of units."""
+
+    counts: tuple[int, int]
+    """Units of A and of B."""
+
+
+def least_p(n: int, m: int) -> float:
+    """The least p that the permutation test can reach with n and m units."""
+    return 2.0 / math.comb(n + m, n)
+
+
+def compare(
+    trials: pd.DataFrame,
+    *,
+    metric: str,
+    goal: Goal,
+    baseline: str | None = None,
+    margin: float = 0.0,
+    alpha: float = ALPHA,
+    parity: Parity | None = IN_GRAD_EVALS,
+) -> dict[str, Any]:
+    """The `compare` document of a trials table whose units are not paired. Raises Refused. As `comparison.compare`."""
+    found = unpaired(trials, metric, parity)
+    check_baseline(baseline, sorted(found.values))
+    pairs = compare_unpaired(
+        found.values,
+        goal=goal,
+        unit=found.unit,
+        baseline=baseline,
+        margin=margin,
+        alpha=alpha,
+        searches=found.searches,
+    )
+    few = too_few(found.values, len(pairs), alpha)
+    found = replace(found, notes=(*found.notes, *filter(None, [few])))
+    question = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha}
+    return {**document(trials, found, pairs, question), "paired": False}
+
+
+def compare_unpaired(
+    values: Mapping[str, Units],
+    *,
+    goal: Goal,
+    unit: Unit,
+    baseline: str | None = None,
+    margin: float = 0.0,
+    alpha: float = 0.05,
+    searches: Mapping[str, Search] | None = None,
+) -> list[UnpairedPair]:
+    """All pairs of arms, or every arm against the baseline. Raises Refused for an arm of fewer than two units.
+
+    `margin` as in `comparison.compare`.
+    """
+    means = {arm: study_means([np.atleast_1d(u) for u in units]) for arm, units in values.items()}
+    for arm, found in means.items():
+        if len(found) < 2:
+            raise Refused(
+                f"arm {arm} has {len(found)} {unit} that is not paired, and one shows no spread; two or more do"
+            )
+    chosen = chosen_pairs(list(means), baseline)
+    tests = [_Test(means[a], means[b], margin, 1 - alpha) for a, b in chosen]
+    adjusted = holm([one.p for one in tests])
+    equals = holm([one.equivalent for one in tests]) if margin > 0 else [None] * len(tests)
+    rule = _Rule(goal=goal, unit=unit, margin=margin, alpha=alpha, comparisons=len(chosen), searches=searches or {})
+    return [
+        rule.pair(a, b, test, p_holm, equal)
+        for (a, b), test, p_holm, equal in zip(chosen, tests, adjusted, equals, strict=True)
+    ]
+
+
+class _Test:
+    """Two samples, and what the tests say of them."""
+
+    def __init__(self, a: Array, b: Array, margin: float, confidence: float) -> None:
+        self.a, self.b, self.margin = a, b, margin
+        self.difference = float(a.mean() - b.mean())
+        self.constant = all_equal(a) and all_equal(b)
+        self.se = 0.0 if self.constant else math.sqrt(float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
+        self.freedom = self._freedom()
+        half = 0.0 if self.constant else float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.se
+        self.interval = (self.difference - half, self.difference + half)
+        self.p, self.equivalent = self._p(), self._equivalence()
+
+    def _freedom(self) -> float:
+        if self.constant:
+            return math.inf
+        parts = [float(x.var(ddof=1)) / len(x) for x in (self.a, self.b)]
+        return sum(parts) ** 2 / sum(v**2 / (len(x) - 1) for v, x in zip(parts, (self.a, self.b), strict=True))
+
+    def _p(self) -> float:
+        """Of the null that the means differ by no more than the margin."""
+        if abs(self.difference) <= self.margin:
+            return 1.0
+        a, n, m = self.a - math.copysign(self.margin, self.difference), len(self.a), len(self.b)
+        if self.constant:
+            return least_p(n, m) if float(a.mean()) != float(self.b.mean()) else 1.0
+        draws = math.inf if math.comb(n + m, n) <= EXACT_UP_TO else DRAWS
+        method = stats.PermutationMethod(n_resamples=draws, rng=np.random.default_rng(0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = float(stats.ttest_ind(a, self.b, equal_var=False, method=method).pvalue)
+        return min(1.0, found)
+
+    def _equivalence(self) -> float:
+        """Twice the larger p of Welch's two one-sided tests."""
+        if self.constant:
+            return 0.0 if abs(self.difference) <= self.margin else 1.0
+        return min(1.0, 2 * float(stats.t.cdf((abs(self.difference) - self.margin) / self.se, self.freedom)))
+
+    def ahead(self, goal: Goal) -> tuple[float, tuple[float, float]]:
+        """P(A is better than B) and its interval."""
+        gaps = goal.sign * np.subtract.outer(self.a, self.b)
+        share = float((gaps > 0).mean() + 0.5 * (gaps == 0).mean())
+        least = min(len(self.a), len(self.b))
+        return share, share_interval(share * least, least)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """What all pairs have in common."""
+
+    goal: Goal
+    unit: Unit
+    margin: float
+    alpha: float
+    comparisons: int
+    searches: Mapping[str, Search]
+
+    def verdict(self, test: _Test, p_holm: float, equal: float | None) -> str:
+        """As `comparison` decides it."""
+        low, high = test.interval
+        if equal is not None and equal < self.alpha:
+            return "equivalent"
+        if p_holm < self.alpha and (low > self.margin or high < -self.margin):
+            return "better" if (test.difference > 0) == (self.goal == Goal.MAXIMIZE) else "worse"
+        return "inconclusive"
+
+    def alone(self, test: _Test, p_holm: float) -> Any:
+        """Which of two conditions of a verdict holds where the other does not."""
+        low, high = test.interval
+        beyond = low > self.margin or high < -self.margin
+        return None if beyond == (p_holm < self.alpha) else "interval" if beyond else "p"
+
+    def pair(self, a: str, b: str, test: _Test, p_holm: float, equal: float | None) -> UnpairedPair:
+        """One comparison with all that is said of it."""
+        verdict, n, m = self.verdict(test, p_holm, equal), len(test.a), len(test.b)
+        wins, wins_interval = test.ahead(self.goal)
+        needed = self._needed(test) if verdict == "inconclusive" else None
+        more = None if needed is None else needed - max(n, m)
+        study = self.unit == "study"
+        settles = {"studies": more, "confirm": None, "trials": None, "cheapest": "studies" if more else None}
+        searches = [self.searches[arm] for arm in (a, b) if arm in self.searches]
+        return UnpairedPair(
+            a=a,
+            b=b,
+            unit=self.unit,
+            n=min(n, m),
+            counts=(n, m),
+            difference=test.difference,
+            interval=test.interval,
+            confidence=1 - self.alpha,
+            p=test.p,
+            p_holm=p_holm,
+            p_equivalent=equal,
+            wilcoxon_p=float(stats.mannwhitneyu(test.a, test.b).pvalue),
+            outperforms=wins,
+            outperforms_interval=wins_interval,
+            verdict=verdict,
+            alone=self.alone(test, p_holm) if verdict == "inconclusive" else None,
+            detectable=self._detectable(test),
+            components=None,
+            settles=settles if study and verdict == "inconclusive" else None,
+            seeds_needed=None if study else needed,
+            more_seeds=None if study else more,
+            searched={arm: self.searches[arm].configurations for arm in (a, b)} if len(searches) == 2 else None,
+            study_trials=None,
+        )
+
+    def _needed(self, test: _Test) -> int | None:
+        """Units in each arm after which the difference seen so far would give a verdict."""
+        spread = math.sqrt(float(test.a.var(ddof=1) + test.b.var(ddof=1)))
+        if not spread:
+            return None
+
+        def holds(units: int) -> bool:
+            return power.settles(
+                test.difference, spread, units, comparisons=self.comparisons, alpha=self.alpha, margin=self.margin
+            )
+
+        return power.first(max(len(test.a), len(test.b)) + 1, power.MOST, holds)
+
+    def _detectable(self, test: _Test) -> float | None:
+        """The difference that so many units find with 80 % power, in the first step of Holm."""
+        if self.comparisons * least_p(len(test.a), len(test.b)) >= self.alpha:
+            return None
+        level, target = self.alpha / self.comparisons, power.TARGET
+        return float((stats.t.ppf(1 - level / 2, test.freedom) + stats.t.ppf(target, test.freedom)) * test.se)
+
+
+def too_few(values: Mapping[str, Sequence[Any]], comparisons: int, alpha: float) -> str:
+    """Says when no result at all could have been significant, or nothing."""
+    counts = sorted(len(units) for units in values.values())[:2]
+    least = comparisons * least_p(*counts) if len(counts) == 2 and comparisons else 0.0
+    if least < alpha:
+        return ""
+    units = " and ".join(map(str, counts))
+    several = f"{comparisons} comparisons" if comparisons > 1 else "a comparison"
+    floor = f"corrected by Holm, p is at least {min(1.0, least):.2g}"
+    return f"{units} units that are not paired cannot settle {several}: {floor}."

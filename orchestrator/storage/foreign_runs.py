@@ -1,0 +1,165 @@
+"""Runs that somebody else trained: what a file or a tracker says of each, before anybody asks what it means."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from orchestrator.definition.states import State
+
+SAMPLE = 64 * 1024
+"""Characters that the separator of a CSV file is told from."""
+
+
+class UnusableError(ValueError):
+    """Results that cannot be imported as asked; says why, and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignRun:
+    """One run, or one row."""
+
+    where: str
+    """What its source calls it: `row 5`, `run 3f2a9c`."""
+    values: Mapping[str, Any]
+    """Column -> value, None where there is none."""
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Metric -> (step, value), in order."""
+    state: State = State.COMPLETE
+    """COMPLETE, PRUNED or FAILED."""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignRuns:
+    """All runs of a source, with its columns in order."""
+
+    source: str
+    """As the user named it."""
+    kind: str
+    """csv, parquet, mlflow or optuna."""
+    runs: Sequence[ForeignRun]
+    columns: Sequence[str]
+    metrics: Sequence[str] = ()
+    """Columns that are metrics, where the source tells."""
+    parameters: Sequence[str] = ()
+    """Columns that are hyperparameters, where the source tells."""
+    goals: Mapping[str, str] = field(default_factory=dict)
+    """Metric -> minimize or maximize, where the source tells."""
+    notes: Sequence[str] = ()
+    """What was left out, and why."""
+
+
+def of_csv(path: Path) -> ForeignRuns:
+    """A table with a header line; separated by commas, semicolons or tabs. Raises UnusableError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UnusableError(f"{path}: no such file") from None
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise UnusableError(f"{path}: is no text in UTF-8 ({error.__class__.__name__})") from None
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    if not text.strip():
+        raise UnusableError(f"{path}: is empty")
+    try:
+        separator = csv.Sniffer().sniff(text[:SAMPLE], ",;\t|").delimiter
+    except csv.Error:
+        separator = ","
+    rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if any(cell.strip() for cell in row)]
+    head = [cell.strip() for cell in rows[0]]
+    twice = sorted({name for name in head if name and head.count(name) > 1})
+    if twice:
+        raise UnusableError(f"{path}: two columns are called {twice[0]!r}; rename one")
+    long = next((i for i, row in enumerate(rows[1:], 2) if len(row) > len(head)), None)
+    if long:
+        raise UnusableError(f"{path}: row {long} has {len(rows[long - 1])} cells, and there are {len(head)} columns")
+    kept = [i for i, name in enumerate(head) if name]
+    runs = [
+        ForeignRun(where=f"row {number}", values={head[i]: _read(row[i]) if i < len(row) else None for i in kept})
+        for number, row in enumerate(rows[1:], 2)
+    ]
+    return _table(str(path), "csv", [head[i] for i in kept], runs, decimal_comma=separator != ",")
+
+
+def of_parquet(path: Path) -> ForeignRuns:
+    """A Parquet file, or a folder of one data set. Raises UnusableError."""
+    try:
+        frame = pq.read_table(path).to_pandas()
+    except (OSError, ValueError) as error:
+        raise UnusableError(f"{path}: {str(error).splitlines()[0]}") from None
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    runs = [
+        ForeignRun(where=f"row {i}", values={str(k): _plain(v) for k, v in row.items()})
+        for i, row in enumerate(rows, 1)
+    ]
+    return _table(str(path), "parquet", [str(name) for name in frame.columns], runs)
+
+
+def _table(
+    source: str, kind: str, columns: Sequence[str], runs: list[ForeignRun], *, decimal_comma: bool = False
+) -> ForeignRuns:
+    if not runs:
+        raise UnusableError(f"{source}: has a header and no rows")
+    if decimal_comma:
+        runs = [ForeignRun(where=run.where, values={k: _with_point(v) for k, v in run.values.items()}) for run in runs]
+    return ForeignRuns(source=source, kind=kind, runs=runs, columns=columns)
+
+
+def _read(cell: str) -> Any:
+    """A cell of a CSV file: a number, a truth value, text, or None where it is empty."""
+    text = cell.strip()
+    if text.lower() in ("", "na", "n/a", "null", "none", "-"):
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text.replace("_", "x"))
+        except ValueError:
+            continue
+    return text
+
+
+def _with_point(value: Any) -> Any:
+    """`0,91` in a file whose cells are parted by something else."""
+    if isinstance(value, str) and value.count(",") == 1:
+        found = _read(value.replace(",", "."))
+        return found if isinstance(found, float) else value
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value of pandas or numpy as JSON has it."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return json.dumps(value, sort_keys=True, default=str) if isinstance(value, list | dict) else value
+
+
+def number_of(value: Any) -> float | None:
+    """The number that a cell holds, `91.2%` and ` 0.9 ` included; None when it holds none."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    text = str(value).strip()
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def listed(names: Iterable[str], most: int = 40) -> str:
+    """Names with commas, cut where there are very many."""
+    found = list(names)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")

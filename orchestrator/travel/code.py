@@ -1,0 +1,171 @@
+"""The user's code as a parcel: which folder, which modules from elsewhere, what would be missing on the workers.
+
+What travels is the folder of the sweep file, or the current folder where the sweep file lies below it and modules are
+found there. A module from anywhere else (an editable install, a place on PYTHONPATH) travels by itself with all that it
+imports. Nothing travels for a sweep of registered names alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.definition.model import Spec
+from orchestrator.remote import Parcel
+from orchestrator.storage.object_store import own_scratch
+from orchestrator.travel.archive import Contents, digest_of, pack
+from orchestrator.travel.errors import CannotTravel
+from orchestrator.travel.files import IGNORE, travelling
+from orchestrator.travel.secrets import found_in
+from orchestrator.trial import source
+
+LIMIT = 100_000_000
+"""Bytes of all files together: code and small data. A data set of its own lies on the cluster."""
+LARGEST = 5
+DATA_SET = "dataset.json"
+
+
+def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int = LIMIT) -> Parcel | None:
+    """What the sweep in `file` needs on other machines, archived; None when that is nothing.
+
+    Raises CannotTravel for what cannot, for a secret, for too much, and for what a worker would miss.
+    """
+    modules = own_modules(spec)
+    named = list(paths_of(spec))
+    requirements = spec.environment.file
+    if not modules and not any(_is_near(path) for _, path in named) and not requirements:
+        return None
+    file = file.resolve()
+    base = _base(file, modules)
+    if base in (Path.home(), Path(base.anchor)):
+        raise CannotTravel(
+            f"{base} is no folder to send to a cluster; put the sweep file and its code in one of their own"
+        )
+    carried, secrets = travelling(base, leave_out)
+    carried[file.relative_to(base).as_posix()] = file
+    inside, paths = _roots(base, modules)
+    for name, path in modules.items():
+        if name in inside:
+            if path.relative_to(base).as_posix() not in carried:
+                raise CannotTravel(_missing(f"{name}, which the sweep imports,", path, base))
+        elif carried.setdefault(name, path).read_bytes() != path.read_bytes():
+            raise CannotTravel(f"{name} is imported from {path}, and {base / name} is another file; rename one")
+    _check_paths(named, base, carried)
+    if requirements and requirements.resolve().relative_to(base).as_posix() not in carried:
+        raise CannotTravel(_missing("environment.requirements", requirements, base))
+    _check_size(base, carried, limit)
+    _check_secrets(carried)
+    contents = Contents(sweep=file.relative_to(base).as_posix(), paths=paths)
+    return Parcel(
+        archive=pack(carried, contents, own_scratch() / "code"),
+        digest=digest_of(carried, contents),
+        sweep=contents.sweep,
+        paths=paths,
+        folder=str(base),
+        files=len(carried),
+        left_out=tuple(secrets),
+    )
+
+
+def own_modules(spec: Spec) -> dict[str, Path]:
+    """Source files outside our packages and what is installed, by the names under which they are imported."""
+    ours = source.files(())
+    names = (spec.task.name, *(arm.optimizer for arm in spec.arms.values()), spec.method.name)
+    return {name: path.resolve() for name, path in source.files(names).items() if name not in ours}
+
+
+def _base(file: Path, modules: Mapping[str, Path]) -> Path:
+    here, beside = Path.cwd().resolve(), file.parent
+    if not beside.is_relative_to(here) or here == Path(here.anchor) or here == Path.home():
+        return beside
+    found_here = any(path.is_relative_to(here) and not path.is_relative_to(beside) for path in modules.values())
+    return here if found_here or not modules else beside
+
+
+def _roots(base: Path, modules: Mapping[str, Path]) -> tuple[set[str], tuple[str, ...]]:
+    """(modules that are imported from inside the folder, the places below it that they are imported from).
+
+    The source of `pkg/task.py` at `src/pkg/task.py` is imported from `src`.
+    """
+    inside: set[str] = set()
+    roots: set[str] = set()
+    for name, path in modules.items():
+        if path.is_relative_to(base) and path.as_posix().endswith(f"/{name}"):
+            root = Path(path.as_posix().removesuffix(name))
+            if root.is_relative_to(base):
+                inside.add(name)
+                roots.add(root.relative_to(base).as_posix())
+    order = [place.relative_to(base).as_posix() for place in map(_resolved, sys.path) if place.is_relative_to(base)]
+    known = [place for place in order if place in roots]
+    return inside, tuple(dict.fromkeys(place for place in [*known, *sorted(roots)] if place != "."))
+
+
+def _resolved(place: str) -> Path:
+    return Path(place or ".").resolve()
+
+
+def paths_of(spec: Spec) -> Iterator[tuple[str, Path]]:
+    """(key, path) of what the file names as a file or folder of this machine; data sets lie on the cluster."""
+    if spec.method.registry:
+        yield "method.registry", Path(spec.method.registry)
+    for key, value in spec.task.parameters.items():
+        if not isinstance(value, str) or not ("/" in value or Path(value).suffix) or "://" in value:
+            continue
+        path = Path(value)
+        try:
+            if path.exists() and not (path / DATA_SET).exists():
+                yield f"task.{key}", path
+        except OSError:  # a long text
+            continue
+
+
+def _is_near(path: Path) -> bool:
+    return not path.is_absolute()
+
+
+def _check_paths(named: Sequence[tuple[str, Path]], base: Path, carried: Mapping[str, Path]) -> None:
+    """A relative path leads, from the archive's root, to something that travels."""
+    for key, path in named:
+        if not _is_near(path):
+            continue  # the workers are asked for it
+        near = path.as_posix()
+        if Path.cwd().resolve() != base and not (base / path).exists():
+            raise CannotTravel(
+                f"{key}: {near} is there from {Path.cwd()}, but what travels is {base}; give the command there, or "
+                "name an absolute path that all machines of the cluster have"
+            )
+        if near not in carried and not any(name.startswith(f"{near.rstrip('/')}/") for name in carried):
+            raise CannotTravel(_missing(f"{key}: {near}", base / path, base))
+
+
+def _missing(what: str, path: Path, base: Path) -> str:
+    if not path.resolve().is_relative_to(base):
+        return f"{what} is at {path}, outside {base}, which is what travels; move it there"
+    return (
+        f"{what} would be missing on the workers: {path.relative_to(base)} does not travel, because git or {IGNORE} "
+        "ignores it, or because its name says that it holds secrets; mend that, or name an absolute path that all "
+        "machines of the cluster have"
+    )
+
+
+def _check_size(base: Path, carried: Mapping[str, Path], limit: int) -> None:
+    sizes = {name: path.stat().st_size for name, path in carried.items()}
+    if (total := sum(sizes.values())) <= limit:
+        return
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]
+    listed = ", ".join(f"{name} ({sizes[name] / 1e6:,.1f} MB)" for name in largest)
+    raise CannotTravel(
+        f"{base} has {total / 1e6:,.0f} MB in {len(sizes)} files, and {limit / 1e6:,.0f} MB may travel with a sweep; "
+        f"the largest: {listed}. Name what the trials do not need in {base / IGNORE}, as in a .gitignore; data sets "
+        "lie on the cluster (geosweep data convert)"
+    )
+
+
+def _check_secrets(carried: Mapping[str, Path]) -> None:
+    for name, path in carried.items():
+        if (hit := found_in(path.read_bytes())) is not None:
+            raise CannotTravel(
+                f"{name}:{hit[1]}: this looks like {hit[0]}, which must not leave this machine; read it from the "
+                f"environment instead, or name the file in {IGNORE}"
+            )

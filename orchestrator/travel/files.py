@@ -1,0 +1,142 @@
+"""Which files of a folder travel: what git has or would add, less what `.geosweepignore` names.
+
+In a git repository these are the tracked files and the untracked ones that git does not ignore; elsewhere all files, as
+git would add them to a new repository. Git itself reads every pattern. Left out everywhere: folders of sweeps, of
+virtual environments and of byte code, and files whose names say that they hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from orchestrator.travel.errors import CannotTravel
+from orchestrator.travel.secrets import is_secret_name
+
+IGNORE = ".geosweepignore"
+NEVER = {".git", ".hg", ".svn", "__pycache__", ".venv", "node_modules", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+TRACKING = {"mlruns", "mlartifacts", "mlflow.db", "mlflow.db-shm", "mlflow.db-wal"}
+
+
+def travelling(base: Path, leave_out: Sequence[Path] = ()) -> tuple[dict[str, Path], list[str]]:
+    """(name below `base`, with slashes -> file; the names that were left out because they hold secrets).
+
+    A symbolic link travels as what it leads to. `leave_out`: files and folders, such as the root of sweeps.
+
+    Raises CannotTravel for a link that leads out of the folder, or to what does not travel, and without git where there
+    is something for git to read.
+    """
+    base = base.resolve()
+    outside = [place.resolve() for place in leave_out]
+    names = [n for n in _listed(base) if not _is_machinery(base, n, outside)]
+    secrets = sorted(n for n in names if is_secret_name(n))
+    plain = [n for n in names if n not in set(secrets)]
+    found = {n: base / n for n in plain if not _linked(base, n) and (base / n).is_file()}
+    links = [n for n in plain if _linked(base, n)]
+    for name in links:
+        found |= _followed(base, name, found)
+    return dict(sorted(found.items())), secrets
+
+
+def _listed(base: Path) -> list[str]:
+    """Names below the folder as git lists them; all files where there is no git and nothing for it to read."""
+    inside = _repository(base)
+    try:
+        if inside:
+            return sorted(_expanded(base, "", _names(base)))
+        with tempfile.TemporaryDirectory() as place:
+            _git(base, "init", "--quiet", "--bare", place)
+            return sorted(_expanded(base, "", _names(base, f"--git-dir={place}", f"--work-tree={base}")))
+    except FileNotFoundError:
+        if inside or any(base.rglob(".gitignore")) or (base / IGNORE).exists():
+            raise CannotTravel(f"{base}: git says what is ignored, and there is no git here; install it") from None
+    return sorted(p.relative_to(base).as_posix() for p in _walked(base))
+
+
+def _expanded(base: Path, below: str, names: Iterable[str]) -> Iterator[str]:
+    """These names of the folder `below`; in the place of a repository inside it, the names of its files."""
+    for name in names:
+        place = base / below / name
+        if not place.is_dir() or place.is_symlink():
+            yield f"{below}{name}"
+        elif (place / ".git").exists():  # of a submodule that was never fetched there is nothing
+            yield from _expanded(base, f"{below}{name.rstrip('/')}/", _names(place))
+
+
+def _names(folder: Path, *place: str) -> set[str]:
+    """What git has or would add here, less what the folder's own list of exceptions names."""
+    kinds = ("--others", "--exclude-standard") if place else ("--cached", "--others", "--exclude-standard")
+    found = _git(folder, *place, "ls-files", "-z", *kinds)
+    names = {name for name in found.split("\0") if name}
+    if (folder / IGNORE).exists():
+        for kind in ("--cached", "--others"):
+            if not place or kind == "--others":
+                left = _git(folder, *place, "ls-files", "-z", kind, "--ignored", f"--exclude-from={folder / IGNORE}")
+                names -= set(left.split("\0"))
+    return names
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git prints. Raises FileNotFoundError without git, CannotTravel when it refuses."""
+    plain = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=False, env=plain)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise CannotTravel(f"{folder}: git does not say what is ignored here: {said[0]}")
+    return os.fsdecode(done.stdout)
+
+
+def _repository(base: Path) -> bool:
+    return any((place / ".git").exists() for place in (base, *base.parents))
+
+
+def _walked(base: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(base):
+        here = Path(place)
+        folders[:] = [f for f in folders if f not in NEVER]
+        yield from (here / name for name in files)
+        yield from (here / f for f in folders if (here / f).is_symlink())
+
+
+def _is_machinery(base: Path, name: str, outside: Sequence[Path]) -> bool:
+    """Whether it is no source: of a tool, of a virtual environment, of a sweep, or where the sweeps are."""
+    path = base / name
+    parts = set(name.split("/"))
+    if parts & (NEVER | TRACKING) or name.endswith((".pyc", ".pyo")):
+        return True
+    if any(path == place or path.is_relative_to(place) for place in outside):
+        return True
+    above = [p for p in path.parents if p != base and p.is_relative_to(base)]
+    return any(
+        (p / "pyvenv.cfg").exists() or ((p / "resolved.json").exists() and (p / "trials").is_dir()) for p in above
+    )
+
+
+def _linked(base: Path, name: str) -> bool:
+    """Whether the file, or a folder on the way to it, is a symbolic link."""
+    path = base / name
+    return any(p.is_symlink() for p in (path, *path.parents) if p != base and p.is_relative_to(base))
+
+
+def _followed(base: Path, name: str, found: dict[str, Path]) -> dict[str, Path]:
+    """What a link leads to, under the link's name. Of files that travel by themselves, and of nothing else."""
+    path = base / name
+    target = path.resolve()
+    if not target.is_relative_to(base):
+        raise CannotTravel(
+            f"{name} is a link to {target}, outside {base}; put a copy in its place, or name it in {IGNORE}"
+        )
+    inner = target.relative_to(base).as_posix()
+    if not target.exists():
+        return {}
+    if target.is_file():
+        if inner not in found:
+            raise CannotTravel(f"{name} is a link to {inner}, which does not travel; name the link in {IGNORE} too")
+        return {name: target}
+    if path.is_relative_to(target):
+        raise CannotTravel(f"{name} is a link to a folder that it lies in; name it in {IGNORE}")
+    below = f"{inner}/"
+    return {f"{name}/{n[len(below) :]}": found[n] for n in found if n.startswith(below)}

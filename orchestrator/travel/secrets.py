@@ -1,0 +1,91 @@
+"""Secrets by their names and by their shapes. What holds one does not leave this machine."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+
+NAMES = (
+    ".env",
+    ".env.*",
+    "*.env",
+    ".envrc",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "*.pfx",
+    "*.jks",
+    "*.keystore",
+    "*.kdbx",
+    "*.ppk",
+    "*.asc",
+    "*.gpg",
+    "id_rsa*",
+    "id_dsa*",
+    "id_ecdsa*",
+    "id_ed25519*",
+    ".netrc",
+    "_netrc",
+    ".pgpass",
+    ".pypirc",
+    ".npmrc",
+    ".git-credentials",
+    ".htpasswd",
+    ".dockercfg",
+    ".dockerconfigjson",
+    "kubeconfig",
+    "*.kubeconfig",
+    "credentials",
+    "credentials.*",
+    "*credentials.json",
+    "secrets",
+    "secrets.*",
+    "secret.*",
+    "client_secret*.json",
+    "service_account*.json",
+    "service-account*.json",
+    "auth_token",
+    "*.token",
+    "kaggle.json",
+    ".streamlit/secrets.toml",
+)
+"""Patterns of a file's name, whatever its case."""
+TEMPLATES = (".example", ".sample", ".template", ".dist")
+FOLDERS = {".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".config/gcloud"}
+SHAPES = {
+    "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
+    "an AWS access key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "an AWS secret key": r"(?i)aws_secret_access_key\W{1,5}[A-Za-z0-9/+]{40}\b",
+    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})",
+    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}\b",
+    "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    "a Google API key": r"\bAIza[0-9A-Za-z_-]{35}\b",
+    "a key of an OpenAI or Anthropic account": r"\bsk-(?:proj-|ant-|svcacct-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{32,}",
+    "a Weights & Biases key": r"(?i)wandb_api_key\W{1,5}[0-9a-f]{40}\b",
+    "a JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    "a password in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"'{}<>$%]+:"
+    r"(?!(?i:pass|password|passwd|pwd|pw|secret|token|key|x+|\*+|\.+)@)[^\s/:@\"'{}<>$%]{3,}@[A-Za-z0-9]",
+}
+"""What it is -> how it looks."""
+_SHAPES = {what: re.compile(shape.encode()) for what, shape in SHAPES.items()}
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the name of a file, or of a folder above it, says that it holds secrets; `.env.example` does not."""
+    lower = name.lower()
+    *folders, last = lower.split("/")
+    if any(folder in FOLDERS for folder in folders) or any(f"{f}/" in f"{lower}/" for f in FOLDERS if "/" in f):
+        return True
+    if last.endswith(TEMPLATES) or last.endswith((".py", ".md", ".rst")):
+        return False
+    return any(fnmatch.fnmatchcase(last, pattern) for pattern in NAMES)
+
+
+def found_in(content: bytes) -> tuple[str, int] | None:
+    """(what the first secret in a file looks like, its line from 1), or None. Its text is not returned."""
+    hits = [(hit.start(), what) for what, shape in _SHAPES.items() if (hit := shape.search(content))]
+    if not hits:
+        return None
+    start, what = min(hits)
+    return what, content.count(b"\n", 0, start) + 1

@@ -1,0 +1,54 @@
+"""Tasks and optimizers that a worker does not find by their names: it is sent them, and they take their names there.
+
+Those are classes of a notebook, or of the script that was started, which travel as values with what they use of
+`__main__` themselves (`class_code` stands in the place of their source files); and classes that a module of the user's
+has registered, of which the worker imports that module.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+
+import cloudpickle
+
+import optim_core
+import trainables
+from orchestrator.definition.errors import UsageError
+from orchestrator.trial import source
+from orchestrator.trial.class_code import MAIN
+from orchestrator.trial.named_class import class_of
+from trainables import Task
+
+
+def carried(names: Iterable[str]) -> dict[str, type]:
+    """Name -> class, of those that a process which imports geosweep does not know by itself."""
+    short = [name for name in names if source.module_of(name) in ("", MAIN)]
+    found = {name: class_of(name) for name in short}
+    return {name: cls for name, cls in found.items() if cls is not None and not source.is_ours(cls.__module__)}
+
+
+def dumps(names: Iterable[str]) -> bytes:
+    """What a worker needs to know these names: empty where it can import them all.
+
+    Raises UsageError for a class that holds what cannot be sent, a lock for instance.
+    """
+    found = carried(names)
+    try:
+        return bytes(cloudpickle.dumps(found)) if found else b""
+    except (TypeError, pickle.PicklingError) as error:
+        raise UsageError(
+            f"{', '.join(found)}: cannot be sent to workers ({error}); define it in a module and name it "
+            "package.module:Task, or run with executor debug"
+        ) from None
+
+
+def loads(sent: bytes) -> None:
+    """Let this process know what `dumps` sent."""
+    found: Mapping[str, type] = pickle.loads(sent) if sent else {}
+    for name, cls in found.items():
+        inner = name.rpartition("(")[2].rstrip(")")
+        if issubclass(cls, Task):
+            trainables.task(inner)(cls)
+        else:
+            optim_core.adopt(inner, cls)

@@ -1,0 +1,33 @@
+"""Which point of a trial's log is its evaluation number n: what stopping rules judge.
+
+Our own training evaluates E times, evenly over the budget, so evaluation n is point n. A script reports when it likes:
+its evaluation n is the first point with the tuned metric at n E-ths of the budget B, step >= n B / E. One that tells no
+step has the steps B / E, 2 B / E, ..: its n-th point is evaluation n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.trial.job import Job
+
+Point = Mapping[str, Any]
+TOLERANCE = 1e-9
+
+
+def passed(points: Sequence[Point], job: Job) -> int:
+    """How many evaluations the points show."""
+    if not job.program:
+        return len(points)
+    furthest = max((p["step"] for p in points if job.metric in p["metrics"]), default=0.0)
+    return min(math.floor(furthest * job.evaluations / job.budget + TOLERANCE), job.evaluations)
+
+
+def evaluation(points: Sequence[Point], job: Job, number: int) -> Point | None:
+    """Evaluation `number`, from 1; None where the points do not reach it."""
+    if not job.program:
+        return points[number - 1] if number <= len(points) else None
+    at = number * job.budget / job.evaluations * (1 - TOLERANCE)
+    return next((p for p in points if job.metric in p["metrics"] and p["step"] >= at), None)

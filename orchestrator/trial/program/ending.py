@@ -1,0 +1,87 @@
+"""How a script ended, in words: its exit code, an exception, memory that ran out, a signal, or that it told nothing."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.trial.program.output import tail
+from orchestrator.trial.program.process import Ended
+
+OUT_OF_MEMORY = re.compile(
+    r"OutOfMemoryError|CUDA out of memory|DefaultCPUAllocator: (?:can't|not enough)|CUBLAS_STATUS_ALLOC_FAILED"
+)
+LAST_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?::\s*(.*))?$")
+CGROUP = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What to say of an end that was no success."""
+
+    sentence: str
+    detail: str
+    """The traceback, or the end of what it printed."""
+
+    def __str__(self) -> str:
+        return f"{self.sentence}\n\n{self.detail}".strip()
+
+
+def memory_kills() -> int:
+    """How many processes of this machine, or container, the kernel has killed for want of memory."""
+    for path in CGROUP:
+        try:
+            found = re.search(r"^oom_kill (\d+)", path.read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if found:
+            return int(found[1])
+    return 0
+
+
+def words(name: str, ended: Ended, logs: Path, *, memory_killed: bool) -> Words:
+    """Of a script that did not end by itself with exit code 0."""
+    errors = tail(logs / "stderr.log")
+    trace = _traceback(errors)
+    detail = trace or _shown(errors) or _shown(tail(logs / "stdout.log"))
+    if ended.failed:
+        return Words(sentence=f"{name} could not be started: {ended.failed}", detail="")
+    if ended.code is None:
+        return Words(sentence=f"{name} was killed together with the process that watched over it", detail=detail)
+    if ended.code < 0:
+        return Words(sentence=_of_signal(name, -ended.code, memory_killed), detail=detail)
+    raised = LAST_LINE.match(trace.strip().splitlines()[-1]) if trace else None
+    if OUT_OF_MEMORY.search(errors) or (raised and raised[1] == "MemoryError"):
+        where = "on the GPU" if re.search("CUDA|HIP|GPU", errors) else "on the host"
+        return Words(sentence=f"{name} ran out of memory {where} (exit code {ended.code})", detail=detail)
+    if raised:
+        kind, says = raised[1].rpartition(".")[2], raised[2] or ""
+        return Words(
+            sentence=f"{name} raised {kind}{': ' if says else ''}{says} (exit code {ended.code})", detail=detail
+        )
+    return Words(sentence=f"{name} ended with exit code {ended.code}", detail=detail)
+
+
+def _of_signal(name: str, number: int, memory_killed: bool) -> str:
+    known = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if number == signal.SIGKILL and memory_killed:
+        return f"{name} was killed by the kernel, which had run out of memory ({known})"
+    if number == signal.SIGKILL:
+        return f"{name} was killed ({known}); not by this sweep"
+    return f"{name} was ended by {known}"
+
+
+def _traceback(text: str) -> str:
+    """The last traceback of a text, to the line that names the exception."""
+    at = text.rfind("Traceback (most recent call last):")
+    if at < 0:
+        return ""
+    lines = text[at:].splitlines()
+    last = next((i for i, line in enumerate(lines) if i and line and not line.startswith(" ")), None)
+    return "" if last is None else "\n".join(lines[: last + 1])
+
+
+def _shown(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-20:])

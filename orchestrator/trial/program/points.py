@@ -1,0 +1,87 @@
+"""From rows that a script tells to points of its trial's log: which step they are at, and how many are kept."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial.job import Job
+
+MOST_POINTS = 10_000
+"""Beyond so many only every second, third, .. point is kept, and the last one."""
+SLACK = 1.02
+"""Above this multiple of its budget a script that was not told of it is ended."""
+NOT_IN_A_NAME = re.compile(r"[^\w\-./: ]")
+
+
+class Points:
+    """The log of a trial that is a script, and what was told last of each metric.
+
+    A row's step is in its field `step`, or the one that the sweep file names; steps never fall. The n-th row with the
+    tuned metric and without a step is at n E-ths of the budget, the E-th and all that follow at its end.
+    """
+
+    def __init__(self, log: MetricLog, job: Job, step: str) -> None:
+        self._log, self._job, self._step = log, job, step
+        self.all: list[dict[str, Any]] = []
+        self.metrics: dict[str, float] = {}
+        """Metric -> its newest value."""
+        self.over = False
+        """A step beyond the budget was told."""
+        self.beyond: float | None = None
+        """The first step that was told, where it was beyond the budget."""
+        self._held: dict[str, Any] | None = None
+        self._seen, self._again = 0, False
+
+    def begin(self, up_to: float, *, again: bool) -> None:
+        """Hold the points of the log up to a step; `again`: a run goes on, and may tell some of them once more."""
+        self.all = self._log.truncate(up_to)
+        self.metrics = {name: value for point in self.all for name, value in point["metrics"].items()}
+        self._again = again and bool(self.all)
+
+    @property
+    def last(self) -> float:
+        """The step of the newest point."""
+        return float(self.all[-1]["step"]) if self.all else 0.0
+
+    def values(self) -> list[float]:
+        """The tuned metric, as often as it was told."""
+        return [p["metrics"][self._job.metric] for p in self.all if self._job.metric in p["metrics"]]
+
+    def add(self, row: Mapping[str, float], *, bounded: bool) -> None:
+        """Take in a row. `bounded`: one beyond the budget ends the trial and is no point of it."""
+        job, given = self._job, {NOT_IN_A_NAME.sub("_", name): float(value) for name, value in row.items()}
+        key = self._step or ("epoch" if job.program["unit"] == "epochs" and "epoch" in given else "step")
+        told, tuned = given.pop(key, None), job.metric in given
+        if told is not None and math.isfinite(told):
+            if self._again and tuned:
+                self.begin(math.nextafter(told, -math.inf), again=False)
+            if bounded and told > job.budget * SLACK:
+                self.beyond = told if not self.all and self.beyond is None else self.beyond
+                self.over = True
+                return
+            step = max(self.last, told)
+        else:
+            step = max(self.last, min(self.last + job.budget / job.evaluations, job.budget)) if tuned else self.last
+        if not given:
+            return
+        self._seen += 1
+        point = {"step": step, "metrics": given}
+        if self._seen % math.ceil(self._seen / MOST_POINTS):
+            self._held = point if tuned else self._held
+        else:
+            self._keep(point)
+
+    def flush(self) -> None:
+        """Nothing more comes: keep the last point too."""
+        if self._held is not None:
+            self._keep(self._held)
+
+    def _keep(self, point: dict[str, Any]) -> None:
+        self._held = None
+        self._log.append(point["step"], point["metrics"])
+        self.all.append(point)
+        self.metrics |= point["metrics"]

@@ -1,0 +1,390 @@
+"""One trial that is a script: started, listened to, stopped, judged. The counterpart of `trial.session`.
+
+The script runs on its own; `advance` takes in what it said meanwhile and reports about once in a slice, and at every
+rung. There it stands still until the executor goes on, so that a trial which is stopped spends no more. Where nobody
+goes on with it for ABANDONED_S, or the session is closed, its process ends with everything that it started.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.definition.program_keys import filled
+from orchestrator.definition.states import State
+from orchestrator.storage import disk
+from orchestrator.storage.folder import read_json, write_atomic
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.object_store import StoreError
+from orchestrator.trial.evaluations import evaluation, passed
+from orchestrator.trial.job import Job, Report, Result
+from orchestrator.trial.locking import locked
+from orchestrator.trial.program import command, ending, source, sources
+from orchestrator.trial.program.channel import Channel, environment
+from orchestrator.trial.program.output import LONGEST_LINE
+from orchestrator.trial.program.points import Points
+from orchestrator.trial.program.process import Script
+from orchestrator.trial.program.proof import Shown
+from orchestrator.trial.record import read_job, read_result, write_job, write_result
+from orchestrator.trial.workspace import TrialPlace
+
+ABANDONED_S, POLL_S, FILES_S, LEAVE_S = 20.0, 0.05, 0.25, 30.0
+
+
+class ProgramSession:
+    """A script in progress, advanced in slices by whatever executor holds it (see `trial.sessions.Session`)."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self._task = job, filled(job.task_parameters)
+        self._place = TrialPlace(job.folder, job.stop_file)
+        self._folder = self._place.folder
+        with disk.named(self._folder):
+            self._lock = locked(self._folder / "lock")
+            self._place.fetch()
+            if read_job(self._folder) is None:
+                write_job(job, self._folder, durable=False)
+                self._place.begun()
+        self._log = MetricLog(self._folder / "metrics.jsonl")
+        self._channel = Channel(self._folder / "script")
+        self._script: Script | None = None
+        self._rows: deque[Mapping[str, float]] = deque()
+        self._points = Points(self._log, job, self._task["step"])
+        self._shown, self._code, self._facts = Shown(), "", dict[str, str]()
+        self._seconds = self._before = 0.0
+        self._looked = self._told = 0.0
+        self._out_of_time = self._abandoned = self._frozen = False
+        self._timer: threading.Timer | None = None
+        self._reported = self._passed = 0
+
+    def advance(self) -> Report:
+        """Let the script run for about a slice. Never raises for what the script does wrong: that is a FAILED result.
+
+        Raises DiskFull when nothing more can be written, StoreError when the object store stays away.
+        """
+        self._wanted()
+        try:
+            with disk.named(self._folder):
+                return self._advance()
+        finally:
+            if self._script is not None and not self._script.over:
+                self._timer = threading.Timer(ABANDONED_S, self._abandon)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> None:
+        """End the script, with everything that it started, and let go of the folder."""
+        self._wanted()
+        script, self._script = self._script, None
+        if script is not None:
+            script.end()
+        self._place.close()
+        self._lock.release()
+
+    def _wanted(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        if self._script is not None:
+            self._script.end()
+
+    def _advance(self) -> Report:
+        existing = read_result(self._folder)
+        if existing is not None:
+            return self._ended(existing.state, existing.grad_evals, existing.metrics)
+        try:
+            if self._abandoned and self._script is not None:
+                self._script.end()
+                self._script, self._abandoned = None, False
+            if self._script is None:
+                self._begin()
+            elif self._frozen:
+                self._script.thaw()
+                self._frozen = False
+            return self._slice()
+        except Exception as broken:
+            if disk.is_full(broken) or isinstance(broken, StoreError):
+                raise
+            return self._finish(State.FAILED, error=traceback.format_exc())
+
+    def _begin(self) -> None:
+        """Start the script, or start it again."""
+        job, task = self.job, self._task
+        program = Path(job.program["folder"]) / task["program"]
+        if not program.is_file():
+            raise FileNotFoundError(f"{program}: no such file on this machine; every worker needs the script")
+        self._code = source.digest_of_job(job)
+        resume, checkpoint = self._resumed()
+        given = command.Given(
+            program=program,
+            folder=self._folder,
+            parameters=job.parameters,
+            seed=job.seed,
+            budget=job.budget,
+            resume=resume,
+            checkpoint=checkpoint,
+        )
+        words = command.line(task, given)
+        everything = " ".join([*(task["command"] or ()), *filter(None, (task[f"{k}_arg"] for k in ("seed", "budget")))])
+        self._shown = Shown(seed=bool(task["seed_arg"]) or "${seed}" in everything)
+        self._shown.budget = "given" if task["budget_arg"] or "${budget}" in everything else ""
+        fill = {"${trial_dir}": str(self._folder), "${seed}": str(job.seed)}
+        cwd = self._folder if task["cwd"] == "trial" else Path(job.program["folder"])
+        self._sources = sources.all_of(task["metrics"] or (), cwd, fill)
+        self._channel.open(
+            {
+                "parameters": dict(job.parameters),
+                "seed": job.seed,
+                "budget": job.budget,
+                "unit": job.program["unit"],
+                "optimizer": job.optimizer,
+                "checkpoint_s": job.checkpoint_s,
+                "trial_id": job.trial_id,
+                "prove": task["prove"],
+            }
+        )
+        self._memory_kills = ending.memory_kills()
+        self._since = time.perf_counter()
+        self._script = Script(
+            words,
+            cwd=cwd,
+            env=environment(self._channel.folder, threads=job.threads, given=task["env"]),
+            logs=self._folder,
+            token=str(self._folder.resolve()),
+            heard=self._hear,
+            grace=task["grace"],
+        )
+
+    def _resumed(self) -> tuple[str | None, str]:
+        """(what `resume_arg` says, the newest checkpoint) of a run that goes on; its log is cut to match, and noted."""
+        known = read_json(self._channel.folder / "runs.json") or {"runs": 0, "seconds": 0.0}
+        run = known["runs"] + 1
+        own = read_json(self._channel.folder / "checkpoint.json")
+        resume, checkpoint, up_to = None, "", -1.0
+        if run > 1:
+            found = sources.matching(self._named(self._task["checkpoints"]), self._folder)
+            found.sort(key=lambda path: path.stat().st_mtime)
+            checkpoint = str(found[-1]) if found else ""
+            if self._task["resume_arg"] and (found or not self._task["checkpoints"]):
+                resume, up_to = self._task["resume_arg"], math.inf
+                self._facts["runs"] = f"{run}: it was told to go on where it had been ended ({resume})"
+            elif own is not None:
+                up_to = float(own["step"])
+                self._facts["runs"] = f"{run}: it went on from its checkpoint at step {own['step']:g}"
+            else:
+                why = "it had no checkpoint yet" if self._task["resume_arg"] else "there is no resume_arg"
+                self._facts["runs"] = f"{run}: begun again, since {why}"
+        goes_on = resume is not None or own is not None
+        self._before = float(known["seconds"]) if goes_on and run > 1 else 0.0
+        self._points.begin(up_to, again=run > 1)
+        self._reported = self._passed = passed(self._points.all, self.job)
+        self._runs = run
+        self._note_run()
+        return resume, checkpoint
+
+    def _named(self, pattern: str) -> str:
+        return pattern.replace("${trial_dir}", str(self._folder))
+
+    def _note_run(self) -> None:
+        document = {"runs": self._runs, "seconds": round(self._before + self._seconds, 3)}
+        write_atomic(self._channel.folder / "runs.json", json.dumps(document), durable=False)
+
+    def _hear(self, text: str) -> None:
+        """A line of output, in the thread that listens."""
+        for one in self._sources:
+            self._rows.extend(one.line(text[:LONGEST_LINE]))
+
+    def _slice(self) -> Report:
+        script, job = self._script, self.job
+        assert script is not None
+        began = time.perf_counter()
+        while True:
+            over = script.wait(POLL_S)
+            now = time.perf_counter()
+            self._seconds = now - self._since
+            if over or now - self._looked >= FILES_S:
+                self._looked = now
+                self._take_in(last=over)
+                self._note_run()
+            if over:
+                return self._over()
+            if self._place.stop_asked():
+                return self._drained()
+            self._check_limits()
+            rung = next((r for r in job.rungs if self._reported < r <= self._passed), None)
+            if rung is not None:
+                script.freeze()
+                self._frozen, self._reported = True, rung
+                self._place.logged()
+                return self._report(rung)
+            if now - began >= job.slice_s:
+                return self._report(max(self._reported, self._passed))
+
+    def _report(self, number: int) -> Report:
+        found = evaluation(self._points.all, self.job, number) if number in self.job.rungs else None
+        self._reported = max(self._reported, number)
+        return Report(
+            trial_id=self.job.trial_id,
+            grad_evals=self._spent(),
+            metrics=dict(found["metrics"]) if found is not None else dict(self._points.metrics),
+            seconds=self._before + self._seconds,
+            evaluation=number,
+            durable=-1.0,
+            checkpoint_s=self.job.checkpoint_s,
+        )
+
+    def _take_in(self, *, last: bool) -> None:
+        """Points and proofs that came since the last call."""
+        known = len(self._points.all)
+        for said in self._channel.heard():
+            self._shown.hear(said)
+            if isinstance(said.get("metrics"), dict):
+                row = {k: v for k, v in said["metrics"].items() if isinstance(v, int | float)}
+                self._points.add(
+                    {**row, **({"step": said["step"]} if said.get("step") is not None else {})}, bounded=False
+                )
+        bounded = self._shown.budget != "given" and self.job.program["unit"] != "seconds"
+        for one in self._sources:
+            for found in one.poll(last=last):
+                self._points.add(found, bounded=bounded)
+        while self._rows:
+            self._points.add(self._rows.popleft(), bounded=bounded)
+        if last:
+            self._points.flush()
+        counts = self._channel.counts()
+        if len(self._points.all) != known or counts != (self._shown.grad_evals, self._shown.steps):
+            self._told = time.monotonic()  # a sign of life, though it may print nothing
+            self._passed = passed(self._points.all, self.job)
+        self._shown.grad_evals, self._shown.steps = counts
+
+    def _check_limits(self) -> None:
+        """End a script that is beyond its budget, or that has said nothing for too long."""
+        assert self._script is not None
+        limit, job = self.job.step_timeout_s, self.job
+        if job.program["unit"] == "seconds":
+            slack = 1.25 * job.budget + 5.0 if self._shown.budget == "given" else job.budget
+            self._out_of_time |= self._before + self._seconds > slack
+        if self._over_budget:
+            self._shown.budget = "kept"
+            self._script.end()
+        elif limit is not None and time.monotonic() - max(self._script.spoke, self._told) > limit:
+            self._facts["silent"] = f"{limit:g}"
+            self._script.end()
+
+    @property
+    def _over_budget(self) -> bool:
+        return self._out_of_time or self._points.over
+
+    def _drained(self) -> Report:
+        """The sweep is to stop: a script that listens checkpoints and leaves, any other is ended."""
+        assert self._script is not None
+        self._channel.ask_to_stop()
+        if (self._channel.folder / "listens").exists():
+            self._script.wait(LEAVE_S)
+        self._script.end()
+        self._take_in(last=True)
+        self._note_run()
+        return self._ended(State.INTERRUPTED, self._spent(), self._points.metrics)
+
+    def _over(self) -> Report:
+        """The script has ended."""
+        assert self._script is not None
+        name, how = self._task["program"], self._script.ended()
+        values = self._points.values()
+        left = how.told or (how.code == 0 and (self._channel.folder / "left").exists())
+        if self._place.stop_asked() and left and not self._over_budget:
+            return self._drained()
+        if how.left and not how.told:
+            were = "process was" if how.left == 1 else "processes were"
+            self._facts["left"] = f"{how.left} {were} left behind when it ended, and ended then"
+        if "silent" in self._facts:
+            message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was ended"
+            return self._finish(State.FAILED, error=message)
+        if self._points.beyond is not None and not values:
+            unit = self.job.program["unit"]
+            message = (
+                f"{name} began at step {self._points.beyond:g}, beyond its budget of {self.job.budget:g} {unit}: name "
+                "the field that counts them in task.step, or hand the budget over with task.budget_arg"
+            )
+            return self._finish(State.FAILED, error=message)
+        if values and not math.isfinite(values[-1]):
+            return self._finish(State.DIVERGED)
+        if how.code == 0 or self._over_budget:
+            return self._finish(State.COMPLETE) if values else self._finish(State.FAILED, error=self._untold(how.code))
+        killed = ending.memory_kills() > self._memory_kills
+        return self._finish(State.FAILED, error=str(ending.words(name, how, self._folder, memory_killed=killed)))
+
+    def _untold(self, code: int | None) -> str:
+        """Of a script that ended well and never told the tuned metric."""
+        name, metric = self._task["program"], self.job.metric
+        seen = sorted(self._points.metrics)
+        told = f"it told {', '.join(seen[:8])}" if seen else "it told no metric at all"
+        troubles = [*(one.trouble() for one in self._sources), self._cut()]
+        more = "; ".join(filter(None, [told, *troubles]))
+        way = "have task.metrics find it, or report it: geosweep.trial().report(step, ...)"
+        return f"{name} ended with exit code {code or 0} and without {metric}, which the sweep tunes: {more}; {way}"
+
+    def _cut(self) -> str:
+        return f"its last report was cut off: {self._channel.cut[:80]!r}" if self._channel.cut else ""
+
+    def _spent(self) -> float:
+        """Of the budget, in its unit, as far as is known."""
+        job = self.job
+        if job.program["unit"] == "seconds":
+            return self._before + self._seconds
+        if counted := self._shown.document().get(job.program["unit"]):  # grad_evals, steps
+            return float(counted)
+        return self._points.last
+
+    def _finish(self, state: State, *, error: str = "") -> Report:
+        script = self._script
+        if script is not None and not script.over:
+            script.end()
+        job, values = self.job, self._points.values()
+        metrics, value = dict(self._points.metrics), None
+        if state is State.COMPLETE:
+            value = job.goal.best(values) if job.select == "best" else values[-1]
+        elif state is State.DIVERGED:
+            value = metrics[job.metric] = float(job.program["worst"])
+        proof = self._shown.document()
+        metrics |= {f"cost/{name}": float(proof[name]) for name in ("grad_evals", "steps") if proof[name]}
+        result = Result(
+            state=state,
+            value=value,
+            metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
+            grad_evals=self._spent(),
+            seconds=round(self._before + self._seconds, 4),
+            init_digest=self._shown.init,
+            data_digest=self._shown.data,
+            error=error,
+            facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
+            code=self._code,
+            proof=proof,
+        )
+        self._place.settle()
+        self._log.sync()
+        write_result(result, self._folder)
+        for old in self._channel.folder.glob("checkpoint*"):
+            old.unlink()
+        self._place.ended()
+        return self._ended(state, result.grad_evals, result.metrics)
+
+    def _ended(self, state: State, spent: float, metrics: Mapping[str, float]) -> Report:
+        self.close()
+        return Report(
+            trial_id=self.job.trial_id,
+            grad_evals=spent,
+            metrics=dict(metrics),
+            seconds=self._before + self._seconds,
+            durable=-1.0 if state.is_resumable else math.inf,
+            done=True,
+            state=state,
+        )

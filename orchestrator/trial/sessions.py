@@ -1,0 +1,36 @@
+"""The trial of a job as a session: training of ours, or a script of the user's. Executors know no more than this."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from orchestrator.trial.job import Job, Report
+from orchestrator.trial.program.session import ProgramSession
+from orchestrator.trial.session import TrialSession
+from orchestrator.trial.session import warm_up as warm_up_training
+from orchestrator.trial.worker_group import WorkerGroup
+
+
+class Session(Protocol):
+    """A trial in progress, advanced in slices."""
+
+    def advance(self) -> Report:
+        """Train for about a slice and report."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+def session_of(
+    job: Job, *, own_process: bool = False, group: WorkerGroup | None = None, host: str = "127.0.0.1"
+) -> Session:
+    """The session of a job; the arguments are those of `TrialSession`."""
+    if job.program:
+        return ProgramSession(job)
+    return TrialSession(job, own_process=own_process, group=group, host=host)
+
+
+def warm_up(job: Job) -> None:
+    """Pay once in a worker what every trial needs; a script's imports are its own."""
+    if not job.program:
+        warm_up_training(job)

@@ -1,0 +1,163 @@
+"""Distributions that offer tasks and optimizers by entry point, installed by pip into a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.geosweep.programs import RING, answer
+from tests.orchestrator.command import COMMAND, environment
+
+MODULE = RING.replace("import geosweep\n", "import trainables as geosweep\n")
+
+
+def installed(place: Path, name: str, code: str, **groups: dict[str, str]) -> Path:
+    """A folder with the distribution `name` 1.2 in it: one module and its entry points."""
+    module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-1.2.dist-info"
+    wheel, folder = place / f"{module}-1.2-py3-none-any.whl", place / f"site-{module}"
+    points = "".join(
+        f"[geosweep.{group}]\n" + "".join(f"{key} = {value}\n" for key, value in named.items())
+        for group, named in groups.items()
+    )
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{module}.py", code)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: by-hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/entry_points.txt", points)
+        archive.writestr(f"{info}/RECORD", "".join(f"{n},,\n" for n in (f"{module}.py", f"{info}/RECORD")))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder)]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True, timeout=120)
+    return folder
+
+
+def doctor(cwd: Path, *paths: Path) -> tuple[str, dict[str, Any]]:
+    """(the line of doctor's document on plug-ins, the document)."""
+    done = subprocess.run(
+        [*COMMAND, "doctor", "--json", "--root", str(cwd / "runs")],
+        env=environment(PYTHONPATH=":".join([*map(str, paths), environment()["PYTHONPATH"]])),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    document = json.loads(done.stdout)
+    return document["checks"]["plugins"]["says"], document
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    points = {"tasks": {"ring": "ring_plugin:Ring"}, "optimizers": {"plain": "ring_plugin:Plain"}}
+    return installed(tmp_path_factory.mktemp("plugins"), "ring-plugin", MODULE, **points)
+
+
+def test_a_sweep_over_plugins(ring: Path, tmp_path: Path) -> None:
+    program = """
+import json, sys
+import geosweep
+from geosweep import optimizers
+from geosweep._door import read_sweep
+import trainables
+
+before = {"ring_plugin"} & set(sys.modules)
+listed = ["plain" in optimizers.names(), "ring" in trainables.names()]
+still = {"ring_plugin"} & set(sys.modules)
+sweep = (
+    {"schema_version": 1, "name": "plugged", "task": {"name": "ring", "scale": 2.0},
+     "metric": {"name": "loss/val", "goal": "minimize"}, "arms": {"plain": {}},
+     "parameters": {"lr": {"values": [0.1]}}, "method": {"name": "grid"}, "budget": {"per_trial": 8},
+     "seeds": {"tune": 1, "confirm": 1}, "evaluations": 1})
+found = geosweep.run(sweep, root="runs", executor="debug", tracking=False, progress=False)
+try:
+    geosweep.run({**sweep, "task": {"name": "rings"}}, root="runs")
+except geosweep.errors.SpecError as error:
+    said = str(error)
+sealed = json.loads((found.path / "seal.json").read_text())["code"]["files"]
+print(json.dumps({"early": [*before, *still], "listed": listed, "state": found.state, "said": said,
+                  "cached": any(found.path.parent.glob("cache/*")),
+                  "sealed": sorted(name for name in sealed if "plugin" in name)}))
+"""
+    found = answer(program, ring, cwd=tmp_path)
+    assert found["early"] == []
+    assert found["listed"] == [True, True]
+    assert found["state"] == "done"
+    assert "did you mean ring?" in found["said"]
+    assert not found["cached"], "what a task of somebody else's reads is not known"
+    assert found["sealed"] == ["ring_plugin.py"]
+
+
+@pytest.mark.slow
+def test_doctor_lists_and_refuses(ring: Path, tmp_path: Path) -> None:
+    says, document = doctor(tmp_path, ring)
+    assert says == "ring (ring-plugin 1.2), plain (ring-plugin 1.2)"
+    assert document["checks"]["plugins"]["ok"]
+    other = installed(tmp_path, "other-plugin", MODULE, tasks={"ring": "other_plugin:Ring"})
+    says, document = doctor(tmp_path, ring, other)
+    assert not document["ok"]
+    assert "task 'ring' is offered by " in says
+    assert "ring-plugin 1.2" in says
+    assert "other-plugin 1.2" in says
+
+
+CASES = {
+    "twice": (
+        {"tasks": {"ring": "x_plugin:Ring"}},
+        MODULE,
+        "ring",
+        "is offered by ring-plugin 1.2 and by x-plugin 1.2",
+    ),
+    "ours": (
+        {"tasks": {"digits": "x_plugin:Ring"}},
+        MODULE,
+        "digits",
+        "is offered by geosweep itself and by x-plugin 1.2",
+    ),
+    "absent": (
+        {"tasks": {"gone": "x_plugin:Gone"}},
+        MODULE,
+        "gone",
+        "'gone', x_plugin:Gone of x-plugin 1.2, cannot be imp",
+    ),
+    "broken": ({"tasks": {"ill": "x_plugin:Ring"}}, "import no_such_module", "ill", "No module named 'no_such_module'"),
+    "no task": ({"tasks": {"plain": "x_plugin:Plain"}}, MODULE, "plain", "'plain' is not a trainables.Task"),
+}
+
+
+@pytest.mark.slow
+def test_what_cannot_be_is_refused_by_name(ring: Path, tmp_path: Path) -> None:
+    folders = {}
+    for case, (points, code, _, _) in CASES.items():
+        (place := tmp_path / case.replace(" ", "-")).mkdir()
+        folders[case] = str(installed(place, "x-plugin", code, **points))
+    asked = {case: (folders[case], name) for case, (_, _, name, _) in CASES.items()}
+    program = f"""
+import json, sys
+import trainables
+from geosweep._door import read_sweep
+from geosweep.errors import SpecError
+
+said = {{}}
+for case, (folder, name) in {asked!r}.items():
+    sys.path.insert(0, folder)
+    try:
+        read_sweep({{"schema_version": 1, "name": "x", "task": {{"name": name}}, "arms": {{"sgd": {{}}}},
+                    "metric": {{"name": "loss/val", "goal": "minimize"}}, "budget": {{"per_trial": 8}}}})
+    except SpecError as error:
+        said[case] = str(error)
+    sys.path.remove(folder)
+    sys.modules.pop("x_plugin", None)
+print(json.dumps(said))
+"""
+    said = answer(program, ring, cwd=tmp_path)
+    assert said.keys() == CASES.keys()
+    for case, (_, _, name, sentence) in CASES.items():
+        assert said[case].startswith("sweep: task.name: "), said[case]
+        assert sentence in said[case] or all(part in said[case] for part in (name, "ring-plugin 1.2", "x-plugin 1.2"))

@@ -1,0 +1,15 @@
+"""Nothing here is measured for coverage (pyproject.toml names what is), and tracing would nearly double its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("no_cover")

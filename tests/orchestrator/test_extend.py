@@ -1,0 +1,174 @@
+"""Sweeps made larger: the same seeds, nothing trained twice, and what had been seen before is said."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator import results
+from orchestrator.definition.extension import Extension, extended
+from orchestrator.definition.model import definition
+from orchestrator.definition.sweep_file import loads
+from orchestrator.protocol import extensions, seal
+from orchestrator.storage.folder import SweepFolder, find
+from orchestrator.trial.record import read_job
+from tests.orchestrator.sweep_files import sweep_text
+from tests.verbs import Called, called
+
+Call = Callable[..., Called]
+DEBUG = ("--executor", "debug", "--no-tracking")
+
+
+def text(studies: int = 2, trials: int = 2, confirm: int = 2, **changes: Any) -> str:
+    one = sweep_text(per_trial=8, trials=trials, confirm=confirm, **changes)
+    return one.replace(f"confirm: {confirm}", f"confirm: {confirm}, studies: {studies}")
+
+
+@pytest.mark.parametrize(
+    "before, more, after",
+    [
+        ({}, Extension(studies=4), {"studies": 6}),
+        ({}, Extension(seeds=3, studies=1), None),
+        ({"studies": 1}, Extension(seeds=3), {"studies": 1, "confirm": 5}),
+        ({"studies": 1}, Extension(studies=7), {"studies": 8}),
+        ({}, Extension(trials=16), {"trials": 18}),
+    ],
+)
+def test_a_larger_sweep_is_the_one_planned_so_and_keeps_all_seeds(before: Any, more: Extension, after: Any) -> None:
+    spec = loads(text(**before))
+    larger = extended(spec, more)
+    for study in range(1, spec.seeds.studies + 1):
+        assert larger.seeds.tune_of(study) == spec.seeds.tune_of(study)
+        had = spec.seeds.confirm_of(study)
+        assert larger.seeds.confirm_of(study)[: len(had)] == had
+    everything = [*larger.seeds.tune, *larger.seeds.confirm]
+    assert len(set(everything)) == len(everything)
+    if after is not None:
+        assert definition(larger) == definition(loads(text(**after)))
+
+
+@pytest.mark.parametrize(
+    "changes, more, why",
+    [
+        ({"method": "grid"}, Extension(trials=1), "a grid has the points that it has"),
+        ({"tail": "racing: {level: 0.05}"}, Extension(seeds=1), "race planned all its looks"),
+        ({"tail": "early_terminate: {type: pbt, eta: 2, min_budget: 25%}"}, Extension(trials=1), "drawn at once"),
+    ],
+)
+def test_what_cannot_be_extended_says_why(changes: dict[str, Any], more: Extension, why: str) -> None:
+    method = changes.get("method", "random")
+    file = text(studies=8, method=method) + changes.get("tail", "") + "\n"
+    if method == "grid":
+        file = file.replace("distribution: log_uniform_values, min: 0.01, max: 0.3", "values: [0.1, 0.2]")
+    with pytest.raises(ValueError, match=why):
+        extended(loads(file), more)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of two studies whose results nobody has seen, and one of a single study."""
+    place = tmp_path_factory.mktemp("extend")
+    (place / "two.yaml").write_text(text(name="two"))
+    (place / "one.yaml").write_text(text(name="one", studies=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extensions, "look", lambda folder, verb: None)
+        for name in ("two", "one"):
+            words = ["geosweep", "run", f"{place}/{name}.yaml", "--root", f"{place}/runs", *DEBUG, "--no-cache"]
+            patch.setattr("sys.argv", words)
+            with pytest.raises(SystemExit) as ended:
+                from orchestrator.cli import main
+
+                main()
+            assert not ended.value.code
+    return place
+
+
+@pytest.fixture
+def runs(done: Path, tmp_path: Path) -> Path:
+    shutil.copytree(done / "runs", tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def extend(runs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    return lambda *words: called(monkeypatch, capfd, *words, "--root", str(runs))
+
+
+def stamps_of(folder: SweepFolder) -> dict[str, int]:
+    return {p.parent.name: p.stat().st_mtime_ns for p in (folder.path / "trials").glob("*/result.json")}
+
+
+def test_nothing_is_trained_twice_and_unseen_results_cost_nothing(extend: Call, runs: Path, done: Path) -> None:
+    folder = find(runs, "two")
+    before = stamps_of(folder)
+    said = extend("extend", "two", "--studies", "+1", "--trials", "+2", "--seeds", "1", *DEBUG, "--json")
+    assert said.code == 0, said.err
+    assert (said.document["look"]["seen"], said.document["alpha_spent"], said.document["exploratory"]) == ([], 0.0, [])
+    after = stamps_of(folder)
+    assert {t: after[t] for t in before} == before
+    jobs = [read_job(folder.trial(t)) for t in after]
+    tuned = [(j.arm, j.study, j.configuration) for j in jobs if j and j.stage == "tune"]
+    assert len(tuned) == len(set(tuned)) == 2 * 3 * 4
+    assert results.status(folder)["studies"] == {a: {"confirmed": 3, "planned": 3} for a in ("adamw", "sgd")}
+    found = extend("verify", "two")
+    assert (found.code, "intact" in found.out) == (0, True), found.out
+    counted = pq.read_table(folder.results / "trials.parquet").to_pandas()
+    kept = counted[~counted["superseded"]] if "superseded" in counted else counted
+    confirm = kept[kept["stage"] == "confirm"]
+    assert set(confirm.groupby(["arm", "study"])["seed"].nunique()) == {3}
+    assert len(confirm) == 2 * 3 * 3
+    assert {a: len(v) for a, v in results.arm_values(folder, "loss/val").items()} == {"adamw": 3, "sgd": 3}
+    again = extend("run", str(done / "two.yaml"), *DEBUG)
+    assert (again.code, "nothing to run" in again.err) == (0, True)
+
+
+def test_one_search_becomes_several(extend: Call, runs: Path) -> None:
+    """The first keeps its names; the verdict is then on methods."""
+    folder = find(runs, "one")
+    before = stamps_of(folder)
+    assert extend("extend", "one", "--studies", "+5", *DEBUG).code == 0
+    after = stamps_of(folder)
+    assert {t: after[t] for t in before} == before
+    assert len(after) == 6 * len(before)
+    assert {"sgd-0000-s0", "sgd@2-0000-s1"} <= after.keys()
+    document = extend("compare", "one", "--json").document
+    assert (document["pairs"][0]["unit"] if "unit" in document["pairs"][0] else document["unit"]) == "study"
+    assert document["exploratory"] == []
+    assert extend("verify", "one").code == 0
+
+
+def test_a_look_at_the_results_is_paid_for_and_said(extend: Call, runs: Path) -> None:
+    folder = find(runs, "two")
+    order = [p.name for p in sorted(runs.glob("*-*"), key=lambda p: p.stat().st_mtime)]
+    assert extend("status", "two").code == 0
+    assert extend("best", "two").code == 0
+    assert [p.name for p in sorted(runs.glob("*-*"), key=lambda p: p.stat().st_mtime)] == order, "a look is no work"
+    said = extend("extend", "two", "--studies", "4", "--no-run", "--json").document
+    assert (said["look"]["seen"], said["alpha_spent"]) == (["status", "best"], 0.05)
+    waiting = extend("status", "two", "--json").document
+    assert (waiting["state"], waiting["arms"]["sgd"]["waiting"]) == ("stopped", 4 * 4)
+    assert extend("extend", "two", "--seeds", "+1", *DEBUG).code == 0
+    [first, second] = seal.stamps(folder)
+    assert first.startswith("4 studies added after results on the first 2 studies were seen (status, best)")
+    assert "2 looks at level 0.05 err with a probability of up to 0.1" in first
+    assert second.startswith("1 confirm seed a study added after results on the first 6 studies were seen (status)")
+    document = extend("compare", "two", "--json").document
+    assert document["exploratory"] == [first, second]
+    assert document["looks"] == {"looks": 3, "alpha_spent": 0.1, "alpha_at_most": pytest.approx(0.15)}
+    assert "exploratory: 4 studies added" in extend("compare", "two").out
+
+
+@pytest.mark.parametrize("words", [(), ("--studies", "-1"), ("--studies", "0"), ("--trials", "many")])
+def test_usage(extend: Call, words: tuple[str, ...]) -> None:
+    assert extend("extend", "two", *words).code == 2
+
+
+def test_a_running_sweep_is_refused(extend: Call, runs: Path) -> None:
+    with find(runs, "two").hold():
+        said = extend("extend", "two", "--studies", "+1")
+    assert (said.code, "is being run by" in said.err) == (75, True)

@@ -1,0 +1,144 @@
+"""A script may end, or not end, in any way: the sweep goes on, its message says which, and no process is left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import runner
+from orchestrator.definition import sweep_file
+from orchestrator.definition.states import State
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.tracking.base import NoTracker
+from orchestrator.trial.job import Result
+from orchestrator.trial.record import TrialRecord
+
+PROGRAMS = Path(__file__).parent / "programs"
+WAYS = ("well", "silent", "usage", "raises", "memory", "cuda", "code", "killed", "segfault", "forks", "gigabyte",
+        "long-line", "half", "diverges", "deaf")  # fmt: skip
+TEXT = """
+schema_version: 1
+name: strange
+task:
+  program: strange.py
+  seed_arg: --seed
+  budget_arg: --steps
+  metrics: [{pattern: 'step=(?P<step>\\d+) loss=(?P<loss>\\S+)'}]
+  worst: 77
+  grace: 1s
+  env: {STRANGE_BLOCKS: "120"}
+metric: {name: loss, goal: minimize}
+arms: {only: {parameters: {how: {values: [%s]}}}}
+method: {name: grid}
+budget: {unit: steps, per_trial: 8}
+seeds: {tune: 1, confirm: 1}
+evaluations: 4
+max_failed: 20
+training: {step_timeout: 2s}
+"""
+
+
+def run(text: str, where: Path) -> SweepFolder:
+    """The sweep in this process, from the folder of the scripts."""
+    spec = sweep_file.loads(text, str(PROGRAMS / "sweep.yaml"))
+    folder = runner.open_folder(spec, text, where, runner.provenance())
+    with folder.hold():
+        runner.run(spec, folder, DebugExecutor(), NoTracker())
+    return folder
+
+
+def records(folder: SweepFolder) -> dict[str, TrialRecord]:
+    found = (TrialRecord.read(path.parent) for path in sorted((folder.path / "trials").glob("*/result.json")))
+    return {one.trial_id: one for one in found if one is not None}
+
+
+def mentioning(text: str) -> list[str]:
+    """Command lines of living processes that hold the text."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes().decode().replace("\0", " ")
+            except OSError:
+                continue
+            if text in words:
+                found.append(words)
+    return found
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    return run(TEXT % ", ".join(WAYS), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def ended(strange: SweepFolder) -> dict[str, Result]:
+    tuned = [one for one in records(strange).values() if one.job.stage == "tune"]
+    return {str(one.job.parameters["how"]): one.result for one in tuned}
+
+
+SAYS = {
+    "silent": "strange.py ended with exit code 0 and without loss, which the sweep tunes: it told no metric at all",
+    "usage": "strange.py ended with exit code 2",
+    "raises": "strange.py raised ValueError: a rate of nothing (exit code 1)",
+    "memory": "strange.py ran out of memory on the host (exit code 1)",
+    "cuda": "strange.py ran out of memory on the GPU (exit code 1)",
+    "code": "strange.py ended with exit code 7",
+    "killed": "strange.py was killed (SIGKILL); not by this sweep",
+    "segfault": "strange.py was ended by SIGSEGV",
+    "deaf": "strange.py printed nothing for 2 s (training.step_timeout) and was ended",
+}
+
+
+def test_every_configuration_ended(ended: dict[str, Any]) -> None:
+    assert set(ended) == set(WAYS)
+
+
+@pytest.mark.parametrize("way", SAYS)
+def test_a_failure_says_which(ended: dict[str, Result], way: str) -> None:
+    assert ended[way].state is State.FAILED
+    assert ended[way].error.splitlines()[0].startswith(SAYS[way])
+
+
+def test_the_traceback_and_the_usage_are_shown(ended: dict[str, Result]) -> None:
+    assert 'raise ValueError("a rate of nothing")' in ended["raises"].error
+    assert "unrecognized arguments: --lr" in ended["usage"].error
+
+
+@pytest.mark.parametrize(("way", "value"), [("well", 1 / 8), ("forks", 1 / 8), ("gigabyte", 0.5), ("long-line", 0.25),
+                                            ("half", 1 / 8)])  # fmt: skip
+def test_what_went_well_has_its_last_value(ended: dict[str, Result], way: str, value: float) -> None:
+    assert ended[way].state is State.COMPLETE
+    assert ended[way].value == value
+    assert ended[way].grad_evals == 8  # steps: the unit of its budget
+
+
+def test_a_metric_that_is_not_finite_is_a_result(ended: dict[str, Result]) -> None:
+    assert ended["diverges"].state is State.DIVERGED
+    assert ended["diverges"].value == 77
+
+
+def test_nothing_is_left(ended: dict[str, Result]) -> None:
+    assert not mentioning("left-by-strange")
+    assert not mentioning("strange.py")
+    assert ended["forks"].facts["left"] == "2 processes were left behind when it ended, and ended then"
+
+
+def test_output_is_kept_and_bounded(strange: SweepFolder, ended: dict[str, Result]) -> None:
+    tuned = [one for one in records(strange).values() if one.job.stage == "tune"]
+    by_way = {str(one.job.parameters["how"]): one.trial_id for one in tuned}
+    logs = strange.trial(by_way["gigabyte"])
+    sizes = {path.name: path.stat().st_size for path in logs.glob("stdout.log*")}
+    assert set(sizes) == {"stdout.log", "stdout.log.1"}
+    assert sum(sizes.values()) <= 10_000_000 < 12_000_000  # what was printed
+    assert (strange.trial(by_way["well"]) / "stdout.log").read_text().splitlines()[-1] == "step=8 loss=0.125"
+
+
+def test_the_best_one_was_confirmed_on_a_fresh_seed(strange: SweepFolder) -> None:
+    (confirmed,) = [one for one in records(strange).values() if one.job.stage == "confirm"]
+    assert confirmed.job.parameters == {"how": "well"}
+    assert confirmed.result.value == pytest.approx(1 / 8 + 10.0)  # the script was handed the seed

@@ -1,0 +1,230 @@
+"""Scripts that nobody here would have written so, run as they are and with three lines; what is proved of each."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.definition.states import State
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial.job import Result
+from tests.orchestrator.command import REPOSITORY
+from tests.orchestrator.test_program_ends import PROGRAMS, records, run
+
+TEXT = """
+schema_version: 1
+name: kind
+task:
+{task}
+metric: {{name: {metric}, goal: minimize}}
+arms: {arms}
+method: {{name: grid}}
+budget: {{unit: {unit}, per_trial: {budget}}}
+seeds: {{tune: 1, confirm: 0}}
+evaluations: 2
+"""
+PLAIN = r"\[(?P<step>\d+)/\d+\] train loss: (?P<train_loss>\S+) \| val loss: (?P<val_loss>\S+)"
+NANO = r"step (?P<step>\d+): train loss (?P<train_loss>[\d.]+), val loss (?P<val_loss>[\d.]+)"
+
+
+def trained(tmp_path: Path, *task: str, arms: str, unit: str = "steps", budget: float = 16, metric: str = "val_loss"
+            ) -> list[tuple[Result, list[dict[str, Any]], Path]]:  # fmt: skip
+    text = TEXT.format(task="\n".join(f"  {line}" for line in task), arms=arms, unit=unit, budget=budget, metric=metric)
+    folder = run(text, tmp_path)
+    found = []
+    for trial, one in records(folder).items():
+        assert one.result.state is State.COMPLETE, one.result.error
+        found.append((one.result, MetricLog(folder.trial(trial) / "metrics.jsonl").points(), folder.trial(trial)))
+    return found
+
+
+def test_argparse(tmp_path: Path) -> None:
+    a, b = trained(
+        tmp_path,
+        "program: plain.py",
+        'command: ["${interpreter}", "${program}", "${args_no_boolean_flags}"]',
+        "seed_arg: --seed",
+        "budget_arg: --steps",
+        f"metrics: [{{pattern: '{PLAIN}'}}]",
+        arms="{a: {parameters: {lr: {values: [0.1, 0.01]}, nesterov: true}}}",
+        budget=40,
+    )
+    assert [p["step"] for p in a[1]] == [10, 20, 30, 40]
+    assert set(a[1][-1]["metrics"]) == {"train_loss", "val_loss"}
+    for result, *_ in (a, b):
+        assert result.proof == {"seed": True, "budget": "given", "batches": 16, "grad_evals": 40.0, "steps": 40}
+    assert a[0].init_digest
+    assert (a[0].init_digest, a[0].data_digest) == (b[0].init_digest, b[0].data_digest)  # one seed
+    assert a[0].value != b[0].value
+
+
+def test_hydra_like_with_json_lines(tmp_path: Path) -> None:
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: hydra_like.py",
+        'command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]',
+        "seed_arg: seed",
+        "budget_arg: trainer.max_epochs",
+        "output_arg: out",
+        "metrics: [{jsonl: '${trial_dir}/log.jsonl'}]",
+        "prove: false",
+        arms="{a: {parameters: {optim.lr: 0.01, model.width: 8}}}",
+        unit="epochs",
+        budget=3,
+        metric="train/loss",
+    )
+    assert [p["step"] for p in points] == [1, 2, 3]
+    assert points[0]["metrics"]["lr"] == 0.01
+    assert result.proof["grad_evals"] is None
+
+
+def test_a_configuration_file_and_csv(tmp_path: Path) -> None:
+    ((result, points, where),) = trained(
+        tmp_path,
+        "program: config_file.py",
+        'command: ["${interpreter}", "${program}", "--config", "${args_json_file}"]',
+        "seed_arg: seed",
+        "budget_arg: iterations",
+        "output_arg: output_dir",
+        "step: iteration",
+        "metrics: [{csv: '${trial_dir}/results.csv'}]",
+        arms="{a: {parameters: {lr: 0.1}}}",
+        metric="objective",
+    )
+    assert [p["step"] for p in points] == list(range(1, 17))
+    assert result.proof["steps"] == result.proof["grad_evals"] == 16
+    assert (where / "parameters.json").exists()
+
+
+def test_nano(tmp_path: Path) -> None:
+    ((result, points, where),) = trained(
+        tmp_path,
+        "program: nano/train.py",
+        "seed_arg: --seed",
+        "budget_arg: --max_iters",
+        "output_arg: --out_dir",
+        "resume_arg: --init_from=resume",
+        "checkpoints: '${trial_dir}/ckpt.pt'",
+        f"metrics: [{{pattern: '{NANO}'}}]",
+        arms="{a: {parameters: {learning_rate: 0.01}}}",
+    )
+    assert [p["step"] for p in points] == [0, 8, 16]
+    assert (result.proof["steps"], result.proof["grad_evals"]) == (16, 32)  # two pieces of every batch
+    assert result.proof["batches"] >= 1
+    assert (where / "ckpt.pt").exists()
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    ((_, points, _),) = trained(
+        tmp_path,
+        "program: board.py",
+        "output_arg: --logdir",
+        "metrics: [{tensorboard: '${trial_dir}/events'}]",
+        arms="{a: {parameters: {slope: 3.0}}}",
+        metric="loss/train",
+        budget=10,
+    )
+    tuned = [(p["step"], p["metrics"]["loss/train"]) for p in points if "loss/train" in p["metrics"]]
+    assert tuned == [(step, pytest.approx(3.0 / step)) for step in range(1, 11)]
+
+
+def test_three_lines(tmp_path: Path) -> None:
+    """The arm's optimizer; steps until the budget of gradient evaluations is spent, which they prove."""
+    found = trained(
+        tmp_path,
+        "program: plain_trial.py",
+        arms="{sgd: {optimizer: sgd}, sam: {optimizer: sam, parameters: {sam_radius: 0.05}}}\nparameters: {lr: 0.1}",
+        unit="grad_evals",
+        budget=40,
+    )
+    by_optimizer = {result.metrics["cost/steps"]: (result, points) for result, points, _ in found}
+    assert set(by_optimizer) == {40.0, 20.0}
+    for result, points in by_optimizer.values():
+        assert result.grad_evals == result.proof["grad_evals"] == 40
+        assert (result.proof["seed"], result.proof["budget"]) == (True, "given")
+        assert points[-1]["step"] == 40  # in gradient evaluations
+    digests = {(result.init_digest, result.data_digest) for result, *_ in found}
+    assert len({init for init, _ in digests}) == 1
+
+
+def test_three_lines_alone() -> None:
+    """Without a sweep: plain defaults, metrics printed, nothing written."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GEOSWEEP")} | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, str(PROGRAMS / "plain_trial.py")], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 9", "step 19", "step 29", "step 39"]
+    assert "val_loss" in lines[-1]
+
+
+HF = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+LIGHTNING = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="lightning is not installed")
+
+
+@HF
+@pytest.mark.slow
+def test_hugging_face(tmp_path: Path) -> None:
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: hf.py",
+        "seed_arg: --seed",
+        "budget_arg: --max_steps",
+        "output_arg: --output_dir",
+        "metrics: [{pattern: \"'eval_loss': '?(?P<eval_loss>[-\\\\d.e]+)\"}]",
+        arms="{a: {parameters: {learning_rate: 0.001, use_cpu: true, report_to: none, save_strategy: 'no', "
+        "eval_strategy: steps, eval_steps: 4, disable_tqdm: true}}}",
+        budget=8,
+        metric="eval_loss",
+    )
+    assert [p["step"] for p in points] == [4, 8, 8, 8]  # twice, then evaluate() as it logs it and as it is printed
+    assert (result.proof["steps"], result.proof["grad_evals"]) == (8, 8)
+    assert result.proof["batches"] >= 8
+    assert result.init_digest
+
+
+@HF
+@pytest.mark.slow
+def test_hugging_face_with_three_lines(tmp_path: Path) -> None:
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: hf_trial.py",
+        arms="{a: {parameters: {learning_rate: 0.001}}}",
+        budget=8,
+        metric="eval_loss",
+    )
+    assert [p["step"] for p in points] == [4, 8]
+    assert (result.proof["steps"], result.proof["grad_evals"], result.proof["seed"]) == (8, 8, True)
+
+
+@LIGHTNING
+@pytest.mark.slow
+def test_lightning(tmp_path: Path) -> None:
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: lit.py",
+        "seed_arg: --seed",
+        "budget_arg: --max_steps",
+        "output_arg: --default_root_dir",
+        "metrics: [{csv: '${trial_dir}/lightning_logs/version_*/metrics.csv'}]",
+        arms="{a: {parameters: {lr: 0.05}}}",
+    )
+    assert len([p for p in points if "val_loss" in p["metrics"]]) == 4
+    assert (result.proof["steps"], result.proof["grad_evals"]) == (16, 16)
+
+
+@LIGHTNING
+@pytest.mark.slow
+def test_lightning_with_three_lines(tmp_path: Path) -> None:
+    ((result, points, _),) = trained(
+        tmp_path,
+        "program: lit_trial.py",
+        arms="{a: {optimizer: sam, parameters: {lr: 0.05, sam_radius: 0.01}}}",
+    )
+    assert points[-1]["step"] == 16
+    assert (result.proof["steps"], result.proof["grad_evals"]) == (16, 32)  # two gradients a step, by closure

@@ -1,0 +1,153 @@
+"""What a sweep of scripts says: how far its verdict is proved, in words and in JSON, through every verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator.compare import proof
+from orchestrator.storage.folder import SweepFolder
+from tests.orchestrator.test_program_ends import PROGRAMS, run
+from tests.verbs import Called, called
+
+TEXT = """
+schema_version: 1
+name: verdict
+task:
+  program: strange.py
+  seed_arg: --seed
+  budget_arg: --steps
+  metrics: [{pattern: 'step=(?P<step>\\d+) loss=(?P<loss>\\S+)'}]
+  env: {STRANGE_BLOCKS: "1"}
+metric: {name: loss, goal: minimize}
+arms:
+  short: {parameters: {how: {values: [well]}}}
+  long: {parameters: {how: {values: [gigabyte]}}}
+method: {name: grid}
+budget: {unit: steps, per_trial: 8}
+seeds: {tune: 1, confirm: 6}
+evaluations: 4
+analysis: {waive: {GS120: a test of the machinery}}
+"""
+Verb = Callable[..., Called]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    return run(TEXT, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def say(sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Verb:
+    return lambda *words: called(monkeypatch, capfd, *words, "--root", str(sweep.root))
+
+
+DECLARED = (
+    "Pairing declared (the seed was handed over; initial weights and first batches were not seen), compute declared "
+    "(the budget was handed over; steps were not counted)."
+)
+
+
+def test_compare_says_what_is_proved(say: Verb) -> None:
+    document = say("compare", "--json").document
+    (pair,) = document["pairs"]
+    assert (pair["proof"]["pairing"]["level"], pair["proof"]["compute"]["level"]) == ("declared", "declared")
+    assert DECLARED in " ".join(say("compare").out.split())
+    assert "at 8 steps each" in " ".join(say("compare").out.split())
+    assert document["arms"]["short"]["grad_evals"] is None  # nobody counted
+
+
+def test_the_report_says_it_too(say: Verb, sweep: SweepFolder) -> None:
+    assert say("report", "--no-tracking").code == 0
+    page = (sweep.path / "report" / "report.html").read_text()
+    assert DECLARED in page
+    assert "strange.py" in page
+
+
+def test_the_other_verbs(say: Verb, sweep: SweepFolder, tmp_path: Path) -> None:
+    status = say("status", "--json").document
+    assert (status["state"], status["script"]) == ("done", "strange.py")
+    assert {arm: counts["done"] for arm, counts in status["arms"].items()} == {"short": 7, "long": 7}
+    assert say("best", "--json").document["arms"]["short"]["parameters"] == {"how": "well"}
+    assert say("table", "--by", "how").code == 0
+    assert say("export", "-o", str(tmp_path)).code == 0
+    trials = pd.read_parquet(tmp_path / "trials.parquet")
+    assert trials["grad_evals"].isna().all()
+    assert len(trials) == 14
+    assert say("reconcile", "--no-tracking").code == 0
+    verified = say("verify", "--json").document
+    assert (verified["intact"], verified["changed_files"]) == (True, [])
+    assert say("logs", "@last", "short-0000-s0").code == 0
+
+
+def test_before_it_runs(say: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = PROGRAMS / "verdict.yaml"
+    monkeypatch.chdir(PROGRAMS)
+    (tmp_path / file.name).write_text(TEXT)
+    plan = say("plan", str(tmp_path / file.name), "--json").document
+    assert plan["arms"]["long"] == {"trials": 7, "steps": 8, "grad_evals_per_trial": None, "grad_evals": None}
+    assert (plan["script"], plan["total_grad_evals"]) == ("strange.py", None)
+    assert plan["notes"] == ["strange.py is a script: its cost is what it takes; nothing is known of it beforehand."]
+    assert say("lint", str(tmp_path / file.name)).code == 0
+
+
+def test_a_script_that_changed_is_named(say: Verb, sweep: SweepFolder, tmp_path: Path) -> None:
+    for path in PROGRAMS.glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text() + ("\n# changed\n" if path.name == "strange.py" else ""))
+    resolved = sweep.path / "resolved.json"
+    before = resolved.read_text()
+    try:
+        resolved.write_text(before.replace(str(PROGRAMS.resolve()), str(tmp_path)))
+        assert say("verify", "--json").document["changed_files"] == ["program/strange.py"]
+    finally:
+        resolved.write_text(before)
+
+
+def trials(**changes: Any) -> pd.DataFrame:
+    """Two arms on two seeds: what their processes showed."""
+    given = {"seed": True, "budget": "given", "batches": 16, "grad_evals": 40.0, "steps": 40}
+    rows = [
+        {"arm": arm, "study": 1, "seed": seed, "stage": "confirm", "init_digest": f"w{seed}", "data_digest": f"d{seed}",
+         "proof": given}
+        for arm in "ab" for seed in (1000, 1001)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    for column, values in changes.items():
+        frame[column] = values
+    return frame
+
+
+PAIR = [{"a": "a", "b": "b"}]
+
+
+@pytest.mark.parametrize(("frame", "unit", "pairing", "compute"), [
+    (trials(), "grad_evals", "proved", "proved"),
+    (trials(), "steps", "proved", "proved"),
+    (trials(), "epochs", "proved", "declared"),
+    (trials(), "seconds", "proved", "proved"),
+    (trials(init_digest=["w1", "w2", "v1", "v2"]), "steps", "declared", "proved"),
+    (trials(data_digest=""), "steps", "declared", "proved"),
+    (trials(proof=[{"seed": False, "budget": "", "batches": 0, "grad_evals": None, "steps": None}] * 4, init_digest="",
+            data_digest=""), "steps", "unknown", "unknown"),
+])  # fmt: skip
+def test_levels(frame: pd.DataFrame, unit: str, pairing: str, compute: str) -> None:
+    (found,) = proof.of_pairs(frame, PAIR, {"unit": unit, "per_trial": 40})
+    assert (found["pairing"]["level"], found["compute"]["level"]) == (pairing, compute)
+
+
+def test_weights_that_differ_and_unequal_gradients_are_named() -> None:
+    counted = [{"seed": True, "budget": "given", "batches": 1, "grad_evals": n, "steps": 9} for n in (9, 9, 18, 18)]
+    (found,) = proof.of_pairs(
+        trials(init_digest=["w1", "w2", "v1", "v2"], proof=counted), PAIR, {"unit": "steps", "per_trial": 9}
+    )
+    assert found["pairing"]["why"] == "the seed was handed over; initial weights differ between the arms"
+    assert found["compute"]["why"] == "steps were counted; gradient evaluations were a 9, b 18"
+
+
+def test_a_count_that_is_not_the_budget_is_named() -> None:
+    (found,) = proof.of_pairs(trials(), PAIR, {"unit": "grad_evals", "per_trial": 20})
+    assert found["compute"]["why"] == "gradient evaluations were counted, 40 where 20 were given"

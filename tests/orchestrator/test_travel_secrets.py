@@ -1,0 +1,60 @@
+"""What does not leave this machine: files by their names, keys by their shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.travel.files import travelling
+from orchestrator.travel.secrets import SHAPES, found_in, is_secret_name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".env", ".env.local", "prod.env", "deploy/id_rsa", "tls.key", "a/server.PEM", ".ssh/config", ".aws/credentials",
+     "kubeconfig", "service_account_1.json", ".netrc", "secrets.yaml", "x/.git-credentials", "kaggle.json"],
+)  # fmt: skip
+def test_secrets_by_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "p" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    (tmp_path / "p" / "a.py").write_text("")
+    assert is_secret_name(name)
+    assert travelling(tmp_path / "p") == ({"a.py": tmp_path / "p" / "a.py"}, [name])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.py", "secrets.py", ".env.example", "keys/table.csv", "environment.yaml", "key.txt"]
+)
+def test_no_secrets_by_name(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+SAMPLES = {
+    "a private key": "-----BEGIN RSA PRIVATE " + "KEY-----",
+    "an AWS access key": "AKIA" + "ABCDEFGH12345678",
+    "an AWS secret key": "aws_secret_access_key = " + "a" * 40,
+    "a GitHub token": "ghp_" + "a" * 36,
+    "a GitLab token": "glpat-" + "a" * 20,
+    "a Hugging Face token": "hf_" + "a" * 34,
+    "a Slack token": "xoxb-" + "1" * 12,
+    "a Google API key": "AIza" + "a" * 35,
+    "a key of an OpenAI or Anthropic account": "sk-" + "a1" * 20,
+    "a Weights & Biases key": "WANDB_API_KEY=" + "a" * 40,
+    "a JSON web token": "eyJ" + "a" * 12 + ".eyJ" + "b" * 12 + "." + "c" * 12,
+    "a password in an address": "postgresql://me:" + "hunter2@host/db",
+}
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_secrets_by_shape(what: str) -> None:
+    assert found_in(f"a = 1\n\nkey = '{SAMPLES[what]}'\n".encode()) == (what, 3)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["https://host/a@b", "postgresql://USER:PASSWORD@HOST/DB", "from sklearn import sk", "task-" + "x" * 40, "hf_hub"],
+)
+def test_no_secrets_by_shape(line: str) -> None:
+    assert found_in(line.encode()) is None
