@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from orchestrator.definition import prior
 
-MOST, CORNERS = 100_000, 2000
+CORNERS = 2000
+"""Corners of a space that are looked at together; of more, one parameter after the other."""
+MOST = 100_000
 """Values of a parameter, and points of a grid, that are listed one by one."""
 Kind = Literal["constant", "categorical", "float", "int"]
 
