@@ -10,12 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import results
+from orchestrator import results, runner
 from orchestrator.definition.extension import Extension, extended
 from orchestrator.definition.model import definition
 from orchestrator.definition.sweep_file import loads
-from orchestrator.protocol import extensions, seal
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, find
+from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.record import read_job
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called, called
@@ -73,18 +75,13 @@ def test_what_cannot_be_extended_says_why(changes: dict[str, Any], more: Extensi
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished sweep of two studies whose results nobody has seen, and one of a single study."""
     place = tmp_path_factory.mktemp("extend")
-    (place / "two.yaml").write_text(text(name="two"))
-    (place / "one.yaml").write_text(text(name="one", studies=1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extensions, "look", lambda folder, verb: None)
-        for name in ("two", "one"):
-            words = ["geosweep", "run", f"{place}/{name}.yaml", "--root", f"{place}/runs", *DEBUG, "--no-cache"]
-            patch.setattr("sys.argv", words)
-            with pytest.raises(SystemExit) as ended:
-                from orchestrator.cli import main
-
-                main()
-            assert not ended.value.code
+    for name, studies in (("two", 2), ("one", 1)):
+        asked = text(name=name, studies=studies)
+        (place / f"{name}.yaml").write_text(asked)
+        spec = loads(asked)
+        folder = runner.open_folder(spec, asked, place / "runs", {})
+        with folder.hold():
+            runner.run(spec, folder, DebugExecutor(), NoTracker())
     return place
 
 
