@@ -71,7 +71,7 @@ def test_golden_obeys_the_crds(golden: str) -> None:
     assert not schema_errors(job_of((EXAMPLES / golden).read_text()))
 
 
-NAMES = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
+NAMES = st.from_regex(r"\A[A-Za-z0-9]([A-Za-z0-9_-]{0,38}[A-Za-z0-9])?\Z")
 
 
 @pytest.mark.slow
@@ -256,3 +256,12 @@ def test_pods_for_every_study_in_its_larger_stage(seeds: str, trials: int) -> No
     cpu = next(group for group in profile.groups if not group.gpu)
     assert cpu.max_pods > 36
     assert fit(asked, profile).max_pods == trials
+
+
+@pytest.mark.parametrize("name", ["My_Sweep", "A", "UPPER-and_under", "a_b_c"])
+def test_a_name_with_capitals_becomes_one_of_kubernetes(name: str) -> None:
+    text = sweep(name=name)
+    config, job = yaml.load_all(render(text, "x"), yaml.CSafeLoader)
+    assert not lint([config, job])
+    assert job["metadata"]["name"].startswith(name.lower().replace("_", "-"))
+    assert job["metadata"]["labels"]["geosweep.io/sweep"].startswith(name)
