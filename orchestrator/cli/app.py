@@ -159,7 +159,7 @@ def main() -> None:
     from orchestrator.definition.errors import CannotSearch, SpecError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
-    from orchestrator.storage.errors import Held, NotFound, Unreachable
+    from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
     from orchestrator.travel.errors import CannotTravel
     from orchestrator.trial.workspace import NotShared
@@ -175,22 +175,13 @@ def main() -> None:
         CannotTravel: Exit.CHECK_FAILED,
         CannotSearch: Exit.INVALID_FILE,
         ControlFailed: Exit.CHECK_FAILED,
+        Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
+    mendable: tuple[type[Exception], ...] = (*codes, Held, Unreachable, StoreError)
     try:
         app()
-    except (
-        SpecError,
-        NotFound,
-        Held,
-        NotShared,
-        Unreachable,
-        StoreError,
-        ControlFailed,
-        CodeChanged,
-        CannotTravel,
-        CannotSearch,
-    ) as error:
+    except mendable as error:
         talk.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:

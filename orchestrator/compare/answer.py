@@ -50,6 +50,7 @@ def answer(
         "notes": [
             *document["notes"],
             *_unplanned(evidence),
+            *evidence.notes,
             *currencies.notes(evidence),
             *results.infeasible(evidence.folder),
         ],
