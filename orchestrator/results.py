@@ -197,10 +197,10 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
     rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
-    for t in ended_trials(folder):
-        if t.result.value is not None:
-            key = t.job.arm, t.job.study, t.job.stage, t.job.configuration
-            rows.setdefault(key, []).append((t.job, t.result.value))
+    trained = [(t, t.result.value) for t in ended_trials(folder) if t.result.value is not None]
+    gone = [t.result.state is State.DIVERGED for t, _ in trained]
+    for (t, _), judged in zip(trained, goal.demoted([value for _, value in trained], gone), strict=True):
+        rows.setdefault((t.job.arm, t.job.study, t.job.stage, t.job.configuration), []).append((t.job, judged))
     studies: dict[str, dict[int, dict[str, Any]]] = {}
     tuned: dict[tuple[str, int], float] = {}
     for (arm, study, stage, _), found in rows.items():
@@ -331,6 +331,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
     grad_evals = 0.0
     errors: dict[str, str] = {}
+    changed: dict[str, dict[str, None]] = {}
     confirmed: Counter[tuple[str, int]] = Counter()
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
         job, result = read_job(path.parent), read_result(path.parent)
@@ -344,6 +345,8 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         grad_evals += result.grad_evals
         if result.error:
             errors[job.trial_id] = result.error
+        if result.changed:
+            changed.setdefault(job.arm, {}).update(dict.fromkeys(result.changed))
     outcome = SweepOutcome.read(folder)
     waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
     for arm, counts in arms.items():
@@ -369,6 +372,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         "errors": errors,
+        **({"changed": {arm: list(names) for arm, names in changed.items()}} if changed else {}),
         "exploratory": seal.stamps(folder),
     }
 

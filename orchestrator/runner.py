@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,19 +173,33 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 
 @contextmanager
 def _drain_on_interrupt(folder: SweepFolder) -> Iterator[None]:
-    """First Ctrl-C (or SIGTERM): ask the trials to checkpoint and stop. A second Ctrl-C stops at once."""
+    """First Ctrl-C, SIGTERM or closed terminal: ask the trials to checkpoint and stop. A second one stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            _let_go_of(terminals)
         if folder.stop_file.exists():
             raise KeyboardInterrupt
         folder.stop_file.touch()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+    asks = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        asks.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in asks}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _let_go_of(terminals: Sequence[int]) -> None:
+    """Print nowhere: writing to a terminal that was closed is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in terminals:
+        os.dup2(nowhere, fd)
+    os.close(nowhere)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -110,6 +111,29 @@ class Troubled(Fit):
         if trouble == "segfault":
             ctypes.string_at(0)
         return super().batch(seed, index)
+
+
+class Odd(Fit):
+    """Names its metrics as people do."""
+
+    def evaluate(self, model: Model) -> dict[str, float]:
+        return {**super().evaluate(model), "recall@5": 0.5, "recall#5": 0.25, "mAP50(B)": 0.75, "../x": 1.0}
+
+
+class Seeded(torch.optim.SGD):
+    """Has hyperparameters that are called as facts of a trial are."""
+
+    def __init__(self, params: Any, lr: float = 0.1, seed: int = 0, stage: str = "first") -> None:
+        super().__init__(params, lr=lr)
+
+
+class Remembering(torch.optim.SGD):
+    """Has in its state what no checkpoint can give back."""
+
+    def __init__(self, params: Any, *, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["losses"] = deque([1.0], maxlen=3)
 
 
 class Warm(torch.optim.SGD):

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import os
+import pickle
 import re
 import warnings
 from dataclasses import dataclass
@@ -49,14 +50,24 @@ class Quota:
         return 2 if free >= 0 else 1 if free + mine >= 0 else 0
 
 
+class Unreadable(ValueError):  # noqa: N818
+    """A checkpoint that could be written and not be read back."""
+
+
 def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None = None) -> Path | None:
     """Write `state` (tensors, numbers, text) and remove all but the `keep` newest checkpoints.
 
-    None, with a warning, when the quota has no room: what was there stays.
+    None, with a warning, when the quota has no room: what was there stays. Raises Unreadable when what would be the
+    first one holds objects that are none of these: `newest` could not read it back.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getvalue()
+    try:
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        if not _found(folder):
+            _read(content)
+    except (pickle.PickleError, TypeError, AttributeError) as error:
+        raise Unreadable(f"a checkpoint holds tensors, numbers and text: {str(error).splitlines()[0]}") from error
     if quota is not None:
         keep = min(keep, quota.room(len(content), folder))
         if not keep:
@@ -92,10 +103,19 @@ def newest(folder: Path) -> dict[str, Any] | None:
     for _, digest, path in reversed(_found(folder)):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:16] == digest:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-            return state
-        warnings.warn(f"{path} is damaged; going on from the one before", stacklevel=2)
+            try:
+                return _read(content)
+            except pickle.PickleError as error:
+                reason = f"cannot be read back: {str(error).splitlines()[0]}"
+        else:
+            reason = "is damaged"
+        warnings.warn(f"{path} {reason}; going on from the one before", stacklevel=2)
     return None
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+    return found
 
 
 def _found(folder: Path) -> list[tuple[int, str, Path]]:

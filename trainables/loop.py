@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from trainables.gradient import Gradients, modules_of
+from trainables.metrics import numbers
 from trainables.ramp import Ramp
 from trainables.randomness import random_state, restore_random_state, seed_all
 from trainables.recipe import Recipe
@@ -256,7 +257,7 @@ class Training:
         game = isinstance(self.model, list)
         judged = nullcontext() if averaged else self.optimizer.judged_weights()
         with judged, torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
-            metrics = self._task.evaluate(found if game else found[0])
+            metrics = numbers(self._task.evaluate(found if game else found[0]), type(self._task).__name__)
         for m, mode in zip(found, modes, strict=True):
             m.train(mode)
         if self._diagnose and (self.finished or self._evaluated % self._diagnose_every == 0):

@@ -152,7 +152,7 @@ def main() -> None:
     from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
-    from orchestrator.storage.errors import Held, NotFound, Unreachable
+    from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
     from orchestrator.trial.workspace import NotShared
 
@@ -168,6 +168,7 @@ def main() -> None:
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
         ControlFailed: Exit.CHECK_FAILED,
+        Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
     }
     known: tuple[type[Exception], ...] = (*codes, Held, Unreachable, StoreError)

@@ -101,12 +101,11 @@ def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[S
 
 
 def _forecast(definition: Spec) -> dict[str, Any]:
-    import os
-
     from orchestrator.protocol.forecast import calibrate, forecast
+    from orchestrator.storage.processors import usable
 
     r = definition.resources
-    slots = r.max_concurrent or max(1, (os.cpu_count() or 1) // r.cpu)
+    slots = r.max_concurrent or max(1, usable() // r.cpu)
     talk.print(f"calibrating: {len(definition.arms)} arms, a few seconds each", highlight=False)
     return forecast(calibrate(definition), slots=slots, gpu=r.gpu)
 

@@ -28,13 +28,15 @@ def ui(
 
     Example: geosweep ui --port 5001
     """
-    from orchestrator.tracking.mlflow import embedded_uri
+    from orchestrator.tracking.embedded import artifacts_of, embedded_uri, make_store
 
     if not uri and not (root / "mlflow.db").exists():
         fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
+    if not uri:
+        make_store(root)
     talk.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", highlight=False)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri or embedded_uri(root)]
-    command += ["--default-artifact-root", (root / "mlartifacts").resolve().as_uri(), "--host", "127.0.0.1"]
+    command += ["--default-artifact-root", artifacts_of(root), "--host", "127.0.0.1"]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     raise typer.Exit(subprocess.call([*command, "--port", str(port), "--workers", "1"], env=environment))
 
@@ -61,8 +63,10 @@ def _storage(root: Path) -> str:
 def _torch() -> str:
     import torch
 
+    from orchestrator.storage.processors import usable
+
     devices = torch.cuda.device_count()
-    return f"torch {torch.__version__}, {os.cpu_count()} CPUs, {devices} CUDA devices"
+    return f"torch {torch.__version__}, {usable()} CPUs, {devices} CUDA devices"
 
 
 def _plugins() -> str:
@@ -88,10 +92,10 @@ def _ray() -> str:
 
 
 def _mlflow() -> str:
-    from orchestrator.tracking import mlflow
+    from orchestrator.tracking import embedded
 
     with tempfile.TemporaryDirectory() as place:
-        return mlflow.probe(Path(place))
+        return embedded.probe(Path(place))
 
 
 @app.command()

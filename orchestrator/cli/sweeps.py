@@ -41,6 +41,9 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):
         data.print(f"waiting: {document['waiting_reason']}", highlight=False, markup=False)
+    for arm, names in document.get("changed", {}).items():
+        said = f"{arm} changed {', '.join(names)}: no other trial saw it, and a trial that is resumed begins without it"
+        data.print(said, highlight=False, markup=False)
     for trial, error in document["errors"].items():
         data.print(f"\n{trial} failed:\n{error}", highlight=False, markup=False)
 

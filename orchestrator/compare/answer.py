@@ -46,7 +46,7 @@ def answer(
         parity=currencies.parity(evidence),
     )
     document |= {
-        "notes": [*document["notes"], *_unplanned(evidence), *currencies.notes(evidence)],
+        "notes": [*document["notes"], *_unplanned(evidence), *evidence.notes, *currencies.notes(evidence)],
         "budget": currencies.amount(evidence),
     }
     document["arms"] = currencies.costs(evidence)

@@ -147,12 +147,37 @@ class Evidence:
         return results.ended_trials(self.folder)
 
     @cached_property
+    def notes(self) -> list[str]:
+        """What was mended in what the trials say."""
+        return []
+
+    @cached_property
     def trials(self) -> pd.DataFrame:
         """trials.parquet as a frame, with `configuration` and `value` (the tuned metric as selected)."""
         frame: pd.DataFrame = results.trials_table(self.folder).to_pandas()
         frame["configuration"] = [t.job.configuration for t in self.records]
         frame["value"] = [t.result.value for t in self.records]
+        if (frame["state"] == State.DIVERGED).any():
+            goals = {"value": self.goal, self.tuned: self.goal}
+            if self.reported != self.tuned:
+                goals[self.reported] = results.reported(self.folder)[1]
+            for column, goal in goals.items():
+                self._demote(frame, column, goal)
         return frame
+
+    def _demote(self, frame: pd.DataFrame, column: str, goal: Goal) -> None:
+        """What stands for trials that diverged beats no trial that trained; says so where it would have."""
+        if column not in frame:
+            return
+        has = frame[column].notna().to_numpy()
+        values, gone = frame.loc[has, column], frame.loc[has, "state"] == State.DIVERGED
+        judged = goal.demoted(list(values), list(gone))
+        if column != "value" and judged != list(values):
+            self.notes.append(
+                f"{column}: what the task declares for a trial that diverged ({values[gone].iloc[0]:g}) is better than "
+                "values of trials that trained; the worst of those takes its place."
+            )
+        frame.loc[has, column] = judged
 
     @cached_property
     def curves(self) -> pd.DataFrame:

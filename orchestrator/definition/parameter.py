@@ -72,14 +72,15 @@ def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Whe
     low, high = given.min, given.max
     assert low is not None
     assert high is not None
-    whole = isinstance(low, int) and isinstance(high, int)
+    whole = isinstance(low, int) and isinstance(high, int) and given.q in (None, int(given.q or 0))
     kind = given.distribution or ("int_uniform" if whole else "uniform")
     if not low < high:
         raise where.error((*path, "min"), f"{low} is not below max {high}")
     if kind in ("categorical", "constant"):
         raise where.error((*path, "distribution"), f"{kind} goes with {'values' if kind == 'categorical' else 'value'}")
     if kind == "int_uniform" and not whole:
-        raise where.error((*path, "min"), f"{low} to {high}: int_uniform needs whole numbers")
+        by = f" by {given.q}" if given.q is not None else ""
+        raise where.error((*path, "min"), f"{low} to {high}{by}: int_uniform needs whole numbers")
     if kind in ("log_uniform_values", "q_log_uniform_values") and low <= 0:
         raise where.error((*path, "min"), f"{low}: a logarithmic range starts above 0")
     if kind == "one_minus_log_uniform_values" and not 0 <= low < high < 1:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MOST = 100_000
+"""Values of a parameter, and points of a grid, that are listed one by one."""
 Kind = Literal["constant", "categorical", "float", "int"]
 
 
@@ -100,24 +102,29 @@ def from_unit(parameters: Sequence[Parameter], u: Sequence[float]) -> dict[str, 
 
 
 def levels(p: Parameter) -> list[Any] | None:
-    """All values of a finite parameter, None for a continuous one."""
+    """All values of a finite parameter, None for a continuous one and for one of more than MOST values."""
     if p.kind in ("constant", "categorical"):
         return list(p.values)
     if p.kind == "int":
-        return list(range(int(p.low), int(p.high) + 1, int(p.step or 1)))
-    if p.step and not p.log:
+        whole = range(int(p.low), int(p.high) + 1, int(p.step or 1))
+        return list(whole) if len(whole) <= MOST else None
+    if p.step and not p.log and _count(p) <= MOST:
         return [p.low + i * p.step for i in range(_count(p))]
     return None
 
 
 def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
-    """All configurations of a finite space, each once. Raises SpaceError for a continuous parameter."""
+    """All configurations of a finite space, each once. Raises SpaceError for a continuous one, and above MOST."""
     columns = []
     for p in parameters:
         found = levels(p)
         if found is None:
-            raise SpaceError(f"{p.name}: a grid needs values; give values: [...] or a step q")
+            many = p.kind == "int" or p.step
+            why = f"a grid lists at most {MOST:,} values" if many else "a grid needs values"
+            raise SpaceError(f"{p.name}: {why}; give values: [...] or a {'larger ' if many else ''}step q")
         columns.append(found)
+    if (size := math.prod(map(len, columns))) > MOST:
+        raise SpaceError(f"{parameters[-1].name}: the grid has {size:,} points; give fewer values, or search at random")
     seen: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
     for row in itertools.product(*columns):
         config: dict[str, Any] = {}
@@ -178,11 +185,19 @@ def names_in(constraint: str) -> set[str]:
 
 
 def satisfied(constraints: Sequence[str], config: Mapping[str, Any], **facts: Any) -> bool:
-    """Whether the configuration obeys all constraints; one that speaks of an inactive parameter counts as obeyed."""
+    """Whether the configuration obeys all constraints.
+
+    One that speaks of an inactive parameter counts as obeyed; one that cannot be computed, as `1 / x` at 0, does not.
+    """
     known = {**facts, **config}
-    return all(
-        bool(_value(ast.parse(text, mode="eval").body, known)) for text in constraints if names_in(text) <= set(known)
-    )
+    return all(_holds(text, known) for text in constraints if names_in(text) <= set(known))
+
+
+def _holds(constraint: str, known: Mapping[str, Any]) -> bool:
+    try:
+        return bool(_value(ast.parse(constraint, mode="eval").body, known))
+    except (ArithmeticError, ValueError, TypeError):  # a division by 0, a logarithm of 0, an order of complex numbers
+        return False
 
 
 def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:

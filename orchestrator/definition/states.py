@@ -5,7 +5,7 @@ Each member is the very text that is stored, so that JSON, Parquet and MLflow ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 
@@ -87,3 +87,13 @@ class Goal(StrEnum):
     def best(self, values: Iterable[float]) -> float:
         """The best of the values, the first of equal ones."""
         return min(values, key=self.loss)
+
+    def demoted(self, values: Sequence[float], diverged: Sequence[bool]) -> list[float]:
+        """The values, those of diverged trials no better than the worst of all.
+
+        A diverged trial has no value; what its task declares in its place must beat no trial that trained.
+        """
+        if not any(diverged):
+            return list(values)
+        worst = max(values, key=self.loss)
+        return [worst if gone else value for value, gone in zip(values, diverged, strict=True)]

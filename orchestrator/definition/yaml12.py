@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 Path = tuple[str | int, ...]
+MOST = 100_000
+"""Values in a document, those that aliases repeat included."""
 
 
 class YamlError(ValueError):
@@ -77,6 +79,8 @@ def parse(text: str) -> Document:
         raise YamlError(f"not YAML: {error.problem or error.context}", line, column) from None
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}", 1, 1) from None
+    except RecursionError:
+        raise YamlError("not YAML: nested too deeply", 1, 1) from None
     places: dict[Path, tuple[int, int]] = {}
     return Document(_plain(node, (), places), places)
 
@@ -86,10 +90,18 @@ def dump(value: Any) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _plain(node: yaml.Node | None, path: Path, places: dict[Path, tuple[int, int]]) -> Any:
+def _plain(
+    node: yaml.Node | None, path: Path, places: dict[Path, tuple[int, int]], within: tuple[yaml.Node, ...] = ()
+) -> Any:
     if node is None:
         return None
-    places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+    here = node.start_mark.line + 1, node.start_mark.column + 1
+    places.setdefault(path, here)
+    if node in within:
+        raise YamlError("contains itself by an alias; write the values out", *here, path)
+    if len(places) > MOST:
+        raise YamlError(f"more than {MOST:,} values once aliases are written out; shorten the file", *here, path)
+    within = (*within, node)
     if isinstance(node, yaml.MappingNode):
         found: dict[Any, Any] = {}
         for key_node, value_node in node.value:
@@ -98,15 +110,17 @@ def _plain(node: yaml.Node | None, path: Path, places: dict[Path, tuple[int, int
             if not isinstance(key, str):
                 key = str(key_node.value)
             inner = (*path, key)
+            if key == "<<":
+                raise YamlError("YAML 1.2 has no merge keys; write the keys out here", line, column, path)
             if key in found:
                 raise YamlError(
                     f"given twice; the first is in line {places[inner][0]}; remove one", line, column, inner
                 )
             places[inner] = (line, column)
-            found[key] = _plain(value_node, inner, places)
+            found[key] = _plain(value_node, inner, places, within)
         return found
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*path, i), places) for i, item in enumerate(node.value)]
+        return [_plain(item, (*path, i), places, within) for i, item in enumerate(node.value)]
     return _scalar(node)
 
 
@@ -117,7 +131,11 @@ def _scalar(node: yaml.Node) -> Any:
     if kind == "bool":
         return text.lower() == "true"
     if kind == "int":
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        try:
+            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        except ValueError:  # Python reads no number of more than 4300 digits
+            line, column = node.start_mark.line + 1, node.start_mark.column + 1
+            raise YamlError("a number of too many digits", line, column) from None
     if kind == "float":
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan"))
     return text

@@ -32,6 +32,7 @@ from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_nodes import blind
 from orchestrator.executors.ray_private import private_cluster
 from orchestrator.storage.errors import Unreachable
+from orchestrator.storage.processors import usable
 from orchestrator.trial.workspace import NotShared
 
 PREFIX = "gs-"
@@ -117,6 +118,9 @@ class RayExecutor:
     def _start(self) -> None:
         """Start Ray while the caller reads and imports. The thread lives on: Ray's processes die with it."""
         _sweep_scratch()
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGHUP}
+        )  # a closed terminal drains; Ray's processes inherit this
         local = {
             "num_cpus": self._slots() * self._cpu,
             "include_dashboard": False,
@@ -135,7 +139,7 @@ class RayExecutor:
         self._over.wait()
 
     def _slots(self) -> int:
-        free = max(1, (os.cpu_count() or 1) // self._cpu)
+        free = max(1, usable() // self._cpu)
         return min(free, self._max) if self._max else free
 
     def _actors(self, conductor: Conductor) -> int:

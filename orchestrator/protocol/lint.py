@@ -9,6 +9,7 @@ edge of its range, and data that differ between arms.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from orchestrator.definition import model, plan
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.rule_codes import RULES
-from orchestrator.definition.space import Parameter, levels
+from orchestrator.definition.space import MOST, Parameter, levels
 from orchestrator.definition.sweep_file import loads
 from orchestrator.definition.yaml12 import YamlError, parse
 from orchestrator.protocol.lint_raw import RAW
@@ -117,7 +118,8 @@ def effort(spec: Spec) -> Found:
         if _is_default(arm):
             continue
         counts = [levels(p) for p in arm.parameters]
-        finite = plan.grid_size(spec, arm) if all(c is not None for c in counts) else None
+        few = all(c is not None for c in counts) and math.prod(len(c) for c in counts if c is not None) <= MOST
+        finite = plan.grid_size(spec, arm) if few else None
         asked = plan.configurations(spec, arm)
         sizes[name] = asked if finite is None else min(asked, finite)
     if sizes and max(sizes.values()) > EFFORT * min(sizes.values()):

@@ -103,6 +103,10 @@ class ArmStudy:
             self.values[number] = {}
             self.trials, self.planned = self.trials + 1, self.planned + 1
 
+    def count(self, state: State) -> int:
+        """Its trials in this state."""
+        return self._counts[state]
+
     def paused(self) -> int:
         """Trials that wait for their population."""
         return self._counts[State.PAUSED]

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from orchestrator.definition.model import Spec
-from orchestrator.definition.states import ConfigurationState
+from orchestrator.definition.states import ConfigurationState, Goal, State
 from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.race import Race
 from orchestrator.storage.folder import SweepFolder, write_atomic
@@ -43,8 +43,10 @@ class ConfirmStage:
 
     def best_of(self, arm: ArmStudy) -> int | None:
         """The study's best configuration trained to the end, the first of equal ones; None when there is none."""
-        complete = {n: o for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE}
-        return min(complete, key=lambda n: (self._goal.loss(complete[n].values[0]), n)) if complete else None
+        complete = {n: o.values[0] for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE}
+        if arm.count(State.DIVERGED):
+            complete = _of_trials(arm, complete, self._goal)
+        return min(complete, key=lambda n: (self._goal.loss(complete[n]), n)) if complete else None
 
     def begin(self, arm: ArmStudy) -> list[int]:
         """The study's search is over; the seeds that it may run now."""
@@ -113,3 +115,13 @@ class ConfirmStage:
     def _begin_studies(self, name: str, indices: list[int]) -> None:
         for arm in self._studies_of(name):
             arm.open |= arm.index in indices
+
+
+def _of_trials(arm: ArmStudy, complete: Mapping[int, float], goal: Goal) -> dict[int, float]:
+    """Configuration -> mean over its tune seeds, where no trial that diverged beats one that trained."""
+    rows = [(n, seed, found[0]) for n in complete for seed, found in arm.values.get(n, {}).items() if found is not None]
+    gone = [arm.states.get(arm.trial_id(n, seed)) is State.DIVERGED for n, seed, _ in rows]
+    values: dict[int, list[float]] = defaultdict(list)
+    for (n, _, _), value in zip(rows, goal.demoted([value for _, _, value in rows], gone), strict=True):
+        values[n].append(value)
+    return {n: sum(values[n]) / len(values[n]) if values[n] else mean for n, mean in complete.items()}

@@ -16,7 +16,7 @@ from orchestrator.definition import plan
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.space import SpaceError, from_unit, levels, satisfied
 
-ATTEMPTS = 1000
+ATTEMPTS = 20_000
 
 
 class GridDesign:

@@ -1,10 +1,22 @@
-"""What stands between a caller and a sweep: it is not there, somebody else works on it, or nobody answers."""
+"""What stands between a caller and a sweep: not there, damaged, somebody else works on it, or nobody answers."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class NotFound(Exception):  # noqa: N818
     """No sweep (or trial) of that name under the root."""
+
+
+class Damaged(ValueError):  # noqa: N818
+    """A file of a sweep does not hold what was written to it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        way = "restore it from a copy"
+        if path.parent.parent.name == "trials":
+            way += f", or delete {path.parent} and run the sweep again, which trains that trial anew"
+        super().__init__(f"{path} is damaged: {why}; {way}")
 
 
 class Held(Exception):  # noqa: N818

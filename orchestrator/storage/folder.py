@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from orchestrator.storage import object_store
-from orchestrator.storage.errors import Held, NotFound
+from orchestrator.storage.errors import Damaged, Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
 
@@ -48,12 +48,16 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The JSON document at `path`, or None when there is none (or an empty one, after a power cut)."""
+    """The JSON document at `path`, or None when there is none (or an empty one, after a power cut). Raises Damaged."""
     try:
         text = path.read_text(encoding="utf-8")
+        return json.loads(text) if text else None
     except FileNotFoundError:
         return None
-    return json.loads(text) if text else None
+    except UnicodeDecodeError:
+        raise Damaged(path, "not UTF-8") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise Damaged(path, f"no JSON ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
+
+from orchestrator.storage.processors import usable
 
 VERSIONS = ("geosweep", "ray", "torch", "optuna", "mlflow", "numpy", "scipy", "pyarrow")
 LONGEST_DIFF = 2_000_000
@@ -32,7 +33,7 @@ def provenance() -> dict[str, str]:
 def hardware() -> dict[str, str]:
     """Processor, its count and memory of this machine, and the GPUs that the driver shows."""
     found = {"cpu": _first_line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()}
-    found["cpus"] = str(os.cpu_count() or 1)
+    found["cpus"] = str(usable())
     memory = _first_line("/proc/meminfo", "MemTotal").split()
     if memory:
         found["memory"] = f"{int(memory[0]) / 2**20:.0f} GiB"

@@ -10,6 +10,7 @@ together this makes sending idempotent: nothing is lost, nothing is doubled, wha
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -22,6 +23,9 @@ from typing import Any
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
+from orchestrator.tracking.embedded import artifacts_of, make_store
+from orchestrator.tracking.embedded import embedded_uri as embedded_uri
+from orchestrator.tracking.names import accepted, params_of
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.lineage import describe
@@ -41,7 +45,10 @@ STATUS = {
     State.PAUSED: "SCHEDULED",
 }
 STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
-BATCH = 900
+RENAMED = "geosweep.renamed"
+"""Metrics whose names MLflow does not take: its name -> theirs, as JSON."""
+BATCH, PARAMS = 900, 90
+"""Metrics and parameters in a batch: MLflow's limits are 1000 and 100."""
 SPENT = "cost/grad_evals"
 """A metric that says what the step says."""
 RECALL_S = 20.0
@@ -50,11 +57,6 @@ NONE: Mapping[str, Any] = {}
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Or MLflow's page opens on traces of language models instead of training runs."""
 log = logging.getLogger(__name__)
-
-
-def embedded_uri(root: Path) -> str:
-    """The tracking URI of the store inside the root folder."""
-    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
 class MlflowTracker:
@@ -187,7 +189,8 @@ class MlflowTracker:
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
         last = points[-1]["metrics"] if points and state is State.COMPLETE else {}
-        if any(run.data.metrics.get(k) != v for k, v in last.items() if math.isfinite(v)):
+        names = accepted(last)
+        if any(run.data.metrics.get(names[k]) != v for k, v in last.items() if math.isfinite(v)):
             return "had other last values"
         return ""
 
@@ -208,27 +211,29 @@ class MlflowTracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the sender says what goes wrong, in one line
+        if self._uri == embedded_uri(self._root):
+            make_store(self._root)
         self._client = MlflowClient(self._uri)
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
             self._experiment = found.experiment_id
         else:
             embedded = self._uri.startswith("sqlite")
-            place = (self._root / "mlartifacts").resolve().as_uri() if embedded else None
+            place = artifacts_of(self._root) if embedded else None
             self._experiment = self._client.create_experiment(self._name, artifact_location=place, tags=KIND)
         self._runs.clear()
         for run in self._search():
-            key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or "parent"
+            key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or SWEEP
             self._runs[key] = run.info.run_id
             if run.info.status in ("FINISHED", "FAILED"):
                 self._complete.add(key)
-        if "parent" not in self._runs:
+        if SWEEP not in self._runs:
             tags = {SWEEP: self._sweep_id, STAGE: "sweep", UNIT: self._unit, **self._facts}
             tags["mlflow.note.content"] = self._description
             made = self._client.create_run(self._experiment, tags=tags, run_name=self._sweep_id)
-            self._runs["parent"] = made.info.run_id
+            self._runs[SWEEP] = made.info.run_id
         else:
-            self._client.update_run(self._runs["parent"], status="RUNNING")
+            self._client.update_run(self._runs[SWEEP], status="RUNNING")
 
     def _search(self, more: str = "") -> Iterator[Any]:
         """The runs of this sweep, page by page."""
@@ -251,10 +256,12 @@ class MlflowTracker:
     def _points(self, run: str) -> list[dict[str, Any]]:
         """What was logged to a run, point by point, metrics in the order of their first logging."""
         rows: dict[tuple[float, int], dict[str, float]] = {}
-        for key in self._client.get_run(run).data.metrics:
+        data = self._client.get_run(run).data
+        ours = json.loads(data.tags.get(RENAMED, "{}"))
+        for key in data.metrics:
             for m in self._client.get_metric_history(run, key):
                 if m.timestamp:  # the worst value of a diverged trial is no point of its log
-                    rows.setdefault((float(m.step), m.timestamp), {})[key] = m.value
+                    rows.setdefault((float(m.step), m.timestamp), {})[ours.get(key, key)] = m.value
         for (step, _), metrics in rows.items():
             metrics.setdefault(SPENT, step)
         return [{"step": step, "time": at, "metrics": metrics} for (step, at), metrics in sorted(rows.items())]
@@ -264,7 +271,7 @@ class MlflowTracker:
         if job.trial_id in self._runs:
             return self._runs[job.trial_id], False
         tags = {SWEEP: self._sweep_id, TRIAL: job.trial_id, ARM: job.arm, STAGE: job.stage, SEED: str(job.seed)}
-        tags |= {PARENT: self._runs["parent"], **self._study_of(job), **more}
+        tags |= {PARENT: self._runs[SWEEP], **self._study_of(job), **more}
         made = self._client.create_run(self._experiment, tags=tags, run_name=job.trial_id)
         self._runs[job.trial_id] = made.info.run_id
         return self._runs[job.trial_id], True
@@ -281,27 +288,29 @@ class MlflowTracker:
         Every row and every part of a batch costs: what only repeats the step goes with the newest point alone, and the
         tags of a trial that is sent whole go with the making of its run.
         """
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, RunTag
 
         known = job.trial_id in self._sent
-        (run, made), sent = self._run(job, tags), self._sent.get(job.trial_id, -math.inf)
+        sent = self._sent.get(job.trial_id, -math.inf)
         points = [p for p in log if sent < p["step"] <= durable]
+        names = accepted(key for p in points for key in p["metrics"])
+        if renamed := {name: key for key, name in names.items() if name != key}:
+            tags = {**tags, RENAMED: json.dumps(renamed)}
+        run, made = self._run(job, tags)
         metrics = [
-            Metric(key, value, p["time"], int(p["step"]))
+            Metric(names[key], value, p["time"], int(p["step"]))
             for p in points
             for key, value in p["metrics"].items()
             if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
         given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage}
-        given |= describe(job.parameters, job.lineage)
-        params = {} if known else given
-        for start in range(0, max(1, len(metrics)), BATCH):
-            first = start == 0
+        params = [] if known else params_of(given, describe(job.parameters, job.lineage))
+        for i in range(max(1, math.ceil(len(metrics) / BATCH), math.ceil(len(params) / PARAMS))):
             self._client.log_batch(
                 run,
-                metrics=metrics[start : start + BATCH],
-                params=[Param(k, str(v)) for k, v in params.items()] if first else [],
-                tags=[RunTag(k, v) for k, v in tags.items()] if first and not made else [],
+                metrics=metrics[i * BATCH : (i + 1) * BATCH],
+                params=params[i * PARAMS : (i + 1) * PARAMS],
+                tags=[RunTag(k, v) for k, v in tags.items()] if i == 0 and not made else [],
             )
         if points or not known:
             self._sent[job.trial_id] = max([sent, *(p["step"] for p in points)])
@@ -315,30 +324,35 @@ class MlflowTracker:
         run = self._ship(job, log, durable, {**_tags_of(result), **self._study_of(job), POINTS: str(len(log))})
         if result.state is State.DIVERGED:
             step = int(log[-1]["step"])
-            self._client.log_batch(run, metrics=[Metric(k, v, 0, step) for k, v in result.metrics.items()])
+            names = accepted(result.metrics)
+            worst = [Metric(names[k], v, 0, step) for k, v in result.metrics.items() if math.isfinite(v)]
+            self._client.log_batch(run, metrics=worst)
         self._client.set_terminated(run, STATUS[result.state])
 
     def _finish(
         self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, RunTag
 
         over = "studies" if self._several else "seeds"
         for arm, summary in arms.items():
             if arm not in self._runs:
-                tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs["parent"]}
+                tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs[SWEEP]}
                 made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over {over}")
                 self._runs[arm] = made.info.run_id
             known, now = self._client.get_run(self._runs[arm]).data, int(1000 * time.time())
             # of two values with one time MLflow shows the larger, not the later
+            names = accepted(summary)
             metrics = [
-                Metric(k, v, now, 0) for k, v in summary.items() if math.isfinite(v) and known.metrics.get(k) != v
+                Metric(names[k], v, now, 0)
+                for k, v in summary.items()
+                if math.isfinite(v) and known.metrics.get(names[k]) != v
             ]
-            given = {"arm": arm, "stage": "summary", **parameters.get(arm, {})}
-            params = [Param(k, str(v)) for k, v in given.items() if k not in known.params]
+            given = params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {}))
+            params = [param for param in given if param.key not in known.params][:PARAMS]
             self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
             self._client.set_terminated(self._runs[arm])
-        parent = self._runs["parent"]
+        parent = self._runs[SWEEP]
         self._client.log_batch(parent, tags=[RunTag(STATE, str(state)), RunTag(UNIT, self._unit)])
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
@@ -372,14 +386,3 @@ def _tags_of(result: Result | Report) -> dict[str, str]:
     if result.cached_from:
         tags[CACHED] = result.cached_from
     return tags
-
-
-def probe(place: Path) -> str:
-    """Make a store in `place`, write a run and read it back. For `geosweep doctor`."""
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(embedded_uri(place))
-    run = client.create_run(client.create_experiment("probe"))
-    client.log_metric(run.info.run_id, "loss/train", 0.5)
-    return f"an embedded store kept loss/train = {client.get_run(run.info.run_id).data.metrics['loss/train']}"

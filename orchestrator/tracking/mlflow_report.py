@@ -12,7 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL, embedded_uri
+from orchestrator.tracking.embedded import embedded_uri, make_store
+from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL
 
 Point = tuple[str, float, int]
 EXPLORATORY = "geosweep.exploratory"
@@ -24,6 +25,8 @@ class MlflowReport:
     def __init__(self, *, uri: str | None, root: Path, sweep_id: str, name: str) -> None:
         if uri is None and not (root / "mlflow.db").exists():
             raise LookupError(f"there is no MLflow store in {root}/; was sweep {sweep_id} tracked?")
+        if uri is None:
+            make_store(root)
         self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
 
     def send(self, report: Path, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
+from orchestrator.storage.errors import Damaged
 from orchestrator.storage.folder import write_atomic
 from orchestrator.trial import source
 from orchestrator.trial.job import Job
@@ -44,12 +45,15 @@ def address(job: Job, init_digest: str, data_digest: str, facts: Mapping[str, st
 
 
 def find(cache: Path, key: str) -> Path | None:
-    """The folder of a trial with this address that ended by itself, or None."""
+    """The folder of a trial with this address that ended by itself, or None; a damaged one is none."""
     known = _file(cache, key)
     if not known.exists():
         return None
     folder = cache.parent / known.read_text(encoding="utf-8")
-    result = read_result(folder)
+    try:
+        result = read_result(folder)
+    except Damaged:
+        return None
     return folder if result is not None and result.state.is_trained else None
 
 

@@ -120,3 +120,5 @@ class Result:
     """What the task says its data are, for instance a SHA-256."""
     code: str = ""
     """Digest of the source that the worker trained it with (see `source`)."""
+    changed: tuple[str, ...] = ()
+    """What global state it changed: kept from other trials, and not in its checkpoints (see `ambient`)."""

@@ -6,12 +6,14 @@ Files of earlier versions lack newer fields, which then have their defaults; fie
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.storage.errors import Damaged
 from orchestrator.storage.folder import read_json, write_atomic
 from orchestrator.trial.job import Job, Result, Stopped
 
@@ -49,25 +51,38 @@ class TrialRecord:
 
 
 def read_job(folder: Path) -> Job | None:
-    """What the trial in `folder` was given, or None when there is none. Raises ValueError for other content."""
-    found = _known(Job, read_json(folder / JOB))
-    if found is None:
-        return None
-    found |= {"stage": Stage(found["stage"]), "goal": Goal(found["goal"])}
-    for name in ("rungs", "diagnostics"):
-        found[name] = tuple(found.get(name, ()))
-    found["lineage"] = tuple((end, held) for end, held in found.get("lineage", ()))
-    return Job(**found)
+    """What the trial in `folder` was given, or None when there is none. Raises Damaged for other content."""
+    with _naming(folder / JOB):
+        found = _known(Job, read_json(folder / JOB))
+        if found is None:
+            return None
+        found |= {"stage": Stage(found["stage"]), "goal": Goal(found["goal"])}
+        for name in ("rungs", "diagnostics"):
+            found[name] = tuple(found.get(name, ()))
+        found["lineage"] = tuple((end, held) for end, held in found.get("lineage", ()))
+        return Job(**found)
 
 
 def read_result(folder: Path) -> Result | None:
-    """How the trial in `folder` ended, or None while it has not. Raises ValueError for other content."""
-    found = _known(Result, read_json(folder / RESULT))
-    if found is None:
-        return None
-    stopped = found.get("stopped")
-    found |= {"state": State(found["state"]), "stopped": Stopped(**_known(Stopped, stopped) or {}) if stopped else None}
-    return Result(**found)
+    """How the trial in `folder` ended, or None while it has not. Raises Damaged for other content."""
+    with _naming(folder / RESULT):
+        found = _known(Result, read_json(folder / RESULT))
+        if found is None:
+            return None
+        stopped = Stopped(**_known(Stopped, found["stopped"]) or {}) if found.get("stopped") else None
+        found["changed"] = tuple(found.get("changed", ()))
+        return Result(**{**found, "state": State(found["state"]), "stopped": stopped})
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Other content than a record's is an error that names its file."""
+    try:
+        yield
+    except Damaged:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise Damaged(path, str(error)) from None
 
 
 def write_job(job: Job, folder: Path, *, durable: bool = True) -> None:
@@ -85,7 +100,10 @@ def write_result(result: Result, folder: Path) -> None:
 
 def result_document(result: Result) -> dict[str, Any]:
     """What result.json holds."""
-    return {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
+    found = {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
+    if not result.changed:
+        del found["changed"]
+    return found
 
 
 def _known(record: type, document: Any) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +24,8 @@ from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache, source
+from orchestrator.trial.ambient import Ambient
+from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
 from orchestrator.trial.training import build_training
@@ -78,6 +79,7 @@ class TrialSession:
         self._facts: dict[str, str] = {}
         self._address = self._code = ""
         self._last: dict[str, float] = {}
+        self._ambient = Ambient()
 
     def advance(self) -> Report:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
@@ -85,7 +87,7 @@ class TrialSession:
         Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
         written, StoreError when the object store stays away.
         """
-        with disk.named(self._folder):
+        with disk.named(self._folder), self._ambient:
             return self._advance()
 
     def _advance(self) -> Report:
@@ -99,14 +101,15 @@ class TrialSession:
                 if hung:
                     return self._finish(State.FAILED, error=hung)
                 self._begin()
+                self._ambient.settle()
                 if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
                     return self._take_over(trained)
             return self._slice()
-        except Exception as broken:
+        except (Exception, SystemExit, GeneratorExit) as broken:
             self._watchdog.stop()
             if disk.is_full(broken) or isinstance(broken, StoreError):
                 raise
-            error = traceback.format_exc()
+            error = described(broken)
             try:
                 self._group.trouble()
             except WorkerFailed as failure:
@@ -247,8 +250,17 @@ class TrialSession:
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
         self._log.sync()
-        if checkpoint.save(saved, self._folder, quota=quota) is not None:
-            self._place.saved(durable)
+        try:
+            if checkpoint.save(saved, self._folder, quota=quota) is not None:
+                self._place.saved(durable)
+        except checkpoint.Unreadable as unreadable:
+            if self.job.until:  # somebody else goes on from it
+                raise
+            warnings.warn(
+                f"{self.job.trial_id} has no checkpoints: {unreadable}; interrupted, it starts over", stacklevel=2
+            )
+            self._due = math.inf
+            return
         interval = max(self.job.checkpoint_s, (time.perf_counter() - self._since) / CHECKPOINT_SHARE)
         self._due = self._since + interval
         self._every = max(interval, self._place.upload_s)
@@ -279,6 +291,7 @@ class TrialSession:
             error=error,
             facts=self._facts,
             code=self._code,
+            changed=self._ambient.found(),
         )
         self._write(result)
         if self._address and state.is_trained and source.unchanged((self.job.task, self.job.optimizer)):

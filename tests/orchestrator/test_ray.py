@@ -38,15 +38,20 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_killed_at_three_moments_and_continued(file: Path) -> None:
-    """kill -9 of the driver, then of its whole process group; the end equals the undisturbed sweep in this process."""
+    """kill -9 of the driver, of its process group, a closed terminal; the end equals the undisturbed sweep."""
     plain = in_this_process(file)
     seen = []
-    for trials, group in ((1, False), (6, True), (11, False)):
+    for trials, end, number in (
+        (1, os.kill, signal.SIGKILL),
+        (6, os.killpg, signal.SIGKILL),
+        (11, os.killpg, signal.SIGHUP),
+    ):
         process = start(file)
         wait_for(file, trials, process)
-        (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
+        end(process.pid, number)
         process.communicate()
         seen.append(ended(file))
+    assert process.returncode == 130, "a terminal that closes drains the sweep"
     before = {p: p.stat().st_mtime_ns for p in file.parent.glob("runs/*/trials/*/result.json")}
     process = start(file)
     out = finish(process)

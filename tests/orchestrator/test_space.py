@@ -116,7 +116,7 @@ def test_an_infeasible_space_is_refused() -> None:
     with pytest.raises(SpecError, match="none of 1,000 configurations drawn at random obeys the constraints"):
         sweep_file.loads(text.replace("lr * steps < 80", "lr * steps < -1"))
     s = replace(sweep_file.loads(text), constraints=("lr * steps < -1",))
-    with pytest.raises(SpaceError, match="1000 points in a row break the constraints"):
+    with pytest.raises(SpaceError, match="20000 points in a row break the constraints"):
         design_for(s, s.arms["sam"]).configuration(0)
 
 
@@ -138,3 +138,45 @@ def test_finite_spaces_repeat_nothing_before_they_must() -> None:
 )  # fmt: skip
 def test_yaml_is_read_as_1_2(text: str, value: object) -> None:
     assert parse(f"a: {text}").value == {"a": value}
+
+
+@pytest.mark.parametrize(
+    "text", ["1 / x > 0", "log10(x) > -3", "(x - 1) ** 0.5 < 2", "x % 0 == 1", "10.0 ** (400 * (x + 1)) > 1"]
+)
+def test_a_constraint_that_cannot_be_computed_is_not_obeyed(text: str) -> None:
+    assert not satisfied([text], {"x": 0})
+
+
+def test_a_whole_range_with_a_fractional_quantum_is_one_of_numbers() -> None:
+    text = TEXT_OF_ONE.format("{min: 0, max: 1, q: 0.25}")
+    (lr,) = sweep_file.loads(text, "x.yaml").arms["sgd"].parameters
+    assert lr.kind == "float"
+    assert grid([lr]) == [{"lr": v} for v in (0.0, 0.25, 0.5, 0.75, 1.0)]
+
+
+def test_a_huge_range_is_drawn_from_and_not_listed() -> None:
+    spec = sweep_file.loads(TEXT_OF_ONE.format("{min: 0, max: 1000000000}"), "x.yaml")
+    design = design_for(spec, spec.arms["sgd"])
+    assert all(0 <= design.configuration(i)["lr"] <= 10**9 for i in range(4))
+    many = [Parameter(name=name, kind="int", low=1, high=400) for name in "abc"]
+    with pytest.raises(SpaceError, match="the grid has 64,000,000 points"):
+        grid(many)
+
+
+def test_a_narrow_constraint_is_searched_for() -> None:
+    """About one point of 500 obeys it."""
+    text = TEXT_OF_ONE.format("{min: 0.0, max: 1.0}") + "constraints: ['lr < 0.002']\n"
+    spec = sweep_file.loads(text, "x.yaml")
+    design = design_for(spec, spec.arms["sgd"])
+    assert all(design.configuration(i)["lr"] < 0.002 for i in range(8))
+
+
+TEXT_OF_ONE = """
+schema_version: 1
+name: x
+task: {{name: "tests.tasks:Fit"}}
+metric: {{name: loss/val, goal: minimize}}
+arms: {{sgd: {{parameters: {{lr: {}}}}}}}
+method: {{name: random}}
+budget: {{unit: grad_evals, per_trial: 40, trials_per_arm: 4}}
+"""

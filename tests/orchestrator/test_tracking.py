@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from orchestrator.statistics.intervals import summarize
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.mlflow import ARM, POINTS, STUDY, TRIAL, UNIT, MlflowTracker, embedded_uri
+from orchestrator.tracking.mlflow_report import MlflowReport
 from orchestrator.tracking.sender import Sender
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -248,3 +250,44 @@ def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
         with folder.hold():
             assert reconcile(folder, tracker()) == []
         check_complete(folder, uri)
+
+
+def test_metrics_and_hyperparameters_of_any_name_arrive(tmp_path: Path) -> None:
+    text = sweep_text(method="random", trials=1, confirm=1).replace("tests.tasks:Fit", "tests.tasks:Odd")
+    text = text.replace(
+        "optimizer: adamw, parameters: {", "optimizer: tests.tasks.Seeded, parameters: {seed: {value: 7}, "
+    )
+    definition = sweep_file.loads(text, "test.yaml")
+    folder = runner.open_folder(definition, text, tmp_path, {})
+    tracker = MlflowTracker(uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="", facts={})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), tracker)
+    assert not tracker.trouble
+    (run, *_) = [r for r in children(embedded_uri(tmp_path)) if r.data.tags[ARM] == "adamw"]
+    assert run.data.params["seed"] == run.data.tags["geosweep.seed"] != "7"
+    assert run.data.params["parameters.seed"] == "7"
+    assert {0.25, 0.5, 0.75, 1.0} <= set(run.data.metrics.values())
+    again = MlflowTracker(uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="", facts={})
+    trial = run.data.tags[TRIAL]
+    kept = MetricLog(folder.trial(trial) / "metrics.jsonl").points()
+    assert [p["metrics"]["recall@5"] for p in again.recall(trial)] == [0.5] * len(kept)
+    assert again.audit(results.ended_trials(folder), SweepState.DONE) == [], "what was sent counts as sent"
+
+
+def test_a_copied_root_keeps_its_artifacts_to_itself(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    folder, _tracker = sweep(first, trials=1, confirm=1)
+    shutil.copytree(first, second)
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "report.html").write_text("a page")
+    sent = MlflowReport(uri=None, root=second, sweep_id=folder.sweep_id, name="fit")
+    sent.send(report, {}, "note", "")
+    assert not list(first.rglob("report.html"))
+    assert [p.read_text() for p in second.rglob("report.html")] == ["a page"]
+    assert {
+        r.info.artifact_uri.startswith((second / "mlartifacts").as_uri()) for r in runs_of(embedded_uri(second))
+    } == {True}
+    assert {r.info.artifact_uri.startswith((first / "mlartifacts").as_uri()) for r in runs_of(embedded_uri(first))} == {
+        True
+    }

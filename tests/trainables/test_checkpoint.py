@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +26,21 @@ def test_a_damaged_checkpoint_falls_back(damage: object, tmp_path: Path) -> None
         checkpoint.save({"step": step}, tmp_path)
     assert len(list(tmp_path.glob("*.pt"))) == 2
     assert checkpoint.newest(tmp_path) == {"step": 5}
+
+
+@pytest.mark.parametrize("held", [deque([1.0]), np.ones(2), np.float64(1.0), Path("a"), lambda: None], ids=repr)
+def test_what_could_not_be_read_back_is_not_written(held: object, tmp_path: Path) -> None:
+    with pytest.raises(checkpoint.Unreadable, match="tensors, numbers and text"):
+        checkpoint.save({"state": held}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_that_an_earlier_version_wrote_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_read", lambda content: {})
+    checkpoint.save({"state": deque([1.0])}, tmp_path)
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="cannot be read back"):
+        assert checkpoint.newest(tmp_path) is None
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from joblib import cpu_count
 
 from trainables.data import decode, description, shards
 from trainables.data.description import DataSet, Shard
@@ -24,7 +24,7 @@ def check(folder: Path, progress: Progress) -> tuple[DataSet | None, list[DataEr
         return None, [error]
     problems: list[DataError] = []
     listed = [(split, shard) for split, part in dataset.splits.items() for shard in part.shards]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for done, (split, shard) in enumerate(listed, 1):
             problems += _shard(dataset, shard, pool)
             progress(split, done, len(listed))

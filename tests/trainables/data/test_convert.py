@@ -144,6 +144,42 @@ def test_hugging_face_shards_are_read_where_they_lie(tmp_path: Path, place: str)
         ).is_file()
 
 
+def bare(folder: Path, labels: Any, kind: pa.DataType) -> Path:
+    """A shard without the features of `datasets`."""
+    images = pa.array([{"bytes": sources.image(i, "PNG"), "path": None} for i in range(len(labels))])
+    folder.mkdir()
+    pq.write_table(pa.table({"image": images, "label": pa.array(labels, kind)}), folder / "train-0.parquet")
+    return folder
+
+
+def test_hugging_face_classes_without_names_are_numbers(tmp_path: Path) -> None:
+    done = convert("hf-parquet", bare(tmp_path / "src", [0, 2, 1], pa.int32()), tmp_path / "out")
+    assert done.dataset.images
+    assert done.dataset.images.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "says"),
+    [
+        (["cat", "dog"], pa.string(), "is string; labels are class numbers"),
+        ([[0], [1]], pa.list_(pa.int64()), "labels are class numbers"),
+        ([0.0, 1.0], pa.float64(), "is double; labels are class numbers"),
+        ([True, False], pa.bool_(), "is bool; labels are class numbers"),
+        ([0, None], pa.int64(), "1 of 2 rows have no label"),
+        ([0, -1], pa.int64(), "-1 is no class number"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(labels: Any, kind: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says):
+        convert("hf-parquet", bare(tmp_path / "src", labels, kind), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_that_has_no_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"3 is a label here; the training split has 3 classes \(0 to 2\)"):
+        convert("hf-parquet", hugging_face(tmp_path / "src", labels=[0, 1, 2, 3, 0, 1]), tmp_path / "out")
+
+
 def test_hugging_face_tokens(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     ids = pa.array([[1, 2, 3], [4, 5]], pa.list_(pa.int32()))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainables.data.convert.imagefolder import SAMPLE, describe_encoded
@@ -54,7 +55,7 @@ def hf_parquet(
         raise DataError(source, "no file names the split `train`")
     if image and not tokens_column:
         label = label_column or next((n for n in LABEL_NAMES if n in schema.names), "label")
-        return Converted(images=_images(schema, train, image, label))
+        return Converted(images=_images(schema, files, train, image, label))
     column = tokens_column or next((n for n in TOKEN_NAMES if n in schema.names), "")
     if column not in schema.names:
         raise DataError(
@@ -71,16 +72,33 @@ def hf_parquet(
     )
 
 
-def _images(schema: Any, train: list[Path], image: str, label: str) -> Images:
+def _images(schema: Any, files: list[Path], train: list[Path], image: str, label: str) -> Images:
     for name in (image, label):
         if name not in schema.names:
             raise DataError(train[0], f"there is no such column; there is: {', '.join(schema.names)}", field=name)
-    names = _class_names(schema, label)
-    if names is None:
-        highest = max(int(pa.compute.max(pq.read_table(p, columns=[label])[label]).as_py()) for p in train)
-        names = [str(i) for i in range(highest + 1)]
+    highest = {path: _highest_label(path, label) for path in files}
+    names = _class_names(schema, label) or [str(i) for i in range(max(highest[path] for path in train) + 1)]
+    for path, number in highest.items():
+        if number >= len(names):
+            more = f"{number} is a label here; the training split has {len(names)} classes (0 to {len(names) - 1})"
+            raise DataError(path, more, field=label)
     found = describe_encoded(_sample(train, image), names)
     return found.model_copy(update={"image_column": image, "label_column": label})
+
+
+def _highest_label(path: Path, label: str) -> int:
+    """The highest label of a shard. Raises DataError for labels that are no class numbers."""
+    column = pq.read_table(path, columns=[label])[label]
+    if not pa.types.is_integer(column.type):
+        raise DataError(path, f"is {column.type}; labels are class numbers, 0, 1, ..., as integers", field=label)
+    if column.null_count:
+        raise DataError(path, f"{column.null_count} of {len(column)} rows have no label; leave them out", field=label)
+    if not len(column):
+        return -1
+    low, high = (int(pc.min_max(column)[end].as_py()) for end in ("min", "max"))
+    if low < 0:
+        raise DataError(path, f"{low} is no class number; leave out rows without a label", field=label)
+    return high
 
 
 def _class_names(schema: Any, label: str) -> list[str] | None:

@@ -1,0 +1,71 @@
+"""The MLflow store inside the root folder: one SQLite file and a folder of artifacts, without any service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from filelock import FileLock
+
+ARTIFACTS = "mlartifacts"
+
+
+def artifacts_of(root: Path) -> str:
+    """The address of the store's artifacts."""
+    return (root / ARTIFACTS).resolve().as_uri()
+
+
+def embedded_uri(root: Path) -> str:
+    """The tracking URI of the store inside the root folder."""
+    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+def make_store(root: Path) -> None:
+    """Make the embedded store whole or not at all: one of several first starts makes it, and gives it its name last.
+
+    In a root that was moved or copied, artifacts are looked for, and put, where the root is now.
+    """
+    store = root / "mlflow.db"
+    if not os.access(root, os.W_OK):
+        return
+    with FileLock(root / "mlflow.lock"):
+        if store.exists():
+            _follow(root, store)
+            return
+        from mlflow.tracking import MlflowClient
+
+        for torn in root.glob(".mlflow-*.db*"):  # of a process that was killed
+            torn.unlink()
+        temporary = root / f".mlflow-{os.getpid()}.db"
+        MlflowClient(f"sqlite:///{temporary.resolve()}").search_experiments(max_results=1)
+        temporary.replace(store)
+
+
+def _follow(root: Path, store: Path) -> None:
+    """MLflow keeps absolute addresses of artifacts: let those of this store begin with its folder as it is now."""
+    here = artifacts_of(root)
+    with closing(sqlite3.connect(store, timeout=60)) as database, database:
+        places = {place for (place,) in database.execute("SELECT artifact_location FROM experiments")}
+        for place in places:
+            old = str(place).removesuffix("/")
+            if not old.endswith(f"/{ARTIFACTS}") or old == here:
+                continue
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ?",
+                    (here, len(old) + 1, old, f"{old}/%"),
+                )
+
+
+def probe(place: Path) -> str:
+    """Make a store in `place`, write a run and read it back. For `geosweep doctor`."""
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(embedded_uri(place))
+    run = client.create_run(client.create_experiment("probe"))
+    client.log_metric(run.info.run_id, "loss/train", 0.5)
+    return f"an embedded store kept loss/train = {client.get_run(run.info.run_id).data.metrics['loss/train']}"

@@ -1,0 +1,28 @@
+"""The text of an error that ended a trial, as any terminal, tracker and file can hold it."""
+
+from __future__ import annotations
+
+import re
+import traceback
+
+LONGEST = 20_000
+"""Characters that are kept, the last ones."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def described(broken: BaseException) -> str:
+    """The traceback of an error: control characters and what no encoding takes are escaped, and the last part kept."""
+    text = "".join(traceback.format_exception(broken))
+    if isinstance(broken, SystemExit | GeneratorExit):
+        said = f"called sys.exit({broken.code!r})" if isinstance(broken, SystemExit) else "raised it"
+        places, _, _ = text.rstrip().rpartition("\n")
+        text = (
+            f"{places}\n{type(broken).__name__}: the trial {said} before its budget was spent; raise an error instead\n"
+        )
+    return printable(text)[-LONGEST:]
+
+
+def printable(text: str) -> str:
+    """The text with escapes in the place of what a terminal would obey or could not show."""
+    escaped = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,47 @@
+"""Files of a sweep that do not hold what was written: every verb names the file and the way out, in one line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator import runner
+from orchestrator.definition import sweep_file
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.tracking.base import NoTracker
+from tests.orchestrator.sweep_files import sweep_text
+from tests.verbs import Called
+
+FILES = ("resolved.json", "trials/*/trial.json", "trials/*/result.json")
+DAMAGE = {"cut": b'{"state": "COMP', "other": b"[1, 2]", "binary": b"\x80\x81\x82"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    text = sweep_text(method="random", trials=2, confirm=6)
+    definition = sweep_file.loads(text, "fit.yaml")
+    folder = runner.open_folder(definition, text, root, {})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"), [(f, d) for f in FILES for d in DAMAGE if (f, d) != ("resolved.json", "other")]
+)
+def test_verbs_name_the_damaged_file(
+    file: str, damage: str, finished: Path, call: Callable[..., Called], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    path = sorted((tmp_path / "runs").glob(f"*/{file}"))[0]
+    path.write_bytes(DAMAGE[damage])
+    for verb in ("status", "best", "compare", "verify"):
+        found = call(verb, "@last")
+        said = found.out + found.err
+        assert "Traceback" not in said, verb
+        assert found.code in (1, 6, 7), (verb, said)
+        assert path.name in said or path.parent.name in said, (verb, said)

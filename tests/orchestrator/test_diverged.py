@@ -1,0 +1,62 @@
+"""A trial that diverged beats none that trained, whatever its task declares in the place of its value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from orchestrator import results, runner
+from orchestrator.compare.answer import answer
+from orchestrator.compare.evidence import Evidence
+from orchestrator.definition import sweep_file
+from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.tracking.base import NoTracker
+from tests.tasks import Fit
+from trainables import Metric
+
+TEXT = """
+schema_version: 1
+name: flattered
+task: {name: "tests.orchestrator.test_diverged:Flattered"}
+metric: {name: loss/val, goal: minimize}
+arms:
+  steady: {optimizer: sgd, parameters: {lr: {values: [0.01, 30, 100]}}}
+  wild: {optimizer: sgd, parameters: {lr: {values: [1.0e6, 1.0e7]}}}
+method: {name: grid}
+budget: {unit: grad_evals, per_trial: 40}
+seeds: {tune: 1, confirm: 6}
+evaluations: 4
+"""
+
+
+class Flattered(Fit):
+    """Declares for a diverged trial what no trial reaches."""
+
+    METRICS: ClassVar = {"loss/val": Metric(goal="minimize", worst=-1.0)}
+
+
+@pytest.mark.parametrize(("goal", "expected"), [(Goal.MINIMIZE, [1.0, 9.0, 9.0]), (Goal.MAXIMIZE, [1.0, 9.0, 1.0])])
+def test_a_stand_in_is_no_better_than_the_worst(goal: Goal, expected: list[float]) -> None:
+    assert goal.demoted([1.0, 9.0, 5.0], [False, False, True]) == expected
+    assert goal.demoted([1.0, 9.0], [False, False]) == [1.0, 9.0]
+
+
+def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
+    definition = sweep_file.loads(TEXT, "flattered.yaml")
+    folder = runner.open_folder(definition, TEXT, tmp_path, {})
+    with folder.hold():
+        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    states = {(t.job.arm, t.job.stage, t.job.parameters["lr"]): t.result.state for t in results.ended_trials(folder)}
+    assert states["steady", Stage.TUNE, 100] is State.DIVERGED, "the sweep does not test what it should"
+    assert states["steady", Stage.TUNE, 0.01] is State.COMPLETE
+    confirmed = {lr for arm, stage, lr in states if arm == "steady" and stage is Stage.CONFIRM}
+    assert confirmed == {0.01}
+    assert results.best(folder)["arms"]["steady"]["parameters"]["lr"] == 0.01
+    evidence = Evidence(folder)
+    document = answer(evidence)
+    (pair,) = document["pairs"]
+    assert pair["verdict"] != ("better" if pair["a"] == "wild" else "worse")
+    assert any("diverged" in note and "-1" in note for note in document["notes"])
