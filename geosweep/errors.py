@@ -11,6 +11,7 @@
 | `BudgetSpent` | a limit of the budget ended the sweep before its trials did |
 | `CodeChanged` | the source that trials import is not what was sealed |
 | `ControlFailed` | a special case did not come out as it has to |
+| `Damaged` | a file of a sweep is not what was written |
 | `Refused` | there is no comparison, and why |
 
     >>> import geosweep
@@ -28,12 +29,13 @@ from __future__ import annotations
 from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
 from orchestrator.protocol.errors import CodeChanged, ControlFailed
 from orchestrator.statistics.pairing import Refused
-from orchestrator.storage.errors import Held, NotFound, Unreachable
+from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
 
 __all__ = [
     "BudgetSpent",
     "CodeChanged",
     "ControlFailed",
+    "Damaged",
     "Held",
     "NotFound",
     "Refused",

@@ -12,7 +12,7 @@ import pytest
 def test_a_start_imports_only_what_it_needs() -> None:
     code = """
 import sys
-import orchestrator.display, orchestrator.runner, orchestrator.cli.run, orchestrator.executors.ray
+import orchestrator.display, orchestrator.launch, orchestrator.cli.run, orchestrator.executors.ray
 print([m for m in ("scipy.stats", "matplotlib", "sklearn", "ray.tune", "mlflow") if m in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
