@@ -16,9 +16,7 @@ from typing import Any, Literal
 
 from orchestrator.definition import prior
 
-CORNERS = 2000
-"""Corners of a space that are looked at together; of more, one parameter after the other."""
-MOST = 100_000
+MOST, CORNERS = 100_000, 2000
 """Values of a parameter, and points of a grid, that are listed one by one."""
 Kind = Literal["constant", "categorical", "float", "int"]
 
