@@ -178,6 +178,17 @@ def test_steps_of_another_unit_are_named(tmp_path: Path) -> None:
     assert one.result.error.startswith("resumes.py began at step 100, beyond its budget of 2 epochs: name the field")
 
 
+def test_reports_without_a_step_stay_in_order(tmp_path: Path) -> None:
+    """The n-th is evaluation n; beyond the last all are at the end of the budget, and the newest is the last."""
+    folder = run((KEPT % ("steps", 100)).replace("^(?P<step>\\d+): ", "").replace("=1000", "=20"), tmp_path)
+    ((name, one),) = records(folder).items()
+    points = MetricLog(folder.trial(name) / "metrics.jsonl").points()
+    assert [p["step"] for p in points] == [100 * min(n, 8) / 8 for n in range(1, 21)]
+    times = [p["time"] for p in points if p["step"] == 100]
+    assert times == sorted(set(times))
+    assert one.result.value == 1 / 20
+
+
 STUDIES = """
 schema_version: 1
 name: studies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ class Points:
         self.beyond: float | None = None
         """The first step that was told, where it was beyond the budget."""
         self._held: dict[str, Any] | None = None
-        self._seen, self._again = 0, False
+        self._seen, self._again, self._stamp = 0, False, 0
 
     def begin(self, up_to: float, *, again: bool) -> None:
         """Hold the points of the log up to a step; `again`: a run goes on, and may tell some of them once more."""
@@ -82,6 +83,14 @@ class Points:
 
     def _keep(self, point: dict[str, Any]) -> None:
         self._held = None
+        while self.all and int(point["step"]) == int(self.last) and _now() <= self._stamp:
+            time.sleep(0.0005)  # of points at one step a tracker takes the newest, by the millisecond
         self._log.append(point["step"], point["metrics"])
+        self._stamp = _now()
         self.all.append(point)
         self.metrics |= point["metrics"]
+
+
+def _now() -> int:
+    """Milliseconds since the epoch."""
+    return int(time.time() * 1000)
