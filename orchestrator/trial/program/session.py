@@ -24,6 +24,7 @@ from orchestrator.trial.evaluations import evaluation, passed
 from orchestrator.trial.failure import described, printable
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.locking import locked
+from orchestrator.trial.log_files import last_lines
 from orchestrator.trial.program import command, ending, source, sources
 from orchestrator.trial.program.channel import Channel, environment
 from orchestrator.trial.program.output import LONGEST_LINE
@@ -347,6 +348,7 @@ class ProgramSession:
             init_digest=self._shown.init,
             data_digest=self._shown.data,
             error=printable(error),
+            last_lines=last_lines(str(self._folder)) if error and "\n" not in error else "",  # else they are in it
             facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
             code=self._code,
             proof=proof,
