@@ -39,7 +39,9 @@ def is_log(name: str) -> bool:
 
 def goes_on() -> bytes:
     """The line that parts what a trial printed before it was interrupted from what it prints now."""
-    return f"[geosweep: the trial goes on here, {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}]\n".encode()
+    return (
+        f"[geosweep: the trial goes on here, {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}]\n".encode()
+    )
 
 
 def bound(path: Path, limit: int = LIMIT) -> None:
