@@ -8,6 +8,7 @@ that it started.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -47,7 +48,7 @@ class ProgramSession:
         self._folder = self._place.folder
         with disk.named(self._folder):
             self._lock = locked(self._folder / "lock")
-            self._place.fetch()
+            self._place.fetch(own_log=True)
             if read_job(self._folder) is None:
                 write_job(job, self._folder, durable=False)
                 self._place.begun()
@@ -272,6 +273,8 @@ class ProgramSession:
         self._script.end()
         self._take_in(last=True)
         note(self._channel.folder, self._run, self._seconds, self._shown)
+        with contextlib.suppress(StoreError):  # what is here is kept, and uploaded at the end
+            self._place.logged()
         return self._ended(State.INTERRUPTED, self._spent(), self._points.metrics)
 
     def _over(self) -> Report:
