@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def test_the_other_verbs(say: Verb, sweep: SweepFolder, tmp_path: Path) -> None:
     verified = say("verify", "--json").document
     assert (verified["intact"], verified["changed_files"]) == (True, [])
     assert say("logs", "@last", "short-0000-s0").code == 0
+    assert "steps" in say("metrics").out
+    assert "grad evals" not in say("metrics").out
 
 
 DOTTED = """
@@ -116,6 +119,21 @@ def test_names_of_our_sections_are_a_scripts_own(
     assert not pair.get("own_task")
     for verb in ("report", "--no-tracking"), ("table", "--by", "training.lr"), ("best",), ("lint", "dotted.yaml"):
         assert called(monkeypatch, capfd, *verb).code in (0, 6)
+
+
+def test_json_has_no_number_that_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "any.py").write_text('print(\'{"step": 1, "loss": 1}\\n{"step": 2, "loss": NaN}\')\n')
+    (tmp_path / "one.yaml").write_text(
+        DOTTED.replace("  two: {parameters: {task.k: 2}}\n", "").replace("confirm: 6", "confirm: 0")
+    )
+    called(monkeypatch, capfd, "run", "one.yaml", "--executor", "debug", "--no-tracking")
+    out = called(monkeypatch, capfd, "metrics", "@last", "one-0000-s0", "--json").out
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert [p["metrics"]["loss"] for p in found["points"]] == [1, None]
+    assert found["result"]["state"] == "DIVERGED"
 
 
 def test_before_it_runs(say: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
