@@ -144,8 +144,12 @@ ROOT = Path("runs")
 
 
 def emit(document: dict[str, Any]) -> None:
-    """Print one JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    """Print one JSON document on standard output; JSON has no numbers that are not finite: they are null."""
+    try:
+        text = json.dumps(document, indent=1, allow_nan=False)
+    except ValueError:
+        text = json.dumps(json.loads(json.dumps(document), parse_constant=lambda name: None), indent=1)
+    sys.stdout.write(text + "\n")
 
 
 def show(shown: Table | Group) -> None:

@@ -162,7 +162,7 @@ def metrics(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Show what a trial measured by gradient evaluations; of all trials, what they measured last.
+    """Show what a trial measured, by gradient evaluations or what a script counts; of all trials, what came last.
 
     Example: geosweep metrics @last sgd-0003-s0
     """
@@ -195,6 +195,19 @@ def metrics(
         data.print(result.error, highlight=False, markup=False)
 
 
+def _counted(found: SweepFolder) -> str:
+    """What the steps of its logs count: of a script what its budget is in, of others' runs what they say."""
+    from orchestrator.definition.program_keys import NAME
+    from orchestrator.storage.folder import read_json
+
+    resolved = read_json(found.path / "resolved.json") or {}
+    if "imported" in resolved:
+        return "step"
+    definition = resolved.get("definition", {})
+    unit = definition["budget"]["unit"] if definition.get("task", {}).get("name") == NAME else "grad_evals"
+    return "grad evals" if unit == "grad_evals" else str(unit)
+
+
 def _newest(found: SweepFolder, as_json: bool) -> None:
     """One row for each trial that was begun."""
     from orchestrator.storage.metric_log import MetricLog
@@ -211,7 +224,7 @@ def _newest(found: SweepFolder, as_json: bool) -> None:
         return
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name != "cost/grad_evals"))
     table = Table(title=f"{found.sweep_id}: newest metrics")
-    for name in ("trial", "state", "grad evals", *names):
+    for name in ("trial", "state", _counted(found), *names):
         table.add_column(name, justify="left" if name in ("trial", "state") else "right")
     for row in rows:
         cells = (f"{row['metrics'][n]:.5g}" if n in row["metrics"] else "-" for n in names)

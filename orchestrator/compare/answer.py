@@ -37,7 +37,6 @@ def answer(
     within = declared["margin"] if margin is None else margin
     question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
     question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
-    question["choice"] = task_choice.of([evidence])
     try:
         document = _compared(evidence, question)
     except Refused as reason:
@@ -68,7 +67,10 @@ def answer(
     if evidence.imported:
         document["imported"] = each["imported"] = evidence.imported
         document["notes"] += evidence.resolved["imported"]["notes"]
-    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
+    if evidence.imported:
+        proofs = [proof.of_imported(evidence.resolved["imported"]) for _ in document["pairs"]]
+    else:
+        proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
     document["pairs"] = [
         {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)
@@ -84,6 +86,7 @@ def _compared(evidence: Evidence, question: Mapping[str, Any]) -> dict[str, Any]
     return comparison.compare(
         evidence.trials,
         race=read_json(evidence.folder.race),
+        choice=task_choice.of([evidence]),
         twin=(evidence.twin, evidence.analysis["baseline"]) if evidence.twin else None,
         **question,
     )

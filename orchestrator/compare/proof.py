@@ -5,7 +5,8 @@
     declared    a seed, or a budget, was handed over, and what the script made of it was not seen
     unknown     not even that
 
-Training of ours is proved throughout, or it is not compared at all. Of scripts the verdict says which it is.
+Training of ours is proved throughout, or it is not compared at all. Of scripts the verdict says which it is. What was
+imported is declared at best.
 """
 
 from __future__ import annotations
@@ -45,6 +46,21 @@ def of_pairs(
             {"pairing": pairing(both), "compute": compute(both, str(budget["unit"]), float(budget["per_trial"]))}
         )
     return found
+
+
+def of_imported(mark: Mapping[str, Any]) -> dict[str, Level]:
+    """Of every pair of imported results; `mark` is what was recorded of the import."""
+    paired, column = mark["pairing"] != "none", mark["budget"]
+    return {
+        "pairing": {
+            "level": DECLARED if paired else UNKNOWN,
+            "why": "equal seeds were taken to mean equal data and weights" if paired else "runs were not paired",
+        },
+        "compute": {
+            "level": DECLARED if column else UNKNOWN,
+            "why": f"what runs spent is what {column} says" if column else "nobody says what runs spent",
+        },
+    }
 
 
 def pairing(both: pd.DataFrame) -> Level:

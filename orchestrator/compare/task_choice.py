@@ -10,14 +10,16 @@ from orchestrator.definition import batches
 from orchestrator.definition.parts import TASK, in_section
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Stage
-from orchestrator.statistics.same_task import Choice
+from orchestrator.statistics.same_task import NOTHING, Choice
 
 UNEQUAL = 0.02
 """Arms whose mean batches are further apart than this share did unequal work."""
 
 
 def of(sweeps: Sequence[Evidence]) -> Choice:
-    """The choice that all arms of these sweeps share."""
+    """The choice that all arms of these sweeps share; none where names are those of a script, or of others."""
+    if sweeps[0].is_program or sweeps[0].imported:
+        return NOTHING
     arms = [one.parameters[arm] for one in sweeps for arm in one.arms]
     names = {name for given in arms for name in in_section(TASK, given)}
     alike = {name for name in names if all(_same(given.get(name), arms[0].get(name)) for given in arms)}

@@ -104,6 +104,8 @@ def edges(evidence: Evidence, arm: str) -> list[Edge]:
 
 def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
     """The lowest and highest value that means anything: an argument of the optimizer, of a group or a schedule too."""
+    if evidence.is_program:  # a script's names are its own
+        return evidence.optimizer(arm).BOUNDS.get(name, UNBOUNDED)
     section, rest = section_of(name)
     if section == TRAINING:
         return BOUNDS.get(rest, UNBOUNDED)

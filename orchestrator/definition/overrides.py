@@ -23,6 +23,7 @@ from orchestrator.definition.addresses import SECTION, secrets
 from orchestrator.definition.errors import SpecError, nearest, read
 from orchestrator.definition.location import Where, fields_at
 from orchestrator.definition.model import Spec
+from orchestrator.definition.program_keys import ProgramModel, is_program
 from orchestrator.definition.sweep_file import NOTE, loads
 from orchestrator.definition.yaml12 import Path, YamlError, compose, parse
 
@@ -202,6 +203,10 @@ def _check_new(known: Mapping[str, Any], here: Path, parts: Sequence[str], whole
     key, fields = parts[0], fields_at((*here, parts[0]))
     if key in fields or (not fields and len(parts) == 1):
         return
+    if here == ("task",) and is_program(whole.get("task") or {}):  # its keys are known, though the format has none
+        fields = list(ProgramModel.model_fields)
+        if key in fields:
+            return
     shared = whole.get("parameters") or {}
     if here[:1] == ("arms",) and here[2:] == ("parameters",) and key in shared:
         rest = ".".join(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,13 @@ def file_name(stream: str, worker: int = 0) -> str:
 def is_log(name: str) -> bool:
     """Whether a file of a trial's folder is one of these."""
     return name.endswith(".log") and name.startswith(tuple(STREAMS))
+
+
+def goes_on() -> bytes:
+    """The line that parts what a trial printed before it was interrupted from what it prints now."""
+    return (
+        f"[geosweep: the trial goes on here, {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}]\n".encode()
+    )
 
 
 def bound(path: Path, limit: int = LIMIT) -> None:

@@ -13,9 +13,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import socket
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from orchestrator.storage.periodic import is_background, periodic
-from orchestrator.trial.log_files import LIMIT, STREAMS, bound, file_name
+from orchestrator.trial.log_files import LIMIT, STREAMS, bound, file_name, goes_on
 
 LINE_BUFFERED = 1
 """C's _IOLBF."""
@@ -117,8 +115,7 @@ class _Stream:
             return
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if os.fstat(self._file).st_size:
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            self.write(f"[geosweep: the trial goes on here, {now}, {socket.gethostname()}]\n")
+            self.write(goes_on().decode())
 
     @contextmanager
     def _redirected(self) -> Iterator[TextIO | None]:

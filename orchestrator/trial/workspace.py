@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -69,18 +70,22 @@ class TrialPlace:
         self._sweep = Far(where, self._stop.parent) if self._far else None
         self._asked, self._looked = False, 0.0
 
-    def fetch(self) -> None:
-        """Bring the scratch folder level with what was uploaded last, from whatever machine."""
+    def fetch(self, *, own_log: bool = False) -> None:
+        """Bring the scratch folder level with what was uploaded last, from whatever machine.
+
+        `own_log`: the trial's checkpoints, a script's, are not uploaded, and neither may its log fall behind them.
+        """
         if self._far is not None:
-            ahead = self._ahead(self._far)
+            ahead = self._ahead(self._far, (LOG,) if own_log else ())
             there = self._far.pull(lambda name: name not in ahead, deep=False)
             for old in (*self.folder.glob("*.json*"), *self.folder.glob("*.pt")):
-                if old.name not in there:
+                if old.name not in there | ahead:
                     old.unlink()
 
-    def _ahead(self, far: Far) -> set[str]:
+    def _ahead(self, far: Far, also: Sequence[str]) -> set[str]:
         """What a worker that died on this machine printed and did not upload."""
-        mine = {path.name: path.stat().st_size for path in self.folder.glob("*.log") if is_log(path.name)}
+        found = (path for path in self.folder.iterdir() if is_log(path.name) or path.name in also)
+        mine = {path.name: path.stat().st_size for path in found}
         sizes = far.sizes() if mine else {}
         return {name for name, size in mine.items() if size > sizes.get(name, 0)}
 
@@ -103,7 +108,7 @@ class TrialPlace:
         """The log is about to be read by the driver."""
         self.settle()
         if self._far is not None:
-            self._far.push([LOG])
+            self._far.push([*self.printed(), LOG])
 
     def saved(self, covers: float) -> None:
         """Begin to upload the newest checkpoint, of so many gradient evaluations, and the log. None may be under way.

@@ -15,7 +15,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from orchestrator import results
-from orchestrator.compare.answer import answer
+from orchestrator.compare.answer import answer, notes, sentence
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition.states import Stage
 from orchestrator.imported.make import Made, make
@@ -69,6 +69,17 @@ def test_paired_by_declaration(tmp_path: Path) -> None:
     assert any(p["verdict"] == "better" for p in found["pairs"])
     assert "steps" in found["budget"]
     assert [s for s in found["exploratory"] if "pairing declared" in s]
+
+
+@pytest.mark.parametrize("shift, budget, levels", [
+    (0, "steps", ("declared", "declared")), (0, "", ("declared", "unknown")), (100, "", ("unknown", "unknown"))
+])  # fmt: skip
+def test_nothing_of_others_is_proved(tmp_path: Path, shift: int, budget: str, levels: tuple[str, str]) -> None:
+    lines = rows(shift=shift) if budget else rows(shift=shift, columns="optimizer,seed,accuracy,x")
+    found = document(imported(tmp_path, lines, **({"budget": budget} if budget else {"parameters": []})).folder)
+    for pair in found["pairs"]:
+        assert (pair["proof"]["pairing"]["level"], pair["proof"]["compute"]["level"]) == levels
+    assert "roved" not in " ".join([*notes(found), *(sentence(p, "accuracy") for p in found["pairs"])])
 
 
 def test_seeds_that_are_not_shared(tmp_path: Path) -> None:

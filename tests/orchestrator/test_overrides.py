@@ -109,6 +109,15 @@ def test_errors_name_the_override(word: str, message: str) -> None:
     assert message in str(raised.value)
 
 
+def test_keys_of_a_script_that_the_file_leaves_out() -> None:
+    text = TEXT.replace("{name: digits, noise: 0.4, model: mlp}", "{program: train.py}")
+    found = overrides.overridden(text, "asked.yaml", ["task.env.LEVEL='2'", "task.goals.accuracy=maximize"])
+    task = parse(found.text).value["task"]
+    assert task == {"program": "train.py", "env": {"LEVEL": "2"}, "goals": {"accuracy": "maximize"}}
+    with pytest.raises(SpecError, match=r"task\.evn: unknown; did you mean env\?"):
+        overrides.overridden(text, "asked.yaml", ["task.evn.LEVEL=2"])
+
+
 def test_errors_of_the_file_keep_their_place() -> None:
     text = TEXT.replace("noise: 0.4", "nosie: 0.4")
     found = overrides.overridden(text, "asked.yaml", ["budget.trials_per_arm=4", "arms.sam.parameters.lr=0.1"])

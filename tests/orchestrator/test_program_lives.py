@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from orchestrator.scheduling.jobs import job_of
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.object_store import Far, near
 from orchestrator.trial.job import Job
 from orchestrator.trial.program.session import ProgramSession
 from orchestrator.trial.record import read_result
@@ -140,6 +143,45 @@ def test_a_drained_trial_goes_on_or_begins_again(tmp_path: Path, more: str, says
     begun = [line for line in printed if line.startswith("from ")]
     assert begun[0] == "from 0"
     assert (begun[1] == "from 0") == (first == "from 0")
+
+
+def test_in_an_object_store_what_it_printed_and_measured_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drained, then lost with its worker, then ended, on one machine: what was known of it is there at the end."""
+    monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "scratch"))
+    given, _ = job(tmp_path / "runs", more=RESUME, wait=0.1)
+    sweep = f"memory://bucket{tmp_path}"
+    given = replace(given, folder=f"{sweep}/trials/{given.trial_id}", stop_file=f"{sweep}/stop")
+    there, stop = Far(given.folder, tmp_path / "elsewhere"), near(given.stop_file)
+    stop.parent.mkdir(parents=True)
+
+    def until_step(session: ProgramSession, step: int) -> bool:
+        return until(lambda: session.advance() and max(steps(near(given.folder, "work")), default=0) > step)
+
+    drained = ProgramSession(given)
+    assert until_step(drained, 3)
+    stop.touch()
+    while not (report := drained.advance()).done:
+        continue
+    assert report.state is State.INTERRUPTED
+    stop.unlink()
+    assert "3: loss" in there.text("stdout.log")
+    lost = ProgramSession(given)
+    assert until_step(lost, 8)
+    measured = steps(near(given.folder, "work"))
+    assert measured == list(range(1, len(measured) + 1))
+    lost.close()
+    again = ProgramSession(given)
+    while not (report := again.advance()).done:
+        continue
+    assert report.state is State.COMPLETE
+    points = [json.loads(line)["step"] for line in there.text("metrics.jsonl").splitlines()]
+    assert points == sorted(set(points))
+    assert set(points) >= {*measured, 20}
+    printed = there.text("stdout.log")
+    assert printed.count("the trial goes on here") == 2
+    assert all(f"\n{step:g}: loss" in printed for step in measured)
 
 
 KEPT = """

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from orchestrator.definition.program_keys import filled
 from orchestrator.trial.program import command, sources
-from orchestrator.trial.program.output import BoundedLog, Lines, tail
+from orchestrator.trial.log_files import CUT
+from orchestrator.trial.program.output import Lines, Printed, tail
 
 FLOAT = r"(?P<loss>\S+)"
 
@@ -115,12 +116,19 @@ def test_lines_do_not_depend_on_how_they_come(data: bytes, sizes: list[int]) -> 
 
 
 def test_a_log_is_bounded_and_keeps_its_end(tmp_path: Path) -> None:
-    log = BoundedLog(tmp_path / "stdout.log", limit=100)
-    for i in range(100):
-        log.write(f"line {i}\n".encode())
-    log.close()
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 200
-    assert tail(tmp_path / "stdout.log").endswith("line 98\nline 99\n")
+    """As that of any trial is; what a trial prints after an interruption is told from what it printed before."""
+    for run in range(2):
+        log = Printed(tmp_path / "stdout.log", limit=1000)
+        for i in range(500):
+            log.write(f"line {run} {i}\n".encode())
+            assert (tmp_path / "stdout.log").stat().st_size <= 1000
+        log.close()
+        assert tail(tmp_path, "stdout").endswith(f"line {run} 498\nline {run} 499\n")
+    Printed(tmp_path / "stderr.log").close()
+    assert [path.name for path in tmp_path.iterdir()] == ["stdout.log"], "none stays empty"
+    text = (tmp_path / "stdout.log").read_bytes()
+    assert len(CUT.findall(text)) == 1
+    assert text.startswith(b"line 0 0\n")
 
 
 PARAMETERS: dict[str, Any] = {"lr": 0.1, "nesterov": True, "bias": False, "name": "a b", "betas": [0.9, 0.99]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,57 @@ def test_the_other_verbs(say: Verb, sweep: SweepFolder, tmp_path: Path) -> None:
     verified = say("verify", "--json").document
     assert (verified["intact"], verified["changed_files"]) == (True, [])
     assert say("logs", "@last", "short-0000-s0").code == 0
+    assert "steps" in say("metrics").out
+    assert "grad evals" not in say("metrics").out
+
+
+DOTTED = """
+schema_version: 1
+name: dotted
+task: {program: any.py, metrics: [{jsonl: stdout}], prove: false}
+metric: {name: loss, goal: minimize}
+arms:
+  one: {parameters: {task.k: 1, groups.g.lr: 1}}
+  two: {parameters: {task.k: 2}}
+parameters: {training.lr: {values: [0.1, 0.2]}, task.width: {values: [1, 2]}}
+method: {name: grid}
+budget: {unit: steps, per_trial: 2}
+seeds: {tune: 1, confirm: 6}
+"""
+
+
+def test_names_of_our_sections_are_a_scripts_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a script of Hydra's has them: sealed, compared and shown as any others."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "any.py").write_text(
+        "import json, sys\nfor step in 1, 2:\n    print(json.dumps({'step': step, 'loss': float(len(str(sys.argv)))}))\n"
+    )
+    (tmp_path / "dotted.yaml").write_text(DOTTED)
+    done = called(monkeypatch, capfd, "run", "dotted.yaml", "--executor", "debug", "--no-tracking")
+    assert done.code == 0, done.err
+    assert called(monkeypatch, capfd, "verify", "--json").document["problems"] == []
+    assert "its own task" not in called(monkeypatch, capfd, "compare").out
+    [pair] = called(monkeypatch, capfd, "compare", "--json").document["pairs"]
+    assert not pair.get("own_task")
+    for verb in ("report", "--no-tracking"), ("table", "--by", "training.lr"), ("best",), ("lint", "dotted.yaml"):
+        assert called(monkeypatch, capfd, *verb).code in (0, 6)
+
+
+def test_json_has_no_number_that_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "any.py").write_text('print(\'{"step": 1, "loss": 1}\\n{"step": 2, "loss": NaN}\')\n')
+    (tmp_path / "one.yaml").write_text(
+        DOTTED.replace("  two: {parameters: {task.k: 2}}\n", "").replace("confirm: 6", "confirm: 0")
+    )
+    called(monkeypatch, capfd, "run", "one.yaml", "--executor", "debug", "--no-tracking")
+    out = called(monkeypatch, capfd, "metrics", "@last", "one-0000-s0", "--json").out
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert [p["metrics"]["loss"] for p in found["points"]] == [1, None]
+    assert found["result"]["state"] == "DIVERGED"
 
 
 def test_before_it_runs(say: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

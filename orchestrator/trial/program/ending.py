@@ -43,9 +43,9 @@ def memory_kills() -> int:
 
 def words(name: str, ended: Ended, logs: Path, *, memory_killed: bool) -> Words:
     """Of a script that did not end by itself with exit code 0."""
-    errors = tail(logs / "stderr.log")
+    errors = tail(logs, "stderr")
     trace = _traceback(errors)
-    detail = trace or _shown(errors) or _shown(tail(logs / "stdout.log"))
+    detail = trace or _shown(errors) or _shown(tail(logs, "stdout"))
     if ended.failed:
         return Words(sentence=f"{name} could not be started: {ended.failed}", detail="")
     if ended.code is None:

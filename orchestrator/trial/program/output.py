@@ -2,62 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-LIMIT = 5_000_000
-"""Bytes of one file; there are two of each stream, the newer one and the one before it (`stdout.log.1`)."""
+from orchestrator.trial import log_files
+from orchestrator.trial.log_files import LIMIT
+
 LONGEST_LINE = 65_536
 TAIL = 4_000
 COLOR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 """What makes a terminal write in color, or move."""
 
 
-class BoundedLog:
-    """A log file that never grows above LIMIT: then it becomes `<name>.1`, and what was that is dropped."""
+class Printed:
+    """One of the log files of a trial that is a script, as of any other (see `log_files`). None stays empty."""
 
     def __init__(self, path: Path, limit: int = LIMIT) -> None:
         self._path, self._limit = path, limit
         self._out = path.open("ab", buffering=0)
-        self._size = path.stat().st_size
-        self.dropped = False
-        """Whether the beginning was dropped."""
+        if self._out.tell():
+            self.write(log_files.goes_on())
 
     def write(self, data: bytes) -> None:
         """Add these bytes. A full disk loses them, not the trial."""
-        try:
-            while data:
-                room = self._limit - self._size
-                if room <= 0:
-                    self._turn()
-                    continue
-                self._out.write(data[:room])
-                self._size, data = self._size + len(data[:room]), data[room:]
-        except OSError:
-            return
-
-    def _turn(self) -> None:
-        self._out.close()
-        older = self._path.with_name(f"{self._path.name}.1")
-        self.dropped = self.dropped or older.exists()
-        self._path.replace(older)
-        self._out, self._size = self._path.open("ab", buffering=0), 0
+        with suppress(OSError):
+            self._out.write(data)
+            if self._out.tell() > self._limit:
+                log_files.bound(self._path, self._limit)
+                self._out.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Close the file."""
+        with suppress(OSError):
+            if not os.fstat(self._out.fileno()).st_size:
+                self._path.unlink(missing_ok=True)
         self._out.close()
 
 
-def tail(path: Path, most: int = TAIL) -> str:
-    """The end of a log, with that of the file before it where this one is short."""
-    text = b""
-    for file in (path.with_name(f"{path.name}.1"), path):
-        if file.exists():
-            with file.open("rb") as read:
-                read.seek(max(0, file.stat().st_size - most))
-                text += read.read()
-    shown = text[-most:].decode("utf-8", "replace")
+def tail(folder: Path, stream: str, most: int = TAIL) -> str:
+    """The end of what a trial printed on `stdout` or `stderr`."""
+    shown = log_files.read(str(folder), log_files.file_name(stream))[-most:].decode("utf-8", "replace")
     return COLOR.sub("", re.sub(r"[^\n]*\r(?!\n)", "", shown))  # of a progress bar what it showed last
 
 

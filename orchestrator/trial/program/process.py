@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.trial.program.output import BoundedLog, Lines
+from orchestrator.trial import log_files
+from orchestrator.trial.program.output import Lines, Printed
 
 KEEPER = Path(__file__).with_name("keeper.py")
 TOKEN = "GEOSWEEP_TRIAL_TOKEN"
@@ -56,7 +57,7 @@ class Script:
     ) -> None:
         end_leftovers(token)
         self._token, self._grace, self._heard = token, grace, heard
-        self._logs = {name: BoundedLog(logs / f"{name}.log") for name in ("stdout", "stderr")}
+        self._logs = {name: Printed(logs / log_files.file_name(name)) for name in log_files.STREAMS}
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "status")}
         given = json.dumps({"command": list(command), "status": pipes["status"][1], "grace": grace})
         self._ended: Ended | None = None

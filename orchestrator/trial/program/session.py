@@ -8,6 +8,7 @@ that it started.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -24,6 +25,7 @@ from orchestrator.trial.evaluations import evaluation, passed
 from orchestrator.trial.failure import described, printable
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.locking import locked
+from orchestrator.trial.log_files import last_lines
 from orchestrator.trial.program import command, ending, source, sources
 from orchestrator.trial.program.channel import Channel, environment
 from orchestrator.trial.program.output import LONGEST_LINE
@@ -46,7 +48,7 @@ class ProgramSession:
         self._folder = self._place.folder
         with disk.named(self._folder):
             self._lock = locked(self._folder / "lock")
-            self._place.fetch()
+            self._place.fetch(own_log=True)
             if read_job(self._folder) is None:
                 write_job(job, self._folder, durable=False)
                 self._place.begun()
@@ -271,6 +273,8 @@ class ProgramSession:
         self._script.end()
         self._take_in(last=True)
         note(self._channel.folder, self._run, self._seconds, self._shown)
+        with contextlib.suppress(StoreError):  # what is here is kept, and uploaded at the end
+            self._place.logged()
         return self._ended(State.INTERRUPTED, self._spent(), self._points.metrics)
 
     def _over(self) -> Report:
@@ -347,6 +351,7 @@ class ProgramSession:
             init_digest=self._shown.init,
             data_digest=self._shown.data,
             error=printable(error),
+            last_lines=last_lines(str(self._folder)) if error and "\n" not in error else "",  # else they are in it
             facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
             code=self._code,
             proof=proof,
