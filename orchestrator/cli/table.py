@@ -84,7 +84,7 @@ def _caption(document: dict[str, Any]) -> str:
 
 
 def _stage(row: dict[str, Any]) -> str:
-    return row["stage"] + (" (breaks)" if row.get("feasible") is False else "")
+    return f"{row['stage']}{' (breaks)' if row.get('feasible') is False else ''}"
 
 
 def _numbers(values: list[Any]) -> bool:
