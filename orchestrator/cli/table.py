@@ -59,7 +59,7 @@ def _rich(document: dict[str, Any]) -> Table:
         cells = [row["optimizer"]] if several else []
         cells += [_one(row["value"]), *(_setting(row, name) for name in varied)]
         n = f"{row['n']}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
-        cells += [str(row["configurations"]), row["stage"], n, _with_interval(row["mean"], row["interval"])]
+        cells += [str(row["configurations"]), _stage(row), n, _with_interval(row["mean"], row["interval"])]
         if against:
             b = row["against_baseline"]
             cells += [
@@ -76,9 +76,15 @@ def _caption(document: dict[str, Any]) -> str:
     words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
     if any(row["stage"] is Stage.TUNE for row in document["rows"]):
         words.append("rows of the tune stage were chosen for the number they show: too good")
+    if any(row.get("feasible") is False for row in document["rows"]):
+        words.append("(breaks): nothing with this value obeys the outcome constraints")
     if len({row["configurations"] for row in document["rows"]}) > 1:
         words.append("values were tried unequally often (tried): more tries, better best")
     return "; ".join(words)
+
+
+def _stage(row: dict[str, Any]) -> str:
+    return f"{row['stage']}{' (breaks)' if row.get('feasible') is False else ''}"
 
 
 def _numbers(values: list[Any]) -> bool:

@@ -4,7 +4,8 @@ Rows are grouped by optimizer and value, across arms; a twin has to be left out.
 with the best mean of the tuned metric over the tune seeds; among configurations of different arms that is the arm's
 choice made once more. Its numbers come from the confirm seeds where it has some: every row has when each value is an
 arm of its own. A row from the tune stage is marked: it was chosen for the very number that it shows, so that it is too
-good, and it is not set against rows of the confirm stage.
+good, and it is not set against rows of the confirm stage. What breaks an outcome constraint is a row only where
+nothing with that value obeys, and says so.
 
 With several studies an arm each chooses anew, and a row has one value a study, the mean over its seeds. It comes from
 the confirm seeds only when every study confirmed a configuration with that value: the studies in which the value won
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.compare.evidence import bounds_of, numeric
@@ -44,6 +45,12 @@ class Question:
     """A value of it; empty: none."""
     columns: tuple[str, ...] = ()
     """Further final metrics; empty: all geometry/..."""
+    breaking: Mapping[tuple[str, int, int], bool] = field(default_factory=dict)
+    """(arm, study, configuration) -> whether it breaks an outcome constraint; nothing in a sweep without any."""
+
+    def breaks(self, trial: TrialRecord) -> bool:
+        """Whether a trial is of a configuration that breaks one."""
+        return self.breaking.get((trial.job.arm, trial.job.study, trial.job.configuration), False)
 
 
 def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[[str], Curve]) -> dict[str, Any]:
@@ -122,7 +129,9 @@ def _chosen(trials: Sequence[TrialRecord], question: Question) -> list[TrialReco
     tuned, best = _configurations(trials), dict[int, tuple[int, str, int]]()
     if not tuned:
         return sorted(trials, key=lambda t: (t.job.study, t.job.seed))  # imported: nothing was searched
-    for key in sorted(tuned, key=lambda c: (question.goal.loss(_mean_value(tuned[c])), c)):
+    for key in sorted(
+        tuned, key=lambda c: (question.breaks(tuned[c][0]), question.goal.loss(_mean_value(tuned[c])), c)
+    ):
         best.setdefault(key[0], key)
     confirm: dict[int, list[TrialRecord]] = {}
     for t in trials:
@@ -185,6 +194,7 @@ def _row(
         "arm": trials[0].job.arm,
         "stage": trials[0].job.stage,
         "configurations": tried,
+        **({"feasible": not any(map(question.breaks, trials))} if question.breaking else {}),
         **_settings(trials, question.by),
         "n": len(values),
         "diverged": sum(t.result.state is State.DIVERGED for t in trials),

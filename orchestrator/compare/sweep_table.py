@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from orchestrator import results
 from orchestrator.compare import by_value
 from orchestrator.compare.evidence import twin
 from orchestrator.definition.states import Goal
-from orchestrator.protocol import seal
+from orchestrator.protocol import feasible, seal
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 
@@ -35,8 +36,9 @@ def document(
         baseline=baseline,
         columns=tuple(columns),
     )
-    copy = twin(folder)
-    found = by_value.table([t for t in results.ended_trials(folder) if t.job.arm != copy], question, curve_of)
+    copy, ended = twin(folder), results.ended_trials(folder)
+    question = replace(question, breaking={key: bool(b) for key, b in feasible.breaches(folder, ended).items()})
+    found = by_value.table([t for t in ended if t.job.arm != copy], question, curve_of)
     return {
         "schema": found.pop("schema"),
         "sweep_id": folder.sweep_id,

@@ -6,6 +6,7 @@ import contextlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import optim_core
 import trainables
@@ -15,12 +16,12 @@ from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec
 from orchestrator.definition.names import Names
 from orchestrator.definition.parameter import check_value, parameters
-from orchestrator.definition.parameter_models import Given, RampModel
+from orchestrator.definition.parameter_models import Given, RampModel, as_share
 from orchestrator.definition.parts import TRAINING, section_of, split
 from orchestrator.definition.ramps import check_ramp
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, corners, from_unit, order, satisfied
-from orchestrator.definition.training_values import converted
+from orchestrator.definition.training_values import converted, value_of
 from orchestrator.definition.yaml12 import Path
 
 LONGEST_NAME = 100
@@ -64,7 +65,7 @@ def resolved(model: SweepModel, processes: int, where: Where) -> Arms:
         every = [p for one in reads.values() for p in one.parameters] + [p for p, _ in groups.parameters]
         places = {p.name: one.path for one in reads.values() for p in one.parameters}
         places |= {p.name: path for p, path in groups.parameters}
-        every = _renamed_conditions(every, names)
+        every = _renamed_conditions(every, names, model, places, where)
         check_conditions(every, places, where, arm)
         try:
             ordered = order(every)
@@ -183,13 +184,24 @@ def _try_out(
                 raise where.error(places[p.name], words) from None
 
 
-def _renamed_conditions(parameters: Iterable[Parameter], names: Names) -> list[Parameter]:
-    """Conditions on bare names of the task and of training, under their full names."""
+def _renamed_conditions(
+    parameters: Iterable[Parameter], names: Names, model: SweepModel, places: Mapping[str, Path], where: Where
+) -> list[Parameter]:
+    """Conditions on bare names of the task and of training under their full names, percentages in them as shares."""
     there, found = [*parameters], []
     known = {p.name for p in there}
     for p in there:
-        when = {parent if parent in known else names.alias(parent): wanted for parent, wanted in p.when.items()}
-        found.append(p if when.keys() == p.when.keys() else replace(p, when=when))
+        when = dict[str, tuple[Any, ...]]()
+        for parent, wanted in p.when.items():
+            full = parent if parent in known else names.alias(parent)
+            section, rest = section_of(full)
+            if section == TRAINING and full in known:
+                at = (*places[p.name], "when", parent)
+                wanted = tuple(value_of(rest, value, model, where, at) for value in wanted)
+            elif not section and full.rpartition(".")[2] in ("begin", "until"):
+                wanted = tuple(map(as_share, wanted))
+            when[full] = wanted
+        found.append(p if when == p.when else replace(p, when=when))
     return found
 
 

@@ -10,6 +10,7 @@ from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec
 from orchestrator.definition.outcome import OutcomeConstraint, OutcomeError, parsed
+from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.racing import Racing, look_at
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.schema import SweepModel
@@ -38,7 +39,8 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
 def outcomes(model: SweepModel, metrics: Iterable[str], where: Where) -> tuple[OutcomeConstraint, ...]:
     """The outcome constraints, each on a metric that trials have, and none twice."""
     found: list[OutcomeConstraint] = []
-    there = {*metrics, *OF_EVERY_TRIAL}
+    script = is_program(model.task)
+    there = {*metrics, *(name for name in OF_EVERY_TRIAL if not script or name.startswith("cost/"))}
     for i, text in enumerate(model.outcome_constraints):
         at = ("outcome_constraints", i)
         try:
@@ -47,6 +49,10 @@ def outcomes(model: SweepModel, metrics: Iterable[str], where: Where) -> tuple[O
             raise where.error(at, str(error)) from None
         measured = one.metric.startswith("geometry/") and model.diagnostics is not None
         if one.metric not in there and not measured:
+            if script:
+                goal = "minimize" if one.at_most else "maximize"
+                way_out = f"if yours tells it, say so: task: {{goals: {{{one.metric}: {goal}}}}}"
+                raise where.error(at, f"{one.metric!r} is told of no script; {way_out}")
             raise where.error(at, f"{one.metric!r} is no metric of this task's trials{nearest(one.metric, there)}")
         if one.metric.startswith("time/") and model.method.replay == "strict":
             raise where.error(

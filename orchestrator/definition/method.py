@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition import foreign
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import MethodSpec
@@ -42,10 +43,11 @@ def resolved(model: SweepModel, where: Where) -> MethodSpec:
     given = model.method
     if not is_foreign(given.name):
         if given.name not in METHODS:
-            words = ", ".join(METHODS[:-1])
+            words = f"{given.name!r} is not one of {', '.join(METHODS[:-1])} or {METHODS[-1]}"
+            known = foreign.CHOICES.get(given.name)
             raise where.error(
                 ("method", "name"),
-                f"{given.name!r} is not one of {words} or {METHODS[-1]}, and no sampler as package.module.Class",
+                f"{words}; it is {known}" if known else f"{words}, and no sampler as package.module.Class",
             )
         for key in ("arguments", "ref", "registry"):
             if getattr(given, key) is not None:

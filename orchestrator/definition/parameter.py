@@ -76,22 +76,24 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
 
 
 def _check_prior(given: ParameterModel, where: Where, path: Path) -> None:
-    if given.prior_confidence is not None and given.prior is None:
+    guessed = "prior" in given.model_fields_set
+    if given.prior_confidence is not None and not guessed:
         raise where.error((*path, "prior_confidence"), "goes with a prior; add the guess, or remove it")
-    if given.prior is not None and "value" in given.model_fields_set:
+    if guessed and "value" in given.model_fields_set:
         raise where.error((*path, "prior"), "does not go with value, which is searched nowhere; remove one of them")
 
 
 def _guessed(p: Parameter, given: ParameterModel, where: Where, path: Path) -> Parameter:
     """The parameter with its prior, which is one of its values."""
     guess = given.prior
-    if guess is None:
+    if "prior" not in given.model_fields_set:
         return p
     at = (*path, "prior")
     if p.kind == "categorical":
-        found = next((v for v in p.values if repr(v) == repr(guess)), None)
-        if found is None:
+        same = [v for v in p.values if _alike(v, guess)]
+        if not same:
             raise where.error(at, f"{guess!r} is none of the values {', '.join(map(str, p.values))}")
+        guess = same[0]
     elif isinstance(guess, str) or not is_number(guess):
         raise where.error(at, f"{guess!r} is no number, and {p.name} is one")
     elif not p.low <= guess <= p.high:
@@ -99,6 +101,13 @@ def _guessed(p: Parameter, given: ParameterModel, where: Where, path: Path) -> P
     elif p.kind == "int" and guess != int(guess):
         raise where.error(at, f"{guess} is no whole number, and {p.name} is one")
     return replace(p, prior=guess, prior_confidence=given.prior_confidence or "medium")
+
+
+def _alike(value: Any, guess: Any) -> bool:
+    """Whether a guess means this value: 1.0 is 1, and the order of a mapping's keys says nothing."""
+    if is_number(value) and is_number(guess):
+        return bool(value == guess)
+    return json.dumps(value, sort_keys=True) == json.dumps(guess, sort_keys=True)
 
 
 def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: str = "") -> None:
@@ -124,7 +133,7 @@ def _in_shares(given: Any) -> Any:
     if not isinstance(given, ParameterModel):
         return as_share(given)
     changed: dict[str, Any] = {}
-    for key in given.model_fields_set & {"value", "values", "min", "max"}:
+    for key in given.model_fields_set & {"value", "values", "min", "max", "prior"}:
         field = getattr(given, key)
         changed[key] = [as_share(value) for value in field] if isinstance(field, list) else as_share(field)
     return given.model_copy(update=changed)

@@ -15,7 +15,7 @@ from orchestrator.definition.model import SeedsSpec, TrainingSpec
 from orchestrator.definition.parts import TRAINING
 from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.schema import SweepModel
-from orchestrator.definition.space import SpaceError, from_unit, mismatch, names_in, renamed
+from orchestrator.definition.space import SpaceError, corners, mismatch, names_in, renamed
 from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import rungs
 from orchestrator.definition.training_values import check_recipes, in_shares
@@ -122,9 +122,10 @@ def constraints(model: SweepModel, arms: Arms, where: Where) -> tuple[str, ...]:
             )
         found.append(renamed(text, aliases) if aliases else text)
         for arm in arms.arms.values():
-            config = from_unit(arm.parameters, [0.5] * len(arm.parameters))
-            if why := mismatch(found[-1], config, **dict.fromkeys(facts, 1.0)):
-                raise where.error(("constraints", i), f"{text!r} cannot be computed in arm {arm.name}: {why}")
+            spoken_of = names_in(found[-1]) & {p.name for p in arm.parameters}
+            for config in corners(arm.parameters, sorted(spoken_of)):
+                if why := mismatch(found[-1], config, **dict.fromkeys(facts, 1.0)):
+                    raise where.error(("constraints", i), f"{text!r} cannot be computed in arm {arm.name}: {why}")
     return tuple(found)
 
 

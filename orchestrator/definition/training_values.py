@@ -25,7 +25,7 @@ def converted(key: str, given: Any, model: SweepModel, where: Where, path: Path)
     """What is given for a key of the recipe, its values as the recipe takes them. Raises SpecError."""
 
     def one(value: Any, at: Path) -> Any:
-        return _value(key, value, model, where, at)
+        return value_of(key, value, model, where, at)
 
     if not isinstance(given, ParameterModel):
         return one(given, path)
@@ -34,9 +34,9 @@ def converted(key: str, given: Any, model: SweepModel, where: Where, path: Path)
         changed["values"] = [one(value, (*path, "values", i)) for i, value in enumerate(given.values)]
     if "value" in given.model_fields_set:
         changed["value"] = one(given.value, (*path, "value"))
-    for end in ("min", "max"):
-        if getattr(given, end) is not None:
-            changed[end] = one(getattr(given, end), (*path, end))
+    for one_of_them in ("min", "max", "prior"):
+        if getattr(given, one_of_them) is not None:
+            changed[one_of_them] = one(getattr(given, one_of_them), (*path, one_of_them))
     return given.model_copy(update=changed)
 
 
@@ -50,7 +50,8 @@ def in_shares(key: str, value: Any, model: SweepModel, where: Where, path: Path)
     return share
 
 
-def _value(key: str, value: Any, model: SweepModel, where: Where, path: Path) -> Any:
+def value_of(key: str, value: Any, model: SweepModel, where: Where, path: Path) -> Any:
+    """A value of the recipe's key as the recipe takes it. Raises SpecError."""
     if value is None:
         raise where.error(path, f"null is no value of {key}; name one, or leave it out for the task's own")
     try:

@@ -59,7 +59,11 @@ def summary(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[str, dict
 
 def sentences(folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
     """For people: who broke the constraints, and which studies have nothing to confirm."""
-    limits = " and ".join(map(str, constraints(folder)))
+    known = constraints(folder)
+    limits = " and ".join(map(str, known))
+    if measured := {name for t in ended for name in t.result.metrics}:
+        for name in dict.fromkeys(c.metric for c in known if c.metric not in measured):
+            yield f"{name} was measured in no trial, so that none obeys"
     for arm, row in summary(folder, ended).items():
         if row["infeasible"]:
             yield f"{arm}: {row['infeasible']} of {row['configurations']} configurations break {limits}"

@@ -374,10 +374,14 @@ def one_study(spec: Spec) -> Found:
 def guesses(spec: Spec) -> Found:
     """A good guess is worth many trials, so whoever has one has a head start."""
     given = {name: sorted(p.name for p in arm.parameters if p.prior_confidence) for name, arm in spec.arms.items()}
-    without = [name for name, arm in spec.arms.items() if not given[name] and _tuned(arm)]
-    if without and any(given.values()):
+    tuned = {name: {p.name for p in _tuned(arm)} for name, arm in spec.arms.items()}
+    anywhere = {guess for found in given.values() for guess in found}
+    missed = {name: sorted(names & anywhere - {*given[name]}) for name, names in tuned.items()}
+    without = [name for name in spec.arms if missed[name] or (tuned[name] and not given[name])]
+    if without and anywhere:
+        less = ", ".join(name + (f" not {', '.join(missed[name])}" if given[name] else " nothing") for name in without)
         words = "; ".join(f"{name} guesses {', '.join(found)}" for name, found in given.items() if found)
         yield (
             ("arms", without[0]),
-            f"{words}, and {', '.join(without)} nothing; give every arm its prior, or none",
+            f"{words}, and {less}; give every arm its prior, or none",
         )

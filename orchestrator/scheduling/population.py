@@ -40,13 +40,17 @@ class Space:
     facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
     def explore(self, parent: Mapping[str, Any], draw: random.Random) -> dict[str, Any]:
-        """A parent's configuration with its movable hyperparameters moved; as it is when nothing obeys."""
+        """A parent's configuration with its movable hyperparameters moved; as it is when nothing obeys.
+
+        A move under which the parent would lack a hyperparameter, by a condition, is none.
+        """
         for _ in range(ATTEMPTS):
             found = dict(parent)
             for p in movable(self.parameters, self.changeable):
-                if is_active(p, found) and is_number(found[p.name]):
+                if is_active(p, found) and is_number(found.get(p.name)):
                     found[p.name] = _moved(p, found[p.name], draw)
-            if satisfied(self.constraints, found, **self.facts(found)):
+            whole = all(p.name in found for p in self.parameters if is_active(p, found))
+            if whole and satisfied(self.constraints, found, **self.facts(found)):
                 return found
         return dict(parent)
 

@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from orchestrator.definition.space import Parameter
-from orchestrator.search.choices import choices, chosen
+from orchestrator.search.choices import choices, chosen, stored_as
 
 
 def distribution(p: Parameter) -> BaseDistribution:
@@ -20,6 +20,13 @@ def distribution(p: Parameter) -> BaseDistribution:
     if p.one_minus:
         return FloatDistribution(1 - p.high, 1 - p.low, log=True)
     return FloatDistribution(p.low, p.high, step=None if p.log else p.step, log=p.log)
+
+
+def inner(p: Parameter, value: Any) -> Any:
+    """What Optuna holds in the place of a value; the inverse of what `suggest` makes of it."""
+    if p.kind == "categorical":
+        return stored_as(p, value)
+    return 1 - value if p.one_minus else value
 
 
 def suggest(trial: Trial, p: Parameter) -> Any:

@@ -17,7 +17,7 @@ from orchestrator.definition.errors import CannotSearch
 from orchestrator.definition.model import MethodSpec
 from orchestrator.definition.space import Parameter, from_unit, is_active
 from orchestrator.definition.states import Goal
-from orchestrator.search.distributions import distribution, suggest
+from orchestrator.search.distributions import distribution, inner, suggest
 
 REHEARSED = 6
 """Configurations that a sampler is told before its trial suggestion."""
@@ -48,7 +48,7 @@ def rehearse(make: Maker, name: str, parameters: Sequence[Parameter], goals: Seq
             for i in range(REHEARSED):
                 config = from_unit(parameters, [(i + 0.5) / REHEARSED] * len(parameters))
                 searched = [p for p in parameters if p.kind != "constant" and p.name in config]
-                told = {p.name: 1 - config[p.name] if p.one_minus else config[p.name] for p in searched}
+                told = {p.name: inner(p, config[p.name]) for p in searched}
                 of = {p.name: distribution(p) for p in searched}
                 trial = optuna.trial.create_trial(params=told, distributions=of, values=[float(i)] * len(goals))
                 study.add_trial(trial)

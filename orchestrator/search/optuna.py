@@ -26,8 +26,7 @@ from orchestrator.definition.space import Parameter, is_active, satisfied, size
 from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.search.base import Configuration
-from orchestrator.search.choices import stored_as
-from orchestrator.search.distributions import distribution, suggest
+from orchestrator.search.distributions import distribution, inner, suggest
 from orchestrator.search.foreign import Maker
 from orchestrator.search.history import BoundedTPE, History
 from orchestrator.storage.errors import Unreachable
@@ -354,13 +353,13 @@ class OptunaStudy:
                     return None
                 continue
             kept = distribution(p)
-            inner = 1 - value if p.one_minus else stored_as(p, value) if p.kind == "categorical" else value
+            held = inner(p, value)
             try:
-                inside = kept._contains(kept.to_internal_repr(inner))
+                inside = kept._contains(kept.to_internal_repr(held))
             except ValueError:
                 inside = False
             if inside:
-                stored[p.name], distributions[p.name] = inner, kept
+                stored[p.name], distributions[p.name] = held, kept
             elif state == TrialState.COMPLETE:
                 return None
         return optuna.trial.create_trial(

@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from orchestrator.definition.model import Spec
+from orchestrator.definition.parts import TASK, section_of
 from orchestrator.remote import Parcel
 from orchestrator.storage.object_store import own_scratch
 from orchestrator.travel.archive import Contents, digest_of, pack
@@ -109,15 +111,36 @@ def paths_of(spec: Spec) -> Iterator[tuple[str, Path]]:
     """(key, path) of what the file names as a file or folder of this machine; data sets lie on the cluster."""
     if spec.method.registry:
         yield "method.registry", Path(spec.method.registry)
-    for key, value in spec.task.parameters.items():
-        if not isinstance(value, str) or not ("/" in value or Path(value).suffix) or "://" in value:
+    for key, value in _texts(spec):
+        if not ("/" in value or Path(value).suffix) or "://" in value:
             continue
         path = Path(value)
         try:
             if path.exists() and not (path / DATA_SET).exists():
-                yield f"task.{key}", path
+                yield key, path
         except OSError:  # a long text
             continue
+
+
+def _texts(spec: Spec) -> Iterator[tuple[str, str]]:
+    """(key, text) of all that the task, or a script, is given: what is fixed, and what is searched."""
+    given: list[tuple[str, Any]] = [(f"task.{key}", value) for key, value in spec.task.parameters.items()]
+    for arm in spec.arms.values():
+        wanted = [p for p in arm.parameters if spec.task.is_program or section_of(p.name)[0] == TASK]
+        given += [(p.name, list(p.values)) for p in wanted]
+    for key, value in given:
+        yield from ((key, text) for text in dict.fromkeys(_inner(value)))
+
+
+def _inner(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _inner(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _inner(one)
 
 
 def _is_near(path: Path) -> bool:

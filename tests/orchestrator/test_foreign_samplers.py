@@ -12,8 +12,11 @@ import yaml
 
 from orchestrator.definition import method, model, sweep_file
 from orchestrator.definition.errors import CannotSearch, SpecError
+from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Goal
 from orchestrator.protocol import seal
 from orchestrator.search.designs import design_for
+from orchestrator.search.foreign import maker, rehearse
 from orchestrator.storage.folder import SweepFolder
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
@@ -179,3 +182,14 @@ def test_optunahub(tmp_path: Path, own_sampler: Path, monkeypatch: pytest.Monkey
     (package / "__init__.py").write_text(OWN + "# changed\n")
     assert method.identity(spec.method)["registry"] != before
     assert model.definition(spec)["method"]["registry"] == "registry"
+
+
+def test_lists_and_shares_near_one_are_rehearsed_as_they_are_stored() -> None:
+    space = [
+        Parameter(name="betas", kind="categorical", values=([0.9, 0.95], [0.9, 0.999])),
+        Parameter(name="mixed", kind="categorical", values=(None, {"a": 1})),
+        Parameter(name="momentum", kind="float", low=0.8, high=0.999, one_minus=True),
+    ]
+    make = maker(sweep_file.loads(sweep_text(method="optuna.samplers.TPESampler")).method)
+    assert make is not None
+    rehearse(make, "TPESampler", space, [Goal.MINIMIZE])

@@ -149,3 +149,15 @@ def test_a_space_that_holds_a_plain_optimizer_has_its_reference(arm: str, plain:
 def test_an_invalid_file_stays_invalid() -> None:
     with pytest.raises(SpecError, match="did you mean sgd"):
         lint.lint(sweep_text().replace("optimizer: sgd", "optimizer: sdg"), "x.yaml")
+
+
+def test_a_guess_for_all_does_not_hide_that_of_one() -> None:
+    text = (HERE / "unfair" / "GS121_one_guess.yaml").read_text()
+    shared = text + "parameters: {weight_decay: {min: 0.0, max: 0.1, prior: 0.01}}\n"
+    (found,) = [f for f in lint.lint(shared, "x.yaml") if f.code == "GS121"]
+    assert "sgd not lr" in found.message
+    own = shared.replace("  adamw:", "  sam:").replace("max: 0.3}}}", "max: 0.3, prior: 0.03}}}")
+    own = own.replace(
+        "prior: 0.03}}}\nmethod", "prior: 0.03}, sam_radius: {min: 0.01, max: 0.1, prior: 0.05}}}\nmethod"
+    )
+    assert not [f for f in lint.lint(own, "x.yaml") if f.code == "GS121"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -183,3 +186,13 @@ def test_an_arm_that_finds_something_in_some_studies_only_is_not_compared(limit:
     with pytest.raises(Refused, match=rf"studies {', '.join(map(str, without))} of arm adamw found no configuration"):
         answer.answer(Evidence(folder))
     assert any("adamw: stud" in said and "none to confirm" in said for said in results.infeasible(folder))
+
+
+def test_a_metric_that_no_trial_measured_is_named(plain: SweepFolder, tmp_path: Path) -> None:
+    shutil.copytree(plain.path, tmp_path / plain.sweep_id)
+    folder = replace(plain, root=tmp_path)
+    resolved = json.loads((folder.path / "resolved.json").read_text())
+    resolved["definition"]["outcome_constraints"] = ["size/other <= 1.0", "size/norm <= 1000.0"]
+    (folder.path / "resolved.json").write_text(json.dumps(resolved))
+    assert results.infeasible(folder)[0] == "size/other was measured in no trial, so that none obeys"
+    assert not any("size/norm was" in said for said in results.infeasible(folder))

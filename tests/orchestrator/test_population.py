@@ -265,6 +265,20 @@ def test_children_stay_in_the_space_and_obey() -> None:
     assert {0.08, 0.1 * 1.2} <= {round(v, 12) for v in seen["lr"]}
 
 
+def test_a_child_lacks_nothing_that_a_move_would_bring_in() -> None:
+    space = replace(
+        SPACE,
+        parameters=[
+            Parameter(name="radius", kind="categorical", values=(0.0, 0.1)),
+            Parameter(name="steps", kind="int", low=1, high=9, when={"radius": (0.1,)}),
+        ],
+        constraints=(),
+    )
+    draws = [random.Random(seed) for seed in range(50)]
+    assert all(space.explore({"radius": 0.0}, draw) == {"radius": 0.0} for draw in draws)
+    assert {space.explore({"radius": 0.1, "steps": 5}, draw)["steps"] for draw in draws} > {4, 6}
+
+
 def test_rungs_are_evenly_spread() -> None:
     assert rungs("pbt", eta=3, min_share=0.25, evaluations=8) == (2, 4, 6)
     assert rungs("pbt", eta=3, min_share=0.2, evaluations=8) == (2, 4, 6, 7)

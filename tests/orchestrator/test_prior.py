@@ -86,3 +86,12 @@ def test_designs_of_all_arms_follow_their_guesses(method: str) -> None:
 def test_the_default_confidence_is_medium() -> None:
     a, b = (sweep_file.loads(text(f", prior: 0.1{more}")) for more in ("", ", prior_confidence: medium"))
     assert model.sweep_id(a) == model.sweep_id(b)
+
+
+def test_null_is_a_guess_and_the_order_of_keys_is_none() -> None:
+    words = "arms:\n  a:\n    optimizer: torch.optim.SGD\n    parameters:\n      lr: 0.1\n      foreach: "
+    text = sweep_text().split("arms:")[0] + words + "{values: [true, null], prior: null}\n"
+    spec = sweep_file.loads(text + "method:" + sweep_text().split("method:")[1])
+    (p,) = [p for p in spec.arms["a"].parameters if p.name == "foreach"]
+    assert (p.prior, p.prior_confidence) == (None, "medium")
+    assert sum(value_at(p, u) is None for u in GRID) / len(GRID) == pytest.approx(0.85, abs=1e-3)

@@ -187,3 +187,31 @@ def test_a_population_moves_neither_task_nor_recipe() -> None:
     children = [space_of(s, arm).explore(parent, random.Random(i)) for i in range(20)]
     assert all(child[key] == parent[key] for child in children for key in given)
     assert any(child["lr"] != parent["lr"] for child in children)
+
+
+def test_guesses_and_conditions_speak_of_the_budget_as_values_do() -> None:
+    s = sweep(
+        arms={"sam": {}},
+        parameters={
+            "warmup": {"values": [0, "5%", 20], "prior": "5%"},
+            "training.final_lr": {"min": 0, "max": "50%", "prior": "10%"},
+            "clip_norm": {"values": [1, 2], "when": {"warmup": ["5%", 20]}},
+            "sam_radius": {
+                "schedule": "linear",
+                "start": 0,
+                "end": 0.1,
+                "until": {"values": ["25%", "50%"], "prior": "50%"},
+            },
+            "weight_decay": {"values": [0, 0.1], "prior": 0.0, "when": {"sam_radius.until": "25%"}},
+        },
+    )
+    p = found(s, "sam")
+    assert [p[f"training.{name}"].prior for name in ("warmup", "final_lr")] == [0.05, 0.1]
+    assert p["training.clip_norm"].when == {"training.warmup": (0.05, 0.1)}
+    assert (p["sam_radius.until"].prior, p["weight_decay"].prior) == (0.5, 0)
+    assert p["weight_decay"].when == {"sam_radius.until": (0.25,)}
+    draw = random.Random(0)
+    configs = [from_unit(s.arms["sam"].parameters, [draw.random() for _ in p]) for _ in range(100)]
+    for config in configs:
+        assert ("training.clip_norm" in config) == (config["training.warmup"] in (0.05, 0.1))
+        assert ("weight_decay" in config) == (config["sam_radius.until"] == 0.25)

@@ -192,3 +192,12 @@ def test_bad_values_are_refused_with_their_place(call: Any, tmp_path: Path) -> N
         assert found.code == 3
         assert "bad.yaml:8" in found.err
         assert message in found.err
+
+
+def test_what_breaks_an_outcome_constraint_is_a_row_only_where_nothing_obeys() -> None:
+    trials = [t for t in one_arm_each() if t.job.stage is Stage.TUNE or t.job.arm == "a"]  # b has nothing to confirm
+    broken = {(arm, 1, i): (arm, i) in {("a", 1), ("b", 0), ("b", 1)} for arm in "ab" for i in range(2)}
+    rows = {row["value"]: row for row in table(trials, ask(breaking=broken), lambda _: [])["rows"]}
+    assert (rows["a"]["mean"], rows["a"]["feasible"], rows["a"]["stage"]) == (5.0, True, Stage.TUNE)
+    assert (rows["b"]["feasible"], rows["b"]["configurations"]) == (False, 2)
+    assert all("feasible" not in row for row in table(trials, ask(), lambda _: [])["rows"])

@@ -222,6 +222,10 @@ def test_what_would_be_missing_is_said_before_the_start(project: Path) -> None:
     (project / "sweep.yaml").write_text(text(task={"table": "big/rows.csv"}))
     with pytest.raises(CannotTravel, match=r"task.table: big/rows.csv would be missing on the workers"):
         parcel(project)
+    searched = text(parameters={"task.table": {"values": ["table.csv", "big/rows.csv"]}})
+    (project / "sweep.yaml").write_text(searched)
+    with pytest.raises(CannotTravel, match=r"task.table: big/rows.csv would be missing on the workers"):
+        parcel(project)
     (project / ".gitignore").write_text("")
     assert "big/rows.csv" in names(parcel(project))
 
