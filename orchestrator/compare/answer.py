@@ -37,7 +37,8 @@ def answer(
     within = declared["margin"] if margin is None else margin
     question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
     question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
-    question["choice"] = task_choice.of([evidence])
+    if evidence.is_paired:
+        question["choice"] = task_choice.of([evidence])
     try:
         document = _compared(evidence, question)
     except Refused as reason:
@@ -68,7 +69,12 @@ def answer(
     if evidence.imported:
         document["imported"] = each["imported"] = evidence.imported
         document["notes"] += evidence.resolved["imported"]["notes"]
-    proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
+    budget = evidence.definition["budget"]
+    proofs = (
+        [proof.of_imported(evidence.is_paired, budget["unit"]) for _ in document["pairs"]]
+        if evidence.imported
+        else proof.of_pairs(evidence.trials, document["pairs"], budget)
+    )
     document["pairs"] = [
         {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)

@@ -47,6 +47,18 @@ def of_pairs(
     return found
 
 
+def of_imported(paired: bool, budget: str) -> dict[str, Level]:
+    """Of results that others trained, of which nothing was seen. `budget`: the column of what runs spent, or empty."""
+    return {
+        "pairing": {"level": DECLARED, "why": "equal seeds were taken to mean equal data and weights"}
+        if paired
+        else {"level": UNKNOWN, "why": "the runs are not paired"},
+        "compute": {"level": DECLARED, "why": f"{budget}, as imported"}
+        if budget
+        else {"level": UNKNOWN, "why": "nobody says what runs spent"},
+    }
+
+
 def pairing(both: pd.DataFrame) -> Level:
     """Of the confirm trials of two arms."""
     unseen, differ = list[str](), list[str]()

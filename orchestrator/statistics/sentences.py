@@ -33,9 +33,11 @@ def sentence(pair: Document, metric: str) -> str:
 
 
 def _proof(pair: Document) -> str:
-    """How far pairing and compute of scripts are proved; where both are, the notes say so."""
+    """How far pairing and compute of scripts are proved; where both are, the notes say so. Of imported runs `_origin`
+    says it.
+    """
     found = pair.get("proof") or {}
-    if all(one["level"] == "proved" for one in found.values()):
+    if pair.get("imported") or all(one["level"] == "proved" for one in found.values()):
         return ""
     words = [f"{what} {one['level']} ({one['why']})" for what, one in found.items()]
     return f" {', '.join(words).capitalize()}."
