@@ -224,7 +224,9 @@ def _method(draft: Draft, spec: Mapping[str, Any]) -> None:
         draft.left_out((*at, "algorithmSettings"), f"{key}: of {old} alone")
     draft.top.put("method", found, *why)
     stopping: Mapping[str, Any] = spec.get("earlyStopping") or {}
-    if old in ("hyperband", "pbt"):
+    if old == "pbt":
+        draft.left_out(at, program.NO_PBT)
+    elif old == "hyperband":
         draft.top.put("early_terminate", {"type": old}, f"algorithm {old} was a search and a stopping rule in one")
     elif stopping:
         at_stop = ("spec", "earlyStopping")

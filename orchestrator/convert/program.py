@@ -4,13 +4,14 @@ value of a parameter.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from orchestrator.convert.draft import Draft, Section, sweep_name
+from orchestrator.convert.draft import Draft, Section, number, sweep_name
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.yaml12 import Path
 
@@ -26,6 +27,8 @@ BUDGETS = {
 }
 """Parameters by which people say how long a run is -> the unit of the budget."""
 FILE = re.compile(r"[^\s=]+\.(py|sh|R|jl|m)")
+
+NO_PBT = "population based training changes hyperparameters while training, which a script does not let us"
 
 
 class NoListError(ValueError):
@@ -57,23 +60,30 @@ class Handed:
 def handed(draft: Draft, parameters: dict[str, tuple[Any, list[str]]], path: Path) -> Handed:
     """Seed and budget, taken out of the parameters: a sweep has its own words for them."""
     found = Handed()
-    for key in [key for key in parameters if key.lower() in SEEDS][:1]:
+    for key in [key for key in parameters if _plain(key) in SEEDS][:1]:
         one = parameters.pop(key)[0]
         values = one.get("values", [1]) if isinstance(one, Mapping) else [1]
         found.seed_arg, found.seeds = key, len(values)
         draft.note("changed", (*path, key), "seeds are the sweep's own (seeds), handed over as seed_arg says")
-    for key in [key for key in parameters if key.lower() in BUDGETS][:1]:
+    for key in [key for key in parameters if _plain(key) in BUDGETS][:1]:
         one = parameters[key][0]
-        amount = one if not isinstance(one, Mapping) else one.get("value", (one.get("values") or [None, None])[0])
+        amount = number(
+            one if not isinstance(one, Mapping) else one.get("value", (one.get("values") or [None, None])[0])
+        )
         fixed = not isinstance(one, Mapping) or "value" in one or len(one.get("values", ())) == 1
         if fixed and isinstance(amount, int) and not isinstance(amount, bool) and amount > 0:
             parameters.pop(key)
-            found.budget_arg, found.unit, found.per_trial = key, BUDGETS[key.lower()], amount
+            found.budget_arg, found.unit, found.per_trial = key, BUDGETS[_plain(key)], amount
             draft.note("changed", (*path, key), "the budget of a trial, handed over as budget_arg says")
         else:
             why = "is searched, so that trials cost unequally; fix it, and make it the budget (task.budget_arg)"
             parameters[key][1].append(draft.note("to fill in", (*path, key), f"{key} {why}"))
     return found
+
+
+def _plain(key: str) -> str:
+    """`Num-Epochs` is spelled as num_epochs is."""
+    return key.lower().replace("-", "_")
 
 
 def task(draft: Draft, program: str, command: Sequence[str], given: Handed, *why: str) -> None:
@@ -128,10 +138,10 @@ def arms(draft: Draft, parameters: dict[str, tuple[Any, list[str]]], by: str, na
             raise NoListError(f"--arms {by}: is no parameter with a list of values{nearest(by, lists)}")
         for value in parameters.pop(by)[0]["values"]:
             inner = Section()
-            inner.put(by, value)
+            inner.put(by, {"value": value} if isinstance(value, Mapping) else value)
             arm = Section()
             arm.put("parameters", inner)
-            found.put(re.sub(r"[@/]", "-", str(value)), arm)
+            found.put(_arm(value, {str(name).casefold() for name in found.entries}), arm)
         draft.top.put("arms", found, f"one arm for each value of {by}; each is tuned with the same effort")
     else:
         found.put(sweep_name(PurePosixPath(name).stem or name), Section())
@@ -142,6 +152,13 @@ def arms(draft: Draft, parameters: dict[str, tuple[Any, list[str]]], by: str, na
         for key, (one, why) in parameters.items():
             shared.put(key, one, *why)
         draft.top.put("parameters", shared)
+
+
+def _arm(value: Any, taken: set[str]) -> str:
+    """A name for the arm of this value that differs from the others' in more than case."""
+    name = re.sub(r"[@/]", "-", str(value))
+    further = (f"{name}-{i}" for i in itertools.count(2))
+    return next(one for one in itertools.chain([name], further) if one.casefold() not in taken)
 
 
 def file_in(words: Sequence[str]) -> str:

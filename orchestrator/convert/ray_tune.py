@@ -36,7 +36,7 @@ SEARCHES = {
     "HEBOSearch": "gp",
     "BasicVariantGenerator": "random",
 }
-STOPPING = ("asha", "hyperband", "median", "pbt")
+STOPPING = ("asha", "hyperband", "median")
 TUNED = re.compile(r"\s*(?:ray\.)?(?:tune\.)?[a-z_]+\(")
 OWN = {"run", "config", "param_space", "tune_config", "num_samples", "metric", "mode", "stop", "resources_per_trial"}
 OWN |= {"scheduler", "search_alg", "time_budget_s", "max_concurrent_trials", "name", "run_config"}
@@ -129,9 +129,11 @@ def _expression(text: str) -> dict[str, Any]:
         raise _CodeError(f"{text!r} is not understood")
     name = ast.unparse(call.func).rpartition(".")[2]
     try:
-        args = [ast.literal_eval(arg) for arg in call.args]
-        args += [ast.literal_eval(word.value) for word in call.keywords]
-        return CALLS[name](args)
+        given = dict(enumerate(ast.literal_eval(arg) for arg in call.args))
+        given |= {ORDER[name].index(str(word.arg)): ast.literal_eval(word.value) for word in call.keywords}
+        if sorted(given) != list(range(len(given))):
+            raise ValueError(text)
+        return CALLS[name]([given[i] for i in range(len(given))])
     except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError):
         raise _CodeError(f"{text!r}: code is not carried over; give it values, or min and max") from None
 
@@ -156,6 +158,18 @@ CALLS: Mapping[str, Callable[[list[Any]], dict[str, Any]]] = {
 }
 """Tune's functions; the upper end of randint and lograndint is left out, that of the others is in."""
 
+ORDER: Mapping[str, tuple[str, ...]] = {
+    "choice": ("categories",),
+    **dict.fromkeys(("uniform", "randint"), ("lower", "upper")),
+    **dict.fromkeys(("loguniform", "lograndint"), ("lower", "upper", "base")),
+    **dict.fromkeys(("quniform", "qrandint"), ("lower", "upper", "q")),
+    **dict.fromkeys(("qloguniform", "qlograndint"), ("lower", "upper", "q", "base")),
+    "grid_search": ("values",),
+    "randn": ("mean", "sd"),
+    "qrandn": ("mean", "sd", "q"),
+}
+"""The arguments of each, which people name in any order."""
+
 
 def _stopping(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
     scheduler = flat.get("scheduler")
@@ -163,7 +177,10 @@ def _stopping(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
         return
     named = str(scheduler.get("type") if isinstance(scheduler, Mapping) else scheduler)
     lower = named.lower().replace("async_hyperband", "asha").replace("asynchyperband", "asha")
-    kind = "pbt" if lower.startswith(("pbt", "populationbased")) else next((w for w in STOPPING if w in lower), "")
+    if lower.startswith(("pbt", "populationbased")):
+        draft.left_out((*at, "scheduler"), program.NO_PBT)
+        return
+    kind = next((word for word in STOPPING if word in lower), "")
     if not kind:
         draft.left_out((*at, "scheduler"), f"{named} has no counterpart, or stops nothing")
         return

@@ -21,7 +21,7 @@ NO_PARAMETERS = {"name", "id", "run", "run_id", "run_name", "notes", "user", "ta
 NO_PARAMETERS |= {"_timestamp", "hostname", "path", "output_dir", "log_dir", "date", "index", "unnamed: 0"}
 UP = ("acc", "accuracy", "auc", "f1", "score", "reward", "return", "r2", "bleu", "map", "iou", "precision", "recall")
 DOWN = ("loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "nll", "bpb", "wer", "cer", "regret")
-PREFIXES = ("params.", "metrics.", "tags.", "attrs.", "study_attrs.", "config.", "summary.")
+PREFIXES = ("params.", "param.", "metrics.", "tags.", "attrs.", "study_attrs.", "config.", "summary.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,8 @@ def _parameters(
         values = [repr(run.values.get(column)) for run in table.runs]
         if column in taken or bare(column).lower() in (*NO_PARAMETERS, *SEEDS):
             continue
-        if len(set(values)) < 2 and bare(column) not in known:
+        ours = column.startswith("param.")
+        if len(set(values)) < 2 and bare(column) not in known and not ours:
             continue  # the same for all: no news
         groups: dict[Any, list[str]] = {}
         for run, value in zip(table.runs, values, strict=True):
@@ -245,7 +246,7 @@ def _parameters(
         if not table.parameters and _direction(column) and _is_number(table, column):
             continue  # a metric by its name
         repeated = all(2 * len(set(each)) <= len(each) for each in groups.values())
-        said = bare(column) in known or column.startswith("config.")
+        said = bare(column) in known or ours or column.startswith("config.")
         numbers = _is_number(table, column)
         if repeated or (table.parameters and numbers) or said:
             kept.append(column)

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 
 from orchestrator.definition.states import State
-from orchestrator.storage.foreign_runs import ForeignRun, ForeignRuns, UnusableError, listed
+from orchestrator.storage.foreign_runs import ForeignRun, ForeignRuns, UnusableError, check_there, listed, shown
 
 NUMBERED = re.compile(r"(.+?)[-_./# ]*(\d+)")
 STATES = {TrialState.COMPLETE: State.COMPLETE, TrialState.PRUNED: State.PRUNED, TrialState.FAIL: State.FAILED}
@@ -26,11 +26,15 @@ def runs(url: str, studies: Sequence[str] = ()) -> ForeignRuns:
     `url`: a database, or the path of a journal file. Raises UnusableError when there is no such study, or no trial.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = _storage(url)
+    named, url = url, shown(url)
     try:
+        storage = _storage(named)
         there = sorted(optuna.get_all_study_names(storage))
-    except Exception as error:  # SQLAlchemy has a family of them
-        raise UnusableError(f"{url}: is no store of Optuna's that can be read: {str(error).splitlines()[0]}") from None
+    except UnusableError:
+        raise
+    except Exception as error:  # SQLAlchemy has a family of them, and a journal may hold anything
+        why = shown(str(error).splitlines()[0]) if str(error) else error.__class__.__name__
+        raise UnusableError(f"{url}: is no store of Optuna's that can be read: {why}") from None
     unknown = [name for name in studies if name not in there]
     if unknown or not there:
         raise UnusableError(f"{url}: no study {listed(unknown) or 'at all'}; there is: {listed(there) or 'none'}")
@@ -85,6 +89,7 @@ def _named(rows: Sequence[ForeignRun]) -> list[ForeignRun]:
 
 def _storage(url: str) -> Any:
     if "://" in url:
+        check_there(url)
         return url
     path = Path(url)
     if not path.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.definition.states import State
 
 SAMPLE = 64 * 1024
 """Characters that the separator of a CSV file is told from."""
+SECRET = re.compile(r"(?<=://)[^/\s]+@")
 
 
 class UnusableError(ValueError):
@@ -159,6 +161,28 @@ def number_of(value: Any) -> float | None:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         return None
+
+
+def shown(address: str) -> str:
+    """The address of a store without the password in it."""
+    return SECRET.sub("***@", address)
+
+
+def check_there(address: str) -> None:
+    """A file or folder that is not there is not made by reading it. Raises UnusableError."""
+    scheme, found, rest = address.partition("://")
+    if scheme.startswith("sqlite"):
+        path = rest.partition("?")[0][1:]
+        if path in ("", ":memory:") or path.startswith("file:"):
+            return
+    elif found and scheme == "file":
+        path = rest
+    elif found or ":" in address.removeprefix("file:") or address.startswith("databricks"):
+        return
+    else:
+        path = address.removeprefix("file:")
+    if not Path(path).exists():
+        raise UnusableError(f"{address}: no such file")
 
 
 def listed(names: Iterable[str], most: int = 40) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.states import State
 from orchestrator.storage.errors import Unreachable
-from orchestrator.storage.foreign_runs import ForeignRun, ForeignRuns, UnusableError, listed
+from orchestrator.storage.foreign_runs import ForeignRun, ForeignRuns, UnusableError, check_there, listed, shown
 from orchestrator.tracking.mlflow import PARENT
 
 PAGE = 1000
@@ -29,14 +30,20 @@ def runs(uri: str, experiments: Sequence[str], metrics: Sequence[str] = ()) -> F
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri)
+    check_there(uri)
+    if "://" not in uri or uri.startswith("file:"):
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # folders are read, and none is made
+        if Path(uri).is_file():
+            raise UnusableError(f"{uri}: is a file; a database is named as sqlite:///{uri}")
+    named, uri = uri, shown(uri)
     try:
+        client = MlflowClient(tracking_uri=named)
         ids = [_experiment(client, name) for name in experiments]
         found = [run for one in ids for run in _all_runs(client, one)]
     except MlflowException as error:
         if "API request to" in str(error):
             raise Unreachable(f"{uri} does not answer; start the MLflow server, or name another one") from None
-        raise UnusableError(f"{uri}: {str(error).splitlines()[0]}") from None
+        raise UnusableError(f"{uri}: {shown(str(error).splitlines()[0])}") from None
     if not found:
         raise UnusableError(f"{uri}: {listed(experiments)} has no run")
     by_id = {run.info.run_id: run for run in found}

@@ -21,6 +21,7 @@ from orchestrator.definition.states import Stage
 from orchestrator.imported.make import Made, make
 from orchestrator.imported.roles import Question
 from orchestrator.search import optuna_runs
+from orchestrator.statistics import sentences
 from orchestrator.statistics.pairing import Refused
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.foreign_runs import UnusableError, of_csv, of_parquet
@@ -65,8 +66,10 @@ def test_paired_by_declaration(tmp_path: Path) -> None:
     for pair in found["pairs"]:
         assert pair["difference"] == pytest.approx((table[pair["a"]] - table[pair["b"]]).mean())
         assert (pair["imported"], pair["unit"], pair["n"]) == ("pairing declared", "seed", 9)
+        assert [pair["proof"][what]["level"] for what in ("pairing", "compute")] == ["declared", "declared"]
     assert found["imported"] == "pairing declared"
     assert any(p["verdict"] == "better" for p in found["pairs"])
+    assert not [line for line in sentences.notes(found) if "Proved" in line]  # nothing of others' runs is
     assert "steps" in found["budget"]
     assert [s for s in found["exploratory"] if "pairing declared" in s]
 
@@ -89,6 +92,7 @@ def test_seeds_that_are_not_shared(tmp_path: Path) -> None:
     assert found["paired"] is False
     assert {tuple(p["counts"]) for p in found["pairs"]} == {(9, 9)}
     assert {p["imported"] for p in found["pairs"]} == {"not paired"}
+    assert {p["proof"]["pairing"]["level"] for p in found["pairs"]} == {"unknown"}
 
 
 def test_no_seed_column(tmp_path: Path) -> None:
@@ -347,3 +351,46 @@ def test_the_verbs(call: Any, tmp_path: Path) -> None:
     again = call("import", "csv", str(tmp_path / "r.csv"), "--metric", "accuracy:maximize")
     assert "was imported before" in again.err
     assert len(list((tmp_path / "runs").glob("r-*"))) == 1
+
+
+@pytest.mark.parametrize("read", [lambda uri: mlflow_runs.runs(uri, ["e"]), optuna_runs.runs])
+@pytest.mark.parametrize("scheme", ["", "sqlite:///"])
+def test_what_is_not_there_is_not_made(read: Callable[[str], Any], scheme: str, tmp_path: Path) -> None:
+    with pytest.raises(UnusableError, match="no such file"):
+        read(f"{scheme}{tmp_path / 'store'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_store_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a\njournal\n")
+    for read in (optuna_runs.runs, lambda uri: mlflow_runs.runs(uri, ["e"])):
+        with pytest.raises(UnusableError, match=r"notes\.txt: is "):
+            read(str(path))
+    with pytest.raises(UnusableError, match="is no store"):
+        optuna_runs.runs(str(tmp_path))
+
+
+def test_a_folder_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow refuses folders unless it is told otherwise; here they are read only."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = MlflowClient(str(tmp_path / "mlruns"))
+    run = client.create_run(client.create_experiment("e"))
+    client.log_metric(run.info.run_id, "acc", 0.5)
+    client.set_terminated(run.info.run_id)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    (found,) = mlflow_runs.runs(str(tmp_path / "mlruns"), ["e"]).runs
+    assert found.values["metrics.acc"] == 0.5
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+
+
+def test_passwords_are_not_shown() -> None:
+    with pytest.raises(UnusableError) as caught:
+        optuna_runs.runs("postgresql+psycopg://me:hunter2@127.0.0.1:1/x")
+    assert "hunter2" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+def test_a_table_of_ours_brings_its_hyperparameters(tmp_path: Path) -> None:
+    lines = ["arm,seed,param.rate,accuracy", *(f"{a},{s},0.1,0.{s + 1}" for a in ("a", "b") for s in range(7))]
+    assert imported(tmp_path, lines).role.parameters == ["param.rate"]
