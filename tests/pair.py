@@ -32,6 +32,8 @@ HYPERPARAMETERS = {
 }
 """Frequent refreshes, the edges of a spectrum, and no axis whose Gram matrix is singular, which rounding would give a
 basis; each optimizer takes those that it has."""
+OWN = {"splus": {"max_precond_dim": 2}}
+"""Of single optimizers. splus without bases: where a gradient is zero but for rounding, it takes rounding's sign."""
 
 
 def builder(name: str) -> Build:
@@ -40,7 +42,7 @@ def builder(name: str) -> Build:
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
         known = {k: v for k, v in HYPERPARAMETERS.items() if k in optim_core.hyperparameters(name)}
-        return optim_core.build(name, model, **known, **extra)
+        return optim_core.build(name, model, **{**known, **OWN.get(name, {})}, **extra)
 
     return build
 

@@ -45,10 +45,12 @@ def resolved(model: SweepModel, where: Where) -> MethodSpec:
         if given.name not in METHODS:
             words = f"{given.name!r} is not one of {', '.join(METHODS[:-1])} or {METHODS[-1]}"
             known = foreign.CHOICES.get(given.name)
-            raise where.error(
+            unknown = where.error(
                 ("method", "name"),
                 f"{words}; it is {known}" if known else f"{words}, and no sampler as package.module.Class",
             )
+            unknown.is_of_form = True
+            raise unknown
         for key in ("arguments", "ref", "registry"):
             if getattr(given, key) is not None:
                 raise where.error(

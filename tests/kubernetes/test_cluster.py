@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.definition import sweep_file
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
+from orchestrator.travel.code import parcel
 from tests.kubernetes.api_server import JOBS, MAPS, ApiServer, serving
 from tests.kubernetes.manifests import K8S
 from tests.orchestrator.sweep_files import sweep_text
@@ -67,12 +69,13 @@ def state(call: Call) -> tuple[str, str]:
 def test_what_is_created_is_what_render_prints(server: ApiServer, call: Call, file: Path) -> None:
     number, out, err = call("submit", str(file), "--profile", "kind", "--json")
     assert number == 0, err
-    config, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind"))
-    (created,), (kept,) = server.objects[JOBS].values(), server.objects[MAPS].values()
-    for made, asked in ((created, job), (kept, config)):
-        made["metadata"].pop("creationTimestamp")
-        assert made == asked
-    assert not lint([kept, created])
+    own = parcel(sweep_file.loads(file.read_text(), str(file)), file, leave_out=[Path("runs")])
+    config, code, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind", parcel=own))
+    made = {**server.objects[JOBS], **server.objects[MAPS]}
+    for document in made.values():
+        document["metadata"].pop("creationTimestamp")
+    assert made == {document["metadata"]["name"]: document for document in (config, code, job)}
+    assert not lint(list(made.values()))
     document = json.loads(out)
     assert (document["state"], document["job"]) == ("waiting", job["metadata"]["name"])
     assert document["sweep_id"] == job["metadata"]["labels"]["geosweep.io/sweep"]
@@ -108,7 +111,10 @@ def test_every_state_of_the_operator(server: ApiServer, call: Call, file: Path) 
         anew = expected in ("failed", "stopped")
         assert ("status" not in job or not status) == (anew or not status)
         assert json.loads(out)["state"] == ("waiting" if anew else expected)
-    assert len(server.objects[MAPS]) == 1
+    kinds = [
+        document["metadata"]["labels"]["app.kubernetes.io/component"] for document in server.objects[MAPS].values()
+    ]
+    assert sorted(kinds) == sorted(set(kinds)), "each map once"
 
 
 def test_logs_are_of_the_newest_attempt(server: ApiServer, call: Call, file: Path) -> None:

@@ -168,7 +168,7 @@ def test_invalid_files_start_nothing(call: Any, tmp_path: Path) -> None:
 def test_doctor(call: Any) -> None:
     document = call("doctor", "--json").document
     assert document["ok"], document
-    assert set(document["checks"]) == {"versions", "storage", "torch", "mlflow", "ray"}
+    assert set(document["checks"]) == {"versions", "plugins", "storage", "torch", "mlflow", "ray"}
 
 
 def test_the_tracker_never_raises(tmp_path: Path) -> None:

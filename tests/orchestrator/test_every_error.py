@@ -73,7 +73,7 @@ def wrong(text: str) -> list[tuple[int, str]]:
     return [(one.line, one.key) for one in found]
 
 
-def test_thirteen_at_once() -> None:
+def test_fourteen_at_once() -> None:
     lines = [line for line, _ in wrong(MANY)]
     assert lines == sorted(lines)
     assert [key for _, key in wrong(MANY)] == [
@@ -85,8 +85,9 @@ def test_thirteen_at_once() -> None:
         "arms.sgd.parameters.momentumm",
         "arms.sam.parameters.sam_radius.distribution",
         "arms.adamm",
+        "parameters.weight_decay",
         "constraints.1",
-        "method",
+        "method.name",
         "budget.wall_clock",
         "seeds.tune",
         "early_terminate.min_iter",
@@ -129,7 +130,7 @@ def test_validate_lists_them_as_json(call: Any, tmp_path: Path) -> None:
     done = call("validate", str(tmp_path / "many.yaml"), "--json")
     assert done.code == 3
     assert done.document["valid"] is False
-    assert [set(one) for one in done.document["errors"]] == [{"line", "column", "key", "message"}] * 13
+    assert [set(one) for one in done.document["errors"]] == [{"line", "column", "key", "message"}] * 14
     plain = call("run", str(tmp_path / "many.yaml"))
     assert (plain.code, len(plain.err.splitlines())) == (3, 13)
     assert not (tmp_path / "runs").exists()
