@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.definition.program_keys import filled
-from orchestrator.trial.program import command, sources
 from orchestrator.trial.log_files import CUT
+from orchestrator.trial.program import command, sources
 from orchestrator.trial.program.output import Lines, Printed, tail
 
 FLOAT = r"(?P<loss>\S+)"

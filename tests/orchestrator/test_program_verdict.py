@@ -108,7 +108,7 @@ def test_names_of_our_sections_are_a_scripts_own(
     """As a script of Hydra's has them: sealed, compared and shown as any others."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "any.py").write_text(
-        "import json, sys\nfor step in 1, 2:\n    print(json.dumps({'step': step, 'loss': float(len(str(sys.argv)))}))\n"
+        "import json, sys\nfor step in 1, 2:\n    print(json.dumps({'step': step, 'loss': len(str(sys.argv))}))\n"
     )
     (tmp_path / "dotted.yaml").write_text(DOTTED)
     done = called(monkeypatch, capfd, "run", "dotted.yaml", "--executor", "debug", "--no-tracking")
