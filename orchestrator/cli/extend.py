@@ -57,7 +57,7 @@ def extend(
         fail("say what to add: --studies +4, --trials +16 or --seeds +4", Exit.USAGE)
     found = folder.find(root, sweep)
     asked = overrides.asked(found.path / "sweep.yaml")
-    kept = _record(found, asked, more, storage)
+    kept = _record(found, asked, more, storage, checked=start and not accept_changed_code)
     talk.print(f"{found.sweep_id}: {more} added", highlight=False)
     document: dict[str, Any] = {"schema": "geosweep/extend/1", "sweep_id": found.sweep_id, **kept}
     if not start:
@@ -93,15 +93,17 @@ def _more(word: str, option: str) -> int:
     return int(word)
 
 
-def _record(found: SweepFolder, asked: Asked, more: Extension, storage: str) -> dict[str, Any]:
-    """Make the sweep larger; what is kept of it."""
-    from orchestrator.protocol import extensions
+def _record(found: SweepFolder, asked: Asked, more: Extension, storage: str, *, checked: bool) -> dict[str, Any]:
+    """Make the sweep larger; what is kept of it. `checked`: raises CodeChanged first where it could not be trained."""
+    from orchestrator.protocol import extensions, seal
     from orchestrator.scheduling import abort
     from orchestrator.scheduling.studies import reopen
     from orchestrator.storage.outcome import SweepOutcome
 
     with found.hold(storage):
         definition = extensions.applied(replace(asked.load(), source=asked.file), found)
+        if checked:
+            seal.check_code(definition, found)
         if again := abort.standing(definition, found):
             fail(again, Exit.TRIALS_FAILED)
         outcome = SweepOutcome.read(found)

@@ -130,7 +130,7 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options) -> L
         watch=lambda conductor: display.watching(conductor, talk),
     )
     if ended.unfinished:
-        _stopped(Path(asked.file), ended.state)
+        _stopped(Path(asked.file), ended.state, definition)
     return ended
 
 
@@ -158,10 +158,11 @@ def _say(line: str, *, warns: bool = False) -> None:
     talk.print(line, highlight=False, markup=False, style="yellow" if warns else None)
 
 
-def _stopped(file: Path, state: SweepState) -> None:
+def _stopped(file: Path, state: SweepState, definition: Spec) -> None:
     if state is SweepState.BUDGET:
         fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue: geosweep run {file}", Exit.BUDGET)
-    talk.print(f"drained: every running trial wrote a checkpoint. Continue with: geosweep run {file}", highlight=False)
+    left = "was ended or kept a checkpoint of its own" if definition.task.is_program else "wrote a checkpoint"
+    talk.print(f"drained: every running trial {left}. Continue with: geosweep run {file}", highlight=False)
     raise typer.Exit(int(Exit.INTERRUPTED))
 
 

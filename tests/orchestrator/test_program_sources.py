@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def test_printed_json() -> None:
     ]
     assert list(found.line('{"step": 3, "eval": {"lo')) == []
     assert list(found.line("[1, 2]")) == []
+    assert repr(list(found.line('{"loss": "NaN", "top": "-Infinity", "run": "7", "name": "nancy"}'))) == repr(
+        [{"loss": math.nan, "top": -math.inf}]
+    )
 
 
 def test_json_lines_whole_ones_once(tmp_path: Path) -> None:

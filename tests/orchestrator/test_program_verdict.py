@@ -108,8 +108,7 @@ def test_names_of_our_sections_are_a_scripts_own(
     """As a script of Hydra's has them: sealed, compared and shown as any others."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "any.py").write_text(
-        "import json, sys\nfor step in 1, 2:\n"
-        "    print(json.dumps({'step': step, 'loss': float(len(str(sys.argv)))}))\n"
+        "import json, sys\nfor step in 1, 2:\n    print(json.dumps({'step': step, 'loss': len(str(sys.argv))}))\n"
     )
     (tmp_path / "dotted.yaml").write_text(DOTTED)
     done = called(monkeypatch, capfd, "run", "dotted.yaml", "--executor", "debug", "--no-tracking")
@@ -135,6 +134,26 @@ def test_json_has_no_number_that_is_not_finite(
     found = json.loads(out, parse_constant=pytest.fail)
     assert [p["metrics"]["loss"] for p in found["points"]] == [1, None]
     assert found["result"]["state"] == "DIVERGED"
+
+
+def test_a_sweep_whose_script_changed_is_not_made_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before it is noted: asked again with the change accepted, it grows once."""
+    monkeypatch.chdir(tmp_path)
+    debug = ("--executor", "debug", "--no-tracking")
+    (tmp_path / "any.py").write_text('print(\'{"step": 2, "loss": 1}\')\n')
+    (tmp_path / "one.yaml").write_text(
+        DOTTED.replace("  two: {parameters: {task.k: 2}}\n", "").replace("confirm: 6", "confirm: 1")
+    )
+    called(monkeypatch, capfd, "run", "one.yaml", *debug)
+    (tmp_path / "any.py").write_text('print(\'{"step": 2, "loss": 2}\')\n')
+    refused = called(monkeypatch, capfd, "extend", "@last", "--seeds", "+1", *debug)
+    assert (refused.code, "any.py changed" in refused.err) == (7, True)
+    assert called(monkeypatch, capfd, "status", "--json").document["arms"]["one"]["waiting"] == 0
+    grown = called(monkeypatch, capfd, "extend", "@last", "--seeds", "+1", "--accept-changed-code", *debug)
+    assert grown.code == 0, grown.err
+    assert called(monkeypatch, capfd, "status", "--json").document["arms"]["one"]["done"] == 4 + 2
 
 
 def test_before_it_runs(say: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 Row = Mapping[str, float]
 GUARD = 64
+NOT_FINITE = {f"{sign}{word}" for sign in ("", "+", "-") for word in ("nan", "inf", "infinity")}
+"""What writers of strict JSON make of such numbers: strings."""
 
 
 class Source(Protocol):
@@ -53,7 +55,9 @@ def numbers(document: Mapping[str, Any], inside: str = "") -> dict[str, float]:
     for key, value in document.items():
         if isinstance(value, Mapping):
             found |= numbers(value, f"{inside}{key}/")
-        elif not isinstance(value, str) and (known := number(value)) is not None:
+        elif isinstance(value, str) and value.strip().lower() not in NOT_FINITE:
+            continue
+        elif (known := number(value)) is not None:
             found[f"{inside}{key}"] = known
     return found
 
