@@ -111,9 +111,13 @@ def load(name: str, ref: str = "", registry: str = "") -> type:
     else:
         place, _, wanted = name.rpartition(".")
         try:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ImportError("a sampler is named package.module.Class")
             module = importlib.import_module(place)
         except ImportError as error:
             raise LookupError(f"no sampler {name!r}: {error}") from None
+        except Exception as error:
+            raise LookupError(f"no sampler {name!r}: {place} ends in {type(error).__name__}: {error}") from error
         there = [key for key, value in vars(module).items() if _is_sampler(value) and not key.startswith("_")]
     found = getattr(module, wanted, None)
     if found is None:

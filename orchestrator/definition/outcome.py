@@ -55,6 +55,8 @@ def parsed(text: str) -> OutcomeConstraint:
     if found["unit"] and found["unit"] not in UNITS:
         raise OutcomeError(f"{text!r}: {found['unit']} is no unit; there is: {', '.join(UNITS)}")
     limit = float(found["number"]) * UNITS.get(found["unit"], 1.0)
+    if not math.isfinite(limit):
+        raise OutcomeError(f"{text!r}: {found['number']} is no number that one can reckon with")
     return OutcomeConstraint(metric=found["metric"], at_most=found["sign"] == "<=", limit=limit)
 
 

@@ -193,3 +193,14 @@ def test_lists_and_shares_near_one_are_rehearsed_as_they_are_stored() -> None:
     make = maker(sweep_file.loads(sweep_text(method="optuna.samplers.TPESampler")).method)
     assert make is not None
     rehearse(make, "TPESampler", space, [Goal.MINIMIZE])
+
+
+@pytest.mark.parametrize("name", [".x", "a..b", "optuna.", "own samplers.X", "own_broken.Sampler"])
+def test_a_name_that_no_module_can_have_and_a_module_that_fails(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_broken.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SpecError, match=r"method.name: no sampler") as refused:
+        sweep_file.loads(sweep_text(method=name))
+    assert ("RuntimeError: no licence" in str(refused.value)) == (name == "own_broken.Sampler")
