@@ -21,7 +21,7 @@ from typing import Any
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import MethodSpec
-from orchestrator.definition.schema import METHODS, SweepModel
+from orchestrator.definition.schema import SweepModel
 
 DESIGNS = ("grid", "random", "sobol")
 HUB = "optunahub/"
@@ -41,12 +41,6 @@ def resolved(model: SweepModel, where: Where) -> MethodSpec:
     """The method, its sampler loaded and its arguments tried. Raises SpecError with the place of what is wrong."""
     given = model.method
     if not is_foreign(given.name):
-        if given.name not in METHODS:
-            words = ", ".join(METHODS[:-1])
-            raise where.error(
-                ("method", "name"),
-                f"{given.name!r} is not one of {words} or {METHODS[-1]}, and no sampler as package.module.Class",
-            )
         for key in ("arguments", "ref", "registry"):
             if getattr(given, key) is not None:
                 raise where.error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def wrong(text: str) -> list[tuple[int, str]]:
     return [(one.line, one.key) for one in found]
 
 
-def test_thirteen_at_once() -> None:
+def test_fourteen_at_once() -> None:
     lines = [line for line, _ in wrong(MANY)]
     assert lines == sorted(lines)
     assert [key for _, key in wrong(MANY)] == [
@@ -85,6 +86,7 @@ def test_thirteen_at_once() -> None:
         "arms.sgd.parameters.momentumm",
         "arms.sam.parameters.sam_radius.distribution",
         "arms.adamm",
+        "parameters.weight_decay",
         "constraints.1",
         "method",
         "budget.wall_clock",
@@ -129,7 +131,22 @@ def test_validate_lists_them_as_json(call: Any, tmp_path: Path) -> None:
     done = call("validate", str(tmp_path / "many.yaml"), "--json")
     assert done.code == 3
     assert done.document["valid"] is False
-    assert [set(one) for one in done.document["errors"]] == [{"line", "column", "key", "message"}] * 13
+    assert [set(one) for one in done.document["errors"]] == [{"line", "column", "key", "message"}] * 14
     plain = call("run", str(tmp_path / "many.yaml"))
-    assert (plain.code, len(plain.err.splitlines())) == (3, 13)
+    assert (plain.code, len(plain.err.splitlines())) == (3, 14)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_budget_that_is_wrong_is_told_beside_an_optimizer_that_refreshes() -> None:
+    """Its stand-in is counted step by step, refresh by refresh: it must not take minutes."""
+    text = (Path(__file__).parents[2] / "sweeps" / "quickstart.yaml").read_text()
+    slip = re.sub(r"per_trial: \d+", "per_trial: x", text)
+    assert [key for _, key in wrong(slip)] == ["budget.per_trial"]
+
+
+def test_validate_names_the_override_as_json(call: Any, tmp_path: Path) -> None:
+    """Line and column are those of no file."""
+    (tmp_path / "good.yaml").write_text(GOOD)
+    done = call("validate", str(tmp_path / "good.yaml"), "budget.per_trial=x", "--json")
+    (error,) = done.document["errors"]
+    assert (done.code, error["override"], error["key"]) == (3, "budget.per_trial=x", "budget.per_trial")
