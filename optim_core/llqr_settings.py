@@ -19,6 +19,8 @@ from optim_core.preconditioners import lookup
 from optim_core.ranges import check_not_negative, check_positive, check_share, choice
 from optim_core.relaxation import SCALES
 
+MANY = 10_000
+"""Rounds between refreshes that are counted one by one."""
 APPLY_TO = ("gradient", "update")
 _PUBLISHED: dict[str, Any] = {
     "curvature_scale": 1.0,
@@ -149,6 +151,11 @@ def steps_within(budget: float, gradients: float, hyperparameters: Mapping[str, 
         if left - plain < refresh + gradients:
             break
         left, steps, due = left - plain - refresh, due, due + int(values["refresh_interval"])
+        round_cost = (due - steps) * gradients + refresh
+        if left > MANY * round_cost:  # all but the last rounds at once
+            rounds = int(left / round_cost) - MANY // 2
+            left, steps = left - rounds * round_cost, steps + rounds * (due - steps)
+            due = steps + int(values["refresh_interval"])
     return steps + int(left / gradients)
 
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDINARY = {
     "metric": "a section of sweep files and a key of documents",
     "alpha": "the level of a test, and an argument of matplotlib",
+    "base": "the base of a logarithm, an argument of Ray Tune's",
     "beta": "a distribution of W&B",
     "direction": "an option of Optuna's command",
     "floor": "the smallest p value of a design",

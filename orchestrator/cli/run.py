@@ -173,6 +173,7 @@ def validate(file: File, overrides: Overrides = None, as_json: Json = False) -> 
     Example: geosweep validate sweeps/quickstart.yaml
     """
     from orchestrator.definition import model
+    from orchestrator.definition.overrides import OverrideError
 
     try:
         identity = model.sweep_id(asked_of(file, overrides).load())
@@ -180,7 +181,9 @@ def validate(file: File, overrides: Overrides = None, as_json: Json = False) -> 
         if not as_json:
             raise
         found = [
-            {"line": one.line, "column": one.column, "key": one.key, "message": one.message} for one in errors_of(error)
+            {"line": one.line, "column": one.column, "key": one.key, "message": one.message}
+            | ({"override": one.word} if isinstance(one, OverrideError) else {})
+            for one in errors_of(error)
         ]
         emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": found})
         raise typer.Exit(int(Exit.INVALID_FILE)) from None

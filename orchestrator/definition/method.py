@@ -18,11 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.definition import foreign
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import MethodSpec
-from orchestrator.definition.schema import METHODS, SweepModel
+from orchestrator.definition.schema import SweepModel
 
 DESIGNS = ("grid", "random", "sobol")
 HUB = "optunahub/"
@@ -42,15 +41,6 @@ def resolved(model: SweepModel, where: Where) -> MethodSpec:
     """The method, its sampler loaded and its arguments tried. Raises SpecError with the place of what is wrong."""
     given = model.method
     if not is_foreign(given.name):
-        if given.name not in METHODS:
-            words = f"{given.name!r} is not one of {', '.join(METHODS[:-1])} or {METHODS[-1]}"
-            known = foreign.CHOICES.get(given.name)
-            unknown = where.error(
-                ("method", "name"),
-                f"{words}; it is {known}" if known else f"{words}, and no sampler as package.module.Class",
-            )
-            unknown.is_of_form = True
-            raise unknown
         for key in ("arguments", "ref", "registry"):
             if getattr(given, key) is not None:
                 raise where.error(

@@ -35,7 +35,8 @@ class OverrideError(SpecError):
 
     def __init__(self, file: str, word: str, path: Path, message: str) -> None:
         super().__init__(file, 1, 1, path, message)
-        self.args = (f"{file}: in the override {shown(word)}: {self.key + ': ' if self.key else ''}{message}",)
+        self.word = shown(word)
+        self.args = (f"{file}: in the override {self.word}: {self.key + ': ' if self.key else ''}{message}",)
 
 
 @dataclass(frozen=True)

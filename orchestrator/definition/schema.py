@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from orchestrator.definition.addresses import is_address
 from orchestrator.definition.parameter_models import Given, GroupModel, Model, as_share
@@ -74,10 +75,17 @@ class MetricModel(Model):
 METHODS = ("grid", "random", "sobol", "tpe", "gp", "cmaes")
 
 
+def _method_name(value: str) -> str:
+    if value in METHODS or "." in value or value.startswith("optunahub/"):
+        return value
+    words = f"{', '.join(METHODS[:-1])} or {METHODS[-1]}, and no sampler as package.module.Class"
+    raise PydanticCustomError("literal_error", "no method", {"expected": words})
+
+
 class MethodModel(Model):
     """How configurations are proposed."""
 
-    name: str = Field(
+    name: Annotated[str, AfterValidator(_method_name)] = Field(
         "tpe",
         description="grid, random, sobol, tpe, gp or cmaes; or a sampler of Optuna's kind as package.module.Class, "
         "or as optunahub/PACKAGE:Class.",

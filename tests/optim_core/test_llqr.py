@@ -239,6 +239,7 @@ def test_the_plan_knows_the_steps_of_a_budget(interval: int, first: int, budget:
         steps += 1
     assert optim_core.steps_within("llqr", budget, **values) == steps
     assert optim_core.steps_within("llqr", 87.0, refresh_interval=10) == 21
+    assert optim_core.steps_within("llqr", 87.0 + 32 * 10**9, refresh_interval=10) == 21 + 10 * 10**9  # in no time
     assert optim_core.steps_within("sam", 87.0) == 43
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,5 +133,20 @@ def test_validate_lists_them_as_json(call: Any, tmp_path: Path) -> None:
     assert done.document["valid"] is False
     assert [set(one) for one in done.document["errors"]] == [{"line", "column", "key", "message"}] * 14
     plain = call("run", str(tmp_path / "many.yaml"))
-    assert (plain.code, len(plain.err.splitlines())) == (3, 13)
+    assert (plain.code, len(plain.err.splitlines())) == (3, 14)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_budget_that_is_wrong_is_told_beside_an_optimizer_that_refreshes() -> None:
+    """Its stand-in is counted step by step, refresh by refresh: it must not take minutes."""
+    text = (Path(__file__).parents[2] / "sweeps" / "quickstart.yaml").read_text()
+    slip = re.sub(r"per_trial: \d+", "per_trial: x", text)
+    assert [key for _, key in wrong(slip)] == ["budget.per_trial"]
+
+
+def test_validate_names_the_override_as_json(call: Any, tmp_path: Path) -> None:
+    """Line and column are those of no file."""
+    (tmp_path / "good.yaml").write_text(GOOD)
+    done = call("validate", str(tmp_path / "good.yaml"), "budget.per_trial=x", "--json")
+    (error,) = done.document["errors"]
+    assert (done.code, error["override"], error["key"]) == (3, "budget.per_trial=x", "budget.per_trial")
