@@ -132,5 +132,5 @@ def test_validate_lists_them_as_json(call: Any, tmp_path: Path) -> None:
     assert done.document["valid"] is False
     assert [set(one) for one in done.document["errors"]] == [{"line", "column", "key", "message"}] * 14
     plain = call("run", str(tmp_path / "many.yaml"))
-    assert (plain.code, len(plain.err.splitlines())) == (3, 13)
+    assert (plain.code, len(plain.err.splitlines())) == (3, 14)
     assert not (tmp_path / "runs").exists()
