@@ -88,7 +88,7 @@ def test_fourteen_at_once() -> None:
         "arms.adamm",
         "parameters.weight_decay",
         "constraints.1",
-        "method.name",
+        "method",
         "budget.wall_clock",
         "seeds.tune",
         "early_terminate.min_iter",
