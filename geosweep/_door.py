@@ -138,7 +138,7 @@ def read_sweep(given: Given, overrides: Mapping[str, Any] = NO_OVERRIDES) -> tup
     """A sweep given as a path, a dict or YAML text, and the text of its file. Raises SpecError."""
     if isinstance(given, Mapping):
         return overriding.from_dict(given, overrides)
-    if isinstance(given, str) and ("\n" in given or given.lstrip().startswith("{")):
+    if isinstance(given, str) and ("\n" in given or ": " in given or given.lstrip().startswith("{")):
         return overriding.from_text(given, "<text>", overrides)
     if not isinstance(given, str | os.PathLike):
         raise UsageError(f"a sweep is a path, a dict or YAML text, and not a {type(given).__qualname__}")

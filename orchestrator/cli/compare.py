@@ -152,7 +152,10 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
 
     found, code = folder.find(root, sweep), None
     try:
-        code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))
+        if "imported" in (folder.read_json(found.path / "resolved.json") or {}):
+            talk.print("imported: nobody knows the source that trained these runs", highlight=False)
+        else:
+            code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))
     except SpecError as error:
         talk.print(f"the source was not compared: {error}", style="yellow", highlight=False, markup=False)
     document = seal.verify(found, code) | {"source_compared": code is not None}

@@ -40,7 +40,8 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
         done = [f"{studies[arm]['confirmed']}/{studies[arm]['planned']}"] if studies else []
         table.add_row(arm, *done, *(str(counts[k]) for k in shown))
     counted = " counted" if "script" in document else ""
-    spent = "" if "imported" in document else f"{document['grad_evals']:,.0f} gradient evaluations{counted}, "
+    unknown = "imported" in document or ("script" in document and not document["grad_evals"])
+    spent = "" if unknown else f"{document['grad_evals']:,.0f} gradient evaluations{counted}, "
     table.caption = f"{spent}{document['seconds']:.0f} s"
     show(table)
     show_stamps(document["exploratory"])

@@ -134,7 +134,7 @@ def table(shown: Mapping[str, Any]) -> Group:
     studies = shown.get("studies", {})
     states = results.counts_to_show(shown["arms"].values())
     arms = Table(title=f"{shown['sweep_id']}: {shown['state']}", caption_justify="left")
-    arms.caption = f"{shown['grad_evals']:,.0f} gradient evaluations, {clock(shown['seconds'])} spent"
+    arms.caption = f"{_spent(shown)}{clock(shown['seconds'])} spent"
     for name in ("arm", *(["studies"] if studies else []), *states, f"best {shown['metric']}"):
         arms.add_column(name, justify="left" if name == "arm" else "right")
     for arm, counts in shown["arms"].items():
@@ -170,7 +170,14 @@ def line(shown: Mapping[str, Any]) -> str:
         astray = "".join(f", {counts[k]} {k}" for k in ("pruned", "diverged", "failed") if counts[k])
         best = f", best {_best(shown, arm)}" if arm in shown["best"] else ""
         arms.append(f"{arm} {counts['done']}/{sum(counts.values())}{astray}, {counts['running']} running{best}")
-    return f"{shown['sweep_id']} {shown['state']}: {'; '.join(arms)}; {shown['grad_evals']:,.0f} gradient evaluations"
+    spent = _spent(shown).removesuffix(", ")
+    return f"{shown['sweep_id']} {shown['state']}: {'; '.join([*arms, *([spent] if spent else [])])}"
+
+
+def _spent(shown: Mapping[str, Any]) -> str:
+    """Nothing of a script or of imported runs where nobody counted gradient evaluations."""
+    counted = "imported" not in shown and (shown["grad_evals"] or "script" not in shown)
+    return f"{shown['grad_evals']:,.0f} gradient evaluations, " if counted else ""
 
 
 def _best(shown: Mapping[str, Any], arm: str) -> str:

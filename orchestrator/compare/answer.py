@@ -99,9 +99,10 @@ def _every_study_obeys(evidence: Evidence) -> None:
     """
     for arm, row in feasible.summary(evidence.folder, evidence.records).items():
         if 0 < len(row["studies_without"]) < evidence.studies:
-            named = ", ".join(map(str, row["studies_without"]))
+            without = row["studies_without"]
+            named = f"{'study' if len(without) == 1 else 'studies'} {', '.join(map(str, without))}"
             raise Refused(
-                f"studies {named} of arm {arm} found no configuration that obeys the outcome constraints, and the "
+                f"{named} of arm {arm} found no configuration that obeys the outcome constraints, and the "
                 "others alone would flatter it; loosen the constraints, or search longer, under another name"
             )
 

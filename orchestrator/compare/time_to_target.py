@@ -34,6 +34,8 @@ QUARTILES = (0.25, 0.5, 0.75)
 def document(evidence: Evidence, reference: str = "") -> dict[str, Any]:
     """The `time-to-target` document. Raises Refused."""
     check(evidence)
+    if evidence.imported:
+        raise Refused(f"{evidence.sweep_id} was imported: what its runs spent on the way is not in our currency")
     reference = reference or plain_reference([evidence])
     if reference not in evidence.arms:
         there = ", ".join(evidence.arms)

@@ -95,8 +95,10 @@ def _tuned(arm: ArmSpec) -> list[Parameter]:
     return [p for p in arm.parameters if p.kind != "constant" and len(p.values) != 1]
 
 
-def _is_default(arm: ArmSpec) -> bool:
-    """Left as its authors ship it: nothing of the optimizer is tuned and nothing set."""
+def _is_default(spec: Spec, arm: ArmSpec) -> bool:
+    """Left as its authors ship it: nothing of the optimizer is tuned and nothing set. A script's names are its own."""
+    if spec.task.is_program:
+        return not arm.parameters
     return all(section_of(p.name)[0] in (TASK, TRAINING) for p in arm.parameters)
 
 
@@ -247,7 +249,7 @@ def default_arm(spec: Spec) -> Found:
         return
 
     references = optim_core.references()
-    if not any(_is_default(arm) or _plays(arm) & set(references) for arm in spec.arms.values()):
+    if not any(_is_default(spec, arm) or _plays(arm) & set(references) for arm in spec.arms.values()):
         yield ("arms",), f"no arm is a plain reference ({', '.join(references)}) or left at its defaults; add one"
 
 
@@ -309,7 +311,7 @@ def learning_rate(spec: Spec) -> Found:
     for name, arm in spec.arms.items():
         role = _learning_rate(arm)
         p = _parameter(arm, role)
-        if _is_default(arm) or not role or (p is not None and p in _tuned(arm)):
+        if _is_default(spec, arm) or not role or (p is not None and p in _tuned(arm)):
             continue
         yield ("arms", name), f"arm {name} does not tune {role}; give it a range, as the others have"
 
