@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -58,6 +59,9 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
         _alone(present, {"values"}, {"categorical"}, given, where, path)
         if len({json.dumps(v, sort_keys=True) for v in given.values}) < len(given.values):
             raise where.error((*path, "values"), f"{given.values} has a value twice")
+        if same := next(((a, b) for a, b in itertools.combinations(given.values, 2) if a == b), None):
+            one, other = map(json.dumps, same)
+            raise where.error((*path, "values"), f"{one} and {other} are one value, trained twice; remove one of them")
         for i, value in enumerate(given.values):
             _check_finite(value, where, (*path, "values", i))
         return _guessed(
