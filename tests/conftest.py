@@ -1,8 +1,9 @@
-"""What holds for all tests: one thread of arithmetic in a process, because the processes share the cores."""
+"""What holds for all tests: one thread of arithmetic in each process, and registries as they were found."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -15,3 +16,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"{item.nodeid}: an address in the name of a test; give its parameters `ids`")
+
+
+@pytest.fixture(autouse=True)
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers, an example of the documentation for instance, no other test sees."""
+    for package in ("optim_core", "trainables"):
+        if (registry := sys.modules.get(f"{package}.registry")) is not None:
+            monkeypatch.setattr(registry._REGISTRY, "_things", dict(registry._REGISTRY._things))
