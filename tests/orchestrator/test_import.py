@@ -224,18 +224,6 @@ def test_dirty_input_that_is_mended(tmp_path: Path) -> None:
     assert "left out: fast (row 31)" in "\n".join(dropped.notes)
 
 
-def test_what_is_not_known_of_imported_runs_is_said(call: Any, tmp_path: Path) -> None:
-    made = imported(tmp_path, rows(), budget="steps")
-    root = ("--root", str(made.folder.root))
-    profile = call("profile", made.folder.sweep_id, *root)
-    assert profile.code != 0
-    assert "was imported" in profile.err
-    verify = call("verify", made.folder.sweep_id, *root)
-    assert verify.code == 0
-    assert "sweep.yaml" not in verify.err
-    assert "gradient evaluations" not in call("watch", made.folder.sweep_id, *root).out
-
-
 def test_a_diverged_run_counts_as_the_worst(tmp_path: Path) -> None:
     lines = [line if not line.startswith("slow,3") else "slow,3,nan,1000" for line in rows()]
     found = document(imported(tmp_path, lines, worst=0.0, budget="steps").folder)
