@@ -220,7 +220,7 @@ def chosen_pairs(arms: Sequence[str], baseline: str | None) -> list[tuple[str, s
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rule:
+class Terms:
     """What all pairs of a document have in common."""
 
     goal: Goal
@@ -229,6 +229,10 @@ class _Rule:
     alpha: float
     comparisons: int
     searches: Mapping[str, Search]
+
+
+class _Rule(Terms):
+    """How the verdict on a pair of paired units is found."""
 
     def verdict(self, d: Array, interval: tuple[float, float], p_holm: float, equal: float | None) -> str:
         low, high = interval

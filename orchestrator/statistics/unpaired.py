@@ -30,7 +30,7 @@ from scipy import stats
 
 from orchestrator.definition.states import Goal
 from orchestrator.statistics import power
-from orchestrator.statistics.comparison import ALPHA, Pair, Units, check_baseline, chosen_pairs, document
+from orchestrator.statistics.comparison import ALPHA, Pair, Terms, Units, check_baseline, chosen_pairs, document
 from orchestrator.statistics.intervals import Array, all_equal, share_interval
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity, Refused, Search, Unit, unpaired
 from orchestrator.statistics.significance import holm
@@ -184,16 +184,8 @@ class _Test:
         return share, share_interval(share * least, least)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rule:
-    """What all pairs have in common."""
-
-    goal: Goal
-    unit: Unit
-    margin: float
-    alpha: float
-    comparisons: int
-    searches: Mapping[str, Search]
+class _Rule(Terms):
+    """How the verdict on a pair of units that are not paired is found."""
 
     def verdict(self, test: _Test, p_holm: float, equal: float | None) -> str:
         """As `comparison` decides it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 
 from tests.orchestrator.command import REPOSITORY
@@ -18,7 +20,6 @@ def pages(cell: Any) -> str:
 
 
 def test_it_is_stored_without_outputs() -> None:
-    nbformat = pytest.importorskip("nbformat")
     stored = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(stored)
     assert not [cell for cell in stored.cells if cell.get("outputs") or cell.get("execution_count")]
@@ -27,7 +28,6 @@ def test_it_is_stored_without_outputs() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     for name, value in (("PYTHONPATH", str(REPOSITORY)), ("GEOSWEEP_ROOT", "runs"), ("JUPYTER_PLATFORM_DIRS", "1")):
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
