@@ -23,4 +23,5 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers, an example of the documentation for instance, no other test sees."""
     for package in ("optim_core", "trainables"):
         if (registry := sys.modules.get(f"{package}.registry")) is not None:
+            registry.names()  # what comes along is loaded before
             monkeypatch.setattr(registry._REGISTRY, "_things", dict(registry._REGISTRY._things))
