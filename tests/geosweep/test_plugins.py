@@ -63,6 +63,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed(tmp_path_factory.mktemp("plugins"), "ring-plugin", MODULE, pip=True, **points)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_plugins(ring: Path, tmp_path: Path) -> None:
     program = """
 import json, sys
