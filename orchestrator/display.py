@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import results
+from orchestrator import results, terminal
 from orchestrator.definition import currency, program
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
@@ -30,6 +29,7 @@ from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.5, 10.0
+DRAINING = "draining: running trials write a checkpoint; Ctrl-C again ends at once, back to their last one"
 
 
 def clock(seconds: float) -> str:
@@ -53,7 +53,7 @@ def _to_spend(conductor: SweepConductor) -> float:
 
 def summary_line(conductor: SweepConductor) -> str:
     """Spent and remaining budget, time left, problems."""
-    total = conductor.grad_evals + _to_spend(conductor)
+    total = _total(conductor)
     left = _remaining(conductor)
     words = [
         f"{conductor.grad_evals:,.0f} of {total:,.0f} {_counted(conductor.spec)}",
@@ -62,9 +62,19 @@ def summary_line(conductor: SweepConductor) -> str:
     ]
     if conductor.spec.budget.wall_clock:
         words.append(f"wall clock limit {clock(conductor.spec.budget.wall_clock)}")
-    if conductor.stopped_by or conductor.folder.stop_file.exists():
-        words.append("draining: running trials write a checkpoint")
+    if is_draining(conductor):
+        words.append(DRAINING)
     return ", ".join(words)
+
+
+def is_draining(conductor: SweepConductor) -> bool:
+    """Whether no further trial starts, and running ones are asked for a checkpoint."""
+    return bool(conductor.stopped_by) or conductor.folder.stop_file.exists()
+
+
+def _total(conductor: SweepConductor) -> float:
+    """What all trials spend when they are done; never less than is spent already."""
+    return max(conductor.grad_evals, sum(arm.grad_evals + arm.to_spend() for arm in conductor.arms.values()))
 
 
 def _counted(spec: Spec) -> str:
@@ -76,7 +86,7 @@ def live_table(conductor: SweepConductor) -> Table:
     """Arms with their finished studies, their trials by state and the best value so far."""
     given = " ".join(conductor.spec.overrides)
     title = f"{conductor.folder.sweep_id}{f' with {given}' if given else ''}"
-    table = Table(title=escape(title), caption=summary_line(conductor), caption_justify="left")
+    table = Table(title=title, caption=summary_line(conductor), caption_justify="left")
     rows = progress(conductor)
     shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")
@@ -142,16 +152,37 @@ def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
     """Show progress on `console` (standard error) while the context lasts."""
 
     def say() -> None:
-        console.print(plain_line(conductor), highlight=False, soft_wrap=True)
+        console.print(plain_line(conductor), highlight=False, markup=False, soft_wrap=True)
 
     with ExitStack() as stack:
-        every_s, show = PLAIN_EVERY_S, say
         if console.is_terminal:
-            live = stack.enter_context(Live(live_table(conductor), console=console, refresh_per_second=2))
-            every_s, show = LIVE_EVERY_S, lambda: live.update(live_table(conductor))
-        stack.callback(show)
+            live = stack.enter_context(Live(_live(conductor, console), console=console, refresh_per_second=2))
+            every_s, show = LIVE_EVERY_S, lambda: live.update(_live(conductor, console))
+            stack.callback(show)
+        else:
+            every_s, show = LIVE_EVERY_S, _Sparse(conductor, say)
+            stack.callback(say)
         stack.enter_context(periodic(every_s, show, name="display"))
         yield
+
+
+def _live(conductor: SweepConductor, console: Console) -> Group:
+    return Group(*terminal.fitted(live_table(conductor), console.width))
+
+
+class _Sparse:
+    """Says something every PLAIN_EVERY_S seconds, and at once when the sweep begins to drain."""
+
+    def __init__(self, conductor: SweepConductor, say: Callable[[], None]) -> None:
+        self._conductor, self._say = conductor, say
+        self._said_at, self._drains = time.monotonic(), False
+
+    def __call__(self) -> None:
+        drains, now = is_draining(self._conductor), time.monotonic()
+        if drains == self._drains and now - self._said_at < PLAIN_EVERY_S:
+            return
+        self._said_at, self._drains = now, drains
+        self._say()
 
 
 class Stretched:

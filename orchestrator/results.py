@@ -271,7 +271,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         SweepState.RUNNING: reasons or "starting workers",
         SweepState.DONE: "will not be trained: every configuration of the arm failed",
         SweepState.FAILED: refused.get("message", "the driver broke off; run it again"),
-    }.get(state, f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
+    }.get(state, f"sweep is {state}; continue it with: {folder.command('run', str(folder.path / 'sweep.yaml'))}")
     return {
         "schema": "geosweep/status/1",
         "sweep_id": folder.sweep_id,

@@ -20,7 +20,7 @@ from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.protocol import controls, flops, pace, seal
 from orchestrator.scheduling import abort
-from orchestrator.scheduling.callbacks import Callback
+from orchestrator.scheduling.callbacks import Begun, Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms
 from orchestrator.statistics.intervals import bounds_of, summarize
@@ -111,15 +111,15 @@ def run(
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
     before = reconcile.study_states(arms)
-    alike = abort.Alike(spec, folder)
-    callbacks = (seal.Witness(folder), tracker, alike, *callbacks)
+    alike, begun = abort.Alike(spec, folder), Begun(folder)
+    callbacks = (seal.Witness(folder), tracker, alike, begun, *callbacks)
     conductor = SweepConductor(spec, folder, arms, callbacks=callbacks)
     mended += reconcile.differences(before, arms)
     state = SweepState.FAILED
     try:
         if not conductor.exhausted:
             shown = watch(conductor) if watch else nullcontext()
-            with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
+            with _drain_on_interrupt(folder, begun), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = _state(conductor, alike.refusal)
         if state is SweepState.DONE and not spec.task.is_program:
@@ -189,8 +189,11 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 
 
 @contextmanager
-def _drain_on_interrupt(folder: SweepFolder) -> Iterator[None]:
-    """First Ctrl-C, SIGTERM or closed terminal: ask the trials to checkpoint and stop. A second one stops at once."""
+def _drain_on_interrupt(folder: SweepFolder, begun: Begun) -> Iterator[None]:
+    """First Ctrl-C, SIGTERM or closed terminal: ask the trials to checkpoint and stop. A second one stops at once.
+
+    So does a first Ctrl-C while workers start: no trial has anything to keep yet.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -198,7 +201,7 @@ def _drain_on_interrupt(folder: SweepFolder) -> Iterator[None]:
     def ask(number: int, frame: Any) -> None:
         if number == signal.SIGHUP:
             _let_go_of(terminals)
-        if folder.stop_file.exists():
+        if folder.stop_file.exists() or (number == signal.SIGINT and not begun.yet):
             raise KeyboardInterrupt
         folder.stop_file.touch()
 

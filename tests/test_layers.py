@@ -38,7 +38,8 @@ ROOMS: Mapping[str, set[str]] = {
     "compare": GROUND | {"trial", "protocol", "results", "parquet", "search", "tracking"},
     "scheduling": GROUND | {"trial", "search", "results"},
     "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "parquet", "scheduling"},
-    "display": GROUND | {"trial", "results", "scheduling"},
+    "terminal": set(),
+    "display": GROUND | {"terminal", "trial", "results", "scheduling"},
     "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "parquet", "scheduling", "reconcile"},
     "notifying": GROUND | {"trial", "tracking", "results", "scheduling", "display", "runner"},
     "launch": GROUND
@@ -69,7 +70,7 @@ ROOMS: Mapping[str, set[str]] = {
         "compare",
         "scheduling",
     }
-    | {"reconcile", "display", "runner", "launch", "convert", "imported", "search"},
+    | {"terminal", "reconcile", "display", "runner", "launch", "convert", "imported", "search"},
 }
 """Room of orchestrator/ (a folder, or a file on its floor) -> the rooms that it may know; the ground knows none."""
 ADAPTERS = {

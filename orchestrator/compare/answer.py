@@ -122,7 +122,8 @@ def check(evidence: Evidence) -> None:
         raise Refused("; ".join(bad))
     wrong = seal.verify(evidence.folder)["problems"]
     if wrong:
-        more = f" (and {len(wrong) - 3} more: geosweep verify {evidence.sweep_id})" if len(wrong) > 3 else ""
+        see = evidence.folder.command("verify", evidence.sweep_id)
+        more = f" and {len(wrong) - 3} more, see: {see}" if len(wrong) > 3 else ""
         raise Refused(f"the sweep was changed after the fact: {'; '.join(wrong[:3])}{more}")
 
 

@@ -18,10 +18,11 @@ import pandas as pd
 
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.intervals import Array
+from orchestrator.statistics.refused import FLOOR as FLOOR
 from orchestrator.statistics.refused import Refused as Refused
 from orchestrator.statistics.same_task import NOTHING, Choice, check_streams, chosen_by_arms
 
-FLOOR, PARITY = 6, 0.02
+PARITY = 0.02
 NOBODY: Mapping[str, int] = {}
 Unit = Literal["study", "seed"]
 
