@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from rich.console import Console, Group
@@ -19,7 +20,7 @@ from orchestrator.definition import currency, program
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.statistics.intervals import bounds_of, summarize
+from orchestrator.statistics.intervals import bounds_of, cut_words, summarize
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
@@ -53,10 +54,9 @@ def _to_spend(conductor: SweepConductor) -> float:
 
 def summary_line(conductor: SweepConductor) -> str:
     """Spent and remaining budget, time left, problems."""
-    total = _total(conductor)
     left = _remaining(conductor)
     words = [
-        f"{conductor.grad_evals:,.0f} of {total:,.0f} {_counted(conductor.spec)}",
+        f"{conductor.grad_evals:,.0f} of {_total(conductor)} {_counted(conductor.spec)}",
         f"{clock(conductor.seconds)} spent",
         f"about {clock(left)} left" if left is not None else "starting workers",
     ]
@@ -72,9 +72,11 @@ def is_draining(conductor: SweepConductor) -> bool:
     return bool(conductor.stopped_by) or conductor.folder.stop_file.exists()
 
 
-def _total(conductor: SweepConductor) -> float:
-    """What all trials spend when they are done; never less than is spent already."""
-    return max(conductor.grad_evals, sum(arm.grad_evals + arm.to_spend() for arm in conductor.arms.values()))
+def _total(conductor: SweepConductor) -> str:
+    """What all trials may spend. It stays as it is when trials end early or take fewer steps than they might."""
+    most = max(conductor.grad_evals, sum(arm.at_most() for arm in conductor.arms.values()))
+    less = conductor.grad_evals + _to_spend(conductor) < most - 0.5
+    return f"{'at most ' if less else ''}{most:,.0f}"
 
 
 def _counted(spec: Spec) -> str:
@@ -228,6 +230,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     table.add_column("arm", no_wrap=True)
     values = {metric: results.arm_values(folder, metric) for metric in metrics}
     metrics = [m for m in metrics if m not in further or any(values[m].values())]
+    bounds = {m: bounds_of(m, chain.from_iterable(values[m].values()), task.METRICS[m].bounds) for m in metrics}
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
     each_trial = f"{currency.WORDS[spec.budget.unit]}/trial" if spec.task.is_program else "grad evals/trial"
@@ -246,10 +249,14 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         each = [t.result.grad_evals for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
         cost = f"{sum(each) / len(each):,.0f}" if each else "-"
         cells = [
-            _mean(values[metric].get(arm, []), metric, short=metric in metrics[1:] and metric != spec.metric.name)
+            _mean(values[metric].get(arm, []), bounds[metric], short=metric not in (metrics[0], spec.metric.name))
             for metric in metrics
         ]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
+    for metric in dict.fromkeys((metrics[0], spec.metric.name)):
+        sums = [summarize(found, bounds=bounds[metric]) for found in values[metric].values() if found]
+        if words := cut_words(metric, bounds[metric], [(one.lo, one.hi) for one in sums]):
+            table.caption = f"{table.caption}; {words}"
     if spec.budget.unit != "grad_evals":
         table.caption = "\n".join([str(table.caption), *_budget(spec, folder, ended)])
     best = results.best(folder)["arms"]
@@ -268,10 +275,10 @@ def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> It
         yield currency.took(arm, spec.budget.per_trial, found.error, mean)
 
 
-def _mean(found: list[float], metric: str, *, short: bool) -> str:
+def _mean(found: list[float], bounds: tuple[float, float], *, short: bool) -> str:
     if not found:
         return "no result"
-    s = summarize(found, bounds=bounds_of(metric))
+    s = summarize(found, bounds=bounds)
     return f"{s.mean:.4g}" if short or s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
 
 

@@ -70,8 +70,33 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
         return name, Goal(goals[name])
     known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS
     if name not in known:
-        raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
+        raise NotFound(
+            f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}{_way(resolved, name)}"
+        )
     return name, Goal(known[name].goal)
+
+
+def _way(resolved: Mapping[str, Any], metric: str) -> str:
+    """How a script's sweep comes by a further metric."""
+    from orchestrator.definition.program_keys import NAME
+
+    if resolved["definition"]["task"]["name"] != NAME:
+        return ""
+    return (
+        "; of a script the sweep file says which way a metric is better: "
+        f"task: {{goals: {{{metric}: maximize}}}}, or minimize, under another name"
+    )
+
+
+def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | None:
+    """Lowest and highest value of a metric, as its task declares them; None where it does not."""
+    from orchestrator.definition import program
+
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    if "imported" in resolved:
+        return None
+    known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS.get(metric)
+    return known.bounds if known else None
 
 
 def tuned(folder: SweepFolder) -> dict[str, str]:

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from orchestrator import parquet, reconcile, results
-from orchestrator.definition import addresses, overrides
+from orchestrator.definition import addresses, overrides, program
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
@@ -154,9 +155,12 @@ def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     n counts studies where the arm has several, else confirm seeds.
     """
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
+    known = program.declared(definition(spec), spec.report_metric).METRICS
     for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):
-        for arm, values in results.arm_values(folder, metric).items():
-            found = summarize(values, bounds=bounds_of(metric))
+        each = results.arm_values(folder, metric)
+        bounds = bounds_of(metric, chain.from_iterable(each.values()), known[metric].bounds)
+        for arm, values in each.items():
+            found = summarize(values, bounds=bounds)
             arms[arm] |= {f"{metric}/mean": found.mean, f"{metric}/n": float(found.n)}
             if found.lo is not None and found.hi is not None:
                 arms[arm] |= {f"{metric}/low": found.lo, f"{metric}/high": found.hi}

@@ -43,7 +43,10 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(min=0.0, help="A difference within it, in the metric's units, is none.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Also write the table as CSV, and FILE-numbers.csv with each number in a column."),
+    ] = None,
     latex: Annotated[Path | None, typer.Option(help="Also write the table as LaTeX (booktabs).")] = None,
     root: Root = ROOT,
     as_json: Json = False,
@@ -57,7 +60,7 @@ def compare(
     Example: geosweep compare @last --baseline sgd
     """
     from orchestrator.compare import across, answer
-    from orchestrator.compare.report import tables
+    from orchestrator.compare.report import numbers, tables
     from orchestrator.statistics.pairing import Refused
 
     found = _evidence(root, sweeps or ["@last"], "compare")
@@ -74,6 +77,8 @@ def compare(
         path.parent.mkdir(parents=True, exist_ok=True)
     if csv:
         csv.write_text(tables.as_csv(tables.pairs(document), stamps), encoding="utf-8")
+        exact = numbers.stamped(numbers.pairs(document), stamps)
+        numbers.beside(csv).write_text(tables.as_csv(exact), encoding="utf-8")
     if latex:
         latex.write_text(tables.as_latex(tables.pairs(document), caption, stamps), encoding="utf-8")
     if as_json:

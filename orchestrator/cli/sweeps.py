@@ -11,6 +11,7 @@ from rich.table import Table
 
 from orchestrator.cli import remote
 from orchestrator.cli.app import ROOT, Address, Json, Root, Sweep, app, data, emit, show, show_stamps, talk
+from orchestrator.definition.kinds import short
 
 
 @app.command()
@@ -79,10 +80,7 @@ def best(
         if as_json:
             emit(front)
             return
-        for arm, rows in front["arms"].items():
-            for row in rows:
-                words = ", ".join(f"{k}={v:.5g}" for k, v in row["values"].items())
-                data.print(f"{arm} {row['configuration']}: {words}  {row['parameters']}", highlight=False, markup=False)
+        show(_front(front))
         show_stamps(front["exploratory"])
         return
     document = results.best(found)
@@ -95,12 +93,36 @@ def best(
     if any("studies" in row for row in document["arms"].values()):
         return _best_of_studies(table, document)
     for name in ("arm", "value", "seeds", "stage", "parameters", "trial"):
-        table.add_column(name)
+        table.add_column(name, justify="right" if name in ("value", "seeds") else "left", no_wrap=name != "parameters")
     for arm, row in document["arms"].items():
-        words = ", ".join(f"{k}={v}" for k, v in describe(row["parameters"], row.get("lineage", ())).items())
+        words = _settings(describe(row["parameters"], row.get("lineage", ())))
         table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
     show(table)
     show_stamps(document["exploratory"])
+
+
+def _settings(parameters: Mapping[str, Any]) -> str:
+    """`lr=0.0877, rotation=output`: fractions in three digits; --json has them all."""
+    return ", ".join(f"{name}={short(value)}" for name, value in parameters.items())
+
+
+def _front(document: Mapping[str, Any]) -> Table:
+    """The configurations that no other of their arm beats in every objective, by the first one."""
+    goals = document["objectives"]
+    title = ", ".join(f"{name} ({goal})" for name, goal in goals.items())
+    table = Table(title=f"{document['sweep_id']}: not beaten in {title}")
+    several = any("study" in row for rows in document["arms"].values() for row in rows)
+    for name in ("arm", *(["study"] if several else []), "configuration", *goals, "parameters"):
+        words = name in ("arm", "parameters")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "parameters")
+    first, goal = next(iter(goals.items()))
+    for arm, rows in document["arms"].items():
+        for row in sorted(rows, key=lambda row: goal.loss(row["values"][first])):
+            study = [str(row["study"])] if several else []
+            values = (f"{row['values'][name]:.4g}" for name in goals)
+            table.add_row(arm, *study, str(row["configuration"]), *values, _settings(row["parameters"]))
+    table.caption = "means over the tune seeds, which chose them: too good"
+    return table
 
 
 def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:

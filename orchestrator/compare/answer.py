@@ -37,6 +37,7 @@ def answer(
     within = declared["margin"] if margin is None else margin
     question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
     question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
+    question |= {"bounds": evidence.bounds(name)}
     try:
         document = _compared(evidence, question)
     except Refused as reason:

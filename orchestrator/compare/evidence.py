@@ -26,7 +26,7 @@ from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
-from orchestrator.statistics.intervals import bounds_of as bounds_of
+from orchestrator.statistics.intervals import bounds_of
 from orchestrator.statistics.pairing import Unit
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.trial.counted import counted
@@ -302,6 +302,12 @@ class Evidence:
         return {
             arm: [sum(values) / len(values) for values in units.values()] for arm, units in self.units(metric).items()
         }
+
+    def bounds(self, metric: str) -> tuple[float, float]:
+        """The range that a metric cannot leave, and neither can its intervals."""
+        known, declared = self.trials, self.task_class.METRICS.get(metric)
+        values = known[metric].dropna() if metric in known else ()
+        return bounds_of(metric, values, declared.bounds if declared else None)
 
     def goal_of(self, metric: str) -> Goal:
         """Direction of a metric of the task."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.compare.answer import answer, shown
-from orchestrator.compare.evidence import Evidence, bounds_of, label_of
+from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import GREY, VERDICTS, colours, markers, panels
 from orchestrator.definition.states import Goal, Stage, State
@@ -102,7 +102,7 @@ def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> Non
         for seed in range(len(next(iter(values.values())))):
             ax.plot([v[seed] for v in values.values()], list(places.values()), color="#c9c9c9", lw=0.8, zorder=1)
     for arm, found in values.items():
-        s, y = summarize(found, bounds=bounds_of(evidence.reported)), places[arm]
+        s, y = summarize(found, bounds=evidence.bounds(evidence.reported)), places[arm]
         ax.scatter(found, [y] * len(found), s=12, color=colour[arm], alpha=0.55, lw=0, zorder=2)
         if s.lo is not None and s.hi is not None:
             ax.plot([s.lo, s.hi], [y, y], color=colour[arm], lw=2.6, solid_capstyle="butt", zorder=3)
@@ -156,7 +156,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
         for column, axis in enumerate(("step", "seconds")):
             ax, dashes = axes[row, column], ("-", "--", "-.", ":")
             for i, arm in enumerate(evidence.arms):
-                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis, bounds_of(name))
+                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis, evidence.bounds(name))
                 if found is None:
                     continue
                 x, mean, low, high = found

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 
 from optim_core import HeatMap
 from orchestrator.compare import currencies, search_curves, tuning
-from orchestrator.compare.evidence import Evidence, bounds_of, label_of, numeric
+from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.parameter_axis import draw_axis, places
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
@@ -91,7 +91,7 @@ def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) ->
     confirmed = evidence.confirmed(evidence.tuned).get(arm)
     if not chosen or not confirmed:
         return
-    s = summarize(confirmed, bounds=bounds_of(evidence.tuned))
+    s = summarize(confirmed, bounds=evidence.bounds(evidence.tuned))
     at = {study: float(places(p, pd.Series([value]))[0][0]) for study, value in chosen.items()}
     if s.lo is not None and s.hi is not None:
         ax.axhspan(s.lo, s.hi, color=colour, alpha=0.10, lw=0, zorder=0)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from orchestrator.compare.evidence import Evidence, bounds_of, label_of
+from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures.answer import answered, drawn_pairs, pair_colour, pair_words, stamp
 from orchestrator.compare.figures.parameter_axis import log_marks, places
 from orchestrator.compare.figures.register import Drawn, figure
@@ -71,7 +71,7 @@ def _arms(ax: Any, evidence: Evidence, units: Mapping[str, Mapping[int, Sequence
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     limits = _limits(confirm[confirm["state"] == State.COMPLETE][evidence.reported].to_list())
     for i, (arm, studies) in enumerate(units.items()):
-        s = summarize([float(np.mean(v)) for v in studies.values()], bounds=bounds_of(evidence.reported))
+        s = summarize([float(np.mean(v)) for v in studies.values()], bounds=evidence.bounds(evidence.reported))
         _band(ax, _span(i), s.mean, (s.lo, s.hi), colour[arm])
         _dots(ax, _span(i), studies, evidence.studies, colour[arm], limits)
     _rows(ax, list(units))

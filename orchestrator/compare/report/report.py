@@ -15,7 +15,7 @@ from orchestrator.compare import currencies, search_curves, tuning
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.register import SECTIONS, all_figures, png
-from orchestrator.compare.report import tables
+from orchestrator.compare.report import numbers, tables
 from orchestrator.compare.report.page import Badge, Figure, page
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
@@ -55,6 +55,11 @@ def build(evidence: Evidence, to: Path) -> Path:
             continue
         (to / f"{name}.csv").write_text(tables.as_csv(rows, stamps), encoding="utf-8")
         (to / f"{name}.tex").write_text(tables.as_latex(rows, caption, stamps), encoding="utf-8")
+    exact = {"arms": numbers.arms(evidence), "pairs": numbers.pairs(document) if document else []}
+    for name, found in exact.items():
+        if found:
+            text = tables.as_csv(numbers.stamped(found, stamps))
+            numbers.beside(to / f"{name}.csv").write_text(text, encoding="utf-8")
     context = {
         **_top(evidence, document, refused, stamps, written["arms"]),
         "titles": SECTIONS,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.compare.answer import shown
-from orchestrator.compare.evidence import Evidence, bounds_of, numeric, words
+from orchestrator.compare.evidence import Evidence, numeric, words
 from orchestrator.compare.tuning import summary
 from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
@@ -37,6 +37,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     further = evidence.task_class.TABLE
     metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
+    bounds = {metric: evidence.bounds(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     counted = flops.read(evidence.folder)
     for arm in evidence.ranked():
@@ -44,7 +45,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         for metric in metrics:
             found = values[metric].get(arm, [])
             short = metric in further and metric not in (evidence.reported, evidence.tuned)
-            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, metric)
+            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, bounds[metric])
         each = confirm[confirm["arm"] == arm]
         row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
         spent = f"{evidence.definition['budget']['unit']} / trial" if evidence.imported else "grad evals / trial"
@@ -236,7 +237,7 @@ def kills(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def as_csv(rows: Sequence[Row], stamps: Sequence[str] = ()) -> str:
+def as_csv(rows: Sequence[Mapping[str, Any]], stamps: Sequence[str] = ()) -> str:
     """Comma-separated values; stamps as comment lines in front."""
     out = io.StringIO()
     for stamp in stamps:
@@ -264,10 +265,10 @@ def _latex(text: object) -> str:
     return str(text).translate(LATEX)
 
 
-def _mean(found: Sequence[float], metric: str) -> str:
+def _mean(found: Sequence[float], bounds: tuple[float, float]) -> str:
     if not found:
         return "no result"
-    s = summarize(found, bounds=bounds_of(metric))
+    s = summarize(found, bounds=bounds)
     return interval_text(s.mean, s.lo, s.hi)
 
 
