@@ -16,12 +16,12 @@ from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.tracking.mlflow_report import MlflowReport
 
 
-def write(evidence: Evidence, to: Path | None, *, tracking: bool) -> tuple[Path, str]:
-    """Write the report into the folder `to`, None: report/ of the sweep, and log it to MLflow.
+def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) -> tuple[Path, str]:
+    """Write the report into the folder `to`, None: report/ of the sweep, and log it to MLflow. `form` as in `build`.
 
     Returns the path of report.html, and what MLflow was not told.
     """
-    path = build(evidence, to or evidence.folder.path / "report")
+    path = build(evidence, to or evidence.folder.path / "report", **form)
     if to is None:
         evidence.folder.upload("report")
     return path, publish(evidence, path.parent) if tracking else ""

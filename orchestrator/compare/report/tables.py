@@ -26,7 +26,8 @@ STAMP = "exploratory: {}"
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "_%&#${}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"±": r"$\pm$", "−": "$-$", "∞": r"$\infty$"}
+    | {"±": r"$\pm$", "−": "$-$", "∞": r"$\infty$", "·": r"$\cdot$", "×": r"$\times$", "<": "$<$", ">": "$>$"}
+    | {"≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "…": r"\dots{}"}
 )
 
 
@@ -253,15 +254,16 @@ def as_latex(rows: Sequence[Row], caption: str, stamps: Sequence[str] = ()) -> s
     """A booktabs table; the document needs the package booktabs."""
     if not rows:
         return ""
-    note = "".join(f" \\emph{{{_latex(STAMP.format(s))}.}}" for s in stamps)
-    styled = pd.DataFrame(rows).style.hide(axis="index").format(_latex).format_index(_latex, axis="columns")
+    note = "".join(f" \\emph{{{latex(STAMP.format(s))}.}}" for s in stamps)
+    styled = pd.DataFrame(rows).style.hide(axis="index").format(latex).format_index(latex, axis="columns")
     text: str = styled.to_latex(
-        column_format="l" * len(rows[0]), hrules=True, position_float="centering", caption=_latex(caption) + note
+        column_format="l" * len(rows[0]), hrules=True, position_float="centering", caption=latex(caption) + note
     )
     return text
 
 
-def _latex(text: object) -> str:
+def latex(text: object) -> str:
+    """Text in LaTeX: its special characters and our signs."""
     return str(text).translate(LATEX)
 
 
