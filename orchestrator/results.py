@@ -56,8 +56,6 @@ def _studies(folder: SweepFolder) -> int:
 
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
-    from orchestrator.definition import program
-
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     name = metric or resolved["report_metric"]
     if imported := resolved.get("imported"):
@@ -68,7 +66,7 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
                 f"--metric {name}:maximize, or :minimize"
             )
         return name, Goal(goals[name])
-    known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS
+    known = _declared(resolved)
     if name not in known:
         raise NotFound(
             f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}{_way(resolved, name)}"
@@ -78,9 +76,7 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
 
 def _way(resolved: Mapping[str, Any], metric: str) -> str:
     """How a script's sweep comes by a further metric."""
-    from orchestrator.definition.program_keys import NAME
-
-    if resolved["definition"]["task"]["name"] != NAME:
+    if "script" not in resolved["plan"]:
         return ""
     return (
         "; of a script the sweep file says which way a metric is better: "
@@ -90,13 +86,16 @@ def _way(resolved: Mapping[str, Any], metric: str) -> str:
 
 def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | None:
     """Lowest and highest value of a metric, as its task declares them; None where it does not."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    known = None if "imported" in resolved else _declared(resolved).get(metric)
+    return known.bounds if known else None
+
+
+def _declared(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics that the task of a sweep declares."""
     from orchestrator.definition import program
 
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    if "imported" in resolved:
-        return None
-    known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS.get(metric)
-    return known.bounds if known else None
+    return program.declared(resolved["definition"], resolved["report_metric"]).METRICS
 
 
 def tuned(folder: SweepFolder) -> dict[str, str]:

@@ -87,7 +87,7 @@ LATE = {
     ("orchestrator/executors/ray.py", "run"): "Ray: `geosweep doctor --help` and files that are refused 2.7 s sooner",
     ("orchestrator/protocol/seal.py", "_grad_evals"): "torch: `geosweep status` and `verify` 1.5 s sooner",
     ("orchestrator/trial/source.py", "_class_of"): "torch: `geosweep status` 1.5 s sooner",
-    ("orchestrator/results.py", "reported"): "torch: `geosweep status` 1.5 s sooner",
+    ("orchestrator/results.py", "_declared"): "torch: `geosweep status` 1.5 s sooner",
     ("orchestrator/scheduling/race.py", "signed_rank"): "scipy.stats, statsmodels: a sweep without a race 1.0 s sooner",
 }
 """(file, function) whose first-party imports wait, and the CPU seconds that this saves (one core of an Intel Xeon).

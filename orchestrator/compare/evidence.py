@@ -255,6 +255,8 @@ class Evidence:
 
     def design_size(self, arm: str) -> int:
         """How many configurations of each study of the arm were drawn without looking at results."""
+        if self.imported:
+            return 0  # nobody knows how they were chosen
         method = self.definition["method"]
         asked = self.resolved.get("first_trials_per_arm", self.definition["budget"]["trials_per_arm"])
         if method["name"] in ("grid", "random", "sobol") or asked is None:

@@ -12,7 +12,6 @@ skewness that both share cancels. The interval of a share never covers less than
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.definition.shares import PERCENT, SHARE, is_share
+
 Array = NDArray[np.float64]
 Values = Sequence[float] | Array
-UNBOUNDED, SHARE, PERCENT = (-math.inf, math.inf), (0.0, 1.0), (0.0, 100.0)
-SHARES = {"accuracy", "acc", "share", "recall", "f1", "auroc", "auprc", "iou", "dice", "top1", "top5"}
-"""Words in names of metrics that are shares."""
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +71,11 @@ def bounds_of(
 ) -> tuple[float, float]:
     """The range that a metric, and so its mean, cannot leave: as declared, or known by its name.
 
-    An accuracy, or another of SHARES, lies in [0, 1], or in [0, 100] where `values` show that it is in percent.
+    An accuracy, or another share, lies in [0, 1], or in [0, 100] where `values` show that it is in percent.
     """
     if declared is not None:
         return declared
-    if not SHARES & set(re.split(r"[/_.@\s-]+", metric.lower())):
+    if not is_share(metric):
         return UNBOUNDED
     known = [value for value in values if math.isfinite(value)]
     least, most = min(known, default=0.0), max(known, default=0.0)

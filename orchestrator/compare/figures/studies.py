@@ -48,12 +48,17 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     if pairs and document:
         _differences(axes[1, 0], evidence, pairs, document, words)
     stamp(figure_, evidence, document, width=54)
+    study = (
+        "Each large dot is a study (study 1 on top); the small ones beside it are its runs."
+        if evidence.imported
+        else "Each large dot is a study, a whole search of its own (study 1 on top); the small ones beside it are the "
+        "confirm seeds of the configuration that it chose."
+    )
     level = f"{100 * (1 - document['alpha']):g}" if document else "95"
     yield Drawn(
         name="verdict",
         section="answer",
-        caption=f"{evidence.reported}. Each large dot is a study, a whole search of its own (study 1 on top); the "
-        "small ones beside it are the confirm seeds of the configuration that it chose. Line and band: mean over the "
+        caption=f"{evidence.reported}. {study} Line and band: mean over the "
         "studies and its 95 % interval. Crosses at the rim: beyond the axis, which shows the trials that trained to "
         "the end."
         + (

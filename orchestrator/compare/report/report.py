@@ -106,6 +106,7 @@ def _top(
         "headline": headline(document, refused),
         "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],
         "facts": _facts_line(evidence, task),
+        "imported": bool(evidence.imported),
         "badges": _badges(evidence, stamps),
         "arms": arms,
     }
@@ -156,6 +157,8 @@ def _first(document: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> li
 
 def _tuning(evidence: Evidence, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """The search of each arm, and what pruning did or would have done."""
+    if evidence.imported and not any(len(evidence.configurations[arm]) for arm in evidence.arms):
+        return {"tuning": [], "edges": [], "no_curve": "", "kills": [], "rungs": []}
     edges = {arm: [e for e in tuning.edges(evidence, arm) if e.is_doubtful] for arm in evidence.arms}
     return {
         "tuning": rows,

@@ -22,6 +22,7 @@ from orchestrator.statistics.sentences import alone_words, more_words, settling_
 
 Row = Mapping[str, str]
 TWIN = "twin: what no difference looks like"
+TUNABILITY = ("early", "uniform", "peak")
 STAMP = "exploratory: {}"
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "_%&#${}"}
@@ -184,11 +185,9 @@ def tuning(evidence: Evidence) -> list[dict[str, str]]:
             {
                 "arm": arm,
                 "configurations": f"{s['configurations']}" + (f" in {evidence.studies} studies" if several else ""),
-                "best in search": _number(s["best_tune"]),
+                "best on the seeds that chose" if evidence.imported else "best in search": _number(s["best_tune"]),
                 "optimism gap": "-" if s["optimism"] is None else f"{s['optimism']:+.3g}",
-                "tunability early / uniform / peak": " / ".join(
-                    _number(t.get(k)) for k in ("early", "uniform", "peak")
-                ),
+                "tunability early / uniform / peak": " / ".join(_number(t[k]) for k in TUNABILITY) if t else "-",
                 "usable width (decades)": ", ".join(f"{k} {v:.2f}" for k, v in s["widths"].items()) or "-",
                 "at an edge": ", ".join(f"{e.parameter} ({e})" for e in s["edges"]) or "none",
                 "diverged": f"{s['diverged']} of {s['trials']}",
