@@ -230,7 +230,10 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     table.add_column("arm", no_wrap=True)
     values = {metric: results.arm_values(folder, metric) for metric in metrics}
     metrics = [m for m in metrics if m not in further or any(values[m].values())]
-    bounds = {m: bounds_of(m, chain.from_iterable(values[m].values()), task.METRICS[m].bounds) for m in metrics}
+    bounds = {
+        m: bounds_of(m, chain.from_iterable(values[m].values()), task.METRICS[m].bounds if m in task.METRICS else None)
+        for m in metrics
+    }
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
     each_trial = f"{currency.WORDS[spec.budget.unit]}/trial" if spec.task.is_program else "grad evals/trial"

@@ -87,7 +87,10 @@ def _way(resolved: Mapping[str, Any], metric: str) -> str:
 def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | None:
     """Lowest and highest value of a metric, as its task declares them; None where it does not."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    known = None if "imported" in resolved else _declared(resolved).get(metric)
+    try:
+        known = None if "imported" in resolved else _declared(resolved).get(metric)
+    except KeyError:  # a task that is gone
+        return None
     return known.bounds if known else None
 
 

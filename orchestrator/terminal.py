@@ -25,8 +25,8 @@ PLAIN |= {"→": "->", "²": "^2", "’": "'", "‘": "'", "“": '"', "”": '"
 PIPED = 160
 """Columns of prose that goes to a file or another program; tables there are as wide as they need."""
 _COMMAND = re.compile(r"[ \n]*(?<=:)[ \n]+(?=geosweep [a-z])")
-PROSE = 24
-"""Columns below which sentences in a table are hard to read."""
+PROSE = (24, 14)
+"""Columns below which sentences in a table are hard to read, and very hard."""
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -74,12 +74,12 @@ class _Column:
         """Its width when only the header may break."""
         return max(_longest(self.header.split()), _longest(self.cells))
 
-    @property
-    def narrowest(self) -> int:
+    def narrowest(self, prose: int) -> int:
+        """Its least width; sentences break, but not below `prose` columns."""
         if self.whole:
             return self.under_its_header
         words = _longest([word for text in (self.header, *self.cells) for word in text.split()])
-        return max(words, min(PROSE, _longest(self.cells)))
+        return max(words, min(prose, _longest(self.cells)))
 
 
 def _longest(texts: Iterable[str]) -> int:
@@ -98,9 +98,10 @@ def fitted(table: Table, width: int) -> list[Any]:
         columns = [one for one in columns if one not in same]
         said = "; ".join(f"{one.header} {one.cells[0]}" for one in same)
         below.insert(0, Text(f"every row: {said}", style="dim"))
-    for shown in (columns, [_broken(one) for one in columns]):
-        if _needs(one.narrowest for one in shown) <= width:
-            return [*_table(shown, title, width), *below]
+    for prose in PROSE:
+        for shown in (columns, [_broken(one) for one in columns]):
+            if _needs(one.narrowest(prose) for one in shown) <= width:
+                return [*_table(shown, title, width, prose), *below]
     return [*_paragraphs(columns, title), *below]
 
 
@@ -141,9 +142,9 @@ def _broken(column: _Column) -> _Column:
     return replace(column, cells=tuple(re.sub(r" (?=\[[-+\d])", "\n", cell) for cell in column.cells))
 
 
-def _table(columns: Sequence[_Column], title: str, width: int) -> Iterator[Any]:
+def _table(columns: Sequence[_Column], title: str, width: int, prose: int = PROSE[0]) -> Iterator[Any]:
     """Brackets in cells are text, never markup. Columns get what they need, then what is left, from the left."""
-    widths = [one.narrowest for one in columns]
+    widths = [min(one.narrowest(prose), one.under_its_header) for one in columns]
     for wanted in ("under_its_header", "widest"):
         left = width - _needs(widths)
         for i, one in enumerate(columns):

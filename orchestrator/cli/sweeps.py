@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from orchestrator import terminal
 from orchestrator.cli import remote
 from orchestrator.cli.app import ROOT, Address, Json, Root, Sweep, app, data, emit, show, show_stamps, talk
 from orchestrator.definition.kinds import short
@@ -47,7 +48,7 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     show(table)
     show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):
-        data.print(f"waiting: {document['waiting_reason']}", highlight=False, markup=False)
+        terminal.say(data, f"waiting: {document['waiting_reason']}")
     for arm, names in document.get("changed", {}).items():
         said = f"{arm} changed {', '.join(names)}: no other trial saw it, and a trial that is resumed begins without it"
         data.print(said, highlight=False, markup=False)

@@ -307,9 +307,8 @@ class Evidence:
 
     def bounds(self, metric: str) -> tuple[float, float]:
         """The range that a metric cannot leave, and neither can its intervals."""
-        known, declared = self.trials, self.task_class.METRICS.get(metric)
-        values = known[metric].dropna() if metric in known else ()
-        return bounds_of(metric, values, declared.bounds if declared else None)
+        values = self.trials[metric].dropna() if metric in self.trials else ()
+        return bounds_of(metric, values, results.declared_bounds(self.folder, metric))
 
     def goal_of(self, metric: str) -> Goal:
         """Direction of a metric of the task."""

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.definition.shares import PERCENT, SHARE, is_share
+from orchestrator.definition.shares import PERCENT, is_share
+from orchestrator.definition.shares import SHARE as SHARE
 
 Array = NDArray[np.float64]
 Values = Sequence[float] | Array
