@@ -20,7 +20,7 @@ from orchestrator.definition import currency, program
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.statistics.intervals import bounds_of, cut_words, summarize
+from orchestrator.statistics.intervals import bounds_of, cut_words, interval_text, summarize
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
@@ -279,10 +279,17 @@ def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> It
 
 
 def _mean(found: list[float], bounds: tuple[float, float], *, short: bool) -> str:
+    """Four decimals, or three digits of what these would show as zeros, or as many as a large number deserves."""
     if not found:
         return "no result"
     s = summarize(found, bounds=bounds)
-    return f"{s.mean:.4g}" if short or s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
+    if short or s.lo is None or s.hi is None:
+        return f"{s.mean:.4g}"
+    largest = max(abs(s.lo), abs(s.hi))
+    if largest >= 1e3:
+        return interval_text(s.mean, s.lo, s.hi)
+    style = ".4f" if largest >= 1e-2 else ".3g"
+    return f"{s.mean:{style}} [{s.lo:{style}}, {s.hi:{style}}]"
 
 
 def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:

@@ -97,9 +97,13 @@ def best(
         table.add_column(name, justify="right" if name in ("value", "seeds") else "left", no_wrap=name != "parameters")
     for arm, row in document["arms"].items():
         words = _settings(describe(row["parameters"], row.get("lineage", ())))
-        table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
+        table.add_row(arm, _value(row["value"]), str(row["seeds"]), row["stage"], words, row["trial_id"])
     show(table)
     show_stamps(document["exploratory"])
+
+
+def _value(value: float) -> str:
+    return f"{value:.4f}" if 1e-2 <= abs(value) < 1e3 else f"{value:.4g}"
 
 
 def _settings(parameters: Mapping[str, Any]) -> str:
@@ -136,7 +140,7 @@ def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:
         counted = [one for one in row["studies"] if one["stage"] == row["stage"]]
         seeds = sorted({one["seeds"] for one in counted})
         words = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        table.add_row(arm, f"{row['value']:.4f}", str(len(counted)), words, row["stage"])
+        table.add_row(arm, _value(row["value"]), str(len(counted)), words, row["stage"])
     show(table)
     for arm, row in document["arms"].items():
         data.print(f"{arm}: {chosen_words(row)}", highlight=False, markup=False)

@@ -15,7 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import terminal
+from orchestrator import display, terminal
+from orchestrator.statistics.intervals import UNBOUNDED
 from orchestrator.storage.folder import SweepFolder
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -150,3 +151,12 @@ def test_a_drained_sweep_is_continued_by_what_is_said(call: Any, tmp_path: Path)
     status = call("status")
     [again] = [line.strip() for line in status.out.splitlines() if line.strip().startswith("geosweep run")]
     assert shlex.split(again)[2] == str(next((tmp_path / "runs").glob("fit-*/sweep.yaml")))
+
+
+@pytest.mark.parametrize("values, said", [
+    ([0.9271, 0.9188], "0.9229 [0.8702, 0.9757]"),
+    ([1.1e-7, 1.3e-7], "1.2e-07 [-7.06e-09, 2.47e-07]"),
+    ([12345.0, 12347.0], "12346.0 [12333.3, 12358.7]"),
+])  # fmt: skip
+def test_means_have_digits_that_say_something(values: list[float], said: str) -> None:
+    assert display._mean(values, UNBOUNDED, short=False) == said

@@ -43,7 +43,7 @@ def _shrink(figure: Figure) -> None:
     share = min(1.0, TEXT_WIDTH / width)
     if share < 1:
         for text in figure.findobj(Text):
-            text.set_fontsize(text.get_fontsize() * LETTERS)
+            text.set_fontsize(float(text.get_fontsize()) * LETTERS)
         figure.set_size_inches(share * width, share * height)
     with rc_context(SETTINGS):
         figure.draw_without_rendering()  # lays it out
