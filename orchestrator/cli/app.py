@@ -19,6 +19,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from orchestrator import terminal
+from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import USUAL_ROOT, SweepFolder, read_json
 
 if TYPE_CHECKING:
@@ -207,17 +208,27 @@ def typed(context: typer.Context, verb: str = "", leave: Sequence[str] = (), arg
     return re.sub(r"(://[^:/@\s]+):[^/@\s]+@", r"\1:PASSWORD@", line)
 
 
+MOST_LOOKED_AT = 2000
+
+
 def comparable(found: SweepFolder) -> bool:
-    """Whether `compare` has something to set against each other, as far as a quick look tells."""
+    """Whether `compare` answers; of a sweep of more than MOST_LOOKED_AT trials as far as a quick look tells."""
     from orchestrator import results
-    from orchestrator.definition.states import Stage, State
-    from orchestrator.statistics.refused import FLOOR
 
     resolved = read_json(found.path / "resolved.json") or {}
-    counts = [len(values) for values in results.arm_values(found, resolved["report_metric"]).values()]
-    enough = 1 if resolved["definition"]["seeds"].get("studies", 1) > 1 or "imported" in resolved else FLOOR
-    failed = any(t.result.state is State.FAILED and t.job.stage is Stage.CONFIRM for t in results.ended_trials(found))
-    return len(counts) > 1 and min(counts) >= enough and not failed
+    if len(results.arm_values(found, resolved["report_metric"])) < 2:
+        return False
+    if len(results.ended_trials(found)) > MOST_LOOKED_AT:
+        return True
+    from orchestrator.compare.answer import answer
+    from orchestrator.compare.evidence import Evidence
+    from orchestrator.statistics.refused import Refused
+
+    try:
+        answer(Evidence(found))
+    except (Refused, NotFound):
+        return False
+    return True
 
 
 def next_steps(*commands: str) -> None:

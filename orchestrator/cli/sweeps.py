@@ -90,6 +90,9 @@ def best(
         return
     for said in results.infeasible(found):
         data.print(said, highlight=False, markup=False)
+    if not document["arms"]:
+        see = found.command("status", found.sweep_id)
+        terminal.say(talk, f"no trial of {found.sweep_id} has a value yet; see: {see}")
     table = Table(title=f"{document['sweep_id']}: {document['metric']}, {document['goal']}")
     if any("studies" in row for row in document["arms"].values()):
         return _best_of_studies(table, document)

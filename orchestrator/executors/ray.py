@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.executors.ray_nodes import blind, lacking
 from orchestrator.executors.ray_private import private_cluster
-from orchestrator.executors.ray_start import begin
+from orchestrator.executors.ray_start import begin, token
 from orchestrator.remote import Parcel
 from orchestrator.storage.errors import Unreachable
 from orchestrator.storage.processors import usable
@@ -169,12 +170,13 @@ class RayExecutor:
         def start() -> None:
             ray.init(address=self._address or "local", logging_level="ERROR", log_to_driver=False, **given)
 
-        try:
-            begin(start, _shut_down, wanted=lambda: not self._address and not self._over.is_set())
-        except BaseException as error:
-            self._error = error
-        self._ready.set()
-        self._over.wait()
+        with nullcontext() if self._address else token(self._scratch):
+            try:
+                begin(start, _shut_down, wanted=lambda: not self._address and not self._over.is_set())
+            except BaseException as error:
+                self._error = error
+            self._ready.set()
+            self._over.wait()
         if self._left:
             _shut_down()
             shutil.rmtree(self._scratch, ignore_errors=True)

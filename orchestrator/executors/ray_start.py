@@ -7,9 +7,14 @@ chosen may be taken when it is opened. Neither says anything about the next try.
 from __future__ import annotations
 
 import errno
+import os
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+PLACE = "RAY_AUTH_TOKEN_PATH"
 TRIES, PAUSE_S = 3, 2.0
 PASSING = (
     "timed out",
@@ -50,3 +55,33 @@ def begin(
             if not left or not wanted() or not passes(error):
                 raise
             sleep(PAUSE_S)
+
+
+@contextmanager
+def token(scratch: Path) -> Iterator[None]:
+    """Inside, Ray finds a token of its own in `scratch` where it could keep none below the home folder.
+
+    It makes one in ~/.ray for every cluster, and does not start where it may not write there.
+    """
+    known = "RAY_AUTH_TOKEN" in os.environ or PLACE in os.environ
+    if known or _kept_at_home():
+        yield
+        return
+    path = scratch / "auth_token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32), encoding="utf-8")
+    os.environ[PLACE] = str(path)
+    try:
+        yield
+    finally:
+        os.environ.pop(PLACE, None)
+
+
+def _kept_at_home() -> bool:
+    """Whether there is a token below the home folder, or Ray may make one."""
+    try:
+        place = Path.home() / ".ray"
+    except RuntimeError:  # nobody's
+        return False
+    there = place / "auth_token"
+    return os.access(there, os.R_OK) or os.access(place if place.exists() else place.parent, os.W_OK)

@@ -18,11 +18,10 @@ import pandas as pd
 
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.intervals import Array
-from orchestrator.statistics.refused import FLOOR as FLOOR
 from orchestrator.statistics.refused import Refused as Refused
 from orchestrator.statistics.same_task import NOTHING, Choice, check_streams, chosen_by_arms
 
-PARITY = 0.02
+FLOOR, PARITY = 6, 0.02
 NOBODY: Mapping[str, int] = {}
 Unit = Literal["study", "seed"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
+from pathlib import Path
 
 import pytest
 from ray._private import node, services
 
-from orchestrator.executors.ray_start import PASSING, TRIES, begin, passes
+from orchestrator.executors.ray_start import PASSING, PLACE, TRIES, begin, passes, token
 
 BUSY = RuntimeError("Failed to start GCS. Last connection error: deadline exceeded")
 
@@ -71,3 +73,24 @@ def test_the_words_are_rays() -> None:
 ])  # fmt: skip
 def test_what_passes(error: BaseException, found: bool) -> None:
     assert passes(error) is found
+
+
+@pytest.mark.parametrize("home, own", [("writable", False), ("missing/folder", True)])
+def test_a_home_that_cannot_be_written_to_needs_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, own: bool
+) -> None:
+    (tmp_path / "writable").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    for name in ("RAY_AUTH_TOKEN", PLACE):
+        monkeypatch.delenv(name, raising=False)
+    with token(tmp_path):
+        assert (PLACE in os.environ) is own
+        if own:
+            path = Path(os.environ[PLACE])
+            assert len(path.read_text()) >= 32
+            assert path.stat().st_mode & 0o077 == 0
+    assert PLACE not in os.environ
+    monkeypatch.setenv(PLACE, "mine")
+    with token(tmp_path):
+        assert os.environ[PLACE] == "mine"
+    assert os.environ[PLACE] == "mine"
