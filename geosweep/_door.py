@@ -129,7 +129,7 @@ def load(sweep: str = "@last", *, root: str | os.PathLike[str] | None = None) ->
     ...     geosweep.load("llqr", root="nowhere")
     ... except geosweep.errors.NotFound as error:
     ...     print(error)
-    no sweep under nowhere/; start one with `geosweep run FILE`, or name another --root
+    no sweep under nowhere/; name another --root, or start one with: geosweep run FILE
     """
     return Sweep(folders.find(root_at(root), sweep))
 

@@ -206,7 +206,8 @@ def check_failed(spec: Spec, folder: SweepFolder) -> None:
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > spec.max_failed:
         raise TrialsFailed(
-            f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: geosweep status {folder.sweep_id}"
+            f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: "
+            f"{folder.command('status', folder.sweep_id)}"
         )
 
 

@@ -111,7 +111,7 @@ def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
     """The newest attempt (they come oldest first) at the sweep named by id, unique prefix or `@last`."""
     newest = {a.sweep_id: a for a in attempts}
     if not newest:
-        raise NotFound(f"no sweep on {where}; start one with `geosweep submit FILE`")
+        raise NotFound(f"no sweep on {where}; start one with: geosweep submit FILE")
     if name == "@last":
         return attempts[-1]
     matches = [i for i in newest if i == name] or [i for i in newest if i.startswith(name)]

@@ -28,6 +28,8 @@ class Metric:
     """`minimize` or `maximize`."""
     worst: float
     """The finite value that stands for a diverged trial."""
+    bounds: tuple[float, float] | None = None
+    """Lowest and highest value that it can have, which no interval leaves; None: known by its name, or none."""
 
 
 class Task:

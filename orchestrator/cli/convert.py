@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import Exit, Json, app, emit, fail, talk
+from orchestrator.cli.app import Exit, Json, app, emit, fail, next_steps, talk
 from orchestrator.definition.errors import SpecError, read
 
 
@@ -73,4 +74,4 @@ def convert(
     for line in problems:
         talk.print(f"still to mend: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if output is not None:
-        talk.print(f"Next: geosweep {'validate' if problems else 'plan'} {output}", highlight=False, soft_wrap=True)
+        next_steps(shlex.join(["geosweep", "validate" if problems else "plan", str(output)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,12 +20,16 @@ from orchestrator.cli.app import (
     Storage,
     app,
     asked_of,
+    comparable,
     data,
     emit,
     fail,
+    next_steps,
+    say,
     show,
     show_stamps,
     talk,
+    typed,
 )
 from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import SpecError, errors_of
@@ -50,6 +55,7 @@ class Backend(enum.StrEnum):
 
 @app.command()
 def run(
+    context: typer.Context,
     file: File,
     overrides: Overrides = None,
     root: Root = ROOT,
@@ -106,42 +112,66 @@ def run(
         parcel=parcel,
         notify=tuple(notify or ()),
     )
-    ended = carry_out(asked, definition, root, options)
+    ended = carry_out(asked, definition, root, options, typed(context))
     if as_json:
         from orchestrator import results
 
         emit(results.best(ended.folder))
     else:
-        show_end(ended, f"geosweep ui; geosweep best {ended.folder.sweep_id} --json; geosweep compare @last")
+        show_end(ended, options)
     conclude(ended)
 
 
-def carry_out(asked: Asked, definition: Spec, root: Path, options: Options) -> Launched:
-    """Run or continue the sweep with its progress shown; ends the command where it was drained."""
+def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, again: str) -> Launched:
+    """Run or continue the sweep with its progress shown; ends the command where it was drained.
+
+    `again`: the command that continues it.
+    """
     from orchestrator import display, launch
 
-    ended = launch.launch(
-        definition,
-        asked.text,
-        root,
-        options,
-        say=_say,
-        callbacks=(display.Stretched(talk),),
-        watch=lambda conductor: display.watching(conductor, talk),
-    )
+    try:
+        ended = launch.launch(
+            definition,
+            asked.text,
+            root,
+            options,
+            say=_say,
+            callbacks=(display.Stretched(talk),),
+            watch=lambda conductor: display.watching(conductor, talk),
+        )
+    except KeyboardInterrupt:
+        kept = "running trials go on from their newest checkpoint, if they have one"
+        fail(f"stopped at once; {kept}. Continue with: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
-        _stopped(Path(asked.file), ended.state, definition)
+        _stopped(ended.state, definition, again)
     return ended
 
 
-def show_end(ended: Launched, following: str) -> None:
+def show_end(ended: Launched, options: Options) -> None:
     """The table of arms, why it may be exploratory, and what to do next."""
     from orchestrator import display
     from orchestrator.protocol import seal
 
     show(display.arms_table(ended.spec, ended.folder))
     show_stamps(seal.stamps(ended.folder))
-    talk.print(f"Next: {following}", highlight=False)
+    next_steps(*_following(ended, options))
+
+
+def _following(ended: Launched, options: Options) -> Iterator[str]:
+    """Commands that have something to say of the sweep."""
+    from orchestrator import results
+
+    folder, spec = ended.folder, ended.spec
+    status, best = results.status(folder), results.best(folder)
+    if any(counts["failed"] for counts in status["arms"].values()):
+        yield folder.command("logs", folder.sweep_id)
+    if comparable(folder):
+        yield folder.command("compare", folder.sweep_id)
+    if best["arms"]:
+        yield folder.command("best", folder.sweep_id)
+        yield folder.command("report", folder.sweep_id)
+    if options.tracking and not spec.tracking.mlflow:
+        yield folder.command("ui")
 
 
 def conclude(ended: Launched) -> None:
@@ -155,14 +185,14 @@ def conclude(ended: Launched) -> None:
 
 
 def _say(line: str, *, warns: bool = False) -> None:
-    talk.print(line, highlight=False, markup=False, style="yellow" if warns else None)
+    say(line, "yellow" if warns else None)
 
 
-def _stopped(file: Path, state: SweepState, definition: Spec) -> None:
+def _stopped(state: SweepState, definition: Spec, again: str) -> None:
     if state is SweepState.BUDGET:
-        fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue: geosweep run {file}", Exit.BUDGET)
+        fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue with: {again}", Exit.BUDGET)
     left = "was ended or kept a checkpoint of its own" if definition.task.is_program else "wrote a checkpoint"
-    talk.print(f"drained: every running trial {left}. Continue with: geosweep run {file}", highlight=False)
+    say(f"drained: every running trial {left}. Continue with: {again}")
     raise typer.Exit(int(Exit.INTERRUPTED))
 
 

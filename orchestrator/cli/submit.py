@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, talk
+from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, next_steps
 from orchestrator.cli.remote import cluster, packed, readable, show
 
 
@@ -71,4 +72,4 @@ def submit(
     except RenderError as error:
         fail(f"{file}: {error}", Exit.CHECK_FAILED)
     show(attempt, as_json)
-    talk.print(f"Next: geosweep status {order.sweep_id} --address {address}", highlight=False, soft_wrap=True)
+    next_steps(shlex.join(["geosweep", "status", order.sweep_id, "--address", address]))

@@ -22,7 +22,7 @@ from orchestrator.definition.currency import WORDS
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.comparison import compare_differences, differences, tests
-from orchestrator.statistics.intervals import Array
+from orchestrator.statistics.intervals import Array, span_of
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, PARITY, Parity
 from orchestrator.storage import calibration
 
@@ -124,6 +124,7 @@ def at_equal_seconds(evidence: Evidence, document: Mapping[str, Any]) -> dict[tu
         margin=document["margin"],
         alpha=document["alpha"],
         looks=tests(document["race"]),
+        span=span_of(evidence.bounds(metric)),
     )
     return {
         (one.a, one.b): {"seconds": seconds[one.a, one.b], **{k: v for k, v in asdict(one).items() if k in KEPT}}

@@ -110,7 +110,7 @@ class KubernetesCluster:
         found = self.status(name)
         raise NotFound(
             f"trial {words[0]}: the API server has the driver's log only. What trials print is under the sweep's root: "
-            f"geosweep logs {found.sweep_id} {words[0]} --root s3://..., or where that is mounted: kubectl exec -n "
+            f"geosweep logs {found.sweep_id} {words[0]} --root s3://...\nor where that is mounted:\n  kubectl exec -n "
             f"{NAMESPACE} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
         )
 

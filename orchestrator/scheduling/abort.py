@@ -100,8 +100,8 @@ class Alike:
         if self._differs or len(self._failed) < self._enough or self._seen < set(self._spec.arms):
             return
         why = (
-            f"the first {len(self._failed)} trials all failed alike and the sweep was given up: {says} "
-            f"(see: geosweep logs {self._folder.sweep_id}). Mend it and give the sweep another name"
+            f"the first {len(self._failed)} trials all failed alike and the sweep was given up: {says}. "
+            f"Mend it and give the sweep another name; see: {self._folder.command('logs', self._folder.sweep_id)}"
         )
         self.refusal = refuse(self._spec, self._folder, why)
         self._folder.stop_file.touch()

@@ -157,13 +157,17 @@ class ArmStudy:
         unended = counts["waiting"] + counts["running"]
         if not unended:
             return 0.0
-        if self.population is not None:  # a child shares the budget of its place
-            places = self.planned - sum(c.replaces is not None for c in self.study.configurations())
-            left = places * self.each - self.grad_evals
+        if self.population is not None:
+            left = self.at_most() - self.grad_evals
         else:
             begun = sum(self.spent.get(t, 0.0) for t, state in self.states.items() if state is State.RUNNING)
             left = unended * self.each - begun
         return max(0.0, left)
+
+    def at_most(self) -> float:
+        """Gradient evaluations of all its trials, should none end early; a child shares the budget of its place."""
+        children = self.study.configurations() if self.population is not None else ()
+        return (self.planned - sum(c.replaces is not None for c in children)) * self.each
 
     @property
     def wants(self) -> bool:

@@ -368,7 +368,8 @@ class SweepConductor:
         passed = rung_values(self.folder, job) if len(tune) == 1 else {}
         rungs = {**passed, self.spec.evaluations: means[0]} if len(means) == 1 else {}
         arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs, broken=broken))
-        arm.best = means[0] if arm.best is None else self.spec.metric.goal.best((arm.best, means[0]))
+        if all(amount <= 0 for amount in broken.values()):
+            arm.best = means[0] if arm.best is None else self.spec.metric.goal.best((arm.best, means[0]))
 
     def _maybe_confirm(self, arm: ArmStudy) -> None:
         """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""

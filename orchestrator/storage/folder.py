@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -31,6 +32,8 @@ from orchestrator.storage.object_store import Far
 
 PATIENCE_S, NAMED_S, POLL_S = 60.0, 0.2, 0.02
 """How long to wait for the lock of a sweep: where nobody is named, whoever has it wants it for a short while only."""
+
+USUAL_ROOT = "runs"
 
 
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
@@ -83,6 +86,11 @@ class SweepFolder:
     def place(self) -> str:
         """The sweep's folder as the user knows it: a path, or a URI."""
         return object_store.far(self.path) or str(self.path)
+
+    def command(self, *words: str) -> str:
+        """`geosweep WORDS` as it is typed for this sweep, with the root where that is not the usual one."""
+        root = object_store.far(self.root) or str(self.root)
+        return shlex.join(["geosweep", *words, *(["--root", root] if root != USUAL_ROOT else [])])
 
     @property
     def journal(self) -> Path:
@@ -267,8 +275,8 @@ def find(root: Path, name: str) -> SweepFolder:
     known = sweeps(root)
     if not known:
         raise NotFound(
-            f"no sweep under {object_store.far(root) or root}/; start one with `geosweep run FILE`, or name another "
-            "--root"
+            f"no sweep under {object_store.far(root) or root}/; name another --root, or start one with: "
+            "geosweep run FILE"
         )
     matches = [s for s in known if s.sweep_id == name] or [s for s in known if s.sweep_id.startswith(name)]
     matches = known[-1:] if name == "@last" else matches
