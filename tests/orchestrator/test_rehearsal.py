@@ -102,6 +102,23 @@ def test_the_verbs(call: Callable[..., Called], tmp_path: Path) -> None:
     assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 8  # begun: no new rehearsal
 
 
+def test_a_budget_that_steps_do_not_fill(call: Callable[..., Called], tmp_path: Path) -> None:
+    """Of 45 gradient evaluations SAM spends 44: lint says so before, and what the file made certain is compared."""
+    file = tmp_path / "uneven.yaml"
+    sam = "sam: {optimizer: sam, parameters: {sam_radius: 0.05, lr:"
+    text = sweep_text(trials=1, confirm=6, per_trial=45, method="random", max_lr=0.05)
+    file.write_text(text.replace("adamw: {optimizer: adamw, parameters: {lr:", sam))
+    said = [line for line in call("lint", str(file)).out.splitlines() if "GS102" in line]
+    assert [line.partition("per_trial: ")[2] for line in said] == [
+        "steps come whole, so that of 45 gradient evaluations the arms spend sgd 45, sam 44; write 44"
+    ]
+    assert "GS102" not in call("lint", str(file), "budget.per_trial=44").out
+    assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 0
+    compared = call("compare", "@last")
+    assert compared.code == 0
+    assert "of 45 gradient evaluations the arms spent sam 44, sgd 45" in " ".join(compared.out.split())
+
+
 def test_an_override_is_named(call: Callable[..., Called], tmp_path: Path) -> None:
     file = tmp_path / "fragile.yaml"
     file.write_text(fragile(dropout=0.5))
