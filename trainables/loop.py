@@ -238,7 +238,7 @@ class Training:
         self._evaluated += 1
         for module in modules_of(self.model):
             self._workers.meet(module)
-        metrics = self._measure() if self._workers.rank == 0 else {}
+        metrics = self.measure() if self._workers.rank == 0 else {}
         if self._losses:
             metrics["loss/train"] = self._loss_sum / self._losses
         if steps:
@@ -250,7 +250,7 @@ class Training:
         self._loss_sum, self._losses = 0.0, 0
         return Point(grad_evals=self.optimizer.grad_evals, metrics=metrics)
 
-    def _measure(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """The task's metrics, of the averaged weights where there are; diagnostics always look at those that train."""
         averaged = self._averages and self.step
         found = [a.model for a in self._averages] if averaged else modules_of(self.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from orchestrator.definition.addresses import is_address
@@ -42,11 +42,37 @@ def _address(value: Any) -> Any:
     raise ValueError("no web address; write https://..., or the environment variable that holds it, ${env:NAME}")
 
 
-Address = Annotated[str | None, BeforeValidator(_address)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
-Share = Annotated[float, BeforeValidator(as_share), Field(ge=0, le=1)]
-Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
+def _as_text(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+def _share_of(least: int, percentages: str, **number: float) -> WithJsonSchema:
+    """A number, or a percentage."""
+    share = {"type": "string", "pattern": rf"^{percentages}\s*%$"}
+    return WithJsonSchema({"anyOf": [{"type": "number", "minimum": least, **number}, share]})
+
+
+BELOW_100, UP_TO_100 = r"\d{1,2}(\.\d+)?", r"(\d{1,2}(\.\d+)?|100(\.0+)?)"
+Address = Annotated[
+    str | None,
+    BeforeValidator(_address),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^https?://[^\s/?#]+|^\$\{(env:)?[A-Za-z_]\w*\}|^\$[A-Za-z_]\w*"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Seconds = Annotated[
+    float, BeforeValidator(_seconds), Field(gt=0), _as_text(r"^(?=.*[1-9])\s*(\d+(\.\d+)?\s*(min|[smhd])\s*)+$")
+]
+Bytes = Annotated[
+    int, BeforeValidator(_bytes), Field(gt=0), _as_text(r"^(?=.*[1-9])\s*\d+(\.\d+)?\s*([kKMGT]i?)?B\s*$")
+]
+Share = Annotated[float, BeforeValidator(as_share), Field(ge=0, le=1), _share_of(0, UP_TO_100, maximum=1)]
+Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0), _share_of(0, BELOW_100)]
 
 
 class ArmModel(Model):
@@ -191,6 +217,7 @@ class ResourcesModel(Model):
     )
     checkpoint_every: Seconds = Field(
         10.0,
+        json_schema_extra={"default": "10s"},
         description="Time between two checkpoints of a trial, which is what the loss of its worker costs at most; more "
         "where writing one would take over a tenth of the time.",
     )
@@ -215,7 +242,9 @@ class NotifyModel(Model):
         None, description="When trials fail, or the sweep as a whole; at most one message a minute."
     )
     stuck: Address = Field(None, description="When no trial has reported for stuck_after.")
-    stuck_after: Seconds = Field(1800.0, description="Time without a report, for instance 30m.")
+    stuck_after: Seconds = Field(
+        1800.0, json_schema_extra={"default": "30m"}, description="Time without a report, for instance 30m."
+    )
 
 
 class DiagnosticsModel(Model):
@@ -276,7 +305,9 @@ class TrainingModel(Model):
     )
     compile: bool | None = Field(None, description="Train through torch.compile.")
     step_timeout: Seconds | None = Field(
-        600.0, description="A step that takes longer ends its trial as FAILED with the stack; null: never."
+        600.0,
+        json_schema_extra={"default": "10m"},
+        description="A step that takes longer ends its trial as FAILED with the stack; null: never.",
     )
 
 
