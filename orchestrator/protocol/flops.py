@@ -94,7 +94,7 @@ def of_steps(job: Job) -> tuple[list[float], int]:
     """FLOPs of the first steps of a job, and how many steps lie between two refreshes of its optimizer."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    plain = replace(job, training={**job.training, "compile": False}, diagnostics=(), evaluations=1)
+    plain = replace(job, training={**job.training, "compile": False}, diagnostics=(), evaluations=1, readers=0)
     training, _ = build_training(plain)
     interval = max(
         1, int(training.optimizer.param_groups[0].get(optim_core.lookup(job.optimizer).REFRESH_INTERVAL) or 1)

@@ -35,6 +35,7 @@ from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerFailed, Work
 from orchestrator.trial.workspace import TrialPlace
 from trainables import checkpoint
 from trainables.loop import Diverged
+from trainables.task import Task
 from trainables.workers import Workers, listen
 
 CHECKPOINT_SHARE = 0.1
@@ -77,6 +78,7 @@ class TrialSession:
         self._seconds, self._since = 0.0, time.perf_counter()
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
+        self._task: Task | None = None
         self._workers: Workers | None = None
         self._facts: dict[str, str] = {}
         self._address = self._code = ""
@@ -122,6 +124,8 @@ class TrialSession:
 
     def close(self) -> None:
         """Let go of the folder and of the other workers."""
+        if self._task is not None:
+            self._task.read_ahead(0)
         self._group.stop()
         if self._workers is not None:
             self._workers.close()
@@ -139,7 +143,8 @@ class TrialSession:
             store = listen(self._host)
             self._group.start(job, f"{self._host}:{store.port}")
             self._workers = Workers(size=job.processes, store=store)
-        self._training, task = build_training(job, self._workers)
+        self._training, self._task = build_training(job, self._workers)
+        task = self._task
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
         if saved is not None and not self._log.reaches(float(saved["durable"])):
