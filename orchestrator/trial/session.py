@@ -21,7 +21,7 @@ from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
-from orchestrator.trial import cache, source
+from orchestrator.trial import cache, gpu_memory, source
 from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job, Report, Result
@@ -139,6 +139,7 @@ class TrialSession:
         job = self.job
         self._code = source.digest(job.task, job.optimizer)
         torch.set_num_threads(job.threads)
+        gpu_memory.claim(job.gpu)
         if job.processes > 1:
             store = listen(self._host)
             self._group.start(job, f"{self._host}:{store.port}")
@@ -218,6 +219,7 @@ class TrialSession:
                     place.settle()
                     return self._ended(State.INTERRUPTED, self._own(training.optimizer.grad_evals), self._last)
                 continue
+            point.metrics.update(gpu_memory.peak(self.job.gpu))
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
             self._last = point.metrics

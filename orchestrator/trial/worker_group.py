@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.trial import by_value
+from orchestrator.trial import gpu_memory
 from orchestrator.trial.job import Job
 from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.training import build_training
@@ -70,6 +71,7 @@ def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
 
     try:
         workers = Workers(rank=rank, size=job.processes, store=connect(address))
+        gpu_memory.claim(job.gpu)
         training, task = build_training(replace(job, diagnostics=()), workers)
         saved = workers.same(None)
         if saved is not None:
