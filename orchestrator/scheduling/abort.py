@@ -130,7 +130,7 @@ class Alike:
         share = f"a larger share (resources: {{gpu: {min(1.0, 2 * gpu):g}}}), " if 0 < gpu < 1 else ""
         shared = f" in its share, {gpu:g}, of a GPU" if share else " on its GPU"
         return (
-            f"{UNFIT} trials of arm {arm} ran out of memory{shared}, no trial of it has fitted, and the sweep was given "
+            f"{UNFIT} trials of arm {arm} ran out of memory{shared}, none of it has fitted, and the sweep was given "
             f"up: {says.splitlines()[0][:200]} Give each trial {share}smaller pieces (training: {{accumulate: auto}}) "
             "or bf16 (training: {precision: bf16}); geosweep plan FILE --probe measures what each arm takes"
         )

@@ -1,4 +1,4 @@
-"""A trial's share of a GPU's memory: its limit, so that a trial that runs out of it takes nothing of others', and its peak.
+"""A trial's share of a GPU's memory: its limit, so that one that runs out takes nothing of others', and its peak.
 
 torch refuses what goes beyond the share of a process with OutOfMemoryError, in the trial that asked, though the device
 may have room. A whole device has no limit.

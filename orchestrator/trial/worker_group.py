@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.trial import by_value
-from orchestrator.trial import gpu_memory
+from orchestrator.trial import by_value, gpu_memory
 from orchestrator.trial.job import Job
 from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.training import build_training

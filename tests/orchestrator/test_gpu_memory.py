@@ -73,7 +73,7 @@ def test_a_share_holds_and_its_peak_is_told() -> None:
         ([("sgd", "FAILED", on_fire())] * 2, False),
     ],
 )
-def test_given_up_when_no_trial_of_an_arm_fits(sweep: Any, ends: Any, given_up: bool) -> None:  # noqa: F811
+def test_given_up_when_no_trial_of_an_arm_fits(sweep: Any, ends: Any, given_up: bool) -> None:
     definition, folder = sweep
     refusal = hear(abort.Alike(definition, folder), folder, ends)
     assert bool(refusal) == given_up
