@@ -165,6 +165,11 @@ class Training:
                 return None
             self._train_step(pause() if self._workers.size > 1 else False)
 
+    @property
+    def pieces(self) -> int | None:
+        """Into how many a batch is cut where that is found on the way (`accumulate: auto`), else None."""
+        return self._gradients.count if self._gradients.auto else None
+
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and text."""
         return {
@@ -253,8 +258,8 @@ class Training:
         self._waited = 0.0
         metrics["cost/grad_evals"] = self.optimizer.grad_evals
         metrics["cost/steps"] = float(self.step)
-        if self._gradients.auto:
-            metrics["cost/pieces"] = float(self._gradients.count)
+        if self.pieces is not None:
+            metrics["cost/pieces"] = float(self.pieces)
         if self.optimizer.skipped_steps:
             metrics["cost/skipped_steps"] = float(self.optimizer.skipped_steps)
         self._loss_sum, self._losses = 0.0, 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from orchestrator.protocol import probe
 from orchestrator.scheduling import abort
 from orchestrator.trial import gpu_memory
 from tests.orchestrator.sweep_files import sweep_text
@@ -100,3 +101,48 @@ def test_a_sweep_that_does_not_fit_ends_after_two_trials_with_the_way_out(call: 
     Path(file).write_text(yaml.safe_dump(given))
     found = call("run", file, "--executor", "debug", "--no-tracking")
     assert found.code == 0, found.err
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
+def test_what_is_said_to_fit_has_room_in_its_share(share: float) -> None:
+    total = 80 * GIB
+    room = gpu_memory.fraction(share, total) * total
+    for reserved, fits in ((int(room), True), (int(room) + GIB, False)):
+        needed, found = probe.judged(reserved, total, share)
+        assert found == fits
+        assert needed is not None
+        assert found or needed > share or needed == 1
+
+
+def test_plan_takes_a_few_steps_and_says_what_memory_they_took(call: Any, tmp_path: Path) -> None:
+    """A model of 16 MB of weights: SGD holds weights, gradients and momenta, and AdamW one more."""
+    file = write(tmp_path / "wide.yaml")
+    given = yaml.safe_load(Path(file).read_text())
+    given["task"] = {"name": "tests.tasks:Fit", "width": 2048}
+    Path(file).write_text(yaml.safe_dump(given))
+    found = call("plan", file, "--probe", "--json")
+    assert found.code == 0, found.err
+    memory = found.document["memory"]
+    assert {arm: (one["device"], one["fits"], one["share"]) for arm, one in memory.items()} == {
+        "sgd": ("CPU", True, None),
+        "adamw": ("CPU", True, None),
+    }
+    for arm, copies in (("sgd", 3), ("adamw", 4)):
+        assert 0.7 * copies * 2**24 <= memory[arm]["gib"] * GIB <= 2**28
+    file = write(tmp_path / "fit.yaml")
+    assert "memory" not in call("plan", file, "--json").document
+    assert "GiB of memory beside what this command holds" in call("plan", file, "--probe").out
+
+
+def test_plan_says_what_does_not_fit_and_how_many_pieces_do(call: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "large.yaml")
+    given = yaml.safe_load(Path(file).read_text())
+    given["task"] = {"name": "tests.tasks:Large", "most": 5}
+    Path(file).write_text(yaml.safe_dump(given))
+    found = call("plan", file, "--probe")
+    assert found.code == 6
+    assert "sgd: does not fit into CPU: CUDA out of memory. Tried to allocate 2.00 GiB.; give it smaller" in found.out
+    Path(file).write_text(yaml.safe_dump({**given, "training": {"accumulate": "auto"}}))
+    found = call("plan", file, "--probe", "--json")
+    assert found.code == 0, found.err
+    assert {one["pieces"] for one in found.document["memory"].values()} == {4}
