@@ -36,6 +36,24 @@ def _warmup(value: Any) -> Any:
     return share
 
 
+def _pieces(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("a number of pieces, 1 or more, or auto")
+
+
+def _readers(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 64):
+        return value
+    raise ValueError("a number of threads, 0 to 64, or auto")
+
+
+def _compiled(value: Any) -> Any:
+    if isinstance(value, bool) or value in ("model", "step"):
+        return True if value == "model" else value  # two words for one thing, of which ids know the older one
+    raise ValueError("true, false, model or step")
+
+
 def _address(value: Any) -> Any:
     if value is None or is_address(value):
         return value
@@ -212,6 +230,11 @@ class ResourcesModel(Model):
     processes: int | Literal["auto"] = Field(
         "auto", description="Processes that train one trial together on parts of each batch; auto: one for each GPU."
     )
+    readers: Annotated[Annotated[int, Field(ge=0, le=64)] | Literal["auto"], BeforeValidator(_readers)] = Field(
+        "auto",
+        description="Threads of each process that prepare batches ahead, where the task reads data (images, tokens); "
+        "auto: as many as CPUs, 4 at most, with a GPU, and none without. They change no result.",
+    )
     checkpoints: Bytes | None = Field(
         None, description="Room for the checkpoints of all trials, for instance 20GB; null: two for each running trial."
     )
@@ -291,11 +314,15 @@ class TrainingModel(Model):
         description="Linear warm-up: a share of the budget, for instance 5%, or an amount in its unit (1 or more).",
     )
     final_lr: Share | None = Field(None, description="cosine and linear end at this share of the peak learning rate.")
-    precision: Literal["fp32", "bf16"] | None = Field(
-        None, description="bf16: forward and backward passes under bfloat16 autocast; weights stay float32."
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = Field(
+        None,
+        description="Of forward and backward passes: tf32 on GPUs, bf16 and fp16 by autocast, fp16 with a scaled loss; "
+        "weights stay float32.",
     )
-    accumulate: int | None = Field(
-        None, ge=1, description="Cut each nominal batch into this many pieces; the gradient stays that of the batch."
+    accumulate: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_pieces)] | None = Field(
+        None,
+        description="Cut each nominal batch into this many pieces; the gradient stays that of the batch. auto: the "
+        "fewest of 1, 2, 4, ... that fit into the memory of the trial's GPU.",
     )
     clip_norm: float | int | None = Field(
         None, ge=0, description="Bound on the norm of the gradient that moves the weights; 0: none."
@@ -303,7 +330,11 @@ class TrainingModel(Model):
     weight_average: float | int | None = Field(
         None, ge=0, lt=1, description="Evaluate a running mean of the weights with this decay; 0: the weights."
     )
-    compile: bool | None = Field(None, description="Train through torch.compile.")
+    compile: Annotated[bool | Literal["model", "step"], BeforeValidator(_compiled)] | None = Field(
+        None,
+        description="Train through torch.compile: true or model, the model; step, the model with its loss in one "
+        "graph. Optimizers' updates are not compiled.",
+    )
     step_timeout: Seconds | None = Field(
         600.0,
         json_schema_extra={"default": "10m"},

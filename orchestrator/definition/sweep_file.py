@@ -132,6 +132,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
             processes=processes,
+            readers=resolve.readers(model, where),
             checkpoints=model.resources.checkpoints,
             checkpoint_every=model.resources.checkpoint_every,
         ),

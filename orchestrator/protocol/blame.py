@@ -23,7 +23,7 @@ from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import GROUPS, TASK, TRAINING, section_of
 from orchestrator.definition.yaml12 import Path
-from trainables.task import Task
+from trainables.task_class import Task
 
 LONGEST = 300
 METHODS = ("model", "batch", "batch_identity", "refresh_batch", "loss", "closure", "evaluate")

@@ -36,7 +36,7 @@ from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
-from trainables.task import Task
+from trainables.task_class import Task
 
 LIMIT_S, MORE_S, ENDLESS = 30.0, 0.5, 1e9
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}

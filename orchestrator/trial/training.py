@@ -70,4 +70,6 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
         switches=switches,
         ramps=ramps,
     )
+    if job.readers:
+        task.read_ahead(job.readers)
     return training, task
