@@ -1,4 +1,4 @@
-"""Pages and tables made of the registries: tasks, diagnostics, kinds of rotations, structures of LLQR, its presets."""
+"""Pages and tables made of the registries: tasks, diagnostics, the presets of LLQR."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import trainables
 from docs.generate.methods import shown
 from optim_core import diagnostics as measures
-from optim_core import llqr_settings, preconditioners, rotations
+from optim_core import llqr_settings
 from trainables.registry import registered
 
 MARK = re.compile(r"<!-- catalog: (\S+) -->")
@@ -19,11 +19,6 @@ MARK = re.compile(r"<!-- catalog: (\S+) -->")
 def paragraphs(documented: Any) -> str:
     """A docstring as Markdown."""
     return inspect.cleandoc(inspect.getdoc(documented) or "")
-
-
-def first(documented: Any) -> str:
-    """The first paragraph of a docstring, on one line."""
-    return " ".join(paragraphs(documented).split("\n\n")[0].split())
 
 
 def tasks() -> str:
@@ -71,26 +66,6 @@ def diagnostics() -> str:
     return "\n".join(lines)
 
 
-def rotation_table() -> str:
-    """The kinds of rotations."""
-    lines = ["| `rotation` | what it is | |", "|---|---|---|"]
-    for kind in rotations.kinds():
-        cls = rotations.lookup(kind)
-        home = inspect.getmodule(cls)
-        lines.append(
-            f"| `{kind}` | {first(cls) or first(home)} | {'learned' if 'learned' in str(cls.__mro__) else ''} |"
-        )
-    return "\n".join(lines)
-
-
-def structure_table() -> str:
-    """The structures of LLQR's preconditioner."""
-    lines = ["| `structure` | what it is |", "|---|---|"]
-    for name in preconditioners.structures():
-        lines.append(f"| `{name}` | {first(preconditioners.lookup(name))} |")
-    return "\n".join(lines)
-
-
 def presets() -> str:
     """What the presets of LLQR settle."""
     names = list(llqr_settings.PRESETS)
@@ -101,11 +76,7 @@ def presets() -> str:
     return "\n".join(lines)
 
 
-TABLES: Mapping[str, Callable[[], str]] = {
-    "rotations": rotation_table,
-    "structures": structure_table,
-    "presets": presets,
-}
+TABLES: Mapping[str, Callable[[], str]] = {"presets": presets}
 
 
 def filled(page: str) -> str:

@@ -5,6 +5,7 @@ Pages that nobody writes by hand are made of the code each time, so that they ca
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,20 @@ GENERATED = {
 """Page of the site -> what makes it."""
 
 
+def on_config(config: Any) -> Any:
+    """Show pages below docs/ that the navigation forgot under `How to`, by their headings: nothing is left out."""
+    named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    how_to = next(part["How to"] for part in config.nav if isinstance(part, dict) and "How to" in part)
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.name not in named:
+            how_to.append({path.read_text().partition("\n")[0].lstrip("# "): path.name})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, and those that stand elsewhere in the repository."""
     made = {name: make() for name, make in GENERATED.items()}
-    made |= {page: (ROOT / source).read_text() for source, page in links.ELSEWHERE.items()}
+    made |= {page: (ROOT / source).read_text() for source, page in links.ELSEWHERE.items() if page not in made}
     for name, content in made.items():
         if (old := files.get_file_from_path(name)) is not None:
             files.remove(old)

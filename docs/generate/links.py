@@ -19,13 +19,13 @@ ELSEWHERE = {
     "sweeps/README.md": "sweeps.md",
     "sweeps/RESULTS.md": "findings.md",
     "optim_core/README.md": "optimizers_alone.md",
+    "docs/notebook.ipynb": "notebook.md",
 }
 """File of the repository -> page of the site. Those below docs/ are pages by themselves."""
 INCLUDE = re.compile(r"<!-- include: (\S+) # (.+?) -->")
 FENCE = re.compile(r"(^```.*?^```[ \t]*$)", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"(?<!\[)`((?:docs|sweeps|k8s|optim_core)/[\w/]+\.md|CONTRIBUTING\.md|CHANGELOG\.md)`(?!\])")
-BARE = re.compile(r"(?<=[(\s])CONTRIBUTING(?=[ ).,:])")
-LINK = re.compile(r"\]\(([^)\s#]+\.md)(#[^)\s]*)?\)")
+LINK = re.compile(r"(!?\[[^\]\n]*\])\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 
 def page_of(file: str) -> str | None:
@@ -53,8 +53,11 @@ def section(file: str, heading: str) -> str:
 
 
 def turned(markdown: str, here: str) -> str:
-    """Markdown of the page `here` with names of documents as links, outside of code blocks."""
-    home = {page: file for file, page in ELSEWHERE.items()}.get(here)
+    """Markdown of the page `here` with names of documents as links, and links as the site needs them; code is left.
+
+    Links are written as the repository has them, relative to the file. Those to files that are no page become text.
+    """
+    home = {page: file for file, page in ELSEWHERE.items()}.get(here, f"docs/{here}")
 
     def to(file: str) -> str | None:
         page = page_of(file)
@@ -65,16 +68,14 @@ def turned(markdown: str, here: str) -> str:
         return f"[{found[0]}]({target})" if target else found[0]
 
     def link(found: re.Match[str]) -> str:
-        """Links of a document that stands elsewhere, which are relative to where it stands."""
-        target = to(posixpath.normpath(posixpath.join(posixpath.dirname(home or ""), found[1])))
-        return f"]({target}{found[2] or ''})" if target else found[0]
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(home), found[2]))
+        if target := to(file):
+            return f"{found[1]}({target}{found[3] or ''})"
+        if file.startswith("docs/") or not (ROOT / file).exists():
+            return found[0]
+        return found[1].removeprefix("!")[1:-1]
 
     parts = FENCE.split(markdown)
     for i in range(0, len(parts), 2):
-        parts[i] = SPAN.sub(span, parts[i])
-        parts[i] = BARE.sub(
-            lambda found: f"[{found[0]}]({to('CONTRIBUTING.md')})" if to("CONTRIBUTING.md") else found[0], parts[i]
-        )
-        if home is not None:
-            parts[i] = LINK.sub(link, parts[i])
+        parts[i] = LINK.sub(link, SPAN.sub(span, parts[i]))
     return "".join(parts)

@@ -230,13 +230,17 @@ def costs(name: str) -> list[str]:
 
 def table(name: str) -> list[str]:
     """The table of hyperparameters."""
-    lines = ["| hyperparameter | default | usable | in a trial | by group | meaning |", "|---|---|---|---|---|---|"]
+    lines = ["| hyperparameter | meaning | default | usable | in a trial | by group |", "|---|---|---|---|---|---|"]
     changeable, groupable = registry.changeable(name), registry.groupable(name)
     for key, parameter in optim_core.hyperparameters(name).items():
         cells = (
-            f"`{key}`", shown(parameter.default), usable(name, key, parameter),
-            "changes" if key in changeable else "", "yes" if key in groupable else "", meaning(name, key),
-        )  # fmt: skip
+            f"`{key}`",
+            meaning(name, key),
+            shown(parameter.default),
+            usable(name, key, parameter),
+            "changes" if key in changeable else "",
+            "yes" if key in groupable else "",
+        )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
 

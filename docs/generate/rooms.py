@@ -60,8 +60,10 @@ def reduced(table: Mapping[str, Room]) -> dict[str, set[str]]:
 
 
 def places(table: Mapping[str, Room], arrows: Mapping[str, set[str]]) -> dict[str, tuple[float, float]]:
-    """Room -> middle of its box. In each level as near as can be to what it knows; odd levels are
-    a little wider, so that long arrows pass beside boxes."""
+    """Room -> middle of its box: in each level as near as can be to what it knows.
+
+    The right side of level 1 is wider in the end, so that long arrows pass beside the boxes above it.
+    """
     levels = sorted({room.level for room in table.values()})
     widest = max(sum(room.level == level for room in table.values()) for level in levels)
     width = widest * (WIDE + GAP)
@@ -70,15 +72,15 @@ def places(table: Mapping[str, Room], arrows: Mapping[str, set[str]]) -> dict[st
         names = [name for name, room in table.items() if room.level == level]
         pull = {n: sum(found[o][0] for o in arrows[n]) / len(arrows[n]) if arrows[n] else width / 2 for n in names}
         names.sort(key=lambda name: pull[name])
-        room_each = max(WIDE + GAP, width / (len(names) - 0.2 * (level % 2)) if len(names) > 2 else WIDE + GAP)
+        room_each = max(WIDE + GAP, width / len(names) if len(names) > 2 else WIDE + GAP)
         middle = sum(pull.values()) / len(names)
-        left = min(
-            max(middle - room_each * len(names) / 2, (width - room_each * len(names)) / 2),
-            width - room_each * len(names),
-        )
+        left = min(max(middle - room_each * len(names) / 2, 0), width - room_each * len(names))
         y = MARGIN + HIGH / 2 + (levels[-1] - level) * STEP
         for i, name in enumerate(names):
             found[name] = (MARGIN + left + room_each * (i + 0.5), y)
+    for name in (name for name, room in table.items() if room.level == 1):
+        x, y = found[name]
+        found[name] = (x + max(0, x - MARGIN - width / 2) * 0.65, y)
     return found
 
 

@@ -29,6 +29,8 @@ TYPES = {
     "object": "mapping",
 }
 TOP = "SweepModel"
+NAMES = re.compile(r"(?<!`)(?:docs|sweeps)/\w+\.\w+")
+"""Names of files in a description."""
 TITLES = {
     "ParameterModel": "A hyperparameter",
     "RampModel": "A schedule within a trial",
@@ -38,6 +40,8 @@ TITLES = {
     "ProgramModel": "A script as the task",
 }
 """Headings of models that stand at several places, or under a name of the user's own."""
+KINDS = {(TOP, "task"): "mapping: [a task](tasks.md) or [a script](#a-script-as-the-task)"}
+"""What stands there, where the schema leaves it to somebody else."""
 HEAD = """# The sweep file
 
 Every key of the format, made of its schema; `sweeps/schema.json` is the same for editors. *required* stands where there
@@ -139,13 +143,17 @@ def _is_time(part: Mapping[str, Any]) -> bool:
 
 def rows(model: Mapping[str, Any], homes: Mapping[str, str]) -> list[str]:
     """The table of a model's keys."""
-    lines = ["| key | type | default | bounds | meaning |", "|---|---|---|---|---|"]
+    lines = ["| key | meaning | type | default | bounds |", "|---|---|---|---|---|"]
     for key, part in model.get("properties", {}).items():
         inner = next((d for d in [_model_of(part)] if d), None)
         says = part.get("description") or (homes["says " + inner] if inner else "")
         cells = (
-            f"`{key}`", kind(part, homes), default(key, part, key in model.get("required", ())), bounds(part), says,
-        )  # fmt: skip
+            f"`{key}`",
+            NAMES.sub(r"`\g<0>`", says),
+            KINDS.get((model.get("title", ""), key)) or kind(part, homes),
+            default(key, part, key in model.get("required", ())),
+            bounds(part),
+        )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
 

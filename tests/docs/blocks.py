@@ -51,7 +51,10 @@ class Block:
 
 def pages() -> dict[str, str]:
     """Page -> its Markdown, of everything that is documentation and of the pages made of commands and schema."""
-    files = [*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in (*links.ELSEWHERE, "README.md"))]
+    files = [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / name for name in (*links.ELSEWHERE, "README.md") if name.endswith(".md")),
+    ]
     found = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(files)}
     return found | {name: make() for name, make in GENERATED.items()}
 

@@ -13,6 +13,7 @@ import yaml
 import geosweep
 import optim_core
 from docs.generate import command, links, methods, rooms, sweep_file
+from optim_core import preconditioners, rotations
 from orchestrator.cli.app import Exit
 from orchestrator.definition import sweep_file as definition
 from tests.docs.blocks import BASE, ROOT, SPAN, Block, blocks, commands, fragments, pages
@@ -153,8 +154,14 @@ def test_what_an_optimizer_declares_is_shown(name: str) -> None:
     block = methods.block(name)
     for key, parameter in optim_core.hyperparameters(name).items():
         assert methods.meaning(name, key), f"docs/methods/hyperparameters.yaml has no meaning of {key} of {name}"
-        assert f"| `{key}` | {methods.shown(parameter.default)} |" in block
+        assert f"| `{key}` | {methods.meaning(name, key)} | {methods.shown(parameter.default)} |" in block
     assert block.count("- **Equals** ") == len(optim_core.limits(name))
+
+
+def test_kinds_and_structures_are_on_their_pages() -> None:
+    for page, names in (("rotated", rotations.kinds()), ("llqr", preconditioners.structures())):
+        text = (methods.HERE / f"{page}.md").read_text()
+        assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_ranges_are_those_that_the_class_refuses() -> None:
@@ -183,6 +190,9 @@ def test_names_of_documents_become_links() -> None:
     assert links.turned("see `docs/search.md`", "reference/command.md") == "see [`docs/search.md`](../search.md)"
     assert links.turned("see `docs/nowhere.md`", "search.md") == "see `docs/nowhere.md`"
     assert links.turned("```\n`docs/search.md`\n```\n", "x.md") == "```\n`docs/search.md`\n```\n"
+    assert links.turned("[rules](../sweeps/LINT.md#top)", "search.md") == "[rules](reference/lint.md#top)"
+    assert links.turned("[search](../docs/search.md)", "cluster.md") == "[search](search.md)"
+    assert links.turned("[base](base/kustomization.yaml)", "cluster.md") == "base"
     assert "batch_identity" in links.included("<!-- include: CONTRIBUTING.md # A task -->")
 
 
