@@ -30,8 +30,27 @@ BASE: dict[str, Any] = {
     "seeds": {"studies": 6, "tune": 1, "confirm": 1},
 }
 """What a fragment of a sweep file is put into."""
-LANGUAGE = {"task": {"name": "stdlib_lm"}, "metric": {"name": "loss/val", "goal": "minimize"}}
+LANGUAGE = {"task": {"name": "words:Words"}, "metric": {"name": "loss/val", "goal": "minimize"}}
 """And one about groups, which are of models with embeddings."""
+WORDS = """
+from torch import nn
+from trainables import Metric, Task
+
+
+class Embedded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(8, 4), nn.Embedding(8, 4)
+        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 8)
+
+
+class Words(Task):
+    METRICS = {"loss/val": Metric(goal="minimize", worst=9.0)}
+
+    def model(self, seed):
+        return Embedded()
+"""
+"""The task of that one."""
 
 
 @dataclass(frozen=True)

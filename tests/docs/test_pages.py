@@ -16,7 +16,7 @@ from docs.generate import command, links, methods, rooms, sweep_file
 from optim_core import preconditioners, rotations
 from orchestrator.cli.app import Exit
 from orchestrator.definition import sweep_file as definition
-from tests.docs.blocks import BASE, ROOT, SPAN, Block, blocks, commands, fragments, pages
+from tests.docs.blocks import BASE, ROOT, SPAN, WORDS, Block, blocks, commands, fragments, pages
 
 TESTED_ELSEWHERE = {"docs/scripts.md", "CONTRIBUTING.md"}
 """By tests/orchestrator/test_program_docs.py and tests/test_contributing.py."""
@@ -42,6 +42,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_sweep_files_are_valid(block: Block, beside: Path) -> None:
     own_files(block.page, beside)
     (beside / "train.py").touch()
+    (beside / "words.py").write_text(WORDS)
     (beside / "requirements.txt").write_text("einops==0.8.1\n")
     text = (ROOT / "CONTRIBUTING.md").read_text().split("## A task", 1)[1]
     (beside / "my_tasks.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
