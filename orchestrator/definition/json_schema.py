@@ -106,9 +106,9 @@ def _of_parameters(model: Schema) -> None:
     for end in ("min", "max"):
         fields[end]["anyOf"] = [one for one in fields[end]["anyOf"] if one.get("type") not in ("string", "null")]
         fields[end]["anyOf"].append({"type": "string", "pattern": PERCENTAGE})
-    fixed = {"properties": {"distribution": {"enum": [None, "constant"]}}, "required": ["value"]}
-    listed = {"properties": {"distribution": {"enum": [None, "categorical"]}}, "required": ["values"]}
-    ranged = {
+    fixed: Schema = {"properties": {"distribution": {"enum": [None, "constant"]}}, "required": ["value"]}
+    listed: Schema = {"properties": {"distribution": {"enum": [None, "categorical"]}}, "required": ["values"]}
+    ranged: Schema = {
         "properties": {"distribution": {"not": {"enum": ["categorical", "constant"]}}},
         "required": ["min", "max"],
     }

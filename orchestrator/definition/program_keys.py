@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from orchestrator.definition.field_types import Seconds
 from orchestrator.definition.parameter_models import Model
-from orchestrator.definition.schema import Seconds
 
 NAME = "program"
 """What such a task is called where others have their registered name."""

@@ -232,7 +232,7 @@ def processes(model: SweepModel, where: Where) -> int:
 def readers(model: SweepModel, where: Where) -> int:
     """Threads that read ahead: as asked, or with a GPU one for each CPU of a process; without one CPUs have work."""
     given, script = model.resources.readers, is_program(model.task)
-    able = not script and trainables.lookup(str(model.task["name"])).read_ahead is not Task.read_ahead
+    able = not script and trainables.lookup(str(model.task["name"])).read_ahead is not trainables.Task.read_ahead
     if given == "auto":
         return min(model.resources.cpu, MOST_READERS) if able and model.resources.gpu else 0
     if given and not able:

@@ -71,8 +71,14 @@ def _lacking(cls: type[Task]) -> str:
     """What the class of a task is without."""
     if not getattr(cls, "METRICS", None):
         return "METRICS"
-    asked = ["model", "batch", "batch_identity", "evaluate", *(["loss"] if cls.closure is Task.closure else [])]
-    return next((f"{key}()" for key in asked if getattr(cls, key) is getattr(Task, key)), "")
+    asked = [
+        "model",
+        "batch",
+        "batch_identity",
+        "evaluate",
+        *(["loss"] if cls.closure is trainables.Task.closure else []),
+    ]
+    return next((f"{key}()" for key in asked if getattr(cls, key) is getattr(trainables.Task, key)), "")
 
 
 def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:

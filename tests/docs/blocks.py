@@ -33,6 +33,7 @@ BASE: dict[str, Any] = {
 LANGUAGE = {"task": {"name": "words:Words"}, "metric": {"name": "loss/val", "goal": "minimize"}}
 """And one about groups, which are of models with embeddings."""
 WORDS = """
+import torch
 from torch import nn
 from trainables import Metric, Task
 
@@ -49,6 +50,18 @@ class Words(Task):
 
     def model(self, seed):
         return Embedded()
+
+    def batch(self, seed, index):
+        return torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+
+    def batch_identity(self, seed, index):
+        return b""
+
+    def loss(self, outputs, targets):
+        return outputs.sum()
+
+    def evaluate(self, model):
+        return {"loss/val": 0.0}
 """
 """The task of that one."""
 
