@@ -111,11 +111,12 @@ def beside(file: Path | None) -> Path | None:
 
 
 def _near(root: Path) -> Path:
-    """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
+    """The near folder of a root in an object store; `Path` has taken slashes out of its URI."""
     from orchestrator.storage.object_store import StoreError, near
 
     try:
-        return near(str(root).replace(":/", "://", 1))
+        slashes = ":///" if str(root).startswith("file:/") else "://"
+        return near(str(root).replace(":/", slashes, 1))
     except StoreError as error:
         raise typer.BadParameter(str(error)) from None
 
