@@ -61,7 +61,13 @@ def run(
         accept_changed_code: Continue although source files changed; stamped exploratory.
 
     Raises:
-        SpecError, UsageError, Held, Unreachable, TrialsFailed, CodeChanged, ControlFailed (see `geosweep.errors`).
+        SpecError: What is asked for is wrong, with the key.
+        UsageError: It cannot be done in this way.
+        Held: Another process is running this sweep.
+        Unreachable: A cluster, database or tracking server does not answer.
+        TrialsFailed: More trials failed than the sweep allows.
+        CodeChanged: The source that trials import is not what was sealed.
+        ControlFailed: A special case did not come out as it has to.
 
     >>> import geosweep, tempfile
     >>> sweep = geosweep.run(

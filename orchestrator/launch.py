@@ -17,11 +17,11 @@ from orchestrator import notifying, reconcile, results, runner
 from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
 from orchestrator.definition.errors import BudgetSpent, TrialsFailed, UsageError
-from orchestrator.definition.model import Spec
+from orchestrator.definition.model import Spec, sweep_id
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.protocol import extensions, seal
+from orchestrator.protocol import extensions, rehearsal, seal
 from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
@@ -58,6 +58,8 @@ class Options:
     """MLflow server when the file names none."""
     accept_changed_code: bool = False
     """Go on although source files changed; stamped exploratory."""
+    steps: bool = True
+    """Before the first trial each arm takes a step at the corners of its space (see `protocol.rehearsal`)."""
     parcel: Parcel | None = None
     """The user's own code for the machines of a cluster (see `travel`)."""
     notify: tuple[str, ...] = ()
@@ -110,6 +112,7 @@ def launch(
     """
     spec = amended(spec, options)
     check_place(spec, root, options, say)
+    _rehearse(spec, text, root, options, say)
     facts = _facts(spec, options)
     names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]
     carried = by_value.dumps(names) if options.executor == RAY else b""
@@ -136,6 +139,14 @@ def launch(
         raise TrialsFailed(ended.refusal)
     left = ended.state is not SweepState.DONE and bool(ended.conductor.remaining)
     return Launched(spec=spec, folder=folder, state=ended.state, unfinished=left)
+
+
+def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> None:
+    """Of a sweep that is new, whose trials run on this machine. Raises SpecError."""
+    folder = SweepFolder(root, sweep_id(spec))
+    here = not options.elsewhere and not spec.resources.gpu
+    if options.steps and here and not folder.path.exists() and (left_out := rehearsal.rehearse(spec, text)):
+        say(left_out)
 
 
 def _facts(spec: Spec, options: Options) -> dict[str, str]:

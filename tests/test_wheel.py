@@ -58,7 +58,9 @@ def test_everything_that_comes_along_is_in_it(installed):
         here = {file.relative_to(ROOT / name) for file in (ROOT / name).rglob("*") if file.is_file()}
         there = {file.relative_to(installed / "geosweep" / name) for file in (installed / "geosweep" / name).rglob("*")}
         assert {file for file in here if file.suffix in (".yaml", ".md", ".json", ".ipynb")} <= there
-    assert not list(installed.glob("tests*"))
+    packages = {path.parent.name for path in ROOT.glob("*/py.typed")}
+    assert packages == {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
+    assert packages == {path.parent.name for path in installed.glob("*/py.typed")}
 
 
 def test_a_bundled_sweep_is_found_by_its_name(installed, tmp_path):

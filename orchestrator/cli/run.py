@@ -46,6 +46,12 @@ Notify = Annotated[
 ]
 
 
+SkipSteps = Annotated[
+    bool,
+    typer.Option("--skip-steps", help="Leave out the step that each arm takes at the corners of its space."),
+]
+
+
 class Backend(enum.StrEnum):
     """Where trials run."""
 
@@ -84,6 +90,7 @@ def run(
         typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
     ] = "",
     notify: Notify = None,
+    skip_steps: SkipSteps = False,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
@@ -111,6 +118,7 @@ def run(
         accept_changed_code=accept_changed_code,
         parcel=parcel,
         notify=tuple(notify or ()),
+        steps=not skip_steps,
     )
     ended = carry_out(asked, definition, root, options, typed(context))
     if as_json:
@@ -130,15 +138,16 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
     from orchestrator import display, launch
 
     try:
-        ended = launch.launch(
-            definition,
-            asked.text,
-            root,
-            options,
-            say=_say,
-            callbacks=(display.Stretched(talk),),
-            watch=lambda conductor: display.watching(conductor, talk),
-        )
+        with asked.located():
+            ended = launch.launch(
+                definition,
+                asked.text,
+                root,
+                options,
+                say=_say,
+                callbacks=(display.Stretched(talk),),
+                watch=lambda conductor: display.watching(conductor, talk),
+            )
     except KeyboardInterrupt:
         kept = "running trials go on from their newest checkpoint, if they have one"
         fail(f"stopped at once; {kept}. Continue with: {again}", Exit.INTERRUPTED)
@@ -197,27 +206,57 @@ def _stopped(state: SweepState, definition: Spec, again: str) -> None:
 
 
 @app.command()
-def validate(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Check a sweep file; nothing is started. Exit code 3, and file:line:column of all that is wrong, by line.
+def validate(
+    file: File,
+    overrides: Overrides = None,
+    skip_steps: SkipSteps = False,
+    trace: Annotated[bool, typer.Option("--traceback", help="Show where each error came from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a sweep file; each arm takes a step, nothing is started. Exit code 3, and file:line:column of all that is
+    wrong, by line.
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
     from orchestrator.definition import model
     from orchestrator.definition.overrides import OverrideError
 
+    left_out = ""
     try:
-        identity = model.sweep_id(asked_of(file, overrides).load())
+        asked = asked_of(file, overrides)
+        definition = asked.load()
+        identity = model.sweep_id(definition)
+        if not skip_steps:
+            from orchestrator.protocol import rehearsal
+
+            with asked.located():
+                left_out = rehearsal.rehearse(definition, asked.text)
     except SpecError as error:
+        if trace:
+            _show_origins(error)
         if not as_json:
             raise
-        found = [
+        rows = [
             {"line": one.line, "column": one.column, "key": one.key, "message": one.message}
             | ({"override": one.word} if isinstance(one, OverrideError) else {})
             for one in errors_of(error)
         ]
-        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": found})
+        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": rows})
         raise typer.Exit(int(Exit.INVALID_FILE)) from None
     if as_json:
-        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
+        found = {"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity}
+        emit(found | ({"left_out": left_out} if left_out else {}))
     else:
+        if left_out:
+            _say(left_out, warns=True)
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
+
+
+def _show_origins(error: SpecError) -> None:
+    """The traceback of what is behind each error."""
+    import traceback
+
+    for one in errors_of(error):
+        if (origin := one.__cause__ or one.__context__) is not None:
+            lines = "".join(traceback.format_exception(origin))
+            talk.print(lines, highlight=False, markup=False, soft_wrap=True, style="dim", end="")

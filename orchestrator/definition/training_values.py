@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -17,8 +17,11 @@ from orchestrator.definition.parts import TRAINING, in_section, split
 from orchestrator.definition.schema import SweepModel, TrainingModel
 from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import Path
-from trainables import Task
-from trainables.recipe import Recipe
+from trainables.recipe import AUTO
+
+if TYPE_CHECKING:
+    from trainables import Task
+    from trainables.recipe import Recipe
 
 
 def converted(key: str, given: Any, model: SweepModel, where: Where, path: Path) -> Any:
@@ -63,8 +66,20 @@ def value_of(key: str, value: Any, model: SweepModel, where: Where, path: Path) 
     return in_shares(key, read, model, where, path)
 
 
+def check_processes(recipe: Recipe, processes: int) -> None:
+    """Raise ValueError for a recipe that so many processes of a trial cannot follow."""
+    if recipe.accumulate == AUTO and processes > 1:
+        raise ValueError(f"accumulate is auto, but a trial has {processes} processes; it is found in one only")
+
+
 def check_recipes(
-    arm: ArmSpec, recipe: Recipe, task: Task, model: SweepModel, places: Mapping[str, Path], where: Where
+    arm: ArmSpec,
+    recipe: Recipe,
+    task: Task,
+    model: SweepModel,
+    places: Mapping[str, Path],
+    where: Where,
+    processes: int,
 ) -> None:
     """The recipe is one at every corner of what an arm searches of it. Raises SpecError."""
     names = in_section(TRAINING, [p.name for p in arm.parameters])
@@ -74,7 +89,9 @@ def check_recipes(
             if not satisfied(model.constraints, config):
                 continue
         try:
-            task.check_recipe(replace(recipe, **given))
+            changed = replace(recipe, **given)
+            task.check_recipe(changed)
+            check_processes(changed, processes)
         except ValueError as error:
             culprit = next((key for key in given if str(error).startswith(key)), next(iter(given)))
             words = ", ".join(f"{key} {short(value)}" for key, value in given.items())

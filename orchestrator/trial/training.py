@@ -11,7 +11,7 @@ from orchestrator.definition.parts import split
 from orchestrator.trial.job import Job
 from trainables.loop import Build, Training
 from trainables.ramp import Ramp
-from trainables.task import Task
+from trainables.task_class import Task
 from trainables.workers import Workers
 
 NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
@@ -70,4 +70,6 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
         switches=switches,
         ramps=ramps,
     )
+    if job.readers:
+        task.read_ahead(job.readers)
     return training, task
