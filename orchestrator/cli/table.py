@@ -10,6 +10,7 @@ from rich.table import Table
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
 from orchestrator.definition.kinds import short
 from orchestrator.definition.states import Stage
+from orchestrator.statistics.intervals import cut_words
 from orchestrator.statistics.slowdown import relative
 
 
@@ -79,6 +80,9 @@ def _caption(document: dict[str, Any]) -> str:
 
     each = "of each study " if document["unit"] == "study" else ""
     words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
+    if "bounds" in document:
+        intervals = [row["interval"] or (None, None) for row in document["rows"]]
+        words[0] += f", {cut}" if (cut := cut_words(document["metric"], document["bounds"], intervals)) else ""
     if any(row["stage"] is Stage.TUNE for row in document["rows"]):
         words.append("rows of the tune stage were chosen for the number they show: too good")
     if any(row.get("feasible") is False for row in document["rows"]):

@@ -12,7 +12,7 @@ from orchestrator.compare import by_value
 from orchestrator.compare.evidence import twin
 from orchestrator.definition.states import Goal
 from orchestrator.protocol import feasible, seal
-from orchestrator.statistics.intervals import bounds_of
+from orchestrator.statistics.intervals import UNBOUNDED, bounds_of
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 
@@ -46,5 +46,6 @@ def document(
         "schema": found.pop("schema"),
         "sweep_id": folder.sweep_id,
         **found,
+        **({"bounds": list(question.bounds)} if question.bounds != UNBOUNDED else {}),
         "exploratory": seal.stamps(folder),
     }

@@ -38,7 +38,8 @@ def refuse(spec: Spec, folder: SweepFolder, why: str) -> str:
     """Note that another attempt would end the same way. Returns the message for this one and the next."""
     path = _file(folder)
     message = (
-        f"{why}. Another attempt would end the same way; to make one all the same, remove {folder.place}/{path.name}"
+        f"{why}. Another attempt would end the same way; to make one all the same, remove {folder.place}/{path.name}; "
+        f"what was printed: {folder.command('logs', folder.sweep_id)}"
     )
     write_atomic(path, json.dumps({"message": message, "circumstances": circumstances(spec)}, indent=1))
     return message
@@ -117,7 +118,7 @@ class Alike:
             return
         why = (
             f"the first {len(self._failed)} trials all failed alike and the sweep was given up: {says}. "
-            f"Mend it and give the sweep another name; see: {self._folder.command('logs', self._folder.sweep_id)}"
+            "Mend it and give the sweep another name"
         )
         self._give_up(why)
 

@@ -180,3 +180,10 @@ def test_vectors_are_as_wide_as_text_and_the_same_each_time(tmp_path: Path) -> N
     assert width is not None
     assert float(width[1]) == pytest.approx(72 * vectors.TEXT_WIDTH, rel=0.01)
     assert b"/Type3" not in found[0][1]
+
+
+def test_a_report_says_which_intervals_were_cut(tmp_path: Path) -> None:
+    lines = ["optimizer,seed,accuracy", *(f"{arm},{s},{0.2 if s == 3 else 1.0}" for arm in "ab" for s in range(6))]
+    evidence = Evidence(imported(tmp_path, lines).folder)
+    assert tables.cut(evidence) == "Intervals are cut at 1, beyond which accuracy cannot be."
+    assert tables.cut(evidence) in build(evidence, tmp_path / "report", vector=False).read_text()

@@ -35,6 +35,7 @@ def _lines(context: Mapping[str, Any], drawn: Iterable[Figure], caption: str, st
         yield from (f"  \\item {latex(sentence)}" for sentence in context["sentences"])
         yield "\\end{itemize}\n"
     yield _table(context["arms"], ARMS, caption, stamps)
+    yield f"{latex(context['cut'])}\n"
     yield _table(context["pairs"], PAIRS, f"Comparisons: {caption}", stamps)
     yield from (f"{latex(note)}\n" for note in context["notes"])
     for figure in drawn:

@@ -109,6 +109,7 @@ def _top(
         "imported": bool(evidence.imported),
         "badges": _badges(evidence, stamps),
         "arms": arms,
+        "cut": tables.cut(evidence),
     }
 
 

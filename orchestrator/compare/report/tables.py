@@ -17,7 +17,7 @@ from orchestrator.compare.evidence import Evidence, numeric, words
 from orchestrator.compare.tuning import summary
 from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
-from orchestrator.statistics.intervals import interval_text, summarize
+from orchestrator.statistics.intervals import cut_words, interval_text, summarize
 from orchestrator.statistics.sentences import alone_words, more_words, settling_words, verdict_words
 
 Row = Mapping[str, str]
@@ -60,6 +60,16 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         row["chosen"] = chosen_words(evidence, arm) or "nothing trained to the end"
         rows.append(row)
     return rows
+
+
+def cut(evidence: Evidence) -> str:
+    """Which intervals of the table of arms were cut at a bound of their metric; empty when none was."""
+    said = []
+    for metric in dict.fromkeys((evidence.reported, evidence.tuned)):
+        bounds = evidence.bounds(metric)
+        sums = [summarize(found, bounds=bounds) for found in evidence.confirmed(metric).values()]
+        said.append(cut_words(metric, bounds, [(one.lo, one.hi) for one in sums]))
+    return f"Intervals are {' and '.join(filter(None, said))}." if any(said) else ""
 
 
 def chosen_words(evidence: Evidence, arm: str) -> str:
