@@ -2,10 +2,10 @@
 
     python -m tests.bench.readers [--seconds 3] [--rate 5000]
 
-Data are made: CIFAR-sized raw images (crop, flip, cutout), small JPEG and PNG files cut and scaled to 32 pixels, tokens.
+Data are made: CIFAR-sized raw images (crop, flip, cutout), small JPEG and PNG files cut and scaled to 32 pixels, text.
 First table: batches made as fast as it goes, by the step itself, by threads, and by processes that send them back (a
-fork for each, batches pickled). Second table: a step that is elsewhere for as long as a batch takes at `--rate` images a
-second (the CPU is free meanwhile, as with a GPU; the host sleeps), and how much of the time it waits for its batch.
+fork for each, batches pickled). Second table: a step that is elsewhere for as long as a batch takes at `--rate` images
+a second (the CPU is free meanwhile, as with a GPU; the host sleeps), and how much of the time it waits for its batch.
 """
 
 from __future__ import annotations
