@@ -51,7 +51,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Fill in what is declared, include what is shared, and turn names of files into links."""
-    markdown = methods.filled(catalog.filled(links.included(markdown)))
+    markdown = methods.filled(catalog.filled(links.indented(links.included(markdown))))
     return links.turned(markdown, page.file.src_uri)
 
 

@@ -213,5 +213,6 @@ def test_the_site_is_built_strictly_and_asks_nobody(tmp_path: Path, monkeypatch:
             assert "<math" in page
             assert "arithmatex" not in page
             assert all(f"<code>{key}</code>" in page for name in names for key in optim_core.hyperparameters(name))
+    assert [name for name, page in built.items() if "<math" in page and not name.startswith("methods/")] == []
     for name, page in built.items():
         assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(?:https?:)?//", page), name
