@@ -15,11 +15,12 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from docs.generate import catalog, command, formulas, links, methods, notebook, rooms, sweep_file  # noqa: E402
+from docs.generate import catalog, command, formulas, links, methods, notebook, python, rooms, sweep_file  # noqa: E402
 
 GENERATED = {
     "reference/sweep_file.md": sweep_file.page,
     "reference/command.md": command.page,
+    "reference/optim_core.md": python.page,
     "reference/tasks.md": catalog.tasks,
     "reference/diagnostics.md": catalog.diagnostics,
     "notebook.md": notebook.page,
@@ -51,7 +52,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Fill in what is declared, include what is shared, and turn names of files into links."""
-    markdown = methods.filled(catalog.filled(links.included(markdown)))
+    markdown = methods.filled(catalog.filled(links.indented(links.included(markdown))))
     return links.turned(markdown, page.file.src_uri)
 
 

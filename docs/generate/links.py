@@ -52,6 +52,16 @@ def section(file: str, heading: str) -> str:
     return found[2].strip()
 
 
+def indented(markdown: str) -> str:
+    """Markdown whose numbered items go on four columns in, as Python's Markdown wants; GitHub is content with three."""
+    lines, numbered = [], False
+    for line in markdown.split("\n"):
+        if line and not line.startswith(" "):
+            numbered = bool(re.match(r"\d\. ", line))
+        lines.append(f" {line}" if numbered and line.startswith("   ") else line)
+    return "\n".join(lines)
+
+
 def turned(markdown: str, here: str) -> str:
     """Markdown of the page `here` with names of documents as links, and links as the site needs them; code is left.
 

@@ -13,7 +13,7 @@ from orchestrator.definition.program_keys import ProgramModel
 BOUNDS = {
     "minimum": "≥ {}", "ge": "≥ {}", "exclusiveMinimum": "> {}", "gt": "> {}",
     "maximum": "≤ {}", "le": "≤ {}", "exclusiveMaximum": "< {}", "lt": "< {}",
-    "minItems": "at least {}", "minProperties": "at least {}", "minLength": "not empty", "pattern": "`{}`",
+    "minItems": "at least {}", "minProperties": "at least {}", "minLength": "not empty",
 }  # fmt: skip
 STRICTER = {
     frozenset({"gt", "exclusiveMinimum"}): ("ge", "minimum"),
@@ -21,7 +21,6 @@ STRICTER = {
 }
 TYPES = {
     "string": "text",
-    "amount": "amount with its unit",
     "integer": "whole number",
     "number": "number",
     "boolean": "true or false",
@@ -31,6 +30,15 @@ TYPES = {
 TOP = "SweepModel"
 NAMES = re.compile(r"(?<!`)(?:docs|sweeps)/\w+\.\w+")
 """Names of files in a description."""
+WRITTEN = {
+    "(min|[smhd])": "time such as `30m`",
+    "i?)?B": "size such as `20GB`",
+    "%$": "share such as `5%`",
+    "https?://": "web address",
+}
+"""Part of a pattern -> what texts that match it are."""
+ENDLESS = 1e300
+"""A number this large is no bound."""
 TITLES = {
     "ParameterModel": "A hyperparameter",
     "RampModel": "A schedule within a trial",
@@ -97,9 +105,10 @@ def kind(part: Mapping[str, Any], homes: Mapping[str, str]) -> str:
         inner = part["additionalProperties"]
         named = [homes[name] for name in models_in(inner)]
         return f"mapping: name → {kind(inner, homes) if named or inner.get('type') else 'anything'}"
-    if part.get("type") == "string" and {"gt", "ge"} & set(part):
-        return TYPES["amount"]
-    return TYPES.get(part.get("type", ""), "text" if "pattern" in part else "anything")
+    pattern = part.get("pattern", "")
+    if words := next((words for mark, words in WRITTEN.items() if mark in pattern), ""):
+        return words
+    return TYPES.get(part.get("type", ""), "text" if pattern else "anything")
 
 
 def _flat(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -112,7 +121,8 @@ def _flat(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def bounds(part: Mapping[str, Any]) -> str:
     """What a value has to obey, of the part itself and of what it may be."""
     weaker = {key for strict, keys in STRICTER.items() if strict & set(part) for key in keys}
-    found = [form.format(part[key]) for key, form in BOUNDS.items() if key in part and key not in weaker]
+    given = {key for key in set(part) & set(BOUNDS) - weaker if part[key] is None or abs(part[key]) < ENDLESS}
+    found = [form.format(part[key]) for key, form in BOUNDS.items() if key in given]
     for inner in part.get("anyOf", ()):
         found += [one for one in [bounds(inner)] if one and one not in found]
     return ", ".join(found)
@@ -130,22 +140,14 @@ def default(key: str, part: Mapping[str, Any], required: bool) -> str:
     if "default" not in part:
         return ""
     value = part["default"]
-    if _is_time(part):
-        return f"`{value:g}s`"
     return '`""`' if value == "" else f"`{json.dumps(value)}`"
-
-
-def _is_time(part: Mapping[str, Any]) -> bool:
-    """Whether a number that is written with its unit stands there: a string with bounds."""
-    options = part.get("anyOf", (part,))
-    return isinstance(part.get("default"), float) and any(o.get("type") == "string" and "gt" in o for o in options)
 
 
 def rows(model: Mapping[str, Any], homes: Mapping[str, str]) -> list[str]:
     """The table of a model's keys."""
     lines = ["| key | meaning | type | default | bounds |", "|---|---|---|---|---|"]
     for key, part in model.get("properties", {}).items():
-        inner = next((d for d in [_model_of(part)] if d), None)
+        inner = next(models_in(part), None)
         says = part.get("description") or (homes["says " + inner] if inner else "")
         cells = (
             f"`{key}`",
@@ -156,10 +158,6 @@ def rows(model: Mapping[str, Any], homes: Mapping[str, str]) -> list[str]:
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
-
-
-def _model_of(part: Mapping[str, Any]) -> str | None:
-    return next(models_in(part), None)
 
 
 def page() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -213,5 +214,10 @@ def test_the_site_is_built_strictly_and_asks_nobody(tmp_path: Path, monkeypatch:
             assert "<math" in page
             assert "arithmatex" not in page
             assert all(f"<code>{key}</code>" in page for name in names for key in optim_core.hyperparameters(name))
+    for package in (geosweep, optim_core):
+        page = built[f"reference/{'python' if package is geosweep else 'optim_core'}.html"]
+        names = [name for name in package.__all__ if not inspect.ismodule(getattr(package, name))]
+        assert [name for name in names if f'id="{package.__name__}.{name}"' not in page] == []
+    assert [name for name, page in built.items() if "<math" in page and not name.startswith("methods/")] == []
     for name, page in built.items():
         assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(?:https?:)?//", page), name
