@@ -11,12 +11,43 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL
 
 Point = tuple[str, float, int]
-EXPLORATORY = "geosweep.exploratory"
+EXPLORATORY, ENDING = "geosweep.exploratory", "geosweep.ending"
+
+
+def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
+    """Where MLflow's page shows a sweep (see `mlflow_view.Shown`), or the runs that match; keeps its views if need be.
+
+    Nothing where MLflow has no such experiment. Raises ConnectionError without an answer.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    from orchestrator.tracking import mlflow_view
+
+    known = mlflow_view.Shown(**shown)
+    try:
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            return ""
+        if where:
+            return mlflow_view.search_of(found.experiment_id, where, known)
+        if f"{mlflow_view.VIEW}{known.answer}" not in found.tags:  # of an earlier version
+            mlflow_view.keep(client, found.experiment_id, known, True, found.creation_time or 0)
+        return mlflow_view.page_of(found.experiment_id, known.answer)
+    except (MlflowException, OSError) as error:
+        raise ConnectionError(f"{uri}: {(str(error).splitlines() or ['no answer'])[0]}") from None
+
+
+def tell_ending(client: Any, parent: str, ending: str) -> None:
+    """Say on the parent run how the sweep's machinery ended, in one sentence."""
+    client.set_tag(parent, ENDING, ending[:5000])
 
 
 class MlflowReport:

@@ -24,7 +24,8 @@ ARMS = {
 def state(value: str) -> dict[str, Any]:
     """What MLflow's page makes of a view."""
     envelope = json.loads(value)
-    assert isinstance(envelope["name"], str) and isinstance(envelope["createdAt"], int)
+    assert isinstance(envelope["name"], str)
+    assert isinstance(envelope["createdAt"], int)
     packed = envelope["state"].removeprefix("deflate;")
     found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
     return found
@@ -45,7 +46,8 @@ def test_a_sweep_leaves_views_and_finals_once(tmp_path: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     parent = next(r for r in runs if r.data.tags["geosweep.stage"] == "sweep")
     assert kept == views(SHOWN, final=True, created_at=parent.info.start_time)
-    assert parent.data.metrics["loss/val"] == 0.2 and parent.data.tags["geosweep.leads"] == "low"
+    assert parent.data.metrics["loss/val"] == 0.2
+    assert parent.data.tags["geosweep.leads"] == "low"
     assert (parent.data.metrics["loss/val/low"], parent.data.metrics["loss/val/low/low"]) == (0.2, 0.1)
     summaries = {r.data.params["arm"]: r for r in runs if r.data.params.get("stage") == "summary"}
     assert len(runs) == 1 + len(summaries) == 3
@@ -59,7 +61,8 @@ def test_a_sweep_leaves_views_and_finals_once(tmp_path: Path) -> None:
 def test_the_answer_groups_by_arm_and_every_chart_has_its_section() -> None:
     page = state(views(SHOWN, final=True, created_at=1)[f"{VIEW}{SHOWN.answer}"])
     assert page["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "arm"}]
-    assert "fit-1" in page["searchFilter"] and page["orderByAsc"] is True
+    assert "fit-1" in page["searchFilter"]
+    assert page["orderByAsc"] is True
     sections = {one["uuid"] for one in page["compareRunSections"]}
     assert {card["metricSectionId"] for card in page["compareRunCharts"]} == sections
     assert len({card["uuid"] for card in page["compareRunCharts"]}) == len(page["compareRunCharts"])
