@@ -10,11 +10,14 @@ import time
 import urllib.request
 import webbrowser
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, Root, app, fail, talk
+
+if TYPE_CHECKING:
+    from orchestrator.storage.folder import SweepFolder
 
 FIRST_PORT, PORTS, START_S = 5000, 50, 120.0
 
@@ -46,7 +49,7 @@ def ui(
     from orchestrator.storage.folder import read_json
     from orchestrator.tracking.embedded import artifacts_of, embedded_uri, make_store
 
-    resolved = {}
+    resolved: dict[str, Any] = {}
     try:
         found = folder.find(root, sweep or "@last")
         resolved = read_json(found.path / "resolved.json") or {}
@@ -61,6 +64,8 @@ def ui(
     if not uri:
         make_store(root)
     page = _page(uri or embedded_uri(root), resolved, where)
+    if page:
+        _tell_verdict(folder.SweepFolder(root, resolved["sweep_id"]))
     if uri.startswith(("http://", "https://")):
         _open(f"{uri.rstrip('/')}/{page}", browser)
         return
@@ -81,7 +86,7 @@ def ui(
                 server.wait(20)
 
 
-def _page(uri: str, resolved: dict, where: str) -> str:  # type: ignore[type-arg]
+def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
     """Where the page shows the sweep; MLflow's own first page where it does not know it."""
     if not resolved:
         return ""
@@ -101,6 +106,20 @@ def _page(uri: str, resolved: dict, where: str) -> str:  # type: ignore[type-arg
         parameters=tuple(dict.fromkeys(searched)),
         where=where,
     )
+
+
+def _tell_verdict(of: SweepFolder) -> None:
+    """Have the parent run say the verdict of a sweep that is done, unless a report told it before."""
+    from orchestrator.storage.outcome import SweepOutcome
+
+    outcome = SweepOutcome.read(of)
+    if outcome is None or not outcome.is_over or (of.path / "report" / "report.html").exists():
+        return
+    from orchestrator.compare.evidence import Evidence
+    from orchestrator.compare.report import publish
+
+    if trouble := publish.publish(Evidence(of), None):
+        talk.print(f"MLflow was not told the verdict ({trouble})", style="yellow", highlight=False, markup=False)
 
 
 def _port(asked: int) -> int:

@@ -60,7 +60,7 @@ class MlflowReport:
             make_store(root)
         self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
 
-    def send(self, report: Path, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
+    def send(self, report: Path | None, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
         """Log the folder `report` and the arms' points; tag the parent and the summaries as `exploratory` (or as not).
 
         Raises LookupError when the sweep was never tracked.
@@ -72,7 +72,8 @@ class MlflowReport:
 
         client = MlflowClient(self._uri)
         parent, summaries = self._runs(client)
-        client.log_artifacts(parent, str(report), "report")
+        if report is not None:
+            client.log_artifacts(parent, str(report), "report")
         stamp = RunTag(EXPLORATORY, exploratory or "no")
         client.log_batch(parent, tags=[RunTag("mlflow.note.content", note), stamp])
         for arm, points in arms.items():
@@ -87,7 +88,7 @@ class MlflowReport:
                 "verdict.png",
                 "learning-curves.png",
             }
-            for path in sorted((report / "figures").glob("*.png")):
+            for path in sorted((report / "figures").glob("*.png")) if report is not None else ():
                 if path.name in own or path.name.startswith(f"map-{plain}-"):
                     client.log_artifact(summaries[arm], str(path), "figures")
 

@@ -15,9 +15,11 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
+
+from orchestrator.tracking.names import accepted
 
 VIEW = "mlflow.sharedViewState."
 ROW, INTERVAL = "arm/row", "interval"
@@ -31,7 +33,7 @@ class Shown:
 
     sweep_id: str
     reported: str
-    """The metric that is compared, under its name in MLflow; nothing where it is not known."""
+    """The metric that is compared; nothing where it is not known."""
     tuned: str = ""
     maximize: bool = True
     parameters: Sequence[str] = ()
@@ -52,6 +54,8 @@ def views(shown: Shown, *, final: bool, created_at: int) -> dict[str, str]:
     """The experiment's tags: key -> value. Until the sweep is `final` the answer shows the trials of its search."""
     if not shown.reported:
         return {}
+    given = {name: name and accepted([name])[name] for name in (shown.reported, shown.tuned)}
+    shown = replace(shown, reported=given[shown.reported], tuned=given[shown.tuned])
     mine = f"tags.`geosweep.sweep_id` = '{shown.sweep_id}'"
     below = f"{mine} and params.stage {'!= ' if final else '= '}'tune'"
     best = {"orderByKey": f"metrics.`{shown.tuned or shown.reported}`", "orderByAsc": not shown.maximize}
@@ -128,8 +132,8 @@ def _charts(shown: Shown) -> dict[str, Any]:
     ]
     curves = [_line(f"curve-{name}", "curves", name) for name in dict.fromkeys((metric, shown.tuned, "loss/train"))]
     sections = {
-        "answer": f"{metric} of each arm: its 95 % interval (left, one row an arm) and its mean (right)",
-        "curves": "Learning curves by arm: the mean, and the band from the least to the greatest trial",
+        "answer": "95 % interval of each arm, and its mean",
+        "curves": "Mean by arm, band: least to greatest",
     }
     return {
         "compareRunCharts": [*answer, *(card for card in curves if card["metricKey"])],
