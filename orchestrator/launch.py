@@ -301,11 +301,11 @@ def _tracker(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> Mlflo
     )
 
 
-def shown(spec: Spec, sweep_id: str) -> Shown:
+def shown(spec: Spec, named: str) -> Shown:
     """What MLflow's pages show of a sweep."""
     searched = dict.fromkeys(p.name for arm in spec.arms.values() for p in arm.parameters if p.kind != "constant")
     return Shown(
-        sweep_id=sweep_id,
+        sweep_id=named,
         reported=spec.report_metric,
         tuned=spec.metric.name,
         maximize=spec.metric.goal is Goal.MAXIMIZE,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL
 
@@ -27,8 +28,6 @@ def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
     """
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
-
-    from orchestrator.tracking import mlflow_view
 
     known = mlflow_view.Shown(**shown)
     try:
