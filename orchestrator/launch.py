@@ -18,7 +18,7 @@ from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
 from orchestrator.definition.errors import BudgetSpent, TrialsFailed, UsageError
 from orchestrator.definition.model import Spec, sweep_id
-from orchestrator.definition.states import SweepState
+from orchestrator.definition.states import Goal, SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import extensions, rehearsal, seal
@@ -31,6 +31,7 @@ from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import NoTracker, Tracker
 from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.tracking.mlflow_view import Shown
 from orchestrator.travel.arrival import needs
 from orchestrator.travel.errors import CannotTravel
 from orchestrator.trial import by_value
@@ -296,6 +297,19 @@ def _tracker(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> Mlflo
         description=spec.description,
         facts={f"geosweep.{k}": v for k, v in known.items()},
         studies=spec.seeds.studies,
+        shown=shown(spec, folder.sweep_id),
+    )
+
+
+def shown(spec: Spec, named: str) -> Shown:
+    """What MLflow's pages show of a sweep."""
+    searched = dict.fromkeys(p.name for arm in spec.arms.values() for p in arm.parameters if p.kind != "constant")
+    return Shown(
+        sweep_id=named,
+        reported=spec.report_metric,
+        tuned=spec.metric.name,
+        maximize=spec.metric.goal is Goal.MAXIMIZE,
+        parameters=tuple(searched),
     )
 
 

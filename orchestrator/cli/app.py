@@ -52,6 +52,7 @@ VERBS = (
     "convert",
     "imports",
     "reconcile",
+    "ui",
     "services",
     "data",
     "k8s",

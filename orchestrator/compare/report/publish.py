@@ -27,8 +27,8 @@ def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) 
     return path, publish(evidence, path.parent) if tracking else ""
 
 
-def publish(evidence: Evidence, report: Path) -> str:
-    """Log the folder `report`; returns what went wrong, or nothing."""
+def publish(evidence: Evidence, report: Path | None) -> str:
+    """Log the verdict, the curves and the folder `report`, where there is one; returns what went wrong, or nothing."""
     try:
         MlflowReport(
             uri=evidence.resolved.get("tracking"),
