@@ -10,6 +10,8 @@ Under a root in an object store `root` is its near folder (see `object_store.py`
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -276,6 +278,21 @@ class SweepFolder:
         except Held:
             return True
         except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return self._is_locked()
+
+    def _is_locked(self) -> bool:
+        """Whether somebody has the lock, for one who may only read."""
+        try:
+            with (self.path / "lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:
             return False
 
 
