@@ -12,6 +12,7 @@ from geosweep._reports import Listener, TrialReport
 from geosweep._sweep import Sweep
 from orchestrator import launch
 from orchestrator.definition import given_sweep as overriding
+from orchestrator.definition import places
 from orchestrator.definition.errors import BudgetSpent, UsageError, read
 from orchestrator.definition.model import Spec
 from orchestrator.storage import folder as folders
@@ -149,6 +150,7 @@ def read_sweep(given: Given, overrides: Mapping[str, Any] = NO_OVERRIDES) -> tup
     if not isinstance(given, str | os.PathLike):
         raise UsageError(f"a sweep is a path, a dict or YAML text, and not a {type(given).__qualname__}")
     path = Path(given)
+    places.remember(path.absolute().parent)
     return overriding.from_text(read(path), str(path), overrides)
 
 

@@ -72,6 +72,7 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
     if spec.task.is_program:
         resolved["program"] = {"folder": spec.task.folder}
     folder.create(overrides.without_addresses(text), resolved)
+    folder.note_place(Path(spec.source))
     _keep_requirements(spec, folder)
     seal.close(spec, folder)
     if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():

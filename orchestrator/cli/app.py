@@ -95,19 +95,18 @@ def _options(
 
 
 def beside(file: Path | None) -> Path | None:
-    """The sweep file that was named, by path or as one that comes along; modules are found in its folder too, after the
-    current one. Raises SpecError.
+    """The sweep file that was named, by path or as one that comes along; modules and files are found in its folder, then
+    in the current one. Raises SpecError.
     """
     if file is None:
         return None
-    from orchestrator.definition import bundled
+    from orchestrator.definition import bundled, places
     from orchestrator.definition.errors import UnreadableError
 
     found = bundled.sweep(file)
     if not found.exists() and (meant := bundled.meant(file)):
         raise UnreadableError(file, f"no such file, and no such sweep comes along{meant}")
-    if (folder := str(found.absolute().parent)) not in sys.path:
-        sys.path.append(folder)
+    places.remember(found.absolute().parent)
     return found
 
 

@@ -219,6 +219,7 @@ def validate(
     Example: geosweep validate sweeps/quickstart.yaml
     """
     from orchestrator.definition import model
+    from orchestrator.definition import plan as planning
     from orchestrator.definition.overrides import OverrideError
 
     left_out = ""
@@ -245,10 +246,11 @@ def validate(
         raise typer.Exit(int(Exit.INVALID_FILE)) from None
     if as_json:
         found = {"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity}
-        emit(found | ({"left_out": left_out} if left_out else {}))
+        notes = list(planning.whole_by_chance(definition))
+        emit(found | ({"left_out": left_out} if left_out else {}) | ({"notes": notes} if notes else {}))
     else:
-        if left_out:
-            _say(left_out, warns=True)
+        for line in (*([left_out] if left_out else []), *planning.whole_by_chance(definition)):
+            _say(line, warns=True)
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
 
 

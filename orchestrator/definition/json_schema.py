@@ -103,6 +103,8 @@ def _of_parameters(model: Schema) -> None:
     fields = model["properties"]
     fields["distribution"] = {**fields["distribution"], "anyOf": [{"enum": list(DISTRIBUTIONS)}, {"type": "null"}]}
     fields["values"]["anyOf"][0]["uniqueItems"] = True
+    fields["when"]["anyOf"][0]["additionalProperties"] = {"not": {"const": []}}
+    fields["q"]["anyOf"] = [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": PERCENTAGE}]
     for end in ("min", "max"):
         fields[end]["anyOf"] = [one for one in fields[end]["anyOf"] if one.get("type") not in ("string", "null")]
         fields[end]["anyOf"].append({"type": "string", "pattern": PERCENTAGE})

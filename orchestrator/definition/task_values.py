@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import trainables
 from orchestrator.definition.arms import Arms
+from orchestrator.definition.built import placed
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import misfit, short
 from orchestrator.definition.location import Where
@@ -132,7 +133,7 @@ def _everywhere(arms: Arms) -> set[str]:
 
 def _build(cls: type[Task], values: Mapping[str, Any], given: Mapping[str, Any], path: Path, where: Where) -> Task:
     try:
-        return cls(**values)
+        return cls(**placed(trainables.name_of(cls), values))
     except Exception as error:
         said = " ".join(str(error).split())
         culprit = next((k for k in given if said.startswith(k)), None)
@@ -189,7 +190,7 @@ def _built(
     where: Where,
 ) -> Task:
     try:
-        found = cls(**values)
+        found = cls(**placed(trainables.name_of(cls), values))
     except Exception as error:
         own = {name: config[name] for name in in_section(TASK, config)}
         named = [name for name in own if str(error).startswith(name.partition(".")[2])] or list(own)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from orchestrator.definition.kinds import short
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec
-from orchestrator.definition.parameter_models import ParameterModel
+from orchestrator.definition.parameter_models import ParameterModel, as_share
 from orchestrator.definition.parts import TRAINING, in_section, split
 from orchestrator.definition.schema import SweepModel, TrainingModel
 from orchestrator.definition.space import SpaceError, corners, satisfied
@@ -40,6 +40,10 @@ def converted(key: str, given: Any, model: SweepModel, where: Where, path: Path)
     for one_of_them in ("min", "max", "prior"):
         if getattr(given, one_of_them) is not None:
             changed[one_of_them] = one(getattr(given, one_of_them), (*path, one_of_them))
+    if given.q is not None:
+        share = as_share(given.q)
+        amount = key == "warmup" and not isinstance(share, str) and share >= 1
+        changed["q"] = share / model.budget.per_trial if amount else share
     return given.model_copy(update=changed)
 
 

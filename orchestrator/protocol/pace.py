@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-import trainables
-from orchestrator.definition import plan
+from orchestrator.definition import built, plan
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import groups_of, split
@@ -132,7 +131,7 @@ def training_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> tuple[Ta
     budget, seed, parts = plan.grad_evals_of(spec, arm, config), spec.seeds.tune[0], split(config)
     ramps = {name: Ramp(**fields) for name, fields in parts.ramps.items()}
     initial = {**parts.optimizer, **{name: ramp.at(0.0) for name, ramp in ramps.items()}}
-    task = trainables.build(spec.task.name, **{**spec.task.parameters, **parts.task})
+    task = built.build(spec.task.name, {**spec.task.parameters, **parts.task})
     training = Training(
         task,
         optimizer_builder(arm.optimizer, initial, seed, groups_of(arm.groups, parts)),

@@ -23,8 +23,7 @@ from typing import Any
 
 import torch
 
-import trainables
-from orchestrator.definition import plan
+from orchestrator.definition import built, plan
 from orchestrator.definition.errors import SpecErrors
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec, Spec
@@ -104,7 +103,7 @@ class _Rehearsal:
         parts, stage = split(corner.config), Stage.BUILD
         task: Task | None = None
         try:
-            task = trainables.build(self._spec.task.name, **{**self._spec.task.parameters, **parts.task})
+            task = built.build(self._spec.task.name, {**self._spec.task.parameters, **parts.task})
             stage = Stage.BEGIN
             training = _training(self._spec, corner, task)
             stage = Stage.STEP

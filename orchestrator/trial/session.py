@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import optim_core  # noqa: F401
-import trainables
-import trainables.loop
+from orchestrator.definition import built
 from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
@@ -325,4 +324,4 @@ class TrialSession:
 
 def warm_up(job: Job) -> None:
     """Pay once in a worker what every trial needs: imports and the task's data."""
-    trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
+    built.build(job.task, job.task_parameters).batch(job.seed, 0)

@@ -119,6 +119,15 @@ def test_a_budget_that_steps_do_not_fill(call: Callable[..., Called], tmp_path: 
     assert "of 45 gradient evaluations the arms spent sam 44, sgd 45" in " ".join(compared.out.split())
 
 
+def test_whole_numbers_by_chance_are_said(call: Callable[..., Called], tmp_path: Path) -> None:
+    file = tmp_path / "fit.yaml"
+    file.write_text(sweep_text().replace("distribution: log_uniform_values, min: 0.01, max: 0.3", "min: 0, max: 1", 1))
+    said = "lr from 0 to 1 is searched in whole numbers alone, since both ends are whole; write 0.0 for all numbers"
+    assert said in " ".join(call("validate", str(file)).err.split())
+    assert said in " ".join(call("plan", str(file)).out.split())
+    assert call("validate", str(file), "arms.sgd.parameters.lr.min=0.0").err == ""
+
+
 def test_an_override_is_named(call: Callable[..., Called], tmp_path: Path) -> None:
     file = tmp_path / "fragile.yaml"
     file.write_text(fragile(dropout=0.5))
