@@ -45,8 +45,10 @@ class Order:
     root: str
     """Folder for sweeps as the cluster's machines see it."""
     profile: str = ""
-    """Kind of cluster (Kubernetes only), as `queue` and `registry`."""
+    """A profile, bundled or a file (Kubernetes only), as `queue`, `priority`, `elastic` and `registry`."""
     queue: str = ""
+    priority: str = ""
+    elastic: bool = False
     registry: str = ""
     parcel: Parcel | None = None
     code_at: str = ""

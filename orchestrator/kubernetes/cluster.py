@@ -16,12 +16,11 @@ from typing import Any
 import yaml
 
 from orchestrator.kubernetes.fit import RenderError
-from orchestrator.kubernetes.profiles import NAMESPACE
+from orchestrator.kubernetes.profiles import NAMESPACE, of_context
 from orchestrator.kubernetes.render import render
 from orchestrator.remote import LIVING, Attempt, Order, pick
 from orchestrator.storage.errors import NotFound, Unreachable
 
-PATH = ("ray.io", "v1", NAMESPACE, "rayjobs")
 MINE, SWEEP, COMPONENT = "app.kubernetes.io/part-of=geosweep", "geosweep.io/sweep", "app.kubernetes.io/component"
 OUTCOMES = {"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
 REQUEST_S, GONE_S = 30, 120.0
@@ -30,12 +29,13 @@ NOTHING: Mapping[int, Exception | None] = {}
 
 
 class KubernetesCluster:
-    """Sweeps in namespace `sweeps` (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
+    """Sweeps in a namespace (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
 
+    `namespace`; empty: that of the context, and `sweeps` where it has none.
     Raises Unreachable without the client or without a kubeconfig.
     """
 
-    def __init__(self, context: str = "") -> None:
+    def __init__(self, context: str = "", namespace: str = "") -> None:
         try:
             from kubernetes import client, config
         except ImportError:
@@ -53,6 +53,8 @@ class KubernetesCluster:
             ) from None
         settings.retries = 1
         self._server = settings.host
+        self._namespace = namespace or of_context(context) or NAMESPACE
+        self._path = ("ray.io", "v1", self._namespace, "rayjobs")
         self._api = client.ApiClient(settings)
         self._rayjobs, self._core = client.CustomObjectsApi(self._api), client.CoreV1Api(self._api)
 
@@ -62,7 +64,10 @@ class KubernetesCluster:
             order.text,
             order.file,
             profile=order.profile,
+            namespace=self._namespace,
             queue=order.queue,
+            priority=order.priority,
+            elastic=order.elastic,
             registry=order.registry,
             root=order.root,
             parcel=order.parcel,
@@ -79,9 +84,9 @@ class KubernetesCluster:
         if before is not None:
             self._delete(name)
             self._wait_until_gone(name)
-        for config in configs:  # its name holds the hash of what is in it
-            self._create_config(config)
-        self._create(lambda: self._create_job(job))
+        made = self._create(lambda: self._create_job(job))
+        for config in configs:
+            self._create_config(config, made)
         return self.status(order.sweep_id)
 
     def status(self, name: str) -> Attempt:
@@ -93,14 +98,14 @@ class KubernetesCluster:
         found = self.status(name)
         chosen = f"{SWEEP}={found.sweep_id},{COMPONENT}=sweep-submitter"
         pods = self._ask(
-            lambda: self._core.list_namespaced_pod(NAMESPACE, label_selector=chosen, _request_timeout=REQUEST_S)
+            lambda: self._core.list_namespaced_pod(self._namespace, label_selector=chosen, _request_timeout=REQUEST_S)
         ).items
         if not pods:
             raise NotFound(f"{found.sweep_id} has no log yet: it is {found.state} ({found.reason or 'no Pod'})")
         newest = max(pods, key=lambda p: p.metadata.creation_timestamp).metadata.name
         return str(
             self._ask(
-                lambda: self._core.read_namespaced_pod_log(newest, NAMESPACE, _request_timeout=REQUEST_S),
+                lambda: self._core.read_namespaced_pod_log(newest, self._namespace, _request_timeout=REQUEST_S),
                 {BAD: NotFound(f"{found.sweep_id} has no log yet: its Pod {newest} is starting")},
             )
         )
@@ -111,7 +116,7 @@ class KubernetesCluster:
         raise NotFound(
             f"trial {words[0]}: the API server has the driver's log only. What trials print is under the sweep's root: "
             f"geosweep logs {found.sweep_id} {words[0]} --root s3://..., or where that is mounted: kubectl exec -n "
-            f"{NAMESPACE} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
+            f"{self._namespace} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
         )
 
     def stop(self, name: str) -> Attempt | None:
@@ -124,25 +129,45 @@ class KubernetesCluster:
 
     def _list(self) -> list[dict[str, Any]]:
         listed = self._ask(
-            lambda: self._rayjobs.list_namespaced_custom_object(*PATH, label_selector=MINE, _request_timeout=REQUEST_S)
+            lambda: self._rayjobs.list_namespaced_custom_object(
+                *self._path, label_selector=MINE, _request_timeout=REQUEST_S
+            )
         )
         jobs = [j for j in listed["items"] if SWEEP in j["metadata"].get("labels", {})]
         return sorted(jobs, key=lambda j: str(j["metadata"].get("creationTimestamp", "")))
 
-    def _create_config(self, config: Mapping[str, Any]) -> None:
-        self._create(lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S))
+    def _create_config(self, config: dict[str, Any], job: Mapping[str, Any] | None) -> None:
+        """It goes with its RayJob: Pods that come before it wait for it. One of an earlier attempt is taken over."""
+        if job is not None:
+            owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "controller": False}
+            owner |= {key: job["metadata"][key] for key in ("name", "uid")}
+            config["metadata"]["ownerReferences"] = [owner]
+        name, owners = (
+            config["metadata"]["name"],
+            {"metadata": {"ownerReferences": config["metadata"].get("ownerReferences")}},
+        )
+        made = self._create(
+            lambda: self._core.create_namespaced_config_map(self._namespace, config, _request_timeout=REQUEST_S)
+        )
+        if made is None and job is not None:
+            self._ask(
+                lambda: self._core.patch_namespaced_config_map(
+                    name, self._namespace, owners, _request_timeout=REQUEST_S
+                )
+            )
 
     def _create_job(self, job: Mapping[str, Any], **options: Any) -> Any:
-        return self._rayjobs.create_namespaced_custom_object(*PATH, job, _request_timeout=REQUEST_S, **options)
+        return self._rayjobs.create_namespaced_custom_object(*self._path, job, _request_timeout=REQUEST_S, **options)
 
-    def _create(self, call: Callable[[], Any]) -> None:
-        """One that exists already came from the same submission, or another one at the same time."""
+    def _create(self, call: Callable[[], Any]) -> Any:
+        """What was made; None for one that exists: of the same submission, or another one at the same time."""
         refused = RenderError("the API server refuses the manifest")
-        self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
+        return self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
 
     def _delete(self, name: str) -> None:
         self._ask(
-            lambda: self._rayjobs.delete_namespaced_custom_object(*PATH, name, _request_timeout=REQUEST_S), {GONE: None}
+            lambda: self._rayjobs.delete_namespaced_custom_object(*self._path, name, _request_timeout=REQUEST_S),
+            {GONE: None},
         )
 
     def _wait_until_gone(self, name: str) -> None:

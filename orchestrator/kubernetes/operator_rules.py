@@ -11,26 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.definition.errors import nearest
 from orchestrator.kubernetes.pod_rules import map_findings, pod_findings, secret_findings
+from orchestrator.kubernetes.profile_model import ProfileModel
+from orchestrator.kubernetes.schema_rules import schema_findings
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 NAME_LIMITS = {"RayJob": 47, "RayCluster": 53, "RayCronJob": 36}
-FIELDS = {
-    "spec": "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus "
-    "entrypointNumGpus entrypointResources jobId managedBy metadata preRunningDeadlineSeconds rayClusterSpec "
-    "runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig submitterPodTemplate suspend "
-    "ttlSecondsAfterFinished",
-    "rayClusterSpec": "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec "
-    "headServiceAnnotations historyServerOptions managedBy networkPolicy rayVersion suspend tlsOptions "
-    "upgradeStrategy workerGroupSpecs",
-    "headGroupSpec": "enableIngress headService ingressOptions labels rayStartParams resources serviceType template",
-    "workerGroupSpecs": "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts priority "
-    "rayStartParams replicas resources scaleStrategy suspend template",
-    "autoscalerOptions": "args command env envFrom idleTimeoutSeconds image imagePullPolicy resources "
-    "securityContext upscalingMode version volumeMounts",
-}
-"""Of the CRD at v1.7.0, the fields outside Pod templates."""
 GATED = ("networkPolicy", "tlsOptions", "historyServerOptions")
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
 RULES: dict[str, Rule] = {}
@@ -48,7 +34,7 @@ class Finding:
         return f"{self.code} {self.where}: {self.message}"
 
 
-def lint(documents: list[Any]) -> list[Finding]:
+def lint(documents: list[Any], profile: ProfileModel | None = None) -> list[Finding]:
     """All broken rules of all RayJobs among the documents, in order; secrets in any document."""
     found: list[Finding] = []
     for document in documents:
@@ -63,6 +49,7 @@ def lint(documents: list[Any]) -> list[Finding]:
         where = f"RayJob/{_at(job, 'metadata').get('name', '?')}"
         if job.get("apiVersion") != "ray.io/v1":
             found.append(Finding("KO100", where, f"apiVersion is {job.get('apiVersion')}, not ray.io/v1"))
+        found += [Finding(code, f"{where} {field}", message) for code, field, message in schema_findings(job)]
         found += [Finding(code, where, message) for code, message in map_findings(job, configs)]
         for code, rule in RULES.items():
             try:
@@ -267,21 +254,6 @@ def _entrypoint(job: Mapping[str, Any]) -> Iterator[str]:
     for key in ("entrypointNumCpus", "entrypointNumGpus", "entrypointResources"):
         if _spec(job).get(key) and str(head.get("num-cpus")) == "0":
             yield f"{key}: a head with num-cpus 0 has nothing to reserve, the driver would wait for ever"
-
-
-@_rule("KO115")
-def _fields(job: Mapping[str, Any]) -> Iterator[str]:
-    cluster = _cluster(job)
-    parts: list[tuple[str, Mapping[str, Any]]] = [("spec", _spec(job)), ("rayClusterSpec", cluster)]
-    parts += [(key, _at(cluster, key)) for key in ("headGroupSpec", "autoscalerOptions")]
-    parts += [("workerGroupSpecs", group) for group in _groups(job)]
-    for where, part in parts:
-        known = FIELDS[where].split()
-        for key in set(part) - set(known):
-            yield f"{where} has no field {key}{nearest(key, known)}"
-        for key, value in (part.get("rayStartParams") or {}).items() if "rayStartParams" in known else ():
-            if not isinstance(value, str):
-                yield f"{where}: rayStartParams.{key} has to be text: '{value}'"
 
 
 def _ray_pods(job: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -9,15 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|PRIVATE|CREDENTIAL", re.IGNORECASE)
-CREDENTIALS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
+from orchestrator.kubernetes.quantities import quantity
+from orchestrator.kubernetes.secret_shapes import is_secret_name, shape_of
+
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Kinds that Pod Security "restricted" allows."""
 IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
-QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i)|)")
-UNITS = {letter: 1000.0**power for power, letter in enumerate(["n", "u", "m", "", *"kMGTPE"], -3)} | {
-    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
-}
 
 
 def templates(document: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -54,8 +51,8 @@ def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
     if isinstance(document, dict) and document.get("kind") == "Secret":
         yield "KO207", "holds a Secret; make it apart, with kubectl create secret"
     for path, text in _texts(document):
-        if CREDENTIALS.search(text):
-            yield "KO207", f"{path} holds credentials in clear; put them in a Secret"
+        if what := shape_of(text, assigned=not path.startswith("data.")):
+            yield "KO207", f"{path} holds {what} in clear; put it in a Secret, and name that by secretKeyRef"
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -98,10 +95,10 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not {"cpu", "memory"} <= set(limits):
         yield "KO205", "has no limits for cpu and memory"
     for name, amount in ((container.get("resources") or {}).get("requests") or {}).items():
-        if _quantity(amount) > _quantity(limits.get(name, amount)):
+        if quantity(amount) > quantity(limits.get(name, amount)):
             yield "KO205", f"requests more {name} ({amount}) than its limit ({limits[name]})"
     for name, amount in limits.items():
-        if math.isnan(_quantity(amount)):
+        if math.isnan(quantity(amount)):
             yield "KO205", f"limits.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
     image = str(container.get("image", ""))
     if image and not IMAGE.fullmatch(image):
@@ -109,19 +106,11 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     elif "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
         yield "KO206", f"image {image or '(none)'} names no version"
     for entry in container.get("env") or []:
-        if entry.get("value") and SECRET_NAME.search(str(entry.get("name"))):
+        if entry.get("value") and is_secret_name(str(entry.get("name"))):
             yield "KO207", f"{entry.get('name')} holds a secret in clear; use valueFrom.secretKeyRef"
     ports = [(p.get("containerPort"), p.get("protocol", "TCP")) for p in container.get("ports") or []]
     if len(set(ports)) != len(ports):
         yield "KO208", "names a port twice"
-
-
-def _quantity(amount: Any) -> float:
-    """The number behind a quantity, NaN for none. Stricter than `kubernetes.utils.quantity`, as the API server is: that
-    reads "8 Gi", "1K" and "-1" too.
-    """
-    found = QUANTITY.fullmatch(str(amount))
-    return float(found[1] + (found[2] or "")) * UNITS[found[3] or ""] if found else math.nan
 
 
 def map_findings(document: Mapping[str, Any], there: set[Any]) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.executors.job_api import RayCluster
 from orchestrator.kubernetes.code import MOUNT
-from orchestrator.kubernetes.profiles import ROOT, TRACKING
+from orchestrator.kubernetes.profiles import ROOT, tracking
 from orchestrator.kubernetes.render import render
 from orchestrator.tracking.mlflow import TRIAL
 from tests.kubernetes.pods import wait
@@ -97,7 +97,11 @@ def test_the_rendered_line_twice_is_one_sweep(address: str, tmp_path: Path) -> N
     file, root, store = tmp_path / "sweep.yaml", tmp_path / "runs", tmp_path / "mlflow.db"
     file.write_text(text)
     _, job = yaml.safe_load_all(render(text, str(file), profile="kind"))
-    places = {f"{MOUNT}/sweep.yaml": str(file), f"--root {ROOT} ": f"--root {root} ", TRACKING: f"sqlite:///{store}"}
+    places = {
+        f"{MOUNT}/sweep.yaml": str(file),
+        f"--root {ROOT} ": f"--root {root} ",
+        tracking("sweeps"): f"sqlite:///{store}",
+    }
     first = shell(submit_line(job, "fit-1", address, places))
     assert "confirm stage" in first.stdout, first.stdout + first.stderr
     trained = files(root)
@@ -137,7 +141,11 @@ def test_a_lost_head_costs_one_checkpoint_interval(tmp_path: Path, monkeypatch: 
     file, root = tmp_path / "sweep.yaml", tmp_path / "runs"
     file.write_text(TEXT.format(trace=tmp_path / "trace", steps=STEPS, every=EVERY_S))
     _, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind"))
-    places = {f"{MOUNT}/sweep.yaml": str(file), f"--root {ROOT} ": f"--root {root} ", TRACKING: f"sqlite:///{root}.db"}
+    places = {
+        f"{MOUNT}/sweep.yaml": str(file),
+        f"--root {ROOT} ": f"--root {root} ",
+        tracking("sweeps"): f"sqlite:///{root}.db",
+    }
     path = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
     with head(**path) as first:
         line = submit_line(job, "traced-1", first.address, places)
