@@ -24,9 +24,9 @@ from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.pods import Sweep, head, resources, security, submitter, workers
 from orchestrator.kubernetes.profile_model import NAME, REGISTRY, ProfileModel
 from orchestrator.kubernetes.profiles import DATA, NAMESPACE, ROOT
+from orchestrator.kubernetes.start_rules import RAY
 from orchestrator.remote import Parcel
 
-RAY = "2.60.0"
 SLACK_S = 3600
 """Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
 NAME_LIMIT = 47

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from orchestrator.definition import sweep_file
 from orchestrator.kubernetes.fit import RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
-
 from orchestrator.kubernetes.profiles import load
 from orchestrator.kubernetes.render import job_name, render
 from tests.kubernetes.manifests import CRDS, K8S, schema_errors
