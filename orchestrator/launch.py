@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -224,6 +224,8 @@ def _drive(
     executor = _executor(spec, folder, options, carried)
     tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
     notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))
+    if options.address:
+        callbacks, watch = _measured(folder, callbacks, watch)
     try:
         outcome = runner.run(
             spec,
@@ -245,6 +247,24 @@ def _drive(
     if tracker.trouble:
         say(f"MLflow was not told everything ({tracker.trouble}); run this command again", warns=True)
     return outcome
+
+
+def _measured(
+    folder: SweepFolder,
+    callbacks: tuple[Callback, ...],
+    watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
+) -> tuple[tuple[Callback, ...], Callable[[SweepConductor], AbstractContextManager[None]]]:
+    """The same, and the cluster's metrics show the sweep."""
+    from orchestrator.executors.ray_metrics import RayMetrics
+
+    metrics = RayMetrics(folder.sweep_id)
+
+    @contextmanager
+    def watched(conductor: SweepConductor) -> Iterator[None]:
+        with metrics.watching(conductor.waiting), watch(conductor) if watch else nullcontext():
+            yield
+
+    return (*callbacks, metrics), watched
 
 
 def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:

@@ -48,7 +48,7 @@ def stop(address: str, sweep: str, as_json: bool) -> None:
 
 
 def cluster(address: str) -> Cluster:
-    """The cluster at a Ray dashboard's URL, or `k8s`, `k8s://CONTEXT`, `k8s://CONTEXT?namespace=NAME`: of the kubeconfig.
+    """The cluster at a Ray dashboard's URL, or one of the kubeconfig: `k8s`, `k8s://CONTEXT`, `...?namespace=NAME`.
 
     A usage error for another address. Raises Unreachable when the cluster does not answer.
     """

@@ -207,7 +207,10 @@ def _legacy_deletion(job: Mapping[str, Any]) -> Iterator[str]:
     strategy = _spec(job).get("deletionStrategy") or {}
     rules, legacy = strategy.get("deletionRules"), [k for k in LEGACY if k in strategy]
     if not rules and len(legacy) != 2:
-        yield "deletionStrategy needs deletionRules, or both onSuccess and onFailure; leave it out for shutdownAfterJobFinishes"
+        yield (
+            "deletionStrategy needs deletionRules, or both onSuccess and onFailure; leave it out for "
+            "shutdownAfterJobFinishes"
+        )
     if rules and legacy:
         yield "deletionStrategy: onSuccess, onFailure and deletionRules exclude each other; keep deletionRules"
     for key in legacy:
@@ -231,7 +234,9 @@ def _unsupported(job: Mapping[str, Any]) -> Iterator[str]:
     cluster = _cluster(job)
     for where, part in (("spec", _spec(job)), ("rayClusterSpec", cluster)):
         if part.get("managedBy") not in (None, "ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"):
-            yield f"{where}.managedBy: {part['managedBy']!r} is not ray.io/kuberay-operator or kueue.x-k8s.io/multikueue"
+            yield (
+                f"{where}.managedBy: {part['managedBy']!r} is not ray.io/kuberay-operator or kueue.x-k8s.io/multikueue"
+            )
     if cluster.get("upgradeStrategy"):
         yield "upgradeStrategy is for RayCluster and RayService; a RayJob with it stays in Initializing. Leave it out"
     if cluster.get("suspend"):
@@ -241,7 +246,10 @@ def _unsupported(job: Mapping[str, Any]) -> Iterator[str]:
     head = _at(cluster, "headGroupSpec")
     service = head.get("serviceType") or _at(head, "headService", "spec").get("type")
     if service not in (None, "", "ClusterIP"):
-        yield f"headGroupSpec: a Service of type {service} opens the dashboard, which runs code, to a network; write ClusterIP"
+        yield (
+            f"headGroupSpec: a Service of type {service} opens the dashboard, which runs code, to a network; "
+            "write ClusterIP"
+        )
     if head.get("enableIngress") or head.get("ingressOptions"):
         yield "headGroupSpec: an Ingress opens the dashboard, which runs code, to a network; leave it out"
     if "rayClusterSpec" in _spec(job) and not _groups(job):
@@ -274,7 +282,10 @@ def _labels(job: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.labels.{OURS[1]} is not that of the job, {sweep}; write that"
         for key in OURS:
             if not (part.get("labels") or {}).get(key):
-                yield f"{where}.labels has no {key}: status, logs and the network policies find objects by it; put it back"
+                yield (
+                    f"{where}.labels has no {key}: status, logs and the network policies find objects by it; put it "
+                    "back"
+                )
 
 
 @_rule("KO124")
@@ -282,7 +293,10 @@ def _environment(job: Mapping[str, Any]) -> Iterator[str]:
     scaling = _cluster(job).get("enableInTreeAutoscaling")
     tolerant = _cluster(job).get("gcsFaultToleranceOptions")
     if _at(job, "metadata", "annotations").get("ray.io/ft-enabled"):
-        yield "annotation ray.io/ft-enabled: a sweep's driver is not kept by it, its storage keeps the sweep; leave it out"
+        yield (
+            "annotation ray.io/ft-enabled: a sweep's driver is not kept by it, its storage keeps the sweep; "
+            "leave it out"
+        )
     if tolerant:
         yield "gcsFaultToleranceOptions: a lost head is made anew and the sweep goes on from its storage; leave it out"
     for key in ("redis-username", "redis-password"):
@@ -297,7 +311,10 @@ def _environment(job: Mapping[str, Any]) -> Iterator[str]:
                 if value is not None and entry.get("valueFrom"):
                     yield f"{where}: {name} has value and valueFrom; keep one"
                 if name in REDIS:
-                    yield f"{where}: {name} asks for fault tolerance by Redis, which the operator refuses here; leave it out"
+                    yield (
+                        f"{where}: {name} asks for fault tolerance by Redis, which the operator refuses here; leave it "
+                        "out"
+                    )
                 if name == "RAY_enable_autoscaler_v2":
                     which = "autoscalerOptions.version says it" if scaling else "autoscaling is off"
                     yield f"{where}: {name}: {which}, and the operator refuses both; leave it out"
@@ -349,7 +366,10 @@ def _replicas(job: Mapping[str, Any]) -> Iterator[str]:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", str(group.get("groupName", ""))):
             yield f"group {group.get('groupName')!r}: a name of lower case, digits and dashes, at most 63"
         if group.get("numOfHosts", 1) != 1:
-            yield f"group {group.get('groupName')}: numOfHosts {group['numOfHosts']}: a worker of a sweep is one Pod; write 1"
+            yield (
+                f"group {group.get('groupName')}: numOfHosts {group['numOfHosts']}: a worker of a sweep is one "
+                "Pod; write 1"
+            )
         if not group.get("maxReplicas"):
             said = "missing, and the default is two thousand million Pods" if "maxReplicas" not in group else "0"
             yield f"group {group.get('groupName')}: maxReplicas is {said}; write how many there may be, 1 or more"
@@ -372,11 +392,17 @@ def _autoscaler(job: Mapping[str, Any]) -> Iterator[str]:
     if not _cluster(job).get("enableInTreeAutoscaling"):
         for group in _groups(job):
             if group.get("replicas", group.get("minReplicas", 0)) == 0 and not _spec(job).get("suspend"):
-                yield f"group {group.get('groupName')}: no replicas, and nothing adds any: write replicas, or enableInTreeAutoscaling: true"
+                yield (
+                    f"group {group.get('groupName')}: no replicas, and nothing adds any: write replicas, or "
+                    "enableInTreeAutoscaling: true"
+                )
         return
     options = _at(_cluster(job), "autoscalerOptions")
     if options.get("version", "v1") == "v1":
-        yield "autoscalerOptions.version is not v2, which this was written for: v1 restarts a lost head in place; write v2"
+        yield (
+            "autoscalerOptions.version is not v2, which this was written for: v1 restarts a lost head in "
+            "place; write v2"
+        )
     second = _at(_cluster(job), "autoscalerOptions").get("version") == "v2"
     for where, part in _ray_pods(job):
         policy = _at(part, "template", "spec").get("restartPolicy")

@@ -62,7 +62,7 @@ def platform_findings(job: Mapping[str, Any], there: There) -> Iterator[tuple[st
         if not pod.get("serviceAccountName") and "head" not in path:
             yield (
                 "KO212",
-                f"{path}: without serviceAccountName it runs as default, without pull secrets; name {sorted(there.accounts)[-1]}",
+                f"{path}: without serviceAccountName it has no pull secrets; name {sorted(there.accounts)[-1]}",
             )
         yield from _known("KO213", f"{path}: priorityClassName", pod.get("priorityClassName"), there.priorities)
         yield from _known("KO213", f"{path}: runtimeClassName", pod.get("runtimeClassName"), there.runtimes)

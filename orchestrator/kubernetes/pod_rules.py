@@ -170,7 +170,7 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if container.get(key):
                 yield (
                     "KO215",
-                    f"container {container.get('name')}: {key} takes the place of what the operator starts; leave it out",
+                    f"container {container.get('name')}: {key} replaces what the operator starts; leave it out",
                 )
     if "headGroup" not in path and pod.get("automountServiceAccountToken"):
         yield "KO215", "automountServiceAccountToken: true hands a token of the cluster to trials; write false"
@@ -223,7 +223,7 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Ray keeps objects in /dev/shm, 30 % of the Pod's memory, and on disk where that is smaller; 64 MiB without a volume."""
+    """Ray keeps objects in /dev/shm, 30 % of the Pod's memory, and on disk where that is smaller."""
     for container in pod["containers"][:1]:
         memory = quantity(((container.get("resources") or {}).get("limits") or {}).get("memory", "nan"))
         mounts = {str(m.get("mountPath")).rstrip("/"): m for m in container.get("volumeMounts") or []}
@@ -235,17 +235,19 @@ def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if mount is None:
             yield (
                 "KO216",
-                "nothing is mounted at /dev/shm, and Ray would keep its objects on disk; mount an emptyDir, medium: Memory",
+                "nothing is at /dev/shm, and Ray would keep its objects on disk; mount an emptyDir, medium: Memory",
             )
             continue
-        volume = next((v for v in pod.get("volumes") or [] if v.get("name") == mount.get("name")), {})
+        volume: Mapping[str, Any] = next(
+            (v for v in pod.get("volumes") or [] if v.get("name") == mount.get("name")), {}
+        )
         empty = volume.get("emptyDir")
         if mount.get("readOnly") or empty is None or empty.get("medium") != "Memory":
             yield "KO216", "/dev/shm has to be an emptyDir of medium: Memory that can be written"
         elif "sizeLimit" in empty and not quantity(empty["sizeLimit"]) * 0.95 >= 0.3 * memory:
             yield (
                 "KO216",
-                f"/dev/shm of {empty['sizeLimit']} is less than the 30 % of memory that Ray's objects take; give it 40 %",
+                f"/dev/shm of {empty['sizeLimit']} is less than the 30 % of memory that Ray's objects take; write 40 %",
             )
         elif "sizeLimit" in empty and quantity(empty["sizeLimit"]) > memory:
             yield "KO216", f"/dev/shm of {empty['sizeLimit']} is more than the Pod's memory; give it 40 %"

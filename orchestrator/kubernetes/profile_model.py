@@ -1,6 +1,6 @@
 """A profile as pydantic models: what a cluster offers to sweeps, in a YAML file that a team writes for itself.
 
-Node selectors, tolerations, affinities and volumes are in Kubernetes' own words, and checked with the Pods they go into.
+Node selectors, tolerations, affinities and volumes are in Kubernetes' own words, and checked in the Pods.
 """
 
 from __future__ import annotations
@@ -220,11 +220,12 @@ class ProfileModel(PodModel):
         None, description="Default: that of the kubeconfig's context, and sweeps where it names none."
     )
     registry: Registry = Field("", description="Registry and path before images that name none.")
-    images: ImagesModel = Field(ImagesModel(), description="Images and how they are pulled.")
-    accounts: AccountsModel = Field(AccountsModel(), description="ServiceAccounts.")
+    images: ImagesModel = Field(ImagesModel.model_validate({}), description="Images and how they are pulled.")
+    accounts: AccountsModel = Field(AccountsModel.model_validate({}), description="ServiceAccounts.")
     head: SizedModel = Field(description="The head: driver, no trial.")
     submitter: SizedModel = Field(
-        SizedModel(cpu="500m", memory="1Gi"), description="The Pod that submits the job and follows its log."
+        SizedModel.model_validate({"cpu": "500m", "memory": "1Gi"}),
+        description="The Pod that submits the job and follows its log.",
     )
     groups: dict[Name, GroupModel] = Field(min_length=1, description="Kinds of workers.")
     autoscaling: AutoscalingModel = Field(

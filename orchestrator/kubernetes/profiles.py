@@ -1,4 +1,4 @@
-"""Profiles: what a cluster offers, read from the bundled files or from a team's own, with errors that know their place."""
+"""Profiles: what a cluster offers, from the bundled files or from a team's own; errors know their place."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_context(context: str = "") -> str:
-    """The namespace of that context of the user's kubeconfig, of the current one without a name; empty when it has none.
+    """The namespace of that context of the user's kubeconfig, or of the current one; empty when it has none.
 
     Read as kubectl does: KUBECONFIG may name several files, of which the first that says a thing wins.
     """

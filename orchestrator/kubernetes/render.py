@@ -72,7 +72,7 @@ def render(
 ) -> str:
     """The manifest of the sweep in `text`. `parcel` goes in a ConfigMap, unless it lies at the URI `code_at`.
 
-    `profile` is a bundled one or a file; `namespace`, `queue`, `priority`, `elastic` and `registry` go before what it says.
+    `profile` is a bundled one or a file; `namespace`, `queue`, `priority`, `elastic`, `registry` go before it.
     Raises SpecError for an invalid sweep or profile, RenderError for a sweep that cannot run on that cluster.
     """
     spec = sweep_file.loads(text, file)
@@ -95,7 +95,7 @@ def render(
         if (size := applied_size(document)) > ANNOTATIONS:
             what = "the file" if document["kind"] == "ConfigMap" else "the RayJob"
             raise RenderError(
-                f"{what} has {size:,} bytes as kubectl apply keeps it in an annotation (a quote or the end of a line counts "
+                f"{what} has {size:,} bytes as kubectl apply keeps it in an annotation (a quote or a line's end counts "
                 f"as two), which takes {ANNOTATIONS:,}; shorten it"
             )
     if found := lint(documents, place.profile):

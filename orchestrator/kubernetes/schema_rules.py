@@ -1,7 +1,7 @@
-"""Names and values of fields by the schemas of KubeRay's CRD, which hold the Pods', and by the Pods' own lists of words.
+"""Names and values of fields by the schema of KubeRay's CRD, which holds the Pods', and by lists of words for those.
 
-The schema is shipped (`schemas/`), so that the check needs no cluster. The CRD lists no words of Pods, and no uniqueness:
-those are below.
+The schema is shipped (`schemas/`), so that the check needs no cluster. It has no words of Pods, and nothing on what may
+stand once only: those are below.
 """
 
 from __future__ import annotations

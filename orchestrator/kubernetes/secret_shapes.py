@@ -14,12 +14,15 @@ SHAPES = {
     "a GitHub token": r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
     "a GitLab token": r"(?<![A-Za-z0-9])gl(?:pat|ptt|dt|rt)-[A-Za-z0-9_-]{16,}",
     "a Hugging Face token": r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{20,}",
-    "a Weights & Biases key": r"(?i)(?:wandb|weights)\w{0,40}\W{1,5}[0-9a-f]{40}(?![0-9a-f])|wandb_v1_[A-Za-z0-9_]{20,}",
+    "a Weights & Biases key": r"(?i)(?:wandb|weights)\w{0,40}\W{1,5}[0-9a-f"
+    r"]{40}(?![0-9a-f])|wandb_v1_[A-Za-z0-9_]{20,}",
     "a Slack token": r"(?<![A-Za-z0-9])xox[abeprs]-[A-Za-z0-9-]{10,}|hooks\.slack\.com/services/T\w{5,20}/B\w{5,20}/\w",
     "a Google key": r"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{35}",
-    "a key of an OpenAI or Anthropic account": r"(?<![A-Za-z0-9])sk-(?:proj-|ant-|svcacct-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{20,}",
+    "a key of an OpenAI or Anthropic account": r"(?<![A-Za-z0-9])sk-(?:proj-|ant-|svcacc"
+    r"t-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{20,}",
     "a key of an Azure account": r"(?i)(?:AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{20,}",
-    "a token of a package registry": r"(?<![A-Za-z0-9])(?:pypi-AgE[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[A-Za-z0-9_-]{20,})",
+    "a token of a package registry": r"(?<![A-Za-z0-9])(?:pypi-AgE[A-Za-z0-9_-]{20,}|n"
+    r"pm_[A-Za-z0-9]{30,}|dckr_pat_[A-Za-z0-9_-]{20,})",
     "a JSON web token": r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
     "a password in an address": r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^/\s:@]{0,100}:[^/\s@$][^/\s@]{0,500}@",
     "a token in a header": r"(?i)authorization\W{1,4}(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}",

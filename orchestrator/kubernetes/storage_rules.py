@@ -1,4 +1,4 @@
-"""The sweep's root and its file: on storage that outlives Pods, the same for the head and all workers, and written to."""
+"""The sweep's root and its file: on storage that outlives Pods, the same for head and workers, and writable."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _file(words: list[str], pod: Mapping[str, Any], path: str) -> Iterator[tuple
     volumes = {v.get("name"): v for v in pod.get("volumes") or []}
     for mount in [m for c in (pod.get("containers") or [])[:1] for m in c.get("volumeMounts") or []]:
         place = str(mount.get("mountPath")).rstrip("/")
-        if place == folder or named.startswith(f"{place}/") or place == named:
+        if named == place or named.startswith(f"{place}/"):
             source = volumes.get(mount.get("name"), {})
             items = (source.get("configMap") or {}).get("items")
             if items and file not in [i.get("path") for i in items]:
@@ -114,7 +114,9 @@ def map_findings(job: Mapping[str, Any], there: Mapping[Any, Mapping[str, Any]])
             folder, _, file = word.rpartition("/")
             if not folder or folder not in mounts:
                 continue
-            source = next((v for v in pod.get("volumes") or [] if v.get("name") == mounts[folder]), {})
+            source: Mapping[str, Any] = next(
+                (v for v in pod.get("volumes") or [] if v.get("name") == mounts[folder]), {}
+            )
             held = there.get((source.get("configMap") or {}).get("name"))
             if held and file not in {**(held.get("data") or {}), **(held.get("binaryData") or {})}:
                 yield (

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
-OVERLAYS = ("kind", "gpu-cluster", "with-kueue")
+OVERLAYS = ("kind", "gpu-cluster", "with-kueue", "guarded", "mlflow-auth")
 TEAMS = ("team-a", "team-b")
 CRDS = next(
     (p for p in (r / "shared" / "k8s" / "crds" for r in ROOT.parents[:2]) if p.exists()),

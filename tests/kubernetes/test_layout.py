@@ -21,6 +21,7 @@ SECRETS = {
     "geosweep-mlflow": {"backend-store-uri"},
     "geosweep-s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
     "geosweep-tracking": set(),
+    "geosweep-mlflow-auth": {"flask-secret-key", "basic_auth.ini"},
 }
 UNKNOWN = ("PodMonitor", "PrometheusRule", "WorkloadPriorityClass", "ValidatingAdmissionPolicyBinding")
 """Kinds whose schemas are not at hand here."""

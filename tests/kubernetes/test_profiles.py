@@ -1,4 +1,4 @@
-"""Profiles are data: bundled and a team's own, with errors that know their place, and all of it in the rendered objects."""
+"""Profiles are data, bundled or a team's own: errors know their place, and all that is said is rendered."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_queue_takes_a_priority_and_leaves_nothing_behind() -> None:
         {"queue": "q", "priority": "A b"},
         {"namespace": "A"},
     ):
-        with pytest.raises(RenderError, match="--queue|WorkloadPriorityClass|namespace"):
+        with pytest.raises(RenderError, match=r"--queue|WorkloadPriorityClass|namespace"):
             render(sweep(), "x", **options)
 
 
