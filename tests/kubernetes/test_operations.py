@@ -151,6 +151,38 @@ def test_the_policy_refuses(change: Any, word: str) -> None:
 
 def test_the_policy_is_bound_to_the_namespaces_of_teams() -> None:
     (binding,) = of_kind("guarded", "ValidatingAdmissionPolicyBinding")
+    wanted = binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"]
+    for name in (*OVERLAYS, *TEAMS):
+        (namespace,) = of_kind(name, "Namespace")
+        assert wanted.items() <= namespace["metadata"]["labels"].items()
+
+
+def test_mlflow_asks_for_a_password() -> None:
+    (mlflow,) = (d for d in of_kind("mlflow-auth", "Deployment") if d["metadata"]["name"] == "mlflow")
+    (box,) = mlflow["spec"]["template"]["spec"]["containers"]
+    assert "--app-name=basic-auth" in box["args"]
+    told = {e["name"]: e for e in box["env"]}
+    assert told["MLFLOW_AUTH_CONFIG_PATH"]["value"].startswith(box["volumeMounts"][-1]["mountPath"])
+    assert "valueFrom" in told["MLFLOW_FLASK_SERVER_SECRET_KEY"]
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    text = re.sub(r"^#.*\n", "", (DOCKER / f"{name}.lock").read_text(), flags=re.MULTILINE)
+    found = {}
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        package, version = re.match(r"([\w.-]+)(?:\[.*\])?==(\S+)", block).groups()  # type: ignore[union-attr]
+        found[package.lower().replace("_", "-")] = (version, re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block))
+    assert "://" not in text, "where wheels come from is the builder's to say"
+    return found
+
+
+def test_every_wheel_is_pinned_by_its_hash() -> None:
+    pins = dict(line.split("==") for line in (K8S.parent / "constraints.txt").read_text().split() if "==" in line)
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    for name in ("requirements", "torch-cpu", "torch-cuda", "mlflow"):
+        for package, (version, hashes) in locked(name).items():
+            assert hashes, package
+            assert version == pins.get(package, version), package
     wanted = tomllib.loads((K8S.parent / "pyproject.toml").read_text())["project"]["dependencies"]
     names = {re.match(r"[\w.-]+", w)[0].lower().replace("_", "-") for w in wanted}  # type: ignore[index]
     assert names - {"torch"} <= set(locked("requirements")), "k8s/docker/lock.sh"
