@@ -16,7 +16,7 @@ faults: $(DEV)
 	$(BIN)/python -m pytest -m long -rs
 
 check: $(DEV)
-	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -n 2 -m "not slow and not long" -x
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not long" -x
 
 fmt: $(DEV)
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

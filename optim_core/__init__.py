@@ -1,54 +1,53 @@
-"""Optimizers that use the geometry of the loss. Public names only."""
+"""Optimizers that use the geometry of the loss. Public names only.
 
-from optim_core import average_case as average_case
-from optim_core import baselines as baselines
-from optim_core import diagnostics as diagnostics
-from optim_core import dion as dion
-from optim_core import fisher_sam as fisher_sam
-from optim_core import games as games
-from optim_core import gsam as gsam
-from optim_core import kl_shampoo as kl_shampoo
-from optim_core import llqr as llqr
-from optim_core import llqr_sam as llqr_sam
-from optim_core import looksam as looksam
-from optim_core import muon as muon
-from optim_core import normuon as normuon
-from optim_core import psgd_kron as psgd_kron
-from optim_core import rotated as rotated
-from optim_core import rotated_adamw as rotated_adamw
-from optim_core import sam as sam
-from optim_core import schedule_free as schedule_free
-from optim_core import shampoo as shampoo
-from optim_core import soap as soap
-from optim_core import spectrum as spectrum
-from optim_core import splus as splus
-from optim_core.base import Baseline, Counting
-from optim_core.declarations import CONTROLS, Control, HeatMap, Limit
-from optim_core.registry import (
-    adopt,
-    build,
-    changeable,
-    check,
-    conflict,
-    cost_of_start,
-    cost_per_step,
-    groupable,
-    hyperparameters,
-    in_limit,
-    learning_rate,
-    limits,
-    lookup,
-    name_of,
-    names,
-    needs_batches,
-    needs_run_seed,
-    references,
-    register,
-    registered,
-    steps_within,
-    try_out,
-)
+What stands here is loaded, torch with it, when the first of it is used: `import optim_core` itself takes milliseconds.
+"""
 
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optim_core import average_case as average_case
+    from optim_core import diagnostics as diagnostics
+    from optim_core import games as games
+    from optim_core import spectrum as spectrum
+    from optim_core.base import Baseline, Counting
+    from optim_core.declarations import CONTROLS, Control, HeatMap, Limit
+    from optim_core.groups import assigned
+    from optim_core.registry import (
+        adopt,
+        build,
+        changeable,
+        check,
+        conflict,
+        cost_of_start,
+        cost_per_step,
+        groupable,
+        hyperparameters,
+        in_limit,
+        learning_rate,
+        limits,
+        lookup,
+        name_of,
+        names,
+        needs_batches,
+        needs_run_seed,
+        references,
+        register,
+        registered,
+        steps_within,
+        try_out,
+    )
+
+HOMES = {
+    "base": ("Baseline", "Counting"),
+    "declarations": ("CONTROLS", "Control", "HeatMap", "Limit"),
+    "groups": ("assigned",),
+}
+"""Module -> public names of it; those of no module here are the registry's."""
 __all__ = [
     "CONTROLS",
     "Baseline",
@@ -57,6 +56,7 @@ __all__ = [
     "HeatMap",
     "Limit",
     "adopt",
+    "assigned",
     "average_case",
     "build",
     "changeable",
@@ -83,3 +83,19 @@ __all__ = [
     "steps_within",
     "try_out",
 ]
+PUBLIC = set(__all__) - {"average_case", "diagnostics", "games", "spectrum"}
+"""Without the modules."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in PUBLIC:
+        home = next((module for module, names in HOMES.items() if name in names), "registry")
+        globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        return found
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

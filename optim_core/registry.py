@@ -23,9 +23,32 @@ T = TypeVar("T", bound=type[Counting])
 W = TypeVar("W", bound=Callable[[str], type[Counting]])
 GROUP = "geosweep.optimizers"
 """The entry points of plug-ins."""
-_REGISTRY: Named[type[Counting]] = Named("optimizer")
+MODULES = (
+    "average_case",
+    "baselines",
+    "dion",
+    "fisher_sam",
+    "games",
+    "gsam",
+    "kl_shampoo",
+    "llqr",
+    "llqr_sam",
+    "looksam",
+    "muon",
+    "normuon",
+    "psgd_kron",
+    "rotated",
+    "rotated_adamw",
+    "sam",
+    "schedule_free",
+    "shampoo",
+    "soap",
+    "splus",
+)
+"""Modules of this package whose import registers optimizers or wrappers."""
+_REGISTRY: Named[type[Counting]] = Named("optimizer", "optim_core", MODULES)
 _PLUGINS: set[str] = set()
-_WRAPPERS: Named[Callable[[str], type[Counting]]] = Named("wrapper")
+_WRAPPERS: Named[Callable[[str], type[Counting]]] = Named("wrapper", "optim_core", MODULES)
 NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
 NOT_HYPERPARAMETERS = frozenset(
     {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}

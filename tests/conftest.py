@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
+MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # read by torch, NumPy and SciPy when they are imported, here and in subprocesses
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would each compile the same files again
+sys.dont_write_bytecode = False
+
+
+def pytest_configure() -> None:
+    """Folders of tests lie in memory where there is room: thousands of `fsync`s of a disk make nothing truer here."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,4 +35,5 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers, an example of the documentation for instance, no other test sees."""
     for package in ("optim_core", "trainables"):
         if (registry := sys.modules.get(f"{package}.registry")) is not None:
+            registry.names()  # what comes along is loaded before
             monkeypatch.setattr(registry._REGISTRY, "_things", dict(registry._REGISTRY._things))

@@ -68,9 +68,3 @@ def test_issue_templates_have_their_heads(path: Path) -> None:
     _, head, body = path.read_text().split("---", 2)
     assert {"name", "about"} <= set(yaml.safe_load(head))
     assert body.strip()
-
-
-def test_packages_are_typed_and_shipped() -> None:
-    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    shipped = {pattern.removesuffix("*") for pattern in setup["packages"]["find"]["include"]}
-    assert shipped == {path.parent.name for path in ROOT.glob("*/py.typed")} == set(setup["package-data"])

@@ -88,6 +88,12 @@ LATE = {
     ("orchestrator/protocol/seal.py", "_grad_evals"): "torch: `geosweep status` and `verify` 1.5 s sooner",
     ("orchestrator/trial/source.py", "_class_of"): "torch: `geosweep status` 1.5 s sooner",
     ("orchestrator/results.py", "reported"): "torch: `geosweep status` 1.5 s sooner",
+    (
+        "orchestrator/protocol/flops.py",
+        "of_steps",
+    ): "torch: `geosweep compare` 1.0 s sooner, where it needs no task's class",
+    ("orchestrator/protocol/controls.py", "deviation"): "the same",
+    ("orchestrator/protocol/controls.py", "_weights"): "the same",
     ("orchestrator/scheduling/race.py", "signed_rank"): "scipy.stats, statsmodels: a sweep without a race 1.0 s sooner",
 }
 """(file, function) whose first-party imports wait, and the CPU seconds that this saves (one core of an Intel Xeon).

@@ -1,8 +1,21 @@
-"""Tasks, their data and the training loop. Public names only."""
+"""Tasks, their data and the training loop. Public names only.
 
-from trainables import tasks as tasks
-from trainables.registry import build, conflict, is_bundled, lookup, name_of, names, parameters, registered, task
-from trainables.task import Batch, Metric, Model, Task
+What stands here is loaded, torch with it, when the first of it is used: `import trainables` itself takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainables import tasks as tasks
+    from trainables.registry import build, conflict, is_bundled, lookup, name_of, names, parameters, registered, task
+    from trainables.task_class import Batch, Metric, Model, Task
+
+HOMES = {"task_class": ("Batch", "Metric", "Model", "Task")}
+"""Module -> public names of it; those of no module here are the registry's."""
 
 __all__ = [
     "Batch",
@@ -19,3 +32,17 @@ __all__ = [
     "registered",
     "task",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        home = next((module for module, names in HOMES.items() if name in names), "registry")
+        globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        return found
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

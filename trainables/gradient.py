@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from trainables.randomness import seed_torch
 from trainables.recipe import Recipe
-from trainables.task import Batch, Model, Task
+from trainables.task_class import Batch, Model, Task
 from trainables.workers import Workers
 
 

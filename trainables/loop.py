@@ -24,7 +24,7 @@ from trainables.ramp import Ramp
 from trainables.randomness import random_state, restore_random_state, seed_all
 from trainables.recipe import Recipe
 from trainables.schedule import factor
-from trainables.task import Batch, Model, Task
+from trainables.task_class import Batch, Model, Task
 from trainables.weight_average import WeightAverage
 from trainables.workers import Workers
 

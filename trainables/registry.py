@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from optim_core import plugins
 from optim_core.named import Named
-from trainables.task import Task
+from trainables.task_class import Task
 
 T = TypeVar("T", bound=type[Task])
 GROUP = "geosweep.tasks"
 """The entry points of plug-ins."""
-_REGISTRY: Named[type[Task]] = Named("task")
+_REGISTRY: Named[type[Task]] = Named("task", "trainables", ("tasks",))
 _PLUGINS: set[str] = set()
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Hyperparameter sweeps for optimizers that use the geometry of the loss.\n\n"
-    "    geosweep run sweeps/quickstart.yaml\n\n    geosweep best @last",
+    "    geosweep run quickstart\n\n    geosweep best @last",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -32,6 +32,7 @@ data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatt
 
 
 VERBS = (
+    "init",
     "run",
     "extend",
     "plan",
@@ -87,10 +88,20 @@ def _options(
 
 
 def beside(file: Path | None) -> Path | None:
-    """Modules are found in the folder of the sweep file too, after the current one."""
-    if file is not None and (folder := str(file.absolute().parent)) not in sys.path:
+    """The sweep file that was named, by path or as one that comes along; modules are found in its folder too, after the
+    current one. Raises SpecError.
+    """
+    if file is None:
+        return None
+    from orchestrator.definition import bundled
+    from orchestrator.definition.errors import UnreadableError
+
+    found = bundled.sweep(file)
+    if not found.exists() and (meant := bundled.meant(file)):
+        raise UnreadableError(file, f"no such file, and no such sweep comes along{meant}")
+    if (folder := str(found.absolute().parent)) not in sys.path:
         sys.path.append(folder)
-    return file
+    return found
 
 
 def _near(root: Path) -> Path:
@@ -132,7 +143,9 @@ Address = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-File = Annotated[Path, typer.Argument(help="A sweep file (YAML).", callback=beside)]
+File = Annotated[
+    Path, typer.Argument(help="A sweep file (YAML), or the name of one that comes along: quickstart.", callback=beside)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

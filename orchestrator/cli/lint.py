@@ -39,7 +39,7 @@ def lint(
     found: dict[str, list[rules.Finding]] = {}
     given = [word for word in words if overrides.is_override(word) and not Path(word).exists()]
     for file in [Path(word) for word in words if word not in given]:
-        beside(file)
+        file = beside(file) or file
         asked = overrides.asked(file, given)
         with asked.located():
             findings = rules.lint(asked.text, str(file), _seen(asked.text, str(file), root))

@@ -9,14 +9,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 import optim_core
 import trainables
-from optim_core import Counting
 from orchestrator import parquet, results
 from orchestrator.definition import program, yaml12
 from orchestrator.definition.currency import WORDS
@@ -32,7 +31,10 @@ from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.trial.counted import counted
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
-from trainables import Task
+
+if TYPE_CHECKING:
+    from optim_core import Counting
+    from trainables import Task
 
 TOKENS = "tokens"
 """Column of `trials`, of a budget in tokens: what the batches of a trial held."""

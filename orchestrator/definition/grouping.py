@@ -10,11 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optim_core
 import trainables
-from optim_core.groups import assigned
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec, Spec
@@ -25,7 +24,9 @@ from orchestrator.definition.parts import GROUPS, groups_of, split
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, corners, from_unit
 from orchestrator.definition.yaml12 import Path
-from trainables import Task
+
+if TYPE_CHECKING:
+    from trainables import Task
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 REST, MOST_NAMES = "the others", 40
@@ -107,12 +108,12 @@ def check_patterns(spec: Spec, arm: ArmSpec, where: Where) -> None:
     for name, patterns in arm.groups.items():
         path = _place(arm, name, where)
         for i, pattern in enumerate(patterns):
-            if not any(assigned(names, {name: (pattern,)}) for names in models):
+            if not any(optim_core.assigned(names, {name: (pattern,)}) for names in models):
                 there = ", ".join(models[0][:MOST_NAMES]) + (", ..." if len(models[0]) > MOST_NAMES else "")
                 raise where.error(
                     (*path, "match", i), f"{pattern!r} matches no parameter of the model; there is: {there}"
                 )
-        if not any(name in assigned(names, arm.groups).values() for names in models):
+        if not any(name in optim_core.assigned(names, arm.groups).values() for names in models):
             raise where.error(path, "gets no parameter: earlier groups have all that it matches; put it before them")
     for u in (0.0, 0.5, 1 - 1e-9):
         config = from_unit(arm.parameters, [u] * len(arm.parameters))
@@ -140,7 +141,7 @@ def counts(spec: Spec, arm: ArmSpec) -> dict[str, dict[str, int]]:
 
     model = _model(spec, _task_corners(arm)[0])
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    of = assigned(list(named), arm.groups)
+    of = optim_core.assigned(list(named), arm.groups)
     found = {name: {"tensors": 0, "weights": 0} for name in (*arm.groups, REST)}
     for name, p in named.items():
         one = found[of.get(name, REST)]

@@ -12,8 +12,8 @@ import importlib
 import inspect
 import os
 import warnings
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -187,8 +187,14 @@ def identity(method: MethodSpec) -> Mapping[str, str]:
             found.update(f"{path.relative_to(folder)} ".encode() + hashlib.sha256(path.read_bytes()).digest())
         return {"registry": found.hexdigest(), "optunahub": _version("optunahub")}
     top = method.name.partition(".")[0]
-    owners = metadata.packages_distributions().get(top, [])
+    owners = _owners().get(top, [])
     return {owner: _version(owner) for owner in sorted(set(owners))}
+
+
+@cache
+def _owners() -> Mapping[str, Sequence[str]]:
+    """Module -> packages that have it; reads the list of files of everything that is installed."""
+    return metadata.packages_distributions()
 
 
 def _version(package: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optim_core
 import trainables
@@ -20,7 +20,9 @@ from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import rungs
 from orchestrator.definition.training_values import check_recipes, in_shares
 from orchestrator.definition.yaml12 import Path
-from trainables import Task
+
+if TYPE_CHECKING:
+    from trainables import Task
 
 CONFIRM_FROM = 1000
 LARGEST_SEED = 2**63

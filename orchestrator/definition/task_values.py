@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trainables
 from orchestrator.definition.arms import Arms
@@ -23,7 +23,9 @@ from orchestrator.definition.parts import TASK, in_section, section_of, split
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, from_unit, is_number, satisfied
 from orchestrator.definition.yaml12 import Path
-from trainables import Metric, Task
+
+if TYPE_CHECKING:
+    from trainables import Metric, Task
 
 PATIENCE_S = 5.0
 """Seconds for building the task at the values that are searched."""

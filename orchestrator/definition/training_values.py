@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -17,8 +17,10 @@ from orchestrator.definition.parts import TRAINING, in_section, split
 from orchestrator.definition.schema import SweepModel, TrainingModel
 from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import Path
-from trainables import Task
-from trainables.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trainables import Task
+    from trainables.recipe import Recipe
 
 
 def converted(key: str, given: Any, model: SweepModel, where: Where, path: Path) -> Any:

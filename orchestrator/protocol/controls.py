@@ -23,8 +23,6 @@ from orchestrator.definition.parts import Parts, split
 from orchestrator.definition.space import from_unit
 from orchestrator.protocol.errors import ControlFailed
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
-from orchestrator.trial.training import optimizer_builder
-from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 
 STEPS, PLAIN = 12, Parts()
@@ -107,6 +105,8 @@ def deviation(spec: Spec, case: Case) -> float:
     """|w_a - w_b| / |w_b - w_0| after STEPS steps; infinite when either ran into a loss that is not finite."""
     import torch
 
+    from trainables.loop import Diverged  # 1.0 s of torch, which `failed` need not spend
+
     try:
         start, a = _weights(spec, case.general, case.parameters, case.parts)
         _, b = _weights(spec, case.twin, case.twin_parameters, case.parts)
@@ -119,6 +119,9 @@ def deviation(spec: Spec, case: Case) -> float:
 def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any], parts: Parts = PLAIN) -> tuple[Any, Any]:
     """Weights before and after, each one long vector in float64."""
     import torch
+
+    from orchestrator.trial.training import optimizer_builder  # the same
+    from trainables.loop import Training
 
     torch.set_num_threads(spec.resources.cpu)
     seed = spec.seeds.tune[0]

@@ -28,8 +28,6 @@ from orchestrator.definition.states import Stage, State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord
-from orchestrator.trial.training import build_training
-from trainables.loop import Diverged
 
 FILE, MOST_STEPS, LIMIT_S = "flops.json", 32, 5.0
 """Steps and seconds that one configuration may take to count."""
@@ -93,6 +91,9 @@ def total(counts: Sequence[float], steps: int, interval: int) -> float:
 def of_steps(job: Job) -> tuple[list[float], int]:
     """FLOPs of the first steps of a job, and how many steps lie between two refreshes of its optimizer."""
     from torch.utils.flop_counter import FlopCounterMode
+
+    from orchestrator.trial.training import build_training  # 1.0 s of torch, which `read` and `compare` need not spend
+    from trainables.loop import Diverged
 
     plain = replace(job, training={**job.training, "compile": False}, diagnostics=(), evaluations=1)
     training, _ = build_training(plain)

@@ -11,7 +11,7 @@ from orchestrator.definition.parts import split
 from orchestrator.trial.job import Job
 from trainables.loop import Build, Training
 from trainables.ramp import Ramp
-from trainables.task import Task
+from trainables.task_class import Task
 from trainables.workers import Workers
 
 NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}

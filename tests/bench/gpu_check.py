@@ -39,7 +39,7 @@ from trainables.data.convert.tokens_bin import add_blocks, describe_tokens
 from trainables.data.description import Images
 from trainables.gradient import Gradients
 from trainables.recipe import Recipe
-from trainables.task import Task
+from trainables.task_class import Task
 from trainables.workers import Workers
 
 BASELINE = "torch AdamW, fused"

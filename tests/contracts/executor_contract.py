@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.base import Executor
+from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.command import values
@@ -67,8 +68,7 @@ def check_an_asked_stop_drains(make: Make, root: Path) -> None:
     assert outcome.state == "stopped"
     assert outcome.conductor.exhausted
     assert outcome.conductor.remaining > 0
-    _, again = run(root, second := make())
-    second.close()
+    _, again = run(root, DebugExecutor())
     assert again.state == "done"
     assert len(results.ended_trials(folder)) == 8
 

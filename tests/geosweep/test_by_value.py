@@ -9,6 +9,8 @@ import pytest
 
 from tests.geosweep.programs import RING, answer, python
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 import json, tempfile
 from orchestrator.protocol import seal
@@ -49,13 +51,11 @@ def test_the_classes_of_a_script(debug: Any) -> None:
     assert debug["values"]["sgd confirm"] == debug["values"]["plain confirm"]
 
 
-@pytest.mark.slow
 def test_they_are_the_same_in_a_worker_of_ray(debug: Any, tmp_path: Path) -> None:
     program = f"{RING}{RUN}\nif __name__ == '__main__':\n    print(json.dumps(main('ray')))\n"
     assert answer(program, cwd=tmp_path) == debug
 
 
-@pytest.mark.slow
 def test_registered_in_a_module_they_are_found_by_two_processes_of_a_trial(debug: Any, tmp_path: Path) -> None:
     registered = RING.replace("class Ring", '@geosweep.task("ring")\nclass Ring').replace(
         "class Plain", '@geosweep.register("plainest")\nclass Plain'

@@ -51,6 +51,7 @@ def farthest(a: list[Tensor], b: list[Tensor]) -> float:
     return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TAKEN)
 def test_two_processes_are_one_also_after_a_checkpoint_and_on_another_number(
     found: list[dict[str, Any]], folder: Path, case: str
@@ -69,6 +70,7 @@ def test_two_processes_are_one_also_after_a_checkpoint_and_on_another_number(
     assert farthest(weights(alone), whole) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_needs_all_weights_at_once_says_so_before_anything_moves(found: list[dict[str, Any]], case: str) -> None:
     for rank in range(WORLD):
@@ -79,6 +81,7 @@ def test_what_needs_all_weights_at_once_says_so_before_anything_moves(found: lis
         assert refused["stands"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWNED)
 def test_the_state_of_a_layer_exists_once(found: list[dict[str, Any]], name: str) -> None:
     """Two layers of the same size on two processes: half of one process's state each, unless one alone is hidden."""

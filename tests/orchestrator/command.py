@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from orchestrator.tracking.mlflow import STATE, TRIAL, embedded_uri
 
 COMMAND = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 REPOSITORY = Path(__file__).parents[2]
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["mlflow.tracking", "orchestrator.launch", "orchestrator.compare.report.publish"])
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -48,6 +51,30 @@ def say(*words: str) -> str:
     return subprocess.run(
         [*COMMAND, *words], text=True, env=environment(), cwd=REPOSITORY, capture_output=True, timeout=200, check=True
     ).stdout
+
+
+def fresh(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`geosweep WORDS` in a process that has loaded nothing of the user's: forked from one that has imported ours."""
+    process = FORKED.Process(target=_become, args=(words, cwd))
+    process.start()
+    process.join(200)
+    assert process.exitcode is not None, f"{words} has not ended"
+    out, err = (cwd / f"{process.pid}.{stream}" for stream in ("out", "err"))
+    done = subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+    out.unlink()
+    err.unlink()
+    return done
+
+
+def _become(words: tuple[str, ...], cwd: Path) -> None:
+    os.chdir(cwd)
+    for stream, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(f"{os.getpid()}.{stream}", os.O_WRONLY | os.O_CREAT), number)
+    os.environ["COLUMNS"] = environment()["COLUMNS"]
+    sys.argv, sys.path[:0] = ["geosweep", *words], [""]
+    from orchestrator.cli import main
+
+    main()
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 250) -> str:

@@ -100,6 +100,7 @@ def stamps_of(folder: SweepFolder) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in (folder.path / "trials").glob("*/result.json")}
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_twice_and_unseen_results_cost_nothing(extend: Call, runs: Path, done: Path) -> None:
     folder = find(runs, "two")
     before = stamps_of(folder)
@@ -124,6 +125,7 @@ def test_nothing_is_trained_twice_and_unseen_results_cost_nothing(extend: Call, 
     assert (again.code, "nothing to run" in again.err) == (0, True)
 
 
+@pytest.mark.slow
 def test_one_search_becomes_several(extend: Call, runs: Path) -> None:
     """The first keeps its names; the verdict is then on methods."""
     folder = find(runs, "one")
@@ -139,6 +141,7 @@ def test_one_search_becomes_several(extend: Call, runs: Path) -> None:
     assert extend("verify", "one").code == 0
 
 
+@pytest.mark.slow
 def test_a_look_at_the_results_is_paid_for_and_said(extend: Call, runs: Path) -> None:
     folder = find(runs, "two")
     order = [p.name for p in sorted(runs.glob("*-*"), key=lambda p: p.stat().st_mtime)]

@@ -93,6 +93,7 @@ def asked(folder: SweepFolder, arm: str = "sgd") -> list[Any]:
     return [t.user_attrs["configuration"] for t in study(folder, arm).trials if "configuration" in t.user_attrs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", SAMPLERS, ids=lambda g: g["name"].rpartition(".")[2])
 def test_one_sequence_whoever_runs_it_and_whoever_dies(given: dict[str, Any], tmp_path: Path) -> None:
     options: dict[str, Any] = {
@@ -117,6 +118,7 @@ def test_one_sequence_whoever_runs_it_and_whoever_dies(given: dict[str, Any], tm
         assert found["sgd@1"][0][2:] != found["sgd@2"][0][2:]  # each study has its seed
 
 
+@pytest.mark.slow
 def test_a_sequence_stays_one(tmp_path: Path) -> None:
     """Optuna's QMC, seeded anew each time, would draw points of eight sequences."""
     given = {"name": "optuna.samplers.QMCSampler", "arguments": {"scramble": True}, "random_share": 0.0}
@@ -125,6 +127,7 @@ def test_a_sequence_stays_one(tmp_path: Path) -> None:
     assert sorted(int(p * 8) for p in places) == list(range(8))
 
 
+@pytest.mark.slow
 def test_the_sampler_is_in_the_id_the_seal_and_its_source(tmp_path: Path, own_sampler: Path) -> None:
     a = sweep_file.loads(text(name="own_sampler.Halfway"))
     b = sweep_file.loads(text(name="own_sampler.Halfway", arguments={"step": 0.25}))

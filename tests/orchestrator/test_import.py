@@ -281,6 +281,7 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{folder / 'db'}"
 
 
+@pytest.mark.slow
 def test_an_experiment_of_mlflow(mlflow_store: str, tmp_path: Path) -> None:
     table = mlflow_runs.runs(mlflow_store, ["theirs"], ["val_acc"])
     made = make(table, Question(metrics=["val_acc:maximize"]), tmp_path, "theirs", {})
@@ -297,6 +298,7 @@ def test_an_experiment_of_mlflow(mlflow_store: str, tmp_path: Path) -> None:
         mlflow_runs.runs(mlflow_store, ["other"])
 
 
+@pytest.mark.slow
 def test_studies_of_optuna(tmp_path: Path) -> None:
     """Each study is a search; its best value was chosen for being the best, which is said."""
     url = f"sqlite:///{tmp_path / 'o.db'}"
@@ -325,6 +327,7 @@ def test_studies_of_optuna(tmp_path: Path) -> None:
         optuna_runs.runs(url, ["nothing"])
 
 
+@pytest.mark.slow
 def test_the_verbs(call: Any, tmp_path: Path) -> None:
     """One command from a file to a verdict; what would train refuses, with a reason."""
     (tmp_path / "r.csv").write_text("\n".join(grid(12)) + "\n")

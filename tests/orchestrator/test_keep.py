@@ -28,6 +28,7 @@ def runs(call: Callable[..., Called], tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_listed_watched_and_deleted(
     call: Callable[..., Called], runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

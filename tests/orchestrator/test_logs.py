@@ -18,6 +18,8 @@ from orchestrator.trial.record import read_result
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called, called
 
+pytestmark = pytest.mark.slow
+
 WAYS = {
     "stdout.log": ("python", "descriptor", "subprocess", "C"),
     "stderr.log": ("python to stderr", "subprocess to stderr", "record"),

@@ -64,6 +64,7 @@ def run(call: Any, tmp_path: Path, *words: str, tail: str = "", **changes: Any) 
     return call("run", str(file), "--executor", "debug", *words)
 
 
+@pytest.mark.slow
 def test_a_sweep_tells_how_it_ended_and_keeps_no_address(call: Any, tmp_path: Path, server: Server) -> None:
     tail = f"notify: {{done: '{server.url}/done', failed: '{server.url}/failed', diverged: '${{env:NOT_SET_HERE}}'}}\n"
     done = run(call, tmp_path, tail=tail, fail_at=3, fail_seed=1001)

@@ -103,6 +103,7 @@ def test_the_mean_over_seeds_decides_and_what_was_not_measured_does_not_obey() -
     assert broken([one], [{"a": float("nan")}])[0] > 0
 
 
+@pytest.mark.slow
 def test_what_breaks_a_constraint_is_never_chosen(plain: SweepFolder, limit: float, tmp_path: Path) -> None:
     folder = sweep(tmp_path, limit)
     assert norms(folder) == norms(plain)  # random draws and their trials stay what they were
@@ -128,6 +129,7 @@ def test_what_breaks_a_constraint_is_never_chosen(plain: SweepFolder, limit: flo
     )
 
 
+@pytest.mark.slow
 def test_a_study_in_which_nothing_obeys_is_named_and_confirms_nothing(tmp_path: Path) -> None:
     folder = sweep(tmp_path, 1e-6)
     assert not [t for t in results.ended_trials(folder) if t.job.stage is Stage.CONFIRM]
@@ -142,6 +144,7 @@ def test_a_study_in_which_nothing_obeys_is_named_and_confirms_nothing(tmp_path: 
     assert results.best(again) == best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", "gp", "optuna.samplers.TPESampler", "optuna.samplers.NSGAIISampler"])
 def test_samplers_are_told(name: str, limit: float, tmp_path: Path) -> None:
     """A killed driver's sweep tells the same; the model proposes what obeys more often than chance does."""
@@ -167,6 +170,7 @@ def test_samplers_are_told(name: str, limit: float, tmp_path: Path) -> None:
     assert results.suggestions_digest(whole) != results.suggestions_digest(without) or name.endswith("NSGAIISampler")
 
 
+@pytest.mark.slow
 def test_a_warm_start_learns_who_obeyed(plain: SweepFolder, limit: float, tmp_path: Path) -> None:
     first = sweep(tmp_path, "")
     second = sweep(tmp_path, limit, warm_start=[first.sweep_id], budget={"trials_per_arm": 2})

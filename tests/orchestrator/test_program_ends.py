@@ -18,6 +18,8 @@ from orchestrator.trial import log_files
 from orchestrator.trial.job import Result
 from orchestrator.trial.record import TrialRecord
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = Path(__file__).parent / "programs"
 WAYS = ("well", "silent", "usage", "raises", "memory", "cuda", "code", "killed", "segfault", "forks", "gigabyte",
         "long-line", "half", "diverges", "deaf")  # fmt: skip

@@ -30,6 +30,8 @@ from orchestrator.trial.record import read_result
 from tests.orchestrator.command import REPOSITORY
 from tests.orchestrator.test_program_ends import PROGRAMS, mentioning, records, run
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 schema_version: 1
 name: lives
@@ -282,7 +284,6 @@ def test_a_sweep_whose_trials_fail_alike_is_given_up(tmp_path: Path, how: str, s
     )
 
 
-@pytest.mark.slow
 def test_one_that_keeps_checkpoints_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """Drained in the middle, a script of three lines leaves a checkpoint and ends where it would have ended."""
     text = """

@@ -53,6 +53,7 @@ DECLARED = (
 )
 
 
+@pytest.mark.slow
 def test_compare_says_what_is_proved(say: Verb) -> None:
     document = say("compare", "--json").document
     (pair,) = document["pairs"]
@@ -102,6 +103,7 @@ seeds: {tune: 1, confirm: 6}
 """
 
 
+@pytest.mark.slow
 def test_names_of_our_sections_are_a_scripts_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

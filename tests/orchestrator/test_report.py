@@ -299,6 +299,7 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
     assert "was sweep large-" in publish(unknown, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweep_without_a_tracker_still_reports(tmp_path: Path) -> None:
     text = sweep_text(trials=1, confirm=0)
     definition = sweep_file.loads(text)

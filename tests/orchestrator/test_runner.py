@@ -94,6 +94,7 @@ def test_budgets_agree(finished: tuple[SweepFolder, runner.Outcome]) -> None:
     assert max(spent) - min(spent) <= 0.02 * max(spent)
 
 
+@pytest.mark.slow
 def test_divergence_is_a_result(tmp_path: Path) -> None:
     folder, outcome = run(tmp_path, max_lr=1e6, method="random", trials=8)
     diverged = [t for t in results.ended_trials(folder) if t.result.state == "DIVERGED"]
@@ -106,6 +107,7 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
     assert all(v is not None and math.isfinite(v) for v in told)
 
 
+@pytest.mark.slow
 def test_an_exception_fails_the_trial_alone(tmp_path: Path) -> None:
     folder, outcome = run(tmp_path, fail_at=5, fail_seed=1001)
     failed = [t for t in results.ended_trials(folder) if t.result.state == "FAILED"]
@@ -195,6 +197,7 @@ def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     assert values(folder) == values(plain)
 
 
+@pytest.mark.slow
 def test_a_worker_that_sees_the_stop_flag_first_stops_the_sweep(tmp_path: Path) -> None:
     """In a store workers look at the flag themselves, perhaps before the driver: nothing more is begun."""
     (tmp_path / "flag").touch()

@@ -103,6 +103,7 @@ def test_a_removed_result_and_a_rewritten_witness_show(finished: SweepFolder) ->
     assert "its chain of digests is broken" in seal.verify(folder)["problems"][0]
 
 
+@pytest.mark.slow
 def test_another_analysis_is_allowed_and_stamped(tmp_path: Path) -> None:
     folder = run(tmp_path, "\nanalysis: {margin: 0.5}\n")
     plain = answer(Evidence(folder))
@@ -135,6 +136,7 @@ def test_another_definition_on_seeds_whose_results_are_known_is_stamped(tmp_path
     assert seal.stamps(first) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_earlier_version_is_stamped(tmp_path: Path) -> None:
     folder = run(tmp_path)
     (folder.path / "seal.json").unlink()

@@ -110,6 +110,7 @@ def test_strict_decisions_do_not_depend_on_arrival() -> None:
     assert next(iter(outcomes))
 
 
+@pytest.mark.slow
 def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) -> None:
     folder = run(tmp_path, method={"name": "random"}, budget={"trials_per_arm": 9}, early_terminate=ASHA)
     trials = results.ended_trials(folder)
@@ -216,6 +217,7 @@ def test_the_search_never_spends_the_reserve_of_the_confirm_stage(tmp_path: Path
     assert by == {(a, s): n for a in ("sgd", "adamw") for s, n in (("tune", 12), ("confirm", 3))}
 
 
+@pytest.mark.slow
 def test_a_search_that_ended_at_its_budget_stays_ended(tmp_path: Path) -> None:
     """Its winners are confirmed; a larger budget would choose again after the confirm seeds were seen."""
     folder = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 400})
@@ -287,6 +289,7 @@ def test_several_objectives_and_their_front(tmp_path: Path) -> None:
     assert {(-row["values"]["accuracy/val"], row["values"]["loss/test"]) for row in front} == best
 
 
+@pytest.mark.slow
 def test_status_says_why_trials_wait(tmp_path: Path) -> None:
     """Looked at from inside a strict sweep with many free workers: they wait for an earlier result."""
     seen: list[dict[str, Any]] = []

@@ -57,6 +57,7 @@ def test_a_new_study_asks_the_same(method: str, store: str, tmp_path: Path) -> N
     contract.check_a_new_study_asks_the_same(one, other)
 
 
+@pytest.mark.slow
 @every_search
 def test_children_and_lessons(method: str, store: str, tmp_path: Path) -> None:
     contract.check_it_learns_only_what_lies_in_its_space(opener(tmp_path / "a", method, store)())

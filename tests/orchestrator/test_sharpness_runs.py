@@ -30,6 +30,7 @@ def logged(root: Path, **changes: object) -> list[list[dict[str, float]]]:
     ]
 
 
+@pytest.mark.slow
 def test_trials_log_sharpness_at_every_second_evaluation_and_train_as_without(tmp_path: Path) -> None:
     runs = logged(tmp_path / "a", diagnostics={"names": ["sharpness"], "every": 2})
     plain = logged(tmp_path / "b")

@@ -41,6 +41,7 @@ def runs(uri: str) -> int:
     return len(client.search_runs([experiment.experiment_id])) if experiment else 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("crowded_shell")
 def test_tracking_goes_where_it_is_sent(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml", trials=1, confirm=2)

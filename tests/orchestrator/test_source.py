@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.trial import source
-from tests.orchestrator.command import COMMAND, environment
+from tests.orchestrator.command import fresh
 
 TASK = """
 import torch
@@ -76,9 +76,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def geosweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words], text=True, env=environment(), cwd=folder, capture_output=True, timeout=120, check=False
-    )
+    return fresh(*words, cwd=folder)
 
 
 def run(folder: Path, name: str, *words: str, cache: str = "null", limit: str = "") -> subprocess.CompletedProcess[str]:

@@ -146,6 +146,7 @@ def test_designs_are_functions_of_the_index_and_obey(method: str) -> None:
     assert 0.3 < share < 0.7
 
 
+@pytest.mark.slow
 def test_an_infeasible_space_is_refused() -> None:
     text = TEXT.format(method="random")
     with pytest.raises(SpecError, match="none of 1,000 configurations drawn at random obeys the constraints"):

@@ -17,3 +17,15 @@ print([m for m in ("scipy.stats", "matplotlib", "sklearn", "ray.tune", "mlflow")
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_verbs_that_only_read_do_without_torch() -> None:
+    code = """
+import sys
+import orchestrator.results, orchestrator.display, orchestrator.compare.answer
+import orchestrator.cli.sweeps, orchestrator.cli.logs
+print([m for m in ("torch", "mlflow", "optuna", "ray") if m in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

@@ -1,10 +1,9 @@
-"""Several studies as a user sees them: every verb, the live table, and the same on Ray."""
+"""Several studies as a user sees them: every verb and the live table."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from orchestrator.definition import sweep_file
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import find
-from tests.orchestrator.command import check_mlflow, finish, in_this_process, start, values, wait_for
 from tests.orchestrator.sweep_files import sweep_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -99,17 +97,3 @@ def test_the_live_table_fits_and_a_race_spares_studies(call: Any, tmp_path: Path
         lines = shown(table, 80)
         assert max(map(len, lines)) <= 80
         assert not any("…" in one for one in lines)
-
-
-def test_three_studies_on_ray_killed_and_continued(tmp_path: Path) -> None:
-    file = write(tmp_path / "fit.yaml", per_trial=40, pause_s=0.005)
-    process = start(file)
-    wait_for(file, 7, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    process = start(file)
-    out = finish(process)
-    assert process.returncode == 0, out
-    folder = find(file.parent / "runs", "@last")
-    assert values(folder) == values(in_this_process(file))
-    check_mlflow(folder)

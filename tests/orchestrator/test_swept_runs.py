@@ -85,6 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     return run(tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.slow
 def test_each_part_of_a_configuration_reaches_its_own(folder: SweepFolder) -> None:
     for t in results.ended_trials(folder):
         job, parts = t.job, split(t.job.values)
@@ -134,6 +135,7 @@ def test_importance_of_lists_and_widths(folder: SweepFolder) -> None:
     assert max(found, key=lambda name: found[name].share) == "lr"
 
 
+@pytest.mark.slow
 def test_verbs_show_them(folder: SweepFolder, call: Callable[..., Called], monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(*words: str) -> Any:
         return call(*words, "--root", str(folder.root))
@@ -149,6 +151,7 @@ def test_verbs_show_them(folder: SweepFolder, call: Callable[..., Called], monke
     assert ask("report", "@last").code == 0
 
 
+@pytest.mark.slow
 def test_one_search_an_arm_is_compared_on_one_task_only(tmp_path: Path) -> None:
     one = {
         "seeds": {"tune": 1, "confirm": 6},

@@ -45,6 +45,7 @@ def check(folder: SweepFolder) -> None:
         assert "in batch" in error
 
 
+@pytest.mark.slow
 def test_in_this_process_the_step_is_interrupted(tmp_path: Path) -> None:
     text = hanging_sweep("python")
     definition = sweep_file.loads(text)
@@ -83,6 +84,7 @@ def test_a_hang_in_c_ends_the_process_and_the_next_session_tells(tmp_path: Path)
     assert "in batch" in error
 
 
+@pytest.mark.slow
 def test_beats_keep_it_quiet_and_stopping_leaves_nothing(tmp_path: Path) -> None:
     watchdog = Watchdog(tmp_path / "hang.txt", 2.0, own_process=False)
     for _ in range(56):
@@ -101,6 +103,7 @@ def test_no_limit_watches_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_step_that_stands_in_the_debugger_is_left_alone(tmp_path: Path) -> None:
     """Stand in `pdb` for longer than the limit, then go on."""
     watchdog = Watchdog(tmp_path / "hang.txt", 1.0, own_process=False)

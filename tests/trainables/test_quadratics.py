@@ -214,6 +214,7 @@ def test_potholes_smooth_in_closed_form() -> None:
             model.centres = rest
 
 
+@pytest.mark.slow
 def test_sam_leaves_the_well_where_sgd_stays() -> None:
     """The corners of the published table: SAM at radius 0.5 always gets out at depth 0.3, SGD never at depth 0.6."""
     shares = []
@@ -225,6 +226,7 @@ def test_sam_leaves_the_well_where_sgd_stays() -> None:
     assert shares == [1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_small_radius_leaves_a_deep_well_where_a_larger_one_stays() -> None:
     """Published for depth 0.6: out of 50 % at radius 0.1, of 0 % at 0.3, of 70 % at 0.5. Here a fifth of the steps."""
     task = trainables.build("potholes", depth=0.6)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 GAME_SEED = 5_000_011
 LARGEST_RESIDUAL = 10.0

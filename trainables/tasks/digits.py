@@ -19,7 +19,7 @@ from trainables.device import chosen, together
 from trainables.models.resnet import ResNet
 from trainables.models.vit import ViT
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 TRAIN, VAL, CLASSES = 1257, 270, 10
 HEADS = 4

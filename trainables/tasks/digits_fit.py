@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from trainables.device import chosen, together
 from trainables.recipe import Recipe
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 from trainables.tasks.digits import images_and_labels
 
 SIZES = (64, 64, 64, 10)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 RADIUS, LATENT, GENERATED, FRESH = 2.0, 16, 1000, 2500
 DATA_SEED, VALIDATION_SEED = 17_000_023, 19_000_013

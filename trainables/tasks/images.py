@@ -26,7 +26,7 @@ from trainables.data.prefetch import Prefetch
 from trainables.models import catalogue
 from trainables.presets import CROPS, PRESETS
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 EVALUATION_BATCH = 500
 HOLD_OUT_SEED = 20_240_101

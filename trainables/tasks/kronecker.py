@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 OUT, IN = 24, 16
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from trainables.models.quadratic import Recorded
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model
+from trainables.task_class import Batch, Metric, Model
 from trainables.tasks.quadratic import Quadratics
 
 DATASETS = ("diabetes", "breast_cancer", "digits", "wine")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 SAMPLES, FEATURES = 569, 30
 ORDER_SEED, START_SEED = 11_000_027, 13_000_027

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 SAMPLES, INPUTS, WIDTH, OUTPUTS, BATCH = 2048, 32, 64, 16, 64
 DATA_SEED, ORDER_SEED = 20_240_201, 5_000_011

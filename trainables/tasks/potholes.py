@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 DIMENSION, CENTRES, CURVATURE, WIDTH = 8, 60, 0.5, 0.12
 NEAREST, FARTHEST, START, OFFSET = 0.8, 3.0, 1.6, 0.5

@@ -25,7 +25,7 @@ from torch import Tensor
 from trainables.models import spectra
 from trainables.models.quadratic import Quadratic, Recorded
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 SPECTRA = ("beta", "uniform", "marchenko_pastur", "gamma", "points")
 MODES = ("gauss", "random")

@@ -33,7 +33,7 @@ from trainables.models.gpt import GPT
 from trainables.objectives import token_count, token_loss
 from trainables.recipe import Recipe
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 SKIPPED = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 SMALLEST = 1_000_000

@@ -24,7 +24,7 @@ from trainables.models import catalogue
 from trainables.objectives import token_count, token_loss
 from trainables.recipe import Recipe
 from trainables.registry import task
-from trainables.task import Batch, Metric, Model, Task
+from trainables.task_class import Batch, Metric, Model, Task
 
 REFRESH = 1_000_003
 HIGHEST_LOSS = 20.0

@@ -23,7 +23,7 @@ from torch import nn
 
 import optim_core
 from trainables.loop import Diverged, Training
-from trainables.task import Model
+from trainables.task_class import Model
 from trainables.tasks.digits import VAL, Digits
 
 VALUES = Path(__file__).with_name("values.parquet")

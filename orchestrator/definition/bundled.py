@@ -1,0 +1,33 @@
+"""Files that come along: sweeps, guides, manifests. A checkout has them at its top, an installed package inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.definition.errors import nearest
+
+TOP = Path(__file__).parents[2]
+
+
+def folder(name: str) -> Path:
+    """`sweeps`, `docs` or `k8s`: inside the installed package, or at the top of the checkout."""
+    inside = TOP / "geosweep" / name
+    return inside if inside.is_dir() else TOP / name
+
+
+def sweeps() -> dict[str, Path]:
+    """Name -> file of each sweep that comes along: `quickstart`, `own_data/cifar100_sam`."""
+    home = folder("sweeps")
+    return {str(file.relative_to(home).with_suffix("")): file for file in sorted(home.rglob("*.yaml"))}
+
+
+def sweep(given: Path) -> Path:
+    """The file that was meant: the one of this path, else the bundled sweep of this name, else the path as it is."""
+    if given.exists() or given.suffix or given.is_absolute():
+        return given
+    return sweeps().get(str(given), given)
+
+
+def meant(given: Path) -> str:
+    """For an error about a file that is not there: the bundled sweep that a bare name could have meant, or nothing."""
+    return nearest(str(given), names) if not given.suffix and (names := sweeps()) else ""
