@@ -21,6 +21,7 @@ from orchestrator.scheduling.callbacks import Callback, Callbacks
 from orchestrator.scheduling.confirm import ConfirmStage
 from orchestrator.scheduling.jobs import job_of, objectives_of
 from orchestrator.scheduling.stopping import Stop
+from orchestrator.scheduling.training_time import TrainingTime
 from orchestrator.scheduling.waiting import waiting
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
@@ -43,7 +44,7 @@ class SweepConductor:
     ) -> None:
         self.spec, self.folder, self.arms = spec, folder, dict(arms)
         self.stopped_by = ""
-        """Why no further trial starts before all is done: empty, `budget` or `stop`."""
+        """Why no further trial starts before all is done: empty, `budget`, `stop`, or `wait`: no worker came."""
         self.limit = ""
         """The limit of the budget that ended the search, or everything."""
         self.idle_s = 0.0
@@ -52,15 +53,15 @@ class SweepConductor:
         """Trials that the executor can run at a time."""
         self._ledger = Ledger(spec)
         self._confirmation = ConfirmStage(spec, folder, self.arms)
-        self._callbacks, self._clock, self._start = Callbacks(callbacks), clock, clock()
-        self._before = folder.seconds()
+        self._callbacks, self._clock = Callbacks(callbacks), clock
+        self._time = TrainingTime(folder.seconds(), clock)
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
-        self._held_since, self._held = self._start, 0
+        self._held_since, self._held = clock(), 0
         self._paused_with: dict[str, Report] = {}  # of trials that wait for their population
         self._waiting_results: dict[str, list[Job]] = {}  # ended before strict replay could judge their rungs
         self.pace_from: float | None = None
-        """When the first trial of this driver began, on the clock of `time.monotonic`."""
+        """When this driver's first worker had a trial to begin with, on the clock of `time.monotonic`."""
         for arm in self.arms.values():
             self._recover(arm)
         self._cap()
@@ -69,8 +70,18 @@ class SweepConductor:
 
     @property
     def seconds(self) -> float:
-        """Wall clock spent on this sweep, time down left out."""
-        return self._before + self._clock() - self._start
+        """Wall clock spent on this sweep: time down, and time in which there was no worker, left out."""
+        return self._time.seconds
+
+    @property
+    def waited(self) -> float:
+        """Seconds since there was a worker, or since the start where none has come; 0 while there is one."""
+        return self._time.waited
+
+    @property
+    def draining(self) -> bool:
+        """Whether no further trial starts, whatever is left."""
+        return self._draining()
 
     @property
     def grad_evals(self) -> float:
@@ -106,9 +117,23 @@ class SweepConductor:
         arm.move(job.trial_id, State.RUNNING)
         self._jobs[job.trial_id] = job
         self._running.add(job.trial_id)
-        self.pace_from = self.pace_from or time.monotonic()
         self._callbacks.on_start(job)
         return job
+
+    def on_workers(self, count: int) -> None:
+        """So many workers are up: with the first one the clock runs, without any it stands still."""
+        self._time.on_workers(count)
+        if count:
+            self.pace_from = self.pace_from or time.monotonic()
+
+    def give_back(self, trial_id: str) -> None:
+        """No worker has this trial, and none will be given it: it waits again."""
+        job = self._jobs[trial_id]
+        arm = self._of(job)
+        self._running.discard(trial_id)
+        arm.move(trial_id, State.INTERRUPTED)
+        spent = arm.spent.get(trial_id, 0.0)
+        self._callbacks.on_end(job, Report(trial_id=trial_id, grad_evals=spent, done=True, state=State.INTERRUPTED))
 
     def on_report(self, report: Report) -> bool:
         """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
@@ -144,7 +169,10 @@ class SweepConductor:
     def waiting(self) -> dict[str, dict[str, Any]]:
         """Arm -> how many trials of all its studies wait, and why."""
         racing, running = self._confirmation.racing, len(self._running)
-        return waiting(self.arms.values(), stopped_by=self.stopped_by, racing=racing, running=running)
+        without = self.waited
+        return waiting(
+            self.arms.values(), stopped_by=self.stopped_by, racing=racing, running=running, without_workers=without
+        )
 
     def _count_idle(self, *, held: bool) -> None:
         now = self._clock()
@@ -255,6 +283,9 @@ class SweepConductor:
                 self.folder.stop_file.touch()
             elif self.folder.stop_file.exists():
                 self.stopped_by = "stop"
+            elif self.waited >= self.spec.resources.wait:
+                self.stopped_by = "wait"
+                self.folder.stop_file.touch()
         return bool(self.stopped_by)
 
     def _cap(self) -> None:
