@@ -27,7 +27,7 @@ from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.waiting import clock
-from orchestrator.storage import disk, object_store
+from orchestrator.storage import disk, ending, object_store
 from orchestrator.storage.errors import NoWorkers
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
@@ -118,6 +118,7 @@ def launch(
     with disk.named(root):
         folder = runner.open_folder(spec, text, root, facts)
     with disk.named(folder.path), folder.hold(options.storage):
+        ending.clear(folder)
         spec = extensions.applied(spec, folder)
         if again := abort.standing(spec, folder):
             raise TrialsFailed(again)
@@ -200,8 +201,8 @@ def no_workers(spec: Spec, conductor: SweepConductor) -> str:
     r = spec.resources
     gpu = f" and {r.gpu:g} GPU" if r.gpu else ""
     return (
-        f"there was no worker for {clock(r.wait)} (resources.wait), which was not charged; {conductor.remaining} trials "
-        f"wait, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the cluster has room; it goes on where it is"
+        f"there was no worker for {clock(r.wait)} (resources.wait), which was not charged; {conductor.remaining} "
+        f"trials wait, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the cluster has room; it goes on"
     )
 
 

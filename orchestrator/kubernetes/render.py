@@ -27,6 +27,12 @@ RAY = "2.60.0"
 SLACK_S = 3600
 """Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
 NAME_LIMIT = 47
+HEADS = 10
+"""Heads that may be lost: each costs the submitter a Pod, and its next one submits the same job to the new head.
+
+The operator's own retries (`backoffLimit`) cannot tell an end that was meant, or will come again, from a fault, and pay
+for a new cluster each time: they are off, and `run --as-job` tries again what a fault of the machine ended.
+"""
 
 
 def render(
@@ -168,6 +174,7 @@ def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, roo
     entrypoint = f"geosweep run {code.run()} --root {root} --address auto --max-concurrent {concurrent}"
     if not spec.tracking.mlflow:
         entrypoint += f" --tracking-uri {TRACKING}"
+    entrypoint += " --as-job"
     body: dict[str, Any] = {
         "entrypoint": entrypoint,
         "submissionMode": "K8sJobMode",
@@ -176,14 +183,14 @@ def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, roo
             "definition": model.sweep_id(spec)[-8:],
             "checkpoint_every": f"{spec.resources.checkpoint_every:g} s",
         },
-        "backoffLimit": 3,
-        "submitterConfig": {"backoffLimit": 2},
-        "activeDeadlineSeconds": int(budget) + SLACK_S if budget else kind.deadline_s,
+        "backoffLimit": 0,
+        "submitterConfig": {"backoffLimit": HEADS},
+        "activeDeadlineSeconds": int(budget + spec.resources.wait) + SLACK_S if budget else kind.deadline_s,
     }
     if spec.environment.requirements:
         body["runtimeEnvYAML"] = yaml.safe_dump({"pip": list(spec.environment.requirements)})
     if not queue:
-        body["preRunningDeadlineSeconds"] = 1800
+        body["preRunningDeadlineSeconds"] = max(1, int(spec.resources.wait))
     body |= {
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,

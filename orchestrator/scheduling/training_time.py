@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchestrator.definition.model import Spec
+from orchestrator.storage.folder import SweepFolder
+
 
 class TrainingTime:
     """Seconds in which workers were up, on top of `before`, those of earlier drivers.
@@ -34,3 +37,26 @@ class TrainingTime:
     def waited(self) -> float:
         """Seconds of the present stretch without a worker; 0 while there is one."""
         return 0.0 if self._workers else self._clock() - self._since
+
+
+def over(time: TrainingTime, spec: Spec, folder: SweepFolder) -> str:
+    """Why no further trial starts: `budget`, `stop`: somebody asked, `wait`: for workers too long; or nothing."""
+    if spec.budget.wall_clock is not None and time.seconds >= spec.budget.wall_clock:
+        return "budget"
+    if folder.stop_file.exists():
+        return "stop"
+    return "wait" if time.waited >= spec.resources.wait else ""
+
+
+class IdleTime:
+    """Worker-seconds in which workers had no trial because strict replay waited for an earlier result."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._since, self._idle = clock, clock(), 0
+        self.seconds = 0.0
+
+    def on_idle(self, workers: int) -> None:
+        """So many workers wait from now on."""
+        now = self._clock()
+        self.seconds += self._idle * (now - self._since)
+        self._since, self._idle = now, max(0, workers)

@@ -7,7 +7,6 @@ from typing import Any
 
 from orchestrator.scheduling.arm_study import ArmStudy
 
-
 SAID_S = 10.0
 """Seconds without a worker before that is said: starting one takes a few."""
 STOPPED = {
@@ -18,7 +17,7 @@ STOPPED = {
 
 
 def waiting(
-    arms: Iterable[ArmStudy], *, stopped_by: str, racing: bool, running: int, without_workers: float = 0.0
+    arms: Iterable[ArmStudy], without_workers: float, *, stopped_by: str, racing: bool, running: int
 ) -> dict[str, dict[str, Any]]:
     """Arm -> how many trials of all its studies wait, how many of them are paused, and the reasons, each once.
 

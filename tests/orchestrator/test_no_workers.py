@@ -28,7 +28,7 @@ def cluster() -> Iterator[object]:
 
 
 def test_a_sweep_without_workers_gives_up_waiting_and_goes_on_later(cluster: object, tmp_path: Path) -> None:
-    waiting = "resources: {cpu: 2, max_concurrent: 1, wait: 3s}\n"
+    waiting = "resources: {cpu: 2, max_concurrent: 1, wait: 12s}\n"
     text = sweep_text(trials=2, confirm=2, wall_clock=", wall_clock: 2s", extra=waiting)
     spec = sweep_file.loads(text, "sweep.yaml")
     options = launch.Options(address=cluster.address, tracking=False)  # type: ignore[attr-defined]
@@ -37,7 +37,7 @@ def test_a_sweep_without_workers_gives_up_waiting_and_goes_on_later(cluster: obj
     def run() -> SweepFolder:
         return launch.launch(spec, text, tmp_path, options, say=lambda line, *, warns=False: said.append(line)).folder
 
-    with pytest.raises(NoWorkers, match=r"no worker for 0:03 \(resources.wait\).* 8 trials wait, each for 2 CPU"):
+    with pytest.raises(NoWorkers, match=r"no worker for 0:12 \(resources.wait\).* 8 trials wait, each for 2 CPU"):
         run()
     (folder,) = (SweepFolder(tmp_path, path.parent.name) for path in tmp_path.glob("*/resolved.json"))
     assert folder.seconds() < 1.0
