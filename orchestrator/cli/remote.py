@@ -42,9 +42,17 @@ def stop(address: str, sweep: str, as_json: bool) -> None:
     stopped = asked.stop(sweep)
     found = stopped or asked.status(sweep)
     if as_json:
-        emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": stopped is not None})
+        emit(
+            {
+                "schema": "geosweep/stop/1",
+                "sweep_id": found.sweep_id,
+                "draining": stopped is not None,
+                "reason": found.reason,
+            }
+        )
     else:
-        talk.print(f"{found.sweep_id} {stopped.reason if stopped else 'is not running'}", highlight=False)
+        said = f"{found.sweep_id} {stopped.reason if stopped else 'is not running'}"
+        talk.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def cluster(address: str) -> Cluster:
