@@ -98,7 +98,13 @@ class KubernetesCluster:
         found = self.status(name)
         newest = self._submitter(found.sweep_id)
         if not newest:
-            raise NotFound(f"{found.sweep_id} has no log yet: it is {found.state} ({found.reason or 'no Pod'})")
+            hint = (
+                ""
+                if found.state in LIVING
+                else f"; its Pods are gone, what it printed is under its root: geosweep logs {found.sweep_id} --driver "
+                "--root s3://..."
+            )
+            raise NotFound(f"{found.sweep_id} has no log: it is {found.state} ({found.reason or 'no Pod'}){hint}")
         return self._log(newest, f"{found.sweep_id} has no log yet: its Pod {newest} is starting")
 
     def _submitter(self, sweep_id: str) -> str:

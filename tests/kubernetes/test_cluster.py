@@ -127,7 +127,7 @@ def test_logs_are_of_the_newest_attempt(server: ApiServer, call: Call, file: Pat
     sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
     number, _, err = call("logs", sweep)
     assert number == 4
-    assert "no log yet" in err
+    assert "has no log: it is waiting" in err
     labels = {"geosweep.io/sweep": sweep, "app.kubernetes.io/component": "sweep-submitter"}
     server.pod("first", "a try\n", **labels)
     server.pod("second", "confirm stage\n", **labels)
@@ -197,6 +197,23 @@ def test_why_nothing_runs_is_in_status_and_logs(server: ApiServer, call: Call, f
     assert state(call)[0] == "suspended"
     assert "waits in Kueue's queue sweeps: insufficient unused quota" in state(call)[1]
     assert json.loads(call("submit", str(file), "--queue", "sweeps", "--json")[1])["state"] == "suspended"
+
+
+def test_logs_outlive_the_pods(server: ApiServer, call: Call, file: Path, tmp_path: Path) -> None:
+    """After the TTL: the driver's log, and those of trials, are read where the sweep is kept."""
+    sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
+    server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    number, _, err = call("logs", sweep)
+    assert (number, f"geosweep logs {sweep} --driver --root" in err) == (4, True)
+    kept = tmp_path / "runs" / sweep
+    (kept / "trials" / "sgd-0000-s0").mkdir(parents=True)
+    (kept / "resolved.json").write_text("{}")
+    (kept / "driver-20261127T000000Z.log").write_text("a first head\n")
+    (kept / "driver-20261127T000500Z.log").write_text("its successor\n")
+    found = call("logs", sweep, "--root", str(tmp_path / "runs"))
+    assert (found[0], found[1]) == (0, "a first head\nits successor\n")
+    document = json.loads(call("logs", sweep, "--driver", "--json", "--root", str(tmp_path / "runs"))[1])
+    assert list(document["drivers"].values()) == ["a first head\n", "its successor\n"]
 
 
 def test_how_a_driver_ended_is_in_its_log(server: ApiServer, call: Call, file: Path) -> None:
