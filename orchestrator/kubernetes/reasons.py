@@ -187,9 +187,9 @@ def _pod(pod: Object, seen: Seen) -> str:
     name, about = _at(pod, "metadata").get("name", ""), f"kubectl -n {seen.namespace} describe pod"
     warnings = [e for e in seen.events if _at(e, "involvedObject").get("name") == name]
     status = _at(pod, "status")
-    scheduled = next((c for c in status.get("conditions", ()) if c.get("type") == "PodScheduled"), {})
-    if scheduled.get("status") == "False":
-        return _unscheduled(pod, scheduled.get("message", ""), seen)
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _unscheduled(pod, condition.get("message", ""), seen)
     for one in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         waits, last = (
             _at(one, "state", "waiting"),
