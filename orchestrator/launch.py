@@ -26,7 +26,9 @@ from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.storage import disk, object_store
+from orchestrator.scheduling.waiting import clock
+from orchestrator.storage import disk, ending, object_store
+from orchestrator.storage.errors import NoWorkers
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import NoTracker, Tracker
@@ -116,6 +118,7 @@ def launch(
     with disk.named(root):
         folder = runner.open_folder(spec, text, root, facts)
     with disk.named(folder.path), folder.hold(options.storage):
+        ending.clear(folder)
         spec = extensions.applied(spec, folder)
         if again := abort.standing(spec, folder):
             raise TrialsFailed(again)
@@ -134,6 +137,8 @@ def launch(
     _say_how(spec, folder, ended.conductor, say)
     if ended.refusal:
         raise TrialsFailed(ended.refusal)
+    if ended.conductor.stopped_by == "wait":
+        raise NoWorkers(no_workers(spec, ended.conductor))
     left = ended.state is not SweepState.DONE and bool(ended.conductor.remaining)
     return Launched(spec=spec, folder=folder, state=ended.state, unfinished=left)
 
@@ -189,6 +194,16 @@ def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
             f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
             "(MLFLOW_TRACKING_URI), or give --no-tracking"
         )
+
+
+def no_workers(spec: Spec, conductor: SweepConductor) -> str:
+    """What is said of a sweep that gave up waiting for workers."""
+    r = spec.resources
+    gpu = f" and {r.gpu:g} GPU" if r.gpu else ""
+    return (
+        f"there was no worker for {clock(r.wait)} (resources.wait), which was not charged; {conductor.remaining} "
+        f"trials wait, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the cluster has room; it goes on"
+    )
 
 
 def check_budget(folder: SweepFolder) -> None:

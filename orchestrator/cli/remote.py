@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.app import Exit, asked_of, data, emit, fail, talk
 from orchestrator.definition.errors import SpecError
+from orchestrator.remote import LIVING
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
@@ -34,6 +35,9 @@ def logs(
     for part in parts:
         sys.stdout.write(part)
         sys.stdout.flush()
+    if address.partition("://")[0] == "k8s" and (stands := asked.status(sweep)).state in LIVING and stands.reason:
+        said = f"{stands.sweep_id} {stands.state}: {stands.reason}"
+        talk.print(said, highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
 def stop(address: str, sweep: str, as_json: bool) -> None:
@@ -42,9 +46,17 @@ def stop(address: str, sweep: str, as_json: bool) -> None:
     stopped = asked.stop(sweep)
     found = stopped or asked.status(sweep)
     if as_json:
-        emit({"schema": "geosweep/stop/1", "sweep_id": found.sweep_id, "draining": stopped is not None})
+        emit(
+            {
+                "schema": "geosweep/stop/1",
+                "sweep_id": found.sweep_id,
+                "draining": stopped is not None,
+                "reason": found.reason,
+            }
+        )
     else:
-        talk.print(f"{found.sweep_id} {stopped.reason if stopped else 'is not running'}", highlight=False)
+        said = f"{found.sweep_id} {stopped.reason if stopped else 'is not running'}"
+        talk.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def cluster(address: str) -> Cluster:

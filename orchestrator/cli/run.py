@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from orchestrator.cli.app import (
     ROOT,
     Exit,
+    Failed,
     File,
     Json,
     Overrides,
@@ -26,6 +28,7 @@ from orchestrator.cli.app import (
     show_stamps,
     talk,
 )
+from orchestrator.cli.ending import kept
 from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import SpecError, errors_of
 from orchestrator.definition.states import SweepState
@@ -78,42 +81,57 @@ def run(
         typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
     ] = "",
     notify: Notify = None,
+    as_job: Annotated[
+        bool,
+        typer.Option(
+            "--as-job",
+            help="For jobs that others start: a budget spent and a stop give code 0 too, and faults of machines are "
+            "tried again here.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
 
     Example: geosweep run sweeps/quickstart.yaml budget.trials_per_arm=16
     """
+    if as_job:
+        from orchestrator.cli.job import DRIVER, Supervisor
+
+        raise typer.Exit(Supervisor([*DRIVER, *(word for word in sys.argv[1:] if word != "--as-job")]).run())
     from orchestrator import launch
+    from orchestrator.definition import model
     from orchestrator.remote import CODE
     from orchestrator.travel.arrival import arrive
 
-    root = root.absolute() if code else root
-    parcel = arrive(code) if code else None
-    asked = asked_of(file, overrides)
-    definition = asked.load()
-    if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:
-        parcel = packed(definition, file, root)
-    options = launch.Options(
-        executor=executor,
-        tracking=tracking,
-        cache=cache,
-        storage=storage,
-        address=address,
-        max_concurrent=max_concurrent,
-        tracking_uri=tracking_uri,
-        accept_changed_code=accept_changed_code,
-        parcel=parcel,
-        notify=tuple(notify or ()),
-    )
-    ended = carry_out(asked, definition, root, options)
-    if as_json:
-        from orchestrator import results
+    with kept() as place:
+        root = root.absolute() if code else root
+        parcel = arrive(code) if code else None
+        asked = asked_of(file, overrides)
+        definition = asked.load()
+        place.at(root, model.sweep_id(definition))
+        if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:
+            parcel = packed(definition, file, root)
+        options = launch.Options(
+            executor=executor,
+            tracking=tracking,
+            cache=cache,
+            storage=storage,
+            address=address,
+            max_concurrent=max_concurrent,
+            tracking_uri=tracking_uri,
+            accept_changed_code=accept_changed_code,
+            parcel=parcel,
+            notify=tuple(notify or ()),
+        )
+        ended = carry_out(asked, definition, root, options)
+        if as_json:
+            from orchestrator import results
 
-        emit(results.best(ended.folder))
-    else:
-        show_end(ended, f"geosweep ui; geosweep best {ended.folder.sweep_id} --json; geosweep compare @last")
-    conclude(ended)
+            emit(results.best(ended.folder))
+        else:
+            show_end(ended, f"geosweep ui; geosweep best {ended.folder.sweep_id} --json; geosweep compare @last")
+        conclude(ended)
 
 
 def carry_out(asked: Asked, definition: Spec, root: Path, options: Options) -> Launched:
@@ -162,8 +180,9 @@ def _stopped(file: Path, state: SweepState, definition: Spec) -> None:
     if state is SweepState.BUDGET:
         fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue: geosweep run {file}", Exit.BUDGET)
     left = "was ended or kept a checkpoint of its own" if definition.task.is_program else "wrote a checkpoint"
-    talk.print(f"drained: every running trial {left}. Continue with: geosweep run {file}", highlight=False)
-    raise typer.Exit(int(Exit.INTERRUPTED))
+    said = f"drained: every running trial {left}. Continue with: geosweep run {file}"
+    talk.print(said, highlight=False)
+    raise Failed(Exit.INTERRUPTED, said)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli import follow
 from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, talk
 from orchestrator.cli.k8s_options import Elastic, Namespace, Priority, Profile, Queue, Registry
 from orchestrator.cli.remote import cluster, in_namespace, packed, readable, show
@@ -31,6 +32,9 @@ def submit(
     priority: Priority = "",
     elastic: Elastic = False,
     registry: Registry = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow it to its end; the exit code is then that of run.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start a sweep on a cluster and return; one that failed or was stopped goes on, any other is left alone.
@@ -72,8 +76,11 @@ def submit(
     )
     address = in_namespace(address, profile, namespace)
     try:
-        attempt = cluster(address).submit(order)
+        asked = cluster(address)
+        attempt = asked.submit(order)
     except RenderError as error:
         fail(f"{file}: {error}", Exit.CHECK_FAILED)
+    if wait:
+        follow.wait(asked, order.sweep_id, root, as_json=as_json)
     show(attempt, as_json)
     talk.print(f"Next: geosweep status {order.sweep_id} --address {address}", highlight=False, soft_wrap=True)

@@ -133,6 +133,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             processes=processes,
             checkpoints=model.resources.checkpoints,
             checkpoint_every=model.resources.checkpoint_every,
+            wait=model.resources.wait,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         notify=NotifySpec(

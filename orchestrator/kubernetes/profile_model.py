@@ -239,9 +239,6 @@ class ProfileModel(PodModel):
     deadline: Seconds = Field(
         "7d", validate_default=True, description="Of a sweep whose file names no wall-clock budget."
     )
-    pending: Seconds = Field(
-        "30m", validate_default=True, description="A job that has not begun by then fails; not with a queue."
-    )
     tracking: Annotated[str, AfterValidator(_no_claim)] | None = Field(
         None, description="MLflow server; default: Service mlflow of the namespace."
     )

@@ -31,6 +31,12 @@ SLACK_S = 3600
 """Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
 NAME_LIMIT = 47
 COMPONENTS = ("sweep", "sweep-file", "code", "sweep-head", "sweep-worker", "sweep-submitter")
+HEADS = 10
+"""Heads that may be lost: each costs the submitter a Pod, and its next one submits the same job to the new head.
+
+The operator's own retries (`backoffLimit`) cannot tell an end that was meant, or will come again, from a fault, and pay
+for a new cluster each time: they are off, and `run --as-job` tries again what a fault of the machine ended.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +250,7 @@ def _ray_job(spec: Spec, text: str, place: Place, code: Code) -> dict[str, Any]:
     entrypoint = f"geosweep run {code.run()} --root {place.root} --address auto --max-concurrent {concurrent}"
     if not spec.tracking.mlflow:
         entrypoint += f" --tracking-uri {place.tracking}"
+    entrypoint += " --as-job"
     body: dict[str, Any] = {
         "entrypoint": entrypoint,
         "submissionMode": "K8sJobMode",
@@ -252,14 +259,14 @@ def _ray_job(spec: Spec, text: str, place: Place, code: Code) -> dict[str, Any]:
             "definition": model.sweep_id(spec)[-8:],
             "checkpoint_every": f"{spec.resources.checkpoint_every:g} s",
         },
-        "backoffLimit": 3,
-        "submitterConfig": {"backoffLimit": 2},
-        "activeDeadlineSeconds": int(budget) + SLACK_S if budget else int(profile.deadline),
+        "backoffLimit": 0,
+        "submitterConfig": {"backoffLimit": HEADS},
+        "activeDeadlineSeconds": int(budget + spec.resources.wait) + SLACK_S if budget else int(profile.deadline),
     }
     if spec.environment.requirements:
         body["runtimeEnvYAML"] = yaml.safe_dump({"pip": list(spec.environment.requirements)})
     if not place.queue:
-        body["preRunningDeadlineSeconds"] = int(profile.pending)
+        body["preRunningDeadlineSeconds"] = max(1, int(spec.resources.wait))
     body |= {
         "shutdownAfterJobFinishes": True,
         # Under Kueue what outlives the job holds no quota of its own, and takes that of the next one.

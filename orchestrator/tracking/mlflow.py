@@ -34,9 +34,10 @@ from orchestrator.trial.record import TrialRecord
 
 SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
 STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"
-STUDY, UNIT = "geosweep.study", "geosweep.unit"
+STUDY, UNIT, ENDING = "geosweep.study", "geosweep.unit", "geosweep.ending"
 """A trial's study, where its arm has several: a run without it is of the only one. Of the sweep and of its summaries
 what n counts, `study` or `seed`."""
+Rows = Mapping[str, Mapping[str, Any]]
 STATUS = {
     State.COMPLETE: "FINISHED",
     State.DIVERGED: "FINISHED",
@@ -106,13 +107,9 @@ class MlflowTracker:
         """Ship a trial that ended under an earlier driver, unless its run is already complete."""
         self._sender.put(lambda: None if job.trial_id in self._complete else self._close(job, result))
 
-    def finish(
-        self,
-        state: SweepState,
-        arms: Mapping[str, Mapping[str, float]],
-        parameters: Mapping[str, Mapping[str, Any]] = NONE,
-    ) -> None:
+    def finish(self, state: SweepState, arms: Rows, parameters: Rows = NONE, ending: str = "") -> None:
         """Write the arms' summaries and the parent's end, and wait for the sender."""
+        self._ending = ending or str(state)
         self._sender.put(lambda: self._finish(state, arms, parameters))
         self._sender.close()
 
@@ -332,9 +329,7 @@ class MlflowTracker:
         if result.state is State.FAILED:
             mlflow_failed.keep_printed(self._client, run, job.folder)
 
-    def _finish(
-        self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+    def _finish(self, state: SweepState, arms: Rows, parameters: Rows) -> None:
         from mlflow.entities import Metric, RunTag
 
         over = "studies" if self._several else "seeds"
@@ -354,12 +349,12 @@ class MlflowTracker:
                 for k, v in summary.items()
                 if math.isfinite(v) and known.metrics.get(names[k]) != v
             ]
-            own = params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {}))
-            params = [param for param in own if param.key not in known.params][:PARAMS]
+            params = [param for param in given if param.key not in known.params][:PARAMS]
             self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
             self._client.set_terminated(self._runs[arm])
         parent = self._runs[SWEEP]
-        self._client.log_batch(parent, tags=[RunTag(STATE, str(state)), RunTag(UNIT, self._unit)])
+        tags = {STATE: str(state), ENDING: self._ending, UNIT: self._unit}
+        self._client.log_batch(parent, tags=[RunTag(k, v) for k, v in tags.items()])
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         self.mended += self._close_strays(state)
 

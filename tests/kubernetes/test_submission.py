@@ -268,7 +268,8 @@ def test_a_hopeless_sweep_is_not_tried_twice(call: Callable[..., Any], tmp_path:
         reasons.append(wait_for(call, "hopeless", "failed", "done", "stopped"))
         logs.append(call("logs", "hopeless")[1])
     assert [r["job"][-2:] for r in reasons] == [".1", ".2"]
-    assert all("exit code 8" in r["reason"] for r in reasons)
+    assert [r["ending"]["exit_code"] for r in reasons] == [8, 8]
+    assert all("all failed alike" in r["reason"] for r in reasons)
     said = [next(line for line in log.splitlines() if "all failed alike" in line) for log in logs]
     assert said[0] == said[1]
     assert "the disk of this test is on fire" in said[0]
