@@ -2,7 +2,7 @@
 
 ray_geosweep_trials{sweep, state}      trials that are running or waiting now
 ray_geosweep_waiting{sweep, reason}    trials that wait, by the reason that `geosweep status` says
-ray_geosweep_trials_ended{sweep, state}  a counter: done, failed, stopped, paused, ...
+ray_geosweep_trials_ended{sweep, state}  a counter: COMPLETE, PRUNED, DIVERGED, FAILED, ... or paused
 """
 
 from __future__ import annotations
