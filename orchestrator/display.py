@@ -20,6 +20,7 @@ from orchestrator.definition import currency, program
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
+from orchestrator.scheduling.waiting import clock, without
 from orchestrator.statistics.intervals import bounds_of, cut_words, interval_text, summarize
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
@@ -31,13 +32,6 @@ from orchestrator.trial.record import TrialRecord
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.5, 10.0
 DRAINING = "draining: running trials write a checkpoint; Ctrl-C again ends at once, back to their last one"
-
-
-def clock(seconds: float) -> str:
-    """`75.2` -> `1:15`."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def _remaining(conductor: SweepConductor) -> float | None:
@@ -58,7 +52,7 @@ def summary_line(conductor: SweepConductor) -> str:
     words = [
         f"{conductor.grad_evals:,.0f} of {_total(conductor)} {_counted(conductor.spec)}",
         f"{clock(conductor.seconds)} spent",
-        f"about {clock(left)} left" if left is not None else "starting workers",
+        without(conductor.waited) or (f"about {clock(left)} left" if left is not None else "starting workers"),
     ]
     if conductor.spec.budget.wall_clock:
         words.append(f"wall clock limit {clock(conductor.spec.budget.wall_clock)}")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,9 @@ from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.storage import disk, object_store
+from orchestrator.scheduling.waiting import clock
+from orchestrator.storage import disk, ending, object_store
+from orchestrator.storage.errors import NoWorkers
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import NoTracker, Tracker
@@ -120,6 +122,7 @@ def launch(
     with disk.named(root):
         folder = runner.open_folder(spec, text, root, facts)
     with disk.named(folder.path), folder.hold(options.storage):
+        ending.clear(folder)
         spec = extensions.applied(spec, folder)
         if again := abort.standing(spec, folder):
             raise TrialsFailed(again)
@@ -138,6 +141,8 @@ def launch(
     _say_how(spec, folder, ended.conductor, say)
     if ended.refusal:
         raise TrialsFailed(ended.refusal)
+    if ended.conductor.stopped_by == "wait":
+        raise NoWorkers(no_workers(spec, ended.conductor))
     left = ended.state is not SweepState.DONE and bool(ended.conductor.remaining)
     return Launched(spec=spec, folder=folder, state=ended.state, unfinished=left)
 
@@ -203,6 +208,16 @@ def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
         )
 
 
+def no_workers(spec: Spec, conductor: SweepConductor) -> str:
+    """What is said of a sweep that gave up waiting for workers."""
+    r = spec.resources
+    gpu = f" and {r.gpu:g} GPU" if r.gpu else ""
+    return (
+        f"there was no worker for {clock(r.wait)} (resources.wait), which was not charged; {conductor.remaining} "
+        f"trials wait, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the cluster has room; it goes on"
+    )
+
+
 def check_budget(folder: SweepFolder) -> None:
     """Raises BudgetSpent when a limit ended the search."""
     outcome = SweepOutcome.read(folder)
@@ -237,6 +252,8 @@ def _drive(
     executor = _executor(spec, folder, options, carried)
     tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
     notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))
+    if options.address:
+        callbacks, watch = _measured(folder, callbacks, watch)
     try:
         outcome = runner.run(
             spec,
@@ -258,6 +275,24 @@ def _drive(
     if tracker.trouble:
         say(f"MLflow was not told everything ({tracker.trouble}); run this command again", warns=True)
     return outcome
+
+
+def _measured(
+    folder: SweepFolder,
+    callbacks: tuple[Callback, ...],
+    watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
+) -> tuple[tuple[Callback, ...], Callable[[SweepConductor], AbstractContextManager[None]]]:
+    """The same, and the cluster's metrics show the sweep."""
+    from orchestrator.executors.ray_metrics import RayMetrics
+
+    metrics = RayMetrics(folder.sweep_id)
+
+    @contextmanager
+    def watched(conductor: SweepConductor) -> Iterator[None]:
+        with metrics.watching(conductor.waiting), watch(conductor) if watch else nullcontext():
+            yield
+
+    return (*callbacks, metrics), watched
 
 
 def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:

@@ -10,8 +10,8 @@ from orchestrator.definition import addresses
 from orchestrator.definition.errors import UsageError
 from orchestrator.definition.model import NotifySpec, Spec
 from orchestrator.definition.states import SweepState
-from orchestrator.display import clock
 from orchestrator.runner import Outcome
+from orchestrator.scheduling.waiting import clock
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.notify import Notifier
 

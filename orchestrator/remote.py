@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.storage.ending import Ending
 from orchestrator.storage.errors import NotFound
 
-LIVING = ("waiting", "running")
+LIVING = ("waiting", "running", "suspended")
 CODE = "GEOSWEEP_CODE"
 """Variable of a process whose code travelled: the digest of the archive."""
 
@@ -45,8 +46,10 @@ class Order:
     root: str
     """Folder for sweeps as the cluster's machines see it."""
     profile: str = ""
-    """Kind of cluster (Kubernetes only), as `queue` and `registry`."""
+    """A profile, bundled or a file (Kubernetes only), as `queue`, `priority`, `elastic` and `registry`."""
     queue: str = ""
+    priority: str = ""
+    elastic: bool = False
     registry: str = ""
     parcel: Parcel | None = None
     code_at: str = ""
@@ -63,13 +66,18 @@ class Attempt:
     """The cluster's name for it."""
     sweep_id: str
     state: str
-    """waiting, running, done, failed or stopped."""
+    """waiting, suspended, running, done, budget (a limit ended it), stopped, failed; lost: its machines unwatched."""
     reason: str = ""
-    """What the cluster says of it."""
+    """What the cluster says of it, or why it waits and the way out."""
+    ending: Ending | None = None
+    """How its driver ended, where that is known."""
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return {"schema": "geosweep/job/1", **asdict(self)}
+        found = asdict(self)
+        if self.ending is None:
+            del found["ending"]
+        return {"schema": "geosweep/job/1", **found}
 
 
 class Cluster(Protocol):
@@ -88,7 +96,10 @@ class Cluster(Protocol):
         """What `geosweep logs SWEEP WORDS` prints there, part by part; the first of `words` is the trial."""
 
     def stop(self, name: str) -> Attempt | None:
-        """End the sweep's job; None when it had ended. The attempt's reason says how: it goes on with `submit`."""
+        """End the sweep's job and free its machines; None when it had ended and holds none.
+
+        The attempt's reason says how, and what remains: it goes on with `submit`.
+        """
 
 
 def token() -> str:
@@ -105,6 +116,11 @@ def token() -> str:
         if named:
             raise ValueError(f"RAY_AUTH_TOKEN_PATH={named}: {error.strerror}") from None
         return ""
+
+
+def state_of(how: Ending) -> str:
+    """The state of a sweep whose driver said how it ended."""
+    return how.ending if how.is_meant else "failed"
 
 
 def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:

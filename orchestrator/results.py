@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.definition.states import Goal, Stage, State, SweepState
 from orchestrator.protocol import feasible, seal
+from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
@@ -294,11 +295,15 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     state = SweepState.RUNNING if held else outcome.state if outcome else SweepState.STOPPED
     reasons = "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items())
     refused = read_json(folder.path / "refused.json") or {}
+    ended_as = None if held else ending.read(folder)
+    said = ended_as.reason if ended_as is not None and not ended_as.is_meant else ""
     why = {
         SweepState.RUNNING: reasons or "starting workers",
-        SweepState.DONE: "will not be trained: every configuration of the arm failed",
-        SweepState.FAILED: refused.get("message", "the driver broke off; run it again"),
-    }.get(state, f"sweep is {state}; continue it with: {folder.command('run', str(folder.path / 'sweep.yaml'))}")
+        SweepState.DONE: said or "will not be trained: every configuration of the arm failed",
+        SweepState.FAILED: refused.get("message") or said or "the driver broke off; run it again",
+    }.get(
+        state, said or f"sweep is {state}; continue it with: {folder.command('run', str(folder.path / 'sweep.yaml'))}"
+    )
     return {
         "schema": "geosweep/status/1",
         "sweep_id": folder.sweep_id,
@@ -311,6 +316,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         **({"imported": resolved["imported"]["pairing"]} if "imported" in resolved else {}),
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
+        **({"ending": ended_as.document()} if ended_as is not None else {}),
         "errors": errors,
         **({"changed": {arm: list(names) for arm, names in changed.items()}} if changed else {}),
         "last_lines": last_lines,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from orchestrator.scheduling.callbacks import Begun, Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms
 from orchestrator.statistics.intervals import bounds_of, summarize
-from orchestrator.storage import disk
+from orchestrator.storage import disk, ending
 from orchestrator.storage.folder import SweepFolder, write_atomic
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.storage.periodic import periodic
@@ -34,6 +36,7 @@ from orchestrator.tracking.base import Tracker
 from orchestrator.trial.chosen import ranges
 from orchestrator.trial.counted import counted
 
+ONE_WISH_S = 2.0
 __all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
 
 
@@ -132,7 +135,8 @@ def run(
             parquet.export(folder, folder.results)
         tracker.check(lambda: results.ended_trials(folder))
         final = state is not SweepState.FAILED and not conductor.remaining
-        tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder) if final else {})
+        how = _ending(spec, conductor, state)
+        tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder) if final else {}, how)
         outcome = SweepOutcome(
             state=state, tracked=not tracker.trouble, limit=conductor.limit, complete=not conductor.remaining
         )
@@ -148,6 +152,16 @@ def _state(conductor: SweepConductor, refusal: str) -> SweepState:
     if refusal:
         return SweepState.FAILED
     return SweepState.STOPPED if conductor.stopped_by else SweepState.DONE
+
+
+def _ending(spec: Spec, conductor: SweepConductor, state: SweepState) -> str:
+    """How this driver ends, in the words of `storage.ending`."""
+    if conductor.stopped_by == "wait":
+        return ending.NO_WORKERS
+    failed = sum(arm.counts()["failed"] for arm in conductor.arms.values())
+    if state is SweepState.FAILED or (failed > spec.max_failed and not conductor.remaining):
+        return ending.FAILED
+    return str(state)
 
 
 def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
@@ -203,9 +217,15 @@ def _drain_on_interrupt(folder: SweepFolder, begun: Begun) -> Iterator[None]:
         yield
         return
 
+    told = -math.inf
+
     def ask(number: int, frame: Any) -> None:
         if number == signal.SIGHUP:
             _let_go_of(terminals)
+        nonlocal told
+        if number == signal.SIGTERM and time.monotonic() - told < ONE_WISH_S:
+            return  # a process and its parent, who passes it on, are often told together
+        told = time.monotonic() if number == signal.SIGTERM else told
         if folder.stop_file.exists() or (number == signal.SIGINT and not begun.yet):
             raise KeyboardInterrupt
         folder.stop_file.touch()

@@ -84,6 +84,7 @@ REGISTRIES = {"optim_core.named", "optim_core.plugins"}
 """All that trainables knows of optim_core: how a thing gets its name."""
 LATE = {
     ("orchestrator/launch.py", "_executor"): "Ray: a sweep on the debug executor 0.4 s sooner",
+    ("orchestrator/launch.py", "_measured"): "Ray: likewise",
     ("orchestrator/executors/ray.py", "run"): "Ray: `geosweep doctor --help` and files that are refused 2.7 s sooner",
     ("orchestrator/protocol/seal.py", "_grad_evals"): "torch: `geosweep status` and `verify` 1.5 s sooner",
     ("orchestrator/trial/source.py", "_class_of"): "torch: `geosweep status` 1.5 s sooner",

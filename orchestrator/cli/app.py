@@ -95,7 +95,7 @@ def _options(
 
 
 def beside(file: Path | None) -> Path | None:
-    """The sweep file that was named, by path or as one that comes along; modules and files are found in its folder, then
+    """The sweep file that was named, by path or as one that comes along. Modules and files are found in its folder, then
     in the current one. Raises SpecError.
     """
     if file is None:
@@ -254,15 +254,22 @@ def show_stamps(stamps: Sequence[str]) -> None:
         terminal.say(data, f"exploratory: {stamp}", "yellow")
 
 
+class Failed(typer.Exit):
+    """An exit code, and what was said of it."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(int(code))
+        self.message = message
+
+
 def fail(message: str, code: Exit) -> NoReturn:
     """Say what is wrong on standard error and exit."""
     say(message, "red")
-    raise typer.Exit(int(code))
+    raise Failed(code, message)
 
 
-def main() -> None:
-    """Entry point: errors that users can mend become one line and an exit code."""
-    gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
+def judged(error: BaseException) -> tuple[Exit, str] | None:
+    """(exit code, what is said) of an error that users can mend or that is none of ours; None for an unexpected one."""
     from orchestrator.definition.errors import BudgetSpent, CannotSearch, SpecError, TrialsFailed, UsageError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed
     from orchestrator.storage import disk
@@ -271,10 +278,6 @@ def main() -> None:
     from orchestrator.travel.errors import CannotTravel
     from orchestrator.trial.workspace import NotShared
 
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # tasks and optimizers of one's own, as module:Task and module.Class
-    for group in VERBS:
-        importlib.import_module(f"orchestrator.cli.{group}")
     codes: dict[type[Exception], Exit] = {
         SpecError: Exit.INVALID_FILE,
         UsageError: Exit.USAGE,
@@ -287,27 +290,39 @@ def main() -> None:
         ControlFailed: Exit.CHECK_FAILED,
         Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
+        Held: Exit.UNREACHABLE,
+        Unreachable: Exit.UNREACHABLE,
+        StoreError: Exit.UNREACHABLE,
     }
-    known: tuple[type[Exception], ...] = (*codes, Held, Unreachable, StoreError)
+    code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
+    if code is not None:
+        return code, str(error)
+    if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)):
+        return Exit.USAGE, f"{error.filename}: {error.strerror}; name a place that you may write to"
+    if isinstance(error, KeyboardInterrupt):
+        said = "stopped at once; running trials go on from their newest checkpoint when you run it again"
+        return Exit.INTERRUPTED, said
+    if isinstance(error, Exception) and disk.is_full(error):
+        where = Path(getattr(error, "filename", None) or ".")
+        return Exit.UNREACHABLE, str(error) if isinstance(error, disk.DiskFull) else disk.described(where)
+    return None
+
+
+def main() -> None:
+    """Entry point: errors that users can mend become one line and an exit code."""
+    gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # tasks and optimizers of one's own, as module:Task and module.Class
+    for group in VERBS:
+        importlib.import_module(f"orchestrator.cli.{group}")
     try:
         terminal.readable()
         app(prog_name="geosweep")
-    except known as error:
-        say(str(error), "red")
-        sys.exit(int(next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.UNREACHABLE)))
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        said = f"{error.filename}: {error.strerror}; name a place that you may write to"
-        say(said, "red")
-        sys.exit(int(Exit.USAGE))
-    except Exception as error:
-        if not disk.is_full(error):
+    except (Exception, KeyboardInterrupt) as error:
+        if (found := judged(error)) is None:
             raise
-        where = Path(getattr(error, "filename", None) or ".")
-        said = str(error) if isinstance(error, disk.DiskFull) else disk.described(where)
-        say(said, "red")
-        sys.exit(int(Exit.UNREACHABLE))
-    except KeyboardInterrupt:
-        say("stopped at once; running trials go on from their newest checkpoint when you run it again")
-        sys.exit(int(Exit.INTERRUPTED))
+        code, said = found
+        say(said, None if code is Exit.INTERRUPTED else "red")
+        sys.exit(int(code))
     finally:
         gc.freeze()  # or a second goes into looking at every object once more before the process ends

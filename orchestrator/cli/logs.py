@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,11 +31,17 @@ def logs(
     worker: Annotated[
         int, typer.Option(min=0, help="Which process of a trial that several train together.", show_default=False)
     ] = 0,
+    driver: Annotated[
+        bool,
+        typer.Option("--driver", help="What the drivers of a sweep that ran as a job printed, kept in its folder."),
+    ] = False,
     root: Root = ROOT,
     address: Address = "",
     as_json: Json = False,
 ) -> None:
     """Show what a trial printed, to the last line before a crash; of a sweep, how its failed trials ended.
+
+    With --address, what its driver printed; from the sweep's folder where the cluster has it no more.
 
     Example: geosweep logs @last sgd-0003-s0 --follow
     """
@@ -45,9 +52,18 @@ def logs(
     if follow and (as_json or not trial):
         fail(f"--follow {'and --json exclude each other' if as_json else 'needs a trial: name one'}", Exit.USAGE)
     stream = "stderr" if stderr else "stdout"
-    if address:
-        return remote.logs(address, sweep, trial, as_json, stream=stream, follow=follow, worker=worker)
+    if driver and trial:
+        fail("--driver shows the sweep's own log; leave the trial out", Exit.USAGE)
+    if address and not driver:
+        try:
+            return remote.logs(address, sweep, trial, as_json, stream=stream, follow=follow, worker=worker)
+        except NotFound:
+            if sweep == "@last" or not _is_under(root, sweep):
+                raise
+            driver = not trial
     found = folder.find(root, sweep)
+    if driver:
+        return _of_drivers(found, as_json)
     if not trial:
         return _failed(found, as_json)
     trial = named(found, trial)
@@ -74,6 +90,36 @@ def logs(
         _say_nothing(found, trial, stream, worker)
     if (result := read_result(found.trial(trial))) is not None and result.error:
         talk.print(f"{trial} failed:\n{result.error}", highlight=False, markup=False)
+
+
+def _is_under(root: Path, sweep: str) -> bool:
+    """Whether the sweep can be read from here."""
+    from orchestrator.storage import folder
+    from orchestrator.storage.object_store import StoreError
+
+    try:
+        folder.find(root, sweep)
+    except (NotFound, StoreError):
+        return False
+    return True
+
+
+def _of_drivers(found: SweepFolder, as_json: bool) -> None:
+    """What drivers printed, one after another."""
+    from orchestrator.cli.job import driver_logs
+    from orchestrator.trial import log_files
+
+    place = found.far.uri if found.far is not None else str(found.path)
+    there = found.far.names() if found.far is not None else [path.name for path in found.path.iterdir()]
+    texts = {name: log_files.read(place, name) for name in driver_logs(there)}
+    if as_json:
+        shown = {name: text.decode(errors="replace") for name, text in texts.items()}
+        return emit({"schema": "geosweep/logs/2", "sweep_id": found.sweep_id, "drivers": shown})
+    for name, text in texts.items():
+        talk.print(f"[{name}]", highlight=False, markup=False)
+        _write(text)
+    if not texts:
+        talk.print(f"{found.sweep_id} keeps no driver's log: only run --as-job does", highlight=False)
 
 
 def _parts(found: SweepFolder, trial: str, name: str) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ import typer
 from orchestrator.cli.app import (
     ROOT,
     Exit,
+    Failed,
     File,
     Json,
     Overrides,
@@ -31,6 +33,7 @@ from orchestrator.cli.app import (
     talk,
     typed,
 )
+from orchestrator.cli.ending import kept
 from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import SpecError, errors_of
 from orchestrator.definition.states import SweepState
@@ -91,43 +94,58 @@ def run(
     ] = "",
     notify: Notify = None,
     skip_steps: SkipSteps = False,
+    as_job: Annotated[
+        bool,
+        typer.Option(
+            "--as-job",
+            help="For jobs that others start: a budget spent and a stop give code 0 too, and faults of machines are "
+            "tried again here.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or continue it where it stopped. Ctrl-C drains and checkpoints.
 
     Example: geosweep run sweeps/quickstart.yaml budget.trials_per_arm=16
     """
+    if as_job:
+        from orchestrator.cli.job import DRIVER, Supervisor
+
+        raise typer.Exit(Supervisor([*DRIVER, *(word for word in sys.argv[1:] if word != "--as-job")]).run())
     from orchestrator import launch
+    from orchestrator.definition import model
     from orchestrator.remote import CODE
     from orchestrator.travel.arrival import arrive
 
-    root = root.absolute() if code else root
-    parcel = arrive(code) if code else None
-    asked = asked_of(file, overrides)
-    definition = asked.load()
-    if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:
-        parcel = packed(definition, file, root)
-    options = launch.Options(
-        executor=executor,
-        tracking=tracking,
-        cache=cache,
-        storage=storage,
-        address=address,
-        max_concurrent=max_concurrent,
-        tracking_uri=tracking_uri,
-        accept_changed_code=accept_changed_code,
-        parcel=parcel,
-        notify=tuple(notify or ()),
-        steps=not skip_steps,
-    )
-    ended = carry_out(asked, definition, root, options, typed(context))
-    if as_json:
-        from orchestrator import results
+    with kept() as place:
+        root = root.absolute() if code else root
+        parcel = arrive(code) if code else None
+        asked = asked_of(file, overrides)
+        definition = asked.load()
+        place.at(root, model.sweep_id(definition))
+        if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:
+            parcel = packed(definition, file, root)
+        options = launch.Options(
+            executor=executor,
+            tracking=tracking,
+            cache=cache,
+            storage=storage,
+            address=address,
+            max_concurrent=max_concurrent,
+            tracking_uri=tracking_uri,
+            accept_changed_code=accept_changed_code,
+            parcel=parcel,
+            notify=tuple(notify or ()),
+            steps=not skip_steps,
+        )
+        ended = carry_out(asked, definition, root, options, typed(context))
+        if as_json:
+            from orchestrator import results
 
-        emit(results.best(ended.folder))
-    else:
-        show_end(ended, options)
-    conclude(ended)
+            emit(results.best(ended.folder))
+        else:
+            show_end(ended, options)
+        conclude(ended)
 
 
 def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, again: str) -> Launched:
@@ -149,8 +167,8 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
                 watch=lambda conductor: display.watching(conductor, talk),
             )
     except KeyboardInterrupt:
-        kept = "running trials go on from their newest checkpoint, if they have one"
-        fail(f"stopped at once; {kept}. Continue with: {again}", Exit.INTERRUPTED)
+        left = "running trials go on from their newest checkpoint, if they have one"
+        fail(f"stopped at once; {left}. Continue with: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
         _stopped(ended.state, definition, again)
     return ended
@@ -201,8 +219,9 @@ def _stopped(state: SweepState, definition: Spec, again: str) -> None:
     if state is SweepState.BUDGET:
         fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue with: {again}", Exit.BUDGET)
     left = "was ended or kept a checkpoint of its own" if definition.task.is_program else "wrote a checkpoint"
-    say(f"drained: every running trial {left}. Continue with: {again}")
-    raise typer.Exit(int(Exit.INTERRUPTED))
+    said = f"drained: every running trial {left}. Continue with: {again}"
+    say(said)
+    raise Failed(Exit.INTERRUPTED, said)
 
 
 @app.command()

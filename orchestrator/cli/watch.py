@@ -137,7 +137,7 @@ def _running(found: SweepFolder) -> list[dict[str, Any]]:
 def table(shown: Mapping[str, Any]) -> Group:
     """What is shown at a terminal."""
     from orchestrator import results
-    from orchestrator.display import clock
+    from orchestrator.scheduling.waiting import clock
 
     studies = shown.get("studies", {})
     states = results.counts_to_show(shown["arms"].values())

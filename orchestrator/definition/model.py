@@ -138,6 +138,8 @@ class ResourcesSpec:
     """Bytes for the checkpoints of all trials."""
     checkpoint_every: float = 10.0
     """Seconds."""
+    wait: float = 7200.0
+    """Seconds without any worker after which the sweep gives up waiting."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,6 +172,10 @@ class ResourcesModel(Model):
         "where writing one would take over a tenth of the time.",
     )
     max_concurrent: int | Literal["auto"] = Field("auto", description="Trials at a time; auto: what fits.")
+    wait: Seconds = Field(
+        7200.0,
+        description="How long a sweep waits while there is no worker at all, for instance 2h; no part of wall_clock.",
+    )
 
 
 class TrackingModel(Model):

@@ -135,6 +135,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             readers=resolve.readers(model, where),
             checkpoints=model.resources.checkpoints,
             checkpoint_every=model.resources.checkpoint_every,
+            wait=model.resources.wait,
         ),
         tracking=TrackingSpec(mlflow=model.tracking.mlflow),
         notify=NotifySpec(

@@ -21,11 +21,21 @@ class Conductor(Protocol):
         """True once next_job will never return a trial again."""
 
     @property
+    def draining(self) -> bool:
+        """True once no further trial starts, whatever is left."""
+
+    @property
     def remaining(self) -> int:
         """How many trials are still to be started, as far as is known."""
 
     def on_report(self, report: Report) -> bool:
         """A trial reported. False: it does not go on."""
+
+    def on_workers(self, count: int) -> None:
+        """So many workers are up, with a trial or free; told whenever one comes or goes. Time without any is free."""
+
+    def give_back(self, trial_id: str) -> None:
+        """A trial from `next_job` that no worker has, and none will have, since the sweep drains."""
 
     def on_lost(self, trial_id: str, why: str) -> None:
         """A trial's worker died again and again; it is given up."""

@@ -11,6 +11,7 @@ class DebugExecutor:
 
     def run(self, conductor: Conductor) -> None:
         """Run every trial to its end before the next begins."""
+        conductor.on_workers(1)
         while not conductor.exhausted:
             job = conductor.next_job()
             if job is None:

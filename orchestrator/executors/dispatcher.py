@@ -48,6 +48,7 @@ class Dispatcher:
     @property
     def exhausted(self) -> bool:
         """No trial runs or will run."""
+        self._give_back()
         return not (self._training or self._ahead or self._again or self._ends) and self._conductor.exhausted
 
     def wanted(self) -> Job | None:
@@ -66,6 +67,7 @@ class Dispatcher:
         """The worker is up and free."""
         self._asked.discard(worker)
         self._free[worker] = self._clock()
+        self._count()
 
     def assign(self) -> tuple[str, Job] | None:
         """(a free worker, its next trial) if there are both; the trial after it is decided once there are not."""
@@ -93,6 +95,7 @@ class Dispatcher:
         self._asked.discard(worker)
         self._free.pop(worker, None)
         job = self._training.pop(worker, None)
+        self._count()
         if job is None:
             job, self._ahead = self._ahead, None
         if job is None:
@@ -116,7 +119,23 @@ class Dispatcher:
         for worker in gone:
             self._free.pop(worker, None)
             self._asked.discard(worker)
+        if gone:
+            self._count()
         return gone
+
+    def _count(self) -> None:
+        self._conductor.on_workers(len(self._training) + len(self._free))
+
+    def _give_back(self) -> None:
+        """What waits for a worker that need not come any more, since the sweep drains, goes back."""
+        if self._training or self._free or not (self._ahead or self._again) or not self._conductor.draining:
+            return
+        self._hear_ends()
+        waiting = [*([self._ahead] if self._ahead else []), *self._again]
+        self._ahead = None
+        self._again.clear()
+        for job in waiting:
+            self._conductor.give_back(job.trial_id)
 
     def _pair(self) -> tuple[str, Job] | None:
         if not self._free or self._ahead is None or len(self._training) >= self._most:
@@ -128,6 +147,9 @@ class Dispatcher:
 
     def _decide(self) -> None:
         """Take in how trials ended, and see to it that the next one is known."""
+        self._hear_ends()
+        self._ahead = self._ahead or (self._again.popleft() if self._again else self._conductor.next_job())
+
+    def _hear_ends(self) -> None:
         while self._ends:
             self._conductor.on_report(self._ends.popleft())
-        self._ahead = self._ahead or (self._again.popleft() if self._again else self._conductor.next_job())

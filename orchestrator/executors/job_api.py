@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from ray.exceptions import AuthenticationError, RayError
 
 from orchestrator.executors.ray_environment import runtime_env
-from orchestrator.remote import LIVING, Attempt, Order, pick
+from orchestrator.remote import LIVING, Attempt, Order, pick, state_of
+from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound, Unreachable
 from orchestrator.storage.retry import retry
 
@@ -49,8 +50,8 @@ class RayCluster:
     def submit(self, order: Order) -> Attempt:
         """See `Cluster`. Two submissions at once start one job: the id is taken only once."""
         mine = [a for a in self._attempts() if a.sweep_id == order.sweep_id]
-        if mine and (mine[-1].state in LIVING or mine[-1].state == "done"):
-            return mine[-1]
+        if mine and (mine[-1].state in LIVING or self.status(order.sweep_id).state == "done"):
+            return self.status(order.sweep_id)
         name, _, digest = order.sweep_id.rpartition("-")
         job = f"{order.sweep_id}.{len(mine) + 1}"
         with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +60,7 @@ class RayCluster:
             variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S), **environment.get("env_vars", {})}
             file = shlex.quote(order.parcel.sweep) if order.parcel else "sweep.yaml"
             asked = {
-                "entrypoint": f"geosweep run {file} --root {order.root} --address auto",
+                "entrypoint": f"geosweep run {file} --root {order.root} --address auto --as-job",
                 "submission_id": job,
                 "runtime_env": {**environment, "env_vars": variables},
                 "metadata": {"sweep": name, "definition": digest},
@@ -68,8 +69,14 @@ class RayCluster:
         return self.status(order.sweep_id)
 
     def status(self, name: str) -> Attempt:
-        """See `Cluster`."""
-        return pick(self._attempts(), name, self._address)
+        """See `Cluster`. Of one that ended, how, as its driver said it."""
+        found = pick(self._attempts(), name, self._address)
+        if found.state in LIVING:
+            return found
+        how = ending.in_log(str(self._ask(lambda: self._client.get_job_logs(found.job))))
+        if how is None:
+            return found
+        return replace(found, state=state_of(how), reason=how.reason or found.reason, ending=how)
 
     def logs(self, name: str) -> str:
         """See `Cluster`."""

@@ -89,6 +89,7 @@ class RayExecutor:
 
     def run(self, conductor: Conductor) -> None:
         """Run all trials; Ray is shut down afterwards, whatever happens."""
+        conductor.on_workers(0)
         try:
             from orchestrator.executors.ray_tune import fit  # half a second, while Ray starts
 

@@ -74,7 +74,9 @@ class _Turns(FIFOScheduler):  # type: ignore[misc]
         found = self._dispatcher.assign()
         if found is None:
             for worker in self._dispatcher.dismiss():
-                tune_controller.stop_trial(self._workers.pop(worker))
+                trial = self._workers.pop(worker)
+                trial.init_local_path()  # Tune wants one of every trial at its end, also of those it never started
+                tune_controller.stop_trial(trial)
             return None
         worker, job = found
         trial = self._workers[worker]

@@ -1,41 +1,44 @@
-"""RayJobs on Kubernetes, by the API server of the user's kubeconfig. The only import of the `kubernetes` client.
-
-States: ray-operator/controllers/ray/rayjob_controller.go at v1.7.0. A RayJob whose attempts may be retried is waiting
-until the operator has given up (`Failed`); the outcome of the driver is `jobStatus`.
-"""
+"""RayJobs on Kubernetes, by the API server of the user's kubeconfig. The only import of the `kubernetes` client."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from orchestrator.kubernetes.fit import RenderError
-from orchestrator.kubernetes.profiles import NAMESPACE
+from orchestrator.kubernetes.profiles import NAMESPACE, of_context
+from orchestrator.kubernetes.reasons import QUEUE, Seen, living, names, reason
 from orchestrator.kubernetes.render import render
-from orchestrator.remote import LIVING, Attempt, Order, pick
+from orchestrator.kubernetes.states import SWEEP, attempt
+from orchestrator.remote import LIVING, Attempt, Order, pick, state_of
+from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound, Unreachable
 
-PATH = ("ray.io", "v1", NAMESPACE, "rayjobs")
-MINE, SWEEP, COMPONENT = "app.kubernetes.io/part-of=geosweep", "geosweep.io/sweep", "app.kubernetes.io/component"
-OUTCOMES = {"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
-REQUEST_S, GONE_S = 30, 120.0
-BAD, GONE, EXISTS, INVALID = 400, 404, 409, 422
+MINE, COMPONENT = "app.kubernetes.io/part-of=geosweep", "app.kubernetes.io/component"
+REQUEST_S, GONE_S, FREED_S = 30, 120.0, 15.0
+BAD, FORBIDDEN, GONE, EXISTS, INVALID = 400, 403, 404, 409, 422
+EVENTS, TAIL = 1000, 50
+KUEUE = ("v1beta2", "v1beta1")
+FINALIZED = "the RayJob itself is not gone: is the KubeRay operator running? It has to let go of it"
+SUBMITTER = "sweep-submitter"
 NOTHING: Mapping[int, Exception | None] = {}
 
 
 class KubernetesCluster:
-    """Sweeps in namespace `sweeps` (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
+    """Sweeps in a namespace (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
 
+    `namespace`; empty: that of the context, and `sweeps` where it has none.
     Raises Unreachable without the client or without a kubeconfig.
     """
 
-    def __init__(self, context: str = "") -> None:
+    def __init__(self, context: str = "", namespace: str = "") -> None:
         try:
             from kubernetes import client, config
         except ImportError:
@@ -51,8 +54,10 @@ class KubernetesCluster:
             raise Unreachable(
                 f"kubeconfig: {str(error).rstrip('.')}; name it with KUBECONFIG, a context with k8s://CONTEXT"
             ) from None
-        settings.retries = 1
+        settings.retries, settings.client_side_validation = 1, False
         self._server = settings.host
+        self._namespace = namespace or of_context(context) or NAMESPACE
+        self._path = ("ray.io", "v1", self._namespace, "rayjobs")
         self._api = client.ApiClient(settings)
         self._rayjobs, self._core = client.CustomObjectsApi(self._api), client.CoreV1Api(self._api)
 
@@ -62,7 +67,10 @@ class KubernetesCluster:
             order.text,
             order.file,
             profile=order.profile,
+            namespace=self._namespace,
             queue=order.queue,
+            priority=order.priority,
+            elastic=order.elastic,
             registry=order.registry,
             root=order.root,
             parcel=order.parcel,
@@ -72,36 +80,48 @@ class KubernetesCluster:
         name = job["metadata"]["name"]
         before = next((j for j in self._list() if j["metadata"]["name"] == name), None)
         if before is not None:
-            attempt = _attempt(before)
-            if attempt.state in LIVING or attempt.state == "done":
-                return attempt
+            found = self._seen(before)
+            if found.state in LIVING or found.state == "done" or (found.state == "budget" and _same(before, job)):
+                return found
         self._create(lambda: self._create_job(job, dry_run="All"))
         if before is not None:
             self._delete(name)
             self._wait_until_gone(name)
-        for config in configs:  # its name holds the hash of what is in it
-            self._create_config(config)
-        self._create(lambda: self._create_job(job))
+        made = self._create(lambda: self._create_job(job))
+        for config in configs:
+            self._create_config(config, made)
         return self.status(order.sweep_id)
 
     def status(self, name: str) -> Attempt:
-        """See `Cluster`."""
-        return pick([_attempt(j) for j in self._list()], name, self._server)
+        """See `Cluster`. Of one that waits, or whose operator lost it, why; of one that ended, how."""
+        jobs = self._list()
+        found = pick([attempt(j) for j in jobs], name, self._server)
+        return self._seen(next(j for j in jobs if j["metadata"]["name"] == found.job))
 
     def logs(self, name: str) -> str:
         """The log of the newest submitter Pod, which follows the driver's. See `Cluster`."""
         found = self.status(name)
-        chosen = f"{SWEEP}={found.sweep_id},{COMPONENT}=sweep-submitter"
-        pods = self._ask(
-            lambda: self._core.list_namespaced_pod(NAMESPACE, label_selector=chosen, _request_timeout=REQUEST_S)
-        ).items
-        if not pods:
-            raise NotFound(f"{found.sweep_id} has no log yet: it is {found.state} ({found.reason or 'no Pod'})")
-        newest = max(pods, key=lambda p: p.metadata.creation_timestamp).metadata.name
+        newest = self._submitter(found.sweep_id)
+        if not newest:
+            hint = (
+                ""
+                if found.state in LIVING
+                else f"; its Pods are gone, what it printed is under its root: geosweep logs {found.sweep_id} --driver "
+                "--root s3://..."
+            )
+            raise NotFound(f"{found.sweep_id} has no log: it is {found.state} ({found.reason or 'no Pod'}){hint}")
+        return self._log(newest, f"{found.sweep_id} has no log yet: its Pod {newest} is starting")
+
+    def _submitter(self, sweep_id: str) -> str:
+        """The newest submitter Pod; empty when there is none."""
+        pods = [pod for pod in self._pods(sweep_id) if pod["metadata"].get("labels", {}).get(COMPONENT) == SUBMITTER]
+        return str(max(pods, key=lambda p: str(p["metadata"]["creationTimestamp"]))["metadata"]["name"]) if pods else ""
+
+    def _log(self, pod: str, none: str, **more: Any) -> str:
         return str(
             self._ask(
-                lambda: self._core.read_namespaced_pod_log(newest, NAMESPACE, _request_timeout=REQUEST_S),
-                {BAD: NotFound(f"{found.sweep_id} has no log yet: its Pod {newest} is starting")},
+                lambda: self._core.read_namespaced_pod_log(pod, self._namespace, _request_timeout=REQUEST_S, **more),
+                {BAD: NotFound(none), GONE: NotFound(none)},
             )
         )
 
@@ -111,38 +131,143 @@ class KubernetesCluster:
         raise NotFound(
             f"trial {words[0]}: the API server has the driver's log only. What trials print is under the sweep's root: "
             f"geosweep logs {found.sweep_id} {words[0]} --root s3://...\nor where that is mounted:\n  kubectl exec -n "
-            f"{NAMESPACE} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
+            f"{self._namespace} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
         )
 
     def stop(self, name: str) -> Attempt | None:
-        """Delete the RayJob, and with it its Ray cluster; `submit` continues the sweep. See `Cluster`."""
+        """Delete the RayJob, whatever its state, and with it its Ray cluster; `submit` continues the sweep.
+
+        See `Cluster`.
+        """
         found = self.status(name)
-        if found.state not in LIVING:
+        if found.state not in LIVING and not living(self._pods(found.sweep_id)):
             return None
         self._delete(found.job)
-        return replace(found, reason="is being deleted; submit goes on from its newest checkpoints")
+        deadline = time.monotonic() + FREED_S
+        while (left := living(self._pods(found.sweep_id))) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return replace(found, reason="; ".join(self._after(found, left)))
+
+    def _after(self, found: Attempt, left: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        """What is said of a stop: what remains, and how to free it."""
+        yield "is being deleted; submit goes on from its newest checkpoints"
+        if not left:
+            return
+        yield f"{len(left)} Pods are not gone yet: {', '.join(names(left))}. They may take a minute to end"
+        pods = " ".join(pod["metadata"]["name"] for pod in left)
+        if any(j["metadata"]["name"] == found.job for j in self._list()):
+            yield FINALIZED
+        force = "with --grace-period=0 --force if a node is gone"
+        yield f"should they stay: kubectl -n {self._namespace} delete pod {pods}, {force}"
+
+    def _seen(self, job: Mapping[str, Any]) -> Attempt:
+        """Where a RayJob stands, with what else the API server knows of it."""
+        found = attempt(job)
+        if found.state in (*LIVING, "lost"):
+            why = reason(self._objects(job, found.sweep_id))
+            return replace(found, reason=f"{found.reason}: {why}" if found.reason and why else why or found.reason)
+        if "deletionTimestamp" in job["metadata"] or not (pod := self._submitter(found.sweep_id)):
+            return found
+        with suppress(NotFound):
+            how = ending.in_log(self._log(pod, "", tail_lines=TAIL))
+            if how is not None:
+                return replace(found, state=state_of(how), reason=how.reason or found.reason, ending=how)
+        return found
+
+    def _objects(self, job: Mapping[str, Any], sweep_id: str) -> Seen:
+        unseen: list[str] = []
+        cluster = (job.get("status") or {}).get("rayClusterName")
+        workloads: Any = None
+        if QUEUE in job["metadata"].get("labels", {}):
+            for version in KUEUE:
+                place = ("kueue.x-k8s.io", version, self._namespace, "workloads")
+                workloads = workloads or self._look(
+                    "workloads", self._rayjobs.list_namespaced_custom_object, *place, to=unseen
+                )
+        return Seen(
+            job=job,
+            cluster=self._look(
+                "rayclusters",
+                self._rayjobs.get_namespaced_custom_object,
+                *self._path[:3],
+                "rayclusters",
+                cluster,
+                to=unseen,
+            )
+            if cluster
+            else None,
+            workloads=(workloads or {}).get("items", ()),
+            pods=self._pods(sweep_id),
+            events=(
+                self._look(
+                    "events",
+                    self._core.list_namespaced_event,
+                    self._namespace,
+                    to=unseen,
+                    field_selector="type=Warning",
+                    limit=EVENTS,
+                )
+                or {}
+            ).get("items", ()),
+            unseen=unseen,
+        )
+
+    def _look(self, kind: str, call: Callable[..., Any], *given: Any, to: list[str], **more: Any) -> Any:
+        """What is there, as plain JSON; None, and noted in `to`, for what this account may not see."""
+        found = self._ask(lambda: call(*given, _request_timeout=REQUEST_S, **more), {FORBIDDEN: None, GONE: None})
+        if found is None:
+            to.append(kind)
+        return self._api.sanitize_for_serialization(found)
+
+    def _pods(self, sweep_id: str) -> list[dict[str, Any]]:
+        """All Pods of a sweep: head, workers, submitters."""
+        chosen = f"{SWEEP}={sweep_id}"
+        found = self._ask(
+            lambda: self._core.list_namespaced_pod(self._namespace, label_selector=chosen, _request_timeout=REQUEST_S)
+        )
+        return list(self._api.sanitize_for_serialization(found)["items"])
 
     def _list(self) -> list[dict[str, Any]]:
         listed = self._ask(
-            lambda: self._rayjobs.list_namespaced_custom_object(*PATH, label_selector=MINE, _request_timeout=REQUEST_S)
+            lambda: self._rayjobs.list_namespaced_custom_object(
+                *self._path, label_selector=MINE, _request_timeout=REQUEST_S
+            )
         )
         jobs = [j for j in listed["items"] if SWEEP in j["metadata"].get("labels", {})]
         return sorted(jobs, key=lambda j: str(j["metadata"].get("creationTimestamp", "")))
 
-    def _create_config(self, config: Mapping[str, Any]) -> None:
-        self._create(lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S))
+    def _create_config(self, config: dict[str, Any], job: Mapping[str, Any] | None) -> None:
+        """It goes with its RayJob: Pods that come before it wait for it. One of an earlier attempt is taken over."""
+        if job is not None:
+            owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "controller": False}
+            owner |= {key: job["metadata"][key] for key in ("name", "uid")}
+            config["metadata"]["ownerReferences"] = [owner]
+        name, owners = (
+            config["metadata"]["name"],
+            {"metadata": {"ownerReferences": config["metadata"].get("ownerReferences")}},
+        )
+        made = self._create(
+            lambda: self._core.create_namespaced_config_map(self._namespace, config, _request_timeout=REQUEST_S)
+        )
+        if made is None and job is not None:
+            self._ask(
+                lambda: self._core.patch_namespaced_config_map(
+                    name, self._namespace, owners, _request_timeout=REQUEST_S
+                )
+            )
 
     def _create_job(self, job: Mapping[str, Any], **options: Any) -> Any:
-        return self._rayjobs.create_namespaced_custom_object(*PATH, job, _request_timeout=REQUEST_S, **options)
+        return self._rayjobs.create_namespaced_custom_object(*self._path, job, _request_timeout=REQUEST_S, **options)
 
-    def _create(self, call: Callable[[], Any]) -> None:
-        """One that exists already came from the same submission, or another one at the same time."""
+    def _create(self, call: Callable[[], Any]) -> Any:
+        """What was made; None for one that exists: of the same submission, or another one at the same time."""
         refused = RenderError("the API server refuses the manifest")
-        self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
+        return self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
 
     def _delete(self, name: str) -> None:
         self._ask(
-            lambda: self._rayjobs.delete_namespaced_custom_object(*PATH, name, _request_timeout=REQUEST_S), {GONE: None}
+            lambda: self._rayjobs.delete_namespaced_custom_object(*self._path, name, _request_timeout=REQUEST_S),
+            {GONE: None},
         )
 
     def _wait_until_gone(self, name: str) -> None:
@@ -170,30 +295,12 @@ class KubernetesCluster:
             raise Unreachable(f"{self._server} does not answer: {error}") from None
 
 
-def _attempt(job: Mapping[str, Any]) -> Attempt:
-    status: Mapping[str, Any] = job.get("status") or {}
-    deployment, outcome = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
-    leaving = "deletionTimestamp" in job["metadata"]
-    if leaving:
-        state = "stopped"
-    elif deployment in ("Complete", "Failed", "ValidationFailed"):
-        state = OUTCOMES.get(outcome, "failed") if deployment != "ValidationFailed" else "failed"
-        state = "failed" if deployment == "Failed" and state == "done" else state
-    else:
-        state = "running" if deployment == "Running" and outcome == "RUNNING" else "waiting"
-    said = [
-        "being deleted" if leaving else deployment if state == "waiting" else "",
-        status.get("reason", ""),
-        status.get("message", ""),
+def _same(before: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    """Whether it was made of the same text: the name of a sweep file's ConfigMap holds its hash."""
+    volumes = [
+        str(j["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"].get("volumes")) for j in (before, job)
     ]
-    if status.get("failed"):
-        said.append(f"{status['failed']} attempts failed")
-    return Attempt(
-        job=job["metadata"]["name"],
-        sweep_id=job["metadata"]["labels"][SWEEP],
-        state=state,
-        reason=": ".join(" ".join(str(part).split()) for part in said if part),
-    )
+    return volumes[0] == volumes[1]
 
 
 def _message(error: Any) -> str:

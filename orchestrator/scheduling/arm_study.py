@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.definition.model import ArmSpec
+from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.outcome import OutcomeConstraint, broken
 from orchestrator.definition.states import ConfigurationState, State
 from orchestrator.scheduling.population import Population
@@ -207,6 +207,21 @@ class ArmStudy:
         self.outcomes[number] = outcome
         if self.lag is None:
             self._tell(number, outcome)
+
+    def average(self, number: int, passed: Mapping[int, float], spec: Spec, broken: Mapping[str, float]) -> None:
+        """All tune seeds of a configuration have ended: its outcome is the mean, or a failure if one failed.
+
+        `passed`: values at the rungs on the way.
+        """
+        told = list(self.values[number].values())
+        if any(v is None for v in told):
+            self.settle(number, Outcome(state=ConfigurationState.FAIL))
+            return
+        means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
+        rungs = {**passed, spec.evaluations: means[0]} if len(means) == 1 else {}
+        self.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs, broken=broken))
+        if all(amount <= 0 for amount in broken.values()):
+            self.best = means[0] if self.best is None else spec.metric.goal.best((self.best, means[0]))
 
     def measured(
         self, number: int, seed: int, metrics: Mapping[str, float], constraints: Sequence[OutcomeConstraint]

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import State
+from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.stopping import Stop
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
@@ -29,6 +30,14 @@ def rung_values(folder: SweepFolder, job: Job) -> dict[int, float]:
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
     passed = {r: at["metrics"] for r in job.rungs if (at := evaluation(points, job, r)) is not None}
     return {r: metrics[job.metric] for r, metrics in passed.items() if job.metric in metrics}
+
+
+def take_rungs(folder: SweepFolder, arm: ArmStudy, job: Job, last: int | None = None) -> None:
+    """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
+    assert arm.stopper is not None
+    for rung, value in rung_values(folder, job).items():
+        if last is None or rung <= last:
+            arm.stopper.record(job.configuration, rung, value)
 
 
 def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Result) -> Result:

@@ -15,12 +15,13 @@ from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, Stage, State
 from orchestrator.scheduling import exploit
 from orchestrator.scheduling.arm_study import ArmStudy, Outcome, study_name
-from orchestrator.scheduling.audit import is_audited, logical_result, rung_values
+from orchestrator.scheduling.audit import is_audited, logical_result, rung_values, take_rungs
 from orchestrator.scheduling.budget import Ledger
 from orchestrator.scheduling.callbacks import Callback, Callbacks
 from orchestrator.scheduling.confirm import ConfirmStage
 from orchestrator.scheduling.jobs import job_of, objectives_of
 from orchestrator.scheduling.stopping import Stop
+from orchestrator.scheduling.training_time import IdleTime, TrainingTime, over
 from orchestrator.scheduling.waiting import waiting
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
@@ -43,24 +44,21 @@ class SweepConductor:
     ) -> None:
         self.spec, self.folder, self.arms = spec, folder, dict(arms)
         self.stopped_by = ""
-        """Why no further trial starts before all is done: empty, `budget` or `stop`."""
+        """Why no further trial starts before all is done: empty, `budget`, `stop`, or `wait`: no worker came."""
         self.limit = ""
         """The limit of the budget that ended the search, or everything."""
-        self.idle_s = 0.0
-        """Worker-seconds in which workers had no trial because strict replay waited for an earlier result."""
         self.workers = 1
         """Trials that the executor can run at a time."""
         self._ledger = Ledger(spec)
         self._confirmation = ConfirmStage(spec, folder, self.arms)
-        self._callbacks, self._clock, self._start = Callbacks(callbacks), clock, clock()
-        self._before = folder.seconds()
+        self._callbacks = Callbacks(callbacks)
+        self._time, self._idle = TrainingTime(folder.seconds(), clock), IdleTime(clock)
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
-        self._held_since, self._held = self._start, 0
         self._paused_with: dict[str, Report] = {}  # of trials that wait for their population
         self._waiting_results: dict[str, list[Job]] = {}  # ended before strict replay could judge their rungs
         self.pace_from: float | None = None
-        """When the first trial of this driver began, on the clock of `time.monotonic`."""
+        """When this driver's first worker had a trial to begin with, on the clock of `time.monotonic`."""
         for arm in self.arms.values():
             self._recover(arm)
         self._cap()
@@ -69,8 +67,26 @@ class SweepConductor:
 
     @property
     def seconds(self) -> float:
-        """Wall clock spent on this sweep, time down left out."""
-        return self._before + self._clock() - self._start
+        """Wall clock spent on this sweep: time down, and time in which there was no worker, left out."""
+        return self._time.seconds
+
+    @property
+    def waited(self) -> float:
+        """Seconds since there was a worker, or since the start where none has come; 0 while there is one."""
+        return self._time.waited
+
+    @property
+    def idle_s(self) -> float:
+        """Worker-seconds that strict replay cost (see `IdleTime`)."""
+        return self._idle.seconds
+
+    @property
+    def draining(self) -> bool:
+        """Whether no further trial starts, whatever is left."""
+        if not self.stopped_by and (why := over(self._time, self.spec, self.folder)):
+            self.stopped_by, self.limit = why, "wall_clock" if why == "budget" else self.limit
+            self.folder.stop_file.touch()
+        return bool(self.stopped_by)
 
     @property
     def grad_evals(self) -> float:
@@ -87,16 +103,16 @@ class SweepConductor:
         """No trial will be started any more, and none is running."""
         if self._running:
             return False
-        return self._draining() or not any(arm.queue or arm.wants for arm in self.arms.values())
+        return self.draining or not any(arm.queue or arm.wants for arm in self.arms.values())
 
     def next_job(self) -> Job | None:
         """Unfinished trials first, then studies in turn: the one with the fewest trials begun."""
-        if self._draining():
+        if self.draining:
             return None
         self._cap()
         wanting = [arm for arm in self.arms.values() if arm.queue or arm.wants]
         ready = [arm for arm in wanting if arm.queue or not arm.held_by_order()]
-        self._count_idle(held=bool(wanting) and not ready)
+        self._idle.on_idle(self.workers - len(self._running) if wanting and not ready else 0)
         if not ready:
             return None
         arm = min(ready, key=lambda a: len(a.states))
@@ -106,9 +122,23 @@ class SweepConductor:
         arm.move(job.trial_id, State.RUNNING)
         self._jobs[job.trial_id] = job
         self._running.add(job.trial_id)
-        self.pace_from = self.pace_from or time.monotonic()
         self._callbacks.on_start(job)
         return job
+
+    def on_workers(self, count: int) -> None:
+        """So many workers are up: with the first one the clock runs, without any it stands still."""
+        self._time.on_workers(count)
+        if count:
+            self.pace_from = self.pace_from or time.monotonic()
+
+    def give_back(self, trial_id: str) -> None:
+        """No worker has this trial, and none will be given it: it waits again."""
+        job = self._jobs[trial_id]
+        arm = self._of(job)
+        self._running.discard(trial_id)
+        arm.move(trial_id, State.INTERRUPTED)
+        spent = arm.spent.get(trial_id, 0.0)
+        self._callbacks.on_end(job, Report(trial_id=trial_id, grad_evals=spent, done=True, state=State.INTERRUPTED))
 
     def on_report(self, report: Report) -> bool:
         """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
@@ -144,12 +174,7 @@ class SweepConductor:
     def waiting(self) -> dict[str, dict[str, Any]]:
         """Arm -> how many trials of all its studies wait, and why."""
         racing, running = self._confirmation.racing, len(self._running)
-        return waiting(self.arms.values(), stopped_by=self.stopped_by, racing=racing, running=running)
-
-    def _count_idle(self, *, held: bool) -> None:
-        now = self._clock()
-        self.idle_s += self._held * (now - self._held_since)
-        self._held_since, self._held = now, max(0, self.workers - len(self._running)) if held else 0
+        return waiting(self.arms.values(), self.waited, stopped_by=self.stopped_by, racing=racing, running=running)
 
     def _judge(self, arm: ArmStudy) -> None:
         """Take the stopping rule's decisions; close configurations that had only waited for them."""
@@ -198,7 +223,7 @@ class SweepConductor:
             return
         self._ledger.trained(result)
         if arm.stopper is not None and job.stage is Stage.TUNE:
-            self._take_rungs(arm, job)
+            take_rungs(self.folder, arm, job)
             arm.stopper.end(job.configuration)
             self._judge(arm)
         if self._undecided(arm, job):
@@ -208,13 +233,6 @@ class SweepConductor:
         if arm.stopper is not None:
             self._judge(arm)
         self._exploit(arm)
-
-    def _take_rungs(self, arm: ArmStudy, job: Job, last: int | None = None) -> None:
-        """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
-        assert arm.stopper is not None
-        for rung, value in rung_values(self.folder, job).items():
-            if last is None or rung <= last:
-                arm.stopper.record(job.configuration, rung, value)
 
     def _finish(self, arm: ArmStudy, job: Job, result: Result) -> None:
         """The end of a trial that nothing more will change."""
@@ -246,16 +264,6 @@ class SweepConductor:
         """The driver itself ends the trial."""
         TrialRecord(job=job, result=result).write(self.folder.trial(job.trial_id))
         self.folder.publish(job.trial_id)
-
-    def _draining(self) -> bool:
-        if not self.stopped_by:
-            limit = self.spec.budget.wall_clock
-            if limit is not None and self.seconds >= limit:
-                self.stopped_by, self.limit = "budget", "wall_clock"
-                self.folder.stop_file.touch()
-            elif self.folder.stop_file.exists():
-                self.stopped_by = "stop"
-        return bool(self.stopped_by)
 
     def _cap(self) -> None:
         """End all searches at the same number once another round does not fit beside the confirm reserve."""
@@ -315,7 +323,7 @@ class SweepConductor:
         result = read_result(self.folder.trial(job.trial_id))
         if result is None:
             if arm.stopper is not None and job.stage is Stage.TUNE:
-                self._take_rungs(arm, job)
+                take_rungs(self.folder, arm, job)
             arm.queue.append(job)
             return
         arm.move(job.trial_id, result.state)
@@ -324,7 +332,7 @@ class SweepConductor:
         self._ledger.trained(result)
         if arm.stopper is not None and job.stage is Stage.TUNE:
             stop = result.stopped.rung if result.stopped is not None else None
-            self._take_rungs(arm, job, stop)
+            take_rungs(self.folder, arm, job, stop)
             arm.stopper.end(job.configuration)
             if stop is not None or arm.lag is None:
                 arm.stopper.settled(job.configuration, stop)
@@ -360,16 +368,8 @@ class SweepConductor:
                 self._take_up(arm, self._job(arm, configuration, seed, Stage.TUNE))
         if len(values) < len(tune):
             return
-        told = list(values.values())
-        if any(v is None for v in told):
-            arm.settle(number, Outcome(state=ConfigurationState.FAIL))
-            return
-        means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
         passed = rung_values(self.folder, job) if len(tune) == 1 else {}
-        rungs = {**passed, self.spec.evaluations: means[0]} if len(means) == 1 else {}
-        arm.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs, broken=broken))
-        if all(amount <= 0 for amount in broken.values()):
-            arm.best = means[0] if arm.best is None else self.spec.metric.goal.best((arm.best, means[0]))
+        arm.average(number, passed, self.spec, broken)
 
     def _maybe_confirm(self, arm: ArmStudy) -> None:
         """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""

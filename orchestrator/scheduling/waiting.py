@@ -7,22 +7,36 @@ from typing import Any
 
 from orchestrator.scheduling.arm_study import ArmStudy
 
+SAID_S = 10.0
+"""Seconds without a worker before that is said: starting one takes a few."""
+STOPPED = {
+    "budget": "the sweep is stopped by its budget",
+    "stop": "the sweep is being stopped",
+    "wait": "no worker came for as long as resources.wait allows",
+}
 
-def waiting(arms: Iterable[ArmStudy], *, stopped_by: str, racing: bool, running: int) -> dict[str, dict[str, Any]]:
-    """Arm -> how many trials of all its studies wait, how many of them are paused, and the reasons, each once."""
+
+def waiting(
+    arms: Iterable[ArmStudy], without_workers: float, *, stopped_by: str, racing: bool, running: int
+) -> dict[str, dict[str, Any]]:
+    """Arm -> how many trials of all its studies wait, how many of them are paused, and the reasons, each once.
+
+    `without_workers`: seconds since there was one.
+    """
     found: dict[str, dict[str, Any]] = {}
     for arm in arms:
         if trials := arm.counts()["waiting"]:
             row = found.setdefault(arm.spec.name, {"trials": 0, "paused": 0, "reasons": []})
             row["trials"], row["paused"] = row["trials"] + trials, row["paused"] + arm.paused()
-            row["reasons"].append(reason(arm, stopped_by=stopped_by, racing=racing, running=running))
+            said = "" if stopped_by else without(without_workers)
+            row["reasons"].append(said or reason(arm, stopped_by=stopped_by, racing=racing, running=running))
     return {name: {**row, "reason": ", or ".join(dict.fromkeys(row.pop("reasons")))} for name, row in found.items()}
 
 
 def reason(arm: ArmStudy, *, stopped_by: str, racing: bool, running: int) -> str:
     """Why no further trial of the study starts now. `racing`: arms race in the confirm stage; `running` trials."""
     if stopped_by:
-        return f"the sweep is {'stopped by its budget' if stopped_by == 'budget' else 'being stopped'}"
+        return STOPPED[stopped_by]
     if not arm.queue and arm.held_by_order():
         return "strict replay waits for an earlier result of this arm"
     if not arm.queue and arm.paused() and arm.population is not None:
@@ -34,3 +48,15 @@ def reason(arm: ArmStudy, *, stopped_by: str, racing: bool, running: int) -> str
     if not arm.queue and arm.confirming and racing:
         return "the race of the confirm stage waits for the other arms to come to its next look"
     return f"no worker is free; {running} trials are running"
+
+
+def without(seconds: float) -> str:
+    """That there has been no worker for so long; nothing in the first moments."""
+    return f"waiting for workers for {clock(seconds)}, not charged" if seconds >= SAID_S else ""
+
+
+def clock(seconds: float) -> str:
+    """`75.2` -> `1:15`."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

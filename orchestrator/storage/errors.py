@@ -25,3 +25,7 @@ class Held(Exception):  # noqa: N818
 
 class Unreachable(Exception):  # noqa: N818
     """A cluster, database or tracking server does not answer."""
+
+
+class NoWorkers(Unreachable):
+    """The cluster gave a sweep no worker for as long as it would wait."""

@@ -40,9 +40,15 @@ class Tracker(Protocol):
         """The points of a trial as the tracker has them; empty when it has none or does not answer soon."""
 
     def finish(
-        self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+        self,
+        state: SweepState,
+        arms: Mapping[str, Mapping[str, float]],
+        parameters: Mapping[str, Mapping[str, Any]],
+        ending: str = "",
     ) -> None:
         """The sweep ended as `state`; each arm's summary metrics and, once they are final, its chosen parameters.
+
+        `ending`: how the driver ended, in the words of `storage.ending`.
 
         Waits until all is sent.
         """
@@ -74,6 +80,10 @@ class NoTracker:
         return []
 
     def finish(
-        self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+        self,
+        state: SweepState,
+        arms: Mapping[str, Mapping[str, float]],
+        parameters: Mapping[str, Mapping[str, Any]],
+        ending: str = "",
     ) -> None:
         """Nothing."""

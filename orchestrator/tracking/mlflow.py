@@ -36,9 +36,10 @@ from orchestrator.trial.record import TrialRecord
 
 SWEEP, TRIAL, ARM = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm"
 STAGE, SEED, PARENT = "geosweep.stage", "geosweep.seed", "mlflow.parentRunId"
-STUDY, UNIT = "geosweep.study", "geosweep.unit"
+STUDY, UNIT, ENDING = "geosweep.study", "geosweep.unit", "geosweep.ending"
 """A trial's study, where its arm has several: a run without it is of the only one. Of the sweep and of its summaries
 what n counts, `study` or `seed`."""
+Rows = Mapping[str, Mapping[str, Any]]
 STATUS = {
     State.COMPLETE: "FINISHED",
     State.DIVERGED: "FINISHED",
@@ -112,13 +113,9 @@ class MlflowTracker:
         """Ship a trial that ended under an earlier driver, unless its run is already complete."""
         self._sender.put(lambda: None if job.trial_id in self._complete else self._close(job, result))
 
-    def finish(
-        self,
-        state: SweepState,
-        arms: Mapping[str, Mapping[str, float]],
-        parameters: Mapping[str, Mapping[str, Any]] = NONE,
-    ) -> None:
+    def finish(self, state: SweepState, arms: Rows, parameters: Rows = NONE, ending: str = "") -> None:
         """Write the arms' summaries and the parent's end, and wait for the sender."""
+        self._ending = ending or str(state)
         self._sender.put(lambda: self._finish(state, arms, parameters))
         self._sender.close()
 
@@ -350,7 +347,8 @@ class MlflowTracker:
         for row, (arm, summary) in enumerate(arms.items()):
             points = mlflow_summary.points_of(summary, len(arms) - row)
             self._summarize(arm, points, params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {})))
-        parent, tags = self._runs[SWEEP], [RunTag(STATE, str(state)), RunTag(UNIT, self._unit)]
+        parent = self._runs[SWEEP]
+        tags = [RunTag(STATE, str(state)), RunTag(ENDING, self._ending), RunTag(UNIT, self._unit)]
         metrics: list[Any] = []
         if self._shown.reported:
             points, leads = mlflow_summary.of_parent(arms, self._shown.reported, maximize=self._shown.maximize)

@@ -18,7 +18,7 @@ from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL
 
 Point = tuple[str, float, int]
-EXPLORATORY, ENDING = "geosweep.exploratory", "geosweep.ending"
+EXPLORATORY = "geosweep.exploratory"
 
 
 def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
@@ -42,11 +42,6 @@ def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
         return mlflow_view.page_of(found.experiment_id, known.answer)
     except (MlflowException, OSError) as error:
         raise ConnectionError(f"{uri}: {(str(error).splitlines() or ['no answer'])[0]}") from None
-
-
-def tell_ending(client: Any, parent: str, ending: str) -> None:
-    """Say on the parent run how the sweep's machinery ended, in one sentence."""
-    client.set_tag(parent, ENDING, ending[:5000])
 
 
 class MlflowReport:

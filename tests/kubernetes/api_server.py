@@ -16,13 +16,19 @@ import yaml
 KEY = "a-bearer-token-of-this-test"
 JOBS = "/apis/ray.io/v1/namespaces/sweeps/rayjobs"
 MAPS, PODS = "/api/v1/namespaces/sweeps/configmaps", "/api/v1/namespaces/sweeps/pods"
+CLUSTERS, EVENTS = "/apis/ray.io/v1/namespaces/sweeps/rayclusters", "/api/v1/namespaces/sweeps/events"
+WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/namespaces/sweeps/workloads"
 
 
 class ApiServer:
     """Holds objects by path and name, as a server without any operator would."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, dict[str, Any]] = {JOBS: {}, MAPS: {}, PODS: {}}
+        self.objects: dict[str, dict[str, Any]] = {
+            place: {} for place in (JOBS, MAPS, PODS, CLUSTERS, EVENTS, WORKLOADS)
+        }
+        self.forbidden: set[str] = set()
+        """Places that this account may not look at."""
         self.logs: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
         self.refuse: tuple[int, str] | None = None
@@ -51,10 +57,10 @@ class ApiServer:
         (job,) = self.objects[JOBS].values()
         job["status"] = status
 
-    def pod(self, name: str, log: str, **labels: str) -> None:
+    def pod(self, name: str, log: str, phase: str = "Succeeded", **labels: str) -> None:
         self.clock += 1
         metadata = {"name": name, "labels": labels, "creationTimestamp": f"2026-01-01T00:00:{self.clock:02d}Z"}
-        self.objects[PODS][name] = {"metadata": metadata}
+        self.objects[PODS][name] = {"metadata": metadata, "spec": {"containers": []}, "status": {"phase": phase}}
         self.logs[name] = log
 
     def finalize(self) -> None:
@@ -79,6 +85,10 @@ class ApiServer:
         if folder not in self.objects:
             return 404, status(404, "the server could not find the requested resource")
         held = self.objects[folder]
+        if folder in self.forbidden:
+            return 403, status(403, f"User cannot list {folder.rsplit('/', 1)[1]}")
+        if method == "GET" and name and name in held:
+            return 200, held[name]
         if method == "GET" and not name:
             chosen = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
             found = [o for o in held.values() if chosen.items() <= o["metadata"].get("labels", {}).items()]
@@ -90,10 +100,15 @@ class ApiServer:
             if query.get("dryRun") != "All":
                 self.clock += 1
                 body["metadata"]["creationTimestamp"] = f"2026-01-01T00:00:{self.clock:02d}Z"
+                body["metadata"]["uid"] = f"uid-{self.clock}"
                 held[name] = body
             return 201, body
+        if method == "PATCH" and name in held:
+            held[name]["metadata"] |= body["metadata"]
+            return 200, held[name]
         if method == "DELETE" and name in held:
             if not self.lingers:
+                self.objects[PODS].clear()  # of the tests' only sweep: the garbage collector takes what a job owns
                 return 200, held.pop(name)
             held[name]["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
             return 200, held[name]
@@ -121,7 +136,7 @@ def serving(server: ApiServer) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = respond
+        do_GET = do_POST = do_PATCH = do_DELETE = respond
 
         def log_message(self, *_: Any) -> None:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import yaml
 from orchestrator.definition import sweep_file
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
+from orchestrator.storage.ending import Ending
 from orchestrator.travel.code import parcel
-from tests.kubernetes.api_server import JOBS, MAPS, ApiServer, serving
+from tests.kubernetes.api_server import CLUSTERS, EVENTS, JOBS, MAPS, PODS, WORKLOADS, ApiServer, serving
 from tests.kubernetes.manifests import K8S
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called, called
@@ -35,13 +37,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
 def right_of(method: str, path: str) -> tuple[str, str]:
     """(resource, verb) of a request, in the words of RBAC."""
     kind, *names = path.split("/namespaces/sweeps/")[1].split("/")
-    verb = {"POST": "create", "DELETE": "delete"}.get(method, "get" if names else "list")
+    verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(method, "get" if names else "list")
     return (f"{kind}/log" if path.endswith("/log") else kind, verb)
 
 
 def rights() -> set[tuple[str, str]]:
     """What k8s/base grants to the account that starts sweeps."""
-    documents = yaml.safe_load_all((K8S / "base" / "rbac.yaml").read_text())
+    documents = yaml.safe_load_all((K8S / "base" / "team" / "rbac.yaml").read_text())
     (role,) = (d for d in documents if d["kind"] == "Role" and d["metadata"]["name"] == "sweep-submitter")
     return {(kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
 
@@ -72,8 +74,12 @@ def test_what_is_created_is_what_render_prints(server: ApiServer, call: Call, fi
     own = parcel(sweep_file.loads(file.read_text(), str(file)), file, leave_out=[Path("runs")])
     config, code, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind", parcel=own))
     made = {**server.objects[JOBS], **server.objects[MAPS]}
+    (uid,) = (found["metadata"]["uid"] for found in server.objects[JOBS].values())
+    for found in server.objects[MAPS].values():
+        (owner,) = found["metadata"].pop("ownerReferences")
+        assert (owner["kind"], owner["name"], owner["uid"]) == ("RayJob", job["metadata"]["name"], uid)
     for document in made.values():
-        document["metadata"].pop("creationTimestamp")
+        del document["metadata"]["creationTimestamp"], document["metadata"]["uid"]
     assert made == {document["metadata"]["name"]: document for document in (config, code, job)}
     assert not lint(list(made.values()))
     document = json.loads(out)
@@ -84,14 +90,18 @@ def test_what_is_created_is_what_render_prints(server: ApiServer, call: Call, fi
 STATES = [
     ({}, "waiting"),
     ({"jobDeploymentStatus": "Initializing"}, "waiting"),
-    ({"jobDeploymentStatus": "Suspended"}, "waiting"),
+    ({"jobDeploymentStatus": "Suspended"}, "suspended"),
+    ({"jobDeploymentStatus": "Suspending"}, "suspended"),
     ({"jobDeploymentStatus": "Running", "jobStatus": "PENDING"}, "waiting"),
     ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "running"),
     ({"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED", "failed": 1}, "waiting"),
     ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "done"),
     ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, "stopped"),
     ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "failed": 4}, "failed"),
+    ({"jobDeploymentStatus": "Running", "jobStatus": "SUCCEEDED", "message": "Job finished successfully."}, "done"),
+    ({"jobDeploymentStatus": "Running", "jobStatus": "FAILED", "message": "exit code 3"}, "failed"),
     ({"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "DeadlineExceeded"}, "failed"),
+    ({"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "JobStatusCheckTimeoutExceeded"}, "lost"),
     ({"jobDeploymentStatus": "ValidationFailed", "message": "the name is too long"}, "failed"),
 ]
 
@@ -108,7 +118,7 @@ def test_every_state_of_the_operator(server: ApiServer, call: Call, file: Path) 
         number, out, _ = call("submit", str(file), "--json")
         assert number == 0
         (job,) = server.objects[JOBS].values()
-        anew = expected in ("failed", "stopped")
+        anew = expected in ("failed", "stopped", "lost")
         assert ("status" not in job or not status) == (anew or not status)
         assert json.loads(out)["state"] == ("waiting" if anew else expected)
     kinds = [
@@ -121,7 +131,7 @@ def test_logs_are_of_the_newest_attempt(server: ApiServer, call: Call, file: Pat
     sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
     number, _, err = call("logs", sweep)
     assert number == 4
-    assert "no log yet" in err
+    assert "has no log: it is waiting" in err
     labels = {"geosweep.io/sweep": sweep, "app.kubernetes.io/component": "sweep-submitter"}
     server.pod("first", "a try\n", **labels)
     server.pod("second", "confirm stage\n", **labels)
@@ -158,6 +168,144 @@ def test_submitted_while_the_last_one_is_being_deleted(server: ApiServer, call: 
     gone.join()
     (job,) = server.objects[JOBS].values()
     assert not {"status", "deletionTimestamp"} & {*job, *job["metadata"]}
+
+
+def test_why_nothing_runs_is_in_status_and_logs(server: ApiServer, call: Call, file: Path) -> None:
+    sweep = json.loads(call("submit", str(file), "--queue", "sweeps", "--json")[1])["sweep_id"]
+    (job,) = server.objects[JOBS]
+    server.job(jobDeploymentStatus="Initializing", rayClusterName=f"{job}-abcde")
+    quota = "exceeded quota: sweeps, requested: requests.cpu=2500m, used: requests.cpu=0, limited: requests.cpu=2"
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateHeadPod", "message": quota}
+    metadata = {"name": f"{job}-abcde"}
+    server.objects[CLUSTERS][f"{job}-abcde"] = {"metadata": metadata, "status": {"conditions": [refused]}}
+    assert "the head is over quota sweeps: asks for requests.cpu=2500m (0 of 2 used)" in state(call)[1]
+    number, _, err = call("logs", sweep)
+    assert (number, "the head is over quota sweeps" in err) == (4, True)
+    server.objects[CLUSTERS].clear()
+    about = {"kind": "RayCluster", "name": f"{job}-abcde"}
+    message = 'violates PodSecurity "restricted:latest": runAsNonRoot != true'
+    server.objects[EVENTS]["e"] = {
+        "metadata": {"name": "e"}, "involvedObject": about, "reason": "FailedToCreateHeadPod", "message": message,
+    }  # fmt: skip
+    assert "refused by Pod Security restricted:latest" in state(call)[1]
+    server.forbidden = {EVENTS, CLUSTERS, WORKLOADS}
+    assert state(call) == ("waiting", "Initializing"), (
+        "an account of before may not look there, and is shown what it may"
+    )
+    server.forbidden = set()
+    server.objects[JOBS][job]["spec"]["suspend"] = True
+    server.job(jobDeploymentStatus="Suspended")
+    held = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "insufficient unused quota"}
+    owned = {"name": "w", "ownerReferences": [{"kind": "RayJob", "name": job}]}
+    server.objects[WORKLOADS]["w"] = {"metadata": owned, "status": {"conditions": [held]}}
+    assert state(call)[0] == "suspended"
+    assert "waits in Kueue's queue sweeps: insufficient unused quota" in state(call)[1]
+    assert json.loads(call("submit", str(file), "--queue", "sweeps", "--json")[1])["state"] == "suspended"
+
+
+def test_logs_outlive_the_pods(server: ApiServer, call: Call, file: Path, tmp_path: Path) -> None:
+    """After the TTL: the driver's log, and those of trials, are read where the sweep is kept."""
+    sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
+    server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    number, _, err = call("logs", sweep)
+    assert (number, f"geosweep logs {sweep} --driver --root" in err) == (4, True)
+    kept = tmp_path / "runs" / sweep
+    (kept / "trials" / "sgd-0000-s0").mkdir(parents=True)
+    (kept / "resolved.json").write_text("{}")
+    (kept / "driver-20261127T000000Z.log").write_text("a first head\n")
+    (kept / "driver-20261127T000500Z.log").write_text("its successor\n")
+    found = call("logs", sweep, "--root", str(tmp_path / "runs"))
+    assert (found[0], found[1]) == (0, "a first head\nits successor\n")
+    document = json.loads(call("logs", sweep, "--driver", "--json", "--root", str(tmp_path / "runs"))[1])
+    assert list(document["drivers"].values()) == ["a first head\n", "its successor\n"]
+
+
+def test_how_a_driver_ended_is_in_its_log(server: ApiServer, call: Call, file: Path) -> None:
+    """A budget that is spent is no job to make anew, a drained one is; text that changed is run."""
+    sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
+    labels = {"geosweep.io/sweep": sweep, "app.kubernetes.io/component": "sweep-submitter"}
+    server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED", message="Job finished successfully.")
+    ended = Ending(ending="budget", exit_code=5, reason="the wall-clock budget is spent", when="2026-11-27T00:00:00Z")
+    server.pod("s", f"training\n{ended.line()}\n", **labels)
+    document = json.loads(call("status", "@last", "--json")[1])
+    assert (document["state"], document["reason"]) == ("budget", ended.reason)
+    assert document["ending"]["exit_code"] == 5
+    assert json.loads(call("submit", str(file), "--json")[1])["state"] == "budget"
+    file.write_text(file.read_text().replace("trials_per_arm: 4", "trials_per_arm: 4, wall_clock: 9h"))
+    assert json.loads(call("submit", str(file), "--json")[1])["state"] == "waiting"
+    server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    drained = Ending(ending="stopped", exit_code=130, reason="drained")
+    server.pod("t", f"{drained.line()}\n", **labels)
+    assert state(call) == ("stopped", "drained")
+    assert json.loads(call("submit", str(file), "--json")[1])["state"] == "waiting"
+
+
+ENDS = [
+    ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, ("done", 0), 0),
+    ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, ("budget", 5), 5),
+    ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, ("stopped", 130), 130),
+    ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed"}, ("failed", 8), 8),
+    ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed"}, ("fault", -9), 75),
+    ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed"}, None, 1),
+    ({"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "JobStatusCheckTimeoutExceeded"}, None, 75),
+    ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, None, 0),
+]
+
+
+@pytest.mark.parametrize(("status", "how", "code"), ENDS)
+def test_waiting_ends_with_the_code_of_run(
+    server: ApiServer, call: Call, file: Path, status: dict[str, str], how: tuple[str, int] | None, code: int
+) -> None:
+    def go_on() -> None:
+        """What an operator does meanwhile."""
+        while not server.objects[JOBS]:
+            time.sleep(0.02)
+        ((name, job),) = server.objects[JOBS].items()
+        labels = {"geosweep.io/sweep": job["metadata"]["labels"]["geosweep.io/sweep"]}
+        server.pod(f"{name}-s", "training\n", **labels, **{"app.kubernetes.io/component": "sweep-submitter"})
+        server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
+        time.sleep(0.5)
+        if how is not None:
+            server.logs[f"{name}-s"] += Ending(ending=how[0], exit_code=how[1], reason="so it is").line() + "\n"
+        server.job(**status)
+
+    played = threading.Thread(target=go_on)
+    played.start()
+    number, out, err = call("submit", str(file), "--wait")
+    played.join()
+    assert number == code, out + err
+    assert "training" in out
+    assert ("so it is" in err) == (how is not None and code != 0)
+
+
+def test_waiting_prints_one_document(server: ApiServer, call: Call, file: Path) -> None:
+    call("submit", str(file))
+    server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    number, out, _ = call("submit", str(file), "--wait", "--json")
+    assert (number, json.loads(out)["exit_code"], json.loads(out)["state"]) == (0, 0, "done")
+
+
+def test_stop_frees_the_pods_of_a_job_in_any_state(
+    server: ApiServer, call: Call, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
+    server.job(jobDeploymentStatus="Failed", jobStatus="RUNNING", reason="JobStatusCheckTimeoutExceeded")
+    server.pod("head", "", phase="Running", **{"geosweep.io/sweep": sweep})
+    found, reason = state(call)
+    assert (found, "stop frees them" in reason) == ("lost", True)
+    assert "is being deleted" in call("stop", "@last")[2]
+    assert not server.objects[JOBS]
+    assert not server.objects[PODS]
+    call("submit", str(file))
+    server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
+    server.pod("head", "", phase="Running", **{"geosweep.io/sweep": sweep})
+    server.pod("old", "", phase="Succeeded", **{"geosweep.io/sweep": sweep})
+    server.lingers = True
+    monkeypatch.setattr("orchestrator.kubernetes.cluster.FREED_S", 0.0)
+    said = call("stop", "@last")[2]
+    assert "1 Pods are not gone yet: head (Running)" in said
+    assert "is the KubeRay operator running" in said
+    assert "kubectl -n sweeps delete pod head" in said
 
 
 def test_a_pod_that_starts_has_no_log_yet(server: ApiServer, call: Call, file: Path) -> None:

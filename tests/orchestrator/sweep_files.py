@@ -17,7 +17,7 @@ budget: {{unit: grad_evals, per_trial: {per_trial}, trials_per_arm: {trials}{wal
 seeds: {{tune: 1, confirm: {confirm}}}
 evaluations: 4
 max_failed: {max_failed}
-"""
+{extra}"""
 DEFAULTS: dict[str, Any] = {
     "name": "fit",
     "pause_s": 0.0,
@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "confirm": 3,
     "max_failed": 0,
     "wall_clock": "",
+    "extra": "",
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from orchestrator import runner
 from orchestrator.definition import sweep_file
 from orchestrator.definition.states import State
+from orchestrator.display import summary_line
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import SweepFolder
@@ -237,6 +238,45 @@ def test_the_wall_clock_drains_and_what_was_spent_before_counts(tmp_path: Path) 
     more = Driver(tmp_path / "a", clock=lambda: now[0], wall_clock=", wall_clock: 90s")
     assert len(more.train()) == 7
     assert more.conductor.seconds == 60.0, "time down does not count"
+
+
+def test_time_without_workers_is_not_charged_and_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    """Quota, queue and machines that are late: the wall clock stands still, and a retry has all of it left."""
+    now = [0.0]
+    limits = {"wall_clock": ", wall_clock: 60s", "extra": "resources: {wait: 100s}\n"}
+    driver = Driver(tmp_path, clock=lambda: now[0], **limits)
+    conductor = driver.conductor
+    conductor.on_workers(0)
+    now[0] = 90.0
+    job = driver.next()
+    assert (conductor.seconds, conductor.waited, conductor.stopped_by) == (0.0, 90.0, "")
+    reasons = {row["reason"] for row in conductor.waiting().values()}
+    assert reasons == {"waiting for workers for 1:30, not charged"}
+    assert "waiting for workers for 1:30, not charged" in summary_line(conductor)
+    conductor.on_workers(1)
+    now[0] = 100.0
+    driver.end(job)
+    conductor.on_workers(2)
+    conductor.on_workers(0)
+    now[0] = 199.0
+    assert (conductor.seconds, conductor.waited) == (10.0, 99.0), "each stretch is measured by itself"
+    job = driver.next()
+    now[0] = 200.0
+    assert conductor.draining
+    assert (conductor.stopped_by, conductor.limit) == ("wait", "")
+    assert not conductor.exhausted
+    assert driver.counts == {"done": 1, "running": 1, "waiting": 8}
+    conductor.give_back(job.trial_id)
+    assert conductor.exhausted
+    assert driver.counts == {"done": 1, "waiting": 9}
+    assert driver.notes.told[-1] == ("INTERRUPTED", job.trial_id)
+    driver.folder.add_seconds(conductor.seconds)
+    later = Driver(tmp_path, clock=lambda: now[0], **limits)
+    later.conductor.on_workers(0)
+    now[0] += 99.0
+    later.conductor.on_workers(1)
+    assert later.conductor.seconds == 10.0
+    assert len(later.train()) == 9, "none is lost, and the time is not spent"
 
 
 @pytest.mark.parametrize(("limit", "rounds"), [(10, 3), (9, 2), (8, 2), (7, 1), (6, 1)])

@@ -121,13 +121,22 @@ class Line:
         self.workers, self._folder = workers, folder
         self.remaining = self._open = trials
         self.given_up: list[str] = []
+        self.given_back: list[str] = []
+        self.there: list[int] = []
+        self.draining = False
+
+    def on_workers(self, count: int) -> None:
+        self.there.append(count)
+
+    def give_back(self, trial_id: str) -> None:
+        self.given_back.append(trial_id)
 
     @property
     def exhausted(self) -> bool:
-        return not self._open
+        return not self._open or self.draining
 
     def next_job(self) -> Job | None:
-        if not self.remaining:
+        if not self.remaining or self.draining:
             return None
         self.remaining -= 1
         place = str(self._folder / str(self.remaining))
@@ -189,6 +198,23 @@ def test_after_a_memory_kill_one_trial_fewer_runs_for_a_while(tmp_path: Path) ->
         first = dispatcher.assign()
         assert first is not None
     assert dispatcher.assign() is not None, "three again"
+
+
+def test_who_is_there_is_told_and_nobody_waits_for_workers_of_a_sweep_that_drains(tmp_path: Path) -> None:
+    conductor, dispatcher = line(tmp_path, trials=4, workers=2)
+    assert conductor.there == [1, 2]
+    assert dispatcher.wanted() is None, "two at a time"
+    dispatcher.lose("0", DIED)
+    assert dispatcher.wanted() is not None
+    dispatcher.ask("late")
+    dispatcher.lose("1", DIED)
+    assert conductor.there == [1, 2, 1, 0]
+    assert not dispatcher.exhausted
+    assert conductor.given_back == []
+    conductor.draining = True
+    assert dispatcher.exhausted
+    assert sorted(conductor.given_back) == ["1", "2", "3"], "one was decided ahead, two had lost their workers"
+    assert dispatcher.dismiss() == ["late"]
 
 
 def test_a_machine_is_given_back_only_where_others_may_come(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""What `run` leaves behind of its end: its code and its reason, for whoever waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from orchestrator.cli.app import Exit, Failed, judged
+
+if TYPE_CHECKING:
+    from orchestrator.storage.ending import Ending
+
+NOTE = "GEOSWEEP_JOB_NOTE"
+"""Variable of a driver that somebody watches (see `cli.job`): the file in which it says where its sweep is, and how it
+ended."""
+FAULTS = (Exit.UNEXPECTED, Exit.UNREACHABLE)
+
+
+def kind(code: int) -> str:
+    """The ending that an exit code of `run` stands for."""
+    from orchestrator.storage import ending
+
+    meant = {Exit.DONE: ending.DONE, Exit.BUDGET: ending.BUDGET, Exit.INTERRUPTED: ending.STOPPED}
+    return meant.get(code) or (ending.FAULT if code in FAULTS or code < 0 else ending.FAILED)  # type: ignore[call-overload, no-any-return]
+
+
+class Kept:
+    """Where the sweep of a command is, once that is known."""
+
+    def __init__(self) -> None:
+        self.root, self.sweep_id = Path(), ""
+
+    def at(self, root: Path, sweep_id: str) -> None:
+        """The sweep's folder, which need not be there yet."""
+        self.root, self.sweep_id = root, sweep_id
+        _note(root=str(root.absolute()), sweep_id=sweep_id)
+
+
+@contextmanager
+def kept() -> Iterator[Kept]:
+    """Write down how what is done inside ends, whatever happens."""
+    from orchestrator.storage import ending
+
+    found = Kept()
+    how = ending.Ending(ending=ending.DONE, exit_code=0)
+    try:
+        yield found
+    except BaseException as error:
+        how = ended(error)
+        raise
+    finally:
+        how = replace(how, when=ending.now())
+        _note(ended=how.document())
+        if found.sweep_id and how.reason != HELD:
+            from orchestrator.storage.folder import SweepFolder
+
+            how.write(SweepFolder(found.root, found.sweep_id))
+
+
+HELD = "another driver works on this sweep"
+
+
+def ended(error: BaseException) -> Ending:
+    """The end that an error makes."""
+    from orchestrator.storage import ending
+    from orchestrator.storage.errors import Held, NoWorkers
+
+    if isinstance(error, Held):
+        return ending.Ending(ending=ending.FAULT, exit_code=int(Exit.UNREACHABLE), reason=HELD)
+    if isinstance(error, typer.Exit):
+        reason = error.message if isinstance(error, Failed) else ""
+        return ending.Ending(ending=kind(error.exit_code), exit_code=error.exit_code, reason=reason)
+    found = judged(error)
+    if found is None:
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return ending.Ending(ending=ending.FAULT, exit_code=int(Exit.UNEXPECTED), reason=said)
+    code, said = found
+    how = ending.NO_WORKERS if isinstance(error, NoWorkers) else kind(int(code))
+    return ending.Ending(ending=how, exit_code=int(code), reason=said)
+
+
+def _note(**words: Any) -> None:
+    """Add to the note of whoever watches."""
+    if place := os.environ.get(NOTE):
+        path = Path(place)
+        known = json.loads(path.read_text()) if path.exists() and path.stat().st_size else {}
+        path.write_text(json.dumps({**known, **words}))

@@ -1,0 +1,179 @@
+"""`submit --wait`: a sweep on somebody else's machines, followed to its end.
+
+Where the sweep's root can be read from here (an object store, a volume that is mounted here too) the table is that of
+`watch`; elsewhere it is the job's state and what the driver prints. The exit code is that of `run`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator.cli import watch
+from orchestrator.cli.app import Exit, Failed, data, emit, show_stamps, talk
+
+if TYPE_CHECKING:
+    from orchestrator.remote import Attempt, Cluster
+    from orchestrator.storage.ending import Ending
+    from orchestrator.storage.folder import SweepFolder
+
+LOOK_S, PATIENCE_S = 2.0, 600.0
+"""Seconds between looks; how long a cluster may not answer."""
+CODES = {"done": Exit.DONE, "budget": Exit.BUDGET, "stopped": Exit.INTERRUPTED, "lost": Exit.UNREACHABLE}
+"""Of a sweep whose driver could not say how it ended; any other failed for a reason that nobody knows."""
+
+
+class Follower:
+    """Follows the sweep `sweep_id` on `cluster`, whose files are under `root`, if they can be read here."""
+
+    def __init__(
+        self, cluster: Cluster, sweep_id: str, root: str, *, look_s: float = LOOK_S, quiet: bool = False
+    ) -> None:
+        self._cluster, self._id, self._root, self._look_s, self._quiet = cluster, sweep_id, root, look_s, quiet
+        self._said, self._printed = "", ""
+        self._shown_at = -watch.PLAIN_S
+
+    def to_the_end(self) -> Attempt:
+        """Show progress until the job has ended; how it stands then. Raises Unreachable after PATIENCE_S of silence."""
+        if data.is_terminal and not self._quiet:
+            with Live(Text(f"{self._id}: waiting"), console=data, auto_refresh=False) as live:
+                for attempt in self._attempts():
+                    live.update(self._drawn(attempt), refresh=True)
+        else:
+            for attempt in self._attempts():
+                if not self._quiet:
+                    self._say(attempt)
+        return attempt
+
+    def _attempts(self) -> Iterator[Attempt]:
+        """Where it stands, now and then, the end last."""
+        from orchestrator.remote import LIVING
+
+        while True:
+            attempt = self._patiently(lambda: self._cluster.status(self._id))
+            yield attempt
+            if attempt.state not in LIVING:
+                return
+            time.sleep(self._look_s)
+
+    def _patiently(self, ask: Callable[[], Attempt]) -> Attempt:
+        from orchestrator.storage.errors import Unreachable
+
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except Unreachable as error:
+                if time.monotonic() > until:
+                    raise
+                talk.print(f"{error}; asked again in {self._look_s:g} s", highlight=False, markup=False, soft_wrap=True)
+                time.sleep(self._look_s)
+
+    def folder(self) -> SweepFolder | None:
+        """The sweep's folder, once it is there and can be read."""
+        from orchestrator.storage import folder
+        from orchestrator.storage.errors import NotFound
+        from orchestrator.storage.object_store import StoreError, near
+
+        with suppress(NotFound, StoreError, OSError, ValueError):
+            return folder.find(near(self._root), self._id)
+        return None
+
+    def _drawn(self, attempt: Attempt) -> Group:
+        """For a terminal."""
+        head = Text(f"{attempt.sweep_id} {attempt.state}: job {attempt.job}")
+        if attempt.reason:
+            head.append(f"\n{attempt.reason}", style="yellow")
+        found = self.folder()
+        if found is not None:
+            return Group(watch.table(watch.snapshot(found)), head)
+        lines = self._log().splitlines()[-10:]
+        return Group(*(Text(line, style="dim") for line in lines), head)
+
+    def _say(self, attempt: Attempt) -> None:
+        """Elsewhere: each state once, and a line of the table now and then, or what the driver printed."""
+        said = (
+            f"{attempt.sweep_id} {attempt.state}: job {attempt.job}{f' ({attempt.reason})' if attempt.reason else ''}"
+        )
+        if said != self._said:
+            data.print(said, highlight=False, markup=False)
+            self._said = said
+        found = self.folder() if attempt.state == "running" else None
+        if found is not None:
+            if time.monotonic() - self._shown_at >= watch.PLAIN_S:
+                self._shown_at = time.monotonic()
+                data.print(watch.line(watch.snapshot(found)), highlight=False, markup=False)
+            return
+        text = self._log()
+        fresh = text[len(self._printed) :] if text.startswith(self._printed) else text
+        if fresh:
+            data.print(fresh.rstrip("\n"), highlight=False, markup=False)
+            self._printed = text
+
+    def _log(self) -> str:
+        """What the driver printed; nothing while there is no log."""
+        from orchestrator.storage.errors import NotFound, Unreachable
+
+        with suppress(NotFound, Unreachable):
+            return self._cluster.logs(self._id)
+        return ""
+
+
+def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool) -> NoReturn:
+    """Follow the sweep to its end, show what came of it, and end with the exit code of `run`."""
+    follower = Follower(cluster, sweep_id, root, quiet=as_json)
+    try:
+        attempt = follower.to_the_end()
+    except KeyboardInterrupt:
+        said = f"{sweep_id} goes on; stop it with geosweep stop"
+        talk.print(said, highlight=False, markup=False)
+        raise Failed(Exit.INTERRUPTED, said) from None
+    code = exit_code(attempt, follower.folder())
+    if as_json:
+        emit({**attempt.document(), "exit_code": code})
+    else:
+        _conclude(attempt, follower.folder(), code)
+    raise typer.Exit(code)
+
+
+def exit_code(attempt: Attempt, folder: SweepFolder | None) -> int:
+    """Of `run` for this end: as its driver said it, in its log or in the sweep's folder."""
+    from orchestrator.storage import ending
+
+    if attempt.ending is not None:
+        return _of(attempt.ending)
+    kept = ending.read(folder) if folder is not None and attempt.state not in ("lost", "waiting") else None
+    if kept is not None and (kept.is_meant or attempt.state == "failed"):
+        return _of(kept)
+    return int(CODES.get(attempt.state, Exit.UNEXPECTED))
+
+
+def _of(how: Ending) -> int:
+    return how.exit_code if how.exit_code >= 0 else int(Exit.UNREACHABLE)
+
+
+def _conclude(attempt: Attempt, folder: SweepFolder | None, code: int) -> None:
+    """The table of arms, and why it ended if not as it should."""
+    from orchestrator import display
+    from orchestrator.cli.app import show
+    from orchestrator.definition import sweep_file
+    from orchestrator.definition.errors import SpecError
+    from orchestrator.protocol import extensions, seal
+
+    if folder is not None:
+        with suppress(SpecError, OSError):
+            file = Path(folder.path / "sweep.yaml")
+            show(display.arms_table(sweep_file.loads(file.read_text(encoding="utf-8"), str(file)), folder))
+            show_stamps(seal.stamps(folder))
+            extensions.look(folder, "submit")
+    if code:
+        said = f"{attempt.sweep_id} is {attempt.state}{f': {attempt.reason}' if attempt.reason else ''}"
+        talk.print(said, highlight=False, markup=False, soft_wrap=True, style="red")

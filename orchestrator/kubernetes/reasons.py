@@ -1,0 +1,278 @@
+"""Why nothing runs, in one line and with the way out, from what the API server holds of a sweep: no request is made.
+
+What is looked at, most telling first: Kueue's Workload of a job that it holds back; refusals of Pods, which the
+operator keeps as condition ReplicaFailure of the RayCluster and as events; the Pods themselves (scheduling, images,
+volumes, crashes) with their events. Wording of messages: Kubernetes 1.36, KubeRay 1.7.0, Kueue 0.19.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.kubernetes.quantities import asked_for
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+COMPONENT, NODE_TYPE = "app.kubernetes.io/component", "ray.io/node-type"
+LESS = "ask for less (resources of the sweep file; the profile has the head's)"
+Object = Mapping[str, Any]
+IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Objects of one sweep, as the API server gives them."""
+
+    job: Object
+    cluster: Object | None = None
+    workloads: Sequence[Object] = ()
+    """Kueue's, of the namespace."""
+    pods: Sequence[Object] = ()
+    events: Sequence[Object] = ()
+    """Warnings of the namespace."""
+    unseen: Sequence[str] = field(default=())
+    """Kinds that the account may not read."""
+
+    @property
+    def namespace(self) -> str:
+        """Where it is."""
+        return str(_at(self.job, "metadata").get("namespace", "default"))
+
+
+def reason(seen: Seen) -> str:
+    """Why the sweep waits, or a part of it does; nothing where there is no sign of trouble."""
+    for found in (_queue(seen), _refused(seen), _pods(seen)):
+        if found:
+            return " ".join(found.split())
+    return ""
+
+
+def living(pods: Sequence[Object]) -> list[Object]:
+    """Pods that hold a machine, or would."""
+    return [pod for pod in pods if _at(pod, "status").get("phase") not in ("Succeeded", "Failed")]
+
+
+def _queue(seen: Seen) -> str:
+    """What Kueue says."""
+    queue = _at(seen.job, "metadata", "labels").get(QUEUE)
+    if not queue or not _at(seen.job, "spec").get("suspend"):
+        return ""
+    name = _at(seen.job, "metadata").get("name")
+    mine = [
+        w for w in seen.workloads if any(o.get("name") == name for o in _at(w, "metadata").get("ownerReferences", ()))
+    ]
+    look = f"kubectl -n {seen.namespace} describe localqueue {queue}"
+    if not mine:
+        if "workloads" in seen.unseen:
+            return f"held in Kueue's queue {queue}; this account may not list workloads: {look}"
+        return f"held for Kueue's queue {queue}, and Kueue has made no Workload of it: is Kueue there? {look}"
+    held = {c["type"]: c for c in _at(mine[-1], "status").get("conditions", ())}
+    reserved, evicted = held.get("QuotaReserved", {}), held.get("Evicted", {})
+    said = reserved.get("message", "")
+    if reserved.get("status") == "True":
+        checks = [c for c in _at(mine[-1], "status").get("admissionChecks", ()) if c.get("state") != "Ready"]
+        names = ", ".join(f"{c.get('name')} {c.get('state')}: {c.get('message', '')}" for c in checks)
+        return f"admitted by Kueue, which waits for {names}: {look}" if names else ""
+    if re.search(r"doesn't exist|not found|inactive|stopped", said):
+        return f"Kueue cannot take it: {said}; name a queue that there is (--queue), or have it made: {look}"
+    if re.search(r"request > maximum capacity|exceeds? .*(maximum|nominal)", said):
+        return f"it never fits Kueue's queue {queue}: {said}; {LESS}, or resources.max_concurrent"
+    before = "preempted" if evicted.get("status") == "True" and evicted.get("reason") == "Preempted" else "waits"
+    again = "; it goes on from its newest checkpoints" if before == "preempted" else ""
+    return (
+        f"{before} in Kueue's queue {queue}: {said or evicted.get('message', 'no room')}{again}. Wait for others to "
+        f"end, or {LESS}, or resources.max_concurrent: {look}"
+    )
+
+
+def _refused(seen: Seen) -> str:
+    """Pods that the API server did not take."""
+    held = _at(seen.cluster or {}, "status").get("conditions") or _at(seen.job, "status", "rayClusterStatus").get(
+        "conditions"
+    )
+    for condition in held or ():
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            who = "the head" if "Head" in condition.get("reason", "") else "a worker"
+            return refusal(condition.get("message", ""), who, seen.namespace)
+    name = _at(seen.job, "metadata").get("name", "")
+    submitted = any(_role(pod) == "submitter" for pod in seen.pods) or _at(seen.job, "status").get("jobStatus")
+    for event in sorted(seen.events, key=_when, reverse=True):
+        about, why = _at(event, "involvedObject"), event.get("reason", "")
+        kind = about.get("kind")
+        if not _is_of(about.get("name", ""), name) or not why.startswith(("FailedCreate", "FailedToCreate")):
+            continue
+        if submitted if kind == "Job" else held or kind not in ("RayJob", "RayCluster"):
+            continue  # an old one: what it tells of is there by now
+        who = "the submitter" if kind == "Job" else "a worker" if "Worker" in why else "the head"
+        return refusal(event.get("message", ""), who, seen.namespace)
+    return ""
+
+
+def refusal(message: str, who: str, namespace: str) -> str:
+    """What the API server's refusal of a Pod means, and what to do."""
+    for pattern, says in REFUSALS:
+        if found := re.search(pattern, message, re.DOTALL):
+            return f"{who} {says(found, namespace)}"
+    said = re.sub(r"^.*?is forbidden: ", "", message, flags=re.DOTALL)
+    return f"{who} is refused by the API server: {said}"
+
+
+def _quota(found: re.Match[str], namespace: str) -> str:
+    asked, used, most = (dict(part.split("=", 1) for part in found[n].split(",")) for n in ("asked", "used", "most"))
+    each = ", ".join(
+        f"{name}={amount} ({used.get(name, '?')} of {most.get(name, '?')} used)" for name, amount in asked.items()
+    )
+    return (
+        f"is over quota {found['quota']}: asks for {each}; wait for others to end, {LESS}, or have it raised: "
+        f"kubectl -n {namespace} describe quota {found['quota']}"
+    )
+
+
+Says = Callable[[re.Match[str], str], str]
+REFUSALS: tuple[tuple[str, Says], ...] = (
+    (
+        r"exceeded quota: (?P<quota>[^,\s]+), requested: (?P<asked>\S+), used: (?P<used>\S+), "
+        r"limited: (?P<most>[^\s;]+)",
+        _quota,
+    ),
+    (
+        r"failed quota: (?P<quota>[^:\s]+): (?P<what>must specify .*)",
+        lambda found, ns: f"is refused by quota {found['quota']}: {found['what']}; kubectl -n {ns} describe quota",
+    ),
+    (
+        r"(?P<what>((maximum|minimum) \S+ usage per (Container|Pod) is|\S+ max limit to request ratio per).*)",
+        lambda found, ns: (
+            f"breaks a LimitRange: {found['what'].rstrip('.]')}; {LESS}, or have it changed: "
+            f"kubectl -n {ns} describe limitrange"
+        ),
+    ),
+    (
+        r"error looking up service account (?P<ns>[^/\s]+)/(?P<name>[^:\s]+):",
+        lambda found, ns: (
+            f"has no account: ServiceAccount {found['name']} is not in namespace {found['ns']}; apply the overlay "
+            f"(kubectl apply -k k8s/overlays/...), or: kubectl -n {ns} create serviceaccount {found['name']}"
+        ),
+    ),
+    (
+        r'violates PodSecurity "(?P<level>[^"]+)": (?P<what>.*)',
+        lambda found, ns: (
+            f"is refused by Pod Security {found['level']}: {found['what']}; geosweep k8s render --check FILE names "
+            "what to change; the level is the namespace's label pod-security.kubernetes.io/enforce"
+        ),
+    ),
+    (
+        r"no PriorityClass with name (?P<name>\S+) was found",
+        lambda found, ns: f"names PriorityClass {found['name']}, which is not there: kubectl get priorityclass",
+    ),
+    (
+        r'admission webhook "(?P<name>[^"]+)" denied the request: (?P<what>.*)',
+        lambda found, ns: f"is refused by the admission webhook {found['name']}: {found['what']}",
+    ),
+)
+
+
+def _pods(seen: Seen) -> str:
+    """The first Pod that does not come up: head before submitter before workers."""
+    order = {"head": 0, "submitter": 1, "worker": 2}
+    for pod in sorted(living(seen.pods), key=lambda p: (order[_role(p)], _at(p, "metadata").get("name", ""))):
+        if found := _pod(pod, seen):
+            who = {"head": "the head", "submitter": "the submitter"}.get(_role(pod), "a worker")
+            return f"{who} {found}"
+    return ""
+
+
+def _pod(pod: Object, seen: Seen) -> str:
+    name, about = _at(pod, "metadata").get("name", ""), f"kubectl -n {seen.namespace} describe pod"
+    warnings = [e for e in seen.events if _at(e, "involvedObject").get("name") == name]
+    status = _at(pod, "status")
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _unscheduled(pod, condition.get("message", ""), seen)
+    for one in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waits, last = (
+            _at(one, "state", "waiting"),
+            _at(one, "lastState", "terminated") or _at(one, "state", "terminated"),
+        )
+        why = waits.get("reason", "")
+        if why in IMAGE:
+            pulled = [e.get("message", "") for e in sorted(warnings, key=_when) if "ull" in e.get("message", "")]
+            said = waits.get("message") or "".join(pulled[-1:])
+            said = pulled[-1] if pulled and "rror" not in said else said
+            return (
+                f"cannot have its image {one.get('image')} ({why}): {said}; name the registry (--registry, "
+                "GEOSWEEP_REGISTRY), push the image, or give the Pods a pull secret"
+            )
+        if why in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+            return f"cannot start ({why}): {waits.get('message', '')}; a Secret or ConfigMap that it names is not there"
+        if why == "CrashLoopBackOff" or (last.get("reason") == "OOMKilled" and not one.get("ready")):
+            how = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode', '?')}"
+            more = (
+                "give it more memory"
+                if last.get("reason") == "OOMKilled"
+                else f"kubectl -n {seen.namespace} logs {name} -p"
+            )
+            return f"ends again and again ({how}): {more}"
+    mounts = [e for e in warnings if e.get("reason") in ("FailedMount", "FailedAttachVolume")]
+    if mounts and status.get("phase") == "Pending":
+        return f"waits for a volume: {max(mounts, key=_when).get('message', '')}; {about} {name}"
+    return ""
+
+
+def _unscheduled(pod: Object, message: str, seen: Seen) -> str:
+    name = _at(pod, "metadata").get("name", "")
+    claims = [
+        v["persistentVolumeClaim"]["claimName"]
+        for v in _at(pod, "spec").get("volumes", ())
+        if "persistentVolumeClaim" in v
+    ]
+    if missing := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
+        return (
+            f"waits for volume claim {missing[1]}, which is not in namespace {seen.namespace}: apply the overlay "
+            f"(kubectl apply -k k8s/overlays/...), or keep sweeps in an object store, --root s3://BUCKET/FOLDER"
+        )
+    if "unbound" in message and "PersistentVolumeClaim" in message:
+        of_claims = [e for e in seen.events if _at(e, "involvedObject").get("name") in claims]
+        why = max(of_claims, key=_when).get("message", "") if of_claims else message
+        return (
+            f"waits for volume claim {' and '.join(claims)}, which is not bound: {why}; "
+            f"kubectl -n {seen.namespace} describe pvc {' '.join(claims)}"
+        )
+    if "scheduling gate" in message.lower():
+        return f"is held back by a scheduling gate ({message})"
+    nodes = re.split(r"\.? *preemption:", message)[0].rstrip(". ")
+    return (
+        f"fits no node: it asks for {asked_for(pod)}; {nodes}; {LESS}, free or add nodes, or correct node selectors "
+        f"and tolerations: kubectl -n {seen.namespace} describe pod {name}"
+    )
+
+
+def _role(pod: Object) -> str:
+    labels = _at(pod, "metadata", "labels")
+    said = f"{labels.get(COMPONENT, '')} {labels.get(NODE_TYPE, '')}"
+    return next((role for role in ("head", "submitter") if role in said), "worker")
+
+
+def _is_of(name: str, job: str) -> bool:
+    return name == job or name.startswith(f"{job}-")
+
+
+def _when(event: Object) -> str:
+    return str(
+        event.get("lastTimestamp") or event.get("eventTime") or _at(event, "metadata").get("creationTimestamp") or ""
+    )
+
+
+def _at(thing: Object, *path: str) -> Mapping[str, Any]:
+    found: Any = thing
+    for key in path:
+        found = (found or {}).get(key) or {}
+    return found  # type: ignore[no-any-return]
+
+
+def names(pods: Sequence[Object]) -> Iterator[str]:
+    """`NAME (PHASE)` of each."""
+    for pod in pods:
+        phase = "ending" if "deletionTimestamp" in _at(pod, "metadata") else _at(pod, "status").get("phase", "Pending")
+        yield f"{_at(pod, 'metadata').get('name')} ({phase})"

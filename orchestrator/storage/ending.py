@@ -1,0 +1,101 @@
+"""How the command that last drove a sweep ended: ending.json in the sweep's folder, and the last line of a job's log.
+
+`outcome.json` is for the next driver; this is for whoever waits for the command from outside, a pipeline or an operator
+of Kubernetes, which see an exit code at most.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from orchestrator.storage import disk
+from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.object_store import StoreError
+
+NAME = "ending.json"
+SCHEMA = "geosweep/ending/1"
+MARK = "geosweep ended: "
+DONE, BUDGET, STOPPED = "done", "budget", "stopped"
+FAILED, NO_WORKERS, FAULT = "failed", "no workers", "fault"
+MEANT = (DONE, BUDGET, STOPPED)
+"""Endings that somebody asked for, in the sweep file or by a stop; nothing went wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """The end of one command."""
+
+    ending: str
+    """done, budget, stopped; failed: another attempt would end alike; no workers; fault: of a machine or a service."""
+    exit_code: int
+    """Of `geosweep run` as one sees it at a terminal."""
+    reason: str = ""
+    when: str = ""
+    """UTC, ISO 8601."""
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether nothing went wrong."""
+        return self.ending in MEANT
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def line(self) -> str:
+        """As a job prints it last."""
+        return MARK + json.dumps(self.document())
+
+    def write(self, folder: SweepFolder) -> None:
+        """Write ending.json, on the far side too, if disk and store let us and there is such a sweep."""
+        if not (folder.path / "resolved.json").exists():
+            return
+        with disk.tolerated():
+            write_atomic(folder.path / NAME, json.dumps(self.document()))
+        publish(folder, NAME)
+
+
+def now() -> str:
+    """The time for `Ending.when`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def read(folder: SweepFolder) -> Ending | None:
+    """How the last command ended; None while one is at work, and of a sweep that nobody ended by a command."""
+    return of(read_json(folder.path / NAME))
+
+
+def clear(folder: SweepFolder) -> None:
+    """A command is at work."""
+    (folder.path / NAME).unlink(missing_ok=True)
+    if folder.far is not None:
+        with suppress(StoreError):
+            folder.far.remove([NAME])
+
+
+def publish(folder: SweepFolder, *names: str) -> None:
+    """Upload files of the sweep's folder, if it has a far side that answers."""
+    if folder.far is not None:
+        with suppress(StoreError, OSError):
+            folder.far.push(names)
+
+
+def in_log(text: str) -> Ending | None:
+    """The ending that a job's log ends with."""
+    for line in reversed(text.splitlines()):
+        if line.startswith(MARK):
+            with suppress(ValueError, TypeError):
+                return of(json.loads(line.removeprefix(MARK)))
+    return None
+
+
+def of(document: Any) -> Ending | None:
+    """The ending in a JSON document."""
+    if not isinstance(document, dict) or not {"ending", "exit_code"} <= document.keys():
+        return None
+    known = {field.name for field in fields(Ending)}
+    return Ending(**{k: v for k, v in document.items() if k in known})

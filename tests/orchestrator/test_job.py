@@ -1,0 +1,182 @@
+"""`run --as-job`: what is meant gives code 0, what will come again ends at once, and faults are tried again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator import results
+from orchestrator.cli.ending import NOTE
+from orchestrator.cli.job import Supervisor
+from orchestrator.storage import ending
+from orchestrator.storage.folder import SweepFolder, find
+from tests.orchestrator.sweep_files import sweep_text
+
+REPOSITORY = Path(__file__).parents[2]
+DRIVER = f"""
+import json, os, pathlib, signal, sys, time
+count = pathlib.Path(sys.argv[1])
+count.write_text(count.read_text() + "x" if count.exists() else "x")
+number = len(count.read_text())
+def ended(how, code, reason="said"):
+    found = {{"ending": how, "exit_code": code, "reason": reason}}
+    pathlib.Path(os.environ["{NOTE}"]).write_text(json.dumps({{"ended": found}}))
+    sys.exit(code)
+print("attempt", number, flush=True)
+"""
+
+
+class Clock:
+    """Seconds that pass as they are told to."""
+
+    def __init__(self, *times: float) -> None:
+        self._times = list(times)
+
+    def __call__(self) -> float:
+        return self._times.pop(0) if self._times else 0.0
+
+
+def supervised(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], script: str, pauses: int = 2
+) -> tuple[int, int, ending.Ending, str]:
+    """(code, attempts, how it ended, what was printed) of a driver that runs `script`."""
+    count = tmp_path / "count"
+    code = Supervisor([sys.executable, "-c", DRIVER + script, str(count)], pauses_s=[0.0] * pauses).run()
+    out = capfd.readouterr().out
+    found = ending.in_log(out)
+    assert found is not None
+    return code, len(count.read_text()), found, out
+
+
+ENDS = [
+    ("ended('done', 0)", 0, 1, "done", 0),
+    ("ended('budget', 5)", 0, 1, "budget", 5),
+    ("ended('stopped', 130)", 0, 1, "stopped", 130),
+    ("ended('failed', 3)", 3, 1, "failed", 3),
+    ("ended('failed', 6)", 6, 1, "failed", 6),
+    ("ended('failed', 7)", 7, 1, "failed", 7),
+    ("ended('failed', 8)", 8, 1, "failed", 8),
+    ("ended('no workers', 75)", 75, 1, "no workers", 75),
+    ("sys.exit(2)", 2, 1, "failed", 2),  # the command line itself is wrong
+    ("ended('fault', 75)", 75, 3, "fault", 75),
+    ("os.kill(os.getpid(), signal.SIGKILL)", 75, 3, "fault", -9),
+    ("ended('fault', 1)", 1, 2, "failed", 1),  # the same words twice are no chance
+    ("ended('fault', 1, f'in attempt {number}')", 1, 3, "fault", 1),
+    ("ended('fault', 75) if number < 3 else ended('done', 0)", 0, 3, "done", 0),
+    ("os.kill(os.getpid(), signal.SIGKILL) if number == 1 else ended('budget', 5)", 0, 2, "budget", 5),
+]
+
+
+@pytest.mark.parametrize(("script", "code", "attempts", "how", "laptop"), ENDS)
+def test_every_ending(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], script: str, code: int, attempts: int, how: str, laptop: int
+) -> None:
+    found = supervised(tmp_path, capfd, script)
+    assert found[:2] == (code, attempts)
+    assert (found[2].ending, found[2].exit_code) == (how, laptop)
+    assert found[3].splitlines()[0] == "attempt 1", "what the driver prints is passed on"
+
+
+def test_an_attempt_that_lived_long_begins_the_count_anew(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    count = tmp_path / "count"
+    command = [sys.executable, "-c", DRIVER + "ended('fault', 75) if number < 5 else ended('done', 0)", str(count)]
+    clock = Clock(0, 1, 2, 3, 4, 4000, 4001, 4002)
+    assert Supervisor(command, pauses_s=[0.0, 0.0], clock=clock).run() == 0
+    assert len(count.read_text()) == 5
+
+
+def test_what_holds_the_pipe_open_does_not_hold_the_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = "import subprocess\nsubprocess.Popen(['sleep', '60'])\nended('done', 0)"
+    assert supervised(tmp_path, capfd, script)[:2] == (0, 1)
+
+
+@pytest.mark.parametrize("driver_is_told_too", [False, True])
+def test_a_stop_drains_and_nothing_follows(tmp_path: Path, driver_is_told_too: bool) -> None:
+    """SIGTERM to the job alone, as of a container's first process, or to all of its processes, as Ray sends it."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text(sweep_text(trials=20, pause_s=0.05, confirm=2))
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file), "--as-job"]
+    command += ["--root", str(tmp_path / "runs"), "--executor", "debug", "--no-tracking"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True) as job:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/*/trials/*/metrics.jsonl")):
+            assert time.monotonic() < deadline
+            assert job.poll() is None
+            time.sleep(0.05)
+        if driver_is_told_too:
+            children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+            for pid in (*children, str(job.pid)):
+                os.kill(int(pid), signal.SIGTERM)
+        else:
+            job.send_signal(signal.SIGTERM)
+        assert job.stdout is not None
+        out = job.stdout.read()
+        assert job.wait(60) == 0
+    found = ending.in_log(out)
+    assert found is not None
+    assert (found.ending, found.exit_code) == ("stopped", 130)
+    assert "drained: every running trial wrote a checkpoint" in found.reason
+    assert list(tmp_path.glob("runs/*/trials/*/checkpoint-*.pt"))
+    sweep = find(tmp_path / "runs", "@last")
+    assert ending.read(sweep) == found
+    assert results.status(sweep)["state"] == "stopped"
+    (log,) = sweep.path.glob("driver-*.log")
+    assert log.read_text().splitlines()[-1] == found.line()
+
+
+def job(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command of a job, in this process's place."""
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file), "--as-job"]
+    command += ["--root", str(file.parent / "runs"), "--executor", "debug", *words]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
+    file = tmp_path / "clock.yaml"
+    file.write_text(sweep_text(trials=8, pause_s=0.02, confirm=2, wall_clock=", wall_clock: 1s"))
+    for _ in range(2):
+        done = job(file)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = ending.in_log(done.stdout)
+        assert found is not None
+        assert (found.ending, found.exit_code) == ("budget", 5)
+        assert "raise budget.wall_clock" in found.reason
+    sweep: SweepFolder = find(tmp_path / "runs", "@last")
+    assert json.loads((sweep.path / "ending.json").read_text()) == found.document()
+    status = results.status(sweep)
+    assert status["ending"] == found.document()
+    assert any(row["done"] for row in status["arms"].values())
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`geosweep.stage` = 'sweep'")
+    assert parent.data.tags["geosweep.ending"] == "budget"
+
+
+def test_two_drivers_of_one_sweep_keep_one_ending(tmp_path: Path) -> None:
+    """A second command that finds the sweep held says nothing of how the first one ends."""
+    file = tmp_path / "held.yaml"
+    file.write_text(sweep_text(trials=2, confirm=2))
+    assert job(file, "--no-tracking").returncode == 0
+    sweep = find(tmp_path / "runs", "@last")
+    before = ending.read(sweep)
+    assert before is not None
+    with sweep.hold():
+        command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file)]
+        command += ["--root", str(tmp_path / "runs"), "--executor", "debug", "--no-tracking"]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        second = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 75
+    assert "is being run by" in second.stderr
+    assert ending.read(sweep) == before
