@@ -95,8 +95,8 @@ def _options(
 
 
 def beside(file: Path | None) -> Path | None:
-    """The sweep file that was named, by path or as one that comes along. Modules and files are found in its folder, then
-    in the current one. Raises SpecError.
+    """The sweep file that was named, by path or as one that comes along; modules and files are found in its folder,
+    then in the current one. Raises SpecError.
     """
     if file is None:
         return None

@@ -235,7 +235,7 @@ def _of_scripts() -> Schema:
     script = {"required": ["task"], "properties": {"task": {"required": ["program"]}}}
     none: Mapping[str, Any] = {"training": {"maxProperties": 0}, "diagnostics": {"type": "null"}}
     without = {**none, "cache": {"enum": [False, None]}, "controls": {"maxItems": 0, "not": {"const": "auto"}}}
-    without["resources"] = {"properties": {"processes": {"enum": [1, "auto"]}}}
+    without["resources"] = {"properties": {"processes": {"enum": [1, "auto"]}, "readers": {"not": {"type": "integer"}}}}
     arguments = {"properties": {"parameters": {"propertyNames": {"pattern": r"^[^\s=]+$"}}}}
     without |= {"arms": {"additionalProperties": arguments}, **arguments["properties"]}
     unknown = {"required": ["unit"], "properties": {"unit": {"not": {"const": "grad_evals"}}}}

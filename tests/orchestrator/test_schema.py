@@ -21,7 +21,7 @@ OURS = sorted([*(ROOT / "sweeps").rglob("*.yaml"), *(ROOT / "k8s" / "examples").
 FENCE = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 BEYOND: dict[str, str] = {
     "names of optimizers, arguments, tasks, metrics, samplers and their kinds, which are in code": """
-        group_key_null lr_null q_as_text
+        group_key_null lr_null outcome_of_everything outcome_share_in_percent q_as_text readers_of_digits
         bad_task_value game_in_two_processes game_without_players group_gets_nothing group_key_of_all
         group_key_refused group_key_unknown group_key_without_meaning group_matches_nothing group_mixed_by_a_rotation
         group_of_players list_refused list_where_a_number_is lr_as_text lr_negative mapping_where_a_number_is
@@ -40,7 +40,8 @@ BEYOND: dict[str, str] = {
         unknown_task unknown_task_module unknown_task_parameter workers_apart_in_a_sweep wrong_goal
     """,
     "one value of the file beside another, or reckoned from several": """
-        condition_met_in_part condition_outside_a_range
+        condition_met_in_part condition_outside_a_range training_accumulate_auto_searched
+        training_accumulate_auto_shared
         arm_names_alike budget_below_a_step condition_never_met condition_on_unknown_task_parameter
         constraints_nobody_obeys grad_evals_below_confirm grid_larger_than_trials grid_over_a_range grid_too_large
         group_range_reversed min_above_max more_evaluations_than_gradients name_given_twice no_rung_before_the_end
