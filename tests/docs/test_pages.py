@@ -17,6 +17,7 @@ from docs.generate import command, links, methods, rooms, sweep_file
 from optim_core import preconditioners, rotations
 from orchestrator.cli.app import Exit
 from orchestrator.definition import sweep_file as definition
+from orchestrator.kubernetes import profiles
 from tests.docs.blocks import BASE, ROOT, SPAN, WORDS, Block, blocks, commands, fragments, pages
 
 TESTED_ELSEWHERE = {"docs/scripts.md", "CONTRIBUTING.md"}
@@ -40,7 +41,11 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
-def test_sweep_files_are_valid(block: Block, beside: Path) -> None:
+def test_sweep_files_and_profiles_are_valid(block: Block, beside: Path) -> None:
+    if block.text.startswith("extends:"):
+        (beside / "team.yaml").write_text(block.text)
+        assert profiles.load(str(beside / "team.yaml")).namespace
+        return
     own_files(block.page, beside)
     (beside / "train.py").touch()
     (beside / "words.py").write_text(WORDS)
