@@ -1,4 +1,5 @@
-"""Sixty trials under fifty faults: drivers, workers, the tracking server and the database killed in random order.
+"""Sixty trials under fifty faults: drivers, workers, the tracking server and the database killed in random order. One
+search an arm, and three.
 
 The moments are drawn from a seed: after how many ended trials, and how long after. The whole must end as the
 undisturbed sweep does, to the last bit, and study, MLflow, Parquet tables and trial folders must agree on it.
@@ -61,8 +62,12 @@ def draw() -> list[tuple[str, int, float]]:
     return [(kind, mark, source.uniform(0.0, 1.5)) for kind, mark in zip(kinds, marks, strict=True)]
 
 
-def sweep(pause_s: float) -> str:
-    text = yaml.safe_load(sweep_text(method="tpe", trials=27, confirm=3, per_trial=40, pause_s=pause_s))
+def sweep(pause_s: float, studies: int) -> str:
+    """Two arms; of each one search with 27 trials and 3 confirm seeds, or three with 8 and 2."""
+    trials, confirm = (27, 3) if studies == 1 else (8, 2)
+    text = yaml.safe_load(sweep_text(method="tpe", trials=trials, confirm=confirm, per_trial=40, pause_s=pause_s))
+    if studies > 1:
+        text["seeds"] = {"studies": studies, "tune": 1, "confirm": confirm}
     text["method"] |= {"replay": "strict", "lag": 4}
     text["resources"] = {"checkpoint_every": "0.3s", "max_concurrent": 2}
     text["evaluations"] = 8
@@ -173,8 +178,8 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowSe
         server.kill()
 
 
-def undisturbed(place: Path) -> SweepFolder:
-    text = sweep(0.0)
+def undisturbed(place: Path, studies: int) -> SweepFolder:
+    text = sweep(0.0, studies)
     definition = sweep_file.loads(text, "fit.yaml")
     folder = runner.open_folder(definition, text, place, {})
     with folder.hold():
@@ -185,9 +190,11 @@ def undisturbed(place: Path) -> SweepFolder:
 def told(folder: SweepFolder, url: str | None) -> dict[str, list[Any]]:
     kept = storage(folder.journal, url)
     found = {}
-    for arm in ("sgd", "adamw"):
-        trials = optuna.load_study(study_name=f"{folder.sweep_id}/{arm}", storage=kept).trials
-        found[arm] = [(t.state.name, t.params, t.value, t.intermediate_values, t.user_attrs) for t in trials]
+    for name in sorted(optuna.get_all_study_names(kept)):
+        trials = optuna.load_study(study_name=name, storage=kept).trials
+        found[name.removeprefix(f"{folder.sweep_id}/")] = [
+            (t.state.name, t.params, t.value, t.intermediate_values, t.user_attrs) for t in trials
+        ]
     return found
 
 
@@ -215,16 +222,19 @@ def show(storm: Storm, folder: SweepFolder, seconds: float) -> None:
 
 
 @pytest.mark.timeout(1500)
-def test_sixty_trials_under_fifty_faults(postgres: Postgres, mlflow: MlflowServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("studies", [1, 3])
+def test_sixty_trials_under_fifty_faults(
+    postgres: Postgres, mlflow: MlflowServer, tmp_path: Path, studies: int
+) -> None:
     file = tmp_path / "fit.yaml"
-    file.write_text(sweep(0.04))
+    file.write_text(sweep(0.04, studies))
     plan = draw()
     assert len(plan) == 50
     storm, began = Storm(file, postgres, mlflow), time.time()
     storm.run(plan)
     seconds = time.time() - began
     mlflow.wait()
-    folder, plain = find(tmp_path / "runs", "@last"), undisturbed(tmp_path / "plain")
+    folder, plain = find(tmp_path / "runs", "@last"), undisturbed(tmp_path / "plain", studies)
     show(storm, folder, seconds)
     assert Counter(loss.kind for loss in storm.losses) == FAULTS
     ended = results.ended_trials(folder)
@@ -234,10 +244,9 @@ def test_sixty_trials_under_fifty_faults(postgres: Postgres, mlflow: MlflowServe
     assert values(folder) == values(plain)
     study = told(folder, postgres.url)
     assert study == told(plain, None)
-    assert {arm: Counter(t[0] for t in trials) for arm, trials in study.items()} == {
-        "sgd": {"COMPLETE": 27},
-        "adamw": {"COMPLETE": 27},
-    }
+    assert len(study) == 2 * studies
+    each = {"COMPLETE": 27 if studies == 1 else 8}
+    assert all(Counter(t[0] for t in trials) == each for trials in study.values())
     for name in ("trials", "metrics"):
         assert table(folder, name) == table(plain, name)
     deadline = time.time() + 30
