@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+STUDIES, STORAGE = "geosweep-studies", "GEOSWEEP_STORAGE"
+
 
 def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The folder named by --root has to be on a claim, in the head and in every worker, or in an object store.
@@ -32,9 +34,11 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         path = f"{where}.template"
         if where == "headGroupSpec":
             yield from _file(words, pod, path)
-            told = {e.get("name") for c in containers for e in c.get("env") or []} | set(words)
-            if "://" in root and not told & {"GEOSWEEP_STORAGE", "--storage"}:
-                yield "KO209", f"{path}: --root {root} keeps no studies; GEOSWEEP_STORAGE names no database for them"
+            variables = [e for c in containers for e in c.get("env") or []]
+            yield from _studies(variables, path)
+            told = {e.get("name") for e in variables} | set(words)
+            if "://" in root and not told & {STORAGE, "--storage"}:
+                yield "KO209", f"{path}: --root {root} keeps no studies; {STORAGE} names no database for them"
         if "://" in root:
             if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", root):
                 yield "KO209", f"--root {root}: write s3://BUCKET/FOLDER"
@@ -53,6 +57,18 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if len(set(claims.values())) > 1:
         said = ", ".join(f"{where} {claim}" for where, claim in claims.items())
         yield "KO209", f"--root {root} is on different claims ({said}): they would not see each other; use one"
+
+
+def _studies(variables: list[Any], path: str) -> Iterator[tuple[str, str]]:
+    """The database of studies under a name that no driver reads."""
+    for entry in variables:
+        source = (entry.get("valueFrom") or {}).get("secretKeyRef") or {}
+        if source.get("name") == STUDIES and entry.get("name") != STORAGE:
+            yield (
+                "KO209",
+                f"{path}: {entry.get('name')} takes the database of Secret {STUDIES}, and the driver reads {STORAGE} "
+                "alone; write that",
+            )
 
 
 def _has_keys(containers: list[Any]) -> bool:
