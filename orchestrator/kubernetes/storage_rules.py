@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.kubernetes.entrypoint_rules import options_of
+
 STUDIES, STORAGE = "geosweep-studies", "GEOSWEEP_STORAGE"
 
 
@@ -16,14 +18,17 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """
     spec = job.get("spec") or {}
     words = str(spec.get("entrypoint", "")).split()
-    if "--root" not in words[:-1]:
+    given = options_of(words)
+    if not given.get("--root", [""])[-1]:
         if "geosweep" in words[:1]:
             yield (
                 "KO209",
                 "the entrypoint names no --root; the default is a folder of the Pod, gone with it: write --root /runs",
             )
         return
-    root = words[words.index("--root") + 1]
+    root = given["--root"][-1]
+    if ".." in root.split("/"):
+        yield "KO209", f"--root {root} leads out of its folder; write it without .."
     cluster = spec.get("rayClusterSpec") or {}
     parts = [("headGroupSpec", cluster.get("headGroupSpec") or {})]
     parts += [(f"workerGroupSpecs[{i}]", g) for i, g in enumerate(cluster.get("workerGroupSpecs") or [])]
@@ -36,7 +41,7 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from _file(words, pod, path)
             variables = [e for c in containers for e in c.get("env") or []]
             yield from _studies(variables, path)
-            told = {e.get("name") for e in variables} | set(words)
+            told = {e.get("name") for e in variables} | set(given)
             if "://" in root and not told & {STORAGE, "--storage"}:
                 yield "KO209", f"{path}: --root {root} keeps no studies; {STORAGE} names no database for them"
         if "://" in root:
@@ -62,6 +67,9 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _studies(variables: list[Any], path: str) -> Iterator[tuple[str, str]]:
     """The database of studies under a name that no driver reads."""
     for entry in variables:
+        told = entry.get("name") == STORAGE and entry.get("valueFrom") is None
+        if told and not re.match(r"postgres(ql)?(\+\w+)?://", str(entry.get("value") or "")):
+            yield "KO209", f"{path}: {STORAGE} is no PostgreSQL database; take it from Secret {STUDIES}, key url"
         source = (entry.get("valueFrom") or {}).get("secretKeyRef") or {}
         if source.get("name") == STUDIES and entry.get("name") != STORAGE:
             yield (
@@ -93,7 +101,7 @@ def _claim(root: str, pod: Mapping[str, Any], containers: list[Any]) -> tuple[st
 
 def _file(words: list[str], pod: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     """The sweep file, or the archive that holds it, comes from a ConfigMap or an object store."""
-    named = words[words.index("--code") + 1] if "--code" in words[:-1] else words[2] if len(words) > 2 else ""
+    named = options_of(words).get("--code", [words[2] if len(words) > 2 else ""])[-1]
     if words[:2] != ["geosweep", "run"] or "://" in named or not named.startswith("/"):
         return
     folder, _, file = named.rpartition("/")
