@@ -177,7 +177,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                     "geosweep-runs",
                     "ProvisioningFailed",
                     'storageclass.storage.k8s.io "fast-rwx" not found',
-                )  # fmt: skip
+                )
             ],
         ),
         [
@@ -272,7 +272,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                     "FailedCreate",
                     f'Error creating: pods "{NAME}-" is forbidden: error looking up service account '
                     'team-a/sweep-runner: serviceaccount "sweep-runner" not found',
-                )  # fmt: skip
+                )
             ],
         ),
         ["the submitter has no account"],

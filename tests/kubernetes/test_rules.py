@@ -29,6 +29,10 @@ def edit(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def both(*changes: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda job: [change(job) for change in changes][-1]
+
+
 SPEC, CLUSTER = ("spec",), ("spec", "rayClusterSpec")
 GROUP = (*CLUSTER, "workerGroupSpecs", 0)
 POD = (*GROUP, "template", "spec")
@@ -50,7 +54,10 @@ BREAKS = [
     ("KO104", edit("metadata", "labels", "kueue.x-k8s.io/queue-name", value="sweeps")),
     ("KO105", edit(*SPEC, "deletionStrategy", value={"deletionRules": [CLUSTER_RULE]})),
     ("KO105", edit(*SPEC, "deletionStrategy", value={"deletionRules": [WORKERS_RULE, CLUSTER_RULE]})),
-    ("KO106", edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
+    (
+        "KO106",
+        both(edit(*SPEC, "backoffLimit", value=3), edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
+    ),
     ("KO106", edit(*SPEC, "backoffLimit", value=-1)),
     ("KO107", edit(*SPEC, "submissionMode", value="SidecarMode")),
     ("KO107", edit(*SPEC, "submitterPodTemplate", "spec", "restartPolicy", value="Always")),
