@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
-.PHONY: quickstart test faults check fmt types bench install
+DOCS := .venv/.installed-docs
+.PHONY: quickstart test faults check fmt types bench docs install
 
 quickstart: $(RUN)
 	$(BIN)/geosweep run sweeps/quickstart.yaml
@@ -30,6 +31,10 @@ bench: $(DEV)
 	$(BIN)/python -m tests.bench.scale --trials 10000
 	$(BIN)/python -m tests.bench.outage
 
+# the site in site/, which opens from its folder; a broken link is an error
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict && echo "site/index.html"
+
 install: $(DEV)
 
 $(RUN): pyproject.toml constraints.txt
@@ -45,3 +50,7 @@ $(DEV): $(RUN)
 	@echo "installing what tests and benches need besides"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2> >(grep -v "is ignored: it is" >&2)
 	@touch $(DEV)
+
+$(DOCS): $(RUN)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]' 2> >(grep -v "is ignored: it is" >&2)
+	@touch $(DOCS)

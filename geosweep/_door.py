@@ -12,6 +12,7 @@ from geosweep._reports import Listener, TrialReport
 from geosweep._sweep import Sweep
 from orchestrator import launch
 from orchestrator.definition import given_sweep as overriding
+from orchestrator.definition import places
 from orchestrator.definition.errors import BudgetSpent, UsageError, read
 from orchestrator.definition.model import Spec
 from orchestrator.storage import folder as folders
@@ -61,7 +62,13 @@ def run(
         accept_changed_code: Continue although source files changed; stamped exploratory.
 
     Raises:
-        SpecError, UsageError, Held, Unreachable, TrialsFailed, CodeChanged, ControlFailed (see `geosweep.errors`).
+        SpecError: What is asked for is wrong, with the key.
+        UsageError: It cannot be done in this way.
+        Held: Another process is running this sweep.
+        Unreachable: A cluster, database or tracking server does not answer.
+        TrialsFailed: More trials failed than the sweep allows.
+        CodeChanged: The source that trials import is not what was sealed.
+        ControlFailed: A special case did not come out as it has to.
 
     >>> import geosweep, tempfile
     >>> sweep = geosweep.run(
@@ -129,7 +136,7 @@ def load(sweep: str = "@last", *, root: str | os.PathLike[str] | None = None) ->
     ...     geosweep.load("llqr", root="nowhere")
     ... except geosweep.errors.NotFound as error:
     ...     print(error)
-    no sweep under nowhere/; start one with `geosweep run FILE`, or name another --root
+    no sweep under nowhere/; name another --root, or start one with: geosweep run FILE
     """
     return Sweep(folders.find(root_at(root), sweep))
 
@@ -143,6 +150,7 @@ def read_sweep(given: Given, overrides: Mapping[str, Any] = NO_OVERRIDES) -> tup
     if not isinstance(given, str | os.PathLike):
         raise UsageError(f"a sweep is a path, a dict or YAML text, and not a {type(given).__qualname__}")
     path = Path(given)
+    places.remember(path.absolute().parent)
     return overriding.from_text(read(path), str(path), overrides)
 
 

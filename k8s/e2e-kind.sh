@@ -7,8 +7,11 @@ cluster=geosweep-e2e
 context=kind-$cluster
 k() { kubectl --context "$context" "$@"; }
 
+docker pull -q python:3.11-slim-bookworm
+BASE=$(docker inspect --format '{{index .RepoDigests 0}}' python:3.11-slim-bookworm)
+export BASE
 for target in head worker mlflow; do
-  docker build -f k8s/docker/Dockerfile --target "$target" -t "geosweep-$target:0.1.0" .
+  docker build -f k8s/docker/Dockerfile --build-arg BASE --target "$target" -t "geosweep-$target:0.1.0" .
 done
 kind create cluster --name "$cluster"
 trap 'kind delete cluster --name "$cluster"' EXIT

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import results
+from orchestrator import results, terminal
 from orchestrator.definition import currency, program
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.waiting import clock, without
-from orchestrator.statistics.intervals import bounds_of, summarize
+from orchestrator.statistics.intervals import bounds_of, cut_words, interval_text, summarize
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
@@ -31,6 +31,7 @@ from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.5, 10.0
+DRAINING = "draining: running trials write a checkpoint; Ctrl-C again ends at once, back to their last one"
 
 
 def _remaining(conductor: SweepConductor) -> float | None:
@@ -47,18 +48,29 @@ def _to_spend(conductor: SweepConductor) -> float:
 
 def summary_line(conductor: SweepConductor) -> str:
     """Spent and remaining budget, time left, problems."""
-    total = conductor.grad_evals + _to_spend(conductor)
     left = _remaining(conductor)
     words = [
-        f"{conductor.grad_evals:,.0f} of {total:,.0f} {_counted(conductor.spec)}",
+        f"{conductor.grad_evals:,.0f} of {_total(conductor)} {_counted(conductor.spec)}",
         f"{clock(conductor.seconds)} spent",
         without(conductor.waited) or (f"about {clock(left)} left" if left is not None else "starting workers"),
     ]
     if conductor.spec.budget.wall_clock:
         words.append(f"wall clock limit {clock(conductor.spec.budget.wall_clock)}")
-    if conductor.stopped_by or conductor.folder.stop_file.exists():
-        words.append("draining: running trials write a checkpoint")
+    if is_draining(conductor):
+        words.append(DRAINING)
     return ", ".join(words)
+
+
+def is_draining(conductor: SweepConductor) -> bool:
+    """Whether no further trial starts, and running ones are asked for a checkpoint."""
+    return bool(conductor.stopped_by) or conductor.folder.stop_file.exists()
+
+
+def _total(conductor: SweepConductor) -> str:
+    """What all trials may spend. It stays as it is when trials end early or take fewer steps than they might."""
+    most = max(conductor.grad_evals, sum(arm.at_most() for arm in conductor.arms.values()))
+    less = conductor.grad_evals + _to_spend(conductor) < most - 0.5
+    return f"{'at most ' if less else ''}{most:,.0f}"
 
 
 def _counted(spec: Spec) -> str:
@@ -70,7 +82,7 @@ def live_table(conductor: SweepConductor) -> Table:
     """Arms with their finished studies, their trials by state and the best value so far."""
     given = " ".join(conductor.spec.overrides)
     title = f"{conductor.folder.sweep_id}{f' with {given}' if given else ''}"
-    table = Table(title=escape(title), caption=summary_line(conductor), caption_justify="left")
+    table = Table(title=title, caption=summary_line(conductor), caption_justify="left")
     rows = progress(conductor)
     shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")
@@ -136,16 +148,37 @@ def watching(conductor: SweepConductor, console: Console) -> Iterator[None]:
     """Show progress on `console` (standard error) while the context lasts."""
 
     def say() -> None:
-        console.print(plain_line(conductor), highlight=False, soft_wrap=True)
+        console.print(plain_line(conductor), highlight=False, markup=False, soft_wrap=True)
 
     with ExitStack() as stack:
-        every_s, show = PLAIN_EVERY_S, say
         if console.is_terminal:
-            live = stack.enter_context(Live(live_table(conductor), console=console, refresh_per_second=2))
-            every_s, show = LIVE_EVERY_S, lambda: live.update(live_table(conductor))
-        stack.callback(show)
+            live = stack.enter_context(Live(_live(conductor, console), console=console, refresh_per_second=2))
+            every_s, show = LIVE_EVERY_S, lambda: live.update(_live(conductor, console))
+            stack.callback(show)
+        else:
+            every_s, show = LIVE_EVERY_S, _Sparse(conductor, say)
+            stack.callback(say)
         stack.enter_context(periodic(every_s, show, name="display"))
         yield
+
+
+def _live(conductor: SweepConductor, console: Console) -> Group:
+    return Group(*terminal.fitted(live_table(conductor), console.width))
+
+
+class _Sparse:
+    """Says something every PLAIN_EVERY_S seconds, and at once when the sweep begins to drain."""
+
+    def __init__(self, conductor: SweepConductor, say: Callable[[], None]) -> None:
+        self._conductor, self._say = conductor, say
+        self._said_at, self._drains = time.monotonic(), False
+
+    def __call__(self) -> None:
+        drains, now = is_draining(self._conductor), time.monotonic()
+        if drains == self._drains and now - self._said_at < PLAIN_EVERY_S:
+            return
+        self._said_at, self._drains = now, drains
+        self._say()
 
 
 class Stretched:
@@ -191,6 +224,10 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     table.add_column("arm", no_wrap=True)
     values = {metric: results.arm_values(folder, metric) for metric in metrics}
     metrics = [m for m in metrics if m not in further or any(values[m].values())]
+    bounds = {
+        m: bounds_of(m, chain.from_iterable(values[m].values()), task.METRICS[m].bounds if m in task.METRICS else None)
+        for m in metrics
+    }
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
     each_trial = f"{currency.WORDS[spec.budget.unit]}/trial" if spec.task.is_program else "grad evals/trial"
@@ -209,10 +246,14 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         each = [t.result.grad_evals for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
         cost = f"{sum(each) / len(each):,.0f}" if each else "-"
         cells = [
-            _mean(values[metric].get(arm, []), metric, short=metric in metrics[1:] and metric != spec.metric.name)
+            _mean(values[metric].get(arm, []), bounds[metric], short=metric not in (metrics[0], spec.metric.name))
             for metric in metrics
         ]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
+    for metric in dict.fromkeys((metrics[0], spec.metric.name)):
+        sums = [summarize(found, bounds=bounds[metric]) for found in values[metric].values() if found]
+        if words := cut_words(metric, bounds[metric], [(one.lo, one.hi) for one in sums]):
+            table.caption = f"{table.caption}; {words}"
     if spec.budget.unit != "grad_evals":
         table.caption = "\n".join([str(table.caption), *_budget(spec, folder, ended)])
     best = results.best(folder)["arms"]
@@ -231,11 +272,18 @@ def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> It
         yield currency.took(arm, spec.budget.per_trial, found.error, mean)
 
 
-def _mean(found: list[float], metric: str, *, short: bool) -> str:
+def _mean(found: list[float], bounds: tuple[float, float], *, short: bool) -> str:
+    """Four decimals, or three digits of what these would show as zeros, or as many as a large number deserves."""
     if not found:
         return "no result"
-    s = summarize(found, bounds=bounds_of(metric))
-    return f"{s.mean:.4g}" if short or s.lo is None or s.hi is None else f"{s.mean:.4f} [{s.lo:.4f}, {s.hi:.4f}]"
+    s = summarize(found, bounds=bounds)
+    if short or s.lo is None or s.hi is None:
+        return f"{s.mean:.4g}"
+    largest = max(abs(s.lo), abs(s.hi))
+    if largest >= 1e3:
+        return interval_text(s.mean, s.lo, s.hi)
+    style = ".4f" if largest >= 1e-2 else ".3g"
+    return f"{s.mean:{style}} [{s.lo:{style}}, {s.hi:{style}}]"
 
 
 def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:

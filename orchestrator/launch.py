@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +17,11 @@ from orchestrator import notifying, reconcile, results, runner
 from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
 from orchestrator.definition.errors import BudgetSpent, TrialsFailed, UsageError
-from orchestrator.definition.model import Spec
-from orchestrator.definition.states import SweepState
+from orchestrator.definition.model import Spec, sweep_id
+from orchestrator.definition.states import Goal, SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.protocol import extensions, seal
+from orchestrator.protocol import extensions, rehearsal, seal
 from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
@@ -33,6 +33,7 @@ from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import NoTracker, Tracker
 from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.tracking.mlflow_view import Shown
 from orchestrator.travel.arrival import needs
 from orchestrator.travel.errors import CannotTravel
 from orchestrator.trial import by_value
@@ -60,6 +61,8 @@ class Options:
     """MLflow server when the file names none."""
     accept_changed_code: bool = False
     """Go on although source files changed; stamped exploratory."""
+    steps: bool = True
+    """Before the first trial each arm takes a step at the corners of its space (see `protocol.rehearsal`)."""
     parcel: Parcel | None = None
     """The user's own code for the machines of a cluster (see `travel`)."""
     notify: tuple[str, ...] = ()
@@ -112,6 +115,7 @@ def launch(
     """
     spec = amended(spec, options)
     check_place(spec, root, options, say)
+    _rehearse(spec, text, root, options, say)
     facts = _facts(spec, options)
     names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]
     carried = by_value.dumps(names) if options.executor == RAY else b""
@@ -141,6 +145,14 @@ def launch(
         raise NoWorkers(no_workers(spec, ended.conductor))
     left = ended.state is not SweepState.DONE and bool(ended.conductor.remaining)
     return Launched(spec=spec, folder=folder, state=ended.state, unfinished=left)
+
+
+def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> None:
+    """Of a sweep that is new, whose trials run on this machine. Raises SpecError."""
+    folder = SweepFolder(root, sweep_id(spec))
+    here = not options.elsewhere and not spec.resources.gpu
+    if options.steps and here and not folder.path.exists() and (left_out := rehearsal.rehearse(spec, text)):
+        say(left_out)
 
 
 def _facts(spec: Spec, options: Options) -> dict[str, str]:
@@ -221,7 +233,8 @@ def check_failed(spec: Spec, folder: SweepFolder) -> None:
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > spec.max_failed:
         raise TrialsFailed(
-            f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: geosweep status {folder.sweep_id}"
+            f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: "
+            f"{folder.command('status', folder.sweep_id)}"
         )
 
 
@@ -239,6 +252,8 @@ def _drive(
     executor = _executor(spec, folder, options, carried)
     tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
     notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))
+    if options.address:
+        callbacks, watch = _measured(folder, callbacks, watch)
     try:
         outcome = runner.run(
             spec,
@@ -260,6 +275,24 @@ def _drive(
     if tracker.trouble:
         say(f"MLflow was not told everything ({tracker.trouble}); run this command again", warns=True)
     return outcome
+
+
+def _measured(
+    folder: SweepFolder,
+    callbacks: tuple[Callback, ...],
+    watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
+) -> tuple[tuple[Callback, ...], Callable[[SweepConductor], AbstractContextManager[None]]]:
+    """The same, and the cluster's metrics show the sweep."""
+    from orchestrator.executors.ray_metrics import RayMetrics
+
+    metrics = RayMetrics(folder.sweep_id)
+
+    @contextmanager
+    def watched(conductor: SweepConductor) -> Iterator[None]:
+        with metrics.watching(conductor.waiting), watch(conductor) if watch else nullcontext():
+            yield
+
+    return (*callbacks, metrics), watched
 
 
 def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:
@@ -299,6 +332,19 @@ def _tracker(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> Mlflo
         description=spec.description,
         facts={f"geosweep.{k}": v for k, v in known.items()},
         studies=spec.seeds.studies,
+        shown=shown(spec, folder.sweep_id),
+    )
+
+
+def shown(spec: Spec, named: str) -> Shown:
+    """What MLflow's pages show of a sweep."""
+    searched = dict.fromkeys(p.name for arm in spec.arms.values() for p in arm.parameters if p.kind != "constant")
+    return Shown(
+        sweep_id=named,
+        reported=spec.report_metric,
+        tuned=spec.metric.name,
+        maximize=spec.metric.goal is Goal.MAXIMIZE,
+        parameters=tuple(searched),
     )
 
 

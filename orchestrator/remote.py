@@ -46,8 +46,10 @@ class Order:
     root: str
     """Folder for sweeps as the cluster's machines see it."""
     profile: str = ""
-    """Kind of cluster (Kubernetes only), as `queue` and `registry`."""
+    """A profile, bundled or a file (Kubernetes only), as `queue`, `priority`, `elastic` and `registry`."""
     queue: str = ""
+    priority: str = ""
+    elastic: bool = False
     registry: str = ""
     parcel: Parcel | None = None
     code_at: str = ""
@@ -125,7 +127,7 @@ def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
     """The newest attempt (they come oldest first) at the sweep named by id, unique prefix or `@last`."""
     newest = {a.sweep_id: a for a in attempts}
     if not newest:
-        raise NotFound(f"no sweep on {where}; start one with `geosweep submit FILE`")
+        raise NotFound(f"no sweep on {where}; start one with: geosweep submit FILE")
     if name == "@last":
         return attempts[-1]
     matches = [i for i in newest if i == name] or [i for i in newest if i.startswith(name)]

@@ -57,8 +57,6 @@ def _studies(folder: SweepFolder) -> int:
 
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
-    from orchestrator.definition import program
-
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     name = metric or resolved["report_metric"]
     if imported := resolved.get("imported"):
@@ -69,10 +67,39 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
                 f"--metric {name}:maximize, or :minimize"
             )
         return name, Goal(goals[name])
-    known = program.declared(resolved["definition"], resolved["report_metric"]).METRICS
+    known = _declared(resolved)
     if name not in known:
-        raise NotFound(f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}")
+        raise NotFound(
+            f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}{_way(resolved, name)}"
+        )
     return name, Goal(known[name].goal)
+
+
+def _way(resolved: Mapping[str, Any], metric: str) -> str:
+    """How a script's sweep comes by a further metric."""
+    if "script" not in resolved["plan"]:
+        return ""
+    return (
+        "; of a script the sweep file says which way a metric is better: "
+        f"task: {{goals: {{{metric}: maximize}}}}, or minimize, under another name"
+    )
+
+
+def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | None:
+    """Lowest and highest value of a metric, as its task declares them; None where it does not."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    try:
+        known = None if "imported" in resolved else _declared(resolved).get(metric)
+    except KeyError:  # a task that is gone
+        return None
+    return known.bounds if known else None
+
+
+def _declared(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics that the task of a sweep declares."""
+    from orchestrator.definition import program
+
+    return program.declared(resolved["definition"], resolved["report_metric"]).METRICS
 
 
 def tuned(folder: SweepFolder) -> dict[str, str]:
@@ -274,7 +301,9 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         SweepState.RUNNING: reasons or "starting workers",
         SweepState.DONE: said or "will not be trained: every configuration of the arm failed",
         SweepState.FAILED: refused.get("message") or said or "the driver broke off; run it again",
-    }.get(state, said or f"sweep is {state}; continue it with: geosweep run {folder.place}/sweep.yaml")
+    }.get(
+        state, said or f"sweep is {state}; continue it with: {folder.command('run', str(folder.path / 'sweep.yaml'))}"
+    )
     return {
         "schema": "geosweep/status/1",
         "sweep_id": folder.sweep_id,

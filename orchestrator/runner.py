@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from orchestrator import parquet, reconcile, results
-from orchestrator.definition import addresses, overrides
+from orchestrator.definition import addresses, overrides, program
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.protocol import controls, flops, pace, seal
 from orchestrator.scheduling import abort
-from orchestrator.scheduling.callbacks import Callback
+from orchestrator.scheduling.callbacks import Begun, Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms
 from orchestrator.statistics.intervals import bounds_of, summarize
@@ -74,6 +75,7 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
     if spec.task.is_program:
         resolved["program"] = {"folder": spec.task.folder}
     folder.create(overrides.without_addresses(text), resolved)
+    folder.note_place(Path(spec.source))
     _keep_requirements(spec, folder)
     seal.close(spec, folder)
     if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
@@ -114,15 +116,15 @@ def run(
     arms = open_arms(spec, folder, storage_url)
     learn(spec, folder, arms)
     before = reconcile.study_states(arms)
-    alike = abort.Alike(spec, folder)
-    callbacks = (seal.Witness(folder), tracker, alike, *callbacks)
+    alike, begun = abort.Alike(spec, folder), Begun(folder)
+    callbacks = (seal.Witness(folder), tracker, alike, begun, *callbacks)
     conductor = SweepConductor(spec, folder, arms, callbacks=callbacks)
     mended += reconcile.differences(before, arms)
     state = SweepState.FAILED
     try:
         if not conductor.exhausted:
             shown = watch(conductor) if watch else nullcontext()
-            with _drain_on_interrupt(folder), _clocked(conductor, folder), shown:
+            with _drain_on_interrupt(folder, begun), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = _state(conductor, alike.refusal)
         if state is SweepState.DONE and not spec.task.is_program:
@@ -168,9 +170,12 @@ def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     n counts studies where the arm has several, else confirm seeds.
     """
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
+    known = program.declared(definition(spec), spec.report_metric).METRICS
     for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):
-        for arm, values in results.arm_values(folder, metric).items():
-            found = summarize(values, bounds=bounds_of(metric))
+        each = results.arm_values(folder, metric)
+        bounds = bounds_of(metric, chain.from_iterable(each.values()), known[metric].bounds)
+        for arm, values in each.items():
+            found = summarize(values, bounds=bounds)
             arms[arm] |= {f"{metric}/mean": found.mean, f"{metric}/n": float(found.n)}
             if found.lo is not None and found.hi is not None:
                 arms[arm] |= {f"{metric}/low": found.lo, f"{metric}/high": found.hi}
@@ -203,8 +208,11 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 
 
 @contextmanager
-def _drain_on_interrupt(folder: SweepFolder) -> Iterator[None]:
-    """First Ctrl-C, SIGTERM or closed terminal: ask the trials to checkpoint and stop. A second one stops at once."""
+def _drain_on_interrupt(folder: SweepFolder, begun: Begun) -> Iterator[None]:
+    """First Ctrl-C, SIGTERM or closed terminal: ask the trials to checkpoint and stop. A second one stops at once.
+
+    So does a first Ctrl-C while workers start: no trial has anything to keep yet.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -218,7 +226,7 @@ def _drain_on_interrupt(folder: SweepFolder) -> Iterator[None]:
         if number == signal.SIGTERM and time.monotonic() - told < ONE_WISH_S:
             return  # a process and its parent, who passes it on, are often told together
         told = time.monotonic() if number == signal.SIGTERM else told
-        if folder.stop_file.exists():
+        if folder.stop_file.exists() or (number == signal.SIGINT and not begun.yet):
             raise KeyboardInterrupt
         folder.stop_file.touch()
 

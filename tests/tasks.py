@@ -89,6 +89,24 @@ class Precise(Fit):
         super().__init__(width=width)
 
 
+class Large(Fit):
+    """Fit, whose model runs out of a GPU's memory above `most` rows at once while it trains."""
+
+    def __init__(self, *, most: int = 4) -> None:
+        super().__init__()
+        self._most = most
+
+    def model(self, seed: int) -> Model:
+        model = super().model(seed)
+        assert isinstance(model, nn.Module)
+        model.register_forward_hook(self._look)
+        return model
+
+    def _look(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if module.training and len(output) > self._most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 class Counted(Fit):
     """Fit, whose batches hold 16 examples."""
 

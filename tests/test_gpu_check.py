@@ -1,41 +1,105 @@
-"""The GPU check is known to run: its path without a device, and the whole of it in its tiny form."""
+"""The GPU check is known to run: all of it, tiny, on the CPU; nothing twice; and on past what fails."""
 
 from __future__ import annotations
 
-import re
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.bench import gpu_check
+from tests.bench.gpu_check import __main__ as gpu_check
+from tests.bench.gpu_check import correct, cost
+from tests.bench.gpu_check.setting import TINY, Setting
 
 pytestmark = pytest.mark.slow
+ONLY = ("--device", "cpu", "--only", "sgd,sam,llqr,gda,soap")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_check.main([]) == 0
+def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert gpu_check.main(["--out", str(tmp_path)]) == 0
     assert "no CUDA device" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
-def test_the_tiny_form_prints_both_tables(capfd: pytest.CaptureFixture[str]) -> None:
-    assert gpu_check.main(["--cpu-smoke", "--only", "sgd,gda"]) == 0
-    out = capfd.readouterr().out
-    assert len(re.findall(r"^sgd +[\d.]+ +[\d.]+ +[\d.]+ +nan +[\d.]+$", out, re.MULTILINE)) == 2
-    assert re.search(r"^ +2 +[\d.]+ +[\d.]+ +[\d.]+x$", out, re.MULTILINE)
+@pytest.mark.filterwarnings("ignore:.*(lr_scheduler|is deprecated).*")
+def test_every_section_runs_once_and_is_kept(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert gpu_check.main([*ONLY, "--out", str(tmp_path)]) == 0, capfd.readouterr()
+    found = {path.stem.rpartition("_")[2]: json.loads(path.read_text()) for path in tmp_path.glob("gpu_cpu-*_*.json")}
+    assert found.keys() == gpu_check.SECTIONS.keys()
+    for record in found.values():
+        assert record["rows"]
+        assert {"device", "date", "torch", "driver", "code"} <= record["environment"].keys()
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    shown = capfd.readouterr().out
+    assert shown.startswith("device cpu")
+    rows = {row["what"]: row for row in found["agreement"]["rows"]}
+    assert rows.keys() == {"sgd", "sam", "llqr", "gda", "soap"}
+    assert all(row["float32"] == row["bfloat16"] == 0 for row in rows.values())  # of the CPU against itself
+    whole = next(tmp_path.glob("gpu_cpu-*.txt")).read_text()
+    assert all(f"== {section} (" in whole for section in gpu_check.SECTIONS)
+    assert gpu_check.main([*ONLY, "--out", str(tmp_path)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} == times
+    assert capfd.readouterr().out.count("there already") == len(found)
 
 
-def test_an_optimizer_that_fails_is_told_from_one_that_does_not_apply(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_what_fails_is_recorded_and_run_again(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(name: str, *_: object) -> object:
-        if name == "sgd":
-            raise RuntimeError("a kernel is missing")
-        raise TypeError("needs two players")
+    class Broken(correct.Run):
+        def weights(self) -> Any:
+            if self.model[0][0].weight.shape[0]:
+                raise RuntimeError("a kernel is missing")
 
-    monkeypatch.setattr(gpu_check, "build_optimizer", broken)
-    monkeypatch.setattr(gpu_check, "sharing_table", lambda *_: None)
-    assert gpu_check.main(["--cpu-smoke", "--only", "sgd"]) == 1
+    words = ["--device", "cpu", "--only", "sgd", "--out", str(tmp_path), "--sections", "agreement,resume,processes"]
+    with monkeypatch.context() as patch:
+        patch.setattr(correct, "Run", Broken)
+        assert gpu_check.main(words) == 1
     out = capfd.readouterr().out
-    assert "not for this task: needs two players" in out
-    assert "RuntimeError: a kernel is missing" in out
+    assert "FAILED agreement: sgd: RuntimeError: a kernel is missing" in out
+    assert "FAILED resume: sgd: RuntimeError" in out
+    assert "== processes" in out
+    assert gpu_check.main(words) == 0
+    again = capfd.readouterr().out
+    assert again.count("there already") == 1
+    assert "FAILED" not in again
+
+
+def test_a_device_that_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps are a hundredth too long."""
+
+    class Off(correct.Run):
+        def steps(self, first: int, last: int) -> None:
+            super().steps(first, last)
+            if self._low is False:
+                for p in self.model.parameters():
+                    p.data.mul_(1.01 if self.here else 1.0)
+
+        here = False
+
+    made: list[Off] = []
+
+    def run(*values: Any) -> Off:
+        made.append(Off(*values))
+        made[-1].here = len(made) % 2 == 1
+        return made[-1]
+
+    monkeypatch.setattr(correct, "Run", run)
+    row = next(iter(correct.agreement(Setting(device="cpu", sizes=TINY, place=tmp_path, only=("sgd",)))))
+    assert "off the CPU in float32" in row["failed"]
+
+
+def test_what_there_is_no_time_for_is_left_out(tmp_path: Path) -> None:
+    setting = Setting(device="cpu", sizes=TINY, place=tmp_path, only=("sgd", "sam"), until=0.0)
+    assert [row.get("left out") for row in cost.memory(setting)] == ["no time", "no time"]
+
+
+def test_an_optimizer_keeps_no_more_than_it_has_to(tmp_path: Path) -> None:
+    setting = Setting(device="cpu", sizes=TINY, place=tmp_path, only=tuple(cost.STATE))
+    rows = {row["what"]: row for row in cost.memory(setting)}
+    assert rows.keys() == cost.STATE.keys()
+    for row in rows.values():
+        assert "failed" not in row
+        assert row["held"] == pytest.approx(row["formula"], abs=0.02)

@@ -38,7 +38,8 @@ ROOMS: Mapping[str, set[str]] = {
     "compare": GROUND | {"trial", "protocol", "results", "parquet", "search", "tracking"},
     "scheduling": GROUND | {"trial", "search", "results"},
     "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "parquet", "scheduling"},
-    "display": GROUND | {"trial", "results", "scheduling"},
+    "terminal": set(),
+    "display": GROUND | {"terminal", "trial", "results", "scheduling"},
     "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "parquet", "scheduling", "reconcile"},
     "notifying": GROUND | {"trial", "tracking", "results", "scheduling", "display", "runner"},
     "launch": GROUND
@@ -69,7 +70,7 @@ ROOMS: Mapping[str, set[str]] = {
         "compare",
         "scheduling",
     }
-    | {"reconcile", "display", "runner", "launch", "convert", "imported", "search"},
+    | {"terminal", "reconcile", "display", "runner", "launch", "convert", "imported", "search"},
 }
 """Room of orchestrator/ (a folder, or a file on its floor) -> the rooms that it may know; the ground knows none."""
 ADAPTERS = {
@@ -83,14 +84,12 @@ REGISTRIES = {"optim_core.named", "optim_core.plugins"}
 """All that trainables knows of optim_core: how a thing gets its name."""
 LATE = {
     ("orchestrator/launch.py", "_executor"): "Ray: a sweep on the debug executor 0.4 s sooner",
+    ("orchestrator/launch.py", "_measured"): "Ray: likewise",
     ("orchestrator/executors/ray.py", "run"): "Ray: `geosweep doctor --help` and files that are refused 2.7 s sooner",
     ("orchestrator/protocol/seal.py", "_grad_evals"): "torch: `geosweep status` and `verify` 1.5 s sooner",
     ("orchestrator/trial/source.py", "_class_of"): "torch: `geosweep status` 1.5 s sooner",
-    ("orchestrator/results.py", "reported"): "torch: `geosweep status` 1.5 s sooner",
-    (
-        "orchestrator/protocol/flops.py",
-        "of_steps",
-    ): "torch: `geosweep compare` 1.0 s sooner, where it needs no task's class",
+    ("orchestrator/results.py", "_declared"): "torch: `geosweep status` 1.5 s sooner",
+    ("orchestrator/protocol/flops.py", "of_steps"): "torch: `geosweep compare` 1.0 s sooner",
     ("orchestrator/protocol/controls.py", "deviation"): "the same",
     ("orchestrator/protocol/controls.py", "_weights"): "the same",
     ("orchestrator/scheduling/race.py", "signed_rank"): "scipy.stats, statsmodels: a sweep without a race 1.0 s sooner",

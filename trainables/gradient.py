@@ -7,6 +7,9 @@ With pieces B_i of the batch (cut by accumulation and by workers) and n_i the nu
 is the gradient of the whole batch, also where a mask leaves unequal numbers of terms. Every optimizer then works as in
 one process on one batch: it never learns of pieces, workers or precision. BatchNorm alone sees the pieces, as always.
 
+With `accumulate: auto` a gradient that runs out of the device's memory is computed anew in twice as many pieces, from
+the same dropout and the same buffers, and so are all that follow: to the optimizer it is one evaluation.
+
 Only the gradient that moves the weights is clipped. One that merely says where to look next, SAM's first, is marked by
 the optimizer (`ascending`) and left as it is.
 """
@@ -20,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from trainables.precision import Precision
 from trainables.randomness import seed_torch
-from trainables.recipe import Recipe
+from trainables.recipe import AUTO, Recipe
 from trainables.task_class import Batch, Model, Task
 from trainables.workers import Workers
 
@@ -40,22 +44,44 @@ class Stepper(Protocol):
 class Gradients:
     """Makes closures for one model.
 
-    Raises ValueError when the task computes its gradient itself (games) and the recipe or workers want a say in it.
+    Raises ValueError when the task computes its gradient itself (games) and the recipe or workers want a say in it, and
+    for `accumulate: auto` with several workers: one that ran out of memory would leave the others waiting.
     """
 
     def __init__(self, task: Task, model: Model, recipe: Recipe, workers: Workers) -> None:
         self._task, self._model, self._recipe, self._workers = task, model, recipe, workers
         self._own = type(task).closure is not Task.closure
+        self.auto = recipe.accumulate == AUTO
+        """Whether the number of pieces is found on the way."""
+        self.count = 1 if self.auto else int(recipe.accumulate)
+        """Pieces of a batch, for each worker."""
         if self._own:
             task.check_recipe(recipe)
             if workers.size > 1:
                 raise ValueError(f"{type(task).__name__} computes its gradient itself, in one process only")
             return
+        if self.auto and workers.size > 1:
+            raise ValueError(f"accumulate is auto with {workers.size} workers; it is found in one process only")
         assert isinstance(model, nn.Module)
         self._params = [p for p in model.parameters() if p.requires_grad]
-        self._device = self._params[0].device.type
-        wrapped = workers.wrap(model)
-        self._forward: Callable[[Any], Any] = torch.compile(wrapped) if recipe.compile else wrapped
+        self._buffers = list(model.buffers()) if self.auto else []
+        self._precision = Precision(recipe.precision, self._params)
+        self._forward: Callable[[Any], Any] = workers.wrap(model)
+        self._loss: Callable[[Any, Any], Tensor] = self._plain_loss
+        if recipe.compile == "step":
+            self._loss = torch.compile(self._plain_loss)
+        elif recipe.compile:
+            self._forward = torch.compile(self._forward)
+
+    def state(self) -> dict[str, Any]:
+        """What was found on the way: the number of pieces, the scale of the loss."""
+        return {} if self._own else {"pieces": self.count, "precision": self._precision.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`; from an empty one, of an earlier version, as at the beginning."""
+        if state and not self._own:
+            self.count = state["pieces"] if self.auto else self.count
+            self._precision.load(state["precision"])
 
     def closure(self, batch: Batch, optimizer: Stepper, noise: int, pause: bool = False) -> Callable[[], Any]:
         """The closure for `batch`; each call draws the same dropout, from `noise`, so in every pass of a step.
@@ -70,17 +96,36 @@ class Gradients:
                 return own()
 
             return replay
-        pieces = list(self._pieces(batch))
 
         def evaluate() -> Tensor:
-            seed_torch(noise)
-            optimizer.zero_grad()
-            loss = self._whole(*pieces[0]) if self._alone(pieces) else self._parts(pieces, pause)
+            kept = [x.clone() for x in self._buffers]
+            while (loss := self._tried(batch, optimizer, noise, pause)) is None:
+                for buffer, before in zip(self._buffers, kept, strict=True):
+                    buffer.copy_(before)
+            self._precision.settle()
             if self._recipe.clip_norm and not optimizer.ascending:
                 torch.nn.utils.clip_grad_norm_(self._params, self._recipe.clip_norm, foreach=True)
             return loss
 
         return evaluate
+
+    def _tried(self, batch: Batch, optimizer: Stepper, noise: int, pause: bool) -> Tensor | None:
+        """The loss, its gradient in the parameters; None when memory ran out and there is one more thing to try."""
+        pieces = list(self._pieces(batch))
+        seed_torch(noise)
+        optimizer.zero_grad()
+        try:
+            with self._precision.passes():
+                return self._whole(*pieces[0]) if self._alone(pieces) else self._parts(pieces, pause)
+        except torch.OutOfMemoryError:
+            rows = len(tree_leaves(batch[0])[0])
+            if not self.auto or self.count >= rows:
+                raise
+            self.count = min(2 * self.count, rows)
+        optimizer.zero_grad()  # here, where no error's traceback holds the activations any longer
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+        return None
 
     def _alone(self, pieces: list[tuple[Any, Any]]) -> bool:
         return len(pieces) == 1 and self._workers.size == 1
@@ -88,45 +133,43 @@ class Gradients:
     def _pieces(self, batch: Batch) -> Iterator[tuple[Any, Any]]:
         """The part of this worker of the batch, cut once more for accumulation."""
         inputs, targets = batch
-        count, size = self._recipe.accumulate, self._workers.size
+        count, size = self.count, self._workers.size
         if count * size == 1:
             yield inputs, targets
             return
         rows = len(tree_leaves(inputs)[0])
+        if self.auto:
+            count = min(count, rows)
         if rows < count * size:
             raise ValueError(f"accumulate is {count} with {size} workers, but a batch has {rows} rows only")
         for i in range(self._workers.rank * count, (self._workers.rank + 1) * count):
             yield tuple(tree_map(lambda x, i=i: x.tensor_split(count * size)[i], part) for part in (inputs, targets))  # type: ignore[misc]
 
-    def _loss(self, inputs: Any, targets: Any) -> Tensor:
-        if self._recipe.precision == "fp32":
-            return self._task.loss(self._forward(inputs), targets)
-        with torch.autocast(self._device, dtype=torch.bfloat16):
+    def _plain_loss(self, inputs: Any, targets: Any) -> Tensor:
+        with self._precision.forward():
             outputs = self._forward(inputs)
-        return self._task.loss(tree_map(_widen, outputs), targets)
+        return self._task.loss(tree_map(self._precision.widened, outputs), targets)
 
     def _whole(self, inputs: Any, targets: Any) -> Tensor:
         loss = self._loss(inputs, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
         return loss
 
     def _parts(self, pieces: list[tuple[Any, Any]], pause: bool) -> Tensor:
-        losses, weights = [], []
+        weights = [self._task.terms(targets) for _, targets in pieces]
+        unit = sum(weights) / self._workers.size if self._precision.scales else 1.0  # float16 has no room for a sum
+        unit = unit or 1.0
+        losses = []
         for i, (inputs, targets) in enumerate(pieces):
-            weights.append(self._task.terms(targets))
             with self._workers.exchange(when=i == len(pieces) - 1):
-                loss = self._loss(inputs, targets) * weights[i]
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss = self._loss(inputs, targets) * (weights[i] / unit)
+                self._precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        summed, terms = self._workers.total(torch.stack(losses).sum(), sum(weights), pause)
+        summed, terms = self._workers.total(torch.stack(losses).sum() * unit, sum(weights), pause)
         terms = terms or 1.0  # everything is masked: a gradient of zero
         found = [p.grad for p in self._params if p.grad is not None]
-        torch._foreach_mul_(found, self._workers.size / terms)  # what the workers exchange is a mean
+        torch._foreach_mul_(found, self._workers.size * unit / terms)  # what the workers exchange is a mean
         return summed / terms
-
-
-def _widen(x: Any) -> Any:
-    return x.float() if isinstance(x, Tensor) and x.dtype == torch.bfloat16 else x
 
 
 def modules_of(model: Model) -> list[nn.Module]:

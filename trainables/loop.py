@@ -143,6 +143,7 @@ class Training:
         self._averages = [WeightAverage(m, decay) for m in modules_of(self.model)] if decay else []
         self.step, self.finished = 0, False
         self._evaluated, self._loss_sum, self._losses = 0, 0.0, 0
+        self._waited = 0.0
 
     def advance(self, pause: Callable[[], bool] = never) -> Point | None:
         """Train to the next evaluation and return it; None when `pause()` turned true between two steps.
@@ -164,6 +165,11 @@ class Training:
                 return None
             self._train_step(pause() if self._workers.size > 1 else False)
 
+    @property
+    def pieces(self) -> int | None:
+        """Into how many a batch is cut where that is found on the way (`accumulate: auto`), else None."""
+        return self._gradients.count if self._gradients.auto else None
+
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and text."""
         return {
@@ -176,6 +182,7 @@ class Training:
             "loss_sum": self._loss_sum,
             "losses": self._losses,
             "random": random_state(),
+            "gradients": self._gradients.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -188,6 +195,7 @@ class Training:
         self.step, self.finished = state["step"], state["finished"]
         self._evaluated, self._loss_sum, self._losses = state["evaluated"], state["loss_sum"], state["losses"]
         restore_random_state(state["random"])
+        self._gradients.load(state.get("gradients", {}))
 
     def _switch(self) -> None:
         """Change what is to change after the last evaluation; twice, before and after a resume, is the same as once."""
@@ -218,7 +226,9 @@ class Training:
         for group in self.optimizer.param_groups:
             if "initial_lr" in group:
                 group["lr"] = group["initial_lr"] * share
+        asked = time.perf_counter()
         batch, noise = self._task.batch(self._seed, self.step), _mix(self._seed, self.step, self._workers.rank)
+        self._waited += time.perf_counter() - asked
         losses = self.optimizer.step(self._gradients.closure(batch, self.optimizer, noise, pause))
         values = [
             float(x.detach()) if isinstance(x, Tensor) else float(x)
@@ -238,19 +248,24 @@ class Training:
         self._evaluated += 1
         for module in modules_of(self.model):
             self._workers.meet(module)
-        metrics = self._measure() if self._workers.rank == 0 else {}
+        metrics = self.measure() if self._workers.rank == 0 else {}
         if self._losses:
             metrics["loss/train"] = self._loss_sum / self._losses
         if steps:
             metrics["time/step_s"] = seconds / steps
+            if self._task.readers:
+                metrics["time/data_s"] = self._waited / steps
+        self._waited = 0.0
         metrics["cost/grad_evals"] = self.optimizer.grad_evals
         metrics["cost/steps"] = float(self.step)
+        if self.pieces is not None:
+            metrics["cost/pieces"] = float(self.pieces)
         if self.optimizer.skipped_steps:
             metrics["cost/skipped_steps"] = float(self.optimizer.skipped_steps)
         self._loss_sum, self._losses = 0.0, 0
         return Point(grad_evals=self.optimizer.grad_evals, metrics=metrics)
 
-    def _measure(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """The task's metrics, of the averaged weights where there are; diagnostics always look at those that train."""
         averaged = self._averages and self.step
         found = [a.model for a in self._averages] if averaged else modules_of(self.model)

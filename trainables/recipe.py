@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from trainables import schedule as schedules
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+COMPILED = (False, True, "model", "step")
+AUTO = "auto"
 INF = float("inf")
 BOUNDS = {"warmup": (0.0, 1.0), "final_lr": (0.0, 1.0), "accumulate": (1.0, INF), "clip_norm": (0.0, INF),
           "weight_average": (0.0, 1.0)}  # fmt: skip
@@ -24,15 +26,17 @@ class Recipe:
     final_lr: float = 0.0
     """Share of the peak learning rate at which cosine and linear end, in [0, 1]."""
     precision: str = "fp32"
-    """fp32, or bf16: forward and backward passes of training under bfloat16 autocast; weights and loss stay float32."""
-    accumulate: int = 1
-    """Pieces that a nominal batch is cut into, one after another; a gradient evaluation stays one nominal batch."""
+    """fp32, tf32, bf16 or fp16, of forward and backward passes in training (`trainables.precision`)."""
+    accumulate: int | str = 1
+    """Pieces that a nominal batch is cut into, one after another; a gradient evaluation stays one nominal batch. auto:
+    the fewest of 1, 2, 4, ... with which the device's memory suffices."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient that the step uses, never of one that only perturbs; 0: no limit."""
     weight_average: float = 0.0
     """Decay of the running mean of the weights that is evaluated in their place, in [0, 1); 0: the weights."""
-    compile: bool = False
-    """Train through torch.compile."""
+    compile: bool | str = False
+    """Train through torch.compile: True or `model`, the model alone; `step`, its loss in the same graph too, so that
+    forward and backward pass are compiled as one. The optimizer's update is never compiled."""
 
     def __post_init__(self) -> None:
         if self.schedule and self.schedule not in schedules.NAMES:
@@ -46,7 +50,9 @@ class Recipe:
             raise ValueError(f"final_lr is {self.final_lr}; it has to lie in [0, 1]")
         if self.final_lr and self.schedule and self.schedule not in schedules.TO_A_FLOOR:
             raise ValueError(f"final_lr is {self.final_lr}, but only {' and '.join(schedules.TO_A_FLOOR)} end there")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate is {self.accumulate}; it has to be 1 or more")
+        if self.accumulate != AUTO and (isinstance(self.accumulate, str) or self.accumulate < 1):
+            raise ValueError(f"accumulate is {self.accumulate!r}; it has to be 1 or more, or auto")
+        if self.compile not in COMPILED:
+            raise ValueError(f"compile is {self.compile!r}; it has to be true, false, model or step")
         if not 0 <= self.clip_norm < INF:
             raise ValueError(f"clip_norm is {self.clip_norm}; it has to be 0 (no limit) or above")

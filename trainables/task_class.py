@@ -28,6 +28,8 @@ class Metric:
     """`minimize` or `maximize`."""
     worst: float
     """The finite value that stands for a diverged trial."""
+    bounds: tuple[float, float] | None = None
+    """Lowest and highest value that it can have, which no interval leaves; None: known by its name, or none."""
 
 
 class Task:
@@ -55,6 +57,8 @@ class Task:
     """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `schedule.factor`)."""
     RECIPE: ClassVar[Recipe] = Recipe()
     """How this task is usually trained. A sweep file's `training:` changes it key by key; what results is recorded."""
+    readers: int = 0
+    """Threads that prepare batches ahead (`read_ahead`)."""
     divergence_loss: float = 1e4
     """A training loss above this (or not finite) ends the trial as DIVERGED."""
 
@@ -79,6 +83,12 @@ class Task:
     def batch(self, seed: int, index: int) -> Batch:
         """Training batch number `index`, a function of (seed, index) alone. Usually `(inputs, targets)`."""
         raise RuntimeError(f"{type(self).__name__} has no batch()")
+
+    def read_ahead(self, readers: int) -> None:
+        """Have training batches prepared by so many threads, `readers` from now on; 0 ends them.
+
+        For tasks that read or decode: `trainables.data.prefetch.Prefetch` does it. Others make batches in the step.
+        """
 
     def tokens_per_batch(self) -> int:
         """What a nominal batch holds of what COUNTS names; a language model: windows x tokens in each."""

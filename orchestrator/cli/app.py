@@ -7,6 +7,8 @@ import gc
 import importlib
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, Group
-from rich.measure import Measurement
 from rich.table import Table
+
+from orchestrator import terminal
+from orchestrator.storage.errors import NotFound
+from orchestrator.storage.folder import USUAL_ROOT, SweepFolder, read_json
 
 if TYPE_CHECKING:
     from orchestrator.definition.overrides import Asked
@@ -26,9 +31,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 talk = Console(stderr=True)
-data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+data = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else terminal.PIPED)
 
 
 VERBS = (
@@ -46,6 +52,7 @@ VERBS = (
     "convert",
     "imports",
     "reconcile",
+    "ui",
     "services",
     "data",
     "k8s",
@@ -88,28 +95,28 @@ def _options(
 
 
 def beside(file: Path | None) -> Path | None:
-    """The sweep file that was named, by path or as one that comes along; modules are found in its folder too, after the
-    current one. Raises SpecError.
+    """The sweep file that was named, by path or as one that comes along; modules and files are found in its folder,
+    then in the current one. Raises SpecError.
     """
     if file is None:
         return None
-    from orchestrator.definition import bundled
+    from orchestrator.definition import bundled, places
     from orchestrator.definition.errors import UnreadableError
 
     found = bundled.sweep(file)
     if not found.exists() and (meant := bundled.meant(file)):
         raise UnreadableError(file, f"no such file, and no such sweep comes along{meant}")
-    if (folder := str(found.absolute().parent)) not in sys.path:
-        sys.path.append(folder)
+    places.remember(found.absolute().parent)
     return found
 
 
 def _near(root: Path) -> Path:
-    """The near folder of a root in an object store; `Path` has taken a slash out of its URI."""
+    """The near folder of a root in an object store; `Path` has taken slashes out of its URI."""
     from orchestrator.storage.object_store import StoreError, near
 
     try:
-        return near(str(root).replace(":/", "://", 1))
+        slashes = ":///" if str(root).startswith("file:/") else "://"
+        return near(str(root).replace(":/", slashes, 1))
     except StoreError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -153,7 +160,7 @@ Overrides = Annotated[
     ),
 ]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
-ROOT = Path("runs")
+ROOT = Path(USUAL_ROOT)
 
 
 def emit(document: dict[str, Any]) -> None:
@@ -166,23 +173,69 @@ def emit(document: dict[str, Any]) -> None:
 
 
 def show(shown: Table | Group) -> None:
-    """Print a table, or a group with one; where the terminal is too narrow for it, row by row: nothing is cut off."""
-    if isinstance(shown, Group):
-        for part in shown.renderables:
-            show(part) if isinstance(part, Table) else data.print(part)
-        return
-    needs = Measurement.get(data, data.options.update(max_width=10_000), shown)
-    if needs.minimum <= data.width or not sys.stdout.isatty():
-        data.print(shown, width=None if sys.stdout.isatty() else max(data.width, needs.maximum))
-        return
-    data.print(shown.title or "", style="italic")
-    for cells in zip(*(column.cells for column in shown.columns), strict=True):
-        first, *others = zip(shown.columns, cells, strict=True)
-        data.print(first[1], style="bold")
-        for column, cell in others:
-            if str(cell):
-                data.print(f"  {column.header}: {cell}", highlight=False, markup=False)
-    data.print(shown.caption or "", style="dim")
+    """Print a table, or a group with one; nothing is cut off, however narrow the terminal is."""
+    terminal.show(data, shown)
+
+
+def say(message: str, style: str | None = None) -> None:
+    """Print a message on standard error; a command at its end has a line of its own."""
+    terminal.say(talk, message, style)
+
+
+def typed(context: typer.Context, verb: str = "", leave: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
+    """The command that runs now, to be given again: with the options that were typed or came from variables.
+
+    `verb` and `arguments` take the place of its own, for another verb that knows its options but those in `leave`.
+    Passwords in addresses are not shown.
+    """
+    from orchestrator.storage import object_store
+
+    given, words = list(arguments), list[str]()
+    for one in context.command.params:
+        name, source = str(one.name), context.get_parameter_source(str(one.name))
+        value = context.params.get(name)
+        if value is None or name in leave or source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT"):
+            continue
+        if name == "root":
+            value = object_store.far(value) or value
+        several = [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
+        if one.param_type_name == "argument":
+            given += [] if verb else several
+        elif isinstance(value, bool):
+            words.append((one.opts if value else one.secondary_opts)[0])
+        else:
+            words += [word for v in several for word in (one.opts[0], v)]
+    line = shlex.join(["geosweep", verb or str(context.info_name), *given, *words])
+    return re.sub(r"(://[^:/@\s]+):[^/@\s]+@", r"\1:PASSWORD@", line)
+
+
+MOST_LOOKED_AT = 2000
+
+
+def comparable(found: SweepFolder) -> bool:
+    """Whether `compare` answers; of a sweep of more than MOST_LOOKED_AT trials as far as a quick look tells."""
+    from orchestrator import results
+
+    resolved = read_json(found.path / "resolved.json") or {}
+    if len(results.arm_values(found, resolved["report_metric"])) < 2:
+        return False
+    if len(results.ended_trials(found)) > MOST_LOOKED_AT:
+        return True
+    from orchestrator.compare.answer import answer
+    from orchestrator.compare.evidence import Evidence
+    from orchestrator.statistics.refused import Refused
+
+    try:
+        answer(Evidence(found))
+    except (Refused, NotFound):
+        return False
+    return True
+
+
+def next_steps(*commands: str) -> None:
+    """What to do next, each command on one line, to be copied whole."""
+    for lead, command in zip(("Next:", *[" " * 5] * len(commands)), commands, strict=False):
+        talk.print(f"{lead} {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def asked_of(file: Path, words: Sequence[str] | None) -> Asked:
@@ -198,7 +251,7 @@ def asked_of(file: Path, words: Sequence[str] | None) -> Asked:
 def show_stamps(stamps: Sequence[str]) -> None:
     """Say under a table why it is exploratory (see `seal.stamps`)."""
     for stamp in stamps:
-        data.print(f"exploratory: {stamp}", highlight=False, markup=False, style="yellow")
+        terminal.say(data, f"exploratory: {stamp}", "yellow")
 
 
 class Failed(typer.Exit):
@@ -211,7 +264,7 @@ class Failed(typer.Exit):
 
 def fail(message: str, code: Exit) -> NoReturn:
     """Say what is wrong on standard error and exit."""
-    talk.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
+    say(message, "red")
     raise Failed(code, message)
 
 
@@ -263,13 +316,13 @@ def main() -> None:
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     try:
-        app()
+        terminal.readable()
+        app(prog_name="geosweep")
     except (Exception, KeyboardInterrupt) as error:
         if (found := judged(error)) is None:
             raise
         code, said = found
-        style = None if code is Exit.INTERRUPTED else "red"
-        talk.print(said, style=style, highlight=False, markup=False, soft_wrap=True)
+        say(said, None if code is Exit.INTERRUPTED else "red")
         sys.exit(int(code))
     finally:
         gc.freeze()  # or a second goes into looking at every object once more before the process ends

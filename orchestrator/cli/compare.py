@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
 
 Sweeps = Annotated[list[str] | None, typer.Argument(help="Sweep ids, unique prefixes, or @last.")]
+
+
+class Style(enum.StrEnum):
+    """What a report is for."""
+
+    PAGE = "page"
+    PAPER = "paper"
 
 
 NOISE = ("A", "B", "share of search", "share of training seeds", "what settles it cheapest")
@@ -43,7 +51,10 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(min=0.0, help="A difference within it, in the metric's units, is none.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Also write the table as CSV, and FILE-numbers.csv with each number in a column."),
+    ] = None,
     latex: Annotated[Path | None, typer.Option(help="Also write the table as LaTeX (booktabs).")] = None,
     root: Root = ROOT,
     as_json: Json = False,
@@ -57,7 +68,7 @@ def compare(
     Example: geosweep compare @last --baseline sgd
     """
     from orchestrator.compare import across, answer
-    from orchestrator.compare.report import tables
+    from orchestrator.compare.report import numbers, tables
     from orchestrator.statistics.pairing import Refused
 
     found = _evidence(root, sweeps or ["@last"], "compare")
@@ -74,6 +85,8 @@ def compare(
         path.parent.mkdir(parents=True, exist_ok=True)
     if csv:
         csv.write_text(tables.as_csv(tables.pairs(document), stamps), encoding="utf-8")
+        exact = numbers.stamped(numbers.pairs(document), stamps)
+        numbers.beside(csv).write_text(tables.as_csv(exact), encoding="utf-8")
     if latex:
         latex.write_text(tables.as_latex(tables.pairs(document), caption, stamps), encoding="utf-8")
     if as_json:
@@ -116,6 +129,10 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; default: report/ of the sweep.")
     ] = None,
+    style: Annotated[
+        Style, typer.Option(help="paper: also paper.tex, a section for LaTeX with its figures.")
+    ] = Style.PAGE,
+    vector: Annotated[bool, typer.Option(help="Write each figure as SVG and PDF too.")] = True,
     tracking: Annotated[bool, typer.Option(help="Log the report to the sweep's MLflow run.")] = True,
     root: Root = ROOT,
     as_json: Json = False,
@@ -128,7 +145,9 @@ def report(
     from orchestrator.protocol import seal
 
     evidence = _evidence(root, [sweep], "report")[0]
-    path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported)
+    paper = style is Style.PAPER
+    form = {"paper": paper, "vector": vector or paper}
+    path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported, **form)
     if trouble:
         talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)
     if as_json:
@@ -136,7 +155,9 @@ def report(
         document = {"schema": "geosweep/report/1", "sweep_id": evidence.sweep_id, "report": str(path), "files": files}
         emit({**document, "exploratory": seal.stamps(evidence.folder)})
     else:
-        data.print(str(path), highlight=False)
+        data.print(str(path), highlight=False, soft_wrap=True)
+        if paper:
+            data.print(str(path.with_name("paper.tex")), highlight=False, soft_wrap=True)
         show_stamps(seal.stamps(evidence.folder))
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import enum
+import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import Exit, Json, app, emit, fail, talk
+from orchestrator.cli.app import Exit, Json, app, emit, fail, next_steps, talk
 from orchestrator.definition.errors import SpecError, read
+
+SCHEMA = "geosweep.schema.json"
+"""Where editors find the JSON Schema of what is written."""
 
 
 class System(enum.StrEnum):
@@ -51,7 +56,10 @@ def convert(
     text = draft.text()
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
+        schema = output.with_name(SCHEMA)
+        if not schema.exists():
+            schema.write_text(json.dumps(sweep_file.json_schema(), indent=1) + "\n", encoding="utf-8")
+        output.write_text(f"# yaml-language-server: $schema={SCHEMA}\n{text}", encoding="utf-8")
     problems: list[str] = []
     try:
         sweep_file.loads(text, str(output or "NEW.yaml"))
@@ -73,4 +81,4 @@ def convert(
     for line in problems:
         talk.print(f"still to mend: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if output is not None:
-        talk.print(f"Next: geosweep {'validate' if problems else 'plan'} {output}", highlight=False, soft_wrap=True)
+        next_steps(shlex.join(["geosweep", "validate" if problems else "plan", str(output)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import Exit, Json, app, emit, fail, talk
+from orchestrator.cli.app import Exit, Json, app, emit, fail, next_steps, talk
 from orchestrator.cli.app import data as out
 
 data = typer.Typer(help="Data sets: to the canonical Parquet layout, and checked.", no_args_is_help=True)
@@ -90,7 +91,7 @@ def convert(
         talk.print(note, highlight=False, markup=False)
     rows = ", ".join(f"{split} {n:,}" for split, n in document["rows"].items())
     out.print(f"{dst}: {rows} rows, {document['bytes'] / 2**20:.1f} MiB, {done.seconds:.1f} s", highlight=False)
-    talk.print(f"Next: geosweep data check {dst}", highlight=False)
+    next_steps(shlex.join(["geosweep", "data", "check", str(dst)]))
 
 
 @data.command()

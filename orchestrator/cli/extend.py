@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, app, emit, fail, show_stamps, talk
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, app, emit, fail, next_steps, show_stamps, talk, typed
 from orchestrator.cli.run import Backend, Notify, carry_out, conclude, show_end
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def extend(
+    context: typer.Context,
     sweep: Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.", show_default=False)],
     studies: Annotated[str, typer.Option(help="More studies an arm, +4.", show_default=False)] = "",
     trials: Annotated[str, typer.Option(help="More configurations in each study, +16.", show_default=False)] = "",
@@ -65,7 +66,7 @@ def extend(
             emit({**document, "exploratory": seal.stamps(found)})
         else:
             show_stamps(seal.stamps(found))
-            talk.print(f"Next: geosweep run {found.place}/sweep.yaml", highlight=False)
+            next_steps(_again(context, found))
         return
     options = launch.Options(
         executor=executor,
@@ -76,12 +77,17 @@ def extend(
         accept_changed_code=accept_changed_code,
         notify=tuple(notify or ()),
     )
-    ended = carry_out(asked, asked.load(), root, options)
+    ended = carry_out(asked, asked.load(), root, options, _again(context, found))
     if as_json:
         emit({**document, "best": results.best(found), "exploratory": seal.stamps(found)})
     else:
-        show_end(ended, f"geosweep compare {found.sweep_id}")
+        show_end(ended, options)
     conclude(ended)
+
+
+def _again(context: typer.Context, found: SweepFolder) -> str:
+    """The command that trains what was added."""
+    return typed(context, "run", ("studies", "trials", "seeds", "start"), [str(found.path / "sweep.yaml")])
 
 
 def _more(word: str, option: str) -> int:

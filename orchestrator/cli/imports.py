@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, app, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, Json, Root, app, comparable, emit, fail, next_steps, talk
 
 if TYPE_CHECKING:
     from orchestrator.storage.foreign_runs import ForeignRuns
@@ -244,7 +244,8 @@ def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool,
         markup=False,
         soft_wrap=True,
     )
-    talk.print(f"Next: geosweep compare {identity}; geosweep report {identity}", highlight=False, soft_wrap=True)
+    verbs = ("compare", "report") if comparable(made.folder) else ("report",)
+    next_steps(*(made.folder.command(verb, identity) for verb in verbs))
 
 
 def _commas(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -39,5 +40,5 @@ def init(
     data.print(f"{folder}: wrote {', '.join(FILES)}", highlight=False)
     data.print("Next:", highlight=False)
     if folder != Path():
-        data.print(f"  cd {folder}", highlight=False, soft_wrap=True)
+        data.print(f"  cd {shlex.quote(str(folder))}", highlight=False, soft_wrap=True)
     data.print("  geosweep run sweep.yaml", highlight=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, app, data, emit, fail, show, talk
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, app, data, emit, fail, say, show, talk
 
 if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
@@ -30,7 +30,7 @@ def list_sweeps(root: Root = ROOT, as_json: Json = False) -> None:
         emit({"schema": "geosweep/list/1", "root": place, "sweeps": rows})
         return
     if not rows:
-        talk.print(f"no sweep under {place}/; start one with: geosweep run FILE", highlight=False)
+        say(f"no sweep under {place}/; start one with: geosweep run FILE")
         return
     table = Table(title=f"{place}/")
     for name in ("sweep", "state", "worked on", "trials", "best", "question"):
@@ -118,7 +118,7 @@ def delete(
 
     found = folder.find(root, sweep)
     if found.is_held():
-        raise Held(f"sweep {found.sweep_id} is running; stop it first: geosweep stop {found.sweep_id}")
+        raise Held(f"sweep {found.sweep_id} is running; stop it first with: {found.command('stop', found.sweep_id)}")
     runs = _runs(found) if tracking else []
     entries = cache.entries(found.cache, found.sweep_id)
     size, trials = _size(found.path), sum(1 for _ in (found.path / "trials").glob("*/trial.json"))

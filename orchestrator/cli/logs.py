@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli import remote
-from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, show, talk
+from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, say, show, talk
 from orchestrator.storage.errors import NotFound
 
 if TYPE_CHECKING:
@@ -160,14 +160,14 @@ def _say_nothing(found: SweepFolder, trial: str, stream: str, worker: int) -> No
     result = read_result(found.trial(trial))
     if result is not None and result.cached_from:
         sweep, _, there = result.cached_from.partition("/")
-        said = f"{trial} was not trained here but taken over; see: geosweep logs {sweep} {there}"
+        said = f"{trial} was not trained here but taken over; see: {found.command('logs', sweep, there)}"
     else:
         other = next(s for s in log_files.STREAMS if s != stream)
         more = log_files.read(found.address(trial), log_files.file_name(other, worker))
-        hint = " --stderr" if other == "stderr" else ""
-        see = f"; on {other} it has: geosweep logs {found.sweep_id} {trial}{hint}" if more else ""
+        hint = ["--stderr"] if other == "stderr" else []
+        see = f"; on {other} it has: {found.command('logs', found.sweep_id, trial, *hint)}" if more else ""
         said = f"{trial} printed nothing on {stream}{see}"
-    talk.print(said, highlight=False, markup=False)
+    say(said)
 
 
 def _failed(found: SweepFolder, as_json: bool) -> None:

@@ -40,11 +40,16 @@ def plan(
     calibrate: Annotated[
         bool | None, typer.Option(help="Train each arm for two seconds to forecast the time. Default: with --effect.")
     ] = None,
+    probe: Annotated[
+        bool | None,
+        typer.Option(help="Take a few steps of each arm to see what memory a trial needs. Default: where a GPU is."),
+    ] = None,
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
     """Show arms, steps and gradient evaluations before anything starts; with --effect also power and time.
 
+    With --probe the memory that a trial of each arm takes, too; an arm that does not fit ends it with exit code 6.
     Example: geosweep plan sweeps/quickstart.yaml --effect 0.01 --total-trials 160
     """
     from orchestrator.compare import planned_power
@@ -62,12 +67,18 @@ def plan(
         document["best_design"] = planned_power.best(definition, total_trials, effect=effect, root=root, sd=sd)
     if not definition.task.is_program and (calibrate or (calibrate is None and effect is not None)):
         document["forecast"] = _forecast(definition)
+    if _probing(definition, probe):
+        from orchestrator.protocol.probe import probed
+
+        document["memory"] = {arm: asdict(taken) for arm, taken in probed(definition).items()}
     if as_json:
         emit(document)
-        return
-    show(_arms(document))
-    for line in _further(document):
-        data.print(line, highlight=False, markup=False)
+    else:
+        show(_arms(document))
+        for line in _further(document):
+            data.print(line, highlight=False, markup=False)
+    if not all(one["fits"] for one in document.get("memory", {}).values()):
+        raise typer.Exit(Exit.CHECK_FAILED)
 
 
 def _further(document: Mapping[str, Any]) -> Iterator[str]:
@@ -81,12 +92,41 @@ def _further(document: Mapping[str, Any]) -> Iterator[str]:
     for arm, one in document.get("calibration", {}).items():
         given = f"{document['budget']['per_trial']:g} s alone on this machine, to within {one['error']:.0%}"
         yield f"{arm}: {one['grad_evals']:,.0f} gradient evaluations take {given}"
+    for arm, one in document.get("memory", {}).items():
+        yield f"{arm}: {_memory(one)}"
     if "power" in document:
         yield from _power(document["power"])
     if "best_design" in document:
         yield from _best(document["best_design"])
     if "forecast" in document:
         yield _times(document["forecast"])
+
+
+def _probing(definition: Spec, asked: bool | None) -> bool:
+    """Whether a few steps are taken: when asked for, and by itself where trials want a GPU and one is here."""
+    import torch
+
+    why = "a script" if definition.task.is_program else "a trial of several processes"
+    if definition.task.is_program or definition.resources.processes > 1:
+        if asked:
+            fail(f"--probe takes steps in this process, and {why} it cannot see", Exit.USAGE)
+        return False
+    return asked or (asked is None and definition.resources.gpu > 0 and torch.cuda.is_available())
+
+
+def _memory(one: Mapping[str, Any]) -> str:
+    """What an arm takes, in a sentence."""
+    cut = f", batches in {one['pieces']} pieces" if one["pieces"] else ""
+    room = f" ({one['total_gib']:.0f} GiB)" if one["total_gib"] else ""
+    way = "give it smaller pieces (training: {accumulate: auto}), bf16, or a smaller model or batch"
+    if one["error"]:
+        return f"does not fit into {one['device']}{room}: {one['error']}; {way}"
+    if one["gib"] is None:
+        return f"this system does not tell what a trial takes{cut}"
+    if one["share"] is None:
+        return f"a trial takes {one['gib']:.2f} GiB of memory beside what this command holds{cut}"
+    needs = f"a trial takes {one['gib']:.2f} GiB of {one['device']}{room}{cut}; resources: {{gpu: {one['share']:.2g}}}"
+    return f"{needs} suffices" if one["fits"] else f"{needs} is what it needs, and its share is smaller; or {way}"
 
 
 def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[Spec, dict[str, Calibrated]]:

@@ -60,7 +60,7 @@ def stop(address: str, sweep: str, as_json: bool) -> None:
 
 
 def cluster(address: str) -> Cluster:
-    """The cluster at a Ray dashboard's URL, or `k8s`, `k8s://CONTEXT`: one of the user's kubeconfig.
+    """The cluster at a Ray dashboard's URL, or one of the kubeconfig: `k8s`, `k8s://CONTEXT`, `...?namespace=NAME`.
 
     A usage error for another address. Raises Unreachable when the cluster does not answer.
     """
@@ -68,7 +68,11 @@ def cluster(address: str) -> Cluster:
     if kind == "k8s":
         from orchestrator.kubernetes.cluster import KubernetesCluster
 
-        return KubernetesCluster(rest)
+        context, _, options = rest.partition("?")
+        word, _, namespace = options.partition("=")
+        if options and (word != "namespace" or not namespace):
+            fail(f"--address {address}: after ? write namespace=NAME", Exit.USAGE)
+        return KubernetesCluster(context, namespace)
     if kind not in ("http", "https") or not rest:
         fail(
             f"--address {address}: name the URL of a Ray dashboard, http://HOST:8265, or a Kubernetes cluster, "
@@ -82,6 +86,21 @@ def cluster(address: str) -> Cluster:
         return RayCluster(address, token())
     except ValueError as error:
         fail(str(error), Exit.USAGE)
+
+
+def in_namespace(address: str, profile: str, namespace: str) -> str:
+    """The address with the namespace that was given, or that the profile names; any but Kubernetes' as it is.
+
+    Raises SpecError for a profile that cannot be read.
+    """
+    kind, _, rest = address.partition("://")
+    if kind != "k8s":
+        return address
+    from orchestrator.kubernetes import profiles
+
+    context, _, options = rest.partition("?")
+    named = namespace or (not options and profiles.load(profile).namespace)
+    return f"k8s://{context}?namespace={named}" if named else address
 
 
 def readable(file: Path, words: Sequence[str] | None = None) -> tuple[str, Spec]:

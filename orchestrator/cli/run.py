@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,12 +22,16 @@ from orchestrator.cli.app import (
     Storage,
     app,
     asked_of,
+    comparable,
     data,
     emit,
     fail,
+    next_steps,
+    say,
     show,
     show_stamps,
     talk,
+    typed,
 )
 from orchestrator.cli.ending import kept
 from orchestrator.cli.remote import packed
@@ -44,6 +49,12 @@ Notify = Annotated[
 ]
 
 
+SkipSteps = Annotated[
+    bool,
+    typer.Option("--skip-steps", help="Leave out the step that each arm takes at the corners of its space."),
+]
+
+
 class Backend(enum.StrEnum):
     """Where trials run."""
 
@@ -53,6 +64,7 @@ class Backend(enum.StrEnum):
 
 @app.command()
 def run(
+    context: typer.Context,
     file: File,
     overrides: Overrides = None,
     root: Root = ROOT,
@@ -81,6 +93,7 @@ def run(
         typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
     ] = "",
     notify: Notify = None,
+    skip_steps: SkipSteps = False,
     as_job: Annotated[
         bool,
         typer.Option(
@@ -123,43 +136,69 @@ def run(
             accept_changed_code=accept_changed_code,
             parcel=parcel,
             notify=tuple(notify or ()),
+            steps=not skip_steps,
         )
-        ended = carry_out(asked, definition, root, options)
+        ended = carry_out(asked, definition, root, options, typed(context))
         if as_json:
             from orchestrator import results
 
             emit(results.best(ended.folder))
         else:
-            show_end(ended, f"geosweep ui; geosweep best {ended.folder.sweep_id} --json; geosweep compare @last")
+            show_end(ended, options)
         conclude(ended)
 
 
-def carry_out(asked: Asked, definition: Spec, root: Path, options: Options) -> Launched:
-    """Run or continue the sweep with its progress shown; ends the command where it was drained."""
+def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, again: str) -> Launched:
+    """Run or continue the sweep with its progress shown; ends the command where it was drained.
+
+    `again`: the command that continues it.
+    """
     from orchestrator import display, launch
 
-    ended = launch.launch(
-        definition,
-        asked.text,
-        root,
-        options,
-        say=_say,
-        callbacks=(display.Stretched(talk),),
-        watch=lambda conductor: display.watching(conductor, talk),
-    )
+    try:
+        with asked.located():
+            ended = launch.launch(
+                definition,
+                asked.text,
+                root,
+                options,
+                say=_say,
+                callbacks=(display.Stretched(talk),),
+                watch=lambda conductor: display.watching(conductor, talk),
+            )
+    except KeyboardInterrupt:
+        left = "running trials go on from their newest checkpoint, if they have one"
+        fail(f"stopped at once; {left}. Continue with: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
-        _stopped(Path(asked.file), ended.state, definition)
+        _stopped(ended.state, definition, again)
     return ended
 
 
-def show_end(ended: Launched, following: str) -> None:
+def show_end(ended: Launched, options: Options) -> None:
     """The table of arms, why it may be exploratory, and what to do next."""
     from orchestrator import display
     from orchestrator.protocol import seal
 
     show(display.arms_table(ended.spec, ended.folder))
     show_stamps(seal.stamps(ended.folder))
-    talk.print(f"Next: {following}", highlight=False)
+    next_steps(*_following(ended, options))
+
+
+def _following(ended: Launched, options: Options) -> Iterator[str]:
+    """Commands that have something to say of the sweep."""
+    from orchestrator import results
+
+    folder, spec = ended.folder, ended.spec
+    status, best = results.status(folder), results.best(folder)
+    if any(counts["failed"] for counts in status["arms"].values()):
+        yield folder.command("logs", folder.sweep_id)
+    if comparable(folder):
+        yield folder.command("compare", folder.sweep_id)
+    if best["arms"]:
+        yield folder.command("best", folder.sweep_id)
+        yield folder.command("report", folder.sweep_id)
+    if options.tracking and not spec.tracking.mlflow:
+        yield folder.command("ui")
 
 
 def conclude(ended: Launched) -> None:
@@ -173,40 +212,72 @@ def conclude(ended: Launched) -> None:
 
 
 def _say(line: str, *, warns: bool = False) -> None:
-    talk.print(line, highlight=False, markup=False, style="yellow" if warns else None)
+    say(line, "yellow" if warns else None)
 
 
-def _stopped(file: Path, state: SweepState, definition: Spec) -> None:
+def _stopped(state: SweepState, definition: Spec, again: str) -> None:
     if state is SweepState.BUDGET:
-        fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue: geosweep run {file}", Exit.BUDGET)
+        fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue with: {again}", Exit.BUDGET)
     left = "was ended or kept a checkpoint of its own" if definition.task.is_program else "wrote a checkpoint"
-    said = f"drained: every running trial {left}. Continue with: geosweep run {file}"
-    talk.print(said, highlight=False)
+    said = f"drained: every running trial {left}. Continue with: {again}"
+    say(said)
     raise Failed(Exit.INTERRUPTED, said)
 
 
 @app.command()
-def validate(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Check a sweep file; nothing is started. Exit code 3, and file:line:column of all that is wrong, by line.
+def validate(
+    file: File,
+    overrides: Overrides = None,
+    skip_steps: SkipSteps = False,
+    trace: Annotated[bool, typer.Option("--traceback", help="Show where each error came from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a sweep file; each arm takes a step, nothing is started. Exit code 3, and file:line:column of all that is
+    wrong, by line.
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
     from orchestrator.definition import model
+    from orchestrator.definition import plan as planning
     from orchestrator.definition.overrides import OverrideError
 
+    left_out = ""
     try:
-        identity = model.sweep_id(asked_of(file, overrides).load())
+        asked = asked_of(file, overrides)
+        definition = asked.load()
+        identity = model.sweep_id(definition)
+        if not skip_steps:
+            from orchestrator.protocol import rehearsal
+
+            with asked.located():
+                left_out = rehearsal.rehearse(definition, asked.text)
     except SpecError as error:
+        if trace:
+            _show_origins(error)
         if not as_json:
             raise
-        found = [
+        rows = [
             {"line": one.line, "column": one.column, "key": one.key, "message": one.message}
             | ({"override": one.word} if isinstance(one, OverrideError) else {})
             for one in errors_of(error)
         ]
-        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": found})
+        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": rows})
         raise typer.Exit(int(Exit.INVALID_FILE)) from None
     if as_json:
-        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity})
+        found = {"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity}
+        notes = list(planning.whole_by_chance(definition))
+        emit(found | ({"left_out": left_out} if left_out else {}) | ({"notes": notes} if notes else {}))
     else:
+        for line in (*([left_out] if left_out else []), *planning.whole_by_chance(definition)):
+            _say(line, warns=True)
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
+
+
+def _show_origins(error: SpecError) -> None:
+    """The traceback of what is behind each error."""
+    import traceback
+
+    for one in errors_of(error):
+        if (origin := one.__cause__ or one.__context__) is not None:
+            lines = "".join(traceback.format_exception(origin))
+            talk.print(lines, highlight=False, markup=False, soft_wrap=True, style="dim", end="")

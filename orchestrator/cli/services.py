@@ -1,44 +1,18 @@
-"""`ui` and `doctor`: the page over the store, and the test of the set-up."""
+"""`doctor`: the test of the set-up."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit, fail, talk
+from orchestrator.cli.app import ROOT, Exit, Json, Root, app, data, emit
 from orchestrator.storage import object_store
-
-
-@app.command()
-def ui(
-    root: Root = ROOT,
-    port: Annotated[int, typer.Option(help="Port of the page on this machine.")] = 5000,
-    uri: Annotated[str, typer.Option(help="Another tracking URI.")] = "",
-) -> None:
-    """Open MLflow's page over the store in use. Ctrl-C ends it.
-
-    Example: geosweep ui --port 5001
-    """
-    from orchestrator.tracking.embedded import artifacts_of, embedded_uri, make_store
-
-    if not uri and not (root / "mlflow.db").exists():
-        fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
-    if not uri:
-        make_store(root)
-    talk.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", highlight=False)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri or embedded_uri(root)]
-    command += ["--default-artifact-root", artifacts_of(root), "--host", "127.0.0.1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    raise typer.Exit(subprocess.call([*command, "--port", str(port), "--workers", "1"], env=environment))
 
 
 def _versions() -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli import follow
-from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, talk
-from orchestrator.cli.remote import cluster, packed, readable, show
+from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, next_steps
+from orchestrator.cli.k8s_options import Elastic, Namespace, Priority, Profile, Queue, Registry
+from orchestrator.cli.remote import cluster, in_namespace, packed, readable, show
 
 
 @app.command()
@@ -25,11 +27,12 @@ def submit(
     root: Annotated[
         str, typer.Option(help="Folder that all machines of the cluster mount, or s3://BUCKET/FOLDER.")
     ] = "/runs",
-    profile: Annotated[str, typer.Option(help="Kubernetes: kind of cluster, gpu-cluster or kind.")] = "gpu-cluster",
-    queue: Annotated[str, typer.Option(help="Kubernetes: Kueue LocalQueue.", show_default=False)] = "",
-    registry: Annotated[
-        str, typer.Option(envvar="GEOSWEEP_REGISTRY", help="Kubernetes: where the images are.", show_default=False)
-    ] = "",
+    profile: Profile = "gpu-cluster",
+    namespace: Namespace = "",
+    queue: Queue = "",
+    priority: Priority = "",
+    elastic: Elastic = False,
+    registry: Registry = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow it to its end; the exit code is then that of run.")
     ] = False,
@@ -65,11 +68,14 @@ def submit(
         root=root,
         profile=profile,
         queue=queue,
+        priority=priority,
+        elastic=elastic,
         registry=registry,
         parcel=parcel,
         code_at=store(parcel, root) if parcel is not None and stored else "",
         requirements=spec.environment.requirements,
     )
+    address = in_namespace(address, profile, namespace)
     try:
         asked = cluster(address)
         attempt = asked.submit(order)
@@ -78,4 +84,4 @@ def submit(
     if wait:
         follow.wait(asked, order.sweep_id, root, as_json=as_json)
     show(attempt, as_json)
-    talk.print(f"Next: geosweep status {order.sweep_id} --address {address}", highlight=False, soft_wrap=True)
+    next_steps(shlex.join(["geosweep", "status", order.sweep_id, "--address", address]))

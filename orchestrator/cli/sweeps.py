@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from orchestrator import terminal
 from orchestrator.cli import remote
 from orchestrator.cli.app import ROOT, Address, Json, Root, Sweep, app, data, emit, show, show_stamps, talk
+from orchestrator.definition.kinds import short
 
 
 @app.command()
@@ -46,7 +48,7 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     show(table)
     show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):
-        data.print(f"waiting: {document['waiting_reason']}", highlight=False, markup=False)
+        terminal.say(data, f"waiting: {document['waiting_reason']}")
     for arm, names in document.get("changed", {}).items():
         said = f"{arm} changed {', '.join(names)}: no other trial saw it, and a trial that is resumed begins without it"
         data.print(said, highlight=False, markup=False)
@@ -79,10 +81,7 @@ def best(
         if as_json:
             emit(front)
             return
-        for arm, rows in front["arms"].items():
-            for row in rows:
-                words = ", ".join(f"{k}={v:.5g}" for k, v in row["values"].items())
-                data.print(f"{arm} {row['configuration']}: {words}  {row['parameters']}", highlight=False, markup=False)
+        show(_front(front))
         show_stamps(front["exploratory"])
         return
     document = results.best(found)
@@ -91,16 +90,47 @@ def best(
         return
     for said in results.infeasible(found):
         data.print(said, highlight=False, markup=False)
+    if not document["arms"]:
+        see = found.command("status", found.sweep_id)
+        terminal.say(talk, f"no trial of {found.sweep_id} has a value yet; see: {see}")
     table = Table(title=f"{document['sweep_id']}: {document['metric']}, {document['goal']}")
     if any("studies" in row for row in document["arms"].values()):
         return _best_of_studies(table, document)
     for name in ("arm", "value", "seeds", "stage", "parameters", "trial"):
-        table.add_column(name)
+        table.add_column(name, justify="right" if name in ("value", "seeds") else "left", no_wrap=name != "parameters")
     for arm, row in document["arms"].items():
-        words = ", ".join(f"{k}={v}" for k, v in describe(row["parameters"], row.get("lineage", ())).items())
-        table.add_row(arm, f"{row['value']:.4f}", str(row["seeds"]), row["stage"], words, row["trial_id"])
+        words = _settings(describe(row["parameters"], row.get("lineage", ())))
+        table.add_row(arm, _value(row["value"]), str(row["seeds"]), row["stage"], words, row["trial_id"])
     show(table)
     show_stamps(document["exploratory"])
+
+
+def _value(value: float) -> str:
+    return f"{value:.4f}" if 1e-2 <= abs(value) < 1e3 else f"{value:.4g}"
+
+
+def _settings(parameters: Mapping[str, Any]) -> str:
+    """`lr=0.0877, rotation=output`: fractions in three digits; --json has them all."""
+    return ", ".join(f"{name}={short(value)}" for name, value in parameters.items())
+
+
+def _front(document: Mapping[str, Any]) -> Table:
+    """The configurations that no other of their arm beats in every objective, by the first one."""
+    goals = document["objectives"]
+    title = ", ".join(f"{name} ({goal})" for name, goal in goals.items())
+    table = Table(title=f"{document['sweep_id']}: not beaten in {title}")
+    several = any("study" in row for rows in document["arms"].values() for row in rows)
+    for name in ("arm", *(["study"] if several else []), "configuration", *goals, "parameters"):
+        words = name in ("arm", "parameters")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "parameters")
+    first, goal = next(iter(goals.items()))
+    for arm, rows in document["arms"].items():
+        for row in sorted(rows, key=lambda row: goal.loss(row["values"][first])):
+            study = [str(row["study"])] if several else []
+            values = (f"{row['values'][name]:.4g}" for name in goals)
+            table.add_row(arm, *study, str(row["configuration"]), *values, _settings(row["parameters"]))
+    table.caption = "means over the tune seeds, which chose them: too good"
+    return table
 
 
 def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:
@@ -113,7 +143,7 @@ def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:
         counted = [one for one in row["studies"] if one["stage"] == row["stage"]]
         seeds = sorted({one["seeds"] for one in counted})
         words = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        table.add_row(arm, f"{row['value']:.4f}", str(len(counted)), words, row["stage"])
+        table.add_row(arm, _value(row["value"]), str(len(counted)), words, row["stage"])
     show(table)
     for arm, row in document["arms"].items():
         data.print(f"{arm}: {chosen_words(row)}", highlight=False, markup=False)

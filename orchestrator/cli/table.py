@@ -8,8 +8,10 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
-from orchestrator.definition.kinds import is_composite, short
+from orchestrator.definition.kinds import short
 from orchestrator.definition.states import Stage
+from orchestrator.statistics.intervals import cut_words
+from orchestrator.statistics.slowdown import relative
 
 
 @app.command()
@@ -46,13 +48,15 @@ def table(
 
 def _rich(document: dict[str, Any]) -> Table:
     """The document for people."""
+    from orchestrator.compare import by_value
+
     rows, varied, columns = document["rows"], document["varied"], document["columns"]
     several = len({row["optimizer"] for row in rows}) > 1
     shown = Table(title=f"{document['sweep_id']}: {document['metric']} by {document['by']}", caption=_caption(document))
     against = bool(document["baseline"])
     units = "studies" if document["unit"] == "study" else "n"
     heads = [*(["optimizer"] if several else []), document["by"], *varied, "tried", "stage", units, document["metric"]]
-    heads += ["difference", "ratio", "slowdown"] if against else []
+    heads += ["difference", "ratio", f"slowdown ({by_value.CURVE})"] if against else []
     for name in [*heads, *(c.removeprefix("geometry/") for c in columns)]:
         shown.add_column(name, justify="left" if name in ("optimizer", document["by"]) else "right", no_wrap=True)
     for row in rows:
@@ -65,19 +69,29 @@ def _rich(document: dict[str, Any]) -> Table:
             cells += [
                 _with_interval(b["difference"], b["interval"]) if b else "-",
                 _short(b["ratio"]) if b else "-",
-                f"{b['slowdown']:+.0%}" if b and b["slowdown"] is not None else "-",
+                f"{relative(b['slowdown']):+.0%}" if b and b["slowdown"] is not None else "-",
             ]
         shown.add_row(*cells, *(_short(row["columns"][name]) for name in columns))
     return shown
 
 
 def _caption(document: dict[str, Any]) -> str:
+    from orchestrator.compare import by_value
+
     each = "of each study " if document["unit"] == "study" else ""
     words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
+    if "bounds" in document:
+        intervals = [row["interval"] or (None, None) for row in document["rows"]]
+        words[0] += f", {cut}" if (cut := cut_words(document["metric"], document["bounds"], intervals)) else ""
     if any(row["stage"] is Stage.TUNE for row in document["rows"]):
         words.append("rows of the tune stage were chosen for the number they show: too good")
     if any(row.get("feasible") is False for row in document["rows"]):
         words.append("(breaks): nothing with this value obeys the outcome constraints")
+    if document["baseline"]:
+        words.append(
+            f"slowdown: how much longer than with {document['baseline']} it took to the same {by_value.CURVE} "
+            "(-50%: half as long)"
+        )
     if len({row["configurations"] for row in document["rows"]}) > 1:
         words.append("values were tried unequally often (tried): more tries, better best")
     return "; ".join(words)
@@ -100,7 +114,7 @@ def _setting(row: dict[str, Any], name: str) -> str:
 
 
 def _one(value: Any) -> str:
-    return short(value) if is_composite(value) else str(value)
+    return short(value)
 
 
 def _short(value: Any) -> str:

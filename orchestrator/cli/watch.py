@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, show_stamps, talk
+from orchestrator import terminal
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, say, show_stamps
 from orchestrator.definition.states import SweepState
 from orchestrator.storage.errors import NotFound
 
@@ -48,12 +49,12 @@ def watch(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> N
         if as_json or not data.is_terminal:
             shown = _lines(found, shown, quiet=as_json)
         else:
-            with Live(table(shown), console=data, auto_refresh=False) as live:
+            with Live(_fitted(shown), console=data, auto_refresh=False) as live:
                 while shown["state"] == SweepState.RUNNING:
                     shown = _next(found, shown, LOOK_S)
-                    live.update(table(shown), refresh=True)
+                    live.update(_fitted(shown), refresh=True)
     except KeyboardInterrupt:
-        talk.print(f"{found.sweep_id} goes on; geosweep stop {found.sweep_id} would drain it", highlight=False)
+        say(f"{found.sweep_id} goes on; to drain it: {found.command('stop', found.sweep_id)}")
         return
     extensions.look(found, "watch")
     if as_json:
@@ -61,9 +62,16 @@ def watch(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> N
     elif not data.is_terminal:
         show_stamps(shown["exploratory"])
     if shown["state"] != SweepState.DONE:
-        talk.print(f"{found.sweep_id} is {shown['state']}: {shown['waiting_reason']}", highlight=False, markup=False)
+        say(f"{found.sweep_id} is {shown['state']}: {shown['waiting_reason']}")
     if (code := CODES.get(SweepState(shown["state"]))) is not None:
         raise typer.Exit(int(code))
+
+
+def _fitted(shown: Mapping[str, Any]) -> Group:
+    """What is shown, as wide as the terminal is now."""
+    parts = table(shown).renderables
+    each = (terminal.fitted(one, data.width) if isinstance(one, Table) else [one] for one in parts)
+    return Group(*(piece for pieces in each for piece in pieces))
 
 
 def _lines(found: SweepFolder, shown: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

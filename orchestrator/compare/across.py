@@ -43,6 +43,7 @@ def answer(
         parity=max((currencies.parity(one) for one in sweeps), key=lambda parity: parity.within),
         alpha=min(one.analysis["alpha"] for one in sweeps),
         choice=task_choice.of(sweeps),
+        bounds=first.bounds(name),
     )
     proofs = proof.of_pairs(trials, document["pairs"], first.definition["budget"])
     document["pairs"] = [{**p, "proof": shown} for p, shown in zip(document["pairs"], proofs, strict=True)]

@@ -37,6 +37,7 @@ def answer(
     within = declared["margin"] if margin is None else margin
     question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
     question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
+    question |= {"bounds": evidence.bounds(name)}
     try:
         document = _compared(evidence, question)
     except Refused as reason:
@@ -122,7 +123,8 @@ def check(evidence: Evidence) -> None:
         raise Refused("; ".join(bad))
     wrong = seal.verify(evidence.folder)["problems"]
     if wrong:
-        more = f" (and {len(wrong) - 3} more: geosweep verify {evidence.sweep_id})" if len(wrong) > 3 else ""
+        see = evidence.folder.command("verify", evidence.sweep_id)
+        more = f" and {len(wrong) - 3} more, see: {see}" if len(wrong) > 3 else ""
         raise Refused(f"the sweep was changed after the fact: {'; '.join(wrong[:3])}{more}")
 
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.compare.evidence import bounds_of, numeric
+from orchestrator.compare.evidence import numeric
 from orchestrator.definition.kinds import is_composite
 from orchestrator.definition.states import Goal, Stage, State
-from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.intervals import UNBOUNDED, span_of, summarize
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.slowdown import Curve, slowdown
 from orchestrator.trial.job import Job, Result
@@ -45,6 +45,8 @@ class Question:
     """A value of it; empty: none."""
     columns: tuple[str, ...] = ()
     """Further final metrics; empty: all geometry/..."""
+    bounds: tuple[float, float] = UNBOUNDED
+    """Of the metric: no interval leaves it."""
     breaking: Mapping[tuple[str, int, int], bool] = field(default_factory=dict)
     """(arm, study, configuration) -> whether it breaks an outcome constraint; nothing in a sweep without any."""
 
@@ -186,7 +188,7 @@ def _row(
     several: bool,
 ) -> dict[str, Any]:
     values = _units([(t.job, t.result.metrics.get(question.metric)) for t in trials], several)
-    summary = summarize(values, bounds=bounds_of(question.metric)) if values else None
+    summary = summarize(values, bounds=question.bounds) if values else None
     is_baseline = baseline is not None and baseline[0] is trials[0]
     return {
         "optimizer": key[0],
@@ -259,7 +261,7 @@ def _against(
     if not pairs:
         return None
     differences = [(a.job, a.result.metrics[question.metric] - b.result.metrics[question.metric]) for a, b in pairs]
-    difference = summarize(_units(differences, several))
+    difference = summarize(_units(differences, several), bounds=span_of(question.bounds))
     slow = [slowdown(curve_of(a.job.trial_id), curve_of(b.job.trial_id)) for a, b in pairs]
     known = [s for s in slow if s is not None]
     return {

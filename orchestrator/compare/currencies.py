@@ -9,20 +9,22 @@ beside others on the same machines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+import optim_core
 from orchestrator.compare.evidence import TOKENS, Evidence
 from orchestrator.definition import currency
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.comparison import compare_differences, differences, tests
-from orchestrator.statistics.intervals import Array
+from orchestrator.statistics.intervals import Array, span_of
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, PARITY, Parity
 from orchestrator.storage import calibration
 
@@ -80,7 +82,19 @@ def parity(evidence: Evidence) -> Parity:
         return Parity(column="seconds", words="seconds", within=min(FARTHEST, sum(errors[-2:])), of_means=True)
     if unit == "tokens":
         return Parity(column=TOKENS, words=unit_of(evidence))
-    return IN_GRAD_EVALS
+    given = float(evidence.definition["budget"]["per_trial"])
+    return replace(IN_GRAD_EVALS, given=given, left=_step_of(evidence))
+
+
+def _step_of(evidence: Evidence) -> dict[str, float]:
+    """Arm -> gradient evaluations of the dearest step among its confirm trials."""
+    found: dict[str, float] = {}
+    for record in evidence.records:
+        job = record.job
+        if job.stage is Stage.CONFIRM:
+            cost = math.ceil(optim_core.cost_per_step(job.optimizer, **job.parameters))
+            found[job.arm] = max(found.get(job.arm, 0.0), cost)
+    return found
 
 
 def notes(evidence: Evidence) -> list[str]:
@@ -124,6 +138,7 @@ def at_equal_seconds(evidence: Evidence, document: Mapping[str, Any]) -> dict[tu
         margin=document["margin"],
         alpha=document["alpha"],
         looks=tests(document["race"]),
+        span=span_of(evidence.bounds(metric)),
     )
     return {
         (one.a, one.b): {"seconds": seconds[one.a, one.b], **{k: v for k, v in asdict(one).items() if k in KEPT}}

@@ -25,7 +25,7 @@ from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
-from orchestrator.statistics.intervals import bounds_of as bounds_of
+from orchestrator.statistics.intervals import bounds_of
 from orchestrator.statistics.pairing import Unit
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.trial.counted import counted
@@ -257,6 +257,8 @@ class Evidence:
 
     def design_size(self, arm: str) -> int:
         """How many configurations of each study of the arm were drawn without looking at results."""
+        if self.imported:
+            return 0  # nobody knows how they were chosen
         method = self.definition["method"]
         asked = self.resolved.get("first_trials_per_arm", self.definition["budget"]["trials_per_arm"])
         if method["name"] in ("grid", "random", "sobol") or asked is None:
@@ -304,6 +306,11 @@ class Evidence:
         return {
             arm: [sum(values) / len(values) for values in units.values()] for arm, units in self.units(metric).items()
         }
+
+    def bounds(self, metric: str) -> tuple[float, float]:
+        """The range that a metric cannot leave, and neither can its intervals."""
+        values = self.trials[metric].dropna() if metric in self.trials else ()
+        return bounds_of(metric, values, results.declared_bounds(self.folder, metric))
 
     def goal_of(self, metric: str) -> Goal:
         """Direction of a metric of the task."""

@@ -40,6 +40,8 @@ def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:
     """Arm -> curve over its random trials, and why an arm has none."""
     if not evidence.analysis["expected_best"]:
         return {}, "not asked for: analysis.expected_best is false"
+    if evidence.imported:
+        return {}, "refused: nobody knows whether the configurations of imported runs were drawn at random"
     found: dict[str, Curve] = {}
     for arm in evidence.arms:
         values = random_values(evidence, arm)

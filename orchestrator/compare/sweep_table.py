@@ -12,6 +12,7 @@ from orchestrator.compare import by_value
 from orchestrator.compare.evidence import twin
 from orchestrator.definition.states import Goal
 from orchestrator.protocol import feasible, seal
+from orchestrator.statistics.intervals import UNBOUNDED, bounds_of
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 
@@ -37,11 +38,14 @@ def document(
         columns=tuple(columns),
     )
     copy, ended = twin(folder), results.ended_trials(folder)
+    values = [t.result.metrics[reported] for t in ended if reported in t.result.metrics]
+    question = replace(question, bounds=bounds_of(reported, values, results.declared_bounds(folder, reported)))
     question = replace(question, breaking={key: bool(b) for key, b in feasible.breaches(folder, ended).items()})
     found = by_value.table([t for t in ended if t.job.arm != copy], question, curve_of)
     return {
         "schema": found.pop("schema"),
         "sweep_id": folder.sweep_id,
         **found,
+        **({"bounds": list(question.bounds)} if question.bounds != UNBOUNDED else {}),
         "exploratory": seal.stamps(folder),
     }

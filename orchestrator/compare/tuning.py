@@ -9,7 +9,8 @@ rungs      Kendall's tau between the ranking at a share of the budget and the fi
 Of several studies each is looked at alone, since each has its own tune seeds: `best` is that of the configuration's own
 study, the best value, optimism, tau and the winner's place are means over studies, and an edge says in which studies
 the chosen value lies there. By chance alone one study in twenty chooses at a given bound, so that a single one of
-several does not make the range doubtful.
+several does not make the range doubtful. An end of a list of k values is chosen by chance in one study in k: a single
+one says something from five values on, several when they choose it more often than that.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from orchestrator.compare.evidence import Evidence, numeric
+from orchestrator.compare.search_curves import curves as expected_curves
 from orchestrator.compare.search_curves import most_random, random_values
 from orchestrator.definition.parts import TASK, TRAINING, section_of
-from orchestrator.definition.space import Parameter
+from orchestrator.definition.space import Parameter, levels
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.expected_best import expected_best, tunability
 from trainables.recipe import BOUNDS
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
-FEWEST, DOUBTFUL = 4, 0.25
-"""Trials that a ranking takes; share of studies, two at least, that make an edge doubtful."""
+FEWEST, DOUBTFUL, RARE, SURPRISING = 4, 0.25, 0.2, 0.05
+"""Trials that a ranking takes; share of studies, two at least, that make an edge doubtful. Of a list of values an end
+is chosen by chance once in RARE of single studies at most, and in several no more often than SURPRISING."""
 UNBOUNDED = (-math.inf, math.inf)
 
 
@@ -48,11 +51,17 @@ class Edge:
     """Studies whose chosen value lies there."""
     studies: int
     """How many studies chose a value."""
+    chance: float = EDGE
+    """The share of the range that counts as this edge: of a list of k values 1 / k."""
 
     @property
     def is_doubtful(self) -> bool:
         """Whether it is more than chance, so that the optimum may lie outside."""
-        return self.studies == 1 or len(self.at) >= max(2, math.ceil(DOUBTFUL * self.studies))
+        if self.studies == 1:
+            return self.chance <= RARE
+        often = len(self.at) >= max(2, math.ceil(DOUBTFUL * self.studies))
+        by_chance = float(stats.binom.sf(len(self.at) - 1, self.studies, self.chance))
+        return often and (self.chance == EDGE or by_chance < SURPRISING)
 
     def __str__(self) -> str:
         return self.where + (f" in {len(self.at)} of {self.studies} studies" if self.studies > 1 else "")
@@ -99,7 +108,17 @@ def edges(evidence: Evidence, arm: str) -> list[Edge]:
         for name, value in given.items():
             if name in known and (where := edge(known[name], value, _natural(evidence, arm, name))):
                 found.setdefault((name, where), []).append(study)
-    return [Edge(parameter=name, where=where, at=tuple(at), studies=len(chosen)) for (name, where), at in found.items()]
+    each = (
+        Edge(parameter=name, where=where, at=tuple(at), studies=len(chosen), chance=_chance(known[name]))
+        for (name, where), at in found.items()
+    )
+    return [one for one in each if one.studies > 1 or one.is_doubtful]
+
+
+def _chance(p: Parameter) -> float:
+    """How often an end is chosen by chance alone."""
+    found = levels(p)
+    return max(EDGE, 1 / len(found)) if found else EDGE
 
 
 def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
@@ -130,7 +149,7 @@ def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
 def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
     """Arm -> what its search says."""
     found: dict[str, dict[str, Any]] = {}
-    confirmed = evidence.confirmed(evidence.tuned)
+    confirmed, allowed = evidence.confirmed(evidence.tuned), expected_curves(evidence)[0]
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
         best = _best(frame, evidence.sign)
@@ -141,7 +160,7 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
             "configurations": len(frame),
             "best_tune": best,
             "optimism": None if best is None or means is None else means - best,
-            "tunability": tunability(expected_best(random, evidence.goal)[:most]) if len(random) else None,
+            "tunability": tunability(expected_best(random, evidence.goal)[:most]) if arm in allowed else None,
             "widths": {
                 p.name: w for p in evidence.tuned_parameters(arm) if (w := width(frame, p, evidence.sign)) is not None
             },

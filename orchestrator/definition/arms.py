@@ -20,7 +20,7 @@ from orchestrator.definition.parameter_models import Given, RampModel, as_share
 from orchestrator.definition.parts import TRAINING, section_of, split
 from orchestrator.definition.ramps import check_ramp
 from orchestrator.definition.schema import ArmModel, SweepModel
-from orchestrator.definition.space import Parameter, SpaceError, corners, from_unit, order, satisfied
+from orchestrator.definition.space import Parameter, SpaceError, corners, from_unit, is_number, order, satisfied
 from orchestrator.definition.training_values import converted, value_of
 from orchestrator.definition.yaml12 import Path
 
@@ -206,16 +206,36 @@ def _renamed_conditions(
 
 
 def check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
-    """An arm's own parameter can become active: each condition names values that its parent can have."""
+    """An arm's own parameter can become active: its conditions name values that their parents can have, and no other.
+
+    Of one that arms share, whose parents may differ between them, only that a value is named.
+    """
     known = {p.name: p for p in every}
     for p in known.values():
-        if places[p.name][0] != "arms":
-            continue
         for parent, wanted in p.when.items():
-            values = known[parent].values if parent in known else ()
-            if values and not set(map(repr, wanted)) & set(map(repr, values)):
+            at = (*places[p.name], "when", parent)
+            if not wanted:
+                raise where.error(at, f"names no value, so that {p.name} would never be active; name one, or remove it")
+            if places[p.name][0] != "arms" or parent not in known:
+                continue
+            never = [value for value in wanted if not _can_have(known[parent], value)]
+            if len(never) == len(wanted):
                 raise where.error(
-                    (*places[p.name], "when", parent),
-                    f"{', '.join(map(str, wanted))} is no value of {parent} here (it has "
-                    f"{', '.join(map(str, values))}), so that {p.name} would never be active; mend or remove it",
+                    at,
+                    f"{', '.join(map(str, never))} is no value of {parent} here (it has {_all_of(known[parent])}), so "
+                    f"that {p.name} would never be active; mend or remove it",
                 )
+            if never:
+                has = f"it has {_all_of(known[parent])}"
+                raise where.error(at, f"{', '.join(map(str, never))} is no value of {parent} here ({has}); remove it")
+
+
+def _can_have(p: Parameter, value: Any) -> bool:
+    """Whether a value is one of a parameter's, as conditions compare them."""
+    if p.values:
+        return value in p.values
+    return is_number(value) and p.low <= value <= p.high
+
+
+def _all_of(p: Parameter) -> str:
+    return ", ".join(map(str, p.values)) if p.values else f"{p.low} to {p.high}"

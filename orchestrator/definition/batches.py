@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import trainables
+from orchestrator.definition import built
 from orchestrator.definition.parts import TASK, in_section, split
 from orchestrator.definition.space import Parameter, corners
 
@@ -28,4 +29,4 @@ def span(task: str, fixed: Mapping[str, Any], parameters: tuple[Parameter, ...])
 
 @lru_cache(maxsize=4096)
 def _built(task: str, parameters: str) -> int:
-    return int(trainables.build(task, **json.loads(parameters)).tokens_per_batch())
+    return int(built.build(task, json.loads(parameters)).tokens_per_batch())

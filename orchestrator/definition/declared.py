@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.definition.control_names import fitting, known, owners
@@ -14,6 +14,8 @@ from orchestrator.definition.program_keys import is_program
 from orchestrator.definition.racing import Racing, look_at
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.schema import SweepModel
+from orchestrator.definition.shares import PERCENT, SHARE, is_share, obeying
+from trainables import Metric
 
 OF_EVERY_TRIAL = ("time/step_s", "cost/grad_evals", "cost/steps")
 """Metrics that no task has to report."""
@@ -36,7 +38,7 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
     return {**given.model_dump(), "margin": float(given.margin)}
 
 
-def outcomes(model: SweepModel, metrics: Iterable[str], where: Where) -> tuple[OutcomeConstraint, ...]:
+def outcomes(model: SweepModel, metrics: Mapping[str, Metric], where: Where) -> tuple[OutcomeConstraint, ...]:
     """The outcome constraints, each on a metric that trials have, and none twice."""
     found: list[OutcomeConstraint] = []
     script = is_program(model.task)
@@ -58,6 +60,8 @@ def outcomes(model: SweepModel, metrics: Iterable[str], where: Where) -> tuple[O
             raise where.error(
                 at, f"{one.metric} depends on the machine, so that the search could not be replayed; write replay: off"
             )
+        if wrong := _undecided(one, metrics.get(one.metric)):
+            raise where.error(at, f"{text!r}: {wrong}")
         twin = next((c for c in found if (c.metric, c.at_most) == (one.metric, one.at_most)), None)
         if twin is not None:
             raise where.error(at, f"{text!r} is said already by {twin}; remove one of them")
@@ -68,6 +72,16 @@ def outcomes(model: SweepModel, metrics: Iterable[str], where: Where) -> tuple[O
             "pbt replaces members by the tuned metric alone; remove them, or stop early by another type",
         )
     return tuple(found)
+
+
+def _undecided(one: OutcomeConstraint, metric: Metric | None) -> str:
+    """What is wrong with a limit that its metric cannot come to, accuracy/val >= 60 of a share; empty for others."""
+    bounds = metric.bounds if metric is not None else None
+    bounds = bounds or (PERCENT if metric is not None and is_share(one.metric) else None)
+    if bounds is None or not (who := obeying(one.at_most, one.limit, bounds)):
+        return ""
+    share = f"; write {one.limit / 100:g}, or {one.limit:g}%" if bounds == SHARE and 1 < one.limit <= 100 else ""
+    return f"{one.metric} lies between {bounds[0]:g} and {bounds[1]:g}, so that {who} obeys{share}"
 
 
 def racing(model: SweepModel, seeds: SeedsSpec, where: Where) -> Racing | None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optim_core
-import trainables
+from orchestrator.definition import built
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec, Spec
@@ -165,6 +165,6 @@ def _model(spec: Spec, config: Mapping[str, Any]) -> Any:
 def _made(spec: Spec, config: Mapping[str, Any]) -> tuple[Task, Any]:
     import torch
 
-    task = trainables.build(spec.task.name, **{**spec.task.parameters, **split(config).task})
+    task = built.build(spec.task.name, {**spec.task.parameters, **split(config).task})
     with torch.random.fork_rng(devices=[]):
         return task, task.model(0)

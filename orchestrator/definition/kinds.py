@@ -11,6 +11,7 @@ from typing import Any
 
 NUMBERS = {"int", "float"}
 LISTS = {"list", "tuple", "Sequence", "Iterable", "set", "frozenset", "Collection"}
+YES = ("yes", "on", "y")
 MAPPINGS = {"dict", "Mapping"}
 
 
@@ -32,7 +33,11 @@ def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
         if "str" in words or not (truth or number or "bool" in words):
             return ""
         share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)
-        way_out = f"write {float(share[1]) / 100:g}" if share and not truth else "write it without quotes"
+        way_out = ("write true" if value.lower() in YES else "write true or false") if truth else "give one"
+        if share and not truth:
+            way_out = f"write {float(share[1]) / 100:g}"
+        elif _reads_as(value, truth):
+            way_out = "write it without quotes"
         return f"{value!r} is text, and {name} is {'true or false' if truth else 'a number'}; {way_out}"
     if isinstance(value, bool):
         return f"{str(value).lower()} is no number, and {name} is one" if number else ""
@@ -43,6 +48,16 @@ def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
         choices = "; choices are written {values: [...]}" if isinstance(value, list) else ""
         return f"{short(value)} is a {kind}, and {name} is {'text' if words & {'str'} else 'one value'}{choices}"
     return ""
+
+
+def _reads_as(text: str, truth: bool) -> bool:
+    """Whether a text would be a truth value, or a number, without quotes."""
+    if truth:
+        return text.lower() in ("true", "false")
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def finite(value: Any) -> bool:

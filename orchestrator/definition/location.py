@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -27,17 +27,17 @@ class Where:
         return SpecError(self.file, line, column, path, message)
 
 
-def fields_at(path: Path, beside: Iterable[str] = ()) -> list[str]:
-    """The keys that the format has in the place of the unknown one at `path`, which stands `beside` others."""
-    found = _model_at(path[:-1])
+def fields_at(path: Path, beside: Iterable[str] = (), root: type[BaseModel] = SweepModel) -> list[str]:
+    """The keys that the format `root` has in the place of the unknown one at `path`, which stands `beside` others."""
+    found = _model_at(path[:-1], root)
     if found is ParameterModel and "schedule" in beside:
         found = RampModel
     return list(found.model_fields) if found else []
 
 
-def description_of(path: Path, key: str) -> str:
+def description_of(path: Path, key: str, root: type[BaseModel] = SweepModel) -> str:
     """The sentence of a missing key."""
-    found = _model_at(path)
+    found = _model_at(path, root)
     if found is ParameterModel and key not in found.model_fields:
         found = RampModel
     words = found.model_fields[key].description if found and key in found.model_fields else None
@@ -54,8 +54,8 @@ NAMED: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
 """(model, key) -> the model of the things that stand under names of the user's choice there."""
 
 
-def _model_at(path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] = SweepModel
+def _model_at(path: Path, root: type[BaseModel]) -> type[BaseModel] | None:
+    model = root
     parts = list(path)
     while parts:
         key = str(parts.pop(0))
@@ -74,6 +74,8 @@ def _model_at(path: Path) -> type[BaseModel] | None:
             return None
         kind = model.model_fields[key].annotation
         options = [kind, *get_args(kind)]
+        if parts and root is not SweepModel and get_origin(kind) in (list, dict):
+            parts.pop(0)
         inner = [k for k in options if isinstance(k, type) and issubclass(k, BaseModel)]
         if not inner:
             return None

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.definition import foreign
 from orchestrator.definition.addresses import SECTION
 from orchestrator.definition.errors import SpecError, nearest
 from orchestrator.definition.location import Where, description_of, fields_at
 from orchestrator.definition.parts import SECTIONS
+from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.yaml12 import Document, Path
 
 
-def explained(error: ValidationError, document: Document, where: Where) -> SpecError:
-    """The error of pydantic's that says most, in our words."""
+def explained(
+    error: ValidationError, document: Document, where: Where, root: type[BaseModel] = SweepModel
+) -> SpecError:
+    """The error of pydantic's that says most, in our words; `root` is the format."""
     errors = error.errors()
     telling = ("extra_forbidden", "finite_number")
     first = min(errors, key=lambda e: (e["type"] not in telling, -len(_keys(document.value, e["loc"]))))
@@ -26,13 +29,13 @@ def explained(error: ValidationError, document: Document, where: Where) -> SpecE
     if first["loc"][:1] == (SECTION,) and first["loc"][1:2] != ("stuck_after",) and kind != "extra_forbidden":
         value = _NotShown()
     if kind == "extra_forbidden":
-        if known := foreign.hint(path):
+        if root is SweepModel and (known := foreign.hint(path)):
             return where.error(path, f"unknown; it is {known}")
         beside = _at(document.value, path[:-1])
-        fields = fields_at(path, beside)
+        fields = fields_at(path, beside, root)
         return where.error(path, f"unknown{_way_out(path, beside, fields) or nearest(str(path[-1]), fields)}")
     if kind == "missing":
-        return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]))}")
+        return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]), root)}")
     if kind == "literal_error":
         known = foreign.CHOICES.get(value, "") if isinstance(value, str) else ""
         return where.error(path, f"{value!r} is not one of {context['expected']}{f'; it is {known}' if known else ''}")

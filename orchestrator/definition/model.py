@@ -132,6 +132,8 @@ class ResourcesSpec:
     max_concurrent: int | None
     processes: int = 1
     """Workers that train one trial together."""
+    readers: int = 0
+    """Threads of each process of a trial that prepare batches ahead."""
     checkpoints: int | None = None
     """Bytes for the checkpoints of all trials."""
     checkpoint_every: float = 10.0

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from orchestrator.definition.addresses import SECTION, secrets
-from orchestrator.definition.errors import SpecError, nearest, read
+from orchestrator.definition.errors import SpecError, SpecErrors, errors_of, nearest, read
 from orchestrator.definition.location import Where, fields_at
 from orchestrator.definition.model import Spec
 from orchestrator.definition.program_keys import ProgramModel, is_program
@@ -64,7 +64,10 @@ class Asked:
         except SpecError as error:
             if not self.given or isinstance(error, OverrideError):
                 raise
-            raise self._named(error) from None
+            named = [self._named(one) for one in errors_of(error)]
+            for one, before in zip(named, errors_of(error), strict=True):
+                one.__cause__ = before.__cause__
+            raise (named[0] if len(named) == 1 else SpecErrors(named)) from named[0].__cause__
 
     def line(self, number: int) -> int:
         """The line of the user's own file that a line of the effective one stands for."""

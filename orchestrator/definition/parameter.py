@@ -53,6 +53,10 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
     if given.distribution is not None and given.distribution not in DISTRIBUTIONS:
         raise where.error((*path, "distribution"), _no_distribution(given.distribution))
     _check_prior(given, where, path)
+    if isinstance(given.q, str):
+        raise where.error((*path, "q"), f"{given.q!r} is text, and a quantum is a number{_share(given.q)}")
+    if given.q is not None and not given.q > 0:
+        raise where.error((*path, "q"), f"{given.q} should be greater than 0")
     when = _conditions(given.when)
     present = given.model_fields_set
     if given.values is not None:
@@ -128,8 +132,24 @@ def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: st
             raise where.error(path, f"{value} is no number that one can train with")
         try:
             optim_core.check(optimizer, **{name: value})
-        except (TypeError, ValueError) as error:
+        except TypeError:
+            raise where.error(
+                path,
+                f"{_written(value)} is nothing that {name} of {optimizer} takes; give it a value, or leave it out "
+                "for the default",
+            ) from None
+        except ValueError as error:
             raise where.error(path, f"{value!r} is refused by {optimizer}: {error}") from None
+
+
+def _share(text: str) -> str:
+    share = as_share(text)
+    return "" if isinstance(share, str) else f"; write {share:g}"
+
+
+def _written(value: Any) -> str:
+    """As a sweep file has it."""
+    return json.dumps(value, default=str)
 
 
 def _in_shares(given: Any) -> Any:
@@ -159,6 +179,7 @@ def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Whe
             raise where.error((*path, key), f"{bound!r} is text, and the end of a range is a number")
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
+    assert not isinstance(given.q, str)
     whole = isinstance(low, int) and isinstance(high, int) and given.q in (None, int(given.q or 0))
     kind = given.distribution or ("int_uniform" if whole else "uniform")
     if not low < high:

@@ -39,7 +39,7 @@ class ParameterModel(Model):
     )
     min: int | float | str | None = Field(None, description="Smallest value (a value, never an exponent).")
     max: int | float | str | None = Field(None, description="Largest value.")
-    q: int | float | None = Field(None, gt=0, description="Quantum: values are multiples of it from min on.")
+    q: int | float | str | None = Field(None, description="Quantum: values are multiples of it from min on.")
     prior: Any = Field(None, description="A guess of a good value: early draws come more often from around it.")
     prior_confidence: Literal["low", "medium", "high"] | None = Field(
         None, description="low, medium (default) or high: half, 70 % or 90 % of the draws come from around the guess."

@@ -197,9 +197,27 @@ def plan(spec: Spec) -> dict[str, Any]:
     return found
 
 
+def whole_by_chance(spec: Spec) -> Iterator[str]:
+    """Sentences on hyperparameters that take any number and are searched in whole ones, for their ends are whole."""
+    said = set[str]()
+    for arm in spec.arms.values() if not spec.task.is_program else ():
+        known = optim_core.hyperparameters(arm.optimizer)
+        for p in arm.parameters:
+            if p.kind != "int" or p.name in said or p.name not in known:
+                continue
+            kind, default = known[p.name].annotation, known[p.name].default
+            if kind in (float, "float") or (isinstance(default, float) and not default.is_integer()):
+                said.add(p.name)
+                yield (
+                    f"{p.name} from {p.low:g} to {p.high:g} is searched in whole numbers alone, since both ends are "
+                    f"whole; write {p.low:.1f} for all numbers between."
+                )
+
+
 def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if spec.seeds.studies > 1 and spec.method.name == "grid":
         yield "Every study trains the same points of the grid, on new seeds."
+    yield from whole_by_chance(spec)
     if spec.task.is_program:
         yield from program.promises(spec.task.parameters, spec.budget.unit)
     held = [size for row in arms.values() for size in row.get("per_batch", ())]

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from orchestrator.definition.field_types import Seconds
 from orchestrator.definition.parameter_models import Model
-from orchestrator.definition.schema import Seconds
 
 NAME = "program"
 """What such a task is called where others have their registered name."""
@@ -34,7 +34,9 @@ class ProgramModel(Model):
     checkpoints: str = Field("", description="Its checkpoints, such as ckpt*.pt in ${trial_dir}; it resumes from them.")
     env: dict[str, str] = Field({}, description="Further environment variables.")
     cwd: Literal["start", "trial"] = Field("start", description="Where it runs: where the sweep began, or trial_dir.")
-    grace: Seconds = Field(10.0, description="Time between SIGTERM and SIGKILL when it is ended.")
+    grace: Seconds = Field(
+        10.0, json_schema_extra={"default": "10s"}, description="Time between SIGTERM and SIGKILL when it is ended."
+    )
     prove: bool = Field(True, description="Count gradients and hash weights and batches in its process.")
 
 

@@ -18,7 +18,7 @@ from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, corners, mismatch, names_in, renamed
 from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import rungs
-from orchestrator.definition.training_values import check_recipes, in_shares
+from orchestrator.definition.training_values import check_processes, check_recipes, in_shares
 from orchestrator.definition.yaml12 import Path
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CONFIRM_FROM = 1000
 LARGEST_SEED = 2**63
 FACTS = ("steps", "grad_evals")
+MOST_READERS = 4
+"""Threads that read ahead unless more are asked for; beyond them the interpreter's lock is what they wait for."""
 
 
 def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
@@ -227,6 +229,18 @@ def processes(model: SweepModel, where: Where) -> int:
     return count
 
 
+def readers(model: SweepModel, where: Where) -> int:
+    """Threads that read ahead: as asked, or with a GPU one for each CPU of a process; without one CPUs have work."""
+    given, script = model.resources.readers, is_program(model.task)
+    able = not script and trainables.lookup(str(model.task["name"])).read_ahead is not trainables.Task.read_ahead
+    if given == "auto":
+        return min(model.resources.cpu, MOST_READERS) if able and model.resources.gpu else 0
+    if given and not able:
+        why = "a script reads its own data" if script else f"task {model.task['name']} does not read ahead"
+        raise where.error(("resources", "readers"), f"{given}: {why}; leave it out")
+    return given
+
+
 def training(model: SweepModel, task: Task, arms: Arms, where: Where) -> TrainingSpec:
     """The task's recipe with what the file changes, and the limit on a step; searched keys fit it at every corner."""
     if is_program(model.task):
@@ -242,10 +256,11 @@ def training(model: SweepModel, task: Task, arms: Arms, where: Where) -> Trainin
     try:
         recipe = task.recipe(**given)
         task.check_recipe(recipe)
+        check_processes(recipe, processes(model, where))
     except ValueError as error:
         culprit = next((key for key in given if str(error).startswith(key)), None)
         raise where.error(("training", culprit) if culprit else ("training",), str(error)) from None
     found = TrainingSpec(recipe=recipe, step_timeout=model.training.step_timeout)
     for name, arm in arms.arms.items():
-        check_recipes(arm, recipe, task, model, arms.places[name], where)
+        check_recipes(arm, recipe, task, model, arms.places[name], where, processes(model, where))
     return found

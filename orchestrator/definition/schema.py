@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from orchestrator.definition.addresses import is_address
-from orchestrator.definition.parameter_models import Given, GroupModel, Model, as_share
-
-UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-TIME, SIZE = r"(\d+(?:\.\d+)?)\s*(min|[smhd])", r"(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?))B"
-
-
-def _seconds(value: Any) -> Any:
-    """`90s`, `1.5h`, `1h30m`."""
-    if isinstance(value, str) and re.fullmatch(rf"(?:{TIME}\s*)+", value.strip()):
-        return sum(float(amount) * UNITS[unit] for amount, unit in re.findall(TIME, value))
-    raise ValueError("a time carries its unit, for instance 90s, 30m or 1h30m")
-
-
-def _bytes(value: Any) -> Any:
-    """`500MB`, of 1000s, or `40GiB`, of 1024s."""
-    if isinstance(value, str) and (found := re.fullmatch(SIZE, value.strip())):
-        return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
-    raise ValueError("a size carries its unit, for instance 500MB or 40GiB")
-
-
-def _warmup(value: Any) -> Any:
-    share = as_share(value)
-    if isinstance(value, str) and share is not value and share >= 1:
-        raise ValueError("a warm-up is shorter than the budget")
-    return share
-
-
-def _address(value: Any) -> Any:
-    if value is None or is_address(value):
-        return value
-    raise ValueError("no web address; write https://..., or the environment variable that holds it, ${env:NAME}")
-
-
-Address = Annotated[str | None, BeforeValidator(_address)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra={"type": "string"})]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra={"type": "string"})]
-Share = Annotated[float, BeforeValidator(as_share), Field(ge=0, le=1)]
-Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0)]
+from orchestrator.definition.field_types import (
+    Address,
+    Bytes,
+    Seconds,
+    Share,
+    Warmup,
+    as_compiled,
+    as_pieces,
+    as_readers,
+)
+from orchestrator.definition.parameter_models import Given, GroupModel, Model
 
 
 class ArmModel(Model):
@@ -186,11 +157,17 @@ class ResourcesModel(Model):
     processes: int | Literal["auto"] = Field(
         "auto", description="Processes that train one trial together on parts of each batch; auto: one for each GPU."
     )
+    readers: Annotated[Annotated[int, Field(ge=0, le=64)] | Literal["auto"], BeforeValidator(as_readers)] = Field(
+        "auto",
+        description="Threads of each process that prepare batches ahead, where the task reads data (images, tokens); "
+        "auto: as many as CPUs, 4 at most, with a GPU, and none without. They change no result.",
+    )
     checkpoints: Bytes | None = Field(
         None, description="Room for the checkpoints of all trials, for instance 20GB; null: two for each running trial."
     )
     checkpoint_every: Seconds = Field(
         10.0,
+        json_schema_extra={"default": "10s"},
         description="Time between two checkpoints of a trial, which is what the loss of its worker costs at most; more "
         "where writing one would take over a tenth of the time.",
     )
@@ -219,7 +196,9 @@ class NotifyModel(Model):
         None, description="When trials fail, or the sweep as a whole; at most one message a minute."
     )
     stuck: Address = Field(None, description="When no trial has reported for stuck_after.")
-    stuck_after: Seconds = Field(1800.0, description="Time without a report, for instance 30m.")
+    stuck_after: Seconds = Field(
+        1800.0, json_schema_extra={"default": "30m"}, description="Time without a report, for instance 30m."
+    )
 
 
 class DiagnosticsModel(Model):
@@ -266,11 +245,15 @@ class TrainingModel(Model):
         description="Linear warm-up: a share of the budget, for instance 5%, or an amount in its unit (1 or more).",
     )
     final_lr: Share | None = Field(None, description="cosine and linear end at this share of the peak learning rate.")
-    precision: Literal["fp32", "bf16"] | None = Field(
-        None, description="bf16: forward and backward passes under bfloat16 autocast; weights stay float32."
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = Field(
+        None,
+        description="Of forward and backward passes: tf32 on GPUs, bf16 and fp16 by autocast, fp16 with a scaled loss; "
+        "weights stay float32.",
     )
-    accumulate: int | None = Field(
-        None, ge=1, description="Cut each nominal batch into this many pieces; the gradient stays that of the batch."
+    accumulate: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(as_pieces)] | None = Field(
+        None,
+        description="Cut each nominal batch into this many pieces; the gradient stays that of the batch. auto: the "
+        "fewest of 1, 2, 4, ... that fit into the memory of the trial's GPU.",
     )
     clip_norm: float | int | None = Field(
         None, ge=0, description="Bound on the norm of the gradient that moves the weights; 0: none."
@@ -278,9 +261,15 @@ class TrainingModel(Model):
     weight_average: float | int | None = Field(
         None, ge=0, lt=1, description="Evaluate a running mean of the weights with this decay; 0: the weights."
     )
-    compile: bool | None = Field(None, description="Train through torch.compile.")
+    compile: Annotated[bool | Literal["model", "step"], BeforeValidator(as_compiled)] | None = Field(
+        None,
+        description="Train through torch.compile: true or model, the model; step, the model with its loss in one "
+        "graph. Optimizers' updates are not compiled.",
+    )
     step_timeout: Seconds | None = Field(
-        600.0, description="A step that takes longer ends its trial as FAILED with the stack; null: never."
+        600.0,
+        json_schema_extra={"default": "10m"},
+        description="A step that takes longer ends its trial as FAILED with the stack; null: never.",
     )
 
 

@@ -30,6 +30,7 @@ from orchestrator.definition import (
 )
 from orchestrator.definition.addresses import EVENTS
 from orchestrator.definition.errors import SpecError, read
+from orchestrator.definition.json_schema import made
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
 from orchestrator.definition.model import (
@@ -131,6 +132,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
             processes=processes,
+            readers=resolve.readers(model, where),
             checkpoints=model.resources.checkpoints,
             checkpoint_every=model.resources.checkpoint_every,
             wait=model.resources.wait,
@@ -197,4 +199,4 @@ def _check_size(spec: Spec, where: Where) -> None:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the format, for editors."""
-    return SweepModel.model_json_schema()
+    return made()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import trainables
 from orchestrator.definition.arms import Arms
+from orchestrator.definition.built import placed
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import misfit, short
 from orchestrator.definition.location import Where
@@ -60,7 +61,25 @@ def lookup(model: SweepModel, where: Where) -> str:
         trainables.lookup(name)
     except KeyError as error:
         raise where.error(("task", "name"), str(error.args[0])) from None
+    if lacking := _lacking(trainables.lookup(name)):
+        raise where.error(
+            ("task", "name"), f"{name} has no {lacking}, which every task has: add it (CONTRIBUTING, A task)"
+        )
     return name
+
+
+def _lacking(cls: type[Task]) -> str:
+    """What the class of a task is without."""
+    if not getattr(cls, "METRICS", None):
+        return "METRICS"
+    asked = [
+        "model",
+        "batch",
+        "batch_identity",
+        "evaluate",
+        *(["loss"] if cls.closure is trainables.Task.closure else []),
+    ]
+    return next((f"{key}()" for key in asked if getattr(cls, key) is getattr(trainables.Task, key)), "")
 
 
 def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
@@ -71,6 +90,9 @@ def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
     for key in given:
         if key not in known:
             raise where.error(("task", key), f"task {name} has no parameter {key!r}{nearest(key, known)}")
+    for key, value in given.items():
+        if found := misfit(key, known[key], value):
+            raise where.error(("task", key), found)
     everywhere = _everywhere(arms)
     for key in given:
         if f"{TASK}.{key}" in everywhere:
@@ -111,10 +133,15 @@ def _everywhere(arms: Arms) -> set[str]:
 
 def _build(cls: type[Task], values: Mapping[str, Any], given: Mapping[str, Any], path: Path, where: Where) -> Task:
     try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        culprit = next((k for k in given if str(error).startswith(k)), None)
-        raise where.error((*path, culprit) if culprit else path, str(error)) from None
+        return cls(**placed(trainables.name_of(cls), values))
+    except Exception as error:
+        said = " ".join(str(error).split())
+        culprit = next((k for k in given if said.startswith(k)), None)
+        if isinstance(error, ValueError) and said and (culprit or trainables.is_bundled(str(trainables.name_of(cls)))):
+            raise where.error((*path, culprit) if culprit else path, said) from error
+        culprit = culprit or next((k for k, v in given.items() if isinstance(v, str) and v and v in said), None)
+        words = f"the task cannot be built: {type(error).__name__}{f': {said}' if said else ''}"
+        raise where.error((*path, culprit) if culprit else path, words) from error
 
 
 def _check_kind(p: Parameter, argument: inspect.Parameter, path: Path, where: Where) -> None:
@@ -163,12 +190,13 @@ def _built(
     where: Where,
 ) -> Task:
     try:
-        found = cls(**values)
+        found = cls(**placed(trainables.name_of(cls), values))
     except Exception as error:
         own = {name: config[name] for name in in_section(TASK, config)}
         named = [name for name in own if str(error).startswith(name.partition(".")[2])] or list(own)
         words = ", ".join(f"{name} {short(value)}" for name, value in own.items())
-        raise where.error(places[named[0]], f"the task refuses {words}: {error or type(error).__name__}") from None
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise where.error(places[named[0]], f"the task refuses {words}: {said}") from error
     for metric in (model.metric.name, model.metric.report_metric):
         if metric is not None and metric not in found.METRICS and metric in cls.METRICS:
             raise where.error(("metric", "name"), f"{metric!r} is not a metric of the task with {dict(config)}")

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from orchestrator.definition.kinds import short
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec
-from orchestrator.definition.parameter_models import ParameterModel
+from orchestrator.definition.parameter_models import ParameterModel, as_share
 from orchestrator.definition.parts import TRAINING, in_section, split
 from orchestrator.definition.schema import SweepModel, TrainingModel
 from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import Path
+from trainables.recipe import AUTO
 
 if TYPE_CHECKING:
     from trainables import Task
@@ -39,6 +40,10 @@ def converted(key: str, given: Any, model: SweepModel, where: Where, path: Path)
     for one_of_them in ("min", "max", "prior"):
         if getattr(given, one_of_them) is not None:
             changed[one_of_them] = one(getattr(given, one_of_them), (*path, one_of_them))
+    if given.q is not None:
+        share = as_share(given.q)
+        amount = key == "warmup" and not isinstance(share, str) and share >= 1
+        changed["q"] = share / model.budget.per_trial if amount else share
     return given.model_copy(update=changed)
 
 
@@ -65,8 +70,20 @@ def value_of(key: str, value: Any, model: SweepModel, where: Where, path: Path) 
     return in_shares(key, read, model, where, path)
 
 
+def check_processes(recipe: Recipe, processes: int) -> None:
+    """Raise ValueError for a recipe that so many processes of a trial cannot follow."""
+    if recipe.accumulate == AUTO and processes > 1:
+        raise ValueError(f"accumulate is auto, but a trial has {processes} processes; it is found in one only")
+
+
 def check_recipes(
-    arm: ArmSpec, recipe: Recipe, task: Task, model: SweepModel, places: Mapping[str, Path], where: Where
+    arm: ArmSpec,
+    recipe: Recipe,
+    task: Task,
+    model: SweepModel,
+    places: Mapping[str, Path],
+    where: Where,
+    processes: int,
 ) -> None:
     """The recipe is one at every corner of what an arm searches of it. Raises SpecError."""
     names = in_section(TRAINING, [p.name for p in arm.parameters])
@@ -76,7 +93,9 @@ def check_recipes(
             if not satisfied(model.constraints, config):
                 continue
         try:
-            task.check_recipe(replace(recipe, **given))
+            changed = replace(recipe, **given)
+            task.check_recipe(changed)
+            check_processes(changed, processes)
         except ValueError as error:
             culprit = next((key for key in given if str(error).startswith(key)), next(iter(given)))
             words = ", ".join(f"{key} {short(value)}" for key, value in given.items())

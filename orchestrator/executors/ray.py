@@ -16,6 +16,7 @@ memory kill one trial fewer runs at a time for a while, so that trials which do 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.executors.ray_nodes import blind, lacking
 from orchestrator.executors.ray_private import private_cluster
+from orchestrator.executors.ray_start import begin, token
 from orchestrator.remote import Parcel
 from orchestrator.storage.errors import Unreachable
 from orchestrator.storage.processors import usable
@@ -80,6 +83,7 @@ class RayExecutor:
         self._grows = bool(address and max_concurrent)  # workers of an autoscaling cluster come when they are asked for
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
         self._error: BaseException | None = None
+        self._left = False
         self._ready, self._over = threading.Event(), threading.Event()
         threading.Thread(target=self._start, daemon=True).start()
 
@@ -139,13 +143,15 @@ class RayExecutor:
     def close(self) -> None:
         """End Ray and remove its scratch folder.
 
-        Another thread that collects a forgotten reference of Ray's while the driver leaves it would end the process.
+        Nobody who pressed Ctrl-C waits for a Ray that is still starting; it ends with its thread, or this process.
         """
+        if self._left or (isinstance(sys.exc_info()[1], KeyboardInterrupt) and not self._ready.is_set()):
+            self._left = True
+            atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
+            self._over.set()
+            return
         self._ready.wait()
-        gc.disable()
-        with contextlib.suppress(Exception):
-            ray.shutdown()
-        gc.enable()
+        _shut_down()
         self._over.set()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -160,17 +166,21 @@ class RayExecutor:
             "include_dashboard": False,
             **private_cluster(self._scratch),
         }
-        try:
-            ray.init(
-                address=self._address or "local",
-                logging_level="ERROR",
-                log_to_driver=False,
-                **({"runtime_env": self._sent} if self._address and self._sent else {} if self._address else local),
-            )
-        except BaseException as error:
-            self._error = error
-        self._ready.set()
-        self._over.wait()
+        given = {"runtime_env": self._sent} if self._address and self._sent else {} if self._address else local
+
+        def start() -> None:
+            ray.init(address=self._address or "local", logging_level="ERROR", log_to_driver=False, **given)
+
+        with nullcontext() if self._address else token(self._scratch):
+            try:
+                begin(start, _shut_down, wanted=lambda: not self._address and not self._over.is_set())
+            except BaseException as error:
+                self._error = error
+            self._ready.set()
+            self._over.wait()
+        if self._left:
+            _shut_down()
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _slots(self) -> int:
         free = max(1, usable() // self._cpu)
@@ -187,6 +197,14 @@ class RayExecutor:
         if self._grows:
             slots = max(slots, self._max or 1)
         return max(1, min(slots, self._max or slots, conductor.remaining))
+
+
+def _shut_down() -> None:
+    """Another thread that collects a forgotten reference of Ray's while the driver leaves it would end the process."""
+    gc.disable()
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+    gc.enable()
 
 
 def _last_line(error: Exception) -> str:

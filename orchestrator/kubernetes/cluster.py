@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from orchestrator.kubernetes.fit import RenderError
-from orchestrator.kubernetes.profiles import NAMESPACE
+from orchestrator.kubernetes.profiles import NAMESPACE, of_context
 from orchestrator.kubernetes.reasons import QUEUE, Seen, living, names, reason
 from orchestrator.kubernetes.render import render
 from orchestrator.kubernetes.states import SWEEP, attempt
@@ -21,7 +21,6 @@ from orchestrator.remote import LIVING, Attempt, Order, pick, state_of
 from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound, Unreachable
 
-PATH = ("ray.io", "v1", NAMESPACE, "rayjobs")
 MINE, COMPONENT = "app.kubernetes.io/part-of=geosweep", "app.kubernetes.io/component"
 REQUEST_S, GONE_S, FREED_S = 30, 120.0, 15.0
 BAD, FORBIDDEN, GONE, EXISTS, INVALID = 400, 403, 404, 409, 422
@@ -33,12 +32,13 @@ NOTHING: Mapping[int, Exception | None] = {}
 
 
 class KubernetesCluster:
-    """Sweeps in namespace `sweeps` (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
+    """Sweeps in a namespace (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
 
+    `namespace`; empty: that of the context, and `sweeps` where it has none.
     Raises Unreachable without the client or without a kubeconfig.
     """
 
-    def __init__(self, context: str = "") -> None:
+    def __init__(self, context: str = "", namespace: str = "") -> None:
         try:
             from kubernetes import client, config
         except ImportError:
@@ -56,6 +56,8 @@ class KubernetesCluster:
             ) from None
         settings.retries, settings.client_side_validation = 1, False
         self._server = settings.host
+        self._namespace = namespace or of_context(context) or NAMESPACE
+        self._path = ("ray.io", "v1", self._namespace, "rayjobs")
         self._api = client.ApiClient(settings)
         self._rayjobs, self._core = client.CustomObjectsApi(self._api), client.CoreV1Api(self._api)
 
@@ -65,7 +67,10 @@ class KubernetesCluster:
             order.text,
             order.file,
             profile=order.profile,
+            namespace=self._namespace,
             queue=order.queue,
+            priority=order.priority,
+            elastic=order.elastic,
             registry=order.registry,
             root=order.root,
             parcel=order.parcel,
@@ -82,9 +87,9 @@ class KubernetesCluster:
         if before is not None:
             self._delete(name)
             self._wait_until_gone(name)
-        for config in configs:  # its name holds the hash of what is in it
-            self._create_config(config)
-        self._create(lambda: self._create_job(job))
+        made = self._create(lambda: self._create_job(job))
+        for config in configs:
+            self._create_config(config, made)
         return self.status(order.sweep_id)
 
     def status(self, name: str) -> Attempt:
@@ -115,7 +120,7 @@ class KubernetesCluster:
     def _log(self, pod: str, none: str, **more: Any) -> str:
         return str(
             self._ask(
-                lambda: self._core.read_namespaced_pod_log(pod, NAMESPACE, _request_timeout=REQUEST_S, **more),
+                lambda: self._core.read_namespaced_pod_log(pod, self._namespace, _request_timeout=REQUEST_S, **more),
                 {BAD: NotFound(none), GONE: NotFound(none)},
             )
         )
@@ -125,8 +130,8 @@ class KubernetesCluster:
         found = self.status(name)
         raise NotFound(
             f"trial {words[0]}: the API server has the driver's log only. What trials print is under the sweep's root: "
-            f"geosweep logs {found.sweep_id} {words[0]} --root s3://..., or where that is mounted: kubectl exec -n "
-            f"{NAMESPACE} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
+            f"geosweep logs {found.sweep_id} {words[0]} --root s3://...\nor where that is mounted:\n  kubectl exec -n "
+            f"{self._namespace} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
         )
 
     def stop(self, name: str) -> Attempt | None:
@@ -153,7 +158,7 @@ class KubernetesCluster:
         if any(j["metadata"]["name"] == found.job for j in self._list()):
             yield FINALIZED
         force = "with --grace-period=0 --force if a node is gone"
-        yield f"should they stay: kubectl -n {NAMESPACE} delete pod {pods}, {force}"
+        yield f"should they stay: kubectl -n {self._namespace} delete pod {pods}, {force}"
 
     def _seen(self, job: Mapping[str, Any]) -> Attempt:
         """Where a RayJob stands, with what else the API server knows of it."""
@@ -175,14 +180,19 @@ class KubernetesCluster:
         workloads: Any = None
         if QUEUE in job["metadata"].get("labels", {}):
             for version in KUEUE:
-                place = ("kueue.x-k8s.io", version, NAMESPACE, "workloads")
+                place = ("kueue.x-k8s.io", version, self._namespace, "workloads")
                 workloads = workloads or self._look(
                     "workloads", self._rayjobs.list_namespaced_custom_object, *place, to=unseen
                 )
         return Seen(
             job=job,
             cluster=self._look(
-                "rayclusters", self._rayjobs.get_namespaced_custom_object, *PATH[:3], "rayclusters", cluster, to=unseen
+                "rayclusters",
+                self._rayjobs.get_namespaced_custom_object,
+                *self._path[:3],
+                "rayclusters",
+                cluster,
+                to=unseen,
             )
             if cluster
             else None,
@@ -192,7 +202,7 @@ class KubernetesCluster:
                 self._look(
                     "events",
                     self._core.list_namespaced_event,
-                    NAMESPACE,
+                    self._namespace,
                     to=unseen,
                     field_selector="type=Warning",
                     limit=EVENTS,
@@ -213,31 +223,51 @@ class KubernetesCluster:
         """All Pods of a sweep: head, workers, submitters."""
         chosen = f"{SWEEP}={sweep_id}"
         found = self._ask(
-            lambda: self._core.list_namespaced_pod(NAMESPACE, label_selector=chosen, _request_timeout=REQUEST_S)
+            lambda: self._core.list_namespaced_pod(self._namespace, label_selector=chosen, _request_timeout=REQUEST_S)
         )
         return list(self._api.sanitize_for_serialization(found)["items"])
 
     def _list(self) -> list[dict[str, Any]]:
         listed = self._ask(
-            lambda: self._rayjobs.list_namespaced_custom_object(*PATH, label_selector=MINE, _request_timeout=REQUEST_S)
+            lambda: self._rayjobs.list_namespaced_custom_object(
+                *self._path, label_selector=MINE, _request_timeout=REQUEST_S
+            )
         )
         jobs = [j for j in listed["items"] if SWEEP in j["metadata"].get("labels", {})]
         return sorted(jobs, key=lambda j: str(j["metadata"].get("creationTimestamp", "")))
 
-    def _create_config(self, config: Mapping[str, Any]) -> None:
-        self._create(lambda: self._core.create_namespaced_config_map(NAMESPACE, config, _request_timeout=REQUEST_S))
+    def _create_config(self, config: dict[str, Any], job: Mapping[str, Any] | None) -> None:
+        """It goes with its RayJob: Pods that come before it wait for it. One of an earlier attempt is taken over."""
+        if job is not None:
+            owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "controller": False}
+            owner |= {key: job["metadata"][key] for key in ("name", "uid")}
+            config["metadata"]["ownerReferences"] = [owner]
+        name, owners = (
+            config["metadata"]["name"],
+            {"metadata": {"ownerReferences": config["metadata"].get("ownerReferences")}},
+        )
+        made = self._create(
+            lambda: self._core.create_namespaced_config_map(self._namespace, config, _request_timeout=REQUEST_S)
+        )
+        if made is None and job is not None:
+            self._ask(
+                lambda: self._core.patch_namespaced_config_map(
+                    name, self._namespace, owners, _request_timeout=REQUEST_S
+                )
+            )
 
     def _create_job(self, job: Mapping[str, Any], **options: Any) -> Any:
-        return self._rayjobs.create_namespaced_custom_object(*PATH, job, _request_timeout=REQUEST_S, **options)
+        return self._rayjobs.create_namespaced_custom_object(*self._path, job, _request_timeout=REQUEST_S, **options)
 
-    def _create(self, call: Callable[[], Any]) -> None:
-        """One that exists already came from the same submission, or another one at the same time."""
+    def _create(self, call: Callable[[], Any]) -> Any:
+        """What was made; None for one that exists: of the same submission, or another one at the same time."""
         refused = RenderError("the API server refuses the manifest")
-        self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
+        return self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
 
     def _delete(self, name: str) -> None:
         self._ask(
-            lambda: self._rayjobs.delete_namespaced_custom_object(*PATH, name, _request_timeout=REQUEST_S), {GONE: None}
+            lambda: self._rayjobs.delete_namespaced_custom_object(*self._path, name, _request_timeout=REQUEST_S),
+            {GONE: None},
         )
 
     def _wait_until_gone(self, name: str) -> None:

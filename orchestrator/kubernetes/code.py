@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.kubernetes.fit import RenderError
-from orchestrator.kubernetes.profiles import NAMESPACE
 from orchestrator.remote import Parcel
 
 FILE_LIMIT = 250_000
-"""Bytes: apply keeps what it applied in an annotation, and those have at most 262144 together."""
+"""Bytes of an archive in base64 that fit."""
+ANNOTATIONS = 262_144
+"""Bytes that all annotations of an object may have together (Kubernetes, apimachinery/pkg/api/validation)."""
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MOUNT, CODE_MOUNT = "/etc/sweep", "/etc/sweep-code"
 
 
@@ -21,14 +24,26 @@ def fits(parcel: Parcel) -> bool:
     return parcel.archive.stat().st_size * 4 / 3 <= FILE_LIMIT
 
 
+def applied_size(document: Mapping[str, Any]) -> int:
+    """Bytes of the object's annotations once `kubectl apply` has kept in them what it applied.
+
+    That is the object as JSON in Go's writing, where quotes, line ends and <, >, & take more than a byte each.
+    """
+    told = {**document, "metadata": {"annotations": {}, **document["metadata"]}}
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    wide = sum(text.count(letter) for letter in "<>&") * 5 + sum(text.count(letter) for letter in "\u2028\u2029") * 3
+    kept = len(LAST_APPLIED) + len(text.encode()) + wide + 1
+    return kept + sum(len(k.encode()) + len(v.encode()) for k, v in told["metadata"]["annotations"].items())
+
+
 class Code:
     """How the user's code comes to the head of `job`; Ray sends it on to the workers.
 
     `at`: where the archive was uploaded; empty: it goes in a ConfigMap. Raises RenderError for one that does not fit.
     """
 
-    def __init__(self, parcel: Parcel | None, at: str, *, job: str, labels: Mapping[str, str]) -> None:
-        self._parcel, self._at, self._job, self._labels = parcel, at, job, dict(labels)
+    def __init__(self, parcel: Parcel | None, at: str, *, job: str, metadata: Mapping[str, Any]) -> None:
+        self._parcel, self._at, self._job, self._metadata = parcel, at, job, dict(metadata)
         if parcel is None:
             return
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", parcel.sweep):
@@ -50,7 +65,7 @@ class Code:
             {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
-                "metadata": {"name": self._name(), "namespace": NAMESPACE, "labels": self._labels},
+                "metadata": {"name": self._name(), **self._metadata},
                 "immutable": True,
                 "binaryData": {self._parcel.archive.name: packed},
             }

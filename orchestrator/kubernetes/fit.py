@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.definition import plan
 from orchestrator.definition.model import Spec
-from orchestrator.kubernetes.profiles import Profile, WorkerGroup
+from orchestrator.kubernetes.profile_model import GroupModel, ProfileModel
 
 
 class RenderError(ValueError):
@@ -18,7 +18,8 @@ class RenderError(ValueError):
 class Fit:
     """Worker Pods of one group."""
 
-    group: WorkerGroup
+    name: str
+    group: GroupModel
     cpu: int
     gpu: int
     memory: int
@@ -32,7 +33,7 @@ class Fit:
         return self.trials_per_pod * self.max_pods
 
 
-def fit(spec: Spec, profile: Profile) -> Fit:
+def fit(spec: Spec, profile: ProfileModel) -> Fit:
     """The Pod for the sweep's trials, in the first group it fits. Raises RenderError when it fits none."""
     if spec.budget.unit == "seconds" and not spec.task.is_program:
         raise RenderError(
@@ -46,18 +47,28 @@ def fit(spec: Spec, profile: Profile) -> Fit:
     gpu = math.ceil(wanted.gpu)
     one = wanted.cpu * wanted.processes
     reasons = []
-    for group in profile.groups:
+    for name, group in profile.groups.items():
         if (gpu > 0) != (group.gpu > 0):
-            reasons.append(f"{group.name}: has {'no ' if not group.gpu else ''}GPUs")
+            reasons.append(f"{name}: has {'no ' if not group.gpu else ''}GPUs")
         elif gpu > group.gpu or one > group.cpu:
-            reasons.append(f"{group.name}: a Pod has at most {group.cpu} CPU and {group.gpu} GPU")
+            reasons.append(f"{name}: a Pod has at most {group.cpu} CPU and {group.gpu} GPU")
+        elif group.gpu_claim and gpu != group.gpu:
+            reasons.append(f"{name}: its claim gives every Pod {group.gpu} GPU, not {gpu}")
         else:
             trials = min(share, group.cpu // one)
             pods = min(group.max_pods, math.ceil(_most_trials(spec) / trials))
             if wanted.max_concurrent:
                 pods = min(pods, math.ceil(wanted.max_concurrent / trials))
             memory = one * trials * group.memory_per_cpu + gpu * group.memory_per_gpu
-            return Fit(group=group, cpu=one * trials, gpu=gpu, memory=memory, trials_per_pod=trials, max_pods=pods)
+            return Fit(
+                name=name,
+                group=group,
+                cpu=one * trials,
+                gpu=gpu,
+                memory=memory,
+                trials_per_pod=trials,
+                max_pods=pods,
+            )
     raise RenderError(
         f"a trial needs {one} CPU and {wanted.gpu:g} GPU ({wanted.processes} processes) and fits no worker group "
         f"({'; '.join(reasons)}); lower resources in the sweep file, or take another --profile"

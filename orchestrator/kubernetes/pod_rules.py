@@ -9,15 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|PRIVATE|CREDENTIAL", re.IGNORECASE)
-CREDENTIALS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
+from orchestrator.kubernetes.quantities import quantity
+from orchestrator.kubernetes.secret_shapes import secret_of, shape_of
+from orchestrator.kubernetes.storage_rules import storage_findings
+
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Kinds that Pod Security "restricted" allows."""
 IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
-QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i)|)")
-UNITS = {letter: 1000.0**power for power, letter in enumerate(["n", "u", "m", "", *"kMGTPE"], -3)} | {
-    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
-}
 
 
 def templates(document: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -43,10 +41,14 @@ def pod_findings(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield code, f"{where}: {message}"
             for code, message in _container(container):
                 yield code, f"{where}: {message}"
+        if any(word in path for word in ("Group", "submitter")):
+            for code, message in _of_ray(path, pod):
+                yield code, f"{path}: {message}"
     options = (((document.get("spec") or {}).get("rayClusterSpec")) or {}).get("autoscalerOptions")
     if options is not None and not _drops_all(options.get("securityContext") or {}):
         yield "KO201", "autoscalerOptions: securityContext has to forbid privilege escalation and drop ALL"
-    yield from _storage(document)
+    if document.get("kind") == "RayJob":
+        yield from storage_findings(document)
 
 
 def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
@@ -54,8 +56,8 @@ def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
     if isinstance(document, dict) and document.get("kind") == "Secret":
         yield "KO207", "holds a Secret; make it apart, with kubectl create secret"
     for path, text in _texts(document):
-        if CREDENTIALS.search(text):
-            yield "KO207", f"{path} holds credentials in clear; put them in a Secret"
+        if what := shape_of(text, assigned=not path.startswith("data.")):
+            yield "KO207", f"{path} holds {what} in clear; put it in a Secret, and name that by secretKeyRef"
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -81,8 +83,10 @@ def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[
         yield "KO201", "securityContext has to forbid privilege escalation and drop ALL capabilities"
     if own.get("runAsNonRoot", shared.get("runAsNonRoot")) is not True:
         yield "KO202", "runAsNonRoot is not true"
-    if own.get("runAsUser", shared.get("runAsUser", 1)) == 0:
-        yield "KO202", "runAsUser is 0"
+    if not own.get("runAsUser", shared.get("runAsUser", 1)) > 0:
+        yield "KO202", "runAsUser is not above 0; write 1000, the user of the images"
+    if not shared.get("fsGroup", 0) >= 0:
+        yield "KO202", "fsGroup is negative; write 1000, the group of the images"
     if (own.get("seccompProfile") or shared.get("seccompProfile") or {}).get("type") != "RuntimeDefault":
         yield "KO203", "seccompProfile is not RuntimeDefault"
     if any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")) or any(
@@ -98,10 +102,29 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not {"cpu", "memory"} <= set(limits):
         yield "KO205", "has no limits for cpu and memory"
     for name, amount in ((container.get("resources") or {}).get("requests") or {}).items():
-        if _quantity(amount) > _quantity(limits.get(name, amount)):
+        if quantity(amount) > quantity(limits.get(name, amount)):
             yield "KO205", f"requests more {name} ({amount}) than its limit ({limits[name]})"
+    requests = (container.get("resources") or {}).get("requests") or {}
+    for name in sorted({*requests, *limits} - {"cpu", "memory", "ephemeral-storage"}):
+        if name.startswith("hugepages-"):
+            continue
+        asked, most = requests.get(name, limits.get(name)), limits.get(name)
+        if most is None or quantity(asked) != quantity(most):
+            yield "KO205", f"{name}: requests and limits of a device have to be equal; write both, or limits alone"
+        elif quantity(most) != int(quantity(most) if not math.isnan(quantity(most)) else 0):
+            yield (
+                "KO205",
+                f"{name}: {most} is no whole number of devices; trials share one by resources.gpu in the sweep file",
+            )
+    for name, least in (("memory", 64 * 2**20), ("cpu", 0.01)):
+        for kind, part in (("limits", limits), ("requests", requests)):
+            if name in part and quantity(part[name]) < least:
+                yield (
+                    "KO205",
+                    f"{kind}.{name}: {part[name]} is too little for anything to start; mind the unit, such as 8Gi",
+                )
     for name, amount in limits.items():
-        if math.isnan(_quantity(amount)):
+        if math.isnan(quantity(amount)):
             yield "KO205", f"limits.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
     image = str(container.get("image", ""))
     if image and not IMAGE.fullmatch(image):
@@ -109,56 +132,152 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     elif "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
         yield "KO206", f"image {image or '(none)'} names no version"
     for entry in container.get("env") or []:
-        if entry.get("value") and SECRET_NAME.search(str(entry.get("name"))):
-            yield "KO207", f"{entry.get('name')} holds a secret in clear; use valueFrom.secretKeyRef"
+        if what := secret_of(str(entry.get("name")), str(entry.get("value") or "")):
+            yield "KO207", f"{entry.get('name')} holds {what} in clear; use valueFrom.secretKeyRef"
+    named = [p.get("name") for p in container.get("ports") or [] if p.get("name")]
+    for name in named:
+        if named.count(name) > 1 or not re.fullmatch(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?", str(name)):
+            yield "KO208", f"port {name!r}: a name of at most 15 letters, digits and dashes, once"
+    for port in container.get("ports") or []:
+        if isinstance(port.get("containerPort"), int) and not 0 < port["containerPort"] < 65536:
+            yield "KO208", f"containerPort {port['containerPort']}: ports are 1 to 65535"
     ports = [(p.get("containerPort"), p.get("protocol", "TCP")) for p in container.get("ports") or []]
     if len(set(ports)) != len(ports):
         yield "KO208", "names a port twice"
 
 
-def _quantity(amount: Any) -> float:
-    """The number behind a quantity, NaN for none. Stricter than `kubernetes.utils.quantity`, as the API server is: that
-    reads "8 Gi", "1K" and "-1" too.
-    """
-    found = QUANTITY.fullmatch(str(amount))
-    return float(found[1] + (found[2] or "")) * UNITS[found[3] or ""] if found else math.nan
+BLOCKED = {
+    "activeDeadlineSeconds": "ends the Pod in the midst of training; the RayJob has its own",
+    "nodeName": "goes around the scheduler, quotas and taints; use nodeSelector",
+    "schedulingGates": "keeps the Pod from being scheduled until someone takes the gate away",
+    "ephemeralContainers": "is not allowed in a template",
+    "schedulerName": "names a scheduler that has to be there; set it on the operator (batchScheduler.name)",
+    "hostname": "would be the same in all Pods",
+    "subdomain": "needs a Service that is not there",
+    "readinessGates": "keeps the Pod from being ready until something else says so",
+}
 
 
-def map_findings(document: Mapping[str, Any], there: set[Any]) -> Iterator[tuple[str, str]]:
-    """ConfigMaps that Pods mount and that a manifest with some does not hold."""
-    for path, template in templates(document):
-        for volume in template["spec"].get("volumes") or []:
-            name = (volume.get("configMap") or {}).get("name")
-            if there and name and name not in there:
-                yield "KO210", f"{path}: volume {volume.get('name')} mounts ConfigMap {name}, which is not here"
+def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of Pods that the operator completes."""
+    if not pod["containers"]:
+        yield "KO211", "containers is empty; the operator needs one"
+    for key, why in BLOCKED.items():
+        if pod.get(key) not in (None, "", [], "default-scheduler"):
+            yield "KO215", f"{key} {why}; leave it out"
+    for container in pod["containers"][:1]:
+        for key in ("command", "args"):
+            if container.get(key):
+                yield (
+                    "KO215",
+                    f"container {container.get('name')}: {key} replaces what the operator starts; leave it out",
+                )
+    if "headGroup" not in path and pod.get("automountServiceAccountToken"):
+        yield "KO215", "automountServiceAccountToken: true hands a token of the cluster to trials; write false"
+    if "headGroup" in path and any(
+        "/" in n for n in ((pod["containers"] or [{}])[0].get("resources") or {}).get("limits") or {}
+    ):
+        yield "KO205", "the head asks for a device, and no trial runs on it; leave it out"
+    volumes = {str(v.get("name")) for v in pod.get("volumes") or []}
+    yield from _nameless(pod)
+    if isinstance(pod.get("terminationGracePeriodSeconds"), int) and pod["terminationGracePeriodSeconds"] < 0:
+        yield "KO215", "terminationGracePeriodSeconds is negative; write 60"
+    for kind in ("containers", "initContainers", "volumes"):
+        for entry in pod.get(kind) or []:
+            if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", str(entry.get("name", ""))):
+                yield "KO211", f"{kind}: {entry.get('name')!r}: a name of lower case, digits and dashes, at most 63"
+    for volume in pod.get("volumes") or []:
+        name = str((volume.get("configMap") or {}).get("name", "x"))
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
+            yield "KO211", f"volume {volume.get('name')}: {name!r} is no name of a ConfigMap"
+    for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
+        for mount in container.get("volumeMounts") or []:
+            at = f"container {container.get('name')}: mount {mount.get('mountPath')}"
+            if str(mount.get("name")) not in volumes:
+                yield (
+                    "KO211",
+                    f"{at}: there is no volume {mount.get('name')}; add it to volumes, or take the mount away",
+                )
+            if not str(mount.get("mountPath", "")).startswith("/") or ":" in str(mount.get("mountPath")):
+                yield "KO211", f"{at} is no absolute path"
+            if ".." in str(mount.get("subPath", "")).split("/"):
+                yield "KO211", f"{at}: subPath leads out of the volume"
+        for device in container.get("volumeDevices") or []:
+            yield (
+                "KO211",
+                f"container {container.get('name')}: volumeDevices {device.get('name')}: a sweep uses no raw device",
+            )
+    for volume in pod.get("volumes") or []:
+        if len(set(volume) - {"name"}) != 1:
+            yield "KO211", f"volume {volume.get('name')} has {len(set(volume) - {'name'})} sources; it takes one"
+    claimed = {str(c.get("name")) for c in pod.get("resourceClaims") or []}
+    for container in pod["containers"]:
+        for claim in (container.get("resources") or {}).get("claims") or []:
+            if str(claim.get("name")) not in claimed:
+                yield (
+                    "KO211",
+                    f"container {container.get('name')}: claim {claim.get('name')} is not in resourceClaims; add it",
+                )
+    if "Group" in path:
+        yield from _shared_memory(pod)
 
 
-def _storage(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The folder named by --root has to be on a claim, in the head and in every worker, or in an object store.
-
-    Then the studies are in a database that the head is told of.
-    """
-    spec = document.get("spec") or {}
-    words = str(spec.get("entrypoint", "")).split()
-    if "--root" not in words[:-1]:
-        if "geosweep" in words[:1]:
-            yield "KO209", "the entrypoint names no --root; the default is a folder of the Pod, gone with it"
-        return
-    root = words[words.index("--root") + 1]
-    cluster = spec.get("rayClusterSpec") or {}
-    for path, template in templates(cluster):
-        pod = template["spec"]
-        if "://" in root:
-            told = {e.get("name") for c in pod["containers"] for e in c.get("env") or []} | set(words)
-            if path.startswith("headGroup") and not told & {"GEOSWEEP_STORAGE", "--storage"}:
-                yield "KO209", f"{path}: --root {root} keeps no studies; GEOSWEEP_STORAGE names no database for them"
+def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Ray keeps objects in /dev/shm, 30 % of the Pod's memory, and on disk where that is smaller."""
+    for container in pod["containers"][:1]:
+        memory = quantity(((container.get("resources") or {}).get("limits") or {}).get("memory", "nan"))
+        mounts = {str(m.get("mountPath")).rstrip("/"): m for m in container.get("volumeMounts") or []}
+        mount = mounts.get("/dev/shm")
+        if "/tmp" in mounts and mounts["/tmp"].get("readOnly"):
+            yield "KO216", "/tmp is mounted read-only, and Ray writes there; take readOnly away"
+        if (container.get("securityContext") or {}).get("readOnlyRootFilesystem"):
+            yield "KO216", "readOnlyRootFilesystem: Ray and the packages it installs write beside /tmp; leave it out"
+        if mount is None:
+            yield (
+                "KO216",
+                "nothing is at /dev/shm, and Ray would keep its objects on disk; mount an emptyDir, medium: Memory",
+            )
             continue
-        claims = {v["name"] for v in pod.get("volumes") or [] if "persistentVolumeClaim" in v}
-        mounts = [
-            str(m.get("mountPath")).rstrip("/")
-            for c in pod["containers"]
-            for m in c.get("volumeMounts") or []
-            if m.get("name") in claims
-        ]
-        if not any(root == m or root.startswith(f"{m}/") for m in mounts):
-            yield "KO209", f"{path}: --root {root} is not on a mounted claim; checkpoints there are gone with the Pod"
+        volume: Mapping[str, Any] = next(
+            (v for v in pod.get("volumes") or [] if v.get("name") == mount.get("name")), {}
+        )
+        empty = volume.get("emptyDir")
+        if mount.get("readOnly") or empty is None or empty.get("medium") != "Memory":
+            yield "KO216", "/dev/shm has to be an emptyDir of medium: Memory that can be written"
+        elif "sizeLimit" in empty and not quantity(empty["sizeLimit"]) * 0.95 >= 0.3 * memory:
+            yield (
+                "KO216",
+                f"/dev/shm of {empty['sizeLimit']} is less than the 30 % of memory that Ray's objects take; write 40 %",
+            )
+        elif "sizeLimit" in empty and quantity(empty["sizeLimit"]) > memory:
+            yield "KO216", f"/dev/shm of {empty['sizeLimit']} is more than the Pod's memory; give it 40 %"
+
+
+NAMED = {"secret": "secretName", "configMap": "name", "persistentVolumeClaim": "claimName", "csi": "driver"}
+
+
+def _nameless(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """References that lost their name."""
+    for volume in pod.get("volumes") or []:
+        for kind, key in NAMED.items():
+            if kind in volume and not (volume[kind] or {}).get(key):
+                yield "KO211", f"volume {volume.get('name')}: {kind} names nothing; write its {key}"
+    for container in pod["containers"]:
+        at = f"container {container.get('name')}"
+        for entry in container.get("env") or []:
+            source = entry.get("valueFrom")
+            if source is None and "value" not in entry:
+                yield "KO211", f"{at}: {entry.get('name')} has no value; write value or valueFrom"
+            for kind in ("secretKeyRef", "configMapKeyRef"):
+                found = (source or {}).get(kind)
+                if found is not None and not (found.get("name") and found.get("key")):
+                    yield "KO211", f"{at}: {entry.get('name')}: {kind} takes a name and a key"
+            if source is not None and len(source) != 1:
+                yield "KO211", f"{at}: {entry.get('name')}: valueFrom takes one source, such as secretKeyRef"
+        for entry in container.get("envFrom") or []:
+            found = entry.get("secretRef") or entry.get("configMapRef")
+            if not (found or {}).get("name"):
+                yield "KO211", f"{at}: envFrom names nothing; write secretRef with its name"
+    for entry in pod.get("imagePullSecrets") or []:
+        if not entry.get("name"):
+            yield "KO211", "imagePullSecrets: an entry without a name; write it"

@@ -1,72 +1,118 @@
-"""What a kind of cluster offers: images, worker groups and the storage that all its Pods share."""
+"""Profiles: what a cluster offers, from the bundled files or from a team's own; errors know their place."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from orchestrator.definition.errors import KeyedError, SpecError, nearest, read
+from orchestrator.definition.location import Where
+from orchestrator.definition.messages import explained
+from orchestrator.definition.yaml12 import Document, YamlError, parse
+from orchestrator.kubernetes.profile_model import ProfileModel
 
 NAMESPACE = "sweeps"
+"""Where neither flag, profile nor kubeconfig names one."""
 ROOT = "/runs"
-"""Where the claim CLAIM is mounted in the head and in every worker."""
-CLAIM = "geosweep-runs"
+"""Where the claim of the profile is mounted in the head and in every worker."""
 DATA = f"{ROOT}/data"
 """Where data sets lie on that volume: GEOSWEEP_DATA of Pods whose task reads one."""
-TRACKING = "http://mlflow.sweeps.svc.cluster.local:5000"
+FOLDER = Path(__file__).parent / "bundled"
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerGroup:
-    """The largest Pod of a kind, and how many there may be."""
-
-    name: str
-    cpu: int
-    """CPUs of the largest Pod."""
-    gpu: int
-    """GPUs of the largest Pod."""
-    max_pods: int
-    memory_per_cpu: int
-    """GiB for each CPU of a Pod."""
-    memory_per_gpu: int = 0
-    """GiB more for each GPU of a Pod."""
-    image: str = "geosweep-worker:0.1.0"
-    tolerations: tuple[str, ...] = ()
-    """Taints, NoSchedule, that its Pods bear."""
+def names() -> list[str]:
+    """The bundled profiles."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """A kind of cluster; worker groups in the order in which a trial tries them."""
-
-    groups: tuple[WorkerGroup, ...]
-    head_cpu: str
-    head_memory: str
-    head_image: str = "geosweep-head:0.1.0"
-    deadline_s: int = 7 * 86400
-    """Of a sweep whose file names no wall-clock budget."""
-    labels: dict[str, str] = field(default_factory=dict)
+def tracking(namespace: str) -> str:
+    """The MLflow server of `k8s/base/mlflow`."""
+    return f"http://mlflow.{namespace}.svc.cluster.local:5000"
 
 
-SPOT = "geosweep.io/spot"
-PROFILES: dict[str, Profile] = {
-    "kind": Profile(
-        head_cpu="1",
-        head_memory="4Gi",
-        groups=(WorkerGroup(name="cpu", cpu=2, gpu=0, max_pods=2, memory_per_cpu=2),),
-    ),
-    "gpu-cluster": Profile(
-        head_cpu="2",
-        head_memory="8Gi",
-        groups=(
-            WorkerGroup(name="cpu", cpu=32, gpu=0, max_pods=64, memory_per_cpu=4, tolerations=(SPOT,)),
-            WorkerGroup(
-                name="gpu",
-                cpu=64,
-                gpu=8,
-                max_pods=32,
-                memory_per_cpu=4,
-                memory_per_gpu=16,
-                image="geosweep-worker-gpu:0.1.0",
-                tolerations=(SPOT, "nvidia.com/gpu"),
-            ),
-        ),
-    ),
-}
+def load(given: str) -> ProfileModel:
+    """The bundled profile of that name, or the one in a file: a name with a dot or a slash is a path.
+
+    Raises SpecError with the place of what is wrong.
+    """
+    if "/" not in given and "." not in given:
+        if given not in names():
+            raise KeyedError(
+                f"--profile {given}", (), f"no bundled profile{nearest(given, names())}; or name a file, ./{given}.yaml"
+            )
+        return _bundled(given)
+    return _read(Path(given))
+
+
+@cache
+def _bundled(name: str) -> ProfileModel:
+    return _read(FOLDER / f"{name}.yaml")
+
+
+def _read(file: Path) -> ProfileModel:
+    where, merged = _merged(file, ())
+    try:
+        found = ProfileModel.model_validate(merged)
+    except ValidationError as error:
+        raise explained(error, Document(merged, where.document.places), where, ProfileModel) from None
+    for path, message in found.problems():
+        raise where.error(path, message)
+    return found
+
+
+def _merged(file: Path, within: tuple[str, ...]) -> tuple[Where, dict[str, Any]]:
+    """What the file says, over what the profile says that it extends."""
+    try:
+        document = parse(read(file))
+    except YamlError as error:
+        raise SpecError(str(file), error.line, error.column, error.path, str(error)) from None
+    where, own = Where(str(file), document), document.value
+    if not isinstance(own, dict):
+        raise where.error((), "is no profile: it has to hold keys such as head and groups, or extends: gpu-cluster")
+    base = own.get("extends")
+    if base is None:
+        return where, own
+    if base not in names():
+        raise where.error(("extends",), f"{base!r} is no bundled profile{nearest(str(base), names())}")
+    if base in within:
+        raise where.error(("extends",), f"{base} extends itself")
+    return where, _over(_merged(FOLDER / f"{base}.yaml", (*within, base))[1], own)
+
+
+def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are joined key by key; anything else is replaced; null takes a key of a mapping away."""
+    found = dict(base)
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(found.get(key), dict):
+            found[key] = _over(found[key], value)
+        else:
+            found[key] = value
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def of_context(context: str = "") -> str:
+    """The namespace of that context of the user's kubeconfig, or of the current one; empty when it has none.
+
+    Read as kubectl does: KUBECONFIG may name several files, of which the first that says a thing wins.
+    """
+    paths = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    held = [found for path in paths.split(os.pathsep) if path and (found := _kubeconfig(Path(path)))]
+    chosen = context or next((str(f["current-context"]) for f in held if f.get("current-context")), "")
+    for found in held:
+        for entry in found.get("contexts") or []:
+            if isinstance(entry, dict) and entry.get("name") == chosen:
+                return str((entry.get("context") or {}).get("namespace") or "")
+    return ""
+
+
+def _kubeconfig(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}

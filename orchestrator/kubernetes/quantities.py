@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-SUFFIXES = {
-    **{"m": Decimal("1e-3"), "u": Decimal("1e-6"), "n": Decimal("1e-9"), "": Decimal(1)},
-    **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", start=1)},
-    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
+QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i)|)")
+UNITS = {letter: 1000.0**power for power, letter in enumerate(["n", "u", "m", "", *"kMGTPE"], -3)} | {
+    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
 }
 
 
+def quantity(amount: Any) -> float:
+    """The number behind a quantity, NaN for none. Stricter than `kubernetes.utils.quantity`, as the API server is: that
+    reads "8 Gi", "1K" and "-1" too.
+    """
+    found = QUANTITY.fullmatch(str(amount))
+    return float(found[1] + (found[2] or "")) * UNITS[found[3] or ""] if found else math.nan
+
+
 def amount(text: str) -> Decimal:
-    """`500m` -> 0.5, `2Gi` -> 2147483648. Raises ValueError."""
-    digits = text.rstrip("numkKMGTPEi")
-    try:
-        return Decimal(digits) * SUFFIXES[text[len(digits) :]]
-    except (InvalidOperation, KeyError):
-        raise ValueError(f"{text!r} is no quantity of Kubernetes") from None
+    """The exact number: `500m` -> 0.5, `2Gi` -> 2147483648. Raises ValueError."""
+    found = quantity(text)
+    if math.isnan(found):
+        raise ValueError(f"{text!r} is no quantity of Kubernetes")
+    return round(Decimal(found), 9)
 
 
 def asked_for(pod: Mapping[str, Any]) -> str:
@@ -37,7 +45,7 @@ def _written(name: str, found: Decimal) -> str:
         return f"{int(found)}" if found == found.to_integral_value() else f"{int(found * 1000)}m"
     for suffix in ("Gi", "Mi", "Ki"):
         if "memory" in name or "storage" in name:
-            whole = found / SUFFIXES[suffix]
+            whole = found / Decimal(UNITS[suffix])
             if whole >= 1 and whole == whole.to_integral_value():
                 return f"{int(whole)}{suffix}"
     return f"{int(found)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,16 +17,20 @@ import yaml
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.addresses import secrets
 from orchestrator.definition.model import Spec
-from orchestrator.kubernetes.code import FILE_LIMIT, MOUNT, Code
-from orchestrator.kubernetes.fit import Fit, RenderError, fit
+from orchestrator.kubernetes import profiles
+from orchestrator.kubernetes.code import ANNOTATIONS, Code, applied_size
+from orchestrator.kubernetes.fit import RenderError, fit
 from orchestrator.kubernetes.operator_rules import lint
-from orchestrator.kubernetes.profiles import CLAIM, DATA, NAMESPACE, PROFILES, ROOT, TRACKING
+from orchestrator.kubernetes.pods import Sweep, head, resources, security, submitter, workers
+from orchestrator.kubernetes.profile_model import NAME, REGISTRY, ProfileModel
+from orchestrator.kubernetes.profiles import DATA, NAMESPACE, ROOT
+from orchestrator.kubernetes.start_rules import RAY
 from orchestrator.remote import Parcel
 
-RAY = "2.60.0"
 SLACK_S = 3600
 """Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
 NAME_LIMIT = 47
+COMPONENTS = ("sweep", "sweep-file", "code", "sweep-head", "sweep-worker", "sweep-submitter")
 HEADS = 10
 """Heads that may be lost: each costs the submitter a Pod, and its next one submits the same job to the new head.
 
@@ -35,12 +39,38 @@ for a new cluster each time: they are off, and `run --as-job` tries again what a
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the objects go, once profile and flags have been read."""
+
+    profile: ProfileModel
+    namespace: str
+    queue: str
+    priority: str
+    elastic: bool
+    registry: str
+    root: str
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the cluster keeps its size: under Kueue, unless its jobs are elastic."""
+        return bool(self.queue) and not self.elastic
+
+    @property
+    def tracking(self) -> str:
+        """The MLflow server of sweeps whose file names none."""
+        return self.profile.tracking or profiles.tracking(self.namespace)
+
+
 def render(
     text: str,
     file: str,
     *,
     profile: str = "gpu-cluster",
+    namespace: str = "",
     queue: str = "",
+    priority: str = "",
+    elastic: bool = False,
     registry: str = "",
     root: str = ROOT,
     parcel: Parcel | None = None,
@@ -48,7 +78,8 @@ def render(
 ) -> str:
     """The manifest of the sweep in `text`. `parcel` goes in a ConfigMap, unless it lies at the URI `code_at`.
 
-    Raises SpecError for an invalid sweep, RenderError for one that cannot run on the profile's cluster.
+    `profile` is a bundled one or a file; `namespace`, `queue`, `priority`, `elastic`, `registry` go before it.
+    Raises SpecError for an invalid sweep or profile, RenderError for a sweep that cannot run on that cluster.
     """
     spec = sweep_file.loads(text, file)
     if hidden := [key for key, _ in secrets(text)]:
@@ -59,23 +90,54 @@ def render(
     _check_root(root)
     _check_data(spec)
     _check_tracking(spec)
-    if profile not in PROFILES:
-        raise RenderError(f"--profile {profile}: there is: {', '.join(sorted(PROFILES))}")
-    if queue and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", queue):
-        raise RenderError(f"--queue {queue}: no name of a Kueue LocalQueue (lower case, digits, dashes, at most 63)")
-    if registry and not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*/?", registry):
-        raise RenderError(f"--registry {registry}: name it as images do, registry.example.com/team")
-    if (size := len(text.encode())) > FILE_LIMIT:
-        raise RenderError(f"the file has {size:,} bytes; kubectl apply takes {FILE_LIMIT:,} in a ConfigMap")
-    code = Code(parcel, code_at, job=job_name(spec), labels=_labels(spec, "code"))
+    place = _place(profiles.load(profile), namespace, queue, priority, elastic, registry, root)
+    code = Code(parcel, code_at, job=job_name(spec), metadata=_metadata(spec, place, "code"))
     documents = [
-        _config_map(spec, text),
+        _config_map(spec, text, place),
         *code.config_maps(),
-        _ray_job(spec, text, profile, queue, registry, root, code),
+        _ray_job(spec, text, place, code),
     ]
-    if found := lint(documents):
+    for document in documents:
+        if (size := applied_size(document)) > ANNOTATIONS:
+            what = "the file" if document["kind"] == "ConfigMap" else "the RayJob"
+            raise RenderError(
+                f"{what} has {size:,} bytes as kubectl apply keeps it in an annotation (a quote or a line's end counts "
+                f"as two), which takes {ANNOTATIONS:,}; shorten it"
+            )
+    if found := lint(documents, place.profile):
         raise RenderError("the rendered manifest is invalid: " + "; ".join(map(str, found)))
     return "---\n".join(yaml.dump(d, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True) for d in documents)
+
+
+def _place(
+    profile: ProfileModel, namespace: str, queue: str, priority: str, elastic: bool, registry: str, root: str
+) -> Place:
+    """Flags before the profile. Raises RenderError for what cannot be."""
+    if queue and not re.fullmatch(NAME, queue):
+        raise RenderError(f"--queue {queue}: no name of a Kueue LocalQueue (lower case, digits, dashes, at most 63)")
+    if registry and not re.fullmatch(REGISTRY, registry):
+        raise RenderError(f"--registry {registry}: name it as images do, registry.example.com/team")
+    if namespace and not re.fullmatch(NAME, namespace):
+        raise RenderError(f"--namespace {namespace}: no name of a namespace (lower case, digits, dashes, at most 63)")
+    if priority and not re.fullmatch(rf"{NAME}(\.{NAME})*", priority):
+        raise RenderError(f"--priority {priority}: no name of a WorkloadPriorityClass (lower case, digits, dashes)")
+    found = Place(
+        profile=profile,
+        namespace=namespace or profile.namespace or NAMESPACE,
+        queue=queue or profile.queue or "",
+        priority=priority or (profile.priority or ""),
+        elastic=elastic or profile.autoscaling.elastic,
+        registry=registry or profile.registry,
+        root=root,
+    )
+    if found.priority and not found.queue:
+        raise RenderError(
+            f"--priority {found.priority}: a WorkloadPriorityClass is Kueue's; name a queue with --queue, or for Pods "
+            "without one a PriorityClass in the profile (priority_class)"
+        )
+    if elastic and not found.queue:
+        raise RenderError("--elastic: without a queue every cluster grows and shrinks; name one with --queue")
+    return found
 
 
 class _Plain(yaml.CSafeDumper):
@@ -114,7 +176,7 @@ def _check_root(root: str) -> None:
     if not path.is_relative_to(ROOT) or ".." in path.parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", root):
         raise RenderError(
             f"--root {root}: a local folder of a Pod is gone with it; on a cluster sweeps live in an object store, "
-            f"s3://BUCKET/FOLDER, or on the volume that the head and all workers mount at {ROOT} (claim {CLAIM})"
+            f"s3://BUCKET/FOLDER, or on the volume that the head and all workers mount at {ROOT} (claim geosweep-runs)"
         )
 
 
@@ -132,7 +194,7 @@ def _check_data(spec: Spec) -> None:
     if path.is_absolute() and not path.is_relative_to(ROOT):
         raise RenderError(
             f"task.data is {str(path)!r}, a folder of this machine; name it by a path below GEOSWEEP_DATA, which is "
-            f"{DATA} in the Pods, on the claim {CLAIM}"
+            f"{DATA} in the Pods, on the claim geosweep-runs"
         )
 
 
@@ -154,26 +216,40 @@ def _labels(spec: Spec, component: str) -> dict[str, str]:
     }
 
 
-def _config_map(spec: Spec, text: str) -> dict[str, Any]:
+def _metadata(spec: Spec, place: Place, component: str) -> dict[str, Any]:
+    """Namespace, labels and annotations of an object."""
+    found: dict[str, Any] = {"namespace": place.namespace}
+    found["labels"] = {**_labels(spec, component), **place.profile.labels}
+    if place.profile.annotations:
+        found["annotations"] = dict(place.profile.annotations)
+    return found
+
+
+def _config_map(spec: Spec, text: str, place: Place) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": _config_name(spec, text), "namespace": NAMESPACE, "labels": _labels(spec, "sweep-file")},
+        "metadata": {"name": _config_name(spec, text), **_metadata(spec, place, "sweep-file")},
         "immutable": True,
         "data": {"sweep.yaml": text},
     }
 
 
-def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, root: str, code: Code) -> dict[str, Any]:
-    kind, found = PROFILES[profile], fit(spec, PROFILES[profile])
+def _ray_job(spec: Spec, text: str, place: Place, code: Code) -> dict[str, Any]:
+    profile, found = place.profile, fit(spec, place.profile)
     concurrent = min(spec.resources.max_concurrent or found.max_concurrent, found.max_concurrent)
-    prefix = f"{registry.rstrip('/')}/" if registry else ""
-    head_image = spec.environment.image or prefix + kind.head_image
     budget = spec.budget.wall_clock
-    labels = _labels(spec, "sweep")
-    entrypoint = f"geosweep run {code.run()} --root {root} --address auto --max-concurrent {concurrent}"
+    sweep = Sweep(
+        labels={component: _labels(spec, component) for component in COMPONENTS},
+        config=_config_name(spec, text),
+        image=spec.environment.image or "",
+        root=place.root,
+        data=bool(_data(spec)),
+        fixed=place.fixed,
+    )
+    entrypoint = f"geosweep run {code.run()} --root {place.root} --address auto --max-concurrent {concurrent}"
     if not spec.tracking.mlflow:
-        entrypoint += f" --tracking-uri {TRACKING}"
+        entrypoint += f" --tracking-uri {place.tracking}"
     entrypoint += " --as-job"
     body: dict[str, Any] = {
         "entrypoint": entrypoint,
@@ -185,173 +261,47 @@ def _ray_job(spec: Spec, text: str, profile: str, queue: str, registry: str, roo
         },
         "backoffLimit": 0,
         "submitterConfig": {"backoffLimit": HEADS},
-        "activeDeadlineSeconds": int(budget + spec.resources.wait) + SLACK_S if budget else kind.deadline_s,
+        "activeDeadlineSeconds": int(budget + spec.resources.wait) + SLACK_S if budget else int(profile.deadline),
     }
     if spec.environment.requirements:
         body["runtimeEnvYAML"] = yaml.safe_dump({"pip": list(spec.environment.requirements)})
-    if not queue:
+    if not place.queue:
         body["preRunningDeadlineSeconds"] = max(1, int(spec.resources.wait))
     body |= {
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": 600,
-        "submitterPodTemplate": _submitter(spec, head_image),
+        # Under Kueue what outlives the job holds no quota of its own, and takes that of the next one.
+        "ttlSecondsAfterFinished": 0 if place.queue else int(profile.ttl),
+        "submitterPodTemplate": submitter(sweep, profile, place.registry),
         "rayClusterSpec": {
             "rayVersion": RAY,
             "authOptions": {"mode": "token"},
-            **_scaling(bool(queue)),
+            **_scaling(place),
             "headGroupSpec": {
                 "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-                "template": _head(spec, text, head_image, kind.head_cpu, kind.head_memory, bool(queue), root, code),
+                "template": head(sweep, profile, place.registry, code),
             },
-            "workerGroupSpecs": [_workers(spec, found, prefix, bool(queue), root)],
+            "workerGroupSpecs": [workers(sweep, profile, place.registry, found)],
         },
     }
-    metadata: dict[str, Any] = {"name": job_name(spec), "namespace": NAMESPACE, "labels": labels}
-    if queue:
-        metadata["labels"] = {**labels, "kueue.x-k8s.io/queue-name": queue}
+    metadata = {"name": job_name(spec), **_metadata(spec, place, "sweep")}
+    if place.queue:
+        metadata["labels"]["kueue.x-k8s.io/queue-name"] = place.queue
+    if place.priority:
+        metadata["labels"]["kueue.x-k8s.io/priority-class"] = place.priority
+    if place.queue and place.elastic:
+        metadata["annotations"] = {**metadata.get("annotations", {}), "kueue.x-k8s.io/elastic-job": "true"}
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": body}
 
 
-def _scaling(fixed: bool) -> dict[str, Any]:
-    if fixed:
+def _scaling(place: Place) -> dict[str, Any]:
+    if place.fixed:
         return {"enableInTreeAutoscaling": False}
     return {
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {
             "version": "v2",
-            "idleTimeoutSeconds": 120,
-            "resources": _resources("500m", "512Mi"),
-            "securityContext": _container_security(),
+            "idleTimeoutSeconds": int(place.profile.autoscaling.idle_timeout),
+            "resources": resources("500m", "512Mi"),
+            "securityContext": security(),
         },
     }
-
-
-def _workers(spec: Spec, found: Fit, prefix: str, fixed: bool, root: str) -> dict[str, Any]:
-    group = found.group
-    container = {
-        "name": "ray-worker",
-        "image": spec.environment.image or prefix + group.image,
-        "env": _environment(spec, head=False),
-        "envFrom": _secrets(root),
-        "resources": _resources(str(found.cpu), f"{found.memory}Gi", found.gpu),
-        "securityContext": _container_security(),
-        "volumeMounts": _mounts(spec, root),
-    }
-    pod = _pod([container], _volumes(spec, found.memory, root))
-    pod["serviceAccountName"] = "sweep-runner"
-    pod["automountServiceAccountToken"] = False
-    pod["terminationGracePeriodSeconds"] = 60
-    if group.tolerations:
-        pod["tolerations"] = [{"key": k, "operator": "Exists", "effect": "NoSchedule"} for k in group.tolerations]
-    low = found.max_pods if fixed else 0
-    return {
-        "groupName": group.name,
-        "replicas": low,
-        "minReplicas": low,
-        "maxReplicas": found.max_pods,
-        "rayStartParams": {},
-        "template": {"metadata": {"labels": _labels(spec, "sweep-worker")}, "spec": pod},
-    }
-
-
-def _head(
-    spec: Spec, text: str, image: str, cpu: str, memory: str, fixed: bool, root: str, code: Code
-) -> dict[str, Any]:
-    container = {
-        "name": "ray-head",
-        "image": image,
-        "env": _environment(spec, head=True),
-        "envFrom": _secrets(root),
-        "ports": [
-            {"name": "gcs", "containerPort": 6379},
-            {"name": "dashboard", "containerPort": 8265},
-            {"name": "client", "containerPort": 10001},
-            {"name": "metrics", "containerPort": 8080},
-        ],
-        "resources": _resources(cpu, memory),
-        "securityContext": _container_security(),
-        "volumeMounts": [
-            *_mounts(spec, root),
-            {"name": "sweep", "mountPath": MOUNT, "readOnly": True},
-            *code.mounts(),
-        ],
-    }
-    sweep = {"name": "sweep", "configMap": {"name": _config_name(spec, text)}}
-    pod = _pod([container], [*_volumes(spec, int(memory.removesuffix("Gi")), root), sweep, *code.volumes()])
-    if fixed:  # an autoscaling head asks the API server, with an account that the operator makes
-        pod["serviceAccountName"] = "sweep-runner"
-        pod["automountServiceAccountToken"] = False
-    metadata = {
-        "labels": _labels(spec, "sweep-head"),
-        "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
-    }
-    return {"metadata": metadata, "spec": pod}
-
-
-def _submitter(spec: Spec, image: str) -> dict[str, Any]:
-    container = {
-        "name": "ray-job-submitter",
-        "image": image,
-        "resources": _resources("500m", "1Gi"),
-        "securityContext": _container_security(),
-    }
-    pod = {
-        **_pod([container], []),
-        "restartPolicy": "Never",
-        "serviceAccountName": "sweep-runner",
-        "automountServiceAccountToken": False,
-    }
-    return {"metadata": {"labels": _labels(spec, "sweep-submitter")}, "spec": pod}
-
-
-def _pod(containers: list[dict[str, Any]], volumes: list[dict[str, Any]]) -> dict[str, Any]:
-    security = {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-    found: dict[str, Any] = {"securityContext": security, "containers": containers}
-    if volumes:
-        found["volumes"] = volumes
-    return found
-
-
-def _container_security() -> dict[str, Any]:
-    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-
-
-def _resources(cpu: str, memory: str, gpu: int = 0) -> dict[str, Any]:
-    """Requests equal limits, so that no neighbour takes a head's memory."""
-    amounts = {"cpu": cpu, "memory": memory, **({"nvidia.com/gpu": str(gpu)} if gpu else {})}
-    return {"requests": dict(amounts), "limits": dict(amounts)}
-
-
-def _environment(spec: Spec, *, head: bool) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}]
-    if _data(spec):
-        found.append({"name": "GEOSWEEP_DATA", "value": DATA})
-    if head:
-        secret: Mapping[str, Any] = {"secretKeyRef": {"name": "geosweep-studies", "key": "url"}}
-        found.append({"name": "GEOSWEEP_STORAGE", "valueFrom": dict(secret)})
-    return found
-
-
-def _secrets(root: str) -> list[dict[str, Any]]:
-    """Keys of the tracking server, and of the object store for sweeps that live in it; their Pods may have rights."""
-    names = ["geosweep-tracking", *(["geosweep-s3"] if _is_remote(root) else [])]
-    return [{"secretRef": {"name": name, "optional": True}} for name in names]
-
-
-def _on_claim(spec: Spec, root: str) -> bool:
-    return not _is_remote(root) or bool(_data(spec))
-
-
-def _mounts(spec: Spec, root: str) -> list[dict[str, Any]]:
-    places = ((("runs", ROOT),) if _on_claim(spec, root) else ()) + (("ray", "/tmp"), ("shm", "/dev/shm"))
-    return [{"name": name, "mountPath": path} for name, path in places]
-
-
-def _volumes(spec: Spec, memory: int, root: str) -> list[dict[str, Any]]:
-    """`memory` in GiB: that of the Pod, of which shared memory takes at most a third (it counts against the limit)."""
-    claim = {"name": "runs", "persistentVolumeClaim": {"claimName": CLAIM}}
-    return [
-        *([claim] if _on_claim(spec, root) else []),
-        {"name": "ray", "emptyDir": {"sizeLimit": "20Gi"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, memory // 3)}Gi"}},
-    ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import optim_core
 import trainables
-from orchestrator.definition import batches
+from orchestrator.definition import batches, plan
 from orchestrator.definition.model import Spec
-from orchestrator.definition.parts import TASK, in_section, section_of
+from orchestrator.definition.parts import TASK, in_section, section_of, split
+from orchestrator.definition.space import corners
 
 Found = Iterator[tuple[tuple[str, ...], str]]
 
@@ -54,4 +57,24 @@ def unequal_batches(spec: Spec) -> Found:
             ("budget", "unit"),
             f"a batch holds {min(held):g} to {max(held):g} {counted}, as each configuration chooses, so that larger "
             f"ones get more compute; use unit: tokens, which counts {counted}",
+        )
+
+
+def left_over(spec: Spec, parity: float) -> Found:
+    """Whole steps leave unequal rests of the budget; of arms all of whose steps take the same."""
+    given, steps = spec.budget.per_trial, dict[str, int]()
+    for name, arm in spec.arms.items():
+        configs = corners(arm.parameters, [p.name for p in arm.parameters])
+        costs = {float(optim_core.cost_per_step(arm.optimizer, **split(config).optimizer)) for config in configs}
+        starts = any(plan.start_of(arm, config) for config in configs)
+        if len(costs) == 1 and not starts and (cost := costs.pop()).is_integer():
+            steps[name] = int(cost)
+    spent = {name: given - given % cost for name, cost in steps.items()}
+    if spent and max(spent.values()) > parity * min(spent.values()):
+        words = ", ".join(f"{name} {amount:g}" for name, amount in spent.items())
+        whole = math.lcm(*steps.values())
+        better = max(whole, round(given / whole) * whole)
+        yield (
+            ("budget", "per_trial"),
+            f"steps come whole, so that of {given:g} gradient evaluations the arms spend {words}; write {better}",
         )

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optim_core
-import trainables
 from optim_core import Limit
+from orchestrator.definition import built
 from orchestrator.definition.control_names import limits
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import Parts, split
@@ -126,7 +126,7 @@ def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any], parts: P
     torch.set_num_threads(spec.resources.cpu)
     seed = spec.seeds.tune[0]
     build = optimizer_builder(optimizer, parameters, seed)
-    task = trainables.build(spec.task.name, **{**spec.task.parameters, **parts.task})
+    task = built.build(spec.task.name, {**spec.task.parameters, **parts.task})
     chosen = {**parts.training, "schedule": "constant", "warmup": 0.0, "final_lr": 0.0}
     recipe = replace(spec.training.recipe, **chosen)
     training = Training(task, build, budget=1e9, seed=seed, evaluations=1, recipe=recipe)

@@ -95,7 +95,7 @@ def of_steps(job: Job) -> tuple[list[float], int]:
     from orchestrator.trial.training import build_training  # 1.0 s of torch, which `read` and `compare` need not spend
     from trainables.loop import Diverged
 
-    plain = replace(job, training={**job.training, "compile": False}, diagnostics=(), evaluations=1)
+    plain = replace(job, training={**job.training, "compile": False}, diagnostics=(), evaluations=1, readers=0)
     training, _ = build_training(plain)
     interval = max(
         1, int(training.optimizer.param_groups[0].get(optim_core.lookup(job.optimizer).REFRESH_INTERVAL) or 1)

@@ -139,6 +139,8 @@ def equal_steps(spec: Spec) -> Found:
     """Steps of unequal cost: the dearer optimizer gets more compute."""
     if spec.budget.unit in ("steps", "grad_evals"):
         yield from alike.unequal_batches(spec)
+    if spec.budget.unit == "grad_evals" and not spec.task.is_program:
+        yield from alike.left_over(spec, PARITY)
     if spec.budget.unit != "steps":
         return
     spans = {name: plan.grad_evals_range(spec, arm) for name, arm in spec.arms.items()}

@@ -69,8 +69,8 @@ def pruning(file: dict[str, Any]) -> Breaches:
         yield (
             "GS113",
             ("early_terminate", "scope"),
-            f"{scope}: rankings of optimizers flip while the learning rate decays; stop trials within an arm: "
-            f"scope: arm",
+            f"{scope}: rankings of optimizers flip while the learning rate decays; leave scope out, and trials are "
+            "stopped within an arm",
         )
 
 

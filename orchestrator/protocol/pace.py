@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-import trainables
-from orchestrator.definition import plan
+from orchestrator.definition import built, plan
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import groups_of, split
@@ -39,6 +38,7 @@ from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
+from trainables.task_class import Task
 
 FEWEST, MOST, SECONDS_EACH, ENDLESS = 5, 15, 0.5, 1e9
 FLOOR, GOOD = 0.05, 0.15
@@ -123,16 +123,15 @@ def probes(arm: ArmSpec, count: int) -> list[dict[str, Any]]:
     return [from_unit(arm.parameters, list(map(float, u))) for u in points]
 
 
-def measure(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], seconds: float) -> Pace:
-    """Train a configuration for about so many seconds, the first step left out. A diverging one counts too."""
+def training_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> tuple[Task, Training]:
+    """A configuration's run at its beginning, in this process, and its task."""
     import torch
 
     torch.set_num_threads(spec.resources.cpu)
-    budget, seed = plan.grad_evals_of(spec, arm, config), spec.seeds.tune[0]
-    made, parts = time.perf_counter(), split(config)
+    budget, seed, parts = plan.grad_evals_of(spec, arm, config), spec.seeds.tune[0], split(config)
     ramps = {name: Ramp(**fields) for name, fields in parts.ramps.items()}
     initial = {**parts.optimizer, **{name: ramp.at(0.0) for name, ramp in ramps.items()}}
-    task = trainables.build(spec.task.name, **{**spec.task.parameters, **parts.task})
+    task = built.build(spec.task.name, {**spec.task.parameters, **parts.task})
     training = Training(
         task,
         optimizer_builder(arm.optimizer, initial, seed, groups_of(arm.groups, parts)),
@@ -142,6 +141,13 @@ def measure(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], seconds: float)
         recipe=replace(spec.training.recipe, **parts.training),
         ramps=ramps,
     )
+    return task, training
+
+
+def measure(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], seconds: float) -> Pace:
+    """Train a configuration for about so many seconds, the first step left out. A diverging one counts too."""
+    made = time.perf_counter()
+    task, training = training_of(spec, arm, config)
     started, start = 0.0, time.perf_counter() - made
 
     def enough() -> bool:

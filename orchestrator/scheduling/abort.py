@@ -12,6 +12,7 @@ import builtins
 import hashlib
 import importlib.metadata
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from orchestrator.trial.program import source as scripts
 
 FEWEST = 5
 """Trials that have to fail alike before a sweep is given up."""
+UNFIT = 2
+"""Trials of an arm that have to run out of a GPU's memory, none having fitted, before the sweep is given up."""
+OUT_OF_MEMORY = "torch.OutOfMemoryError"
 MENDABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Of the operating system's errors those that a user mends; the others (network, disk) may pass by themselves."""
 
@@ -34,7 +38,8 @@ def refuse(spec: Spec, folder: SweepFolder, why: str) -> str:
     """Note that another attempt would end the same way. Returns the message for this one and the next."""
     path = _file(folder)
     message = (
-        f"{why}. Another attempt would end the same way; to make one all the same, remove {folder.place}/{path.name}"
+        f"{why}. Another attempt would end the same way; to make one all the same, remove {folder.place}/{path.name}; "
+        f"what was printed: {folder.command('logs', folder.sweep_id)}"
     )
     write_atomic(path, json.dumps({"message": message, "circumstances": circumstances(spec)}, indent=1))
     return message
@@ -64,10 +69,11 @@ def circumstances(spec: Spec) -> str:
 
 
 class Alike:
-    """Ends a sweep of which every trial fails for the same reason (a `callbacks.Callback`).
+    """Ends a sweep whose trials fail for the same reason (a `callbacks.Callback`): all of it, or of an arm by memory.
 
     That is: at least FEWEST trials, more than `max_failed`, and in every arm, failed with the same exception, raised at
-    the same place, and no trial of this or of an earlier driver has ended otherwise.
+    the same place, and no trial of this or of an earlier driver has ended otherwise. Or UNFIT trials of an arm ran out
+    of the memory of their GPU, or of their share of one, and no trial of that arm has ended otherwise.
     """
 
     def __init__(self, spec: Spec, folder: SweepFolder) -> None:
@@ -75,6 +81,8 @@ class Alike:
         self._enough = max(FEWEST, spec.max_failed + 1)
         self._failed: dict[str, str] = {}
         self._seen: set[str] = set()
+        self._unfit: Counter[str] = Counter()
+        self._fit: set[str] = set()
         self._differs = False
         self.refusal = ""
         """Why the sweep is given up."""
@@ -88,6 +96,8 @@ class Alike:
     def on_recover(self, job: Job, result: Result) -> None:
         """An earlier success is one; an earlier failure may have been mended since."""
         self._differs |= result.state is not State.FAILED
+        if result.state is not State.FAILED:
+            self._fit.add(job.arm)
 
     def on_end(self, job: Job, result: Result | Report) -> None:
         """Compare; drain the sweep when it is hopeless."""
@@ -96,15 +106,35 @@ class Alike:
         place, says = exception(result.error)
         self._failed[job.trial_id] = place
         self._seen.add(job.arm)
+        if says.startswith(OUT_OF_MEMORY):
+            self._unfit[job.arm] += 1
+        else:
+            self._fit.add(job.arm)
+        if self._unfit[job.arm] >= UNFIT and job.arm not in self._fit:
+            self._give_up(self._too_large(job.arm, says))
+            return
         self._differs |= not place or len(set(self._failed.values())) > 1
         if self._differs or len(self._failed) < self._enough or self._seen < set(self._spec.arms):
             return
         why = (
-            f"the first {len(self._failed)} trials all failed alike and the sweep was given up: {says} "
-            f"(see: geosweep logs {self._folder.sweep_id}). Mend it and give the sweep another name"
+            f"the first {len(self._failed)} trials all failed alike and the sweep was given up: {says}. "
+            "Mend it and give the sweep another name"
         )
+        self._give_up(why)
+
+    def _give_up(self, why: str) -> None:
         self.refusal = refuse(self._spec, self._folder, why)
         self._folder.stop_file.touch()
+
+    def _too_large(self, arm: str, says: str) -> str:
+        gpu = self._spec.resources.gpu
+        share = f"a larger share (resources: {{gpu: {min(1.0, 2 * gpu):g}}}), " if 0 < gpu < 1 else ""
+        shared = f" in its share, {gpu:g}, of a GPU" if share else " on its GPU"
+        return (
+            f"{UNFIT} trials of arm {arm} ran out of memory{shared}, none of it has fitted, and the sweep was given "
+            f"up: {says.splitlines()[0][:200]} Give each trial {share}smaller pieces (training: {{accumulate: auto}}) "
+            "or bf16 (training: {precision: bf16}); geosweep plan FILE --probe measures what each arm takes"
+        )
 
 
 def exception(error: str) -> tuple[str, str]:

@@ -157,13 +157,17 @@ class ArmStudy:
         unended = counts["waiting"] + counts["running"]
         if not unended:
             return 0.0
-        if self.population is not None:  # a child shares the budget of its place
-            places = self.planned - sum(c.replaces is not None for c in self.study.configurations())
-            left = places * self.each - self.grad_evals
+        if self.population is not None:
+            left = self.at_most() - self.grad_evals
         else:
             begun = sum(self.spent.get(t, 0.0) for t, state in self.states.items() if state is State.RUNNING)
             left = unended * self.each - begun
         return max(0.0, left)
+
+    def at_most(self) -> float:
+        """Gradient evaluations of all its trials, should none end early; a child shares the budget of its place."""
+        children = self.study.configurations() if self.population is not None else ()
+        return (self.planned - sum(c.replaces is not None for c in children)) * self.each
 
     @property
     def wants(self) -> bool:
@@ -216,7 +220,8 @@ class ArmStudy:
         means = tuple(sum(column) / len(told) for column in zip(*(v for v in told if v is not None), strict=True))
         rungs = {**passed, spec.evaluations: means[0]} if len(means) == 1 else {}
         self.settle(number, Outcome(state=ConfigurationState.COMPLETE, values=means, rungs=rungs, broken=broken))
-        self.best = means[0] if self.best is None else spec.metric.goal.best((self.best, means[0]))
+        if all(amount <= 0 for amount in broken.values()):
+            self.best = means[0] if self.best is None else spec.metric.goal.best((self.best, means[0]))
 
     def measured(
         self, number: int, seed: int, metrics: Mapping[str, float], constraints: Sequence[OutcomeConstraint]

@@ -55,6 +55,8 @@ def job_of(
         stop_file=f"{folder.place}/stop" if folder.far else str(folder.stop_file.resolve()),
         threads=spec.resources.cpu,
         processes=spec.resources.processes,
+        gpu=spec.resources.gpu / spec.resources.processes,
+        readers=spec.resources.readers,
         checkpoint_quota=spec.resources.checkpoints,
         checkpoint_s=spec.resources.checkpoint_every,
         diagnostics=spec.diagnostics.names,

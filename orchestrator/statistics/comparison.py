@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.statistics import power, studies
-from orchestrator.statistics.intervals import Array, mean_interval
+from orchestrator.statistics.intervals import UNBOUNDED, Array, mean_interval, span_of
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Paired, Parity, Refused, Search, Unit, paired
 from orchestrator.statistics.same_task import NOTHING, Choice
 from orchestrator.statistics.sentences import too_few
@@ -102,6 +102,7 @@ def compare(
     twin: tuple[str, str] | None = None,
     parity: Parity = IN_GRAD_EVALS,
     choice: Choice = NOTHING,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
@@ -111,7 +112,7 @@ def compare(
 
     `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1). `twin`: an identical
     copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity` and
-    `choice` as in `pairing.paired`.
+    `choice` as in `pairing.paired`. `bounds`: the range of the metric, whose differences no interval leaves.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
@@ -119,7 +120,7 @@ def compare(
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
     found = paired(trials, metric, stopped, parity, choice)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
-    question |= {"looks": tests(race), "searches": found.searches}
+    question |= {"span": span_of(bounds), "looks": tests(race), "searches": found.searches}
     compared = {arm: found.values[arm] for arm in arms}
     pairs = compare_values(compared, baseline=baseline, **question)
     copies = {arm: found.values[arm] for arm in twin or () if arm in found.values}
@@ -170,6 +171,7 @@ def compare_values(
     alpha: float = ALPHA,
     looks: int = 1,
     searches: Mapping[str, Search] | None = None,
+    span: tuple[float, float] = UNBOUNDED,
 ) -> list[Pair]:
     """All pairs of arms, or every arm against the baseline; `values` hold the units in the same order.
 
@@ -178,7 +180,9 @@ def compare_values(
     """
     chosen = chosen_pairs(list(values), baseline)
     raw = {(a, b): differences(values[a], values[b]) for a, b in chosen}
-    return compare_differences(raw, goal=goal, unit=unit, margin=margin, alpha=alpha, looks=looks, searches=searches)
+    return compare_differences(
+        raw, goal=goal, unit=unit, margin=margin, alpha=alpha, looks=looks, searches=searches, span=span
+    )
 
 
 def differences(a: Units, b: Units) -> list[Array]:
@@ -195,6 +199,7 @@ def compare_differences(
     alpha: float = ALPHA,
     looks: int = 1,
     searches: Mapping[str, Search] | None = None,
+    span: tuple[float, float] = UNBOUNDED,
 ) -> list[Pair]:
     """The same of (A, B) -> differences on each unit; Holm's correction is over all of them."""
     if not found:
@@ -205,7 +210,8 @@ def compare_differences(
     ps = [1.0 if d is None else sign_flip(d) for d in seen]
     equals = holm([equivalence(d, margin) for d in means]) if margin > 0 else [None] * len(chosen)
     adjusted = holm([min(1.0, looks * p) for p in ps])
-    one = _Rule(goal=goal, unit=unit, margin=margin, alpha=alpha, comparisons=len(chosen), searches=searches or {})
+    terms: dict[str, Any] = {"comparisons": len(chosen), "searches": searches or {}, "span": span}
+    one = _Rule(goal=goal, unit=unit, margin=margin, alpha=alpha, **terms)
     return [
         one.pair(a, b, d, p, p_holm, equal)
         for (a, b), d, p, p_holm, equal in zip(chosen, raw, ps, adjusted, equals, strict=True)
@@ -229,6 +235,8 @@ class Terms:
     alpha: float
     comparisons: int
     searches: Mapping[str, Search]
+    span: tuple[float, float] = UNBOUNDED
+    """The range that differences cannot leave."""
 
 
 class _Rule(Terms):
@@ -256,7 +264,7 @@ class _Rule(Terms):
 
     def pair(self, a: str, b: str, raw: Sequence[Array], p: float, p_holm: float, equal: float | None) -> Pair:
         d = studies.study_means(raw)
-        interval = mean_interval(d, 1 - self.alpha)
+        interval = mean_interval(d, 1 - self.alpha, self.span)
         verdict = self.verdict(d, interval, p_holm, equal)
         seen = beyond(d, self.margin)
         searches = [self.searches[arm] for arm in (a, b) if arm in self.searches]

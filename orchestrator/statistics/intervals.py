@@ -12,16 +12,19 @@ skewness that both share cancels. The interval of a share never covers less than
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.definition.shares import PERCENT, is_share
+from orchestrator.definition.shares import SHARE as SHARE
+
 Array = NDArray[np.float64]
 Values = Sequence[float] | Array
-UNBOUNDED, SHARE = (-math.inf, math.inf), (0.0, 1.0)
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +67,33 @@ def mean_interval(
     return max(least, mean - half), min(most, mean + half)
 
 
-def bounds_of(metric: str) -> tuple[float, float]:
-    """The range that the metric of this name, and so its mean, cannot leave: [0, 1] for `accuracy/...`."""
-    return SHARE if metric.partition("/")[0] == "accuracy" else UNBOUNDED
+def bounds_of(
+    metric: str, values: Iterable[float] = (), declared: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """The range that a metric, and so its mean, cannot leave: as declared, or known by its name.
+
+    An accuracy, or another share, lies in [0, 1], or in [0, 100] where `values` show that it is in percent.
+    """
+    if declared is not None:
+        return declared
+    if not is_share(metric):
+        return UNBOUNDED
+    known = [value for value in values if math.isfinite(value)]
+    least, most = min(known, default=0.0), max(known, default=0.0)
+    return next((found for found in (SHARE, PERCENT) if found[0] <= least and most <= found[1]), UNBOUNDED)
+
+
+def span_of(bounds: tuple[float, float]) -> tuple[float, float]:
+    """The range that the difference of two values within `bounds` cannot leave."""
+    width = bounds[1] - bounds[0]
+    return -width, width
+
+
+def cut_words(metric: str, bounds: tuple[float, float], intervals: Iterable[tuple[float | None, float | None]]) -> str:
+    """Says that intervals were cut, where some were; else nothing. They end at a bound then."""
+    ends = {end for low, high in intervals if low != high for end in (low, high)}
+    cut = sorted(bound for bound in bounds if bound in ends)
+    return f"cut at {' and '.join(f'{bound:g}' for bound in cut)}, beyond which {metric} cannot be" if cut else ""
 
 
 def share_interval(wins: float, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -39,6 +39,11 @@ class Parity:
     """Compare the arms' means: what single trials took is noisy."""
     streams: bool = True
     """Weights and data have to be the same, by their digests. Of scripts and imported runs the verdict says how far."""
+    given: float = 0.0
+    """What each trial was given, where `left` is known."""
+    left: Mapping[str, float] = field(default_factory=dict)
+    """Arm -> what one of its steps takes: less than that is left over at the end of a trial. The file makes it certain,
+    so that it is said and nothing is refused for it."""
 
 
 IN_GRAD_EVALS = Parity()
@@ -89,16 +94,18 @@ def paired(
     _none_missing(trials[trials["arm"].isin(arms)], confirm, stopped, several)
     _same_seeds(confirm, arms, stopped, several)
     chosen = check_streams(confirm, choice, several=several) if parity.streams else []
-    _same_budget(confirm, parity)
+    unspent = _same_budget(confirm, parity)
     found = _ready(trials, confirm, arms, metric, several)
-    return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), notes=(*chosen, *found.notes))
+    notes = (*chosen, *unspent, *found.notes)
+    return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), notes=notes)
 
 
 def unpaired(trials: pd.DataFrame, metric: str, parity: Parity = IN_GRAD_EVALS) -> Paired:
     """The same of arms whose seeds, or studies, have nothing to do with each other. Raises Refused."""
     confirm, arms, several = _confirm(trials, metric)
-    _same_budget(confirm, parity)
-    return _ready(trials, confirm, arms, metric, several)
+    unspent = _same_budget(confirm, parity)
+    found = _ready(trials, confirm, arms, metric, several)
+    return replace(found, notes=(*unspent, *found.notes))
 
 
 def _confirm(trials: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str], bool]:
@@ -184,15 +191,24 @@ def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str
         raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
 
 
-def _same_budget(confirm: pd.DataFrame, parity: Parity) -> None:
+def _same_budget(confirm: pd.DataFrame, parity: Parity) -> list[str]:
+    """What whole steps left over where that is more than `parity.within`, as notes."""
     complete = confirm[confirm["state"] == State.COMPLETE]
     if parity.column not in complete:
-        return
+        return []
     means = complete.groupby("arm")[parity.column].mean()
     spent = means if parity.of_means else complete[parity.column]
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:
         named = ", ".join(f"{arm} {mean:.4g}" for arm, mean in means.items())
-        raise Refused(f"budgets differ by more than {100 * parity.within:.2g} %: {named} ({parity.words})")
+        apart = f"more than {100 * parity.within:.2g} %"
+        left = parity.given - complete[parity.column]
+        if all(0 <= rest < parity.left.get(arm, 0.0) for arm, rest in zip(complete["arm"], left, strict=True)):
+            return [
+                f"Steps come whole, so that of {parity.given:g} {parity.words} the arms spent {named}, {apart} apart; "
+                "a multiple of what their steps take would have been spent by all."
+            ]
+        raise Refused(f"budgets differ by {apart}: {named} ({parity.words})")
+    return []
 
 
 def _searches(tune: pd.DataFrame, arms: Sequence[str]) -> dict[str, Search]:

@@ -24,6 +24,11 @@ def slowdown(curve: Curve, baseline: Curve) -> float | None:
     return -(baseline[-1][0] / _reaches(curve, baseline[-1][1]) - 1)
 
 
+def relative(slowdown: float) -> float:
+    """The same as a share of the baseline's length: 0.16 for 16 % longer, -0.5 for half as long; above -1."""
+    return slowdown if slowdown >= 0 else 1 / (1 - slowdown) - 1
+
+
 def _reaches(curve: Curve, level: float) -> float:
     """First step at which the curve is at `level` or below; it is at its end."""
     before: tuple[float, float] | None = None

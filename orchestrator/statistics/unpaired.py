@@ -31,7 +31,7 @@ from scipy import stats
 from orchestrator.definition.states import Goal
 from orchestrator.statistics import power
 from orchestrator.statistics.comparison import ALPHA, Pair, Terms, Units, check_baseline, chosen_pairs, document
-from orchestrator.statistics.intervals import Array, all_equal, share_interval
+from orchestrator.statistics.intervals import UNBOUNDED, Array, all_equal, share_interval, span_of
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity, Refused, Search, Unit, unpaired
 from orchestrator.statistics.significance import holm
 from orchestrator.statistics.studies import study_means
@@ -87,6 +87,7 @@ def compare(
     margin: float = 0.0,
     alpha: float = ALPHA,
     parity: Parity = IN_GRAD_EVALS,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> dict[str, Any]:
     """The `compare` document of a trials table whose units are not paired. Raises Refused. As `comparison.compare`."""
     found = unpaired(trials, metric, parity)
@@ -99,6 +100,7 @@ def compare(
         margin=margin,
         alpha=alpha,
         searches=found.searches,
+        span=span_of(bounds),
     )
     few = too_few(found.values, len(pairs), alpha)
     found = replace(found, notes=(*found.notes, *filter(None, [few])))
@@ -115,10 +117,11 @@ def compare_unpaired(
     margin: float = 0.0,
     alpha: float = 0.05,
     searches: Mapping[str, Search] | None = None,
+    span: tuple[float, float] = UNBOUNDED,
 ) -> list[UnpairedPair]:
     """All pairs of arms, or every arm against the baseline. Raises Refused for an arm of fewer than two units.
 
-    `margin` as in `comparison.compare`.
+    `margin` as in `comparison.compare`; `span`: the range that differences cannot leave.
     """
     means = {arm: study_means([np.atleast_1d(u) for u in units]) for arm, units in values.items()}
     for arm, found in means.items():
@@ -127,7 +130,7 @@ def compare_unpaired(
                 f"arm {arm} has {len(found)} {unit} that is not paired, and one shows no spread; two or more do"
             )
     chosen = chosen_pairs(list(means), baseline)
-    tests = [_Test(means[a], means[b], margin, 1 - alpha) for a, b in chosen]
+    tests = [_Test(means[a], means[b], margin, 1 - alpha, span) for a, b in chosen]
     adjusted = holm([one.p for one in tests])
     equals = holm([one.equivalent for one in tests]) if margin > 0 else [None] * len(tests)
     rule = _Rule(goal=goal, unit=unit, margin=margin, alpha=alpha, comparisons=len(chosen), searches=searches or {})
@@ -140,14 +143,14 @@ def compare_unpaired(
 class _Test:
     """Two samples, and what the tests say of them."""
 
-    def __init__(self, a: Array, b: Array, margin: float, confidence: float) -> None:
+    def __init__(self, a: Array, b: Array, margin: float, confidence: float, span: tuple[float, float]) -> None:
         self.a, self.b, self.margin = a, b, margin
         self.difference = float(a.mean() - b.mean())
         self.constant = all_equal(a) and all_equal(b)
         self.se = 0.0 if self.constant else math.sqrt(float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
         self.freedom = self._freedom()
         half = 0.0 if self.constant else float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.se
-        self.interval = (self.difference - half, self.difference + half)
+        self.interval = max(span[0], self.difference - half), min(span[1], self.difference + half)
         self.p, self.equivalent = self._p(), self._equivalence()
 
     def _freedom(self) -> float:

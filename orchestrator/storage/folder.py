@@ -10,9 +10,12 @@ Under a root in an object store `root` is its near folder (see `object_store.py`
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -24,13 +27,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from orchestrator.definition import places
 from orchestrator.storage import object_store
 from orchestrator.storage.errors import Damaged, Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
 
+PLACE = "place.json"
+"""In a sweep's folder: where its file lay."""
+
 PATIENCE_S, NAMED_S, POLL_S = 60.0, 0.2, 0.02
 """How long to wait for the lock of a sweep: where nobody is named, whoever has it wants it for a short while only."""
+
+USUAL_ROOT = "runs"
 
 
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
@@ -84,6 +93,11 @@ class SweepFolder:
         """The sweep's folder as the user knows it: a path, or a URI."""
         return object_store.far(self.path) or str(self.path)
 
+    def command(self, *words: str) -> str:
+        """`geosweep WORDS` as it is typed for this sweep, with the root where that is not the usual one."""
+        root = object_store.far(self.root) or str(self.root)
+        return shlex.join(["geosweep", *words, *(["--root", root] if root != USUAL_ROOT else [])])
+
     @property
     def journal(self) -> Path:
         """Optuna's journal: the truth of what was asked and told."""
@@ -129,6 +143,21 @@ class SweepFolder:
             write_atomic(self.path / "sweep.yaml", text)
             write_atomic(self.path / "resolved.json", json.dumps(resolved, indent=1, sort_keys=True))
         os.utime(self.path)
+
+    def note_place(self, file: Path) -> None:
+        """Write down where a sweep file lies, for modules and files that it names: absolute, and seen from the root."""
+        if not (self.path / PLACE).exists() and file.exists():
+            place = file.resolve().parent
+            seen = os.path.relpath(place, self.root.resolve())
+            write_atomic(self.path / PLACE, json.dumps({"folder": str(place), "from_root": seen}, indent=1))
+
+    def recall_place(self) -> None:
+        """Find modules and files of the sweep where it was started; a root that was moved with them finds them, too."""
+        known = read_json(self.path / PLACE) or {}
+        for place in (self.root.resolve() / known["from_root"], Path(known["folder"])) if known else ():
+            if place.is_dir():
+                places.remember(Path(os.path.normpath(place)))
+                return
 
     def seconds(self) -> float:
         """Wall clock that drivers spent on this sweep so far; time down does not count."""
@@ -250,6 +279,21 @@ class SweepFolder:
             return True
         except FileNotFoundError:
             return False
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return self._is_locked()
+
+    def _is_locked(self) -> bool:
+        """Whether somebody has the lock, for one who may only read."""
+        try:
+            with (self.path / "lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
 
 def sweeps(root: Path) -> list[SweepFolder]:
@@ -267,13 +311,14 @@ def find(root: Path, name: str) -> SweepFolder:
     known = sweeps(root)
     if not known:
         raise NotFound(
-            f"no sweep under {object_store.far(root) or root}/; start one with `geosweep run FILE`, or name another "
-            "--root"
+            f"no sweep under {object_store.far(root) or root}/; name another --root, or start one with: "
+            "geosweep run FILE"
         )
     matches = [s for s in known if s.sweep_id == name] or [s for s in known if s.sweep_id.startswith(name)]
     matches = known[-1:] if name == "@last" else matches
     if len(matches) == 1:
         matches[0].level()
+        matches[0].recall_place()
         return matches[0]
     listing = ", ".join(s.sweep_id for s in matches or known)
     raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; there is: {listing}")

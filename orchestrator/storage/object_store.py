@@ -57,10 +57,16 @@ def own_scratch() -> Path:
 
 
 def near(place: str, kind: str = "mirror") -> Path:
-    """The near folder of a URI; a local path is itself. `work` folders are a worker's, never the driver's."""
+    """The near folder of a URI; a local path, as file:///FOLDER too, is itself. `work` folders are a worker's, never
+    the driver's.
+    """
     scheme, found, path = place.partition("://")
     if not found:
         return Path(place)
+    if scheme == "file":
+        if not path.startswith("/"):
+            raise StoreError(f"{place}: a host, or no folder; write file:///FOLDER, or the folder alone")
+        return Path(path)
     if ".." in path.split("/") or not path.strip("/"):
         raise StoreError(f"{place} names no folder of a bucket; write s3://BUCKET/FOLDER")
     return own_scratch() / kind / scheme / path.strip("/")

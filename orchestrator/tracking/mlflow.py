@@ -16,24 +16,26 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
-from orchestrator.tracking import mlflow_failed
+from orchestrator.tracking import mlflow_failed, mlflow_summary, mlflow_view
 from orchestrator.tracking.embedded import artifacts_of, make_store
 from orchestrator.tracking.embedded import embedded_uri as embedded_uri
+from orchestrator.tracking.mlflow_ends import ERROR as ERROR
+from orchestrator.tracking.mlflow_ends import STATE, tags_of
 from orchestrator.tracking.names import accepted, params_of
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
 
-SWEEP, TRIAL, ARM, STATE = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm", "geosweep.state"
-STAGE, SEED, ERROR, PARENT = "geosweep.stage", "geosweep.seed", "geosweep.error", "mlflow.parentRunId"
+SWEEP, TRIAL, ARM = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm"
+STAGE, SEED, PARENT = "geosweep.stage", "geosweep.seed", "mlflow.parentRunId"
 STUDY, UNIT, ENDING = "geosweep.study", "geosweep.unit", "geosweep.ending"
 """A trial's study, where its arm has several: a run without it is of the only one. Of the sweep and of its summaries
 what n counts, `study` or `seed`."""
@@ -46,7 +48,8 @@ STATUS = {
     State.INTERRUPTED: "KILLED",
     State.PAUSED: "SCHEDULED",
 }
-STOPPED, CACHED, POINTS = "geosweep.stopped", "geosweep.cached_from", "geosweep.points"
+NOTE = mlflow_failed.NOTE
+POINTS = "geosweep.points"
 RENAMED = "geosweep.renamed"
 """Metrics whose names MLflow does not take: its name -> theirs, as JSON."""
 BATCH, PARAMS = 900, 90
@@ -74,10 +77,13 @@ class MlflowTracker:
         description: str,
         facts: Mapping[str, str],
         studies: int = 1,
+        shown: mlflow_view.Shown | None = None,
     ) -> None:
         self._uri, self._root, self._sweep_id, self._name = uri or embedded_uri(root), root, sweep_id, name
         self._description, self._facts = description, dict(facts)
         self._several, self._unit = studies > 1, "study" if studies > 1 else "seed"
+        self._shown = shown or mlflow_view.Shown(sweep_id=sweep_id, reported="")
+        self._created = 0
         self._runs: dict[str, str] = {}
         self._complete: set[str] = set()
         self._sent: dict[str, float] = {}
@@ -220,18 +226,22 @@ class MlflowTracker:
             place = artifacts_of(self._root) if embedded else None
             self._experiment = self._client.create_experiment(self._name, artifact_location=place, tags=KIND)
         self._runs.clear()
+        self._created = int(1000 * time.time())
         for run in self._search():
             key = run.data.tags.get(TRIAL) or run.data.tags.get(ARM) or SWEEP
             self._runs[key] = run.info.run_id
+            self._created = run.info.start_time if key == SWEEP else self._created
             if run.info.status in ("FINISHED", "FAILED"):
                 self._complete.add(key)
         if SWEEP not in self._runs:
             tags = {SWEEP: self._sweep_id, STAGE: "sweep", UNIT: self._unit, **self._facts}
-            tags["mlflow.note.content"] = self._description
+            tags[NOTE] = self._description
             made = self._client.create_run(self._experiment, tags=tags, run_name=self._sweep_id)
             self._runs[SWEEP] = made.info.run_id
+            self._created = made.info.start_time
         else:
             self._client.update_run(self._runs[SWEEP], status="RUNNING")
+        mlflow_view.keep(self._client, self._experiment, self._shown, False, self._created)
 
     def _search(self, more: str = "") -> Iterator[Any]:
         """The runs of this sweep, page by page."""
@@ -269,7 +279,7 @@ class MlflowTracker:
         if job.trial_id in self._runs:
             return self._runs[job.trial_id], False
         tags = {SWEEP: self._sweep_id, TRIAL: job.trial_id, ARM: job.arm, STAGE: job.stage, SEED: str(job.seed)}
-        tags |= {PARENT: self._runs[SWEEP], **self._study_of(job), **more}
+        tags |= {PARENT: self._runs[SWEEP], NOTE: self._links(), **self._study_of(job), **more}
         made = self._client.create_run(self._experiment, tags=tags, run_name=job.trial_id)
         self._runs[job.trial_id] = made.info.run_id
         return self._runs[job.trial_id], True
@@ -319,7 +329,7 @@ class MlflowTracker:
 
         log = MetricLog(near(job.folder) / "metrics.jsonl").points()
         durable = result.durable if isinstance(result, Report) else math.inf
-        run = self._ship(job, log, durable, {**_tags_of(result), **self._study_of(job), POINTS: str(len(log))})
+        run = self._ship(job, log, durable, {**tags_of(result), **self._study_of(job), POINTS: str(len(log))})
         if result.state is State.DIVERGED:
             step = int(log[-1]["step"])
             names = accepted(result.metrics)
@@ -329,40 +339,50 @@ class MlflowTracker:
         if result.state is State.FAILED:
             mlflow_failed.keep_printed(self._client, run, job.folder)
 
-    def _finish(self, state: SweepState, arms: Rows, parameters: Rows) -> None:
-        from mlflow.entities import Metric, RunTag
+    def _finish(
+        self, state: SweepState, arms: Mapping[str, Mapping[str, float]], parameters: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        from mlflow.entities import RunTag
 
-        over = "studies" if self._several else "seeds"
-        for arm, summary in arms.items():
-            given = params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {}))
-            if self._is_outdated(arm, given):  # it was extended and chose anew; parameters of a run cannot change
-                self._client.delete_run(self._runs.pop(arm))
-            if arm not in self._runs:
-                tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs[SWEEP]}
-                made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over {over}")
-                self._runs[arm] = made.info.run_id
-            known, now = self._client.get_run(self._runs[arm]).data, int(1000 * time.time())
-            # of two values with one time MLflow shows the larger, not the later
-            names = accepted(summary)
-            metrics = [
-                Metric(names[k], v, now, 0)
-                for k, v in summary.items()
-                if math.isfinite(v) and known.metrics.get(names[k]) != v
-            ]
-            params = [param for param in given if param.key not in known.params][:PARAMS]
-            self._client.log_batch(self._runs[arm], metrics=metrics, params=params, tags=[RunTag(UNIT, self._unit)])
-            self._client.set_terminated(self._runs[arm])
+        for row, (arm, summary) in enumerate(arms.items()):
+            points = mlflow_summary.points_of(summary, len(arms) - row)
+            self._summarize(arm, points, params_of({"arm": arm, "stage": "summary"}, parameters.get(arm, {})))
         parent = self._runs[SWEEP]
-        tags = {STATE: str(state), ENDING: self._ending, UNIT: self._unit}
-        self._client.log_batch(parent, tags=[RunTag(k, v) for k, v in tags.items()])
+        tags = [RunTag(STATE, str(state)), RunTag(ENDING, self._ending), RunTag(UNIT, self._unit)]
+        metrics: list[Any] = []
+        if self._shown.reported:
+            points, leads = mlflow_summary.of_parent(arms, self._shown.reported, maximize=self._shown.maximize)
+            if not mlflow_summary.says(self._client, parent, points):
+                metrics, tags = mlflow_summary.metrics(points), [*tags, RunTag(mlflow_summary.LEADS, leads)]
+        self._client.log_batch(parent, metrics=metrics, tags=tags)
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
+        mlflow_view.keep(self._client, self._experiment, self._shown, state is SweepState.DONE, self._created)
         self.mended += self._close_strays(state)
 
-    def _is_outdated(self, arm: str, given: list[Any]) -> bool:
+    def _summarize(self, arm: str, points: Sequence[mlflow_summary.Point], params: list[Any]) -> None:
+        """The arm's summary run; one that says something else is made anew."""
+        from mlflow.entities import RunTag
+
+        if arm in self._runs:
+            known = self._client.get_run(self._runs[arm]).data
+            same = all(known.params.get(param.key, param.value) == param.value for param in params)
+            whole = same and mlflow_summary.LAYOUT in known.tags
+            if not whole or not mlflow_summary.says(self._client, self._runs[arm], points):
+                self._client.delete_run(self._runs.pop(arm))
         if arm not in self._runs:
-            return False
-        known = self._client.get_run(self._runs[arm]).data.params
-        return any(known.get(param.key, param.value) != param.value for param in given)
+            over = "studies" if self._several else "seeds"
+            tags = {SWEEP: self._sweep_id, ARM: arm, STAGE: "summary", PARENT: self._runs[SWEEP]}
+            tags |= {mlflow_summary.LAYOUT: "2", NOTE: self._links()}
+            made = self._client.create_run(self._experiment, tags=tags, run_name=f"{arm}: mean over {over}")
+            self._runs[arm] = made.info.run_id
+            self._client.log_batch(self._runs[arm], metrics=mlflow_summary.metrics(points))
+        known = self._client.get_run(self._runs[arm]).data
+        params = [param for param in params if param.key not in known.params][:PARAMS]
+        self._client.log_batch(self._runs[arm], params=params, tags=[RunTag(UNIT, self._unit)])
+        self._client.set_terminated(self._runs[arm])
+
+    def _links(self) -> str:
+        return mlflow_view.links(self._experiment, self._runs[SWEEP], self._sweep_id)
 
     def _close_strays(self, state: SweepState) -> list[str]:
         """End runs that are RUNNING although no driver is at work on them; says which of them were trials."""
@@ -374,22 +394,3 @@ class MlflowTracker:
             if trial is not None:
                 found.append(f"mlflow: {trial} was RUNNING with no driver; ended as KILLED")
         return found
-
-
-def _tags_of(result: Result | Report) -> dict[str, str]:
-    """What a run's tags say of how its trial ended."""
-    if isinstance(result, Report):
-        return {STATE: str(result.state), "geosweep.init_digest": "", "geosweep.data_digest": ""}
-    tags = {
-        STATE: str(result.state),
-        "geosweep.init_digest": result.init_digest,
-        "geosweep.data_digest": result.data_digest,
-    }
-    tags |= {f"geosweep.{name}": value for name, value in result.facts.items()} | mlflow_failed.tags(result)
-    if result.error:
-        tags[ERROR] = result.error[-4000:]
-    if result.stopped is not None:
-        tags[STOPPED] = result.stopped.reason
-    if result.cached_from:
-        tags[CACHED] = result.cached_from
-    return tags

@@ -11,12 +11,37 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL
 
 Point = tuple[str, float, int]
 EXPLORATORY = "geosweep.exploratory"
+
+
+def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
+    """Where MLflow's page shows a sweep (see `mlflow_view.Shown`), or the runs that match; keeps its views if need be.
+
+    Nothing where MLflow has no such experiment. Raises ConnectionError without an answer.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    known = mlflow_view.Shown(**shown)
+    try:
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            return ""
+        if where:
+            return mlflow_view.search_of(found.experiment_id, where, known)
+        if f"{mlflow_view.VIEW}{known.answer}" not in found.tags:  # of an earlier version
+            mlflow_view.keep(client, found.experiment_id, known, True, found.creation_time or 0)
+        return mlflow_view.page_of(found.experiment_id, known.answer)
+    except (MlflowException, OSError) as error:
+        raise ConnectionError(f"{uri}: {(str(error).splitlines() or ['no answer'])[0]}") from None
 
 
 class MlflowReport:
@@ -29,7 +54,7 @@ class MlflowReport:
             make_store(root)
         self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
 
-    def send(self, report: Path, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
+    def send(self, report: Path | None, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
         """Log the folder `report` and the arms' points; tag the parent and the summaries as `exploratory` (or as not).
 
         Raises LookupError when the sweep was never tracked.
@@ -41,7 +66,8 @@ class MlflowReport:
 
         client = MlflowClient(self._uri)
         parent, summaries = self._runs(client)
-        client.log_artifacts(parent, str(report), "report")
+        if report is not None:
+            client.log_artifacts(parent, str(report), "report")
         stamp = RunTag(EXPLORATORY, exploratory or "no")
         client.log_batch(parent, tags=[RunTag("mlflow.note.content", note), stamp])
         for arm, points in arms.items():
@@ -56,7 +82,7 @@ class MlflowReport:
                 "verdict.png",
                 "learning-curves.png",
             }
-            for path in sorted((report / "figures").glob("*.png")):
+            for path in sorted((report / "figures").glob("*.png")) if report is not None else ():
                 if path.name in own or path.name.startswith(f"map-{plain}-"):
                     client.log_artifact(summaries[arm], str(path), "figures")
 

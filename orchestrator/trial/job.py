@@ -58,6 +58,10 @@ class Job:
     """The configuration as it was chosen, by dotted names (`definition.parts`); empty: it is `parameters`."""
     processes: int = 1
     """Workers that train this trial together."""
+    gpu: float = 0.0
+    """GPUs of each process: 1, or its share of one."""
+    readers: int = 0
+    """Threads of each process that prepare batches ahead, where the task can."""
     step_timeout_s: float | None = None
     """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0

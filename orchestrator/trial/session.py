@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import optim_core  # noqa: F401
-import trainables
-import trainables.loop
+from orchestrator.definition import built
 from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
-from orchestrator.trial import cache, source
+from orchestrator.trial import cache, gpu_memory, source
 from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job, Report, Result
@@ -35,6 +34,7 @@ from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerFailed, Work
 from orchestrator.trial.workspace import TrialPlace
 from trainables import checkpoint
 from trainables.loop import Diverged
+from trainables.task_class import Task
 from trainables.workers import Workers, listen
 
 CHECKPOINT_SHARE = 0.1
@@ -77,6 +77,7 @@ class TrialSession:
         self._seconds, self._since = 0.0, time.perf_counter()
         self._points: list[dict[str, Any]] = []
         self._training: Any = None
+        self._task: Task | None = None
         self._workers: Workers | None = None
         self._facts: dict[str, str] = {}
         self._address = self._code = ""
@@ -122,6 +123,8 @@ class TrialSession:
 
     def close(self) -> None:
         """Let go of the folder and of the other workers."""
+        if self._task is not None:
+            self._task.read_ahead(0)
         self._group.stop()
         if self._workers is not None:
             self._workers.close()
@@ -135,11 +138,13 @@ class TrialSession:
         job = self.job
         self._code = source.digest(job.task, job.optimizer)
         torch.set_num_threads(job.threads)
+        gpu_memory.claim(job.gpu)
         if job.processes > 1:
             store = listen(self._host)
             self._group.start(job, f"{self._host}:{store.port}")
             self._workers = Workers(size=job.processes, store=store)
-        self._training, task = build_training(job, self._workers)
+        self._training, self._task = build_training(job, self._workers)
+        task = self._task
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
         if saved is not None and not self._log.reaches(float(saved["durable"])):
@@ -213,6 +218,7 @@ class TrialSession:
                     place.settle()
                     return self._ended(State.INTERRUPTED, self._own(training.optimizer.grad_evals), self._last)
                 continue
+            point.metrics.update(gpu_memory.peak(self.job.gpu))
             self._log.append(point.grad_evals, point.metrics)
             self._points.append({"step": point.grad_evals, "metrics": point.metrics})
             self._last = point.metrics
@@ -318,4 +324,4 @@ class TrialSession:
 
 def warm_up(job: Job) -> None:
     """Pay once in a worker what every trial needs: imports and the task's data."""
-    trainables.build(job.task, **job.task_parameters).batch(job.seed, 0)
+    built.build(job.task, job.task_parameters).batch(job.seed, 0)

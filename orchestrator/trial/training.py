@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optim_core
-import trainables
+from orchestrator.definition import built
 from orchestrator.definition.parts import split
 from orchestrator.trial.job import Job
 from trainables.loop import Build, Training
@@ -35,7 +35,7 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
     """The training run of a job, at its beginning, and its task."""
     import torch
 
-    task = trainables.build(job.task, **job.task_parameters)
+    task = built.build(job.task, job.task_parameters)
 
     stretches = [*(split(held).optimizer for _, held in job.lineage), job.parameters]
     switches = {
@@ -70,4 +70,6 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
         switches=switches,
         ramps=ramps,
     )
+    if job.readers:
+        task.read_ahead(job.readers)
     return training, task

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.trial import by_value
+from orchestrator.trial import by_value, gpu_memory
 from orchestrator.trial.job import Job
 from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.training import build_training
@@ -62,7 +62,7 @@ def follow(job: Job, rank: int, address: str) -> None:
 
 def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
     watchdog = Watchdog(folder / f"hang-{rank}.txt", job.step_timeout_s, own_process=True)
-    workers = None
+    workers = task = None
 
     def beat() -> bool:
         watchdog.beat()
@@ -70,7 +70,8 @@ def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
 
     try:
         workers = Workers(rank=rank, size=job.processes, store=connect(address))
-        training = build_training(replace(job, diagnostics=()), workers)[0]
+        gpu_memory.claim(job.gpu)
+        training, task = build_training(replace(job, diagnostics=()), workers)
         saved = workers.same(None)
         if saved is not None:
             training.load(saved)
@@ -81,6 +82,8 @@ def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
         return
     finally:
         watchdog.stop()
+        if task is not None:
+            task.read_ahead(0)
         if workers is not None:
             workers.close()
 

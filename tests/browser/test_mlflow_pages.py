@@ -15,14 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
-from orchestrator import runner
+from orchestrator import launch, runner
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.publish import publish
 from orchestrator.compare.report.report import build
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
+from orchestrator.tracking.mlflow_view import page_of
 from tests.browser.chromium import Page, binary, browser
 
 pytestmark = [
@@ -65,7 +67,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     definition = sweep_file.loads(SWEEP)
     folder = runner.open_folder(definition, SWEEP, root, {})
     tracker = MlflowTracker(
-        uri=None, root=root, sweep_id=folder.sweep_id, name="rotations", description=definition.description, facts={}
+        uri=None,
+        root=root,
+        sweep_id=folder.sweep_id,
+        name="rotations",
+        description=definition.description,
+        facts={},
+        shown=launch.shown(definition, folder.sweep_id),
     )
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), tracker)
@@ -178,6 +186,19 @@ def test_charts_draw_the_mean_and_its_interval(page: Page, served: tuple[str, st
         time.sleep(1)
     page.wait_for("loss/val/low", "loss/val/high")
     page.picture(PICTURES / "5-intervals.png")
+
+
+def test_the_saved_view_answers_without_any_setting(page: Page, served: tuple[str, str]) -> None:
+    """Intervals, means and curves by arm, at the address that `geosweep ui` opens."""
+    address, sweep_id = served
+    page.go(f"{address}/health")
+    page.wait_for("OK")
+    experiment = MlflowClient(address).get_experiment_by_name("rotations")
+    assert experiment is not None
+    page.go(f"{address}/{page_of(experiment.experiment_id, f'geosweep-{sweep_id}')}")
+    page.wait_for("Group: adamw", "Group: rotated_adamw", "loss/val/interval", "loss/val/mean")
+    time.sleep(2)
+    page.picture(PICTURES / "8-answer.png")
 
 
 def test_the_parent_says_the_verdict_and_holds_the_report(page: Page, served: tuple[str, str]) -> None:

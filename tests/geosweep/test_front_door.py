@@ -16,6 +16,7 @@ import yaml
 
 import geosweep
 from orchestrator.definition import yaml12
+from orchestrator.terminal import pieces
 from tests.geosweep.programs import answer, sweep
 from tests.tasks import Fit
 
@@ -221,7 +222,7 @@ def test_the_sentences_are_the_commands(tmp_path: Path, monkeypatch: pytest.Monk
             call()
         said = called(monkeypatch, capfd, *words)
         assert said.code == code
-        assert str(caught.value) in said.err.splitlines()
+        assert said.err.endswith("\n".join(pieces(str(caught.value))) + "\n")  # a command has a line of its own
 
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:

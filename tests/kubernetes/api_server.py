@@ -100,8 +100,12 @@ class ApiServer:
             if query.get("dryRun") != "All":
                 self.clock += 1
                 body["metadata"]["creationTimestamp"] = f"2026-01-01T00:00:{self.clock:02d}Z"
+                body["metadata"]["uid"] = f"uid-{self.clock}"
                 held[name] = body
             return 201, body
+        if method == "PATCH" and name in held:
+            held[name]["metadata"] |= body["metadata"]
+            return 200, held[name]
         if method == "DELETE" and name in held:
             if not self.lingers:
                 self.objects[PODS].clear()  # of the tests' only sweep: the garbage collector takes what a job owns
@@ -132,7 +136,7 @@ def serving(server: ApiServer) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = respond
+        do_GET = do_POST = do_PATCH = do_DELETE = respond
 
         def log_message(self, *_: Any) -> None:
             return

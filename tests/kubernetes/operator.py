@@ -3,8 +3,8 @@
 - One Ray job runs on one cluster. Code 0 is SUCCEEDED, any other FAILED.
 - SUCCEEDED makes the RayJob Complete. FAILED makes it Failed with reason AppFailed, and counts as a failure; while
   there are fewer failures than backoffLimit + 1 it is tried again: a new cluster, a new id, the same entrypoint.
-- A head that is lost is made anew in the same cluster. The submitter, a Job of Kubernetes, fails with it; its next Pod
-  submits the same id again, `submitterConfig.backoffLimit` times; then the RayJob is Failed with SubmissionFailed.
+- A head that is lost is made anew in the same cluster. The submitter, a Job of Kubernetes, fails with it and its next
+  Pod submits the same id again, `submitterConfig.backoffLimit` times; then the RayJob is Failed with SubmissionFailed.
 """
 
 from __future__ import annotations

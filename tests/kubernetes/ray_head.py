@@ -64,6 +64,8 @@ class Head:
     """Its dashboard's URL."""
     agent: str
     """The URL of its dashboard agent, which the operator's probes ask."""
+    metrics: str
+    """The URL that Prometheus asks."""
     process: subprocess.Popen[bytes]
 
     def lose(self) -> None:
@@ -109,7 +111,7 @@ def head(cpus: int = 2, **more: str) -> Iterator[Head]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"the head did not start: {log.read_text()[-2000:]}")
                 time.sleep(0.5)
-            yield Head(address, f"http://127.0.0.1:{ports[2]}", process)
+            yield Head(address, f"http://127.0.0.1:{ports[2]}", f"http://127.0.0.1:{ports[4]}/metrics", process)
         finally:
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGTERM)  # ray start --block ends what it started

@@ -37,13 +37,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
 def right_of(method: str, path: str) -> tuple[str, str]:
     """(resource, verb) of a request, in the words of RBAC."""
     kind, *names = path.split("/namespaces/sweeps/")[1].split("/")
-    verb = {"POST": "create", "DELETE": "delete"}.get(method, "get" if names else "list")
+    verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(method, "get" if names else "list")
     return (f"{kind}/log" if path.endswith("/log") else kind, verb)
 
 
 def rights() -> set[tuple[str, str]]:
     """What k8s/base grants to the account that starts sweeps."""
-    documents = yaml.safe_load_all((K8S / "base" / "rbac.yaml").read_text())
+    documents = yaml.safe_load_all((K8S / "base" / "team" / "rbac.yaml").read_text())
     (role,) = (d for d in documents if d["kind"] == "Role" and d["metadata"]["name"] == "sweep-submitter")
     return {(kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
 
@@ -74,8 +74,12 @@ def test_what_is_created_is_what_render_prints(server: ApiServer, call: Call, fi
     own = parcel(sweep_file.loads(file.read_text(), str(file)), file, leave_out=[Path("runs")])
     config, code, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind", parcel=own))
     made = {**server.objects[JOBS], **server.objects[MAPS]}
+    (uid,) = (found["metadata"]["uid"] for found in server.objects[JOBS].values())
+    for found in server.objects[MAPS].values():
+        (owner,) = found["metadata"].pop("ownerReferences")
+        assert (owner["kind"], owner["name"], owner["uid"]) == ("RayJob", job["metadata"]["name"], uid)
     for document in made.values():
-        document["metadata"].pop("creationTimestamp")
+        del document["metadata"]["creationTimestamp"], document["metadata"]["uid"]
     assert made == {document["metadata"]["name"]: document for document in (config, code, job)}
     assert not lint(list(made.values()))
     document = json.loads(out)

@@ -58,6 +58,7 @@ def build(stage: Stage, place: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(place / "environment")], check=True)
     environment = {
         "PATH": f"{place / 'environment' / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TORCH": "cpu",
         "TORCH_INDEX": "https://pypi.org/simple",  # a build argument; the wheels for CPUs are this machine's own
         **{k: v for k, v in os.environ.items() if k.startswith("PIP_") or k in ("HOME", "SSL_CERT_FILE")},
     }

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from orchestrator.kubernetes.code import MOUNT
-from orchestrator.kubernetes.profiles import ROOT, TRACKING
+from orchestrator.kubernetes.profiles import ROOT, tracking
 from orchestrator.kubernetes.render import render
 from orchestrator.storage import ending
 from orchestrator.storage.folder import find
@@ -94,7 +94,7 @@ def under_an_operator(file: Path, root: Path) -> Operator:
         f"{MOUNT}/sweep.yaml": str(file),
         f"--root {ROOT} ": f"--root {root} ",
         "--address auto": "--executor debug",
-        f"--tracking-uri {TRACKING}": "--no-tracking",
+        f"--tracking-uri {tracking('sweeps')}": "--no-tracking",
     }
     return Operator(job=job, places=places)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import subprocess
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.executors.job_api import RayCluster
 from orchestrator.kubernetes.code import MOUNT
-from orchestrator.kubernetes.profiles import ROOT, TRACKING
+from orchestrator.kubernetes.profiles import ROOT, tracking
 from orchestrator.kubernetes.render import render
 from orchestrator.tracking.mlflow import TRIAL
 from tests.kubernetes.pods import wait
@@ -31,8 +34,31 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def ray_head() -> Iterator[Head]:
-    with head() as found:
+    with head(RAY_metrics_report_interval_ms="500") as found:
         yield found
+
+
+@contextlib.contextmanager
+def watched(url: str) -> Iterator[dict[str, float]]:
+    """The largest value of every series of ours that is exported meanwhile."""
+    found: dict[str, float] = {}
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.3):
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+                for line in answer.read().decode().splitlines():
+                    if line.startswith("ray_geosweep"):
+                        name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()  # type: ignore[union-attr]
+                        told = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+                        key = f"{name} {told.get('state') or told.get('reason')}"
+                        found[key] = max(found.get(key, 0.0), float(value))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    yield found
+    over.set()
+    thread.join(10)
 
 
 @pytest.fixture
@@ -92,16 +118,24 @@ def test_token(ray_head: Head) -> None:
         wait("the agent", lambda path=path: code(f"{ray_head.agent}/api/{path}", "") == 200, 60)
 
 
-def test_the_rendered_line_twice_is_one_sweep(address: str, tmp_path: Path) -> None:
+def test_the_rendered_line_twice_is_one_sweep(ray_head: Head, tmp_path: Path) -> None:
+    address = ray_head.address
     text = sweep_text(trials=2, confirm=2)
     file, root, store = tmp_path / "sweep.yaml", tmp_path / "runs", tmp_path / "mlflow.db"
     file.write_text(text)
     _, job = yaml.safe_load_all(render(text, str(file), profile="kind"))
-    places = {f"{MOUNT}/sweep.yaml": str(file), f"--root {ROOT} ": f"--root {root} ", TRACKING: f"sqlite:///{store}"}
-    first = shell(submit_line(job, "fit-1", address, places))
+    places = {
+        f"{MOUNT}/sweep.yaml": str(file),
+        f"--root {ROOT} ": f"--root {root} ",
+        tracking("sweeps"): f"sqlite:///{store}",
+    }
+    with watched(ray_head.metrics) as metrics:
+        first = shell(submit_line(job, "fit-1", address, places))
     assert "confirm stage" in first.stdout, first.stdout + first.stderr
     trained = files(root)
     assert len(trained) == 2 * (2 + 2)
+    assert metrics["ray_geosweep_trials running"] >= 1, metrics
+    assert [name for name in metrics if name.startswith("ray_geosweep_trials_ended_total ")], metrics
     again = shell(submit_line(job, "fit-1", address, places))
     assert log_of(again) == log_of(first)
     doubled = shell(f"ray job submit --address {address} --no-wait --submission-id fit-1 -- true")
@@ -137,7 +171,11 @@ def test_a_lost_head_costs_one_checkpoint_interval(tmp_path: Path, monkeypatch: 
     file, root = tmp_path / "sweep.yaml", tmp_path / "runs"
     file.write_text(TEXT.format(trace=tmp_path / "trace", steps=STEPS, every=EVERY_S))
     _, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind"))
-    places = {f"{MOUNT}/sweep.yaml": str(file), f"--root {ROOT} ": f"--root {root} ", TRACKING: f"sqlite:///{root}.db"}
+    places = {
+        f"{MOUNT}/sweep.yaml": str(file),
+        f"--root {ROOT} ": f"--root {root} ",
+        tracking("sweeps"): f"sqlite:///{root}.db",
+    }
     path = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
     with head(**path) as first:
         line = submit_line(job, "traced-1", first.address, places)

@@ -29,7 +29,7 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
     done = call("run", file, "--executor", "debug")
     assert done.code == 0, done.err
     assert "confirm stage" in done.out
-    assert "Next: geosweep ui" in done.err
+    assert f"geosweep ui --root {tmp_path / 'runs'}" in done.err
     again = call("run", file, "--executor", "debug", "--json")
     assert "is done; nothing to run" in again.err
     best = call("best", "@last", "--json").document
@@ -144,7 +144,7 @@ def test_the_sender_sends_again_without_doubling(call: Any, tmp_path: Path) -> N
         (("validate", "none.yaml"), 3, "none.yaml: no such file"),
         (("run", "none.yaml"), 3, "no such file"),
         (("plan", "none.yaml"), 3, "no such file"),
-        (("best", "nothing"), 4, "start one with `geosweep run FILE`"),
+        (("best", "nothing"), 4, "start one with: geosweep run FILE"),
         (("status",), 4, "no sweep under"),
         (("ui",), 4, "no MLflow store"),
         (("nonsense",), 2, "No such command"),

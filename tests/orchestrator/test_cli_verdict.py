@@ -110,7 +110,8 @@ def test_profile_of_several_tasks_and_of_one(call: Any, tmp_path: Path) -> None:
     done = call("profile", "one", "two", "-o", str(tmp_path / "out"))
     assert done.code == 0, done.err
     assert "needs 6" in done.out
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"profile.png", "profile.csv", "profile.tex"}
+    endings = ("png", "svg", "pdf", "csv", "tex")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"profile.{ending}" for ending in endings}
     both = call("compare", "one", "two", "--json").document
     assert len(both["pairs"]) == 6
     alone = call("profile", "one", "--json").document

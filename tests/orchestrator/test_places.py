@@ -104,7 +104,7 @@ def test_a_task_without_the_metric_says_so_in_its_first_trial(call: Callable[...
     file = tmp_path / "fit.yaml"
     text = sweep_text(trials=1, confirm=6, method="random").replace("tests.tasks:Fit", "tests.tasks:Mute")
     file.write_text(text.replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", ""))
-    assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 8
+    assert call("run", str(file), "--executor", "debug", "--no-tracking", "--skip-steps").code == 8
     said = (
         "evaluate of task tests.tasks:Mute returned cost/grad_evals, cost/steps, loss/train, time/step_s, and "
         "not loss/val, which"

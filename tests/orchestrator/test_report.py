@@ -248,7 +248,7 @@ def test_profiles_over_sweeps(tmp_path: Path) -> None:
     times = [slow["time_to_target"][s.sweep_id] for s in sweeps]
     assert times == sorted(times, reverse=True)  # the farther ahead, the sooner
     written = {p.name for p in overview.write(document, tmp_path / "out")}
-    assert written == {"profile.png", "profile.csv", "profile.tex"}
+    assert written == {f"profile.{ending}" for ending in ("png", "svg", "pdf", "csv", "tex")}
     assert "critical-difference diagram needs 6" in document["ranks"]["why"]
     assert tables.as_csv(overview.rows(document)).startswith("arm,score,solved,speedup")
     for one in sweeps:  # the reference is known by its optimizer, not by what the arm is called

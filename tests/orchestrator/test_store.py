@@ -80,34 +80,6 @@ def objects(prefix: str) -> dict[str, int]:
     return {o["Key"][len(prefix) + 1 :]: o["Size"] for o in listed}
 
 
-def test_near_folders_follow_the_far_one(bucket: str, machines: Machines) -> None:
-    uri = f"{bucket}/level"
-    one = object_store.Far(uri, machines.use(uri))
-    one.folder.mkdir(parents=True)
-    for name in ("a", "b", "c"):
-        (one.folder / name).write_text(name)
-    one.push(one.changed())
-    assert not one.changed()
-    other = object_store.Far(uri, machines.use(uri))
-    other.pull()
-    assert [(other.folder / n).read_text() for n in ("a", "b", "c")] == ["a", "b", "c"]
-    (other.folder / "a").write_text("only here")
-    (other.folder / "b").write_text("also here")
-    (other.folder / "new").write_text("not there yet")
-    (one.folder / "b").write_text("changed far away")
-    one.push(["b"])
-    one.remove(["c"])
-    other.pull()
-    assert (other.folder / "a").read_text() == "only here", "nobody changed it there: what was written here stays"
-    assert (other.folder / "b").read_text() == "changed far away", "the far side is the truth"
-    assert not (other.folder / "c").exists()
-    assert set(other.changed()) == {"a", "new"}
-    again = object_store.Far(uri, other.folder)
-    again.pull()
-    assert (again.folder / "a").read_text() == "only here", "a new process knows what the old one knew"
-    assert object_store.probe(uri) == f"{uri} took a file and gave back 'geosweep'"
-
-
 def a_job(folder: SweepFolder, pause_s: float = 0.0) -> Job:
     definition = sweep_file.loads(sweep_text(per_trial=40, pause_s=pause_s), "test.yaml")
     configuration = Configuration(number=0, parameters={"lr": 0.1}, state=ConfigurationState.RUNNING)

@@ -23,7 +23,7 @@ from orchestrator.definition.model import Spec
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.kubernetes.fit import RenderError, fit
-from orchestrator.kubernetes.profiles import PROFILES
+from orchestrator.kubernetes.profiles import load
 from orchestrator.protocol import lint, pace, seal
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import sentence
@@ -202,7 +202,7 @@ def test_too_few_seconds_are_refused_before_anything_is_trained(tmp_path: Path) 
 
 def test_seconds_are_those_of_the_machine_that_trains() -> None:
     with pytest.raises(RenderError, match="times the arms on its own machine"):
-        fit(sweep_file.loads(text_of("seconds", 30)), PROFILES["kind"])
+        fit(sweep_file.loads(text_of("seconds", 30)), load("kind"))
     with pytest.raises(SpecError, match="2 processes train a trial"):
         sweep_file.loads(text_of("seconds", 30) + "\nresources: {processes: 2}\n")
 

@@ -46,7 +46,7 @@ def test_a_warm_up_shorter_than_a_step_never_exceeds_the_peak() -> None:
         {"warmup": -0.1},
         {"final_lr": 1.5},
         {"final_lr": 0.1, "schedule": "step"},
-        {"precision": "fp16"},
+        {"precision": "fp8"},
         {"accumulate": 0},
         {"clip_norm": -1.0},
         {"clip_norm": float("inf")},

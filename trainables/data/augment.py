@@ -5,6 +5,7 @@ Images are uint8 [B, C, H, W] as they lie in the cache; crop and flip copy them,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,18 +47,26 @@ def cutout(images: Tensor, side: int, seed: int, epochs: Numbers, rows: Numbers)
 
     For normalised images [B, C, H, W], in which 0 is the mean. In place.
     """
-    if not side:
-        return images
-    height, width = images.shape[2:]
+    return cut(images, *squares(images.shape[2:], side, seed, epochs, rows)) if side else images
 
-    def near(limit: int, stream: int) -> Tensor:
-        centre = torch.from_numpy(chance.below(limit, seed, stream, epochs, rows))
-        first = (centre - side // 2)[:, None]
-        at = torch.arange(limit)
-        return ((at >= first) & (at < first + side)).to(images.device)
 
-    inside = near(height, chance.CUTOUT_Y)[:, None, :, None] & near(width, chance.CUTOUT_X)[:, None, None, :]
-    return images.masked_fill_(inside, 0.0)
+def squares(
+    shape: Sequence[int], side: int, seed: int, epochs: Numbers, rows: Numbers
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows [B, H] and columns [B, W] of pixels the square of each image has."""
+
+    def near(limit: int, stream: int) -> NDArray[np.bool_]:
+        first = (chance.below(limit, seed, stream, epochs, rows) - side // 2)[:, None]
+        at = np.arange(limit)
+        return np.asarray((at >= first) & (at < first + side))
+
+    return near(shape[0], chance.CUTOUT_Y), near(shape[1], chance.CUTOUT_X)
+
+
+def cut(images: Tensor, y: Any, x: Any) -> Tensor:
+    """Zero the squares [B, H] and [B, W] of normalised images [B, C, H, W], in place."""
+    y, x = torch.as_tensor(y, device=images.device), torch.as_tensor(x, device=images.device)
+    return images.masked_fill_(y[:, None, :, None] & x[:, None, None, :], 0.0)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

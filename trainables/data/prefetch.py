@@ -1,4 +1,8 @@
-"""Batches prepared ahead by threads, which change nothing: a batch is a function of (seed, index) alone."""
+"""Batches prepared ahead by threads, which change nothing: a batch is a function of (seed, index) alone.
+
+Threads, not processes: decoding, scaling and copying release the interpreter's lock, a batch reaches the step without
+being copied between processes, and nothing is left behind when a trial is killed (`tests.bench.readers`).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,15 @@ T = TypeVar("T")
 
 
 class Prefetch(Generic[T]):
-    """`get(seed, index)` returns `make(seed, index)`; with `workers` threads the next ones are under way meanwhile.
+    """`get(seed, index)` returns `make(seed, index)`; with `readers` threads the next ones are under way meanwhile.
 
-    `workers` = 0 makes each batch when it is asked for. Decoding and copying release the interpreter lock, so threads
-    help; `2 * workers` batches are held at most. An error in a thread is raised when its batch is asked for.
+    `readers` = 0 makes each batch when it is asked for. `2 * readers` batches are held at most. An error in a thread is
+    raised when its batch is asked for, with a note which one that is; of a batch that nobody asks for it is forgotten.
     """
 
-    def __init__(self, make: Callable[[int, int], T], workers: int) -> None:
-        self._make, self._ahead = make, 2 * workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="geosweep-data") if workers else None
+    def __init__(self, make: Callable[[int, int], T], readers: int) -> None:
+        self._make, self._ahead = make, 2 * readers
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="geosweep-reader") if readers else None
         self._ready: dict[tuple[int, int], Future[T]] = {}
 
     def get(self, seed: int, index: int) -> T:
@@ -31,9 +35,14 @@ class Prefetch(Generic[T]):
         for key in wanted:
             if key not in self._ready:
                 self._ready[key] = self._pool.submit(self._make, *key)
-        return self._ready.pop(wanted[0]).result()
+        try:
+            return self._ready.pop(wanted[0]).result()
+        except Exception as error:
+            error.add_note(f"while batch {index} of seed {seed} was read ahead")
+            raise
 
     def close(self) -> None:
-        """Let the threads end."""
+        """End the threads; returns when none is left."""
+        self._ready.clear()
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)

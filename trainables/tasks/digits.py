@@ -46,8 +46,8 @@ class Digits(Task):
     """
 
     METRICS: ClassVar = {
-        "accuracy/val": Metric(goal="maximize", worst=0.0),
-        "accuracy/test": Metric(goal="maximize", worst=0.0),
+        "accuracy/val": Metric(goal="maximize", worst=0.0, bounds=(0.0, 1.0)),
+        "accuracy/test": Metric(goal="maximize", worst=0.0, bounds=(0.0, 1.0)),
         "loss/val": Metric(goal="minimize", worst=1e4),
         "loss/test": Metric(goal="minimize", worst=1e4),
     }

@@ -67,7 +67,7 @@ class GanRing(Task):
         "energy/val": Metric(goal="minimize", worst=10.0),
         "energy/floor": Metric(goal="minimize", worst=0.0),
         "modes/covered": Metric(goal="maximize", worst=0.0),
-        "quality/share": Metric(goal="maximize", worst=0.0),
+        "quality/share": Metric(goal="maximize", worst=0.0, bounds=(0.0, 1.0)),
         "field/norm": Metric(goal="minimize", worst=1e4),
     }
     TABLE: ClassVar = ("energy/floor", "modes/covered", "quality/share", "field/norm")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +32,8 @@ from trainables.task_class import Batch, Metric, Model, Task
 EVALUATION_BATCH = 500
 HOLD_OUT_SEED = 20_240_101
 REFRESH = 1_000_003
-Packed = tuple[Tensor, Tensor, Rows, Rows]
+Packed = tuple[Tensor, ...]
+"""Pixels, labels, and of cutout the rows and columns of pixels."""
 
 
 @task("images")
@@ -40,12 +42,13 @@ class Images(Task):
 
     `batch_size`, `crop`, `flip`, `cutout` (pixels) and `label_smoothing` are the preset's where they are left out.
     `size`: side in pixels that images are scaled to (raw images keep theirs, encoded ones are scaled to 224, where it
-    is left out). `noise` in [0, 1). `workers`: threads that prepare batches ahead. `device`: auto, cpu or cuda.
+    is left out). `noise` in [0, 1). `workers`: threads that prepare batches ahead, in place of `resources.readers`.
+    `device`: auto, cpu or cuda.
     """
 
     METRICS: ClassVar = {
-        "accuracy/val": Metric(goal="maximize", worst=0.0),
-        "accuracy/test": Metric(goal="maximize", worst=0.0),
+        "accuracy/val": Metric(goal="maximize", worst=0.0, bounds=(0.0, 1.0)),
+        "accuracy/test": Metric(goal="maximize", worst=0.0, bounds=(0.0, 1.0)),
         "loss/val": Metric(goal="minimize", worst=1e4),
         "loss/test": Metric(goal="minimize", worst=1e4),
     }
@@ -84,6 +87,7 @@ class Images(Task):
         self._cutout = base.cutout if cutout is None else cutout
         self._smoothing = base.label_smoothing if label_smoothing is None else label_smoothing
         self._model, self._noise, self._device, self._workers = model, noise, device, workers
+        self._scales: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._set = _load(data)
         self._side = _side(self._set, size)
         splits = self._set.splits
@@ -104,13 +108,22 @@ class Images(Task):
         self._held, self._rows = np.sort(order[:held]), np.sort(order[held:])
         self._order = chance.Order(len(self._rows), self._size)
         self._labels: dict[int, NDArray[np.int64]] = {}
-        self._train = Prefetch(self._pack, workers)
-        self._refresh = Prefetch(self._pack_refresh, workers)
+        self._train, self._refresh = Prefetch(self._pack, 0), Prefetch(self._pack_refresh, 0)
+        if workers:
+            self.read_ahead(workers)
 
     def model(self, seed: int) -> Model:
         """The network, initialised on the CPU."""
         torch.manual_seed(seed)
         return catalogue.IMAGES[self._model](self._inputs).to(devices.chosen(self._device))
+
+    def read_ahead(self, readers: int) -> None:
+        """By threads; `workers` of the task itself comes first."""
+        self._train.close()
+        self._refresh.close()
+        self.readers = readers and (self._workers or readers)
+        self._train = Prefetch(self._pack, self.readers)
+        self._refresh = Prefetch(self._pack_refresh, self.readers)
 
     def facts(self) -> Mapping[str, str]:
         """The data set by its fingerprint."""
@@ -122,11 +135,11 @@ class Images(Task):
 
     def batch(self, seed: int, index: int) -> Batch:
         """(augmented images [batch, C, side, side], noisy labels [batch])."""
-        return self._unpack(seed, self._train.get(seed, index))
+        return self._unpack(self._train.get(seed, index))
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
         """The same noisy labels in an order and with crops of their own."""
-        return self._unpack(seed + REFRESH, self._refresh.get(seed, index))
+        return self._unpack(self._refresh.get(seed, index))
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         """The data set, row numbers, epochs (which fix the augmentation) and labels."""
@@ -188,20 +201,25 @@ class Images(Task):
         """What a thread can prepare: pixels and labels on the CPU."""
         to = devices.chosen(self._device)
         images = self._pixels("train").train(rows, epochs, seed)
-        labels = torch.from_numpy(self._noisy(labels_of)[rows])
-        return devices.pinned(torch.from_numpy(images), to), devices.pinned(labels, to), rows, epochs
+        found = [images, self._noisy(labels_of)[rows]]
+        if self._cutout:
+            found += augment.squares(images.shape[2:], self._cutout, seed, epochs, rows)
+        return tuple(devices.pinned(torch.from_numpy(x), to) for x in found)
 
-    def _unpack(self, seed: int, packed: Packed) -> Batch:
-        """What is done on the device: normalisation, cutout."""
-        images, labels, rows, epochs = packed
+    def _unpack(self, packed: Packed) -> Batch:
+        """What is done on the device: normalisation, cutout. Nothing in it waits for the device."""
         to = devices.chosen(self._device)
-        found = self._normalised(devices.moved(images, to))
-        return augment.cutout(found, self._cutout, seed, epochs, rows), devices.moved(labels, to)
+        images, labels, *squares = (devices.moved(x, to) for x in packed)
+        found = self._normalised(images)
+        return augment.cut(found, *squares) if squares else found, labels
 
     def _normalised(self, images: Tensor) -> Tensor:
-        assert self._set.images
-        mean, std = (torch.tensor(v, device=images.device) for v in (self._set.images.mean, self._set.images.std))
-        return augment.normalise(images, mean, std)
+        described = self._set.images
+        assert described
+        if images.device not in self._scales:
+            mean, std = (torch.tensor(v, device=images.device) for v in (described.mean, described.std))
+            self._scales[images.device] = mean, std
+        return augment.normalise(images, *self._scales[images.device])
 
     def _pixels(self, split: str) -> Pixels:
         assert self._set.images
@@ -218,27 +236,29 @@ class Images(Task):
             piece = rows[index * EVALUATION_BATCH : (index + 1) * EVALUATION_BATCH]
             if not len(piece):  # prepared ahead, past the end
                 return torch.empty(0), torch.empty(0)
-            return torch.from_numpy(pixels.evaluate(piece)), torch.from_numpy(labels[piece])
+            found = torch.from_numpy(pixels.evaluate(piece)), torch.from_numpy(labels[piece])
+            return devices.pinned(found[0], to), devices.pinned(found[1], to)
 
-        ahead = Prefetch(make, self._workers)
-        for index in range(math.ceil(len(rows) / EVALUATION_BATCH)):
-            images, truth = ahead.get(0, index)
-            yield self._normalised(devices.moved(images, to)), devices.moved(truth, to)
-        ahead.close()
+        with closing(Prefetch(make, self.readers)) as ahead:
+            for index in range(math.ceil(len(rows) / EVALUATION_BATCH)):
+                images, truth = ahead.get(0, index)
+                yield self._normalised(devices.moved(images, to)), devices.moved(truth, to)
 
     def _noisy(self, seed: int) -> NDArray[np.int64]:
         """Labels of all training rows for this seed: exactly round(noise x rows) of those trained on are wrong."""
         labels = datasets.columns(self._set, "train")["label"]
         if not self._noise:
             return labels
-        if seed not in self._labels:
+        known = self._labels.get(seed)
+        if known is None:
             assert self._set.images
             classes, found = len(self._set.images.classes), labels.copy()
             order = chance.permutation(len(self._rows), seed, chance.NOISE)
             wrong = self._rows[order[: round(self._noise * len(self._rows))]]
             found[wrong] = (found[wrong] + 1 + chance.below(classes - 1, seed, chance.NOISE, wrong)) % classes
             self._labels = {seed: found}
-        return self._labels[seed]
+            return found
+        return known
 
 
 def _load(data: str) -> datasets.DataSet:

@@ -67,7 +67,7 @@ class Potholes(Task):
 
     FREE = frozenset()
     METRICS: ClassVar = {
-        "escape/share": Metric(goal="maximize", worst=0.0),
+        "escape/share": Metric(goal="maximize", worst=0.0, bounds=(0.0, 1.0)),
         "loss/smoothed": Metric(goal="minimize", worst=1e4),
         "floor/smoothed": Metric(goal="minimize", worst=1e4),
         "gap/smoothed": Metric(goal="minimize", worst=1e4),

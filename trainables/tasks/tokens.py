@@ -40,7 +40,8 @@ class Tokens(Task):
     `context`: tokens in a window (where rows have masks: their length - 1); `batch_size` in windows. `vocabulary` and
     `dtype` are for flat token files only. `evaluation_windows`: windows of validation and test text, evenly spaced.
     `held_out`: share of the training text, from its end, that stands for a missing split `val`. `attention`: plain,
-    which every optimizer can differentiate, or fused. `workers`: threads that prepare batches ahead.
+    which every optimizer can differentiate, or fused. `workers`: threads that prepare batches ahead, in place of
+    `resources.readers`.
     """
 
     METRICS: ClassVar = {
@@ -102,12 +103,21 @@ class Tokens(Task):
         self.METRICS = {  # type: ignore[misc]  # a data set may have no test text
             n: m for n, m in type(self).METRICS.items() if "test" in self._data.splits or "test" not in n
         }
-        self._train, self._refresh = Prefetch(self._pack, workers), Prefetch(self._pack, 0)
+        self._workers = workers
+        self._train, self._refresh = Prefetch(self._pack, 0), Prefetch(self._pack, 0)
+        if workers:
+            self.read_ahead(workers)
 
     def model(self, seed: int) -> Model:
         """A GPT as GPT-2 starts it, initialised on the CPU."""
         torch.manual_seed(seed)
         return self._gpt().to(devices.chosen(self._device))
+
+    def read_ahead(self, readers: int) -> None:
+        """By threads; `workers` of the task itself comes first. Refreshes read in the step: they are few."""
+        self._train.close()
+        self.readers = readers and (self._workers or readers)
+        self._train = Prefetch(self._pack, self.readers)
 
     def facts(self) -> Mapping[str, str]:
         """The data set by its fingerprint."""

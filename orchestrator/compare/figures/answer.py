@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.compare.answer import answer, shown
-from orchestrator.compare.evidence import Evidence, bounds_of, label_of
+from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import GREY, VERDICTS, colours, markers, panels
 from orchestrator.definition.states import Goal, Stage, State
@@ -46,10 +46,11 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     if pairs and document:
         _differences(axes[0, 1], evidence, pairs, document)
     stamp(figure_, evidence, document)
+    seeds = "of the imported runs" if evidence.imported else "on the fresh confirm seeds"
     yield Drawn(
         name="verdict",
         section="answer",
-        caption=f"{evidence.reported} on the fresh confirm seeds: mean and 95 % interval of each arm"
+        caption=f"{evidence.reported} {seeds}: mean and 95 % interval of each arm"
         + ("; thin lines join the same seed." if evidence.is_paired else ".")
         + (
             f" Right: difference {'on the same seed (dots), its mean' if evidence.is_paired else 'of the means'} "
@@ -85,7 +86,14 @@ def pair_words(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     """`better, p 0.016`; of the twin that it is one."""
     if pair is document["twin"]:
         return f"twin, p {pair['p']:.2g}"
-    return f"{verdict_words(pair)}, p {pair['p_holm']:.2g}"
+    return f"{verdict_words(pair)}, p {pair['p_holm']:.2g}{_alone(document, pair)}"
+
+
+def _alone(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+    """Why a pair is inconclusive though its p, or its interval, looks settled: `alone_words` in few."""
+    edge = "the margin" if document["margin"] else "0"
+    words = {"p": f"interval holds {edge}", "interval": "after Holm", "equivalence": "after Holm"}
+    return f" ({words[pair['alone']]})" if pair["alone"] in words else ""
 
 
 def stamp(figure_: Figure, evidence: Evidence, document: Mapping[str, Any] | None, width: int = 120) -> None:
@@ -102,7 +110,7 @@ def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> Non
         for seed in range(len(next(iter(values.values())))):
             ax.plot([v[seed] for v in values.values()], list(places.values()), color="#c9c9c9", lw=0.8, zorder=1)
     for arm, found in values.items():
-        s, y = summarize(found, bounds=bounds_of(evidence.reported)), places[arm]
+        s, y = summarize(found, bounds=evidence.bounds(evidence.reported)), places[arm]
         ax.scatter(found, [y] * len(found), s=12, color=colour[arm], alpha=0.55, lw=0, zorder=2)
         if s.lo is not None and s.hi is not None:
             ax.plot([s.lo, s.hi], [y, y], color=colour[arm], lw=2.6, solid_capstyle="butt", zorder=3)
@@ -156,7 +164,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
         for column, axis in enumerate(("step", "seconds")):
             ax, dashes = axes[row, column], ("-", "--", "-.", ":")
             for i, arm in enumerate(evidence.arms):
-                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis, bounds_of(name))
+                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis, evidence.bounds(name))
                 if found is None:
                     continue
                 x, mean, low, high = found
@@ -170,11 +178,13 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     figure_.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms))
     )
+    whose = "Imported runs" if evidence.imported else "Confirm seeds"
+    axis_words = "steps, as imported," if evidence.imported else f"{evidence.steps_of_curves} (the budget)"
     yield Drawn(
         name="learning-curves",
         section="curves",
-        caption=f"Confirm seeds: mean over the {over} and its 95 % t interval, against {evidence.steps_of_curves} (the "
-        "budget) and against seconds. Compare at the end of the schedule: curves may cross while the learning "
+        caption=f"{whose}: mean over the {over} and its 95 % t interval, against {axis_words} "
+        "and against seconds. Compare at the end of the schedule: curves may cross while the learning "
         "rate decays.",
         figure=figure_,
     )

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import rc_context
 
 from orchestrator.compare import profiles
+from orchestrator.compare.figures import paper
 from orchestrator.compare.figures.register import png
 from orchestrator.compare.figures.style import SETTINGS, colours, panels
 from orchestrator.compare.report import tables
@@ -29,18 +30,20 @@ def rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def write(document: Mapping[str, Any], to: Path) -> list[Path]:
-    """profile.png, ranks.png when there are enough tasks, profile.csv and profile.tex in the folder `to`."""
+    """profile, ranks when there are enough tasks, each as PNG, SVG and PDF; profile.csv, profile.tex."""
     to.mkdir(parents=True, exist_ok=True)
-    contents: dict[str, bytes] = {"profile.png": png(profile_figure(document))}
+    drawn = {"profile": profile_figure(document)}
     if document["ranks"]["drawn"]:
-        contents["ranks.png"] = png(ranks_figure(document))
+        drawn["ranks"] = ranks_figure(document)
+    contents = {f"{name}.png": png(figure) for name, figure in drawn.items()}
+    further = [path for name, figure in drawn.items() for path in paper.write(figure, to / name)]
     table = rows(document)
     contents["profile.csv"] = tables.as_csv(table, document["exploratory"]).encode()
     caption = "Gradient evaluations to the target"
     contents["profile.tex"] = tables.as_latex(table, caption, document["exploratory"]).encode()
     for name, content in contents.items():
         (to / name).write_bytes(content)
-    return [to / name for name in contents]
+    return [*(to / name for name in contents), *further]
 
 
 def profile_figure(document: Mapping[str, Any]) -> Any:

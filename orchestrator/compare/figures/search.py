@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 
 from optim_core import HeatMap
 from orchestrator.compare import currencies, search_curves, tuning
-from orchestrator.compare.evidence import Evidence, bounds_of, label_of, numeric
+from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.parameter_axis import draw_axis, places
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
@@ -44,12 +44,16 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
             if evidence.studies > 1
             else "Diamond and band: the chosen configuration on the confirm seeds, mean and 95 % interval."
         )
+        dots = "configuration of the search (hollow: drawn at random; bars"
+        if evidence.imported:
+            dots = "configuration (bars"
+            diamonds = "Diamond and band: the one that was chosen, on the other seeds, mean and 95 % interval."
         yield Drawn(
             name=f"sensitivity-{_plain(arm)}",
             section="sensitivity",
             caption=f"{arm}: the tuned metric at the end of the budget against each hyperparameter; every dot is a "
-            "configuration of the search (hollow: drawn at random; bars: spread over tune seeds; crosses at the rim: "
-            f"diverged). Lines: mean of each level, with its range. {diamonds} Hatched: the outer 5 % of the range, "
+            f"{dots}: spread over tune seeds; crosses at the rim: diverged). Lines: mean of each level, with its "
+            f"range. {diamonds} Hatched: the outer 5 % of the range, "
             "where an optimum may lie outside.",
             figure=figure_,
         )
@@ -91,7 +95,7 @@ def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) ->
     confirmed = evidence.confirmed(evidence.tuned).get(arm)
     if not chosen or not confirmed:
         return
-    s = summarize(confirmed, bounds=bounds_of(evidence.tuned))
+    s = summarize(confirmed, bounds=evidence.bounds(evidence.tuned))
     at = {study: float(places(p, pd.Series([value]))[0][0]) for study, value in chosen.items()}
     if s.lo is not None and s.hi is not None:
         ax.axhspan(s.lo, s.hi, color=colour, alpha=0.10, lw=0, zorder=0)
@@ -206,12 +210,13 @@ def importance(evidence: Evidence) -> Iterator[Drawn]:
     for ax in axes.flat[len(found) :]:
         ax.set_visible(False)
     figure_.supxlabel("share of importance (PED-ANOVA)", fontsize=9.5)
+    of = "" if evidence.imported else " of the search"
     yield Drawn(
         name="importance",
         section="tuning",
-        caption="Which hyperparameter decides whether a configuration of the search is among the good ones (PED-ANOVA; "
+        caption=f"Which hyperparameter decides whether a configuration{of} is among the good ones (PED-ANOVA; "
         "shares within an arm). Upright strokes: the same with the values dealt out at random. Arms are left out whose "
-        "search does not tell the two apart (p > 0.05).",
+        "configurations do not tell the two apart (p > 0.05).",
         figure=figure_,
     )
 
@@ -242,12 +247,13 @@ def parallel(evidence: Evidence) -> Iterator[Drawn]:
         best_first = good.assign(score=evidence.sign * good["value"]).sort_values("score").tail(MOST_LINES)
         figure_, axes = panels(1, 1, height=2.9)
         _lines(figure_, axes[0, 0], evidence, best_first, parameters)
+        found = "imported configuration" if evidence.imported else "configuration of the search"
         of_each = " of each study" if evidence.studies > 1 else ""
         more = f" The best {MOST_LINES} of {len(good)}." if len(good) > MOST_LINES else ""
         yield Drawn(
             name=f"parallel-{_plain(arm)}",
             section="tuning",
-            caption=f"{arm}: every configuration of the search, coloured by {evidence.tuned}, the best one{of_each} "
+            caption=f"{arm}: every {found}, coloured by {evidence.tuned}, the best one{of_each} "
             f"thick. A parameter that a configuration does not have interrupts its line.{more}",
             figure=figure_,
         )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from orchestrator.compare.evidence import Evidence, bounds_of, label_of
+from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures.answer import answered, drawn_pairs, pair_colour, pair_words, stamp
 from orchestrator.compare.figures.parameter_axis import log_marks, places
 from orchestrator.compare.figures.register import Drawn, figure
@@ -48,12 +48,17 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     if pairs and document:
         _differences(axes[1, 0], evidence, pairs, document, words)
     stamp(figure_, evidence, document, width=54)
+    study = (
+        "Each large dot is a study (study 1 on top); the small ones beside it are its runs."
+        if evidence.imported
+        else "Each large dot is a study, a whole search of its own (study 1 on top); the small ones beside it are the "
+        "confirm seeds of the configuration that it chose."
+    )
     level = f"{100 * (1 - document['alpha']):g}" if document else "95"
     yield Drawn(
         name="verdict",
         section="answer",
-        caption=f"{evidence.reported}. Each large dot is a study, a whole search of its own (study 1 on top); the "
-        "small ones beside it are the confirm seeds of the configuration that it chose. Line and band: mean over the "
+        caption=f"{evidence.reported}. {study} Line and band: mean over the "
         "studies and its 95 % interval. Crosses at the rim: beyond the axis, which shows the trials that trained to "
         "the end."
         + (
@@ -71,7 +76,7 @@ def _arms(ax: Any, evidence: Evidence, units: Mapping[str, Mapping[int, Sequence
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     limits = _limits(confirm[confirm["state"] == State.COMPLETE][evidence.reported].to_list())
     for i, (arm, studies) in enumerate(units.items()):
-        s = summarize([float(np.mean(v)) for v in studies.values()], bounds=bounds_of(evidence.reported))
+        s = summarize([float(np.mean(v)) for v in studies.values()], bounds=evidence.bounds(evidence.reported))
         _band(ax, _span(i), s.mean, (s.lo, s.hi), colour[arm])
         _dots(ax, _span(i), studies, evidence.studies, colour[arm], limits)
     _rows(ax, list(units))

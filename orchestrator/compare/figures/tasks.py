@@ -26,6 +26,7 @@ from orchestrator.compare.figures.average_case import (
 )
 from orchestrator.compare.figures.games import Curve, Image, Spectrum, convergence_figure, shapes_figure
 from orchestrator.compare.figures.register import Drawn, figure
+from orchestrator.definition import built
 from orchestrator.definition.states import Stage
 
 FEWEST_EIGENVALUES = 30
@@ -162,7 +163,7 @@ def _seeds(evidence: Evidence) -> list[int]:
 def _task(evidence: Evidence) -> Any:
     """As the first trial had it, where trials choose of it."""
     chosen = evidence.records[0].job.task_parameters if evidence.records else {}
-    return evidence.task_class(**{**evidence.definition["task"]["parameters"], **chosen})
+    return built.build(evidence.task, {**evidence.definition["task"]["parameters"], **chosen})
 
 
 def _model(evidence: Evidence, seed: int) -> Any:

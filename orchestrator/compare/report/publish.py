@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.compare import answer
-from orchestrator.compare.evidence import Evidence, bounds_of
+from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.report import build
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
@@ -16,19 +16,19 @@ from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.tracking.mlflow_report import MlflowReport
 
 
-def write(evidence: Evidence, to: Path | None, *, tracking: bool) -> tuple[Path, str]:
-    """Write the report into the folder `to`, None: report/ of the sweep, and log it to MLflow.
+def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) -> tuple[Path, str]:
+    """Write the report into the folder `to`, None: report/ of the sweep, and log it to MLflow. `form` as in `build`.
 
     Returns the path of report.html, and what MLflow was not told.
     """
-    path = build(evidence, to or evidence.folder.path / "report")
+    path = build(evidence, to or evidence.folder.path / "report", **form)
     if to is None:
         evidence.folder.upload("report")
     return path, publish(evidence, path.parent) if tracking else ""
 
 
-def publish(evidence: Evidence, report: Path) -> str:
-    """Log the folder `report`; returns what went wrong, or nothing."""
+def publish(evidence: Evidence, report: Path | None) -> str:
+    """Log the verdict, the curves and the folder `report`, where there is one; returns what went wrong, or nothing."""
     try:
         MlflowReport(
             uri=evidence.resolved.get("tracking"),
@@ -69,7 +69,7 @@ def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:
     found: list[tuple[str, float, int]] = []
     for name in wanted:
         for step, rows in points[points["name"] == name].groupby("step"):
-            s = summarize(list(rows.groupby(evidence.unit)["value"].mean()), bounds=bounds_of(name))
+            s = summarize(list(rows.groupby(evidence.unit)["value"].mean()), bounds=evidence.bounds(name))
             values: dict[str, Any] = {name: s.mean, f"{name}/low": s.lo, f"{name}/high": s.hi}
             found += [(k, float(v), int(float(step))) for k, v in values.items() if v is not None]  # type: ignore[arg-type]
     return found

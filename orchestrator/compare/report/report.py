@@ -1,7 +1,7 @@
 """`geosweep report`: one HTML file that reads without a network and prints well, with its figures and tables beside it.
 
-The page holds everything: figures are embedded, nothing is loaded. report/ gets report.html, figures/*.png, and the
-tables as CSV and LaTeX.
+The page holds everything: figures are embedded, nothing is loaded. report/ gets report.html, each figure as PNG, and as
+SVG and PDF at the size of a paper, and the tables as CSV and LaTeX, with their numbers in columns (*-numbers.csv).
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 from orchestrator.compare import currencies, search_curves, tuning
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.figures import paper as vectors
 from orchestrator.compare.figures.register import SECTIONS, all_figures, png
-from orchestrator.compare.report import tables
+from orchestrator.compare.report import numbers, tables
 from orchestrator.compare.report.page import Badge, Figure, page
+from orchestrator.compare.report.paper import section
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
@@ -27,11 +29,15 @@ OF_STUDIES = ("noise", "studies")
 FIRST_SENTENCES, MOST_DIFF_LINES = 4, 2000
 
 
-def build(evidence: Evidence, to: Path) -> Path:
-    """Write the report into the folder `to`; returns the path of report.html."""
+def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = True) -> Path:
+    """Write the report into the folder `to`; returns the path of report.html.
+
+    `paper`: paper.tex, too, a section for LaTeX. `vector`: each figure as SVG and PDF, too.
+    """
     (to / "figures").mkdir(parents=True, exist_ok=True)
-    for old in (to / "figures").glob("*.png"):
-        old.unlink()
+    for old in (to / "figures").iterdir():
+        if old.suffix in (".png", ".svg", ".pdf"):
+            old.unlink()
     try:
         document, refused = answer(evidence), ""
     except Refused as reason:
@@ -41,6 +47,8 @@ def build(evidence: Evidence, to: Path) -> Path:
     for one in all_figures(evidence):
         content = png(one.figure)
         (to / "figures" / f"{one.name}.png").write_bytes(content)
+        if vector:
+            vectors.write(one.figure, to / "figures" / one.name)
         embedded = base64.b64encode(content).decode()
         drawn[one.section].append(Figure(name=one.name, caption=one.caption, base64=embedded))
     written = {"arms": tables.arms(evidence), "tuning": tables.tuning(evidence)}
@@ -55,6 +63,11 @@ def build(evidence: Evidence, to: Path) -> Path:
             continue
         (to / f"{name}.csv").write_text(tables.as_csv(rows, stamps), encoding="utf-8")
         (to / f"{name}.tex").write_text(tables.as_latex(rows, caption, stamps), encoding="utf-8")
+    exact = {"arms": numbers.arms(evidence), "pairs": numbers.pairs(document) if document else []}
+    for name, found in exact.items():
+        if found:
+            text = tables.as_csv(numbers.stamped(found, stamps))
+            numbers.beside(to / f"{name}.csv").write_text(text, encoding="utf-8")
     context = {
         **_top(evidence, document, refused, stamps, written["arms"]),
         "titles": SECTIONS,
@@ -70,6 +83,10 @@ def build(evidence: Evidence, to: Path) -> Path:
     }
     path = to / "report.html"
     path.write_text(page(context), encoding="utf-8")
+    (to / "paper.tex").unlink(missing_ok=True)
+    if paper:
+        every = (figure for found in drawn.values() for figure in found)
+        (to / "paper.tex").write_text(section(context, every, caption, stamps), encoding="utf-8")
     return path
 
 
@@ -89,8 +106,10 @@ def _top(
         "headline": headline(document, refused),
         "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],
         "facts": _facts_line(evidence, task),
+        "imported": bool(evidence.imported),
         "badges": _badges(evidence, stamps),
         "arms": arms,
+        "cut": tables.cut(evidence),
     }
 
 
@@ -139,6 +158,8 @@ def _first(document: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> li
 
 def _tuning(evidence: Evidence, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """The search of each arm, and what pruning did or would have done."""
+    if evidence.imported and not any(len(evidence.configurations[arm]) for arm in evidence.arms):
+        return {"tuning": [], "edges": [], "no_curve": "", "kills": [], "rungs": []}
     edges = {arm: [e for e in tuning.edges(evidence, arm) if e.is_doubtful] for arm in evidence.arms}
     return {
         "tuning": rows,

@@ -13,20 +13,22 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.compare.answer import shown
-from orchestrator.compare.evidence import Evidence, bounds_of, numeric, words
+from orchestrator.compare.evidence import Evidence, numeric, words
 from orchestrator.compare.tuning import summary
 from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
-from orchestrator.statistics.intervals import interval_text, summarize
+from orchestrator.statistics.intervals import cut_words, interval_text, summarize
 from orchestrator.statistics.sentences import alone_words, more_words, settling_words, verdict_words
 
 Row = Mapping[str, str]
 TWIN = "twin: what no difference looks like"
+TUNABILITY = ("early", "uniform", "peak")
 STAMP = "exploratory: {}"
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "_%&#${}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"±": r"$\pm$", "−": "$-$", "∞": r"$\infty$"}
+    | {"±": r"$\pm$", "−": "$-$", "∞": r"$\infty$", "·": r"$\cdot$", "×": r"$\times$", "<": "$<$", ">": "$>$"}
+    | {"≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "…": r"\dots{}"}
 )
 
 
@@ -37,6 +39,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     further = evidence.task_class.TABLE
     metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
+    bounds = {metric: evidence.bounds(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     counted = flops.read(evidence.folder)
     for arm in evidence.ranked():
@@ -44,7 +47,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         for metric in metrics:
             found = values[metric].get(arm, [])
             short = metric in further and metric not in (evidence.reported, evidence.tuned)
-            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, metric)
+            row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, bounds[metric])
         each = confirm[confirm["arm"] == arm]
         row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
         spent = f"{evidence.definition['budget']['unit']} / trial" if evidence.imported else "grad evals / trial"
@@ -57,6 +60,16 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
         row["chosen"] = chosen_words(evidence, arm) or "nothing trained to the end"
         rows.append(row)
     return rows
+
+
+def cut(evidence: Evidence) -> str:
+    """Which intervals of the table of arms were cut at a bound of their metric; empty when none was."""
+    said = []
+    for metric in dict.fromkeys((evidence.reported, evidence.tuned)):
+        bounds = evidence.bounds(metric)
+        sums = [summarize(found, bounds=bounds) for found in evidence.confirmed(metric).values()]
+        said.append(cut_words(metric, bounds, [(one.lo, one.hi) for one in sums]))
+    return f"Intervals are {' and '.join(filter(None, said))}." if any(said) else ""
 
 
 def chosen_words(evidence: Evidence, arm: str) -> str:
@@ -182,11 +195,9 @@ def tuning(evidence: Evidence) -> list[dict[str, str]]:
             {
                 "arm": arm,
                 "configurations": f"{s['configurations']}" + (f" in {evidence.studies} studies" if several else ""),
-                "best in search": _number(s["best_tune"]),
+                "best on the seeds that chose" if evidence.imported else "best in search": _number(s["best_tune"]),
                 "optimism gap": "-" if s["optimism"] is None else f"{s['optimism']:+.3g}",
-                "tunability early / uniform / peak": " / ".join(
-                    _number(t.get(k)) for k in ("early", "uniform", "peak")
-                ),
+                "tunability early / uniform / peak": " / ".join(_number(t[k]) for k in TUNABILITY) if t else "-",
                 "usable width (decades)": ", ".join(f"{k} {v:.2f}" for k, v in s["widths"].items()) or "-",
                 "at an edge": ", ".join(f"{e.parameter} ({e})" for e in s["edges"]) or "none",
                 "diverged": f"{s['diverged']} of {s['trials']}",
@@ -236,7 +247,7 @@ def kills(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def as_csv(rows: Sequence[Row], stamps: Sequence[str] = ()) -> str:
+def as_csv(rows: Sequence[Mapping[str, Any]], stamps: Sequence[str] = ()) -> str:
     """Comma-separated values; stamps as comment lines in front."""
     out = io.StringIO()
     for stamp in stamps:
@@ -252,22 +263,23 @@ def as_latex(rows: Sequence[Row], caption: str, stamps: Sequence[str] = ()) -> s
     """A booktabs table; the document needs the package booktabs."""
     if not rows:
         return ""
-    note = "".join(f" \\emph{{{_latex(STAMP.format(s))}.}}" for s in stamps)
-    styled = pd.DataFrame(rows).style.hide(axis="index").format(_latex).format_index(_latex, axis="columns")
+    note = "".join(f" \\emph{{{latex(STAMP.format(s))}.}}" for s in stamps)
+    styled = pd.DataFrame(rows).style.hide(axis="index").format(latex).format_index(latex, axis="columns")
     text: str = styled.to_latex(
-        column_format="l" * len(rows[0]), hrules=True, position_float="centering", caption=_latex(caption) + note
+        column_format="l" * len(rows[0]), hrules=True, position_float="centering", caption=latex(caption) + note
     )
     return text
 
 
-def _latex(text: object) -> str:
+def latex(text: object) -> str:
+    """Text in LaTeX: its special characters and our signs."""
     return str(text).translate(LATEX)
 
 
-def _mean(found: Sequence[float], metric: str) -> str:
+def _mean(found: Sequence[float], bounds: tuple[float, float]) -> str:
     if not found:
         return "no result"
-    s = summarize(found, bounds=bounds_of(metric))
+    s = summarize(found, bounds=bounds)
     return interval_text(s.mean, s.lo, s.hi)
 
 

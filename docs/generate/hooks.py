@@ -1,0 +1,61 @@
+"""What mkdocs calls while it builds the site (`hooks:` in mkdocs.yml): generated pages, pages from elsewhere, formulas.
+
+Pages that nobody writes by hand are made of the code each time, so that they cannot fall behind it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from docs.generate import catalog, command, formulas, links, methods, notebook, python, rooms, sweep_file  # noqa: E402
+
+GENERATED = {
+    "reference/sweep_file.md": sweep_file.page,
+    "reference/command.md": command.page,
+    "reference/optim_core.md": python.page,
+    "reference/tasks.md": catalog.tasks,
+    "reference/diagnostics.md": catalog.diagnostics,
+    "notebook.md": notebook.page,
+    "pictures/rooms.svg": rooms.picture,
+}
+"""Page of the site -> what makes it."""
+
+
+def on_config(config: Any) -> Any:
+    """Show pages below docs/ that the navigation forgot under `How to`, by their headings: nothing is left out."""
+    named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    how_to = next(part["How to"] for part in config.nav if isinstance(part, dict) and "How to" in part)
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.name not in named:
+            how_to.append({path.read_text().partition("\n")[0].lstrip("# "): path.name})
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages, and those that stand elsewhere in the repository."""
+    made = {name: make() for name, make in GENERATED.items()}
+    made |= {page: (ROOT / source).read_text() for source, page in links.ELSEWHERE.items() if page not in made}
+    for name, content in made.items():
+        if (old := files.get_file_from_path(name)) is not None:
+            files.remove(old)
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Fill in what is declared, include what is shared, and turn names of files into links."""
+    markdown = methods.filled(catalog.filled(links.indented(links.included(markdown))))
+    return links.turned(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Draw the formulas."""
+    return formulas.drawn(html)

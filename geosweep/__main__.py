@@ -1,0 +1,6 @@
+"""`python -m geosweep`: the command, for where it is not on the path."""
+
+from orchestrator.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""`ui`: MLflow's page over the store in use, opened where it answers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.app import ROOT, Exit, Root, app, fail, talk
+
+if TYPE_CHECKING:
+    from orchestrator.storage.folder import SweepFolder
+
+FIRST_PORT, PORTS, START_S = 5000, 50, 120.0
+
+
+@app.command()
+def ui(
+    sweep: Annotated[
+        str, typer.Argument(help="Sweep id, unique prefix, or @last; default: @last.", show_default=False)
+    ] = "",
+    where: Annotated[
+        str, typer.Option(help="Show the runs that match, params.rotation = 'output'.", show_default=False)
+    ] = "",
+    root: Root = ROOT,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port on this machine; default: the first free one from 5000.", show_default=False
+        ),
+    ] = 0,
+    uri: Annotated[str, typer.Option(help="Another tracking URI.")] = "",
+    browser: Annotated[bool, typer.Option(help="Open a browser where there is one.")] = True,
+) -> None:
+    """Open MLflow's page where it compares the sweep's arms. Ctrl-C ends it.
+
+    Example: geosweep ui @last
+    """
+    from orchestrator.storage import folder
+    from orchestrator.storage.errors import NotFound
+    from orchestrator.storage.folder import read_json
+    from orchestrator.tracking.embedded import artifacts_of, embedded_uri, make_store
+
+    resolved: dict[str, Any] = {}
+    try:
+        found = folder.find(root, sweep or "@last")
+        resolved = read_json(found.path / "resolved.json") or {}
+    except NotFound:
+        if sweep:
+            raise
+    if sweep and resolved.get("imported"):
+        fail(f"{resolved['sweep_id']} was imported: MLflow has no runs of it; see: geosweep report {sweep}", Exit.USAGE)
+    uri = uri or resolved.get("tracking") or ""
+    if not uri and not (root / "mlflow.db").exists():
+        fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
+    if not uri:
+        make_store(root)
+    page = _page(uri or embedded_uri(root), resolved, where)
+    if page:
+        _tell_verdict(folder.SweepFolder(root, resolved["sweep_id"]))
+    if uri.startswith(("http://", "https://")):
+        _open(f"{uri.rstrip('/')}/{page}", browser)
+        return
+    chosen = _port(port)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri or embedded_uri(root)]
+    command += ["--default-artifact-root", artifacts_of(root), "--host", "127.0.0.1"]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen([*command, "--port", str(chosen), "--workers", "1"], env=environment)
+    try:
+        if _answers(f"http://127.0.0.1:{chosen}/health", server):
+            _open(f"http://127.0.0.1:{chosen}/{page}", browser)
+            talk.print("Ctrl-C ends it", highlight=False)
+        raise typer.Exit(server.wait())
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                server.wait(20)
+
+
+def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
+    """Where the page shows the sweep; MLflow's own first page where it does not know it."""
+    if not resolved:
+        return ""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from orchestrator.tracking.mlflow_report import shown_at
+
+    definition = resolved["definition"]
+    searched = [p["name"] for arm in definition["arms"].values() for p in arm["parameters"] if p["kind"] != "constant"]
+    return shown_at(
+        uri,
+        definition["name"],
+        sweep_id=resolved["sweep_id"],
+        reported=resolved["report_metric"],
+        tuned=definition["metric"]["name"],
+        maximize=definition["metric"]["goal"] == "maximize",
+        parameters=tuple(dict.fromkeys(searched)),
+        where=where,
+    )
+
+
+def _tell_verdict(of: SweepFolder) -> None:
+    """Have the parent run say the verdict of a sweep that is done, unless a report told it before."""
+    from orchestrator.storage.outcome import SweepOutcome
+
+    outcome = SweepOutcome.read(of)
+    if outcome is None or not outcome.is_over or (of.path / "report" / "report.html").exists():
+        return
+    from orchestrator.compare.evidence import Evidence
+    from orchestrator.compare.report import publish
+
+    if trouble := publish.publish(Evidence(of), None):
+        talk.print(f"MLflow was not told the verdict ({trouble})", style="yellow", highlight=False, markup=False)
+
+
+def _port(asked: int) -> int:
+    """A free port: the one that was asked for, or the first from FIRST_PORT."""
+    for port in [asked] if asked else range(FIRST_PORT, FIRST_PORT + PORTS):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            if not asked and port != FIRST_PORT:
+                talk.print(f"port {FIRST_PORT} is taken; using {port}", highlight=False)
+            return port
+    fail(f"port {asked or FIRST_PORT} is taken; leave --port out, and a free one is found", Exit.USAGE)
+
+
+def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
+    """Whether the server came up; waits for it."""
+    deadline = time.monotonic() + START_S
+    while server.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(address, timeout=2):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _open(address: str, browser: bool) -> None:
+    """Print the address, whole, and open it where a desktop is."""
+    talk.print(address, highlight=False, markup=False, soft_wrap=True)
+    desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if browser and desktop:
+        with suppress(webbrowser.Error):
+            webbrowser.open(address)

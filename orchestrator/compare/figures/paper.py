@@ -1,0 +1,50 @@
+"""A figure as SVG and PDF, as wide as the text of a paper.
+
+Figures are laid out for a page on a screen. On paper they become narrower by more than their letters become smaller,
+and are laid out again: letters of 6.5 to 8 points stay readable beside the text.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from orchestrator.compare.figures.style import SETTINGS
+
+TEXT_WIDTH = 6.5
+"""Inches: LaTeX's article on letter paper with margins of an inch."""
+LETTERS = 0.8
+"""Of the size on a screen."""
+FORMATS = ("svg", "pdf")
+VECTORS: Any = {"svg.hashsalt": "geosweep", "pdf.fonttype": 42}
+"""The same bytes for the same figure; letters in PDFs as publishers ask for them (TrueType, no Type 3)."""
+
+
+def write(figure: Figure, path: Path) -> list[Path]:
+    """Write the figure, which is changed by it, to `path` with each of FORMATS as its ending."""
+    _shrink(figure)
+    written = []
+    for ending in FORMATS:
+        out, metadata = io.BytesIO(), {"Date": None} if ending == "svg" else {"CreationDate": None}
+        with rc_context({**SETTINGS, **VECTORS}):
+            figure.savefig(out, format=ending, metadata=metadata)
+        written.append(path.with_name(f"{path.name}.{ending}"))
+        written[-1].write_bytes(out.getvalue())
+    return written
+
+
+def _shrink(figure: Figure) -> None:
+    width, height = figure.get_size_inches()
+    share = min(1.0, TEXT_WIDTH / width)
+    if share < 1:
+        for text in figure.findobj(Text):
+            text.set_fontsize(float(text.get_fontsize()) * LETTERS)
+        figure.set_size_inches(share * width, share * height)
+    with rc_context(SETTINGS):
+        figure.draw_without_rendering()  # lays it out
+    figure.set_layout_engine("none")

@@ -1,0 +1,95 @@
+"""Types of the sweep file's fields: times, sizes, shares, addresses, and the words that stand beside numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from orchestrator.definition.addresses import is_address
+from orchestrator.definition.parameter_models import as_share
+
+UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+TIME, SIZE = r"(\d+(?:\.\d+)?)\s*(min|[smhd])", r"(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?))B"
+
+
+def _seconds(value: Any) -> Any:
+    """`90s`, `1.5h`, `1h30m`."""
+    if isinstance(value, str) and re.fullmatch(rf"(?:{TIME}\s*)+", value.strip()):
+        return sum(float(amount) * UNITS[unit] for amount, unit in re.findall(TIME, value))
+    raise ValueError("a time carries its unit, for instance 90s, 30m or 1h30m")
+
+
+def _bytes(value: Any) -> Any:
+    """`500MB`, of 1000s, or `40GiB`, of 1024s."""
+    if isinstance(value, str) and (found := re.fullmatch(SIZE, value.strip())):
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    raise ValueError("a size carries its unit, for instance 500MB or 40GiB")
+
+
+def _warmup(value: Any) -> Any:
+    share = as_share(value)
+    if isinstance(value, str) and share is not value and share >= 1:
+        raise ValueError("a warm-up is shorter than the budget")
+    return share
+
+
+def as_pieces(value: Any) -> Any:
+    """Of `accumulate`."""
+    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("a number of pieces, 1 or more, or auto")
+
+
+def as_readers(value: Any) -> Any:
+    """Of `readers`."""
+    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 64):
+        return value
+    raise ValueError("a number of threads, 0 to 64, or auto")
+
+
+def as_compiled(value: Any) -> Any:
+    """Of `compile`."""
+    if isinstance(value, bool) or value in ("model", "step"):
+        return True if value == "model" else value  # two words for one thing, of which ids know the older one
+    raise ValueError("true, false, model or step")
+
+
+def _address(value: Any) -> Any:
+    if value is None or is_address(value):
+        return value
+    raise ValueError("no web address; write https://..., or the environment variable that holds it, ${env:NAME}")
+
+
+def _as_text(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+def _share_of(least: int, percentages: str, **number: float) -> WithJsonSchema:
+    """A number, or a percentage."""
+    share = {"type": "string", "pattern": rf"^{percentages}\s*%$"}
+    return WithJsonSchema({"anyOf": [{"type": "number", "minimum": least, **number}, share]})
+
+
+BELOW_100, UP_TO_100 = r"\d{1,2}(\.\d+)?", r"(\d{1,2}(\.\d+)?|100(\.0+)?)"
+Address = Annotated[
+    str | None,
+    BeforeValidator(_address),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^https?://[^\s/?#]+|^\$\{(env:)?[A-Za-z_]\w*\}|^\$[A-Za-z_]\w*"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Seconds = Annotated[
+    float, BeforeValidator(_seconds), Field(gt=0), _as_text(r"^(?=.*[1-9])\s*(\d+(\.\d+)?\s*(min|[smhd])\s*)+$")
+]
+Bytes = Annotated[
+    int, BeforeValidator(_bytes), Field(gt=0), _as_text(r"^(?=.*[1-9])\s*\d+(\.\d+)?\s*([kKMGT]i?)?B\s*$")
+]
+Share = Annotated[float, BeforeValidator(as_share), Field(ge=0, le=1), _share_of(0, UP_TO_100, maximum=1)]
+Warmup = Annotated[float, BeforeValidator(_warmup), Field(ge=0), _share_of(0, BELOW_100)]

@@ -1,0 +1,25 @@
+"""Metrics that are shares, and the range that a metric cannot leave."""
+
+from __future__ import annotations
+
+import re
+
+Bounds = tuple[float, float]
+SHARE, PERCENT = (0.0, 1.0), (0.0, 100.0)
+SHARES = {"accuracy", "acc", "share", "recall", "f1", "auroc", "auprc", "iou", "dice", "top1", "top5"}
+"""Words in names of metrics that are shares."""
+
+
+def is_share(metric: str) -> bool:
+    """Whether the name says that it is a share, of one or in percent."""
+    return bool(SHARES & set(re.split(r"[/_.@\s-]+", metric.lower())))
+
+
+def obeying(at_most: bool, limit: float, bounds: Bounds) -> str:
+    """`nothing` or `everything`, where that obeys a limit on a metric within `bounds`; empty where it depends."""
+    least, most = bounds
+    if limit < least:
+        return "nothing" if at_most else "everything"
+    if limit > most:
+        return "everything" if at_most else "nothing"
+    return ""

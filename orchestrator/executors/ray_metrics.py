@@ -1,0 +1,106 @@
+"""What a sweep does, as metrics of the Ray cluster: Prometheus finds them beside Ray's own.
+
+ray_geosweep_trials{sweep, state}      trials that are running or waiting now
+ray_geosweep_waiting{sweep, reason}    trials that wait, by the reason that `geosweep status` says
+ray_geosweep_trials_ended{sweep, state}  a counter: COMPLETE, PRUNED, DIVERGED, FAILED, ... or paused
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.util.metrics import Counter, Gauge
+
+from orchestrator.trial.job import Job, Report, Result
+
+PERIOD_S = 10.0
+Waiting = Callable[[], Mapping[str, Mapping[str, Any]]]
+"""Arm -> how many `trials` wait, and the `reason`."""
+
+
+class RayMetrics:
+    """Follows the trials of one sweep. What is told before Ray has started, or after it went, is dropped."""
+
+    def __init__(self, sweep: str) -> None:
+        self._sweep = {"sweep": sweep}
+        self._running: set[str] = set()
+        self._reasons: set[str] = set()
+        self._made: tuple[Gauge, Gauge, Counter] | None = None
+
+    def on_start(self, job: Job) -> None:
+        """A trial was handed to the executor."""
+        self._running.add(job.trial_id)
+        self._show_running()
+
+    def on_report(self, job: Job, report: Report) -> None:
+        """Nothing changes."""
+
+    def on_end(self, job: Job, result: Result | Report) -> None:
+        """A trial ended, was drained or pauses."""
+        self._running.discard(job.trial_id)
+        self._show_running()
+        if metrics := self._metrics():
+            state = result.state.value if isinstance(result, Result) else "paused"
+            metrics[2].inc(1, {**self._sweep, "state": state})
+
+    def on_recover(self, job: Job, result: Result) -> None:
+        """Counted by the driver under which it ended."""
+
+    @contextmanager
+    def watching(self, waiting: Waiting) -> Iterator[None]:
+        """Show, while it is open, how many trials wait and why."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(PERIOD_S):
+                with suppress(
+                    RuntimeError
+                ):  # the driver changed its arms while they were read; the next look sees them
+                    self.show_waiting(waiting())
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(PERIOD_S)
+
+    def show_waiting(self, arms: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show what waits; reasons that no longer hold go to 0."""
+        metrics = self._metrics()
+        if metrics is None:
+            return
+        self._show_running()
+        by_reason: Tally[str] = Tally()
+        for row in arms.values():
+            by_reason[without_numbers(str(row["reason"]))] += int(row["trials"])
+        metrics[0].set(by_reason.total(), {**self._sweep, "state": "waiting"})
+        self._reasons |= set(by_reason)
+        for reason in self._reasons:
+            metrics[1].set(by_reason[reason], {**self._sweep, "reason": reason})
+
+    def _show_running(self) -> None:
+        if metrics := self._metrics():
+            metrics[0].set(len(self._running), {**self._sweep, "state": "running"})
+
+    def _metrics(self) -> tuple[Gauge, Gauge, Counter] | None:
+        if not ray.is_initialized():
+            return None
+        if self._made is None:
+            self._made = (
+                Gauge("geosweep_trials", "Trials by state", tag_keys=("sweep", "state")),
+                Gauge("geosweep_waiting", "Trials that wait, by reason", tag_keys=("sweep", "reason")),
+                Counter("geosweep_trials_ended", "Trials that ended", tag_keys=("sweep", "state")),
+            )
+        return self._made
+
+
+def without_numbers(reason: str) -> str:
+    """The reason with N for its numbers: each text is a series of its own."""
+    return " ".join("N" if any(c.isdigit() for c in word) else word for word in reason.split())

@@ -1,0 +1,143 @@
+"""Further rules of RayJobs: deletion by strategy, what is not for sweeps or opens a cluster, labels, variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.kubernetes.profile_model import LABEL_KEY, LABEL_VALUE
+from orchestrator.kubernetes.rules import at_of, cluster_of, groups_of, ray_pods_of, rule, spec_of
+
+LEGACY = ("onSuccess", "onFailure")
+REDIS = ("RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME")
+OURS = ("app.kubernetes.io/component", "geosweep.io/sweep")
+
+
+@rule("KO121")
+def _legacy_deletion(job: Mapping[str, Any]) -> Iterator[str]:
+    if "deletionStrategy" not in spec_of(job):
+        return
+    strategy = spec_of(job).get("deletionStrategy") or {}
+    rules, legacy = strategy.get("deletionRules"), [k for k in LEGACY if k in strategy]
+    if not rules and len(legacy) != 2:
+        yield (
+            "deletionStrategy needs deletionRules, or both onSuccess and onFailure; leave it out for "
+            "shutdownAfterJobFinishes"
+        )
+    if rules and legacy:
+        yield "deletionStrategy: onSuccess, onFailure and deletionRules exclude each other; keep deletionRules"
+    for key in legacy:
+        policy = (strategy[key] or {}).get("policy")
+        if policy is None:
+            yield f"deletionStrategy.{key} names no policy; write DeleteCluster"
+        if policy == "DeleteNone" and spec_of(job).get("shutdownAfterJobFinishes"):
+            yield f"deletionStrategy.{key}: DeleteNone and shutdownAfterJobFinishes exclude each other; leave it out"
+        if policy == "DeleteWorkers" and cluster_of(job).get("enableInTreeAutoscaling"):
+            yield f"deletionStrategy.{key}: DeleteWorkers is refused when autoscaling is on; write DeleteCluster"
+    for number, one in enumerate(rules or []):
+        condition = one.get("condition") or {}
+        if ("jobStatus" in condition) == ("jobDeploymentStatus" in condition):
+            yield f"deletionRules.{number}: the condition takes one of jobStatus and jobDeploymentStatus"
+        if int(condition.get("ttlSeconds", 0)) < 0:
+            yield f"deletionRules.{number}: ttlSeconds is negative; write 0 or more"
+
+
+@rule("KO122")
+def _unsupported(job: Mapping[str, Any]) -> Iterator[str]:
+    cluster = cluster_of(job)
+    for where, part in (("spec", spec_of(job)), ("rayClusterSpec", cluster)):
+        if part.get("managedBy") not in (None, "ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"):
+            yield (
+                f"{where}.managedBy: {part['managedBy']!r} is not ray.io/kuberay-operator or kueue.x-k8s.io/multikueue"
+            )
+    if cluster.get("upgradeStrategy"):
+        yield "upgradeStrategy is for RayCluster and RayService; a RayJob with it stays in Initializing. Leave it out"
+    if cluster.get("suspend"):
+        yield "rayClusterSpec.suspend: the cluster would have no Pods; leave it out, it is the RayJob that is suspended"
+    if spec_of(job).get("clusterSelector"):
+        yield "clusterSelector takes a cluster that is there, without a sweep's image, mounts and end; leave it out"
+    head = at_of(cluster, "headGroupSpec")
+    service = head.get("serviceType") or at_of(head, "headService", "spec").get("type")
+    if service not in (None, "", "ClusterIP"):
+        yield (
+            f"headGroupSpec: a Service of type {service} opens the dashboard, which runs code, to a network; "
+            "write ClusterIP"
+        )
+    if head.get("enableIngress") or head.get("ingressOptions"):
+        yield "headGroupSpec: an Ingress opens the dashboard, which runs code, to a network; leave it out"
+    if "rayClusterSpec" in spec_of(job) and not groups_of(job):
+        yield "workerGroupSpecs is empty: the head runs no trial, and the sweep would wait for ever; add a group"
+
+
+@rule("KO123")
+def _labels(job: Mapping[str, Any]) -> Iterator[str]:
+    sweep = at_of(job, "metadata", "labels").get(OURS[1])
+    places = [("metadata", at_of(job, "metadata"), "labels")]
+    places += [(where, part, "labels") for where, part in ray_pods_of(job)]
+    places += [(f"{where}.template", at_of(part, "template", "metadata"), "labels") for where, part in ray_pods_of(job)]
+    places.append(("submitterPodTemplate", at_of(job, "spec", "submitterPodTemplate", "metadata"), "labels"))
+    for where, part, kind in places:
+        for key, value in (part.get(kind) or {}).items():
+            if not re.fullmatch(LABEL_KEY, str(key)):
+                yield f"{where}.{kind}: {key!r} is no key of a label (letters, digits and . _ -, at most 63)"
+            elif not isinstance(value, str) or not re.fullmatch(LABEL_VALUE, value):
+                yield f"{where}.{kind}.{key}: {value!r} is no value of a label (letters, digits and . _ -, at most 63)"
+        for key, value in (part.get("annotations") or {}).items():
+            if not re.fullmatch(LABEL_KEY, str(key)) or not isinstance(value, str):
+                yield f"{where}.annotations.{key}: a key of letters, digits and . _ -, with text as its value"
+        if where != "metadata" and "template" not in where.lower():
+            continue
+        meant = {"head.template": "sweep-head", "submitterPodTemplate": "sweep-submitter", "metadata": "sweep"}
+        component = meant.get(where, "sweep-worker")
+        if (part.get("labels") or {}).get(OURS[0], component) != component:
+            yield f"{where}.labels.{OURS[0]} is not {component}, by which logs and network policies find it; write that"
+        if (part.get("labels") or {}).get(OURS[1], sweep) != sweep:
+            yield f"{where}.labels.{OURS[1]} is not that of the job, {sweep}; write that"
+        for key in OURS:
+            if not (part.get("labels") or {}).get(key):
+                yield (
+                    f"{where}.labels has no {key}: status, logs and the network policies find objects by it; put it "
+                    "back"
+                )
+
+
+@rule("KO124")
+def _environment(job: Mapping[str, Any]) -> Iterator[str]:
+    scaling = cluster_of(job).get("enableInTreeAutoscaling")
+    tolerant = cluster_of(job).get("gcsFaultToleranceOptions")
+    if at_of(job, "metadata", "annotations").get("ray.io/ft-enabled"):
+        yield (
+            "annotation ray.io/ft-enabled: a sweep's driver is not kept by it, its storage keeps the sweep; "
+            "leave it out"
+        )
+    if tolerant:
+        yield "gcsFaultToleranceOptions: a lost head is made anew and the sweep goes on from its storage; leave it out"
+    for key in ("redis-username", "redis-password"):
+        if key in (at_of(cluster_of(job), "headGroupSpec").get("rayStartParams") or {}):
+            yield f"headGroupSpec.rayStartParams.{key}: the operator refuses it; leave it out"
+    for where, part in ray_pods_of(job):
+        for container in at_of(part, "template", "spec").get("containers") or []:
+            for entry in container.get("env") or []:
+                name, value = str(entry.get("name")), entry.get("value")
+                if not re.fullmatch(r"[A-Za-z_.][A-Za-z0-9_.-]*", name):
+                    yield f"{where}: {name!r} is no name of a variable"
+                if value is not None and entry.get("valueFrom"):
+                    yield f"{where}: {name} has value and valueFrom; keep one"
+                if name in REDIS:
+                    yield (
+                        f"{where}: {name} asks for fault tolerance by Redis, which the operator refuses here; leave it "
+                        "out"
+                    )
+                if name == "RAY_enable_autoscaler_v2":
+                    which = "autoscalerOptions.version says it" if scaling else "autoscaling is off"
+                    yield f"{where}: {name}: {which}, and the operator refuses both; leave it out"
+                if name in (
+                    "RAY_AUTH_MODE",
+                    "RAY_AUTH_TOKEN",
+                    "RAY_ADDRESS",
+                    "RAY_CLUSTER_NAME",
+                    "RAY_IP",
+                    "FQ_RAY_IP",
+                ):
+                    yield f"{where}: {name} is set by the operator; leave it out"

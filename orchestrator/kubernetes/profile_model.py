@@ -1,0 +1,280 @@
+"""A profile as pydantic models: what a cluster offers to sweeps, in a YAML file that a team writes for itself.
+
+Node selectors, tolerations, affinities and volumes are in Kubernetes' own words, and checked in the Pods.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from orchestrator.definition.field_types import Seconds
+from orchestrator.definition.parameter_models import Model
+from orchestrator.kubernetes.quantities import quantity
+from orchestrator.kubernetes.secret_shapes import secret_of
+
+NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+LABEL_KEY = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+LABEL_VALUE = r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
+IMAGE = r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?"
+REGISTRY = r"[A-Za-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*/?"
+MIG = r"nvidia\.com/mig-\d+g\.\d+gb(\.[a-z0-9.]+)?"
+OURS = ("app.kubernetes.io/part-of", "app.kubernetes.io/component", "geosweep.io/sweep", "ray.io/", "kueue.x-k8s.io/")
+OUR_VARIABLES = (
+    "GEOSWEEP_STORAGE",
+    "GEOSWEEP_DATA",
+    "RAY_USAGE_STATS_ENABLED",
+    "RAY_ADDRESS",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_REDIS_ADDRESS",
+    "RAY_enable_autoscaler_v2",
+)
+
+
+def _matching(pattern: str, what: str) -> Any:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"no {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _amount(value: Any) -> Any:
+    """A number of CPUs may be written without quotes."""
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not quantity(text) > 0:
+        raise ValueError("no quantity above 0, such as 2, 500m or 8Gi")
+    return text
+
+
+def _pinned(value: str) -> str:
+    if not re.fullmatch(IMAGE, value):
+        raise ValueError("no reference of an image, such as registry.example.com/team/name:1.0")
+    last = value.rsplit("/", 1)[-1]
+    if "@sha256:" not in value and (":" not in last or value.endswith(":latest")):
+        raise ValueError("names no version; add a tag other than latest, or a digest")
+    return value
+
+
+def _labels(value: dict[str, str]) -> dict[str, str]:
+    for key, text in value.items():
+        if not re.fullmatch(LABEL_KEY, key):
+            raise ValueError(f"{key!r} is no key of a label")
+        if not re.fullmatch(LABEL_VALUE, text):
+            raise ValueError(f"{text!r} is no value of a label (letters, digits and . _ -, at most 63)")
+        if key.startswith(OURS):
+            raise ValueError(f"{key} is set by geosweep, KubeRay or Kueue; take another key")
+    return value
+
+
+def _annotations(value: dict[str, str]) -> dict[str, str]:
+    for key in value:
+        if not re.fullmatch(LABEL_KEY, key):
+            raise ValueError(f"{key!r} is no key of an annotation")
+    return value
+
+
+def _selector(value: dict[str, str]) -> dict[str, str]:
+    for key, text in value.items():
+        if not re.fullmatch(LABEL_KEY, key) or not re.fullmatch(LABEL_VALUE, text):
+            raise ValueError(f"{key}: {text} is no label that a node could have")
+    return value
+
+
+Name = Annotated[str, _matching(NAME, "name of Kubernetes: lower case, digits and dashes, at most 63")]
+ObjectName = Annotated[
+    str, _matching(rf"{NAME}(\.{NAME})*", "name of Kubernetes: lower case, digits, dashes and dots between them")
+]
+Amount = Annotated[str, BeforeValidator(_amount)]
+Image = Annotated[str, AfterValidator(_pinned)]
+Labels = Annotated[dict[str, str], AfterValidator(_labels)]
+Annotations = Annotated[dict[str, str], AfterValidator(_annotations)]
+Registry = Annotated[
+    str, _matching(f"({REGISTRY})?", "registry; name it as images do, registry.example.com/team, without https://")
+]
+Device = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9.-]+\.[a-z]+/[A-Za-z0-9._-]+",
+        "name of a device's resource, such as nvidia.com/gpu, amd.com/gpu or nvidia.com/mig-1g.10gb",
+    ),
+]
+
+
+class FromSecret(Model):
+    """Where the value of a variable comes from."""
+
+    secret: ObjectName = Field(description="Name of the Secret in the sweep's namespace.")
+    key: str = Field(min_length=1, description="The key in it.")
+
+
+def _wrong_variable(name: str, given: str | FromSecret) -> str:
+    """What is wrong with a variable; its value is not said."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        return "no name of a variable"
+    if name in OUR_VARIABLES:
+        return f"{name} is set by geosweep or the operator; leave it out"
+    if isinstance(given, str) and (what := secret_of(name, given)):
+        return f"holds {what} in clear; write {{secret: NAME, key: KEY}}"
+    return ""
+
+
+class VolumeModel(Model):
+    """A further volume of Pods."""
+
+    name: Name = Field(description="Its name in the Pod.")
+    mount: Annotated[str, _matching(r"/[^:\s]*", "absolute path")] = Field(description="Folder where it is mounted.")
+    source: dict[str, Any] = Field(
+        min_length=1, max_length=1, description="As a Pod names it, such as {persistentVolumeClaim: {claimName: data}}."
+    )
+    read_only: bool = Field(True, description="Whether it cannot be written.")
+
+
+class PodModel(Model):
+    """What Pods carry; said for all of them, and for head, submitter or a group of workers beside that."""
+
+    node_selector: Annotated[dict[str, str], AfterValidator(_selector)] = Field(
+        {}, description="Labels that a node has to have."
+    )
+    tolerations: list[str | dict[str, Any]] = Field(
+        [], description="Taints that are borne: a key (NoSchedule), or a toleration in Kubernetes' words."
+    )
+    affinity: dict[str, Any] = Field({}, description="An affinity in Kubernetes' words.")
+    priority_class: ObjectName | None = Field(None, description="A PriorityClass of the cluster.")
+    runtime_class: ObjectName | None = Field(None, description="A RuntimeClass of the cluster, such as nvidia.")
+    labels: Labels = Field({}, description="Further labels.")
+    annotations: Annotations = Field({}, description="Further annotations.")
+    env: dict[str, str | FromSecret] = Field({}, description="Variables: text, or {secret: NAME, key: KEY}.")
+    env_from: list[ObjectName] = Field([], description="Secrets of which every key becomes a variable.")
+    volumes: list[VolumeModel] = Field([], description="Further volumes.")
+
+
+class SizedModel(PodModel):
+    """A Pod of one size."""
+
+    cpu: Amount = Field(description="CPUs, request and limit.")
+    memory: Amount = Field(description="Memory, request and limit, such as 8Gi.")
+
+
+class GroupModel(PodModel):
+    """Workers of one kind: the largest Pod, and how many there may be."""
+
+    cpu: int = Field(gt=0, description="CPUs of the largest Pod.")
+    gpu: int = Field(0, ge=0, description="GPUs of the largest Pod.")
+    gpu_resource: Device = Field("nvidia.com/gpu", description="The device's name in limits.")
+    gpu_claim: ObjectName | None = Field(
+        None, description="A ResourceClaimTemplate of the namespace (DRA) that gives `gpu` devices, in its place."
+    )
+    min_pods: int = Field(0, ge=0, description="Pods that stay, busy or not.")
+    max_pods: int = Field(gt=0, description="Pods at most.")
+    memory_per_cpu: int = Field(gt=0, description="GiB for each CPU of a Pod.")
+    memory_per_gpu: int = Field(0, ge=0, description="GiB more for each GPU of a Pod.")
+    image: Image | None = Field(None, description="Image of its Pods; default: images.worker.")
+
+
+class ImagesModel(Model):
+    """Images; with `registry` before those that name none."""
+
+    head: Image = Field("geosweep-head:0.1.0", description="Of head and submitter.")
+    worker: Image = Field("geosweep-worker:0.1.0", description="Of workers.")
+    pull_secrets: list[ObjectName] = Field([], description="Secrets for a private registry.")
+    pull_policy: (
+        Annotated[str, _matching("Always|IfNotPresent|Never", "policy: Always, IfNotPresent or Never")] | None
+    ) = Field(None, description="Always, IfNotPresent or Never.")
+
+
+class AccountsModel(Model):
+    """ServiceAccounts of Pods. KubeRay lets the head's ask for workers when the cluster grows by itself."""
+
+    head: ObjectName = Field("sweep-head", description="Of the head.")
+    worker: ObjectName = Field("sweep-runner", description="Of workers.")
+    submitter: ObjectName = Field("sweep-runner", description="Of the Pod that submits the job and follows its log.")
+
+
+class AutoscalingModel(Model):
+    """How a cluster grows and shrinks."""
+
+    idle_timeout: Seconds = Field("2m", validate_default=True, description="An idle worker goes after it.")
+    elastic: bool = Field(
+        False, description="Under Kueue: grow and shrink within the quota, in place of a fixed size (Kueue 0.18)."
+    )
+
+
+def _no_claim(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("no server; name it as http(s)://HOST:PORT")
+    if "@" in value:
+        raise ValueError("holds credentials; put them in the Secret geosweep-tracking")
+    return value
+
+
+class ProfileModel(PodModel):
+    """A kind of cluster; worker groups in the order in which a trial tries them."""
+
+    extends: str | None = Field(None, description="A bundled profile, of which this one changes what it names.")
+    namespace: Name | None = Field(
+        None, description="Default: that of the kubeconfig's context, and sweeps where it names none."
+    )
+    registry: Registry = Field("", description="Registry and path before images that name none.")
+    images: ImagesModel = Field(ImagesModel.model_validate({}), description="Images and how they are pulled.")
+    accounts: AccountsModel = Field(AccountsModel.model_validate({}), description="ServiceAccounts.")
+    head: SizedModel = Field(description="The head: driver, no trial.")
+    submitter: SizedModel = Field(
+        SizedModel.model_validate({"cpu": "500m", "memory": "1Gi"}),
+        description="The Pod that submits the job and follows its log.",
+    )
+    groups: dict[Name, GroupModel] = Field(min_length=1, description="Kinds of workers.")
+    autoscaling: AutoscalingModel = Field(
+        AutoscalingModel.model_validate({}), description="How a cluster grows and shrinks."
+    )
+    queue: Name | None = Field(None, description="Kueue LocalQueue.")
+    priority: ObjectName | None = Field(None, description="Kueue WorkloadPriorityClass.")
+    ttl: Seconds = Field(
+        "10m", validate_default=True, description="The Ray cluster goes this long after the end; with a queue, at once."
+    )
+    deadline: Seconds = Field(
+        "7d", validate_default=True, description="Of a sweep whose file names no wall-clock budget."
+    )
+    tracking: Annotated[str, AfterValidator(_no_claim)] | None = Field(
+        None, description="MLflow server; default: Service mlflow of the namespace."
+    )
+    claim: ObjectName = Field("geosweep-runs", description="The claim at /runs.")
+
+    def problems(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """What no single key shows: (path, message)."""
+        found: list[tuple[tuple[str | int, ...], str]] = []
+        if self.priority and not self.queue:
+            found.append((("priority",), "is Kueue's and needs a queue; for Pods without one it is priority_class"))
+        for name, group in self.groups.items():
+            if group.min_pods > group.max_pods:
+                found.append(
+                    (("groups", name, "min_pods"), f"{group.min_pods} is more than max_pods, {group.max_pods}")
+                )
+            if group.gpu_claim and not group.gpu:
+                found.append((("groups", name, "gpu_claim"), "say how many devices it gives, with gpu"))
+            if group.gpu > 1 and re.fullmatch(MIG, group.gpu_resource):
+                found.append(
+                    (
+                        ("groups", name, "gpu"),
+                        f"{group.gpu}, and a process sees one MIG slice at most; write 1: a Pod for each trial",
+                    )
+                )
+        parts: list[tuple[tuple[str | int, ...], PodModel]] = [(("head",), self.head), (("submitter",), self.submitter)]
+        parts += [(("groups", name), group) for name, group in self.groups.items()]
+        for path, part in [((), self), *parts]:
+            for name, given in part.env.items():
+                if wrong := _wrong_variable(name, given):
+                    found.append(((*path, "env", name), wrong))
+            beside = self.volumes if path else []
+            taken = {v.name: v.mount for v in beside} | {"runs": "/runs", "ray": "/tmp", "shm": "/dev/shm"}
+            taken |= {"sweep": "/etc/sweep", "code": "/etc/sweep-code", "gpu": ""}
+            for i, volume in enumerate(part.volumes):
+                if volume.name in taken or volume.mount.rstrip("/") in taken.values():
+                    at = (*path, "volumes", i)
+                    found.append((at, f"{volume.name} at {volume.mount}: the name or the folder is taken already"))
+                taken[volume.name] = volume.mount
+        return found

@@ -1,0 +1,189 @@
+"""What starts in the Pods: the entrypoint, `ray start` and its versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from orchestrator.definition.errors import nearest
+
+RAY = "2.60.0"
+"""The version in our images, and what `rayVersion` says."""
+START = [
+    "address",
+    "autoscaling-config",
+    "block",
+    "cgroup-path",
+    "dashboard-agent-grpc-port",
+    "dashboard-agent-listen-port",
+    "dashboard-host",
+    "dashboard-port",
+    "disable-usage-stats",
+    "enable-object-reconstruction",
+    "enable-resource-isolation",
+    "head",
+    "include-dashboard",
+    "include-log-monitor",
+    "labels",
+    "labels-file",
+    "log-color",
+    "log-style",
+    "max-worker-port",
+    "memory",
+    "metrics-export-port",
+    "min-worker-port",
+    "no-monitor",
+    "no-redirect-output",
+    "node-ip-address",
+    "node-manager-port",
+    "node-name",
+    "num-cpus",
+    "num-gpus",
+    "object-manager-port",
+    "object-spilling-directory",
+    "object-store-memory",
+    "plasma-directory",
+    "port",
+    "proxy-server-url",
+    "ray-client-server-port",
+    "ray-debugger-external",
+    "redis-password",
+    "redis-shard-ports",
+    "redis-username",
+    "resources",
+    "runtime-env-agent-port",
+    "system-config",
+    "system-reserved-cpu",
+    "system-reserved-memory",
+    "temp-dir",
+    "tracing-startup-hook",
+    "verbose",
+    "worker-port-list",
+]
+"""Options of `ray start`, which each key of rayStartParams becomes."""
+NUMBERS = ("num-cpus", "num-gpus", "memory", "object-store-memory", "dashboard-port", "metrics-export-port", "port")
+RUNTIME = (
+    "env_vars",
+    "pip",
+    "uv",
+    "conda",
+    "working_dir",
+    "py_modules",
+    "py_executable",
+    "excludes",
+    "config",
+    "container",
+)
+
+
+def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(code, message) of what cannot start, or starts elsewhere than on the cluster."""
+    spec = job.get("spec") or {}
+    cluster = spec.get("rayClusterSpec") or {}
+    yield from _entrypoint(str(spec.get("entrypoint") or "").split())
+    yield from _runtime(spec.get("runtimeEnvYAML"))
+    head = cluster.get("headGroupSpec") or {}
+    parts = [("headGroupSpec", head)]
+    parts += [(f"workerGroupSpecs {g.get('groupName')}", g) for g in cluster.get("workerGroupSpecs") or []]
+    for where, part in parts:
+        for key, value in (part.get("rayStartParams") or {}).items():
+            yield from _param(where, key, str(value), head=part is head)
+    if head and str((head.get("rayStartParams") or {}).get("num-cpus")) != "0":
+        yield (
+            "KO119",
+            "headGroupSpec.rayStartParams.num-cpus is not '0': trials would land beside the driver; write '0'",
+        )
+    if head and (head.get("rayStartParams") or {}).get("dashboard-host", "0.0.0.0") != "0.0.0.0":
+        yield "KO119", "headGroupSpec.rayStartParams.dashboard-host: the operator asks from outside; write 0.0.0.0"
+    yield from _versions(spec, cluster)
+
+
+def _entrypoint(words: list[str]) -> Iterator[tuple[str, str]]:
+    if not words:
+        return
+    if words[:2] != ["geosweep", "run"]:
+        yield "KO118", "entrypoint: the driver of a sweep is `geosweep run FILE ...`; write that"
+        return
+    given = {w.partition("=")[0]: w for w in words if w.startswith("--")}
+    at = words.index("--address") + 1 if "--address" in words else len(words)
+    address = words[at] if at < len(words) else given.get("--address", "").partition("=")[2]
+    if address != "auto":
+        what = (
+            f"--address {address} leads elsewhere" if address else "without --address all trials run in the head's Pod"
+        )
+        yield "KO118", f"entrypoint: {what}; write --address auto"
+    if len(words) < 3 or words[2].startswith("-"):
+        yield "KO118", "entrypoint names no sweep file; it is geosweep run FILE"
+
+
+def _runtime(text: Any) -> Iterator[tuple[str, str]]:
+    if text is None:
+        return
+    try:
+        found = yaml.safe_load(str(text))
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        yield (
+            "KO118",
+            f"runtimeEnvYAML is no YAML ({problem}); the operator refuses it. Write keys such as env_vars and pip",
+        )
+        return
+    if found is not None and not isinstance(found, dict):
+        yield "KO118", "runtimeEnvYAML is no mapping; write keys such as env_vars and pip"
+        return
+    for key in found or {}:
+        if key not in RUNTIME:
+            yield "KO118", f"runtimeEnvYAML: Ray knows no {key}{nearest(str(key), RUNTIME)}"
+    for name, value in (
+        ((found or {}).get("env_vars") or {}).items() if isinstance((found or {}).get("env_vars"), dict) else ()
+    ):
+        if not isinstance(value, str):
+            yield "KO118", f"runtimeEnvYAML: env_vars.{name} has to be text: '{value}'"
+
+
+def _param(where: str, key: str, value: str, *, head: bool) -> Iterator[tuple[str, str]]:
+    at = f"{where}.rayStartParams.{key}"
+    if key not in START:
+        yield "KO119", f"{at}: ray start has no such option, and the Pod would not start{nearest(key, START)}"
+    elif key in NUMBERS and not re.fullmatch(r"\d+", value):
+        yield "KO119", f"{at}: {value!r} is no whole number from 0 on"
+    elif key in ("address", "head", "no-monitor", "temp-dir") or (key == "port" and not head):
+        yield "KO119", f"{at} is set by the operator; leave it out"
+    elif key == "block" and value != "true":
+        yield "KO119", f"{at}: {value!r}; the Pod ends at once unless Ray stays in front; leave it out"
+    elif key == "include-dashboard" and value != "true":
+        yield "KO119", f"{at}: {value!r}; jobs are submitted through the dashboard; leave it out"
+    elif key == "resources" and "TPU" not in value and not re.search(r"\{.*\}", value):
+        yield "KO119", f"{at}: {value!r} is no JSON such as '{{\"name\": 1}}'"
+
+
+def _versions(spec: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    version = str(cluster.get("rayVersion", ""))
+    if cluster and version != RAY:
+        yield "KO120", f"rayVersion is {version or 'missing'}, and the images hold Ray {RAY}; write that"
+    tags: dict[str, str] = {}
+    parts = [("head", cluster.get("headGroupSpec") or {})]
+    parts += [(f"group {g.get('groupName')}", g) for g in cluster.get("workerGroupSpecs") or []]
+    parts.append(("submitter", {"template": spec.get("submitterPodTemplate") or {}}))
+    for where, part in parts:
+        containers = ((part.get("template") or {}).get("spec") or {}).get("containers") or [{}]
+        image = str(containers[0].get("image", "")).partition("@")[0]
+        name, colon, tag = image.rpartition(":")
+        if not colon or "/" in tag:
+            continue
+        tags[where] = re.sub(r"[-.](?:cpu|gpu|cuda|rocm|cu|py|rocm)\d*(?=[-.]|$)", "", tag)
+        official = re.fullmatch(r"(?:.*/)?ray(?:-ml|-llm)?", name) and re.match(r"\d+\.\d+\.\d+", tag)
+        if official and not tag.startswith(version):
+            yield (
+                "KO120",
+                f"{where}: image {image} holds another Ray than rayVersion {version}; write one that holds it",
+            )
+    if len(set(tags.values())) > 1:
+        said = ", ".join(f"{where} {tag}" for where, tag in tags.items())
+        yield (
+            "KO120",
+            f"images of different versions ({said}): driver and workers hold the same code; give them one tag",
+        )

@@ -1,0 +1,133 @@
+"""The sweep's root and its file: on storage that outlives Pods, the same for head and workers, and writable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The folder named by --root has to be on a claim, in the head and in every worker, or in an object store.
+
+    Then the studies are in a database that the head is told of.
+    """
+    spec = job.get("spec") or {}
+    words = str(spec.get("entrypoint", "")).split()
+    if "--root" not in words[:-1]:
+        if "geosweep" in words[:1]:
+            yield (
+                "KO209",
+                "the entrypoint names no --root; the default is a folder of the Pod, gone with it: write --root /runs",
+            )
+        return
+    root = words[words.index("--root") + 1]
+    cluster = spec.get("rayClusterSpec") or {}
+    parts = [("headGroupSpec", cluster.get("headGroupSpec") or {})]
+    parts += [(f"workerGroupSpecs[{i}]", g) for i, g in enumerate(cluster.get("workerGroupSpecs") or [])]
+    claims: dict[str, str] = {}
+    for where, part in parts:
+        pod = (part.get("template") or {}).get("spec") or {}
+        containers = pod.get("containers") or []
+        path = f"{where}.template"
+        if where == "headGroupSpec":
+            yield from _file(words, pod, path)
+            told = {e.get("name") for c in containers for e in c.get("env") or []} | set(words)
+            if "://" in root and not told & {"GEOSWEEP_STORAGE", "--storage"}:
+                yield "KO209", f"{path}: --root {root} keeps no studies; GEOSWEEP_STORAGE names no database for them"
+        if "://" in root:
+            if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", root):
+                yield "KO209", f"--root {root}: write s3://BUCKET/FOLDER"
+            sources = {(e.get("secretRef") or {}).get("name") for c in containers for e in c.get("envFrom") or []}
+            if root.startswith("s3://") and "geosweep-s3" not in sources and not _has_keys(containers):
+                yield "KO209", f"{path}: --root {root} and no Secret geosweep-s3 in envFrom; add it (optional: true)"
+            continue
+        found = _claim(root, pod, containers)
+        if found is None:
+            yield "KO209", f"{path}: --root {root} is not on a mounted claim; checkpoints there are gone with the Pod"
+            continue
+        claim, read_only = found
+        claims[where] = claim
+        if read_only:
+            yield "KO209", f"{path}: {root} is mounted read-only, and trials write there; take readOnly away"
+    if len(set(claims.values())) > 1:
+        said = ", ".join(f"{where} {claim}" for where, claim in claims.items())
+        yield "KO209", f"--root {root} is on different claims ({said}): they would not see each other; use one"
+
+
+def _has_keys(containers: list[Any]) -> bool:
+    return any(str(e.get("name", "")).startswith("AWS_") for c in containers for e in c.get("env") or [])
+
+
+def _claim(root: str, pod: Mapping[str, Any], containers: list[Any]) -> tuple[str, bool] | None:
+    """The claim that holds a folder, with the part of it that is mounted, and whether it cannot be written."""
+    volumes = {
+        v.get("name"): v["persistentVolumeClaim"] for v in pod.get("volumes") or [] if v.get("persistentVolumeClaim")
+    }
+    for mount in [m for c in containers[:1] for m in c.get("volumeMounts") or []]:
+        place = str(mount.get("mountPath")).rstrip("/")
+        if mount.get("name") in volumes and (root == place or root.startswith(f"{place}/")):
+            claim = volumes[mount["name"]]
+            within = f"{claim.get('claimName')}/{mount.get('subPath', '')}".rstrip("/")
+            if place != "/runs":
+                within = f"{within} at {place}"
+            return within, bool(mount.get("readOnly") or claim.get("readOnly"))
+    return None
+
+
+def _file(words: list[str], pod: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """The sweep file, or the archive that holds it, comes from a ConfigMap or an object store."""
+    named = words[words.index("--code") + 1] if "--code" in words[:-1] else words[2] if len(words) > 2 else ""
+    if words[:2] != ["geosweep", "run"] or "://" in named or not named.startswith("/"):
+        return
+    folder, _, file = named.rpartition("/")
+    volumes = {v.get("name"): v for v in pod.get("volumes") or []}
+    for mount in [m for c in (pod.get("containers") or [])[:1] for m in c.get("volumeMounts") or []]:
+        place = str(mount.get("mountPath")).rstrip("/")
+        if named == place or named.startswith(f"{place}/"):
+            source = volumes.get(mount.get("name"), {})
+            items = (source.get("configMap") or {}).get("items")
+            if items and file not in [i.get("path") for i in items]:
+                yield "KO210", f"{path}: {named} is not among the items of volume {mount.get('name')}; add it"
+            return
+    yield (
+        "KO210",
+        f"{path}: the entrypoint reads {named}, and nothing is mounted there; mount its ConfigMap at {folder}",
+    )
+
+
+def map_findings(job: Mapping[str, Any], there: Mapping[Any, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """ConfigMaps that Pods mount and that a manifest with some does not hold; `there`: name -> ConfigMap."""
+    words = str((job.get("spec") or {}).get("entrypoint", "")).split()
+    for path, pod in _pods(job):
+        for volume in pod.get("volumes") or []:
+            name = (volume.get("configMap") or {}).get("name")
+            if there and name and name not in there:
+                yield (
+                    "KO210",
+                    f"{path}: volume {volume.get('name')} mounts ConfigMap {name}, which is not here; name one that is",
+                )
+        mounts = {
+            m.get("mountPath"): m.get("name") for c in pod.get("containers") or [] for m in c.get("volumeMounts") or []
+        }
+        for word in words[2:]:
+            folder, _, file = word.rpartition("/")
+            if not folder or folder not in mounts:
+                continue
+            source: Mapping[str, Any] = next(
+                (v for v in pod.get("volumes") or [] if v.get("name") == mounts[folder]), {}
+            )
+            held = there.get((source.get("configMap") or {}).get("name"))
+            if held and file not in {**(held.get("data") or {}), **(held.get("binaryData") or {})}:
+                yield (
+                    "KO210",
+                    f"{path}: ConfigMap {held['metadata']['name']} has no key {file}, which the entrypoint reads",
+                )
+
+
+def _pods(job: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    cluster = (job.get("spec") or {}).get("rayClusterSpec") or {}
+    for where, part in [("headGroupSpec", cluster.get("headGroupSpec") or {})] + [
+        (f"workerGroupSpecs[{i}]", g) for i, g in enumerate(cluster.get("workerGroupSpecs") or [])
+    ]:
+        yield f"{where}.template", (part.get("template") or {}).get("spec") or {}

@@ -1,0 +1,105 @@
+"""What a trial of each arm takes of memory: a few configurations take a few steps each, alone in this process.
+
+On a GPU the peak is what torch reserved; on a CPU it is how much the process grew. The first steps are where memory is
+most: optimizer states are made in them, and preconditioners refreshed. Evaluations count too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.protocol import pace
+from orchestrator.trial import gpu_memory
+from trainables.loop import Diverged
+
+CONFIGURATIONS, STEPS = 3, 3
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """The most that configurations of an arm took."""
+
+    device: str
+    gib: float | None
+    """Of the GPU, or of this machine's memory; None where memory ran out, or is not told by the system."""
+    total_gib: float | None = None
+    """What the GPU has."""
+    share: float | None = None
+    """The part of the GPU that a trial needs; None without one, and where all of it does not suffice."""
+    fits: bool = True
+    """Whether that is within `resources.gpu`, and memory did not run out."""
+    pieces: int | None = None
+    """The most that `accumulate: auto` cut a batch into."""
+    error: str = ""
+    """The first line of what was raised when memory ran out."""
+
+
+def probed(spec: Spec) -> dict[str, Taken]:
+    """Every arm. What else goes wrong in a configuration is raised."""
+    return {name: _probed(spec, arm) for name, arm in spec.arms.items()}
+
+
+def judged(reserved: int, total: int, share: float) -> tuple[float | None, bool]:
+    """(the share of a GPU of `total` bytes that a trial with this peak needs, whether it fits into `share`)."""
+    needed = gpu_memory.share_needed(reserved, total)
+    return needed, gpu_memory.fraction(share, total) * total >= reserved
+
+
+def _probed(spec: Spec, arm: ArmSpec) -> Taken:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if gpu else "CPU"
+    total = torch.cuda.get_device_properties(0).total_memory if gpu else 0
+    peaks: list[int | None] = []
+    pieces: list[int] = []
+    for config in pace.probes(arm, CONFIGURATIONS):
+        try:
+            peak, cut = _steps(spec, arm, config, gpu)
+        except torch.OutOfMemoryError as error:
+            total_gib = total / gpu_memory.GIB if gpu else None
+            return Taken(device=device, gib=None, total_gib=total_gib, fits=False, error=str(error).splitlines()[0])
+        peaks.append(peak)
+        pieces += [cut] if cut is not None else []
+    most = None if None in peaks else max(p for p in peaks if p is not None)
+    gib, cut = None if most is None else most / gpu_memory.GIB, max(pieces, default=None)
+    if not gpu or most is None:
+        return Taken(device=device, gib=gib, pieces=cut)
+    share, fits = judged(most, total, spec.resources.gpu or 1.0)
+    return Taken(device=device, gib=gib, total_gib=total / gpu_memory.GIB, share=share, fits=fits, pieces=cut)
+
+
+def _steps(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], gpu: bool) -> tuple[int | None, int | None]:
+    """(bytes at most, pieces where they are found on the way) of a configuration."""
+    gpu_memory.claim(1.0)
+    before = _resident(reset=True)
+    task, training = pace.training_of(spec, arm, config)
+    with contextlib.suppress(Diverged):
+        training.advance(lambda: training.step >= STEPS)
+    for model in training.model if isinstance(training.model, list) else [training.model]:
+        model.eval()
+    task.evaluate(training.model)
+    cut = training.pieces
+    if gpu:
+        import torch
+
+        return int(torch.cuda.max_memory_reserved()), cut
+    after = _resident(reset=False)
+    return (None if before is None or after is None else max(0, after - before)), cut
+
+
+def _resident(*, reset: bool) -> int | None:
+    """Bytes of this process in memory: now, from where the peak is counted anew; or that peak. None where untold."""
+    try:
+        if reset:
+            RESET.write_text("5")
+        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return int(lines["VmRSS" if reset else "VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None

@@ -1,0 +1,197 @@
+"""Valid means that it runs: before anything starts, each arm takes one step at the corners of its space.
+
+Task, model, batch and optimizer are made as a trial makes them, with its first seed; the model is evaluated once for
+each variant of the task. Whatever breaks has a place in the file (see `blame`). The corners are all listed values and
+both ends of every range: of each arm the first one, those that differ from it in one value, and the opposite one, for
+LIMIT_S in all; then the other combinations, for MORE_S of computing. Each distinct one is tried once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from orchestrator.definition import built, plan
+from orchestrator.definition.errors import SpecErrors
+from orchestrator.definition.location import Where
+from orchestrator.definition.model import ArmSpec, Spec
+from orchestrator.definition.parts import groups_of, split
+from orchestrator.definition.space import SpaceError, corners, satisfied
+from orchestrator.definition.yaml12 import parse
+from orchestrator.protocol.blame import Blame, Broken, Stage
+from orchestrator.trial.ambient import Ambient
+from orchestrator.trial.training import optimizer_builder
+from trainables.loop import Diverged, Training
+from trainables.ramp import Ramp
+from trainables.task_class import Task
+
+LIMIT_S, MORE_S, ENDLESS = 30.0, 0.5, 1e9
+WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Environment in which torch sees no GPU, and starts nothing on one to find that out."""
+
+
+class _TimeUp(BaseException):
+    """The time for all of it is over; not an `Exception`, which a task may catch."""
+
+
+@dataclass(frozen=True)
+class _Corner:
+    arm: ArmSpec
+    config: Mapping[str, Any]
+    rank: int
+    """0: the first of its arm; 1: a value away from it, or the opposite one; 2: any other combination."""
+
+
+def rehearse(spec: Spec, text: str, limit_s: float = LIMIT_S) -> str:
+    """Try the sweep that `text` defines; returns what was left out, and why, as a sentence, empty for nothing.
+
+    Raises SpecError with all that broke; the exception behind each one is its `__cause__`.
+    """
+    if spec.task.is_program:
+        return ""
+    if spec.resources.gpu and not torch.cuda.is_available():
+        return "no step was tried: trials get a GPU, and there is none here"
+    tried = _Rehearsal(spec)
+    with _quiet(spec), contextlib.suppress(_TimeUp), _alarm(limit_s):
+        tried.all(time.monotonic() + limit_s)
+    blame = Blame(spec, Where(spec.source, parse(text)))
+    found = [*blame.errors(tried.broken, tried.well), *blame.missing(tried.metrics)]
+    if found:
+        found.sort(key=lambda one: (one.line, one.column))
+        raise found[0] if len(found) == 1 else SpecErrors(found)
+    if tried.done < tried.of:
+        corners_tried = f"{tried.done} of {tried.of} corners of the search spaces"
+        return f"{corners_tried} took a step within {limit_s:g} s; the others were not tried"
+    return ""
+
+
+class _Rehearsal:
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self.broken: list[Broken] = []
+        self.well: dict[str, list[Mapping[str, Any]]] = {name: [] for name in spec.arms}
+        """Arm -> the corners at which it took a step."""
+        self.metrics: list[Mapping[str, float]] = []
+        """What each variant of the task returned."""
+        self.done = self.of = 0
+        self._evaluated: set[str] = set()
+
+    def all(self, until: float) -> None:
+        """Try corner after corner; nothing is raised but _TimeUp."""
+        every = sorted(_corners(self._spec), key=lambda corner: corner.rank)
+        self.of, more = sum(corner.rank < 2 for corner in every), 0.0
+        for corner in every:
+            more = more or (time.process_time() + MORE_S if corner.rank == 2 else 0.0)
+            if time.monotonic() > until or (more and time.process_time() > more):
+                return
+            self._try(corner)
+            self.done += 1
+
+    def _try(self, corner: _Corner) -> None:
+        parts, stage = split(corner.config), Stage.BUILD
+        task: Task | None = None
+        try:
+            task = built.build(self._spec.task.name, {**self._spec.task.parameters, **parts.task})
+            stage = Stage.BEGIN
+            training = _training(self._spec, corner, task)
+            stage = Stage.STEP
+            with contextlib.suppress(Diverged):
+                training.advance(lambda: training.step > 0)
+            self.well[corner.arm.name].append(corner.config)
+            key = json.dumps(parts.task, sort_keys=True, default=str)
+            if key not in self._evaluated:
+                self._evaluated.add(key)
+                stage = Stage.EVALUATE
+                self.metrics.append(training.measure())
+        except (Exception, SystemExit) as error:
+            self.broken.append(Broken(error, stage, corner.arm, corner.config, type(task) if task else None))
+            traceback.clear_frames(error.__traceback__)  # they hold models
+
+
+def _training(spec: Spec, corner: _Corner, task: Task) -> Training:
+    """The training run of a trial at this corner, at its beginning."""
+    arm, config, seed = corner.arm, corner.config, spec.seeds.tune[0]
+    budget, parts = plan.grad_evals_of(spec, arm, config), split(config)
+    ramps = {name: Ramp(**fields) for name, fields in parts.ramps.items()}
+    begun = {**parts.optimizer, **{name: ramp.at(0.0) for name, ramp in ramps.items()}}
+    return Training(
+        task,
+        optimizer_builder(arm.optimizer, begun, seed, groups_of(arm.groups, parts)),
+        budget=budget if budget == budget else ENDLESS,
+        seed=seed,
+        evaluations=1,
+        recipe=replace(spec.training.recipe, **{**parts.training, "compile": False}),
+        ramps=ramps,
+    )
+
+
+def _corners(spec: Spec) -> Iterator[_Corner]:
+    """Those of every arm that obey the constraints, each once; of arms that are alike those of the first."""
+    seen = set[str]()
+    for arm in spec.arms.values():
+        known = plan.facts(spec, arm)
+        found = corners(arm.parameters, [p.name for p in arm.parameters])
+        found = [config for config in found if _obeys(spec, config, known(config))]
+        for config in found:
+            rank = min(2, sum(found[0].get(name, seen) != config.get(name, seen) for name in {*found[0], *config}))
+            rank = min(rank, 1) if config is found[-1] else rank
+            key = json.dumps([arm.optimizer, arm.groups, config], sort_keys=True, default=str)
+            if key not in seen:
+                seen.add(key)
+                yield _Corner(arm, config, rank)
+
+
+def _obeys(spec: Spec, config: Mapping[str, Any], facts: Mapping[str, float]) -> bool:
+    try:
+        return satisfied(spec.constraints, config, **facts)
+    except (SpaceError, TypeError):  # said of the constraint itself, with its place
+        return True
+
+
+@contextlib.contextmanager
+def _quiet(spec: Spec) -> Iterator[None]:
+    """Nothing is printed, nothing of torch, the generators, the environment and the folder stays changed."""
+    threads = torch.get_num_threads()
+    with Ambient(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not spec.resources.gpu:
+            os.environ.update(WITHOUT_GPU)
+        torch.set_num_threads(spec.resources.cpu)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """_TimeUp after so many seconds, whatever the task is waiting for; in another thread than the main one no alarm."""
+    others = signal.getitimer(signal.ITIMER_REAL)[0]
+    if threading.current_thread() is not threading.main_thread() or 0 < others < seconds:
+        yield
+        return
+
+    def ring(number: int, frame: Any) -> None:
+        raise _TimeUp
+
+    began, before = time.monotonic(), signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if others:  # somebody else's clock goes on
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, others - (time.monotonic() - began)))

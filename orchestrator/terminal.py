@@ -1,0 +1,171 @@
+"""What every terminal can show: tables that fit its width, commands in one piece, signs that its encoding has.
+
+A table that is too wide gives way in this order, and loses nothing: what is the same in every row moves below it, cells
+break where words end, intervals go on a second line, and at last each row becomes a paragraph.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+PLAIN = {"−": "-", "±": "+-", "×": "x", "·": "-", "…": "...", "–": "-", "—": "-", "∞": "inf", "≤": "<=", "≥": ">="}
+"""Signs of ours, for terminals that have no such letters."""
+PLAIN |= {"→": "->", "²": "^2", "’": "'", "‘": "'", "“": '"', "”": '"', " ": " ", "µ": "u", "┃": "|", "│": "|"}
+PIPED = 160
+"""Columns of prose that goes to a file or another program; tables there are as wide as they need."""
+_COMMAND = re.compile(r"[ \n]*(?<=:)[ \n]+(?=geosweep [a-z])")
+PROSE = (24, 14)
+"""Columns below which sentences in a table are hard to read, and very hard."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("geosweep", _plain)
+
+
+def readable(*streams: Any) -> None:
+    """Have streams whose encoding lacks a sign print the nearest one, where they would raise UnicodeEncodeError."""
+    for stream in streams or (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="geosweep")
+
+
+def pieces(text: str) -> list[str]:
+    """The lines of a message; a command that ends it after a colon has a line of its own, to be copied whole."""
+    return _COMMAND.sub("\n  ", text).split("\n")
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a message: prose breaks between words, commands never."""
+    for line in pieces(text):
+        whole = not console.is_terminal or line.lstrip().startswith("geosweep ")
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=whole)
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    cells: tuple[str, ...]
+    right: bool
+    whole: bool
+    """Whether its cells are one word, such as a name or a number with its interval."""
+
+    @property
+    def widest(self) -> int:
+        return _longest([self.header, *self.cells])
+
+    @property
+    def under_its_header(self) -> int:
+        """Its width when only the header may break."""
+        return max(_longest(self.header.split()), _longest(self.cells))
+
+    def narrowest(self, prose: int) -> int:
+        """Its least width; sentences break, but not below `prose` columns."""
+        if self.whole:
+            return self.under_its_header
+        words = _longest([word for text in (self.header, *self.cells) for word in text.split()])
+        return max(words, min(prose, _longest(self.cells)))
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)
+
+
+def fitted(table: Table, width: int) -> list[Any]:
+    """The table as things to print in `width` columns, in full: itself, a narrower one, or a paragraph for each row."""
+    columns = [_column(one) for one in table.columns]
+    title, caption = _text(table.title), _text(table.caption)
+    below = [Text(caption, style="dim")] if caption else []
+    if _needs(one.under_its_header for one in columns) <= width:
+        return [*_table(columns, title, width), *below]
+    rows = len(columns[0].cells) if columns else 0
+    if same := [one for one in columns[1:] if rows > 1 and len(set(one.cells)) == 1 and one.cells[0]]:
+        columns = [one for one in columns if one not in same]
+        said = "; ".join(f"{one.header} {one.cells[0]}" for one in same)
+        below.insert(0, Text(f"every row: {said}", style="dim"))
+    for prose in PROSE:
+        for shown in (columns, [_broken(one) for one in columns]):
+            if _needs(one.narrowest(prose) for one in shown) <= width:
+                return [*_table(shown, title, width, prose), *below]
+    return [*_paragraphs(columns, title), *below]
+
+
+def show(console: Console, shown: Table | Group) -> None:
+    """Print a table, or a group with some; to a file or another program as wide as it needs."""
+    for part in shown.renderables if isinstance(shown, Group) else [shown]:
+        if not isinstance(part, Table):
+            console.print(part, highlight=False, soft_wrap=not console.is_terminal)
+            continue
+        if console.is_terminal:
+            for piece in fitted(part, console.width):
+                console.print(piece, highlight=False)
+            continue
+        usual = console.width
+        console.width = max(usual, _needs(_column(one).widest for one in part.columns))
+        for piece in fitted(part, console.width):
+            console.print(piece, highlight=False, soft_wrap=not isinstance(piece, Table))
+        console.width = usual
+
+
+def _column(column: Any) -> _Column:
+    cells = tuple(_text(cell) for cell in column.cells)
+    return _Column(_text(column.header), cells, column.justify == "right", bool(column.no_wrap))
+
+
+def _text(shown: Any) -> str:
+    if shown is None:
+        return ""
+    return shown.plain if isinstance(shown, Text) else str(shown)
+
+
+def _needs(widths: Iterable[int]) -> int:
+    return sum(3 + one for one in widths) + 1
+
+
+def _broken(column: _Column) -> _Column:
+    """Its intervals on a second line."""
+    return replace(column, cells=tuple(re.sub(r" (?=\[[-+\d])", "\n", cell) for cell in column.cells))
+
+
+def _table(columns: Sequence[_Column], title: str, width: int, prose: int = PROSE[0]) -> Iterator[Any]:
+    """Brackets in cells are text, never markup. Columns get what they need, then what is left, from the left."""
+    widths = [min(one.narrowest(prose), one.under_its_header) for one in columns]
+    for wanted in ("under_its_header", "widest"):
+        left = width - _needs(widths)
+        for i, one in enumerate(columns):
+            more = max(0, min(left, getattr(one, wanted) - widths[i]))
+            widths[i], left = widths[i] + more, left - more
+    inside = cell_len(title) <= _needs(widths)
+    if not inside:
+        yield Text(title, style="table.title")
+    made = Table(title=Text(title) if title and inside else None)
+    for one, size in zip(columns, widths, strict=True):
+        made.add_column(Text(one.header), justify="right" if one.right else "left", width=size)
+    for cells in zip(*(one.cells for one in columns), strict=True):
+        made.add_row(*map(Text, cells))
+    yield made
+
+
+def _paragraphs(columns: Sequence[_Column], title: str) -> Iterator[Text]:
+    if title:
+        yield Text(title, style="italic")
+    for cells in zip(*(one.cells for one in columns), strict=True):
+        yield Text(f"{columns[0].header} {cells[0]}", style="bold")
+        for column, cell in zip(columns[1:], cells[1:], strict=True):
+            if cell:
+                yield Text(f"  {column.header}: {' '.join(cell.split())}")

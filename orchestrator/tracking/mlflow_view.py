@@ -1,0 +1,173 @@
+"""Saved views of MLflow's experiment page, so that its charts answer without any setting by hand.
+
+MLflow keeps a saved view as a tag of the experiment: `mlflow.sharedViewState.ID`, an envelope with a name, a time and
+the state of the page, deflated (MLflow 3.17, `savedViewEnvelope`). The page lists them by name, and opens the one that
+its address names. An older page does not know the envelope: it says so and shows all runs.
+
+The answer groups runs by arm: MLflow draws the mean of a group with the band from its least to its greatest run. It has
+no error bars. So the summary of an arm holds its interval as three points of INTERVAL (low, high, mean), each at the
+height ROW, and a chart of one over the other draws the interval as a line with the mean on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+from orchestrator.tracking.names import accepted
+
+VIEW = "mlflow.sharedViewState."
+ROW, INTERVAL = "arm/row", "interval"
+LONGEST = 20_000
+"""Characters of an experiment's tag."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the views of a sweep show."""
+
+    sweep_id: str
+    reported: str
+    """The metric that is compared; nothing where it is not known."""
+    tuned: str = ""
+    maximize: bool = True
+    parameters: Sequence[str] = ()
+    """Searched by some arm; columns of the table of trials."""
+
+    @property
+    def answer(self) -> str:
+        """The id of the view that compares arms."""
+        return f"geosweep-{self.sweep_id}"
+
+    @property
+    def trials(self) -> str:
+        """The id of the view with all trials, best first."""
+        return f"geosweep-{self.sweep_id}-trials"
+
+
+def views(shown: Shown, *, final: bool, created_at: int) -> dict[str, str]:
+    """The experiment's tags: key -> value. Until the sweep is `final` the answer shows the trials of its search."""
+    if not shown.reported:
+        return {}
+    given = {name: name and accepted([name])[name] for name in (shown.reported, shown.tuned)}
+    shown = replace(shown, reported=given[shown.reported], tuned=given[shown.tuned])
+    mine = f"tags.`geosweep.sweep_id` = '{shown.sweep_id}'"
+    below = f"{mine} and params.stage {'!= ' if final else '= '}'tune'"
+    best = {"orderByKey": f"metrics.`{shown.tuned or shown.reported}`", "orderByAsc": not shown.maximize}
+    first = {**best, "orderByKey": f"metrics.`{shown.reported}`"}
+    known = {
+        f"{VIEW}{shown.answer}": (f"{shown.sweep_id}: arms", {**_page(below), **first, **_charts(shown)}),
+        f"{VIEW}{shown.trials}": (f"{shown.sweep_id}: trials", {**_page(mine), **best, **_columns(shown)}),
+    }
+    tags = {key: _envelope(name, state, created_at) for key, (name, state) in known.items()}
+    return {key: value for key, value in tags.items() if len(value) <= LONGEST}
+
+
+def keep(client: Any, experiment: str, shown: Shown, final: bool, created_at: int) -> None:
+    """Keep the views of a sweep; while it runs, those that an earlier driver left stay."""
+    known = client.get_experiment(experiment).tags
+    for key, value in views(shown, final=final, created_at=created_at).items():
+        if known.get(key) != value and (final or key not in known):
+            client.set_experiment_tag(experiment, key, value)
+
+
+def page_of(experiment: str, view: str) -> str:
+    """Where the saved view is, from the root of MLflow's page."""
+    mode = "TABLE" if view.endswith("-trials") else "CHART"
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={quote(view)}&compareRunsMode={mode}"
+
+
+def search_of(experiment: str, where: str, shown: Shown) -> str:
+    """Where the runs that match a filter are, best first and without their parents, which would fold them away."""
+    metric = shown.tuned or shown.reported
+    order = f"&orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc={str(not shown.maximize).lower()}" if metric else ""
+    return f"#/experiments/{experiment}/runs?searchFilter={quote(where)}{order}&compareRunsMode=TABLE"
+
+
+def run_of(experiment: str, run: str, artifact: str = "") -> str:
+    """Where a run is, or an artifact of it."""
+    return f"#/experiments/{experiment}/runs/{run}" + (f"/artifacts/{quote(artifact)}" if artifact else "")
+
+
+def links(experiment: str, parent: str, sweep_id: str) -> str:
+    """What the note of every run of a sweep says, as Markdown."""
+    charts = page_of(experiment, Shown(sweep_id=sweep_id, reported="").answer)
+    report = run_of(experiment, parent, "report/report.html")
+    return f"Sweep [{sweep_id}]({run_of(experiment, parent)}): [charts of its arms]({charts}), [report]({report})."
+
+
+def _envelope(name: str, state: Mapping[str, Any], created_at: int) -> str:
+    packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode())
+    deflated = f"deflate;{base64.b64encode(packed).decode()}"
+    return json.dumps({"name": name, "createdAt": created_at, "state": deflated}, separators=(",", ":"))
+
+
+def _page(where: str) -> dict[str, Any]:
+    return {
+        "searchFilter": where,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+    }
+
+
+def _columns(shown: Shown) -> dict[str, Any]:
+    params = ["arm", "stage", "seed", *shown.parameters]
+    metrics = dict.fromkeys((shown.tuned or shown.reported, shown.reported))
+    columns = [f"metrics.`{name}`" for name in metrics] + [f"params.`{name}`" for name in dict.fromkeys(params)]
+    return {"selectedColumns": columns, "groupBy": None}
+
+
+def _charts(shown: Shown) -> dict[str, Any]:
+    metric, interval = shown.reported, f"{shown.reported}/{INTERVAL}"
+    answer = [
+        _line("interval", "answer", ROW, xAxisKey="metric", selectedXAxisMetricKey=interval, displayPoints=True),
+        {**_card("mean", "answer", "BAR"), "metricKey": f"{metric}/mean"},
+    ]
+    curves = [_line(f"curve-{name}", "curves", name) for name in dict.fromkeys((metric, shown.tuned, "loss/train"))]
+    sections = {
+        "answer": "95 % interval of each arm, and its mean",
+        "curves": "Mean by arm, band: least to greatest",
+    }
+    return {
+        "compareRunCharts": [*answer, *(card for card in curves if card["metricKey"])],
+        "compareRunSections": [
+            {"uuid": key, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+            | {"columns": 2, "cardHeight": 360}
+            for key, name in sections.items()
+        ],
+        "isAccordionReordered": True,
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "arm"}]},
+        "useGroupedValuesInCharts": True,
+        "runsHiddenMode": "SHOW_ALL",
+    }
+
+
+def _card(uuid: str, section: str, kind: str) -> dict[str, Any]:
+    card = {"uuid": uuid, "type": kind, "metricSectionId": section, "deleted": False, "isGenerated": False}
+    return {**card, "runsCountToCompare": 20}
+
+
+def _line(uuid: str, section: str, metric: str, **more: Any) -> dict[str, Any]:
+    return {
+        **_card(uuid, section, "LINE"),
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "lineSmoothness": 0,
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "xAxisKey": "step",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": False,
+        "useGlobalLineSmoothing": False,
+        **more,
+    }

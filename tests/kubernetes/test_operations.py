@@ -1,0 +1,197 @@
+"""What stands around sweeps: roles, teams, dashboards and alerts, the admission policy, locks of the images."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import celpy
+import pytest
+import ray.dashboard.modules.metrics.dashboards.default_dashboard_panels as panels
+import yaml
+
+import orchestrator.executors.ray_metrics as ours
+from tests.kubernetes.manifests import K8S, OVERLAYS, TEAMS, overlay
+from tests.kubernetes.test_mutants import HEAD, HEAD_POD
+from tests.kubernetes.test_render import EXAMPLES, job_of
+from tests.kubernetes.test_rules import BOX, CLUSTER, POD, SPEC, edit
+
+DOCKER = K8S / "docker"
+
+
+def of_kind(name: str, kind: str) -> list[dict[str, Any]]:
+    return [d for d in overlay(name) if d["kind"] == kind]
+
+
+COMMANDS = {
+    "geosweep submit": {("rayjobs", "create"), ("rayjobs", "list"), ("rayjobs", "delete"), ("configmaps", "create"),
+                        ("configmaps", "patch")},
+    "geosweep status": {("rayjobs", "list"), ("events", "list"), ("rayclusters", "list"), ("workloads", "list"),
+                        ("pods", "list")},
+    "geosweep logs": {("rayjobs", "list"), ("pods", "list"), ("pods/log", "get")},
+    "geosweep stop": {("rayjobs", "list"), ("rayjobs", "delete")},
+    "kubectl apply -f -": {("rayjobs", "get"), ("rayjobs", "create"), ("rayjobs", "patch"), ("configmaps", "get"),
+                           ("configmaps", "create"), ("configmaps", "patch")},
+    "delete rayjob,configmap -l": {("rayjobs", "list"), ("rayjobs", "delete"), ("configmaps", "list"),
+                                   ("configmaps", "delete")},
+    "get rayjob -w": {("rayjobs", "list"), ("rayjobs", "watch")},
+    "describe pod": {("pods", "get"), ("pods", "list"), ("events", "list")},
+    "describe workload": {("workloads", "get"), ("workloads", "list"), ("events", "list")},
+    "describe rayjob": {("rayjobs", "get"), ("rayjobs", "list"), ("events", "list")},
+    "port-forward service/mlflow": {("services", "get"), ("pods", "list"), ("pods", "get"),
+                                    ("pods/portforward", "create")},
+}  # fmt: skip
+"""A command of README.md -> (resource, verb) that it asks for."""
+SPARE = {("rayclusters", "get"), ("events", "get"), ("services", "list")}
+"""get beside list: `kubectl get KIND NAME`."""
+
+
+@pytest.mark.parametrize("name", ["kind", *TEAMS])
+def test_roles_cover_the_commands_of_the_readme_and_nothing_else(name: str) -> None:
+    text = (K8S / "README.md").read_text()
+    assert [command for command in COMMANDS if command not in text] == []
+    granted = {
+        (kind, verb)
+        for role in of_kind(name, "Role")
+        for rule in role["rules"]
+        for kind in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    asked = {right for rights in COMMANDS.values() for right in rights}
+    assert asked <= granted
+    assert granted - asked <= SPARE
+
+
+def test_two_teams_stand_beside_each_other() -> None:
+    found = {}
+    for name in TEAMS:
+        documents = overlay(name)
+        (namespace,) = (d for d in documents if d["kind"] == "Namespace")
+        assert namespace["metadata"]["name"] == name
+        assert {d["metadata"].get("namespace") for d in documents if d["kind"] != "Namespace"} == {name}
+        for binding in (d for d in documents if d["kind"] == "RoleBinding"):
+            assert {s["namespace"] for s in binding["subjects"]} == {name}
+        found[name] = {(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in documents}
+        job = job_of((EXAMPLES / f"gpu.{name}.rayjob.yaml").read_text())
+        assert job["metadata"]["namespace"] == name
+        accounts = {d["metadata"]["name"] for d in documents if d["kind"] == "ServiceAccount"}
+        assert {job["spec"]["submitterPodTemplate"]["spec"]["serviceAccountName"]} <= accounts
+        hard = next(d for d in documents if d["kind"] == "ResourceQuota")["spec"]["hard"]
+        (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert {f"requests.{key}" for key in limits if "/" in key} <= set(hard), "its quota counts its devices"
+    assert not found["team-a"] & found["team-b"]
+
+
+def test_a_team_is_one_patch() -> None:
+    text = yaml.safe_load((K8S / "overlays" / "team-b" / "kustomization.yaml").read_text())
+    assert (len(text["patches"]), text["resources"]) == (1, ["../../base/team"])
+
+
+def test_dashboards_and_alerts_ask_for_metrics_that_there_are() -> None:
+    known = set(re.findall(r"ray_\w+", Path(panels.__file__).read_text())) | {"ray_node_mem_used"}
+    told = re.findall(r"ray_geosweep_\w+", ours.__doc__ or "")
+    known |= {f"{name}_total" if name.endswith("_ended") else name for name in told}  # Prometheus' name of a counter
+    board = json.loads((K8S / "components" / "monitoring" / "sweeps.dashboard.json").read_text())
+    asked = [t["expr"] for panel in board["panels"] for t in panel["targets"]]
+    (rule,) = of_kind("gpu-cluster", "PrometheusRule")
+    alerts = [r for group in rule["spec"]["groups"] for r in group["rules"]]
+    assert len(alerts) == 2
+    asked += [r["expr"] for r in alerts]
+    used = {name for text in asked for name in re.findall(r"\bray_(?!io_)\w+", text)}
+    assert used >= {"ray_geosweep_trials", "ray_geosweep_trials_ended_total", "ray_geosweep_waiting"}
+    assert used <= known
+    (held,) = (d for d in of_kind("gpu-cluster", "ConfigMap") if d["metadata"]["name"] == "geosweep-dashboard")
+    assert json.loads(held["data"]["sweeps.dashboard.json"]) == board
+    (monitor,) = of_kind("gpu-cluster", "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert {"ray_io_cluster", "ray_io_node_type", "namespace"} == {r["targetLabel"] for r in endpoint["relabelings"]}
+
+
+def admitted(job: dict[str, Any]) -> list[str]:
+    """The messages of the policy's rules that the object breaks, as the API server reads them."""
+    (policy,) = of_kind("guarded", "ValidatingAdmissionPolicy")
+    environment = celpy.Environment()
+    variables: dict[str, Any] = {}
+
+    def value(expression: str) -> Any:
+        program = environment.program(environment.compile(expression))
+        return program.evaluate({"object": celpy.json_to_cel(job), "variables": celpy.celtypes.MapType(variables)})
+
+    for variable in policy["spec"]["variables"]:
+        variables[celpy.celtypes.StringType(variable["name"])] = value(variable["expression"])
+    return [rule["message"] for rule in policy["spec"]["validations"] if not value(rule["expression"])]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.rayjob.yaml")), ids=lambda p: p.name)
+def test_the_policy_admits_what_is_rendered(path: Path) -> None:
+    assert admitted(job_of(path.read_text())) == []
+
+
+@pytest.mark.parametrize("change, word", [
+    (edit(*HEAD_POD, "serviceAccountName", value="sweep-submitter"), "sweep-head"),
+    (edit(*POD, "serviceAccountName", value="cluster-admin"), "sweep-runner"),
+    (edit(*SPEC, "submitterPodTemplate", "spec", "serviceAccountName", value="default"), "sweep-runner"),
+    (edit(*POD, "automountServiceAccountToken", value=True), "token"),
+    (edit(*POD, "volumes", 0, value={"name": "runs", "persistentVolumeClaim": {"claimName": "of-others"}}), "volumes"),
+    (edit(*POD, "volumes", 0, value={"name": "runs", "secret": {"secretName": "geosweep-mlflow"}}), "volumes"),
+    (edit(*POD, "volumes", 0, value={"name": "runs", "hostPath": {"path": "/"}}), "volumes"),
+    (edit(*BOX, "envFrom", value=[{"secretRef": {"name": "geosweep-mlflow"}}]), "Secrets"),
+    (edit(*HEAD, "serviceType", value="LoadBalancer"), "ClusterIP"),
+])  # fmt: skip
+def test_the_policy_refuses(change: Any, word: str) -> None:
+    job = job_of((EXAMPLES / "gpu.rayjob.yaml").read_text())
+    change(job)
+    assert any(word in message for message in admitted(job)), admitted(job)
+    assert CLUSTER
+
+
+def test_the_policy_is_bound_to_the_namespaces_of_teams() -> None:
+    (binding,) = of_kind("guarded", "ValidatingAdmissionPolicyBinding")
+    wanted = binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"]
+    for name in (*OVERLAYS, *TEAMS):
+        (namespace,) = of_kind(name, "Namespace")
+        assert wanted.items() <= namespace["metadata"]["labels"].items()
+
+
+def test_mlflow_asks_for_a_password() -> None:
+    (mlflow,) = (d for d in of_kind("mlflow-auth", "Deployment") if d["metadata"]["name"] == "mlflow")
+    (box,) = mlflow["spec"]["template"]["spec"]["containers"]
+    assert "--app-name=basic-auth" in box["args"]
+    told = {e["name"]: e for e in box["env"]}
+    assert told["MLFLOW_AUTH_CONFIG_PATH"]["value"].startswith(box["volumeMounts"][-1]["mountPath"])
+    assert "valueFrom" in told["MLFLOW_FLASK_SERVER_SECRET_KEY"]
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    text = re.sub(r"^#.*\n", "", (DOCKER / f"{name}.lock").read_text(), flags=re.MULTILINE)
+    found = {}
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        package, version = re.match(r"([\w.-]+)(?:\[.*\])?==(\S+)", block).groups()  # type: ignore[union-attr]
+        found[package.lower().replace("_", "-")] = (version, re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block))
+    assert "://" not in text, "where wheels come from is the builder's to say"
+    return found
+
+
+def test_every_wheel_is_pinned_by_its_hash() -> None:
+    pins = dict(line.split("==") for line in (K8S.parent / "constraints.txt").read_text().split() if "==" in line)
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    for name in ("requirements", "torch-cpu", "torch-cuda", "mlflow"):
+        for package, (version, hashes) in locked(name).items():
+            assert hashes, package
+            assert version == pins.get(package, version), package
+    wanted = tomllib.loads((K8S.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.match(r"[\w.-]+", w)[0].lower().replace("_", "-") for w in wanted}  # type: ignore[index]
+    assert names - {"torch"} <= set(locked("requirements")), "k8s/docker/lock.sh"
+    assert "torch" not in locked("requirements")
+
+
+def test_the_index_of_torch_fails_closed() -> None:
+    text = (DOCKER / "Dockerfile").read_text()
+    assert "extra-index-url" not in text
+    installs = re.findall(r"pip install [^&;\n]*", text)
+    assert [i for i in installs if "--require-hashes" not in i and "--no-deps --no-build-isolation" not in i] == []
+    assert re.search(r"^ARG BASE$", text, re.MULTILINE), "no default: the digest is pinned by who builds"

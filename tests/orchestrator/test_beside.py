@@ -1,0 +1,96 @@
+"""Paths belong to the sweep file: found from any folder, in a root that was moved, and by who may only read it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.storage.folder import SweepFolder
+from tests.orchestrator.sweep_files import sweep_text
+
+REPOSITORY = Path(__file__).parents[2]
+TASK = """
+from pathlib import Path
+from tests.tasks import Fit
+class Mine(Fit):
+    def __init__(self, *, data: str) -> None:
+        super().__init__()
+        self.rows = Path(data).read_text()
+"""
+OBEY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+"""In front of a command: the superuser keeps to modes as anybody does."""
+
+
+def geosweep(*words: str, here: Path, before: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GEOSWEEP")}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "HOME": str(here), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [*(before or []), sys.executable, "-c", "from orchestrator.cli import main; main()", *words]
+    return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its root, run from a folder beside it, then moved as a whole."""
+    place = tmp_path_factory.mktemp("place")
+    for name in ("project", "elsewhere"):
+        (place / "old" / name).mkdir(parents=True)
+    (place / "old" / "project" / "task_of_beside.py").write_text(TASK)
+    (place / "old" / "project" / "rows.csv").write_text("1,2")
+    (place / "old" / "elsewhere" / "rows.csv").mkdir()  # beside the file comes first
+    text = sweep_text(trials=1, confirm=6, method="random", per_trial=8)
+    text = text.replace("tests.tasks:Fit", "task_of_beside:Mine")
+    text = text.replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", ", data: rows.csv")
+    (place / "old" / "project" / "fit.yaml").write_text(text)
+    words = ("run", "../project/fit.yaml", "--executor", "debug", "--no-tracking", "--root", "../runs")
+    done = geosweep(*words, here=place / "old" / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    return Path(shutil.move(place / "old", place / "new"))
+
+
+@pytest.fixture
+def read_only(moved: Path) -> Iterator[Path]:
+    every = [moved, *moved.rglob("*")]
+    modes = {path: path.stat().st_mode for path in every}
+    for path in every:
+        path.chmod(modes[path] & ~0o222)
+    yield moved
+    for path in every:
+        path.chmod(modes[path])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["compare @last", "table @last --by lr", "report @last", "verify @last"])
+def test_from_any_folder_in_a_root_that_was_moved(words: str, moved: Path, tmp_path: Path) -> None:
+    done = geosweep(*words.split(), "--root", str(moved / "runs"), here=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    ["status @last", "best @last", "list", "logs @last", "metrics @last", "verify @last", "compare @last",
+     "table @last --by lr", "export @last -o OUT", "report @last -o OUT"],
+)  # fmt: skip
+def test_what_reads_needs_nothing_else(words: str, read_only: Path, tmp_path: Path) -> None:
+    before = OBEY if os.geteuid() == 0 else []
+    if before and (not shutil.which(OBEY[0]) or subprocess.run([*OBEY, "true"], check=False).returncode):
+        pytest.skip("the superuser writes wherever it likes, and setpriv cannot keep it from that here")
+    given = [str(tmp_path / "out") if word == "OUT" else word for word in words.split()]
+    done = geosweep(*given, "--root", str(read_only / "runs"), here=tmp_path, before=before)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_who_only_reads_sees_who_holds_a_sweep(moved: Path, read_only: Path) -> None:
+    folder = SweepFolder(moved / "runs", next(path.parent.name for path in (moved / "runs").glob("*/resolved.json")))
+    assert not folder._is_locked()
+    (folder.path / "lock").chmod(0o644)
+    folder.path.chmod(0o755)
+    with folder.hold():
+        assert folder._is_locked()
