@@ -32,6 +32,10 @@ def edit(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def both(*changes: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda job: [change(job) for change in changes][-1]
+
+
 SPEC, CLUSTER = ("spec",), ("spec", "rayClusterSpec")
 GROUP = (*CLUSTER, "workerGroupSpecs", 0)
 POD = (*GROUP, "template", "spec")
@@ -55,10 +59,7 @@ BREAKS = [
     ("KO105", edit(*SPEC, "deletionStrategy", value={"deletionRules": [WORKERS_RULE, CLUSTER_RULE]})),
     (
         "KO106",
-        lambda j: (
-            edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})(j),
-            edit(*SPEC, "backoffLimit", value=1)(j),
-        ),
+        both(edit(*SPEC, "backoffLimit", value=3), edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
     ),
     ("KO122", edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
     ("KO106", edit(*SPEC, "backoffLimit", value=-1)),
