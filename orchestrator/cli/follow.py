@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_S, PATIENCE_S = 2.0, 600.0
 """Seconds between looks; how long a cluster may not answer."""
+GOES_ON = "submit goes on from the newest checkpoints"
 CODES = {"done": Exit.DONE, "budget": Exit.BUDGET, "stopped": Exit.INTERRUPTED, "lost": Exit.UNREACHABLE}
 """Of a sweep whose driver could not say how it ended; any other failed for a reason that nobody knows."""
 
@@ -56,9 +58,16 @@ class Follower:
     def _attempts(self) -> Iterator[Attempt]:
         """Where it stands, now and then, the end last."""
         from orchestrator.remote import LIVING
+        from orchestrator.storage.errors import NotFound
 
+        attempt: Attempt | None = None
         while True:
-            attempt = self._patiently(lambda: self._cluster.status(self._id))
+            try:
+                attempt = self._patiently(lambda: self._cluster.status(self._id))
+            except NotFound:
+                if attempt is None:
+                    raise
+                attempt = replace(attempt, state="stopped", reason=f"somebody deleted job {attempt.job}; {GOES_ON}")
             yield attempt
             if attempt.state not in LIVING:
                 return
@@ -67,14 +76,17 @@ class Follower:
     def _patiently(self, ask: Callable[[], Attempt]) -> Attempt:
         from orchestrator.storage.errors import Unreachable
 
-        until = time.monotonic() + PATIENCE_S
+        until, told = time.monotonic() + PATIENCE_S, False
         while True:
             try:
                 return ask()
             except Unreachable as error:
                 if time.monotonic() > until:
                     raise
-                talk.print(f"{error}; asked again in {self._look_s:g} s", highlight=False, markup=False, soft_wrap=True)
+                if not told:
+                    said = f"{error}; asked again every {self._look_s:g} s for {PATIENCE_S / 60:g} min"
+                    talk.print(said, highlight=False, markup=False, soft_wrap=True)
+                told = True
                 time.sleep(self._look_s)
 
     def folder(self) -> SweepFolder | None:
@@ -127,8 +139,19 @@ class Follower:
         return ""
 
 
-def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool) -> NoReturn:
-    """Follow the sweep to its end, show what came of it, and end with the exit code of `run`."""
+def ending_at(cluster: Cluster, sweep_id: str, root: str) -> Ending | None:
+    """How the last command on the sweep ended, as its folder says, if that can be read here."""
+    from orchestrator.storage import ending
+
+    folder = Follower(cluster, sweep_id, root).folder()
+    return ending.read(folder) if folder is not None else None
+
+
+def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool, before: Ending | None = None) -> NoReturn:
+    """Follow the sweep to its end, show what came of it, and end with the exit code of `run`.
+
+    `before`: an ending of an earlier attempt, which says nothing of this one.
+    """
     follower = Follower(cluster, sweep_id, root, quiet=as_json)
     try:
         attempt = follower.to_the_end()
@@ -136,7 +159,7 @@ def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool) -> NoRetu
         said = f"{sweep_id} goes on; stop it with geosweep stop"
         talk.print(said, highlight=False, markup=False)
         raise Failed(Exit.INTERRUPTED, said) from None
-    code = exit_code(attempt, follower.folder())
+    code = exit_code(attempt, follower.folder(), before)
     if as_json:
         emit({**attempt.document(), "exit_code": code})
     else:
@@ -144,14 +167,14 @@ def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool) -> NoRetu
     raise typer.Exit(code)
 
 
-def exit_code(attempt: Attempt, folder: SweepFolder | None) -> int:
+def exit_code(attempt: Attempt, folder: SweepFolder | None, before: Ending | None = None) -> int:
     """Of `run` for this end: as its driver said it, in its log or in the sweep's folder."""
     from orchestrator.storage import ending
 
     if attempt.ending is not None:
         return _of(attempt.ending)
     kept = ending.read(folder) if folder is not None and attempt.state not in ("lost", "waiting") else None
-    if kept is not None and (kept.is_meant or attempt.state == "failed"):
+    if kept is not None and kept != before and (kept.is_meant or attempt.state == "failed"):
         return _of(kept)
     return int(CODES.get(attempt.state, Exit.UNEXPECTED))
 

@@ -49,7 +49,7 @@ def submit(
     from orchestrator.definition import model
     from orchestrator.kubernetes.code import fits
     from orchestrator.kubernetes.fit import RenderError
-    from orchestrator.remote import Order
+    from orchestrator.remote import LIVING, Order
     from orchestrator.travel.arrival import store
 
     if not re.fullmatch(r"(s3:/)?/[A-Za-z0-9._/-]*", root):
@@ -78,10 +78,12 @@ def submit(
     address = in_namespace(address, profile, namespace)
     try:
         asked = cluster(address)
+        before = follow.ending_at(asked, order.sweep_id, root) if wait else None
         attempt = asked.submit(order)
     except RenderError as error:
         fail(f"{file}: {error}", Exit.CHECK_FAILED)
     if wait:
-        follow.wait(asked, order.sweep_id, root, as_json=as_json)
+        stale = before if attempt.state in LIVING else None
+        follow.wait(asked, order.sweep_id, root, as_json=as_json, before=stale)
     show(attempt, as_json)
     next_steps(shlex.join(["geosweep", "status", order.sweep_id, "--address", address]))

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.kubernetes.profile_model import LABEL_KEY, LABEL_VALUE
+from orchestrator.definition.errors import nearest
+from orchestrator.kubernetes.profile_model import LABEL_KEY, LABEL_VALUE, NAME
 from orchestrator.kubernetes.rules import at_of, cluster_of, groups_of, ray_pods_of, rule, spec_of
 
 LEGACY = ("onSuccess", "onFailure")
+NAME_LIMIT = 47
 REDIS = ("RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME")
 OURS = ("app.kubernetes.io/component", "geosweep.io/sweep")
 
@@ -43,6 +45,31 @@ def _legacy_deletion(job: Mapping[str, Any]) -> Iterator[str]:
             yield f"deletionRules.{number}: ttlSeconds is negative; write 0 or more"
 
 
+METADATA = ("name", "namespace", "labels", "annotations", "finalizers", "ownerReferences", "generateName")
+METADATA += ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink")
+
+
+@rule("KO101")
+def _metadata(job: Mapping[str, Any]) -> Iterator[str]:
+    metadata = at_of(job, "metadata")
+    name = str(metadata.get("name", ""))
+    if len(name) > NAME_LIMIT:
+        yield f"the name has {len(name)} characters; the operator takes at most {NAME_LIMIT}"
+    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        yield "the name is no DNS-1035 label: lower case, digits and dashes, a letter first"
+    if not re.fullmatch(NAME, space := str(metadata.get("namespace", "sweeps"))):
+        yield f"namespace {space!r} is none: lower case, digits and dashes, at most 63"
+    if space.startswith("kube-"):
+        yield f"namespace {space} is the cluster's own; name that of your sweeps"
+    for key in metadata:
+        if key not in METADATA:
+            yield f"metadata has no field {key}{nearest(str(key), METADATA[:4])}"
+    if metadata.get("finalizers"):
+        yield "finalizers: nobody takes them away, and neither stop nor delete would end; leave them out"
+    if metadata.get("ownerReferences"):
+        yield "ownerReferences: the sweep would go with an object that a manifest cannot know; leave them out"
+
+
 @rule("KO122")
 def _unsupported(job: Mapping[str, Any]) -> Iterator[str]:
     cluster = cluster_of(job)
@@ -64,6 +91,11 @@ def _unsupported(job: Mapping[str, Any]) -> Iterator[str]:
             f"headGroupSpec: a Service of type {service} opens the dashboard, which runs code, to a network; "
             "write ClusterIP"
         )
+    if at_of(head, "headService", "spec").get("externalIPs"):
+        yield "headGroupSpec: externalIPs open the dashboard, which runs code, to a network; leave them out"
+    for group in groups_of(job):
+        if group.get("suspend"):
+            yield f"group {group.get('groupName')}: suspended, it has no Pods, and the sweep waits; leave it out"
     if head.get("enableIngress") or head.get("ingressOptions"):
         yield "headGroupSpec: an Ingress opens the dashboard, which runs code, to a network; leave it out"
     if "rayClusterSpec" in spec_of(job) and not groups_of(job):

@@ -23,8 +23,8 @@ from orchestrator.kubernetes.start_rules import start_findings
 from orchestrator.kubernetes.storage_rules import map_findings
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
-NAME_LIMITS = {"RayJob": 47, "RayCluster": 53, "RayCronJob": 36}
 GATED = ("networkPolicy", "tlsOptions", "historyServerOptions")
+WEEK_S = 7 * 86400
 LEGACY = ("onSuccess", "onFailure")
 
 
@@ -88,15 +88,6 @@ OBJECTS = ("RayJob", "ConfigMap")
 """Kinds that are checked."""
 
 
-@rule("KO101")
-def _name(job: Mapping[str, Any]) -> Iterator[str]:
-    name = str(at_of(job, "metadata").get("name", ""))
-    if len(name) > NAME_LIMITS["RayJob"]:
-        yield f"the name has {len(name)} characters; the operator takes at most 47"
-    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
-        yield "the name is no DNS-1035 label: lower case, digits and dashes, a letter first"
-
-
 @rule("KO102")
 def _mode(job: Mapping[str, Any]) -> Iterator[str]:
     mode = spec_of(job).get("submissionMode", "K8sJobMode")
@@ -115,6 +106,8 @@ def _ttl(job: Mapping[str, Any]) -> Iterator[str]:
         yield "ttlSecondsAfterFinished is negative"
     if ttl > 0 and not spec_of(job).get("shutdownAfterJobFinishes"):
         yield "ttlSecondsAfterFinished needs shutdownAfterJobFinishes: true"
+    if ttl > WEEK_S:
+        yield f"ttlSecondsAfterFinished {ttl}: the cluster would keep its machines for {ttl // 86400} days"
     if ttl > 0 and "kueue.x-k8s.io/queue-name" in at_of(job, "metadata", "labels"):
         yield "ttlSecondsAfterFinished keeps Pods that Kueue no longer counts after the end; with a queue write 0"
     strategy = at_of(job, "spec", "deletionStrategy")
@@ -138,6 +131,8 @@ def _suspend(job: Mapping[str, Any]) -> Iterator[str]:
         yield "a Kueue queue and clusterSelector exclude each other"
     if spec_of(job).get("suspend") and not queued:
         yield "suspend: true keeps the job waiting until someone sets it to false; leave it out (Kueue sets it itself)"
+    if not queued and "kueue.x-k8s.io/elastic-job" in at_of(job, "metadata", "annotations"):
+        yield "annotation kueue.x-k8s.io/elastic-job without a queue does nothing; add the queue, or leave it out"
     queue = str(at_of(job, "metadata", "labels").get("kueue.x-k8s.io/queue-name", "x"))
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", queue):
         yield f"kueue.x-k8s.io/queue-name: {queue!r} is no name of a LocalQueue"
@@ -178,8 +173,11 @@ def _backoff(job: Mapping[str, Any]) -> Iterator[str]:
     limit = spec_of(job).get("backoffLimit", 0)
     if limit < 0:
         yield "backoffLimit is negative; write 0 or more"
-    if limit > 20:
-        yield f"backoffLimit {limit}: each retry makes a whole cluster; write 20 or less"
+    if limit > 0:
+        yield (
+            f"backoffLimit {limit}: what failed would fail again on {limit + 1} clusters, each paid for; faults of a "
+            "machine are tried again by --as-job on one. Write 0"
+        )
     if limit > 0 and (spec_of(job).get("clusterSelector") or spec_of(job).get("submissionMode") == "InteractiveMode"):
         yield "backoffLimit is not allowed with clusterSelector or InteractiveMode"
 

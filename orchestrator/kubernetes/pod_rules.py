@@ -15,6 +15,27 @@ from orchestrator.kubernetes.storage_rules import storage_findings
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """Kinds that Pod Security "restricted" allows."""
+SECURITY: Mapping[str, tuple[Any, ...]] = {
+    "procMount": ("Default",),
+    "appArmorProfile": ("RuntimeDefault", "Localhost"),
+    "seLinuxOptions": (None, "container_t", "container_init_t", "container_kvm_t", "container_engine_t"),
+}
+SYSCTLS = (
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+)
+"""What Pod Security allows of these (kubernetes.io, Pod Security Standards)."""
+TAKEN = ("/", "/opt", "/opt/geosweep", "/usr", "/usr/local", "/bin", "/sbin", "/lib", "/lib64", "/etc")
+TAKEN += ("/proc", "/sys", "/dev", "/home", "/var", "/run")
+"""Folders that the image or the system fills; a mount there hides them."""
 IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
 
@@ -55,9 +76,26 @@ def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
     """Credentials in clear anywhere in a document, and Secrets: they are made apart, and never printed."""
     if isinstance(document, dict) and document.get("kind") == "Secret":
         yield "KO207", "holds a Secret; make it apart, with kubectl create secret"
+    for path, name, value in _named(document):
+        if what := secret_of(name, value):
+            yield "KO207", f"{path}: {name} holds {what} in clear; use valueFrom.secretKeyRef, or a Secret"
     for path, text in _texts(document):
         if what := shape_of(text, assigned=not path.startswith("data.")):
             yield "KO207", f"{path} holds {what} in clear; put it in a Secret, and name that by secretKeyRef"
+
+
+def _named(value: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """(path, name, value) of every variable, and of what a ConfigMap holds by name."""
+    if isinstance(value, dict):
+        if isinstance(value.get("name"), str) and isinstance(value.get("value"), str):
+            yield path, value["name"], value["value"]
+        for key, part in value.items():
+            if path == "data" and isinstance(part, str) and "." not in str(key):
+                yield path, str(key), part
+            yield from _named(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _named(part, f"{path}[{number}]")
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -93,6 +131,14 @@ def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[
         port.get("hostPort") for port in container.get("ports") or []
     ):
         yield "KO204", "uses the host's network or processes"
+    for kind, allowed in SECURITY.items():
+        for value in (part for part in (shared.get(kind), own.get(kind)) if part):
+            said = value.get("type") if isinstance(value, dict) else value
+            if said not in allowed:
+                yield "KO203", f"{kind} {said} is not {' or '.join(map(str, allowed[:2]))}; leave it out"
+    for entry in shared.get("sysctls") or []:
+        if entry.get("name") not in SYSCTLS:
+            yield "KO204", f"sysctl {entry.get('name')} is one that Pod Security does not allow; leave it out"
     if foreign := {key for volume in pod.get("volumes") or [] for key in volume} - VOLUMES - {"name"}:
         yield "KO204", f"mounts {', '.join(sorted(foreign))}, which Pod Security does not allow"
 
@@ -111,6 +157,8 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         asked, most = requests.get(name, limits.get(name)), limits.get(name)
         if most is None or quantity(asked) != quantity(most):
             yield "KO205", f"{name}: requests and limits of a device have to be equal; write both, or limits alone"
+        elif quantity(most) == 0:
+            yield "KO205", f"{name}: 0 devices; leave it out, or write how many the Pod has"
         elif quantity(most) != int(quantity(most) if not math.isnan(quantity(most)) else 0):
             yield (
                 "KO205",
@@ -131,9 +179,6 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "KO206", f"image {image!r} is no reference, such as registry.example.com/team/name:1.0"
     elif "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
         yield "KO206", f"image {image or '(none)'} names no version"
-    for entry in container.get("env") or []:
-        if what := secret_of(str(entry.get("name")), str(entry.get("value") or "")):
-            yield "KO207", f"{entry.get('name')} holds {what} in clear; use valueFrom.secretKeyRef"
     named = [p.get("name") for p in container.get("ports") or [] if p.get("name")]
     for name in named:
         if named.count(name) > 1 or not re.fullmatch(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?", str(name)):
@@ -148,6 +193,9 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 BLOCKED = {
     "activeDeadlineSeconds": "ends the Pod in the midst of training; the RayJob has its own",
+    "priority": "is a number that the API server takes from the PriorityClass alone; use priorityClassName",
+    "overhead": "is the RuntimeClass's, and the API server refuses another",
+    "os": "keeps the Pod from nodes, or is refused; images are of Linux",
     "nodeName": "goes around the scheduler, quotas and taints; use nodeSelector",
     "schedulingGates": "keeps the Pod from being scheduled until someone takes the gate away",
     "ephemeralContainers": "is not allowed in a template",
@@ -200,6 +248,10 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 )
             if not str(mount.get("mountPath", "")).startswith("/") or ":" in str(mount.get("mountPath")):
                 yield "KO211", f"{at} is no absolute path"
+            if (str(mount.get("mountPath")).rstrip("/") or "/") in TAKEN:
+                yield "KO211", f"{at} hides what the image has there; mount it elsewhere, such as /data"
+            if mount.get("subPath") and mount.get("subPathExpr"):
+                yield "KO211", f"{at} has subPath and subPathExpr; keep one"
             if ".." in str(mount.get("subPath", "")).split("/"):
                 yield "KO211", f"{at}: subPath leads out of the volume"
         for device in container.get("volumeDevices") or []:
@@ -210,6 +262,11 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for volume in pod.get("volumes") or []:
         if len(set(volume) - {"name"}) != 1:
             yield "KO211", f"volume {volume.get('name')} has {len(set(volume) - {'name'})} sources; it takes one"
+        empty = volume.get("emptyDir") or {}
+        if empty.get("medium") not in (None, "", "Memory") and not str(empty.get("medium")).startswith("HugePages"):
+            yield "KO211", f"volume {volume.get('name')}: medium {empty['medium']} is not Memory; leave it out for disk"
+        if "sizeLimit" in empty and not quantity(empty["sizeLimit"]) > 0:
+            yield "KO211", f"volume {volume.get('name')}: sizeLimit {empty['sizeLimit']} is no size, such as 20Gi"
     claimed = {str(c.get("name")) for c in pod.get("resourceClaims") or []}
     for container in pod["containers"]:
         for claim in (container.get("resources") or {}).get("claims") or []:
@@ -230,6 +287,11 @@ def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         mount = mounts.get("/dev/shm")
         if "/tmp" in mounts and mounts["/tmp"].get("readOnly"):
             yield "KO216", "/tmp is mounted read-only, and Ray writes there; take readOnly away"
+        disk: Mapping[str, Any] = next(
+            (v for v in pod.get("volumes") or [] if v.get("name") == mounts.get("/tmp", {}).get("name")), {}
+        )
+        if quantity((disk.get("emptyDir") or {}).get("sizeLimit", "20Gi")) < 2**30:
+            yield "KO216", "/tmp has less than 1Gi, and Ray's logs and spilled objects evict the Pod; write 20Gi"
         if (container.get("securityContext") or {}).get("readOnlyRootFilesystem"):
             yield "KO216", "readOnlyRootFilesystem: Ray and the packages it installs write beside /tmp; leave it out"
         if mount is None:
@@ -278,6 +340,8 @@ def _nameless(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             found = entry.get("secretRef") or entry.get("configMapRef")
             if not (found or {}).get("name"):
                 yield "KO211", f"{at}: envFrom names nothing; write secretRef with its name"
+            if entry.get("secretRef") and entry.get("configMapRef"):
+                yield "KO211", f"{at}: envFrom takes one of secretRef and configMapRef in each entry"
     for entry in pod.get("imagePullSecrets") or []:
         if not entry.get("name"):
             yield "KO211", "imagePullSecrets: an entry without a name; write it"

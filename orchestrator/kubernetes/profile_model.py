@@ -112,6 +112,13 @@ class FromSecret(Model):
     key: str = Field(min_length=1, description="The key in it.")
 
 
+def _variable(given: Any) -> Any:
+    """A mapping has to be a whole FromSecret; of a union the message would ask for text."""
+    if isinstance(given, dict) and set(given) != set(FromSecret.model_fields):
+        raise ValueError("write text, or {secret: NAME, key: KEY}")
+    return given
+
+
 def _wrong_variable(name: str, given: str | FromSecret) -> str:
     """What is wrong with a variable; its value is not said."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
@@ -148,7 +155,9 @@ class PodModel(Model):
     runtime_class: ObjectName | None = Field(None, description="A RuntimeClass of the cluster, such as nvidia.")
     labels: Labels = Field({}, description="Further labels.")
     annotations: Annotations = Field({}, description="Further annotations.")
-    env: dict[str, str | FromSecret] = Field({}, description="Variables: text, or {secret: NAME, key: KEY}.")
+    env: dict[str, Annotated[str | FromSecret, BeforeValidator(_variable)]] = Field(
+        {}, description="Variables: text, or {secret: NAME, key: KEY}."
+    )
     env_from: list[ObjectName] = Field([], description="Secrets of which every key becomes a variable.")
     volumes: list[VolumeModel] = Field([], description="Further volumes.")
 
@@ -205,10 +214,10 @@ class AutoscalingModel(Model):
 
 
 def _no_claim(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        raise ValueError("no server; name it as http(s)://HOST:PORT")
     if "@" in value:
         raise ValueError("holds credentials; put them in the Secret geosweep-tracking")
+    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?", value):
+        raise ValueError("no server; name it as http(s)://HOST:PORT")
     return value
 
 

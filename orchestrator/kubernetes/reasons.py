@@ -43,7 +43,7 @@ class Seen:
 
 def reason(seen: Seen) -> str:
     """Why the sweep waits, or a part of it does; nothing where there is no sign of trouble."""
-    for found in (_queue(seen), _refused(seen), _pods(seen)):
+    for found in (_queue(seen), _refused(seen), _pods(seen), _lost(seen)):
         if found:
             return " ".join(found.split())
     return ""
@@ -180,6 +180,24 @@ def _pods(seen: Seen) -> str:
         if found := _pod(pod, seen):
             who = {"head": "the head", "submitter": "the submitter"}.get(_role(pod), "a worker")
             return f"{who} {found}"
+    return ""
+
+
+def _lost(seen: Seen) -> str:
+    """The newest Pod that a node threw out, or that took more memory than it may, of a kind of which none is up."""
+    up = {_role(pod) for pod in living(seen.pods) if _at(pod, "status").get("phase") == "Running"}
+    gone = [pod for pod in seen.pods if _at(pod, "status").get("phase") == "Failed" and _role(pod) not in up]
+    for pod in sorted(gone, key=lambda p: str(_at(p, "metadata").get("creationTimestamp", "")), reverse=True):
+        status, who = _at(pod, "status"), {"head": "the head", "submitter": "the submitter"}.get(_role(pod), "a worker")
+        killed = [_at(one, "state", "terminated").get("reason") for one in status.get("containerStatuses", ())]
+        if "OOMKilled" in killed:
+            return f"{who} took more memory than its limit (OOMKilled), asks for {asked_for(pod)}: give it more memory"
+        if status.get("reason"):
+            said = f": {status['message']}" if status.get("message") else ""
+            return (
+                f"{who} was lost ({status['reason']}{said}), and no other is up yet; kubectl -n {seen.namespace} "
+                f"describe pod {_at(pod, 'metadata').get('name')}"
+            )
     return ""
 
 

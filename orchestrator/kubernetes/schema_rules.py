@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.errors import nearest
+from orchestrator.kubernetes.profile_model import LABEL_KEY, LABEL_VALUE
 from orchestrator.kubernetes.secret_shapes import shape_of
 
 SCHEMA = Path(__file__).parent / "schemas" / "rayjob-1.7.0.json"
@@ -108,6 +110,7 @@ def _words(value: Any, path: str, within: str = "") -> Iterator[tuple[str, str, 
             yield from _words(part, here, key)
         if within == "tolerations":
             yield from _toleration(value, path)
+        yield from _chosen(value, path, within)
     elif isinstance(value, list):
         for number, part in enumerate(value):
             yield from _words(part, f"{path}.{number}", within)
@@ -135,3 +138,25 @@ def _toleration(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str,
         yield "KO117", path, "without a key the operator has to be Exists"
     if "tolerationSeconds" in value and value.get("effect") != "NoExecute":
         yield "KO117", path, "tolerationSeconds is for effect NoExecute alone"
+
+
+def _chosen(value: Mapping[str, Any], path: str, within: str) -> Iterator[tuple[str, str, str]]:
+    """Where Pods may go: affinities, selectors, spread, and name servers."""
+    if within in ("matchExpressions", "matchFields"):
+        wants = value.get("operator") in ("In", "NotIn", "Gt", "Lt")
+        if wants != bool(value.get("values")):
+            yield "KO117", path, f"operator {value.get('operator')} takes {'values' if wants else 'no values'}"
+    weight = value.get("weight", 1) if within == "preferredDuringSchedulingIgnoredDuringExecution" else 1
+    if isinstance(weight, int) and not 1 <= weight <= 100:
+        yield "KO117", path, f"weight {weight} is not in 1 to 100"
+    if value.get("nodeSelectorTerms") == []:
+        yield "KO117", path, "nodeSelectorTerms is empty, and no node fits; leave it out"
+    if "topologyKey" in value and not value["topologyKey"]:
+        yield "KO117", path, "topologyKey is empty; write a label of nodes, such as kubernetes.io/hostname"
+    if isinstance(value.get("maxSkew"), int) and value["maxSkew"] < 1:
+        yield "KO117", path, f"maxSkew {value['maxSkew']}; write 1 or more"
+    if value.get("dnsPolicy") == "None" and not (value.get("dnsConfig") or {}).get("nameservers"):
+        yield "KO117", path, "dnsPolicy None needs dnsConfig.nameservers, or workers never find the head; leave it out"
+    for key, text in (value.get("nodeSelector") or {}).items() if isinstance(value.get("nodeSelector"), dict) else ():
+        if not re.fullmatch(LABEL_KEY, str(key)) or not re.fullmatch(LABEL_VALUE, str(text)):
+            yield "KO117", f"{path}.nodeSelector", f"{key}: {text} is no label that a node could have"

@@ -9,6 +9,9 @@ from typing import Any
 import yaml
 
 from orchestrator.definition.errors import nearest
+from orchestrator.kubernetes.entrypoint_rules import entrypoint_findings
+from orchestrator.kubernetes.profile_model import OUR_VARIABLES
+from orchestrator.kubernetes.quantities import quantity
 
 RAY = "2.60.0"
 """The version in our images, and what `rayVersion` says."""
@@ -77,13 +80,14 @@ RUNTIME = (
     "config",
     "container",
 )
+SHAPES: dict[str, tuple[type, ...]] = {"pip": (list, dict, str), "uv": (list, dict, str), "env_vars": (dict,)}
 
 
 def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(code, message) of what cannot start, or starts elsewhere than on the cluster."""
     spec = job.get("spec") or {}
     cluster = spec.get("rayClusterSpec") or {}
-    yield from _entrypoint(str(spec.get("entrypoint") or "").split())
+    yield from entrypoint_findings(str(spec.get("entrypoint") or "").split())
     yield from _runtime(spec.get("runtimeEnvYAML"))
     head = cluster.get("headGroupSpec") or {}
     parts = [("headGroupSpec", head)]
@@ -91,6 +95,8 @@ def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for where, part in parts:
         for key, value in (part.get("rayStartParams") or {}).items():
             yield from _param(where, key, str(value), head=part is head)
+        yield from _more_than_there_is(where, part)
+        yield from _first(where, part, head=part is head)
     if head and str((head.get("rayStartParams") or {}).get("num-cpus")) != "0":
         yield (
             "KO119",
@@ -99,24 +105,6 @@ def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if head and (head.get("rayStartParams") or {}).get("dashboard-host", "0.0.0.0") != "0.0.0.0":
         yield "KO119", "headGroupSpec.rayStartParams.dashboard-host: the operator asks from outside; write 0.0.0.0"
     yield from _versions(spec, cluster)
-
-
-def _entrypoint(words: list[str]) -> Iterator[tuple[str, str]]:
-    if not words:
-        return
-    if words[:2] != ["geosweep", "run"]:
-        yield "KO118", "entrypoint: the driver of a sweep is `geosweep run FILE ...`; write that"
-        return
-    given = {w.partition("=")[0]: w for w in words if w.startswith("--")}
-    at = words.index("--address") + 1 if "--address" in words else len(words)
-    address = words[at] if at < len(words) else given.get("--address", "").partition("=")[2]
-    if address != "auto":
-        what = (
-            f"--address {address} leads elsewhere" if address else "without --address all trials run in the head's Pod"
-        )
-        yield "KO118", f"entrypoint: {what}; write --address auto"
-    if len(words) < 3 or words[2].startswith("-"):
-        yield "KO118", "entrypoint names no sweep file; it is geosweep run FILE"
 
 
 def _runtime(text: Any) -> Iterator[tuple[str, str]]:
@@ -142,6 +130,11 @@ def _runtime(text: Any) -> Iterator[tuple[str, str]]:
     ):
         if not isinstance(value, str):
             yield "KO118", f"runtimeEnvYAML: env_vars.{name} has to be text: '{value}'"
+        if name in OUR_VARIABLES:
+            yield "KO118", f"runtimeEnvYAML: env_vars.{name} is set by geosweep or the operator; leave it out"
+    for key, kinds in SHAPES.items():
+        if key in (found or {}) and not isinstance((found or {})[key], kinds):
+            yield "KO118", f"runtimeEnvYAML: {key} is no list of packages; write [NAME==VERSION]"
 
 
 def _param(where: str, key: str, value: str, *, head: bool) -> Iterator[tuple[str, str]]:
@@ -160,6 +153,54 @@ def _param(where: str, key: str, value: str, *, head: bool) -> Iterator[tuple[st
         yield "KO119", f"{at}: {value!r} is no JSON such as '{{\"name\": 1}}'"
 
 
+def _limits(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    containers = ((part.get("template") or {}).get("spec") or {}).get("containers") or [{}]
+    return (containers[0].get("resources") or {}).get("limits") or {}
+
+
+def _more_than_there_is(where: str, part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What Ray is told that a Pod has, and its limits do not give."""
+    params, limits = part.get("rayStartParams") or {}, _limits(part)
+    claims = ((part.get("template") or {}).get("spec") or {}).get("resourceClaims")
+    told = {key: int(params[key]) for key in ("num-cpus", "num-gpus") if str(params.get(key)).isdigit()}
+    if told.get("num-cpus", 0) > (has := quantity(limits.get("cpu", "inf"))):
+        yield "KO119", f"{where}.rayStartParams.num-cpus: {told['num-cpus']}, and the Pod has {has:g} CPU; leave it out"
+    devices = [quantity(amount) for name, amount in limits.items() if "/" in str(name)]
+    if told.get("num-gpus", 0) and not claims and told["num-gpus"] > sum(devices):
+        yield (
+            "KO119",
+            f"{where}.rayStartParams.num-gpus: {told['num-gpus']}, and the Pod's limits have {sum(devices):g} devices; "
+            "write the device in limits",
+        )
+
+
+PORTS = {"gcs": 6379, "gcs-server": 6379, "dashboard": 8265, "client": 10001}
+"""Of the head, by name: the operator makes the Service of them, and `ray start` listens there."""
+OF_RAY = ("ray-head", "ray-worker")
+
+
+def _first(where: str, part: Mapping[str, Any], *, head: bool) -> Iterator[tuple[str, str]]:
+    """The operator starts Ray in the first container."""
+    containers = ((part.get("template") or {}).get("spec") or {}).get("containers") or []
+    for container in containers[1:]:
+        if container.get("name") in OF_RAY and containers[0].get("name") not in OF_RAY:
+            yield (
+                "KO119",
+                f"{where}: Ray is started in the first container, {containers[0].get('name')}; put "
+                f"{container['name']} first",
+            )
+    if not head or not containers:
+        return
+    for port in containers[0].get("ports") or []:
+        meant = PORTS.get(str(port.get("name")))
+        if meant and port.get("containerPort") != meant and not part.get("rayStartParams", {}).get("dashboard-port"):
+            yield (
+                "KO119",
+                f"{where}: port {port.get('name')} is {port.get('containerPort')}, and Ray listens at {meant}; write "
+                "that",
+            )
+
+
 def _versions(spec: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     version = str(cluster.get("rayVersion", ""))
     if cluster and version != RAY:
@@ -167,6 +208,8 @@ def _versions(spec: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[t
     tags: dict[str, str] = {}
     parts = [("head", cluster.get("headGroupSpec") or {})]
     parts += [(f"group {g.get('groupName')}", g) for g in cluster.get("workerGroupSpecs") or []]
+    if scaler := (cluster.get("autoscalerOptions") or {}).get("image"):
+        parts.append(("autoscaler", {"template": {"spec": {"containers": [{"image": scaler}]}}}))
     parts.append(("submitter", {"template": spec.get("submitterPodTemplate") or {}}))
     for where, part in parts:
         containers = ((part.get("template") or {}).get("spec") or {}).get("containers") or [{}]
@@ -174,7 +217,8 @@ def _versions(spec: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[t
         name, colon, tag = image.rpartition(":")
         if not colon or "/" in tag:
             continue
-        tags[where] = re.sub(r"[-.](?:cpu|gpu|cuda|rocm|cu|py|rocm)\d*(?=[-.]|$)", "", tag)
+        if where != "autoscaler":  # which holds none of our code
+            tags[where] = re.sub(r"[-.](?:cpu|gpu|cuda|rocm|cu|py|rocm)\d*(?=[-.]|$)", "", tag)
         official = re.fullmatch(r"(?:.*/)?ray(?:-ml|-llm)?", name) and re.match(r"\d+\.\d+\.\d+", tag)
         if official and not tag.startswith(version):
             yield (

@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.kubernetes.entrypoint_rules import options_of
+
+STUDIES, STORAGE = "geosweep-studies", "GEOSWEEP_STORAGE"
+
 
 def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The folder named by --root has to be on a claim, in the head and in every worker, or in an object store.
@@ -14,14 +18,17 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """
     spec = job.get("spec") or {}
     words = str(spec.get("entrypoint", "")).split()
-    if "--root" not in words[:-1]:
+    given = options_of(words)
+    if not given.get("--root", [""])[-1]:
         if "geosweep" in words[:1]:
             yield (
                 "KO209",
                 "the entrypoint names no --root; the default is a folder of the Pod, gone with it: write --root /runs",
             )
         return
-    root = words[words.index("--root") + 1]
+    root = given["--root"][-1]
+    if ".." in root.split("/"):
+        yield "KO209", f"--root {root} leads out of its folder; write it without .."
     cluster = spec.get("rayClusterSpec") or {}
     parts = [("headGroupSpec", cluster.get("headGroupSpec") or {})]
     parts += [(f"workerGroupSpecs[{i}]", g) for i, g in enumerate(cluster.get("workerGroupSpecs") or [])]
@@ -32,9 +39,11 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         path = f"{where}.template"
         if where == "headGroupSpec":
             yield from _file(words, pod, path)
-            told = {e.get("name") for c in containers for e in c.get("env") or []} | set(words)
-            if "://" in root and not told & {"GEOSWEEP_STORAGE", "--storage"}:
-                yield "KO209", f"{path}: --root {root} keeps no studies; GEOSWEEP_STORAGE names no database for them"
+            variables = [e for c in containers for e in c.get("env") or []]
+            yield from _studies(variables, path)
+            told = {e.get("name") for e in variables} | set(given)
+            if "://" in root and not told & {STORAGE, "--storage"}:
+                yield "KO209", f"{path}: --root {root} keeps no studies; {STORAGE} names no database for them"
         if "://" in root:
             if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", root):
                 yield "KO209", f"--root {root}: write s3://BUCKET/FOLDER"
@@ -53,6 +62,21 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if len(set(claims.values())) > 1:
         said = ", ".join(f"{where} {claim}" for where, claim in claims.items())
         yield "KO209", f"--root {root} is on different claims ({said}): they would not see each other; use one"
+
+
+def _studies(variables: list[Any], path: str) -> Iterator[tuple[str, str]]:
+    """The database of studies under a name that no driver reads."""
+    for entry in variables:
+        told = entry.get("name") == STORAGE and entry.get("valueFrom") is None
+        if told and not re.match(r"postgres(ql)?(\+\w+)?://", str(entry.get("value") or "")):
+            yield "KO209", f"{path}: {STORAGE} is no PostgreSQL database; take it from Secret {STUDIES}, key url"
+        source = (entry.get("valueFrom") or {}).get("secretKeyRef") or {}
+        if source.get("name") == STUDIES and entry.get("name") != STORAGE:
+            yield (
+                "KO209",
+                f"{path}: {entry.get('name')} takes the database of Secret {STUDIES}, and the driver reads {STORAGE} "
+                "alone; write that",
+            )
 
 
 def _has_keys(containers: list[Any]) -> bool:
@@ -77,7 +101,7 @@ def _claim(root: str, pod: Mapping[str, Any], containers: list[Any]) -> tuple[st
 
 def _file(words: list[str], pod: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     """The sweep file, or the archive that holds it, comes from a ConfigMap or an object store."""
-    named = words[words.index("--code") + 1] if "--code" in words[:-1] else words[2] if len(words) > 2 else ""
+    named = options_of(words).get("--code", [words[2] if len(words) > 2 else ""])[-1]
     if words[:2] != ["geosweep", "run"] or "://" in named or not named.startswith("/"):
         return
     folder, _, file = named.rpartition("/")

@@ -6,16 +6,20 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from orchestrator.cli import follow
 from orchestrator.definition import sweep_file
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
+from orchestrator.remote import Attempt
 from orchestrator.storage.ending import Ending
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.travel.code import parcel
 from tests.kubernetes.api_server import CLUSTERS, EVENTS, JOBS, MAPS, PODS, WORKLOADS, ApiServer, serving
 from tests.kubernetes.manifests import K8S
@@ -283,6 +287,36 @@ def test_waiting_prints_one_document(server: ApiServer, call: Call, file: Path) 
     server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     number, out, _ = call("submit", str(file), "--wait", "--json")
     assert (number, json.loads(out)["exit_code"], json.loads(out)["state"]) == (0, 0, "done")
+
+
+def test_a_job_that_somebody_deletes_ends_the_wait(server: ApiServer, call: Call, file: Path) -> None:
+    def delete() -> None:
+        while not server.objects[JOBS]:
+            time.sleep(0.02)
+        server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
+        time.sleep(0.5)
+        server.objects[JOBS].clear()
+
+    played = threading.Thread(target=delete)
+    played.start()
+    number, out, err = call("submit", str(file), "--wait")
+    played.join()
+    assert number == 130, out + err
+    assert "somebody deleted job" in err
+
+
+def test_an_ending_of_an_earlier_attempt_is_none_of_this_one(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, "fit-12345678")
+    folder.path.mkdir()
+    (folder.path / "resolved.json").write_text("{}")
+    before = Ending(ending="budget", exit_code=5, when="2026-11-27T00:00:00Z")
+    before.write(folder)
+    attempt = Attempt(job="fit-12345678", sweep_id="fit-12345678", state="failed")
+    assert follow.exit_code(attempt, folder) == 5
+    assert follow.exit_code(attempt, folder, before) == 1, "its image could not be pulled, say"
+    assert follow.exit_code(replace(attempt, state="done"), folder, before) == 0
+    Ending(ending="failed", exit_code=8, when="2026-11-27T01:00:00Z").write(folder)
+    assert follow.exit_code(attempt, folder, before) == 8
 
 
 def test_stop_frees_the_pods_of_a_job_in_any_state(

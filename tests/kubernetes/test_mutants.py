@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.kubernetes.entrypoint_rules import FLAGS, VALUED
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.secret_shapes import is_secret_name, shape_of
 from orchestrator.kubernetes.start_rules import RAY, START
@@ -48,6 +49,11 @@ def both(*changes: Change) -> Change:
             one(job)
 
     return change
+
+
+def mounted(job: dict[str, Any], mount: dict[str, Any]) -> None:
+    group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    group["template"]["spec"]["containers"][0]["volumeMounts"].append(mount)
 
 
 def line(old: str, new: str) -> Change:
@@ -118,10 +124,74 @@ NAMED: dict[str, tuple[str, Change]] = {
     "tags that differ": ("KO120", edit(*BOX, "image", value="geosweep-worker:0.2.0")),
     "no --address": ("KO118", line("--address auto ", "")),
     "another --address": ("KO118", line("--address auto", "--address local")),
+    "another --address behind it": ("KO118", line("--address auto", "--address auto --address=ray://x:10001")),
+    "no --as-job": ("KO118", line(" --as-job", "")),
+    "misspelt option of run": ("KO118", line("--as-job", "--as-jobs")),
+    "option without its value": ("KO118", line("--as-job", "--as-job --storage")),
+    "value of a flag": ("KO118", line("--as-job", "--as-job=yes")),
+    "debug executor": ("KO118", line("--as-job", "--executor debug --as-job")),
+    "no trial at a time": ("KO118", line("--max-concurrent 64", "--max-concurrent 0")),
+    "tracking in the Pod": ("KO118", line("http://mlflow.sweeps.svc.cluster.local:5000", "http://localhost:5000")),
+    "tracking in a file": ("KO118", line("http://mlflow.sweeps.svc.cluster.local:5000", "file:///runs/mlflow")),
+    "variable of ours in runtimeEnvYAML": ("KO118",
+        edit(*SPEC, "runtimeEnvYAML", value="env_vars: {GEOSWEEP_STORAGE: 'sqlite:///x'}")),
+    "packages that are a number": ("KO118", edit(*SPEC, "runtimeEnvYAML", value="pip: 3")),
     "read-only /runs": ("KO209", edit(*BOX, "volumeMounts", 0, "readOnly", value=True)),
     "read-only claim": ("KO209", edit(*POD, "volumes", 0, "persistentVolumeClaim", "readOnly", value=True)),
     "workers on another claim": ("KO209", edit(*POD, "volumes", 0, "persistentVolumeClaim", "claimName", value="mine")),
     "workers in another part of it": ("KO209", edit(*BOX, "volumeMounts", 0, "subPath", value="mine")),
+    # found by a second pair of eyes
+    "namespace that is none": ("KO101", edit("metadata", "namespace", value="Team A")),
+    "namespace of the cluster": ("KO101", edit("metadata", "namespace", value="kube-system")),
+    "misspelt field of metadata": ("KO101", edit("metadata", "lables", value={})),
+    "finalizer": ("KO101", edit("metadata", "finalizers", value=["a.example.com/b"])),
+    "owner": ("KO101", edit("metadata", "ownerReferences", value=[{"kind": "ConfigMap", "name": "x", "uid": "y"}])),
+    "retries on new clusters": ("KO106", edit(*SPEC, "backoffLimit", value=3)),
+    "a month to live": ("KO103", edit(*SPEC, "ttlSecondsAfterFinished", value=30 * 86400)),
+    "elastic without a queue": ("KO104",
+        edit("metadata", "annotations", value={"kueue.x-k8s.io/elastic-job": "true"})),
+    "suspended group": ("KO122", edit(*GROUP, "suspend", value=True)),
+    "addresses from outside": ("KO122", edit(*HEAD, "headService", value={"spec": {"externalIPs": ["192.0.2.4"]}})),
+    "more CPUs than there are": ("KO119", edit(*GROUP, "rayStartParams", value={"num-cpus": "8"})),
+    "GPUs that are not there": ("KO119", edit(*GROUP, "rayStartParams", value={"num-gpus": "1"})),
+    "a container before Ray's": ("KO119",
+        lambda j: j["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"].insert(
+            0, {"name": "log", "image": "fluent-bit:3.0"})),
+    "dashboard at another port": ("KO119", edit(*HEAD_BOX, "ports", 1, "containerPort", value=9999)),
+    "autoscaler of another image": ("KO120",
+        edit(*CLUSTER, "autoscalerOptions", "image", value="rayproject/ray:2.40.0")),
+    "no device": ("KO205", gpu("nvidia.com/gpu", "0")),
+    "studies under another name": ("KO209", edit(*HEAD_BOX, "env", 1, "name", value="STORAGE")),
+    "studies in a file": ("KO209",
+        edit(*HEAD_BOX, "env", 1, value={"name": "GEOSWEEP_STORAGE", "value": "sqlite:////tmp/x.db"})),
+    "root out of the claim": ("KO209", line("--root /runs", "--root /runs/../tmp")),
+    "mount over the image": ("KO211",
+        lambda j: mounted(j, {"name": "ray", "mountPath": "/opt/geosweep"})),
+    "mount over all": ("KO211", lambda j: mounted(j, {"name": "ray", "mountPath": "/"})),
+    "medium that is none": ("KO211", edit(*POD, "volumes", 1, "emptyDir", "medium", value="Disk")),
+    "size below zero": ("KO211", edit(*POD, "volumes", 1, "emptyDir", "sizeLimit", value="-1Gi")),
+    "/tmp of a megabyte": ("KO216", edit(*POD, "volumes", 1, "emptyDir", "sizeLimit", value="1Mi")),
+    "two sources of variables": ("KO211", edit(*BOX, "envFrom", value=[
+        {"secretRef": {"name": "geosweep-tracking", "optional": True}, "configMapRef": {"name": "x"}}])),
+    "unmasked proc": ("KO203", edit(*BOX, "securityContext", "procMount", value="Unmasked")),
+    "AppArmor off": ("KO203", edit(*BOX, "securityContext", "appArmorProfile", value={"type": "Unconfined"})),
+    "SELinux off": ("KO203", edit(*BOX, "securityContext", "seLinuxOptions", value={"type": "spc_t"})),
+    "sysctl of the node": ("KO204", edit(*POD, "securityContext", "sysctls",
+        value=[{"name": "kernel.msgmax", "value": "1"}])),
+    "priority as a number": ("KO215", edit(*POD, "priority", value=1000)),
+    "Windows": ("KO215", edit(*POD, "os", value={"name": "windows"})),
+    "selector that no node has": ("KO117", edit(*POD, "nodeSelector", value={"pool": "a b"})),
+    "affinity to nothing": ("KO117", edit(*POD, "affinity", value={"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}})),
+    "affinity without values": ("KO117", edit(*POD, "affinity", value={"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "a", "operator": "In"}]}]}}})),
+    "affinity without weight": ("KO117", edit(*POD, "affinity", value={"nodeAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 0, "preference": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}]}})),
+    "no name servers": ("KO117", edit(*POD, "dnsPolicy", value="None")),
+    "key for the autoscaler": ("KO207",
+        edit(*CLUSTER, "autoscalerOptions", "env", value=[{"name": "A_TOKEN", "value": "correct-horse"}])),
     # more of the kind
     "Ingress options": ("KO122", edit(*HEAD, "ingressOptions", value={"host": "a.example.com"})),
     "suspended for ever": ("KO104", edit(*SPEC, "suspend", value=True)),
@@ -316,6 +386,26 @@ def test_what_is_no_key_is_left_alone(text: str) -> None:
 ])  # fmt: skip
 def test_names_that_say_they_hold_a_key(name: str, secret: bool) -> None:
     assert is_secret_name(name) == secret
+
+
+def test_the_options_of_run_are_those_of_its_command() -> None:
+    from typer.main import get_command
+
+    from orchestrator.cli import run as _  # noqa: F401  which enters it
+    from orchestrator.cli.app import app
+
+    run = get_command(app).commands["run"]  # type: ignore[attr-defined]
+    options = {o for p in run.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}
+    assert options == {*VALUED, *FLAGS}
+    assert set(FLAGS) == {o for p in run.params if getattr(p, "is_flag", False) for o in (*p.opts, *p.secondary_opts)}
+
+
+def test_both_ways_of_writing_an_option_are_read() -> None:
+    job = good()
+    job["spec"]["entrypoint"] = job["spec"]["entrypoint"].replace(
+        "--root /runs --address auto", "--root=/runs --address=auto"
+    )
+    assert not lint([job])
 
 
 def test_the_options_of_ray_are_those_of_its_command() -> None:

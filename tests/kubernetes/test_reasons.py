@@ -339,6 +339,23 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
         ),
         ["ends again and again (OOMKilled, exit code 137): give it more memory"],
     ),
+    "workers evicted": (
+        Seen(
+            job=job(jobDeploymentStatus="Running", jobStatus="RUNNING"),
+            pods=[
+                pod("head", phase="Running"),
+                pod("worker", phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+            ],
+        ),
+        ["a worker was lost (Evicted: The node was low on resource: memory.), and no other is up", "describe pod"],
+    ),
+    "head out of memory, and not up again": (
+        Seen(
+            job=job(),
+            pods=[pod("head", phase="Failed", containerStatuses=[{"state": {"terminated": {"reason": "OOMKilled"}}}])],
+        ),
+        ["the head took more memory than its limit", "memory 8Gi", "give it more memory"],
+    ),
 }
 
 
@@ -358,6 +375,9 @@ QUIET = {
     ),
     "containers being made": Seen(job=job(), pods=[pod("head", **waits("ContainerCreating"))]),
     "a Pod that ended": Seen(job=job(), pods=[pod("head", phase="Failed", **unscheduled(NODES))]),
+    "an evicted Pod with another in its place": Seen(
+        job=job(), pods=[pod("head", phase="Failed", reason="Evicted"), pod("head", phase="Running")]
+    ),
     "not suspended any more": Seen(job=job(queue="sweeps"), workloads=[workload(pending(FULL))]),
     "admitted": Seen(
         job=job(suspend=True, queue="sweeps"),

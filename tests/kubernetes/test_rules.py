@@ -32,6 +32,10 @@ def edit(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def both(*changes: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda job: [change(job) for change in changes][-1]
+
+
 SPEC, CLUSTER = ("spec",), ("spec", "rayClusterSpec")
 GROUP = (*CLUSTER, "workerGroupSpecs", 0)
 POD = (*GROUP, "template", "spec")
@@ -53,7 +57,11 @@ BREAKS = [
     ("KO104", edit("metadata", "labels", "kueue.x-k8s.io/queue-name", value="sweeps")),
     ("KO105", edit(*SPEC, "deletionStrategy", value={"deletionRules": [CLUSTER_RULE]})),
     ("KO105", edit(*SPEC, "deletionStrategy", value={"deletionRules": [WORKERS_RULE, CLUSTER_RULE]})),
-    ("KO106", edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
+    (
+        "KO106",
+        both(edit(*SPEC, "backoffLimit", value=3), edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
+    ),
+    ("KO122", edit(*SPEC, "clusterSelector", value={"ray.io/cluster": "x"})),
     ("KO106", edit(*SPEC, "backoffLimit", value=-1)),
     ("KO107", edit(*SPEC, "submissionMode", value="SidecarMode")),
     ("KO107", edit(*SPEC, "submitterPodTemplate", "spec", "restartPolicy", value="Always")),
@@ -81,7 +89,7 @@ BREAKS = [
     ("KO114", edit(*SPEC, "entrypointNumCpus", value=1)),
     ("KO115", edit(*SPEC, "backofLimit", value=1)),
     ("KO115", edit(*GROUP, "maxReplica", value=1)),
-    ("KO115", edit(*CLUSTER, "headGroupSpec", "rayStartParams", "num-cpus", value=0)),
+    ("KO116", edit(*CLUSTER, "headGroupSpec", "rayStartParams", "num-cpus", value=0)),
     ("KO201", edit(*BOX, "securityContext", value={})),
     ("KO201", edit(*BOX, "securityContext", "capabilities", "add", value=["NET_ADMIN"])),
     ("KO201", edit(*CLUSTER, "autoscalerOptions", "securityContext", value={})),

@@ -93,11 +93,13 @@ def test_an_attempt_that_lived_long_begins_the_count_anew(tmp_path: Path, capfd:
     assert len(count.read_text()) == 5
 
 
+@pytest.mark.slow
 def test_what_holds_the_pipe_open_does_not_hold_the_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     script = "import subprocess\nsubprocess.Popen(['sleep', '60'])\nended('done', 0)"
     assert supervised(tmp_path, capfd, script)[:2] == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver_is_told_too", [False, True])
 def test_a_stop_drains_and_nothing_follows(tmp_path: Path, driver_is_told_too: bool) -> None:
     """SIGTERM to the job alone, as of a container's first process, or to all of its processes, as Ray sends it."""
@@ -164,6 +166,7 @@ def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
     assert parent.data.tags["geosweep.ending"] == "budget"
 
 
+@pytest.mark.slow
 def test_two_drivers_of_one_sweep_keep_one_ending(tmp_path: Path) -> None:
     """A second command that finds the sweep held says nothing of how the first one ends."""
     file = tmp_path / "held.yaml"

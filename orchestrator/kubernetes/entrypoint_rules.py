@@ -1,0 +1,87 @@
+"""The entrypoint's own words: `geosweep run FILE` with options that it has, once each, as a job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from orchestrator.definition.errors import nearest
+
+VALUED = (
+    "--root",
+    "--executor",
+    "--storage",
+    "--address",
+    "--max-concurrent",
+    "--tracking-uri",
+    "--code",
+    "--notify",
+)
+FLAGS = (
+    "--tracking",
+    "--no-tracking",
+    "--cache",
+    "--no-cache",
+    "--accept-changed-code",
+    "--skip-steps",
+    "--as-job",
+    "--json",
+)
+"""Options of `geosweep run`."""
+MANY = ("--notify",)
+
+
+def options_of(words: list[str]) -> dict[str, list[str]]:
+    """Option -> its values, in either way of writing; a flag has empty ones."""
+    found: dict[str, list[str]] = {}
+    rest = iter(words[2:])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            found.setdefault(name, []).append(value if equals else next(rest, "") if name in VALUED else "")
+    return found
+
+
+def entrypoint_findings(words: list[str]) -> Iterator[tuple[str, str]]:
+    """(code, message) of what `geosweep run` refuses, or does elsewhere than on the cluster."""
+    if not words:
+        return
+    if words[:2] != ["geosweep", "run"]:
+        yield "KO118", "entrypoint: the driver of a sweep is `geosweep run FILE ...`; write that"
+        return
+    given = options_of(words)
+    for name, values in given.items():
+        if name not in VALUED and name not in FLAGS:
+            yield "KO118", f"entrypoint: geosweep run has no {name}{nearest(name, (*VALUED, *FLAGS))}"
+        elif name in VALUED and any(not v or v.startswith("--") for v in values):
+            yield "KO118", f"entrypoint: {name} has no value; write one behind it"
+        elif name not in VALUED and any(values):
+            yield "KO118", f"entrypoint: {name} takes no value; leave it out"
+        elif len(values) > 1 and name not in MANY:
+            yield "KO118", f"entrypoint: {name} stands there {len(values)} times, and the last would win; keep one"
+    address = given.get("--address", [""])[-1]
+    if address != "auto":
+        what = (
+            f"--address {address} leads elsewhere" if address else "without --address all trials run in the head's Pod"
+        )
+        yield "KO118", f"entrypoint: {what}; write --address auto"
+    if "--as-job" not in given:
+        yield (
+            "KO118",
+            "entrypoint: without --as-job a budget that is spent and a stop end the RayJob FAILED, and no fault is "
+            "tried again; write --as-job",
+        )
+    if given.get("--executor", ["ray"])[-1] != "ray":
+        yield "KO118", "entrypoint: --executor debug trains in the head's Pod, one trial at a time; leave it out"
+    if not re.fullmatch(r"0*[1-9]\d*", (most := given.get("--max-concurrent", ["1"])[-1]) or "1"):
+        yield "KO118", f"entrypoint: --max-concurrent {most} is no number of trials; write 1 or more"
+    yield from _tracking(given.get("--tracking-uri", [""])[-1])
+    if len(words) < 3 or words[2].startswith("-"):
+        yield "KO118", "entrypoint names no sweep file; it is geosweep run FILE"
+
+
+def _tracking(uri: str) -> Iterator[tuple[str, str]]:
+    if uri and not re.match(r"https?://[^/]", uri):
+        yield "KO118", f"entrypoint: --tracking-uri {uri} is no server that Pods reach; write http(s)://HOST:PORT"
+    elif re.match(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)", uri):
+        yield "KO118", f"entrypoint: --tracking-uri {uri} is the Pod itself; name the server's Service"
