@@ -40,7 +40,9 @@ class CompiledStep:
     Raises TypeError for another optimizer, ValueError for settings that the graph has no room for.
     """
 
-    def __init__(self, optimizer: Counting, model: nn.Module, loss: Callable[[Any, Any], Tensor], **options: Any) -> None:
+    def __init__(
+        self, optimizer: Counting, model: nn.Module, loss: Callable[[Any, Any], Tensor], **options: Any
+    ) -> None:
         if type(optimizer) not in COMPILED:
             names = ", ".join(sorted(kind.__name__ for kind in COMPILED))
             raise TypeError(f"{type(optimizer).__name__} has no compiled step; {names} have one")
@@ -229,12 +231,13 @@ class CompiledStep:
                 buffer.copy_(g)
             p.copy_(torch.where(good, p - own["lr"].to(p) * g, p))
 
-    def _rotated(self, index: int, params: list[Tensor], grads: list[Tensor], good: Tensor, own: dict[str, Any]) -> None:
+    def _rotated(
+        self, index: int, params: list[Tensor], grads: list[Tensor], good: Tensor, own: dict[str, Any]
+    ) -> None:
         assert isinstance(self.optimizer, RotatedAdamW)
         space = self.optimizer._spaces[index]
         numbers = [own["steps"][0] + 1] * len(params)
         _descend(params, space.turn_back(_moves(space.turn(grads), good, own, numbers)), good, own)
-
 
 
 def compiled_step(

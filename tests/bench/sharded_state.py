@@ -1,4 +1,4 @@
-"""State of each process under FSDP2 (two gloo processes), beside that of one process: `python -m tests.bench.sharded_state`.
+"""State of each process under FSDP2, two gloo processes, beside that of one: `python -m tests.bench.sharded_state`.
 
 A stack of square and oblong layers of 1 M parameters, two steps of each optimizer. Bytes are those of the tensors in
 `optimizer.state` on that process, peak those of the whole process (ru_maxrss) over what it had before the optimizer.
@@ -7,6 +7,7 @@ A stack of square and oblong layers of 1 M parameters, two steps of each optimiz
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 import resource
 import subprocess
@@ -40,7 +41,7 @@ WIDTHS = (256, 512, 256, 512, 256, 512, 256, 512, 256)
 def network() -> nn.Sequential:
     """Eight layers, tanh between them."""
     torch.manual_seed(0)
-    layers = [nn.Linear(a, b) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(WIDTHS)]
     return nn.Sequential(*(m for layer in layers for m in (layer, nn.Tanh())))
 
 
@@ -99,7 +100,9 @@ def of(arm: str, world: int) -> list[tuple[int, int]]:
 def main() -> None:
     """Print the table."""
     parameters = sum(p.numel() for p in network().parameters())
-    print(f"{datetime.date.today()}, torch {torch.__version__}, CPU, gloo; {parameters / 1e6:.2f} M parameters, float32")
+    print(
+        f"{datetime.date.today()}, torch {torch.__version__}, CPU, gloo; {parameters / 1e6:.2f} M parameters, float32"
+    )
     print(f"weights {parameters * 4 / 1e6:.2f} MB; MB of state, and share of one process's state on the fuller rank\n")
     print(f"{'':20}{'one':>9}{'rank 0':>9}{'rank 1':>9}{'share':>8}{'peak, one':>11}{'rank 0':>9}{'rank 1':>9}")
     for arm in ARMS:

@@ -97,7 +97,10 @@ def test_one_graph_takes_the_steps_of_the_eager_optimizer(case: str) -> None:
 @pytest.mark.parametrize("case", ["sam", "adamw"])
 def test_running_statistics_are_those_of_the_eager_step(case: str) -> None:
     (a, plain), (b, optimizer) = setup(case, norm=True), setup(case, norm=True)
-    compiled, eager = optim_core.compiled_step(optimizer, b, nn.functional.mse_loss, backend="aot_eager"), eagerly(a, plain)
+    compiled, eager = (
+        optim_core.compiled_step(optimizer, b, nn.functional.mse_loss, backend="aot_eager"),
+        eagerly(a, plain),
+    )
     for i in range(4):
         compiled(*batch(i))
         eager(*batch(i))
@@ -108,7 +111,10 @@ def test_running_statistics_are_those_of_the_eager_step(case: str) -> None:
 def test_a_gradient_that_is_not_finite_is_skipped_on_the_device(case: str) -> None:
     """The step after it is that of a run that never saw the batch."""
     (a, plain), (b, optimizer) = setup(case), setup(case)
-    compiled, eager = optim_core.compiled_step(optimizer, b, nn.functional.mse_loss, backend="aot_eager"), eagerly(a, plain)
+    compiled, eager = (
+        optim_core.compiled_step(optimizer, b, nn.functional.mse_loss, backend="aot_eager"),
+        eagerly(a, plain),
+    )
     for i in range(2):
         compiled(*batch(i))
         eager(*batch(i))
