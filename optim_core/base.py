@@ -144,13 +144,12 @@ class Counting(Adjustable, torch.optim.Optimizer):
 
     def _settled(self) -> None:
         """Counters as the device has them, where compiled steps were taken (see `compiled`)."""
-        if settle := self.__dict__.get("_settle"):
-            settle()
+        self.__dict__.get("_settle", bool)()
 
     def skip(self) -> None:
         """Count a step that is not taken, and say so at the first."""
-        count = int(self.param_groups[0].get(SKIPPED, 0)) + 1
-        self.param_groups[0][SKIPPED] = count
+        first = self.param_groups[0]
+        first[SKIPPED] = count = int(first.get(SKIPPED, 0)) + 1
         if count == 1:
             warnings.warn(
                 f"{type(self).__name__}: the gradient after {self.grad_evals:g} evaluations is not finite, so the step "
@@ -262,10 +261,7 @@ class Counting(Adjustable, torch.optim.Optimizer):
 
     @contextmanager
     def judged_weights(self) -> Iterator[None]:
-        """Within, the parameters hold the weights to be evaluated, where these are not those that gradients see.
-
-        For optimizers with `eval()` and `train()`, schedule-free ones; nothing for others. Bit for bit back afterwards.
-        """
+        """Weights to be judged, where gradients see others (schedule-free methods); bit for bit back afterwards."""
         if not (callable(getattr(self, "eval", None)) and callable(getattr(self, "train", None))):
             yield
             return
