@@ -143,7 +143,7 @@ def test_a_batch_need_not_have_samples_first_in_every_tensor(kind: Any, first_re
 
 @pytest.mark.parametrize("rows, columns", [(6, 4), (5, 9)])
 def test_the_products_of_an_action_are_those_that_its_form_needs(rows: int, columns: int) -> None:
-    """Q (d (Q^T G P)) P^T: two products into the basis, two out of it, 4 m n (m + n) FLOPs in all; nothing is wasted."""
+    """Q (d (Q^T G P)) P^T: two products into the basis, two out of it, 4 m n (m + n) FLOPs in all, no more."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from optim_core.preconditioners import block
