@@ -28,7 +28,7 @@ from optim_core.sharded import Layers, is_sharded, refuse
 Closure = Callable[[], Any]
 COUNTER = "grad_evals"
 SKIPPED = "skipped_steps"
-OF_THE_ORIGINAL = ("step", "_left", "_layers", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
+OF_THE_ORIGINAL = ("step", "_settle", "_left", "_layers", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
                    "_optimizer_state_dict_pre_hooks", "_optimizer_state_dict_post_hooks",
                    "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks")  # fmt: skip
 """Attributes that a copy does not take along: whole copies of sharded layers; hooks, as with torch; a scheduler's
@@ -138,13 +138,19 @@ class Counting(Adjustable, torch.optim.Optimizer):
 
     @property
     def skipped_steps(self) -> int:
-        """Steps that were not taken because a gradient was not finite."""
+        """Steps that were not taken because a gradient was not finite; read from the device after compiled ones."""
+        self._settled()
         return int(self.param_groups[0].get(SKIPPED, 0))
+
+    def _settled(self) -> None:
+        """Counters as the device has them, where compiled steps were taken (see `compiled`)."""
+        self.__dict__.get("_settle", bool)()
 
     def skip(self) -> None:
         """Count a step that is not taken, and say so at the first."""
-        self.param_groups[0][SKIPPED] = self.skipped_steps + 1
-        if self.skipped_steps == 1:
+        first = self.param_groups[0]
+        first[SKIPPED] = count = int(first.get(SKIPPED, 0)) + 1
+        if count == 1:
             warnings.warn(
                 f"{type(self).__name__}: the gradient after {self.grad_evals:g} evaluations is not finite, so the step "
                 "is not taken; training diverges, or a batch is broken. Later ones are counted in skipped_steps only",
@@ -255,10 +261,7 @@ class Counting(Adjustable, torch.optim.Optimizer):
 
     @contextmanager
     def judged_weights(self) -> Iterator[None]:
-        """Within, the parameters hold the weights to be evaluated, where these are not those that gradients see.
-
-        For optimizers with `eval()` and `train()`, schedule-free ones; nothing for others. Bit for bit back afterwards.
-        """
+        """Weights to be judged, where gradients see others (schedule-free methods); bit for bit back afterwards."""
         if not (callable(getattr(self, "eval", None)) and callable(getattr(self, "train", None))):
             yield
             return
@@ -294,6 +297,7 @@ class Counting(Adjustable, torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch does."""
+        self._settled()
         return cast(dict[str, Any], eager(super().state_dict)())
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
@@ -302,6 +306,7 @@ class Counting(Adjustable, torch.optim.Optimizer):
         torch casts floating state to the dtype of its parameter, which would turn a float32 basis beside bfloat16
         weights into bfloat16, and a resumed run would no longer be the same run.
         """
+        self._settled()
         eager(super().load_state_dict)(cast(dict[str, Any], state_dict))
         ids = [i for g in state_dict["param_groups"] for i in g["params"]]
         params = [p for g in self.param_groups for p in g["params"]]

@@ -113,7 +113,7 @@ class NormStatistics:
         if keep not in ("clean", "perturbed"):
             raise ValueError(f"norm_statistics is {keep!r}; it has to be clean or perturbed")
         norms = [m for m in model.modules() if isinstance(m, _NormBase)] if model is not None else []
-        self._keep, self._norms = keep, norms
+        self.keep, self._norms = keep, norms
         self._before: list[Tensor] = []
         self._clean: list[Tensor] = []
 
@@ -123,14 +123,14 @@ class NormStatistics:
 
     def between(self) -> None:
         """Call between the two passes."""
-        if self._keep == "perturbed":
+        if self.keep == "perturbed":
             self._set(self._before)
         else:
             self._clean = [b.clone() for b in self._buffers()]
 
     def after_second(self) -> None:
         """Call after the pass at w + epsilon, also when it raised."""
-        if self._keep == "clean":
+        if self.keep == "clean":
             self._set(self._clean)
 
     def forget(self) -> None:
@@ -141,7 +141,7 @@ class NormStatistics:
     @property
     def needs_the_first_pass(self) -> bool:
         """Whether it has to be told before the first pass begins."""
-        return self._keep == "perturbed" and bool(self._norms)
+        return self.keep == "perturbed" and bool(self._norms)
 
     def _buffers(self) -> list[Tensor]:
         return [b for m in self._norms for b in m.buffers(recurse=False)]

@@ -199,6 +199,10 @@ class Rotation:
         """Gradients at sampled weights that `fit` wants at this step (counted from 1) in place of the current one."""
         return 0
 
+    def learns(self, step: int) -> bool:
+        """Whether `fit` has something to learn at this step (counted from 1)."""
+        return self.samples_due(step) > 0
+
     def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
         """Learn from one gradient (or the sampled ones) of all pieces. Nothing to do for a random kind."""
         return Fitted()

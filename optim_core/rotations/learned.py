@@ -68,6 +68,10 @@ class Learned(Rotation):
             changes.append(change)
         return Fitted(changes=changes if any(changes) else [], failures=failures)
 
+    def learns(self, step: int) -> bool:
+        """Whether a matrix is due."""
+        return any(piece.is_matrix and self._due(piece, step) for piece in self.pieces)
+
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """L^T G R; a matrix without a basis stays as it is."""
         found = []

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +33,8 @@ def hadamard(x: Tensor) -> Tensor:
     n = x.shape[-1]
     a = 1 << (n.bit_length() - 1) // 2
     b = n // a
-    y = (x.reshape(-1, b) @ _hadamard_matrix(b, x.dtype, x.device)).view(-1, a, b)
-    return (_hadamard_matrix(a, x.dtype, x.device) @ y).view(x.shape)
+    left, right = (_in_a_graph(_hadamard_matrix)(size, x.dtype, x.device) for size in (a, b))
+    return (left @ (x.reshape(-1, b) @ right).view(-1, a, b)).view(x.shape)
 
 
 def dct(x: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def dct(x: Tensor) -> Tensor:
     before and after make these orders as good as any. With X the spectrum, y_k - i y_(n - k) = X_k w_k for k <= n / 2.
     """
     n = x.shape[-1]
-    turned = torch.fft.rfft(x, dim=-1).mul_(_twiddle(n, x.dtype, x.device)[0])
+    turned = torch.fft.rfft(x, dim=-1).mul_(_in_a_graph(_twiddle)(n, x.dtype, x.device)[0])
     return torch.cat([turned.real, -turned.imag[..., 1 : (n + 1) // 2]], dim=-1)
 
 
@@ -54,8 +55,13 @@ def inverse_dct(y: Tensor) -> Tensor:
     spectrum = torch.complex(y[..., :half], F.pad(-y[..., half:], (1, 1 - n % 2)))
     if n % 2 == 0:
         spectrum.imag[..., -1] = -y[..., half - 1]
-    found: Tensor = torch.fft.irfft(spectrum.mul_(_twiddle(n, y.dtype, y.device)[1]), n=n, dim=-1)
+    found: Tensor = torch.fft.irfft(spectrum.mul_(_in_a_graph(_twiddle)(n, y.dtype, y.device)[1]), n=n, dim=-1)
     return found
+
+
+def _in_a_graph(cached: Any) -> Any:
+    """A cached function, without its cache while torch compiles, which warns of it."""
+    return cached.__wrapped__ if torch.compiler.is_compiling() else cached
 
 
 @lru_cache(maxsize=32)

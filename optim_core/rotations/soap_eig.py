@@ -36,6 +36,10 @@ class SoapEig(Learned):
         self._sides = {p.name: square_sides(p, options, left=True, right=True) for p in matrices}
         self._orders: dict[str, Sides] = {}
 
+    def learns(self, step: int) -> bool:
+        """Always: the averages move at every step."""
+        return True
+
     def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
         """Average the Gram matrices, at every step; refresh the bases when due."""
         for piece, g in zip(self.pieces, samples[-1], strict=True):

@@ -61,19 +61,31 @@ class Space:
         self._changes = fitted.changes
         return fitted.failures
 
+    def learns(self, step: int) -> bool:
+        """Whether `fit` learns something at the step numbered `step` (from 1)."""
+        return self.rotation.learns(step)
+
     @full_precision()
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """R g in the parameters' shapes (a flat or smaller one where a kind keeps only a part of the space).
 
         In float32 at least, also of what is not rotated: optimizers' moments are not kept in bfloat16.
         """
-        pieces = self.rotation.forward(self.layout.split(tensors))
-        self._shapes = [tuple(p.shape) for p in pieces]
-        return self.layout.join([widened(t) for t in tensors], pieces)
+        return self.turn(tensors)
 
     @full_precision()
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """R^T q in the parameters' shapes and dtypes; after a `forward`, whose shapes it undoes."""
+        return self.turn_back(tensors)
+
+    def turn(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """`forward` at whatever precision is set."""
+        pieces = self.rotation.forward(self.layout.split(tensors))
+        self._shapes = [tuple(p.shape) for p in pieces]
+        return self.layout.join([widened(t) for t in tensors], pieces)
+
+    def turn_back(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """`backward` at whatever precision is set."""
         pieces, originals = self.layout.split_rotated(tensors, self.shapes)
         joined = self.layout.join(originals, self.rotation.backward(pieces))
         return [u.view_as(p).to(p.dtype) for u, p in zip(joined, self.params, strict=True)]

@@ -2,7 +2,8 @@
 
 Writes FOLDER/RANK.pt: for each case what its weights were after all steps, what they were for a fresh optimizer that
 was loaded half-way, the bytes of state of this process; or the error that refused it, and whether the weights stood.
-FOLDER/CASE holds the checkpoint that was taken half-way.
+FOLDER/CASE holds the checkpoint that was taken half-way. Where FOLDER/alone_CASE is one of a single process, also what
+the weights were that went on from it.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def weights(model: nn.Module) -> list[Tensor]:
 def save(model: nn.Module, optimizer: Any, folder: Path) -> None:
     """A checkpoint by torch."""
     own = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
-    dcp.save(own, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.save(own, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
 
 
 def load(model: nn.Module, optimizer: Any, folder: Path) -> None:
@@ -132,9 +135,16 @@ def run(case: str, rank: int, world: int, mesh: Any, folder: Path) -> dict[str, 
     fresh = begin(case, again)
     load(again, fresh, folder / case.replace(" ", "_"))
     train(again, fresh, HALF, STEPS, rank, world)
+    found = {}
+    if (alone := folder / f"alone_{case.replace(' ', '_')}").exists():
+        joined = sharded(mesh)
+        one = begin(case, joined)
+        load(joined, one, alone)
+        train(joined, one, HALF, STEPS, rank, world)
+        found["from_one"] = weights(joined)
     kept = [local(v) for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
     size = sum(t.numel() * t.element_size() for t in kept)
-    return {"weights": weights(model), "resumed": weights(again), "bytes": size}
+    return {"weights": weights(model), "resumed": weights(again), "bytes": size, **found}
 
 
 def main(rank: int, world: int, folder: Path) -> None:

@@ -139,3 +139,18 @@ def test_a_batch_need_not_have_samples_first_in_every_tensor(kind: Any, first_re
     losses = [float(optimizer.step(closure).detach()) for _ in range(4)]
     assert optimizer.refreshes == 1
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("rows, columns", [(6, 4), (5, 9)])
+def test_the_products_of_an_action_are_those_that_its_form_needs(rows: int, columns: int) -> None:
+    """Q (d (Q^T G P)) P^T: two products into the basis, two out of it, 4 m n (m + n) FLOPs in all, no more."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from optim_core.preconditioners import block
+
+    layer = nn.Linear(columns, rows, bias=False)
+    made = block("e_kronecker", layer.weight, layer, 100)
+    factors = made.identity(layer.weight.detach())
+    with FlopCounterMode(display=False) as counter:
+        made.act(factors, torch.randn(rows, columns))
+    assert counter.get_total_flops() == 4 * rows * columns * (rows + columns)

@@ -16,16 +16,23 @@ from torch import Tensor
 
 import optim_core
 from optim_core.sharded import whole_sum
-from tests.optim_core.sharded_worker import CASES, HALF, REFUSED, STEPS, begin, load, problem, train, weights
+from tests.optim_core.sharded_worker import CASES, HALF, REFUSED, STEPS, begin, load, problem, save, train, weights
 
 WORLD = 2
 TAKEN = [case for case in CASES if case not in REFUSED]
+FROM_ONE = ("adamw", "sam of adamw", "soap", "kl_shampoo", "muon", "rotated_adamw svd", "schedule_free")
+"""Whose checkpoint of one process is taken up by two."""
 OWNED = ("soap", "shampoo", "kl_shampoo", "splus", "psgd_kron", "dion", "muon", "normuon")
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("sharded")
+    for case in FROM_ONE:
+        model = problem()[0]
+        optimizer = begin(case, model)
+        train(model, optimizer, 0, HALF)
+        save(model, optimizer, found / f"alone_{case.replace(' ', '_')}")
     command = [sys.executable, "-m", "tests.optim_core.sharded_worker"]
     root = Path(__file__).parents[2]
     running = [
@@ -68,6 +75,15 @@ def test_two_processes_are_one_also_after_a_checkpoint_and_on_another_number(
     load(alone, optimizer, folder / case.replace(" ", "_"))
     train(alone, optimizer, HALF, STEPS)
     assert farthest(weights(alone), whole) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FROM_ONE)
+def test_a_checkpoint_of_one_process_goes_on_on_two(found: list[dict[str, Any]], case: str) -> None:
+    model = problem()[0]
+    train(model, begin(case, model), 0, STEPS)
+    for rank in range(WORLD):
+        assert farthest(found[rank][case]["from_one"], weights(model)) < 1e-6
 
 
 @pytest.mark.slow
