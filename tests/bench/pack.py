@@ -104,7 +104,8 @@ class Pack:
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         if self._shared:
-            return self._tasks[0].batch(self._seeds[0], self._step)
+            inputs, targets = self._tasks[0].batch(self._seeds[0], self._step)
+            return inputs, targets
         drawn = [task.batch(seed, self._step) for task, seed in zip(self._tasks, self._seeds, strict=True)]
         return torch.stack([inputs for inputs, _ in drawn]), torch.stack([targets for _, targets in drawn])
 

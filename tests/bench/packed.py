@@ -4,9 +4,9 @@
 
 `cost`: CPU seconds of one thread for a trial of 40 steps and its evaluation (models are built before; state, logs and
 processes cost the same either way and are left out), the best of interleaved rounds; `x` is trials an hour and core,
-packed against apart. Every trial has its own learning rate, seed, initial weights and batches; under `one seed`, for the
-largest K, seed, initial weights and batches are the same, as for trials that tune an arm. `weights apart`: the largest
-difference between a packed trial's weights at its end and the same trial's in our loop.
+packed against apart. Every trial has its own learning rate, seed, initial weights and batches; under `one seed`, for
+the largest K, seed, initial weights and batches are the same, as for trials that tune an arm. `weights apart`: the
+largest difference between a packed trial's weights at its end and the same trial's in our loop.
 `cores`: what two cores make of 16 trials, by the wall clock and in CPU seconds.
 """
 
@@ -89,11 +89,8 @@ def deviation(pack: Pack, runs: list[Any]) -> float:
 
 def cost(models: list[str], optimizers: list[str], sizes: list[int], rounds: int, setting: Setting) -> None:
     """The first table."""
-    columns = "".join(f"{f'K={k} ms':>10}{'x':>6}" for k in sizes)
-    print(
-        f"CPU ms of a trial of {STEPS} steps\n{'':<16}{'apart ms':>10}{columns}{'one seed':>10}{'x':>6}{'weights apart':>15}",
-        flush=True,
-    )
+    columns = "".join(f"{name:>10}{'x':>6}" for name in (*(f"K={k} ms" for k in sizes), "one seed"))
+    print(f"CPU ms of a trial of {STEPS} steps\n{'':<16}{'apart ms':>10}{columns}{'weights apart':>15}", flush=True)
     for model in models:
         for optimizer in optimizers:
             make, best, far = maker(model, setting), dict.fromkeys([0, *sizes, ONE], float("inf")), 0.0
@@ -110,7 +107,7 @@ def cost(models: list[str], optimizers: list[str], sizes: list[int], rounds: int
             print(f"{model + ' ' + optimizer:<16}{1e3 * best[0]:>10.1f}{cells}{far:>15.0e}", flush=True)
 
 
-WAYS = {
+WAYS: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "2 processes, trials apart": (2, 1, separate),
     "1 pack, 1 thread": (1, 1, packed),
     "1 pack, 2 threads": (1, 2, packed),

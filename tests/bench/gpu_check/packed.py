@@ -159,7 +159,7 @@ def _streams(setting: Setting, model: str, count: int) -> float:
     seconds = setting.sizes.packed_s
 
     def run(seed: int) -> float:
-        with torch.cuda.stream(torch.cuda.Stream()) if setting.cuda else nullcontext():
+        with torch.cuda.stream(torch.cuda.Stream()) if setting.cuda else nullcontext():  # type: ignore[no-untyped-call]
             training = _apart(model, seed)
             ready.wait(PATIENCE_S)
             return _rate(training, seconds)
