@@ -3,10 +3,10 @@
     python -m tests.bench.gpu_check [--sections steps,sweeps] [--out FOLDER] [--minutes 6] [--again]
     python -m tests.bench.gpu_check --device cpu       every branch of it at tiny sizes, to see that it runs
 
-Sections, in this order: agreement, resume, memory, steps, precision, syncs, waiting, sweeps, shares, processes (what
-each shows stands in its function). Each has a box of time and writes `gpu_<device>_<section>.json` when it ends; the
-text of all is `gpu_<device>.txt`. A section that is whole there, of the same code, device and torch, is not run again.
-One that fails is recorded and the next goes on; then the exit code is 1.
+Sections, in this order: agreement, resume, memory, steps, precision, syncs, waiting, sweeps, shares, processes, packed
+(what each shows stands in its function). Each has a box of time and writes `gpu_<device>_<section>.json` when it ends;
+the text of all is `gpu_<device>.txt`. A section that is whole there, of the same code, device and torch, is not run
+again. One that fails is recorded and the next goes on; then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench.gpu_check import correct, cost, sharing, waiting
+from tests.bench.gpu_check import correct, cost, packed, sharing, waiting
 from tests.bench.gpu_check.record import Record, environment, slug, text
 from tests.bench.gpu_check.setting import FULL, TINY, Setting
 from trainables.data import cache
@@ -36,6 +36,7 @@ SECTIONS = {
     "sweeps": (sharing.sweeps, 80),
     "shares": (sharing.shares, 30),
     "processes": (sharing.processes, 5),
+    "packed": (packed.packed, 40),
 }
 """Name -> (what it does, its seconds)."""
 CPU_FACTOR = 8
