@@ -125,7 +125,7 @@ def drain(process: subprocess.Popen[str], sent: signal.Signals) -> None:
     os.kill(process.pid, sent)
     out = finish(process)
     assert process.returncode == 130, out
-    assert "Continue with: geosweep run" in out
+    assert "Continue with:\n  geosweep run" in out
     assert not ray_processes(process.pid)
 
 

@@ -45,7 +45,8 @@ def dashboard() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             allowed = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-            found: Any = {"ray_version": "2.60.0", "version": "4"} if "version" in self.path else JOBS
+            answers = {"version": {"ray_version": "2.60.0", "version": "4"}, "logs": {"logs": "a driver of old\n"}}
+            found = answers.get(self.path.rpartition("/")[2], JOBS)
             content = json.dumps(found).encode() if allowed else b"Forbidden"
             self.send_response(200 if allowed else 403)
             self.send_header("Content-Length", str(len(content)))
@@ -70,7 +71,7 @@ def test_the_address_wins_over_the_shell(dashboard: str, monkeypatch: pytest.Mon
     cluster = RayCluster(dashboard, TOKEN)
     newest = cluster.status("@last")
     assert newest == Attempt(job="b-00000002.1", sweep_id="b-00000002", state="running")
-    assert cluster.status("a").job == "a-00000001.2"
+    assert cluster.status("a") == Attempt(job="a-00000001.2", sweep_id="a-00000001", state="done")
     assert cluster.stop("a") is None
     with pytest.raises(Unreachable, match="refuses the token"):
         RayCluster(dashboard, "wrong")

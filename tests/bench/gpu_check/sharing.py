@@ -29,7 +29,8 @@ LAST_WORDS_S = 20.0
 def sweeps(setting: Setting) -> Iterator[Row]:
     """A sweep of small trials (resnet18) by the command: trials an hour and the device's utilization, so many at once.
 
-    Ray's start is left out: the clock runs from the first trial's first file to the last one's result.
+    Ray's start is left out: the clock runs from the first trial's first file to the last one's result. Without a GPU
+    the trials follow one another in the command's own process, and only `shares` starts Ray.
     """
 
     def row(name: str) -> Row:
@@ -45,7 +46,7 @@ def sweeps(setting: Setting) -> Iterator[Row]:
         }
         definition["budget"]["trials_per_arm"] = trials
         with _utilization(setting) as used:
-            code, folder = _run(setting, definition)
+            code, folder = _run(setting, definition, *([] if setting.cuda else ["--executor", "debug"]))
         states, seconds = _states(folder), _span(folder)
         found: Row = {"trials": len(states), "seconds": seconds, "trials an hour": 3600 * len(states) / seconds}
         found["utilization %"] = statistics.mean(used) if used else "unknown"
@@ -116,12 +117,15 @@ def _share(setting: Setting, count: int) -> dict[str, Any]:
     return {"cpu": 1, "gpu": 1 / count if setting.cuda else 0, "max_concurrent": count}
 
 
-def _run(setting: Setting, definition: dict[str, Any]) -> tuple[int, SweepFolder]:
-    """The command's exit code and the sweep's folder. Interrupted when there is no time left."""
+def _run(setting: Setting, definition: dict[str, Any], *words: str) -> tuple[int, SweepFolder]:
+    """The command's exit code and the sweep's folder. Interrupted when there is no time left.
+
+    No step is taken before the first trial: it would leave the command a context on the device.
+    """
     file, root = setting.place / f"{definition['name']}.yaml", setting.place / "runs"
     file.write_text(yaml.safe_dump(definition))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [*COMMAND, str(file), "--root", str(root), "--no-tracking"]
+    command = [*COMMAND, str(file), "--root", str(root), "--no-tracking", "--skip-steps", *words]
     with (setting.place / "output.txt").open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
         try:
