@@ -56,7 +56,7 @@ class Trial:
         self._done = self._first = 0
         """Steps taken, that in which the loop is counted; steps that an earlier run had taken."""
         self._measure: Callable[[], float] | None = None
-        self._asked = self._saves = self._leaving = False
+        self._asked = self._saves = self._leaving = self._unheard = False
 
     @property
     def seed(self) -> int:
@@ -170,14 +170,17 @@ class Trial:
             print(f"{'' if step is None else f'step {step:g}: '}{words}", flush=True)
             return
         at = self._measure() if self._measure is not None else step
+        if self._witness is None and not self._unheard:
+            self._unheard = True
+            print(f"geosweep: rank {_rank()} is not heard; the trial's metrics are those of rank 0", file=sys.stderr)
         self._say(step=at, metrics=found)
         self._look()
 
     def checkpoint(self, **what: Any) -> None:
         """Keep these objects (`model=model, optimizer=optimizer`, or plain values) when it is time to; else nothing.
 
-        To be called at the end of a step. When the sweep is told to stop, the script is left here once all is kept.
-        Alone nothing is kept.
+        To be called at the end of a step, in a distributed run by every process; the first keeps it for all. When the
+        sweep is told to stop, the script is left here once all is kept. Alone nothing is kept.
         """
         if self._folder is None:
             return
@@ -187,7 +190,9 @@ class Trial:
         self._look()
         if not self._leaving and time.monotonic() - self._saved < self._every:
             return
-        self._save(what)
+        if self._witness is not None:
+            self._save(what)
+        self._saved = time.monotonic()
         if self._leaving:
             (self._folder / "left").touch()
             raise SystemExit(0)
@@ -229,7 +234,6 @@ class Trial:
             json.dumps({"step": at, "counts": self._witness.counts() if self._witness else [0, 0]}), encoding="utf-8"
         )
         note.replace(self._folder / "checkpoint.json")
-        self._saved = time.monotonic()
 
     def _look(self) -> None:
         """Whether the sweep is to stop."""
@@ -241,6 +245,10 @@ class Trial:
     def _say(self, **what: Any) -> None:
         if self._witness is not None:
             self._witness.say(**what)
+
+
+def _rank() -> str:
+    return os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "?")
 
 
 def _random() -> dict[str, Any]:

@@ -78,6 +78,7 @@ def answer(
     ]
     if (taken := extensions.looks(folder))["looks"] > 1:
         document["looks"] = {**taken, "alpha_at_most": taken["alpha_spent"] + declared["alpha"]}
+        document["notes"] = [*document["notes"], extensions.level(folder, declared["alpha"])]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
 
 

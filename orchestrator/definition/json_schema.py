@@ -25,7 +25,8 @@ LARGEST = 1.7976931348623157e308
 """What is above is infinite."""
 PERCENTAGE = r"^\d+(\.\d+)?\s*%$"
 NAMED = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
-SAMPLER = {"type": "string", "anyOf": [{"enum": list(METHODS)}, {"pattern": r"\.|^optunahub/"}]}
+SAMPLER = {"type": "string", "anyOf": [{"enum": list(METHODS)}, {"pattern": r"^\S+$"}]}
+"""Ours, which editors offer; somebody else's may have any name."""
 GPUS = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "exclusiveMaximum": 1}]}
 OUTCOME = r"^\s*[^\s<>=]+\s*(<=|>=)\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*(s|ms|m|h|%|B|[kMGT]B|[KMGT]iB)?\s*$"
 PINNED = r"==\s*[^\s*]+$|@[0-9a-f]{40}(#.*)?$|#sha256=[0-9a-f]{64}$"
@@ -144,11 +145,15 @@ def _of_samplers(model: Schema) -> None:
         "oneOf": [{"required": ["ref"]}, {"required": ["registry"]}],
         "properties": {"ref": {"type": "string", "pattern": "^[0-9a-f]{40}$"}, "registry": {"type": "string"}},
     }
-    dotted = {"pattern": r"^(?!optunahub/).*\."}
+    model["properties"]["name"] |= SAMPLER
     model["allOf"] = [
         _when("name", {"enum": list(METHODS)}, {"properties": {"arguments": False, "ref": False, "registry": False}}),
         _when("name", {"pattern": "^optunahub/"}, pinned),
-        _when("name", dotted, {"properties": {"ref": False, "registry": False, "arguments": _WITHOUT_SEED}}),
+        _when(
+            "name",
+            {"pattern": "^(?!optunahub/)"},
+            {"properties": {"ref": False, "registry": False, "arguments": _WITHOUT_SEED}},
+        ),
     ]
 
 

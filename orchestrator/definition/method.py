@@ -1,8 +1,8 @@
 """How configurations are proposed: our own words, or somebody else's sampler of Optuna's kind.
 
-A sampler is named as `package.module.Class` (of Optuna, or of a module of one's own), or as `optunahub/PACKAGE:Class`,
-at a commit (`ref`) or below a local registry (`registry`). Its class is loaded, and built once with its arguments,
-before anything starts.
+A sampler is named as `package.module.Class` (of Optuna, or of a module of one's own), by the name under which an
+installed package offers it (entry points of `geosweep.samplers`), or as `optunahub/PACKAGE:Class`, at a commit (`ref`)
+or below a local registry (`registry`). Its class is loaded, and built once with its arguments, before anything starts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
@@ -18,10 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from optim_core import plugins
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import MethodSpec
-from orchestrator.definition.schema import SweepModel
+from orchestrator.definition.schema import METHODS, SAMPLERS, SweepModel
 
 DESIGNS = ("grid", "random", "sobol")
 HUB = "optunahub/"
@@ -34,12 +36,25 @@ COMMIT_DIGITS = 40
 
 def is_foreign(name: str) -> bool:
     """Whether a method is a sampler of somebody else's."""
-    return "." in name or name.startswith(HUB)
+    return name not in METHODS
+
+
+def conflict(name: str) -> str:
+    """Why a name means more than one sampler, or nothing (see `optim_core.plugins`)."""
+    return plugins.conflict("sampler", SAMPLERS, name, ours=name in METHODS)
+
+
+def origin(name: str) -> str:
+    """Where the class is defined, `package.module.Class` or, of one that a package offers, `package.module:Class`."""
+    entries = plugins.offered(SAMPLERS).get(name, ())
+    return entries[0].value if entries else name
 
 
 def resolved(model: SweepModel, where: Where) -> MethodSpec:
     """The method, its sampler loaded and its arguments tried. Raises SpecError with the place of what is wrong."""
     given = model.method
+    if wrong := conflict(given.name):
+        raise where.error(("method", "name"), wrong)
     if not is_foreign(given.name):
         for key in ("arguments", "ref", "registry"):
             if getattr(given, key) is not None:
@@ -91,13 +106,14 @@ def load(name: str, ref: str = "", registry: str = "") -> type:
     if name.startswith(HUB):
         package, _, wanted = name.removeprefix(HUB).partition(":")
         module = _from_hub(package, ref, registry)
-        there = [
-            k for k, v in vars(module).items() if _is_sampler(v) and getattr(v, "__module__", "") == module.__name__
-        ]
+        own = f"{module.__name__}."
+        there = [k for k, v in vars(module).items() if _is_sampler(v) and f"{v.__module__}.".startswith(own)]
         there = [k for k in getattr(module, "__all__", ()) if _is_sampler(getattr(module, k, None))] or there
         if not wanted and len(there) != 1:
             raise LookupError(f"{name}: say which class, {name}:CLASS{nearest('', there)}")
         wanted = wanted or there[0]
+    elif "." not in name:
+        return _checked(name, _offered(name))
     else:
         place, _, wanted = name.rpartition(".")
         try:
@@ -112,10 +128,21 @@ def load(name: str, ref: str = "", registry: str = "") -> type:
     found = getattr(module, wanted, None)
     if found is None:
         raise LookupError(f"no sampler {name!r}{nearest(wanted, there)}")
+    return _checked(name, found)
+
+
+def _checked(name: str, found: Any) -> type:
     if not _is_sampler(found) or inspect.isabstract(found):
         raise LookupError(f"{name!r} is no sampler: name a class below optuna.samplers.BaseSampler")
     kind: type = found
     return kind
+
+
+def _offered(name: str) -> Any:
+    try:
+        return plugins.load("sampler", SAMPLERS, name)
+    except plugins.PluginError as error:
+        raise LookupError(str(error)) from None
 
 
 def _from_hub(package: str, ref: str, registry: str) -> Any:
@@ -127,13 +154,23 @@ def _from_hub(package: str, ref: str, registry: str) -> Any:
             f"{HUB}{package} needs optunahub: pip install optunahub, or name a sampler that is installed here as "
             "package.module.Class"
         ) from None
+    stem = f"optunahub_registry.package.{package.replace('/', '.')}."
+    for loaded in [name for name in sys.modules if name.startswith(stem)]:
+        del sys.modules[loaded]  # the parts of another copy of the package
     try:
         if registry:
-            return hub.load_local_module(package, registry_root=str(Path(registry).absolute()))
+            return hub.load_local_module(package, registry_root=str(_root(registry, package).absolute()))
         return hub.load_module(package, ref=ref)
     except Exception as error:
-        way_out = f"is there {registry}/{package}/__init__.py?" if registry else "with a copy, name it by registry:"
+        away = f"it is fetched from github.com at {ref[:10]}, once; without a network, name a copy by registry:"
+        way_out = f"is there {registry}/{package}/__init__.py?" if registry else away
         raise LookupError(f"{HUB}{package} cannot be loaded ({type(error).__name__}: {error}); {way_out}") from None
+
+
+def _root(registry: str, package: str) -> Path:
+    """The folder that packages lie in: `package` of a clone of optunahub's registry, or the one named."""
+    clone = Path(registry) / "package"
+    return clone if (clone / package).is_dir() else Path(registry)
 
 
 def _is_sampler(value: Any) -> bool:
@@ -181,11 +218,15 @@ def identity(method: MethodSpec) -> Mapping[str, str]:
     if method.ref:
         return {"ref": method.ref, "optunahub": _version("optunahub")}
     if method.registry:
-        folder = Path(method.registry) / method.name.removeprefix(HUB).partition(":")[0]
+        package = method.name.removeprefix(HUB).partition(":")[0]
+        folder = _root(method.registry, package) / package
         found = hashlib.sha256()
         for path in sorted(folder.rglob("*.py")):
             found.update(f"{path.relative_to(folder)} ".encode() + hashlib.sha256(path.read_bytes()).digest())
         return {"registry": found.hexdigest(), "optunahub": _version("optunahub")}
+    if entries := plugins.offered(SAMPLERS).get(method.name):
+        owner = entries[0].dist
+        return {owner.name: owner.version} if owner is not None else {}
     top = method.name.partition(".")[0]
     owners = _owners().get(top, [])
     return {owner: _version(owner) for owner in sorted(set(owners))}

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from optim_core import plugins
 from orchestrator.definition.field_types import (
     Address,
     Bytes,
@@ -44,12 +45,16 @@ class MetricModel(Model):
 
 
 METHODS = ("grid", "random", "sobol", "tpe", "gp", "cmaes")
+SAMPLERS = "geosweep.samplers"
+"""Entry points by which installed packages offer samplers."""
 
 
 def _method_name(value: str) -> str:
-    if value in METHODS or "." in value or value.startswith("optunahub/"):
+    if value in METHODS or "." in value or value.startswith("optunahub/") or value in plugins.offered(SAMPLERS):
         return value
     words = f"{', '.join(METHODS[:-1])} or {METHODS[-1]}, and no sampler as package.module.Class"
+    if installed := [name for name in plugins.offered(SAMPLERS) if name not in METHODS]:
+        words += f"; installed: {', '.join(installed)}"
     raise PydanticCustomError("literal_error", "no method", {"expected": words})
 
 
@@ -59,8 +64,7 @@ class MethodModel(Model):
     name: Annotated[str, AfterValidator(_method_name)] = Field(
         "tpe",
         description="grid, random, sobol, tpe, gp or cmaes; or a sampler of Optuna's kind as package.module.Class, "
-        "or as optunahub/PACKAGE:Class.",
-        json_schema_extra={"anyOf": [{"enum": list(METHODS)}, {"pattern": r"\.|^optunahub/"}]},
+        "by the name of an installed plug-in, or as optunahub/PACKAGE:Class.",
     )
     arguments: dict[str, Any] | None = Field(None, description="What the sampler is built with, beside its seed.")
     ref: str | None = Field(None, description="optunahub: the commit of its registry, all 40 digits.")

@@ -88,12 +88,29 @@ def looks(folder: SweepFolder) -> dict[str, Any]:
     return {"looks": len(counted) + 1, "alpha_spent": counted[-1]["alpha_spent"] if counted else 0.0}
 
 
+def level(folder: SweepFolder, alpha: float) -> str:
+    """At which level the verdicts hold after several looks; nothing after one."""
+    taken = looks(folder)
+    if taken["looks"] == 1:
+        return ""
+    most = min(1.0, taken["alpha_spent"] + alpha)
+    return (
+        f"look {taken['looks']} at this sweep, each at level {alpha:g}: that any of them errs has a probability of up "
+        f"to {most:.2g}, which is the level at which the verdicts hold"
+    )
+
+
 def stamps(folder: SweepFolder) -> Iterator[str]:
-    """A sentence for each extension that depended on results."""
+    """A sentence for each extension that depended on results, be they seen before an earlier one."""
     taken = 0
     for line in _recorded(folder):
         one = line["look"]
         if not one["seen"]:
+            if taken:
+                yield (
+                    f"{Extension(**line['extension'])} added after results had been seen before an earlier extension, "
+                    f"with no look since, on {line['at'][:10]}: still {taken + 1} looks"
+                )
             continue
         taken += 1
         unit = f"{one['studies']} studies" if one["studies"] > 1 else f"{one['confirm_seeds']} confirm seeds"

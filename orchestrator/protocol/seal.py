@@ -78,7 +78,7 @@ def code_of(spec: Spec) -> dict[str, Any]:
     arms = {name: {**source.digests((spec.task.name, arm.optimizer)), **script} for name, arm in spec.arms.items()}
     files = {name: digest for found in arms.values() for name, digest in found.items()}
     if method.is_foreign(spec.method.name):
-        files |= source.digests((spec.method.name,))
+        files |= source.digests((method.origin(spec.method.name),))
         files[SAMPLER] = digest(dict(method.identity(spec.method)))
     for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
         if wanted:

@@ -307,7 +307,7 @@ def _token(info: dict[str, Any]) -> str:
 
 
 def _is_checkpoint(name: str) -> bool:
-    return name.endswith(".pt")
+    return name.endswith((".pt", ".tar"))
 
 
 def _place(path: Path, content: bytes) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition import method
 from orchestrator.definition.model import Spec
 from orchestrator.definition.parts import TASK, section_of
 from orchestrator.remote import Parcel
@@ -73,7 +74,8 @@ def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int
 def own_modules(spec: Spec) -> dict[str, Path]:
     """Source files outside our packages and what is installed, by the names under which they are imported."""
     ours = source.files(())
-    names = (spec.task.name, *(arm.optimizer for arm in spec.arms.values()), spec.method.name)
+    optimizers = (arm.optimizer for arm in spec.arms.values())
+    names = (spec.task.name, *optimizers, method.origin(spec.method.name))
     return {name: path.resolve() for name, path in source.files(names).items() if name not in ours}
 
 

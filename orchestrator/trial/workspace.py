@@ -70,15 +70,20 @@ class TrialPlace:
         self._sweep = Far(where, self._stop.parent) if self._far else None
         self._asked, self._looked = False, 0.0
 
+    @property
+    def is_far(self) -> bool:
+        """Whether what is here has to be uploaded to be found."""
+        return self._far is not None
+
     def fetch(self, *, own_log: bool = False) -> None:
         """Bring the scratch folder level with what was uploaded last, from whatever machine.
 
-        `own_log`: the trial's checkpoints, a script's, are not uploaded, and neither may its log fall behind them.
+        `own_log`: a script's checkpoints here may be newer than those uploaded; its log may not fall behind them.
         """
         if self._far is not None:
             ahead = self._ahead(self._far, (LOG,) if own_log else ())
             there = self._far.pull(lambda name: name not in ahead, deep=False)
-            for old in (*self.folder.glob("*.json*"), *self.folder.glob("*.pt")):
+            for old in (p for kind in ("*.json*", "*.pt", "*.tar") for p in self.folder.glob(kind)):
                 if old.name not in there | ahead:
                     old.unlink()
 
@@ -122,7 +127,7 @@ class TrialPlace:
 
     def _put(self, far: Far, covers: float) -> None:
         began = time.monotonic()
-        kept = sorted(path.name for path in self.folder.glob("checkpoint-*.pt"))
+        kept = sorted(path.name for path in self.folder.glob("checkpoint-*") if path.suffix in (".pt", ".tar"))
         far.push([*self.printed(), LOG, kept[-1]], patience_s=0.0)
         self.durable = covers
         far.remove(n for n in far.names() if n.startswith("checkpoint-") and n not in kept)

@@ -1,4 +1,4 @@
-"""Distributions that offer tasks and optimizers by entry point, installed into folders of their own."""
+"""Distributions that offer tasks, optimizers and samplers by entry point, installed into folders of their own."""
 
 from __future__ import annotations
 
@@ -109,6 +109,82 @@ def test_doctor_lists_and_refuses(ring: Path, tmp_path: Path) -> None:
     assert "task 'ring' is offered by " in says
     assert "ring-plugin 1.2" in says
     assert "other-plugin 1.2" in says
+
+
+SAMPLER = """import optuna
+
+
+class Middle(optuna.samplers.BaseSampler):
+    def __init__(self, *, share=0.5, seed=None):
+        self.share = share
+
+    def infer_relative_search_space(self, study, trial):
+        return {}
+
+    def sample_relative(self, study, trial, search_space):
+        return {}
+
+    def sample_independent(self, study, trial, name, distribution):
+        return distribution.low + self.share * (distribution.high - distribution.low)
+
+
+class Nothing:
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_a_sampler(tmp_path: Path) -> None:
+    """Named in method.name with its arguments, in the seal with its source; refused by name where it cannot be."""
+    points = {"middle": "sampler_plugin:Middle", "nothing": "sampler_plugin:Nothing", "gone": "sampler_plugin:Gone"}
+    (apart := tmp_path / "apart").mkdir()
+    good = installed(tmp_path, "sampler-plugin", SAMPLER, samplers={"middle": "sampler_plugin:Middle"})
+    bad = installed(apart, "sampler-plugin", SAMPLER, samplers={**points, "tpe": "sampler_plugin:Middle"})
+    program = f"""
+import json, sys
+import geosweep
+from orchestrator.cli import services
+
+listed = services._plugins()
+sweep = (
+    {{"schema_version": 1, "name": "plugged", "task": {{"name": "quadratic"}},
+     "metric": {{"name": "objective/log10", "goal": "minimize"}}, "arms": {{"sgd": {{}}}},
+     "parameters": {{"lr": {{"distribution": "uniform", "min": 0.1, "max": 0.3}}}},
+     "method": {{"name": "middle", "arguments": {{"share": 0.25}}, "random_share": 0.0}},
+     "budget": {{"per_trial": 8, "trials_per_arm": 2}}, "seeds": {{"tune": 1, "confirm": 1}}, "evaluations": 1}})
+found = geosweep.run(sweep, root="runs", executor="debug", tracking=False, progress=False)
+rates = sorted({{json.loads(p.read_text())["parameters"]["lr"] for p in found.path.glob("trials/*/trial.json")}})
+code = json.loads((found.path / "seal.json").read_text())["code"]["files"]
+said = {{}}
+def refused(name, key):
+    try:
+        geosweep.run({{**sweep, "method": {{"name": name, **key}}}}, root="runs")
+    except geosweep.errors.SpecError as error:
+        said[name + "".join(key)] = str(error)
+refused("middles", {{}})
+refused("middle", {{"arguments": {{"shares": 1}}}})
+refused("middle", {{"ref": "0" * 40}})
+sys.path.remove({str(good)!r})
+sys.path.insert(0, {str(bad)!r})
+for name in ("tpe", "nothing", "gone"):
+    refused(name, {{}})
+print(json.dumps({{"listed": listed, "state": found.state, "rates": rates, "said": said,
+                  "sealed": sorted(name for name in code if "sampler" in name or name == "method")}}))
+"""
+    found = answer(program, good, cwd=tmp_path)
+    assert found["listed"] == "middle (sampler-plugin 1.2)"
+    assert found["state"] == "done"
+    assert found["rates"][-1] == pytest.approx(0.15)
+    assert found["sealed"] == ["method", "sampler_plugin.py"]
+    for name, words in {
+        "middles": "no sampler as package.module.Class; installed: middle",
+        "middlearguments": "has no argument 'shares'; did you mean share?",
+        "middleref": "method.ref: goes with optunahub/PACKAGE",
+        "tpe": "sampler 'tpe' is offered by geosweep itself and by sampler-plugin 1.2",
+        "nothing": "'nothing' is no sampler",
+        "gone": "sampler 'gone', sampler_plugin:Gone of sampler-plugin 1.2, cannot be imported",
+    }.items():
+        assert words in found["said"][name], name
 
 
 CASES = {

@@ -160,7 +160,16 @@ def test_a_look_at_the_results_is_paid_for_and_said(extend: Call, runs: Path) ->
     document = extend("compare", "two", "--json").document
     assert document["exploratory"] == [first, second]
     assert document["looks"] == {"looks": 3, "alpha_spent": 0.1, "alpha_at_most": pytest.approx(0.15)}
-    assert "exploratory: 4 studies added" in extend("compare", "two").out
+    shown = " ".join(extend("compare", "two").out.split())
+    assert "exploratory: 4 studies added" in shown
+    level = "look 3 at this sweep, each at level 0.05: that any of them errs has a probability of up to 0.15"
+    assert any(level in note for note in document["notes"])
+    assert level in shown
+    for words in ("+1", "+2"):  # compare looked before the first of them, nobody before the second
+        assert extend("extend", "two", "--seeds", words, "--no-run").code == 0
+    assert seal.stamps(folder)[2].endswith("4 looks at level 0.05 err with a probability of up to 0.2")
+    assert "with no look since" in seal.stamps(folder)[3]
+    assert seal.stamps(folder)[3].endswith("still 4 looks")
 
 
 @pytest.mark.parametrize("words", [(), ("--studies", "-1"), ("--studies", "0"), ("--trials", "many")])

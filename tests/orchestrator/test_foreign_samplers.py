@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +53,6 @@ class NoLogarithms(Halfway):
 class Unseeded(Halfway):
     def __init__(self):
         super().__init__()
-"""
-HUB = """import importlib.util
-from pathlib import Path
-
-
-def load_local_module(package, *, registry_root):
-    place = Path(registry_root) / package / "__init__.py"
-    spec = importlib.util.spec_from_file_location(place.parent.name, place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 """
 SAMPLERS = [
     {"name": "optuna.samplers.TPESampler", "arguments": {"n_startup_trials": 1, "multivariate": True}},
@@ -164,27 +155,114 @@ def test_a_sampler_that_cannot_search_here_is_refused_before_the_start(tmp_path:
     assert not list(tmp_path.glob("*/trials/*"))
 
 
-def test_optunahub(tmp_path: Path, own_sampler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local copy of a registry is loaded by optunahub's own call; here a module with that call stands for it."""
+IN_PARTS = """from .rules import Falling
+
+__version__ = "0.1"
+"""
+RULES = """import optunahub
+
+
+class Falling(optunahub.samplers.SimpleBaseSampler):
+    def __init__(self, search_space=None, *, share=0.5, seed=None):
+        super().__init__(search_space, seed)
+        self.share = share
+
+    def sample_relative(self, study, trial, search_space):
+        told = sum(1 for t in study.get_trials(deepcopy=False) if t.value is not None)
+        return {k: d.low + (d.high - d.low) * self.share ** (1 + told % 3) for k, d in search_space.items()}
+"""
+
+
+def package_of(registry: Path, name: str = "half", **files: str) -> Path:
+    """A package of a registry, as optunahub's has them."""
+    place = registry / "package" / "samplers" / name
+    place.mkdir(parents=True)
+    for file, content in ({"__init__": IN_PARTS, "rules": RULES} | files).items():
+        (place / f"{file}.py").write_text(content)
+    (place / "README.md").write_text("---\ntitle: Half\n---\n")
+    return place
+
+
+def test_optunahub_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optunahub", None)
-    given = {"name": "optunahub/samplers/half", "registry": "registry"}
     with pytest.raises(SpecError, match="pip install optunahub"):
-        sweep_file.loads(text(**given))
-    (own_sampler / "optunahub.py").write_text(HUB)
-    monkeypatch.delitem(sys.modules, "optunahub")
+        sweep_file.loads(text(name="optunahub/samplers/half", registry="registry"))
+
+
+def test_a_package_of_a_local_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded by optunahub's own call: a clone of the registry, or its folder of packages."""
     monkeypatch.chdir(tmp_path)
-    package = tmp_path / "registry" / "samplers" / "half"
+    given = {"name": "optunahub/samplers/half", "registry": "registry"}
     with pytest.raises(SpecError, match=r"is there registry/samplers/half/__init__.py"):
         sweep_file.loads(text(**given))
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(OWN)
-    with pytest.raises(SpecError, match=r"say which class, .*Halfway"):
-        sweep_file.loads(text(**given))
-    spec = sweep_file.loads(text(**{**given, "name": "optunahub/samplers/half:Halfway"}))
+    place = package_of(tmp_path / "registry")
+    spec = sweep_file.loads(text(**given, arguments={"share": 0.25}))
+    inner = sweep_file.loads(text(**{**given, "registry": "registry/package"}))
+    assert method.load("optunahub/samplers/half", "", "registry").__name__ == "Falling"
     before = method.identity(spec.method)["registry"]
-    (package / "__init__.py").write_text(OWN + "# changed\n")
+    assert method.identity(inner.method)["registry"] == before
+    (place / "rules.py").write_text(RULES + "# changed\n")
     assert method.identity(spec.method)["registry"] != before
     assert model.definition(spec)["method"]["registry"] == "registry"
+    package_of(tmp_path / "registry", "two", __init__=OWN)
+    with pytest.raises(SpecError, match=r"say which class, .*Halfway"):
+        sweep_file.loads(text(name="optunahub/samplers/two", registry="registry"))
+    sweep_file.loads(text(name="optunahub/samplers/two:Halfway", registry="registry"))
+    with pytest.raises(SpecError, match="has no argument 'shares'; did you mean share"):
+        sweep_file.loads(text(**given, arguments={"shares": 0.25}))
+
+
+@pytest.mark.slow
+def test_a_sweep_over_a_package_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package proposes what the study holds, and replays."""
+    monkeypatch.chdir(tmp_path)
+    package_of(tmp_path / "registry")
+    options: dict[str, Any] = {
+        "method": {"name": "optunahub/samplers/half", "registry": "registry", "arguments": {"share": 0.5},
+                   "replay": "strict", "lag": 1, "random_share": 0.25},
+        "budget": {"trials_per_arm": 8},
+        "seeds": {"confirm": 0},
+    }  # fmt: skip
+    drawn = [asked(run(tmp_path / where, **options)) for where in ("one", "two")]
+    assert drawn[0] == drawn[1]
+    ends = (1e-2, 0.3)
+    assert {round(c["lr"], 6) for c in drawn[0][3:]} == {
+        round(ends[0] + (ends[1] - ends[0]) * 0.5 ** (1 + told % 3), 6) for told in range(3)
+    }
+
+
+@pytest.mark.slow
+def test_a_commit_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ref` fetches that commit through git, once: here from a repository of the test's own in github.com's place."""
+    hub = tmp_path / "hub" / "optuna" / "optunahub-registry"
+    place = package_of(hub)
+
+    def git(*words: str) -> str:
+        own = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *own, *words], cwd=hub, check=True, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("config", "uploadpack.allowAnySHA1InWant", "true")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    first = git("rev-parse", "HEAD")
+    (place / "rules.py").write_text(RULES.replace("Falling", "Rising"))
+    (place / "__init__.py").write_text(IN_PARTS.replace("Falling", "Rising"))
+    git("commit", "-qam", "second")
+    monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{(tmp_path / 'hub').as_uri()}/.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/")
+    spec = sweep_file.loads(text(name="optunahub/samplers/half", ref=first))
+    assert method.load(spec.method.name, first).__name__ == "Falling"
+    assert method.load(spec.method.name, git("rev-parse", "HEAD")).__name__ == "Rising"
+    assert method.identity(spec.method) == {"ref": first, "optunahub": metadata.version("optunahub")}
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{(tmp_path / 'nowhere').as_uri()}/.insteadOf")  # no network
+    method.load.cache_clear()
+    assert sweep_file.loads(text(name="optunahub/samplers/half", ref=first)) == spec
+    with pytest.raises(SpecError, match=r"fetched from github.com at a1b2c3d4e5, once; without a network"):
+        sweep_file.loads(text(name="optunahub/samplers/half", ref="a1b2c3d4e5" * 4))
 
 
 def test_lists_and_shares_near_one_are_rehearsed_as_they_are_stored() -> None:

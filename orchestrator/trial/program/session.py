@@ -28,6 +28,7 @@ from orchestrator.trial.locking import locked
 from orchestrator.trial.log_files import last_lines
 from orchestrator.trial.program import command, ending, source, sources
 from orchestrator.trial.program.channel import Channel, environment
+from orchestrator.trial.program.kept import Kept
 from orchestrator.trial.program.output import LONGEST_LINE
 from orchestrator.trial.program.points import Points
 from orchestrator.trial.program.process import Script
@@ -54,6 +55,9 @@ class ProgramSession:
                 self._place.begun()
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._channel = Channel(self._folder / "script")
+        self._kept = Kept(self._place, self._channel.folder, self._task)
+        with disk.named(self._folder):
+            self._kept.unpack()
         self._script: Script | None = None
         self._rows: deque[Mapping[str, float]] = deque()
         self._points = Points(self._log, job, self._task["step"])
@@ -195,6 +199,8 @@ class ProgramSession:
                 self._looked = now
                 self._take_in(last=over)
                 note(self._channel.folder, self._run, self._seconds, self._shown)
+                if not over:
+                    self._kept.save(job.checkpoint_s, self._points.last)
             if over:
                 return self._over()
             if self._place.stop_asked():
@@ -275,6 +281,7 @@ class ProgramSession:
         note(self._channel.folder, self._run, self._seconds, self._shown)
         with contextlib.suppress(StoreError):  # what is here is kept, and uploaded at the end
             self._place.logged()
+            self._kept.save(0.0, self._points.last, last=True)
         return self._ended(State.INTERRUPTED, self._spent(), self._points.metrics)
 
     def _over(self) -> Report:
