@@ -132,7 +132,7 @@ def report(
     style: Annotated[
         Style, typer.Option(help="paper: also paper.tex, a section for LaTeX with its figures.")
     ] = Style.PAGE,
-    vector: Annotated[bool, typer.Option(help="Write each figure as SVG and PDF too.")] = True,
+    vector: Annotated[bool, typer.Option(help="Write each figure as SVG and PDF too; paper has them.")] = False,
     tracking: Annotated[bool, typer.Option(help="Log the report to the sweep's MLflow run.")] = True,
     root: Root = ROOT,
     as_json: Json = False,
