@@ -153,6 +153,7 @@ class MlflowTracker:
             found.extend(self._audit(trials))
             if state is not SweepState.RUNNING:
                 found.extend(self._close_strays(state))
+                mlflow_view.keep(self._client, self._experiment, self._shown, state is SweepState.DONE, self._created)
 
         self._sender.put(compare)
         self._sender.close()

@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, NOTE, STAGE, SWEEP, TRIAL
-from orchestrator.tracking.mlflow_summary import VERDICT
+from orchestrator.tracking.mlflow_summary import LAYOUT, VERDICT
 
 Point = tuple[str, float, int]
 EXPLORATORY = "geosweep.exploratory"
@@ -106,6 +106,14 @@ class MlflowReport:
         client = MlflowClient(self._uri)
         known = client.get_run(self._runs(client)[0]).data.tags
         return known.get(VERDICT) == _digest(note) and known.get(NOTE, "").startswith(note)
+
+    def outdated(self) -> list[str]:
+        """Arms whose summary is of an earlier version, without its interval. Raises LookupError as `says` does."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(self._uri)
+        summaries = self._runs(client)[1]
+        return [arm for arm, run in summaries.items() if LAYOUT not in client.get_run(run).data.tags]
 
     def page(self) -> str:
         """The address of the sweep's charts on its server; nothing of a store in the root, which has no fixed one.
