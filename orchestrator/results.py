@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.definition import task_record
 from orchestrator.definition.states import Goal, Stage, State, SweepState
 from orchestrator.protocol import feasible, seal
 from orchestrator.storage import ending
@@ -67,12 +68,12 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
                 f"--metric {name}:maximize, or :minimize"
             )
         return name, Goal(goals[name])
-    known = _declared(resolved)
+    known = task_record.of_sweep(resolved).metrics
     if name not in known:
         raise NotFound(
             f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}{_way(resolved, name)}"
         )
-    return name, Goal(known[name].goal)
+    return name, known[name].goal
 
 
 def _way(resolved: Mapping[str, Any], metric: str) -> str:
@@ -89,17 +90,10 @@ def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | N
     """Lowest and highest value of a metric, as its task declares them; None where it does not."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     try:
-        known = None if "imported" in resolved else _declared(resolved).get(metric)
+        known = None if "imported" in resolved else task_record.of_sweep(resolved).metrics.get(metric)
     except KeyError:  # a task that is gone
         return None
     return known.bounds if known else None
-
-
-def _declared(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metrics that the task of a sweep declares."""
-    from orchestrator.definition import program
-
-    return program.declared(resolved["definition"], resolved["report_metric"]).METRICS
 
 
 def tuned(folder: SweepFolder) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import parquet, reconcile, results
-from orchestrator.definition import addresses, overrides, program
+from orchestrator.definition import addresses, overrides, program, task_record
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
@@ -70,6 +70,7 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "report_metric": spec.report_metric,
         "plan": planning.plan(spec),
         "provenance": dict(facts),
+        task_record.KEY: task_record.of_class(program.declared(definition(spec), spec.report_metric)).document(),
         **({"overrides": list(spec.overrides)} if spec.overrides else {}),
     }
     if spec.task.is_program:
@@ -136,7 +137,7 @@ def run(
         tracker.check(lambda: results.ended_trials(folder))
         final = state is not SweepState.FAILED and not conductor.remaining
         how = _ending(spec, conductor, state)
-        tracker.finish(state, _summaries(spec, folder), _chosen(spec, folder) if final else {}, how)
+        tracker.finish(state, summaries(spec, folder), chosen(spec, folder) if final else {}, how)
         outcome = SweepOutcome(
             state=state, tracked=not tracker.trouble, limit=conductor.limit, complete=not conductor.remaining
         )
@@ -164,7 +165,7 @@ def _ending(spec: Spec, conductor: SweepConductor, state: SweepState) -> str:
     return str(state)
 
 
-def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
+def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     """Each arm's mean, 95 % t interval and n, for the tuned and the reported metric.
 
     n counts studies where the arm has several, else confirm seeds.
@@ -182,7 +183,7 @@ def _summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     return arms
 
 
-def _chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
+def chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
     """Each arm's optimizer and chosen configuration; of several studies the range of each hyperparameter."""
     found: dict[str, dict[str, Any]] = {name: {"optimizer": arm.optimizer} for name, arm in spec.arms.items()}
     for arm, row in results.best(folder)["arms"].items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,7 +133,7 @@ def report(
     style: Annotated[
         Style, typer.Option(help="paper: also paper.tex, a section for LaTeX with its figures.")
     ] = Style.PAGE,
-    vector: Annotated[bool, typer.Option(help="Write each figure as SVG and PDF too.")] = True,
+    vector: Annotated[bool, typer.Option(help="Write each figure as SVG and PDF too; paper has them.")] = False,
     tracking: Annotated[bool, typer.Option(help="Log the report to the sweep's MLflow run.")] = True,
     root: Root = ROOT,
     as_json: Json = False,
@@ -145,6 +146,11 @@ def report(
     from orchestrator.protocol import seal
 
     evidence = _evidence(root, [sweep], "report")[0]
+    if tracking:
+        from orchestrator.cli.reconcile import renewed
+
+        with suppress(Exception):  # said below, when the report itself is not sent
+            renewed(evidence.folder)
     paper = style is Style.PAPER
     form = {"paper": paper, "vector": vector or paper}
     path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported, **form)

@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, Sweep, app, data, emit, fail
+
+if TYPE_CHECKING:
+    from orchestrator.storage.folder import SweepFolder
+
+
+def renewed(found: SweepFolder) -> list[str]:
+    """Have MLflow say of a sweep that is over what this version says: intervals of its arms, its views, its verdict.
+
+    Returns what was of an earlier version. Raises ConnectionError when the store does not answer.
+    """
+    from orchestrator import launch, runner
+    from orchestrator.compare import told
+    from orchestrator.compare.evidence import Evidence
+    from orchestrator.definition import sweep_file
+    from orchestrator.protocol import extensions
+    from orchestrator.storage import ending
+    from orchestrator.storage.outcome import SweepOutcome
+    from orchestrator.tracking.mlflow import MlflowTracker
+
+    outcome, evidence = SweepOutcome.read(found), Evidence(found)
+    if outcome is None or not outcome.is_over or evidence.imported:
+        return []
+    try:
+        old = told.runs_of(evidence).outdated()
+    except LookupError:  # was never tracked
+        return []
+    if old:
+        asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
+        tracker = MlflowTracker(
+            uri=evidence.resolved.get("tracking"),
+            root=found.root,
+            sweep_id=found.sweep_id,
+            name=asked.name,
+            description=asked.description,
+            facts={},
+            studies=asked.seeds.studies,
+            shown=launch.shown(asked, found.sweep_id),
+        )
+        how = ending.read(found)
+        parameters = runner.chosen(asked, found)
+        tracker.finish(outcome.state, runner.summaries(asked, found), parameters, how.ending if how else "")
+        if tracker.trouble:
+            raise ConnectionError(tracker.trouble)
+    if trouble := told.tell(found):
+        raise ConnectionError(trouble)
+    return [f"mlflow: the summaries of {', '.join(old)} were of an earlier version; made anew"] if old else []
 
 
 @app.command()
@@ -21,7 +67,7 @@ def reconcile(
 
     Example: geosweep reconcile @last
     """
-    from orchestrator import reconcile
+    from orchestrator import launch, reconcile
     from orchestrator.definition import sweep_file
     from orchestrator.protocol import extensions
     from orchestrator.storage import folder
@@ -43,9 +89,11 @@ def reconcile(
                 description=asked.description,
                 facts={},
                 studies=asked.seeds.studies,
+                shown=launch.shown(asked, found.sweep_id),
             )
         try:
             differences = reconcile.reconcile(found, tracker, storage or None)
+            differences += renewed(found) if tracking else []
         except ConnectionError as error:
             fail(f"the tracker does not answer ({error}); run this again when it does", Exit.UNREACHABLE)
     if as_json:

@@ -109,16 +109,10 @@ def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
 
 
 def _tell_verdict(of: SweepFolder) -> None:
-    """Have the parent run say the verdict of a sweep that is done, unless a report told it before."""
-    from orchestrator.storage.outcome import SweepOutcome
+    """Have the parent run say the verdict of a sweep that is over, unless it says it already."""
+    from orchestrator.compare import told
 
-    outcome = SweepOutcome.read(of)
-    if outcome is None or not outcome.is_over or (of.path / "report" / "report.html").exists():
-        return
-    from orchestrator.compare.evidence import Evidence
-    from orchestrator.compare.report import publish
-
-    if trouble := publish.publish(Evidence(of), None):
+    if trouble := told.tell(of):
         talk.print(f"MLflow was not told the verdict ({trouble})", style="yellow", highlight=False, markup=False)
 
 

@@ -5,6 +5,7 @@ What the caller asks beside the sealed analysis is answered too, and the answer 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,21 @@ def answer(
 ) -> dict[str, Any]:
     """The `compare` document. Raises Refused with the reason.
 
-    `baseline` None: as sealed; "none": all pairs. `margin` None: as sealed.
+    `baseline` None: as sealed; "none": all pairs. `margin` None: as sealed. What was asked before is not counted again.
     """
+    asked = (metric, baseline, margin)
+    if asked not in evidence.answers:
+        try:
+            evidence.answers[asked] = _answer(evidence, metric=metric, baseline=baseline, margin=margin)
+        except Refused as reason:
+            evidence.answers[asked] = reason
+    found = evidence.answers[asked]
+    if isinstance(found, Refused):
+        raise Refused(str(found))
+    return copy.deepcopy(found)  # type: ignore[no-any-return]
+
+
+def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: float | None) -> dict[str, Any]:
     folder, declared = evidence.folder, evidence.analysis
     check(evidence)
     _every_study_obeys(evidence)

@@ -35,17 +35,17 @@ KEPT = ("difference", "interval", "p_holm", "verdict")
 
 def unit_of(evidence: Evidence) -> str:
     """The budget's unit in words."""
-    return currency.name_of(evidence.definition["budget"], evidence.task_class.COUNTS)
+    return currency.name_of(evidence.definition["budget"], evidence.declares.counts)
 
 
 def amount(evidence: Evidence) -> str:
     """What each trial was given: `480 gradient evaluations`."""
-    return currency.amount(evidence.definition["budget"], evidence.task_class.COUNTS)
+    return currency.amount(evidence.definition["budget"], evidence.declares.counts)
 
 
 def spoken(evidence: Evidence) -> str:
     """The same for the verdict: `480 gradient evaluations each`."""
-    return currency.spoken(evidence.definition["budget"], evidence.task_class.COUNTS)
+    return currency.spoken(evidence.definition["budget"], evidence.declares.counts)
 
 
 def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 
 import optim_core
-import trainables
 from orchestrator import parquet, results
-from orchestrator.definition import program, yaml12
+from orchestrator.definition import task_record, yaml12
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
 from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.definition.task_record import Declares
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import bounds_of
 from orchestrator.statistics.pairing import Unit
@@ -34,7 +34,6 @@ from orchestrator.trial.record import TrialRecord
 
 if TYPE_CHECKING:
     from optim_core import Counting
-    from trainables import Task
 
 TOKENS = "tokens"
 """Column of `trials`, of a budget in tokens: what the batches of a trial held."""
@@ -147,13 +146,18 @@ class Evidence:
         except KeyError:
             return optim_core.Counting
 
-    @property
-    def task_class(self) -> type[Task]:
-        """The class of the task, with what it declares; one that is gone declares nothing."""
+    @cached_property
+    def declares(self) -> Declares:
+        """What the task declares; one that is gone and left no record declares nothing."""
         try:
-            return program.declared(self.definition, self.reported)
+            return task_record.of_sweep(self.resolved)
         except KeyError:
-            return trainables.Task
+            return Declares(metrics={})
+
+    @cached_property
+    def answers(self) -> dict[Any, Any]:
+        """What was asked of this evidence -> its answer (see `compare.answer`)."""
+        return {}
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Parameter]]:
@@ -291,6 +295,15 @@ class Evidence:
 
     def units(self, metric: str) -> dict[str, dict[int, list[float]]]:
         """Arm -> unit -> values of a metric over its confirm seeds, in their order; units are studies or seeds."""
+        if metric not in self._units:
+            self._units[metric] = self._units_of(metric)
+        return self._units[metric]
+
+    @cached_property
+    def _units(self) -> dict[str, dict[str, dict[int, list[float]]]]:
+        return {}
+
+    def _units_of(self, metric: str) -> dict[str, dict[int, list[float]]]:
         rows = self.trials[(self.trials["stage"] == Stage.CONFIRM) & self.trials["state"].isin(TRAINED)]
         if metric not in rows:
             return {}
@@ -307,14 +320,26 @@ class Evidence:
             arm: [sum(values) / len(values) for values in units.values()] for arm, units in self.units(metric).items()
         }
 
+    @cached_property
+    def _bounds(self) -> dict[str, tuple[float, float]]:
+        return {}
+
     def bounds(self, metric: str) -> tuple[float, float]:
         """The range that a metric cannot leave, and neither can its intervals."""
-        values = self.trials[metric].dropna() if metric in self.trials else ()
-        return bounds_of(metric, values, results.declared_bounds(self.folder, metric))
+        if metric not in self._bounds:
+            values = self.trials[metric].dropna() if metric in self.trials else ()
+            self._bounds[metric] = bounds_of(metric, values, results.declared_bounds(self.folder, metric))
+        return self._bounds[metric]
+
+    @cached_property
+    def _goals(self) -> dict[str, Goal]:
+        return {}
 
     def goal_of(self, metric: str) -> Goal:
         """Direction of a metric of the task."""
-        return results.reported(self.folder, metric)[1]
+        if metric not in self._goals:
+            self._goals[metric] = results.reported(self.folder, metric)[1]
+        return self._goals[metric]
 
     def ranked(self) -> list[str]:
         """Arms, the best mean of the reported metric first, those without a result later, the twin last."""

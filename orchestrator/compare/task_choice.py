@@ -24,7 +24,7 @@ def of(sweeps: Sequence[Evidence]) -> Choice:
     names = {name for given in arms for name in in_section(TASK, given)}
     alike = {name for name in names if all(_same(given.get(name), arms[0].get(name)) for given in arms)}
     searched = {name for name in alike if arms[0][name].kind != "constant"}
-    free = sweeps[0].task_class.FREE
+    free = sweeps[0].declares.free
     fixed = sweeps[0].definition["task"]["parameters"]
     return Choice(
         searched=frozenset(searched),
@@ -42,7 +42,7 @@ def _same(a: Parameter | None, b: Parameter | None) -> bool:
 
 def notes(evidence: Evidence) -> list[str]:
     """Of arms that chose batches of other sizes under a budget that does not count what is in them."""
-    counted = evidence.task_class.COUNTS
+    counted = evidence.declares.counts
     if evidence.definition["budget"]["unit"] not in ("grad_evals", "steps") or not counted:
         return []
     sizes: dict[str, list[int]] = {}

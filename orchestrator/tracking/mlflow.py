@@ -83,7 +83,7 @@ class MlflowTracker:
         self._description, self._facts = description, dict(facts)
         self._several, self._unit = studies > 1, "study" if studies > 1 else "seed"
         self._shown = shown or mlflow_view.Shown(sweep_id=sweep_id, reported="")
-        self._created = 0
+        self._created, self._going = 0, False
         self._runs: dict[str, str] = {}
         self._complete: set[str] = set()
         self._sent: dict[str, float] = {}
@@ -98,7 +98,10 @@ class MlflowTracker:
         return self._sender.trouble
 
     def on_start(self, job: Job) -> None:
-        """Nothing is sent: the run is made with its first final points, in one go."""
+        """The run is made with its first final points, in one go; an old verdict goes with the first trial."""
+        if not self._going:
+            self._sender.put(lambda: mlflow_summary.go_on(self._client, self._runs[SWEEP], self._description))
+        self._going = True
 
     def on_report(self, job: Job, report: Report) -> None:
         """Ship what a checkpoint made final."""
@@ -150,6 +153,7 @@ class MlflowTracker:
             found.extend(self._audit(trials))
             if state is not SweepState.RUNNING:
                 found.extend(self._close_strays(state))
+                mlflow_view.keep(self._client, self._experiment, self._shown, state is SweepState.DONE, self._created)
 
         self._sender.put(compare)
         self._sender.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import SWEEP, embedded_uri
 
 
@@ -18,6 +19,7 @@ class MlflowRuns:
         self._embedded = uri is None
         self._runs: list[Any] = []
         self._client: Any = None
+        self._views: tuple[str, str] | None = None
         if uri is None and not (root / "mlflow.db").exists():
             return
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -28,6 +30,8 @@ class MlflowRuns:
         try:
             self._client = MlflowClient(uri or embedded_uri(root))
             experiment = self._client.get_experiment_by_name(name)
+            if experiment is not None:
+                self._views = (experiment.experiment_id, sweep_id)
             token: str | None = ""
             while experiment is not None and token is not None:
                 mine = f"tags.`{SWEEP}` = '{sweep_id}'"
@@ -43,7 +47,9 @@ class MlflowRuns:
         return len(self._runs)
 
     def delete(self) -> int:
-        """Delete them; returns the bytes of artifacts that this freed on this machine."""
+        """Delete them, and the views of the sweep; returns the bytes of artifacts that this freed on this machine."""
+        if self._views:
+            mlflow_view.forget(self._client, *self._views)
         freed = 0
         for run in self._runs:
             self._client.delete_run(run.info.run_id)

@@ -7,6 +7,7 @@ replaces what was sent: artifacts are overwritten, equal points are kept once.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,13 @@ from typing import Any
 
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.embedded import embedded_uri, make_store
-from orchestrator.tracking.mlflow import ARM, BATCH, STAGE, SWEEP, TRIAL
+from orchestrator.tracking.mlflow import ARM, BATCH, NOTE, STAGE, SWEEP, TRIAL
+from orchestrator.tracking.mlflow_summary import LAYOUT, VERDICT
 
 Point = tuple[str, float, int]
 EXPLORATORY = "geosweep.exploratory"
+REPORT = "geosweep.report"
+"""Of the parent: the digest of the verdict of the report that it holds."""
 
 
 def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
@@ -44,6 +48,10 @@ def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
         raise ConnectionError(f"{uri}: {(str(error).splitlines() or ['no answer'])[0]}") from None
 
 
+def _digest(note: str) -> str:
+    return hashlib.sha256(note.encode()).hexdigest()[:16]
+
+
 class MlflowReport:
     """Finds the sweep's runs by tag and adds to them. Raises LookupError when there is no store."""
 
@@ -52,6 +60,8 @@ class MlflowReport:
             raise LookupError(f"there is no MLflow store in {root}/; was sweep {sweep_id} tracked?")
         if uri is None:
             make_store(root)
+        for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
+            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
         self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
 
     def send(self, report: Path | None, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
@@ -59,17 +69,20 @@ class MlflowReport:
 
         Raises LookupError when the sweep was never tracked.
         """
-        for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
-            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
         from mlflow.entities import Metric, RunTag
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(self._uri)
         parent, summaries = self._runs(client)
+        stamp, tags = RunTag(EXPLORATORY, exploratory or "no"), [RunTag(VERDICT, _digest(note))]
         if report is not None:
             client.log_artifacts(parent, str(report), "report")
-        stamp = RunTag(EXPLORATORY, exploratory or "no")
-        client.log_batch(parent, tags=[RunTag("mlflow.note.content", note), stamp])
+            tags.append(RunTag(REPORT, _digest(note)))
+            of_report = _digest(note)
+        else:
+            of_report = client.get_run(parent).data.tags.get(REPORT, "")
+        words = f"{note}\n\n{self._where(of_report, _digest(note))}"
+        client.log_batch(parent, tags=[*tags, RunTag(NOTE, words), stamp])
         for arm, points in arms.items():
             if arm not in summaries:
                 continue
@@ -85,6 +98,45 @@ class MlflowReport:
             for path in sorted((report / "figures").glob("*.png")) if report is not None else ():
                 if path.name in own or path.name.startswith(f"map-{plain}-"):
                     client.log_artifact(summaries[arm], str(path), "figures")
+
+    def says(self, note: str) -> bool:
+        """Whether the parent says this verdict. Raises LookupError when the sweep was never tracked."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(self._uri)
+        known = client.get_run(self._runs(client)[0]).data.tags
+        return known.get(VERDICT) == _digest(note) and known.get(NOTE, "").startswith(note)
+
+    def outdated(self) -> list[str]:
+        """Arms whose summary is of an earlier version, without its interval. Raises LookupError as `says` does."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(self._uri)
+        summaries = self._runs(client)[1]
+        return [arm for arm, run in summaries.items() if LAYOUT not in client.get_run(run).data.tags]
+
+    def page(self) -> str:
+        """The address of the sweep's charts on its server; nothing of a store in the root, which has no fixed one.
+
+        Raises LookupError when the sweep was never tracked.
+        """
+        if not self._uri.startswith(("http://", "https://")):
+            return ""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(self._uri)
+        experiment = client.get_run(self._runs(client)[0]).info.experiment_id
+        view = mlflow_view.Shown(sweep_id=self._sweep_id, reported="").answer
+        return f"{self._uri.rstrip('/')}/{mlflow_view.page_of(experiment, view)}"
+
+    def _where(self, of_report: str, of_note: str) -> str:
+        """Where the whole report is; one of another verdict is not passed off as this one's."""
+        verb = f"`geosweep report {self._sweep_id}`"
+        if not of_report:
+            return f"The whole report: {verb}."
+        if of_report != of_note:
+            return f"The artifact `report/report.html` is of an earlier verdict; {verb} writes it anew."
+        return "The whole report: artifact `report/report.html`."
 
     def _runs(self, client: object) -> tuple[str, dict[str, str]]:
         """(parent, arm -> summary run)."""

@@ -17,7 +17,20 @@ LAYOUT = "geosweep.summary"
 """Of a summary run whose interval stands apart from its curves; earlier ones had it at step 0 of the curves."""
 LEADS = "geosweep.leads"
 """Of the parent: the arm with the best mean, be it settled or not."""
+VERDICT = "geosweep.verdict"
+"""Of the parent: the digest of the verdict in its description."""
+GOES_ON = "The sweep goes on; its verdict comes when it ends."
+NOTE = "mlflow.note.content"
 Point = tuple[str, float, int]
+
+
+def go_on(client: Any, parent: str, description: str) -> None:
+    """Take back the verdict of a sweep that trains again."""
+    known = client.get_run(parent).data.tags
+    if VERDICT in known or "**" in known.get(NOTE, "").removeprefix(description):  # the latter of an earlier version
+        client.set_tag(parent, NOTE, "\n\n".join(filter(None, [description, GOES_ON])))
+    if VERDICT in known:
+        client.delete_tag(parent, VERDICT)
 
 
 def points_of(values: Mapping[str, float], row: int) -> list[Point]:

@@ -76,6 +76,14 @@ def keep(client: Any, experiment: str, shown: Shown, final: bool, created_at: in
             client.set_experiment_tag(experiment, key, value)
 
 
+def forget(client: Any, experiment: str, sweep_id: str) -> None:
+    """Take the views of a sweep away."""
+    mine, known = Shown(sweep_id=sweep_id, reported=""), client.get_experiment(experiment).tags
+    for view in (mine.answer, mine.trials):
+        if (key := f"{VIEW}{view}") in known:
+            client.delete_experiment_tag(experiment, key)
+
+
 def page_of(experiment: str, view: str) -> str:
     """Where the saved view is, from the root of MLflow's page."""
     mode = "TABLE" if view.endswith("-trials") else "CHART"

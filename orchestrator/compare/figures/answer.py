@@ -151,7 +151,7 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
 def learning(evidence: Evidence) -> Iterator[Drawn]:
     """The reported metric and the training loss against gradient evaluations and seconds, confirm trials."""
     curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
-    wanted = (evidence.reported,) if evidence.task_class.GAME else (evidence.reported, "loss/train")
+    wanted = (evidence.reported,) if evidence.declares.game else (evidence.reported, "loss/train")
     if evidence.imported and evidence.definition["evaluations"] == 1:
         return
     names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing

@@ -66,6 +66,11 @@ def png(figure: Figure) -> bytes:
     """The figure as PNG."""
     out = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # the same bytes for the same figure
+    engine = figure.get_layout_engine()
     with rc_context(SETTINGS):
+        if engine is not None:  # once: saving would lay it out twice
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(out, format="png", metadata=metadata)
+        figure.set_layout_engine(engine)
     return out.getvalue()

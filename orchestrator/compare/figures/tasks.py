@@ -35,7 +35,7 @@ FEWEST_EIGENVALUES = 30
 @figure
 def shapes(evidence: Evidence) -> Iterator[Drawn]:
     """Eigenvalues of the game of the first confirm seed and the roots of each arm's polynomial."""
-    if "spectral-shape" not in evidence.task_class.FIGURES:
+    if "spectral-shape" not in evidence.declares.figures:
         return
     eigenvalues = _eigenvalues(evidence)
     images = [image for arm in evidence.ranked() if (image := _image(evidence, arm, eigenvalues)) is not None]
@@ -79,7 +79,7 @@ def convergence(evidence: Evidence) -> Iterator[Drawn]:
 @figure
 def spectra(evidence: Evidence) -> Iterator[Drawn]:
     """The density of the first confirm seed (and of those with the extreme exponents, when seeds draw them)."""
-    if "spectrum" not in evidence.task_class.FIGURES:
+    if "spectrum" not in evidence.declares.figures:
         return
     models = {seed: _model(evidence, seed) for seed in _seeds(evidence)}
     ordered = sorted(models, key=lambda seed: models[seed].spectrum.get("left_exponent", 0.0))
@@ -100,7 +100,7 @@ def spectra(evidence: Evidence) -> Iterator[Drawn]:
 @figure
 def courses(evidence: Evidence) -> Iterator[Drawn]:
     """Suboptimality of the confirm trials beside the slopes of theory, first confirm seed."""
-    if "suboptimality" not in evidence.task_class.FIGURES:
+    if "suboptimality" not in evidence.declares.figures:
         return
     seed = _seeds(evidence)[0]
     found = []
@@ -135,7 +135,7 @@ def courses(evidence: Evidence) -> Iterator[Drawn]:
 @figure
 def slopes(evidence: Evidence) -> Iterator[Drawn]:
     """Exponents of every confirm trial against the exponent of the spectrum that its seed drew."""
-    if "exponents" not in evidence.task_class.FIGURES:
+    if "exponents" not in evidence.declares.figures:
         return
     known = _exponents({seed: _model(evidence, seed) for seed in _seeds(evidence)})
     rows = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]

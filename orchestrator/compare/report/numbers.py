@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 def arms(evidence: Evidence) -> list[dict[str, Any]]:
     """A row for each arm and metric: mean over its units with its 95 % t interval and sample standard deviation."""
-    metrics = dict.fromkeys((evidence.reported, evidence.tuned, *evidence.task_class.TABLE))
+    metrics = dict.fromkeys((evidence.reported, evidence.tuned, *evidence.declares.table))
     rows = []
     for metric in metrics:
         values, bounds = evidence.confirmed(metric), evidence.bounds(metric)

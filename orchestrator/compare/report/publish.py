@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.report import build
+from orchestrator.compare.told import charts, runs_of, verdict
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
-from orchestrator.statistics.pairing import Refused
-from orchestrator.statistics.sentences import headline, notes, sentence
-from orchestrator.tracking.mlflow_report import MlflowReport
 
 
 def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) -> tuple[Path, str]:
@@ -21,7 +18,7 @@ def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) 
 
     Returns the path of report.html, and what MLflow was not told.
     """
-    path = build(evidence, to or evidence.folder.path / "report", **form)
+    path = build(evidence, to or evidence.folder.path / "report", charts=charts(evidence) if tracking else "", **form)
     if to is None:
         evidence.folder.upload("report")
     return path, publish(evidence, path.parent) if tracking else ""
@@ -30,12 +27,7 @@ def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) 
 def publish(evidence: Evidence, report: Path | None) -> str:
     """Log the verdict, the curves and the folder `report`, where there is one; returns what went wrong, or nothing."""
     try:
-        MlflowReport(
-            uri=evidence.resolved.get("tracking"),
-            root=evidence.folder.root,
-            sweep_id=evidence.sweep_id,
-            name=evidence.definition["name"],
-        ).send(
+        runs_of(evidence).send(
             report,
             {arm: curve(evidence, arm) for arm in evidence.arms},
             verdict(evidence),
@@ -44,21 +36,6 @@ def publish(evidence: Evidence, report: Path | None) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     return ""
-
-
-def verdict(evidence: Evidence) -> str:
-    """The text that MLflow's page of the parent run shows: question, verdict, comparisons."""
-    try:
-        document = answer.answer(evidence)
-    except Refused as reason:
-        lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
-        return "\n".join([f"{evidence.description}\n\n**{headline(None, str(reason))}**\n", *lines])
-    lines = [f"- {sentence(p, document['metric'])}" for p in answer.shown(document)]
-    lines += [f"- {note}" for note in notes(document)]
-    stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
-    sealed = seal.sealed_hash(evidence.folder)
-    tail = f"\n\nSeal `{sealed[:12]}`. The whole report: artifact `report/report.html`." if sealed else ""
-    return "\n".join([f"{evidence.description}\n\n**{headline(document)}**\n", *lines, *stamps]) + tail
 
 
 def curve(evidence: Evidence, arm: str) -> list[tuple[str, float, int]]:

@@ -1,7 +1,8 @@
 """`geosweep report`: one HTML file that reads without a network and prints well, with its figures and tables beside it.
 
-The page holds everything: figures are embedded, nothing is loaded. report/ gets report.html, each figure as PNG, and as
-SVG and PDF at the size of a paper, and the tables as CSV and LaTeX, with their numbers in columns (*-numbers.csv).
+The page holds everything: figures are embedded, nothing is loaded. report/ gets report.html, each figure as PNG, and
+where asked for as SVG and PDF at the size of a paper, and the tables as CSV and LaTeX, with their numbers in columns
+(*-numbers.csv).
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ OF_STUDIES = ("noise", "studies")
 FIRST_SENTENCES, MOST_DIFF_LINES = 4, 2000
 
 
-def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = True) -> Path:
+def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = False, charts: str = "") -> Path:
     """Write the report into the folder `to`; returns the path of report.html.
 
     `paper`: paper.tex, too, a section for LaTeX. `vector`: each figure as SVG and PDF, too.
+    `charts`: the address of the sweep in MLflow, or the command that opens it.
     """
     (to / "figures").mkdir(parents=True, exist_ok=True)
     for old in (to / "figures").iterdir():
@@ -70,6 +72,7 @@ def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = T
             numbers.beside(to / f"{name}.csv").write_text(text, encoding="utf-8")
     context = {
         **_top(evidence, document, refused, stamps, written["arms"]),
+        "charts": charts,
         "titles": SECTIONS,
         "drawn": drawn,
         "refused": refused,

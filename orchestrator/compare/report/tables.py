@@ -36,7 +36,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     """One row for each arm, the best mean first: reported and tuned metric, n, cost, what was chosen."""
     rows = []
     tuned = summary(evidence)
-    further = evidence.task_class.TABLE
+    further = evidence.declares.table
     metrics = list(dict.fromkeys((evidence.reported, evidence.tuned, *further)))
     values = {metric: evidence.confirmed(metric) for metric in metrics}
     bounds = {metric: evidence.bounds(metric) for metric in metrics}

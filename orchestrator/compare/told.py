@@ -1,0 +1,66 @@
+"""The verdict on the parent run in MLflow: what it says, and that it is the one of today.
+
+Here is the cheap way, without a figure: the end of a run takes it, and whoever opens MLflow's page.
+"""
+
+from __future__ import annotations
+
+from orchestrator.compare import answer
+from orchestrator.compare.evidence import Evidence
+from orchestrator.protocol import seal
+from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.sentences import headline, notes, sentence
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.outcome import SweepOutcome
+from orchestrator.tracking.mlflow_report import MlflowReport
+
+
+def tell(folder: SweepFolder) -> str:
+    """Have the parent run of a sweep that is over say its verdict; returns what went wrong, or nothing.
+
+    Nothing is sent where the parent says the same already.
+    """
+    outcome = SweepOutcome.read(folder)
+    if outcome is None or not outcome.is_over:
+        return ""
+    evidence = Evidence(folder)
+    try:
+        runs, words = runs_of(evidence), verdict(evidence)
+        if not runs.says(words):
+            runs.send(None, {}, words, "; ".join(seal.stamps(folder)))
+    except Exception as error:  # MLflow is a copy: the sweep is whole without it
+        return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+    return ""
+
+
+def charts(evidence: Evidence) -> str:
+    """Where MLflow shows the sweep: an address, or the command that opens it; nothing where it is not to be found."""
+    try:
+        return runs_of(evidence).page() or evidence.folder.command("ui", evidence.sweep_id)
+    except Exception:  # no store, no answer: a report is whole without
+        return ""
+
+
+def runs_of(evidence: Evidence) -> MlflowReport:
+    """The sweep's runs. Raises LookupError when there is no store."""
+    return MlflowReport(
+        uri=evidence.resolved.get("tracking"),
+        root=evidence.folder.root,
+        sweep_id=evidence.sweep_id,
+        name=evidence.definition["name"],
+    )
+
+
+def verdict(evidence: Evidence) -> str:
+    """The text that MLflow's page of the parent run shows: question, verdict, comparisons."""
+    try:
+        document = answer.answer(evidence)
+    except Refused as reason:
+        lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
+        return "\n".join([f"{evidence.description}\n\n**{headline(None, str(reason))}**\n", *lines])
+    lines = [f"- {sentence(p, document['metric'])}" for p in answer.shown(document)]
+    lines += [f"- {note}" for note in notes(document)]
+    stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
+    sealed = seal.sealed_hash(evidence.folder)
+    tail = f"\n\nSeal `{sealed[:12]}`." if sealed else ""
+    return "\n".join([f"{evidence.description}\n\n**{headline(document)}**\n", *lines, *stamps]) + tail
