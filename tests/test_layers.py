@@ -6,7 +6,8 @@ Imports inside functions and under TYPE_CHECKING count like all others.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,9 @@ def named(node: ast.AST) -> list[str]:
     return []
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        yield from named(node)
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    return tuple(name for node in ast.walk(ast.parse(path.read_text())) for name in named(node))
 
 
 def room(module: str) -> str:
