@@ -8,12 +8,12 @@ A distribution offers an optimizer so, in its pyproject.toml:
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 
@@ -72,11 +72,7 @@ def broken(module: str, error: BaseException) -> str:
     where = next(
         (f for f in reversed(traceback.extract_tb(error.__traceback__)) if not f.filename.startswith("<")), None
     )
-    line = (
-        f" ({re.split(r'[\\/]', where.filename)[-1]}:{where.lineno})"
-        if where and not isinstance(error, SyntaxError)
-        else ""
-    )
+    line = f" ({Path(where.filename).name}:{where.lineno})" if where and not isinstance(error, SyntaxError) else ""
     words = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
     way = "; put what runs under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
     return f"importing {module} ended in {words}{line}{way}"

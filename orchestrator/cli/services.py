@@ -49,6 +49,7 @@ def _plugins() -> str:
     import trainables
     from optim_core import plugins
     from orchestrator.definition import method
+    from orchestrator.definition.schema import SAMPLERS
 
     found = []
     for room in (trainables, optim_core):
@@ -57,7 +58,7 @@ def _plugins() -> str:
                 raise plugins.PluginError(wrong)
             room.lookup(name)
             found.append(f"{name} ({plugins.distribution(entries[0])})")
-    for name, entries in plugins.offered(method.SAMPLERS).items():
+    for name, entries in plugins.offered(SAMPLERS).items():
         if wrong := method.conflict(name):
             raise plugins.PluginError(wrong)
         method.load(name)

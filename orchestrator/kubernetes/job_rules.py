@@ -45,7 +45,15 @@ def _legacy_deletion(job: Mapping[str, Any]) -> Iterator[str]:
             yield f"deletionRules.{number}: ttlSeconds is negative; write 0 or more"
 
 
-METADATA = ("name", "namespace", "labels", "annotations", "finalizers", "ownerReferences", "generateName")
+METADATA: tuple[str, ...] = (
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "finalizers",
+    "ownerReferences",
+    "generateName",
+)
 METADATA += ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink")
 
 

@@ -33,7 +33,7 @@ SYSCTLS = (
     "net.ipv4.tcp_keepalive_probes",
 )
 """What Pod Security allows of these (kubernetes.io, Pod Security Standards)."""
-TAKEN = ("/", "/opt", "/opt/geosweep", "/usr", "/usr/local", "/bin", "/sbin", "/lib", "/lib64", "/etc")
+TAKEN: tuple[str, ...] = ("/", "/opt", "/opt/geosweep", "/usr", "/usr/local", "/bin", "/sbin", "/lib", "/lib64", "/etc")
 TAKEN += ("/proc", "/sys", "/dev", "/home", "/var", "/run")
 """Folders that the image or the system fills; a mount there hides them."""
 IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
