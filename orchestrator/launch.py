@@ -272,18 +272,18 @@ def _drive(
     finally:
         executor.close()
         notifier.close()
-    if options.tracking and not tracker.trouble and (untold := _verdict(folder)):
+    if options.tracking and not tracker.trouble and (untold := _verdict(folder, spec.tracking.mlflow)):
         say(f"MLflow was not told the verdict ({untold})", warns=True)
     if tracker.trouble:
         say(f"MLflow was not told everything ({tracker.trouble}); run this command again", warns=True)
     return outcome
 
 
-def _verdict(folder: SweepFolder) -> str:
+def _verdict(folder: SweepFolder, uri: str | None) -> str:
     """Have MLflow's parent run say the verdict, if the sweep is over; returns what went wrong, or nothing."""
     from orchestrator.compare import told
 
-    return told.tell(folder)
+    return told.tell(folder, uri)
 
 
 def _measured(

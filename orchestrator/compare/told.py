@@ -15,17 +15,17 @@ from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.mlflow_report import MlflowReport
 
 
-def tell(folder: SweepFolder) -> str:
+def tell(folder: SweepFolder, uri: str | None = None) -> str:
     """Have the parent run of a sweep that is over say its verdict; returns what went wrong, or nothing.
 
-    Nothing is sent where the parent says the same already.
+    Nothing is sent where the parent says the same already. `uri`: of the server; by default the sweep's own.
     """
     outcome = SweepOutcome.read(folder)
     if outcome is None or not outcome.is_over:
         return ""
     evidence = Evidence(folder)
     try:
-        runs, words = runs_of(evidence), verdict(evidence)
+        runs, words = runs_of(evidence, uri), verdict(evidence)
         if not runs.says(words):
             runs.send(None, {}, words, "; ".join(seal.stamps(folder)))
     except Exception as error:  # MLflow is a copy: the sweep is whole without it
@@ -41,10 +41,10 @@ def charts(evidence: Evidence) -> str:
         return ""
 
 
-def runs_of(evidence: Evidence) -> MlflowReport:
+def runs_of(evidence: Evidence, uri: str | None = None) -> MlflowReport:
     """The sweep's runs. Raises LookupError when there is no store."""
     return MlflowReport(
-        uri=evidence.resolved.get("tracking"),
+        uri=uri or evidence.resolved.get("tracking"),
         root=evidence.folder.root,
         sweep_id=evidence.sweep_id,
         name=evidence.definition["name"],

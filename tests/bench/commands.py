@@ -59,8 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         root = given.root or Path(place)
         if given.root is None:
-            changes = [word for change in SMALL for word in ("--set", change)]
-            words = ("run", "quickstart", "--executor", "debug", "--root", str(root), *changes)
+            words = ("run", "quickstart", *SMALL, "--executor", "debug", "--root", str(root))
             subprocess.run([*COMMAND, *words], check=True, capture_output=True)
         sweep = given.sweep or max((p.parent for p in root.glob("*/resolved.json")), key=os.path.getmtime).name
         found = table(root, sweep, given.times)

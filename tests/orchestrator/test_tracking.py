@@ -18,7 +18,9 @@ import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator import results, runner
+from orchestrator import launch, results, runner
+from orchestrator.compare import told
+from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.debug import DebugExecutor
@@ -29,6 +31,7 @@ from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.mlflow import ARM, POINTS, STUDY, TRIAL, UNIT, MlflowTracker, embedded_uri
 from orchestrator.tracking.mlflow_report import MlflowReport
+from orchestrator.tracking.mlflow_view import VIEW, page_of
 from orchestrator.tracking.sender import Sender
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -234,6 +237,25 @@ def server(place: Path, port: int) -> Iterator[str]:
         process.wait()
 
 
+def check_shown(folder: SweepFolder, uri: str) -> None:
+    """Views and verdict of a sweep are kept on a server as in a store of its own."""
+    asked = sweep_file.load(folder.path / "sweep.yaml")
+    page = launch.shown(asked, folder.sweep_id)
+    again = MlflowTracker(
+        uri=uri, root=folder.root, sweep_id=folder.sweep_id, name="fit", description="", facts={}, shown=page
+    )
+    again.finish(SweepState.DONE, runner.summaries(asked, folder), runner.chosen(asked, folder))
+    assert not again.trouble
+    experiment = MlflowClient(uri).get_experiment_by_name("fit")
+    assert experiment is not None
+    assert {f"{VIEW}{page.answer}", f"{VIEW}{page.trials}"} <= experiment.tags.keys()
+    assert told.tell(folder, uri) == ""
+    sent = told.runs_of(Evidence(folder), uri)
+    assert sent.says(told.verdict(Evidence(folder)))
+    assert sent.outdated() == []
+    assert sent.page() == f"{uri}/{page_of(experiment.experiment_id, page.answer)}"
+
+
 def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +273,7 @@ def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
         with folder.hold():
             assert reconcile(folder, tracker()) == []
         check_complete(folder, uri)
+        check_shown(folder, uri)
 
 
 def test_metrics_and_hyperparameters_of_any_name_arrive(tmp_path: Path) -> None:
