@@ -89,7 +89,7 @@ def asked(folder: SweepFolder, arm: str = "sgd") -> list[Any]:
 def test_one_sequence_whoever_runs_it_and_whoever_dies(given: dict[str, Any], tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "method": {**given, "replay": "strict", "lag": 2, "random_share": 0.25},
-        "budget": {"trials_per_arm": 8},
+        "budget": {"trials_per_arm": 8, "per_trial": 8},
         "seeds": {"studies": 2, "tune": 1, "confirm": 1},
     }
     plain = run(tmp_path / "plain", Interleaved(1), **options)
