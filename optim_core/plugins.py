@@ -8,7 +8,9 @@ A distribution offers an optimizer so, in its pyproject.toml:
 
 from __future__ import annotations
 
+import re
 import sys
+import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -58,7 +60,19 @@ def load(kind: str, group: str, name: str) -> Any | None:
         raise PluginError(wrong)
     try:
         return entries[0].load()
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:
+        said = error if isinstance(error, ImportError | AttributeError) else broken(entries[0].module, error)
         raise PluginError(
-            f"{kind} {name!r}, {entries[0].value} of {distribution(entries[0])}, cannot be imported: {error}"
-        ) from None
+            f"{kind} {name!r}, {entries[0].value} of {distribution(entries[0])}, cannot be imported: {said}"
+        ) from error
+
+
+def broken(module: str, error: BaseException) -> str:
+    """What importing a module raised, in one line that names the line of code; a program run by its import, too."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<")]
+    name = re.split(r"[\\/]", own[-1].filename)[-1] if own else ""
+    line = f" ({name}:{own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""
+    words = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
+    way = "; put what runs under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
+    return f"importing {module} ended in {words}{line}{way}"

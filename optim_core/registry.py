@@ -135,7 +135,9 @@ def _foreign(name: str) -> type[Counting]:
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise KeyError(f"no optimizer {name!r}: {error}") from None
+        raise KeyError(f"no optimizer {name!r}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise KeyError(f"no optimizer {name!r}: {plugins.broken(module_name, error)}") from error
     return _counting(name, cls)
 
 

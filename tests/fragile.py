@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Fragile(Fit):
 
     def model(self, seed: int) -> Model:
         self._break("model")
+        if self._breaks == "model missing":
+            return None  # type: ignore[return-value]
         if self._width == 3:
             raise ArithmeticError("odd")
         print("a model")
@@ -48,9 +51,18 @@ class Fragile(Fit):
 
     def batch(self, seed: int, index: int) -> Batch:
         self._break("batch")
+        if self._breaks == "batch tries again":
+            with suppress(BaseException):
+                time.sleep(600)
+            time.sleep(600)
         if self._later:
             Path(self._later).read_text()
         return super().batch(seed, index)
+
+    def batch_identity(self, seed: int, index: int) -> bytes:
+        if self._breaks == "identity as text":
+            return "abc"  # type: ignore[return-value]
+        return super().batch_identity(seed, index)
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         self._break("loss")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ class Training:
         self._diagnose, self._diagnose_every = diagnose, diagnose_every
         self._switches, self._ramps = switches or {}, ramps or {}
         seed_all(seed)
-        self.model = task.model(seed)
+        self.model = _checked(task, task.model(seed))
         self.init_digest = _digest_of_weights(self.model)
         self.data_digest = _digest_of_data(task, seed)
         self.optimizer = build(self.model, task.loss, lambda index: task.refresh_batch(seed, index))
@@ -289,6 +289,17 @@ def _mix(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")
 
 
+def _checked(task: Task, model: Any) -> Model:
+    """What `task.model` returned. Raises TypeError for what is no module, and ValueError for nothing to train."""
+    for module in modules_of(model):
+        if not isinstance(module, torch.nn.Module):
+            given = "None" if module is None else f"a {type(module).__name__}"
+            raise TypeError(f"model of task {type(task).__name__} returned {given}; return a torch.nn.Module")
+    if not any(True for module in modules_of(model) for _ in module.parameters()):
+        raise ValueError(f"model of task {type(task).__name__} has no parameters, so that there is nothing to train")
+    return cast(Model, model)
+
+
 def _digest_of_weights(model: Model) -> str:
     digest = hashlib.sha256()
     for module in modules_of(model):
@@ -301,5 +312,11 @@ def _digest_of_weights(model: Model) -> str:
 def _digest_of_data(task: Task, seed: int) -> str:
     digest = hashlib.sha256()
     for index in range(DIGEST_BATCHES):
-        digest.update(task.batch_identity(seed, index))
+        identity = task.batch_identity(seed, index)
+        try:
+            digest.update(identity)
+        except (TypeError, ValueError, BufferError):
+            short = "None" if identity is None else f"a {type(identity).__name__}"
+            said = f"batch_identity of task {type(task).__name__} returned {short}; return bytes"
+            raise TypeError(said) from None
     return digest.hexdigest()[:16]

@@ -62,7 +62,9 @@ def lookup(name: str) -> type[Task]:
         try:
             return _checked(name, getattr(importlib.import_module(module_name), class_name))
         except (ImportError, AttributeError) as error:
-            raise KeyError(f"no task {name!r}: {error}") from None
+            raise KeyError(f"no task {name!r}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise KeyError(f"no task {name!r}: {plugins.broken(module_name, error)}") from error
     close = difflib.get_close_matches(name, names(), n=1)
     hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(names())}; or package.module:Task"
     raise KeyError(f"no task {name!r}; {hint}")

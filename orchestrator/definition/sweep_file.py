@@ -5,6 +5,8 @@ Every rejection is a `SpecError`: file, line, column, key, the offending value a
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,8 @@ def loads(text: str, file: str = "<text>") -> Spec:
         )
     given = tuple(line.removeprefix(NOTE) for line in text.splitlines() if line.startswith(NOTE))
     try:
-        return replace(_read(document, file), overrides=given)
+        with contextlib.redirect_stdout(sys.stderr):  # what the user's modules print is no part of a document
+            return replace(_read(document, file), overrides=given)
     except SpecError as error:
         raise every_error.every(error, document, lambda mended: _read(mended, file)) from None
 

@@ -60,12 +60,25 @@ def lookup(model: SweepModel, where: Where) -> str:
     try:
         trainables.lookup(name)
     except KeyError as error:
-        raise where.error(("task", "name"), str(error.args[0])) from None
+        raise where.error(("task", "name"), str(error.args[0])) from error.__cause__
+    if wrong := _no_metrics(trainables.lookup(name).__dict__.get("METRICS")):
+        raise where.error(("task", "name"), f"METRICS of {name} {wrong}")
     if lacking := _lacking(trainables.lookup(name)):
         raise where.error(
             ("task", "name"), f"{name} has no {lacking}, which every task has: add it (CONTRIBUTING, A task)"
         )
     return name
+
+
+def _no_metrics(declared: Any) -> str:
+    """Why what a class of its own declares is no METRICS; nothing where it declares none, or computes them."""
+    if not declared or hasattr(declared, "__get__"):
+        return ""
+    example = 'METRICS = {"loss/val": Metric(goal="minimize")}'
+    if not isinstance(declared, Mapping):
+        return f"is a {type(declared).__name__}, and says of each metric which way it is better: {example}"
+    odd = next((key for key, one in declared.items() if not isinstance(one, trainables.Metric)), None)
+    return "" if odd is None else f"says {short(declared[odd])} of {odd!r}, and a Metric is wanted: {example}"
 
 
 def _lacking(cls: type[Task]) -> str:

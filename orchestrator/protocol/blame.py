@@ -29,7 +29,7 @@ LONGEST = 300
 METHODS = ("model", "batch", "batch_identity", "refresh_batch", "loss", "closure", "evaluate")
 """What a trial asks of a task."""
 OURS = tuple(str(File(package.__file__ or "").parent) for package in (trainables, optim_core))
-GRADIENT = str(File(OURS[0]) / "gradient.py")
+GRADIENT, LOOP = (str(File(OURS[0]) / name) for name in ("gradient.py", "loop.py"))
 
 
 class Stage(enum.Enum):
@@ -166,6 +166,8 @@ def _is_of_task(one: Broken) -> bool:
     if one.stage in (Stage.BUILD, Stage.EVALUATE) or one.task is None:
         return True
     files, frames = _files(one.task), one.frames
+    if one.stage is Stage.BEGIN and frames[-1].filename == LOOP:  # which refuses what the task returned
+        return True
     if not any(frame.name == "step" for frame in frames):
         return any(frame.filename in files for frame in frames)
     stepping = max(i for i, frame in enumerate(frames) if frame.name == "step")

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -37,7 +38,7 @@ from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 
-LIMIT_S, MORE_S, ENDLESS = 30.0, 0.5, 1e9
+LIMIT_S, AGAIN_S, MORE_S, ENDLESS = 30.0, 0.5, 0.5, 1e9
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch sees no GPU, and starts nothing on one to find that out."""
 
@@ -164,7 +165,7 @@ def _obeys(spec: Spec, config: Mapping[str, Any], facts: Mapping[str, float]) ->
 def _quiet(spec: Spec) -> Iterator[None]:
     """Nothing is printed, nothing of torch, the generators, the environment and the folder stays changed."""
     threads = torch.get_num_threads()
-    with Ambient(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with Ambient(), _descriptors_away(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not spec.resources.gpu:
             os.environ.update(WITHOUT_GPU)
@@ -173,6 +174,26 @@ def _quiet(spec: Spec) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _descriptors_away() -> Iterator[None]:
+    """Standard input is empty and standard output goes nowhere, for C code and child processes of a task too."""
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.flush()
+    saved = dict[int, int]()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        with contextlib.suppress(OSError):  # a process without this stream
+            saved[descriptor] = os.dup(descriptor)
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        for descriptor, before in saved.items():
+            os.dup2(before, descriptor)
+            os.close(before)
 
 
 @contextlib.contextmanager
@@ -187,7 +208,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise _TimeUp
 
     began, before = time.monotonic(), signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)  # again, for a task that catches whatever is raised
     try:
         yield
     finally:

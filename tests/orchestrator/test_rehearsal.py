@@ -6,12 +6,14 @@ import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+import optim_core
 from orchestrator.definition import sweep_file
 from orchestrator.definition.errors import SpecError, SpecErrors, errors_of
 from orchestrator.protocol.rehearsal import rehearse
@@ -73,6 +75,54 @@ def test_what_takes_too_long_is_left_out_and_said() -> None:
     text = fragile(breaks="batch waits")
     left_out = rehearse(sweep_file.loads(text, "FILE"), text, limit_s=0.2)
     assert left_out == "0 of 4 corners of the search spaces took a step within 0.2 s; the others were not tried"
+
+
+def test_what_catches_everything_and_waits_on_ends_too() -> None:
+    """For a task that caught it the clock rings again; the second wait is ten minutes, too."""
+    text = fragile(breaks="batch tries again")
+    left_out = rehearse(sweep_file.loads(text, "FILE"), text, limit_s=0.2)
+    assert left_out.startswith("0 of 4 corners")
+
+
+BAD_MODULES = {
+    "raise RuntimeError('no\\nluck')": "importing broken_task ended in RuntimeError: no luck (broken_task.py:1)",
+    "def f(:": "importing broken_task ended in SyntaxError: invalid syntax (broken_task.py, line 1)",
+    "import sys; sys.exit(2)": "importing broken_task ended in SystemExit: 2 (broken_task.py:1); put what runs under "
+    "if __name__ == '__main__'",
+    "from tests.tasks import Fit\nclass Own(Fit):\n    METRICS = {'loss/val': 'minimize'}": "METRICS of broken_task:"
+    'Own says minimize of \'loss/val\', and a Metric is wanted: METRICS = {"loss/val": Metric(goal="minimize")}',
+    "from tests.tasks import Fit\nclass Own(Fit):\n    METRICS = ['loss/val']": "METRICS of broken_task:Own is a list, "
+    'and says of each metric which way it is better: METRICS = {"loss/val": Metric(goal="minimize")}',
+}
+
+
+@pytest.mark.parametrize("source", BAD_MODULES)
+def test_modules_that_break_when_imported(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_task.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_task", raising=False)
+    text = re.sub(r"task: .*", 'task: {name: "broken_task:Own"}', sweep_text())
+    with pytest.raises(SpecError) as caught:
+        sweep_file.loads(text, "FILE")
+    sys.modules.pop("broken_task", None)
+    assert BAD_MODULES[source] in str(caught.value)
+    assert str(caught.value).startswith("FILE:4:8: task.name: ")
+    if "Own" not in source:
+        with pytest.raises(KeyError, match="ended in"):
+            optim_core.lookup("broken_task.Own")
+
+
+def test_what_the_modules_of_a_sweep_print_is_not_in_its_document(
+    call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = "import os\nfrom tests.tasks import Fit\nprint('imported')\n"
+    source += "class Own(Fit):\n    def model(self, seed):\n        os.system('echo from a child')\n"
+    (tmp_path / "loud_task.py").write_text(f"{source}        return super().model(seed)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "s.yaml").write_text(re.sub(r"task: .*", 'task: {name: "loud_task:Own"}', sweep_text()))
+    assert call("validate", str(tmp_path / "s.yaml"), "--json").document["valid"]
+    assert capfd.readouterr().out == ""
+    sys.modules.pop("loud_task", None)
 
 
 def test_constraints_say_what_is_not_tried() -> None:
