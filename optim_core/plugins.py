@@ -8,12 +8,12 @@ A distribution offers an optimizer so, in its pyproject.toml:
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 
@@ -69,10 +69,10 @@ def load(kind: str, group: str, name: str) -> Any | None:
 
 def broken(module: str, error: BaseException) -> str:
     """What importing a module raised, in one line that names the line of code; a program run by its import, too."""
-    where = next(
-        (f for f in reversed(traceback.extract_tb(error.__traceback__)) if not f.filename.startswith("<")), None
-    )
-    line = f" ({Path(where.filename).name}:{where.lineno})" if where and not isinstance(error, SyntaxError) else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<")]
+    name = re.split(r"[\\/]", own[-1].filename)[-1] if own else ""
+    line = f" ({name}:{own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""
     words = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
     way = "; put what runs under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
     return f"importing {module} ended in {words}{line}{way}"
