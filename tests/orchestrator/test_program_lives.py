@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -278,8 +279,8 @@ def test_torchrun(tmp_path: Path) -> None:
     printed = Path(given.folder) / "stdout.log"
 
     def pids() -> list[int]:
-        lines = printed.read_text().splitlines() if printed.exists() else []
-        return [int(line.split()[-1]) for line in lines if line.startswith("rank ")]
+        text = printed.read_text() if printed.exists() else ""
+        return [int(pid) for pid in re.findall(r"of 2 is (\d+)", text)]  # ranks may share a line
 
     assert until(lambda: session.advance() and len(pids()) == 2, 60.0)
     session.close()

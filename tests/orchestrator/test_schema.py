@@ -37,7 +37,8 @@ BEYOND: dict[str, str] = {
         task_word_for_a_number task_word_for_a_size tokens_uncounted training_bad_share training_combination_refused
         training_percentage_of_a_number truth_value_as_text truth_value_for_a_number unknown_diagnostic
         unknown_hyperparameter unknown_metric unknown_optimizer unknown_optimizer_class unknown_report_metric
-        method_of_wandb unknown_method unknown_task unknown_task_module unknown_task_parameter workers_apart_in_a_sweep wrong_goal
+        method_of_wandb unknown_method unknown_task unknown_task_module unknown_task_parameter
+        workers_apart_in_a_sweep wrong_goal
     """,
     "one value of the file beside another, or reckoned from several": """
         condition_met_in_part condition_outside_a_range training_accumulate_auto_searched
