@@ -48,8 +48,7 @@ def _plugins() -> str:
     import optim_core
     import trainables
     from optim_core import plugins
-    from orchestrator.definition import method
-    from orchestrator.definition.schema import SAMPLERS
+    from orchestrator.definition import method, schema
 
     found = []
     for room in (trainables, optim_core):
@@ -58,7 +57,7 @@ def _plugins() -> str:
                 raise plugins.PluginError(wrong)
             room.lookup(name)
             found.append(f"{name} ({plugins.distribution(entries[0])})")
-    for name, entries in plugins.offered(SAMPLERS).items():
+    for name, entries in plugins.offered(schema.SAMPLERS).items():
         if wrong := method.conflict(name):
             raise plugins.PluginError(wrong)
         method.load(name)

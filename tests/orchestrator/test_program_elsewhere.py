@@ -1,0 +1,137 @@
+"""Scripts in more than one place: on one machine after another, and as several ranks."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import runner
+from orchestrator.definition import sweep_file
+from orchestrator.definition.states import ConfigurationState, Stage, State
+from orchestrator.scheduling.jobs import job_of
+from orchestrator.search.base import Configuration
+from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.object_store import Far, near
+from orchestrator.trial.program.session import ProgramSession
+from orchestrator.trial.record import read_result
+from tests.orchestrator.test_program_ends import PROGRAMS, records, run
+from tests.orchestrator.test_program_lives import RESUME, job, steps, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "more",
+    [RESUME, "resume_arg: --resume=${trial_dir}/state.txt", "three lines"],
+    ids=["checkpoints", "folder", "three-lines"],
+)
+def test_it_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
+    """Lost with its machine, drained on a second, ended on a third: each begins where the one before it had kept."""
+    if more == "three lines":
+        text = LISTENS
+        spec = sweep_file.loads(text, str(PROGRAMS / "sweep.yaml"))
+        folder = runner.open_folder(spec, text, tmp_path / "runs", runner.provenance())
+        configuration = Configuration(number=0, parameters={"lr": 0.05, "wait": 0.1}, state=ConfigurationState.RUNNING)
+        given = job_of(spec, folder, spec.arms["only"], configuration, 0, Stage.TUNE)
+    else:
+        given, _ = job(tmp_path / "runs", more=more, wait=0.25)
+    sweep = f"memory://bucket{tmp_path}"
+    given = replace(given, folder=f"{sweep}/trials/{given.trial_id}", stop_file=f"{sweep}/stop", checkpoint_s=0.0)
+    there = Far(given.folder, tmp_path / "elsewhere")
+
+    def on(machine: str) -> ProgramSession:
+        monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / machine))
+        near(given.stop_file).parent.mkdir(parents=True, exist_ok=True)
+        return ProgramSession(given)
+
+    def kept() -> list[str]:
+        return [name for name in there.names() if name.startswith("checkpoint-")]
+
+    monkeypatch.setattr("orchestrator.trial.program.kept.SETTLED_S", 0.1)
+    lost = on("first")
+    assert until(lambda: lost.advance() and kept(), 60.0)
+    lost.close()
+    drained = on("second")
+    assert until(
+        lambda: drained.advance() and len(steps(near(given.folder, "work"))) > 12 - 8 * (more == "three lines")
+    )
+    near(given.stop_file).touch()
+    while not (report := drained.advance()).done:
+        continue
+    assert report.state is State.INTERRUPTED
+    assert len(kept()) == 1, "the newest"
+    third = on("third")
+    while not (report := third.advance()).done:
+        continue
+    assert report.state is State.COMPLETE
+    assert kept() == []
+    points = [json.loads(line)["step"] for line in there.text("metrics.jsonl").splitlines()]
+    assert points == sorted(set(points))
+    result = json.loads(there.text("result.json"))
+    assert result["facts"]["runs"].startswith("3: it went on from" if more == "three lines" else "3: it was told to go")
+    if more != "three lines":
+        begun = [line for line in there.text("stdout.log").splitlines() if line.startswith("from ")]
+        at = [int(line.split()[1]) for line in begun]
+        assert 0 == at[0] < at[1] < at[2] < 20
+
+
+RANKS = """
+schema_version: 1
+name: ranks
+task:
+  program: ranks.py
+  command: ["${interpreter}", -m, torch.distributed.run, --standalone, --nproc-per-node=2, "${program}"]
+  grace: 2s
+metric: {name: loss, goal: minimize}
+arms: {only: {optimizer: sgd, parameters: {lr: 0.05, wait: %s}}}
+method: {name: grid}
+budget: {unit: steps, per_trial: 20}
+seeds: {tune: 1, confirm: 0}
+"""
+
+
+def test_torchrun(tmp_path: Path) -> None:
+    """Rank 0 is heard, the others say that they are not; one that is ended leaves no rank."""
+    folder = run(RANKS % 0.0, tmp_path / "whole")
+    ((name, one),) = records(folder).items()
+    assert one.result.state is State.COMPLETE, one.result.error
+    points = MetricLog(folder.trial(name) / "metrics.jsonl").points()
+    assert [p["step"] for p in points] == list(range(1, 21))
+    assert {p["metrics"]["rank"] for p in points} == {0.0}
+    assert one.result.value is not None
+    assert one.result.value < 1000
+    assert "rank 1 is not heard" in (folder.trial(name) / "stderr.log").read_text()
+    assert one.result.proof["steps"] == 20
+    text = RANKS % 5.0
+    spec = sweep_file.loads(text, str(PROGRAMS / "sweep.yaml"))
+    folder = runner.open_folder(spec, text, tmp_path / "ended", runner.provenance())
+    parameters = {"lr": 0.05, "wait": 5.0}
+    configuration = Configuration(number=0, parameters=parameters, state=ConfigurationState.RUNNING)
+    given = job_of(spec, folder, spec.arms["only"], configuration, 0, Stage.TUNE)
+    session = ProgramSession(given)
+    printed = Path(given.folder) / "stdout.log"
+
+    def pids() -> list[int]:
+        text = printed.read_text() if printed.exists() else ""
+        return [int(pid) for pid in re.findall(r"of 2 is (\d+)", text)]  # ranks may share a line
+
+    assert until(lambda: session.advance() and len(pids()) == 2, 60.0)
+    session.close()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids())
+    assert read_result(Path(given.folder)) is None
+
+
+LISTENS = """
+schema_version: 1
+name: listens
+task: {program: plain_trial.py}
+metric: {name: val_loss, goal: minimize}
+arms: {only: {optimizer: adamw, parameters: {lr: 0.05, wait: 0.1}}}
+method: {name: grid}
+budget: {unit: grad_evals, per_trial: 60}
+seeds: {tune: 1, confirm: 0}
+"""
