@@ -155,7 +155,8 @@ def _chosen(value: Mapping[str, Any], path: str, within: str) -> Iterator[tuple[
         yield "KO117", path, "topologyKey is empty; write a label of nodes, such as kubernetes.io/hostname"
     if isinstance(value.get("maxSkew"), int) and value["maxSkew"] < 1:
         yield "KO117", path, f"maxSkew {value['maxSkew']}; write 1 or more"
-    if value.get("dnsPolicy") == "None" and not (value.get("dnsConfig") or {}).get("nameservers"):
+    servers = value.get("dnsConfig") if isinstance(value.get("dnsConfig"), dict) else {}
+    if value.get("dnsPolicy") == "None" and not (servers or {}).get("nameservers"):
         yield "KO117", path, "dnsPolicy None needs dnsConfig.nameservers, or workers never find the head; leave it out"
     for key, text in (value.get("nodeSelector") or {}).items() if isinstance(value.get("nodeSelector"), dict) else ():
         if not re.fullmatch(LABEL_KEY, str(key)) or not re.fullmatch(LABEL_VALUE, str(text)):
