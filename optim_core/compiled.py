@@ -108,7 +108,7 @@ class CompiledStep:
             return loss
 
         before = self.optimizer.skipped_steps
-        loss = self.optimizer.step(closure)  # type: ignore[arg-type]
+        loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]
         if self.optimizer.skipped_steps == before:
             self._groups = [[p for p in g["params"] if p.grad is not None] for g in self.optimizer.param_groups]
             if isinstance(self.optimizer, RotatedAdamW) and any(s.without_basis() for s in self.optimizer._spaces):
@@ -117,7 +117,7 @@ class CompiledStep:
                 self._groups = None  # the first gradient was spent on a basis
             self._skipped = torch.zeros((), dtype=torch.int64, device=next(iter(self._names)).device)
         self.optimizer.zero_grad()
-        return loss.detach()
+        return torch.as_tensor(loss).detach()
 
     def _adam(self) -> list[Tensor]:
         return [
@@ -161,7 +161,7 @@ class CompiledStep:
         index, group = numbered
         assert self._groups is not None
         wide = torch.float32 if device.type == "mps" else torch.float64
-        values = {k: group[k] for k in ("lr", "momentum", "eps") if k in group}
+        values: dict[str, Any] = {k: group[k] for k in ("lr", "momentum", "eps") if k in group}
         values |= {"coupled": group["weight_decay"], "decay": 1 - group["lr"] * group["weight_decay"]}
         values["radius"] = group.get("sam_radius", 0.0)
         for which, beta in enumerate(group.get("betas", ()), 1):

@@ -34,7 +34,8 @@ def hadamard(x: Tensor) -> Tensor:
     a = 1 << (n.bit_length() - 1) // 2
     b = n // a
     left, right = (_in_a_graph(_hadamard_matrix)(size, x.dtype, x.device) for size in (a, b))
-    return (left @ (x.reshape(-1, b) @ right).view(-1, a, b)).view(x.shape)
+    y: Tensor = left @ (x.reshape(-1, b) @ right).view(-1, a, b)
+    return y.view(x.shape)
 
 
 def dct(x: Tensor) -> Tensor:
