@@ -108,7 +108,7 @@ class CompiledStep:
             return loss
 
         before = self.optimizer.skipped_steps
-        loss = self.optimizer.step(closure)  # type: ignore[arg-type]
+        loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]
         if self.optimizer.skipped_steps == before:
             self._groups = [[p for p in g["params"] if p.grad is not None] for g in self.optimizer.param_groups]
             if isinstance(self.optimizer, RotatedAdamW) and any(s.without_basis() for s in self.optimizer._spaces):
