@@ -7,7 +7,7 @@ processes cost the same either way and are left out), the best of interleaved ro
 packed against apart. Every trial has its own learning rate, seed, initial weights and batches; under `one seed`, for
 the largest K, seed, initial weights and batches are the same, as for trials that tune an arm. `weights apart`: the
 largest difference between a packed trial's weights at its end and the same trial's in our loop.
-`cores`: what two cores make of 16 trials, by the wall clock and in CPU seconds.
+`cores`: what two cores make of 16 trials, models built within it, by the wall clock and in CPU seconds.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def cost(models: list[str], optimizers: list[str], sizes: list[int], rounds: int
 WAYS: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "2 processes, trials apart": (2, 1, separate),
     "1 pack, 1 thread": (1, 1, packed),
-    "1 pack, 2 threads": (1, 2, packed),
     "2 packs, a process each": (2, 1, packed),
+    "1 pack, 2 threads": (1, 2, packed),
 }
 TOGETHER = 16
 
@@ -121,12 +121,9 @@ def cores(models: list[str], optimizers: list[str], rounds: int, setting: Settin
     print(f"\n{TOGETHER} trials on two cores: trials an hour by the wall clock, and CPU ms of a trial", flush=True)
     for model in models:
         for optimizer in optimizers:
-            best = dict.fromkeys(WAYS, (float("inf"), float("inf")))
-            for _ in range(rounds):
-                for way, (processes, threads, run) in WAYS.items():
-                    found = _at_once(processes, threads, run, model, optimizer, setting)
-                    best[way] = (min(best[way][0], found[0]), min(best[way][1], found[1]))
-            for way, (wall, cpu) in best.items():
+            for way, (processes, threads, run) in WAYS.items():
+                found = [_at_once(processes, threads, run, model, optimizer, setting) for _ in range(rounds)]
+                wall, cpu = (min(column) for column in zip(*found, strict=True))
                 what = f"{model} {optimizer}: {way}"
                 print(f"{what:<42}{3600 * TOGETHER / wall:>12,.0f} an hour{1e3 * cpu / TOGETHER:>9.1f} ms", flush=True)
 
