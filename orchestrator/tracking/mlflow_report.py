@@ -105,7 +105,7 @@ class MlflowReport:
 
         client = MlflowClient(self._uri)
         known = client.get_run(self._runs(client)[0]).data.tags
-        return known.get(VERDICT) == _digest(note) and known.get(NOTE, "").startswith(note)
+        return bool(known.get(VERDICT) == _digest(note) and known.get(NOTE, "").startswith(note))
 
     def outdated(self) -> list[str]:
         """Arms whose summary is of an earlier version, without its interval. Raises LookupError as `says` does."""
