@@ -13,18 +13,13 @@ if TYPE_CHECKING:
 
 
 def renewed(found: SweepFolder) -> list[str]:
-    """Have MLflow say of a sweep that is over what this version says: intervals of its arms, its views, its verdict.
+    """Have MLflow say of a sweep that is over what this version says: intervals of its arms, and its views.
 
     Returns what was of an earlier version. Raises ConnectionError when the store does not answer.
     """
-    from orchestrator import launch, runner
     from orchestrator.compare import told
     from orchestrator.compare.evidence import Evidence
-    from orchestrator.definition import sweep_file
-    from orchestrator.protocol import extensions
-    from orchestrator.storage import ending
     from orchestrator.storage.outcome import SweepOutcome
-    from orchestrator.tracking.mlflow import MlflowTracker
 
     outcome, evidence = SweepOutcome.read(found), Evidence(found)
     if outcome is None or not outcome.is_over or evidence.imported:
@@ -34,6 +29,12 @@ def renewed(found: SweepFolder) -> list[str]:
     except LookupError:  # was never tracked
         return []
     if old:
+        from orchestrator import launch, runner
+        from orchestrator.definition import sweep_file
+        from orchestrator.protocol import extensions
+        from orchestrator.storage import ending
+        from orchestrator.tracking.mlflow import MlflowTracker
+
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = MlflowTracker(
             uri=evidence.resolved.get("tracking"),
@@ -50,8 +51,6 @@ def renewed(found: SweepFolder) -> list[str]:
         tracker.finish(outcome.state, runner.summaries(asked, found), parameters, how.ending if how else "")
         if tracker.trouble:
             raise ConnectionError(tracker.trouble)
-    if trouble := told.tell(found):
-        raise ConnectionError(trouble)
     return [f"mlflow: the summaries of {', '.join(old)} were of an earlier version; made anew"] if old else []
 
 
@@ -68,6 +67,7 @@ def reconcile(
     Example: geosweep reconcile @last
     """
     from orchestrator import launch, reconcile
+    from orchestrator.compare import told
     from orchestrator.definition import sweep_file
     from orchestrator.protocol import extensions
     from orchestrator.storage import folder
@@ -94,6 +94,8 @@ def reconcile(
         try:
             differences = reconcile.reconcile(found, tracker, storage or None)
             differences += renewed(found) if tracking else []
+            if tracking and (untold := told.tell(found)):
+                raise ConnectionError(untold)
         except ConnectionError as error:
             fail(f"the tracker does not answer ({error}); run this again when it does", Exit.UNREACHABLE)
     if as_json:

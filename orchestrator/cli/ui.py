@@ -110,8 +110,11 @@ def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
 
 def _tell_verdict(of: SweepFolder) -> None:
     """Have the parent run say the verdict of a sweep that is over, unless it says it already."""
+    from orchestrator.cli.reconcile import renewed
     from orchestrator.compare import told
 
+    with suppress(Exception):  # said below, should MLflow not answer
+        renewed(of)
     if trouble := told.tell(of):
         talk.print(f"MLflow was not told the verdict ({trouble})", style="yellow", highlight=False, markup=False)
 
