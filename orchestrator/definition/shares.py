@@ -8,11 +8,14 @@ Bounds = tuple[float, float]
 SHARE, PERCENT = (0.0, 1.0), (0.0, 100.0)
 SHARES = {"accuracy", "acc", "share", "recall", "f1", "auroc", "auprc", "iou", "dice", "top1", "top5"}
 """Words in names of metrics that are shares."""
+AMOUNTS = {"loss", "cost", "time"}
+"""Words of what has no such range, whatever it is the loss or the cost of."""
 
 
 def is_share(metric: str) -> bool:
     """Whether the name says that it is a share, of one or in percent."""
-    return bool(SHARES & set(re.split(r"[/_.@\s-]+", metric.lower())))
+    words = set(re.split(r"[/_.@\s-]+", metric.lower()))
+    return bool(SHARES & words) and not AMOUNTS & words
 
 
 def obeying(at_most: bool, limit: float, bounds: Bounds) -> str:

@@ -42,4 +42,4 @@ def test_only_studies_of_the_same_stage_are_counted() -> None:
 
 def test_only_shares_are_bounded() -> None:
     assert bounds_of("accuracy/test") == SHARE
-    assert bounds_of("loss/val") == bounds_of("cost/accuracy") == UNBOUNDED
+    assert bounds_of("loss/val") == bounds_of("cost/accuracy") == bounds_of("loss/dice") == UNBOUNDED
