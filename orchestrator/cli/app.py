@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import gc
 import importlib
 import json
@@ -161,6 +162,8 @@ Overrides = Annotated[
 ]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
 ROOT = Path(USUAL_ROOT)
+NO_PLACE = (errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
+"""Why nothing can be written to a place, beyond what Python has a class for."""
 
 
 def emit(document: dict[str, Any]) -> None:
@@ -299,6 +302,8 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
         return code, str(error)
     if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)):
         return Exit.USAGE, f"{error.filename}: {error.strerror}; name a place that you may write to"
+    if isinstance(error, OSError) and error.errno in NO_PLACE and error.filename:
+        return Exit.USAGE, f"{error.filename}: {error.strerror}; name another place"
     if isinstance(error, KeyboardInterrupt):
         said = "stopped at once; running trials go on from their newest checkpoint when you run it again"
         return Exit.INTERRUPTED, said

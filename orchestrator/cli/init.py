@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -31,14 +32,22 @@ def init(
 
     Example: geosweep init my-sweep
     """
-    if there := [name for name in FILES if (folder / name).exists() and name != ".gitignore"]:
-        fail(f"{folder}: {', '.join(there)} is there already; name an empty or a new folder", Exit.USAGE)
-    folder.mkdir(parents=True, exist_ok=True)
+    if there := [name for name in FILES if os.path.lexists(folder / name) and name != ".gitignore"]:
+        verb = "is" if len(there) == 1 else "are"
+        fail(f"{folder}: {', '.join(there)} {verb} there already; name an empty or a new folder", Exit.USAGE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        fail(f"{folder}: cannot be made ({error.strerror}); name another place", Exit.USAGE)
+    wrote = list[str]()
     for name, source in FILES.items():
-        if not (folder / name).exists():
-            shutil.copyfile(source, folder / name)
-    data.print(f"{folder}: wrote {', '.join(FILES)}", highlight=False)
+        if os.path.lexists(folder / name):
+            continue
+        shutil.copyfile(source, folder / name)
+        wrote.append(name)
+    data.print(f"{folder}: wrote {', '.join(wrote)}", highlight=False, markup=False)
     data.print("Next:", highlight=False)
     if folder != Path():
-        data.print(f"  cd {shlex.quote(str(folder))}", highlight=False, soft_wrap=True)
+        words = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
+        data.print(f"  cd {words}", highlight=False, soft_wrap=True, markup=False)
     data.print("  geosweep run sweep.yaml", highlight=False)
