@@ -155,3 +155,17 @@ def _holds(rule: str, value: Any) -> bool:
 if __name__ == "__main__":
     target = ROOT / "orchestrator" / "kubernetes" / "schemas" / "rayjob-1.7.0.json"
     target.write_text(json.dumps(vendored(), separators=(",", ":")) + "\n")
+
+
+def right_of(method: str, path: str) -> tuple[str, str]:
+    """(resource, verb) of a request, in the words of RBAC."""
+    kind, *names = path.split("/namespaces/sweeps/")[1].split("/")
+    verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(method, "get" if names else "list")
+    return (f"{kind}/log" if path.endswith("/log") else kind, verb)
+
+
+def rights() -> set[tuple[str, str]]:
+    """What k8s/base grants to the account that starts sweeps."""
+    documents = yaml.safe_load_all((K8S / "base" / "team" / "rbac.yaml").read_text())
+    (role,) = (d for d in documents if d["kind"] == "Role" and d["metadata"]["name"] == "sweep-submitter")
+    return {(kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}

@@ -22,7 +22,7 @@ from orchestrator.storage.ending import Ending
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.travel.code import parcel
 from tests.kubernetes.api_server import CLUSTERS, EVENTS, JOBS, MAPS, PODS, WORKLOADS, ApiServer, serving
-from tests.kubernetes.manifests import K8S
+from tests.kubernetes.manifests import right_of, rights
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called, called
 
@@ -36,20 +36,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "kubeconfig", address)))
         yield made
     assert {right_of(method, path) for method, path in made.asked} <= rights()
-
-
-def right_of(method: str, path: str) -> tuple[str, str]:
-    """(resource, verb) of a request, in the words of RBAC."""
-    kind, *names = path.split("/namespaces/sweeps/")[1].split("/")
-    verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(method, "get" if names else "list")
-    return (f"{kind}/log" if path.endswith("/log") else kind, verb)
-
-
-def rights() -> set[tuple[str, str]]:
-    """What k8s/base grants to the account that starts sweeps."""
-    documents = yaml.safe_load_all((K8S / "base" / "team" / "rbac.yaml").read_text())
-    (role,) = (d for d in documents if d["kind"] == "Role" and d["metadata"]["name"] == "sweep-submitter")
-    return {(kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.kubernetes.entrypoint_rules import FLAGS, VALUED
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.secret_shapes import is_secret_name, shape_of
-from orchestrator.kubernetes.start_rules import RAY, START
 from tests.kubernetes.test_render import EXAMPLES, job_of
 from tests.kubernetes.test_rules import BOX, CLUSTER, GROUP, POD, SPEC, edit
 
@@ -388,29 +386,9 @@ def test_names_that_say_they_hold_a_key(name: str, secret: bool) -> None:
     assert is_secret_name(name) == secret
 
 
-def test_the_options_of_run_are_those_of_its_command() -> None:
-    from typer.main import get_command
-
-    from orchestrator.cli import run as _  # noqa: F401  which enters it
-    from orchestrator.cli.app import app
-
-    run = get_command(app).commands["run"]  # type: ignore[attr-defined]
-    options = {o for p in run.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}
-    assert options == {*VALUED, *FLAGS}
-    assert set(FLAGS) == {o for p in run.params if getattr(p, "is_flag", False) for o in (*p.opts, *p.secondary_opts)}
-
-
 def test_both_ways_of_writing_an_option_are_read() -> None:
     job = good()
     job["spec"]["entrypoint"] = job["spec"]["entrypoint"].replace(
         "--root /runs --address auto", "--root=/runs --address=auto"
     )
     assert not lint([job])
-
-
-def test_the_options_of_ray_are_those_of_its_command() -> None:
-    import ray
-    from ray.scripts.scripts import start
-
-    assert ray.__version__ == RAY
-    assert set(START) == {option[2:] for p in start.params for option in p.opts if option.startswith("--")}
