@@ -179,7 +179,9 @@ def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path, stu
     assert "at 30 seconds each" in sentence(document["pairs"][0], document["metric"])
     assert document["pairs"][0]["at_equal_seconds"] is None
     assert "sgd: 31.5 s a trial, 5% above the 30 s given (calibrated to within 10%)." in document["notes"]
-    evidence.trials.loc[evidence.trials["arm"] == "sam", "seconds"] = 24.0
+    evidence = Evidence(folder)
+    for arm, seconds in (("sgd", 31.5), ("sam", 24.0)):
+        evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
     with pytest.raises(Refused, match=r"budgets differ by more than 20 %: sam 24, sgd 31.5 \(seconds\)"):
         answer(evidence)
     caption = str(display.arms_table(definition, folder).renderables[0].caption)

@@ -49,7 +49,7 @@ def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = F
     for one in all_figures(evidence):
         content = png(one.figure)
         (to / "figures" / f"{one.name}.png").write_bytes(content)
-        if vector:
+        if vector or paper:
             vectors.write(one.figure, to / "figures" / one.name)
         embedded = base64.b64encode(content).decode()
         drawn[one.section].append(Figure(name=one.name, caption=one.caption, base64=embedded))
