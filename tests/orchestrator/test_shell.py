@@ -75,7 +75,7 @@ def test_a_local_run_stays_local_and_keeps_to_its_number(
     text = sweep_text(trials=2, confirm=2).splitlines()
     text[3] = f'task: {{name: "traced_for_ray:Traced", trace: "{tmp_path / "trace"}"}}'
     (tmp_path / "fit.yaml").write_text("\n".join(text))
-    done = call("run", str(tmp_path / "fit.yaml"), "--no-tracking", "--max-concurrent", "1")
+    done = call("run", str(tmp_path / "fit.yaml"), "--no-tracking", "--skip-steps", "--max-concurrent", "1")
     assert done.code == 0, done.err
     trained = list((tmp_path / "runs").glob("fit-*/trials/*/result.json"))
     assert len(trained) == 2 * (2 + 2)
