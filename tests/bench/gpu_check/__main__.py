@@ -4,9 +4,10 @@
     python -m tests.bench.gpu_check --device cpu       every branch of it at tiny sizes, to see that it runs
 
 Sections, in this order: agreement, resume, memory, steps, precision, syncs, waiting, sweeps, shares, processes, packed
-(what each shows stands in its function). Each has a box of time and writes `gpu_<device>_<section>.json` when it ends;
-the text of all is `gpu_<device>.txt`. A section that is whole there, of the same code, device and torch, is not run
-again. One that fails is recorded and the next goes on; then the exit code is 1.
+(what each shows stands in its function). Each has a box of time, wider where few are asked for, and writes
+`gpu_<device>_<section>.json` when it ends; the text of all is `gpu_<device>.txt`. A section that is whole there, of
+the same code, device and torch, is not run again. One that fails is recorded and the next goes on; then the exit
+code is 1.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def main(words: list[str] | None = None) -> int:
     print(" | ".join(f"{key} {value}" for key, value in where.items()), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"gpu_{slug(where['device'])}"
-    deadline = time.monotonic() + 60 * (options.minutes or (6 if options.device == "cuda" else 30))
+    total = 60 * (options.minutes or (6 if options.device == "cuda" else 30))
+    deadline = time.monotonic() + total
+    wider = max(1.0, total / sum(SECTIONS[name][1] for name in asked))
     failed = []
     with tempfile.TemporaryDirectory(prefix="gs-check-") as name:
         place = Path(name)
@@ -82,7 +85,7 @@ def main(words: list[str] | None = None) -> int:
                 if record is not None:
                     print(f"\n{section}: there already, of {record.environment['date']}")
                 else:
-                    setting.until = min(time.monotonic() + box * (1 if setting.cuda else CPU_FACTOR), deadline)
+                    setting.until = min(time.monotonic() + box * (wider if setting.cuda else CPU_FACTOR), deadline)
                     record = Record.of(section, run, setting, where)
                     record.write(file)
                 print(record.text(), flush=True)
