@@ -9,6 +9,7 @@ in a storm is not the trial's doing, but a trial that brings down all it touches
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from orchestrator.storage.disk import DiskFull, described, is_full
 from orchestrator.trial.job import Job
+from orchestrator.trial.log_files import file_name
 from orchestrator.trial.workspace import newest_checkpoint
 
 REPEATS = 3
@@ -50,8 +52,12 @@ class WorkerLost(RayActorError):  # type: ignore[misc]  # noqa: N818
     """A system error that Tune knows nothing of, as the death of the actor that it took."""
 
 
-def fault_of(error: Exception | str | None, logs: Path) -> Fault:
-    """Tell what happened from the error that Tune keeps; `logs` is where local workers leave their last words."""
+def fault_of(error: Exception | str | None, logs: Path, printed: str = "") -> Fault:
+    """Tell what happened from the error that Tune keeps.
+
+    `logs` is where local workers leave their last words outside trials, `printed` what the trial wrote to standard
+    error since its last fault, the end of it.
+    """
     text = str(error or "no message")
     if _MEMORY in text:
         return _memory(text, getattr(error, "actor_id", None))
@@ -60,7 +66,7 @@ def fault_of(error: Exception | str | None, logs: Path) -> Fault:
     if isinstance(error, RayTaskError) and "WorkerLost" not in text:
         return Fault(kind="exception", says=text)
     pid = re.search(r"pid: (\d+)", text)
-    words = _last_words(logs, pid[1]) if pid else ""
+    words = _last_words(f"{_worker_log(logs, pid[1]) if pid else ''}\n{printed}")
     return Fault(kind="process", says=text + words, bystander=not _CRASH.search(words))
 
 
@@ -70,12 +76,13 @@ class Attempts:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._read: Counter[str] = Counter()
 
     def give_up(self, job: Job, error: Exception | str | None) -> tuple[Fault, str]:
         """(what happened, why the trial is not handed out again or nothing). Raises DiskFull."""
         if isinstance(error, RayTaskError) and is_full(error.cause):
             raise DiskFull(str(error.cause) if isinstance(error.cause, DiskFull) else described(Path(job.folder)))
-        fault = fault_of(error, self._logs)
+        fault = fault_of(error, self._logs, self._printed(job))
         newest = newest_checkpoint(job.folder)
         self._counts[job.trial_id, fault.kind, newest] += 1
         times = self._counts[job.trial_id, fault.kind, newest]
@@ -85,6 +92,18 @@ class Attempts:
             fault,
             f"{times} times without a new checkpoint {WORDS[fault.kind]}; the last time:\n{fault.says[-TAIL:]}",
         )
+
+    def _printed(self, job: Job) -> str:
+        """The end of what the trial wrote to standard error since its last fault, if its folder is at hand."""
+        try:
+            with (Path(job.folder) / file_name("stderr")).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                read = self._read[job.trial_id]
+                file.seek(max(0, size - TAIL, read if read <= size else 0))
+                self._read[job.trial_id] = size
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
 
 
 def _memory(text: str, actor_id: str | None) -> Fault:
@@ -98,12 +117,14 @@ def _memory(text: str, actor_id: str | None) -> Fault:
     return Fault(kind="memory", says=says, bystander=mine is not None and mine[0] < max(used.values())[0])
 
 
-def _last_words(logs: Path, pid: str) -> str:
-    """The end of what a worker of a local cluster wrote to standard error."""
-    lines = [
-        line
-        for path in logs.glob(f"session_2*/logs/worker-*-{pid}.err")
-        for line in path.read_text(errors="replace").splitlines()
-        if line.strip() and not line.startswith(("Extension modules", ":job_id:", ":actor_name:"))
-    ]
+def _worker_log(logs: Path, pid: str) -> str:
+    """What a worker of a local cluster wrote to standard error."""
+    files = logs.glob(f"session_2*/logs/worker-*-{pid}.err")
+    return "\n".join(path.read_text(errors="replace") for path in files)
+
+
+def _last_words(text: str) -> str:
+    """The end of it, without what says nothing."""
+    empty = ("Extension modules", ":job_id:", ":actor_name:")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(empty)]
     return "\n" + "\n".join(lines)[-TAIL // 2 :] if lines else ""

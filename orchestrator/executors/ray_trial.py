@@ -11,7 +11,7 @@ import ray
 from ray import tune
 
 from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
-from orchestrator.trial import by_value
+from orchestrator.trial import by_value, termination
 from orchestrator.trial.job import Job
 from orchestrator.trial.sessions import Session, session_of, warm_up
 
@@ -21,6 +21,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Once in a worker, before its first trial."""
+        termination.heed()  # a lost driver's workers get a SIGTERM, which Ray turns into a SystemExit
         import_from(config["places"])
         gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
         by_value.loads(config["carried"])

@@ -20,7 +20,7 @@ from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
-from orchestrator.trial import cache, gpu_memory, source
+from orchestrator.trial import cache, gpu_memory, source, termination
 from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job, Report, Result
@@ -88,7 +88,7 @@ class TrialSession:
         """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
 
         Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
-        written, StoreError when the object store stays away.
+        written, StoreError when the object store stays away, and what a SIGTERM raised: it is not the trial's.
         """
         with disk.named(self._folder), self._printed.attached(), self._ambient:
             return self._advance()
@@ -110,7 +110,7 @@ class TrialSession:
             return self._slice()
         except (Exception, SystemExit, GeneratorExit) as broken:
             self._watchdog.stop()
-            if disk.is_full(broken) or isinstance(broken, StoreError):
+            if disk.is_full(broken) or isinstance(broken, StoreError) or termination.told():
                 raise
             error = described(broken)
             try:

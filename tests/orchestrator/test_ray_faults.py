@@ -75,6 +75,26 @@ def test_last_words_of_a_worker_are_in_the_trials_error(tmp_path: Path) -> None:
     assert says.endswith("pid: 77\nUserWarning: hot\nFatal Python error: Segmentation fault")
 
 
+def test_a_crash_that_the_trials_own_log_holds_counts_once_for_each_report(tmp_path: Path) -> None:
+    """While a trial is at work, standard error leads to its own file: a crash report is there, not in Ray's."""
+    report = "Fatal Python error: Segmentation fault\n\nCurrent thread:\n  in batch\n"
+    attempts, printed = Attempts(tmp_path / "logs"), tmp_path / "stderr.log"
+    for number in range(1, REPEATS):
+        printed.write_text("a warning\n" + report * number)
+        fault, why = attempts.give_up(job(tmp_path), DIED)
+        assert not why
+        assert not fault.bystander
+        assert fault.says.endswith("in batch")
+    assert attempts.give_up(job(tmp_path), DIED)[0].bystander  # nothing new was written: killed from outside
+
+    attempts = Attempts(tmp_path / "logs")
+    for number in range(1, REPEATS + 1):
+        printed.write_text(report * number)
+        why = attempts.give_up(job(tmp_path), DIED)[1]
+    assert "3 times without a new checkpoint its worker's process died" in why
+    assert "in batch" in why
+
+
 def test_a_full_disk_is_nobodys_fault(tmp_path: Path) -> None:
     full = RayTaskError("step", "Traceback ...", DiskFull("no space left on /x"))
     with pytest.raises(DiskFull, match="no space left on /x"):
