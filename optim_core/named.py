@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Sequence
-from threading import RLock
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 Added = TypeVar("Added")
+NO_HOMES: Mapping[str, Sequence[str]] = {}
 
 
 class Named(Generic[T]):
     """A registry; `kind` is what messages call its things.
 
-    `package`, `modules`: whose import registers what comes along. They are imported before the first thing is read.
+    `homes`: module of `package` -> names of what its import registers. It is imported when the first of them is asked
+    for, so that a process loads what it uses.
     """
 
-    def __init__(self, kind: str, package: str = "", modules: Sequence[str] = ()) -> None:
+    def __init__(self, kind: str, package: str = "", homes: Mapping[str, Sequence[str]] = NO_HOMES) -> None:
         self.kind = kind
         self._things: dict[str, T] = {}
-        self._awaited, self._loading = [f"{package}.{module}" for module in modules], RLock()
+        self._package = f"{package}."
+        self._homes = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
 
     def add(self, name: str) -> Callable[[Added], Added]:
         """Decorator that makes a class or function reachable as `name`. A name taken twice raises ValueError.
@@ -30,53 +32,54 @@ class Named(Generic[T]):
         """
 
         def put(thing: Added) -> Added:
-            if name in self._things and _origin(self._things[name]) != _origin(thing):
+            known = self._things.get(name)
+            taken = known is not None and _origin(known) != _origin(thing)
+            if taken or (name in self._homes and not _module_of(thing).startswith(self._package)):
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._things[name] = cast(T, thing)
             return thing
 
         return put
 
-    def _known(self) -> dict[str, T]:
-        """What is registered, with what comes along."""
-        with self._loading:  # the modules' own imports read what is there so far
-            while self._awaited:
-                importlib.import_module(self._awaited.pop(0))
-        return self._things
-
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        return sorted(self._known())
+        return sorted({*self._homes, *self._things})
 
     def in_order(self) -> list[str]:
-        """All registered names in the order of their registration."""
-        return list(self._known())
+        """All registered names: what comes along, then in the order of their registration."""
+        return [*self._homes, *(name for name in self._things if name not in self._homes)]
 
-    def name_of(self, thing: Any) -> str | None:
-        """The first name of a thing, or None."""
-        return next((name for name, known in self._known().items() if known is thing), None)
+    def loaded(self) -> dict[str, T]:
+        """Name -> thing, of what has been asked for so far."""
+        return dict(self._things)
 
     def get(self, name: str) -> T | None:
         """What is registered as `name`, or None."""
-        return self._known().get(name)
+        if name in self._homes:
+            importlib.import_module(self._homes[name])  # waits for another thread that imports it
+        return self._things.get(name)
 
     def lookup(self, name: str) -> T:
         """What is registered as `name`. Raises KeyError with the nearest name."""
-        if name not in self._known():
+        if (found := self.get(name)) is None:
             raise KeyError(f"no {self.kind} {name!r}{nearest(name, self.names())}")
-        return self._known()[name]
+        return found
 
     def value(self, name: str) -> T:
         """The same where `name` is the value of a hyperparameter called `kind`: ValueError with what there is."""
-        if name not in self._known():
+        if (found := self.get(name)) is None:
             raise ValueError(f"{self.kind} is {name!r}; it has to be one of {', '.join(self.names())}")
-        return self._known()[name]
+        return found
+
+
+def _module_of(thing: Any) -> str:
+    return str(getattr(thing, "__module__", ""))
 
 
 def _origin(thing: Any) -> tuple[str, str] | int:
     """Where a class or function is defined; itself, for what has no such place."""
     name = getattr(thing, "__qualname__", "")
-    return (thing.__module__, name) if name else id(thing)
+    return (_module_of(thing), name) if name else id(thing)
 
 
 def nearest(word: str, choices: Iterable[Any]) -> str:

@@ -23,32 +23,51 @@ T = TypeVar("T", bound=type[Counting])
 W = TypeVar("W", bound=Callable[[str], type[Counting]])
 GROUP = "geosweep.optimizers"
 """The entry points of plug-ins."""
-MODULES = (
-    "average_case",
-    "baselines",
-    "dion",
-    "fisher_sam",
-    "games",
-    "gsam",
-    "kl_shampoo",
-    "llqr",
-    "llqr_sam",
-    "looksam",
-    "muon",
-    "normuon",
-    "psgd_kron",
-    "rotated",
-    "rotated_adamw",
-    "sam",
-    "schedule_free",
-    "shampoo",
-    "soap",
-    "splus",
-)
-"""Modules of this package whose import registers optimizers or wrappers."""
-_REGISTRY: Named[type[Counting]] = Named("optimizer", "optim_core", MODULES)
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "average_case": (
+        "conjugate_gradient",
+        "gd",
+        "nesterov",
+        "polyak",
+        "generalized_chebyshev",
+        "chebyshev",
+        "marchenko_pastur",
+        "laguerre",
+    ),
+    "baselines": ("sgd", "adamw"),
+    "dion": ("dion",),
+    "fisher_sam": ("fisher_sam",),
+    "games": (
+        "gda",
+        "alternating_gda",
+        "extragradient",
+        "optimistic",
+        "bilinear_optimal",
+        "hamiltonian",
+        "consensus",
+        "tuned_game",
+    ),
+    "gsam": ("gsam",),
+    "kl_shampoo": ("kl_shampoo",),
+    "llqr": ("llqr",),
+    "llqr_sam": ("llqr_sam",),
+    "looksam": ("looksam",),
+    "muon": ("muon",),
+    "normuon": ("normuon",),
+    "psgd_kron": ("psgd_kron",),
+    "rotated": ("rotated(sgd)",),
+    "rotated_adamw": ("rotated_adamw",),
+    "sam": ("sam", "asam", "friendly_sam"),
+    "schedule_free": ("schedule_free",),
+    "shampoo": ("shampoo",),
+    "soap": ("soap",),
+    "splus": ("splus",),
+}
+"""Module of this package -> optimizers that its import registers."""
+WRAPPER_HOMES: Mapping[str, tuple[str, ...]] = {"rotated": ("rotated",)}
+_REGISTRY: Named[type[Counting]] = Named("optimizer", "optim_core", HOMES)
 _PLUGINS: set[str] = set()
-_WRAPPERS: Named[Callable[[str], type[Counting]]] = Named("wrapper", "optim_core", MODULES)
+_WRAPPERS: Named[Callable[[str], type[Counting]]] = Named("wrapper", "optim_core", WRAPPER_HOMES)
 NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
 NOT_HYPERPARAMETERS = frozenset(
     {"self", "params", "loss", "refresh_batches", "args", "kwargs", "named_parameters", "model", "run_seed"}
@@ -88,8 +107,8 @@ def registered() -> list[str]:
 
 def name_of(cls: type) -> str:
     """The name under which a class was registered or adopted, else `package.module.Class`."""
-    for name in _REGISTRY.in_order():
-        if cls in (found := _REGISTRY.lookup(name), getattr(found, "__signature_of__", None)):
+    for name, found in _REGISTRY.loaded().items():
+        if cls in (found, getattr(found, "__signature_of__", None)):
             return name
     return f"{cls.__module__}.{cls.__qualname__}"
 

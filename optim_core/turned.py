@@ -37,8 +37,9 @@ def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float 
     gradient on its first basis.
     """
     complete = {"rotation": tuple(kind for kind in kinds() if lookup(kind).COMPLETE)}
-    equivariant = [name for name in registry.registered() if registry.lookup(name).EQUIVARIANT is not None]
-    found = [limit for limit in inner.LIMITS if limit.equals in equivariant]
+    known = registry.registered()
+    ours = [limit for limit in inner.LIMITS if limit.equals in known]
+    found = [limit for limit in ours if registry.lookup(limit.equals).EQUIVARIANT is not None]
     if inner.EQUIVARIANT is not None:
         found.append(Limit(equals=base, at=inner.EQUIVARIANT, probe={inner.LEARNING_RATE: 0.02}, deviation=1e-10))
     unmoved = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+def registries() -> Iterator[None]:
     """What a test registers, an example of the documentation for instance, no other test sees."""
-    for package in ("optim_core", "trainables"):
-        if (registry := sys.modules.get(f"{package}.registry")) is not None:
-            registry.names()  # what comes along is loaded before
-            monkeypatch.setattr(registry._REGISTRY, "_things", dict(registry._REGISTRY._things))
+    modules = [sys.modules.get(f"{package}.registry") for package in ("optim_core", "trainables")]
+    before = [(module._REGISTRY, module._REGISTRY.loaded()) for module in modules if module is not None]
+    yield
+    for registry, things in before:
+        ours = {name: thing for name, thing in registry.loaded().items() if name in registry._homes}
+        registry._things = {**things, **ours}

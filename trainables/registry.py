@@ -15,7 +15,23 @@ from trainables.task_class import Task
 T = TypeVar("T", bound=type[Task])
 GROUP = "geosweep.tasks"
 """The entry points of plug-ins."""
-_REGISTRY: Named[type[Task]] = Named("task", "trainables", ("tasks",))
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "affine_games": ("bilinear", "quadratic_game", "shape_game"),
+    "digits": ("digits",),
+    "digits_fit": ("digits_fit",),
+    "gan_ring": ("gan_ring",),
+    "images": ("images",),
+    "kronecker": ("kronecker",),
+    "least_squares": ("least_squares",),
+    "logistic_game": ("logistic_game",),
+    "offset_rotated": ("offset_rotated",),
+    "potholes": ("potholes",),
+    "quadratic": ("quadratic",),
+    "stdlib_lm": ("stdlib_lm",),
+    "tokens": ("tokens",),
+}
+"""Module of `trainables.tasks` -> tasks that its import registers."""
+_REGISTRY: Named[type[Task]] = Named("task", "trainables.tasks", HOMES)
 _PLUGINS: set[str] = set()
 
 
@@ -36,7 +52,8 @@ def registered() -> list[str]:
 
 def name_of(cls: type) -> str:
     """The name under which a task was registered, else `package.module:Task`."""
-    return _REGISTRY.name_of(cls) or f"{cls.__module__}:{cls.__qualname__}"
+    known = (name for name, found in _REGISTRY.loaded().items() if found is cls)
+    return next(known, f"{cls.__module__}:{cls.__qualname__}")
 
 
 def conflict(name: str) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
+from sklearn import datasets
 
+from trainables import tables
 from trainables.tasks.digits import TRAIN, Digits, images_and_labels
 
 
@@ -44,3 +50,17 @@ def test_models_map_images_to_classes(model: str) -> None:
 def test_bad_parameters_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         Digits(**values)
+
+
+@pytest.mark.parametrize("name", [*tables.FILES, "diabetes"])
+def test_tables_are_those_of_scikit_learn(name: str) -> None:
+    raw = getattr(datasets, f"load_{name}")()
+    x, y = tables.table(name)
+    assert np.array_equal(x, raw.data)
+    assert np.array_equal(y, raw.target)
+
+
+@pytest.mark.parametrize("name", list(tables.FILES))
+def test_tables_need_no_scikit_learn_to_be_imported(name: str) -> None:
+    code = f"import sys; from trainables import tables; tables.table({name!r}); assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,6 +19,7 @@ from trainables.device import chosen, together
 from trainables.models.resnet import ResNet
 from trainables.models.vit import ViT
 from trainables.registry import task
+from trainables.tables import table
 from trainables.task_class import Batch, Metric, Model, Task
 
 TRAIN, VAL, CLASSES = 1257, 270, 10
@@ -29,12 +30,10 @@ DATA_SEED, NOISE_SEED, ORDER_SEED = 20_240_101, 7_000_003, 3_000_017
 @lru_cache(maxsize=1)
 def images_and_labels() -> tuple[Tensor, Tensor]:
     """Images [1797, 1, 8, 8] in [0, 1] and labels [1797], in the fixed order of the split."""
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(DATA_SEED))
-    images = torch.tensor(raw.data, dtype=torch.float32).view(-1, 1, 8, 8) / 16
-    return images[order], torch.tensor(raw.target, dtype=torch.int64)[order]
+    pixels, digits = table("digits")
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(DATA_SEED))
+    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    return images[order], torch.tensor(digits, dtype=torch.int64)[order]
 
 
 @task("digits")

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from trainables import tables
 from trainables.models.quadratic import Recorded
 from trainables.registry import task
 from trainables.task_class import Batch, Metric, Model
@@ -32,10 +33,8 @@ DATASETS = ("diabetes", "breast_cancer", "digits", "wine")
 @lru_cache(maxsize=4)
 def table(dataset: str) -> tuple[Tensor, Tensor]:
     """X [n, d] and y [n], standardised."""
-    from sklearn import datasets
-
-    raw = getattr(datasets, f"load_{dataset}")()
-    x, y = torch.tensor(raw.data, dtype=torch.float64), torch.tensor(raw.target, dtype=torch.float64)
+    features, target = tables.table(dataset)
+    x, y = torch.tensor(features, dtype=torch.float64), torch.tensor(target, dtype=torch.float64)
     x = x[:, x.std(0, correction=0) > 0]
     return (x - x.mean(0)) / x.std(0, correction=0), (y - y.mean()) / y.std(correction=0)
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.registry import task
+from trainables.tables import table
 from trainables.task_class import Batch, Metric, Model, Task
 
 SAMPLES, FEATURES = 569, 30
@@ -34,11 +35,9 @@ FLOOR = -300.0
 @lru_cache(maxsize=1)
 def _samples() -> tuple[Tensor, Tensor]:
     """Standardised features [569, 30] and labels [569] in {-1, 1}, float64."""
-    from sklearn.datasets import load_breast_cancer
-
-    raw = load_breast_cancer()
-    x = torch.tensor(raw.data, dtype=torch.float64)
-    return (x - x.mean(0)) / x.std(0), 2.0 * torch.tensor(raw.target, dtype=torch.float64) - 1
+    features, labels = table("breast_cancer")
+    x = torch.tensor(features, dtype=torch.float64)
+    return (x - x.mean(0)) / x.std(0), 2.0 * torch.tensor(labels, dtype=torch.float64) - 1
 
 
 class Vector(nn.Module):
