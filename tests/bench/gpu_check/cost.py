@@ -158,25 +158,51 @@ def _bytes(value: Any) -> int:
 
 HEAVYBALL = "GPU_CHECK_HEAVYBALL"
 """Variable that asks for heavyball on a GPU, which compiles for 41 s (AdamW) and 323 s (SOAP) there on an H100."""
+WARM, ROUNDS = 3, 7
+"""Iterations of each arm that are left out, and the least number that count, whatever the box of time says (a GPU)."""
+WORDS = ("float32", "bfloat16")
+Arm = tuple[str, str]
+"""(precision, name)."""
 
 
 def steps(setting: Setting) -> Iterator[Row]:
     """Milliseconds of an iteration, all in turns in each round, beside its bound; gradients in float32 and bfloat16.
 
-    Bounds: two gradients for SAM's kin; a gradient, torch's fused AdamW and the products at the device's float32 rate
-    for rotated AdamW and SOAP; a gradient, the action and a hundredth of a refresh's charge for LLQR.
+    Medians of at least seven rounds, after three that warm up; `spread` is half the distance of the quartiles over the
+    median. Bounds: two gradients for SAM's kin; a gradient, torch's fused AdamW and the products at the device's
+    float32 rate for rotated AdamW and SOAP; a gradient, the action and a hundredth of a refresh's charge for LLQR.
     """
-    for word in ("float32", "bfloat16"):
-        yield from _steps(setting, word)
+    benches = {word: Iterations(setting, low=word == "bfloat16") for word in WORDS}
+    makers = {word: _makers(setting, bench) for word, bench in benches.items()}
+    names = [(word, name) for name in makers[WORDS[0]] for word in WORDS]  # in turns: time that is short is so for both
+    yield from _measured(setting, benches, {(word, name): makers[word][name] for word, name in names})
 
 
-def _steps(setting: Setting, word: str) -> Iterator[Row]:
-    bench = Iterations(setting, low=word == "bfloat16")
+def rivals(setting: Setting) -> Iterator[Row]:
+    """The same of rivals that compile for minutes before their first step, and of what they are compared with.
+
+    On a GPU only where GPU_CHECK_HEAVYBALL is set.
+    """
+    if setting.cuda and HEAVYBALL not in os.environ:
+        yield {"what": "heavyball", "note": f"{HEAVYBALL} is not set"}
+        return
+    bench = Iterations(setting)
+    ours = _makers(setting, bench)
+    kept = ("gradient", "torch SGD fused, its step", "torch AdamW fused, its step", "adamw", "soap",
+            "rotated_adamw soap_eig", "pytorch_optimizer SOAP")  # fmt: skip
+    makers = {("float32", name): ours[name] for name in kept if name in ours}
+    makers[("float32", "heavyball AdamW")] = partial(bench.theirs, "heavyball", "AdamW", "ForeachAdamW")
+    makers[("float32", "heavyball SOAP")] = partial(bench.theirs, "heavyball", "SOAP", "ForeachSOAP")
+    yield from _measured(setting, {"float32": bench}, makers, slow=float("inf"))
+
+
+def _makers(setting: Setting, bench: Iterations) -> dict[str, Callable[[], Step]]:
+    """What makes each arm of one precision."""
     gradient, sgd = bench.torch_arm(torch.optim.SGD, lr=1e-3, momentum=0.9, fused=True)
     prepared, adamw = bench.torch_arm(torch.optim.AdamW, lr=1e-3, fused=True)
     prepared()
     rare = {"refresh_interval": NEVER}
-    makers: dict[str, Callable[[], Step]] = {
+    return {
         "gradient": lambda: gradient,
         "torch SGD fused, its step": lambda: sgd,
         "torch AdamW fused, its step": lambda: adamw,
@@ -189,35 +215,50 @@ def _steps(setting: Setting, word: str) -> Iterator[Row]:
         "pytorch_optimizer SAM": lambda: _present(bench.rival_sam()),
         "pytorch_optimizer SOAP": partial(bench.theirs, "pytorch_optimizer", "SOAP"),
     }
-    if not setting.cuda or HEAVYBALL in os.environ:
-        makers |= {
-            "heavyball AdamW": partial(bench.theirs, "heavyball", "AdamW", "ForeachAdamW"),
-            "heavyball SOAP": partial(bench.theirs, "heavyball", "SOAP", "ForeachSOAP"),
-        }
-    arms: dict[str, Step] = {}
+
+
+def _measured(
+    setting: Setting,
+    benches: dict[str, Iterations],
+    makers: dict[Arm, Callable[[], Step]],
+    slow: float = SLOW_S,
+) -> Iterator[Row]:
+    """Begin every arm, warm all up, then let them take turns; a row for each."""
+    arms: dict[Arm, Step] = {}
+    pending = dict(makers)
 
     def begin(name: str) -> Row | list[Row]:
-        arms[name] = step = makers[name]()
-        if (first := bench.seconds(step)) > SLOW_S:
-            del arms[name]
-            return {"precision": word, "note": f"its first step took {first:.1f} s"}
+        arm = next(key for key in pending if key[1] == name)
+        step = pending.pop(arm)()
+        if (first := benches[arm[0]].seconds(step)) > slow:
+            return {"precision": arm[0], "note": f"its first step took {first:.1f} s"}
+        arms[arm] = step
         return []
 
-    yield from setting.each(makers, begin)
-    times: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(setting.sizes.iterations):
-        if number and setting.left <= 0:
+    yield from setting.each([name for _, name in makers], begin)
+    times: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    warm, least = (WARM, ROUNDS) if setting.cuda else (1, 2)
+    for number in range(warm + max(least, setting.sizes.iterations)):
+        if number >= warm + least and setting.left <= 0:
             break
-        for name, step in arms.items():
-            times[name].append(bench.seconds(step))
+        for arm, step in arms.items():
+            times[arm].append(benches[arm[0]].seconds(step))
+    for word, bench in benches.items():
+        yield from _rows(bench, word, {name: taken[warm:] for (w, name), taken in times.items() if w == word})
+
+
+def _rows(bench: Iterations, word: str, times: dict[str, list[float]]) -> Iterator[Row]:
     found = {name: statistics.median(taken) for name, taken in times.items()}
+    if not {"gradient", "torch SGD fused, its step", "torch AdamW fused, its step"} <= set(found):
+        return
     base = found["gradient"] + found["torch SGD fused, its step"]
     bounds = _bounds(bench, found)
     for name, seconds in found.items():
+        low, _, high = statistics.quantiles(times[name], n=4)
         row: Row = {"what": name, "precision": word, "ms": 1e3 * seconds, "x gradient + SGD": seconds / base}
         if name in bounds:
             row |= {"bound ms": 1e3 * bounds[name], "x bound": seconds / bounds[name]}
-        yield row
+        yield row | {"spread": (high - low) / 2 / seconds, "rounds": len(times[name])}
     whole, cheap = found.get("llqr diagonal, a refresh"), found.get("llqr diagonal, no refresh")
     if whole is not None and cheap is not None:
         seconds = cheap + (whole - cheap) / INTERVAL
