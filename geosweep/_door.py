@@ -37,6 +37,7 @@ def run(
     address: str = "",
     max_concurrent: int = 0,
     accept_changed_code: bool = False,
+    fair: bool = False,
 ) -> Sweep:
     """Run a sweep, or continue it where it stopped; a sweep that is done comes back at once.
 
@@ -60,6 +61,7 @@ def run(
         address: Ray cluster, `auto` or HOST:PORT; default: a private one.
         max_concurrent: Trials at a time; 0: what the sweep says.
         accept_changed_code: Continue although source files changed; stamped exploratory.
+        fair: Refuse a sweep that breaks a rule of `geosweep lint` and does not say why.
 
     Raises:
         SpecError: What is asked for is wrong, with the key.
@@ -69,6 +71,7 @@ def run(
         TrialsFailed: More trials failed than the sweep allows.
         CodeChanged: The source that trials import is not what was sealed.
         ControlFailed: A special case did not come out as it has to.
+        Unfair: `fair` was asked for, and it is not.
 
     >>> import geosweep, tempfile
     >>> sweep = geosweep.run(
@@ -100,6 +103,7 @@ def run(
         address=address,
         max_concurrent=max_concurrent,
         accept_changed_code=accept_changed_code,
+        fair=fair,
     )
     shown = for_this_place(progress)
     listener = Listener(on_report)

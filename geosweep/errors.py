@@ -11,6 +11,7 @@
 | `BudgetSpent` | a limit of the budget ended the sweep before its trials did |
 | `CodeChanged` | the source that trials import is not what was sealed |
 | `ControlFailed` | a special case did not come out as it has to |
+| `Unfair` | a fair protocol was asked for, and the sweep breaks rules without saying why |
 | `Damaged` | a file of a sweep is not what was written |
 | `Refused` | there is no comparison, and why |
 
@@ -27,7 +28,7 @@
 from __future__ import annotations
 
 from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
-from orchestrator.protocol.errors import CodeChanged, ControlFailed
+from orchestrator.protocol.errors import CodeChanged, ControlFailed, Unfair
 from orchestrator.statistics.pairing import Refused
 from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
 
@@ -41,6 +42,7 @@ __all__ = [
     "Refused",
     "SpecError",
     "TrialsFailed",
+    "Unfair",
     "Unreachable",
     "UsageError",
 ]

@@ -21,7 +21,7 @@ from orchestrator.definition.model import Spec, sweep_id
 from orchestrator.definition.states import Goal, SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.protocol import extensions, rehearsal, seal
+from orchestrator.protocol import extensions, fair, rehearsal, seal
 from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
@@ -61,6 +61,8 @@ class Options:
     """MLflow server when the file names none."""
     accept_changed_code: bool = False
     """Go on although source files changed; stamped exploratory."""
+    fair: bool = False
+    """Refuse a sweep file that breaks a fairness rule and does not say why (see `protocol.fair`)."""
     steps: bool = True
     """Before the first trial each arm takes a step at the corners of its space (see `protocol.rehearsal`)."""
     parcel: Parcel | None = None
@@ -111,10 +113,13 @@ def launch(
 ) -> Launched:
     """Run the sweep that `text` defines, or continue it where it stopped. `watch(conductor)` shows its progress.
 
-    Raises UsageError before anything is made, TrialsFailed for a sweep that was given up, and what `runner.run` raises.
+    Raises UsageError and Unfair before anything is made, TrialsFailed for a sweep that was given up, and what
+    `runner.run` raises.
     """
     spec = amended(spec, options)
     check_place(spec, root, options, say)
+    if options.fair:
+        fair.check(text, spec.source or "the sweep")
     _rehearse(spec, text, root, options, say)
     facts = _facts(spec, options)
     names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]

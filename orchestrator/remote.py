@@ -51,6 +51,8 @@ class Order:
     priority: str = ""
     elastic: bool = False
     registry: str = ""
+    fair: bool = False
+    """Whether the driver refuses an unfair protocol (`run --fair`)."""
     parcel: Parcel | None = None
     code_at: str = ""
     """Kubernetes: where the parcel lies in an object store; empty: it goes in a ConfigMap."""

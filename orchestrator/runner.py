@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.protocol import controls, flops, pace, seal
+from orchestrator.protocol.errors import CodeChanged, ControlFailed
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Begun, Callback
 from orchestrator.scheduling.conductor import SweepConductor
@@ -29,6 +30,7 @@ from orchestrator.scheduling.studies import learn, open_arms
 from orchestrator.statistics.intervals import bounds_of, summarize
 from orchestrator.storage import disk, ending
 from orchestrator.storage.folder import SweepFolder, write_atomic
+from orchestrator.storage.lease import LAST
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.storage.periodic import periodic
 from orchestrator.storage.provenance import provenance, uncommitted
@@ -110,36 +112,47 @@ def run(
 
     `watch(conductor)` is a context manager for a display. Raises CodeChanged, ControlFailed.
     """
-    seal.check_code(spec, folder, accept=accept_changed_code)
-    controls.check(spec, folder)
-    spec = pace.calibrated(spec, folder)
-    mended = reconcile.at_start(folder, tracker)
-    arms = open_arms(spec, folder, storage_url)
+    try:
+        seal.check_code(spec, folder, accept=accept_changed_code)
+        controls.check(spec, folder)
+        spec = pace.calibrated(spec, folder)
+        mended = reconcile.at_start(folder, tracker)
+        arms = open_arms(spec, folder, storage_url)
+    except BaseException as error:
+        _turned_away(spec, folder, tracker, _broken_off(error))
+        raise
     learn(spec, folder, arms)
     before = reconcile.study_states(arms)
     alike, begun = abort.Alike(spec, folder), Begun(folder)
     callbacks = (seal.Witness(folder), tracker, alike, begun, *callbacks)
     conductor = SweepConductor(spec, folder, arms, callbacks=callbacks)
     mended += reconcile.differences(before, arms)
-    state = SweepState.FAILED
+    state, how = SweepState.FAILED, ending.FAULT
     try:
         if not conductor.exhausted:
             shown = watch(conductor) if watch else nullcontext()
             with _drain_on_interrupt(folder, begun), _clocked(conductor, folder), shown:
                 executor.run(conductor)
         state = _state(conductor, alike.refusal)
+        how = _ending(spec, conductor, state, alike.refusal)
         if state is SweepState.DONE and not spec.task.is_program:
             with disk.tolerated():
                 flops.keep(folder, counted(results.ended_trials(folder)), gpu=spec.resources.gpu)
+    except BaseException as error:
+        how = _broken_off(error)
+        raise
     finally:
         with disk.tolerated():
             parquet.export(folder, folder.results)
         tracker.check(lambda: results.ended_trials(folder))
         final = state is not SweepState.FAILED and not conductor.remaining
-        how = _ending(spec, conductor, state)
         tracker.finish(state, summaries(spec, folder), chosen(spec, folder) if final else {}, how)
         outcome = SweepOutcome(
-            state=state, tracked=not tracker.trouble, limit=conductor.limit, complete=not conductor.remaining
+            state=state,
+            tracked=not tracker.trouble,
+            limit=conductor.limit,
+            complete=not conductor.remaining,
+            ending=how,
         )
         with disk.tolerated():
             outcome.write(folder)
@@ -155,14 +168,32 @@ def _state(conductor: SweepConductor, refusal: str) -> SweepState:
     return SweepState.STOPPED if conductor.stopped_by else SweepState.DONE
 
 
-def _ending(spec: Spec, conductor: SweepConductor, state: SweepState) -> str:
+def _ending(spec: Spec, conductor: SweepConductor, state: SweepState, refusal: str) -> str:
     """How this driver ends, in the words of `storage.ending`."""
+    if refusal:
+        return ending.FAILED
     if conductor.stopped_by == "wait":
         return ending.NO_WORKERS
     failed = sum(arm.counts()["failed"] for arm in conductor.arms.values())
-    if state is SweepState.FAILED or (failed > spec.max_failed and not conductor.remaining):
+    if state is not SweepState.BUDGET and failed > spec.max_failed and not conductor.remaining:
         return ending.FAILED
     return str(state)
+
+
+def _broken_off(error: BaseException) -> str:
+    """How a driver ends that did not come to its end, in the same words."""
+    if isinstance(error, KeyboardInterrupt):
+        return ending.STOPPED
+    return ending.FAILED if isinstance(error, (CodeChanged, ControlFailed)) else ending.FAULT
+
+
+def _turned_away(spec: Spec, folder: SweepFolder, tracker: Tracker, how: str) -> None:
+    """A driver that trains nothing leaves the sweep as it was; only how it ended is told."""
+    before = SweepOutcome.read(folder) or SweepOutcome(state=SweepState.FAILED)
+    tracker.finish(before.state, summaries(spec, folder), {}, how)
+    if (folder.path / LAST).exists():
+        with disk.tolerated():
+            replace(before, ending=how).write(folder)
 
 
 def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:

@@ -274,7 +274,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 def judged(error: BaseException) -> tuple[Exit, str] | None:
     """(exit code, what is said) of an error that users can mend or that is none of ours; None for an unexpected one."""
     from orchestrator.definition.errors import BudgetSpent, CannotSearch, SpecError, TrialsFailed, UsageError
-    from orchestrator.protocol.errors import CodeChanged, ControlFailed
+    from orchestrator.protocol.errors import CodeChanged, ControlFailed, Unfair
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
     from orchestrator.storage.object_store import StoreError
@@ -291,6 +291,7 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
         CannotTravel: Exit.CHECK_FAILED,
         CannotSearch: Exit.INVALID_FILE,
         ControlFailed: Exit.CHECK_FAILED,
+        Unfair: Exit.CHECK_FAILED,
         Damaged: Exit.CHECK_FAILED,
         CodeChanged: Exit.SEAL_BROKEN,
         Held: Exit.UNREACHABLE,

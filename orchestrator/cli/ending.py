@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from orchestrator.cli.app import Exit, Failed, judged
+from orchestrator.cli.app import Exit, Failed, judged, say
 
 if TYPE_CHECKING:
     from orchestrator.storage.ending import Ending
@@ -36,11 +36,39 @@ class Kept:
 
     def __init__(self) -> None:
         self.root, self.sweep_id = Path(), ""
+        self._tracked: tuple[str, str | None] | None = None
 
     def at(self, root: Path, sweep_id: str) -> None:
         """The sweep's folder, which need not be there yet."""
         self.root, self.sweep_id = root, sweep_id
         _note(root=str(root.absolute()), sweep_id=sweep_id)
+
+    def tracked(self, name: str, uri: str | None) -> None:
+        """MLflow's experiment, and its server; None: the store in the root."""
+        self._tracked = name, uri
+
+    def end(self, how: Ending) -> None:
+        """Write `how` into the sweep's folder, and have MLflow say the same, if the command took the sweep in hand.
+
+        One that was refused before that says nothing of the sweep: how the last driver ended stays what is known.
+        """
+        from orchestrator.storage.folder import SweepFolder
+
+        folder = SweepFolder(self.root, self.sweep_id)
+        if not self.sweep_id or how.reason == HELD or not how.write(folder):
+            return
+        from orchestrator.storage.outcome import SweepOutcome
+
+        told = SweepOutcome.read(folder)
+        if self._tracked is None or (told is not None and told.ending == how.ending):
+            return
+        from orchestrator.tracking import mlflow_ends
+
+        name, uri = self._tracked
+        try:
+            mlflow_ends.tell(uri=uri, root=self.root, sweep_id=self.sweep_id, name=name, how=how.ending)
+        except ConnectionError as error:
+            say(f"MLflow was not told how it ended ({error})", "yellow")
 
 
 @contextmanager
@@ -58,10 +86,7 @@ def kept() -> Iterator[Kept]:
     finally:
         how = replace(how, when=ending.now())
         _note(ended=how.document())
-        if found.sweep_id and how.reason != HELD:
-            from orchestrator.storage.folder import SweepFolder
-
-            how.write(SweepFolder(found.root, found.sweep_id))
+        found.end(how)
 
 
 HELD = "another driver works on this sweep"

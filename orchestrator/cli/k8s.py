@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.app import ROOT, Exit, Overrides, app, beside, data, fail
-from orchestrator.cli.k8s_options import Elastic, Namespace, Priority, Profile, Queue, Registry
+from orchestrator.cli.k8s_options import Elastic, Fair, Namespace, Priority, Profile, Queue, Registry
 from orchestrator.cli.remote import packed, readable
 from orchestrator.definition.errors import read
 
@@ -35,6 +35,7 @@ def render(
     priority: Priority = "",
     elastic: Elastic = False,
     registry: Registry = "",
+    fair: Fair = False,
     root: Annotated[
         str, typer.Option(help="Folder for sweeps: on the volume shared at /runs, or s3://BUCKET/FOLDER.")
     ] = "/runs",
@@ -49,6 +50,7 @@ def render(
     from orchestrator.kubernetes import profiles
     from orchestrator.kubernetes.fit import RenderError
     from orchestrator.kubernetes.render import render as rendered
+    from orchestrator.protocol import fair as fair_protocol
 
     if (file is None) == (check is None):
         fail("name a sweep file, or a manifest with --check (one of the two)", Exit.USAGE)
@@ -57,6 +59,8 @@ def render(
         return
     assert file is not None
     asked, spec = readable(file, overrides)
+    if fair or profiles.load(profile).fair:
+        fair_protocol.check(asked, str(file))
     parcel = packed(spec, file, Path(os.environ.get("GEOSWEEP_ROOT", ROOT)))
     try:
         text = rendered(
@@ -69,6 +73,7 @@ def render(
             elastic=elastic,
             registry=registry,
             root=root,
+            fair=fair,
             parcel=parcel,
         )
     except RenderError as error:

@@ -17,6 +17,10 @@ Priority = Annotated[str, typer.Option(help="Kubernetes: Kueue WorkloadPriorityC
 Elastic = Annotated[
     bool, typer.Option("--elastic", help="Kubernetes: grow and shrink within the queue's quota (Kueue 0.18).")
 ]
+Fair = Annotated[
+    bool,
+    typer.Option("--fair", help="Refuse a sweep that breaks a rule of lint and does not say why (analysis.waive)."),
+]
 Registry = Annotated[
     str,
     typer.Option(envvar="GEOSWEEP_REGISTRY", help="Kubernetes: registry and path of the images.", show_default=False),

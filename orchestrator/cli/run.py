@@ -34,6 +34,7 @@ from orchestrator.cli.app import (
     typed,
 )
 from orchestrator.cli.ending import kept
+from orchestrator.cli.k8s_options import Fair
 from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import SpecError, errors_of
 from orchestrator.definition.states import SweepState
@@ -94,6 +95,7 @@ def run(
     ] = "",
     notify: Notify = None,
     skip_steps: SkipSteps = False,
+    fair: Fair = False,
     as_job: Annotated[
         bool,
         typer.Option(
@@ -123,6 +125,8 @@ def run(
         asked = asked_of(file, overrides)
         definition = asked.load()
         place.at(root, model.sweep_id(definition))
+        if tracking:
+            place.tracked(definition.name, definition.tracking.mlflow or tracking_uri or None)
         if executor is Backend.RAY and address not in ("", "local") and CODE not in os.environ:
             parcel = packed(definition, file, root)
         options = launch.Options(
@@ -137,6 +141,7 @@ def run(
             parcel=parcel,
             notify=tuple(notify or ()),
             steps=not skip_steps,
+            fair=fair,
         )
         ended = carry_out(asked, definition, root, options, typed(context))
         if as_json:

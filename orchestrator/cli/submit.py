@@ -12,7 +12,7 @@ import typer
 
 from orchestrator.cli import follow
 from orchestrator.cli.app import ROOT, Exit, File, Json, Overrides, app, fail, next_steps
-from orchestrator.cli.k8s_options import Elastic, Namespace, Priority, Profile, Queue, Registry
+from orchestrator.cli.k8s_options import Elastic, Fair, Namespace, Priority, Profile, Queue, Registry
 from orchestrator.cli.remote import cluster, in_namespace, packed, readable, show
 
 
@@ -33,6 +33,7 @@ def submit(
     priority: Priority = "",
     elastic: Elastic = False,
     registry: Registry = "",
+    fair: Fair = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow it to its end; the exit code is then that of run.")
     ] = False,
@@ -47,8 +48,10 @@ def submit(
     Example: geosweep submit sweeps/quickstart.yaml --address http://127.0.0.1:8265
     """
     from orchestrator.definition import model
+    from orchestrator.kubernetes import profiles
     from orchestrator.kubernetes.code import fits
     from orchestrator.kubernetes.fit import RenderError
+    from orchestrator.protocol import fair as fair_protocol
     from orchestrator.remote import LIVING, Order
     from orchestrator.travel.arrival import store
 
@@ -59,8 +62,11 @@ def submit(
             Exit.USAGE,
         )
     text, spec = readable(file, overrides)
+    on_kubernetes = address.partition("://")[0] == "k8s"
+    if fair or (on_kubernetes and profiles.load(profile).fair):
+        fair_protocol.check(text, str(file))
     parcel = packed(spec, file, Path(os.environ.get("GEOSWEEP_ROOT", ROOT)))
-    stored = parcel is not None and address.partition("://")[0] == "k8s" and "://" in root and not fits(parcel)
+    stored = parcel is not None and on_kubernetes and "://" in root and not fits(parcel)
     order = Order(
         sweep_id=model.sweep_id(spec),
         text=text,
@@ -71,6 +77,7 @@ def submit(
         priority=priority,
         elastic=elastic,
         registry=registry,
+        fair=fair,
         parcel=parcel,
         code_at=store(parcel, root) if parcel is not None and stored else "",
         requirements=spec.environment.requirements,

@@ -59,8 +59,9 @@ class RayCluster:
             environment = {"working_dir": folder, **runtime_env(order.parcel, order.requirements)}
             variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_S), **environment.get("env_vars", {})}
             file = shlex.quote(order.parcel.sweep) if order.parcel else "sweep.yaml"
+            options = f"--root {order.root} --address auto{' --fair' * order.fair} --as-job"
             asked = {
-                "entrypoint": f"geosweep run {file} --root {order.root} --address auto --as-job",
+                "entrypoint": f"geosweep run {file} {options}",
                 "submission_id": job,
                 "runtime_env": {**environment, "env_vars": variables},
                 "metadata": {"sweep": name, "definition": digest},
@@ -73,15 +74,25 @@ class RayCluster:
         found = pick(self._attempts(), name, self._address)
         if found.state in LIVING:
             return found
-        how = ending.in_log(str(self._ask(lambda: self._client.get_job_logs(found.job))))
+        how = None
+        with suppress(Unreachable):  # its log went with a machine; that it ended is known all the same
+            how = ending.in_log(str(self._ask(lambda: self._client.get_job_logs(found.job))))
         if how is None:
             return found
         return replace(found, state=state_of(how), reason=how.reason or found.reason, ending=how)
 
     def logs(self, name: str) -> str:
-        """See `Cluster`."""
-        job = self.status(name).job
-        return str(self._ask(lambda: self._client.get_job_logs(job)))
+        """See `Cluster`. Of a job whose log went with its machine, NotFound says where it is kept."""
+        found = self.status(name)
+        try:
+            return str(self._ask(lambda: self._client.get_job_logs(found.job)))
+        except Unreachable as error:
+            if found.state in LIVING:
+                raise
+            raise NotFound(
+                f"{found.sweep_id} is {found.state}, and the cluster has its log no more ({error}); what it printed is "
+                f"under its root: geosweep logs {found.sweep_id} --driver --root ..."
+            ) from None
 
     def trial_log(self, name: str, words: Sequence[str]) -> Iterator[str]:
         """See `Cluster`: a job of its own reads it where the sweep is kept. Raises NotFound."""

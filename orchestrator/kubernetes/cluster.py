@@ -73,6 +73,7 @@ class KubernetesCluster:
             elastic=order.elastic,
             registry=order.registry,
             root=order.root,
+            fair=order.fair,
             parcel=order.parcel,
             code_at=order.code_at,
         )
@@ -168,7 +169,7 @@ class KubernetesCluster:
             return replace(found, reason=f"{found.reason}: {why}" if found.reason and why else why or found.reason)
         if "deletionTimestamp" in job["metadata"] or not (pod := self._submitter(found.sweep_id)):
             return found
-        with suppress(NotFound):
+        with suppress(NotFound, Unreachable):  # its log went with a node, or is not for this account
             how = ending.in_log(self._log(pod, "", tail_lines=TAIL))
             if how is not None:
                 return replace(found, state=state_of(how), reason=how.reason or found.reason, ending=how)

@@ -24,6 +24,7 @@ FLAGS = (
     "--no-cache",
     "--accept-changed-code",
     "--skip-steps",
+    "--fair",
     "--as-job",
     "--json",
 )

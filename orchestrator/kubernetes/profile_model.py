@@ -251,6 +251,7 @@ class ProfileModel(PodModel):
     tracking: Annotated[str, AfterValidator(_no_claim)] | None = Field(
         None, description="MLflow server; default: Service mlflow of the namespace."
     )
+    fair: bool = Field(False, description="Whether sweeps with an unfair protocol are refused, as by --fair.")
     claim: ObjectName = Field("geosweep-runs", description="The claim at /runs.")
 
     def problems(self) -> list[tuple[tuple[str | int, ...], str]]:

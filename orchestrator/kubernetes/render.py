@@ -50,6 +50,7 @@ class Place:
     elastic: bool
     registry: str
     root: str
+    fair: bool
 
     @property
     def fixed(self) -> bool:
@@ -73,12 +74,13 @@ def render(
     elastic: bool = False,
     registry: str = "",
     root: str = ROOT,
+    fair: bool = False,
     parcel: Parcel | None = None,
     code_at: str = "",
 ) -> str:
     """The manifest of the sweep in `text`. `parcel` goes in a ConfigMap, unless it lies at the URI `code_at`.
 
-    `profile` is a bundled one or a file; `namespace`, `queue`, `priority`, `elastic`, `registry` go before it.
+    `profile` is a bundled one or a file; `namespace`, `queue`, `priority`, `elastic`, `registry`, `fair` go before it.
     Raises SpecError for an invalid sweep or profile, RenderError for a sweep that cannot run on that cluster.
     """
     spec = sweep_file.loads(text, file)
@@ -90,7 +92,7 @@ def render(
     _check_root(root)
     _check_data(spec)
     _check_tracking(spec)
-    place = _place(profiles.load(profile), namespace, queue, priority, elastic, registry, root)
+    place = _place(profiles.load(profile), namespace, queue, priority, elastic, registry, root, fair)
     code = Code(parcel, code_at, job=job_name(spec), metadata=_metadata(spec, place, "code"))
     documents = [
         _config_map(spec, text, place),
@@ -110,7 +112,14 @@ def render(
 
 
 def _place(
-    profile: ProfileModel, namespace: str, queue: str, priority: str, elastic: bool, registry: str, root: str
+    profile: ProfileModel,
+    namespace: str,
+    queue: str,
+    priority: str,
+    elastic: bool,
+    registry: str,
+    root: str,
+    fair: bool,
 ) -> Place:
     """Flags before the profile. Raises RenderError for what cannot be."""
     if queue and not re.fullmatch(NAME, queue):
@@ -129,6 +138,7 @@ def _place(
         elastic=elastic or profile.autoscaling.elastic,
         registry=registry or profile.registry,
         root=root,
+        fair=fair or profile.fair,
     )
     if found.priority and not found.queue:
         raise RenderError(
@@ -250,7 +260,7 @@ def _ray_job(spec: Spec, text: str, place: Place, code: Code) -> dict[str, Any]:
     entrypoint = f"geosweep run {code.run()} --root {place.root} --address auto --max-concurrent {concurrent}"
     if not spec.tracking.mlflow:
         entrypoint += f" --tracking-uri {place.tracking}"
-    entrypoint += " --as-job"
+    entrypoint += f"{' --fair' * place.fair} --as-job"
     body: dict[str, Any] = {
         "entrypoint": entrypoint,
         "submissionMode": "K8sJobMode",

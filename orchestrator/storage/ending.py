@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.storage import disk
@@ -23,6 +23,7 @@ DONE, BUDGET, STOPPED = "done", "budget", "stopped"
 FAILED, NO_WORKERS, FAULT = "failed", "no workers", "fault"
 MEANT = (DONE, BUDGET, STOPPED)
 """Endings that somebody asked for, in the sweep file or by a stop; nothing went wrong."""
+ENDINGS = (*MEANT, FAILED, NO_WORKERS, FAULT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +51,18 @@ class Ending:
         """As a job prints it last."""
         return MARK + json.dumps(self.document())
 
-    def write(self, folder: SweepFolder) -> None:
-        """Write ending.json, on the far side too, if disk and store let us and there is such a sweep."""
-        if not (folder.path / "resolved.json").exists():
-            return
+    def write(self, folder: SweepFolder) -> bool:
+        """Write ending.json, on the far side too, if disk and store let us.
+
+        Returns False, and writes nothing, where there is no such sweep, or an ending of before still stands: whoever
+        drives a sweep clears it first.
+        """
+        if not (folder.path / "resolved.json").exists() or (folder.path / NAME).exists():
+            return False
         with disk.tolerated():
             write_atomic(folder.path / NAME, json.dumps(self.document()))
         publish(folder, NAME)
+        return True
 
 
 def now() -> str:
@@ -94,8 +100,10 @@ def in_log(text: str) -> Ending | None:
 
 
 def of(document: Any) -> Ending | None:
-    """The ending in a JSON document."""
-    if not isinstance(document, dict) or not {"ending", "exit_code"} <= document.keys():
+    """The ending in a JSON document; None for what is none of ours, whoever wrote it."""
+    if not isinstance(document, dict) or document.get("ending") not in ENDINGS:
         return None
-    known = {field.name for field in fields(Ending)}
-    return Ending(**{k: v for k, v in document.items() if k in known})
+    code, told = document.get("exit_code"), {key: document.get(key, "") for key in ("ending", "reason", "when")}
+    if not isinstance(code, int) or isinstance(code, bool) or not all(isinstance(v, str) for v in told.values()):
+        return None
+    return Ending(exit_code=code, **told)

@@ -21,6 +21,8 @@ class SweepOutcome:
     """The limit of the budget that ended the search, or everything."""
     complete: bool = False
     """Whether no trial is left to be started."""
+    ending: str = ""
+    """How that driver ended, as the tracker was told (see `storage.ending`)."""
 
     @property
     def is_over(self) -> bool:
@@ -38,6 +40,7 @@ class SweepOutcome:
             tracked=bool(found.get("tracked")),
             limit=found.get("limit") or "",
             complete=bool(found.get("complete")),
+            ending=found.get("ending") or "",
         )
 
     def write(self, folder: SweepFolder) -> None:

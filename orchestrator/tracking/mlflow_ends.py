@@ -1,10 +1,16 @@
-"""How a trial ended, as the tags of its run."""
+"""How a trial ended, as the tags of its run; and how a driver did, on the parent."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from orchestrator.storage.ending import DONE
 from orchestrator.tracking import mlflow_failed
+from orchestrator.tracking.embedded import embedded_uri
 from orchestrator.trial.job import Report, Result
 
+ENDING, STAGE, SWEEP = "geosweep.ending", "geosweep.stage", "geosweep.sweep_id"
 STATE, ERROR = "geosweep.state", "geosweep.error"
 STOPPED, CACHED = "geosweep.stopped", "geosweep.cached_from"
 
@@ -26,3 +32,29 @@ def tags_of(result: Result | Report) -> dict[str, str]:
     if result.cached_from:
         tags[CACHED] = result.cached_from
     return tags
+
+
+def tell(*, uri: str | None, root: Path, sweep_id: str, name: str, how: str) -> None:
+    """Have the parent run say how the last driver ended, and not that it runs. Nothing where the sweep has none.
+
+    Raises ConnectionError when the store does not answer.
+    """
+    if uri is None and not (root / "mlflow.db").exists():
+        return
+    for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        client = MlflowClient(uri or embedded_uri(root))
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            return
+        mine = f"tags.`{SWEEP}` = '{sweep_id}' and tags.`{STAGE}` = 'sweep'"
+        for parent in client.search_runs([experiment.experiment_id], mine):
+            client.set_tag(parent.info.run_id, ENDING, how)
+            if parent.info.status == "RUNNING":
+                client.set_terminated(parent.info.run_id, "FINISHED" if how == DONE else "KILLED")
+    except (MlflowException, OSError) as error:
+        raise ConnectionError((str(error).splitlines() or ["no answer"])[0]) from None

@@ -80,6 +80,7 @@ ENDINGS: list[tuple[str, dict[str, Any], Callable[[Path, Path], Meanwhile], tupl
     ),
     ("stopped", SLOWLY, stopped, ("stopped", 130), 1, 0, "SUCCEEDED"),
     ("bad file", {}, file_spoilt, ("failed", 3), 1, 3, "FAILED"),
+    ("unfair protocol", {"trials": 2, "confirm": 2}, untouched, ("failed", 6), 1, 6, "FAILED"),
     ("too many failed trials", {"trials": 2, "confirm": 2, "fail_at": 2}, untouched, ("failed", 8), 1, 8, "FAILED"),
     ("given up: all fail alike", {"trials": 9, "confirm": 2, "fail_at": 2}, untouched, ("failed", 8), 1, 8, "FAILED"),
     ("driver killed once", SLOWLY, driver_killed_once, ("done", 0), 1, 0, "SUCCEEDED"),
@@ -87,9 +88,9 @@ ENDINGS: list[tuple[str, dict[str, Any], Callable[[Path, Path], Meanwhile], tupl
 ]
 
 
-def under_an_operator(file: Path, root: Path) -> Operator:
+def under_an_operator(file: Path, root: Path, *, fair: bool = False) -> Operator:
     """An operator that has the rendered RayJob of a sweep file."""
-    *_, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind"))
+    *_, job = yaml.safe_load_all(render(file.read_text(), str(file), profile="kind", fair=fair))
     places = {
         f"{MOUNT}/sweep.yaml": str(file),
         f"--root {ROOT} ": f"--root {root} ",
@@ -114,7 +115,7 @@ def test_one_cluster_for_every_ending(
 ) -> None:
     file, root = tmp_path / "sweep.yaml", tmp_path / "runs"
     file.write_text(sweep_text(**{"method": "random", **given}))
-    operator = under_an_operator(file, root)
+    operator = under_an_operator(file, root, fair=what == "unfair protocol")
     found = operator.run(meanwhile(file, root))
     print(f"{what}: {how}, clusters {operator.clusters}, heads {operator.heads}, codes {operator.codes}, {found}")
     assert (found["jobStatus"], operator.clusters) == (status, 1), operator.log
@@ -122,8 +123,9 @@ def test_one_cluster_for_every_ending(
     ended = ending.in_log(operator.log)
     assert ended is not None
     assert (ended.ending, ended.exit_code) == how
-    if what == "bad file":
-        assert "trials_per_leg" in ended.reason
+    if word := {"bad file": "trials_per_leg", "unfair protocol": "GS120"}.get(what):
+        assert word in ended.reason
+        assert not list(root.glob("*/trials")), "nothing was started"
         return
     sweep = find(root, "@last")
     assert ending.read(sweep) == ended

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from orchestrator import results
@@ -159,11 +160,49 @@ def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
     status = results.status(sweep)
     assert status["ending"] == found.document()
     assert any(row["done"] for row in status["arms"].values())
-    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    assert parent_run(tmp_path / "runs").data.tags["geosweep.ending"] == "budget"
+
+
+def parent_run(root: Path) -> Run:
+    """The parent run of the one sweep under a root."""
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("fit")
     assert experiment is not None
     (parent,) = client.search_runs([experiment.experiment_id], "tags.`geosweep.stage` = 'sweep'")
-    assert parent.data.tags["geosweep.ending"] == "budget"
+    return parent
+
+
+@pytest.mark.slow
+def test_a_command_that_is_refused_leaves_folder_and_mlflow_of_one_mind(tmp_path: Path) -> None:
+    """Refused before it takes the sweep in hand, it says nothing of it; refused after that, both are told."""
+    file, module, root = tmp_path / "own.yaml", tmp_path / "own_fit.py", tmp_path / "runs"
+    module.write_text("from tests.tasks import Fit\n\n\nclass Own(Fit):\n    pass\n")
+    slowly = sweep_text(trials=8, pause_s=0.02, confirm=2, wall_clock=", wall_clock: 1s")
+    file.write_text(slowly.replace("tests.tasks:Fit", "own_fit:Own"))
+    assert job(file).returncode == 0
+    sweep = find(root, "@last")
+    first = ending.read(sweep)
+    assert first is not None
+    assert first.ending == "budget"
+    unfair = job(file, "--fair")
+    assert unfair.returncode == 6
+    refused = ending.in_log(unfair.stdout)
+    assert refused is not None
+    assert (refused.ending, refused.exit_code) == ("failed", 6)
+    assert "GS120" in refused.reason
+    assert ending.read(sweep) == first
+    assert parent_run(root).data.tags["geosweep.ending"] == "budget"
+    module.write_text(module.read_text().replace("pass", "EPSILON = 1e-3"))
+    changed = job(file)
+    assert changed.returncode == 7
+    last = ending.read(sweep)
+    assert last is not None
+    assert last == ending.in_log(changed.stdout)
+    assert (last.ending, last.exit_code) == ("failed", 7)
+    parent = parent_run(root)
+    assert parent.data.tags["geosweep.ending"] == "failed"
+    assert parent.info.status == "KILLED", "nobody is at work on it"
+    assert results.status(sweep)["state"] == "budget", "what was trained stands"
 
 
 @pytest.mark.slow
@@ -183,3 +222,19 @@ def test_two_drivers_of_one_sweep_keep_one_ending(tmp_path: Path) -> None:
     assert second.returncode == 75
     assert "is being run by" in second.stderr
     assert ending.read(sweep) == before
+
+
+@pytest.mark.parametrize("document", [
+    {}, [], None, "done", {"ending": "done"}, {"ending": "done", "exit_code": "0"},
+    {"ending": "done", "exit_code": True},
+    {"ending": "done", "exit_code": None}, {"ending": ["done"], "exit_code": 0}, {"ending": "well", "exit_code": 0},
+    {"ending": "failed", "exit_code": 6, "reason": ["x"]}, {"ending": "failed", "exit_code": 6, "when": 3},
+    {"ending": "failed", "exit_code": 6.0},
+], ids=str)  # fmt: skip
+def test_what_is_no_ending_is_taken_for_none(tmp_path: Path, document: object) -> None:
+    assert ending.of(document) is None
+    assert ending.in_log(f"training\n{ending.MARK}{json.dumps(document)}\n") is None
+    folder = SweepFolder(tmp_path, "fit-12345678")
+    folder.path.mkdir()
+    (folder.path / ending.NAME).write_text(json.dumps(document))
+    assert ending.read(folder) is None

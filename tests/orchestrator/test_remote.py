@@ -36,6 +36,7 @@ JOBS = [
     job("b-00000002.1", "RUNNING", 30),
     job("a-00000001.2", "SUCCEEDED", 20),
     job("a-00000001.1", "FAILED", 10, message="Job entrypoint command failed with exit code 8, last available logs: x"),
+    job("c-00000003.1", "SUCCEEDED", 5),
     job("another", "RUNNING", 40, metadata={"owner": "somebody else"}),
 ]
 
@@ -48,7 +49,8 @@ def dashboard() -> Iterator[str]:
             answers = {"version": {"ray_version": "2.60.0", "version": "4"}, "logs": {"logs": "a driver of old\n"}}
             found = answers.get(self.path.rpartition("/")[2], JOBS)
             content = json.dumps(found).encode() if allowed else b"Forbidden"
-            self.send_response(200 if allowed else 403)
+            lost = self.path.endswith("c-00000003.1/logs")  # the node that held it is gone
+            self.send_response(500 if lost else 200 if allowed else 403)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -81,8 +83,15 @@ def test_the_address_wins_over_the_shell(dashboard: str, monkeypatch: pytest.Mon
 
 def test_reasons_leave_out_the_log(dashboard: str) -> None:
     attempts = RayCluster(dashboard, TOKEN)._attempts()
-    assert [a.job for a in attempts] == ["a-00000001.1", "a-00000001.2", "b-00000002.1"]
-    assert attempts[0].reason == "Job entrypoint command failed with exit code 8"
+    assert [a.job for a in attempts] == ["c-00000003.1", "a-00000001.1", "a-00000001.2", "b-00000002.1"]
+    assert attempts[1].reason == "Job entrypoint command failed with exit code 8"
+
+
+def test_a_log_that_is_lost_hides_no_state(dashboard: str) -> None:
+    cluster = RayCluster(dashboard, TOKEN)
+    assert cluster.status("c") == Attempt(job="c-00000003.1", sweep_id="c-00000003", state="done")
+    with pytest.raises(NotFound, match="geosweep logs c-00000003 --driver --root"):
+        cluster.logs("c")
 
 
 def test_picked_by_prefix() -> None:
