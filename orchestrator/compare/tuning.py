@@ -124,12 +124,12 @@ def _chance(p: Parameter) -> float:
 def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
     """The lowest and highest value that means anything: an argument of the optimizer, of a group or a schedule too."""
     if evidence.is_program:  # a script's names are its own
-        return evidence.optimizer(arm).BOUNDS.get(name, UNBOUNDED)
+        return evidence.optimizer_declares(arm).bounds.get(name, UNBOUNDED)
     section, rest = section_of(name)
     if section == TRAINING:
         return BOUNDS.get(rest, UNBOUNDED)
     argument = rest.rpartition(".")[2] if section else rest.partition(".")[0]
-    return UNBOUNDED if section == TASK else evidence.optimizer(arm).BOUNDS.get(argument, UNBOUNDED)
+    return UNBOUNDED if section == TASK else evidence.optimizer_declares(arm).bounds.get(argument, UNBOUNDED)
 
 
 def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
