@@ -5,7 +5,7 @@ Also where the model's code itself casts to bfloat16 or float16: within, such a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -43,8 +43,22 @@ class Widening(TorchFunctionMode):
         """The call with wider types."""
         if func in (Tensor.bfloat16, Tensor.half):
             func = Tensor.float
-        positional, named = tree_map(_wider_type, (args, kwargs or {}))
-        return func(*positional, **named)
+        if _holds_narrow(args) or (kwargs and _holds_narrow(kwargs.values())):  # hardly ever, and maps are slow
+            args, kwargs = tree_map(_wider_type, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _holds_narrow(found: Iterable[Any]) -> bool:
+    for x in found:
+        if isinstance(x, torch.dtype):
+            if x in NARROW:
+                return True
+        elif isinstance(x, tuple | list):
+            if _holds_narrow(x):
+                return True
+        elif isinstance(x, Mapping) and _holds_narrow(x.values()):
+            return True
+    return False
 
 
 def _wider_type(x: Any) -> Any:

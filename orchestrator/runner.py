@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import parquet, reconcile, results
-from orchestrator.definition import addresses, overrides, program, task_record
+from orchestrator.definition import addresses, optimizer_record, overrides, program, task_record
 from orchestrator.definition import plan as planning
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.states import SweepState
@@ -73,6 +73,7 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "plan": planning.plan(spec),
         "provenance": dict(facts),
         task_record.KEY: task_record.of_class(program.declared(definition(spec), spec.report_metric)).document(),
+        optimizer_record.KEY: optimizer_record.documents(arm.optimizer for arm in spec.arms.values()),
         **({"overrides": list(spec.overrides)} if spec.overrides else {}),
     }
     if spec.task.is_program:

@@ -83,7 +83,7 @@ def parity(evidence: Evidence) -> Parity:
     if unit == "tokens":
         return Parity(column=TOKENS, words=unit_of(evidence))
     given = float(evidence.definition["budget"]["per_trial"])
-    return replace(IN_GRAD_EVALS, given=given, left=_step_of(evidence))
+    return replace(IN_GRAD_EVALS, given=given, left=lambda: _step_of(evidence))
 
 
 def _step_of(evidence: Evidence) -> dict[str, float]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 import optim_core
 from orchestrator import parquet, results
-from orchestrator.definition import task_record, yaml12
+from orchestrator.definition import optimizer_record, task_record, yaml12
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
@@ -136,6 +136,10 @@ class Evidence:
     def twin(self) -> str:
         """The arm that is an identical copy of the baseline, or nothing."""
         return twin(self.folder)
+
+    def optimizer_declares(self, arm: str) -> optimizer_record.Declares:
+        """What an arm's optimizer declares for readers of results."""
+        return optimizer_record.of_sweep(self.resolved, self.definition["arms"][arm]["optimizer"])
 
     def optimizer(self, arm: str) -> type[Counting]:
         """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""

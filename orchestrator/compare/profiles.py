@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 import optim_core
 from orchestrator.compare.answer import check
@@ -134,6 +133,8 @@ def _median_time(one: Evidence, arm: str, target: float) -> float:
 
 
 def _arm(times: pd.Series, r: pd.Series, reference: pd.Series) -> dict[str, Any]:
+    from scipy import stats
+
     both = np.isfinite(times) & np.isfinite(reference)
     speedup = float(stats.gmean(reference[both] / times[both])) if both.any() else None
     return {

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from scipy.special import bdtrc
 
 from orchestrator.compare.evidence import Evidence, numeric
 from orchestrator.compare.search_curves import curves as expected_curves
@@ -31,6 +30,7 @@ from orchestrator.definition.parts import TASK, TRAINING, section_of
 from orchestrator.definition.space import Parameter, levels
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.expected_best import expected_best, tunability
+from orchestrator.statistics.ranks import kendall
 from trainables.recipe import BOUNDS
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
@@ -60,7 +60,7 @@ class Edge:
         if self.studies == 1:
             return self.chance <= RARE
         often = len(self.at) >= max(2, math.ceil(DOUBTFUL * self.studies))
-        by_chance = float(stats.binom.sf(len(self.at) - 1, self.studies, self.chance))
+        by_chance = float(bdtrc(len(self.at) - 1, self.studies, self.chance))
         return often and (self.chance == EDGE or by_chance < SURPRISING)
 
     def __str__(self) -> str:
@@ -124,12 +124,12 @@ def _chance(p: Parameter) -> float:
 def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
     """The lowest and highest value that means anything: an argument of the optimizer, of a group or a schedule too."""
     if evidence.is_program:  # a script's names are its own
-        return evidence.optimizer(arm).BOUNDS.get(name, UNBOUNDED)
+        return evidence.optimizer_declares(arm).bounds.get(name, UNBOUNDED)
     section, rest = section_of(name)
     if section == TRAINING:
         return BOUNDS.get(rest, UNBOUNDED)
     argument = rest.rpartition(".")[2] if section else rest.partition(".")[0]
-    return UNBOUNDED if section == TASK else evidence.optimizer(arm).BOUNDS.get(argument, UNBOUNDED)
+    return UNBOUNDED if section == TASK else evidence.optimizer_declares(arm).bounds.get(argument, UNBOUNDED)
 
 
 def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
@@ -196,11 +196,18 @@ def kills(evidence: Evidence) -> list[dict[str, Any]]:
             continue
         best = dict((evidence.sign * frame["value"]).groupby(frame["study"]).max()) if len(frame) else {}
         false = sum(evidence.sign * value > best.get(study, math.nan) for study, value in ends)
-        low, high = proportion_confint(false, len(ends), method="wilson") if ends else (0.0, 1.0)
+        low, high = _wilson(int(false), len(ends)) if ends else (0.0, 1.0)
         found.append(
             {"arm": arm, "pruned": len(stopped), "audited": len(ends), "false": int(false), "low": low, "high": high}
         )
     return found
+
+
+def _wilson(count: int, of: int) -> tuple[float, float]:
+    from statsmodels.stats.proportion import proportion_confint  # half a second, where trials were stopped
+
+    low, high = proportion_confint(count, of, method="wilson")
+    return float(low), float(high)
 
 
 def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
@@ -246,6 +253,6 @@ def _rung(table: pd.DataFrame, sign: float, cost: float, eta: int) -> dict[str, 
         return None
     then, final = sign * table[before[-1]].fillna(-math.inf), sign * table.iloc[:, -1]
     place = int((then > float(then.iloc[int(final.to_numpy().argmax())])).sum()) + 1
-    tau = float(stats.kendalltau(then, final).statistic)
+    tau = kendall(then.to_numpy(dtype=float), final.to_numpy(dtype=float))
     survives = place <= max(1, len(table) // eta)
     return {"trials": len(table), "tau": tau, "winner_stood": place, "would_survive": survives}

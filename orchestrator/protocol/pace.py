@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from orchestrator.definition import built, plan
 from orchestrator.definition.errors import SpecError
@@ -111,6 +110,8 @@ def worth(paces: Sequence[Pace], *, seconds: float, evaluations: int) -> Calibra
     budget = float(max(0, math.floor((seconds - start - evaluations * looks) / each + 1e-9)))
     taken = [p.start + budget * p.grad_eval + evaluations * p.evaluation for p in paces]
     m = len(paces)
+    from scipy import special  # which only a budget in seconds needs
+
     spread = float(special.stdtrit(m - 1, 0.975) * np.std(np.log(taken), ddof=1) * np.sqrt(1 + 1 / m))
     return Calibrated(
         grad_evals=budget, error=max(FLOOR, spread), seconds_per_grad_eval=tuple(p.grad_eval for p in paces)

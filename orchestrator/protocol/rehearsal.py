@@ -2,8 +2,9 @@
 
 Task, model, batch and optimizer are made as a trial makes them, with its first seed; the model is evaluated once for
 each variant of the task. Whatever breaks has a place in the file (see `blame`). The corners are all listed values and
-both ends of every range: of each arm the first one, those that differ from it in one value, and the opposite one, for
-LIMIT_S in all; then the other combinations, for MORE_S of computing. Each distinct one is tried once.
+both ends of every range. Of each arm as many are tried as it takes to have every value in one, for LIMIT_S in all.
+Where one breaks, those that differ from its arm's first in one value say which value it was. Then come the others of
+these, and the other combinations, for SOME_S of computing, or MORE_S where something broke. Each is tried once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +39,7 @@ from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 
-LIMIT_S, AGAIN_S, MORE_S, ENDLESS = 30.0, 0.5, 0.5, 1e9
+LIMIT_S, AGAIN_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 0.15, 0.5, 1e9
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch sees no GPU, and starts nothing on one to find that out."""
 
@@ -52,7 +53,7 @@ class _Corner:
     arm: ArmSpec
     config: Mapping[str, Any]
     rank: int
-    """0: the first of its arm; 1: a value away from it, or the opposite one; 2: any other combination."""
+    """0: has a value that those before it of its arm have not; 1: a value away from the first; 2: any other one."""
 
 
 def rehearse(spec: Spec, text: str, limit_s: float = LIMIT_S) -> str:
@@ -92,10 +93,23 @@ class _Rehearsal:
     def all(self, until: float) -> None:
         """Try corner after corner; nothing is raised but _TimeUp."""
         every = sorted(_corners(self._spec), key=lambda corner: corner.rank)
-        self.of, more = sum(corner.rank < 2 for corner in every), 0.0
+        values = [corner for corner in every if corner.rank == 0]
+        self._each(values, until)
+        arms = {one.arm.name for one in self.broken}
+        telling = [corner for corner in every if corner.rank == 1 and corner.arm.name in arms]
+        self._each(telling, until)
+        more = time.process_time() + (MORE_S if self.broken else SOME_S)
         for corner in every:
-            more = more or (time.process_time() + MORE_S if corner.rank == 2 else 0.0)
-            if time.monotonic() > until or (more and time.process_time() > more):
+            if time.process_time() > more or time.monotonic() > until:
+                return
+            if corner.rank and corner not in telling:
+                self._try(corner)
+
+    def _each(self, corners: Sequence[_Corner], until: float) -> None:
+        """Try these, which count."""
+        self.of += len(corners)
+        for corner in corners:
+            if time.monotonic() > until:
                 return
             self._try(corner)
             self.done += 1
@@ -145,13 +159,25 @@ def _corners(spec: Spec) -> Iterator[_Corner]:
         known = plan.facts(spec, arm)
         found = corners(arm.parameters, [p.name for p in arm.parameters])
         found = [config for config in found if _obeys(spec, config, known(config))]
-        for config in found:
-            rank = min(2, sum(found[0].get(name, seen) != config.get(name, seen) for name in {*found[0], *config}))
-            rank = min(rank, 1) if config is found[-1] else rank
+        first = _with_every_value(found)
+        for i, config in enumerate(found):
+            away = sum(found[0].get(name, seen) != config.get(name, seen) for name in {*found[0], *config})
             key = json.dumps([arm.optimizer, arm.groups, config], sort_keys=True, default=str)
             if key not in seen:
                 seen.add(key)
-                yield _Corner(arm, config, rank)
+                yield _Corner(arm, config, 0 if i in first else min(away, 2))
+
+
+def _with_every_value(configs: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Places of a few of them, the first among these, that have every value which any of them has."""
+    values = [{(name, repr(value)) for name, value in config.items()} for config in configs]
+    lacking = set[tuple[str, str]]().union(*values)
+    found = set[int]()
+    while configs and (lacking or not found):
+        best = max(range(len(configs)), key=lambda i: (i == 0 and not found, len(values[i] & lacking)))
+        found.add(best)
+        lacking -= values[best]
+    return found
 
 
 def _obeys(spec: Spec, config: Mapping[str, Any], facts: Mapping[str, float]) -> bool:

@@ -53,9 +53,13 @@ def importances(
         return {}
     study, lower = _study(parameters, configurations), np.array(values) * -goal.sign
     rng, found = np.random.default_rng(0), _ped_anova(study, lower)
-    chance, total = [_ped_anova(study, rng.permutation(lower)) for _ in range(PERMUTATIONS)], sum(found.values())
-    reached = sum(sum(one.values()) >= total for one in chance)
-    if not total or (1 + reached) / (1 + PERMUTATIONS) > LEVEL:
+    chance, reached, total = list[dict[str, float]](), 0, sum(found.values())
+    while total and len(chance) < PERMUTATIONS:
+        chance.append(_ped_anova(study, rng.permutation(lower)))
+        reached += sum(chance[-1].values()) >= total
+        if (1 + reached) / (1 + PERMUTATIONS) > LEVEL:  # whatever the others say
+            return {}
+    if not total:
         return {}
     by_chance = [_shares(one) for one in chance]
     return {

@@ -9,7 +9,7 @@ several they are the studies: study r of one arm is paired with study r of every
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -41,9 +41,9 @@ class Parity:
     """Weights and data have to be the same, by their digests. Of scripts and imported runs the verdict says how far."""
     given: float = 0.0
     """What each trial was given, where `left` is known."""
-    left: Mapping[str, float] = field(default_factory=dict)
+    left: Callable[[], Mapping[str, float]] = dict
     """Arm -> what one of its steps takes: less than that is left over at the end of a trial. The file makes it certain,
-    so that it is said and nothing is refused for it."""
+    so that it is said and nothing is refused for it. Asked only where trials spent differently."""
 
 
 IN_GRAD_EVALS = Parity()
@@ -201,8 +201,8 @@ def _same_budget(confirm: pd.DataFrame, parity: Parity) -> list[str]:
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:
         named = ", ".join(f"{arm} {mean:.4g}" for arm, mean in means.items())
         apart = f"more than {100 * parity.within:.2g} %"
-        left = parity.given - complete[parity.column]
-        if all(0 <= rest < parity.left.get(arm, 0.0) for arm, rest in zip(complete["arm"], left, strict=True)):
+        rests, steps = parity.given - complete[parity.column], parity.left()
+        if all(0 <= rest < steps.get(arm, 0.0) for arm, rest in zip(complete["arm"], rests, strict=True)):
             return [
                 f"Steps come whole, so that of {parity.given:g} {parity.words} the arms spent {named}, {apart} apart; "
                 "a multiple of what their steps take would have been spent by all."

@@ -2,8 +2,8 @@
 
 A unit is a study, or a seed. The rule is the one of `comparison`: the smallest p is multiplied by the number of
 comparisons (first step of Holm), and the 1 - alpha interval of the mean has to leave zero out. Up to 10 units the rule
-itself is simulated on normal differences, because the exact test moves in steps of 2 / 2^n; above, the noncentral t of
-statsmodels is exact enough (Cohen 1988).
+itself is simulated on normal differences, because the exact test moves in steps of 2 / 2^n; above, the noncentral t is
+exact enough (Cohen 1988).
 
 Differences of searches have heavy tails: a few searches find nothing good. The chance of finding a middling effect is
 then higher than normal differences of the same variance say (on trained digits by up to 27 points at a true power of
@@ -19,8 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.power import TTestPower
+from scipy.special import nctdtr, stdtrit
 
 from orchestrator.statistics.intervals import Array, all_equal
 from orchestrator.statistics.significance import floor_of_seeds, sign_flip_rows, standard_deviation
@@ -38,7 +37,8 @@ def power(effect: float, seeds: int, comparisons: int = 1, alpha: float = 0.05) 
     if seeds < floor_of_seeds(comparisons, alpha):
         return 0.0
     if seeds > SIMULATED_UP_TO:
-        found = float(TTestPower().power(effect_size=effect, nobs=seeds, alpha=alpha / comparisons))
+        shift, far = effect * math.sqrt(seeds), stdtrit(seeds - 1, 1 - alpha / comparisons / 2)
+        found = 1 - float(nctdtr(seeds - 1, shift, far) - nctdtr(seeds - 1, shift, -far))
         return 1.0 if math.isnan(found) else found  # its far tail underflows where the power is 1 to six digits
     return float(settled(_normal(seeds) + effect, comparisons, alpha).mean())
 
@@ -51,7 +51,7 @@ def _normal(units: int) -> Array:
 def settled(d: Array, comparisons: int, alpha: float) -> Any:
     """Which rows of d [rows, n] are found different from zero in the first step of Holm; n at most 16."""
     n = d.shape[1]
-    half = stats.t.ppf(1 - alpha / 2, n - 1) * d.std(axis=1, ddof=1) / math.sqrt(n)
+    half = stdtrit(n - 1, 1 - alpha / 2) * d.std(axis=1, ddof=1) / math.sqrt(n)
     return (sign_flip_rows(d) * comparisons < alpha) & (np.abs(d.mean(axis=1)) > half)
 
 
@@ -95,7 +95,7 @@ def settles(mean: float, spread: float, units: int, *, comparisons: int, alpha: 
     mean = abs(mean)
     if mean > margin:
         return power((mean - margin) / spread, units, comparisons, alpha) >= TARGET
-    half = stats.t.ppf(1 - alpha / comparisons / 2, units - 1) * spread / math.sqrt(units)
+    half = stdtrit(units - 1, 1 - alpha / comparisons / 2) * spread / math.sqrt(units)
     return bool(units >= floor_of_seeds(comparisons, alpha) and half < margin - mean)
 
 

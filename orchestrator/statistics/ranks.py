@@ -6,10 +6,14 @@ shift of one standard deviation: smallest p about .06), so that a diagram is dra
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from scipy import stats
+
+from orchestrator.statistics.intervals import Array
+from orchestrator.statistics.significance import ranks
 
 FEWEST_TASKS = 6
 
@@ -19,8 +23,17 @@ def mean_ranks(scores: pd.DataFrame) -> pd.Series:
     return scores.rank(axis=1, ascending=False).mean(axis=0)
 
 
+def kendall(x: Array, y: Array) -> float:
+    """Kendall's tau-b of two rankings of the same things; NaN when one of them ranks nothing (Kendall 1945)."""
+    a, b = (np.sign(np.subtract.outer(r, r)) for r in (ranks(x), ranks(y)))
+    of = math.sqrt(float((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / of if of else math.nan
+
+
 def friedman(scores: pd.DataFrame) -> float:
     """P of Friedman's test that all arms rank alike."""
+    from scipy import stats
+
     return float(stats.friedmanchisquare(*(scores[arm] for arm in scores)).pvalue)
 
 

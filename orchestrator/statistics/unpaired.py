@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from orchestrator.definition.states import Goal
 from orchestrator.statistics import power
@@ -149,7 +149,7 @@ class _Test:
         self.constant = all_equal(a) and all_equal(b)
         self.se = 0.0 if self.constant else math.sqrt(float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
         self.freedom = self._freedom()
-        half = 0.0 if self.constant else float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.se
+        half = 0.0 if self.constant else float(stdtrit(self.freedom, (1 + confidence) / 2)) * self.se
         self.interval = max(span[0], self.difference - half), min(span[1], self.difference + half)
         self.p, self.equivalent = self._p(), self._equivalence()
 
@@ -177,7 +177,7 @@ class _Test:
         """Twice the larger p of Welch's two one-sided tests."""
         if self.constant:
             return 0.0 if abs(self.difference) <= self.margin else 1.0
-        return min(1.0, 2 * float(stats.t.cdf((abs(self.difference) - self.margin) / self.se, self.freedom)))
+        return min(1.0, 2 * float(stdtr(self.freedom, (abs(self.difference) - self.margin) / self.se)))
 
     def ahead(self, goal: Goal) -> tuple[float, tuple[float, float]]:
         """P(A is better than B) and its interval."""
@@ -207,6 +207,8 @@ class _Rule(Terms):
 
     def pair(self, a: str, b: str, test: _Test, p_holm: float, equal: float | None) -> UnpairedPair:
         """One comparison with all that is said of it."""
+        from scipy import stats
+
         verdict, n, m = self.verdict(test, p_holm, equal), len(test.a), len(test.b)
         wins, wins_interval = test.ahead(self.goal)
         needed = self._needed(test) if verdict == "inconclusive" else None
@@ -258,7 +260,7 @@ class _Rule(Terms):
         if self.comparisons * least_p(len(test.a), len(test.b)) >= self.alpha:
             return None
         level, target = self.alpha / self.comparisons, power.TARGET
-        return float((stats.t.ppf(1 - level / 2, test.freedom) + stats.t.ppf(target, test.freedom)) * test.se)
+        return float((stdtrit(test.freedom, 1 - level / 2) + stdtrit(test.freedom, target)) * test.se)
 
 
 def too_few(values: Mapping[str, Sequence[Any]], comparisons: int, alpha: float) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import orchestrator.compare.figures as package
@@ -63,14 +64,14 @@ def all_figures(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG."""
+    """The figure as PNG, drawn once: `savefig` draws twice what has a layout."""
     out = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # the same bytes for the same figure
     engine = figure.get_layout_engine()
     with rc_context(SETTINGS):
-        if engine is not None:  # once: saving would lay it out twice
+        if engine is not None:
             engine.execute(figure)
             figure.set_layout_engine("none")
-        figure.savefig(out, format="png", metadata=metadata)
+        FigureCanvasAgg(figure).print_png(out, metadata=metadata)
         figure.set_layout_engine(engine)
     return out.getvalue()

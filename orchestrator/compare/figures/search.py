@@ -128,7 +128,7 @@ def maps(evidence: Evidence) -> Iterator[Drawn]:
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
         known = {p.name: p for p in evidence.tuned_parameters(arm)}
-        pair = evidence.optimizer(arm).HEAT_MAP
+        pair = evidence.optimizer_declares(arm).heat_map
         if pair is None or not len(frame) or pair.across not in known or pair.up not in known:
             continue
         table = _cells(frame, known[pair.across], known[pair.up], evidence.sign)

@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optim_core
-from optim_core.average_case.theory import Problem
-from optim_core.games.base import GameOptimizer
-from optim_core.spectrum import hill
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.average_case import (
     Course,
@@ -121,7 +118,7 @@ def courses(evidence: Evidence) -> Iterator[Drawn]:
             )
         )
     if found:
-        geometric = Problem.of(_model(evidence, seed).spectrum, order=1).strong_convexity > 0
+        geometric = optim_core.average_case.Problem.of(_model(evidence, seed).spectrum, order=1).strong_convexity > 0
         yield Drawn(
             name="suboptimality",
             section="geometry",
@@ -181,7 +178,7 @@ def _density(model: Any, name: str) -> Density | None:
     import torch
 
     eigenvalues, squares = model.modes()
-    known = Problem.of(model.spectrum, order=1)
+    known = optim_core.average_case.Problem.of(model.spectrum, order=1)
     if len(eigenvalues) < FEWEST_EIGENVALUES or not math.isfinite(known.smoothness):
         return None
     drawn = "left_exponent" in model.spectrum
@@ -192,8 +189,8 @@ def _density(model: Any, name: str) -> Density | None:
         eigenvalues=eigenvalues.numpy(),
         weights=weights.numpy(),
         lower=low,
-        left_exponent=hill(eigenvalues - low, weights=weights),
-        right_exponent=hill(top - eigenvalues, weights=weights),
+        left_exponent=optim_core.spectrum.hill(eigenvalues - low, weights=weights),
+        right_exponent=optim_core.spectrum.hill(top - eigenvalues, weights=weights),
         smoothness=top,
         known=(known.left_exponent, known.right_exponent) if drawn else None,
     )
@@ -211,7 +208,7 @@ def _image(evidence: Evidence, arm: str, eigenvalues: Any) -> Image | None:
     import torch
 
     method = evidence.optimizer(arm)
-    if not issubclass(method, GameOptimizer):
+    if not issubclass(method, optim_core.games.GameOptimizer):
         return None
     known = optim_core.hyperparameters(evidence.definition["arms"][arm]["optimizer"])
     chosen = evidence.chosen(arm).get(1, {})
