@@ -37,6 +37,7 @@ def run(
     address: str = "",
     max_concurrent: int = 0,
     accept_changed_code: bool = False,
+    retry_failed: bool = False,
 ) -> Sweep:
     """Run a sweep, or continue it where it stopped; a sweep that is done comes back at once.
 
@@ -60,6 +61,7 @@ def run(
         address: Ray cluster, `auto` or HOST:PORT; default: a private one.
         max_concurrent: Trials at a time; 0: what the sweep says.
         accept_changed_code: Continue although source files changed; stamped exploratory.
+        retry_failed: Train trials that failed again; the seal records it.
 
     Raises:
         SpecError: What is asked for is wrong, with the key.
@@ -100,6 +102,7 @@ def run(
         address=address,
         max_concurrent=max_concurrent,
         accept_changed_code=accept_changed_code,
+        retry_failed=retry_failed,
     )
     shown = for_this_place(progress)
     listener = Listener(on_report)

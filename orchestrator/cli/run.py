@@ -93,6 +93,10 @@ def run(
         typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
     ] = "",
     notify: Notify = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Train trials that failed again, once the cause is mended; sealed."),
+    ] = False,
     skip_steps: SkipSteps = False,
     as_job: Annotated[
         bool,
@@ -137,6 +141,7 @@ def run(
             parcel=parcel,
             notify=tuple(notify or ()),
             steps=not skip_steps,
+            retry_failed=retry_failed,
         )
         ended = carry_out(asked, definition, root, options, typed(context))
         if as_json:
