@@ -38,6 +38,7 @@ def run(
     max_concurrent: int = 0,
     accept_changed_code: bool = False,
     fair: bool = False,
+    retry_failed: bool = False,
 ) -> Sweep:
     """Run a sweep, or continue it where it stopped; a sweep that is done comes back at once.
 
@@ -62,6 +63,7 @@ def run(
         max_concurrent: Trials at a time; 0: what the sweep says.
         accept_changed_code: Continue although source files changed; stamped exploratory.
         fair: Refuse a sweep that breaks a rule of `geosweep lint` and does not say why.
+        retry_failed: Train trials that failed again; the seal records it.
 
     Raises:
         SpecError: What is asked for is wrong, with the key.
@@ -104,6 +106,7 @@ def run(
         max_concurrent=max_concurrent,
         accept_changed_code=accept_changed_code,
         fair=fair,
+        retry_failed=retry_failed,
     )
     shown = for_this_place(progress)
     listener = Listener(on_report)

@@ -21,7 +21,7 @@ from orchestrator.definition.model import Spec, sweep_id
 from orchestrator.definition.states import Goal, SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.protocol import extensions, fair, rehearsal, seal
+from orchestrator.protocol import extensions, fair, rehearsal, retries, seal
 from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
@@ -63,6 +63,8 @@ class Options:
     """Go on although source files changed; stamped exploratory."""
     fair: bool = False
     """Refuse a sweep file that breaks a fairness rule and does not say why (see `protocol.fair`)."""
+    retry_failed: bool = False
+    """Train trials that failed again."""
     steps: bool = True
     """Before the first trial each arm takes a step at the corners of its space (see `protocol.rehearsal`)."""
     parcel: Parcel | None = None
@@ -129,6 +131,9 @@ def launch(
     with disk.named(folder.path), folder.hold(options.storage):
         ending.clear(folder)
         spec = extensions.applied(spec, folder)
+        if options.retry_failed:
+            accept = options.accept_changed_code
+            say(runner.retry(spec, folder, options.storage or None, accept_changed_code=accept))
         if again := abort.standing(spec, folder):
             raise TrialsFailed(again)
         if _already_done(folder):
@@ -239,7 +244,7 @@ def check_failed(spec: Spec, folder: SweepFolder) -> None:
     if failed > spec.max_failed:
         raise TrialsFailed(
             f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: "
-            f"{folder.command('status', folder.sweep_id)}"
+            f"{folder.command('status', folder.sweep_id)}; once it is mended: geosweep run FILE --retry-failed"
         )
 
 
@@ -365,7 +370,8 @@ def shown(spec: Spec, named: str) -> Shown:
 def _already_done(folder: SweepFolder) -> bool:
     """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
     outcome = SweepOutcome.read(folder)
-    there = all((folder.trial(trial) / "result.json").exists() for trial in seal.witnessed(folder))
+    expected = seal.witnessed(folder).keys() - retries.waiting(folder)
+    there = all((folder.trial(trial) / "result.json").exists() for trial in expected)
     return outcome is not None and outcome.is_over and outcome.tracked and there
 
 

@@ -22,7 +22,7 @@ from orchestrator import parquet, results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, SweepState
-from orchestrator.protocol import extensions, seal
+from orchestrator.protocol import extensions, retries, seal
 from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
@@ -75,14 +75,19 @@ def study_states(arms: Mapping[str, ArmStudy]) -> dict[tuple[str, int], Configur
     return {(name, c.number): c.state for name, arm in arms.items() for c in arm.study.configurations()}
 
 
-def differences(before: Mapping[tuple[str, int], ConfigurationState], arms: Mapping[str, ArmStudy]) -> list[str]:
+def differences(
+    before: Mapping[tuple[str, int], ConfigurationState], arms: Mapping[str, ArmStudy], folder: SweepFolder
+) -> list[str]:
     """What a study had not been told `before` a conductor took it up, and what it was told of trials now gone."""
+    again = retries.waiting(folder)
     found = []
     for name, arm in arms.items():
         for c in arm.study.configurations():
             known = before.get((name, c.number), c.state)
             if known != c.state:
                 found.append(f"study: {name} {c.number} was {known}; told {c.state}")
+            elif again.intersection(arm.trial_id(c.number, seed) for seed in arm.tune):
+                continue
             elif c.state is not ConfigurationState.RUNNING and c.number not in arm.outcomes:
                 found.append(f"study: {name} {c.number} is {c.state}, but its folder is gone; `geosweep run` trains it")
     return found
@@ -92,7 +97,7 @@ def _study(asked: Spec, folder: SweepFolder, url: str | None) -> list[str]:
     arms = open_arms(asked, folder, url)
     before = study_states(arms)
     SweepConductor(asked, folder, arms)
-    return differences(before, arms)
+    return differences(before, arms, folder)
 
 
 def logs(folder: SweepFolder, tracker: Remembers | None) -> list[str]:

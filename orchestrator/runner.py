@@ -18,15 +18,16 @@ from typing import Any
 from orchestrator import parquet, reconcile, results
 from orchestrator.definition import addresses, optimizer_record, overrides, program, task_record
 from orchestrator.definition import plan as planning
+from orchestrator.definition.errors import UsageError
 from orchestrator.definition.model import Spec, definition, sweep_id
-from orchestrator.definition.states import SweepState
+from orchestrator.definition.states import Stage, SweepState
 from orchestrator.executors.base import Executor
-from orchestrator.protocol import controls, flops, pace, seal
+from orchestrator.protocol import controls, flops, pace, retries, seal
 from orchestrator.protocol.errors import CodeChanged, ControlFailed
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Begun, Callback
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.scheduling.studies import learn, open_arms
+from orchestrator.scheduling.studies import learn, open_arms, reopen
 from orchestrator.statistics.intervals import bounds_of, summarize
 from orchestrator.storage import disk, ending
 from orchestrator.storage.folder import SweepFolder, write_atomic
@@ -38,8 +39,8 @@ from orchestrator.tracking.base import Tracker
 from orchestrator.trial.chosen import ranges
 from orchestrator.trial.counted import counted
 
-ONE_WISH_S = 2.0
-__all__ = ["Outcome", "open_arms", "open_folder", "provenance", "run"]
+ONE_WISH_S, MOST_NAMED = 2.0, 5
+__all__ = ["Outcome", "open_arms", "open_folder", "provenance", "retry", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def run(
     alike, begun = abort.Alike(spec, folder), Begun(folder)
     callbacks = (seal.Witness(folder), tracker, alike, begun, *callbacks)
     conductor = SweepConductor(spec, folder, arms, callbacks=callbacks)
-    mended += reconcile.differences(before, arms)
+    mended += reconcile.differences(before, arms, folder)
     state, how = SweepState.FAILED, ending.FAULT
     try:
         if not conductor.exhausted:
@@ -158,6 +159,28 @@ def run(
         with disk.tolerated():
             outcome.write(folder)
     return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal)
+
+
+def retry(spec: Spec, folder: SweepFolder, url: str | None = None, *, accept_changed_code: bool = False) -> str:
+    """Make room for another attempt at all trials that failed; returns what was done. The caller holds the folder.
+
+    Raises CodeChanged, and UsageError where decisions that stand were taken without them.
+    """
+    seal.check_code(spec, folder, accept=accept_changed_code)
+    jobs = retries.failed(folder)
+    try:
+        retries.check(spec, folder, jobs)
+    except ValueError as reason:
+        raise UsageError(f"--retry-failed: {folder.sweep_id}: {reason}") from None
+    abort.forget(folder)
+    if not jobs:
+        return f"no trial of {folder.sweep_id} has failed"
+    if any(job.stage is Stage.TUNE for job in jobs):
+        reopen(spec, folder, url)
+    retries.set_aside(folder, jobs)
+    named = ", ".join(job.trial_id for job in jobs[:MOST_NAMED])
+    more = f" and {len(jobs) - MOST_NAMED} more" if len(jobs) > MOST_NAMED else ""
+    return f"trained again: {named}{more}; what they left is in {retries.ASIDE}1 (2, ...) of their folders"
 
 
 def _state(conductor: SweepConductor, refusal: str) -> SweepState:

@@ -43,7 +43,8 @@ def extend(
 ) -> None:
     """Add studies, configurations or confirm seeds to a sweep: nothing is trained twice, the id stays.
 
-    What had been seen of its results before is sealed, and stamps the verdicts after it.
+    What had been seen of its results before is sealed, and stamps the verdicts after it: these are found at what that
+    look has left of alpha.
 
     Example: geosweep extend @last --studies +4
     """
@@ -60,6 +61,8 @@ def extend(
     asked = overrides.asked(found.path / "sweep.yaml")
     kept = _record(found, asked, more, storage, checked=start and not accept_changed_code)
     talk.print(f"{found.sweep_id}: {more} added", highlight=False)
+    if left := _left(found):
+        talk.print(left, highlight=False)
     document: dict[str, Any] = {"schema": "geosweep/extend/1", "sweep_id": found.sweep_id, **kept}
     if not start:
         if as_json:
@@ -99,8 +102,19 @@ def _more(word: str, option: str) -> int:
     return int(word)
 
 
+def _left(found: SweepFolder) -> str:
+    """What the looks before have left for the verdicts to come."""
+    from orchestrator.protocol import extensions, seal
+
+    declared = seal.in_force(found)["analysis"]
+    words = extensions.said(found, declared["alpha"], declared.get("looks", 1))
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+
 def _record(found: SweepFolder, asked: Asked, more: Extension, storage: str, *, checked: bool) -> dict[str, Any]:
     """Make the sweep larger; what is kept of it. `checked`: raises CodeChanged first where it could not be trained."""
+    from orchestrator.compare import answer
+    from orchestrator.compare.evidence import Evidence
     from orchestrator.protocol import extensions, seal
     from orchestrator.scheduling import abort
     from orchestrator.scheduling.studies import reopen
@@ -123,6 +137,7 @@ def _record(found: SweepFolder, asked: Asked, more: Extension, storage: str, *, 
             extensions.check(definition, more)
             if more.trials:
                 reopen(definition, found, storage or None)
-            return extensions.record(definition, found, more)
+            settled = answer.settled(Evidence(found)) if extensions.seen(found) else []
+            return extensions.record(definition, found, more, settled)
         except ValueError as reason:
             fail(f"{found.sweep_id} cannot be extended: {reason}", Exit.USAGE)

@@ -94,6 +94,10 @@ def run(
         typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
     ] = "",
     notify: Notify = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Train trials that failed again, once the cause is mended; sealed."),
+    ] = False,
     skip_steps: SkipSteps = False,
     fair: Fair = False,
     as_job: Annotated[
@@ -142,6 +146,7 @@ def run(
             notify=tuple(notify or ()),
             steps=not skip_steps,
             fair=fair,
+            retry_failed=retry_failed,
         )
         ended = carry_out(asked, definition, root, options, typed(context))
         if as_json:

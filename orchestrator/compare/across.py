@@ -14,7 +14,7 @@ from orchestrator import results
 from orchestrator.compare import currencies, proof, task_choice
 from orchestrator.compare.answer import ALL_PAIRS, check
 from orchestrator.compare.evidence import Evidence
-from orchestrator.protocol import seal
+from orchestrator.protocol import extensions, seal
 from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
 from orchestrator.storage.folder import read_json
@@ -42,6 +42,7 @@ def answer(
         margin=max(margins) if margin is None else margin,
         parity=max((currencies.parity(one) for one in sweeps), key=lambda parity: parity.within),
         alpha=min(one.analysis["alpha"] for one in sweeps),
+        level=min(extensions.level(one.folder, one.analysis["alpha"], one.analysis["looks"]) for one in sweeps),
         choice=task_choice.of(sweeps),
         bounds=first.bounds(name),
     )
@@ -58,10 +59,16 @@ def answer(
         **document,
         "sweep_id": " ".join(one.sweep_id for one in sweeps),
         "seal": " ".join(seal.sealed_hash(one.folder) for one in sweeps).strip(),
-        "notes": [*document["notes"], *(f"{one.sweep_id}: {n}" for one in sweeps for n in currencies.notes(one))],
+        "notes": [*document["notes"], *(f"{one.sweep_id}: {n}" for one in sweeps for n in _notes(one))],
         "budget": currencies.amount(first),
         "exploratory": stamps,
     }
+
+
+def _notes(one: Evidence) -> list[str]:
+    """What is to know of one of the sweeps."""
+    looked = extensions.said(one.folder, one.analysis["alpha"], one.analysis["looks"])
+    return [*currencies.notes(one), *filter(None, [looked])]
 
 
 def renamed(one: Evidence, sweeps: Sequence[Evidence]) -> pd.DataFrame:

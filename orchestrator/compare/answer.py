@@ -6,7 +6,7 @@ What the caller asks beside the sealed analysis is answered too, and the answer 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator import results
@@ -52,8 +52,9 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
     question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
     question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
     question |= {"bounds": evidence.bounds(name)}
+    level = extensions.level(folder, declared["alpha"], declared["looks"])
     try:
-        document = _compared(evidence, question)
+        document = _compared(evidence, question, level)
     except Refused as reason:
         why = evidence.resolved["imported"]["not_compared"] if evidence.imported else ""
         raise Refused("; ".join(filter(None, [str(reason), why]))) from None
@@ -77,7 +78,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
     ):
         if asked != sealed:
             exploratory.append(f"{word} {asked} was asked for, {sealed} was declared")
-    other = {} if evidence.imported else currencies.at_equal_seconds(evidence, document)
+    other = {} if evidence.imported else currencies.at_equal_seconds(evidence, document, level)
     each = {"currency": currencies.spoken(evidence)}
     if evidence.imported:
         document["imported"] = each["imported"] = evidence.imported
@@ -90,13 +91,41 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
         {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)
     ]
-    if (taken := extensions.looks(folder))["looks"] > 1:
-        document["looks"] = {**taken, "alpha_at_most": taken["alpha_spent"] + declared["alpha"]}
-        document["notes"] = [*document["notes"], extensions.level(folder, declared["alpha"])]
+    if words := extensions.said(folder, declared["alpha"], declared["looks"]):
+        document["looks"] = {**extensions.looks(folder), "level": level, "alpha_at_most": declared["alpha"]}
+        document["notes"] = [*document["notes"], words]
+    as_declared = (name, document["baseline"], within) == (evidence.reported, declared["baseline"], declared["margin"])
+    if as_declared:
+        document["pairs"] = [_kept(p, extensions.settled(folder)) for p in document["pairs"]]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
 
 
-def _compared(evidence: Evidence, question: Mapping[str, Any]) -> dict[str, Any]:
+def settled(evidence: Evidence) -> list[dict[str, Any]]:
+    """The comparisons that are settled now, to be kept when the sweep is extended; none where nothing is compared."""
+    try:
+        pairs = answer(evidence)["pairs"]
+    except Refused:
+        return []
+    kept = ("a", "b", "difference", "verdict", "unit", "n", "p_holm", "p_equivalent")
+    return [{key: p[key] for key in kept} for p in pairs if p["verdict"] != "inconclusive"]
+
+
+def _kept(pair: dict[str, Any], earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A comparison that an earlier look has settled stays settled, whose error was paid for then.
+
+    Unless what was added says the opposite.
+    """
+    same = ("a", "b", "unit")  # what one search has settled is no verdict on methods
+    found = [one for one in earlier if all(one[key] == pair[key] for key in same)]
+    if not found or pair["verdict"] != "inconclusive":
+        return pair
+    one = found[-1]
+    if one["verdict"] != "equivalent" and one["difference"] * pair["difference"] <= 0:
+        return pair
+    return {**pair, "verdict": one["verdict"], "alone": None, "settled_by": dict(one)}
+
+
+def _compared(evidence: Evidence, question: Mapping[str, Any], level: float) -> dict[str, Any]:
     if not evidence.is_paired:
         return unpaired.compare(evidence.trials, **question)
     return comparison.compare(
@@ -104,6 +133,7 @@ def _compared(evidence: Evidence, question: Mapping[str, Any]) -> dict[str, Any]
         race=read_json(evidence.folder.race),
         choice=task_choice.of([evidence]),
         twin=(evidence.twin, evidence.analysis["baseline"]) if evidence.twin else None,
+        level=level,
         **question,
     )
 

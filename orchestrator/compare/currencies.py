@@ -110,10 +110,12 @@ def notes(evidence: Evidence) -> list[str]:
     ]
 
 
-def at_equal_seconds(evidence: Evidence, document: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+def at_equal_seconds(
+    evidence: Evidence, document: Mapping[str, Any], level: float | None = None
+) -> dict[tuple[str, str], dict[str, Any]]:
     """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no point by then.
 
-    Empty too for a budget in seconds, which is that comparison.
+    Empty too for a budget in seconds, which is that comparison. `level` of the tests as in `comparison.compare`.
     """
     if evidence.definition["budget"]["unit"] == "seconds":
         return {}
@@ -137,6 +139,7 @@ def at_equal_seconds(evidence: Evidence, document: Mapping[str, Any]) -> dict[tu
         unit=unit,
         margin=document["margin"],
         alpha=document["alpha"],
+        level=level,
         looks=tests(document["race"]),
         span=span_of(evidence.bounds(metric)),
     )

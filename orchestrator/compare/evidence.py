@@ -178,7 +178,7 @@ class Evidence:
     @cached_property
     def analysis(self) -> dict[str, Any]:
         """The declared analysis in force."""
-        usual = {"baseline": None, "margin": 0.0, "alpha": 0.05, "expected_best": True}
+        usual = {"baseline": None, "margin": 0.0, "alpha": 0.05, "expected_best": True, "looks": 1}
         return {**usual, **seal.in_force(self.folder)["analysis"]}
 
     @cached_property

@@ -35,7 +35,7 @@ def planned(spec: Spec) -> Design:
 
 def design(spec: Spec, *, effect: float, root: Path, sd: float | None = None) -> dict[str, Any]:
     """The `power` part of a plan. `effect` and `sd`, the spread of a unit, in units of the reported metric, above 0."""
-    mine, k, alpha = planned(spec), max(1, comparisons(spec)), spec.analysis.alpha
+    mine, k, alpha = planned(spec), max(1, comparisons(spec)), spec.analysis.first_level
     several = mine.studies > 1
     n, unit = (mine.studies, "studies") if several else (mine.confirm, "seeds")
     if sd is not None:
@@ -74,7 +74,7 @@ def best(spec: Spec, total: int, *, effect: float | None, root: Path, sd: float 
     N and t belong to the question, for 'tuned with N trials' is a part of the verdict: they are those of the file, or
     of an earlier sweep of the task that measured how such a search scatters.
     """
-    mine, k, alpha = planned(spec), max(1, comparisons(spec)), spec.analysis.alpha
+    mine, k, alpha = planned(spec), max(1, comparisons(spec)), spec.analysis.first_level
     found = [] if sd is not None else earlier(spec, root)
     noise = replace(_given(sd, mine), assumed=ALIKE) if sd is not None else measured(found, _search(mine))
     offered = {_search(mine): noise or Noise(components=UNIT_NOISE, source="", assumed=ALIKE)}

@@ -30,6 +30,10 @@ def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
         )
     if given.twin and given.baseline is None:
         raise where.error(("analysis", "twin"), "a twin is a copy of the baseline; name one in analysis.baseline")
+    if given.looks > 1 and model.racing is not None:
+        raise where.error(
+            ("analysis", "looks"), "a race plans its looks itself, and is not extended; remove one of them"
+        )
     for code, reason in given.waive.items():
         if code not in RULES:
             raise where.error(("analysis", "waive", code), f"no fairness rule has this code{nearest(code, RULES)}")

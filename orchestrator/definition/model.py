@@ -198,6 +198,13 @@ class AnalysisSpec:
     """An identical copy of the baseline is an arm too (see `twin_of`)."""
     waive: Mapping[str, str] = field(default_factory=dict)
     """Code of a fairness rule -> why it is broken on purpose."""
+    looks: int = 1
+    """How often results are looked at: so many parts of alpha are made (see `statistics.spending`)."""
+
+    @property
+    def first_level(self) -> float:
+        """Of the tests of the first look at results."""
+        return self.alpha / self.looks
 
 
 def twin_of(baseline: str) -> str:

@@ -227,6 +227,9 @@ class AnalysisModel(Model):
     waive: dict[str, str] = Field(
         {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
     )
+    looks: int = Field(
+        1, ge=1, le=100, description="How often results are looked at before the last extension; they share alpha."
+    )
 
 
 class EnvironmentModel(Model):

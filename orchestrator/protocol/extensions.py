@@ -1,25 +1,27 @@
 """Sweeps that were made larger after the seal, and whether their results were known then.
 
 A verdict at level alpha errs in at most alpha of all sweeps, when it is looked for once. Who looks, adds trials because
-of what he saw, and looks again, has two chances to be wrong: k looks err in up to k alpha (Bonferroni). So looks.jsonl
-notes when the confirm results were first shown, and an extension, in amendments.jsonl, what was seen before it and what
-that look has spent. One that nobody had seen anything before costs nothing.
+of what he saw, and looks again, has two chances to be wrong. So looks.jsonl notes when the confirm results were first
+shown, and an extension, in amendments.jsonl, what was seen before it, what that look has spent of alpha, and which
+comparisons it had settled. The verdicts of later looks are found at what is left (`statistics.spending`), so that all
+together err in at most alpha. An extension before which nobody had seen anything costs nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from orchestrator.definition import plan as planning
 from orchestrator.definition.extension import Extension, extended
-from orchestrator.definition.model import Spec, definition
+from orchestrator.definition.model import Spec, comparisons, definition
 from orchestrator.definition.states import SweepState
 from orchestrator.protocol.amendments import amend, amendments, lines, now
+from orchestrator.statistics import spending
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.object_store import StoreError
 from orchestrator.storage.outcome import SweepOutcome
@@ -61,18 +63,24 @@ def check(spec: Spec, more: Extension) -> None:
     extended(spec, more)
 
 
-def record(spec: Spec, folder: SweepFolder, more: Extension) -> dict[str, Any]:
+def record(
+    spec: Spec, folder: SweepFolder, more: Extension, settled: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Make the sweep larger, `spec` as it is now; returns what is kept of it. The caller holds the folder.
 
-    Raises ValueError when it cannot be made larger like this.
+    `settled`: the comparisons that this look has settled, as `compare` gave them. Raises ValueError when the sweep
+    cannot be made larger like this.
     """
-    larger = extended(spec, more)
-    verbs, size = seen(folder), len(spec.seeds.confirm)
-    spent = looks(folder)["alpha_spent"] + (spec.analysis.alpha if verbs else 0.0)
+    larger, verbs = extended(spec, more), seen(folder)
+    one: dict[str, Any] = {"seen": verbs, "studies": spec.seeds.studies, "confirm_seeds": len(spec.seeds.confirm)}
+    one["alpha"], before = spec.analysis.alpha, looks(folder)
+    if verbs:
+        one |= _paid(spec, folder, before)
+        one |= {"settled": list(settled)} if settled else {}
     kept = {
         "extension": {name: n for name, n in asdict(more).items() if n},
-        "look": {"seen": verbs, "studies": spec.seeds.studies, "confirm_seeds": size, "alpha": spec.analysis.alpha},
-        "alpha_spent": round(spent, 10),
+        "look": one,
+        "alpha_spent": before["alpha_spent"] + one.get("spent", 0.0),
         **_sizes(larger),
     }
     amend(folder, kept)
@@ -88,16 +96,30 @@ def looks(folder: SweepFolder) -> dict[str, Any]:
     return {"looks": len(counted) + 1, "alpha_spent": counted[-1]["alpha_spent"] if counted else 0.0}
 
 
-def level(folder: SweepFolder, alpha: float) -> str:
-    """At which level the verdicts hold after several looks; nothing after one."""
+def level(folder: SweepFolder, alpha: float, planned: int = 1) -> float:
+    """At which level the verdicts of the look to come are found, in [0, alpha]; `planned` looks were declared."""
+    return _level(looks(folder), alpha, planned)
+
+
+def said(folder: SweepFolder, alpha: float, planned: int = 1) -> str:
+    """The same in words; nothing where there is one look."""
     taken = looks(folder)
-    if taken["looks"] == 1:
+    number, before = taken["looks"], taken["alpha_spent"]
+    if max(number, planned) == 1:
         return ""
-    most = min(1.0, taken["alpha_spent"] + alpha)
-    return (
-        f"look {taken['looks']} at this sweep, each at level {alpha:g}: that any of them errs has a probability of up "
-        f"to {most:.2g}, which is the level at which the verdicts hold"
-    )
+    of = f" of {planned} planned" if planned > 1 else ""
+    found = f"look {number}{of} at this sweep: its verdicts are found at level {_level(taken, alpha, planned):.2g}"
+    if number == 1:
+        return f"{found}, so that those of all looks together err in at most {alpha:g}"
+    found += f", since {before:.2g} of {alpha:g} was spent before; all looks together err in at most {alpha:g}"
+    more = number > planned
+    return f"{found} (analysis.looks, declared before the first, leaves more to later ones)" if more else found
+
+
+def settled(folder: SweepFolder) -> list[dict[str, Any]]:
+    """The comparisons that earlier looks have settled, each with the number of its `look`, the latest last."""
+    counted = [line["look"] for line in _recorded(folder) if line["look"]["seen"]]
+    return [{**pair, "look": i} for i, one in enumerate(counted, start=1) for pair in one.get("settled", ())]
 
 
 def stamps(folder: SweepFolder) -> Iterator[str]:
@@ -109,15 +131,15 @@ def stamps(folder: SweepFolder) -> Iterator[str]:
             if taken:
                 yield (
                     f"{Extension(**line['extension'])} added after results had been seen before an earlier extension, "
-                    f"with no look since, on {line['at'][:10]}: still {taken + 1} looks"
+                    f"with no look since, on {line['at'][:10]}: nothing further is spent"
                 )
             continue
         taken += 1
         unit = f"{one['studies']} studies" if one["studies"] > 1 else f"{one['confirm_seeds']} confirm seeds"
         yield (
             f"{Extension(**line['extension'])} added after results on the first {unit} were seen "
-            f"({', '.join(one['seen'])}), on {line['at'][:10]}: {taken + 1} looks at level {one['alpha']:g} err with a "
-            f"probability of up to {line['alpha_spent'] + one['alpha']:.2g}"
+            f"({', '.join(one['seen'])}), on {line['at'][:10]}: {taken} {'look has' if taken == 1 else 'looks have'} "
+            f"spent {line['alpha_spent']:.2g} of {one['alpha']:g}"
         )
 
 
@@ -128,6 +150,28 @@ def in_content(content: Mapping[str, Any], folder: SweepFolder) -> dict[str, Any
         found["seeds"] = line["seeds"]
         found["budget"] = {**found["budget"], "trials_per_arm": line["trials_per_arm"]}
     return found
+
+
+def _level(taken: Mapping[str, Any], alpha: float, planned: int) -> float:
+    part = spending.share(max(0.0, alpha - taken["alpha_spent"]), taken["looks"], planned)
+    return spending.level(part, taken["looks"])
+
+
+def _paid(spec: Spec, folder: SweepFolder, taken: Mapping[str, Any]) -> dict[str, float]:
+    """`level` of the look that ends here, and what it has `spent`.
+
+    All of its share, unless it was the first, at a sweep that was complete, with tests that move in steps.
+    """
+    alpha, planned, number = spec.analysis.alpha, spec.analysis.looks, taken["looks"]
+    part = spending.share(max(0.0, alpha - taken["alpha_spent"]), number, planned)
+    found, several = spending.level(part, number), spec.seeds.studies > 1
+    stage, arms = len(_recorded(folder)), len(spec.arms)
+    sizes = {line["confirm_trials"] for line in lines(folder.path / LOOKS) if line["extensions"] == stage}
+    complete = sizes == {arms * len(spec.seeds.confirm)}
+    if number == 1 and complete and not spec.analysis.margin:
+        units = spec.seeds.studies if several else len(spec.seeds.confirm)
+        part = spending.spent(found, units, comparisons(spec))
+    return {"level": found, "spent": part}
 
 
 def _recorded(folder: SweepFolder) -> list[dict[str, Any]]:

@@ -174,7 +174,7 @@ def few_seeds(spec: Spec) -> Found:
 def seeds_for_comparisons(spec: Spec) -> Found:
     """Holm over all comparisons asks for more."""
     comparisons, (n, words, key) = model.comparisons(spec), _units(spec)
-    floor = floor_of_seeds(comparisons, spec.analysis.alpha) if comparisons else 0
+    floor = floor_of_seeds(comparisons, spec.analysis.first_level) if comparisons else 0
     if 6 <= n < floor:
         yield (
             ("seeds", key),

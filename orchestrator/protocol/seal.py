@@ -32,7 +32,7 @@ from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.parts import split
 from orchestrator.definition.program_keys import NAME, filled
 from orchestrator.definition.states import State
-from orchestrator.protocol import extensions
+from orchestrator.protocol import extensions, retries
 from orchestrator.protocol.amendments import amend, amendments
 from orchestrator.protocol.amendments import lines as lines_of
 from orchestrator.protocol.errors import CodeChanged
@@ -62,9 +62,8 @@ def digest(value: Any) -> str:
 
 def promised(spec: Spec) -> dict[str, Any]:
     """Everything that is sealed, part by part, as plain JSON."""
-    analysis = asdict(spec.analysis)
-    if not spec.analysis.twin:
-        del analysis["twin"]  # as sweeps of earlier versions were sealed
+    usual = (("twin", False), ("looks", 1))  # left out, as sweeps of earlier versions were sealed
+    analysis = {key: value for key, value in asdict(spec.analysis).items() if (key, value) not in usual}
     free: dict[str, Any] = {"analysis": analysis, "controls": list(spec.controls), "report_metric": spec.report_metric}
     if spec.budget.tokens_per_batch is not None:
         free["tokens_per_batch"] = spec.budget.tokens_per_batch
@@ -187,7 +186,7 @@ def stamps(folder: SweepFolder) -> list[str]:
         )
     for line in amendments(folder):
         found += [f"{part} changed after the seal, on {line['at'][:10]}" for part in FREE if part in line]
-    found += extensions.stamps(folder)
+    found += [*extensions.stamps(folder), *retries.stamps(folder)]
     for before, after in itertools.pairwise(_codes(folder)):
         found.append(f"code changed between trials: {_listed(_changed(before, after))}")
     found += [f"{name} was run again after its result was known" for name in sorted(_repeated(folder))]
@@ -309,7 +308,8 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
     if broken:
         yield "witness.jsonl was edited: its chain of digests is broken"
     newest = {line["trial_id"]: line["digest"] for line in lines}
-    for trial_id, expected in newest.items():
+    for trial_id in newest.keys() - retries.waiting(folder):
+        expected = newest[trial_id]
         if not (folder.trial(trial_id) / "result.json").exists():
             yield f"{trial_id}: its result was removed"
         elif trial_digest(folder, trial_id) != expected:

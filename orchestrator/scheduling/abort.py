@@ -51,6 +51,11 @@ def standing(spec: Spec, folder: SweepFolder) -> str:
     return str(noted["message"]) if noted is not None and noted["circumstances"] == circumstances(spec) else ""
 
 
+def forget(folder: SweepFolder) -> None:
+    """Let another attempt be made."""
+    _file(folder).unlink(missing_ok=True)
+
+
 def _file(folder: SweepFolder) -> Path:
     return folder.path / "refused.json"
 

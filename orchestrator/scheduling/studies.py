@@ -15,7 +15,8 @@ from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.designs import design_for
 from orchestrator.search.foreign import maker, rehearse
-from orchestrator.search.optuna import OptunaStudy, delete_studies, stable_seed, storage
+from orchestrator.search.optuna import OptunaStudy, stable_seed
+from orchestrator.search.optuna_storage import delete_studies, storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, find, read_json
 

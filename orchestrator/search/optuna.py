@@ -11,29 +11,27 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import LOCK_FILE_SUFFIX
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.definition.space import Parameter, is_active, satisfied, size
 from orchestrator.definition.states import ConfigurationState, Goal
-from orchestrator.search.away import START_S, first_line, is_away, patiently
+from orchestrator.search.away import patiently
 from orchestrator.search.base import Configuration
 from orchestrator.search.distributions import distribution, inner, suggest
 from orchestrator.search.foreign import Maker
 from orchestrator.search.history import BoundedTPE, History
-from orchestrator.storage.errors import Unreachable
 
 CONFIGURATION = "configuration"
 CHOSEN = "confirm"
 SOURCE = "warm start"
+AGAIN = "again"
+"""On a trial that stands for a configuration which had been told FAIL: its number. Optuna changes no ended trial."""
 CHILD, DECIDED = "heir", "decided"
 REJECTIONS = 100
 
@@ -45,48 +43,6 @@ class Design(Protocol):
 
     def configuration(self, index: int) -> dict[str, Any]:
         """The configuration at `index`."""
-
-
-def storage(journal: Path, url: str | None = None) -> BaseStorage:
-    """The storage of a sweep: its journal file, or the database at `url`. The caller holds the sweep.
-
-    Raises Unreachable when the database does not answer for START_S seconds.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if not url:
-            _mend(journal)
-            return JournalStorage(JournalFileBackend(str(journal)))
-        try:
-            return patiently(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), START_S)
-        except Exception as error:
-            if not is_away(error):
-                raise
-            raise Unreachable(f"the database of the studies does not answer ({first_line(error)})") from error
-
-
-def delete_studies(url: str, sweep_id: str) -> int:
-    """Delete the studies of a sweep from the database at `url`; returns how many there were."""
-    kept = storage(Path(), url)
-    names = [s.study_name for s in patiently(lambda: optuna.get_all_study_summaries(kept, include_best_trial=False))]
-    mine = [name for name in names if name.startswith(f"{sweep_id}/")]
-    for name in mine:
-        patiently(functools.partial(optuna.delete_study, study_name=name, storage=kept))
-    return len(mine)
-
-
-def _mend(journal: Path) -> None:
-    """Cut off the line that a full disk left half written, and take away the lock of a driver that was killed.
-
-    Optuna would wait half a minute for the lock, and append to the half line, which makes the journal unreadable.
-    """
-    if not journal.exists():
-        return
-    journal.with_name(journal.name + LOCK_FILE_SUFFIX).unlink(missing_ok=True)
-    with journal.open("r+b") as file:
-        content = file.read()
-        if content and not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
 
 
 class OptunaStudy:
@@ -128,6 +84,8 @@ class OptunaStudy:
         self._ready = {c.number: c for c in self._order}
         self._ids = {t.number: t._trial_id for t in found}
         self._reported = {t.number: dict(t.intermediate_values) for t in found if CONFIGURATION in t.user_attrs}
+        for t in found:
+            self._take(t)
         self._seen = {_key(c.parameters) for c in self._order}
         self._finite = size(parameters)
         self._history, self._kept = History(goals[0]), dict[int, FrozenTrial]()
@@ -198,8 +156,11 @@ class OptunaStudy:
         values: Sequence[float] = (),
         broken: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        """Store the outcome; telling twice keeps the first."""
+        """Store the outcome; telling twice keeps the first, unless that was FAIL: such a trial may be trained again."""
         told = TrialState[state]
+        if self._ready[number].state is ConfigurationState.FAIL and state is not ConfigurationState.FAIL:
+            self._tell_again(number, told, values, broken)
+            return
         if self._ready[number].state is ConfigurationState.RUNNING:
             for key, amount in _as_constraints(broken).items():
                 patiently(functools.partial(self._storage.set_trial_system_attr, self._ids[number], key, amount))
@@ -210,6 +171,34 @@ class OptunaStudy:
         )
         self._ready[number].state, self._ready[number].value = state, values[0] if values else None
         self._note(patiently(lambda: self._storage.get_trial(self._ids[number])))
+
+    def _tell_again(self, number: int, state: TrialState, values: Sequence[float], broken: Mapping[str, float]) -> None:
+        """Store the outcome of a configuration that had failed, as a trial of its own."""
+        kept = self._ready[number].parameters
+        frozen = self._frozen(kept, state, {AGAIN: number}, values, _as_constraints(broken))
+        assert frozen is not None
+
+        def there() -> FrozenTrial | None:
+            return next((t for t in self._study.get_trials(deepcopy=False) if t.user_attrs.get(AGAIN) == number), None)
+
+        def add() -> FrozenTrial:
+            if there() is None:  # not stored by an attempt whose answer was lost
+                self._study.add_trial(frozen)
+            found = there()
+            assert found is not None
+            return found
+
+        stored = patiently(add)
+        self._take(stored)
+        self._note(stored)
+        self._next = None
+
+    def _take(self, trial: FrozenTrial) -> None:
+        """A trial that stands for a configuration told FAIL before."""
+        known = self._ready.get(trial.user_attrs.get(AGAIN, -1))
+        if known is not None:
+            known.state = ConfigurationState(trial.state.name)
+            known.value = trial.values[0] if trial.state == TrialState.COMPLETE else None
 
     def _note(self, trial: FrozenTrial) -> None:
         """Keep a trial as the sampler may be shown it."""

@@ -98,6 +98,7 @@ def compare(
     baseline: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
+    level: float | None = None,
     race: Mapping[str, Any] | None = None,
     twin: tuple[str, str] | None = None,
     parity: Parity = IN_GRAD_EVALS,
@@ -110,21 +111,22 @@ def compare(
     is compared on the units that both have, and p is corrected for the looks, the end included, before Holm's
     correction over the pairs.
 
-    `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1). `twin`: an identical
-    copy of an arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity` and
-    `choice` as in `pairing.paired`. `bounds`: the range of the metric, whose differences no interval leaves.
+    `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1); `level`, of the
+    tests, in [0, alpha]: what is left for this look at the results, by default all. `twin`: an identical copy of an
+    arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity` and `choice` as in
+    `pairing.paired`. `bounds`: the range of the metric, whose differences no interval leaves.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
     check_baseline(baseline, arms)
     stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
     found = paired(trials, metric, stopped, parity, choice)
-    question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha}
+    question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha, "level": level}
     question |= {"span": span_of(bounds), "looks": tests(race), "searches": found.searches}
     compared = {arm: found.values[arm] for arm in arms}
     pairs = compare_values(compared, baseline=baseline, **question)
     copies = {arm: found.values[arm] for arm in twin or () if arm in found.values}
-    asked = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha}
+    asked = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha, "level": level}
     made = document(trials, found, pairs, asked) | {
         "race": dict(race) if race else None,
         "twin": as_json(compare_values(copies, **question)[0]) if len(copies) == 2 else None,
@@ -139,11 +141,14 @@ def check_baseline(baseline: str | None, arms: Sequence[str]) -> None:
         raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
 
 
-def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], question: Mapping[str, Any]) -> dict[str, Any]:
-    """The `compare` document. `question`: metric, goal, baseline, margin and alpha, as they were asked."""
+def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The `compare` document. `asked`: metric, goal, baseline, margin and alpha; `level` where it is not alpha."""
+    question = dict(asked)
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     most = max(len(units) for units in found.values.values())
     own_task = {"own_task": list(found.own_task)} if found.own_task else {}
+    level = question.pop("level", None)
+    left = {} if level in (None, question["alpha"]) else {"level": level}
     return {
         "schema": "geosweep/compare/1",
         "sweep_id": str(confirm["sweep_id"].iloc[0]),
@@ -156,7 +161,7 @@ def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], questio
         "diverged": [{"arm": arm, "study": study} for arm, study in found.diverged],
         "notes": list(found.notes),
         "race": None,
-        "pairs": [as_json(p) | own_task for p in pairs],
+        "pairs": [as_json(p) | own_task | left for p in pairs],
         "twin": None,
     }
 
@@ -169,6 +174,7 @@ def compare_values(
     baseline: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
+    level: float | None = None,
     looks: int = 1,
     searches: Mapping[str, Search] | None = None,
     span: tuple[float, float] = UNBOUNDED,
@@ -176,13 +182,12 @@ def compare_values(
     """All pairs of arms, or every arm against the baseline; `values` hold the units in the same order.
 
     Where an arm has fewer units than another, they are the other's first ones. `looks`: at how many numbers of units
-    a decision could have fallen.
+    a decision could have fallen. `level` of the tests as in `compare`.
     """
     chosen = chosen_pairs(list(values), baseline)
     raw = {(a, b): differences(values[a], values[b]) for a, b in chosen}
-    return compare_differences(
-        raw, goal=goal, unit=unit, margin=margin, alpha=alpha, looks=looks, searches=searches, span=span
-    )
+    question: dict[str, Any] = {"goal": goal, "unit": unit, "margin": margin, "alpha": alpha, "level": level}
+    return compare_differences(raw, **question, looks=looks, searches=searches, span=span)
 
 
 def differences(a: Units, b: Units) -> list[Array]:
@@ -197,6 +202,7 @@ def compare_differences(
     unit: Unit,
     margin: float = 0.0,
     alpha: float = ALPHA,
+    level: float | None = None,
     looks: int = 1,
     searches: Mapping[str, Search] | None = None,
     span: tuple[float, float] = UNBOUNDED,
@@ -211,6 +217,7 @@ def compare_differences(
     equals = holm([equivalence(d, margin) for d in means]) if margin > 0 else [None] * len(chosen)
     adjusted = holm([min(1.0, looks * p) for p in ps])
     terms: dict[str, Any] = {"comparisons": len(chosen), "searches": searches or {}, "span": span}
+    terms["level"] = alpha if level is None else level
     one = _Rule(goal=goal, unit=unit, margin=margin, alpha=alpha, **terms)
     return [
         one.pair(a, b, d, p, p_holm, equal)
@@ -237,6 +244,8 @@ class Terms:
     searches: Mapping[str, Search]
     span: tuple[float, float] = UNBOUNDED
     """The range that differences cannot leave."""
+    level: float = ALPHA
+    """Of the tests, in [0, alpha]: what is left for this look at the results."""
 
 
 class _Rule(Terms):
@@ -244,11 +253,11 @@ class _Rule(Terms):
 
     def verdict(self, d: Array, interval: tuple[float, float], p_holm: float, equal: float | None) -> str:
         low, high = interval
-        if len(d) < floor_of_seeds(self.comparisons, self.alpha):
+        if self.level == 0 or len(d) < floor_of_seeds(self.comparisons, self.level):
             return "inconclusive"
-        if equal is not None and equal < self.alpha:
+        if equal is not None and equal < self.level:
             return "equivalent"
-        if p_holm < self.alpha and (low > self.margin or high < -self.margin):
+        if p_holm < self.level and (low > self.margin or high < -self.margin):
             return "better" if (d.mean() > 0) == (self.goal == Goal.MAXIMIZE) else "worse"
         return "inconclusive"
 
@@ -258,7 +267,7 @@ class _Rule(Terms):
         if equal is not None and -self.margin < low and high < self.margin:
             return "equivalence"
         beyond_margin = low > self.margin or high < -self.margin
-        if beyond_margin == (p_holm < self.alpha):
+        if beyond_margin == (p_holm < self.level):
             return None
         return "interval" if beyond_margin else "p"
 
@@ -269,13 +278,13 @@ class _Rule(Terms):
         seen = beyond(d, self.margin)
         searches = [self.searches[arm] for arm in (a, b) if arm in self.searches]
         search = max((one.trials for one in searches), default=None)
-        needed, settles, k = None, None, self.comparisons
+        needed, settles, k, level = None, None, self.comparisons, self.level
         if verdict == "inconclusive" and self.unit == "seed":
-            needed = power.seeds_to_settle(d, comparisons=k, alpha=self.alpha, margin=self.margin)
-        elif verdict == "inconclusive":
-            found = studies.cheapest(raw, search, comparisons=k, alpha=self.alpha, margin=self.margin)
+            needed = power.seeds_to_settle(d, comparisons=k, alpha=level, margin=self.margin) if level else None
+        elif verdict == "inconclusive" and level:
+            found = studies.cheapest(raw, search, comparisons=k, alpha=level, margin=self.margin)
             settles = asdict(found)
-        reach = power.detectable(len(d), self.comparisons, self.alpha)
+        reach = power.detectable(len(d), k, level) if level else None
         wins, wins_interval = outperforming(d if self.goal == Goal.MAXIMIZE else -d, 1 - self.alpha)
         confirm = len(d) if self.unit == "seed" else math.ceil(studies.harmonic_confirm(raw))
         return Pair(

@@ -152,7 +152,7 @@ def _none_failed(confirm: pd.DataFrame, several: bool) -> None:
         where = sorted({(arm, study) for arm, study in zip(failed["arm"], failed["study"], strict=True)})
         of = f" of {', '.join(_named(arm, study, True) for arm, study in where)}" if several else ""
         raise Refused(
-            f"{len(failed)} confirm trials failed{of} ({names}); mend the cause and give the sweep another name"
+            f"{len(failed)} confirm trials failed{of} ({names}); mend the cause and run it with --retry-failed"
         )
 
 

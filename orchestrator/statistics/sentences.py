@@ -29,7 +29,16 @@ def sentence(pair: Document, metric: str) -> str:
         amount = (
             f"{difference_text(pair)} {metric}{at}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
         )
-    return f"{_said(pair, amount, ahead)}{_turned(pair)}{_origin(pair)}.{_proof(pair)}"
+    return f"{_said(pair, amount, ahead)}{_when(pair)}{_turned(pair)}{_origin(pair)}.{_proof(pair)}"
+
+
+def _when(pair: Document) -> str:
+    """At which look it was settled, where that was an earlier one."""
+    one = pair.get("settled_by")
+    if one is None:
+        return ""
+    p = one["p_equivalent"] if one["verdict"] == "equivalent" else one["p_holm"]
+    return f"; settled at look {one['look']}, by {one['n']} {_plural(one['unit'], one['n'])}, p {p:.2g}"
 
 
 def _proof(pair: Document) -> str:
@@ -92,7 +101,10 @@ def verdict_words(pair: Document) -> str:
 
 def alone_words(pair: Document) -> str:
     """Why a pair is inconclusive though p, or its interval, looks settled; empty where both agree."""
-    level, bound = f"{1 - pair['confidence']:.3g}", "zero" if pair["p_equivalent"] is None else "the margin"
+    level, bound = (
+        f"{pair.get('level', 1 - pair['confidence']):.2g}",
+        "zero" if pair["p_equivalent"] is None else "the margin",
+    )
     words = {
         "p": f"p is below {level}, but the interval does not leave {bound}",
         "interval": f"the interval leaves {bound}, but p after Holm is not below {level}",

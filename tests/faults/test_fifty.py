@@ -29,7 +29,7 @@ from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.reconcile import reconcile
-from orchestrator.search.optuna import storage
+from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.folder import SweepFolder, find, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker

@@ -27,7 +27,7 @@ from orchestrator.executors.debug import DebugExecutor
 from orchestrator.kubernetes.code import MOUNT
 from orchestrator.kubernetes.render import render
 from orchestrator.protocol import amendments, seal
-from orchestrator.search.optuna import storage
+from orchestrator.search.optuna_storage import storage
 from orchestrator.storage import folder as folders
 from orchestrator.storage import object_store
 from orchestrator.storage.metric_log import MetricLog

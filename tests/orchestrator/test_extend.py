@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.definition.model import definition
 from orchestrator.definition.sweep_file import loads
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
+from orchestrator.statistics import spending
 from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.record import read_job
@@ -149,27 +151,53 @@ def test_a_look_at_the_results_is_paid_for_and_said(extend: Call, runs: Path) ->
     assert extend("best", "two").code == 0
     assert [p.name for p in sorted(runs.glob("*-*"), key=lambda p: p.stat().st_mtime)] == order, "a look is no work"
     said = extend("extend", "two", "--studies", "4", "--no-run", "--json").document
-    assert (said["look"]["seen"], said["alpha_spent"]) == (["status", "best"], 0.05)
+    assert (said["look"]["seen"], said["alpha_spent"]) == (["status", "best"], 0.0), "of 2 studies no p is below 0.05"
     waiting = extend("status", "two", "--json").document
     assert (waiting["state"], waiting["arms"]["sgd"]["waiting"]) == ("stopped", 4 * 4)
     assert extend("extend", "two", "--seeds", "+1", *DEBUG).code == 0
     [first, second] = seal.stamps(folder)
     assert first.startswith("4 studies added after results on the first 2 studies were seen (status, best)")
-    assert "2 looks at level 0.05 err with a probability of up to 0.1" in first
+    assert first.endswith("1 look has spent 0 of 0.05")
     assert second.startswith("1 confirm seed a study added after results on the first 6 studies were seen (status)")
     document = extend("compare", "two", "--json").document
     assert document["exploratory"] == [first, second]
-    assert document["looks"] == {"looks": 3, "alpha_spent": 0.1, "alpha_at_most": pytest.approx(0.15)}
+    assert second.endswith("2 looks have spent 0.025 of 0.05"), "the half of what was left"
+    third = spending.level(0.0125, 3)
+    assert document["looks"] == {"looks": 3, "alpha_spent": 0.025, "level": third, "alpha_at_most": 0.05}
+    assert document["pairs"][0]["level"] == third
     shown = " ".join(extend("compare", "two").out.split())
     assert "exploratory: 4 studies added" in shown
-    level = "look 3 at this sweep, each at level 0.05: that any of them errs has a probability of up to 0.15"
+    level = "its verdicts are found at level 0.0042, since 0.025 of 0.05 was spent before"
     assert any(level in note for note in document["notes"])
     assert level in shown
     for words in ("+1", "+2"):  # compare looked before the first of them, nobody before the second
         assert extend("extend", "two", "--seeds", words, "--no-run").code == 0
-    assert seal.stamps(folder)[2].endswith("4 looks at level 0.05 err with a probability of up to 0.2")
+    assert seal.stamps(folder)[2].endswith("3 looks have spent 0.038 of 0.05")
     assert "with no look since" in seal.stamps(folder)[3]
-    assert seal.stamps(folder)[3].endswith("still 4 looks")
+    assert seal.stamps(folder)[3].endswith("nothing further is spent")
+
+
+@pytest.mark.slow
+def test_what_a_look_has_settled_stays_settled(extend: Call, runs: Path, done: Path) -> None:
+    """An arm with too small a learning rate loses all six studies; the look that says so has paid for it."""
+    asked = text(name="clear", studies=6, trials=1, confirm=1, max_lr=0.3, extra="analysis: {baseline: sgd}\n")
+    low = "adamw: {optimizer: adamw, parameters: {lr: 1e-6}}"
+    (done / "clear.yaml").write_text(re.sub(r"adamw: \{optimizer.*", low, asked))
+    assert extend("run", str(done / "clear.yaml"), *DEBUG).code == 0
+    [first] = extend("compare", "clear", "--json").document["pairs"]
+    assert (first["verdict"], first["n"], "settled_by" in first) == ("worse", 6, False)
+    said = extend("extend", "clear", "--studies", "+1", *DEBUG)
+    assert (
+        said.code,
+        "its verdicts are found at level 0.0031, since 0.031 of 0.05 was spent" in " ".join(said.err.split()),
+    ) == (0, True)
+    document = extend("compare", "clear", "--json").document
+    [pair] = document["pairs"]
+    assert (pair["verdict"], pair["n"], pair["settled_by"]["look"]) == ("worse", 7, 1)
+    assert pair["p_holm"] > document["looks"]["level"], "seven studies alone could not have settled it at this level"
+    assert "settled at look 1, by 6 studies, p 0.031" in " ".join(extend("compare", "clear").out.split())
+    asked_else = extend("compare", "clear", "--baseline", "none", "--json").document["pairs"]
+    assert asked_else[0]["verdict"] == "inconclusive", "another question than the one that was settled"
 
 
 @pytest.mark.parametrize("words", [(), ("--studies", "-1"), ("--studies", "0"), ("--trials", "many")])

@@ -13,7 +13,8 @@ import pytest
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import ConfigurationState, Goal
 from orchestrator.search import history
-from orchestrator.search.optuna import CONFIGURATION, OptunaStudy, storage
+from orchestrator.search.optuna import CONFIGURATION, OptunaStudy
+from orchestrator.search.optuna_storage import storage
 
 SPACE = tuple(Parameter(name=f"x{i}", kind="float", low=1e-3, high=1.0, log=True) for i in range(2))
 

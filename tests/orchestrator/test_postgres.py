@@ -14,7 +14,7 @@ import pytest
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.search.optuna import storage
+from orchestrator.search.optuna_storage import storage
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import Postgres, postgres_server

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from orchestrator import results
-from orchestrator.search.optuna import storage
+from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.folder import find
 from tests.orchestrator.command import (
     check_mlflow,

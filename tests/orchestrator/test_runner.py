@@ -15,7 +15,7 @@ import pytest
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.search.optuna import storage
+from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.errors import Held, NotFound
 from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.metric_log import MetricLog

@@ -41,7 +41,7 @@ BEYOND: dict[str, str] = {
         workers_apart_in_a_sweep wrong_goal
     """,
     "one value of the file beside another, or reckoned from several": """
-        condition_met_in_part condition_outside_a_range training_accumulate_auto_searched
+        condition_met_in_part condition_outside_a_range looks_of_a_race training_accumulate_auto_searched
         training_accumulate_auto_shared
         arm_names_alike budget_below_a_step condition_never_met condition_on_unknown_task_parameter
         constraints_nobody_obeys grad_evals_below_confirm grid_larger_than_trials grid_over_a_range grid_too_large

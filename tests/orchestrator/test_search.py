@@ -18,7 +18,8 @@ from orchestrator.definition.states import Goal, State
 from orchestrator.definition.stopping_rule import Rule, rungs
 from orchestrator.scheduling.budget import Ledger
 from orchestrator.scheduling.stopping import Stopper
-from orchestrator.search.optuna import SOURCE, storage
+from orchestrator.search.optuna import SOURCE
+from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker

@@ -25,7 +25,7 @@ from orchestrator.definition import sweep_file
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.reconcile import reconcile
-from orchestrator.search.optuna import storage
+from orchestrator.search.optuna_storage import storage
 from orchestrator.statistics.intervals import summarize
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
