@@ -57,36 +57,38 @@ def resolved(model: SweepModel, where: Where, file: str) -> EnvironmentSpec:
 
 
 def _pinned(line: str, place: str, at: tuple[str | int, ...], where: Where) -> str:
-    """The line as pip takes it. One version, or one content, and nothing else."""
+    """The line as pip takes it. Raises SpecError."""
+    try:
+        return pinned(line)
+    except ValueError as error:
+        raise where.error(at, f"{place}{error}") from None
+
+
+def pinned(line: str) -> str:
+    """The line as pip takes it. One version, or one content, and nothing else: raises ValueError for another."""
     bare = re.sub(r"\s+--hash=\S+|\s*\\$", "", line.strip()).strip()
     if bare.startswith("-"):
-        raise where.error(at, f"{place}{line!r} is an option of pip; list packages only, each as NAME==VERSION")
+        raise ValueError(f"{line!r} is an option of pip; list packages only, each as NAME==VERSION")
     try:
         asked = Requirement(bare)
     except InvalidRequirement as error:
-        raise where.error(
-            at, f"{place}{line!r} names no package ({str(error).splitlines()[0]}); write NAME==VERSION"
-        ) from None
+        raise ValueError(f"{line!r} names no package ({str(error).splitlines()[0]}); write NAME==VERSION") from None
     if asked.name.lower() in BROUGHT:
-        raise where.error(
-            at, f"{place}{asked.name} has the version of the cluster's own installation of geosweep; remove the line"
-        )
+        raise ValueError(f"{asked.name} has the version of the cluster's own installation of geosweep; remove the line")
     if asked.url is not None:
         if re.search(r"://[^/@]*:[^/@]*@", asked.url):
-            raise where.error(at, f"{place}{asked.name}: the address holds a password; take it out")
+            raise ValueError(f"{asked.name}: the address holds a password; take it out")
         if not (re.search(r"@[0-9a-f]{40}\b", asked.url) or "sha256=" in asked.url):
-            raise where.error(
-                at,
-                f"{place}{asked.name}: an address is pinned by a commit of 40 digits (git+https://...@COMMIT) or a "
-                "hash (https://...whl#sha256=...)",
+            raise ValueError(
+                f"{asked.name}: an address is pinned by a commit of 40 digits (git+https://...@COMMIT) or a "
+                "hash (https://...whl#sha256=...)"
             )
         return str(asked)
     exact = [s for s in asked.specifier if s.operator in ("==", "===") and "*" not in s.version]
     if len(exact) != 1 or len(list(asked.specifier)) != 1:
-        raise where.error(
-            at,
-            f"{place}{line!r} is not pinned, so that every machine and every day might install another one; "
-            f"write {asked.name}=={_installed(asked.name)}",
+        raise ValueError(
+            f"{line!r} is not pinned, so that every machine and every day might install another one; "
+            f"write {asked.name}=={_installed(asked.name)}"
         )
     return str(asked)
 

@@ -43,6 +43,17 @@ def options_of(words: list[str]) -> dict[str, list[str]]:
     return found
 
 
+def arguments_of(words: list[str]) -> list[str]:
+    """What stands there beside options and their values: the file, and keys of it to change."""
+    found, rest = [], iter(words[2:])
+    for word in rest:
+        if not word.startswith("--"):
+            found.append(word)
+        elif word in VALUED:
+            next(rest, "")
+    return found
+
+
 def entrypoint_findings(words: list[str]) -> Iterator[tuple[str, str]]:
     """(code, message) of what `geosweep run` refuses, or does elsewhere than on the cluster."""
     if not words:
@@ -77,8 +88,21 @@ def entrypoint_findings(words: list[str]) -> Iterator[tuple[str, str]]:
     if not re.fullmatch(r"0*[1-9]\d*", (most := given.get("--max-concurrent", ["1"])[-1]) or "1"):
         yield "KO118", f"entrypoint: --max-concurrent {most} is no number of trials; write 1 or more"
     yield from _tracking(given.get("--tracking-uri", [""])[-1])
+    if "--notify" in given:
+        yield (
+            "KO207",
+            "entrypoint: --notify shows an address that only its owner should know; name it in the sweep file, "
+            "notify: ${env:NAME}, and take the variable from a Secret",
+        )
+    if (studies := given.get("--storage", [""])[-1]) and not re.match(r"postgres(ql)?(\+\w+)?://", studies):
+        yield "KO209", f"entrypoint: --storage {studies} is no PostgreSQL database; leave it to GEOSWEEP_STORAGE"
     if len(words) < 3 or words[2].startswith("-"):
         yield "KO118", "entrypoint names no sweep file; it is geosweep run FILE"
+    for word in arguments_of(words)[1:]:
+        yield (
+            "KO118",
+            f"entrypoint: {word} behind the file changes the sweep, and not its name and labels; change it in the file",
+        )
 
 
 def _tracking(uri: str) -> Iterator[tuple[str, str]]:

@@ -9,10 +9,14 @@ from typing import Any
 from orchestrator.definition.errors import nearest
 from orchestrator.kubernetes.profile_model import LABEL_KEY, LABEL_VALUE, NAME
 from orchestrator.kubernetes.rules import at_of, cluster_of, groups_of, ray_pods_of, rule, spec_of
+from orchestrator.kubernetes.start_rules import PORTS
 
 LEGACY = ("onSuccess", "onFailure")
 NAME_LIMIT = 47
 REDIS = ("RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME")
+OUTWARD = ("selector", "externalName", "loadBalancerIP", "loadBalancerClass", "externalTrafficPolicy")
+OUTWARD += ("healthCheckNodePort", "loadBalancerSourceRanges")
+TEMPLATE = ("name", "namespace", "generateName")
 OURS = ("app.kubernetes.io/component", "geosweep.io/sweep")
 
 
@@ -101,7 +105,11 @@ def _unsupported(job: Mapping[str, Any]) -> Iterator[str]:
         )
     if at_of(head, "headService", "spec").get("externalIPs"):
         yield "headGroupSpec: externalIPs open the dashboard, which runs code, to a network; leave them out"
+    if spec_of(job).get("jobId"):
+        yield "jobId: every attempt needs one of its own, or it follows the last one's log; leave it out"
     for group in groups_of(job):
+        if at_of(group, "scaleStrategy").get("workersToDelete"):
+            yield f"group {group.get('groupName')}: workersToDelete is the autoscaler's; leave it out"
         if group.get("suspend"):
             yield f"group {group.get('groupName')}: suspended, it has no Pods, and the sweep waits; leave it out"
     if head.get("enableIngress") or head.get("ingressOptions"):
@@ -110,9 +118,43 @@ def _unsupported(job: Mapping[str, Any]) -> Iterator[str]:
         yield "workerGroupSpecs is empty: the head runs no trial, and the sweep would wait for ever; add a group"
 
 
+@rule("KO126")
+def _head_service(job: Mapping[str, Any]) -> Iterator[str]:
+    """The Service of the head by the user's own words, which the operator completes."""
+    given = at_of(cluster_of(job), "headGroupSpec", "headService")
+    metadata, spec = at_of(given, "metadata"), at_of(given, "spec")
+    name, space = str(metadata.get("name", "head")), at_of(job, "metadata").get("namespace")
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        yield f"headService: {name!r} is no name of a Service: lower case, digits, dashes, a letter first, at most 63"
+    if metadata.get("namespace") not in (None, "", space):
+        yield f"headService: namespace {metadata['namespace']} is not that of the job, {space}; leave it out"
+    for key in OUTWARD:
+        if spec.get(key):
+            yield f"headService: {key} leads away from the head, or is not for a ClusterIP; leave it out"
+    if spec.get("clusterIP") not in (None, "", "None"):
+        yield f"headService: clusterIP {spec['clusterIP']} may be taken, or of no range of the cluster; leave it out"
+    for key, value in (metadata.get("labels") or {}).items():
+        if not re.fullmatch(LABEL_KEY, str(key)) or not re.fullmatch(LABEL_VALUE, str(value)):
+            yield f"headService: {key}: {value} is no label"
+    ports = spec.get("ports") or []
+    if len({port.get("name") for port in ports}) < len(ports) or (
+        len(ports) > 1 and not all(p.get("name") for p in ports)
+    ):
+        yield "headService: of several ports each needs a name of its own"
+    for port in ports:
+        if port.get("nodePort"):
+            yield f"headService: nodePort {port['nodePort']} is not for a ClusterIP; leave it out"
+        meant = PORTS.get(str(port.get("name")))
+        if meant and {port.get("port", meant), port.get("targetPort", meant)} - {meant, port.get("name")}:
+            yield f"headService: port {port['name']} is {meant}, where Ray listens and the operator asks; write that"
+
+
 @rule("KO123")
 def _labels(job: Mapping[str, Any]) -> Iterator[str]:
     sweep = at_of(job, "metadata", "labels").get(OURS[1])
+    told = at_of(job, "spec", "metadata").get("definition")
+    if sweep and told and not str(sweep).endswith(f"-{told}"):
+        yield f"spec.metadata.definition {told} is not that of the job's label, {sweep}; write its last 8 characters"
     places = [("metadata", at_of(job, "metadata"), "labels")]
     places += [(where, part, "labels") for where, part in ray_pods_of(job)]
     places += [(f"{where}.template", at_of(part, "template", "metadata"), "labels") for where, part in ray_pods_of(job)]
@@ -121,6 +163,8 @@ def _labels(job: Mapping[str, Any]) -> Iterator[str]:
         for key, value in (part.get(kind) or {}).items():
             if not re.fullmatch(LABEL_KEY, str(key)):
                 yield f"{where}.{kind}: {key!r} is no key of a label (letters, digits and . _ -, at most 63)"
+            elif "template" in where.lower() and str(key).startswith("ray.io/"):
+                yield f"{where}.{kind}: {key} is set by the operator; leave it out"
             elif not isinstance(value, str) or not re.fullmatch(LABEL_VALUE, value):
                 yield f"{where}.{kind}.{key}: {value!r} is no value of a label (letters, digits and . _ -, at most 63)"
         for key, value in (part.get("annotations") or {}).items():
@@ -128,6 +172,9 @@ def _labels(job: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{where}.annotations.{key}: a key of letters, digits and . _ -, with text as its value"
         if where != "metadata" and "template" not in where.lower():
             continue
+        for key in TEMPLATE if where != "metadata" else ():
+            if part.get(key):
+                yield f"{where}.metadata.{key}: the operator names each Pod; leave it out"
         meant = {"head.template": "sweep-head", "submitterPodTemplate": "sweep-submitter", "metadata": "sweep"}
         component = meant.get(where, "sweep-worker")
         if (part.get("labels") or {}).get(OURS[0], component) != component:
@@ -142,10 +189,27 @@ def _labels(job: Mapping[str, Any]) -> Iterator[str]:
                 )
 
 
+OVERRIDES = {
+    "ray.io/overwrite-container-cmd": "the operator would not start Ray, and the sweep would wait for ever",
+    "ray.io/external-storage-namespace": "it belongs to fault tolerance by Redis, which a sweep does not need",
+}
+SET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_CLUSTER_NAME", "RAY_IP", "FQ_RAY_IP")
+DEVICES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+
+def _templates(job: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Metadata of the Pods that become Ray nodes."""
+    for where, part in ray_pods_of(job):
+        yield f"{where}.template", at_of(part, "template", "metadata")
+
+
 @rule("KO124")
 def _environment(job: Mapping[str, Any]) -> Iterator[str]:
     scaling = cluster_of(job).get("enableInTreeAutoscaling")
     tolerant = cluster_of(job).get("gcsFaultToleranceOptions")
+    for where, part in (("metadata", at_of(job, "metadata")), *_templates(job)):
+        for key in (k for k in part.get("annotations") or {} if k in OVERRIDES):
+            yield f"{where}.annotations.{key}: {OVERRIDES[key]}; leave it out"
     if at_of(job, "metadata", "annotations").get("ray.io/ft-enabled"):
         yield (
             "annotation ray.io/ft-enabled: a sweep's driver is not kept by it, its storage keeps the sweep; "
@@ -172,12 +236,9 @@ def _environment(job: Mapping[str, Any]) -> Iterator[str]:
                 if name == "RAY_enable_autoscaler_v2":
                     which = "autoscalerOptions.version says it" if scaling else "autoscaling is off"
                     yield f"{where}: {name}: {which}, and the operator refuses both; leave it out"
-                if name in (
-                    "RAY_AUTH_MODE",
-                    "RAY_AUTH_TOKEN",
-                    "RAY_ADDRESS",
-                    "RAY_CLUSTER_NAME",
-                    "RAY_IP",
-                    "FQ_RAY_IP",
-                ):
+                if name in SET:
                     yield f"{where}: {name} is set by the operator; leave it out"
+                if name in DEVICES:
+                    yield f"{where}: {name}: Ray gives each trial its own, out of those of the Pod; leave it out"
+                if name == "PATH":
+                    yield f"{where}: PATH hides that of the image, where geosweep and ray are; leave it out"

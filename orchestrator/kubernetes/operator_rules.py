@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.kubernetes import job_rules as _  # noqa: F401  enters its rules
+from orchestrator.kubernetes import job_rules, scaler_rules  # noqa: F401  enter their rules
+from orchestrator.kubernetes.field_rules import field_findings
 from orchestrator.kubernetes.platform_rules import There, platform_findings
-from orchestrator.kubernetes.pod_rules import pod_findings, secret_findings
+from orchestrator.kubernetes.pod_rules import pod_findings, secret_findings, templates
 from orchestrator.kubernetes.profile_model import ProfileModel
 from orchestrator.kubernetes.profiles import load
 from orchestrator.kubernetes.rules import RULES, at_of, cluster_of, groups_of, ray_pods_of, rule, spec_of
@@ -24,7 +25,7 @@ from orchestrator.kubernetes.storage_rules import map_findings
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 GATED = ("networkPolicy", "tlsOptions", "historyServerOptions")
-WEEK_S = 7 * 86400
+DAY_S, WEEK_S, YEAR_S = 86400, 7 * 86400, 366 * 86400
 LEGACY = ("onSuccess", "onFailure")
 
 
@@ -58,6 +59,10 @@ def lint(documents: list[Any], profile: ProfileModel | None = None) -> list[Find
         found += [Finding(code, f"{where} {field}", message) for code, field, message in schema_findings(job)]
         with suppress(AttributeError, TypeError, KeyError, ValueError):
             found += [Finding(code, where, message) for code, message in map_findings(job, configs)]
+        for path, template in templates(job):
+            with suppress(AttributeError, TypeError, KeyError, ValueError):  # the schema has named another shape
+                said = field_findings(template["spec"], f"{path}.spec")
+                found += [Finding(code, f"{where} {field}", message) for code, field, message in said]
         for look in (start_findings, lambda j: platform_findings(j, There(profile or load("gpu-cluster")))):
             try:
                 found += [Finding(code, where, message) for code, message in look(job)]
@@ -192,6 +197,11 @@ def _submitter(job: Mapping[str, Any]) -> Iterator[str]:
         yield "submitterPodTemplate is missing: the operator's own breaks Pod Security restricted; put it back"
     if not 0 <= at_of(job, "spec", "submitterConfig").get("backoffLimit", 2) <= 10:
         yield "submitterConfig.backoffLimit: the submitter is tried again so often; write 0 to 10"
+    if len(at_of(job, "spec", "submitterPodTemplate", "spec").get("containers") or []) > 1:
+        yield (
+            "submitterPodTemplate: the Pod ends with the last of its containers, and the submitter's Job with it; make "
+            "a further one an init container with restartPolicy Always"
+        )
     if at_of(job, "spec", "submitterPodTemplate", "spec").get("restartPolicy", "Never") == "Always":
         yield "submitterPodTemplate: a Kubernetes Job takes restartPolicy Never or OnFailure"
     if spec_of(job).get("submissionMode") == "SidecarMode":
@@ -233,6 +243,8 @@ def _autoscaler(job: Mapping[str, Any]) -> Iterator[str]:
     for where, part in places:
         if isinstance(part.get("idleTimeoutSeconds"), int) and part["idleTimeoutSeconds"] < 0:
             yield f"{where}: idleTimeoutSeconds is negative; write 0 or more"
+        if isinstance(part.get("idleTimeoutSeconds"), int) and part["idleTimeoutSeconds"] > DAY_S:
+            yield f"{where}: idleTimeoutSeconds keeps machines that do nothing for more than a day; write 120"
     if not cluster_of(job).get("enableInTreeAutoscaling"):
         for group in groups_of(job):
             if group.get("replicas", group.get("minReplicas", 0)) == 0 and not spec_of(job).get("suspend"):
@@ -283,7 +295,7 @@ def _resources_once(job: Mapping[str, Any]) -> Iterator[str]:
 @rule("KO112")
 def _gates(job: Mapping[str, Any]) -> Iterator[str]:
     for key in GATED:
-        if cluster_of(job).get(key):
+        if key in cluster_of(job):
             yield f"{key} sits behind a feature gate of the operator that is off by default"
     if at_of(cluster_of(job), "gcsFaultToleranceOptions").get("backend") not in (None, "redis", "Redis"):
         yield "gcsFaultToleranceOptions.backend sits behind a feature gate of the operator that is off by default"
@@ -294,6 +306,11 @@ def _deadline(job: Mapping[str, Any]) -> Iterator[str]:
     for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
         if key in spec_of(job) and spec_of(job)[key] <= 0:
             yield f"{key} has to be above 0"
+    most, begin = spec_of(job).get("activeDeadlineSeconds"), spec_of(job).get("preRunningDeadlineSeconds", 0)
+    if most and most <= begin:
+        yield f"activeDeadlineSeconds {most} ends the job before preRunningDeadlineSeconds {begin} has let it begin"
+    if most and most > YEAR_S:
+        yield f"activeDeadlineSeconds {most} is more than a year: a sweep that hangs keeps its GPUs as long"
     if "activeDeadlineSeconds" not in spec_of(job):
         yield "activeDeadlineSeconds is missing: a sweep that hangs keeps its GPUs for ever"
 

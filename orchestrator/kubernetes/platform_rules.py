@@ -56,6 +56,7 @@ def _name(source: Mapping[str, Any], kind: str, key: str) -> Any:
 
 def platform_findings(job: Mapping[str, Any], there: There) -> Iterator[tuple[str, str]]:
     """(code, message) of every name that the profile does not know."""
+    yield from _of_cluster((job.get("spec") or {}).get("rayClusterSpec") or {}, there)
     for path, template in templates(job):
         pod = template["spec"]
         yield from _known("KO212", f"{path}: serviceAccountName", pod.get("serviceAccountName"), there.accounts)
@@ -79,8 +80,19 @@ def platform_findings(job: Mapping[str, Any], there: There) -> Iterator[tuple[st
                 yield from _known(
                     "KO214", f"{at}: secretName", (volume.get("secret") or {}).get("secretName"), there.secrets
                 )
+        for source in [s for v in pod.get("volumes") or [] for s in (v.get("projected") or {}).get("sources") or []]:
+            name = (source.get("secret") or {}).get("name")
+            yield from _known("KO214", f"{path}: projected Secret", name, there.secrets)
         for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
             yield from _container(f"{path}: container {container.get('name')}", container, there)
+
+
+def _of_cluster(cluster: Mapping[str, Any], there: There) -> Iterator[tuple[str, str]]:
+    """What stands in no Pod's template: the autoscaler's container, the token of one's own."""
+    if options := cluster.get("autoscalerOptions"):
+        yield from _container("autoscalerOptions", options, there)
+    name = (cluster.get("authOptions") or {}).get("secretName")
+    yield from _known("KO214", "authOptions.secretName", name, there.secrets)
 
 
 def _known(code: str, where: str, name: Any, there: set[str]) -> Iterator[tuple[str, str]]:

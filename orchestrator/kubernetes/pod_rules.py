@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.kubernetes.quantities import quantity
+from orchestrator.kubernetes.scaler_rules import TAKEN, container_of
 from orchestrator.kubernetes.secret_shapes import secret_of, shape_of
 from orchestrator.kubernetes.storage_rules import storage_findings
 
@@ -33,9 +34,8 @@ SYSCTLS = (
     "net.ipv4.tcp_keepalive_probes",
 )
 """What Pod Security allows of these (kubernetes.io, Pod Security Standards)."""
-TAKEN: tuple[str, ...] = ("/", "/opt", "/opt/geosweep", "/usr", "/usr/local", "/bin", "/sbin", "/lib", "/lib64", "/etc")
-TAKEN += ("/proc", "/sys", "/dev", "/home", "/var", "/run")
-"""Folders that the image or the system fills; a mount there hides them."""
+MOST_DEVICES = 128
+"""Of a machine, MIG slices and shared GPUs among them."""
 IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
 
@@ -65,9 +65,14 @@ def pod_findings(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if any(word in path for word in ("Group", "submitter")):
             for code, message in _of_ray(path, pod):
                 yield code, f"{path}: {message}"
-    options = (((document.get("spec") or {}).get("rayClusterSpec")) or {}).get("autoscalerOptions")
-    if options is not None and not _drops_all(options.get("securityContext") or {}):
-        yield "KO201", "autoscalerOptions: securityContext has to forbid privilege escalation and drop ALL"
+    cluster = ((document.get("spec") or {}).get("rayClusterSpec")) or {}
+    if (options := cluster.get("autoscalerOptions")) is not None:
+        head = ((cluster.get("headGroupSpec") or {}).get("template") or {}).get("spec") or {}
+        scaler = container_of(options)
+        missing = {"resources", "image"} - set(scaler)  # the operator has its own
+        for code, message in (*_security(head, scaler), *(_container(scaler) if "resources" in scaler else ())):
+            if not ("image" in missing and code == "KO206"):
+                yield code, f"autoscalerOptions: {message}"
     if document.get("kind") == "RayJob":
         yield from storage_findings(document)
 
@@ -157,6 +162,11 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         asked, most = requests.get(name, limits.get(name)), limits.get(name)
         if most is None or quantity(asked) != quantity(most):
             yield "KO205", f"{name}: requests and limits of a device have to be equal; write both, or limits alone"
+        elif quantity(most) > MOST_DEVICES:
+            yield (
+                "KO205",
+                f"{name}: {most} devices, and no machine has more than {MOST_DEVICES}; write how many a Pod has",
+            )
         elif quantity(most) == 0:
             yield "KO205", f"{name}: 0 devices; leave it out, or write how many the Pod has"
         elif quantity(most) != int(quantity(most) if not math.isnan(quantity(most)) else 0):
@@ -164,13 +174,16 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 "KO205",
                 f"{name}: {most} is no whole number of devices; trials share one by resources.gpu in the sweep file",
             )
-    for name, least in (("memory", 64 * 2**20), ("cpu", 0.01)):
+    for name, least in (("memory", 64 * 2**20), ("cpu", 0.01), ("ephemeral-storage", 2**30)):
         for kind, part in (("limits", limits), ("requests", requests)):
             if name in part and quantity(part[name]) < least:
                 yield (
                     "KO205",
                     f"{kind}.{name}: {part[name]} is too little for anything to start; mind the unit, such as 8Gi",
                 )
+    for name, most in (("memory", 64 * 2**40), ("cpu", 2048)):
+        if quantity(limits.get(name, "0")) > most:
+            yield "KO205", f"limits.{name}: no machine has {limits[name]}; mind the unit, such as 4000m or 8Gi"
     for name, amount in limits.items():
         if math.isnan(quantity(amount)):
             yield "KO205", f"limits.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
@@ -200,10 +213,15 @@ BLOCKED = {
     "schedulingGates": "keeps the Pod from being scheduled until someone takes the gate away",
     "ephemeralContainers": "is not allowed in a template",
     "schedulerName": "names a scheduler that has to be there; set it on the operator (batchScheduler.name)",
+    "setHostnameAsFQDN": "may make a name that is too long, and then the Pod never starts",
     "hostname": "would be the same in all Pods",
     "subdomain": "needs a Service that is not there",
     "readinessGates": "keeps the Pod from being ready until something else says so",
 }
+
+
+LEAST = {"submitter": 256 * 2**20, "Group": 512 * 2**20}
+"""Memory without which `ray job submit`, and `ray start`, are killed before they do anything."""
 
 
 def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -211,7 +229,7 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not pod["containers"]:
         yield "KO211", "containers is empty; the operator needs one"
     for key, why in BLOCKED.items():
-        if pod.get(key) not in (None, "", [], "default-scheduler"):
+        if pod.get(key) not in (None, "", [], False, "default-scheduler"):
             yield "KO215", f"{key} {why}; leave it out"
     for container in pod["containers"][:1]:
         for key in ("command", "args"):
@@ -226,6 +244,20 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "/" in n for n in ((pod["containers"] or [{}])[0].get("resources") or {}).get("limits") or {}
     ):
         yield "KO205", "the head asks for a device, and no trial runs on it; leave it out"
+    if pod.get("serviceAccount") not in (None, "", pod.get("serviceAccountName")):
+        yield "KO212", f"serviceAccount {pod['serviceAccount']} is an old name of serviceAccountName; leave it out"
+    least = LEAST["submitter" if "submitter" in path else "Group"]
+    if (
+        quantity((((pod["containers"] or [{}])[0].get("resources") or {}).get("limits") or {}).get("memory", "1Ti"))
+        < least
+    ):
+        yield "KO205", f"memory is less than the {least // 2**20}Mi with which Ray starts; give it more"
+    if "headGroup" not in path and any(
+        "serviceAccountToken" in source
+        for volume in pod.get("volumes") or []
+        for source in (volume.get("projected") or {}).get("sources") or []
+    ):
+        yield "KO215", "a projected serviceAccountToken hands a token of the cluster to trials; leave it out"
     volumes = {str(v.get("name")) for v in pod.get("volumes") or []}
     yield from _nameless(pod)
     if isinstance(pod.get("terminationGracePeriodSeconds"), int) and pod["terminationGracePeriodSeconds"] < 0:
@@ -324,7 +356,7 @@ def _nameless(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for kind, key in NAMED.items():
             if kind in volume and not (volume[kind] or {}).get(key):
                 yield "KO211", f"volume {volume.get('name')}: {kind} names nothing; write its {key}"
-    for container in pod["containers"]:
+    for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
         at = f"container {container.get('name')}"
         for entry in container.get("env") or []:
             source = entry.get("valueFrom")

@@ -29,6 +29,8 @@ WORDS = {
     "terminationMessagePolicy": ("File", "FallbackToLogsOnError"),
     "mountPropagation": ("None", "HostToContainer", "Bidirectional"),
     "fsGroupChangePolicy": ("Always", "OnRootMismatch"),
+    "sessionAffinity": ("ClientIP", "None"),
+    "ipFamilyPolicy": ("SingleStack", "PreferDualStack", "RequireDualStack"),
 }
 """Field -> its words (kubernetes/pkg/apis/core, validation)."""
 OPERATORS = {
@@ -101,7 +103,7 @@ def _words(value: Any, path: str, within: str = "") -> Iterator[tuple[str, str, 
         for key, part in value.items():
             here = f"{path}.{key}"
             allowed = WORDS.get(key) or (OPERATORS.get(within) if key == "operator" else None)
-            if key == "effect" and part == "":
+            if (key == "effect" and part == "") or within == "resizePolicy":
                 allowed = None
             if allowed and isinstance(part, str) and part not in allowed:
                 yield "KO117", here, f"{part!r} is not one of {', '.join(allowed)}{_nearly(part, allowed)}"
@@ -136,6 +138,9 @@ def _toleration(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str,
         yield "KO117", path, "operator Exists takes no value; leave value out, or write operator: Equal"
     if not value.get("key") and value.get("operator") != "Exists":
         yield "KO117", path, "without a key the operator has to be Exists"
+    for part, pattern in (("key", LABEL_KEY), ("value", LABEL_VALUE)):
+        if value.get(part) and not re.fullmatch(pattern, str(value[part])):
+            yield "KO117", path, f"{part} {value[part]!r} is none that a taint could have"
     if "tolerationSeconds" in value and value.get("effect") != "NoExecute":
         yield "KO117", path, "tolerationSeconds is for effect NoExecute alone"
 
@@ -146,6 +151,15 @@ def _chosen(value: Mapping[str, Any], path: str, within: str) -> Iterator[tuple[
         wants = value.get("operator") in ("In", "NotIn", "Gt", "Lt")
         if wants != bool(value.get("values")):
             yield "KO117", path, f"operator {value.get('operator')} takes {'values' if wants else 'no values'}"
+        elif value.get("operator") in ("Gt", "Lt") and not re.fullmatch(r"-?\d+", "/".join(map(str, value["values"]))):
+            yield "KO117", path, f"operator {value['operator']} takes one whole number"
+        if within == "matchExpressions" and not re.fullmatch(LABEL_KEY, str(value.get("key"))):
+            yield "KO117", path, f"key {value.get('key')!r} is no key of a label"
+    if within == "nodeSelectorTerms" and not value.get("matchExpressions") and not value.get("matchFields"):
+        yield "KO117", path, "an empty term fits no node; leave it out"
+    for key, text in (value.get("matchLabels") or {}).items() if isinstance(value.get("matchLabels"), dict) else ():
+        if not re.fullmatch(LABEL_KEY, str(key)) or not re.fullmatch(LABEL_VALUE, str(text)):
+            yield "KO117", f"{path}.matchLabels", f"{key}: {text} is no label"
     weight = value.get("weight", 1) if within == "preferredDuringSchedulingIgnoredDuringExecution" else 1
     if isinstance(weight, int) and not 1 <= weight <= 100:
         yield "KO117", path, f"weight {weight} is not in 1 to 100"
@@ -161,3 +175,5 @@ def _chosen(value: Mapping[str, Any], path: str, within: str) -> Iterator[tuple[
     for key, text in (value.get("nodeSelector") or {}).items() if isinstance(value.get("nodeSelector"), dict) else ():
         if not re.fullmatch(LABEL_KEY, str(key)) or not re.fullmatch(LABEL_VALUE, str(text)):
             yield "KO117", f"{path}.nodeSelector", f"{key}: {text} is no label that a node could have"
+        if str(key).endswith("kubernetes.io/os") and text != "linux":
+            yield "KO117", f"{path}.nodeSelector", f"{key}: {text}, and the images are of linux"

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from orchestrator.definition.errors import nearest
 from orchestrator.kubernetes.entrypoint_rules import entrypoint_findings
-from orchestrator.kubernetes.profile_model import OUR_VARIABLES
 from orchestrator.kubernetes.quantities import quantity
+from orchestrator.kubernetes.runtime_rules import runtime_findings
 
 RAY = "2.60.0"
 """The version in our images, and what `rayVersion` says."""
@@ -68,19 +66,18 @@ START = [
 ]
 """Options of `ray start`, which each key of rayStartParams becomes."""
 NUMBERS = ("num-cpus", "num-gpus", "memory", "object-store-memory", "dashboard-port", "metrics-export-port", "port")
-RUNTIME = (
-    "env_vars",
-    "pip",
-    "uv",
-    "conda",
-    "working_dir",
-    "py_modules",
-    "py_executable",
-    "excludes",
-    "config",
-    "container",
+
+SWITCHES = (
+    "head",
+    "block",
+    "no-redirect-output",
+    "enable-object-reconstruction",
+    "no-monitor",
+    "ray-debugger-external",
+    "disable-usage-stats",
+    "enable-resource-isolation",
 )
-SHAPES: dict[str, tuple[type, ...]] = {"pip": (list, dict, str), "uv": (list, dict, str), "env_vars": (dict,)}
+"""Of these the ones that take no value: true sets them, false leaves them out."""
 
 
 def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -88,7 +85,7 @@ def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     spec = job.get("spec") or {}
     cluster = spec.get("rayClusterSpec") or {}
     yield from entrypoint_findings(str(spec.get("entrypoint") or "").split())
-    yield from _runtime(spec.get("runtimeEnvYAML"))
+    yield from runtime_findings(spec.get("runtimeEnvYAML"))
     head = cluster.get("headGroupSpec") or {}
     parts = [("headGroupSpec", head)]
     parts += [(f"workerGroupSpecs {g.get('groupName')}", g) for g in cluster.get("workerGroupSpecs") or []]
@@ -107,36 +104,6 @@ def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _versions(spec, cluster)
 
 
-def _runtime(text: Any) -> Iterator[tuple[str, str]]:
-    if text is None:
-        return
-    try:
-        found = yaml.safe_load(str(text))
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        yield (
-            "KO118",
-            f"runtimeEnvYAML is no YAML ({problem}); the operator refuses it. Write keys such as env_vars and pip",
-        )
-        return
-    if found is not None and not isinstance(found, dict):
-        yield "KO118", "runtimeEnvYAML is no mapping; write keys such as env_vars and pip"
-        return
-    for key in found or {}:
-        if key not in RUNTIME:
-            yield "KO118", f"runtimeEnvYAML: Ray knows no {key}{nearest(str(key), RUNTIME)}"
-    for name, value in (
-        ((found or {}).get("env_vars") or {}).items() if isinstance((found or {}).get("env_vars"), dict) else ()
-    ):
-        if not isinstance(value, str):
-            yield "KO118", f"runtimeEnvYAML: env_vars.{name} has to be text: '{value}'"
-        if name in OUR_VARIABLES:
-            yield "KO118", f"runtimeEnvYAML: env_vars.{name} is set by geosweep or the operator; leave it out"
-    for key, kinds in SHAPES.items():
-        if key in (found or {}) and not isinstance((found or {})[key], kinds):
-            yield "KO118", f"runtimeEnvYAML: {key} is no list of packages; write [NAME==VERSION]"
-
-
 def _param(where: str, key: str, value: str, *, head: bool) -> Iterator[tuple[str, str]]:
     at = f"{where}.rayStartParams.{key}"
     if key not in START:
@@ -145,6 +112,10 @@ def _param(where: str, key: str, value: str, *, head: bool) -> Iterator[tuple[st
         yield "KO119", f"{at}: {value!r} is no whole number from 0 on"
     elif key in ("address", "head", "no-monitor", "temp-dir") or (key == "port" and not head):
         yield "KO119", f"{at} is set by the operator; leave it out"
+    elif key in ("node-ip-address", "node-name"):
+        yield "KO119", f"{at}: every Pod has its own, and Ray finds it; leave it out"
+    elif key in SWITCHES and value not in ("true", "false"):
+        yield "KO119", f"{at}: {value!r}; it is 'true', or left out"
     elif key == "block" and value != "true":
         yield "KO119", f"{at}: {value!r}; the Pod ends at once unless Ray stays in front; leave it out"
     elif key == "include-dashboard" and value != "true":
@@ -165,7 +136,14 @@ def _more_than_there_is(where: str, part: Mapping[str, Any]) -> Iterator[tuple[s
     told = {key: int(params[key]) for key in ("num-cpus", "num-gpus") if str(params.get(key)).isdigit()}
     if told.get("num-cpus", 0) > (has := quantity(limits.get("cpu", "inf"))):
         yield "KO119", f"{where}.rayStartParams.num-cpus: {told['num-cpus']}, and the Pod has {has:g} CPU; leave it out"
+    own = quantity((part.get("resources") or {}).get("CPU", "0"))
+    if own > has:
+        yield "KO119", f"{where}.resources.CPU: {own:g}, and the Pod has {has:g} CPU; leave it out"
     devices = [quantity(amount) for name, amount in limits.items() if "/" in str(name)]
+    memory = quantity(limits.get("memory", "inf"))
+    for key in ("memory", "object-store-memory"):
+        if str(params.get(key)).isdigit() and int(params[key]) > memory:
+            yield "KO119", f"{where}.rayStartParams.{key}: {params[key]} bytes, and the Pod has {limits['memory']}"
     if told.get("num-gpus", 0) and not claims and told["num-gpus"] > sum(devices):
         yield (
             "KO119",

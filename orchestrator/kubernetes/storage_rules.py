@@ -56,6 +56,14 @@ def storage_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "KO209", f"{path}: --root {root} is not on a mounted claim; checkpoints there are gone with the Pod"
             continue
         claim, read_only = found
+        hidden = [
+            str(m.get("mountPath"))
+            for c in containers[:1]
+            for m in c.get("volumeMounts") or []
+            if str(m.get("mountPath")).startswith(f"{root.rstrip('/')}/") and not m.get("readOnly")
+        ]
+        for inner in hidden:
+            yield "KO209", f"{path}: {inner} is mounted within the root, and hides what sweeps keep there; move it"
         claims[where] = claim
         if read_only:
             yield "KO209", f"{path}: {root} is mounted read-only, and trials write there; take readOnly away"
@@ -88,9 +96,12 @@ def _claim(root: str, pod: Mapping[str, Any], containers: list[Any]) -> tuple[st
     volumes = {
         v.get("name"): v["persistentVolumeClaim"] for v in pod.get("volumes") or [] if v.get("persistentVolumeClaim")
     }
-    for mount in [m for c in containers[:1] for m in c.get("volumeMounts") or []]:
-        place = str(mount.get("mountPath")).rstrip("/")
-        if mount.get("name") in volumes and (root == place or root.startswith(f"{place}/")):
+    mounts = {str(m.get("mountPath")).rstrip("/"): m for c in containers[:1] for m in c.get("volumeMounts") or []}
+    for place in sorted(mounts, key=len, reverse=True):  # the innermost is what is seen
+        mount = mounts[place]
+        if root == place or root.startswith(f"{place}/"):
+            if mount.get("name") not in volumes:
+                return None
             claim = volumes[mount["name"]]
             within = f"{claim.get('claimName')}/{mount.get('subPath', '')}".rstrip("/")
             if place != "/runs":
@@ -102,7 +113,10 @@ def _claim(root: str, pod: Mapping[str, Any], containers: list[Any]) -> tuple[st
 def _file(words: list[str], pod: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     """The sweep file, or the archive that holds it, comes from a ConfigMap or an object store."""
     named = options_of(words).get("--code", [words[2] if len(words) > 2 else ""])[-1]
-    if words[:2] != ["geosweep", "run"] or "://" in named or not named.startswith("/"):
+    if words[:2] != ["geosweep", "run"] or "://" in named:
+        return
+    if named and not named.startswith("/"):
+        yield "KO210", f"{path}: the entrypoint reads {named} in the folder where Ray starts it; name it by its mount"
         return
     folder, _, file = named.rpartition("/")
     volumes = {v.get("name"): v for v in pod.get("volumes") or []}

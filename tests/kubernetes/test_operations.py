@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,32 @@ def test_the_index_of_torch_fails_closed() -> None:
     installs = re.findall(r"pip install [^&;\n]*", text)
     assert [i for i in installs if "--require-hashes" not in i and "--no-deps --no-build-isolation" not in i] == []
     assert re.search(r"^ARG BASE$", text, re.MULTILINE), "no default: the digest is pinned by who builds"
+
+
+@pytest.mark.parametrize("base, taken", [
+    ("docker.io/library/python@sha256:" + "ab" * 32, True),
+    ("python:3.11-slim-bookworm@sha256:" + "ab" * 32, True),
+    ("python:3.11-slim-bookworm", False),
+    ("python@sha256:abcd", False),
+    ("", False),
+])  # fmt: skip
+def test_a_base_without_a_digest_ends_the_build(base: str, taken: bool) -> None:
+    text = (DOCKER / "Dockerfile").read_text()
+    stages = re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]
+    of_base = [stage for stage in stages if stage.startswith("${BASE}")]
+    checks = [found[1] for stage in of_base if (found := re.search(r"^RUN (case .* esac)$", stage, re.MULTILINE))]
+    copied = [stage for stage in of_base if "COPY --from=build" in stage]
+    assert len(checks) + len(copied) == len(of_base), "what is copied from a stage is built after it"
+    for check in checks:
+        done = subprocess.run(["sh", "-c", check], env={"BASE": base}, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == taken
+        assert taken or "--build-arg BASE=NAME@sha256:" in done.stderr
+
+
+def test_images_say_what_they_are_made_of() -> None:
+    text = re.sub(r"\\\n\s*", " ", (DOCKER / "Dockerfile").read_text())
+    labels = [line for line in text.splitlines() if line.startswith("LABEL")]
+    assert len(labels) == 2, "the workers' image is made of the head's"
+    for name in ("title", "version", "licenses", "source", "revision", "base.name"):
+        assert all(f"org.opencontainers.image.{name}=" in line for line in labels), name
+    assert "pip inspect --local >/opt/geosweep/packages.json" in text
