@@ -28,11 +28,7 @@ def files(names: Iterable[str]) -> dict[str, Path]:
 
     A file is named below the place it was imported from, so that the same code elsewhere has the same names.
     """
-    found: dict[str, Path] = {}
-    for package in OURS:
-        folder = Path(_origin(package) or "").parent
-        base = folder.parents[package.count(".")]
-        found |= {str(path.relative_to(base)): path for path in sorted(folder.rglob("*.py"))}
+    found = dict(_of_ours())
     waiting = [module for name in names for module in _modules(name)]
     seen: set[str] = set()
     while waiting:
@@ -45,6 +41,17 @@ def files(names: Iterable[str]) -> dict[str, Path]:
             continue
         found[_name(module, path)] = path
         waiting += _imported(module, path)
+    return found
+
+
+@cache
+def _of_ours() -> dict[str, Path]:
+    """What `files` holds of this project, whatever it is asked for."""
+    found: dict[str, Path] = {}
+    for package in OURS:
+        folder = Path(_origin(package) or "").parent
+        base = folder.parents[package.count(".")]
+        found |= {str(path.relative_to(base)): path for path in sorted(folder.rglob("*.py"))}
     return found
 
 
@@ -172,6 +179,11 @@ def _source(module: str) -> Path | None:
     origin = _origin(module)
     if origin is None or not origin.endswith(".py"):
         return None
+    return _not_installed(origin)
+
+
+@lru_cache(maxsize=4096)  # every trial asks again
+def _not_installed(origin: str) -> Path | None:
     path = Path(origin).resolve()
     return None if any(path.is_relative_to(place) for place in _installed()) else path
 

@@ -36,6 +36,7 @@ def check_every_trial_ends_once_with_the_same_values(make: Make, root: Path, ref
     executor = make()
     folder, outcome = run(root, executor, fail_at=3, fail_seed=1000)
     executor.close()
+    executor.close()
     assert outcome.state == "done"
     assert outcome.conductor.exhausted
     assert outcome.conductor.remaining == 0
@@ -74,7 +75,7 @@ def check_an_asked_stop_drains(make: Make, root: Path) -> None:
 
 
 def check_closing_twice_does_no_harm(make: Make) -> None:
-    """Also when nothing was run."""
+    """Also when nothing was run; after a run, see above."""
     executor = make()
     executor.close()
     executor.close()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests.orchestrator.command import REPOSITORY, environment
+from tests.orchestrator.command import REPOSITORY, environment, fresh
 
 RING = '''
 import torch
@@ -74,19 +73,11 @@ def sweep(task: Any, **more: Any) -> dict[str, Any]:
 
 
 def python(program: str, *paths: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program as a file of its own; `paths` come first on its path."""
+    """Run a program as a file of its own, in a process that has imported ours; `paths` come first on its path."""
     file = cwd / "program.py"
     file.write_text(program)
     path = ":".join(map(str, (*paths, REPOSITORY)))
-    return subprocess.run(
-        [sys.executable, str(file)],
-        env=environment(PYTHONPATH=path),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return fresh(program=file, env=environment(PYTHONPATH=path), cwd=cwd)
 
 
 def answer(program: str, *paths: Path, cwd: Path) -> Any:

@@ -6,6 +6,8 @@ import html
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import yaml
 import geosweep
 from orchestrator.definition import yaml12
 from orchestrator.terminal import pieces
-from tests.geosweep.programs import answer, sweep
+from tests.geosweep.programs import sweep
+from tests.orchestrator.command import environment
 from tests.tasks import Fit
 
 TASK = "tests.tasks:Fit"
@@ -41,7 +44,10 @@ def done(root: Path, reports: list[Any]) -> geosweep.Sweep:
 
 def test_importing_it_is_cheap(tmp_path: Path) -> None:
     program = "import geosweep, json, sys; dir(geosweep); print(json.dumps(sorted(sys.modules)))"
-    loaded = answer(program, cwd=tmp_path)
+    command = [sys.executable, "-c", program]
+    loaded = json.loads(
+        subprocess.run(command, env=environment(), check=True, capture_output=True, cwd=tmp_path).stdout
+    )
     ours = {name for name in loaded if name.split(".")[0] in ("geosweep", "orchestrator", "trainables", "optim_core")}
     assert ours == {"geosweep"}
     assert not {"torch", "pandas", "numpy", "ray", "mlflow", "optuna", "yaml", "rich"} & set(loaded)

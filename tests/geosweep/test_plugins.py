@@ -7,12 +7,11 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.geosweep.programs import RING, answer
-from tests.orchestrator.command import COMMAND, environment
+from tests.orchestrator.command import REPOSITORY, environment, fresh
 
 MODULE = RING.replace("import geosweep\n", "import trainables as geosweep\n")
 
@@ -40,21 +39,6 @@ def installed(place: Path, name: str, code: str, *, pip: bool = False, **groups:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder)]
     subprocess.run([*command, str(wheel)], check=True, capture_output=True, timeout=120)
     return folder
-
-
-def doctor(cwd: Path, *paths: Path) -> tuple[str, dict[str, Any]]:
-    """(the line of doctor's document on plug-ins, the document)."""
-    done = subprocess.run(
-        [*COMMAND, "doctor", "--json", "--root", str(cwd / "runs")],
-        env=environment(PYTHONPATH=":".join([*map(str, paths), environment()["PYTHONPATH"]])),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    document = json.loads(done.stdout)
-    return document["checks"]["plugins"]["says"], document
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +84,18 @@ print(json.dumps({"early": [*before, *still], "listed": listed, "state": found.s
 
 
 @pytest.mark.slow
-def test_doctor_lists_and_refuses(ring: Path, tmp_path: Path) -> None:
+def test_doctor_lists_refuses_and_finds_all_else_well(ring: Path, tmp_path: Path) -> None:
     program = "import json; from orchestrator.cli import services; print(json.dumps(services._plugins()))"
     assert answer(program, ring, cwd=tmp_path) == "ring (ring-plugin 1.2), plain (ring-plugin 1.2)"
     other = installed(tmp_path, "other-plugin", MODULE, tasks={"ring": "other_plugin:Ring"})
-    says, document = doctor(tmp_path, ring, other)
-    assert not document["ok"]
+    path = ":".join(map(str, (ring, other, REPOSITORY)))
+    done = fresh("doctor", "--json", "--root", "runs", cwd=tmp_path, env=environment(PYTHONPATH=path))
+    document = json.loads(done.stdout)
+    checks = document["checks"]
+    assert set(checks) == {"versions", "plugins", "storage", "torch", "mlflow", "ray"}
+    assert [name for name, check in checks.items() if not check["ok"]] == ["plugins"], checks
+    assert (done.returncode, document["ok"]) == (6, False)
+    says = checks["plugins"]["says"]
     assert "task 'ring' is offered by " in says
     assert "ring-plugin 1.2" in says
     assert "other-plugin 1.2" in says

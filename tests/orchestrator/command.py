@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow.tracking import MlflowClient
 
 from orchestrator import results, runner
+from orchestrator.cli import main
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder
@@ -26,71 +32,137 @@ from orchestrator.tracking.mlflow import STATE, TRIAL, embedded_uri
 COMMAND = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 REPOSITORY = Path(__file__).parents[2]
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["mlflow.tracking", "orchestrator.launch", "orchestrator.compare.report.publish"])
+FORKED.set_forkserver_preload(["tests.orchestrator.loaded"])
 
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "150", **more}
 
 
-def start(file: Path, *words: str, root: Path | None = None, **more: str) -> subprocess.Popen[str]:
+class Forked:
+    """`geosweep WORDS`, as `subprocess.Popen` has it, in a process that has loaded nothing of the user's.
+
+    It is forked from one that has imported ours, which takes most of the time of a start. `program`: a Python file to
+    run in the command's place; `drop`: system capabilities that it gives up first; `session`: it leads a process group
+    of its own; `warnings`: a filter, as after -W.
+    """
+
+    def __init__(
+        self,
+        *words: str,
+        program: Path | None = None,
+        cwd: Path = REPOSITORY,
+        env: Mapping[str, str] | None = None,
+        session: bool = False,
+        drop: Sequence[int] = (),
+        warnings: str = "",
+    ) -> None:
+        self._streams = [tempfile.NamedTemporaryFile("r", prefix="gs-said-") for _ in range(2)]  # noqa: SIM115
+        streams = [stream.name for stream in self._streams]
+        given = (words, program, cwd, dict(env or environment()), session, drop, warnings, streams)
+        self._process = FORKED.Process(target=_become, args=given)
+        self._process.start()
+        assert self._process.pid is not None
+        self.args, self.pid = words, self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def said(self) -> tuple[str, str]:
+        """What it has printed so far, to stdout and to stderr."""
+        return tuple(Path(stream.name).read_text() for stream in self._streams)  # type: ignore[return-value]
+
+    def communicate(self, timeout: float = 250) -> tuple[str, str]:
+        self.wait(timeout)
+        return self.said()
+
+
+def _become(
+    words: Sequence[str], program: Path | None, cwd: Path, env: dict[str, str], session: bool, drop: Sequence[int],
+    filters: str, streams: list[str],
+) -> None:  # fmt: skip
+    if session:
+        os.setsid()
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    for number, stream in enumerate(streams, 1):
+        os.dup2(os.open(stream, os.O_WRONLY | os.O_APPEND), number)
+    if filters:
+        warnings.simplefilter(filters)  # type: ignore[arg-type]
+    if drop:
+        give_up(drop)
+    sys.argv = [str(program or "geosweep"), *words]
+    places = ["" if program is None else str(program.parent), *env.get("PYTHONPATH", "").split(os.pathsep)]
+    sys.path[:] = [*places, *(path for path in sys.path if path not in places)]
+    try:
+        if program is None:
+            main()
+        else:
+            runpy.run_path(str(program), run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which a process of multiprocessing leaves out
+
+
+def give_up(capabilities: Sequence[int]) -> None:
+    """This thread, of the superuser, does without these capabilities (capabilities(7)), as anybody else."""
+    libc, head, sets = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    kept = ~sum(1 << number for number in capabilities)
+    if libc.capget(head, sets) == 0:
+        sets[0] &= kept & 0xFFFFFFFF  # effective, permitted, inheritable; the lower 32 of each first
+        if libc.capset(head, sets) == 0:
+            return
+    raise OSError(ctypes.get_errno(), "cannot give up capabilities")
+
+
+def start(file: Path, *words: str, root: Path | None = None, **more: str) -> Forked:
     """`geosweep run FILE` in a process group of its own."""
-    return subprocess.Popen(
-        [*COMMAND, "run", str(file), "--root", str(root or file.parent / "runs"), *words],
-        text=True,
-        env=environment(**more),
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    given = ("run", str(file), "--root", str(root or file.parent / "runs"), *words)
+    return Forked(*given, env=environment(**more), session=True)
 
 
 def say(*words: str) -> str:
     """What `geosweep WORDS` prints."""
-    return subprocess.run(
-        [*COMMAND, *words], text=True, env=environment(), cwd=REPOSITORY, capture_output=True, timeout=200, check=True
-    ).stdout
+    done = fresh(*words, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def fresh(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`geosweep WORDS` in a process that has loaded nothing of the user's: forked from one that has imported ours."""
-    process = FORKED.Process(target=_become, args=(words, cwd))
-    process.start()
-    process.join(200)
-    assert process.exitcode is not None, f"{words} has not ended"
-    out, err = (cwd / f"{process.pid}.{stream}" for stream in ("out", "err"))
-    done = subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
-    out.unlink()
-    err.unlink()
-    return done
+def fresh(*words: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`geosweep WORDS`, run to its end; `options` are those of `Forked`."""
+    process = Forked(*words, cwd=cwd, **options)
+    code = process.wait(200)
+    return subprocess.CompletedProcess(words, code, *process.said())
 
 
-def _become(words: tuple[str, ...], cwd: Path) -> None:
-    os.chdir(cwd)
-    for stream, number in (("out", 1), ("err", 2)):
-        os.dup2(os.open(f"{os.getpid()}.{stream}", os.O_WRONLY | os.O_CREAT), number)
-    os.environ["COLUMNS"] = environment()["COLUMNS"]
-    sys.argv, sys.path[:0] = ["geosweep", *words], [""]
-    from orchestrator.cli import main
-
-    main()
-
-
-def finish(process: subprocess.Popen[str], timeout: float = 250) -> str:
+def finish(process: Forked, timeout: float = 250) -> str:
+    """All that it printed, once it has ended."""
     try:
-        out, _ = process.communicate(timeout=timeout)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    return out
+    return "".join(process.said())
 
 
 def ended(file: Path) -> int:
     return len(list(file.parent.glob("runs/*/trials/*/result.json")))
 
 
-def wait_for(file: Path, trials: int, process: subprocess.Popen[str]) -> None:
+def wait_for(file: Path, trials: int, process: Forked) -> None:
     deadline = time.time() + 200
     while ended(file) < trials and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)

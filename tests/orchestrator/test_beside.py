@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from orchestrator.storage.folder import SweepFolder
+from tests.orchestrator.command import environment, fresh
 from tests.orchestrator.sweep_files import sweep_text
 
-REPOSITORY = Path(__file__).parents[2]
 TASK = """
 from pathlib import Path
 from tests.tasks import Fit
@@ -23,15 +22,13 @@ class Mine(Fit):
         super().__init__()
         self.rows = Path(data).read_text()
 """
-OBEY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
-"""In front of a command: the superuser keeps to modes as anybody does."""
+MODES = (1, 2, 3)  # DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER
+"""Capabilities without which the superuser keeps to modes as anybody does."""
 
 
-def geosweep(*words: str, here: Path, before: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GEOSWEEP")}
-    environment |= {"PYTHONPATH": str(REPOSITORY), "HOME": str(here), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [*(before or []), sys.executable, "-c", "from orchestrator.cli import main; main()", *words]
-    return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=120)
+def geosweep(*words: str, here: Path, drop: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in environment().items() if not k.startswith("GEOSWEEP")}
+    return fresh(*words, cwd=here, env={**env, "HOME": str(here)}, drop=drop)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +76,18 @@ def test_from_any_folder_in_a_root_that_was_moved(words: str, moved: Path, tmp_p
      "table @last --by lr", "export @last -o OUT", "report @last -o OUT"],
 )  # fmt: skip
 def test_what_reads_needs_nothing_else(words: str, read_only: Path, tmp_path: Path) -> None:
-    before = OBEY if os.geteuid() == 0 else []
-    if before and (not shutil.which(OBEY[0]) or subprocess.run([*OBEY, "true"], check=False).returncode):
-        pytest.skip("the superuser writes wherever it likes, and setpriv cannot keep it from that here")
     given = [str(tmp_path / "out") if word == "OUT" else word for word in words.split()]
-    done = geosweep(*given, "--root", str(read_only / "runs"), here=tmp_path, before=before)
+    done = geosweep(*given, "--root", str(read_only / "runs"), here=tmp_path, drop=MODES if os.geteuid() == 0 else ())
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_one_without_rights_cannot_write_there(read_only: Path, tmp_path: Path) -> None:
+    """What the test above would not see if its process could write in spite of the modes."""
+    done = geosweep("delete", "@last", "--yes", "--root", str(read_only / "runs"), here=tmp_path,
+                    drop=MODES if os.geteuid() == 0 else ())  # fmt: skip
+    assert done.returncode != 0
+    assert list((read_only / "runs").glob("*/resolved.json"))
 
 
 def test_one_who_only_reads_sees_who_holds_a_sweep(moved: Path, read_only: Path) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +19,11 @@ from orchestrator.definition.states import Stage
 from orchestrator.scheduling.jobs import job_of
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.session import CHECKPOINT_SHARE, TrialSession
+from tests.orchestrator.command import REPOSITORY, Forked, environment
 from trainables import checkpoint
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
 STEP_S, EVERY_S, STEPS = 0.02, 0.2, 150
 TASK = """
 import os
@@ -64,11 +61,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def start(file: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file), "--root"]
-    command += [str(file.parent / "runs"), "--executor", "debug", "--no-tracking"]
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{file.parent}"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start(file: Path) -> Forked:
+    words = ("run", str(file), "--root", str(file.parent / "runs"), "--executor", "debug", "--no-tracking")
+    return Forked(*words, env=environment(PYTHONPATH=f"{REPOSITORY}:{file.parent}"))
 
 
 def trace(file: Path) -> dict[int, list[int]]:
@@ -87,20 +82,20 @@ def test_killed_between_evaluations(file: Path) -> None:
     first = start(file)
     deadline = time.monotonic() + 250
     while not max(trace(file).get(first.pid, [0])) > STEPS // 2:
-        assert first.poll() is None, first.stderr and first.stderr.read()
+        assert first.poll() is None, first.said()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.wait(60)
     (folder,) = (file.parent / "runs").glob("traced-*/trials/sgd-0000-s0")
     newest = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*.pt"))
     second = start(file)
     while not (folder / "result.json").exists():
-        assert second.poll() is None, second.stderr and second.stderr.read()
+        assert second.poll() is None, second.said()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)
-    second.communicate()
+    second.wait(60)
     steps = trace(file)
     last, resumed = steps[first.pid][-1], steps[second.pid][0]
     assert resumed > 0

@@ -164,13 +164,6 @@ def test_invalid_files_start_nothing(call: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
-def test_doctor(call: Any) -> None:
-    document = call("doctor", "--json").document
-    assert document["ok"], document
-    assert set(document["checks"]) == {"versions", "plugins", "storage", "torch", "mlflow", "ray"}
-
-
 def test_the_tracker_never_raises(tmp_path: Path) -> None:
     tracker = MlflowTracker(uri="nonsense://", root=tmp_path, sweep_id="x-1", name="x", description="", facts={})
     tracker.finish(SweepState.DONE, {})

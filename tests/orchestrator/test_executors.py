@@ -48,6 +48,6 @@ def test_an_asked_stop_drains(make: Callable[[], Executor], tmp_path: Path) -> N
     contract.check_an_asked_stop_drains(make, tmp_path)
 
 
-@every_executor
+@pytest.mark.parametrize("make", [*EXECUTORS[:2], pytest.param(ray, id="ray", marks=pytest.mark.long)])
 def test_closing_twice_does_no_harm(make: Callable[[], Executor]) -> None:
     contract.check_closing_twice_does_no_harm(make)

@@ -19,9 +19,9 @@ from orchestrator.cli.ending import NOTE
 from orchestrator.cli.job import Supervisor
 from orchestrator.storage import ending
 from orchestrator.storage.folder import SweepFolder, find
+from tests.orchestrator.command import REPOSITORY, Forked, fresh
 from tests.orchestrator.sweep_files import sweep_text
 
-REPOSITORY = Path(__file__).parents[2]
 DRIVER = f"""
 import json, os, pathlib, signal, sys, time
 count = pathlib.Path(sys.argv[1])
@@ -106,25 +106,20 @@ def test_a_stop_drains_and_nothing_follows(tmp_path: Path, driver_is_told_too: b
     """SIGTERM to the job alone, as of a container's first process, or to all of its processes, as Ray sends it."""
     file = tmp_path / "sweep.yaml"
     file.write_text(sweep_text(trials=20, pause_s=0.05, confirm=2))
-    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file), "--as-job"]
-    command += ["--root", str(tmp_path / "runs"), "--executor", "debug", "--no-tracking"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True) as job:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("runs/*/trials/*/metrics.jsonl")):
-            assert time.monotonic() < deadline
-            assert job.poll() is None
-            time.sleep(0.05)
-        if driver_is_told_too:
-            children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
-            for pid in (*children, str(job.pid)):
-                os.kill(int(pid), signal.SIGTERM)
-        else:
-            job.send_signal(signal.SIGTERM)
-        assert job.stdout is not None
-        out = job.stdout.read()
-        assert job.wait(60) == 0
-    found = ending.in_log(out)
+    job = Forked("run", str(file), "--as-job", "--root", str(tmp_path / "runs"), "--executor", "debug", "--no-tracking")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/trials/*/metrics.jsonl")):
+        assert time.monotonic() < deadline
+        assert job.poll() is None, job.said()
+        time.sleep(0.05)
+    if driver_is_told_too:
+        children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+        for pid in (*children, str(job.pid)):
+            os.kill(int(pid), signal.SIGTERM)
+    else:
+        job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 0
+    found = ending.in_log(job.said()[0])
     assert found is not None
     assert (found.ending, found.exit_code) == ("stopped", 130)
     assert "drained: every running trial wrote a checkpoint" in found.reason
@@ -138,10 +133,8 @@ def test_a_stop_drains_and_nothing_follows(tmp_path: Path, driver_is_told_too: b
 
 def job(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command of a job, in this process's place."""
-    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file), "--as-job"]
-    command += ["--root", str(file.parent / "runs"), "--executor", "debug", *words]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    given = ("run", str(file), "--as-job", "--root", str(file.parent / "runs"), "--executor", "debug")
+    return fresh(*given, *words, cwd=REPOSITORY)
 
 
 @pytest.mark.slow
@@ -161,6 +154,11 @@ def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
     assert status["ending"] == found.document()
     assert any(row["done"] for row in status["arms"].values())
     assert parent_run(tmp_path / "runs").data.tags["geosweep.ending"] == "budget"
+    with sweep.hold():  # a command that finds the sweep held says nothing of how it ends
+        second = fresh("run", str(file), "--root", str(sweep.root), "--executor", "debug", cwd=REPOSITORY)
+    assert second.returncode == 75
+    assert "is being run by" in second.stderr
+    assert ending.read(sweep) == found
 
 
 def parent_run(root: Path) -> Run:
@@ -203,25 +201,6 @@ def test_a_command_that_is_refused_leaves_folder_and_mlflow_of_one_mind(tmp_path
     assert parent.data.tags["geosweep.ending"] == "failed"
     assert parent.info.status == "KILLED", "nobody is at work on it"
     assert results.status(sweep)["state"] == "budget", "what was trained stands"
-
-
-@pytest.mark.slow
-def test_two_drivers_of_one_sweep_keep_one_ending(tmp_path: Path) -> None:
-    """A second command that finds the sweep held says nothing of how the first one ends."""
-    file = tmp_path / "held.yaml"
-    file.write_text(sweep_text(trials=2, confirm=2))
-    assert job(file, "--no-tracking").returncode == 0
-    sweep = find(tmp_path / "runs", "@last")
-    before = ending.read(sweep)
-    assert before is not None
-    with sweep.hold():
-        command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", str(file)]
-        command += ["--root", str(tmp_path / "runs"), "--executor", "debug", "--no-tracking"]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        second = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
-    assert second.returncode == 75
-    assert "is being run by" in second.stderr
-    assert ending.read(sweep) == before
 
 
 @pytest.mark.parametrize("document", [

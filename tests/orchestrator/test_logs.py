@@ -15,6 +15,7 @@ from orchestrator.tracking.mlflow import TRIAL, embedded_uri
 from orchestrator.trial import log_files
 from orchestrator.trial.log_files import CUT, bound, follow
 from orchestrator.trial.record import read_result
+from tests.orchestrator.command import REPOSITORY, fresh
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called, called
 
@@ -33,10 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = sweep_text(name="talks", trials=2, confirm=2, fail_seed=1001, max_failed=2, method="random")
     (place / "talks.yaml").write_text(text.replace("tests.tasks:Fit", "tests.tasks:Talks"))
     words = ["run", str(place / "talks.yaml"), "--root", str(place / "runs"), "--executor", "debug", "--json"]
-    command = [sys.executable, "-W", "default", "-c", "from orchestrator.cli import main; main()", *words]
-    ran = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False
-    )
+    ran = fresh(*words, cwd=REPOSITORY, warnings="default")
     assert ran.returncode == 0, ran.stderr
     (place / "shown.txt").write_text(ran.stderr)
     assert ran.stdout.startswith("{"), "what trials print is not among the data"

@@ -65,7 +65,7 @@ def run(place: Path, **variables: str) -> dict[str, Any]:
     return {**json.loads(place.read_text()), "said": said, "errors": done.stderr}
 
 
-@pytest.mark.slow
+@pytest.mark.long  # two starts of Ray, and another answer only with another Ray
 @pytest.mark.timeout(600)
 def test_each_switch_changes_what_it_is_there_for(tmp_path: Path) -> None:
     on = run(tmp_path / "on")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from orchestrator.protocol import seal
 from orchestrator.storage.folder import find
 from orchestrator.trial.workspace import NotShared
 from tests.faults.services import ray_cluster
-from tests.orchestrator.command import COMMAND, REPOSITORY, environment
+from tests.orchestrator.command import environment, fresh
 from tests.orchestrator.sweep_files import sweep_text
 
 TASK = """from pathlib import Path
@@ -42,15 +41,7 @@ def test_a_second_machine_trains_a_module_that_it_never_had(tmp_path: Path) -> N
         cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
         words = ["run", "sweep.yaml", "--root", str(tmp_path / "runs"), "--address", cluster.address, "--no-tracking"]
-        done = subprocess.run(
-            [*COMMAND, *words],
-            cwd=project,
-            env=environment(GEOSWEEP_SCRATCH=str(tmp_path / "scratch"), PYTHONPATH=str(REPOSITORY)),
-            capture_output=True,
-            text=True,
-            timeout=250,
-            check=False,
-        )
+        done = fresh(*words, cwd=project, env=environment(GEOSWEEP_SCRATCH=str(tmp_path / "scratch")))
         assert done.returncode == 0, done.stdout + done.stderr
         with pytest.raises(NotShared, match=r"workers would miss /no/such.csv on [\d.]+; own_nothing on [\d.]+: list"):
             RayExecutor(address=cluster.address).look_for_parts(["own_nothing", "numpy"], ["/no/such.csv", place])
