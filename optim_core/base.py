@@ -5,14 +5,14 @@ Optimizers call the closure themselves and count what they spend, refreshes of a
 a step (matrix products of a preconditioner or rotation) is not a pass over a batch and is not counted: where equal
 budgets are called equal compute, look at the seconds too.
 
-A step whose gradient is not finite is not taken, by any optimizer: the weights stay, `skipped_steps` counts it.
+A step whose gradient is not finite is not taken, by any optimizer: the weights stay, `skipped_steps` counts it (see
+`judging`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
@@ -20,14 +20,12 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from optim_core.adjustable import Adjustable
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
-from optim_core.fresh import Call, NotFinite, Stamp, finite
+from optim_core.fresh import Call, NotFinite, Stamp
+from optim_core.judging import COUNTER, Judging
 from optim_core.sharded import Layers, is_sharded, refuse
 
 Closure = Callable[[], Any]
-COUNTER = "grad_evals"
-SKIPPED = "skipped_steps"
 OF_THE_ORIGINAL = ("step", "_settle", "_left", "_layers", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
                    "_optimizer_state_dict_pre_hooks", "_optimizer_state_dict_post_hooks",
                    "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks")  # fmt: skip
@@ -35,7 +33,7 @@ OF_THE_ORIGINAL = ("step", "_settle", "_left", "_layers", "_optimizer_step_pre_h
 wrapper around `step`."""
 
 
-class Counting(Adjustable, torch.optim.Optimizer):
+class Counting(Judging):
     """A `torch.optim.Optimizer` that requires a closure and counts gradient evaluations.
 
     The count lives in the first parameter group, hence in `state_dict`, and survives a resume. Subclasses either
@@ -65,12 +63,6 @@ class Counting(Adjustable, torch.optim.Optimizer):
     """Why it does not take parameters that are sharded over processes (see `sharded`); empty: it does."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
-    checks_gradients = True
-    """Whether each gradient is looked at before it moves the weights, which reads one number back from the device.
-
-    Set to False, a gradient that is not finite reaches the weights, as with torch's optimizers, and `sgd`, `adamw`,
-    `llqr`, the family of `sam`, methods of matrices and those in rotated bases read nothing back but at refreshes, and
-    LookSAM where it reuses a direction."""
     _left: dict[int, Stamp]
     """The gradients that the newest step left, by id of the parameter."""
     _stepping = False
@@ -78,8 +70,13 @@ class Counting(Adjustable, torch.optim.Optimizer):
     """Whether this step has evaluated the closure: what is in `p.grad` since then is the optimizer's own."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Every `step` is a transaction: one whose gradient is not finite leaves the weights where they were."""
+        """Every `step` is a transaction: one whose gradient is not finite leaves the weights where they were.
+
+        A subclass with a move of its own says anew whether it SELECTS.
+        """
         super().__init_subclass__(**keywords)
+        if "SELECTS" not in cls.__dict__ and cls.__dict__.keys() & {"step", "take", "climb", "combine", "descend"}:
+            cls.SELECTS = False
         if "step" in cls.__dict__:
             cls.step = _transaction(cls.__dict__["step"])  # type: ignore[method-assign]
 
@@ -130,33 +127,6 @@ class Counting(Adjustable, torch.optim.Optimizer):
         """Who owns which sharded layer, for methods that need whole matrices."""
         found: Layers = self.__dict__.setdefault("_layers", Layers())
         return found
-
-    @property
-    def grad_evals(self) -> float:
-        """Gradient evaluations spent so far."""
-        return float(self.param_groups[0].get(COUNTER, 0.0))
-
-    @property
-    def skipped_steps(self) -> int:
-        """Steps that were not taken because a gradient was not finite; read from the device after compiled ones."""
-        self._settled()
-        return int(self.param_groups[0].get(SKIPPED, 0))
-
-    def _settled(self) -> None:
-        """Counters as the device has them, where compiled steps were taken (see `compiled`)."""
-        self.__dict__.get("_settle", bool)()
-
-    def skip(self) -> None:
-        """Count a step that is not taken, and say so at the first."""
-        first = self.param_groups[0]
-        first[SKIPPED] = count = int(first.get(SKIPPED, 0)) + 1
-        if count == 1:
-            warnings.warn(
-                f"{type(self).__name__}: the gradient after {self.grad_evals:g} evaluations is not finite, so the step "
-                "is not taken; training diverges, or a batch is broken. Later ones are counted in skipped_steps only",
-                RuntimeWarning,
-                stacklevel=3,
-            )
 
     def charge(self, amount: float) -> None:
         """Add `amount` gradient evaluations to the count."""
@@ -222,11 +192,6 @@ class Counting(Adjustable, torch.optim.Optimizer):
         if not self.ascending and not self.takes_step():
             raise NotFinite(loss)
         return cast(Tensor, loss)
-
-    def takes_step(self) -> bool:
-        """Whether the gradients in place are finite, or not looked at."""
-        present = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
-        return not self.checks_gradients or finite(present)
 
     def prime(self) -> None:
         """Create the state that a checkpoint is loaded into: steps along zero that move and count nothing.
@@ -326,6 +291,8 @@ def _transaction(step: Callable[..., Any]) -> Callable[..., Any]:
             return step(self, closure)  # a subclass's step calls this one
         if closure is None and _asks_for_state(self):
             return self.prime()
+        if self._late.word():
+            self._settled()
         self._stepping = True
         try:
             return step(self, closure)
@@ -333,6 +300,7 @@ def _transaction(step: Callable[..., Any]) -> Callable[..., Any]:
             self.skip()
             return found.loss
         finally:
+            self.end_step()
             if self._evaluated:
                 self._left = {id(p): Stamp(p.grad) for g in self.param_groups for p in g["params"]}
             self._stepping = self._evaluated = False
@@ -368,8 +336,12 @@ class Baseline(Counting):
         """Evaluate the closure once, take the step of the optimizer behind, return the loss."""
         loss = self.evaluate(closure)
         with torch.set_grad_enabled(bool(self.defaults.get("differentiable"))):
-            eager(super().step)()
+            self.take()
         return loss
+
+    def take(self) -> None:
+        """The step of the optimizer behind, along the gradients in place."""
+        eager(super().step)()
 
 
 def eager(method: Callable[..., Any]) -> Callable[..., Any]:

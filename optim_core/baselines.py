@@ -12,6 +12,7 @@ import torch
 
 from optim_core.base import Baseline, Counting, Params
 from optim_core.declarations import SHARE, Limit
+from optim_core.descent import sgd_where_taken
 from optim_core.kernels import stored_like
 from optim_core.ranges import check_not_negative, check_positive, check_share, choice
 from optim_core.registry import register
@@ -46,6 +47,7 @@ class SGD(Baseline, torch.optim.SGD):
     """Gradient descent with heavy-ball momentum in [0, 1) and coupled weight decay >= 0 (Polyak 1964); lr >= 0."""
 
     REFERENCE = True
+    SELECTS = True
     EQUIVARIANT: ClassVar = {"momentum": 0.0, "weight_decay": 0.0, "nesterov": False}  # g -> R^T R g
 
     def __init__(
@@ -73,6 +75,14 @@ class SGD(Baseline, torch.optim.SGD):
         check_not_negative(**{k: values[k] for k in ("lr", "weight_decay") if k in values})
         check_share(**{k: values[k] for k in ("momentum",) if k in values})
 
+    def take(self) -> None:
+        """Torch's step, or the same by its fused kernel where the device decides."""
+        if self._skipped is None:
+            return super().take()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            sgd_where_taken(self._skipped, group, params, [p.grad for p in params], self.state)
+
 
 @register("adamw")
 class AdamW(Betas, Baseline, RoundedAdamW):
@@ -84,6 +94,7 @@ class AdamW(Betas, Baseline, RoundedAdamW):
 
     CHANGEABLE = Baseline.CHANGEABLE | {"beta1", "beta2", "eps"}
     REFERENCE = True
+    SELECTS = True
     BOUNDS: ClassVar = {**Baseline.BOUNDS, "beta1": SHARE, "beta2": SHARE}
     LIMITS = (
         Limit(  # sqrt(vhat) is lost beside eps: w <- w - (lr / eps) g
@@ -124,6 +135,20 @@ class AdamW(Betas, Baseline, RoundedAdamW):
         """Raise ValueError for a hyperparameter outside its range."""
         check_adam(**values)
         choice("state_dtype", values.get("state_dtype", "auto"), STATE_DTYPES)
+
+    def must_know(self) -> bool:
+        """Also where moments are rounded at random, by the number of the step."""
+        return super().must_know() or any(g.get("state_dtype", "auto") != "auto" for g in self.param_groups)
+
+    def take(self) -> None:
+        """Torch's step, whose fused kernel looks at `found_inf` where the device decides."""
+        if self._skipped is None:
+            return super().take()
+        self.grad_scale, self.found_inf = None, self._skipped
+        try:
+            super().take()
+        finally:
+            del self.grad_scale, self.found_inf
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
         """As every optimizer does; moments saved in another order in memory are put into that of the parameters."""

@@ -16,6 +16,7 @@ from optim_core.sam import SAM
 class Combined(SAM):
     """`combine` finds the gradient at w of each parameter in `_first`."""
 
+    SELECTS = True
     SETTLED: ClassVar = frozenset({"workers"})
 
     def __init__(self, params: Params, **of_sam: Any) -> None:

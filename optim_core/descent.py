@@ -20,6 +20,7 @@ from torch.optim.sgd import sgd
 from optim_core.declarations import NOT_NEGATIVE, SHARE
 from optim_core.kernels import all_stored_like, stored_like
 from optim_core.ranges import check_not_negative, check_positive, check_share
+from optim_core.selection import sgd_unless
 from optim_core.sharded import locals_of
 
 BASES = ("sgd", "adamw")
@@ -53,12 +54,17 @@ def descend(
     grads: Sequence[Tensor],
     state: State,
     scratch: Sequence[Tensor] | None = None,
+    skipped: Tensor | None = None,
 ) -> None:
     """Move `params` by one step of the group's base optimizer along `grads`, keeping its buffers in `state`.
 
     `scratch`, tensors like `params` that may be overwritten, spares SGD with weight decay a copy of the gradients.
+    `skipped` says, on the device, whether nothing moves at all (see `selection`).
     """
     if not params:
+        return
+    if skipped is not None and group["base"] == "sgd":
+        sgd_where_taken(skipped, group, params, grads, state)
         return
     if scratch is not None and group["base"] == "sgd" and group["weight_decay"] != 0:
         torch._foreach_copy_(locals_of(scratch), locals_of(grads))
@@ -67,7 +73,27 @@ def descend(
     if group["base"] == "sgd":
         _sgd(group, list(params), list(grads), state)
     else:
-        _adamw(group, list(params), list(grads), state)
+        _adamw(group, list(params), list(grads), state, skipped)
+
+
+def sgd_where_taken(
+    skipped: Tensor, group: Mapping[str, Any], params: Sequence[Tensor], grads: Sequence[Any], state: State
+) -> None:
+    """SGD by torch's fused kernel, unless `skipped`; a buffer that is missing begins at 0."""
+    if not params:
+        return
+    buffers: list[Tensor] = []
+    if group["momentum"] != 0:
+        for p in params:
+            if state[p].get("momentum_buffer") is None:
+                state[p]["momentum_buffer"] = torch.zeros_like(p)
+            state[p]["momentum_buffer"] = stored_like(state[p]["momentum_buffer"], p)
+        buffers = [state[p]["momentum_buffer"] for p in params]
+    rest = {k: group[k] for k in ("dampening", "nesterov", "maximize") if k in group}
+    sgd_unless(
+        skipped, params, grads, buffers, lr=group["lr"], momentum=group["momentum"],
+        weight_decay=group["weight_decay"], **rest,
+    )  # fmt: skip
 
 
 def _sgd(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], state: State) -> None:
@@ -89,7 +115,9 @@ def _sgd(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], st
             state[p]["momentum_buffer"] = buffer
 
 
-def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], state: State) -> None:
+def _adamw(
+    group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], state: State, skipped: Tensor | None
+) -> None:
     beta1, beta2 = group["betas"] if "betas" in group else (group["beta1"], group["beta2"])  # older checkpoints
     for p in params:
         own = state[p]
@@ -108,6 +136,7 @@ def _adamw(group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], 
         [],
         [state[p]["step"] for p in params],
         fused=True,
+        found_inf=skipped,
         amsgrad=False,
         lr=group["lr"],
         beta1=beta1,

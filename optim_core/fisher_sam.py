@@ -22,15 +22,15 @@ from optim_core.declarations import NOT_NEGATIVE, Limit
 from optim_core.descent import BASES
 from optim_core.ranges import check_not_negative
 from optim_core.registry import register
-from optim_core.sam import SAM
+from optim_core.sam import SAM, Parts, Tensors, norm_from_slopes
 from optim_core.sharded import locals_of, whole_sum
-from optim_core.two_pass import place
 
 
 @register("fisher_sam")
 class FisherSAM(SAM):
     """SAM in the metric of the diagonal Fisher matrix; `fisher_weight` >= 0, everything else as for `sam`."""
 
+    SELECTS = True
     CHANGEABLE = SAM.CHANGEABLE | {"fisher_weight"}
     BOUNDS: ClassVar = {**SAM.BOUNDS, "fisher_weight": NOT_NEGATIVE}
     LIMITS = (*SAM.LIMITS, Limit(equals="sam", at={"fisher_weight": 0.0}, where={"base": BASES}))
@@ -40,16 +40,24 @@ class FisherSAM(SAM):
         super().__init__(params, sam_radius=sam_radius, **of_sam)
         self.also(fisher_weight=fisher_weight)
 
-    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """Along d = F g, computed in the weights' own storage; the squared norm is d . g."""
+    def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
+        """Along d = F g; the squared norm is d . g."""
         if all(group["fisher_weight"] == 0 for group in self.param_groups):
             return super().climb(params, home, grads)
-        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            for d, g in zip(locals_of(ps), locals_of(gs), strict=True):
-                torch.mul(g, g, out=d)
-                torch.div(g, d.mul_(group["fisher_weight"]).add_(1), out=d)
-        directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
-        pairs = list(zip(locals_of(directions), locals_of(slopes), strict=True))
-        squares = [(d * g).sum(dtype=torch.float64).to(pairs[0][0].device) for d, g in pairs]
-        norm = self.measured(whole_sum(squares, directions).sqrt())
-        return place(params, home, [g["sam_radius"] for g in self.param_groups], norm)
+        return self.climb_along(params, home, grads, _metric, _norm)
+
+
+def _metric(group: dict[str, Any], params: Parts, made: Parts, grads: Parts) -> None:
+    torch._foreach_copy_(made, grads)
+    torch._foreach_mul_(made, grads)
+    torch._foreach_mul_(made, group["fisher_weight"])
+    torch._foreach_add_(made, 1)
+    torch._foreach_copy_(made, torch._foreach_div(grads, made))
+
+
+def _norm(made: Tensors, grads: Tensors, params: Tensors, apart: bool) -> Tensor:
+    if apart:
+        return norm_from_slopes(made, grads, params, apart)
+    pairs = zip((d for ds in made for d in ds), locals_of([g for gs in grads for g in gs]), strict=True)
+    squares = [(d * g).sum(dtype=torch.float64) for d, g in pairs]
+    return whole_sum([s.to(squares[0].device) for s in squares], [p for ps in params for p in ps]).sqrt()

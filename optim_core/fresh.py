@@ -106,13 +106,22 @@ class Call:
         return seen is not None and seen._stamp.unchanged(p.grad)
 
 
-def finite(gradients: Sequence[Tensor]) -> bool:
-    """Whether every entry is. One pass over memory and one read-back: norms tell, unless they overflow themselves."""
+def finite(gradients: Sequence[Tensor], *, look: bool = False) -> bool:
+    """Whether every entry is. One pass over memory and one read-back: norms tell, unless they overflow themselves.
+
+    `look`: take the number from where it lies, which on a CPU is no operation of torch and nothing to wait for.
+    """
     dense = [g._values() if g.is_sparse else g for g in gradients if g.numel()]
     if not dense:
         return True
     norms = torch._foreach_norm(locals_of(dense))
     wide = reduce(torch.promote_types, {n.dtype for n in norms})
-    if math.isfinite(float(whole_sum([n.to(norms[0].device, wide) for n in norms], dense))):
+    whole = whole_sum([n.to(norms[0].device, wide) for n in norms], dense)
+    if math.isfinite(seen(whole) if look else float(whole)):
         return True
     return not bool(whole_sum([(~g.isfinite()).sum() for g in locals_of(dense)], dense))
+
+
+def seen(scalar: Tensor) -> float:
+    """The number in a scalar, read from memory where the host has it, from the device otherwise."""
+    return float(scalar.detach().tolist())

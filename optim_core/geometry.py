@@ -191,7 +191,7 @@ class LearnedGeometry(Counting):
             group["refresh_step"] = group["steps"]
             with undisturbed(self._model):
                 self._refresh()
-        group["steps"] += 1
+        self.counted(0, "steps")
 
     def precondition(self, group: dict[str, Any], params: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """U v for each parameter of a group, in new tensors; the vectors themselves while U is the identity."""
@@ -215,7 +215,17 @@ class LearnedGeometry(Counting):
         """The module that a parameter belongs to: its layer."""
         return self._owners[p]
 
+    def must_know(self) -> bool:
+        """Also before the first step, and where U is learned."""
+        return super().must_know() or self.param_groups[0]["steps"] == 0 or self._due()
+
     def _due(self) -> bool:
+        """Whether U is learned in this step; a counter that is too high would say so too early, never too late."""
+        if self._seems_due():
+            self._settled()
+        return self._seems_due()
+
+    def _seems_due(self) -> bool:
         group = self.param_groups[0]
         if group["frozen"] or group["ema_rate"] == 0:
             return False

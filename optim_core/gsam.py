@@ -27,12 +27,14 @@ from optim_core.descent import BASES
 from optim_core.ranges import check_not_negative
 from optim_core.registry import register
 from optim_core.sam import SAM
+from optim_core.selection import alike
 
 
 @register("gsam")
 class GSAM(Combined):
     """`sam` with a share of the plain gradient taken off; `gap_weight` >= 0."""
 
+    SELECTS = True
     CHANGEABLE = SAM.CHANGEABLE | {"gap_weight"}
     BOUNDS: ClassVar = {**SAM.BOUNDS, "gap_weight": NOT_NEGATIVE}
     LIMITS = (
@@ -58,6 +60,18 @@ class GSAM(Combined):
         flat, flat2 = [g for gs in plain for g in gs], [g for gs in grads for g in gs]
         share = dot(flat, flat2) / dot(flat2, flat2).clamp_min(torch.finfo(flat2[0].dtype).tiny)
         return [
-            [g - group["gap_weight"] * (f - share.to(g.device) * g) for f, g in zip(fs, gs, strict=True)]
-            for group, fs, gs in zip(self.param_groups, plain, grads, strict=True)
+            self._without(g["gap_weight"], fs, gs, share)
+            for g, fs, gs in zip(self.param_groups, plain, grads, strict=True)
         ]
+
+    @staticmethod
+    def _without(weight: float, first: list[Tensor], grads: list[Tensor], share: Tensor) -> list[Tensor]:
+        """G2 - weight (g - share g2)."""
+        found = list(grads)
+        for device, dtype, places in alike(grads):
+            gs = [grads[i] for i in places]
+            gaps = torch._foreach_sub([first[i] for i in places], torch._foreach_mul(gs, share.to(device, dtype)))
+            torch._foreach_mul_(gaps, weight)
+            for i, made in zip(places, torch._foreach_sub(gs, gaps), strict=True):
+                found[i] = made
+        return found

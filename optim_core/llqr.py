@@ -35,6 +35,7 @@ from optim_core.descent import BASES, base_defaults, descend
 from optim_core.geometry import Batches, LearnedGeometry
 from optim_core.ranges import choice
 from optim_core.registry import register
+from optim_core.selection import multiply_unless
 from optim_core.two_pass import with_gradient
 
 
@@ -58,6 +59,7 @@ class LLQR(LearnedGeometry):
     apply_to             gradient, or update: U acts on the step of the base, and weight decay is decoupled
     """
 
+    SELECTS = True
     LIMITS = tuple(
         Limit(
             equals="{base}",
@@ -123,7 +125,7 @@ class LLQR(LearnedGeometry):
             params = with_gradient(group)
             grads = [p.grad for p in params if p.grad is not None]
             if group["apply_to"] == "gradient":
-                descend(group, params, self.precondition(group, params, grads), self.state)
+                descend(group, params, self.precondition(group, params, grads), self.state, skipped=self._skipped)
             elif params:
                 self._precondition_update(group, params, grads)
         return loss
@@ -131,15 +133,17 @@ class LLQR(LearnedGeometry):
     def _precondition_update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         """W <- (1 - lr weight_decay) w + U d, with d the step that the base would take from zero without decay."""
         if not self.refreshes and group["base"] == "adamw":
-            descend(group, params, grads, self.state)
+            descend(group, params, grads, self.state, skipped=self._skipped)
             return
+        plain, decay = {**group, "weight_decay": 0.0}, 1 - group["lr"] * group["weight_decay"]
         if not self.refreshes:
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            descend({**group, "weight_decay": 0.0}, params, grads, self.state)
+            multiply_unless(self._skipped, params, decay)
+            descend(plain, params, grads, self.state, skipped=self._skipped)
             return
-        steps = [torch.zeros_like(p) for p in params]
+        steps = [torch.empty_like(p) for p in params]
+        torch._foreach_zero_(steps)
         descend(
-            {**group, "weight_decay": 0.0}, steps, grads, {d: self.state[p] for d, p in zip(steps, params, strict=True)}
+            plain, steps, grads, {d: self.state[p] for d, p in zip(steps, params, strict=True)}, skipped=self._skipped
         )
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        multiply_unless(self._skipped, params, decay)
         torch._foreach_add_(params, self.precondition(group, params, steps))

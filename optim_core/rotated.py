@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from optim_core import registry
-from optim_core.base import Baseline, Closure, Counting, eager
+from optim_core.base import Baseline, Closure, Counting
 from optim_core.kernels import refuse_sparse, stored_like
 from optim_core.rotations import Options, lookup
 from optim_core.rotations.base import PREFIX, hyperparameter
@@ -59,10 +59,11 @@ class Rotated(Turned):
             p.grad = None
         turned = [(i, *e) for i, e in enumerate(entered) if e[1] and not e[0].is_identity]
         kept = [_go(space, params, rotated) for _, space, params, rotated in turned]
-        for group, (_, params, _) in zip(self.param_groups, entered, strict=True):
-            group["step"] += 1 if params else 0
+        for i, (_, params, _) in enumerate(entered):
+            if params:
+                self.counted(i, "step")
         with bases_aside(self.state):
-            eager(super(Baseline, self).step)()  # type: ignore[misc]
+            cast(Any, super()).take()
         for (index, space, params, _), (home, at, gradients) in zip(turned, kept, strict=True):
             _come_back(space, params, home, at, gradients)
             self.leave(index, space, params)
@@ -149,6 +150,7 @@ def rotated(base: str) -> type[Counting]:
         "check_values": staticmethod(check),
         "__doc__": f"`{base}` in a rotated basis.",
         "BASE": base,
+        "SELECTS": inner.SELECTS,
         "CHANGEABLE": inner.CHANGEABLE | Turned.CHANGEABLE,
         "BOUNDS": {**inner.BOUNDS, **Turned.BOUNDS},
         "LIMITS": limits_under_rotation(base, inner),

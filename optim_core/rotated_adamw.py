@@ -11,7 +11,6 @@ Beyond AdamW a step costs the two maps, see the kinds in `optim_core.rotations`.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -20,12 +19,13 @@ from torch import Tensor, nn
 
 from optim_core.base import Closure, Params
 from optim_core.baselines import AdamW, Betas, check_adam
-from optim_core.kernels import refuse_sparse
+from optim_core.kernels import all_stored_like, refuse_sparse
 from optim_core.ranges import choice
 from optim_core.registry import register
 from optim_core.rotations import Options
 from optim_core.rotations.space import Space
 from optim_core.rounded import STATE_DTYPES, keep, widened_moments
+from optim_core.selection import alike, multiply_unless
 from optim_core.turned import Turned, limits_under_rotation
 
 
@@ -39,6 +39,7 @@ class RotatedAdamW(Betas, Turned):
     random (see `optim_core.rounded`).
     """
 
+    SELECTS = True
     CHANGEABLE = AdamW.CHANGEABLE | Turned.CHANGEABLE
     BOUNDS: ClassVar = {**AdamW.BOUNDS, **Turned.BOUNDS}
     LIMITS = limits_under_rotation("adamw", AdamW, deviation=1e-12)
@@ -93,10 +94,33 @@ class RotatedAdamW(Betas, Turned):
         with self.whole_layers():
             for index, group in enumerate(self.param_groups):
                 space, params, rotated = self.enter(index, closure)
-                if params:
+                if not params:
+                    continue
+                if self._skipped is None:
                     self._descend(group, space, params, rotated)
-                    self.leave(index, space, params)
+                else:
+                    self._descend_unless(self._skipped, index, space, params, rotated)
+                self.leave(index, space, params)
         return loss
+
+    def must_know(self) -> bool:
+        """Also where moments are rounded at random, by the number of the step."""
+        return super().must_know() or any(g.get("state_dtype", "auto") != "auto" for g in self.param_groups)
+
+    def _descend_unless(
+        self, skipped: Tensor, index: int, space: Space, params: list[Tensor], rotated: list[Tensor]
+    ) -> None:
+        """The same where the device decides: moves that are 0 where the step is skipped."""
+        group = self.param_groups[index]
+        self.counted(index, "step")
+        means, squares = self._moments(params, rotated)
+        rotated[:] = all_stored_like(rotated, means)
+        moves = _moves(group, rotated, means, squares, skipped, self._late.of(index, "step", skipped))
+        moves = (
+            [m.to(p.dtype) for m, p in zip(moves, params, strict=True)] if space.is_identity else space.backward(moves)
+        )
+        multiply_unless(skipped, params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(params, moves)
 
     def _descend(self, group: dict[str, Any], space: Space, params: list[Tensor], rotated: list[Tensor]) -> None:
         if not space.is_identity:
@@ -154,17 +178,25 @@ def _as_torch(
     torch._foreach_addcdiv_(params, means, denominators, value=-size)
 
 
-def _moves(group: dict[str, Any], rotated: list[Tensor], means: list[Tensor], squares: list[Tensor]) -> list[Tensor]:
+def _moves(
+    group: dict[str, Any],
+    rotated: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    skipped: Tensor | None = None,
+    late: Tensor | None = None,
+) -> list[Tensor]:
     """Update the moments; -lr q in their shapes. Torch's fused kernel steps from zero: one pass over memory, not ten.
 
-    It reads memory in storage order: all tensors have to be contiguous.
+    It reads memory in storage order: the tensors of a parameter have to be stored alike, without gaps. Where `skipped`
+    moves are 0 and moments stay; `late` is how much too high the step counter is.
     """
-    moves = [torch.zeros_like(h) for h in rotated]
-    alike: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-    for i, h in enumerate(rotated):
-        alike[h.device, h.dtype].append(i)
-    for (device, _), chosen in alike.items():
+    moves = [torch.empty_like(h) for h in rotated]
+    torch._foreach_zero_(moves)
+    for device, _, chosen in alike(rotated):
         step = torch.full((), float(group["step"]), dtype=torch.float32, device=device)
+        if late is not None:
+            step = step - late.to(device)
         torch._fused_adamw_(
             [moves[i] for i in chosen],
             [rotated[i] for i in chosen],
@@ -179,5 +211,6 @@ def _moves(group: dict[str, Any], rotated: list[Tensor], means: list[Tensor], sq
             eps=group["eps"],
             amsgrad=False,
             maximize=False,
+            found_inf=None if skipped is None else skipped.to(device),
         )
     return moves

@@ -21,7 +21,7 @@ in the closure (`GradScaler.step` takes none).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -32,9 +32,17 @@ from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
 from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
-from optim_core.sharded import local, locals_of, whole_sum
-from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, add_scaled, norm_of, place
+from optim_core.selection import add_unless, at_hand
+from optim_core.sharded import locals_of, whole_sum
+from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, norm_of, place, scale_of
 
+Tensors = list[list[Tensor]]
+"""One list for each parameter group."""
+Parts = Sequence[Tensor]
+Shape = Callable[[dict[str, Any], Parts, Parts, Parts], None]
+"""Writes directions: (group, parameters, directions, gradients), the last two local."""
+Norm = Callable[[Tensors, Tensors, Tensors, bool], Tensor]
+"""Of (directions, gradients, parameters, whether directions stand apart from the parameters)."""
 ADAPTED = ("weights", "matrices")
 MEAN_STARTS = ("gradient", "zero")
 
@@ -48,6 +56,7 @@ class SAM(TwoPass):
     `workers`, independent or synchronised, says whose gradient climbs when `model` is a `DistributedDataParallel`.
     """
 
+    SELECTS = True
     CHANGEABLE = CHANGEABLE | {"sam_radius"}
     GROUPABLE = TwoPass.GROUPABLE | {"sam_radius"}
     BOUNDS: ClassVar = {**BOUNDS, "sam_radius": NOT_NEGATIVE}
@@ -81,10 +90,6 @@ class SAM(TwoPass):
         super().__init__(params, {**defaults, **own})
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
-    def measured(self, norm: Tensor) -> float | Tensor:
-        """Read back, unless gradients are not looked at."""
-        return float(norm) if self.checks_gradients else norm
-
     def also(self, **settings: Any) -> None:
         """Hyperparameters that a subclass adds: defaults of every parameter group that does not give its own."""
         self.defaults.update(settings)
@@ -92,19 +97,42 @@ class SAM(TwoPass):
             for key, value in settings.items():
                 group.setdefault(key, value)
 
-    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
+    def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
         """Along the plain gradient."""
         norm = self.measured(norm_of([g for gs in grads for g in gs]))
-        if isinstance(norm, Tensor):
-            for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-                add_scaled(ps, gs, group["sam_radius"] / norm.clamp_min(1e-12), out=ps)
-            return True
-        if not math.isfinite(norm):
+        return self._go(params, grads, norm)
+
+    def _go(self, params: Tensors, directions: Tensors, norm: float | Tensor) -> bool:
+        """To w + sam_radius d / norm from w, which the parameters hold. False, and nothing done, for a norm not finite.
+
+        A norm on the device is not looked at.
+        """
+        if not isinstance(norm, Tensor) and not math.isfinite(norm):
             return False
-        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            if ps:
-                torch._foreach_add_(locals_of(ps), locals_of(gs), alpha=group["sam_radius"] / max(norm, 1e-12))
+        for group, ps, ds in zip(self.param_groups, params, directions, strict=True):
+            if not ps:
+                continue
+            radius = group["sam_radius"]
+            length = scale_of(radius, norm) if isinstance(norm, Tensor) else radius / max(norm, 1e-12)
+            add_unless(self._skipped, locals_of(ps), locals_of(ds), length)
         return True
+
+    def climb_along(self, params: Tensors, home: Tensors, grads: Tensors, shape: Shape, norm: Norm) -> bool:
+        """Along the directions that `shape` makes of the weights and gradients of a group.
+
+        On a CPU they are made in the weights' own storage, one tensor after another, which saves a copy and stays in
+        the cache; elsewhere, where launches weigh, of all tensors at once and apart from the weights.
+        """
+        apart = self.on_device() or not all(at_hand(p) for ps in params for p in ps)
+        made = [[torch.empty_like(p) for p in locals_of(ps)] if apart else locals_of(ps) for ps in params]
+        for group, ps, ds, gs in zip(self.param_groups, params, made, grads, strict=True):
+            parts = [slice(None)] if apart else [slice(i, i + 1) for i in range(len(ps))]
+            for part in parts if ps else ():
+                shape(group, ps[part], ds[part], locals_of(gs[part]))
+        length = self.measured(norm(made, grads, params, apart))
+        if apart:
+            return self._go(params, made, length)
+        return place(params, home, [g["sam_radius"] for g in self.param_groups], length)
 
 
 @register("asam")
@@ -116,6 +144,7 @@ class ASAM(SAM):
     scales of norms as the paper's text suggests for biases, and needs no names.
     """
 
+    SELECTS = True
     CHANGEABLE = SAM.CHANGEABLE | {"adaptivity"}
     BOUNDS: ClassVar = {**SAM.BOUNDS, "adaptivity": NOT_NEGATIVE}
     _named: dict[Tensor, str]
@@ -154,21 +183,22 @@ class ASAM(SAM):
     def _adapts(self, group: dict[str, Any], p: Tensor) -> bool:
         return "weight" in self._named[p] if group["adapted"] == "weights" else p.ndim > 1
 
-    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """Along d = T^2 g, computed in the weights' own storage; |T g|^2 = d . g.
+    def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
+        """Along d = T^2 g; |T g|^2 = d . g."""
+        return self.climb_along(params, home, grads, self._metric, norm_from_slopes)
 
-        One parameter at a time: the foreach operations have no `out` and would pass over memory more often.
-        """
-        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            for p, d, g in zip(ps, locals_of(ps), locals_of(gs), strict=True):
-                if self._adapts(group, p):
-                    d.abs_().add_(group["adaptivity"]).square_().mul_(g)
-                else:
-                    d.copy_(g)
-        directions, slopes = [p for ps in params for p in ps], [g for gs in grads for g in gs]
-        pairs = [(local(d).flatten(), local(g).flatten()) for d, g in zip(directions, slopes, strict=True)]
-        squares = whole_sum([torch.dot(d, g).to(pairs[0][0].device, torch.float64) for d, g in pairs], directions)
-        return place(params, home, [g["sam_radius"] for g in self.param_groups], self.measured(squares.sqrt()))
+    def _metric(self, group: dict[str, Any], params: Parts, made: Parts, grads: Parts) -> None:
+        adapts = [self._adapts(group, p) for p in params]
+        plain, adapted = ([i for i, yes in enumerate(adapts) if yes is kind] for kind in (False, True))
+        if plain:
+            torch._foreach_copy_([made[i] for i in plain], [grads[i] for i in plain])
+        if adapted:
+            ds, gs = [made[i] for i in adapted], [grads[i] for i in adapted]
+            torch._foreach_copy_(ds, locals_of([params[i] for i in adapted]))
+            torch._foreach_abs_(ds)
+            torch._foreach_add_(ds, group["adaptivity"])
+            torch._foreach_mul_(ds, ds)
+            torch._foreach_mul_(ds, gs)
 
 
 @register("friendly_sam")
@@ -180,6 +210,7 @@ class FriendlySAM(SAM):
     Alg. 1 reads, and as the authors of LLQR+SAM have it, hence `llqr_sam`).
     """
 
+    SELECTS = True
     CHANGEABLE = SAM.CHANGEABLE | {"mean_weight", "mean_decay"}
     BOUNDS: ClassVar = {**SAM.BOUNDS, "mean_weight": NOT_NEGATIVE, "mean_decay": SHARE}
     LIMITS = (*SAM.LIMITS, Limit(equals="sam", at={"mean_weight": 0.0}, deviation=1e-12))
@@ -199,23 +230,52 @@ class FriendlySAM(SAM):
         super().__init__(params, **of_sam)
         self.also(mean_weight=mean_weight, mean_decay=mean_decay, mean_start=mean_start)
 
-    def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """Along g - mean_weight m, computed in the weights' own storage; then m takes in g."""
-        for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
-            for p, g in zip(ps, gs, strict=True):  # `out` saves a pass over memory that foreach would take
-                m = self.state[p].get("mean_gradient") if p in self.state else None
-                torch.sub(local(g), 0 if m is None else local(m), alpha=group["mean_weight"], out=local(p))
-        norm = self.measured(norm_of([p for ps in params for p in ps]))
-        if not place(params, home, [g["sam_radius"] for g in self.param_groups], norm):
+    def must_know(self) -> bool:
+        """Also at the first gradient of a parameter, which may become its mean."""
+        params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
+        return super().must_know() or any("mean_gradient" not in self.state.get(p, {}) for p in params)
+
+    def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
+        """Along g - mean_weight m; then m takes in g."""
+        if not self.climb_along(params, home, grads, self._news, norm_of_all):
             return False
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
             for p, g in zip(ps, gs, strict=True):
                 if group["mean_start"] == "gradient" and "mean_gradient" not in self.state[p]:
                     self.state[p]["mean_gradient"] = g.clone()
-            if gs:
-                means = mean_gradients(self.state, ps)
-                torch._foreach_lerp_(locals_of(means), locals_of(gs), 1 - group["mean_decay"])
+            if not gs:
+                continue
+            means = locals_of(mean_gradients(self.state, ps))
+            if self._skipped is None:
+                torch._foreach_lerp_(means, locals_of(gs), 1 - group["mean_decay"])
+            else:
+                add_unless(self._skipped, means, torch._foreach_sub(gs, means), 1 - group["mean_decay"])
         return True
+
+    def _news(self, group: dict[str, Any], params: Parts, made: Parts, grads: Parts) -> None:
+        torch._foreach_copy_(made, grads)
+        known = [i for i, p in enumerate(params) if p in self.state and "mean_gradient" in self.state[p]]
+        if known:
+            means = locals_of([self.state[params[i]]["mean_gradient"] for i in known])
+            torch._foreach_sub_([made[i] for i in known], means, alpha=group["mean_weight"])
+
+
+def norm_of_all(made: Tensors, grads: Tensors, params: Tensors, apart: bool) -> Tensor:
+    """Euclidean norm of the directions."""
+    if not apart:
+        return norm_of([p for ps in params for p in ps])  # which hold them, shards and all
+    return norm_of([d for ds in made for d in ds])
+
+
+def norm_from_slopes(made: Tensors, grads: Tensors, params: Tensors, apart: bool) -> Tensor:
+    """sqrt(d . g) over all tensors, for directions that are nowhere opposed to the gradient."""
+    flat, slopes = [d for ds in made for d in ds], locals_of([g for gs in grads for g in gs])
+    if apart:
+        squares = list(torch._foreach_norm(torch._foreach_mul(flat, slopes), 1))
+    else:
+        squares = [torch.dot(d.flatten(), g.flatten()) for d, g in zip(flat, slopes, strict=True)]
+    wide = [s.to(squares[0].device, torch.float64) for s in squares]
+    return whole_sum(wide, [p for ps in params for p in ps]).sqrt()
 
 
 def mean_gradients(state: Mapping[Tensor, dict[str, Any]], params: list[Tensor]) -> list[Tensor]:

@@ -193,6 +193,18 @@ class Turned(Counting):
         """Within, sharded layers that rotate are whole, on the process that owns them."""
         return self.layers.whole(self, lambda group, p: Options.of(group).kind != "identity")
 
+    def must_know(self) -> bool:
+        """Also where a basis is learned, which a counter that is too high may say too early, never too late."""
+        if super().must_know():
+            return True
+        if self._learns():
+            self._settled()
+        return self._learns()
+
+    def _learns(self) -> bool:
+        pairs = [(s, g) for s, g in zip(self._spaces, self.param_groups, strict=True) if not s.is_identity]
+        return any(s.refreshes(g["step"] + 1) or bool(s.without_basis()) for s, g in pairs)
+
     def next_cost(self) -> float:
         """One more for every gradient that the kind wants sampled, in each group by itself."""
         due = (s.samples_due(g["step"] + 1) for s, g in zip(self._spaces, self.param_groups, strict=True))
@@ -241,7 +253,7 @@ class Turned(Counting):
         """After the step: refresh what learns then, and store what was learned in the state of the parameters."""
         if space.fits_after:
             group = self.param_groups[index]
-            group[FAILURES] += space.fit([gradients(params)], group["step"])
+            group[FAILURES] += space.fit([gradients(params)], group["step"], self._skipped)
             self._follow(space)
         self._keep(space)
         if space is not self._spaces[index]:
@@ -254,7 +266,7 @@ class Turned(Counting):
     def _refresh(self, space: Space, group: dict[str, Any], closure: Closure | None) -> None:
         count = space.samples_due(group["step"] + 1)
         samples = self._sampled(closure, space.params, count, Options.of(group).key) if count else None
-        group[FAILURES] += space.fit(samples or [gradients(space.params)], group["step"] + 1)
+        group[FAILURES] += space.fit(samples or [gradients(space.params)], group["step"] + 1, self._skipped)
         self._follow(space)
 
     def _follow(self, space: Space) -> None:

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from optim_core.base import Closure, Counting
 from optim_core.descent import descend
-from optim_core.fresh import NotFinite
+from optim_core.fresh import NotFinite, seen
 from optim_core.ranges import check_ranges
 from optim_core.sharded import is_sharded, locals_of, whole_sum
 
@@ -55,7 +55,8 @@ def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[
     """
     if isinstance(norm, Tensor):
         for ps, ws, radius in zip(params, home, radii, strict=True):
-            add_scaled(ws, ps, radius / norm.clamp_min(1e-12), out=ps)
+            for p, w in zip(locals_of(ps), locals_of(ws), strict=True):
+                torch.addcmul(w, p, scale_of(radius, norm).to(p), out=p)
         return True
     if not math.isfinite(norm):
         return False
@@ -65,10 +66,10 @@ def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[
     return True
 
 
-def add_scaled(points: list[Tensor], directions: list[Tensor], scale: Tensor, *, out: list[Tensor]) -> None:
-    """Point + scale * direction into `out`, for a scale on the device."""
-    for w, d, p in zip(locals_of(points), locals_of(directions), locals_of(out), strict=True):
-        torch.addcmul(w, d, scale.to(w), out=p)
+def scale_of(radius: float, norm: Tensor) -> Tensor:
+    """Radius / norm for a norm on the device, as it is computed of numbers: in float64, where the device has that."""
+    wide = norm if norm.device.type == "mps" else norm.to(torch.float64)
+    return radius / wide.clamp_min(1e-12)
 
 
 class Excursion:
@@ -138,6 +139,12 @@ class NormStatistics:
         if self._before:
             self._set(self._before)
 
+    def forget_if(self, skipped: Tensor | None) -> None:
+        """`forget` where the device has skipped the step."""
+        if skipped is not None:
+            for buffer, value in zip(self._buffers(), self._before, strict=False):
+                buffer.copy_(torch.where(skipped.to(buffer.device) > 0, value, buffer))
+
     @property
     def needs_the_first_pass(self) -> bool:
         """Whether it has to be told before the first pass begins."""
@@ -178,6 +185,11 @@ class Workers:
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN, group=self._apart.process_group)
         return bool(flag)
 
+    def agree_on(self, skipped: Tensor) -> None:
+        """The same on the device, in place."""
+        if self._apart is not None:
+            torch.distributed.all_reduce(skipped, torch.distributed.ReduceOp.MAX, group=self._apart.process_group)
+
 
 def with_gradient(group: dict[str, Any]) -> list[Tensor]:
     """The parameters of a group that received a gradient. Raises RuntimeError for sparse or complex ones."""
@@ -216,7 +228,19 @@ class TwoPass(Counting):
 
     def descend(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         """Step of the base optimizer from the unperturbed weights along the second gradient."""
-        descend(group, params, grads, self.state, scratch=self._excursion.scratch(params))
+        descend(group, params, grads, self.state, scratch=self._excursion.scratch(params), skipped=self._skipped)
+
+    def measured(self, value: Tensor) -> float | Tensor:
+        """A number that says how far to climb; on the device where gradients are not looked at or the device decides.
+
+        The step is skipped where it is not finite.
+        """
+        if not self.checks_gradients:
+            return value
+        if self.on_device():
+            self.doubt((~value.isfinite()).to(torch.float32))
+            return value
+        return seen(value)
 
     def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
         """What the base descends along, from the second gradients; one list for each parameter group."""
@@ -244,6 +268,7 @@ class TwoPass(Counting):
             self._statistics.forget()
             raise NotFinite(loss) from None
         self._descend()
+        self._statistics.forget_if(self._skipped)
         return loss
 
     @torch.no_grad()
@@ -251,12 +276,15 @@ class TwoPass(Counting):
         """The first half of a step for loops without a closure: climb along the gradient in `p.grad`, then clear it.
 
         Returns whether a second gradient is wanted, to be followed by `second_step`; False when this one was not finite
-        and the step is skipped. Under `DistributedDataParallel` with independent workers the loop takes its first
-        backward pass inside `model.no_sync()`. Raises RuntimeError when there is no gradient, ValueError for
-        norm_statistics perturbed.
+        and the step is skipped (True where the device decides: `second_step` then moves nothing). Under
+        `DistributedDataParallel` with independent workers the loop takes its first backward pass inside
+        `model.no_sync()`. Raises RuntimeError when there is no gradient, ValueError for norm_statistics perturbed.
         """
         if self._halfway:
             raise RuntimeError("first_step was called twice; take the second gradient, then call second_step")
+        if self._late.word():
+            self._settled()
+        self._skipped = self._decides = None
         if self._statistics.needs_the_first_pass:
             raise ValueError("norm_statistics perturbed needs step(closure): the first pass is over here already")
         self._taken("first_step")
@@ -264,6 +292,7 @@ class TwoPass(Counting):
             self._statistics.forget()
             self._clear()
             self.skip()
+            self.end_step()
             return False
         self._clear()
         self._halfway = True
@@ -283,9 +312,11 @@ class TwoPass(Counting):
         self._halfway, self._opt_called = False, True  # the latter is what torch's schedulers look at
         if self.takes_step():
             self._descend()
+            self._statistics.forget_if(self._skipped)
         else:
             self._statistics.forget()
             self.skip()
+        self.end_step()
         self._statistics.before_first()
         self._clear()
 
@@ -297,6 +328,7 @@ class TwoPass(Counting):
             self._descend()
         else:
             self.skip()
+        self.end_step()
         self._clear()
 
     def _leave(self) -> bool:
@@ -307,7 +339,10 @@ class TwoPass(Counting):
             homes = iter(self._excursion.home)
             home = [[next(homes) for _ in ps] for ps in params]
             fine = self.climb(params, home, [[_grad(p) for p in ps] for ps in params])
-            fine = self._workers.agree(fine, look=self.checks_gradients)
+            if self._skipped is not None:
+                self._workers.agree_on(self._skipped)
+            else:
+                fine = self._workers.agree(fine, look=self.checks_gradients)
         except BaseException:
             self._excursion.back()
             raise

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from optim_core.average_case.products import Differences, epsilon, gradients
-from optim_core.base import SKIPPED, Closure, Counting, Params
+from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import SHARE
 from optim_core.fresh import NotFinite
+from optim_core.judging import SKIPPED
 from optim_core.registry import register
 from optim_core.replay import Draws
 from optim_core.sharded import locals_of, whole_sum

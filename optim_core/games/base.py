@@ -30,12 +30,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from optim_core.base import SKIPPED, Closure, Counting
+from optim_core.base import Closure, Counting
 from optim_core.declarations import NOT_NEGATIVE
 from optim_core.games import maps, updates
 from optim_core.games.field import Players, differentiate, evaluate_game
 from optim_core.games.rates import COSTS
 from optim_core.games.trace import GROWTH, DivergenceWarning, Trace
+from optim_core.judging import SKIPPED
 from optim_core.ranges import check_not_negative
 from optim_core.replay import Draws
 from optim_core.two_pass import Excursion, global_norm

@@ -199,12 +199,19 @@ class Rotation:
         """Gradients at sampled weights that `fit` wants at this step (counted from 1) in place of the current one."""
         return 0
 
-    def learns(self, step: int) -> bool:
-        """Whether `fit` has something to learn at this step (counted from 1)."""
+    def refreshes(self, step: int) -> bool:
+        """Whether `fit` finds a basis at this step (counted from 1)."""
         return self.samples_due(step) > 0
 
-    def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
-        """Learn from one gradient (or the sampled ones) of all pieces. Nothing to do for a random kind."""
+    def learns(self, step: int) -> bool:
+        """Whether `fit` has something to learn at this step."""
+        return self.refreshes(step)
+
+    def fit(self, samples: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> Fitted:
+        """Learn from one gradient (or the sampled ones) of all pieces. Nothing to do for a random kind.
+
+        `skipped` says, on the device, whether nothing is learned; None wherever `refreshes`.
+        """
         return Fitted()
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -32,7 +32,7 @@ class Egop(Rotation):
         """`rotation_samples` until every piece has a basis."""
         return self.samples(self.options) if any(p.get("reflectors") is None for p in self.pieces) else 0
 
-    def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
+    def fit(self, samples: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> Fitted:
         """Leading eigenvectors of the samples, where there is no basis yet."""
         failures = 0
         for i, piece in enumerate(self.pieces):

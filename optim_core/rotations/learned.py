@@ -49,7 +49,7 @@ class Learned(Rotation):
         """How the moments move from the old basis to the new one."""
         return transported(old, new) if self.options.transport == "mv" else None
 
-    def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
+    def fit(self, samples: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> Fitted:
         """Learn from the newest gradient where a refresh is due."""
         changes: list[Change | None] = []
         failures = 0
@@ -68,7 +68,7 @@ class Learned(Rotation):
             changes.append(change)
         return Fitted(changes=changes if any(changes) else [], failures=failures)
 
-    def learns(self, step: int) -> bool:
+    def refreshes(self, step: int) -> bool:
         """Whether a matrix is due."""
         return any(piece.is_matrix and self._due(piece, step) for piece in self.pieces)
 

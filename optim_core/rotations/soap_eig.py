@@ -40,12 +40,12 @@ class SoapEig(Learned):
         """Always: the averages move at every step."""
         return True
 
-    def fit(self, samples: Sequence[Sequence[Tensor]], step: int) -> Fitted:
+    def fit(self, samples: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> Fitted:
         """Average the Gram matrices, at every step; refresh the bases when due."""
         for piece, g in zip(self.pieces, samples[-1], strict=True):
             if piece.is_matrix:
-                self._average(piece, g)
-        return super().fit(samples, step)
+                self._average(piece, g, skipped)
+        return super().fit(samples, step, skipped)
 
     def basis(self, piece: Piece, gradient: Tensor) -> Sides | None:
         """Eigenvectors at first, one power step later."""
@@ -80,11 +80,12 @@ class SoapEig(Learned):
             right_squared=None if right is None else torch.eye(len(right)).to(moved.right)[:, right],
         )
 
-    def _average(self, piece: Piece, g: Tensor) -> None:
+    def _average(self, piece: Piece, g: Tensor, skipped: Tensor | None) -> None:
         for key, wanted in zip(("gram_left", "gram_right"), self._sides[piece.name], strict=True):
             if wanted:
                 old, new = piece.get(key), g @ g.T if key == "gram_left" else g.T @ g
                 if old is not None:  # what is not finite changes nothing, and is not read back to find out
-                    old.lerp_(torch.where(torch.isfinite(g).all(), new.to(old), old), 1 - self.options.ema)
+                    taken = torch.isfinite(g).all() if skipped is None else skipped.to(g.device) == 0
+                    old.lerp_(torch.where(taken, new.to(old), old), 1 - self.options.ema)
                 elif bool(torch.isfinite(g).all()):
                     piece.put(key, new.mul_(1 - self.options.ema))

@@ -55,15 +55,19 @@ class Space:
         return any(piece.memory is self.memory[p] for piece in self.layout.pieces)
 
     @full_precision()
-    def fit(self, gradients: Sequence[Sequence[Tensor]], step: int) -> int:
+    def fit(self, gradients: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> int:
         """Let the kind learn from gradients of the parameters; the number of bases that could not be computed."""
-        fitted = self.rotation.fit([self.layout.split(g) for g in gradients], step)
+        fitted = self.rotation.fit([self.layout.split(g) for g in gradients], step, skipped)
         self._changes = fitted.changes
         return fitted.failures
 
     def learns(self, step: int) -> bool:
         """Whether `fit` learns something at the step numbered `step` (from 1)."""
         return self.rotation.learns(step)
+
+    def refreshes(self, step: int) -> bool:
+        """Whether `fit` finds a basis at that step."""
+        return self.rotation.refreshes(step)
 
     @full_precision()
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -67,19 +67,27 @@ CASES = [
 
 
 @pytest.mark.parametrize("name, values", CASES)
-def test_one_number_is_read_for_each_gradient_and_none_where_gradients_are_trusted(
+def test_no_number_is_read_by_those_that_select_and_one_for_each_gradient_by_others(
     name: str, values: dict[str, Any]
 ) -> None:
-    """Between refreshes. The weights are the same: what is read only decides whether the step is taken."""
+    """Between refreshes, and none where gradients are trusted. The weights are the same: what is read only decides
+    whether the step is taken. That nothing at all is read where the device decides: `test_selection`.
+    """
     run, trusting = begin(maker(name, **values)), begin(maker(name, **values))
     trusting.optimizer.checks_gradients = False
     for r in (run, trusting):
         r.steps(0, 4)
-    gradients = optim_core.lookup(name).GRAD_EVALS
+    gradients = 0 if type(run.optimizer).SELECTS else optim_core.lookup(name).GRAD_EVALS
     assert reads(operations_of_a_step(run.optimizer, run.closure(4))) <= gradients
     assert reads(operations_of_a_step(trusting.optimizer, trusting.closure(4))) == 0
     for a, b in zip(run.weights(), trusting.weights(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_those_of_the_hot_path_select() -> None:
+    names = {name for name in OF_ONE_MODEL if optim_core.lookup(name).SELECTS}
+    kin = {"sam", "asam", "friendly_sam", "fisher_sam", "gsam"}
+    assert names >= {"sgd", "adamw", "llqr", "rotated_adamw", "rotated(sgd)", *kin}
 
 
 def test_a_gradient_that_is_trusted_reaches_the_weights() -> None:
