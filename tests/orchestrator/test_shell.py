@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def test_a_local_run_stays_local_and_keeps_to_its_number(
     assert done.code == 0, done.err
     trained = list((tmp_path / "runs").glob("fit-*/trials/*/result.json"))
     assert len(trained) == 2 * (2 + 2)
-    assert len(set((tmp_path / "trace").read_text().split())) == 1
+    ours = {str(os.getpid())}  # which counts an update's FLOPs at the end
+    assert len(set((tmp_path / "trace").read_text().split()) - ours) == 1
 
 
 def test_a_cluster_needs_a_root_that_it_can_see(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
