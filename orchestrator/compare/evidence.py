@@ -278,6 +278,15 @@ class Evidence:
 
         Studies that have neither are left out.
         """
+        if arm not in self._chosen:
+            self._chosen[arm] = self._chosen_of(arm)
+        return {study: dict(given) for study, given in self._chosen[arm].items()}
+
+    @cached_property
+    def _chosen(self) -> dict[str, dict[int, dict[str, Any]]]:
+        return {}
+
+    def _chosen_of(self, arm: str) -> dict[int, dict[str, Any]]:
         rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.CONFIRM)]
         found: dict[int, dict[str, Any]] = {
             int(group["study"].iloc[0]): _plain_values(group["parameters"].iloc[0])

@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
-from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
-from orchestrator.trial import by_value, termination
-from orchestrator.trial.job import Job
-from orchestrator.trial.sessions import Session, session_of, warm_up
+if TYPE_CHECKING:
+    from orchestrator.executors.ray_worker_group import RayWorkerGroup
+    from orchestrator.trial.job import Job
+    from orchestrator.trial.sessions import Session
 
 
 class Trainable(tune.Trainable):  # type: ignore[misc]
     """Holds one trial's session after another in a long-lived worker; the first step says that it is there."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Once in a worker, before its first trial."""
+        """Once in a worker, before its first trial. All that trials need is imported here, torch with it."""
+        gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
+        from orchestrator.executors.ray_worker_group import import_from
+        from orchestrator.trial import by_value, termination
+        from orchestrator.trial.sessions import warm_up
+
         termination.heed()  # a lost driver's workers get a SIGTERM, which Ray turns into a SystemExit
         import_from(config["places"])
-        gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
         by_value.loads(config["carried"])
         with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
             warm_up(config["warm_up"])
@@ -39,6 +43,8 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         if job.processes == 1:
             return None
         if self._workers is None:
+            from orchestrator.executors.ray_worker_group import RayWorkerGroup
+
             self._workers = RayWorkerGroup(cpu=job.threads, gpu=self._gpu, places=self._places)
         return self._workers
 
@@ -50,6 +56,8 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Train a slice and report."""
+        from orchestrator.trial.sessions import session_of
+
         if self._job is None:
             return {"report": None, "actor_id": ray.get_runtime_context().get_actor_id()}
         if self._session is None:
