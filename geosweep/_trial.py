@@ -164,7 +164,7 @@ class Trial:
 
     def report(self, step: float | None = None, metrics: Mapping[str, Any] | None = None, **named: Any) -> None:
         """Metrics of the model as it stands. `step` in the loop's count; the budget's unit is reckoned from it."""
-        found = {key: float(value) for key, value in {**(metrics or {}), **named}.items()}
+        found = {key: _number(value) for key, value in {**(metrics or {}), **named}.items()}
         if self._folder is None:
             words = ", ".join(f"{key} {value:.6g}" for key, value in found.items())
             print(f"{'' if step is None else f'step {step:g}: '}{words}", flush=True)
@@ -245,6 +245,11 @@ class Trial:
     def _say(self, **what: Any) -> None:
         if self._witness is not None:
             self._witness.say(**what)
+
+
+def _number(value: Any) -> float:
+    """A loss as it comes out of a step too: torch warns where a tensor with a history becomes a number."""
+    return float(value.detach() if hasattr(value, "detach") else value)
 
 
 def _rank() -> str:

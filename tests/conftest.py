@@ -25,10 +25,17 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The name of a test is the same in every process: pytest's workers compare what each has collected."""
+    """Files with long tests come first, so that no worker is left with one when the others have nothing to do.
+
+    The name of a test is the same in every process: pytest's workers compare what each has collected.
+    """
+    rank: dict[Path, int] = {}
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"{item.nodeid}: an address in the name of a test; give its parameters `ids`")
+        slow = 0 if item.get_closest_marker("timeout") else 1 if item.get_closest_marker("slow") else 2
+        rank[item.path] = min(slow, rank.get(item.path, 2))
+    items.sort(key=lambda item: rank[item.path])
 
 
 @pytest.fixture(autouse=True)

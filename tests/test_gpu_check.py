@@ -24,11 +24,19 @@ def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str], tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+QUICK = ("agreement", "resume", "memory", "syncs", "waiting", "processes", "rivals")
+
+
 @pytest.mark.filterwarnings("ignore:.*(lr_scheduler|is deprecated).*")
-def test_every_section_runs_once_and_is_kept(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert gpu_check.main([*ONLY, "--out", str(tmp_path)]) == 0, capfd.readouterr()
+@pytest.mark.parametrize("sections", [QUICK, pytest.param(tuple(gpu_check.SECTIONS), marks=pytest.mark.long)],
+                         ids=["quick", "all"])  # fmt: skip
+def test_every_section_runs_once_and_is_kept(
+    sections: tuple[str, ...], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [*ONLY, "--sections", ",".join(sections), "--out", str(tmp_path)]
+    assert gpu_check.main(words) == 0, capfd.readouterr()
     found = {path.stem.rpartition("_")[2]: json.loads(path.read_text()) for path in tmp_path.glob("gpu_cpu-*_*.json")}
-    assert found.keys() == gpu_check.SECTIONS.keys()
+    assert found.keys() == set(sections)
     for record in found.values():
         assert record["rows"]
         assert {"device", "date", "torch", "driver", "code"} <= record["environment"].keys()
@@ -39,8 +47,8 @@ def test_every_section_runs_once_and_is_kept(capfd: pytest.CaptureFixture[str], 
     assert rows.keys() == {"sgd", "llqr", "gda"}
     assert all(row["float32"] == row["bfloat16"] == 0 for row in rows.values())  # of the CPU against itself
     whole = next(tmp_path.glob("gpu_cpu-*.txt")).read_text()
-    assert all(f"== {section} (" in whole for section in gpu_check.SECTIONS)
-    assert gpu_check.main([*ONLY, "--out", str(tmp_path)]) == 0
+    assert all(f"== {section} (" in whole for section in sections)
+    assert gpu_check.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} == times
     assert capfd.readouterr().out.count("there already") == len(found)
 

@@ -138,6 +138,7 @@ def test_the_experiment_opens_on_training_runs_with_the_parent_on_top(page: Page
     page.picture(PICTURES / "1-experiment.png")
 
 
+@pytest.mark.long  # of MLflow's own page
 def test_search_by_rotation_finds_its_trials(page: Page, served: tuple[str, str]) -> None:
     runs(page, served, 'params.rotation = "input"')
     text = page.wait_for("2 matching runs")
@@ -147,6 +148,7 @@ def test_search_by_rotation_finds_its_trials(page: Page, served: tuple[str, str]
     page.picture(PICTURES / "2-search.png")
 
 
+@pytest.mark.long  # of MLflow's own page
 def test_runs_group_by_arm(page: Page, served: tuple[str, str]) -> None:
     runs(page, served)
     page.click("Group by", "button")
@@ -169,6 +171,7 @@ def test_two_arms_compare_with_their_intervals(page: Page, served: tuple[str, st
     page.picture(PICTURES / "4-compare.png")
 
 
+@pytest.mark.long  # of MLflow's own page
 def test_charts_draw_the_mean_and_its_interval(page: Page, served: tuple[str, str]) -> None:
     """MLflow draws the runs that its table shows, so the parent is unfolded first."""
     runs(page, served, "params.stage = 'summary'")

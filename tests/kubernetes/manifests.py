@@ -33,7 +33,7 @@ def overlay(name: str) -> tuple[dict[str, Any], ...]:
     built = subprocess.run(
         ["kubectl", "kustomize", str(K8S / "overlays" / name)], check=True, capture_output=True, text=True, timeout=60
     )
-    return tuple(yaml.safe_load_all(built.stdout))
+    return tuple(yaml.load_all(built.stdout, yaml.CSafeLoader))
 
 
 @functools.cache

@@ -30,7 +30,7 @@ FOREIGN = ("kuberay-operator", "prometheus")
 
 
 def example(path: Any) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(path.read_text()))
+    return list(yaml.load_all(path.read_text(), yaml.CSafeLoader))
 
 
 @pytest.mark.slow

@@ -47,9 +47,7 @@ def test_learning_rate_zero_moves_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "dtype, at", [(torch.float64, 4), (torch.float32, 1), (torch.bfloat16, 1), (torch.bfloat16, 4)], ids=str
-)
+@pytest.mark.parametrize("dtype, at", [(torch.float32, 4), (torch.bfloat16, 1)], ids=str)
 def test_resumes_bit_for_bit(name: str, dtype: torch.dtype, at: int) -> None:
     contract.check_resumes_bit_for_bit(maker(name), dtype, at)
 
@@ -120,7 +118,7 @@ def test_skips_what_is_not_finite(name: str, call: int) -> None:
 
 
 @pytest.mark.parametrize("how", contract.COPIES)
-@pytest.mark.parametrize("name", [*NAMES, "torch.optim.RMSprop", "rotated(torch.optim.RMSprop)"])
+@pytest.mark.parametrize("name", ["torch.optim.RMSprop", "rotated(torch.optim.RMSprop)"])  # others: layout contract
 def test_copies_go_on(name: str, how: str) -> None:
     contract.check_copies_go_on(maker(name), contract.COPIES[how])
 

@@ -73,7 +73,7 @@ def random_game(seed: int) -> Tensor:
     return J
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))  # one of each kind
 def test_no_random_game_contracts_slower_than_promised(seed: int) -> None:
     J = random_game(seed)
     game = Game(J, len(J) // 2)

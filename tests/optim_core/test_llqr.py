@@ -85,9 +85,10 @@ METRICS = [{"metric_scale": "mean"}, {"metric_scale": "sum"}, {"metric_scale": "
 @pytest.mark.parametrize(
     "name, kind, values",
     [
-        (("llqr", "llqr_sam")[(row + column) % 2], kind, values)  # they differ in the steps between two refreshes
+        (("llqr", "llqr_sam")[column // 2], kind, values)  # they differ in the steps between two refreshes
         for row, kind in enumerate(("diagonal", "kronecker", "e_kronecker"))
         for column, values in enumerate(METRICS)
+        if (row + column) % 2 == 0
     ],
 )
 def test_every_refresh_of_a_run_lowers_its_objective(name: str, kind: str, values: dict[str, Any]) -> None:

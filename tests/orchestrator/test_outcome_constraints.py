@@ -150,7 +150,7 @@ def test_samplers_are_told(name: str, limit: float, tmp_path: Path) -> None:
     """A killed driver's sweep tells the same; the model proposes what obeys more often than chance does."""
     options: dict[str, Any] = {
         "method": {"name": name, "random_share": 0.5, "replay": "strict", "lag": 1},
-        "budget": {"trials_per_arm": 12},
+        "budget": {"trials_per_arm": 12, "per_trial": 20},
         "seeds": {"tune": 1, "confirm": 1},
     }
     whole = sweep(tmp_path / "whole", limit, **options)

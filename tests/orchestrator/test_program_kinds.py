@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import pytest
 from orchestrator.definition.states import State
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.job import Result
-from tests.orchestrator.command import REPOSITORY
+from tests.orchestrator.command import environment, fresh
 from tests.orchestrator.test_program_ends import PROGRAMS, records, run
 
 pytestmark = pytest.mark.slow  # each starts an interpreter that imports torch
@@ -180,11 +177,13 @@ def test_epochs_with_three_lines(tmp_path: Path) -> None:
     assert result.proof["steps"] == 12
 
 
-def test_three_lines_alone() -> None:
-    """Without a sweep: plain defaults, metrics printed, nothing written."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GEOSWEEP")} | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, str(PROGRAMS / "plain_trial.py")], env=env, capture_output=True, text=True)
+def test_three_lines_alone(tmp_path: Path) -> None:
+    """Without a sweep: plain defaults, metrics printed, nothing written, and no warning."""
+    env = {k: v for k, v in environment().items() if not k.startswith("GEOSWEEP")}
+    done = fresh(program=PROGRAMS / "plain_trial.py", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["step 9", "step 19", "step 29", "step 39"]
     assert "val_loss" in lines[-1]
@@ -195,6 +194,7 @@ LIGHTNING = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, re
 
 
 @HF
+@pytest.mark.long  # with three lines below; what a script as it is proves, above and below
 def test_hugging_face(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,
@@ -243,6 +243,7 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 @LIGHTNING
+@pytest.mark.long  # as it is above; three lines in a Trainer above that
 def test_lightning_with_three_lines(tmp_path: Path) -> None:
     ((result, points, _),) = trained(
         tmp_path,

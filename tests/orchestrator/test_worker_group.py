@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Job
 from orchestrator.trial.session import TrialSession
 from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerLost
-from tests.orchestrator.command import COMMAND, REPOSITORY, environment
+from tests.orchestrator.command import REPOSITORY, fresh
 from tests.orchestrator.sweep_files import sweep_text
 
 pytestmark = pytest.mark.slow
@@ -88,6 +87,7 @@ def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> N
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.long  # three interpreters; one of two dies above
 def test_a_death_among_three_is_not_what_the_survivor_raises_of_it(tmp_path: Path) -> None:
     session = TrialSession(job(tmp_path, 3))
     try:
@@ -125,8 +125,7 @@ def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
     sweep |= {"resources": {"processes": 2, "cpu": 1}, "training": {"step_timeout": "2s"}}
     file = tmp_path / "fit.yaml"
     file.write_text(yaml.safe_dump(sweep))
-    command = [*COMMAND, "run", str(file), "--root", str(tmp_path / "runs"), "--no-tracking"]
-    done = subprocess.run(command, text=True, env=environment(), cwd=REPOSITORY, capture_output=True, timeout=200)
+    done = fresh("run", str(file), "--root", str(tmp_path / "runs"), "--no-tracking", cwd=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = find(tmp_path / "runs", "@last")
     states = {t.job.seed: t.result.state for t in results.ended_trials(folder)}
