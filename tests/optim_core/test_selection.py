@@ -242,3 +242,16 @@ def test_operations_on_a_device_do_not_grow_with_the_number_of_tensors(case: str
         seen = operations_of_a_step(*without_memory(case, depth))
         counts.append({k: v for k, v in seen.items() if k not in NO_LAUNCH})
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("name", ["gd", "nesterov", "chebyshev", "laguerre"])
+def test_methods_that_look_at_the_loss_judge_the_gradient_in_the_same_look(name: str) -> None:
+    host, device = begin(maker(name)), begin(maker(name))
+    device.optimizer.selects = True
+    for index in range(8):
+        before = device.weights()
+        step(host, index)
+        step(device, index)
+        assert equal(device.weights(), host.weights())
+        assert equal(device.weights(), before) == (index in BAD)
+    assert device.optimizer.skipped_steps == host.optimizer.skipped_steps == 2
