@@ -138,6 +138,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         ceiling: float | None = None,
         positive: bool | None = None,
         decrease_check: bool | None = None,
+        action_dtype: str = "auto",
         model: nn.Module,
         loss: Loss,
         refresh_batches: Batches,
@@ -160,7 +161,8 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         defaults = base_defaults(
             base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
         )
-        learned = settings.resolve(preset, metric, given)
+        choice("action_dtype", action_dtype, settings.ACTION_DTYPES)
+        learned = {**settings.resolve(preset, metric, given), "action_dtype": action_dtype}
         super().__init__(params, {**defaults, **learned, **own}, model, loss, refresh_batches)
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
