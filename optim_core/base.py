@@ -65,6 +65,8 @@ class Counting(Judging):
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
     _left: dict[int, Stamp]
     """The gradients that the newest step left, by id of the parameter."""
+    _begins_cleared = False
+    """Whether a closure is traced that finds no gradients (see `compiled_closure`)."""
     _stepping = False
     _evaluated = False
     """Whether this step has evaluated the closure: what is in `p.grad` since then is the optimizer's own."""
@@ -258,6 +260,8 @@ class Counting(Judging):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch does."""
+        if self._begins_cleared and torch.compiler.is_compiling():
+            return
         eager(super().zero_grad)(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:

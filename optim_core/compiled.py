@@ -70,13 +70,25 @@ class CompiledStep:
 
     def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """One step; the loss before it, detached."""
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss: Tensor = self.loss(self.model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        step: Any = self.optimizer.step
+        return self.taken(lambda: step(closure), lambda *given: self._graph(inputs, targets, *given))
+
+    def taken(self, eagerly: Callable[[], Any], graph: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+        """A step by `eagerly`, or by `graph` of (parameters, numbers) of each group where one can be taken."""
         if self._groups is None or self._learns():
-            return self._eagerly(inputs, targets)
+            return self._eagerly(eagerly)
         self._follow_counters()
         assert self._skipped is not None
         device = self._skipped.device
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            loss, good = self._graph(inputs, targets, self._groups, [self._numbers(g, device) for g in self._kept()])
+            loss, good = graph(self._groups, [self._numbers(g, device) for g in self._kept()])
         self._skipped.add_(~good)
         self.optimizer.charge(self.optimizer.GRAD_EVALS)
         for i, steps in enumerate(self._steps):
@@ -98,17 +110,10 @@ class CompiledStep:
         for _ in range(skipped):
             self.optimizer.skip()
 
-    def _eagerly(self, inputs: Any, targets: Any) -> Tensor:
+    def _eagerly(self, step: Callable[[], Any]) -> Tensor:
         self.settle()
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss: Tensor = self.loss(self.model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
         before = self.optimizer.skipped_steps
-        loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]
+        loss = step()
         if self.optimizer.skipped_steps == before:
             self._groups = [[p for p in g["params"] if p.grad is not None] for g in self.optimizer.param_groups]
             if isinstance(self.optimizer, RotatedAdamW) and any(s.without_basis() for s in self.optimizer._spaces):
@@ -183,7 +188,7 @@ class CompiledStep:
         params = {self._names[p]: p for ps in groups for p in ps}
         before = dict(self.model.named_buffers())
         loss, grads, after = self._gradients(params, before, inputs, targets)
-        good = _all_finite(list(grads.values()))
+        good = all_finite(list(grads.values()))
         if isinstance(self.optimizer, SAM):
             norm = norm_of(list(grads.values()))
             good = norm.isfinite()
@@ -196,7 +201,7 @@ class CompiledStep:
             perturbed = self.optimizer._statistics.keep == "perturbed"
             start = {k: before[k] if perturbed and k in self._norms else v for k, v in after.items()}
             _, grads, later = self._gradients(away, start, inputs, targets)
-            good = good & _all_finite(list(grads.values()))
+            good = good & all_finite(list(grads.values()))
             chosen = {k: after[k] if k in self._norms and not perturbed else later[k] for k in after}
             after = {k: torch.where(good, v, before[k]) if k in self._norms else v for k, v in chosen.items()}
         with torch.no_grad():
@@ -241,13 +246,21 @@ class CompiledStep:
 
 
 def compiled_step(
-    optimizer: Counting, model: nn.Module, loss: Callable[[Any, Any], Tensor], **options: Any
+    optimizer: Counting, model: nn.Module, loss: Callable[[Any, Any], Tensor] | None = None, **options: Any
 ) -> CompiledStep:
-    """The step of `optimizer` on `loss(model(inputs), targets)`, compiled as one graph; see `CompiledStep`."""
-    return CompiledStep(optimizer, model, loss, **options)
+    """The step of `optimizer` on `loss(model(inputs), targets)`, compiled as one graph; see `CompiledStep`.
+
+    Without a `loss`: `step(closure)` so compiled, for closures that can be traced; see `compiled_closure`.
+    """
+    if loss is not None:
+        return CompiledStep(optimizer, model, loss, **options)
+    from optim_core.compiled_closure import CompiledClosure
+
+    return CompiledClosure(optimizer, model, **options)
 
 
-def _all_finite(tensors: Sequence[Tensor]) -> Tensor:
+def all_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """Whether every entry of every tensor is finite; on the device."""
     return torch.stack([t.isfinite().all() for t in tensors]).all()
 
 

@@ -124,4 +124,5 @@ def finite(gradients: Sequence[Tensor], *, look: bool = False) -> bool:
 
 def seen(scalar: Tensor) -> float:
     """The number in a scalar, read from memory where the host has it, from the device otherwise."""
-    return float(scalar.detach().tolist())
+    number: Any = scalar.detach().tolist()
+    return float(number)

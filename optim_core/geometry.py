@@ -87,6 +87,7 @@ class LearnedGeometry(Counting):
         self._peeked: tuple[Any, Any] | None = None
         self._owners = owners(self._model)
         self._blocks: dict[Tensor, Structure] = {}
+        self._narrow: dict[Tensor, tuple[Any, Factors]] = {}
         self._has_statistics = any(getattr(m, "running_mean", None) is not None for m in model.modules())
         super().__init__(params, defaults)
         counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "refresh_step": -1, "drawn": 0}
@@ -128,7 +129,7 @@ class LearnedGeometry(Counting):
         super().add_param_group(param_group)
         group, first = self.param_groups[-1], self.param_groups[0]
         settings.check(group)
-        for key in (*settings.PRESETS["default"], "metric", "apply_to"):
+        for key in (*settings.PRESETS["default"], "metric", "apply_to", "action_dtype"):
             if key not in settings.LOCAL and group.get(key) != first.get(key):
                 raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it has to be one")
         for p in group["params"]:
@@ -139,6 +140,7 @@ class LearnedGeometry(Counting):
         """As the base class does; the structure is that of the loaded state."""
         super().load_state_dict(state_dict)
         self._blocks.clear()
+        self._narrow.clear()
 
     @property
     def refreshes(self) -> int:
@@ -205,6 +207,8 @@ class LearnedGeometry(Counting):
                 scales.append(factors["scale"])
                 places.append(i)
             else:
+                if group.get("action_dtype") == "bfloat16" and v.ndim > 1:
+                    factors = self._narrowed(p, factors)
                 found[i] = made.act(factors, v.to(next(iter(factors.values())).dtype)).to(v.dtype)
         if scales:
             for i, product in zip(places, torch._foreach_mul([vectors[i] for i in places], scales), strict=True):
@@ -244,6 +248,13 @@ class LearnedGeometry(Counting):
         if p not in self._blocks:
             self._blocks[p] = block(group["structure"], p, self._owners[p], group["factor_limit"])
         return self._blocks[p]
+
+    def _narrowed(self, p: Tensor, factors: Factors) -> Factors:
+        """The factors in bfloat16, made anew where a refresh has changed them."""
+        stamp = tuple((id(f), f._version) for f in factors.values())
+        if p not in self._narrow or self._narrow[p][0] != stamp:
+            self._narrow[p] = stamp, {k: f.to(torch.bfloat16) for k, f in factors.items()}
+        return self._narrow[p][1]
 
     def _factors(self, p: Tensor) -> Factors:
         kept = self.state.get(p, {})

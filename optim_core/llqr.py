@@ -56,6 +56,8 @@ class LLQR(LearnedGeometry):
     warm_start           begin at the present U, else at the identity
     floor, ceiling       bounds of a diagonal U; with `positive` also of the diagonal inside a structured U
     decrease_check       discard a refresh that did not lower J
+    action_dtype         auto: U v as precise as U; bfloat16: its matrix products in bfloat16, off by half a percent or
+                         so, which takes half of their time where the machine has units for it
     apply_to             gradient, or update: U acts on the step of the base, and weight decay is decoupled
     """
 
@@ -103,6 +105,7 @@ class LLQR(LearnedGeometry):
         ceiling: float | None = None,
         positive: bool | None = None,
         decrease_check: bool | None = None,
+        action_dtype: str = "auto",
         apply_to: str = "gradient",
         model: nn.Module,
         loss: Loss,
@@ -113,7 +116,8 @@ class LLQR(LearnedGeometry):
         defaults = base_defaults(
             base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
         )
-        learned = settings.resolve(preset, metric, given)
+        choice("action_dtype", action_dtype, settings.ACTION_DTYPES)
+        learned = {**settings.resolve(preset, metric, given), "action_dtype": action_dtype}
         super().__init__(params, {**defaults, **learned, "apply_to": apply_to}, model, loss, refresh_batches)
 
     @torch.no_grad()

@@ -39,7 +39,8 @@ from optim_core.geometry import Batches, LearnedGeometry
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.sam import mean_gradients
-from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, global_norm, with_gradient
+from optim_core.selection import add_unless, multiply_unless
+from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, norm_of, scale_of, with_gradient
 
 PERTURBATIONS = ("pe", "pm", "pel", "pml", "ge", "pe_vanilla")
 DIRECTIONS = ("gradient", "friendly", "momentum", "noise", "opposite", "past")
@@ -56,6 +57,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
     """
 
     GRAD_EVALS: ClassVar[float] = 2.0
+    SELECTS = True
     CHANGEABLE = LearnedGeometry.CHANGEABLE | {"sam_radius", "mean_weight", "mean_decay"}
     BOUNDS: ClassVar = {
         **LearnedGeometry.BOUNDS, "sam_radius": NOT_NEGATIVE, "mean_weight": NOT_NEGATIVE, "mean_decay": SHARE
@@ -136,6 +138,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         ceiling: float | None = None,
         positive: bool | None = None,
         decrease_check: bool | None = None,
+        action_dtype: str = "auto",
         model: nn.Module,
         loss: Loss,
         refresh_batches: Batches,
@@ -158,7 +161,8 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         defaults = base_defaults(
             base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
         )
-        learned = settings.resolve(preset, metric, given)
+        choice("action_dtype", action_dtype, settings.ACTION_DTYPES)
+        learned = {**settings.resolve(preset, metric, given), "action_dtype": action_dtype}
         super().__init__(params, {**defaults, **learned, **own}, model, loss, refresh_batches)
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
@@ -192,6 +196,16 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         if self.param_groups[0]["direction"] == "past":
             raise ValueError("direction past takes one gradient, at a point of its own choice; call step(closure)")
         return super().first_step()
+
+    def must_know(self) -> bool:
+        """Also along directions that follow the number of the step, or a gradient that a step has left."""
+        group = self.param_groups[0]
+        fresh = group["direction"] == "friendly" and any(
+            p.grad is not None and "mean_gradient" not in self.state.get(p, {})
+            for g in self.param_groups
+            for p in g["params"]
+        )
+        return super().must_know() or group["direction"] in ("noise", "past") or fresh
 
     def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
         """Refresh U at w where that is due, then move by epsilon."""
@@ -229,8 +243,8 @@ class LLQRSAM(LearnedGeometry, TwoPass):
     def _average(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         means = mean_gradients(self.state, params)
         if params:
-            torch._foreach_mul_(means, group["mean_decay"])
-            torch._foreach_add_(means, grads, alpha=1 - group["mean_decay"])
+            multiply_unless(self._skipped, means, group["mean_decay"])
+            add_unless(self._skipped, means, grads, 1 - group["mean_decay"])
 
     def _of_the_base(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
         key = "momentum_buffer" if group["base"] == "sgd" else "exp_avg"
@@ -248,13 +262,12 @@ class LLQRSAM(LearnedGeometry, TwoPass):
             turned = [self.precondition(g, ps, vs) for g, ps, vs in zip(self.param_groups, params, wanted, strict=True)]
         if kind in ("pel", "pml"):
             return self._move_by_layer(params, wanted, turned, matrix=kind == "pml")
-        flat = [x for xs in turned for x in xs]
-        norm = _matrix_norm([v for vs in wanted for v in vs], flat) if kind == "pm" else global_norm(flat)
-        if not math.isfinite(norm):
+        length = self._length([v for vs in wanted for v in vs], [x for xs in turned for x in xs], matrix=kind == "pm")
+        if not isinstance(length, Tensor) and not math.isfinite(length):
             return False
         for group, ps, xs in zip(self.param_groups, params, turned, strict=True):
             if ps:
-                torch._foreach_add_(ps, xs, alpha=group["sam_radius"] / max(norm, 1e-12))
+                add_unless(self._skipped, ps, xs, _scale(group["sam_radius"], length))
         return True
 
     def _move_by_layer(self, params: Tensors, wanted: Tensors, turned: Tensors, *, matrix: bool) -> bool:
@@ -262,18 +275,22 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         for group, ps, vs, xs in zip(self.param_groups, params, wanted, turned, strict=True):
             for p, v, x in zip(ps, vs, xs, strict=True):
                 layers.setdefault(self.owner(p), []).append((p, v, x, group["sam_radius"]))
-        norms = [
-            _matrix_norm([v for _, v, _, _ in own], [x for _, _, x, _ in own])
-            if matrix
-            else global_norm([x for _, _, x, _ in own])
-            for own in layers.values()
+        lengths = [
+            self._length([v for _, v, _, _ in own], [x for _, _, x, _ in own], matrix=matrix) for own in layers.values()
         ]
-        if not all(math.isfinite(n) for n in norms):
+        if not all(isinstance(n, Tensor) or math.isfinite(n) for n in lengths):
             return False
-        for own, norm in zip(layers.values(), norms, strict=True):
+        for own, length in zip(layers.values(), lengths, strict=True):
             for p, _, x, radius in own:
-                p.add_(x, alpha=radius / math.sqrt(len(layers)) / max(norm, 1e-12))
+                add_unless(self._skipped, [p], [x], _scale(radius / math.sqrt(len(layers)), length))
         return True
+
+    def _length(self, vectors: list[Tensor], turned: list[Tensor], *, matrix: bool) -> float | Tensor:
+        """Of U v: sqrt(v^T U v) with `matrix`, else its Euclidean norm."""
+        if not matrix:
+            return self.measured(norm_of(turned))
+        square = self.measured(dot(vectors, turned))
+        return square.clamp_min(0.0).sqrt() if isinstance(square, Tensor) else math.sqrt(max(square, 0.0))
 
     @torch.no_grad()
     def _step_along_the_past(self, closure: Closure | None) -> Tensor:
@@ -302,6 +319,5 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         return loss
 
 
-def _matrix_norm(vectors: list[Tensor], turned: list[Tensor]) -> float:
-    """sqrt(v^T U v), from v and U v."""
-    return math.sqrt(max(float(dot(vectors, turned)), 0.0))
+def _scale(radius: float, length: float | Tensor) -> float | Tensor:
+    return scale_of(radius, length) if isinstance(length, Tensor) else radius / max(length, 1e-12)

@@ -22,6 +22,7 @@ from optim_core.relaxation import SCALES
 MANY = 10_000
 """Rounds between refreshes that are counted one by one."""
 APPLY_TO = ("gradient", "update")
+ACTION_DTYPES = ("auto", "bfloat16")
 _PUBLISHED: dict[str, Any] = {
     "curvature_scale": 1.0,
     "damping": 0.0,

@@ -28,7 +28,7 @@ from optim_core.descent import BASES
 from optim_core.ranges import check_not_negative
 from optim_core.registry import register
 from optim_core.sam import SAM
-from optim_core.two_pass import global_norm
+from optim_core.two_pass import norm_of
 
 
 @register("looksam")
@@ -109,11 +109,14 @@ class LookSAM(Combined):
     def _reuse(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
         kept = [[self.state[p].get("flat_direction") for p in ps] for ps in params]
         directions = [v for vs in kept for v in vs if v is not None]
-        length = global_norm(directions) if directions else 0.0
-        if length == 0:
+        if not directions:
             return grads
-        scale = global_norm([g for gs in grads for g in gs]) / length
+        length, slope = norm_of(directions).double(), norm_of([g for gs in grads for g in gs]).double()
+        ratio = torch.where(length > 0, slope / length, torch.zeros_like(length))  # on the device: nothing waits for it
         return [
-            [g if v is None else g.add(v, alpha=group["reuse_weight"] * scale) for g, v in zip(gs, vs, strict=True)]
+            [
+                g if v is None else torch.addcmul(g, v, (group["reuse_weight"] * ratio).to(g))
+                for g, v in zip(gs, vs, strict=True)
+            ]
             for group, gs, vs in zip(self.param_groups, grads, kept, strict=True)
         ]

@@ -70,7 +70,9 @@ class Muon(HiddenMatrices):
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """B, M and W of the module's formula."""
-        buffer = state.setdefault("momentum_buffer", torch.zeros_like(p))
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        buffer = state["momentum_buffer"]
         buffer.lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(buffer, group["momentum"]).reshape(p.shape[0], -1)
         m, n = ahead.shape

@@ -21,7 +21,7 @@ in the closure (`GradScaler.step` takes none).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -38,7 +38,7 @@ from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, nor
 
 Tensors = list[list[Tensor]]
 """One list for each parameter group."""
-Parts = Sequence[Tensor]
+Parts = list[Tensor]
 Shape = Callable[[dict[str, Any], Parts, Parts, Parts], None]
 """Writes directions: (group, parameters, directions, gradients), the last two local."""
 Norm = Callable[[Tensors, Tensors, Tensors, bool], Tensor]

@@ -148,7 +148,7 @@ class Late:
             if self._word is None:
                 self._word = torch.zeros((), dtype=count.dtype, pin_memory=True)
             self._word.copy_(count, non_blocking=True)
-            self._sent = torch.cuda.Event()
+            self._sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._sent.record()
         elif at_hand(count):
             self._word = count
@@ -157,4 +157,5 @@ class Late:
         """Whether the host has heard of something that was not taken."""
         if self._word is None or (self._sent is not None and not self._sent.query()):
             return False
-        return bool(self._word.tolist() > 0)
+        count: Any = self._word.tolist()
+        return bool(count > 0)

@@ -134,7 +134,9 @@ def average_grams(state: dict[str, Any], gradient: Tensor, axes: Sequence[int], 
     """L_k of the axes brought up to date in `state`, with weight 1 - decay, or added where decay is 1."""
     for k in axes:
         gram = gram_of(gradient, k)
-        average = state.setdefault(f"gram_{k}", torch.zeros_like(gram))
+        if f"gram_{k}" not in state:
+            state[f"gram_{k}"] = torch.zeros_like(gram)
+        average = state[f"gram_{k}"]
         if decay == 1:
             average.add_(gram)
         else:

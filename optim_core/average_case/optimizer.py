@@ -35,7 +35,8 @@ from optim_core import spectrum
 from optim_core.average_case import theory
 from optim_core.average_case.products import Differences, epsilon, gradients, wide
 from optim_core.average_case.schedules import Coefficients, Schedule, follow, limit
-from optim_core.base import Closure, Counting, Params
+from optim_core.average_case.together import JudgesWithLoss
+from optim_core.base import Closure, Params
 from optim_core.declarations import INF, NOT_NEGATIVE, SHARE
 from optim_core.ranges import check_not_negative
 from optim_core.replay import Draws
@@ -52,7 +53,7 @@ COUNTERS = {
 }  # fmt: skip
 
 
-class ScheduleFollower(Counting):
+class ScheduleFollower(JudgesWithLoss):
     """Base of the average-case methods. A subclass gives `schedule`, `check` and, where there is one, `_asymptotics`.
 
     Options that every method has: `smoothness_margin` >= 0 widens an estimated L; `lanczos_steps` >= 2 products make an
@@ -219,8 +220,9 @@ class ScheduleFollower(Counting):
                 draws = Draws(p for g in self.param_groups for p in g["params"])
                 loss = self.evaluate_unclipped(closure)
             else:
-                loss = self.evaluate(closure)
-            if not self._fine(float(loss)):  # a read-back: whether the step may be taken depends on the value
+                loss = self.evaluate_together(closure)
+            value = self.read(loss)  # whether the step may be taken depends on it
+            if not self._fine(value):
                 self._excursion.back()
                 return loss
             if products:
@@ -231,7 +233,7 @@ class ScheduleFollower(Counting):
         for p, home in zip(ahead, self._excursion.home if ahead else (), strict=True):
             if p.grad is None:
                 p.copy_(home)
-        if self._restart_due(float(loss)):
+        if self._restart_due(value):
             self._restart()
         for group in self.param_groups:
             h, m, ratio = self._coefficients(group)

@@ -6,7 +6,8 @@ Steps between refreshes, along a gradient that is there already, so that nothing
 process CPU seconds on one thread, which other processes do not disturb. The bound is the FLOPs of the products that the
 formula has, at the rate of a matrix product measured in the same run; elementwise passes come on top. An iteration is
 the gradient at 512 tokens and the step, over the gradient and a step of SGD: it falls with the number of tokens, since
-the step's share does not grow with them. State is bytes over those of the parameters; `of two` is the larger share of
+the step's share does not grow with them. Rivals' SOAP (extra `compare`) stands beside ours, at the same time. State is
+bytes over those of the parameters; `of two` is the larger share of
 two processes when the model is sharded and each layer has one owner.
 """
 
@@ -76,6 +77,26 @@ def seconds_of(bench: Bench, arm: str, values: dict[str, Any], rounds: int) -> t
     return statistics.median(steps), sum(sizes.values()) / whole, max(shares) / whole
 
 
+def rival_seconds(bench: Bench, package: str, rounds: int) -> float | None:
+    """CPU seconds of a step of somebody else's SOAP between refreshes; None where it is not installed."""
+    try:
+        module = __import__(package)
+    except ImportError:
+        return None
+    kind = getattr(module, "SOAP", None) or module.ForeachSOAP
+    model = bench.model()
+    optimizer = kind(model.parameters(), lr=1e-4, precondition_frequency=NEVER)
+    bench.closure(model)()
+    kept = {p: p.grad.clone() for p in model.parameters() if p.grad is not None}
+
+    def step() -> None:
+        for p, g in kept.items():
+            p.grad = g  # heavyball takes it away
+        optimizer.step()
+
+    return statistics.median([bench.seconds(step) for _ in range(rounds + 2)][2:])
+
+
 def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,6 +127,11 @@ def main() -> None:
         bound = sum(flops(arm, *p.shape) for p in moved) / rate
         whole = (base_gradient + step) / base
         print(f"{arm:28}{step:10.4f}{bound:10.4f}{step / bound:8.2f}{whole:11.2f}{state:8.2f}{share:8.2f}", flush=True)
+        if arm == "soap":  # beside it, at the same time
+            for package in ("pytorch_optimizer", "heavyball"):
+                taken = rival_seconds(bench, package, options.iterations)
+                said = "not installed" if taken is None else f"{taken:10.4f}{bound:10.4f}{taken / bound:8.2f}"
+                print(f"{package + ' SOAP':28}{said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,7 @@ def run(device: torch.device, small: bool, iterations: int) -> None:
     rival = bench.rival_sam()
     if rival is not None:
         arms["pytorch_optimizer SAM"] = rival
+    arms["llqr e_kronecker, bfloat16"] = bench.arm("llqr", structure="e_kronecker", action_dtype="bfloat16", **never)
     for structure in ("diagonal", "e_kronecker"):
         arms[f"llqr {structure}"] = bench.arm("llqr", structure=structure, **never)
         arms[f"llqr_sam {structure}"] = bench.arm("llqr_sam", structure=structure, **never)

@@ -181,3 +181,55 @@ def test_inductor_takes_the_same_steps() -> None:
         compiled(*batch(i))
         eager(*batch(i))
     assert_same(a, b)
+
+
+def test_statistics_and_skips_of_a_closure_are_those_of_the_eager_step() -> None:
+    (a, plain), (b, optimizer) = setup("sam", norm=True), setup("sam", norm=True)
+    compiled, eager = optim_core.compiled_step(optimizer, b, backend="aot_eager"), eagerly(a, plain)
+
+    def closure_of(x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+        def closure() -> Tensor:
+            b.zero_grad()
+            loss = nn.functional.mse_loss(b(x), y)
+            loss.backward()
+            return loss
+
+        return closure
+
+    for i in range(4):
+        if i == 2:
+            before = copy.deepcopy(b.state_dict())
+            compiled(closure_of(batch(9)[0] * float("nan"), batch(9)[1]))
+            kept = {k: v for k, v in b.state_dict().items() if "num_batches" not in k}
+            assert all(torch.equal(v, before[k]) for k, v in kept.items())
+        compiled(closure_of(*batch(i)))
+        eager(*batch(i))
+    assert_same(a, b)
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        assert optimizer.skipped_steps == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("clears", ["optimizer", "model"])
+def test_a_closure_is_one_graph_too(case: str, clears: str) -> None:
+    """With `backward()` inside, and a new closure for every batch: one graph, the numbers of `optimizer.step`."""
+    (a, plain), (b, optimizer), backend = setup(case), setup(case), Graphs()
+    compiled = optim_core.compiled_step(optimizer, b, backend=backend)
+    eager = eagerly(a, plain)
+
+    def closure_of(x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+        def closure() -> Tensor:
+            (optimizer if clears == "optimizer" else b).zero_grad()
+            loss = nn.functional.mse_loss(b(x), y)
+            loss.backward()
+            return loss
+
+        return closure
+
+    for i in range(STEPS):
+        for o in (plain, optimizer):
+            o.param_groups[0]["lr"] = 0.02 / (i + 1)
+        torch.testing.assert_close(compiled(closure_of(*batch(i))), eager(*batch(i)), rtol=1e-10, atol=1e-12)
+    assert_same(a, b)
+    assert optimizer.grad_evals == plain.grad_evals
+    assert 1 <= backend.count <= 2

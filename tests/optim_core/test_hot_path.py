@@ -17,7 +17,7 @@ from tests.contracts.optimizer_contract import begin, equal
 from tests.optim_core.test_contract import OF_ONE_MODEL, maker
 
 READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal"}
-READING = {"conjugate_gradient", "llqr_sam", *(n for n in OF_ONE_MODEL if optim_core.lookup(n).LEARNING_RATE != "lr")}
+READING = {"conjugate_gradient", *(n for n in OF_ONE_MODEL if optim_core.lookup(n).LEARNING_RATE != "lr")}
 """Those that decide something by a number of every step."""
 
 
@@ -87,7 +87,7 @@ def test_no_number_is_read_by_those_that_select_and_one_for_each_gradient_by_oth
 def test_those_of_the_hot_path_select() -> None:
     names = {name for name in OF_ONE_MODEL if optim_core.lookup(name).SELECTS}
     kin = {"sam", "asam", "friendly_sam", "fisher_sam", "gsam"}
-    assert names >= {"sgd", "adamw", "llqr", "rotated_adamw", "rotated(sgd)", *kin}
+    assert names >= {"sgd", "adamw", "llqr", "llqr_sam", "rotated_adamw", "rotated(sgd)", *kin}
 
 
 def test_a_gradient_that_is_trusted_reaches_the_weights() -> None:

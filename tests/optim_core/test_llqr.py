@@ -14,8 +14,9 @@ import optim_core
 from optim_core.preconditioners import Factors, Structure, structure, structures
 from optim_core.preconditioners.base import _STRUCTURES
 from optim_core.undisturbed import undisturbed
-from tests.contracts.optimizer_contract import Run, batches_for, equal
+from tests.contracts.optimizer_contract import Run, batches_for, begin, equal
 from tests.optim_core.curvature_problems import cross_entropy, dense, flat, residual, unflat
+from tests.optim_core.test_contract import maker
 
 
 def make(name: str = "llqr", dtype: torch.dtype = torch.float64, **values: Any) -> Run:
@@ -376,3 +377,22 @@ def test_a_module_without_products_is_named_before_a_weight_moves() -> None:
     with pytest.raises(RuntimeError, match=r"no Jacobian-vector product through 1 \(Stubborn\)"):
         optimizer.step(closure)
     assert equal([p.detach() for p in model.parameters()], before)
+
+
+@pytest.mark.parametrize("structure", ["kronecker", "e_kronecker", "psd_kronecker"])
+def test_products_in_bfloat16_are_those_of_float32_up_to_its_rounding(structure: str) -> None:
+    """Of the factors as they stand after every refresh, and of a loaded state's."""
+    steps = {}
+    for dtype in ("auto", "bfloat16"):
+        run = begin(maker("llqr", structure=structure, refresh_interval=2, action_dtype=dtype), torch.float32)
+        run.steps(0, 5)
+        state = copy.deepcopy(run.optimizer.state_dict())
+        if dtype == "bfloat16":
+            assert all(v.dtype == torch.float32 for own in state["state"].values() for v in own.values())
+            run.optimizer.load_state_dict(steps["auto"][1])
+            run.optimizer.param_groups[0]["action_dtype"] = "bfloat16"
+        group, params = run.optimizer.param_groups[0], list(run.model.parameters())
+        vectors = [torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) for i, p in enumerate(params)]
+        steps[dtype] = run.optimizer.precondition(group, params, vectors), state
+    for a, b in zip(steps["auto"][0], steps["bfloat16"][0], strict=True):
+        assert 0 < (a - b).norm() < 2e-2 * a.norm() if a.ndim > 1 else torch.equal(a, b)

@@ -41,3 +41,11 @@ def test_every_source_of_values_is_in_the_table_of_agreement() -> None:
         source = document.get("source", document)
         found.add(f"{source['repository'].removeprefix('github.com/')}@{source['commit'][:7]}")
     assert found == set(re.findall(r"[\w-]+/[\w-]+@[0-9a-f]{7}", text))
+
+
+def test_every_optimizer_has_its_comparison_or_the_reason_why_not() -> None:
+    rows = [line.split("|")[1:-1] for line in README.read_text().splitlines() if line.startswith("| ")]
+    table = [row for row in rows if len(row) == 4 and "`" in row[0]]
+    compared = {name for row in table for name in re.findall(r"`([^`]+)`", row[0])}
+    assert set(optim_core.names()) - {"rotated(sgd)"} <= compared
+    assert all(row[2].strip().startswith("yes") or row[2].strip() or row[3].strip() for row in table)

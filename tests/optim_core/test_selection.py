@@ -31,6 +31,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llqr over adamw": ("llqr", {"base": "adamw"}),
     "llqr on the update": ("llqr", {"base": "adamw", "apply_to": "update", "weight_decay": 0.1}),
     "llqr on the update of sgd": ("llqr", {"apply_to": "update", "weight_decay": 0.1}),
+    "llqr_sam": ("llqr_sam", {}),
+    "llqr_sam pm": ("llqr_sam", {"perturbation": "pm", "structure": "psd_diagonal"}),
+    "llqr_sam by layer": ("llqr_sam", {"perturbation": "pel", "structure": "e_kronecker"}),
+    "llqr_sam friendly": ("llqr_sam", {"direction": "friendly"}),
+    "llqr_sam noise": ("llqr_sam", {"direction": "noise"}),
+    "llqr_sam past": ("llqr_sam", {"direction": "past"}),
     "rotated sgd": ("rotated(sgd)", SVD),
     "rotated adamw": ("rotated(adamw)", SVD),
     "identity": ("rotated_adamw", {}),
@@ -226,7 +232,7 @@ def without_memory(case: str, depth: int) -> tuple[Any, Callable[[], Tensor]]:
 
 
 @pytest.mark.usefixtures("everywhere")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"llqr_sam noise", "llqr_sam past"}))
 def test_between_refreshes_no_number_is_read_where_there_is_none(case: str) -> None:
     optimizer, closure = without_memory(case, 2)
     optimizer.step(closure)
@@ -242,3 +248,16 @@ def test_operations_on_a_device_do_not_grow_with_the_number_of_tensors(case: str
         seen = operations_of_a_step(*without_memory(case, depth))
         counts.append({k: v for k, v in seen.items() if k not in NO_LAUNCH})
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("name", ["gd", "nesterov", "chebyshev", "laguerre"])
+def test_methods_that_look_at_the_loss_judge_the_gradient_in_the_same_look(name: str) -> None:
+    host, device = begin(maker(name)), begin(maker(name))
+    device.optimizer.selects = True
+    for index in range(8):
+        before = device.weights()
+        step(host, index)
+        step(device, index)
+        assert equal(device.weights(), host.weights())
+        assert equal(device.weights(), before) == (index in BAD)
+    assert device.optimizer.skipped_steps == host.optimizer.skipped_steps == 2

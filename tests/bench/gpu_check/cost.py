@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -364,7 +365,9 @@ def precision(setting: Setting) -> Iterator[Row]:
 
 
 def syncs(setting: Setting) -> Iterator[Row]:
-    """How often the host waits for the device in a step of each optimizer, its own update alone (a third step)."""
+    """How often the host waits for the device in a step of each optimizer, its own update alone (a third step), and at
+    which lines. Those that select (see `optim_core.judging`) must not.
+    """
     bench = Iterations(setting)
 
     def row(name: str) -> Row:
@@ -384,6 +387,10 @@ def syncs(setting: Setting) -> Iterator[Row]:
                 optimizer.step(closure)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        return {"waits": sum("synchroniz" in str(w.message) for w in caught)}
+        waits = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+        found: Row = {"waits": len(waits), "at": ", ".join(dict.fromkeys(waits))}
+        if waits and type(optimizer).SELECTS:
+            found["failed"] = f"waits {len(waits)} times for a device that decides by itself, at {found['at']}"
+        return found
 
     return setting.each(_of_one_model(setting), row)
