@@ -26,6 +26,7 @@ from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
+from orchestrator.scheduling.studies import teachers
 from orchestrator.scheduling.waiting import clock
 from orchestrator.storage import disk, ending, object_store
 from orchestrator.storage.errors import NoWorkers
@@ -122,6 +123,7 @@ def launch(
     check_place(spec, root, options, say)
     if options.fair:
         fair.check(text, spec.source or "the sweep")
+    teachers(spec, root)
     _rehearse(spec, text, root, options, say)
     facts = _facts(spec, options)
     names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]
@@ -146,8 +148,8 @@ def launch(
         if spec.overrides:
             say(f"with {' '.join(spec.overrides)}")
         ended = _drive(spec, folder, options, facts, carried, say, callbacks, watch)
-    for line in ended.mended:
-        say(f"mended: {line}")
+    for line in (*ended.learned, *(f"mended: {line}" for line in ended.mended)):
+        say(line)
     _say_how(spec, folder, ended.conductor, say)
     if ended.refusal:
         raise TrialsFailed(ended.refusal)

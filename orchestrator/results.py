@@ -172,30 +172,34 @@ def _over_studies(
 
 
 def told_values(
-    folder: SweepFolder, names: Sequence[str]
+    folder: SweepFolder, names: Sequence[str], *, every: bool = False
 ) -> dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]]:
     """(arm, study) -> (parameters, objectives) of the configurations trained to the end, in order.
 
-    Objectives are means over the tune seeds. Children in a population are left out: no one configuration gave their
-    values.
+    Objectives are means over the tune seeds; with `every` a configuration that has none counts with its other seeds, as
+    imported results may. Children in a population are left out: no one configuration gave their values.
     """
     found: dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]] = {}
-    for (arm, study, _), (job, objectives) in _tuned_objectives(folder, names).items():
+    for (arm, study, _), (job, objectives) in _tuned_objectives(folder, names, every=every).items():
         if not job.lineage:
             found.setdefault((arm, study), []).append((job.values, objectives))
     return found
 
 
-def _tuned_objectives(folder: SweepFolder, names: Sequence[str]) -> dict[tuple[str, int, int], tuple[Job, list[float]]]:
+def _tuned_objectives(
+    folder: SweepFolder, names: Sequence[str], *, every: bool = False
+) -> dict[tuple[str, int, int], tuple[Job, list[float]]]:
     """(arm, study, configuration) -> its first job, and means over its tune seeds of the metrics, the tuned one first.
 
     Configurations without a value are left out; the others are ordered.
     """
     rows: dict[tuple[str, int, int], list[tuple[Job, list[float]]]] = {}
     for t in ended_trials(folder):
-        if t.job.stage is Stage.TUNE and t.result.value is not None:
+        if (every or t.job.stage is Stage.TUNE) and t.result.value is not None:
             objectives = [t.result.value, *(t.result.metrics.get(name, math.nan) for name in names[1:])]
             rows.setdefault((t.job.arm, t.job.study, t.job.configuration), []).append((t.job, objectives))
+    for key, found in rows.items():
+        rows[key] = [one for one in found if one[0].stage is Stage.TUNE] or found
     return {
         key: (found[0][0], [sum(column) / len(found) for column in zip(*(each for _, each in found), strict=True)])
         for key, found in sorted(rows.items())

@@ -54,6 +54,8 @@ class Outcome:
     """What differed between study, trial folders, tables and tracker, at the start and at the end, and was mended."""
     refusal: str = ""
     """Why it was given up for good."""
+    learned: Sequence[str] = ()
+    """What its search has of imported results."""
 
     @property
     def failed(self) -> int:
@@ -123,7 +125,7 @@ def run(
     except BaseException as error:
         _turned_away(spec, folder, tracker, _broken_off(error))
         raise
-    learn(spec, folder, arms)
+    learned = learn(spec, folder, arms)
     before = reconcile.study_states(arms)
     alike, begun = abort.Alike(spec, folder), Begun(folder)
     callbacks = (seal.Witness(folder), tracker, alike, begun, *callbacks)
@@ -158,7 +160,9 @@ def run(
         )
         with disk.tolerated():
             outcome.write(folder)
-    return Outcome(state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal)
+    return Outcome(
+        state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal, learned=learned
+    )
 
 
 def retry(spec: Spec, folder: SweepFolder, url: str | None = None, *, accept_changed_code: bool = False) -> str:

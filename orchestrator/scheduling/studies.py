@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optim_core
@@ -99,40 +100,69 @@ def _population(spec: Spec, arm: ArmSpec, study: OptunaStudy, name: str) -> Popu
     )
 
 
-def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None:
-    """Begin the search with what the sweeps of `warm_start` found in arms of the same name, optimizer and groups.
+def teachers(spec: Spec, root: Path) -> list[SweepFolder]:
+    """The sweeps of `warm_start`, of which the search can learn.
 
-    No two studies learn the same: study r takes the other sweep's study r where that has as many, else every R-th of
-    its configurations.
-
-    Raises NotFound for one that is not under the root, or that trained another task or metric.
+    Raises NotFound for one that is not under the root, that trained another task or metric, or that was imported and
+    has no configuration of an arm of this sweep. Of imported results nobody knows the task; the user vouches for it.
     """
+    found, mine = [], definition(spec)
     for name in spec.warm_start:
         try:
-            source = find(folder.root, name)
+            source = find(root, name)
         except NotFound as error:
             raise NotFound(f"{spec.source}: warm_start: {error}") from None
-        asked = (read_json(source.path / "resolved.json") or {})["definition"]
-        mine = definition(spec)
-        for key in ("task", "metric"):
-            if asked[key] != mine[key]:
+        asked, imported = _asked(source)
+        for key in ("metric",) if imported else ("task", "metric"):
+            told = {part: asked[key].get(part) for part in ("name", "goal")} if imported else asked[key]
+            if any(mine[key].get(part) != value for part, value in told.items()):
                 raise NotFound(
                     f"{spec.source}: warm_start: {source.sweep_id} has another {key} ({asked[key]}); "
                     "name a sweep of the same task and metric, or remove it"
                 )
+        if imported and spec.arms.keys().isdisjoint(asked["arms"]):
+            raise NotFound(
+                f"{spec.source}: warm_start: {source.sweep_id} was imported with arms {', '.join(asked['arms'])}, and "
+                f"results are learned by arms of the same name; here are {', '.join(spec.arms)}"
+            )
+        found.append(source)
+    return found
+
+
+def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> list[str]:
+    """Begin the search with what the sweeps of `warm_start` found in arms of the same name, optimizer and groups.
+
+    Of imported results the name is enough. No two studies learn the same: study r takes the other sweep's study r where
+    that has as many, else every R-th of its configurations. Returns what is to know of imported results, of which some
+    may lie outside the space. Raises NotFound as `teachers`.
+    """
+    mine, said = definition(spec), []
+    for source in teachers(spec, folder.root):
+        asked, imported = _asked(source)
         constraints = spec.outcome_constraints
         metrics = [spec.metric.name, *(o.name for o in spec.objectives), *(c.metric for c in constraints)]
-        told = results.told_values(source, metrics)
+        told = results.told_values(source, metrics, every=imported)
+        taken = there = 0
         for arm in arms.values():
             theirs, own = asked["arms"].get(arm.spec.name, {}), mine["arms"][arm.spec.name]
-            if all(theirs.get(key) == own.get(key) for key in ("optimizer", "groups")):
+            if imported or all(theirs.get(key) == own.get(key) for key in ("optimizer", "groups")):
                 lesson = _lesson(told, arm, spec.seeds.studies)
                 last = 1 + len(spec.objectives)
                 broken = [
                     {str(c): c.broken_by(v) for c, v in zip(constraints, found[last:], strict=True)}
                     for _, found in lesson
                 ]
-                arm.study.learn(source.sweep_id, [(p, found[:last]) for p, found in lesson], broken)
+                there += len(lesson)
+                taken += arm.study.learn(source.sweep_id, [(p, found[:last]) for p, found in lesson], broken)
+        if imported:
+            said.append(f"the search begins with {taken} of {there} imported configurations of {source.sweep_id}")
+    return said
+
+
+def _asked(source: SweepFolder) -> tuple[dict[str, Any], bool]:
+    """The definition of a sweep, and whether it was imported."""
+    resolved = read_json(source.path / "resolved.json") or {}
+    return resolved["definition"], bool(resolved.get("imported"))
 
 
 def _lesson(told: Mapping[tuple[str, int], list[Any]], arm: ArmStudy, studies: int) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +21,26 @@ from orchestrator.trial.program.session import ProgramSession
 from orchestrator.trial.record import read_result
 from tests.orchestrator.test_program_ends import PROGRAMS, records, run
 from tests.orchestrator.test_program_lives import RESUME, job, steps, until
+from tests.services import s3_server
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """One of a server that speaks S3, and the name of one in memory."""
+    with s3_server("scripts"):
+        yield "scripts"
+
+
 @pytest.mark.parametrize(
-    "more",
-    [RESUME, "resume_arg: --resume=${trial_dir}/state.txt", "three lines"],
+    "more, store",
+    [(RESUME, "s3"), ("resume_arg: --resume=${trial_dir}/state.txt", "memory"), ("three lines", "s3")],
     ids=["checkpoints", "folder", "three-lines"],
 )
-def test_it_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
+def test_it_goes_on_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, store: str, bucket: str
+) -> None:
     """Lost with its machine, drained on a second, ended on a third: each begins where the one before it had kept."""
     if more == "three lines":
         text = LISTENS
@@ -39,7 +50,7 @@ def test_it_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.Monke
         given = job_of(spec, folder, spec.arms["only"], configuration, 0, Stage.TUNE)
     else:
         given, _ = job(tmp_path / "runs", more=more, wait=0.25)
-    sweep = f"memory://bucket{tmp_path}"
+    sweep = f"{store}://{bucket}{tmp_path}"
     given = replace(given, folder=f"{sweep}/trials/{given.trial_id}", stop_file=f"{sweep}/stop", checkpoint_s=0.0)
     there = Far(given.folder, tmp_path / "elsewhere")
 

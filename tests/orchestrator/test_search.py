@@ -16,12 +16,15 @@ from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.definition.states import Goal, State
 from orchestrator.definition.stopping_rule import Rule, rungs
+from orchestrator.imported.make import make
+from orchestrator.imported.roles import Question
 from orchestrator.scheduling.budget import Ledger
 from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.optuna import SOURCE
 from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.foreign_runs import of_csv
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Result
 from tests.orchestrator.interleaved import Dies, Interleaved
@@ -272,6 +275,24 @@ def test_warm_start_begins_with_what_another_sweep_learned(tmp_path: Path) -> No
     assert len(study(second).trials) == 8
     with pytest.raises(NotFound, match="warm_start"):
         run(tmp_path, None, None, name="third", warm_start=["nothing"])
+
+
+@pytest.mark.slow
+def test_warm_start_from_results_that_others_trained(tmp_path: Path) -> None:
+    """What lies outside the space is left out; the task is the user's word, for nobody else knows it."""
+    rows = [f"{arm},{lr},{seed},{lr + seed}" for arm in ("sgd", "odd") for lr in (0.02, 0.1, 50) for seed in (1, 2)]
+    (tmp_path / "r.csv").write_text("\n".join(["arm,lr,seed,loss/val", *rows]) + "\n")
+    asked = Question(arm=["arm"], seed="seed", metrics=["loss/val:minimize"], tune_seeds=["1"])
+    kept = make(of_csv(tmp_path / "r.csv"), asked, tmp_path, "theirs", {})
+    second = run(tmp_path, None, {"name": "tpe", "random_share": 0.0}, name="mine", warm_start=[kept.folder.sweep_id])
+    taken = [t for t in study(second).trials if SOURCE in t.user_attrs]
+    assert [(t.params["lr"], t.values) for t in taken] == [(0.02, [1.02]), (0.1, [1.1])]
+    high = make(of_csv(tmp_path / "r.csv"), replace(asked, metrics=["loss/val:maximize"]), tmp_path, "high", {})
+    alien = {"adamw": {"parameters": {"lr": {"values": [0.01, 0.1]}}}}
+    with pytest.raises(NotFound, match="has another metric"):
+        run(tmp_path, None, None, name="third", warm_start=[high.folder.sweep_id])
+    with pytest.raises(NotFound, match="was imported with arms odd, sgd"):
+        run(tmp_path, None, None, name="fourth", arms=alien, warm_start=[kept.folder.sweep_id])
 
 
 @pytest.mark.slow
