@@ -40,7 +40,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
 
 
 def played(server: ApiServer, file: Path, studies: str, place: Path) -> None:
-    """An operator and its Pods: the rendered entrypoint on a machine of its own, of which nothing is left but its code."""
+    """An operator and its Pods: the rendered entrypoint on a machine of its own, of which only its code is left."""
     deadline = time.monotonic() + 60
     while not server.objects[JOBS]:
         if time.monotonic() > deadline:
