@@ -159,23 +159,34 @@ def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool, before: E
         said = f"{sweep_id} goes on; stop it with geosweep stop"
         talk.print(said, highlight=False, markup=False)
         raise Failed(Exit.INTERRUPTED, said) from None
-    code = exit_code(attempt, follower.folder(), before)
+    folder = follower.folder()
+    attempt = told(attempt, folder, before)
+    code = exit_code(attempt, folder, before)
     if as_json:
         emit({**attempt.document(), "exit_code": code})
     else:
-        _conclude(attempt, follower.folder(), code)
+        _conclude(attempt, folder, code)
     raise typer.Exit(code)
+
+
+def told(attempt: Attempt, folder: SweepFolder | None, before: Ending | None = None) -> Attempt:
+    """The attempt with the ending that the sweep's folder keeps, where the cluster has no log of it any more."""
+    from orchestrator.remote import state_of
+    from orchestrator.storage import ending
+
+    if attempt.ending is not None or folder is None or attempt.state in ("lost", "waiting"):
+        return attempt
+    kept = ending.read(folder)
+    if kept is None or kept == before or not (kept.is_meant or attempt.state == "failed"):
+        return attempt
+    return replace(attempt, state=state_of(kept), reason=kept.reason or attempt.reason, ending=kept)
 
 
 def exit_code(attempt: Attempt, folder: SweepFolder | None, before: Ending | None = None) -> int:
     """Of `run` for this end: as its driver said it, in its log or in the sweep's folder."""
-    from orchestrator.storage import ending
-
-    if attempt.ending is not None:
-        return _of(attempt.ending)
-    kept = ending.read(folder) if folder is not None and attempt.state not in ("lost", "waiting") else None
-    if kept is not None and kept != before and (kept.is_meant or attempt.state == "failed"):
-        return _of(kept)
+    how = told(attempt, folder, before).ending
+    if how is not None:
+        return _of(how)
     return int(CODES.get(attempt.state, Exit.UNEXPECTED))
 
 

@@ -66,6 +66,18 @@ def test_roles_cover_the_commands_of_the_readme_and_nothing_else(name: str) -> N
     assert granted - asked <= SPARE
 
 
+def test_every_command_of_the_readme_on_sweeps_is_known() -> None:
+    """kubectl in the README: a row of COMMANDS, or one of those that only whoever runs the cluster gives."""
+    text = re.sub(r"\s+", " ", (K8S / "README.md").read_text())
+    given = re.findall(
+        r"kubectl ((?:-n \w+ )?(?:create|apply|get|describe|delete|port-forward|logs|exec|cp|patch)[^`|;]*)", text
+    )
+    owner = r"apply (-k |--server-side)|(-n sweeps )?create (namespace|secret)|(cp|apply)$|apply --dry-run=server"
+    mine = [words for words in given if not re.match(owner, words.strip())]
+    assert len(mine) >= 5
+    assert [words for words in mine if not any(command in f"kubectl {words}" for command in COMMANDS)] == []
+
+
 def test_two_teams_stand_beside_each_other() -> None:
     found = {}
     for name in TEAMS:
