@@ -183,7 +183,7 @@ def _with_every_value(configs: Sequence[Mapping[str, Any]]) -> set[int]:
 def _obeys(spec: Spec, config: Mapping[str, Any], facts: Mapping[str, float]) -> bool:
     try:
         return satisfied(spec.constraints, config, **facts)
-    except (SpaceError, TypeError):  # said of the constraint itself, with its place
+    except (SpaceError, TypeError):  # reported for the constraint itself, with its place
         return True
 
 

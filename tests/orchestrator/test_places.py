@@ -30,7 +30,7 @@ def test_files_that_are_none(verb: str, call: Callable[..., Called], tmp_path: P
     folder.mkdir()
     more = ["--address", "http://127.0.0.1:9"] if verb == "submit" else []
     for path, said in (
-        (binary, "is no text in UTF-8 (byte 6); save it as UTF-8"),
+        (binary, "is not UTF-8 text (byte 6); save it as UTF-8"),
         (folder, "is a folder; name a file in it"),
         (tmp_path / "none.yaml", "no such file"),
     ):
