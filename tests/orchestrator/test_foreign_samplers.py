@@ -1,4 +1,4 @@
-"""Somebody else's samplers in our studies: pinned, replayed, continued after a kill, refused before the start."""
+"""Third-party samplers in our studies: pinned, replayed, continued after a kill, refused before the start."""
 
 from __future__ import annotations
 

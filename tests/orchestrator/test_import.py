@@ -323,7 +323,7 @@ def test_studies_of_optuna(tmp_path: Path) -> None:
     assert [n for n in made.notes if "chosen for that value" in n]
     declared = make(table, Question(study="study"), tmp_path / "runs", "o", {})
     assert declared.design.pairing == "declared"
-    with pytest.raises(UnusableError, match="no study nothing; there is: fast-1"):
+    with pytest.raises(UnusableError, match="no study nothing; available: fast-1"):
         optuna_runs.runs(url, ["nothing"])
 
 
@@ -370,7 +370,7 @@ def test_what_is_no_store_is_said(tmp_path: Path) -> None:
     for read in (optuna_runs.runs, lambda uri: mlflow_runs.runs(uri, ["e"])):
         with pytest.raises(UnusableError, match=r"notes\.txt: is "):
             read(str(path))
-    with pytest.raises(UnusableError, match="is no store"):
+    with pytest.raises(UnusableError, match="is not a readable"):
         optuna_runs.runs(str(tmp_path))
 
 

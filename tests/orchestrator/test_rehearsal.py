@@ -160,7 +160,7 @@ def test_a_budget_that_steps_do_not_fill(call: Callable[..., Called], tmp_path: 
     file.write_text(text.replace("adamw: {optimizer: adamw, parameters: {lr:", sam))
     said = [line for line in call("lint", str(file)).out.splitlines() if "GS102" in line]
     assert [line.partition("per_trial: ")[2] for line in said] == [
-        "steps come whole, so that of 45 gradient evaluations the arms spend sgd 45, sam 44; write 44"
+        "only whole steps are taken, so of 45 gradient evaluations the arms spend sgd 45, sam 44; write 44"
     ]
     assert "GS102" not in call("lint", str(file), "budget.per_trial=44").out
     assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 0
