@@ -1,10 +1,10 @@
 """Sweeps enlarged after the seal, and whether their results were known by then.
 
 A verdict at level alpha errs in at most alpha of all sweeps, if results are looked at once. Looking, adding trials
-because of what was seen, and looking again gives two chances to be wrong. So looks.jsonl notes when the confirm results were first
-shown, and an extension, in amendments.jsonl, what was seen before it, what that look has spent of alpha, and which
-comparisons it had settled. The verdicts of later looks are found at what is left (`statistics.spending`), so that all
-together err in at most alpha. An extension made before anyone looked costs nothing.
+because of what was seen, and looking again gives two chances to be wrong. So looks.jsonl notes when the confirm results
+were first shown, and amendments.jsonl notes for each extension what was seen before it, what that look has spent of
+alpha, and which comparisons it had settled. Later looks reach verdicts at what is left (`statistics.spending`), so that
+all together err in at most alpha. An extension made before anyone looked costs nothing.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ def test_the_command(call: Any, tmp_path: Path) -> None:
     assert "left out: 3" in done.err
     assert parse((tmp_path / "new.yaml").read_text()).value["name"] == "Sweep-Demo"
     again = call(*words, "-o", str(tmp_path / "new.yaml"))
-    assert (again.code, "is there already" in again.err) == (2, True)
+    assert (again.code, "already exists" in again.err) == (2, True)
     document = call(*words, "--json").document
     assert document["schema"] == "geosweep/convert/1"
     assert {note["kind"] for note in document["notes"]} == {"changed", "left out", "to fill in"}

@@ -352,7 +352,7 @@ def test_the_verbs(call: Any, tmp_path: Path) -> None:
     assert call("reconcile", identity).code == 2
     assert call("compare", "@last", "--metric", "loss").code == 4
     again = call("import", "csv", str(tmp_path / "r.csv"), "--metric", "accuracy:maximize")
-    assert "was imported before" in again.err
+    assert "imported before" in again.err
     assert len(list((tmp_path / "runs").glob("r-*"))) == 1
 
 
