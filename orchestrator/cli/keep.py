@@ -33,7 +33,7 @@ def list_sweeps(root: Root = ROOT, as_json: Json = False) -> None:
         say(f"no sweep under {place}/; start one with: geosweep run FILE")
         return
     table = Table(title=f"{place}/")
-    for name in ("sweep", "state", "worked on", "trials", "best", "question"):
+    for name in ("sweep", "state", "updated", "trials", "best", "question"):
         table.add_column(name, justify="right" if name == "trials" else "left")
     for row in rows:
         trials = row["trials"]

@@ -96,7 +96,7 @@ def run(
     notify: Notify = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Train trials that failed again, once the cause is mended; sealed."),
+        typer.Option("--retry-failed", help="Retrain trials that failed, once the cause is fixed; sealed."),
     ] = False,
     skip_steps: SkipSteps = False,
     fair: Fair = False,

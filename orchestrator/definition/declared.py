@@ -73,7 +73,7 @@ def outcomes(model: SweepModel, metrics: Mapping[str, Metric], where: Where) -> 
     if found and model.early_terminate is not None and model.early_terminate.type == "pbt":
         raise where.error(
             ("outcome_constraints",),
-            "pbt replaces members by the tuned metric alone; remove them, or choose another type of early stopping",
+            "pbt replaces members by the tuned metric only; remove them, or choose another type of early stopping",
         )
     return tuple(found)
 

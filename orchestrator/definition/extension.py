@@ -67,7 +67,7 @@ def _more_seeds(seeds: SeedsSpec, count: int) -> SeedsSpec:
 
 
 def _more_studies(seeds: SeedsSpec, count: int) -> SeedsSpec:
-    """`count` more studies, each with as many seeds as those before."""
+    """`count` more studies, each with as many seeds as the earlier ones."""
     if not seeds.confirm:
         raise ValueError("studies are compared on confirm seeds, and it has none; add --seeds +2")
     tune = _fresh(max(seeds.tune) + 1, count * len(seeds.tune_of(1)), seeds.confirm)

@@ -1,6 +1,6 @@
 """How configurations are proposed: a built-in method, or a third-party Optuna sampler.
 
-A sampler is named as `package.module.Class` (of Optuna, or of a module of one's own), by the name under which an
+A sampler is named as `package.module.Class` (of Optuna, or of a module of your own), by the name under which an
 installed package offers it (entry points of `geosweep.samplers`), or as `optunahub/PACKAGE:Class`, at a commit (`ref`)
 or below a local registry (`registry`). Its class is loaded, and built once with its arguments, before anything starts.
 """

@@ -87,20 +87,20 @@ def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, f
 
 
 def check_feasible(spec: Spec, arm: ArmSpec) -> None:
-    """Raises ValueError when none of DRAWN configurations obeys the constraints: a search would find nothing."""
+    """Raises ValueError if none of DRAWN configurations satisfies the constraints: a search would find nothing."""
     known, draw = facts(spec, arm), random.Random(0)
     for _ in range(DRAWN):
         config = from_unit(arm.parameters, [draw.random() for _ in arm.parameters])
         if satisfied(spec.constraints, config, **known(config)):
             return
     raise ValueError(
-        f"none of {DRAWN:,} configurations drawn at random obeys the constraints ({'; '.join(spec.constraints)}); "
+        f"none of {DRAWN:,} configurations drawn at random satisfies the constraints ({'; '.join(spec.constraints)}); "
         "loosen them, or change the ranges"
     )
 
 
 def grid_points(spec: Spec, arm: ArmSpec) -> list[dict[str, Any]]:
-    """The arm's grid, constraints obeyed. Raises SpaceError for a continuous parameter."""
+    """The points of the arm's grid that satisfy the constraints. Raises SpaceError for a continuous parameter."""
     known = facts(spec, arm)
     return [c for c in grid(arm.parameters) if satisfied(spec.constraints, c, **known(c))]
 
@@ -109,7 +109,7 @@ def grid_size(spec: Spec, arm: ArmSpec) -> int:
     """Points of the arm's grid."""
     found = len(grid_points(spec, arm))
     if not found:
-        raise ValueError("no point of the grid obeys the constraints; loosen them")
+        raise ValueError("no point of the grid satisfies the constraints; loosen them")
     return found
 
 

@@ -1,6 +1,6 @@
 """YAML 1.2 with places: `1e-4` is a number, `no` is text, a key given twice is an error, every value knows its line.
 
-PyYAML reads YAML 1.1; only its resolver of plain scalars differs from the 1.2 core schema, so that is what is replaced.
+PyYAML reads YAML 1.1; only its resolver of plain scalars differs from the 1.2 core schema, so only that is replaced.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def said(folder: SweepFolder, alpha: float, planned: int = 1) -> str:
     of = f" of {planned} planned" if planned > 1 else ""
     found = f"look {number}{of} at this sweep: its verdicts are found at level {_level(taken, alpha, planned):.2g}"
     if number == 1:
-        return f"{found}, so that those of all looks together err in at most {alpha:g}"
+        return f"{found}, so all looks together err in at most {alpha:g}"
     found += f", since {before:.2g} of {alpha:g} was spent before; all looks together err in at most {alpha:g}"
     more = number > planned
     return f"{found} (analysis.looks, declared before the first, leaves more to later ones)" if more else found

@@ -153,7 +153,7 @@ def _training(spec: Spec, corner: _Corner, task: Task) -> Training:
 
 
 def _corners(spec: Spec) -> Iterator[_Corner]:
-    """Those of every arm that obey the constraints, each once; of arms that are alike those of the first."""
+    """The corners of every arm that satisfy the constraints, each once; for identical arms only the first's."""
     seen = set[str]()
     for arm in spec.arms.values():
         known = plan.facts(spec, arm)

@@ -140,7 +140,7 @@ def other_files(a: SweepFolder, b: SweepFolder) -> list[str]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Files that are in one code alone, or other there."""
+    """Files that are in only one of the two versions, or differ."""
     a, b = before["files"], after["files"]
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 

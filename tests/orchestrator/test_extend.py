@@ -158,7 +158,7 @@ def test_a_look_at_the_results_is_paid_for_and_said(extend: Call, runs: Path) ->
     [first, second] = seal.stamps(folder)
     assert first.startswith("4 studies added after results on the first 2 studies were seen (status, best)")
     assert first.endswith("1 look has spent 0 of 0.05")
-    assert second.startswith("1 confirm seed a study added after results on the first 6 studies were seen (status)")
+    assert second.startswith("1 confirm seed per study added after results on the first 6 studies were seen (status)")
     document = extend("compare", "two", "--json").document
     assert document["exploratory"] == [first, second]
     assert second.endswith("2 looks have spent 0.025 of 0.05"), "the half of what was left"

@@ -70,7 +70,7 @@ def test_an_honest_sweep_is_intact(original: SweepFolder) -> None:
         (
             "trials/sgd-0000-s1001/trial.json",
             lambda d: d.update(metric="loss/train"),
-            "was tuned on loss/train, not on",
+            "was tuned on loss/train, not the",
         ),
         ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(goal="maximize"), "not the sealed metric"),
         ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(select="best"), "not the sealed metric"),
