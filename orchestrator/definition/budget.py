@@ -69,7 +69,7 @@ def _check_seconds(spec: Spec, where: Where) -> None:
 
 
 def _check_limits(spec: Spec, where: Where) -> None:
-    """Room for one round of the search beside the confirm stage."""
+    """Room for one round of the search besides the confirm stage."""
     budget, seeds, gpu = spec.budget, spec.seeds, spec.resources.gpu
     if budget.money is not None and budget.price_per_gpu_hour is None:
         raise where.error(("budget", "money"), "needs price_per_gpu_hour; add it")

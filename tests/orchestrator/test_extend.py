@@ -61,7 +61,7 @@ def test_a_larger_sweep_is_the_one_planned_so_and_keeps_all_seeds(before: Any, m
     [
         ({"method": "grid"}, Extension(trials=1), "a grid's points are fixed"),
         ({"tail": "racing: {level: 0.05}"}, Extension(seeds=1), "race planned all its looks"),
-        ({"tail": "early_terminate: {type: pbt, eta: 2, min_budget: 25%}"}, Extension(trials=1), "drawn at once"),
+        ({"tail": "early_terminate: {type: pbt, eta: 2, min_budget: 25%}"}, Extension(trials=1), "drawn all at once"),
     ],
 )
 def test_what_cannot_be_extended_says_why(changes: dict[str, Any], more: Extension, why: str) -> None:
