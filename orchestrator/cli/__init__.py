@@ -1,4 +1,4 @@
-"""The command `geosweep`: one file for each group of verbs, no logic beyond arguments and printing."""
+"""The command `geosweep`: one file per group of verbs, no logic beyond arguments and printing."""
 
 from orchestrator.cli.app import main
 

@@ -96,7 +96,7 @@ def _options(
 
 
 def beside(file: Path | None) -> Path | None:
-    """The sweep file that was named, by path or as one that comes along; modules and files are found in its folder,
+    """The named sweep file, by path or bundled name; modules and files are looked up in its folder,
     then in the current one. Raises SpecError.
     """
     if file is None:
@@ -106,13 +106,13 @@ def beside(file: Path | None) -> Path | None:
 
     found = bundled.sweep(file)
     if not found.exists() and (meant := bundled.meant(file)):
-        raise UnreadableError(file, f"no such file, and no such sweep comes along{meant}")
+        raise UnreadableError(file, f"no such file, and no bundled sweep of that name{meant}")
     places.remember(found.absolute().parent)
     return found
 
 
 def _near(root: Path) -> Path:
-    """The near folder of a root in an object store; `Path` has taken slashes out of its URI."""
+    """The local mirror of a root in an object store; `Path` has collapsed slashes in its URI."""
     from orchestrator.storage.object_store import StoreError, near
 
     try:
@@ -147,27 +147,27 @@ Address = Annotated[
     typer.Option(
         "--address",
         show_default=False,
-        help="Ask the cluster it was submitted to: a Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT.",
+        help="Ask the cluster that it was submitted to: a Ray dashboard, http://HOST:8265; or k8s, k8s://CONTEXT.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 File = Annotated[
-    Path, typer.Argument(help="A sweep file (YAML), or the name of one that comes along: quickstart.", callback=beside)
+    Path, typer.Argument(help="A sweep file (YAML), or the name of a bundled one: quickstart.", callback=beside)
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Keys of the file to change, budget.trials_per_arm=16.", show_default=False
+        metavar="KEY=VALUE", help="Keys of the file to change, such as budget.trials_per_arm=16.", show_default=False
     ),
 ]
 Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
 ROOT = Path(USUAL_ROOT)
 NO_PLACE = (errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
-"""Why nothing can be written to a place, beyond what Python has a class for."""
+"""Why a place cannot be written to, beyond the errors that Python has classes for."""
 
 
 def emit(document: dict[str, Any]) -> None:
-    """Print one JSON document on standard output; JSON has no numbers that are not finite: they are null."""
+    """Print one JSON document on standard output; non-finite numbers become null."""
     try:
         text = json.dumps(document, indent=1, allow_nan=False)
     except ValueError:
@@ -176,17 +176,17 @@ def emit(document: dict[str, Any]) -> None:
 
 
 def show(shown: Table | Group) -> None:
-    """Print a table, or a group with one; nothing is cut off, however narrow the terminal is."""
+    """Print a table, or a group with one; nothing is cut off, however narrow the terminal."""
     terminal.show(data, shown)
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Print a message on standard error; a command at its end has a line of its own."""
+    """Print a message on standard error; a command at its end gets its own line."""
     terminal.say(talk, message, style)
 
 
 def typed(context: typer.Context, verb: str = "", leave: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
-    """The command that runs now, to be given again: with the options that were typed or came from variables.
+    """The current command, to be run again: with the options that were typed or came from variables.
 
     `verb` and `arguments` take the place of its own, for another verb that knows its options but those in `leave`.
     Passwords in addresses are not shown.
@@ -216,7 +216,7 @@ MOST_LOOKED_AT = 2000
 
 
 def comparable(found: SweepFolder) -> bool:
-    """Whether `compare` answers; of a sweep of more than MOST_LOOKED_AT trials as far as a quick look tells."""
+    """Whether `compare` answers; for a sweep of more than MOST_LOOKED_AT trials, judged by a quick look."""
     from orchestrator import results
 
     resolved = read_json(found.path / "resolved.json") or {}
@@ -236,7 +236,7 @@ def comparable(found: SweepFolder) -> bool:
 
 
 def next_steps(*commands: str) -> None:
-    """What to do next, each command on one line, to be copied whole."""
+    """Next commands, each on one line, ready to copy."""
     for lead, command in zip(("Next:", *[" " * 5] * len(commands)), commands, strict=False):
         talk.print(f"{lead} {command}", highlight=False, markup=False, soft_wrap=True)
 
@@ -247,18 +247,18 @@ def asked_of(file: Path, words: Sequence[str] | None) -> Asked:
 
     for word in words or ():
         if not overrides.is_override(word):
-            fail(f"{word}: an override reads KEY=VALUE, such as budget.trials_per_arm=16", Exit.USAGE)
+            fail(f"{word}: an override has the form KEY=VALUE, such as budget.trials_per_arm=16", Exit.USAGE)
     return overrides.asked(file, words or ())
 
 
 def show_stamps(stamps: Sequence[str]) -> None:
-    """Say under a table why it is exploratory (see `seal.stamps`)."""
+    """Say below a table why it is exploratory (see `seal.stamps`)."""
     for stamp in stamps:
         terminal.say(data, f"exploratory: {stamp}", "yellow")
 
 
 class Failed(typer.Exit):
-    """An exit code, and what was said of it."""
+    """An exit code and its message."""
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(int(code))
@@ -272,7 +272,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 
 def judged(error: BaseException) -> tuple[Exit, str] | None:
-    """(exit code, what is said) of an error that users can mend or that is none of ours; None for an unexpected one."""
+    """(exit code, message) for an error that users can fix or that is not ours; None for an unexpected one."""
     from orchestrator.definition.errors import BudgetSpent, CannotSearch, SpecError, TrialsFailed, UsageError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed, Unfair
     from orchestrator.storage import disk
@@ -302,11 +302,11 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
     if code is not None:
         return code, str(error)
     if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)):
-        return Exit.USAGE, f"{error.filename}: {error.strerror}; name a place that you may write to"
+        return Exit.USAGE, f"{error.filename}: {error.strerror}; name a place that you can write to"
     if isinstance(error, OSError) and error.errno in NO_PLACE and error.filename:
         return Exit.USAGE, f"{error.filename}: {error.strerror}; name another place"
     if isinstance(error, KeyboardInterrupt):
-        said = "stopped at once; running trials go on from their newest checkpoint when you run it again"
+        said = "stopped at once; running trials resume from their newest checkpoint when you run it again"
         return Exit.INTERRUPTED, said
     if isinstance(error, Exception) and disk.is_full(error):
         where = Path(getattr(error, "filename", None) or ".")
@@ -315,10 +315,10 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
 
 
 def main() -> None:
-    """Entry point: errors that users can mend become one line and an exit code."""
-    gc.set_threshold(100_000, 50, 100)  # else a quarter of the imports' time goes into looking for garbage
+    """Entry point: errors that users can fix become one line and an exit code."""
+    gc.set_threshold(100_000, 50, 100)  # else a quarter of the import time goes into garbage collection
     if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # tasks and optimizers of one's own, as module:Task and module.Class
+        sys.path.append(here)  # the user's tasks and optimizers, as module:Task and module.Class
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     try:
@@ -331,4 +331,4 @@ def main() -> None:
         say(said, None if code is Exit.INTERRUPTED else "red")
         sys.exit(int(code))
     finally:
-        gc.freeze()  # or a second goes into looking at every object once more before the process ends
+        gc.freeze()  # else the process spends a second on a last garbage collection at exit

@@ -1,4 +1,4 @@
-"""`compare`, `report`, `verify`, `profile`: what sweeps say, and whether it can be relied upon."""
+"""`compare`, `report`, `verify`, `profile`: what sweeps say, and whether it can be trusted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Style(enum.StrEnum):
 
 
 NOISE = ("A", "B", "share of search", "share of training seeds", "what settles it cheapest")
-"""Columns of the second table that fit a terminal; the report has them all."""
+"""Columns of the second table that fit into a terminal; the report has them all."""
 
 
 def _evidence(root: Path, names: list[str], verb: str) -> list[Evidence]:
@@ -48,13 +48,13 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="Compare every arm with this one; none: all pairs. Default: as declared.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="Another metric than the one that the sweep reports.")] = "",
+    metric: Annotated[str, typer.Option(help="A metric other than the one that the sweep reports.")] = "",
     margin: Annotated[
-        float | None, typer.Option(min=0.0, help="A difference within it, in the metric's units, is none.")
+        float | None, typer.Option(min=0.0, help="Differences up to this margin, in the metric's units, count as none.")
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(help="Also write the table as CSV, and FILE-numbers.csv with each number in a column."),
+        typer.Option(help="Also write the table as CSV, and FILE-numbers.csv with one number per column."),
     ] = None,
     latex: Annotated[Path | None, typer.Option(help="Also write the table as LaTeX (booktabs).")] = None,
     root: Root = ROOT,
@@ -63,7 +63,7 @@ def compare(
     """Say whether arms differ, over paired studies or confirm seeds, and how sure that is. Exit code 6 when they are
     not comparable.
 
-    Several studies an arm answer for methods, a single one for the two configurations it found. Several sweeps of one
+    Several studies per arm answer for methods, a single one only for the configurations it found. Several sweeps of one
     task are compared arm by arm.
 
     Example: geosweep compare @last --baseline sgd
@@ -115,7 +115,10 @@ def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
 
 def _table(title: str, rows: Sequence[Mapping[str, str]], kept: Sequence[str]) -> Table:
     table = Table(title=title)
-    sentences = {"A is", "what settles it cheapest"}  # these wrap, so that a narrow terminal cuts no name or number
+    sentences = {
+        "A is",
+        "what settles it cheapest",
+    }  # these wrap, so that a narrow terminal does not cut names or numbers
     for column in kept:
         words = column in {"A", "B", *sentences}
         table.add_column(column, justify="left" if words else "right", no_wrap=column not in sentences)
@@ -133,7 +136,7 @@ def report(
     style: Annotated[
         Style, typer.Option(help="paper: also paper.tex, a section for LaTeX with its figures.")
     ] = Style.PAGE,
-    vector: Annotated[bool, typer.Option(help="Write each figure as SVG and PDF too; paper has them.")] = False,
+    vector: Annotated[bool, typer.Option(help="Also write each figure as SVG and PDF; paper always does.")] = False,
     tracking: Annotated[bool, typer.Option(help="Log the report to the sweep's MLflow run.")] = True,
     root: Root = ROOT,
     as_json: Json = False,
@@ -149,13 +152,13 @@ def report(
     if tracking:
         from orchestrator.cli.reconcile import renewed
 
-        with suppress(Exception):  # said below, when the report itself is not sent
+        with suppress(Exception):  # reported below, when the report itself is not sent
             renewed(evidence.folder)
     paper = style is Style.PAPER
     form = {"paper": paper, "vector": vector or paper}
     path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported, **form)
     if trouble:
-        talk.print(f"MLflow was not told ({trouble}); the report is whole on disk", style="yellow", highlight=False)
+        talk.print(f"MLflow was not told ({trouble}); the report on disk is complete", style="yellow", highlight=False)
     if as_json:
         files = sorted(str(p) for p in path.parent.rglob("*") if p.is_file())
         document = {"schema": "geosweep/report/1", "sweep_id": evidence.sweep_id, "report": str(path), "files": files}
@@ -169,7 +172,7 @@ def report(
 
 @app.command()
 def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
-    """Prove that a sweep is what was sealed before its first trial. Exit code 7 when it, or its source, was changed.
+    """Prove that a sweep is what was sealed before its first trial. Exit code 7 if it, or its source, was changed.
 
     Example: geosweep verify @last
     """
@@ -180,7 +183,7 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
     found, code = folder.find(root, sweep), None
     try:
         if "imported" in (folder.read_json(found.path / "resolved.json") or {}):
-            talk.print("imported: nobody knows the source that trained these runs", highlight=False)
+            talk.print("imported: the source that trained these runs is unknown", highlight=False)
         else:
             code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))
     except SpecError as error:
@@ -213,8 +216,8 @@ def profile(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Time to target: of one sweep in gradient evaluations and seconds; over several tasks also performance profiles,
-    with a critical-difference diagram from six tasks on.
+    """Time to target: for one sweep in gradient evaluations and seconds; for several tasks also performance profiles,
+    with a critical-difference diagram for six or more tasks.
 
     Example: geosweep profile digits-a1 quadratic-b2 --reference sgd -o out
     """

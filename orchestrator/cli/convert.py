@@ -1,4 +1,4 @@
-"""`convert`: sweep files of other systems in our words."""
+"""`convert`: sweep files of other systems, converted to ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.cli.app import Exit, Json, app, emit, fail, next_steps, talk
 from orchestrator.definition.errors import SpecError, read
 
 SCHEMA = "geosweep.schema.json"
-"""Where editors find the JSON Schema of what is written."""
+"""Where editors find the JSON Schema of the written file."""
 
 
 class System(enum.StrEnum):
@@ -37,10 +37,10 @@ def convert(
     arms: Annotated[
         str, typer.Option(help="A parameter with a list of values: each value becomes an arm.", show_default=False)
     ] = "",
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a sweep file of another system into one of ours. Comments in it say what was changed, and why.
+    """Convert a sweep file of another system. Comments in the new file say what was changed, and why.
 
     Example: geosweep convert wandb sweep.yaml -o new.yaml
     """
@@ -48,7 +48,7 @@ def convert(
     from orchestrator.definition import sweep_file
 
     if output is not None and output.exists() and not force:
-        fail(f"{output} is there already; name another file, or give --force", Exit.USAGE)
+        fail(f"{output} already exists; name another file, or give --force", Exit.USAGE)
     try:
         draft = systems.convert(system.value, read(file), str(file), by=arms)
     except program.NoListError as error:
@@ -79,6 +79,6 @@ def convert(
             key = f"{note.key}: " if note.key else ""
             talk.print(f"  {file}:{note.line}: {key}{note.text}", highlight=False, markup=False, soft_wrap=True)
     for line in problems:
-        talk.print(f"still to mend: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        talk.print(f"still to fix: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if output is not None:
         next_steps(shlex.join(["geosweep", "validate" if problems else "plan", str(output)]))

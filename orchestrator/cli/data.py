@@ -1,4 +1,4 @@
-"""`data convert` and `data check`: verbs on data sets."""
+"""`data convert` and `data check`: commands for data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from orchestrator.cli.app import Exit, Json, app, emit, fail, next_steps, talk
 from orchestrator.cli.app import data as out
 
-data = typer.Typer(help="Data sets: to the canonical Parquet layout, and checked.", no_args_is_help=True)
+data = typer.Typer(help="Convert data sets to the canonical Parquet layout, and check them.", no_args_is_help=True)
 app.add_typer(data, name="data")
 PLAIN_EVERY_S = 10.0
 
@@ -36,19 +36,19 @@ class Kind(enum.StrEnum):
 def convert(
     kind: Annotated[Kind, typer.Argument(help="What SRC is.")],
     src: Annotated[Path, typer.Argument(help="Archive, file or folder to read.")],
-    dst: Annotated[Path, typer.Argument(help="Folder to make.")],
+    dst: Annotated[Path, typer.Argument(help="Folder to create.")],
     vocabulary: Annotated[int | None, typer.Option(help="tokens-bin, text, hf-parquet: number of token ids.")] = None,
     dtype: Annotated[str | None, typer.Option(help="tokens-bin: uint16, int32 or uint32.")] = None,
-    block: Annotated[int | None, typer.Option(help="tokens-bin, text: tokens in a row.")] = None,
+    block: Annotated[int | None, typer.Option(help="tokens-bin, text: tokens per row.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="text: bytes or words. tokens-bin: what made the ids, for the record.")
+        str | None, typer.Option(help="text: bytes or words. tokens-bin: what produced the ids, for the record.")
     ] = None,
     image_column: Annotated[str | None, typer.Option(help="hf-parquet: column of images.")] = None,
     label_column: Annotated[str | None, typer.Option(help="hf-parquet: column of labels.")] = None,
     tokens_column: Annotated[str | None, typer.Option(help="hf-parquet: column of token ids.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Convert SRC to a data set at DST: Parquet shards and dataset.json. DST appears when it is whole, not before.
+    """Convert SRC to a data set at DST: Parquet shards and dataset.json. DST appears only once it is complete.
 
     Example: geosweep data convert cifar100 cifar-100-python.tar.gz data/cifar100
     """
@@ -70,7 +70,7 @@ def convert(
         if parameter.default is parameter.empty and key not in given:
             fail(f"{kind.value} needs --{key.replace('_', '-')}", Exit.USAGE)
     if not src.exists():
-        fail(f"{src}: there is no such file or folder", Exit.NOT_FOUND)
+        fail(f"{src}: no such file or folder", Exit.NOT_FOUND)
     try:
         with _progress(kind.value) as progress:
             done = run(kind.value, src, dst, progress=progress, **given)
@@ -96,14 +96,14 @@ def convert(
 
 @data.command()
 def check(dst: Annotated[Path, typer.Argument(help="Folder of a data set.")], as_json: Json = False) -> None:
-    """Check hashes, columns, every label, token and image. Exit code 6 and file, row group and field when one is bad.
+    """Check hashes, columns, every label, token and image. Exit code 6, with file, row group and field, if one is bad.
 
     Example: geosweep data check data/cifar100
     """
     from trainables.data.check import check as run
 
     if not dst.exists():
-        fail(f"{dst}: there is no such folder", Exit.NOT_FOUND)
+        fail(f"{dst}: no such folder", Exit.NOT_FOUND)
     with _progress("check") as progress:
         dataset, problems = run(dst, progress)
     if as_json:
@@ -113,7 +113,7 @@ def check(dst: Annotated[Path, typer.Argument(help="Folder of a data set.")], as
     elif not problems:
         assert dataset
         rows = ", ".join(f"{split} {part.rows:,}" for split, part in dataset.splits.items())
-        out.print(f"{dst}: {dataset.kind}, {rows} rows, all good", highlight=False)
+        out.print(f"{dst}: {dataset.kind}, {rows} rows, all valid", highlight=False)
     if problems:
         for problem in problems if not as_json else ():
             talk.print(str(problem), style="red", highlight=False, markup=False, soft_wrap=True)
@@ -132,7 +132,7 @@ def _described(dataset: Any) -> dict[str, Any]:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """A progress bar on a terminal, occasional lines elsewhere."""
     if not talk.is_terminal:
         said = time.monotonic()
 

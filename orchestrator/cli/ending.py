@@ -1,4 +1,4 @@
-"""What `run` leaves behind of its end: its code and its reason, for whoever waits for it."""
+"""How `run` records its end, code and reason, for whatever waits for it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.storage.ending import Ending
 
 NOTE = "GEOSWEEP_JOB_NOTE"
-"""Variable of a driver that somebody watches (see `cli.job`): the file in which it says where its sweep is, and how it
-ended."""
+"""Variable of a supervised driver (see `cli.job`): the file in which it notes where its sweep is, and how it ended."""
 FAULTS = (Exit.UNEXPECTED, Exit.UNREACHABLE)
 
 
@@ -32,7 +31,7 @@ def kind(code: int) -> str:
 
 
 class Kept:
-    """Where the sweep of a command is, once that is known."""
+    """The location of a command's sweep, once it is known."""
 
     def __init__(self) -> None:
         self.root, self.sweep_id = Path(), ""
@@ -50,7 +49,7 @@ class Kept:
     def end(self, how: Ending) -> None:
         """Write `how` into the sweep's folder, and have MLflow say the same, if the command took the sweep in hand.
 
-        One that was refused before that says nothing of the sweep: how the last driver ended stays what is known.
+        A command refused earlier says nothing about the sweep: the ending of the last driver stays on record.
         """
         from orchestrator.storage.folder import SweepFolder
 
@@ -73,7 +72,7 @@ class Kept:
 
 @contextmanager
 def kept() -> Iterator[Kept]:
-    """Write down how what is done inside ends, whatever happens."""
+    """Record how the block ends, whatever happens."""
     from orchestrator.storage import ending
 
     found = Kept()
@@ -93,7 +92,7 @@ HELD = "another driver works on this sweep"
 
 
 def ended(error: BaseException) -> Ending:
-    """The end that an error makes."""
+    """The ending that an error stands for."""
     from orchestrator.storage import ending
     from orchestrator.storage.errors import Held, NoWorkers
 
@@ -112,7 +111,7 @@ def ended(error: BaseException) -> Ending:
 
 
 def _note(**words: Any) -> None:
-    """Add to the note of whoever watches."""
+    """Add to the note for the supervisor."""
     if place := os.environ.get(NOTE):
         path = Path(place)
         known = json.loads(path.read_text()) if path.exists() and path.stat().st_size else {}

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def extend(
     context: typer.Context,
     sweep: Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.", show_default=False)],
-    studies: Annotated[str, typer.Option(help="More studies an arm, +4.", show_default=False)] = "",
+    studies: Annotated[str, typer.Option(help="More studies per arm, +4.", show_default=False)] = "",
     trials: Annotated[str, typer.Option(help="More configurations in each study, +16.", show_default=False)] = "",
-    seeds: Annotated[str, typer.Option(help="More confirm seeds of each study, +4.", show_default=False)] = "",
+    seeds: Annotated[str, typer.Option(help="More confirm seeds in each study, +4.", show_default=False)] = "",
     start: Annotated[bool, typer.Option("--run/--no-run", help="Train them now.")] = True,
     root: Root = ROOT,
     executor: Annotated[
@@ -41,10 +41,10 @@ def extend(
     notify: Notify = None,
     as_json: Json = False,
 ) -> None:
-    """Add studies, configurations or confirm seeds to a sweep: nothing is trained twice, the id stays.
+    """Add studies, configurations or confirm seeds to a sweep: nothing is retrained, the id stays.
 
-    What had been seen of its results before is sealed, and stamps the verdicts after it: these are found at what that
-    look has left of alpha.
+    What was seen of its results before is sealed, and stamps later verdicts, which are found at the alpha that that
+    look has left.
 
     Example: geosweep extend @last --studies +4
     """
@@ -56,7 +56,7 @@ def extend(
 
     more = Extension(studies=_more(studies, "studies"), trials=_more(trials, "trials"), seeds=_more(seeds, "seeds"))
     if more == Extension():
-        fail("say what to add: --studies +4, --trials +16 or --seeds +4", Exit.USAGE)
+        fail("say what to add, such as --studies +4, --trials +16 or --seeds +4", Exit.USAGE)
     found = folder.find(root, sweep)
     asked = overrides.asked(found.path / "sweep.yaml")
     kept = _record(found, asked, more, storage, checked=start and not accept_changed_code)
@@ -98,12 +98,12 @@ def _more(word: str, option: str) -> int:
     if not word:
         return 0
     if not re.fullmatch(r"\+?[1-9]\d{0,4}", word):
-        fail(f"--{option} {word}: say how many more, +4", Exit.USAGE)
+        fail(f"--{option} {word}: say how many more, such as +4", Exit.USAGE)
     return int(word)
 
 
 def _left(found: SweepFolder) -> str:
-    """What the looks before have left for the verdicts to come."""
+    """What earlier looks have left for later verdicts."""
     from orchestrator.protocol import extensions, seal
 
     declared = seal.in_force(found)["analysis"]
@@ -112,7 +112,7 @@ def _left(found: SweepFolder) -> str:
 
 
 def _record(found: SweepFolder, asked: Asked, more: Extension, storage: str, *, checked: bool) -> dict[str, Any]:
-    """Make the sweep larger; what is kept of it. `checked`: raises CodeChanged first where it could not be trained."""
+    """Enlarge the sweep; returns the record kept. `checked`: first raise CodeChanged if it could not be trained."""
     from orchestrator.compare import answer
     from orchestrator.compare.evidence import Evidence
     from orchestrator.protocol import extensions, seal

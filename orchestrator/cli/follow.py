@@ -1,7 +1,7 @@
-"""`submit --wait`: a sweep on somebody else's machines, followed to its end.
+"""`submit --wait`: a sweep on remote machines, followed to its end.
 
-Where the sweep's root can be read from here (an object store, a volume that is mounted here too) the table is that of
-`watch`; elsewhere it is the job's state and what the driver prints. The exit code is that of `run`.
+If the sweep's root can be read from here (an object store, a volume also mounted here), the table is that of `watch`;
+otherwise it is the job's state and the driver's output. The exit code is that of `run`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 LOOK_S, PATIENCE_S = 2.0, 600.0
 """Seconds between looks; how long a cluster may not answer."""
-GOES_ON = "submit goes on from the newest checkpoints"
+GOES_ON = "submit continues from the newest checkpoints"
 CODES = {"done": Exit.DONE, "budget": Exit.BUDGET, "stopped": Exit.INTERRUPTED, "lost": Exit.UNREACHABLE}
-"""Of a sweep whose driver could not say how it ended; any other failed for a reason that nobody knows."""
+"""For a sweep whose driver could not say how it ended; any other failed for an unknown reason."""
 
 
 class Follower:
@@ -44,7 +44,7 @@ class Follower:
         self._shown_at = -watch.PLAIN_S
 
     def to_the_end(self) -> Attempt:
-        """Show progress until the job has ended; how it stands then. Raises Unreachable after PATIENCE_S of silence."""
+        """Show progress until the job has ended; returns its state. Raises Unreachable after PATIENCE_S of silence."""
         if data.is_terminal and not self._quiet:
             with Live(Text(f"{self._id}: waiting"), console=data, auto_refresh=False) as live:
                 for attempt in self._attempts():
@@ -56,7 +56,7 @@ class Follower:
         return attempt
 
     def _attempts(self) -> Iterator[Attempt]:
-        """Where it stands, now and then, the end last."""
+        """Its state, from time to time, the end last."""
         from orchestrator.remote import LIVING
         from orchestrator.storage.errors import NotFound
 
@@ -67,7 +67,7 @@ class Follower:
             except NotFound:
                 if attempt is None:
                     raise
-                attempt = replace(attempt, state="stopped", reason=f"somebody deleted job {attempt.job}; {GOES_ON}")
+                attempt = replace(attempt, state="stopped", reason=f"job {attempt.job} was deleted; {GOES_ON}")
             yield attempt
             if attempt.state not in LIVING:
                 return
@@ -84,7 +84,7 @@ class Follower:
                 if time.monotonic() > until:
                     raise
                 if not told:
-                    said = f"{error}; asked again every {self._look_s:g} s for {PATIENCE_S / 60:g} min"
+                    said = f"{error}; retrying every {self._look_s:g} s for {PATIENCE_S / 60:g} min"
                     talk.print(said, highlight=False, markup=False, soft_wrap=True)
                 told = True
                 time.sleep(self._look_s)
@@ -111,7 +111,7 @@ class Follower:
         return Group(*(Text(line, style="dim") for line in lines), head)
 
     def _say(self, attempt: Attempt) -> None:
-        """Elsewhere: each state once, and a line of the table now and then, or what the driver printed."""
+        """Elsewhere: each state once, and occasional lines of the table, or the driver's output."""
         said = (
             f"{attempt.sweep_id} {attempt.state}: job {attempt.job}{f' ({attempt.reason})' if attempt.reason else ''}"
         )
@@ -131,7 +131,7 @@ class Follower:
             self._printed = text
 
     def _log(self) -> str:
-        """What the driver printed; nothing while there is no log."""
+        """The driver's output; empty while there is no log."""
         from orchestrator.storage.errors import NotFound, Unreachable
 
         with suppress(NotFound, Unreachable):
@@ -148,7 +148,7 @@ def ending_at(cluster: Cluster, sweep_id: str, root: str) -> Ending | None:
 
 
 def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool, before: Ending | None = None) -> NoReturn:
-    """Follow the sweep to its end, show what came of it, and end with the exit code of `run`.
+    """Follow the sweep to its end, show the outcome, and exit with the code of `run`.
 
     `before`: an ending of an earlier attempt, which says nothing of this one.
     """
@@ -156,7 +156,7 @@ def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool, before: E
     try:
         attempt = follower.to_the_end()
     except KeyboardInterrupt:
-        said = f"{sweep_id} goes on; stop it with geosweep stop"
+        said = f"{sweep_id} keeps running; stop it with geosweep stop"
         talk.print(said, highlight=False, markup=False)
         raise Failed(Exit.INTERRUPTED, said) from None
     folder = follower.folder()
@@ -195,7 +195,7 @@ def _of(how: Ending) -> int:
 
 
 def _conclude(attempt: Attempt, folder: SweepFolder | None, code: int) -> None:
-    """The table of arms, and why it ended if not as it should."""
+    """The table of arms, and why it ended if it ended early."""
     from orchestrator import display
     from orchestrator.cli.app import show
     from orchestrator.definition import sweep_file

@@ -1,4 +1,4 @@
-"""`import csv`, `parquet`, `mlflow`, `optuna`: results that others trained, as a sweep that is compared."""
+"""`import csv`, `parquet`, `mlflow`, `optuna`: results trained elsewhere, as a sweep to compare."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from orchestrator.storage.foreign_runs import ForeignRuns
 
 imports = typer.Typer(
-    help="Results that others trained, as a sweep that is compared and never run.", no_args_is_help=True
+    help="Import results trained elsewhere, as a sweep to compare, never to run.", no_args_is_help=True
 )
 app.add_typer(imports, name="import")
 
 Arm = Annotated[
-    str, typer.Option(help="Column, or columns with commas, whose values name the arms.", show_default=False)
+    str, typer.Option(help="Column, or comma-separated columns, whose values name the arms.", show_default=False)
 ]
 Seed = Annotated[
     str, typer.Option(help="Column of seeds; none: runs are not paired. Default: guessed.", show_default=False)
@@ -28,38 +28,36 @@ Seed = Annotated[
 Study = Annotated[
     str,
     typer.Option(
-        help="Column that tells independent searches of an arm apart; none: there are none.", show_default=False
+        help="Column that distinguishes independent searches of an arm; none: there are none.", show_default=False
     ),
 ]
 Metric = Annotated[
     list[str] | None,
-    typer.Option(help="NAME:maximize or NAME:minimize, the tuned one first; may be given again.", show_default=False),
+    typer.Option(help="NAME:maximize or NAME:minimize, the tuned one first; repeatable.", show_default=False),
 ]
-Report = Annotated[
-    str, typer.Option(help="Which of these metrics is compared; default: the first.", show_default=False)
-]
+Report = Annotated[str, typer.Option(help="Which of these metrics to compare; default: the first.", show_default=False)]
 Parameters = Annotated[
-    str | None, typer.Option(help="Columns of hyperparameters, with commas. Default: guessed.", show_default=False)
+    str | None, typer.Option(help="Columns of hyperparameters, comma-separated. Default: guessed.", show_default=False)
 ]
 Budget = Annotated[
     str,
     typer.Option(help="Column with what a run spent (steps, epochs, ...), checked for equality.", show_default=False),
 ]
 Step = Annotated[
-    str, typer.Option(help="Column of steps, where a run has a row for each; none: it has one.", show_default=False)
+    str, typer.Option(help="Column of steps, if a run has a row for each; none: one row per run.", show_default=False)
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--where", help="COLUMN=VALUE: only these rows; may be given again.", show_default=False),
+    typer.Option("--where", help="COLUMN=VALUE: only these rows; repeatable.", show_default=False),
 ]
-Best = Annotated[bool, typer.Option("--best", help="A run's value is the best of its curve, not the last.")]
-Worst = Annotated[float | None, typer.Option(help="What a run without a finite value counts for.", show_default=False)]
-Drop = Annotated[bool, typer.Option("--drop-missing", help="Leave runs without a finite value out.")]
-Unpaired = Annotated[bool, typer.Option("--unpaired", help="Equal seeds of two arms have nothing in common.")]
+Best = Annotated[bool, typer.Option("--best", help="Take a run's best value along its curve, not its last.")]
+Worst = Annotated[float | None, typer.Option(help="Value of a run without a finite one.", show_default=False)]
+Drop = Annotated[bool, typer.Option("--drop-missing", help="Leave out runs without a finite value.")]
+Unpaired = Annotated[bool, typer.Option("--unpaired", help="Equal seeds of different arms are unrelated.")]
 TuneSeeds = Annotated[
     str,
     typer.Option(
-        help="Seeds that choose among an arm's configurations, with commas; others compare.", show_default=False
+        help="Seeds that choose among an arm's configurations, comma-separated; the others compare.", show_default=False
     ),
 ]
 Name = Annotated[str, typer.Option(help="Name of the sweep; default: that of the source.", show_default=False)]
@@ -86,7 +84,7 @@ def csv(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Import a CSV file: a row for each run, or for each step of each run.
+    """Import a CSV file: one row per run, or per step of each run.
 
     Example: geosweep import csv results.csv --arm optimizer --seed seed --metric accuracy:maximize
     """
@@ -116,7 +114,7 @@ def parquet(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Import a Parquet file: a row for each run, or for each step of each run.
+    """Import a Parquet file: one row per run, or per step of each run.
 
     Example: geosweep import parquet results.parquet --arm optimizer --seed seed --metric accuracy:maximize
     """
@@ -146,8 +144,8 @@ def mlflow(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Import an experiment of MLflow. Columns are params.NAME, metrics.NAME, tags.NAME; a bare NAME that is one of them
-    will do.
+    """Import an MLflow experiment. Columns are params.NAME, metrics.NAME, tags.NAME; a bare NAME works if it is
+    unambiguous.
 
     Example: geosweep import mlflow http://127.0.0.1:5000 resnets --arm params.optimizer --metric val_acc:maximize
     """
@@ -178,7 +176,7 @@ def optuna(
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Import studies of Optuna, each an independent search. Names such as adam-1, adam-2 are arm and study.
+    """Import Optuna studies, each an independent search. Names such as adam-1, adam-2 give arm and study.
 
     Example: geosweep import optuna sqlite:///optuna.db adam-1 adam-2 sgd-1 sgd-2
     """
@@ -188,7 +186,7 @@ def optuna(
 
 
 def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool, given: dict[str, Any]) -> None:
-    """Read, understand, write, and say what was understood."""
+    """Read, interpret and write, and report the interpretation."""
     from orchestrator import parquet
     from orchestrator.imported.make import make
     from orchestrator.imported.roles import Question
@@ -237,7 +235,7 @@ def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool,
         talk.print(f"guessed: {'; '.join(made.role.guessed)}", highlight=False, markup=False, soft_wrap=True)
     for note in made.notes:
         talk.print(note, highlight=False, markup=False, soft_wrap=True, style="yellow")
-    said = "was imported before" if made.was_there else seal.PAIRINGS[made.design.pairing]
+    said = "imported before" if made.was_there else seal.PAIRINGS[made.design.pairing]
     talk.print(
         f"sweep {identity}: {trials} runs of {len(arms)} arms ({listed(arms, 8)}), imported: {said}",
         highlight=False,

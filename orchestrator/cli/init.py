@@ -1,4 +1,4 @@
-"""`init`: a first sweep of one's own, ready to run."""
+"""`init`: a first sweep of your own, ready to run."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ FILES = {
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into, made if need be.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into, created if needed.")] = Path(),
 ) -> None:
-    """Write a sweep file, a task and a README to start from; they run as they are. Writes over nothing.
+    """Write a sweep file, a task and a README to start from; they run as they are. Overwrites nothing.
 
     Example: geosweep init my-sweep
     """
     if there := [name for name in FILES if os.path.lexists(folder / name) and name != ".gitignore"]:
         verb = "is" if len(there) == 1 else "are"
-        fail(f"{folder}: {', '.join(there)} {verb} there already; name an empty or a new folder", Exit.USAGE)
+        fail(f"{folder}: {', '.join(there)} {verb} there already; name an empty or new folder", Exit.USAGE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        fail(f"{folder}: cannot be made ({error.strerror}); name another place", Exit.USAGE)
+        fail(f"{folder}: cannot be created ({error.strerror}); name another place", Exit.USAGE)
     wrote = list[str]()
     for name, source in FILES.items():
         if os.path.lexists(folder / name):

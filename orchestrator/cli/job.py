@@ -1,10 +1,10 @@
 """`run --as-job`: a sweep as the one command of a job that others start, such as the KubeRay operator.
 
-An operator knows no more of an end than an exit code, and what is not 0 it takes for a failure that a whole new cluster
-might mend. So the driver is a child of this process. An end that is meant (done, a budget spent, stopped) gives code 0.
-A fault of a machine or a service (the driver was killed, nobody answers) is tried again here, on the machines that are
-there, from the newest checkpoints. All else ends at once with the code of `run`, because another attempt would end
-alike. The last line printed says how it ended; what the driver prints is kept in the sweep's folder too.
+An operator sees only an exit code, and takes any but 0 for a failure that a whole new cluster might cure. So the driver
+is a child of this process. An intended end (done, a budget spent, stopped) gives code 0. A fault of a machine or a
+service (the driver was killed, nothing answers) is retried here, on the existing machines, from the newest checkpoints.
+Anything else ends at once with the code of `run`, because a retry would end the same way. The last line printed says
+how it ended; the driver's output is kept in the sweep's folder, too.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial import log_files
 
 PAUSES_S = (10.0, 30.0, 60.0, 120.0, 300.0)
-"""Before each further attempt; another head's lock on NFS is free after 90 s."""
+"""Pauses before each retry; another head's lock on NFS is free after 90 s."""
 LONG_S = 1800.0
-"""An attempt that lived so long is no part of a row of failures."""
+"""An attempt that ran this long ends a series of failures."""
 LOG_LIMIT = 1 << 20
 LAST_WORDS_S = 3.0
 DRIVER = (sys.executable, "-c", "from orchestrator.cli import main; main()")
 
 
 def driver_logs(names: Sequence[str]) -> list[str]:
-    """Of these names the logs of drivers, oldest first."""
+    """The driver logs among these names, oldest first."""
     return sorted(name for name in names if name.startswith("driver-") and name.endswith(".log"))
 
 
 class Supervisor:
-    """Drives one sweep to an end by as many attempts as faults allow."""
+    """Drives one sweep to an end, retrying after faults."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Supervisor:
         self._log = DriverLog()
 
     def run(self) -> int:
-        """The code of the job."""
+        """Returns the exit code of the job."""
         with self._told():
             how = self._attempts()
         self._say(how.line())
@@ -82,7 +82,7 @@ class Supervisor:
             if not pauses:
                 return replace(how, reason=f"{how.reason} ({len(self._pauses_s) + 1} attempts in a row)")
             last, pause = how.reason, pauses.pop(0)
-            self._say(f"{how.reason}; tried again in {pause:g} s")
+            self._say(f"{how.reason}; retrying in {pause:g} s")
             if self._stopping.wait(pause):
                 return _stopped()
 
@@ -100,7 +100,7 @@ class Supervisor:
             if self._stopping.is_set():
                 self._child.terminate()
             code = self._child.wait()
-            reader.join(LAST_WORDS_S)  # what the driver started may hold the pipe open
+            reader.join(LAST_WORDS_S)  # processes that the driver started may hold the pipe open
             said = _read(note)
             self._log.at(said)
         found = ending.of(said.get("ended"))
@@ -130,7 +130,7 @@ class Supervisor:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C drain the driver, and no other follows. It takes the same wish twice for one."""
+        """SIGTERM and Ctrl-C drain the driver, and no retry follows. A repeated signal counts once."""
 
         def ask(number: int, frame: Any) -> None:
             self._stopping.set()
@@ -149,7 +149,7 @@ class Supervisor:
 
 
 def _stopped() -> Ending:
-    reason = "stopped before or between attempts; it goes on when it is run again"
+    reason = "stopped before or between attempts; it continues when run again"
     return Ending(ending=ending.STOPPED, exit_code=int(Exit.INTERRUPTED), reason=reason, when=ending.now())
 
 
@@ -162,7 +162,7 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 class DriverLog:
-    """What drivers print, kept in the sweep's folder as driver-TIME.log as soon as there is one."""
+    """The drivers' output, kept in the sweep's folder as driver-TIME.log as soon as the folder exists."""
 
     def __init__(self) -> None:
         self._name = time.strftime("driver-%Y%m%dT%H%M%SZ.log", time.gmtime())
@@ -170,7 +170,7 @@ class DriverLog:
         self._folder: SweepFolder | None = None
 
     def at(self, said: Mapping[str, Any]) -> None:
-        """Where the driver says that its sweep is."""
+        """The location of its sweep, as noted by the driver."""
         if self._folder is None and said.get("sweep_id"):
             found = SweepFolder(Path(said["root"]), said["sweep_id"])
             if (found.path / "resolved.json").exists():
@@ -178,7 +178,7 @@ class DriverLog:
                 self.write(b"")
 
     def write(self, part: bytes) -> None:
-        """Add to it; a disk that is full keeps nothing."""
+        """Append to it; on a full disk nothing is kept."""
         self._held.append(part)
         if self._folder is None:
             return
@@ -190,6 +190,6 @@ class DriverLog:
         self._held.clear()
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """No more output follows."""
         if self._folder is not None:
             ending.publish(self._folder, self._name)

@@ -1,4 +1,4 @@
-"""`k8s render`: a sweep for a cluster with the KubeRay operator."""
+"""`k8s render`: manifests of a sweep for a cluster with the KubeRay operator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app.add_typer(k8s, name="k8s")
 
 @k8s.callback()
 def _group() -> None:
-    """Keeps `render` a verb of its own while it is the only one."""
+    """Keeps `render` a subcommand while it is the only one."""
 
 
 @k8s.command()
@@ -43,7 +43,7 @@ def render(
         Path | None, typer.Option(help="Check this manifest, edited by hand; nothing is rendered.", show_default=False)
     ] = None,
 ) -> None:
-    """Print a ConfigMap and a RayJob; the same file gives the same bytes. Nothing invalid is printed.
+    """Print a ConfigMap and a RayJob; the same file gives the same bytes. Invalid output is never printed.
 
     Example: geosweep k8s render sweeps/quickstart.yaml | kubectl apply -f -
     """
@@ -53,7 +53,7 @@ def render(
     from orchestrator.protocol import fair as fair_protocol
 
     if (file is None) == (check is None):
-        fail("name a sweep file, or a manifest with --check (one of the two)", Exit.USAGE)
+        fail("name either a sweep file, or a manifest with --check", Exit.USAGE)
     if check is not None:
         _check(check, profile)
         return
@@ -91,7 +91,7 @@ def _check(path: Path, profile: str) -> None:
     try:
         documents = list(yaml.safe_load_all(read(path)))
     except yaml.YAMLError as error:
-        fail(f"{path}: no YAML: {error}", Exit.INVALID_FILE)
+        fail(f"{path}: not YAML: {error}", Exit.INVALID_FILE)
     if found := lint(documents, there):
         fail("\n".join(f"{path}: {finding}" for finding in found), Exit.CHECK_FAILED)
     data.print(
@@ -103,8 +103,8 @@ def _check(path: Path, profile: str) -> None:
 
 
 def _unchecked(documents: list[Any]) -> str:
-    """What of the file was not looked at."""
+    """The parts of the file that were not checked."""
     from orchestrator.kubernetes.operator_rules import OBJECTS
 
     kinds = sorted({str(d.get("kind")) for d in documents if isinstance(d, dict)} - set(OBJECTS))
-    return f"; not checked but for secrets: {', '.join(kinds)}" if kinds else ""
+    return f"; checked only for secrets: {', '.join(kinds)}" if kinds else ""

@@ -1,4 +1,4 @@
-"""Options of `submit` and `k8s render` that say where on Kubernetes a sweep goes."""
+"""Options of `submit` and `k8s render` for the place of a sweep on Kubernetes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Elastic = Annotated[
 ]
 Fair = Annotated[
     bool,
-    typer.Option("--fair", help="Refuse a sweep that breaks a rule of lint and does not say why (analysis.waive)."),
+    typer.Option("--fair", help="Refuse a sweep that breaks a lint rule without saying why (analysis.waive)."),
 ]
 Registry = Annotated[
     str,

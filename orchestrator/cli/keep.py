@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command("list")
 def list_sweeps(root: Root = ROOT, as_json: Json = False) -> None:
-    """List all sweeps under the root: state, age, trials, the best arm so far. The one worked on last comes last.
+    """List all sweeps under the root: state, age, trials, the best arm so far. The most recent one comes last.
 
     Example: geosweep list
     """
@@ -33,7 +33,7 @@ def list_sweeps(root: Root = ROOT, as_json: Json = False) -> None:
         say(f"no sweep under {place}/; start one with: geosweep run FILE")
         return
     table = Table(title=f"{place}/")
-    for name in ("sweep", "state", "worked on", "trials", "best", "question"):
+    for name in ("sweep", "state", "updated", "trials", "best", "question"):
         table.add_column(name, justify="right" if name == "trials" else "left")
     for row in rows:
         trials = row["trials"]
@@ -43,7 +43,7 @@ def list_sweeps(root: Root = ROOT, as_json: Json = False) -> None:
 
 
 def _row(found: SweepFolder) -> dict[str, Any]:
-    """What `list` says of a sweep; of one whose files cannot be read, that."""
+    """The `list` entry of a sweep; one with unreadable files says so."""
     from orchestrator import results
     from orchestrator.protocol import extensions
     from orchestrator.storage.folder import read_json
@@ -108,7 +108,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete a sweep: its folder, its MLflow runs, and what the cache knows of its trials. One that runs is refused.
+    """Delete a sweep: its folder, its MLflow runs, and the cache entries of its trials. A running sweep is refused.
 
     Example: geosweep delete quickstart-1a2b3c4d
     """
@@ -157,7 +157,7 @@ def _runs(found: SweepFolder) -> Any:
 
     try:
         resolved = read_json(found.path / "resolved.json") or {}
-    except ValueError:  # damaged: it can be deleted all the same
+    except ValueError:  # damaged, but it can be deleted
         resolved = {}
     name = found.sweep_id.rpartition("-")[0]
     try:
@@ -170,9 +170,9 @@ def _ask(sweep_id: str) -> None:
     try:
         wanted = typer.confirm("Delete all of it?", err=True)
     except typer.Abort:
-        fail("nobody answers; give --yes", Exit.USAGE)
+        fail("no terminal to confirm on; give --yes", Exit.USAGE)
     if not wanted:
-        fail(f"{sweep_id} was left alone", Exit.INTERRUPTED)
+        fail(f"{sweep_id} was not deleted", Exit.INTERRUPTED)
 
 
 def _size(place: Path) -> int:

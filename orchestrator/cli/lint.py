@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 def lint(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|KEY=VALUE", help="Sweep files (YAML), and keys of them to change."),
+        typer.Argument(metavar="FILE|KEY=VALUE", help="Sweep files (YAML), and keys to change in them."),
     ],
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Check the fairness of a protocol; uses the sweep's results too when it was run. Exit code 6 when a rule is
-    broken.
+    """Check the fairness of a protocol; also uses the sweep's results if it was run. Exit code 6 if a rule is broken.
 
     The codes are explained in sweeps/LINT.md.
 
@@ -81,7 +80,7 @@ def lint(
 
 
 def _seen(text: str, file: str, root: Path) -> list[Breach]:
-    """What the results show, when the sweep of this file was run to the end under the root."""
+    """What the results show, if the sweep of this file was run to its end under the root."""
     from orchestrator.compare import lint_results
     from orchestrator.compare.evidence import Evidence
     from orchestrator.definition import model, sweep_file

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
 
 LOOK_S, LOOK_FAR_S = 0.3, 2.0
-"""How often `--follow` looks at a file."""
-Trial = Annotated[str, typer.Argument(help="Trial id, or a unique prefix; all that failed when left out.")]
+"""How often `--follow` polls a file."""
+Trial = Annotated[str, typer.Argument(help="Trial id, or a unique prefix; default: all that failed.")]
 
 
 @app.command()
@@ -27,21 +27,21 @@ def logs(
     sweep: Sweep = "@last",
     trial: Trial = "",
     stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the trial ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow until the trial ends.")] = False,
     worker: Annotated[
-        int, typer.Option(min=0, help="Which process of a trial that several train together.", show_default=False)
+        int, typer.Option(min=0, help="Process (rank) of a trial that several processes train.", show_default=False)
     ] = 0,
     driver: Annotated[
         bool,
-        typer.Option("--driver", help="What the drivers of a sweep that ran as a job printed, kept in its folder."),
+        typer.Option("--driver", help="Output of the drivers of a sweep that ran as a job, kept in its folder."),
     ] = False,
     root: Root = ROOT,
     address: Address = "",
     as_json: Json = False,
 ) -> None:
-    """Show what a trial printed, to the last line before a crash; of a sweep, how its failed trials ended.
+    """Show what a trial printed, to the last line before a crash; for a sweep, how its failed trials ended.
 
-    With --address, what its driver printed; from the sweep's folder where the cluster has it no more.
+    With --address, the output of its driver; from the sweep's folder if the cluster no longer has it.
 
     Example: geosweep logs @last sgd-0003-s0 --follow
     """
@@ -105,7 +105,7 @@ def _is_under(root: Path, sweep: str) -> bool:
 
 
 def _of_drivers(found: SweepFolder, as_json: bool) -> None:
-    """What drivers printed, one after another."""
+    """The output of the drivers, one after another."""
     from orchestrator.cli.job import driver_logs
     from orchestrator.trial import log_files
 
@@ -119,11 +119,11 @@ def _of_drivers(found: SweepFolder, as_json: bool) -> None:
         talk.print(f"[{name}]", highlight=False, markup=False)
         _write(text)
     if not texts:
-        talk.print(f"{found.sweep_id} keeps no driver's log: only run --as-job does", highlight=False)
+        talk.print(f"{found.sweep_id} has no driver log: only run --as-job keeps one", highlight=False)
 
 
 def _parts(found: SweepFolder, trial: str, name: str) -> Iterator[bytes]:
-    """What a trial printed and prints, until it ends, or nobody is at work on its sweep."""
+    """The output of a trial, until it ends, or its sweep is no longer running."""
     from orchestrator.trial import log_files
 
     place, every_s = found.address(trial), LOOK_FAR_S if found.far else LOOK_S
@@ -160,12 +160,12 @@ def _say_nothing(found: SweepFolder, trial: str, stream: str, worker: int) -> No
     result = read_result(found.trial(trial))
     if result is not None and result.cached_from:
         sweep, _, there = result.cached_from.partition("/")
-        said = f"{trial} was not trained here but taken over; see: {found.command('logs', sweep, there)}"
+        said = f"{trial} was not trained here but reused; see: {found.command('logs', sweep, there)}"
     else:
         other = next(s for s in log_files.STREAMS if s != stream)
         more = log_files.read(found.address(trial), log_files.file_name(other, worker))
         hint = ["--stderr"] if other == "stderr" else []
-        see = f"; on {other} it has: {found.command('logs', found.sweep_id, trial, *hint)}" if more else ""
+        see = f"; it did on {other}: {found.command('logs', found.sweep_id, trial, *hint)}" if more else ""
         said = f"{trial} printed nothing on {stream}{see}"
     say(said)
 
@@ -184,11 +184,11 @@ def _failed(found: SweepFolder, as_json: bool) -> None:
         if name in last:
             data.print(last[name], highlight=False, markup=False)
     if not errors:
-        talk.print("no trial failed; name a trial to see what it printed", highlight=False)
+        talk.print("no trial failed; name a trial to see its output", highlight=False)
 
 
 def named(found: SweepFolder, trial: str) -> str:
-    """The trial of this id, or the only one that begins like this. Raises NotFound."""
+    """The trial with this id or unique prefix. Raises NotFound."""
     there = [path.parent.name for path in sorted((found.path / "trials").glob("*/trial.json"))]
     matches = [t for t in there if t == trial] or [t for t in there if t.startswith(trial)]
     if len(matches) == 1:
@@ -204,11 +204,11 @@ def named(found: SweepFolder, trial: str) -> str:
 @app.command()
 def metrics(
     sweep: Sweep = "@last",
-    trial: Annotated[str, typer.Argument(help="Trial id, or a unique prefix; all trials when left out.")] = "",
+    trial: Annotated[str, typer.Argument(help="Trial id, or a unique prefix; default: all trials.")] = "",
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
-    """Show what a trial measured, by gradient evaluations or what a script counts; of all trials, what came last.
+    """Show what a trial measured, by gradient evaluations or the unit of a script; for all trials, the latest.
 
     Example: geosweep metrics @last sgd-0003-s0
     """
@@ -242,7 +242,7 @@ def metrics(
 
 
 def _counted(found: SweepFolder) -> str:
-    """What the steps of its logs count: of a script what its budget is in, of others' runs what they say."""
+    """The unit of the steps in its logs: a script's budget unit, or that of imported runs."""
     from orchestrator.definition.program_keys import NAME
     from orchestrator.storage.folder import read_json
 
@@ -255,7 +255,7 @@ def _counted(found: SweepFolder) -> str:
 
 
 def _newest(found: SweepFolder, as_json: bool) -> None:
-    """One row for each trial that was begun."""
+    """One row for each trial that was started."""
     from orchestrator.storage.metric_log import MetricLog
     from orchestrator.trial.record import read_result
 
@@ -269,7 +269,7 @@ def _newest(found: SweepFolder, as_json: bool) -> None:
         emit({"schema": "geosweep/metrics/1", "sweep_id": found.sweep_id, "trials": rows})
         return
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name != "cost/grad_evals"))
-    table = Table(title=f"{found.sweep_id}: newest metrics")
+    table = Table(title=f"{found.sweep_id}: latest metrics")
     for name in ("trial", "state", _counted(found), *names):
         table.add_column(name, justify="left" if name in ("trial", "state") else "right")
     for row in rows:

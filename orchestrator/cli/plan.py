@@ -1,4 +1,4 @@
-"""`plan`: what a sweep will do, what it will take, and whether it can find what it looks for."""
+"""`plan`: what a sweep will do, what it will cost, and whether it can find what it looks for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.storage.calibration import Calibrated
 
 BOUND_UP_TO = 0.9
-"""A predicted power above this is no lower bound: large effects are missed more often than normal noise says."""
+"""Predicted power above this is not a lower bound: large effects are missed more often than normal noise implies."""
 
 
 @app.command()
@@ -31,32 +31,32 @@ def plan(
     ] = None,
     sd: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Spread of a unit's paired difference; default: from earlier sweeps."),
+        typer.Option(min=0.0, help="Standard deviation of a unit's paired difference; default: from earlier sweeps."),
     ] = None,
     total_trials: Annotated[
         int | None,
-        typer.Option(min=1, help="Trials an arm in all: shows the studies and seeds that find most with them."),
+        typer.Option(min=1, help="Total trials per arm: shows the best split into studies and seeds."),
     ] = None,
     calibrate: Annotated[
         bool | None, typer.Option(help="Train each arm for two seconds to forecast the time. Default: with --effect.")
     ] = None,
     probe: Annotated[
         bool | None,
-        typer.Option(help="Take a few steps of each arm to see what memory a trial needs. Default: where a GPU is."),
+        typer.Option(help="Take a few steps of each arm to measure the memory of a trial. Default: if there is a GPU."),
     ] = None,
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
     """Show arms, steps and gradient evaluations before anything starts; with --effect also power and time.
 
-    With --probe the memory that a trial of each arm takes, too; an arm that does not fit ends it with exit code 6.
+    With --probe also the memory that a trial of each arm takes; exit code 6 if an arm does not fit.
     Example: geosweep plan sweeps/quickstart.yaml --effect 0.01 --total-trials 160
     """
     from orchestrator.compare import planned_power
     from orchestrator.definition import plan as planning
 
     if effect == 0 or sd == 0:
-        fail("--effect and --sd have to be above 0", Exit.USAGE)
+        fail("--effect and --sd must be above 0", Exit.USAGE)
     definition, found = _in_seconds(asked_of(file, overrides).load(), root, calibrate)
     document = planning.plan(definition)
     if found:
@@ -82,7 +82,7 @@ def plan(
 
 
 def _further(document: Mapping[str, Any]) -> Iterator[str]:
-    """What stands below the table."""
+    """The lines below the table."""
     yield from document.get("notes", ())
     for arm, row in document["arms"].items():
         if "groups" in row:
@@ -103,34 +103,34 @@ def _further(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _probing(definition: Spec, asked: bool | None) -> bool:
-    """Whether a few steps are taken: when asked for, and by itself where trials want a GPU and one is here."""
+    """Whether to take a few steps: on request, and by default where trials need a GPU and one is here."""
     import torch
 
     why = "a script" if definition.task.is_program else "a trial of several processes"
     if definition.task.is_program or definition.resources.processes > 1:
         if asked:
-            fail(f"--probe takes steps in this process, and {why} it cannot see", Exit.USAGE)
+            fail(f"--probe takes steps in this process, which {why} does not allow", Exit.USAGE)
         return False
     return asked or (asked is None and definition.resources.gpu > 0 and torch.cuda.is_available())
 
 
 def _memory(one: Mapping[str, Any]) -> str:
-    """What an arm takes, in a sentence."""
+    """How much memory an arm takes, in a sentence."""
     cut = f", batches in {one['pieces']} pieces" if one["pieces"] else ""
     room = f" ({one['total_gib']:.0f} GiB)" if one["total_gib"] else ""
     way = "give it smaller pieces (training: {accumulate: auto}), bf16, or a smaller model or batch"
     if one["error"]:
         return f"does not fit into {one['device']}{room}: {one['error']}; {way}"
     if one["gib"] is None:
-        return f"this system does not tell what a trial takes{cut}"
+        return f"this system does not report how much memory a trial takes{cut}"
     if one["share"] is None:
-        return f"a trial takes {one['gib']:.2f} GiB of memory beside what this command holds{cut}"
+        return f"a trial takes {one['gib']:.2f} GiB of memory on top of this command's own{cut}"
     needs = f"a trial takes {one['gib']:.2f} GiB of {one['device']}{room}{cut}; resources: {{gpu: {one['share']:.2g}}}"
-    return f"{needs} suffices" if one["fits"] else f"{needs} is what it needs, and its share is smaller; or {way}"
+    return f"{needs} suffices" if one["fits"] else f"{needs} is needed, more than its share; or {way}"
 
 
 def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[Spec, dict[str, Calibrated]]:
-    """The sweep with what its budget in seconds is worth: as kept with the sweep, else timed now and not kept."""
+    """The sweep with its budget in seconds converted: as kept with the sweep, else timed now and not kept."""
     from orchestrator.definition.model import sweep_id
     from orchestrator.protocol import pace
     from orchestrator.storage import calibration
@@ -165,8 +165,8 @@ def _arms(document: Mapping[str, Any]) -> Table:
     starts = any("grad_evals_before_first_step" in row for row in rows.values())
     columns = {
         "trials": "trials",
-        "steps a trial": "steps",
-        "gradient evaluations a trial": "grad_evals_per_trial",
+        "steps per trial": "steps",
+        "gradient evaluations per trial": "grad_evals_per_trial",
         **({"before its first step": "grad_evals_before_first_step"} if starts else {}),
         "gradient evaluations": "grad_evals",
     }
@@ -185,12 +185,12 @@ def _caption(document: Mapping[str, Any]) -> Iterator[str]:
     if any("studies" in row for row in rows):
         sizes = sorted({row["configurations_per_study"] for row in rows})
         each = f"{sizes[0]} to {sizes[-1]} configurations" if len(sizes) > 1 else _count(sizes[0], "configuration")
-        yield f"{max(row['studies'] for row in rows)} studies an arm, {each} a study"
+        yield f"{max(row['studies'] for row in rows)} studies per arm, {each} per study"
     if "budget" in document:
         yield currency.spoken(document["budget"])
     if total is not None:
         most = any(isinstance(row["grad_evals_per_trial"], list) for row in rows)
-        yield f"{'at most ' if most else ''}{total:,.0f} gradient evaluations in all"
+        yield f"{'at most ' if most else ''}{total:,.0f} gradient evaluations in total"
 
 
 def _power(p: Mapping[str, Any]) -> list[str]:
@@ -200,50 +200,52 @@ def _power(p: Mapping[str, Any]) -> list[str]:
     spread = "spread of a study's difference" if several else "spread of paired differences"
     what = "a true difference" if several else "a true difference between the two configurations found"
     needed = p[f"{unit}_needed"]
-    words = f"80 % need {'more than 10,000' if needed is None else f'{needed:,}'} {unit}"
+    words = f"80 % power needs {'more than 10,000' if needed is None else f'{needed:,}'} {unit}"
     found = []
     if p[unit] < p["floor"]:
-        found.append(f"{lead}: no effect at all can be found; take {p['floor']} {unit} or more.")
+        found.append(f"{lead}: no effect of any size can be detected; use {p['floor']} {unit} or more.")
         found += [f"For {what} of {p['effect']:g} {metric}, {words}."] if p["power"] is not None else []
     elif p["power"] is not None:
-        chance = f"{p['power']:.0%} probability{_in_practice(p['power']) if several else ''}"
-        found.append(f"{lead}: {what} of {p['effect']:g} {metric} is found with {chance}; {words}.")
-        found.append(f"Found with 80 %: {p['detectable']:.3g}.")
+        chance = f"{p['power']:.0%} power{_in_practice(p['power']) if several else ''}"
+        found.append(f"{lead}: {what} of {p['effect']:g} {metric} is detected with {chance}; {words}.")
+        found.append(f"Detectable at 80 % power: {p['detectable']:.3g}.")
     else:
-        found.append(f"{lead}: {what} of {p['detectable_sd']:.2f} standard deviations is found with 80 % power.")
+        found.append(f"{lead}: {what} of {p['detectable_sd']:.2f} standard deviations is detected with 80 % power.")
     if p["sd"] is None:
-        found.append(f"No earlier sweep of this task tells the {spread}; give it with --sd.")
+        found.append(f"No earlier sweep of this task shows the {spread}; give it with --sd.")
     else:
         found.append(f"The {spread} is {p['sd']:.3g}{_share(p)} ({p['sd_from']}).{_assumed(p)}")
     if not several:
         more = p["for_methods"]
         found.append(
-            "One search each compares two configurations and says nothing about the methods; "
-            f"`seeds: {{studies: {more['studies']}}}` takes {more['more_trials']:,} more trials an arm."
+            "One search per arm compares configurations and says nothing about the methods; "
+            f"`seeds: {{studies: {more['studies']}}}` takes {more['more_trials']:,} more trials per arm."
         )
     return found
 
 
 def _best(b: Mapping[str, Any]) -> list[str]:
     """The best design for a total number of trials."""
-    d, total = b["design"], f"{b['total_trials']:,} trials an arm"
+    d, total = b["design"], f"{b['total_trials']:,} trials per arm"
     if d is None:
         pairs = _count(b["comparisons"], "comparison")
-        return [f"{total} are too few for a verdict on methods ({pairs}); take {b['least_trials']:,} or more."]
+        return [f"{total} are too few for a verdict on methods ({pairs}); use {b['least_trials']:,} or more."]
     seeds = f"seeds: {{studies: {d['studies']}, tune: {d['tune']}, confirm: {d['confirm']}}}"
-    each = f"{_count(d['configurations'], 'configuration')} a study"
+    each = f"{_count(d['configurations'], 'configuration')} per study"
     found = [f"The best use of {total}: {seeds} with {each}, {d['trials']:,} trials."]
     if b["detectable"] is None:
-        reach = f"Found with 80 %: {b['detectable_sd']:.2f} standard deviations of one confirm seed's difference"
-        found.append(f"{reach}; no earlier sweep of this task tells that spread, give it with --sd.{_assumed(b)}")
+        reach = f"Detectable at 80 % power: {b['detectable_sd']:.2f} SD of one confirm seed's difference"
+        found.append(f"{reach}; no earlier sweep of this task shows that spread; give it with --sd.{_assumed(b)}")
     else:
         if b["power"] is not None:
-            chance = f"{b['power']:.0%} probability{_in_practice(b['power'])}"
-            found.append(f"A true difference of {b['effect']:g} {b['metric']} is found with {chance}.")
+            chance = f"{b['power']:.0%} power{_in_practice(b['power'])}"
+            found.append(f"A true difference of {b['effect']:g} {b['metric']} is detected with {chance}.")
         share = f"; {_share(b).removeprefix(', ')}" if b["components"] else ""
-        found.append(f"Found with 80 %: {b['detectable']:.3g} {b['metric']}{share} ({b['sd_from']}).{_assumed(b)}")
+        found.append(
+            f"Detectable at 80 % power: {b['detectable']:.3g} {b['metric']}{share} ({b['sd_from']}).{_assumed(b)}"
+        )
     if len(b["searches"]) == 1:
-        found.append("Configurations and tune seeds are the file's: how another search scatters is not known.")
+        found.append("Configurations and tune seeds are the file's: the variance of another search is unknown.")
     return found
 
 
@@ -252,7 +254,7 @@ def _assumed(p: Mapping[str, Any]) -> str:
 
 
 def _in_practice(power: float) -> str:
-    """Searches scatter with heavy tails (see `statistics.power`)."""
+    """Search results have heavy tails (see `statistics.power`)."""
     return " (a lower bound in practice)" if power < BOUND_UP_TO else ""
 
 
@@ -271,5 +273,5 @@ def _times(f: Mapping[str, Any]) -> str:
     gpu = f", {span(f['gpu_hours'], 2)} GPU-hours" if f["gpu_hours"]["p50"] else ""
     return (
         f"Forecast (p50 [p10 to p90]): {span(f['seconds'], 0)} s on {f['slots']} workers, "
-        f"{span(f['trial_seconds'], 0)} s of training{gpu}; start-up and contention come on top."
+        f"{span(f['trial_seconds'], 0)} s of training{gpu}; start-up and contention not included."
     )

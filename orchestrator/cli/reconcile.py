@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def renewed(found: SweepFolder) -> list[str]:
-    """Have MLflow say of a sweep that is over what this version says: intervals of its arms, and its views.
+    """Bring a finished sweep in MLflow to what this version logs: intervals of its arms, and its views.
 
-    Returns what was of an earlier version. Raises ConnectionError when the store does not answer.
+    Returns what was from an earlier version. Raises ConnectionError when the store does not answer.
     """
     from orchestrator.compare import told
     from orchestrator.compare.evidence import Evidence
@@ -51,7 +51,7 @@ def renewed(found: SweepFolder) -> list[str]:
         tracker.finish(outcome.state, runner.summaries(asked, found), parameters, how.ending if how else "")
         if tracker.trouble:
             raise ConnectionError(tracker.trouble)
-    return [f"mlflow: the summaries of {', '.join(old)} were of an earlier version; made anew"] if old else []
+    return [f"mlflow: the summaries of {', '.join(old)} were from an earlier version; rewritten"] if old else []
 
 
 @app.command()
@@ -62,7 +62,7 @@ def reconcile(
     storage: Storage = "",
     as_json: Json = False,
 ) -> None:
-    """Make study, trial folders, Parquet tables and MLflow agree; says what differed and what was done.
+    """Make study, trial folders, Parquet tables and MLflow agree; report differences and fixes.
 
     Example: geosweep reconcile @last
     """
@@ -76,7 +76,7 @@ def reconcile(
 
     found = folder.find(root, sweep)
     if (read_json(found.path / "resolved.json") or {}).get("imported"):
-        fail(f"{found.sweep_id} was imported: there is no study and no run of ours to agree with", Exit.USAGE)
+        fail(f"{found.sweep_id} was imported: it has no study and no runs of ours to compare with", Exit.USAGE)
     with found.hold(storage):
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None
@@ -97,7 +97,7 @@ def reconcile(
             if tracking and (untold := told.tell(found)):
                 raise ConnectionError(untold)
         except ConnectionError as error:
-            fail(f"the tracker does not answer ({error}); run this again when it does", Exit.UNREACHABLE)
+            fail(f"the tracker does not answer ({error}); rerun this when it does", Exit.UNREACHABLE)
     if as_json:
         emit({"schema": "geosweep/reconcile/1", "sweep_id": found.sweep_id, "differences": differences})
         return

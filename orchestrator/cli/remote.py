@@ -24,7 +24,7 @@ def status(address: str, sweep: str, as_json: bool) -> None:
 def logs(
     address: str, sweep: str, trial: str, as_json: bool, *, stream: str, follow: bool = False, worker: int = 0
 ) -> None:
-    """`logs --address`: what the driver printed, or one of its trials."""
+    """`logs --address`: the output of the driver, or of one of its trials."""
     asked = cluster(address)
     words = [trial, *(["--stderr"] * (stream == "stderr")), *(["--follow"] * follow)]
     parts = asked.trial_log(sweep, [*words, "--worker", str(worker)]) if trial else [asked.logs(sweep)]
@@ -71,7 +71,7 @@ def cluster(address: str) -> Cluster:
         context, _, options = rest.partition("?")
         word, _, namespace = options.partition("=")
         if options and (word != "namespace" or not namespace):
-            fail(f"--address {address}: after ? write namespace=NAME", Exit.USAGE)
+            fail(f"--address {address}: only namespace=NAME may follow ?", Exit.USAGE)
         return KubernetesCluster(context, namespace)
     if kind not in ("http", "https") or not rest:
         fail(
@@ -89,7 +89,7 @@ def cluster(address: str) -> Cluster:
 
 
 def in_namespace(address: str, profile: str, namespace: str) -> str:
-    """The address with the namespace that was given, or that the profile names; any but Kubernetes' as it is.
+    """The address with the given namespace, or the profile's; other than Kubernetes addresses stay as they are.
 
     Raises SpecError for a profile that cannot be read.
     """
@@ -106,7 +106,7 @@ def in_namespace(address: str, profile: str, namespace: str) -> str:
 def readable(file: Path, words: Sequence[str] | None = None) -> tuple[str, Spec]:
     """The text of a sweep file with its overrides, and the sweep.
 
-    Of a data set only the description has to be on this machine.
+    Only the description of a data set needs to be on this machine.
     """
     asked = asked_of(file, words)
     try:
@@ -115,13 +115,13 @@ def readable(file: Path, words: Sequence[str] | None = None) -> tuple[str, Spec]
         if error.key != "task.data":
             raise
         fail(
-            f"{error}. To send the sweep to a cluster that has the data, its dataset.json alone is enough here",
+            f"{error}. If the cluster has the data, dataset.json is enough on this machine to send the sweep",
             Exit.INVALID_FILE,
         )
 
 
 def packed(spec: Spec, file: Path, root: Path) -> Parcel | None:
-    """The user's own code, for other machines, without the sweeps under `root`; and what was left out is said."""
+    """The user's own code for other machines, without the sweeps under `root`; reports what was left out."""
     from orchestrator.travel.code import parcel
 
     found = parcel(spec, file, leave_out=[root])
@@ -135,7 +135,7 @@ def packed(spec: Spec, file: Path, root: Path) -> Parcel | None:
 
 
 def show(attempt: Attempt, as_json: bool) -> None:
-    """Print where an attempt stands."""
+    """Print the state of an attempt."""
     if as_json:
         emit(attempt.document())
         return

@@ -1,4 +1,4 @@
-"""`run`, `validate`: verbs on a sweep file."""
+"""`run`, `validate`: commands on a sweep file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Notify = Annotated[
 
 SkipSteps = Annotated[
     bool,
-    typer.Option("--skip-steps", help="Leave out the step that each arm takes at the corners of its space."),
+    typer.Option("--skip-steps", help="Skip the step that each arm takes at the corners of its space."),
 ]
 
 
@@ -73,13 +73,13 @@ def run(
         Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
     ] = Backend.RAY,
     tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
-    cache: Annotated[bool, typer.Option(help="Take over trials that were already trained under the root.")] = True,
+    cache: Annotated[bool, typer.Option(help="Reuse trials that were already trained under the root.")] = True,
     storage: Storage = "",
     address: Annotated[
         str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
     ] = "",
     max_concurrent: Annotated[
-        int, typer.Option(min=0, help="Trials at a time; 0: what the file says.", show_default=False)
+        int, typer.Option(min=0, help="Concurrent trials; 0: as the file says.", show_default=False)
     ] = 0,
     tracking_uri: Annotated[
         str,
@@ -91,12 +91,12 @@ def run(
     ] = False,
     code: Annotated[
         str,
-        typer.Option(help="Archive of your own code that holds FILE, as `k8s render` names it.", show_default=False),
+        typer.Option(help="Archive of your own code that contains FILE, as named by `k8s render`.", show_default=False),
     ] = "",
     notify: Notify = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Train trials that failed again, once the cause is mended; sealed."),
+        typer.Option("--retry-failed", help="Retrain trials that failed, once the cause is fixed; sealed."),
     ] = False,
     skip_steps: SkipSteps = False,
     fair: Fair = False,
@@ -104,8 +104,8 @@ def run(
         bool,
         typer.Option(
             "--as-job",
-            help="For jobs that others start: a budget spent and a stop give code 0 too, and faults of machines are "
-            "tried again here.",
+            help="For jobs started by an operator: a spent budget or a stop also gives code 0, and machine faults are "
+            "retried here.",
         ),
     ] = False,
     as_json: Json = False,
@@ -159,7 +159,7 @@ def run(
 
 
 def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, again: str) -> Launched:
-    """Run or continue the sweep with its progress shown; ends the command where it was drained.
+    """Run or continue the sweep, showing progress; ends the command if it was drained.
 
     `again`: the command that continues it.
     """
@@ -177,7 +177,7 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
                 watch=lambda conductor: display.watching(conductor, talk),
             )
     except KeyboardInterrupt:
-        left = "running trials go on from their newest checkpoint, if they have one"
+        left = "running trials resume from their newest checkpoint, if they have one"
         fail(f"stopped at once; {left}. Continue with: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
         _stopped(ended.state, definition, again)
@@ -195,7 +195,7 @@ def show_end(ended: Launched, options: Options) -> None:
 
 
 def _following(ended: Launched, options: Options) -> Iterator[str]:
-    """Commands that have something to say of the sweep."""
+    """Commands that can show something about the sweep."""
     from orchestrator import results
 
     folder, spec = ended.folder, ended.spec
@@ -212,7 +212,7 @@ def _following(ended: Launched, options: Options) -> Iterator[str]:
 
 
 def conclude(ended: Launched) -> None:
-    """Note that the result was seen, and end with the code of a spent budget or of too many failed trials."""
+    """Note that the result was seen, and exit with the code for a spent budget or too many failed trials."""
     from orchestrator import launch
     from orchestrator.protocol import extensions
 
@@ -228,7 +228,7 @@ def _say(line: str, *, warns: bool = False) -> None:
 def _stopped(state: SweepState, definition: Spec, again: str) -> None:
     if state is SweepState.BUDGET:
         fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue with: {again}", Exit.BUDGET)
-    left = "was ended or kept a checkpoint of its own" if definition.task.is_program else "wrote a checkpoint"
+    left = "was stopped or kept its own checkpoint" if definition.task.is_program else "wrote a checkpoint"
     said = f"drained: every running trial {left}. Continue with: {again}"
     say(said)
     raise Failed(Exit.INTERRUPTED, said)
@@ -239,11 +239,11 @@ def validate(
     file: File,
     overrides: Overrides = None,
     skip_steps: SkipSteps = False,
-    trace: Annotated[bool, typer.Option("--traceback", help="Show where each error came from.")] = False,
+    trace: Annotated[bool, typer.Option("--traceback", help="Show the traceback of each error.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a sweep file; each arm takes a step, nothing is started. Exit code 3, and file:line:column of all that is
-    wrong, by line.
+    """Check a sweep file; each arm takes a step, nothing is started. Exit code 3, with file:line:column of every
+    error, by line.
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
@@ -284,7 +284,7 @@ def validate(
 
 
 def _show_origins(error: SpecError) -> None:
-    """The traceback of what is behind each error."""
+    """The traceback behind each error."""
     import traceback
 
     for one in errors_of(error):

@@ -1,4 +1,4 @@
-"""`doctor`: the test of the set-up."""
+"""`doctor`: tests the installation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _storage(root: Path) -> str:
     free = shutil.disk_usage(root).free / 2**30
     if free < 1:
         raise OSError(f"{root}/ has {free:.1f} GiB free; a sweep needs 1 GiB or more")
-    return f"{root}/ can be written, {free:.0f} GiB free"
+    return f"{root}/ is writable, {free:.0f} GiB free"
 
 
 def _torch() -> str:
@@ -44,7 +44,7 @@ def _torch() -> str:
 
 
 def _plugins() -> str:
-    """What installed distributions offer, each loaded once. Raises PluginError for a name that is taken."""
+    """What installed distributions offer, each loaded once. Raises PluginError for a name that is already taken."""
     import optim_core
     import trainables
     from optim_core import plugins
@@ -80,7 +80,7 @@ def _mlflow() -> str:
 
 @app.command()
 def doctor(root: Root = ROOT, as_json: Json = False) -> None:
-    """Test the set-up: versions, storage, torch, a Ray cluster, an MLflow store. Exit code 6 when a check fails.
+    """Test the installation: versions, storage, torch, a Ray cluster, an MLflow store. Exit code 6 if a check fails.
 
     Example: geosweep doctor
     """

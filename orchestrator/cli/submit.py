@@ -34,14 +34,12 @@ def submit(
     elastic: Elastic = False,
     registry: Registry = "",
     fair: Fair = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow it to its end; the exit code is then that of run.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end, and exit with the code of run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Start a sweep on a cluster and return; one that failed or was stopped goes on, any other is left alone.
+    """Start a sweep on a cluster and return; a failed or stopped one continues, any other is left alone.
 
-    Tasks, optimizers and programs of your own go with it: what git has, or would add, of the sweep file's folder.
+    Your own tasks, optimizers and programs are sent along: all that git has, or would add, in the sweep file's folder.
 
     The token of a Ray cluster is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 

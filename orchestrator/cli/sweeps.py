@@ -1,4 +1,4 @@
-"""`status`, `best`, `export`, `stop`: verbs on a sweep that was begun."""
+"""`status`, `best`, `export`, `stop`: commands on a started sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.definition.kinds import short
 
 @app.command()
 def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_json: Json = False) -> None:
-    """Show each arm's trials by state, why trials wait, and the traceback of failed ones.
+    """Show each arm's trials by state, why trials are waiting, and the tracebacks of failed ones.
 
     Example: geosweep status @last
     """
@@ -50,7 +50,7 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     if any(counts["waiting"] for counts in document["arms"].values()):
         terminal.say(data, f"waiting: {document['waiting_reason']}")
     for arm, names in document.get("changed", {}).items():
-        said = f"{arm} changed {', '.join(names)}: no other trial saw it, and a trial that is resumed begins without it"
+        said = f"{arm} changed {', '.join(names)}: no other trial saw it, and a resumed trial starts without it"
         data.print(said, highlight=False, markup=False)
     for trial, error in document["errors"].items():
         data.print(f"\n{trial} failed:\n{error}", highlight=False, markup=False)
@@ -62,10 +62,12 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
 def best(
     sweep: Sweep = "@last",
     root: Root = ROOT,
-    pareto: Annotated[bool, typer.Option(help="Configurations that no other beats in every objective.")] = False,
+    pareto: Annotated[
+        bool, typer.Option(help="The Pareto front: configurations that no other beats in every objective.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show each arm's best configuration (the mean over confirm seeds once there are any).
+    """Show each arm's best configuration (its mean over confirm seeds, once there are any).
 
     Example: geosweep best @last --json
     """
@@ -110,7 +112,7 @@ def _value(value: float) -> str:
 
 
 def _settings(parameters: Mapping[str, Any]) -> str:
-    """`lr=0.0877, rotation=output`: fractions in three digits; --json has them all."""
+    """`lr=0.0877, rotation=output`: fractions with three digits; --json has them all."""
     return ", ".join(f"{name}={short(value)}" for name, value in parameters.items())
 
 
@@ -129,7 +131,7 @@ def _front(document: Mapping[str, Any]) -> Table:
             study = [str(row["study"])] if several else []
             values = (f"{row['values'][name]:.4g}" for name in goals)
             table.add_row(arm, *study, str(row["configuration"]), *values, _settings(row["parameters"]))
-    table.caption = "means over the tune seeds, which chose them: too good"
+    table.caption = "means over the tune seeds, which chose them: optimistic"
     return table
 
 
@@ -137,7 +139,7 @@ def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:
     """Each arm's mean over its studies, then what they chose."""
     from orchestrator.trial.chosen import chosen_words
 
-    for name in ("arm", "mean", "studies", "seeds a study", "stage"):
+    for name in ("arm", "mean", "studies", "seeds per study", "stage"):
         table.add_column(name, justify="left" if name in ("arm", "stage") else "right")
     for arm, row in document["arms"].items():
         counted = [one for one in row["studies"] if one["stage"] == row["stage"]]

@@ -1,4 +1,4 @@
-"""`table`: one row for each value of a hyperparameter."""
+"""`table`: one row per value of a hyperparameter."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from orchestrator.statistics.slowdown import relative
 def table(
     sweep: Sweep = "@last",
     by: Annotated[str, typer.Option(help="A hyperparameter, for instance rotation.")] = ...,  # type: ignore[assignment]
-    baseline: Annotated[str, typer.Option(help="A value of it; adds differences and slowdowns against it.")] = "",
+    baseline: Annotated[str, typer.Option(help="One of its values; adds differences from it and slowdowns.")] = "",
     columns: Annotated[
-        str, typer.Option(help="Further final metrics, commas between; all geometry/... when left out.")
+        str, typer.Option(help="Further final metrics, comma-separated; default: all geometry/...")
     ] = "",
-    metric: Annotated[str, typer.Option(help="Another metric than the one that the sweep reports.")] = "",
+    metric: Annotated[str, typer.Option(help="A metric other than the one that the sweep reports.")] = "",
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:
@@ -84,16 +84,16 @@ def _caption(document: dict[str, Any]) -> str:
         intervals = [row["interval"] or (None, None) for row in document["rows"]]
         words[0] += f", {cut}" if (cut := cut_words(document["metric"], document["bounds"], intervals)) else ""
     if any(row["stage"] is Stage.TUNE for row in document["rows"]):
-        words.append("rows of the tune stage were chosen for the number they show: too good")
+        words.append("rows of the tune stage were chosen for the number they show: optimistic")
     if any(row.get("feasible") is False for row in document["rows"]):
-        words.append("(breaks): nothing with this value obeys the outcome constraints")
+        words.append("(breaks): no configuration with this value satisfies the outcome constraints")
     if document["baseline"]:
         words.append(
             f"slowdown: how much longer than with {document['baseline']} it took to the same {by_value.CURVE} "
             "(-50%: half as long)"
         )
     if len({row["configurations"] for row in document["rows"]}) > 1:
-        words.append("values were tried unequally often (tried): more tries, better best")
+        words.append("values were tried unequally often (tried): more tries give a better best")
     return "; ".join(words)
 
 

@@ -1,4 +1,4 @@
-"""`ui`: MLflow's page over the store in use, opened where it answers."""
+"""`ui`: the MLflow UI for the store in use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ui(
         str, typer.Argument(help="Sweep id, unique prefix, or @last; default: @last.", show_default=False)
     ] = "",
     where: Annotated[
-        str, typer.Option(help="Show the runs that match, params.rotation = 'output'.", show_default=False)
+        str, typer.Option(help="Show only matching runs, params.rotation = 'output'.", show_default=False)
     ] = "",
     root: Root = ROOT,
     port: Annotated[
@@ -38,9 +38,9 @@ def ui(
         ),
     ] = 0,
     uri: Annotated[str, typer.Option(help="Another tracking URI.")] = "",
-    browser: Annotated[bool, typer.Option(help="Open a browser where there is one.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open a browser if there is one.")] = True,
 ) -> None:
-    """Open MLflow's page where it compares the sweep's arms. Ctrl-C ends it.
+    """Open MLflow where it compares the sweep's arms. Ctrl-C ends it.
 
     Example: geosweep ui @last
     """
@@ -57,7 +57,7 @@ def ui(
         if sweep:
             raise
     if sweep and resolved.get("imported"):
-        fail(f"{resolved['sweep_id']} was imported: MLflow has no runs of it; see: geosweep report {sweep}", Exit.USAGE)
+        fail(f"{resolved['sweep_id']} was imported and has no MLflow runs; see: geosweep report {sweep}", Exit.USAGE)
     uri = uri or resolved.get("tracking") or ""
     if not uri and not (root / "mlflow.db").exists():
         fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
@@ -87,7 +87,7 @@ def ui(
 
 
 def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
-    """Where the page shows the sweep; MLflow's own first page where it does not know it."""
+    """The page of the sweep; MLflow's home page if it does not have the sweep."""
     if not resolved:
         return ""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -109,18 +109,18 @@ def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
 
 
 def _tell_verdict(of: SweepFolder) -> None:
-    """Have the parent run say the verdict of a sweep that is over, unless it says it already."""
+    """Have the parent run of a finished sweep show the verdict, unless it already does."""
     from orchestrator.cli.reconcile import renewed
     from orchestrator.compare import told
 
-    with suppress(Exception):  # said below, should MLflow not answer
+    with suppress(Exception):  # reported below, should MLflow not answer
         renewed(of)
     if trouble := told.tell(of):
         talk.print(f"MLflow was not told the verdict ({trouble})", style="yellow", highlight=False, markup=False)
 
 
 def _port(asked: int) -> int:
-    """A free port: the one that was asked for, or the first from FIRST_PORT."""
+    """A free port: the requested one, or the first from FIRST_PORT."""
     for port in [asked] if asked else range(FIRST_PORT, FIRST_PORT + PORTS):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,7 +128,7 @@ def _port(asked: int) -> int:
             if not asked and port != FIRST_PORT:
                 talk.print(f"port {FIRST_PORT} is taken; using {port}", highlight=False)
             return port
-    fail(f"port {asked or FIRST_PORT} is taken; leave --port out, and a free one is found", Exit.USAGE)
+    fail(f"port {asked or FIRST_PORT} is taken; omit --port to use a free one", Exit.USAGE)
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
@@ -142,7 +142,7 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
 
 
 def _open(address: str, browser: bool) -> None:
-    """Print the address, whole, and open it where a desktop is."""
+    """Print the address on one line, and open it if there is a desktop."""
     talk.print(address, highlight=False, markup=False, soft_wrap=True)
     desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if browser and desktop:

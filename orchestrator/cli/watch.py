@@ -1,4 +1,4 @@
-"""`watch`: a running sweep from another terminal, from its folder alone."""
+"""`watch`: a running sweep in another terminal, from its folder alone."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
 
 LOOK_S, PLAIN_S, SHARE = 1.0, 10.0, 0.2
-"""Seconds between looks at a terminal, and between lines elsewhere; share of the time that looking may take."""
+"""Seconds between updates on a terminal, and between lines elsewhere; share of time that updates may take."""
 MOST = 12
-"""Running trials that are shown."""
+"""Number of running trials shown."""
 CODES = {
     SweepState.BUDGET: Exit.BUDGET,
     SweepState.FAILED: Exit.TRIALS_FAILED,
     SweepState.STOPPED: Exit.INTERRUPTED,
 }
-"""As `run` ends; 0 for a sweep that is done."""
+"""Exit codes as for `run`; 0 for a sweep that is done."""
 
 
 @app.command()
 def watch(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> None:
-    """Show a running sweep live, from any terminal that sees its folder, until it ends; Ctrl-C ends the watching alone.
+    """Show a running sweep live, from any terminal that sees its folder, until it ends; Ctrl-C only stops watching.
 
     Exit codes are those of run. With --json: wait, then print how it ended.
 
@@ -54,7 +54,7 @@ def watch(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> N
                     shown = _next(found, shown, LOOK_S)
                     live.update(_fitted(shown), refresh=True)
     except KeyboardInterrupt:
-        say(f"{found.sweep_id} goes on; to drain it: {found.command('stop', found.sweep_id)}")
+        say(f"{found.sweep_id} keeps running; to drain it: {found.command('stop', found.sweep_id)}")
         return
     extensions.look(found, "watch")
     if as_json:
@@ -68,14 +68,14 @@ def watch(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> N
 
 
 def _fitted(shown: Mapping[str, Any]) -> Group:
-    """What is shown, as wide as the terminal is now."""
+    """The display, as wide as the terminal is now."""
     parts = table(shown).renderables
     each = (terminal.fitted(one, data.width) if isinstance(one, Table) else [one] for one in parts)
     return Group(*(piece for pieces in each for piece in pieces))
 
 
 def _lines(found: SweepFolder, shown: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """A line now and then, and one at the end."""
+    """Occasional lines, and one at the end."""
     while True:
         if not quiet:
             data.print(line(shown), highlight=False, markup=False)
@@ -112,7 +112,7 @@ def snapshot(found: SweepFolder) -> dict[str, Any]:
 
 
 def _running(found: SweepFolder) -> list[dict[str, Any]]:
-    """Trials that have begun and not ended, those that measured last first."""
+    """Trials that have started but not ended, most recent measurement first."""
     from orchestrator.storage.metric_log import MetricLog
     from orchestrator.trial.record import read_job
 
@@ -135,7 +135,7 @@ def _running(found: SweepFolder) -> list[dict[str, Any]]:
 
 
 def table(shown: Mapping[str, Any]) -> Group:
-    """What is shown at a terminal."""
+    """The display on a terminal."""
     from orchestrator import results
     from orchestrator.scheduling.waiting import clock
 
@@ -183,7 +183,7 @@ def line(shown: Mapping[str, Any]) -> str:
 
 
 def _spent(shown: Mapping[str, Any]) -> str:
-    """Nothing of a script or of imported runs where nobody counted gradient evaluations."""
+    """Empty for a script or imported runs without counted gradient evaluations."""
     counted = "imported" not in shown and (shown["grad_evals"] or "script" not in shown)
     return f"{shown['grad_evals']:,.0f} gradient evaluations, " if counted else ""
 

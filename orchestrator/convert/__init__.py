@@ -1,1 +1,1 @@
-"""Sweep files of other systems, in our words."""
+"""Sweep files of other systems, converted to ours."""

@@ -1,6 +1,6 @@
-"""A sweep file that is being written: sections with comments that say what was changed and why.
+"""A sweep file being written: sections with comments that say what was changed and why.
 
-What has no counterpart is named at the top of the file, with its line in the original; nothing is dropped in silence.
+What has no counterpart is named at the top of the file, with its line in the original; nothing is dropped silently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_NAME = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """One thing that a reader of the new file has to know."""
+    """One thing that a reader of the new file needs to know."""
 
     kind: Kind
     key: str
@@ -51,10 +51,10 @@ class Section:
 
 @dataclass
 class Draft:
-    """The new file, and what the original said where."""
+    """The new file, and notes on the original with their places."""
 
     system: str
-    """The other system, as people call it."""
+    """The other system's name for people."""
     source: Document
     top: Section = field(default_factory=Section)
     notes: list[Note] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Draft:
         return f"{'fill in' if kind == 'to fill in' else kind}: {text}"
 
     def left_out(self, path: Path, why: str) -> None:
-        """A construct that has no counterpart."""
+        """Note a construct without a counterpart."""
         self.note("left out", path, why)
 
     def text(self) -> str:
@@ -95,7 +95,7 @@ def _lines(section: Section, indent: int) -> list[str]:
 
 
 def _comment(text: str, indent: int) -> list[str]:
-    """A comment, wrapped; what it wraps to is indented by two."""
+    """A comment, wrapped; continuation lines are indented by two."""
     lead = re.match(r" *", text)
     assert lead is not None
     pad, inner = f"{' ' * indent}# {lead[0]}", f"{' ' * indent}# {lead[0]}  "
@@ -132,7 +132,7 @@ def scalar(value: Any) -> str:
 
 
 def sweep_name(text: str) -> str:
-    """A name that a sweep may have, as near as it can be."""
+    """The closest name that a sweep may have."""
     found = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:LONGEST_NAME].rstrip("-_")
     return found or "sweep"
 

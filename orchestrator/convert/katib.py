@@ -1,4 +1,4 @@
-"""An Experiment of Katib (kubeflow.org/v1beta1, and its beta ancestors) in our words."""
+"""A Katib Experiment (kubeflow.org/v1beta1, and its beta ancestors), converted."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ALGORITHMS = {
 }
 LEFT_OUT = {
     "metricsCollectorSpec": "a program reports its metrics itself",
-    "resumePolicy": "`geosweep run` goes on with a sweep at any time",
-    "nasConfig": "architectures are not searched here",
+    "resumePolicy": "`geosweep run` resumes a sweep at any time",
+    "nasConfig": "architecture search is not supported",
 }
-OF_THE_CLUSTER = "what runs on a cluster, and how, is said by `geosweep submit` and its profiles"
+OF_THE_CLUSTER = "what runs on a cluster, and how, is set by `geosweep submit` and its profiles"
 REFERENCE = re.compile(r"\$\{trialParameters\.([^}]+)\}")
 FLAG = re.compile(r"--?([A-Za-z0-9][\w.-]*)=?$")
 LAWS = ("normal", "logNormal")
@@ -35,7 +35,7 @@ LAWS = ("normal", "logNormal")
 
 def convert(document: Document, text: str, *, by: str = "") -> Draft:
     """The draft. `by` names the parameter whose values become arms. Raises program.NoListError."""
-    draft = Draft("an Experiment of Katib", document)
+    draft = Draft("a Katib Experiment", document)
     value = document.value
     spec: Mapping[str, Any] = value.get("spec") or {}
     known = {*LEFT_OUT, "objective", "algorithm", "parameters", "trialTemplate", "earlyStopping"}
@@ -44,7 +44,7 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
         if key in LEFT_OUT:
             draft.left_out(("spec", key), LEFT_OUT[key])
         elif key not in known:
-            draft.left_out(("spec", key), "is not translated")
+            draft.left_out(("spec", key), "is not converted")
     metadata: Mapping[str, Any] = value.get("metadata") or {}
     for key in metadata.keys() - {"name", "generateName"}:
         draft.left_out(("metadata", key), OF_THE_CLUSTER)
@@ -58,10 +58,10 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
         translated = _parameter(one, at, draft)
         if translated is not None:
             old, new = str(one.get("name")), names.get(str(one.get("name")), str(one.get("name")))
-            said = [draft.note("changed", at, f"{old} is called {new}, as the program's flag is")] if new != old else []
+            said = [draft.note("changed", at, f"{old} is renamed {new}, like the program's flag")] if new != old else []
             found[new] = (translated[0], [*said, *translated[1]])
     hand = program.handed(draft, found, ("spec", "parameters"))
-    why = "" if script else draft.note("to fill in", ("spec", "trialTemplate"), "name the program that trains")
+    why = "" if script else draft.note("to fill in", ("spec", "trialTemplate"), "name the training program")
     program.task(draft, script or "train.py", ["${program}" if w == script else w for w in command], hand, why)
     _metric(draft, spec.get("objective") or {})
     program.arms(draft, found, by, script or "trained")
@@ -99,7 +99,7 @@ def _command(spec: Mapping[str, Any], draft: Draft) -> list[str]:
     at: Path = ("spec", "trialTemplate")
     found = _containers(spec)
     if not found:
-        draft.left_out(at, "the template stands elsewhere (configMap); its command was not read")
+        draft.left_out(at, "the template is elsewhere (configMap); its command was not read")
         return []
     image = found[0].get("image")
     if image:
@@ -109,13 +109,13 @@ def _command(spec: Mapping[str, Any], draft: Draft) -> list[str]:
         try:
             return shlex.split(words[2])
         except ValueError:
-            draft.left_out((*at, "trialSpec"), f"{words[2]!r} was not read: a quote is open")
+            draft.left_out((*at, "trialSpec"), f"{words[2]!r} was not read: unclosed quote")
             return []
     return words
 
 
 def _flags(spec: Mapping[str, Any], words: Sequence[str], draft: Draft) -> tuple[dict[str, str], list[str]]:
-    """Parameter -> the name of the flag that hands it over; and the command with ${args} in their place."""
+    """Parameter -> the flag that passes it; and the command with ${args} in their place."""
     references = {
         str(one.get("name")): str(one.get("reference"))
         for one in (spec.get("trialTemplate") or {}).get("trialParameters") or []
@@ -155,7 +155,7 @@ def _metric(draft: Draft, objective: Mapping[str, Any]) -> None:
     why = "" if name else draft.note("to fill in", at, "the file names no metric")
     found: dict[str, Any] = {"name": name or "loss", "goal": goal}
     if "goal" in objective:
-        draft.left_out((*at, "goal"), "a sweep is not ended at a value, which would favor lucky seeds")
+        draft.left_out((*at, "goal"), "a sweep does not stop at a target value, which would favor lucky seeds")
     if objective.get("additionalMetricNames"):
         draft.left_out((*at, "additionalMetricNames"), "every metric that a trial reports is kept")
     strategies = {str(one.get("name")): one.get("value") for one in objective.get("metricStrategies") or []}
@@ -164,7 +164,7 @@ def _metric(draft: Draft, objective: Mapping[str, Any]) -> None:
     if strategy == best:
         found["select"] = "best"
         said = draft.note(
-            "changed", at, "Katib takes a trial's best value; leave select out for the last one, as is fair"
+            "changed", at, "Katib takes a trial's best value; remove select for the last one, which is fairer"
         )
     else:
         said = draft.note("changed", at, f"metricStrategies had {strategy}; here it is the last value")
@@ -177,12 +177,12 @@ def _parameter(one: Mapping[str, Any], at: Path, draft: Draft) -> tuple[dict[str
     if kind in ("categorical", "discrete"):
         values = [number(v) if kind == "discrete" else v for v in space.get("list") or []]
         if not values:
-            draft.left_out(at, f"{kind}, and has no list")
+            draft.left_out(at, f"{kind} without a list")
             return None
         return {"values": list(dict.fromkeys(values))}, why
     low, high = number(space.get("min")), number(space.get("max"))
     if not isinstance(low, int | float) or not isinstance(high, int | float) or low > high:
-        draft.left_out(at, f"{kind} from {space.get('min')} to {space.get('max')} is no range")
+        draft.left_out(at, f"{kind} from {space.get('min')} to {space.get('max')} is not a range")
         return None
     law = str(space.get("distribution") or "uniform")
     if kind == "int":
@@ -190,7 +190,9 @@ def _parameter(one: Mapping[str, Any], at: Path, draft: Draft) -> tuple[dict[str
     else:
         low, high = float(low), float(high)
     if law in LAWS:
-        why.append(draft.note("changed", (*at, "feasibleSpace"), f"{law} is not drawn from here; its range, evenly"))
+        why.append(
+            draft.note("changed", (*at, "feasibleSpace"), f"{law} is not supported; uniform over its range instead")
+        )
     logarithmic = law in ("logUniform", "logNormal")
     if logarithmic and low <= 0:
         draft.left_out(at, f"min is {low}: a logarithmic range starts above 0")
@@ -199,7 +201,7 @@ def _parameter(one: Mapping[str, Any], at: Path, draft: Draft) -> tuple[dict[str
     step = number(space.get("step"))
     if isinstance(step, int | float) and step > 0 and "value" not in found and not (kind == "int" and step == 1):
         if logarithmic:
-            draft.left_out((*at, "feasibleSpace", "step"), "a step and a logarithmic range do not go together")
+            draft.left_out((*at, "feasibleSpace", "step"), "a logarithmic range cannot have a step")
         else:
             word = "int_uniform" if kind == "int" and isinstance(step, int) else "q_uniform"
             found = {**found, "distribution": word, "q": step}
@@ -210,7 +212,7 @@ def _method(draft: Draft, spec: Mapping[str, Any]) -> None:
     old, at = _algorithm(spec), ("spec", "algorithm")
     new, why = ALGORITHMS.get(old, "random"), list[str]()
     if old not in ALGORITHMS:
-        why.append(draft.note("changed", at, f"{old} has no counterpart; random takes its place"))
+        why.append(draft.note("changed", at, f"{old} has no counterpart; random replaces it"))
     elif old != new:
         why.append(draft.note("changed", at, f"was {old}"))
     settings = {
@@ -221,7 +223,7 @@ def _method(draft: Draft, spec: Mapping[str, Any]) -> None:
     if isinstance(seed, int):
         found["seed"] = seed
     for key in settings:
-        draft.left_out((*at, "algorithmSettings"), f"{key}: of {old} alone")
+        draft.left_out((*at, "algorithmSettings"), f"{key}: specific to {old}")
     draft.top.put("method", found, *why)
     stopping: Mapping[str, Any] = spec.get("earlyStopping") or {}
     if old == "pbt":
@@ -230,7 +232,7 @@ def _method(draft: Draft, spec: Mapping[str, Any]) -> None:
         draft.top.put("early_terminate", {"type": old}, f"algorithm {old} was a search and a stopping rule in one")
     elif stopping:
         at_stop = ("spec", "earlyStopping")
-        said = draft.note("changed", at_stop, "medianstop; min_budget (20%) takes the place of start_step")
+        said = draft.note("changed", at_stop, "medianstop; min_budget (20%) replaces start_step")
         if stopping.get("algorithmName", "medianstop") != "medianstop":
             draft.left_out(at_stop, f"{stopping['algorithmName']} has no counterpart")
         else:

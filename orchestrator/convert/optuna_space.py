@@ -1,8 +1,8 @@
-"""A search space of Optuna, as its command takes it (`optuna ask --search-space`), in our words.
+"""An Optuna search space, as its command takes it (`optuna ask --search-space`), converted.
 
     x: {name: FloatDistribution, attributes: {low: 1e-5, high: 0.1, log: true, step: null}}
 
-The file may hold the space alone, or under `search_space` beside the options of `optuna create-study` and `ask`.
+The file may hold only the space, or have it under `search_space` beside the options of `optuna create-study` and `ask`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ OPTIONS = {"study_name", "direction", "directions", "sampler", "sampler_kwargs",
 
 def convert(document: Document, text: str, *, by: str = "") -> Draft:
     """The draft. `by` names the parameter whose values become arms. Raises program.NoListError."""
-    draft = Draft("a search space of Optuna", document)
+    draft = Draft("an Optuna search space", document)
     space: Mapping[str, Any] = optuna_space(document.value) or {}
     alone = space is document.value
     options = {} if alone else {str(k).replace("-", "_"): v for k, v in document.value.items()}
     at: Path = () if alone else (next(k for k in ("search_space", "search-space") if k in document.value),)
     for key in document.value.keys() - {*at} if not alone else ():
         if key.replace("-", "_") not in OPTIONS:
-            draft.left_out((key,), "is no option of a study that a sweep has")
+            draft.left_out((key,), "is a study option without a counterpart")
     program.header(draft, str(options.get("study_name") or "study"))
     found: dict[str, tuple[Any, list[str]]] = {}
     for name, one in space.items():
@@ -45,7 +45,7 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
             found[name] = translated
     hand = program.handed(draft, found, at)
     script = str(options.get("program") or "")
-    why = "" if script else draft.note("to fill in", (), "a space names no program; name the one that trains")
+    why = "" if script else draft.note("to fill in", (), "a search space names no program; name the training program")
     program.task(draft, script or "train.py", [], hand, why)
     _metric(draft, options)
     program.arms(draft, found, by, script or "trained")
@@ -60,24 +60,24 @@ def _metric(draft: Draft, options: Mapping[str, Any]) -> None:
     directions = options.get("directions") or [options.get("direction") or "minimize"]
     goals = [str(one).lower() for one in (directions if isinstance(directions, list) else [directions])]
     given = options.get("metric")
-    why = "" if given else draft.note("to fill in", (), "Optuna's objectives have no name; name the reported metric")
+    why = "" if given else draft.note("to fill in", (), "Optuna's objectives have no names; name the reported metric")
     draft.top.put("metric", {"name": str(given or "value"), "goal": goals[0]}, why)
     if len(goals) > 1:
         further = [{"name": f"value{i}", "goal": goal} for i, goal in enumerate(goals[1:], 1)]
-        draft.top.put("objectives", further, draft.note("to fill in", ("directions",), "name the further metrics"))
+        draft.top.put("objectives", further, draft.note("to fill in", ("directions",), "name the other metrics"))
 
 
 def _method(draft: Draft, options: Mapping[str, Any]) -> None:
     sampler, why = str(options.get("sampler") or "TPESampler"), list[str]()
     name = SAMPLERS.get(sampler, "tpe")
     if sampler not in SAMPLERS:
-        why.append(draft.note("changed", ("sampler",), f"{sampler} has no counterpart; tpe takes its place"))
+        why.append(draft.note("changed", ("sampler",), f"{sampler} has no counterpart; tpe replaces it"))
     found: dict[str, Any] = {"name": name}
     for key, value in (options.get("sampler_kwargs") or {}).items():
         if key == "seed" and isinstance(value, int):
             found["seed"] = value
         else:
-            draft.left_out(("sampler_kwargs", key), f"of {sampler} alone")
+            draft.left_out(("sampler_kwargs", key), f"specific to {sampler}")
     draft.top.put("method", found, *why)
 
 
@@ -91,7 +91,7 @@ def _parameter(one: Mapping[str, Any], at: Path, draft: Draft) -> tuple[dict[str
         return {"values": values}, []
     low, high = number(has.get("low")), number(has.get("high"))
     if not isinstance(low, int | float) or not isinstance(high, int | float) or low > high:
-        draft.left_out(at, f"{has.get('low')} to {has.get('high')} is no range")
+        draft.left_out(at, f"{has.get('low')} to {has.get('high')} is not a range")
         return None
     whole, logarithmic = "Int" in kind, bool(has.get("log")) or "Log" in kind
     step = number(has.get("step", has.get("q")))

@@ -1,6 +1,6 @@
-"""An experiment of Ray Tune in YAML in our words.
+"""A Ray Tune experiment in YAML, converted.
 
-Tune's YAML (`tune run -f`, `rllib train file`) is NAME: {run: ..., config: {...}, num_samples: ...}; a file that holds
+Tune's YAML (`tune run -f`, `rllib train file`) is NAME: {run: ..., config: {...}, num_samples: ...}; a file with
 the arguments of a Tuner (param_space, tune_config) is read too. Values may be {grid_search: [...]} or texts such as
 `tune.loguniform(1e-4, 1e-1)`, as people write them.
 """
@@ -17,15 +17,15 @@ from orchestrator.convert.draft import Draft, number
 from orchestrator.definition.yaml12 import Document, Path
 
 LEFT_OUT = {
-    "env": "an environment of RLlib; give it to the program",
-    "local_dir": "--root says where sweeps are kept",
-    "storage_path": "--root says where sweeps are kept",
-    "checkpoint_freq": "a program keeps its own checkpoints",
-    "checkpoint_at_end": "a program keeps its own checkpoints",
-    "checkpoint_config": "a program keeps its own checkpoints",
-    "keep_checkpoints_num": "a program keeps its own checkpoints",
-    "max_failures": "a trial whose worker is lost goes on by itself",
-    "sync_config": "--root says where sweeps are kept",
+    "env": "an RLlib environment; pass it to the program",
+    "local_dir": "--root sets where sweeps are stored",
+    "storage_path": "--root sets where sweeps are stored",
+    "checkpoint_freq": "a program manages its own checkpoints",
+    "checkpoint_at_end": "a program manages its own checkpoints",
+    "checkpoint_config": "a program manages its own checkpoints",
+    "keep_checkpoints_num": "a program manages its own checkpoints",
+    "max_failures": "a trial whose worker is lost resumes by itself",
+    "sync_config": "--root sets where sweeps are stored",
 }
 SEARCHES = {
     "OptunaSearch": "tpe",
@@ -44,15 +44,19 @@ OWN |= {"scheduler", "search_alg", "time_budget_s", "max_concurrent_trials", "na
 
 def convert(document: Document, text: str, *, by: str = "") -> Draft:
     """The draft. `by` names the parameter whose values become arms. Raises program.NoListError."""
-    draft = Draft("an experiment of Ray Tune", document)
+    draft = Draft("a Ray Tune experiment", document)
     name, at, given = _experiment(document.value, draft)
     flat = {**given, **(given.get("tune_config") or {})}
     for key in given:
         if key not in OWN:
-            draft.left_out((*at, key), LEFT_OUT.get(key, "is not translated"))
+            draft.left_out((*at, key), LEFT_OUT.get(key, "is not converted"))
     program.header(draft, name)
     script = program.file_in([str(given.get("run") or "")])
-    said = f"run: {given['run']} is no program; name the one that trains" if given.get("run") else "name the program"
+    said = (
+        f"run: {given['run']} is not a program; name the training program"
+        if given.get("run")
+        else "name the training program"
+    )
     space = "param_space" if "param_space" in given else "config"
     found = _parameters(given.get(space) or {}, (*at, space), draft)
     grid = any("grid_search" in str(one) for one in (given.get(space) or {}).values())
@@ -66,7 +70,7 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
     goal = "maximize" if mode.startswith("max") else "minimize"
     draft.top.put("metric", {"name": str(flat.get("metric") or "loss"), "goal": goal}, why)
     program.arms(draft, found, by, script or "trained")
-    draft.top.put("method", {"name": _method(flat, grid)}, "grid_search is over all of its values" if grid else "")
+    draft.top.put("method", {"name": _method(flat, grid)}, "grid_search tries all of its values" if grid else "")
     _stopping(draft, flat, at)
     _budget(draft, flat, at, hand, grid=grid)
     _resources(draft, flat, at)
@@ -80,7 +84,7 @@ def _experiment(value: Mapping[str, Any], draft: Draft) -> tuple[str, Path, Mapp
         return str(value.get("name") or run_config.get("name") or "experiment"), (), value
     first = next(iter(value))
     for other in list(value)[1:]:
-        draft.left_out((other,), "a second experiment; a sweep file holds one: convert it apart")
+        draft.left_out((other,), "a second experiment; a sweep file holds one: convert it separately")
     return str(first), (first,), value[first]
 
 
@@ -105,7 +109,7 @@ def _parameters(given: Mapping[str, Any], at: Path, draft: Draft, prefix: str = 
 
 
 class _CodeError(ValueError):
-    """An expression that has no counterpart."""
+    """An expression without a counterpart."""
 
 
 def _parameter(one: Any, at: Path, draft: Draft) -> tuple[Any, list[str]]:
@@ -113,7 +117,7 @@ def _parameter(one: Any, at: Path, draft: Draft) -> tuple[Any, list[str]]:
         return {"values": list(one["grid_search"])}, []
     text = str(one["eval"]) if isinstance(one, Mapping) else one
     if isinstance(text, str) and text.lstrip().startswith("lambda"):
-        raise _CodeError(f"{text!r}: code is not carried over")
+        raise _CodeError(f"{text!r}: code is not converted")
     if not isinstance(text, str) or not TUNED.match(text):
         return ({"value": one} if isinstance(one, list) else one), []
     return _expression(text), [draft.note("changed", at, f"was {text}")]
@@ -135,7 +139,7 @@ def _expression(text: str) -> dict[str, Any]:
             raise ValueError(text)
         return CALLS[name]([given[i] for i in range(len(given))])
     except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError):
-        raise _CodeError(f"{text!r}: code is not carried over; give it values, or min and max") from None
+        raise _CodeError(f"{text!r}: code is not converted; give it values, or min and max") from None
 
 
 def _floats(args: list[Any]) -> tuple[float, float]:
@@ -156,7 +160,7 @@ CALLS: Mapping[str, Callable[[list[Any]], dict[str, Any]]] = {
     "randn": lambda a: ranges.uniform(*ranges.middle(float(a[0]), float(a[1]))),
     "qrandn": lambda a: ranges.quantized(ranges.uniform(*ranges.middle(float(a[0]), float(a[1]))), a[2]),
 }
-"""Tune's functions; the upper end of randint and lograndint is left out, that of the others is in."""
+"""Tune's functions; randint and lograndint exclude their upper end, the others include it."""
 
 ORDER: Mapping[str, tuple[str, ...]] = {
     "choice": ("categories",),
@@ -168,7 +172,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "randn": ("mean", "sd"),
     "qrandn": ("mean", "sd", "q"),
 }
-"""The arguments of each, which people name in any order."""
+"""The arguments of each, which may be named in any order."""
 
 
 def _stopping(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
@@ -199,10 +203,10 @@ def _budget(draft: Draft, flat: Mapping[str, Any], at: Path, hand: program.Hande
     rules: Mapping[str, Any] = stop if isinstance(stop, Mapping) else {}
     most = rules.get("training_iteration") or (scheduler.get("max_t") if isinstance(scheduler, Mapping) else None)
     for key in rules.keys() - {"training_iteration"}:
-        draft.left_out((*at, "stop", key), "a trial is not ended at a value, which would favor lucky seeds")
+        draft.left_out((*at, "stop", key), "a trial does not stop at a target value, which would favor lucky seeds")
     samples = flat.get("num_samples")
     if grid and isinstance(samples, int) and samples > 1:
-        said = f"num_samples {samples} repeats the grid; a seed for each"
+        said = f"num_samples {samples} repeats the grid; one seed for each"
         draft.top.put("seeds", {"tune": samples}, draft.note("changed", (*at, "num_samples"), said))
     count = samples if isinstance(samples, int) and samples > 0 and not grid else None
     found = program.budget(
@@ -219,7 +223,7 @@ def _resources(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
         if key in ("cpu", "CPU", "gpu", "GPU") and isinstance(value, int | float):
             found[key.lower()] = max(1, int(value)) if key.lower() == "cpu" else value
         else:
-            draft.left_out((*at, "resources_per_trial", key), "is no resource of a trial here")
+            draft.left_out((*at, "resources_per_trial", key), "is not a trial resource here")
     if isinstance(flat.get("max_concurrent_trials"), int) and flat["max_concurrent_trials"] > 0:
         found["max_concurrent"] = flat["max_concurrent_trials"]
     if found:

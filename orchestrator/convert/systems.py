@@ -42,21 +42,23 @@ def convert(word: str, text: str, file: str, *, by: str = "") -> Draft:
     where = Where(file, document)
     value = document.value
     if not isinstance(value, dict) or not value:
-        raise where.error((), "holds no keys with values; there is nothing to convert")
+        raise where.error((), "has no keys with values; there is nothing to convert")
     if value.keys() & foreign.OURS:
-        raise where.error((), f"is a sweep of ours; there is nothing to convert: geosweep validate {file}")
+        raise where.error((), f"is already a geosweep sweep; nothing to convert: geosweep validate {file}")
     found = foreign.system(value)
     if found is not None and found.word != word:
-        raise where.error((), f"is {found.title}; say: geosweep convert {found.word} {file}")
+        raise where.error((), f"is {found.title}; use: geosweep convert {found.word} {file}")
     if found is None and not _could_be(word, value):
-        raise where.error((), f"is nothing that convert {word} knows")
+        raise where.error((), f"is not a file that convert {word} knows")
     try:
         return SYSTEMS[word](document, text, by=by)
     except NoListError:
         raise
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         title = next(one.title for one in TITLES if one.word == word)
-        raise where.error((), f"is not built as {title} is: a mapping or a list is something else ({error})") from None
+        raise where.error(
+            (), f"does not have the structure of {title}: a mapping or a list is something else ({error})"
+        ) from None
 
 
 def _could_be(word: str, value: Mapping[str, object]) -> bool:

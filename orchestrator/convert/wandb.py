@@ -1,4 +1,4 @@
-"""A sweep of W&B (its sweep configuration, YAML or JSON) in our words."""
+"""A W&B sweep (its sweep configuration, YAML or JSON), converted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.definition.yaml12 import Document
 METHODS = {"bayes": "tpe", "grid": "grid", "random": "random"}
 LEFT_OUT = {
     "project": "the sweep's name names its experiment in MLflow",
-    "entity": "nobody owns a sweep here",
-    "controller": "whoever calls `geosweep run` drives the sweep",
-    "imports": "files are not put together here; copy what the other one says",
-    "job": "a job of W&B Launch; `geosweep submit` sends the file to a cluster",
-    "image_uri": "an image of W&B Launch; the images of a cluster are in k8s/",
-    "queue": "a queue of W&B Launch; `geosweep submit --queue` names one of Kueue",
+    "entity": "sweeps have no owner here",
+    "controller": "`geosweep run` itself drives the sweep",
+    "imports": "files are not combined here; copy the other one's contents",
+    "job": "a W&B Launch job; `geosweep submit` sends the file to a cluster",
+    "image_uri": "a W&B Launch image; the images of a cluster are in k8s/",
+    "queue": "a W&B Launch queue; `geosweep submit --queue` names one of Kueue",
     "scheduler": "W&B Launch's; the executor places trials by resources",
     "settings": "W&B's own settings",
     "version": "W&B's own version of its format",
@@ -32,7 +32,7 @@ HYPERBAND = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
 
 def convert(document: Document, text: str, *, by: str = "") -> Draft:
     """The draft. `by` names the parameter whose values become arms. Raises program.NoListError."""
-    draft = Draft("a sweep of W&B", document)
+    draft = Draft("a W&B sweep", document)
     given: Mapping[str, Any] = _as_wandb_read_it(document.value, text)
     known = {*LEFT_OUT, "name", "description", "program", "command", "method", "metric", "parameters"}
     known |= {"run_cap", "early_terminate"}
@@ -40,7 +40,7 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
         if key in LEFT_OUT:
             draft.left_out((key,), LEFT_OUT[key])
         elif key not in known:
-            draft.left_out((key,), "is no word of W&B's sweep configuration")
+            draft.left_out((key,), "is not in W&B's sweep configuration")
     script = _task_of(given)
     stem = script.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     program.header(draft, str(given.get("name") or stem or "sweep"), str(given.get("description") or ""))
@@ -96,7 +96,7 @@ def _task(draft: Draft, given: Mapping[str, Any], script: str, hand: program.Han
     why = (
         []
         if script
-        else [draft.note("to fill in", ("program",), "the file names no program; name the one that trains")]
+        else [draft.note("to fill in", ("program",), "the file names no program; name the training program")]
     )
     command = ["${program}" if word == script else word for word in _words(given.get("command"))]
     program.task(draft, script or "train.py", command, hand, *why)
@@ -110,15 +110,15 @@ def _metric(draft: Draft, given: Any) -> None:
         found["name"] = one["name"]
     else:
         found["name"] = "loss"
-        why.append(draft.note("to fill in", ("metric",), "the file names no metric; name the one that is reported"))
+        why.append(draft.note("to fill in", ("metric",), "the file names no metric; name the reported one"))
     goal = str(one.get("goal") or "minimize").lower()
     found["goal"] = {"min": "minimize", "max": "maximize"}.get(goal, goal)
     if "goal" not in one and one:
-        why.append(draft.note("changed", ("metric",), "W&B minimizes where no goal is named; here it is written out"))
+        why.append(draft.note("changed", ("metric",), "W&B minimizes by default; here it is spelled out"))
     if "target" in one:
-        draft.left_out(("metric", "target"), "a sweep is not ended at a value, which would favor lucky seeds")
+        draft.left_out(("metric", "target"), "a sweep does not stop at a target value, which would favor lucky seeds")
     for key in one.keys() - {"name", "goal", "target"}:
-        draft.left_out(("metric", key), "is no word of W&B for a metric")
+        draft.left_out(("metric", key), "is not in W&B's metric configuration")
     draft.top.put("metric", found, *why)
 
 
@@ -127,10 +127,10 @@ def _method(draft: Draft, given: Mapping[str, Any]) -> None:
     new, why = METHODS.get(old, "random"), list[str]()
     if old == "bayes":
         why.append(
-            draft.note("changed", ("method",), "bayes was a Gaussian process; tpe takes its place, gp is there too")
+            draft.note("changed", ("method",), "bayes was a Gaussian process; tpe replaces it, gp is available, too")
         )
     elif old not in METHODS:
-        why.append(draft.note("changed", ("method",), f"{old!r} is none of W&B's; random takes its place"))
+        why.append(draft.note("changed", ("method",), f"{old!r} is not one of W&B's; random replaces it"))
     draft.top.put("method", {"name": new}, *why)
 
 
@@ -143,16 +143,16 @@ def _stopping(draft: Draft, given: Any) -> None:
         return
     at = ("early_terminate",)
     if given.get("type", "hyperband") != "hyperband":
-        draft.left_out(at, f"type {given['type']!r} is none of W&B's")
+        draft.left_out(at, f"type {given['type']!r} is not one of W&B's")
         return
     for key in given.keys() - HYPERBAND:
-        draft.left_out((*at, key), "is no word of W&B for hyperband")
+        draft.left_out((*at, key), "is not in W&B's hyperband configuration")
     eta = number(given.get("eta", 3))
     whole = max(2, round(eta)) if isinstance(eta, int | float) else 3
     found: dict[str, Any] = {"type": "asha", "eta": whole}
-    why = [draft.note("changed", at, "hyperband stopped runs one by one against the earlier ones, which asha does")]
+    why = [draft.note("changed", at, "hyperband stopped runs one by one against earlier ones, as asha does")]
     if whole != eta:
-        why.append(draft.note("changed", (*at, "eta"), f"was {eta}; it is a whole number from 2 on"))
+        why.append(draft.note("changed", (*at, "eta"), f"was {eta}; it must be a whole number, 2 or more"))
     least, most, s = (number(given.get(key)) for key in ("min_iter", "max_iter", "s"))
     if isinstance(s, int) and isinstance(most, int | float) and s > 0:
         share = whole**-s

@@ -1,6 +1,6 @@
-"""One parameter of a W&B sweep in our words.
+"""One parameter of a W&B sweep, converted.
 
-What W&B means by each word is its documentation's (sweep configuration keys, distribution options).
+The meaning of each W&B key follows its documentation (sweep configuration keys, distribution options).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from orchestrator.definition.yaml12 import Path
 NEEDS = {"min", "max", "mu", "sigma", "q", "a", "b"}
 KNOWN = NEEDS | {"distribution", "value", "values", "probabilities", "parameters"}
 DECADES = 100.0
-"""A uniform range whose ends are so far apart is worth a remark."""
+"""A uniform range whose ends are this far apart gets a note."""
 
 
 class UntranslatableError(ValueError):
-    """A parameter that has no counterpart; says why."""
+    """A parameter without a counterpart; says why."""
 
 
 def flattened(given: Mapping[str, Any], path: Path, draft: Draft, prefix: str = "") -> dict[str, tuple[Any, list[str]]]:
-    """Name -> (our words, comments); nested parameters get names with dots."""
+    """Name -> (converted, comments); nested parameters get names with dots."""
     found: dict[str, tuple[Any, list[str]]] = {}
     for key, one in given.items():
         at, name = (*path, key), f"{prefix}{key}"
@@ -35,7 +35,7 @@ def flattened(given: Mapping[str, Any], path: Path, draft: Draft, prefix: str = 
                 inner[next(iter(inner))][1].append(draft.note("changed", at, why))
             found |= inner
             for other in one.keys() - {"parameters"}:
-                draft.left_out((*at, other), "stands beside nested parameters and says nothing of them")
+                draft.left_out((*at, other), "is beside nested parameters and does not apply to them")
             continue
         try:
             found[name] = translated(one, at, draft)
@@ -45,31 +45,31 @@ def flattened(given: Mapping[str, Any], path: Path, draft: Draft, prefix: str = 
 
 
 def translated(given: Any, path: Path, draft: Draft) -> tuple[Any, list[str]]:
-    """(Our words, comments). Raises UntranslatableError."""
+    """(Converted, comments). Raises UntranslatableError."""
     if not isinstance(given, Mapping):
-        return given, [draft.note("changed", path, "a bare value stands for {value: ...}")]
+        return given, [draft.note("changed", path, "a bare value means {value: ...}")]
     comments: list[str] = []
 
     def changed(key: str, text: str) -> None:
         comments.append(draft.note("changed", (*path, key) if key else path, text))
 
     for key in given.keys() - KNOWN:
-        draft.left_out((*path, key), "is no word of W&B for a parameter")
+        draft.left_out((*path, key), "is not in W&B's parameter configuration")
     kind = str(given.get("distribution") or _usual(given))
     if kind in ("categorical", "categorical_w_probabilities") or (kind == "constant" and "values" in given):
         return _categorical(given, changed), comments
     if kind == "constant":
         if "value" not in given:
-            raise UntranslatableError("constant, and has no value")
+            raise UntranslatableError("constant without a value")
         return given["value"] if _plain(given["value"]) else {"value": given["value"]}, comments
     if kind not in RANGES:
         raise UntranslatableError(
-            f"distribution {kind!r} is none of W&B's" if given else "empty: has no values, value, or min and max"
+            f"distribution {kind!r} is not one of W&B's" if given else "empty: has no values, value, or min and max"
         )
     one = {key: number(given[key]) for key in NEEDS & given.keys()}
     for key, value in one.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UntranslatableError(f"{key} is {given[key]!r}, and a number is needed")
+            raise UntranslatableError(f"{key} is {given[key]!r}; expected a number")
         if isinstance(given[key], str):
             changed(key, f"{given[key]!r} was text; it is a number")
     try:
@@ -78,7 +78,7 @@ def translated(given: Any, path: Path, draft: Draft) -> tuple[Any, list[str]]:
         raise UntranslatableError(f"{error.args[0]} is missing; {kind} needs it") from None
     except OverflowError:
         raise UntranslatableError(
-            f"{kind} takes exponents, and exp({one.get('max')}) is beyond every number; were values meant?"
+            f"{kind} takes exponents, and exp({one.get('max')}) overflows; were values meant?"
         ) from None
 
 
@@ -104,16 +104,16 @@ Changed = Callable[[str, str], None]
 def _categorical(given: Mapping[str, Any], changed: Changed) -> dict[str, Any]:
     values = given.get("values")
     if not isinstance(values, list) or not values:
-        raise UntranslatableError("categorical, and has no values")
+        raise UntranslatableError("categorical without values")
     kept: list[Any] = []
     for value in values:
         if repr(value) not in map(repr, kept):
             kept.append(value)
     weights = given.get("probabilities")
     if weights is not None and len(set(map(repr, weights if isinstance(weights, list) else [weights]))) > 1:
-        changed("probabilities", f"were {weights}; every value is equally likely to be tried first here")
+        changed("probabilities", f"were {weights}; here every value is equally likely to be tried first")
     if len(kept) < len(values):
-        changed("values", "a value was given twice, which made it likelier; each is there once")
+        changed("values", "a value was given twice to make it likelier; each is listed once")
     return {"values": kept}
 
 
@@ -129,7 +129,7 @@ def _uniform(one: Mapping[str, Any], kind: str, changed: Changed) -> dict[str, A
         raise UntranslatableError(f"min {low} is above max {high}")
     found = ranges.uniform(low, high)
     if kind == "uniform" and low > 0 and high / low >= DECADES and "q" not in one:
-        changed("", "uniform over decades, as it was: log_uniform_values would try each decade alike")
+        changed("", "uniform over decades, as before: log_uniform_values would sample each decade equally")
     if "q" in one and kind == "q_uniform":
         return _rounded(found, one["q"], changed)
     return found
@@ -144,7 +144,7 @@ def _q_uniform(one: Mapping[str, Any], kind: str, changed: Changed) -> dict[str,
 
 def _rounded(found: dict[str, Any], q: float, changed: Changed) -> dict[str, Any]:
     if q <= 0:
-        raise UntranslatableError(f"q is {q}, and a quantum is above 0")
+        raise UntranslatableError(f"q is {q}; a quantum must be above 0")
     new = ranges.quantized(found, q)
     for key in ("min", "max"):
         if key in new and new[key] != found[key]:
@@ -176,19 +176,17 @@ def _log(one: Mapping[str, Any], kind: str, changed: Changed) -> dict[str, Any]:
 def _normal(one: Mapping[str, Any], kind: str, changed: Changed) -> dict[str, Any]:
     mu, sigma = float(one.get("mu", 0.0)), float(one.get("sigma", 1.0))
     if sigma <= 0:
-        raise UntranslatableError(f"sigma is {sigma}, and a spread is above 0")
+        raise UntranslatableError(f"sigma is {sigma}; it must be above 0")
     low, high = ranges.middle(mu, sigma)
     found = ranges.exponents(low, high) if "log" in kind else ranges.uniform(low, high)
     law = f"{kind} with mu {mu:g} and sigma {sigma:g}"
-    changed("distribution", f"{law} has no bounds, and a search needs them; its middle 95 % takes its place")
+    changed("distribution", f"{law} has no bounds, which a search needs; its middle 95 % replaces it")
     return _rounded(found, one.get("q", 1), changed) if kind.startswith("q_") else found
 
 
 def _beta(one: Mapping[str, Any], kind: str, changed: Changed) -> dict[str, Any]:
     a, b = one["a"], one["b"]
-    changed(
-        "distribution", f"{kind} with a {a} and b {b} is not drawn from here; its whole range, evenly, stands for it"
-    )
+    changed("distribution", f"{kind} with a {a} and b {b} is not supported; uniform over its whole range replaces it")
     found = ranges.uniform(0.0, 1.0)
     return _rounded(found, one.get("q", 1), changed) if kind.startswith("q_") else found
 

@@ -1,4 +1,4 @@
-"""Addresses that messages go to (`notify`): they are secrets, so they are shown nowhere and kept in no sweep's folder.
+"""Addresses that messages go to (`notify`): secrets, never shown and never stored in a sweep's folder.
 
 A reference to an environment variable, ${env:NAME}, stands for its value and may be kept.
 """
@@ -18,12 +18,12 @@ REFERENCE = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)")
 
 
 def is_address(value: Any) -> bool:
-    """Whether `value` is a web address, or becomes one by a variable."""
+    """Whether `value` is a URL, or becomes one through a variable."""
     return isinstance(value, str) and bool(re.match(r"https?://[^\s/?#]+", value) or REFERENCE.match(value))
 
 
 def resolved(value: str) -> str:
-    """The address with its variables filled in. Raises KeyError with the name of one that is not set."""
+    """The address with its variables filled in. Raises KeyError with the name of a variable that is not set."""
 
     def of(found: re.Match[str]) -> str:
         return os.environ[found[1] or found[2]]
@@ -32,12 +32,12 @@ def resolved(value: str) -> str:
 
 
 def is_secret(value: Any) -> bool:
-    """Whether there is more in it than a variable's name."""
+    """Whether it holds more than the name of a variable."""
     return isinstance(value, str) and not REFERENCE.fullmatch(value)
 
 
 def secrets(text: str) -> Iterator[tuple[str, str]]:
-    """(key, address) of the addresses that stand in a sweep file."""
+    """(key, address) of the addresses in a sweep file."""
     try:
         document = parse(text).value
     except YamlError:

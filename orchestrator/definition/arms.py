@@ -29,10 +29,10 @@ LONGEST_NAME = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """What the file gives under one name."""
+    """What the file says under one name."""
 
     name: str
-    """In full, of the whole: `sam_radius` where its fields are parameters."""
+    """The full name of the whole: `sam_radius` where its fields are parameters."""
     path: Path
     parameters: tuple[Parameter, ...]
     is_ramp: bool
@@ -40,7 +40,7 @@ class Read:
 
 @dataclass(frozen=True, kw_only=True)
 class Arms:
-    """The arms, and where each of their parameters stands."""
+    """The arms, and the place of each of their parameters."""
 
     arms: dict[str, ArmSpec]
     names: Names
@@ -80,7 +80,7 @@ def resolved(model: SweepModel, processes: int, where: Where) -> Arms:
 
 
 def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
-    """Arm -> its optimizer, which there is, and which goes with the task."""
+    """Arm -> its optimizer, which exists and fits the task."""
     found: dict[str, str] = {}
     for name, given in model.arms.items():
         optimizer = (given.optimizer if given else None) or name
@@ -105,39 +105,39 @@ def check_name(name: str, others: Iterable[str], where: Where) -> None:
         raise where.error(("arms", name), f"an arm's name is at most {LONGEST_NAME} printable characters")
     twin = next((other for other in others if _alike(other) == _alike(name)), None)
     if twin is not None:
-        raise where.error(("arms", name), f"reads like arm {twin}; names differ in more than case")
+        raise where.error(("arms", name), f"reads like arm {twin}; names must differ by more than case")
 
 
 def _alike(name: str) -> str:
-    """Equal for names that a reader, or a file system, takes for one."""
+    """Equal for names that a reader, or a file system, may confuse."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
-    """Optimizers for games go with games, and with nothing else."""
+    """Game optimizers go with games, and with nothing else."""
     task = str(model.task["name"])
     if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
         return
     games = [name for name in optim_core.registered() if optim_core.lookup(name).PLAYS_GAMES]
     if trainables.lookup(task).GAME:
-        raise where.error(path, f"{optimizer} trains one model, and task {task} is a game; use {', '.join(games)}")
+        raise where.error(path, f"{optimizer} trains a single model, but task {task} is a game; use {', '.join(games)}")
     tasks = [name for name in trainables.registered() if trainables.lookup(name).GAME]
-    raise where.error(path, f"{optimizer} plays games, and task {task} is none; use one of {', '.join(tasks)}")
+    raise where.error(path, f"{optimizer} is for games, and task {task} is not one; use one of {', '.join(tasks)}")
 
 
 def _read(
     given: Mapping[str, Given], names: Names, arm: str | None, model: SweepModel, where: Where, base: Path
 ) -> list[Read]:
-    """What a block of parameters says, under full names."""
+    """The contents of a block of parameters, under full names."""
     found: dict[str, Read] = {}
     for key, value in given.items():
         path = (*base, key)
         name = names.meant(key, arm, where, path)
         if name in found:
-            raise where.error(path, f"is {name}, which is given above; remove one of them")
+            raise where.error(path, f"duplicates {name}, given above; remove one of them")
         section, rest = section_of(name)
         if section and isinstance(value, RampModel):
-            raise where.error((*path, "schedule"), f"{rest} belongs to {section} and does not change within a trial")
+            raise where.error((*path, "schedule"), f"{rest} belongs to {section} and cannot change during a trial")
         if section == TRAINING:
             value = converted(rest, value, model, where, path)
         made = tuple(parameters(name, value, where, path))
@@ -146,7 +146,7 @@ def _read(
 
 
 def _check(optimizer: str, one: Read, processes: int, where: Where) -> None:
-    """The optimizer takes the values; those of the task and of training are checked where these are built."""
+    """The optimizer accepts the values; those of the task and of training are checked where these are built."""
     if section_of(one.name)[0]:
         return
     if one.is_ramp:
@@ -157,37 +157,37 @@ def _check(optimizer: str, one: Read, processes: int, where: Where) -> None:
     if p.name == "workers" and "independent" in p.values and processes > 1:
         raise where.error(
             one.path,
-            "independent: the processes of a trial always climb along the gradient of the whole batch, so that "
-            "it does not depend on their number; remove it",
+            "independent: the processes of a trial always ascend along the whole batch's gradient, so the "
+            "result does not depend on how many there are; remove it",
         )
 
 
 def _try_out(
     optimizer: str, space: Sequence[Parameter], constraints: Sequence[str], places: Mapping[str, Path], where: Where
 ) -> None:
-    """Somebody else's optimizer takes every value, in the middle of all others."""
+    """A third-party optimizer accepts every value, with all others in the middle of their ranges."""
     middle = split(from_unit(space, [0.5] * len(space)))
     try:
         optim_core.try_out(optimizer, **middle.optimizer)
     except ValueError:
-        return  # what is wrong may be that these do not go together
+        return  # the fault may lie in their combination
     for p in space:
         for corner in corners(space, [p.name]) if not section_of(p.name)[0] and "." not in p.name else ():
             given = {**middle.optimizer, **split(corner).optimizer}
-            with contextlib.suppress(SpaceError, TypeError):  # said of the constraint itself, with its place
+            with contextlib.suppress(SpaceError, TypeError):  # reported for the constraint itself, with its place
                 if p.name not in corner or not satisfied(constraints, given):
                     continue
             try:
                 optim_core.try_out(optimizer, **given)
             except ValueError as error:
-                words = f"{short(corner[p.name])} is refused by {optimizer}: {error}"
+                words = f"{short(corner[p.name])} is rejected by {optimizer}: {error}"
                 raise where.error(places[p.name], words) from None
 
 
 def _renamed_conditions(
     parameters: Iterable[Parameter], names: Names, model: SweepModel, places: Mapping[str, Path], where: Where
 ) -> list[Parameter]:
-    """Conditions on bare names of the task and of training under their full names, percentages in them as shares."""
+    """Conditions with bare names of the task and of training spelled out, and percentages as shares."""
     there, found = [*parameters], []
     known = {p.name for p in there}
     for p in there:
@@ -206,28 +206,30 @@ def _renamed_conditions(
 
 
 def check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
-    """An arm's own parameter can become active: its conditions name values that their parents can have, and no other.
+    """An arm's own parameter can become active: its conditions name only values that their parents can have.
 
-    Of one that arms share, whose parents may differ between them, only that a value is named.
+    A shared parameter, whose parents may differ between arms, only has to name a value.
     """
     known = {p.name: p for p in every}
     for p in known.values():
         for parent, wanted in p.when.items():
             at = (*places[p.name], "when", parent)
             if not wanted:
-                raise where.error(at, f"names no value, so that {p.name} would never be active; name one, or remove it")
+                raise where.error(at, f"names no value, so {p.name} would never be active; name one, or remove it")
             if places[p.name][0] != "arms" or parent not in known:
                 continue
             never = [value for value in wanted if not _can_have(known[parent], value)]
             if len(never) == len(wanted):
                 raise where.error(
                     at,
-                    f"{', '.join(map(str, never))} is no value of {parent} here (it has {_all_of(known[parent])}), so "
-                    f"that {p.name} would never be active; mend or remove it",
+                    f"{', '.join(map(str, never))} is not a value of {parent} here (it has {_all_of(known[parent])}), "
+                    f"so {p.name} would never be active; fix or remove it",
                 )
             if never:
                 has = f"it has {_all_of(known[parent])}"
-                raise where.error(at, f"{', '.join(map(str, never))} is no value of {parent} here ({has}); remove it")
+                raise where.error(
+                    at, f"{', '.join(map(str, never))} is not a value of {parent} here ({has}); remove it"
+                )
 
 
 def _can_have(p: Parameter, value: Any) -> bool:

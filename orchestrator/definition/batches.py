@@ -1,4 +1,4 @@
-"""What a nominal batch of a task holds, for configurations that choose its size."""
+"""The contents of a task's nominal batch, for configurations that choose its size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.definition.space import Parameter, corners
 
 
 def per_batch(task: str, fixed: Mapping[str, Any], chosen: Mapping[str, Any]) -> int:
-    """What the task counts (`Task.COUNTS`) in a batch, with these parameters; built once for each choice."""
+    """How much of what the task counts (`Task.COUNTS`) a batch holds; the task is built once for each choice."""
     return _built(task, json.dumps({**fixed, **chosen}, sort_keys=True))
 
 

@@ -1,4 +1,4 @@
-"""The budget of a sweep file: a unit that the task is counted in, amounts that come whole, limits that leave room."""
+"""The budget of a sweep file: a unit that the task can count, integer amounts, limits that leave room."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def resolved(model: SweepModel, task: Task, where: Where) -> BudgetSpec:
         raise where.error(("budget", "unit"), "'epochs' is not one of 'grad_evals', 'steps', 'seconds' or 'tokens'")
     if given.unit in COUNTABLE and given.per_trial != int(given.per_trial):
         raise where.error(
-            ("budget", "per_trial"), f"{given.per_trial:g}: {given.unit} come whole; write a whole number"
+            ("budget", "per_trial"), f"{given.per_trial:g}: a number of {given.unit} is an integer; round it"
         )
     tokens: int | None = None
     if given.unit == "tokens" and not script:
@@ -54,12 +54,12 @@ def check(spec: Spec, where: Where) -> None:
     fewest = min(plan.grad_evals_range(spec, arm)[0] for arm in spec.arms.values())
     if spec.evaluations > fewest:
         raise where.error(
-            ("evaluations",), f"{spec.evaluations} in a trial of {fewest:g} gradient evaluations; lower it"
+            ("evaluations",), f"{spec.evaluations}, but a trial has only {fewest:g} gradient evaluations; lower it"
         )
 
 
 def _check_seconds(spec: Spec, where: Where) -> None:
-    """The driver's process times the arms, and it is one process."""
+    """The driver times the arms, and it is a single process."""
     if spec.budget.unit == "seconds" and spec.resources.processes > 1:
         raise where.error(
             ("budget", "unit"),
@@ -69,19 +69,19 @@ def _check_seconds(spec: Spec, where: Where) -> None:
 
 
 def _check_limits(spec: Spec, where: Where) -> None:
-    """Room for one round of the search beside the confirm stage."""
+    """Room for one round of the search besides the confirm stage."""
     budget, seeds, gpu = spec.budget, spec.seeds, spec.resources.gpu
     if budget.money is not None and budget.price_per_gpu_hour is None:
-        raise where.error(("budget", "money"), "needs price_per_gpu_hour beside it")
+        raise where.error(("budget", "money"), "needs price_per_gpu_hour; add it")
     for key in ("money", "gpu_hours"):
         if getattr(budget, key) is not None and not gpu:
-            raise where.error(("budget", key), "counts GPUs, and resources.gpu is 0; remove it, or give trials a GPU")
+            raise where.error(("budget", key), "counts GPUs, but resources.gpu is 0; remove it, or give trials a GPU")
     if budget.grad_evals is None:
         return
     if not plan.is_known(spec):
         raise where.error(
             ("budget", "grad_evals"),
-            "nobody knows how many gradient evaluations a trial of so many seconds takes; limit wall_clock instead",
+            "how many gradient evaluations fit into a trial's seconds is unknown; limit wall_clock instead",
         )
     trials = seeds.studies + len(seeds.confirm)
     least = sum(trials * plan.grad_evals_range(spec, arm)[1] for arm in spec.arms.values())
@@ -95,7 +95,7 @@ def _check_limits(spec: Spec, where: Where) -> None:
 
 
 def _check_population(spec: Spec, where: Where) -> None:
-    """A child goes on where its parent stood, so all of a population have one budget in gradient evaluations."""
+    """A child continues from its parent's state, so a population shares one budget in gradient evaluations."""
     if spec.early_terminate.type != "pbt" or spec.budget.unit != "steps":
         return
     for arm in spec.arms.values():
@@ -103,6 +103,6 @@ def _check_population(spec: Spec, where: Where) -> None:
         if least != most:
             raise where.error(
                 ("budget", "unit"),
-                f"'steps', but steps of arm {arm.name} cost differently from one configuration to the next, and pbt "
-                "hands checkpoints from one to the other; use grad_evals",
+                f"'steps', but the cost of a step of arm {arm.name} varies between configurations, and pbt passes "
+                "checkpoints from one to another; use grad_evals",
             )

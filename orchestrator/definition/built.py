@@ -1,4 +1,4 @@
-"""Tasks built of what a sweep file says, with the files that it names."""
+"""Tasks built from a sweep file, with the files that it names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def build(task: str, values: Mapping[str, Any]) -> Task:
-    """The task; a file that a parameter of a user's own task names is looked for beside the sweep file, too."""
+    """The task; files named by parameters of a user's own task are looked for beside the sweep file, too."""
     return trainables.build(task, **placed(task, values))
 
 
 def placed(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a task with the paths of files that were found; what is bundled has rules of its own."""
+    """Parameters of a task with the paths of files that were found; bundled tasks have rules of their own."""
     if trainables.is_bundled(task):
         return dict(values)
     return {key: found(value) if isinstance(value, str) else value for key, value in values.items()}

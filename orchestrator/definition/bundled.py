@@ -1,4 +1,4 @@
-"""Files that come along: sweeps, guides, manifests. A checkout has them at its top, an installed package inside."""
+"""Bundled files: sweeps, guides, manifests. A checkout has them at its top level, an installed package inside."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def folder(name: str) -> Path:
 
 
 def sweeps() -> dict[str, Path]:
-    """Name -> file of each sweep that comes along: `quickstart`, `own_data/cifar100_sam`."""
+    """Name -> file of each bundled sweep: `quickstart`, `own_data/cifar100_sam`."""
     home = folder("sweeps")
     return {str(file.relative_to(home).with_suffix("")): file for file in sorted(home.rglob("*.yaml"))}
 
 
 def sweep(given: Path) -> Path:
-    """The file that was meant: the one of this path, else the bundled sweep of this name, else the path as it is."""
+    """The file that was meant: the one at this path, else the bundled sweep of this name, else the path as it is."""
     if given.exists() or given.suffix or given.is_absolute():
         return given
     return sweeps().get(str(given), given)
 
 
 def meant(given: Path) -> str:
-    """For an error about a file that is not there: the bundled sweep that a bare name could have meant, or nothing."""
+    """For an error about a missing file: the bundled sweep that a bare name could have meant, or an empty string."""
     return nearest(str(given), names) if not given.suffix and (names := sweeps()) else ""

@@ -12,9 +12,9 @@ WORDS = {
     "tokens": "tokens",
     "epochs": "epochs",
 }
-"""`budget.unit` -> how it is called in sentences and on axes."""
+"""`budget.unit` -> its name in sentences and on axes."""
 COUNTABLE = ("steps", "tokens")
-"""Units that come whole."""
+"""Units counted in integers."""
 
 
 def name_of(budget: Mapping[str, Any], counted: str = "") -> str:
@@ -24,7 +24,7 @@ def name_of(budget: Mapping[str, Any], counted: str = "") -> str:
 
 
 def amount(budget: Mapping[str, Any], counted: str = "") -> str:
-    """What one trial is given: `480 gradient evaluations`, `1,000,000 tokens`; nothing where nobody knows."""
+    """What one trial gets: `480 gradient evaluations`, `1,000,000 tokens`; empty where it is unknown."""
     if not budget["unit"]:
         return ""
     given = budget["per_trial"]
@@ -33,13 +33,13 @@ def amount(budget: Mapping[str, Any], counted: str = "") -> str:
 
 
 def took(arm: str, given: float, error: float, seconds: float | None) -> str:
-    """How well an arm's calibration met a budget in seconds: `sgd: 31.2 s a trial, 4 % above the 30 s ...`."""
+    """How well an arm's calibration met a budget in seconds: `sgd: 31.2 s per trial, 4 % above the 30 s ...`."""
     stated = f"calibrated to within {error:.0%}"
     if seconds is None:
-        return f"{arm}: no trial has shown what {given:g} s came to ({stated})."
+        return f"{arm}: no trial has timed its {given:g} s yet ({stated})."
     off = seconds / given - 1
     where = "above" if off > 0 else "below"
-    return f"{arm}: {seconds:.3g} s a trial, {abs(off):.0%} {where} the {given:g} s given ({stated})."
+    return f"{arm}: {seconds:.3g} s per trial, {abs(off):.0%} {where} the {given:g} s given ({stated})."
 
 
 def spoken(budget: Mapping[str, Any], counted: str = "") -> str:

@@ -22,11 +22,11 @@ OF_EVERY_TRIAL = ("time/step_s", "cost/grad_evals", "cost/steps")
 
 
 def analysis(model: SweepModel, where: Where) -> dict[str, Any]:
-    """The declared analysis; its baseline is an arm, and what it waives are rules."""
+    """The declared analysis; its baseline is an arm, and it waives only rules that exist."""
     given = model.analysis
     if given.baseline is not None and given.baseline not in model.arms:
         raise where.error(
-            ("analysis", "baseline"), f"{given.baseline!r} is no arm{nearest(given.baseline, model.arms)}"
+            ("analysis", "baseline"), f"{given.baseline!r} is not an arm{nearest(given.baseline, model.arms)}"
         )
     if given.twin and given.baseline is None:
         raise where.error(("analysis", "twin"), "a twin is a copy of the baseline; name one in analysis.baseline")
@@ -57,39 +57,39 @@ def outcomes(model: SweepModel, metrics: Mapping[str, Metric], where: Where) -> 
         if one.metric not in there and not measured:
             if script:
                 goal = "minimize" if one.at_most else "maximize"
-                way_out = f"if yours tells it, say so: task: {{goals: {{{one.metric}: {goal}}}}}"
-                raise where.error(at, f"{one.metric!r} is told of no script; {way_out}")
-            raise where.error(at, f"{one.metric!r} is no metric of this task's trials{nearest(one.metric, there)}")
+                way_out = f"if yours does, declare it: task: {{goals: {{{one.metric}: {goal}}}}}"
+                raise where.error(at, f"no script is known to report {one.metric!r}; {way_out}")
+            raise where.error(at, f"{one.metric!r} is not a metric of this task's trials{nearest(one.metric, there)}")
         if one.metric.startswith("time/") and model.method.replay == "strict":
             raise where.error(
-                at, f"{one.metric} depends on the machine, so that the search could not be replayed; write replay: off"
+                at, f"{one.metric} depends on the machine, so the search could not be replayed; write replay: off"
             )
         if wrong := _undecided(one, metrics.get(one.metric)):
             raise where.error(at, f"{text!r}: {wrong}")
         twin = next((c for c in found if (c.metric, c.at_most) == (one.metric, one.at_most)), None)
         if twin is not None:
-            raise where.error(at, f"{text!r} is said already by {twin}; remove one of them")
+            raise where.error(at, f"{text!r}: already limited by {twin}; remove one of them")
         found.append(one)
     if found and model.early_terminate is not None and model.early_terminate.type == "pbt":
         raise where.error(
             ("outcome_constraints",),
-            "pbt replaces members by the tuned metric alone; remove them, or stop early by another type",
+            "pbt replaces members by the tuned metric only; remove them, or choose another type of early stopping",
         )
     return tuple(found)
 
 
 def _undecided(one: OutcomeConstraint, metric: Metric | None) -> str:
-    """What is wrong with a limit that its metric cannot come to, accuracy/val >= 60 of a share; empty for others."""
+    """What is wrong with a limit beyond the metric's range, as in accuracy/val >= 60 for a share; empty for others."""
     bounds = metric.bounds if metric is not None else None
     bounds = bounds or (PERCENT if metric is not None and is_share(one.metric) else None)
     if bounds is None or not (who := obeying(one.at_most, one.limit, bounds)):
         return ""
     share = f"; write {one.limit / 100:g}, or {one.limit:g}%" if bounds == SHARE and 1 < one.limit <= 100 else ""
-    return f"{one.metric} lies between {bounds[0]:g} and {bounds[1]:g}, so that {who} obeys{share}"
+    return f"{one.metric} lies between {bounds[0]:g} and {bounds[1]:g}, so {who} satisfies this{share}"
 
 
 def racing(model: SweepModel, seeds: SeedsSpec, where: Where) -> Racing | None:
-    """The race of the confirm stage, with arms that can race and seeds enough to decide it."""
+    """The race of the confirm stage, with arms that can race and enough seeds to decide it."""
     if model.racing is None:
         return None
     found, arms = Racing(level=model.racing.level, looks=model.racing.looks), len(model.arms)
@@ -109,13 +109,13 @@ def racing(model: SweepModel, seeds: SeedsSpec, where: Where) -> Racing | None:
 
 
 def controls(model: SweepModel, optimizers: Sequence[str], where: Where) -> tuple[str, ...]:
-    """The controls to run first; each one has an arm, by its optimizer, that it fits."""
+    """The controls to run first; each applies to the optimizer of at least one arm."""
     usable, there_are = fitting(optimizers), known(optimizers)
     if model.controls == "auto":
         return usable
     for i, name in enumerate(model.controls):
         if name not in there_are:
-            raise where.error(("controls", i), f"{name!r} is no control{nearest(name, there_are)}")
+            raise where.error(("controls", i), f"{name!r} is not a control{nearest(name, there_are)}")
         if name not in usable:
             others = ", ".join(owners(name))
             raise where.error(("controls", i), f"{name} is a control of {others}, which no arm uses; remove it")

@@ -1,4 +1,4 @@
-"""What a sweep needs on other machines beside geosweep: further packages, pinned, and an image of one's own."""
+"""What a sweep needs on other machines besides geosweep: extra pinned packages, and a custom image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE = re.compile(
 )
 ABSENT = "VERSION"
 BROUGHT = ("geosweep", "torch", "ray", "optuna", "mlflow")
-"""Packages whose versions the cluster's installation fixes; another one would part driver and workers."""
+"""Packages whose versions the cluster's installation fixes; any other would make driver and workers differ."""
 
 
 def resolved(model: SweepModel, where: Where, file: str) -> EnvironmentSpec:
@@ -40,7 +40,7 @@ def resolved(model: SweepModel, where: Where, file: str) -> EnvironmentSpec:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise where.error(
             ("environment", "requirements"),
-            f"{name} does not lie beside the sweep file, with which it goes; move it there",
+            f"{name} is not beside the sweep file, with which it is sent; move it there",
         )
     path = Path(file).parent / name
     try:
@@ -74,20 +74,20 @@ def pinned(line: str) -> str:
     except InvalidRequirement as error:
         raise ValueError(f"{line!r} names no package ({str(error).splitlines()[0]}); write NAME==VERSION") from None
     if asked.name.lower() in BROUGHT:
-        raise ValueError(f"{asked.name} has the version of the cluster's own installation of geosweep; remove the line")
+        raise ValueError(f"{asked.name} is fixed by the cluster's own installation of geosweep; remove the line")
     if asked.url is not None:
         if re.search(r"://[^/@]*:[^/@]*@", asked.url):
-            raise ValueError(f"{asked.name}: the address holds a password; take it out")
+            raise ValueError(f"{asked.name}: the URL contains a password; remove it")
         if not (re.search(r"@[0-9a-f]{40}\b", asked.url) or "sha256=" in asked.url):
             raise ValueError(
-                f"{asked.name}: an address is pinned by a commit of 40 digits (git+https://...@COMMIT) or a "
+                f"{asked.name}: a URL is pinned by a full 40-digit commit (git+https://...@COMMIT) or a "
                 "hash (https://...whl#sha256=...)"
             )
         return str(asked)
     exact = [s for s in asked.specifier if s.operator in ("==", "===") and "*" not in s.version]
     if len(exact) != 1 or len(list(asked.specifier)) != 1:
         raise ValueError(
-            f"{line!r} is not pinned, so that every machine and every day might install another one; "
+            f"{line!r} is not pinned, so the version could differ between machines and days; "
             f"write {asked.name}=={_installed(asked.name)}"
         )
     return str(asked)
@@ -112,16 +112,16 @@ def _check_twice(lines: tuple[str, ...] | list[str], where: Where) -> None:
 def _check_image(image: str, where: Where) -> None:
     found = IMAGE.fullmatch(image)
     if found is None:
-        raise where.error(("environment", "image"), f"{image!r} is no name of an image; write REGISTRY/NAME:TAG")
+        raise where.error(("environment", "image"), f"{image!r} is not an image name; write REGISTRY/NAME:TAG")
     if not found["digest"] and found["tag"] in (None, "latest"):
         raise where.error(
             ("environment", "image"),
-            f"{image} may be another image tomorrow; name a tag that stays, or a digest (NAME@sha256:...)",
+            f"{image} is a mutable tag; pin a version tag or a digest (NAME@sha256:...)",
         )
 
 
 def unmet(requirements: Iterable[str]) -> list[str]:
-    """What this machine's own environment lacks of these packages, in words."""
+    """Which of these packages this machine's environment lacks, in words."""
     found = []
     for line in requirements:
         asked = Requirement(line)
@@ -131,5 +131,5 @@ def unmet(requirements: Iterable[str]) -> list[str]:
         if there == ABSENT:
             found.append(f"{asked} is not installed")
         elif not asked.specifier.contains(there, prereleases=True):
-            found.append(f"{asked} is asked for, and {asked.name} {there} is installed")
+            found.append(f"{asked} is required, but {asked.name} {there} is installed")
     return found

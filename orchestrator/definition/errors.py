@@ -1,4 +1,4 @@
-"""Errors about a sweep file: what, where, the way out."""
+"""Errors about a sweep file: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SpecError(ValueError):
 
 
 class KeyedError(SpecError):
-    """`ORIGIN: dotted.key: message`: what is wrong is in no line of a file, but in a dict or an override."""
+    """`ORIGIN: dotted.key: message`: the error is not in a line of a file, but in a dict or an override."""
 
     def __init__(self, origin: str, path: tuple[str | int, ...], message: str) -> None:
         super().__init__(origin, 1, 1, path, message)
@@ -28,7 +28,7 @@ class KeyedError(SpecError):
 
 
 class SpecErrors(SpecError):  # noqa: N818
-    """Two or more, a line each, in the order of the file; the place is that of the first."""
+    """Two or more errors, one per line, in the order of the file; the place is that of the first."""
 
     def __init__(self, errors: Sequence[SpecError]) -> None:
         first = errors[0]
@@ -43,7 +43,7 @@ def errors_of(error: SpecError) -> tuple[SpecError, ...]:
 
 
 class UnreadableError(SpecError):
-    """`FILE: message`: there is no text to have a place in."""
+    """`FILE: message`: there is no text to point into."""
 
     def __init__(self, file: Path, message: str) -> None:
         super().__init__(str(file), 1, 1, (), message)
@@ -51,7 +51,7 @@ class UnreadableError(SpecError):
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done in this way; the message says why, and the way out."""
+    """The request cannot be carried out; the message says why, and what to do instead."""
 
 
 class TrialsFailed(RuntimeError):  # noqa: N818
@@ -59,11 +59,11 @@ class TrialsFailed(RuntimeError):  # noqa: N818
 
 
 class BudgetSpent(RuntimeError):  # noqa: N818
-    """A limit of the budget ended the sweep before its trials did."""
+    """A limit of the budget ended the sweep before all its trials were done."""
 
 
 class CannotSearch(ValueError):  # noqa: N818
-    """A sampler that does not take this space or these objectives."""
+    """A sampler that cannot search this space or these objectives."""
 
 
 def read(file: Path) -> str:
@@ -75,15 +75,15 @@ def read(file: Path) -> str:
     except IsADirectoryError:
         raise UnreadableError(file, "is a folder; name a file in it") from None
     except UnicodeDecodeError as error:
-        raise UnreadableError(file, f"is no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise UnreadableError(file, f"is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise UnreadableError(file, f"cannot be read: {error.strerror}") from None
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean X?`, or what there is."""
+    """`; did you mean X?`, or the options."""
     options = sorted(choices)
     close = difflib.get_close_matches(word, options, n=1)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; there is: {', '.join(options)}" if options else ""
+    return f"; available: {', '.join(options)}" if options else ""

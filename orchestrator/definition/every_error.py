@@ -1,9 +1,8 @@
 """All errors of a sweep file, in the order of its lines.
 
-A check stops at the first thing that is wrong. Here the file is read again without it, until nothing more is found: a
-key that is wrong is taken out, one that is missing gets a stand-in. What follows from that alone is no error of the
-file: a rule that looks at a section from which something was taken is silent (LOOKS_AT), and so is one that speaks of
-what was taken.
+A check stops at the first error. Here the file is read again without it, until no more are found: a wrong key is
+removed, a missing one gets a stand-in. What follows from that alone is not an error of the file: a rule that looks at
+a section from which something was removed is silent (LOOKS_AT), and so is one that mentions what was removed.
 """
 
 from __future__ import annotations
@@ -45,30 +44,30 @@ STAND_INS: Mapping[str, Any] = {
     "per_trial": 10**9,
     "trials_per_arm": 1,
 }
-"""Missing key -> what is read in its place, and never shown."""
+"""Missing key -> what is read in its place; never shown."""
 OBEYED = "1 <= 1"
-"""Read in the place of a constraint that is wrong."""
+"""Read in place of a wrong constraint."""
 MEANT = re.compile(r"did you mean (\w+)\?")
 MISSING = re.compile(r"(\w+): missing")
 
 
 @dataclass
 class _Reading:
-    """The file as it is read now, and what was taken out of it."""
+    """The file as it is read now, and what was removed from it."""
 
     document: Document
     taken: list[Path] = field(default_factory=list)
     stood_in: set[Path] = field(default_factory=set)
     strange: set[Path] = field(default_factory=set)
-    """What was taken and is no key of the task's: nothing looks at it."""
+    """What was removed and is not a key of the task's: nothing looks at it."""
 
     def sections(self) -> set[str]:
-        """Where something was taken out, or put in, that a rule may look at."""
+        """Sections in which something that a rule may look at was removed or put in."""
         return {str(path[0]) for path in (*self.taken, *self.stood_in) if path and path not in self.strange}
 
 
 def every(first: SpecError, document: Document, read: Callable[[Document], object]) -> SpecError:
-    """`first` and what else is wrong, as one error. `read` raises the next SpecError, or returns."""
+    """`first` and all further errors, as one. `read` raises the next SpecError, or returns."""
     found, error = [first], first
     now = _Reading(Document(copy.deepcopy(document.value), document.places))
     for _ in range(ROUNDS):
@@ -81,7 +80,7 @@ def every(first: SpecError, document: Document, read: Callable[[Document], objec
             if not _follows(following, now):
                 found.append(following)
             error = following
-        except Exception:  # a file that is half mended may be beyond any check
+        except Exception:  # a half-repaired file may break any check
             break
     found = list({str(one): one for one in found}.values())
     found.sort(key=lambda one: (one.line, one.column))
@@ -89,7 +88,7 @@ def every(first: SpecError, document: Document, read: Callable[[Document], objec
 
 
 def _follows(error: SpecError, now: _Reading) -> bool:
-    """Whether the error is there only because of what was taken out before."""
+    """Whether the error is there only because of what was removed before."""
     path = error.path
     if missing := MISSING.match(error.message):
         gone = (*path, missing[1])
@@ -108,7 +107,7 @@ def _follows(error: SpecError, now: _Reading) -> bool:
     section = str(path[0]) if path else ""
     if section == "task" and any(other[0] == "task" for other in now.stood_in):
         return True  # of a task that the file does not name
-    if "no arm" in error.message and now.sections() & {"arms", "parameters"}:
+    if ("no arm" in error.message or "not an arm" in error.message) and now.sections() & {"arms", "parameters"}:
         return True
     if "when" in path and now.sections() & {"arms", "parameters"}:
         return True
@@ -118,7 +117,7 @@ def _follows(error: SpecError, now: _Reading) -> bool:
 
 
 def _mend(now: _Reading, error: SpecError) -> bool:
-    """Take out what is wrong, or put in what is missing; whether anything was changed."""
+    """Remove what is wrong, or put in what is missing; whether anything was changed."""
     path = error.path
     missing = MISSING.match(error.message)
     if missing and _put_in(now, (*path, missing[1])):
@@ -128,7 +127,9 @@ def _mend(now: _Reading, error: SpecError) -> bool:
     if path[:1] == ("constraints",) and len(path) == 2:
         now.document.value["constraints"][path[1]] = OBEYED
         return True
-    path = next((path[:i] for i, part in enumerate(path) if isinstance(part, int)), path)  # a list goes as a whole
+    path = next(
+        (path[:i] for i, part in enumerate(path) if isinstance(part, int)), path
+    )  # a list is removed as a whole
     if path[-1:] == ("schedule",):  # what is left would be read as something else
         path = path[:-1]
     if path == ("task", "program"):  # whether it is a script decides what the rest means
@@ -177,7 +178,7 @@ def _put_in(now: _Reading, path: Path) -> bool:
 
 
 def _stand_in(path: Path, document: Mapping[str, Any]) -> Any:
-    """What is read in the place of a missing key; None where nothing will do."""
+    """What is read in place of a missing key; None where nothing fits."""
     key = str(path[-1])
     if path == ("task",) or path == ("task", "name"):
         name = next(name for name in trainables.names() if not trainables.lookup(name).GAME)

@@ -1,7 +1,7 @@
-"""A sweep made larger: more studies, more configurations in each, more confirm seeds. What there is stays what it was.
+"""Enlarging a sweep: more studies, more configurations in each, more confirm seeds. What exists stays as it was.
 
-Further studies and seeds get the seeds that follow on those in use, so that none of these changes; in the usual layout
-they are those of a sweep that had been planned this large. What cannot be made larger says why.
+New studies and seeds get the seeds that follow those in use, so none of these changes; in the usual layout they are
+those of a sweep planned this large from the start. A sweep that cannot be enlarged says why.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Extension:
 
     def __str__(self) -> str:
         found = [_count(self.studies, "study", "studies")] if self.studies else []
-        found += [f"{_count(self.trials, 'configuration', 'configurations')} a study"] if self.trials else []
-        found += [f"{_count(self.seeds, 'confirm seed', 'confirm seeds')} a study"] if self.seeds else []
+        found += [f"{_count(self.trials, 'configuration', 'configurations')} per study"] if self.trials else []
+        found += [f"{_count(self.seeds, 'confirm seed', 'confirm seeds')} per study"] if self.seeds else []
         return ", ".join(found)
 
 
@@ -36,15 +36,15 @@ def _count(n: int, one: str, several: str) -> str:
 
 
 def extended(spec: Spec, more: Extension) -> Spec:
-    """The larger sweep. Raises ValueError for one that cannot be made larger like this."""
+    """The larger sweep. Raises ValueError if it cannot be enlarged like this."""
     if spec.racing is not None:
-        raise ValueError("its race planned all its looks for the size that it has; give a larger sweep another name")
+        raise ValueError("its race planned all its looks for its present size; give a larger sweep another name")
     seeds, budget = spec.seeds, spec.budget
     if more.trials:
         if spec.method.name == "grid" or budget.trials_per_arm is None:
-            raise ValueError("a grid has the points that it has; change its values in a sweep of another name")
+            raise ValueError("a grid's points are fixed; change its values in a sweep of another name")
         if spec.early_terminate.type == "pbt":
-            raise ValueError("a population is drawn at once; give a larger one another name")
+            raise ValueError("a population is drawn all at once; give a larger sweep another name")
         first = budget.first_trials or budget.trials_per_arm
         budget = replace(budget, trials_per_arm=budget.trials_per_arm + more.trials, first_trials=first)
     if more.seeds:
@@ -52,12 +52,12 @@ def extended(spec: Spec, more: Extension) -> Spec:
     if more.studies:
         seeds = _more_studies(seeds, more.studies)
     if max((*seeds.tune, *seeds.confirm)) >= LARGEST_SEED:
-        raise ValueError("its seeds are so large that none are left above them")
+        raise ValueError("its seeds are so large that there are none left above them")
     return replace(spec, seeds=seeds, budget=budget)
 
 
 def _more_seeds(seeds: SeedsSpec, count: int) -> SeedsSpec:
-    """`count` more confirm seeds for each study, behind those that it has."""
+    """`count` more confirm seeds for each study, after those it has."""
     start = max(seeds.confirm) + 1 if seeds.confirm else max(CONFIRM_FROM, max(seeds.tune) + 1)
     new = _fresh(start, count * seeds.studies, seeds.tune)
     found: list[int] = []
@@ -67,9 +67,9 @@ def _more_seeds(seeds: SeedsSpec, count: int) -> SeedsSpec:
 
 
 def _more_studies(seeds: SeedsSpec, count: int) -> SeedsSpec:
-    """`count` more studies, each with as many seeds as those before."""
+    """`count` more studies, each with as many seeds as the earlier ones."""
     if not seeds.confirm:
-        raise ValueError("studies are compared on fresh seeds, and it has none; add --seeds +2")
+        raise ValueError("studies are compared on confirm seeds, and it has none; add --seeds +2")
     tune = _fresh(max(seeds.tune) + 1, count * len(seeds.tune_of(1)), seeds.confirm)
     confirm = _fresh(max(seeds.confirm) + 1, count * len(seeds.confirm_of(1)), (*seeds.tune, *tune))
     return SeedsSpec(

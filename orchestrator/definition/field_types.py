@@ -1,4 +1,4 @@
-"""Types of the sweep file's fields: times, sizes, shares, addresses, and the words that stand beside numbers."""
+"""Types of the sweep file's fields: times, sizes, shares, addresses, and words allowed in place of numbers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def _seconds(value: Any) -> Any:
     """`90s`, `1.5h`, `1h30m`."""
     if isinstance(value, str) and re.fullmatch(rf"(?:{TIME}\s*)+", value.strip()):
         return sum(float(amount) * UNITS[unit] for amount, unit in re.findall(TIME, value))
-    raise ValueError("a time carries its unit, for instance 90s, 30m or 1h30m")
+    raise ValueError("a time needs a unit, such as 90s, 30m or 1h30m")
 
 
 def _bytes(value: Any) -> Any:
     """`500MB`, of 1000s, or `40GiB`, of 1024s."""
     if isinstance(value, str) and (found := re.fullmatch(SIZE, value.strip())):
         return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
-    raise ValueError("a size carries its unit, for instance 500MB or 40GiB")
+    raise ValueError("a size needs a unit, such as 500MB or 40GiB")
 
 
 def _warmup(value: Any) -> Any:
     share = as_share(value)
     if isinstance(value, str) and share is not value and share >= 1:
-        raise ValueError("a warm-up is shorter than the budget")
+        raise ValueError("a warm-up must be shorter than the budget")
     return share
 
 
@@ -39,27 +39,27 @@ def as_pieces(value: Any) -> Any:
     """Of `accumulate`."""
     if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 1):
         return value
-    raise ValueError("a number of pieces, 1 or more, or auto")
+    raise ValueError("expected a number of pieces, 1 or more, or auto")
 
 
 def as_readers(value: Any) -> Any:
     """Of `readers`."""
     if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 64):
         return value
-    raise ValueError("a number of threads, 0 to 64, or auto")
+    raise ValueError("expected a number of threads, 0 to 64, or auto")
 
 
 def as_compiled(value: Any) -> Any:
     """Of `compile`."""
     if isinstance(value, bool) or value in ("model", "step"):
-        return True if value == "model" else value  # two words for one thing, of which ids know the older one
-    raise ValueError("true, false, model or step")
+        return True if value == "model" else value  # two words for one thing; ids contain the older one
+    raise ValueError("expected true, false, model or step")
 
 
 def _address(value: Any) -> Any:
     if value is None or is_address(value):
         return value
-    raise ValueError("no web address; write https://..., or the environment variable that holds it, ${env:NAME}")
+    raise ValueError("not a URL; write https://..., or ${env:NAME} for the environment variable that holds it")
 
 
 def _as_text(pattern: str) -> WithJsonSchema:

@@ -1,4 +1,4 @@
-"""Files and words of other systems, told from ours: what to run, or to write, instead."""
+"""Files and words of other systems, recognized as such: what to run, or to write, instead."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 OURS = {"schema_version", "arms", "task"}
-"""No other system's file has one of these on top."""
+"""Top-level keys that no other system's file has."""
 OPTUNA_DISTRIBUTIONS = (
     *("FloatDistribution", "IntDistribution", "CategoricalDistribution"),
     *("UniformDistribution", "LogUniformDistribution", "DiscreteUniformDistribution"),
     *("IntUniformDistribution", "IntLogUniformDistribution"),
 )
-"""Optuna's names of today, and those that its older files have."""
+"""Optuna's current names, and those in its older files."""
 WANDB_METHODS = ("bayes", "grid", "random")
 WANDB_KEYS = {"program", "method", "parameters", "metric", "early_terminate", "command", "run_cap", "project", "entity"}
 RAY_KEYS = {"run", "config", "num_samples", "resources_per_trial", "stop", "param_space", "time_budget_s", "env"}
 IMPORTED = "imported"
-"""The key that the record of imported results has on top, in place of a sweep."""
+"""The top-level key of the record of imported results, which takes the place of a sweep file."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class System:
     title: str
 
 
-WANDB, KATIB = System("wandb", "a sweep of W&B"), System("katib", "an Experiment of Katib")
-OPTUNA, RAY = System("optuna", "a search space of Optuna"), System("ray", "an experiment of Ray Tune")
+WANDB, KATIB = System("wandb", "a W&B sweep"), System("katib", "a Katib Experiment")
+OPTUNA, RAY = System("optuna", "an Optuna search space"), System("ray", "a Ray Tune experiment")
 
 
 def system(value: Any) -> System | None:
-    """Whose file this is, or None when it is ours or nobody's."""
+    """Whose file this is, or None when it is ours or unknown."""
     if not isinstance(value, Mapping) or value.keys() & OURS or IMPORTED in value:
         return None
     if str(value.get("apiVersion", "")).startswith("kubeflow.org/") and value.get("kind") == "Experiment":
@@ -64,92 +64,92 @@ def optuna_space(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def advice(found: System, file: str) -> str:
-    """What the error says of a file of another system."""
-    return f"is {found.title}, not a sweep of ours; turn it into one: geosweep convert {found.word} {file} -o NEW.yaml"
+    """The error for a file of another system."""
+    return f"is {found.title}, not a geosweep sweep; convert it: geosweep convert {found.word} {file} -o NEW.yaml"
 
 
 WORDS: Mapping[tuple[str, ...], Mapping[str, str]] = {
     (): {
-        "run_cap": "W&B's word; write budget: {trials_per_arm: N}",
-        "program": "W&B's word; write task: {program: FILE}",
-        "command": "W&B's word; write task: {program: FILE, command: [...]}",
-        "project": "W&B's word; the sweep's name names its experiment in MLflow",
-        "entity": "W&B's word; nobody owns a sweep here; remove it",
-        "controller": "W&B's word; whoever calls `geosweep run` drives the sweep; remove it",
-        "imports": "W&B's word; copy what the other file says into this one",
-        "num_samples": "Ray's word; write budget: {trials_per_arm: N}",
-        "max_concurrent_trials": "Ray's word; write resources: {max_concurrent: N}",
-        "time_budget_s": "Ray's word; write budget: {wall_clock: 30m}",
-        "param_space": "Ray's word; write parameters, each with min and max, or values",
-        "mode": "Ray's word; write metric: {name: NAME, goal: minimize}",
-        "maxTrialCount": "Katib's word; write budget: {trials_per_arm: N}",
-        "parallelTrialCount": "Katib's word; write resources: {max_concurrent: N}",
-        "maxFailedTrialCount": "Katib's word; write max_failed: N",
-        "objective": "Katib's word; write metric: {name: NAME, goal: minimize}",
-        "algorithm": "Katib's word; write method: {name: NAME}",
-        "n_trials": "Optuna's word; write budget: {trials_per_arm: N}",
-        "direction": "Optuna's word; write metric: {name: NAME, goal: minimize}",
+        "run_cap": "a W&B term; write budget: {trials_per_arm: N}",
+        "program": "a W&B term; write task: {program: FILE}",
+        "command": "a W&B term; write task: {program: FILE, command: [...]}",
+        "project": "a W&B term; the sweep's name names its experiment in MLflow",
+        "entity": "a W&B term; sweeps have no owner here; remove it",
+        "controller": "a W&B term; `geosweep run` itself drives the sweep; remove it",
+        "imports": "a W&B term; copy the other file's contents into this one",
+        "num_samples": "a Ray term; write budget: {trials_per_arm: N}",
+        "max_concurrent_trials": "a Ray term; write resources: {max_concurrent: N}",
+        "time_budget_s": "a Ray term; write budget: {wall_clock: 30m}",
+        "param_space": "a Ray term; write parameters, each with min and max, or values",
+        "mode": "a Ray term; write metric: {name: NAME, goal: minimize}",
+        "maxTrialCount": "a Katib term; write budget: {trials_per_arm: N}",
+        "parallelTrialCount": "a Katib term; write resources: {max_concurrent: N}",
+        "maxFailedTrialCount": "a Katib term; write max_failed: N",
+        "objective": "a Katib term; write metric: {name: NAME, goal: minimize}",
+        "algorithm": "a Katib term; write method: {name: NAME}",
+        "n_trials": "an Optuna term; write budget: {trials_per_arm: N}",
+        "direction": "an Optuna term; write metric: {name: NAME, goal: minimize}",
         "optimizer": "an arm has the optimizer; write arms: {NAME: {}}",
     },
     ("metric",): {
-        "target": "W&B's word; a sweep is not ended at a value; give budget a limit instead",
-        "mode": "Ray's word; write goal: minimize or maximize",
+        "target": "a W&B term; a sweep does not stop at a target value; set a limit under budget instead",
+        "mode": "a Ray term; write goal: minimize or maximize",
     },
     ("early_terminate",): {
-        "min_iter": "W&B's word; write min_budget, a share of the budget such as 20%",
-        "max_iter": "W&B's word; budget.per_trial is the last iteration",
-        "s": "W&B's word; rungs follow from eta and min_budget",
-        "strict": "W&B's word; remove it",
-        "grace_period": "Ray's word; write min_budget, a share of the budget such as 20%",
-        "reduction_factor": "Ray's word; write eta",
-        "max_t": "Ray's word; budget.per_trial is the last iteration",
+        "min_iter": "a W&B term; write min_budget, a share of the budget such as 20%",
+        "max_iter": "a W&B term; budget.per_trial is the last iteration",
+        "s": "a W&B term; rungs follow from eta and min_budget",
+        "strict": "a W&B term; remove it",
+        "grace_period": "a Ray term; write min_budget, a share of the budget such as 20%",
+        "reduction_factor": "a Ray term; write eta",
+        "max_t": "a Ray term; budget.per_trial is the last iteration",
     },
     ("parameters",): {
-        "probabilities": "W&B's word; every value is equally likely; remove it",
-        "mu": "W&B's word; a parameter has a range: min and max",
-        "sigma": "W&B's word; a parameter has a range: min and max",
-        "feasibleSpace": "Katib's word; write min and max, or values",
-        "grid_search": "Ray's word; write values, and method: {name: grid}",
-        "low": "Optuna's word; write min",
-        "high": "Optuna's word; write max",
-        "choices": "Optuna's word; write values",
-        "log": "Optuna's word; write distribution: log_uniform_values",
-        "step": "Optuna's word; write q",
+        "probabilities": "a W&B term; every value is equally likely; remove it",
+        "mu": "a W&B term; a parameter has a range: min and max",
+        "sigma": "a W&B term; a parameter has a range: min and max",
+        "feasibleSpace": "a Katib term; write min and max, or values",
+        "grid_search": "a Ray term; write values, and method: {name: grid}",
+        "low": "an Optuna term; write min",
+        "high": "an Optuna term; write max",
+        "choices": "an Optuna term; write values",
+        "log": "an Optuna term; write distribution: log_uniform_values",
+        "step": "an Optuna term; write q",
     },
 }
 """Section of a sweep file -> unknown key -> what to write."""
 CHOICES = {
-    "bayes": "W&B's word; tpe (or gp) is the search by a model",
-    "bayesianoptimization": "Katib's word; write gp",
-    "multivariate-tpe": "Katib's word; write tpe",
-    "min": "Ray's word; write minimize",
-    "max": "Ray's word; write maximize",
-    "medianstop": "Katib's word; write median",
+    "bayes": "a W&B term; use tpe or gp, the model-based searches",
+    "bayesianoptimization": "a Katib term; write gp",
+    "multivariate-tpe": "a Katib term; write tpe",
+    "min": "a Ray term; write minimize",
+    "max": "a Ray term; write maximize",
+    "medianstop": "a Katib term; write median",
 }
 """Value that a list of choices lacks -> what to write."""
 DISTRIBUTIONS = {
-    "log_uniform": "takes exponents elsewhere and is refused; use log_uniform_values with plain values",
-    "q_log_uniform": "takes exponents elsewhere and is refused; use q_log_uniform_values with plain values",
-    "inv_log_uniform": "takes exponents elsewhere; use log_uniform_values from exp(-max) to exp(-min)",
-    "inv_log_uniform_values": "has a uniform logarithm of 1/x, and so of x; use log_uniform_values",
+    "log_uniform": "takes exponents in other systems and is not accepted; use log_uniform_values with plain values",
+    "q_log_uniform": "takes exponents in other systems and is not accepted; use q_log_uniform_values with plain values",
+    "inv_log_uniform": "takes exponents in other systems; use log_uniform_values from exp(-max) to exp(-min)",
+    "inv_log_uniform_values": "makes log(1/x) uniform, and so log(x); use log_uniform_values",
     "normal": "has no bounds; use uniform with min and max, for instance mu - 2 sigma and mu + 2 sigma",
     "q_normal": "has no bounds; use q_uniform with min and max, for instance mu - 2 sigma and mu + 2 sigma",
     "log_normal": "has no bounds; use log_uniform_values from exp(mu - 2 sigma) to exp(mu + 2 sigma)",
     "q_log_normal": "has no bounds; use q_log_uniform_values from exp(mu - 2 sigma) to exp(mu + 2 sigma)",
-    "beta": "is not drawn from here; use uniform from 0 to 1",
-    "q_beta": "is not drawn from here; use q_uniform from 0 to 1",
+    "beta": "is not supported; use uniform from 0 to 1",
+    "q_beta": "is not supported; use q_uniform from 0 to 1",
     "categorical_w_probabilities": "weighs its values; every value is equally likely here: use categorical",
-    "loguniform": "is Ray's word; use log_uniform_values",
-    "logUniform": "is Katib's word; use log_uniform_values",
-    "quniform": "is Ray's word; use q_uniform",
-    "randint": "is Ray's word, and leaves its upper end out; use int_uniform",
-    "choice": "is Ray's word; use values",
+    "loguniform": "is a Ray term; use log_uniform_values",
+    "logUniform": "is a Katib term; use log_uniform_values",
+    "quniform": "is a Ray term; use q_uniform",
+    "randint": "is a Ray term, and excludes its upper end; use int_uniform",
+    "choice": "is a Ray term; use values",
 }
-"""Name of a distribution elsewhere -> why it is none here, and what to write."""
+"""Name of a distribution elsewhere -> why it is not accepted here, and what to write."""
 
 
 def hint(path: tuple[str | int, ...]) -> str:
-    """What to write instead of an unknown key, or nothing when no other system has it there."""
+    """What to write instead of an unknown key; empty when no other system has it there."""
     key, above = str(path[-1]), tuple(part for part in path[:-1] if isinstance(part, str))
     section: tuple[str, ...] = ("parameters",) if "parameters" in above else above[:1]
     return WORDS.get(section, {}).get(key, "")

@@ -16,7 +16,7 @@ from orchestrator.definition.yaml12 import Path, YamlError, dump, parse
 
 
 def from_dict(given: Mapping[str, Any], overrides: Mapping[str, Any], origin: str = "sweep") -> tuple[Spec, str]:
-    """The sweep that a dict says, and the text of its file. Raises KeyedError, which begins with `origin`."""
+    """The sweep in a dict, and the text of its file. Raises KeyedError, which begins with `origin`."""
     text = dump(_changed(plain(given, (), origin), overrides))
     try:
         return sweep_file.loads(text, origin), text
@@ -25,7 +25,7 @@ def from_dict(given: Mapping[str, Any], overrides: Mapping[str, Any], origin: st
 
 
 def from_text(text: str, file: str, overrides: Mapping[str, Any]) -> tuple[Spec, str]:
-    """The sweep that the text of a file says, and the text with the overrides in it. Raises SpecError."""
+    """The sweep in the text of a file, and the text with the overrides in it. Raises SpecError."""
     if not overrides:
         return sweep_file.loads(text, file), text
     try:
@@ -44,7 +44,7 @@ def from_text(text: str, file: str, overrides: Mapping[str, Any]) -> tuple[Spec,
 
 
 def plain(value: Any, path: Path, origin: str) -> Any:
-    """What a sweep file can say. Tuples, paths and NumPy's numbers become what they stand for, classes their names.
+    """A value that a sweep file can hold. Tuples, paths and NumPy numbers become plain values, classes their names.
 
     Raises KeyedError for anything else.
     """
@@ -60,13 +60,13 @@ def plain(value: Any, path: Path, origin: str) -> Any:
         return trainables.name_of(value) if issubclass(value, trainables.Task) else optim_core.name_of(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if callable(item := getattr(value, "tolist", None)):  # NumPy's numbers and arrays, and tensors
+    if callable(item := getattr(value, "tolist", None)):  # NumPy numbers and arrays, and tensors
         return plain(item(), path, origin)
     for of in (int, float, str):
         if isinstance(value, of):
             return of(value)
     kind = type(value).__qualname__
-    raise KeyedError(origin, path, f"a {kind} is nothing that a sweep file can say; give numbers, text, lists, maps")
+    raise KeyedError(origin, path, f"a {kind} cannot be written in a sweep file; use numbers, text, lists, mappings")
 
 
 def _changed(sweep: Any, overrides: Mapping[str, Any]) -> Any:
@@ -79,7 +79,7 @@ def _changed(sweep: Any, overrides: Mapping[str, Any]) -> Any:
                 inner[part] = {}
             inner = inner[part]
             if not isinstance(inner, dict):
-                raise KeyedError(f"override {key}", (), f"{part} is {inner!r} in the sweep and holds no keys")
+                raise KeyedError(f"override {key}", (), f"{part} is {inner!r} in the sweep and has no keys")
         inner[path[-1]] = given
     return sweep
 

@@ -1,6 +1,6 @@
 """Groups of the model's parameters, by patterns of their names: `groups:` of a sweep file, for all arms or for one.
 
-An arm's own groups come before the shared ones, and one of the same name takes the place of the shared one. A parameter
+An arm's own groups come before the shared ones, and one of the same name replaces the shared one. A parameter
 belongs to the first group with a pattern that matches it (`optim_core.groups`).
 """
 
@@ -54,7 +54,7 @@ def resolved(model: SweepModel, own: ArmModel, arm: str, optimizer: str, names: 
             raise where.error(path, "a group's name is made of letters, digits and underscores, as in no_decay")
         keys = _extra(given)
         if not keys:
-            raise where.error(path, "has patterns and no hyperparameter of its own; give it one, or remove it")
+            raise where.error(path, "has patterns but no hyperparameters of its own; add one, or remove it")
         if path[0] == GROUPS and not set(keys) & set(names.optimizers[arm]):
             if not any(set(keys) & set(known) for known in names.optimizers.values()):
                 key = next(iter(keys))
@@ -88,17 +88,19 @@ def _one(group: str, key: str, given: Any, optimizer: str, where: Where, path: P
     if key not in known:
         raise where.error(path, f"unknown to optimizer {optimizer}{nearest(key, known)}")
     if key not in able:
-        there = f"there is: {', '.join(sorted(able))}" if able else "it has no hyperparameter that can"
+        there = f"these can: {', '.join(sorted(able))}" if able else "it has no hyperparameter that can"
         raise where.error(path, f"cannot differ between groups of parameters in {optimizer}; {there}")
     if isinstance(given, RampModel):
-        raise where.error((*path, "schedule"), "a group's value does not change within a trial; give the whole arm one")
+        raise where.error(
+            (*path, "schedule"), "a group's value cannot change during a trial; schedule it for the whole arm"
+        )
     made = parameter(f"{GROUPS}.{group}.{key}", given, where, path)
     check_value(optimizer, made, where, path, key)
     return made
 
 
 def check_patterns(spec: Spec, arm: ArmSpec, where: Where) -> None:
-    """Every pattern matches a parameter of the model, every group has one, somewhere in the arm's space.
+    """Every pattern matches a parameter of the model, and every group has one, somewhere in the arm's space.
 
     The optimizer is built with its groups at the ends and in the middle of the space.
     """
@@ -111,10 +113,10 @@ def check_patterns(spec: Spec, arm: ArmSpec, where: Where) -> None:
             if not any(optim_core.assigned(names, {name: (pattern,)}) for names in models):
                 there = ", ".join(models[0][:MOST_NAMES]) + (", ..." if len(models[0]) > MOST_NAMES else "")
                 raise where.error(
-                    (*path, "match", i), f"{pattern!r} matches no parameter of the model; there is: {there}"
+                    (*path, "match", i), f"{pattern!r} matches no parameter of the model, which has {there}"
                 )
         if not any(name in optim_core.assigned(names, arm.groups).values() for names in models):
-            raise where.error(path, "gets no parameter: earlier groups have all that it matches; put it before them")
+            raise where.error(path, "gets no parameters: earlier groups take all that it matches; move it before them")
     for u in (0.0, 0.5, 1 - 1e-9):
         config = from_unit(arm.parameters, [u] * len(arm.parameters))
         (task, model), parts = _made(spec, config), split(config)

@@ -1,8 +1,8 @@
-"""The JSON Schema of the sweep file, for editors and for validators other than ours: what a schema can say of it.
+"""The JSON Schema of the sweep file, for editors and other validators: as much of the format as a schema can express.
 
-Pydantic's schema of the models, with its bounds in the words of JSON Schema, and with what the models leave to
-functions: units, shares, ranges, and which keys go together. Names (of optimizers, hyperparameters, tasks, metrics)
-and whatever follows from them are beyond a schema; `geosweep validate` checks them.
+Pydantic's schema of the models, with its bounds in JSON Schema's terms, plus what the models leave to functions:
+units, shares, ranges, and which keys go together. Names (of optimizers, hyperparameters, tasks, metrics)
+and whatever depends on them are beyond a schema; `geosweep validate` checks them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from orchestrator.definition.schema import METHODS, SweepModel, TrainingModel
 Schema = dict[str, Any]
 WORDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 LARGEST = 1.7976931348623157e308
-"""What is above is infinite."""
+"""Anything above it is infinite."""
 PERCENTAGE = r"^\d+(\.\d+)?\s*%$"
 NAMED = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
 SAMPLER = {"type": "string", "anyOf": [{"enum": list(METHODS)}, {"pattern": r"^\S+$"}]}
-"""Ours, which editors offer; somebody else's may have any name."""
+"""Ours, which editors suggest; third-party ones may have any name."""
 GPUS = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "exclusiveMaximum": 1}]}
 OUTCOME = r"^\s*[^\s<>=]+\s*(<=|>=)\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*(s|ms|m|h|%|B|[kMGT]B|[KMGT]iB)?\s*$"
 PINNED = r"==\s*[^\s*]+$|@[0-9a-f]{40}(#.*)?$|#sha256=[0-9a-f]{64}$"
 LEVEL = ("constant", "step", "inverse_sqrt")
-"""Schedules that end at no share of the peak."""
+"""Schedules that do not end at a share of the peak."""
 IMAGE = r"^\S+(:(?!latest$)[\w][\w.-]*|@sha256:[0-9a-f]{64})$"
 
 
@@ -80,7 +80,7 @@ def made() -> Schema:
 
 
 def _in_words(schema: Any) -> Any:
-    """Bounds that pydantic leaves beside an `anyOf` in its own words, in those of JSON Schema; no infinite numbers."""
+    """Bounds that pydantic leaves beside an `anyOf` in its own terms, in those of JSON Schema; no infinite numbers."""
     if isinstance(schema, list):
         return [_in_words(one) for one in schema]
     if not isinstance(schema, dict):
@@ -133,14 +133,14 @@ def _of_parameters(model: Schema) -> None:
 
 
 def _searched(key: str, parts: Mapping[str, Any]) -> Schema:
-    """What is searched of the recipe is what could be fixed, and not null."""
+    """Searched values of the recipe are those that could be fixed, null excluded."""
     fixed = {"allOf": [parts["TrainingModel"]["properties"][key], {"not": {"type": "null"}}]}
     given = {"properties": {"value": fixed, "values": {"items": fixed}}, "not": {"required": ["schedule"]}}
     return {"if": {"type": "object"}, "then": {"allOf": [{"$ref": "#/$defs/ParameterModel"}, given]}, "else": fixed}
 
 
 def _of_samplers(model: Schema) -> None:
-    """What goes with a name: nothing with ours, a commit or a copy with a package of the hub."""
+    """What goes with a name: nothing for ours, a commit or a copy for a package of the hub."""
     pinned = {
         "oneOf": [{"required": ["ref"]}, {"required": ["registry"]}],
         "properties": {"ref": {"type": "string", "pattern": "^[0-9a-f]{40}$"}, "registry": {"type": "string"}},
@@ -175,7 +175,7 @@ def _of_program(model: Schema) -> None:
 
 
 def _of_sections() -> list[Schema]:
-    """What one section says of another."""
+    """What one section requires of another."""
     gpus = {
         "required": ["resources"],
         "properties": {"resources": {"required": ["gpu"], "properties": {"gpu": _ABOVE}}},
@@ -251,7 +251,7 @@ def _of_scripts() -> Schema:
 
 
 def _of_grids() -> Schema:
-    """Every method but the grid is told how many configurations to try."""
+    """Every method except grid needs the number of configurations to try."""
     grid = {
         "anyOf": [
             {"const": "grid"},

@@ -16,9 +16,9 @@ MAPPINGS = {"dict", "Mapping"}
 
 
 def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
-    """What is wrong with the kind of a value, as a sentence; empty when nothing is known to be.
+    """What is wrong with the kind of a value, as a sentence; empty when nothing is known to be wrong.
 
-    Defaults and annotations say what an argument takes; of one with neither nothing is known.
+    Defaults and annotations say what an argument takes; without either nothing is known.
     """
     words, default = _words(argument.annotation), argument.default
     if isinstance(default, bool):
@@ -38,15 +38,15 @@ def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
             way_out = f"write {float(share[1]) / 100:g}"
         elif _reads_as(value, truth):
             way_out = "write it without quotes"
-        return f"{value!r} is text, and {name} is {'true or false' if truth else 'a number'}; {way_out}"
+        return f"{value!r} is text, but {name} is {'true or false' if truth else 'a number'}; {way_out}"
     if isinstance(value, bool):
-        return f"{str(value).lower()} is no number, and {name} is one" if number else ""
+        return f"{str(value).lower()} is not a number; {name} must be one" if number else ""
     if isinstance(value, list | dict):
         wanted, kind = (LISTS, "list") if isinstance(value, list) else (MAPPINGS, "mapping")
         if words & wanted or not words <= {*NUMBERS, "bool", "str", "None", "Tensor", "Literal"}:
             return ""
-        choices = "; choices are written {values: [...]}" if isinstance(value, list) else ""
-        return f"{short(value)} is a {kind}, and {name} is {'text' if words & {'str'} else 'one value'}{choices}"
+        choices = "; write choices as {values: [...]}" if isinstance(value, list) else ""
+        return f"{short(value)} is a {kind}, but {name} is {'text' if words & {'str'} else 'a single value'}{choices}"
     return ""
 
 
@@ -61,7 +61,7 @@ def _reads_as(text: str, truth: bool) -> bool:
 
 
 def finite(value: Any) -> bool:
-    """Whether every number in it is one that one can reckon with."""
+    """Whether every number in it is finite."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Places in a sweep file: errors that know theirs, and what the format has at a key."""
+"""Places in a sweep file: errors that know where they are, and what the format has at a key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Where:
 
 
 def fields_at(path: Path, beside: Iterable[str] = (), root: type[BaseModel] = SweepModel) -> list[str]:
-    """The keys that the format `root` has in the place of the unknown one at `path`, which stands `beside` others."""
+    """The keys that the format `root` allows in place of the unknown one at `path`, which stands `beside` others."""
     found = _model_at(path[:-1], root)
     if found is ParameterModel and "schedule" in beside:
         found = RampModel

@@ -1,4 +1,4 @@
-"""What pydantic found wrong in a sweep file, in words for the person who wrote it."""
+"""Pydantic's errors in a sweep file, reworded for the person who wrote it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.definition.yaml12 import Document, Path
 def explained(
     error: ValidationError, document: Document, where: Where, root: type[BaseModel] = SweepModel
 ) -> SpecError:
-    """The error of pydantic's that says most, in our words; `root` is the format."""
+    """The most telling of pydantic's errors, in our words; `root` is the format."""
     errors = error.errors()
     telling = ("extra_forbidden", "finite_number")
     first = min(errors, key=lambda e: (e["type"] not in telling, -len(_keys(document.value, e["loc"]))))
@@ -42,15 +42,15 @@ def explained(
     if kind == "too_short":
         return where.error(path, f"{value!r} is empty; give at least one")
     if kind == "string_pattern_mismatch":
-        return where.error(path, f"{value!r}: letters, digits, dashes and underscores are allowed, at most 40 of them")
+        return where.error(path, f"{value!r}: use only letters, digits, dashes and underscores, at most 40")
     if kind == "finite_number":
-        return where.error(path, f"{value} is no number that one can reckon with")
+        return where.error(path, f"{value} is not a finite number")
     if kind in ("dict_type", "model_type", "dataclass_type"):
-        return where.error(path, f"{value!r} is {a_kind}, and keys with values are wanted, such as KEY: VALUE")
+        return where.error(path, f"{value!r} is {a_kind}; expected keys with values, such as KEY: VALUE")
     if kind == "list_type":
-        return where.error(path, f"{value!r} is {a_kind}, and a list is wanted, such as [{value}]")
+        return where.error(path, f"{value!r} is {a_kind}; expected a list, such as [{value}]")
     if kind == "string_type":
-        return where.error(path, f"{value!r} is {a_kind}, and text is wanted; put it in quotes")
+        return where.error(path, f"{value!r} is {a_kind}; expected text, put it in quotes")
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
 
@@ -73,23 +73,23 @@ def _keys(value: Any, path: tuple[Any, ...]) -> list[Any]:
 
 
 def _way_out(path: Path, beside: Mapping[str, Any], fields: list[str]) -> str:
-    """For a mapping where a hyperparameter is said, and none of its keys is one of ours."""
+    """For a mapping in place of a hyperparameter with none of the format's keys."""
     if "values" not in fields or set(beside) & set(fields):
         return ""
     if path[-2] in SECTIONS:
-        return f"; a part of {path[-2]} is written {path[-2]}.{path[-1]}: {{...}}"
-    return "; a mapping as a value is written {value: {...}}"
+        return f"; write it as {path[-2]}.{path[-1]}: {{...}}"
+    return "; write a mapping value as {value: {...}}"
 
 
 def _at(value: Any, path: tuple[Any, ...]) -> Any:
-    """What stands at a path of the file."""
+    """The value at a path of the file."""
     for part in path:
         value = value[part]
     return value
 
 
 def _kind(value: Any) -> str:
-    """What a value of the file is, in a word."""
+    """The kind of a value of the file, in a word."""
     if isinstance(value, bool):
         return "true or false"
     words = {int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}

@@ -1,6 +1,6 @@
-"""How configurations are proposed: our own words, or somebody else's sampler of Optuna's kind.
+"""How configurations are proposed: a built-in method, or a third-party Optuna sampler.
 
-A sampler is named as `package.module.Class` (of Optuna, or of a module of one's own), by the name under which an
+A sampler is named as `package.module.Class` (of Optuna, or of a module of your own), by the name under which an
 installed package offers it (entry points of `geosweep.samplers`), or as `optunahub/PACKAGE:Class`, at a commit (`ref`)
 or below a local registry (`registry`). Its class is loaded, and built once with its arguments, before anything starts.
 """
@@ -28,14 +28,14 @@ from orchestrator.definition.schema import METHODS, SAMPLERS, SweepModel
 DESIGNS = ("grid", "random", "sobol")
 HUB = "optunahub/"
 RESERVED = {
-    "seed": "each study has its own, made of method.seed",
-    "constraints_func": "write outcome_constraints, which the sampler is told",
+    "seed": "each study has its own, derived from method.seed",
+    "constraints_func": "use outcome_constraints, which the sampler gets",
 }
 COMMIT_DIGITS = 40
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a method is a sampler of somebody else's."""
+    """Whether a method is a third-party sampler."""
     return name not in METHODS
 
 
@@ -60,8 +60,7 @@ def resolved(model: SweepModel, where: Where) -> MethodSpec:
             if getattr(given, key) is not None:
                 raise where.error(
                     ("method", key),
-                    f"goes with a sampler by its dotted name, such as optuna.samplers.TPESampler, "
-                    f"not with {given.name}",
+                    f"is for a sampler with a dotted name, such as optuna.samplers.TPESampler, not for {given.name}",
                 )
         return MethodSpec(**given.model_dump(exclude={"arguments", "ref", "registry"}))
     found = MethodSpec(
@@ -78,7 +77,7 @@ def resolved(model: SweepModel, where: Where) -> MethodSpec:
     _check_arguments(cls, found, where)
     if found.replay == "strict" and not takes_seed(cls):
         raise where.error(
-            ("method", "replay"), f"{found.name} takes no seed, so that its suggestions cannot be replayed; write off"
+            ("method", "replay"), f"{found.name} takes no seed, so its suggestions cannot be replayed; write off"
         )
     return found
 
@@ -87,22 +86,22 @@ def _check_pin(method: MethodSpec, where: Where) -> None:
     if not method.name.startswith(HUB):
         for key in ("ref", "registry"):
             if getattr(method, key):
-                raise where.error(("method", key), f"goes with {HUB}PACKAGE; the version of {method.name} is recorded")
+                raise where.error(("method", key), f"is for {HUB}PACKAGE; the version of {method.name} is recorded")
         return
     if bool(method.ref) == bool(method.registry):
         raise where.error(
             ("method",),
-            "name either ref, a commit of the registry, or registry, a local copy of it: what a name stands for there "
-            "changes with time",
+            "set either ref, a commit of the registry, or registry, a local copy of it: packages in the registry "
+            "change over time",
         )
     digits = set(method.ref) <= set("0123456789abcdef") and len(method.ref) == COMMIT_DIGITS
     if method.ref and not digits:
-        raise where.error(("method", "ref"), f"{method.ref!r} may move; write the {COMMIT_DIGITS} digits of a commit")
+        raise where.error(("method", "ref"), f"{method.ref!r} may move; write all {COMMIT_DIGITS} digits of a commit")
 
 
 @lru_cache(maxsize=32)
 def load(name: str, ref: str = "", registry: str = "") -> type:
-    """The class of a sampler. Raises LookupError, with the way out, when there is no such one."""
+    """The class of a sampler. Raises LookupError, with the way out, when there is none."""
     if name.startswith(HUB):
         package, _, wanted = name.removeprefix(HUB).partition(":")
         module = _from_hub(package, ref, registry)
@@ -123,7 +122,9 @@ def load(name: str, ref: str = "", registry: str = "") -> type:
         except ImportError as error:
             raise LookupError(f"no sampler {name!r}: {error}") from None
         except Exception as error:
-            raise LookupError(f"no sampler {name!r}: {place} ends in {type(error).__name__}: {error}") from error
+            raise LookupError(
+                f"no sampler {name!r}: importing {place} raised {type(error).__name__}: {error}"
+            ) from error
         there = [key for key, value in vars(module).items() if _is_sampler(value) and not key.startswith("_")]
     found = getattr(module, wanted, None)
     if found is None:
@@ -133,7 +134,7 @@ def load(name: str, ref: str = "", registry: str = "") -> type:
 
 def _checked(name: str, found: Any) -> type:
     if not _is_sampler(found) or inspect.isabstract(found):
-        raise LookupError(f"{name!r} is no sampler: name a class below optuna.samplers.BaseSampler")
+        raise LookupError(f"{name!r} is not a sampler; name a subclass of optuna.samplers.BaseSampler")
     kind: type = found
     return kind
 
@@ -146,7 +147,7 @@ def _offered(name: str) -> Any:
 
 
 def _from_hub(package: str, ref: str, registry: str) -> Any:
-    os.environ.setdefault("OPTUNAHUB_NO_ANALYTICS", "1")  # it would ask on standard input
+    os.environ.setdefault("OPTUNAHUB_NO_ANALYTICS", "1")  # it would prompt on standard input
     try:
         hub = importlib.import_module("optunahub")
     except ImportError:
@@ -162,7 +163,7 @@ def _from_hub(package: str, ref: str, registry: str) -> Any:
             return hub.load_local_module(package, registry_root=str(_root(registry, package).absolute()))
         return hub.load_module(package, ref=ref)
     except Exception as error:
-        away = f"it is fetched from github.com at {ref[:10]}, once; without a network, name a copy by registry:"
+        away = f"it is fetched from github.com at {ref[:10]}, once; without a network, name a local copy with registry:"
         way_out = f"is there {registry}/{package}/__init__.py?" if registry else away
         raise LookupError(f"{HUB}{package} cannot be loaded ({type(error).__name__}: {error}); {way_out}") from None
 
@@ -189,7 +190,7 @@ def build(method: MethodSpec, seed: int) -> Any:
     """The sampler with its arguments and this seed."""
     cls = load(method.name, method.ref, method.registry)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a sampler is experimental
+        warnings.simplefilter("ignore")  # about samplers being experimental
         return cls(**method.arguments, **({"seed": seed} if takes_seed(cls) else {}))
 
 
@@ -210,11 +211,11 @@ def _check_arguments(cls: type, method: MethodSpec, where: Where) -> None:
     except Exception as error:
         culprit = next((key for key in method.arguments if key in str(error)), None)
         place = ("method", "arguments", culprit) if culprit else ("method", "arguments" if method.arguments else "name")
-        raise where.error(place, f"{method.name} refuses its arguments: {type(error).__name__}: {error}") from None
+        raise where.error(place, f"{method.name} rejects its arguments: {type(error).__name__}: {error}") from None
 
 
 def identity(method: MethodSpec) -> Mapping[str, str]:
-    """What the sampler is, beside its name: its package's version, the commit, or the digest of the local copy."""
+    """What identifies the sampler besides its name: package version, commit, or digest of the local copy."""
     if method.ref:
         return {"ref": method.ref, "optunahub": _version("optunahub")}
     if method.registry:
@@ -234,7 +235,7 @@ def identity(method: MethodSpec) -> Mapping[str, str]:
 
 @cache
 def _owners() -> Mapping[str, Sequence[str]]:
-    """Module -> packages that have it; reads the list of files of everything that is installed."""
+    """Module -> packages that have it; reads the file lists of everything installed."""
     return metadata.packages_distributions()
 
 

@@ -25,9 +25,9 @@ class TaskSpec:
 
     name: str
     parameters: Mapping[str, Any]
-    """What is fixed: without what every arm searches."""
+    """The fixed parameters: those that every arm searches are left out."""
     folder: str = field(default="", compare=False)
-    """Of a script: the folder on this machine that its path is relative to."""
+    """For a script: the folder on this machine that its path is relative to."""
 
     @property
     def is_program(self) -> bool:
@@ -50,7 +50,7 @@ class ArmSpec:
 
     name: str
     optimizer: str
-    """Empty where a script's arm names none."""
+    """Empty when a script's arm names none."""
     parameters: tuple[Parameter, ...]
     """Dotted names are of the task, of training, of groups and of schedules (see `parts`)."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class MethodSpec:
     replay: str
     lag: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Of a sampler of somebody else's (see `method`)."""
+    """For a third-party sampler (see `method`)."""
     ref: str = ""
     registry: str = ""
 
@@ -79,7 +79,7 @@ class BudgetSpec:
     unit: str
     """grad_evals, steps, seconds or tokens."""
     per_trial: float
-    """In this unit."""
+    """In that unit."""
     trials_per_arm: int | None
     wall_clock: float | None
     grad_evals: float | None
@@ -87,26 +87,26 @@ class BudgetSpec:
     money: float | None
     price_per_gpu_hour: float | None
     tokens_per_batch: int | None = None
-    """Of unit tokens: what the task says that a nominal batch holds."""
+    """For unit tokens: how many a nominal batch holds, according to the task."""
     first_trials: int | None = None
-    """Of a sweep that was extended: the configurations of each study that were planned at first."""
+    """For an extended sweep: the configurations of each study as first planned."""
     calibrated: Mapping[str, float] = field(default_factory=dict)
-    """Of unit seconds: arm -> gradient evaluations of each of its trials, once they are known."""
+    """For unit seconds: arm -> gradient evaluations of each of its trials, once known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedsSpec:
-    """Disjoint sets of seeds, those of study 1 first; every study has as many as any other."""
+    """Disjoint sets of seeds, those of study 1 first; every study has equally many."""
 
     tune: tuple[int, ...]
     confirm: tuple[int, ...]
     studies: int = 1
     """Independent searches of each arm."""
     first_is_unnumbered: bool = False
-    """Study 1 was the only one until others were added: names have no number for it."""
+    """Study 1 was the only one until others were added: names omit its number."""
 
     def index(self, study: int) -> int | None:
-        """The number that names have for a study, counted from 1; None for one that is, or was, the only one."""
+        """The number of a study in names, counted from 1; None for one that is, or was, the only one."""
         return None if self.studies == 1 or (self.first_is_unnumbered and study == 1) else study
 
     def tune_of(self, study: int) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ class ResourcesSpec:
     gpu: float
     max_concurrent: int | None
     processes: int = 1
-    """Workers that train one trial together."""
+    """Processes that train one trial together."""
     readers: int = 0
     """Threads of each process of a trial that prepare batches ahead."""
     checkpoints: int | None = None
@@ -139,7 +139,7 @@ class ResourcesSpec:
     checkpoint_every: float = 10.0
     """Seconds."""
     wait: float = 7200.0
-    """Seconds without any worker after which the sweep gives up waiting."""
+    """Seconds without any worker after which the sweep gives up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ NEVER = StoppingSpec(type="none", eta=3, rungs=())
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec:
-    """A further metric of a multi-objective search."""
+    """An additional metric of a multi-objective search."""
 
     name: str
     goal: Goal
@@ -188,14 +188,14 @@ class DiagnosticsSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSpec:
-    """What `compare` does unless told otherwise."""
+    """What `compare` does by default."""
 
     baseline: str | None = None
     margin: float = 0.0
     alpha: float = 0.05
     expected_best: bool = True
     twin: bool = False
-    """An identical copy of the baseline is an arm too (see `twin_of`)."""
+    """Whether an identical copy of the baseline is an arm, too (see `twin_of`)."""
     waive: Mapping[str, str] = field(default_factory=dict)
     """Code of a fairness rule -> why it is broken on purpose."""
     looks: int = 1
@@ -223,10 +223,10 @@ class TrainingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentSpec:
-    """What trials need on other machines; nothing when all is geosweep's own."""
+    """What trials need on other machines; empty when geosweep itself suffices."""
 
     requirements: tuple[str, ...] = ()
-    """Further packages, each pinned."""
+    """Extra packages, each pinned."""
     image: str = ""
     file: Path | None = field(default=None, compare=False)
     """The requirements file, if they were read from one."""
@@ -269,7 +269,7 @@ class Spec:
 
 
 def comparisons(spec: Spec) -> int:
-    """How many comparisons the declared analysis makes; the twin's is none of them."""
+    """How many comparisons the declared analysis makes, not counting the twin's."""
     arms = len(spec.arms) - spec.analysis.twin
     return arms - 1 if spec.analysis.baseline else arms * (arms - 1) // 2
 
@@ -283,7 +283,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     del found["task"]["folder"]
     del found["overrides"], found["notify"], found["seeds"]["first_is_unnumbered"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
-    # What is at its default is left out, so that sweeps of earlier versions keep their ids.
+    # Defaults are left out, so that sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:
         del found["seeds"]["studies"]
     for arm in found["arms"].values():
@@ -312,7 +312,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     found["training"] = found["training"]["recipe"]
     if spec.training.recipe == type(spec.training.recipe)(schedule="cosine"):
         del found["training"]
-    # The order of groups says which comes first: it is kept as a list.
+    # The order of groups matters: they are kept as a list.
     for arm in found["arms"].values():
         if "groups" in arm:
             arm["groups"] = [{"name": name, "match": list(match)} for name, match in arm["groups"].items()]

@@ -1,7 +1,7 @@
-"""What the names of hyperparameters in a sweep file mean: an argument of the optimizer, of the task, of training.
+"""What the names of hyperparameters in a sweep file refer to: the optimizer, the task, or training.
 
-`task.width` and `training.warmup` say it themselves. A bare name is the optimizer's argument wherever an arm's
-optimizer has it; one that none has is the task's or the recipe's, and that of both is refused.
+`task.width` and `training.warmup` say so themselves. A bare name is the optimizer's argument wherever an arm's
+optimizer has it; one that none has is the task's or the recipe's; one that both have is rejected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orchestrator.definition.schema import SweepModel, TrainingModel
 from orchestrator.definition.yaml12 import Path
 
 NOT_SEARCHED = ("step_timeout",)
-"""Keys of `training:` that change no result."""
+"""Keys of `training:` that do not change results."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Names:
         if having:
             raise where.error(
                 path,
-                f"no argument of this arm's optimizer, but of that of {', '.join(having)}; write {full} if you mean it",
+                f"not an argument of this arm's optimizer, only in {', '.join(having)}; write {full} if you mean that",
             )
         return full
 
@@ -90,12 +90,10 @@ class Names:
 
     def _check_section(self, section: str, rest: str, where: Where, path: Path) -> None:
         if section == GROUPS:
-            raise where.error(
-                path, f"what a group has of its own stands in it: groups: {{{rest.partition('.')[0]}: ...}}"
-            )
+            raise where.error(path, f"a group's own values go under it: groups: {{{rest.partition('.')[0]}: ...}}")
         if section == TASK and rest not in self.task:
             raise where.error(path, f"task {self.task_name} has no parameter {rest!r}{nearest(rest, self.task)}")
         if section == TRAINING and rest in NOT_SEARCHED:
-            raise where.error(path, f"changes no result; set it in training: {{{rest}: ...}}")
+            raise where.error(path, f"does not change results; set it in training: {{{rest}: ...}}")
         if section == TRAINING and rest not in self.training:
             raise where.error(path, f"training has no key {rest!r}{nearest(rest, self.training)}")

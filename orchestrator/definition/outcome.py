@@ -1,7 +1,7 @@
-"""Constraints on what a trial measures: a configuration that breaks one is never chosen, however good its metric.
+"""Constraints on what a trial measures: a configuration that violates one is never chosen, however good its metric.
 
 A constraint compares one metric with a number, METRIC <= NUMBER or METRIC >= NUMBER; the number may carry a unit. It
-holds for a configuration when the mean of the metric at the end of its trials, over its tune seeds, obeys it.
+holds for a configuration when the mean of the metric at the end of its trials, over its tune seeds, satisfies it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATTERN = re.compile(
 
 
 class OutcomeError(ValueError):
-    """A text that is no such constraint; says the way out."""
+    """A text that is not such a constraint; says how to fix it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class OutcomeConstraint:
     limit: float
 
     def __str__(self) -> str:
-        """As it is written, without unit."""
+        """As written, without unit."""
         return f"{self.metric} {'<=' if self.at_most else '>='} {self.limit!r}"
 
     def broken_by(self, value: float | None) -> float:
-        """How far a value is on the wrong side; 0 or less: it obeys. One that was never measured does not."""
+        """By how much a value violates it; 0 or less: satisfied. A value that was never measured violates it."""
         if value is None or not math.isfinite(value):
             return max(1.0, abs(self.limit))
         return value - self.limit if self.at_most else self.limit - value
@@ -49,19 +49,19 @@ def parsed(text: str) -> OutcomeConstraint:
     """The constraint in `text`. Raises OutcomeError."""
     found = PATTERN.fullmatch(text)
     if found is None:
-        raise OutcomeError(f"{text!r} compares no metric with a number; write for instance: time/step_s <= 0.1")
+        raise OutcomeError(f"{text!r} does not compare a metric with a number; write, for instance: time/step_s <= 0.1")
     if found["sign"] not in ("<=", ">="):
-        raise OutcomeError(f"{text!r}: write <= or >=; what is measured is never met exactly")
+        raise OutcomeError(f"{text!r}: write <= or >=; a measured value never equals a bound exactly")
     if found["unit"] and found["unit"] not in UNITS:
-        raise OutcomeError(f"{text!r}: {found['unit']} is no unit; there is: {', '.join(UNITS)}")
+        raise OutcomeError(f"{text!r}: {found['unit']} is not a unit; available: {', '.join(UNITS)}")
     limit = float(found["number"]) * UNITS.get(found["unit"], 1.0)
     if not math.isfinite(limit):
-        raise OutcomeError(f"{text!r}: {found['number']} is no number that one can reckon with")
+        raise OutcomeError(f"{text!r}: {found['number']} is not a finite number")
     return OutcomeConstraint(metric=found["metric"], at_most=found["sign"] == "<=", limit=limit)
 
 
 def broken(constraints: Sequence[OutcomeConstraint], seeds: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
-    """How far a configuration is on the wrong side of each, by its trials' metrics; obeyed when none is above 0."""
+    """By how much a configuration violates each, by its trials' metrics; satisfied when none is above 0."""
     found = []
     for one in constraints:
         values = [metrics.get(one.metric) for metrics in seeds]

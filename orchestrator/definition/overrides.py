@@ -117,12 +117,12 @@ def overridden(own: str, file: str, words: Sequence[str]) -> Asked:
 
 
 def is_override(word: str) -> bool:
-    """Whether a word of the command line reads KEY=VALUE."""
+    """Whether a word of the command line has the form KEY=VALUE."""
     return bool(re.match(r"[^\s=/]+[^\s=]*=", word))
 
 
 def shown(word: str) -> str:
-    """An override for people to read: no address that messages go to, no password of a URI."""
+    """An override for people to read, without notify addresses or passwords in URIs."""
     key, _, value = word.partition("=")
     if key.partition(".")[0] == SECTION:
         return f"{key}=(not shown)"
@@ -147,7 +147,7 @@ def _set(text: str, file: str, word: str) -> tuple[Path, str]:
     except YamlError as error:
         raise SpecError(file, error.line, error.column, error.path, str(error)) from None
     if not isinstance(document.value, dict):
-        raise Where(file, document).error((), "is not a sweep: the file has to hold keys such as name, task, arms")
+        raise Where(file, document).error((), "is not a sweep: the file must have keys such as name, task, arms")
     try:
         value = parse(raw).value
     except YamlError as error:
@@ -173,12 +173,12 @@ def _path(file_value: Any, dotted: str, file: str, word: str) -> Path:
     """The path that dots lead to; a key of the file may hold dots itself."""
     at, path, parts = file_value, list[str | int](), dotted.split(".")
     if not all(parts):
-        raise OverrideError(file, word, (), f"{dotted!r} is no key; write KEY.KEY=VALUE")
+        raise OverrideError(file, word, (), f"{dotted!r} is not a key; write KEY.KEY=VALUE")
     while parts:
         here = tuple(path)
         if isinstance(at, list):
             if not parts[0].isdigit() or int(parts[0]) >= len(at):
-                raise OverrideError(file, word, (*here, parts[0]), f"no item; there are {len(at)}, from 0")
+                raise OverrideError(file, word, (*here, parts[0]), f"no such item; there are {len(at)}, counted from 0")
             index = int(parts.pop(0))
             path.append(index)
             at = at[index]
@@ -203,7 +203,7 @@ def _whole(path: Path) -> str:
 
 
 def _check_new(known: Mapping[str, Any], here: Path, parts: Sequence[str], whole: Any, file: str, word: str) -> None:
-    """A key that the file lacks: one that the format has, or the last one of the path where names are free."""
+    """A key that the file lacks: one of the format, or the last one of the path where names are free."""
     key, fields = parts[0], fields_at((*here, parts[0]))
     if key in fields or (not fields and len(parts) == 1):
         return
@@ -227,7 +227,7 @@ def _put(value: Any, path: Path, new: Any) -> None:
 
 
 def _edited(text: str, path: Path, rendered: str) -> str | None:
-    """The text with a value at `path`, for the caller to check; None where there is no way to put it."""
+    """The text with a value at `path`, for the caller to check; None where it cannot be inserted."""
     node, done = compose(text), 0
     if node is None:
         return None
@@ -250,7 +250,7 @@ def _edited(text: str, path: Path, rendered: str) -> str | None:
 
 def _replaced(text: str, node: yaml.Node, rendered: str) -> str:
     start, end = node.start_mark.index, _end(node)
-    if start == end:  # nothing stands there
+    if start == end:  # nothing is there
         return f"{text[:start]} {rendered}{text[start:]}"
     return f"{text[:start]}{rendered}{chr(10) if text[:end].endswith(chr(10)) else ''}{text[end:]}"
 

@@ -1,4 +1,4 @@
-"""One hyperparameter of a sweep file, in the words of W&B sweeps, as parameters of the search space."""
+"""One hyperparameter of a sweep file, in W&B's terms, as parameters of the search space."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DISTRIBUTIONS = (
 
 
 def parameters(name: str, given: Any, where: Where, path: Path) -> list[Parameter]:
-    """What is given at `path`: one parameter, or those of a schedule's fields. Raises SpecError for what cannot be."""
+    """What is given at `path`: one parameter, or those of a schedule's fields. Raises SpecError for invalid ones."""
     if not isinstance(given, RampModel):
         return [parameter(name, given, where, path)]
     when = _conditions(given.when)
@@ -47,14 +47,14 @@ def parameters(name: str, given: Any, where: Where, path: Path) -> list[Paramete
 
 
 def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
-    """The parameter at `path`. Raises SpecError for a range or a list that cannot be."""
+    """The parameter at `path`. Raises SpecError for an invalid range or list."""
     if not isinstance(given, ParameterModel):
         return Parameter(name=name, kind="constant", values=(given,))
     if given.distribution is not None and given.distribution not in DISTRIBUTIONS:
         raise where.error((*path, "distribution"), _no_distribution(given.distribution))
     _check_prior(given, where, path)
     if isinstance(given.q, str):
-        raise where.error((*path, "q"), f"{given.q!r} is text, and a quantum is a number{_share(given.q)}")
+        raise where.error((*path, "q"), f"{given.q!r} is text, but a quantum is a number{_share(given.q)}")
     if given.q is not None and not given.q > 0:
         raise where.error((*path, "q"), f"{given.q} should be greater than 0")
     when = _conditions(given.when)
@@ -62,10 +62,10 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
     if given.values is not None:
         _alone(present, {"values"}, {"categorical"}, given, where, path)
         if len({json.dumps(v, sort_keys=True) for v in given.values}) < len(given.values):
-            raise where.error((*path, "values"), f"{given.values} has a value twice")
+            raise where.error((*path, "values"), f"{given.values} lists a value twice")
         if same := next(((a, b) for a, b in itertools.combinations(given.values, 2) if a == b), None):
             one, other = map(json.dumps, same)
-            raise where.error((*path, "values"), f"{one} and {other} are one value, trained twice; remove one of them")
+            raise where.error((*path, "values"), f"{one} and {other} are the same value; remove one of them")
         for i, value in enumerate(given.values):
             _check_finite(value, where, (*path, "values", i))
         return _guessed(
@@ -79,16 +79,16 @@ def parameter(name: str, given: Any, where: Where, path: Path) -> Parameter:
         missing = (
             "max" if given.min is not None else "min" if given.max is not None else "values, value, or min and max"
         )
-        raise where.error(path, f"{missing}: missing; a parameter has values, a value, or min and max")
+        raise where.error(path, f"{missing}: missing; a parameter needs values, a value, or min and max")
     return _guessed(_range(name, given, when, where, path), given, where, path)
 
 
 def _check_prior(given: ParameterModel, where: Where, path: Path) -> None:
     guessed = "prior" in given.model_fields_set
     if given.prior_confidence is not None and not guessed:
-        raise where.error((*path, "prior_confidence"), "goes with a prior; add the guess, or remove it")
+        raise where.error((*path, "prior_confidence"), "needs a prior; add one, or remove it")
     if guessed and "value" in given.model_fields_set:
-        raise where.error((*path, "prior"), "does not go with value, which is searched nowhere; remove one of them")
+        raise where.error((*path, "prior"), "cannot be combined with value, which is not searched; remove one of them")
 
 
 def _guessed(p: Parameter, given: ParameterModel, where: Where, path: Path) -> Parameter:
@@ -100,26 +100,26 @@ def _guessed(p: Parameter, given: ParameterModel, where: Where, path: Path) -> P
     if p.kind == "categorical":
         same = [v for v in p.values if _alike(v, guess)]
         if not same:
-            raise where.error(at, f"{guess!r} is none of the values {', '.join(map(str, p.values))}")
+            raise where.error(at, f"{guess!r} is not one of the values {', '.join(map(str, p.values))}")
         guess = same[0]
     elif isinstance(guess, str) or not is_number(guess):
-        raise where.error(at, f"{guess!r} is no number, and {p.name} is one")
+        raise where.error(at, f"{guess!r} is not a number; {p.name} must be one")
     elif not p.low <= guess <= p.high:
-        raise where.error(at, f"{guess} is outside {p.low} to {p.high}; widen the range, or mend the guess")
+        raise where.error(at, f"{guess} is outside {p.low} to {p.high}; widen the range, or change the guess")
     elif p.kind == "int" and guess != int(guess):
-        raise where.error(at, f"{guess} is no whole number, and {p.name} is one")
+        raise where.error(at, f"{guess} is not a whole number; {p.name} must be one")
     return replace(p, prior=guess, prior_confidence=given.prior_confidence or "medium")
 
 
 def _alike(value: Any, guess: Any) -> bool:
-    """Whether a guess means this value: 1.0 is 1, and the order of a mapping's keys says nothing."""
+    """Whether a guess means this value: 1.0 is 1, and the order of a mapping's keys does not matter."""
     if is_number(value) and is_number(guess):
         return bool(value == guess)
     return json.dumps(value, sort_keys=True) == json.dumps(guess, sort_keys=True)
 
 
 def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: str = "") -> None:
-    """Every listed value, and both ends of a range, are such that the optimizer does not refuse them.
+    """Every listed value, and both ends of a range, are accepted by the optimizer.
 
     `name`: the optimizer's argument, where the parameter has another name.
     """
@@ -129,17 +129,16 @@ def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: st
         if found := misfit(name, known, value):
             raise where.error(path, found)
         if not finite(value):
-            raise where.error(path, f"{value} is no number that one can train with")
+            raise where.error(path, f"{value} is not finite")
         try:
             optim_core.check(optimizer, **{name: value})
         except TypeError:
             raise where.error(
                 path,
-                f"{_written(value)} is nothing that {name} of {optimizer} takes; give it a value, or leave it out "
-                "for the default",
+                f"{name} of {optimizer} cannot be {_written(value)}; give it a value, or leave it out for the default",
             ) from None
         except ValueError as error:
-            raise where.error(path, f"{value!r} is refused by {optimizer}: {error}") from None
+            raise where.error(path, f"{value!r} is rejected by {optimizer}: {error}") from None
 
 
 def _share(text: str) -> str:
@@ -165,7 +164,7 @@ def _in_shares(given: Any) -> Any:
 
 def _check_finite(value: Any, where: Where, path: Path) -> None:
     if not finite(value):
-        raise where.error(path, f"{value} is no number that one can reckon with")
+        raise where.error(path, f"{value} is not finite")
 
 
 def _conditions(when: Mapping[str, Any] | None) -> dict[str, tuple[Any, ...]]:
@@ -176,7 +175,7 @@ def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Whe
     low, high = given.min, given.max
     for key, bound in (("min", low), ("max", high)):
         if isinstance(bound, str):
-            raise where.error((*path, key), f"{bound!r} is text, and the end of a range is a number")
+            raise where.error((*path, key), f"{bound!r} is text, but the end of a range is a number")
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
     assert not isinstance(given.q, str)
@@ -192,9 +191,11 @@ def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Whe
     if kind in ("log_uniform_values", "q_log_uniform_values") and low <= 0:
         raise where.error((*path, "min"), f"{low}: a logarithmic range starts above 0")
     if kind == "one_minus_log_uniform_values" and not 0 <= low < high < 1:
-        raise where.error((*path, "max"), f"{low} to {high}: one_minus_log_uniform_values lies in [0, 1), 1 left out")
+        raise where.error(
+            (*path, "max"), f"{low} to {high}: one_minus_log_uniform_values must lie in [0, 1), which excludes 1"
+        )
     if kind.startswith("q_") and given.q is None:
-        raise where.error(path, f"q: missing; {kind} needs its quantum")
+        raise where.error(path, f"q: missing; {kind} needs a quantum")
     if given.q is not None and given.q > high - low:
         raise where.error((*path, "q"), f"{given.q} is wider than the range {low} to {high}")
     return Parameter(
@@ -212,7 +213,7 @@ def _range(name: str, given: ParameterModel, when: Mapping[str, Any], where: Whe
 def _alone(present: set[str], key: set[str], words: set[str], given: ParameterModel, where: Where, path: Path) -> None:
     others = sorted(present - key - {"when", "distribution", "prior", "prior_confidence"})
     if others:
-        raise where.error((*path, others[0]), f"does not go with {next(iter(key))}; remove one of them")
+        raise where.error((*path, others[0]), f"cannot be combined with {next(iter(key))}; remove one of them")
     if given.distribution not in (None, *words):
         raise where.error((*path, "distribution"), f"{given.distribution} needs min and max, not {next(iter(key))}")
 

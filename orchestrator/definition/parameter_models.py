@@ -1,7 +1,7 @@
-"""What a sweep file may say of a hyperparameter, as pydantic models: a value, values, a range, a schedule; and groups.
+"""A hyperparameter in a sweep file, as pydantic models: a value, values, a range, a schedule; and groups.
 
-Whatever is no mapping is a fixed value, a list too. A mapping with the key `schedule` changes within a trial, any other
-one says where values come from.
+Anything but a mapping is a fixed value, lists included. A mapping with the key `schedule` changes during a trial; any
+other one says where values come from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Model(BaseModel):
 
 
 class ParameterModel(Model):
-    """One hyperparameter, in the words of W&B sweeps."""
+    """One hyperparameter, in W&B's terms."""
 
     value: Any = Field(None, description="A fixed value: a number, text, true or false, null, a list or a mapping.")
     values: list[Any] | None = Field(None, min_length=1, description="A list of values to choose from, of any kind.")
@@ -39,8 +39,8 @@ class ParameterModel(Model):
     )
     min: int | float | str | None = Field(None, description="Smallest value (a value, never an exponent).")
     max: int | float | str | None = Field(None, description="Largest value.")
-    q: int | float | str | None = Field(None, description="Quantum: values are multiples of it from min on.")
-    prior: Any = Field(None, description="A guess of a good value: early draws come more often from around it.")
+    q: int | float | str | None = Field(None, description="Quantum: values are min, min + q, min + 2 q and so on.")
+    prior: Any = Field(None, description="A guess at a good value: draws come more often from around it.")
     prior_confidence: Literal["low", "medium", "high"] | None = Field(
         None, description="low, medium (default) or high: half, 70 % or 90 % of the draws come from around the guess."
     )
@@ -54,15 +54,15 @@ Part = ParameterModel | int | float | str
 
 
 class RampModel(Model):
-    """A hyperparameter that changes within a trial; every field may be searched."""
+    """A hyperparameter that changes during a trial; every field may be searched."""
 
     schedule: Literal["linear", "cosine", "step"] | ParameterModel = Field(
-        description="The way from start to end: linear, cosine, or step (start, then end from until on)."
+        description="How it gets from start to end: linear, cosine, or step (start, then end from until on)."
     )
     start: Part = Field(description="The value at the beginning.")
     end: Part = Field(description="The value at the end.")
     begin: Part | None = Field(None, description="Share of the budget at which it starts to change; default 0.")
-    until: Part | None = Field(None, description="Share of the budget at which it is at its end; default 1.")
+    until: Part | None = Field(None, description="Share of the budget at which it reaches end; default 1.")
     when: dict[str, Any] | None = Field(
         None, description="Active only while each named parameter has one of these values."
     )
@@ -83,7 +83,7 @@ Given = Annotated[
     | Annotated[Scalar, Tag("<scalar>")],
     Discriminator(_kind),
 ]
-"""What stands behind the name of a hyperparameter."""
+"""What may follow the name of a hyperparameter."""
 
 
 class GroupModel(Model):

@@ -1,10 +1,10 @@
 """A configuration taken apart: what goes to the optimizer, its groups of parameters, the task and the recipe.
 
-A configuration is flat, one value for each dotted name, so that searches, conditions, constraints and tables treat all
+A configuration is flat, one value per dotted name, so that searches, conditions, constraints and tables treat all
 of it alike:
 
     lr                   an argument of the optimizer
-    sam_radius.end       a field of a schedule that stands in the place of an argument (`trainables.ramp`)
+    sam_radius.end       a field of a schedule that takes the place of an argument (`trainables.ramp`)
     groups.embed.lr      an argument for one group of the model's parameters
     task.width           a parameter of the task
     training.warmup      a field of the recipe
@@ -18,23 +18,23 @@ from typing import Any
 
 TASK, TRAINING, GROUPS = "task", "training", "groups"
 SECTIONS = (TASK, TRAINING, GROUPS)
-"""First parts of dotted names that are no argument of an optimizer."""
+"""First parts of dotted names that are not arguments of an optimizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a configuration gives to whom. Names are those of the receiver, without their section."""
+    """Which part of a configuration goes where. Names are those of the receiver, without their section."""
 
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """Constructor's arguments, without those that follow a schedule."""
+    """Constructor arguments, without those that follow a schedule."""
     ramps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Constructor's argument -> the fields of the schedule that it follows within a trial."""
+    """Constructor argument -> the fields of the schedule that it follows during a trial."""
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Group of parameters -> the arguments that are its own."""
+    """Group of parameters -> its own arguments."""
     task: dict[str, Any] = field(default_factory=dict)
-    """Parameters of the task that take the place of the file's."""
+    """Parameters of the task that override the file's."""
     training: dict[str, Any] = field(default_factory=dict)
-    """Fields of the recipe that take the place of the file's."""
+    """Fields of the recipe that override the file's."""
 
 
 def split(configuration: Mapping[str, Any]) -> Parts:
@@ -59,7 +59,7 @@ def split(configuration: Mapping[str, Any]) -> Parts:
 
 
 def groups_of(patterns: Mapping[str, Iterable[str]], parts: Parts) -> dict[str, dict[str, Any]]:
-    """Group -> its patterns under `match` and its own arguments, in the order in which groups are asked."""
+    """Group -> its patterns under `match` and its own arguments, in the order in which groups are matched."""
     return {name: {"match": list(match), **parts.groups.get(name, {})} for name, match in patterns.items()}
 
 

@@ -1,7 +1,7 @@
 """Where modules and files that a sweep file names are found: beside it, then in the current folder.
 
-A process remembers the folders of the sweep files that it was given. Workers on this machine inherit them with the
-environment; on others they are on `sys.path`, where code that travelled is.
+A process remembers the folders of the sweep files that it was given. Workers on this machine inherit them through the
+environment; on other machines they are on `sys.path`, where the shipped code is.
 """
 
 from __future__ import annotations

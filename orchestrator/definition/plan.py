@@ -1,9 +1,9 @@
-"""From a budget to trials, gradient evaluations, steps and cost. Pure arithmetic, nothing is started.
+"""From a budget to trials, gradient evaluations, steps and cost: pure arithmetic, nothing is started.
 
 A trial of unit `steps` spends start + n c gradient evaluations, with the cost of its start and c of a step, refreshes
 amortised; one of unit `tokens` as many as batches hold so many tokens; one of unit `seconds` what its arm's calibration
-says, which nobody knows before it. Of a script nothing is known but what it is told: its trials "spend" its budget in
-whatever unit that is, and gradient evaluations only where that is the unit.
+says, unknown before it. Of a script only what it is told is known: its trials "spend" its budget in whatever unit that
+is, and gradient evaluations only where that is the unit.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ PROBES, DRAWN, MOMENTS = 64, 1000, 32
 
 
 def grad_evals_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> float:
-    """Gradient evaluations of a trial of this configuration; nan for seconds before the calibration.
+    """Gradient evaluations of a trial of this configuration; nan for a budget in seconds before calibration.
 
-    Of a script its budget, in the unit that this has.
+    For a script: its budget, in the budget's own unit.
     """
     budget = spec.budget
     if spec.task.is_program:
@@ -51,7 +51,7 @@ def of_steps(optimizer: str, parts: Parts, steps: float) -> float:
 
 
 def steps_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> int:
-    """Optimizer steps that the budget affords with this configuration, after what its start costs; 0 if unknown."""
+    """Optimizer steps that the budget affords with this configuration, after the cost of its start; 0 if unknown."""
     if spec.task.is_program:
         return int(spec.budget.per_trial) if spec.budget.unit == "steps" else 0
     budget = grad_evals_of(spec, arm, config)
@@ -87,20 +87,20 @@ def facts(spec: Spec, arm: ArmSpec) -> Callable[[Mapping[str, Any]], dict[str, f
 
 
 def check_feasible(spec: Spec, arm: ArmSpec) -> None:
-    """Raises ValueError when none of DRAWN configurations obeys the constraints: a search would look in vain."""
+    """Raises ValueError if none of DRAWN configurations satisfies the constraints: a search would find nothing."""
     known, draw = facts(spec, arm), random.Random(0)
     for _ in range(DRAWN):
         config = from_unit(arm.parameters, [draw.random() for _ in arm.parameters])
         if satisfied(spec.constraints, config, **known(config)):
             return
     raise ValueError(
-        f"none of {DRAWN:,} configurations drawn at random obeys the constraints ({'; '.join(spec.constraints)}); "
+        f"none of {DRAWN:,} configurations drawn at random satisfies the constraints ({'; '.join(spec.constraints)}); "
         "loosen them, or change the ranges"
     )
 
 
 def grid_points(spec: Spec, arm: ArmSpec) -> list[dict[str, Any]]:
-    """The arm's grid, constraints obeyed. Raises SpaceError for a continuous parameter."""
+    """The points of the arm's grid that satisfy the constraints. Raises SpaceError for a continuous parameter."""
     known = facts(spec, arm)
     return [c for c in grid(arm.parameters) if satisfied(spec.constraints, c, **known(c))]
 
@@ -109,7 +109,7 @@ def grid_size(spec: Spec, arm: ArmSpec) -> int:
     """Points of the arm's grid."""
     found = len(grid_points(spec, arm))
     if not found:
-        raise ValueError("no point of the grid obeys the constraints; loosen them")
+        raise ValueError("no point of the grid satisfies the constraints; loosen them")
     return found
 
 
@@ -198,7 +198,7 @@ def plan(spec: Spec) -> dict[str, Any]:
 
 
 def whole_by_chance(spec: Spec) -> Iterator[str]:
-    """Sentences on hyperparameters that take any number and are searched in whole ones, for their ends are whole."""
+    """Sentences on real-valued hyperparameters that are searched in whole numbers because their ends are whole."""
     said = set[str]()
     for arm in spec.arms.values() if not spec.task.is_program else ():
         known = optim_core.hyperparameters(arm.optimizer)
@@ -209,8 +209,8 @@ def whole_by_chance(spec: Spec) -> Iterator[str]:
             if kind in (float, "float") or (isinstance(default, float) and not default.is_integer()):
                 said.add(p.name)
                 yield (
-                    f"{p.name} from {p.low:g} to {p.high:g} is searched in whole numbers alone, since both ends are "
-                    f"whole; write {p.low:.1f} for all numbers between."
+                    f"{p.name} from {p.low:g} to {p.high:g} is searched in whole numbers only, because both ends are "
+                    f"whole; write {p.low:.1f} to search real numbers."
                 )
 
 
@@ -224,10 +224,11 @@ def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if held:
         counted = trainables.lookup(spec.task.name).COUNTS
         yield (
-            f"A batch holds {min(held):,} to {max(held):,} {counted}, as is chosen, so that a gradient evaluation is "
-            f"no fixed amount of work; unit: tokens counts {counted}."
+            f"A batch holds {min(held):,} to {max(held):,} {counted}, depending on the configuration, so a gradient "
+            f"evaluation is not a fixed amount of work; unit: tokens counts {counted}."
             if spec.budget.unit != "tokens"
-            else f"A batch holds {min(held):,} to {max(held):,} {counted}, as is chosen; every trial sees as many."
+            else f"A batch holds {min(held):,} to {max(held):,} {counted}, depending on the configuration; "
+            "every trial sees the same total."
         )
 
 

@@ -5,8 +5,8 @@ range is), draws have the density
 
     (1 - w) + w n(t; m, s) / (N(1; m, s) - N(0; m, s))
 
-that is w of them come from a normal distribution around the guess, cut off at the ends, and the others from the whole
-range: a wrong guess costs draws, but excludes nothing. Of a list of values w of the draws are the guess, besides its
+that is, w of them come from a normal distribution around the guess, cut off at the ends, and the others from the whole
+range: a wrong guess costs draws, but excludes nothing. With a list of values, w of the draws are the guess, besides its
 share of the others. The inverse of the distribution function makes a draw of a number in [0, 1), as of a parameter
 without a guess, so that random and Sobol points stay plain functions.
 """

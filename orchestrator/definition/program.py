@@ -1,8 +1,8 @@
 """`task: {program: train.py, ..}`: a script of the user's in place of a task, resolved with arms, budget and metrics.
 
 The keys of `parameters:` are the script's own, with values of any type. An arm may name an optimizer, for scripts that
-ask for `trial.optimizer`; without one an arm is whatever its parameters say. The budget is handed over in the unit that
-the script counts in.
+ask for `trial.optimizer`; without one, an arm is defined by its parameters. The budget is passed in the unit that the
+script counts in.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ MACROS = ("env", "interpreter", "program", "args", "args_no_boolean_flags", "arg
 
 
 class _File(BaseModel):
-    """A sweep file as far as it is looked at here."""
+    """The parts of a sweep file that are used here."""
 
     model_config = ConfigDict(extra="ignore")
     task: ProgramModel
 
 
 def task(model: SweepModel, where: Where) -> Fixed:
-    """A script's task, which has metrics and nothing else that is known here."""
+    """A script's task, of which only the metrics are known here."""
     try:
         given = _File.model_validate({"task": model.task}).task
     except ValidationError as error:
@@ -71,7 +71,7 @@ def _explain(error: ValidationError, where: Where) -> None:
 
 
 def metrics_of(metric: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, trainables.Metric]:
-    """The metrics that a sweep of a script speaks of; it may report others.
+    """The metrics that the sweep file of a script mentions; it may report others.
 
     `metric`: name, goal, and where there are any report_metric and objectives; `parameters`: those of the task.
     """
@@ -96,17 +96,17 @@ def _check_command(given: ProgramModel, where: Where) -> None:
     for i, word in enumerate(given.command or ()):
         for name in MACRO.findall(word):
             if name not in MACROS:
-                raise where.error(("task", "command", i), f"${{{name}}} is no macro{nearest(name, MACROS)}")
+                raise where.error(("task", "command", i), f"${{{name}}} is not a macro{nearest(name, MACROS)}")
     words = " ".join(given.command or ("${program} ${args}",))
     if given.command and "${program}" not in words and "-m" not in given.command:
-        raise where.error(("task", "command"), "does not name ${program}, so that the script would not be run; add it")
+        raise where.error(("task", "command"), "does not name ${program}, so the script would not run; add it")
     for key in ("seed_arg", "budget_arg", "output_arg"):
         value = getattr(given, key)
         if value is not None and not value.strip():
             raise where.error(("task", key), "is empty; name the argument, for instance --seed, or leave it out")
     if given.checkpoints and not given.resume_arg:
         raise where.error(
-            ("task", "checkpoints"), "without resume_arg nobody resumes from them; add it, or remove this"
+            ("task", "checkpoints"), "without resume_arg nothing resumes from them; add it, or remove this"
         )
 
 
@@ -114,16 +114,16 @@ def _check_metrics(given: ProgramModel, tuned: str, where: Where) -> None:
     found = set[str]()
     for i, entry in enumerate(given.metrics or ()):
         if len(entry) != 1:
-            raise where.error(("task", "metrics", i), "is one source a line: pattern, jsonl, csv or tensorboard")
+            raise where.error(("task", "metrics", i), "must name one source: pattern, jsonl, csv or tensorboard")
         ((kind, value),) = entry.items()
         if kind not in KINDS:
-            raise where.error(("task", "metrics", i, kind), f"no source of metrics is called so{nearest(kind, KINDS)}")
+            raise where.error(("task", "metrics", i, kind), f"not a source of metrics{nearest(kind, KINDS)}")
         if kind != "pattern":
             continue
         try:
             names = re.compile(value).groupindex
         except re.error as error:
-            raise where.error(("task", "metrics", i, kind), f"{value!r} is no regular expression: {error}") from None
+            raise where.error(("task", "metrics", i, kind), f"{value!r} is not a regular expression: {error}") from None
         if not names:
             raise where.error(
                 ("task", "metrics", i, kind),
@@ -134,7 +134,7 @@ def _check_metrics(given: ProgramModel, tuned: str, where: Where) -> None:
         group = tuned.replace("/", "__")
         raise where.error(
             ("task", "metrics"),
-            f"no pattern has a group for {tuned}, which is tuned; name one (?P<{group}>..){nearest(tuned, found)}",
+            f"no pattern has a group for the tuned {tuned}; name one (?P<{group}>..){nearest(tuned, found)}",
         )
 
 
@@ -151,12 +151,12 @@ def folder(task: Mapping[str, Any], where: Where) -> str:
         there = sorted({p.name for place in places[:2] for p in place.glob("*.py")}) if "/" not in program else []
         raise where.error(
             ("task", "program"),
-            f"{program!r} is neither here, where the sweep is started, nor beside its file{nearest(program, there)}",
+            f"{program!r} is neither in the current folder nor beside the sweep file{nearest(program, there)}",
         )
     path = found / program
     if not task.get("command") and path.suffix != ".py" and not os.access(path, os.X_OK):
         raise where.error(
-            ("task", "program"), f"{program!r} is no executable: chmod +x it, or say how to run it in task.command"
+            ("task", "program"), f"{program!r} is not executable; chmod +x it, or say how to run it in task.command"
         )
     return str(found.resolve())
 
@@ -173,15 +173,15 @@ def arm_optimizer(arm: ArmModel, where: Where, name: str) -> str:
 
 
 def check_value(optimizer: str, p: Parameter, where: Where, path: Key) -> None:
-    """A parameter that the named optimizer has too is one that it takes."""
+    """A value for a parameter of the named optimizer must be one that it accepts."""
     if optimizer and p.name in optim_core.hyperparameters(optimizer):
         parameter.check_value(optimizer, p, where, path)
 
 
 def training(model: SweepModel, where: Where) -> TrainingSpec:
-    """How a script trains is its own affair; a limit on its silence is ours, where the file sets one."""
+    """How a script trains is up to the script; the file may only limit its silence."""
     for key in model.training.model_fields_set - {"step_timeout"}:
-        raise where.error(("training", key), "how a script trains is said by its own parameters; remove it")
+        raise where.error(("training", key), "a script's training is set by its own parameters; remove it")
     limit = model.training.step_timeout if "step_timeout" in model.training.model_fields_set else None
     return TrainingSpec(recipe=trainables.Task.RECIPE, step_timeout=limit)
 
@@ -190,7 +190,8 @@ def check(model: SweepModel, where: Where) -> None:
     """What a script cannot be given. Raises SpecError."""
     if model.early_terminate is not None and model.early_terminate.type == "pbt":
         raise where.error(
-            ("early_terminate", "type"), "'pbt' changes hyperparameters while training, which a script does not let us"
+            ("early_terminate", "type"),
+            "'pbt' changes hyperparameters during training, which a script cannot do; choose another type",
         )
     _check_names(model, where)
     if model.diagnostics is not None:
@@ -202,17 +203,17 @@ def check(model: SweepModel, where: Where) -> None:
             ("resources", "processes"), "a script starts its own processes: put torchrun into task.command; remove it"
         )
     if model.cache:
-        raise where.error(("cache",), "true, but what a script reads besides its source is not known; remove it")
+        raise where.error(("cache",), "true, but what a script reads besides its source is unknown; remove it")
     if model.budget.grad_evals is not None and model.budget.unit != "grad_evals":
         raise where.error(
             ("budget", "grad_evals"),
-            f"nobody knows how many gradient evaluations a script takes in so many {model.budget.unit}; limit "
+            f"how many gradient evaluations a script takes in its {model.budget.unit} is unknown; limit "
             "wall_clock instead",
         )
 
 
 def _check_names(model: SweepModel, where: Where) -> None:
-    """Parameters that can stand on a command line, and that nothing else hands over."""
+    """Parameters that fit on a command line, and that nothing else passes."""
     taken = {
         str(model.task[key]).strip("-="): key for key in ("seed_arg", "budget_arg", "output_arg") if key in model.task
     }
@@ -221,9 +222,9 @@ def _check_names(model: SweepModel, where: Where) -> None:
     for path, names in places:
         for name in names:
             if not name or re.search(r"[\s=]", name):
-                raise where.error((*path, name), f"{name!r} is no name for an argument: it has a space or = in it")
+                raise where.error((*path, name), f"{name!r} is not an argument name: it contains a space or =")
             if name in taken:
-                raise where.error((*path, name), f"task.{taken[name]} hands it over already; remove one of them")
+                raise where.error((*path, name), f"task.{taken[name]} passes it already; remove one of them")
 
 
 def declared(definition: Mapping[str, Any], report_metric: str | None = None) -> type[trainables.Task]:
@@ -240,15 +241,15 @@ def _script(metrics: Mapping[str, trainables.Metric]) -> type[trainables.Task]:
 
 
 def promises(parameters: Mapping[str, Any], unit: str) -> list[str]:
-    """What a plan says of a script's pairing and compute before anything is known of it."""
+    """What a plan says about a script's pairing and compute before it has run."""
     given = filled(parameters)
     words = " ".join([*(given["command"] or ()), given["seed_arg"] or "", given["budget_arg"] or ""])
-    found = [f"{given['program']} is a script: its cost is what it takes; nothing is known of it beforehand."]
+    found = [f"{given['program']} is a script: its cost is not known in advance."]
     if not given["seed_arg"] and "${seed}" not in words:
-        found.append("Nothing hands it the seed (task.seed_arg): unless it asks for trial.seed, seeds are not paired.")
+        found.append("It is not passed the seed (task.seed_arg): unless it reads trial.seed, seeds are not paired.")
     if not given["budget_arg"] and "${budget}" not in words:
         held = (
-            "it is ended after" if unit == "seconds" else "unless it asks for trial.steps, it is ended where it tells"
+            "it is stopped after" if unit == "seconds" else "unless it reads trial.steps, it is stopped once it reports"
         )
-        found.append(f"Nothing hands it the budget (task.budget_arg): {held} its {unit}.")
+        found.append(f"It is not passed the budget (task.budget_arg): {held} its {unit}.")
     return found

@@ -1,4 +1,4 @@
-"""The arms of a script: any parameters, all of them the script's own, and perhaps an optimizer that it asks for."""
+"""The arms of a script: any parameters, all the script's own, and optionally an optimizer that it asks for."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def resolved(model: SweepModel, where: Where) -> Arms:
     """All arms. Raises SpecError."""
     found = Arms(arms={}, names=Names({}, {}, NAME, {}, ()), places={})
     if model.groups:
-        raise where.error(("groups",), "a script divides its model's parameters itself; remove it")
+        raise where.error(("groups",), "a script groups its model's parameters itself; remove it")
     for name, given in model.arms.items():
         arm = given or ArmModel(optimizer=None, parameters={}, groups={})
         check_name(name, found.arms, where)
         if arm.groups:
-            raise where.error(("arms", name, "groups"), "a script divides its model's parameters itself; remove it")
+            raise where.error(("arms", name, "groups"), "a script groups its model's parameters itself; remove it")
         optimizer = program.arm_optimizer(arm, where, name)
         places: dict[str, Path] = {key: ("parameters", key) for key in model.parameters}
         places |= {key: ("arms", name, "parameters", key) for key in arm.parameters}
@@ -32,7 +32,7 @@ def resolved(model: SweepModel, where: Where) -> Arms:
         every: list[Parameter] = []
         for key, value in both.items():
             if isinstance(value, RampModel):
-                raise where.error((*places[key], "schedule"), "a script changes its parameters itself; give a value")
+                raise where.error((*places[key], "schedule"), "a script schedules its parameters itself; give a value")
             every += parameters(key, value, where, places[key])
         for p in every:
             program.check_value(optimizer, p, where, places[p.name])

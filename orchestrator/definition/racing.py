@@ -11,13 +11,13 @@ class Racing:
     """How the confirm stage is raced."""
 
     level: float
-    """Chance that any of equal arms is stopped, in (0, 1)."""
+    """Probability that any of several equal arms is stopped, in (0, 1)."""
     looks: int
     """How often arms are compared before the last seed."""
 
 
 def look_at(seeds: int, arms: int, racing: Racing) -> tuple[int, ...]:
-    """Numbers of seeds after which arms are compared, ascending; empty when so few seeds can decide nothing."""
+    """Numbers of seeds after which arms are compared, ascending; empty with too few seeds to decide anything."""
     below = racing.level / (math.comb(arms, 2) * racing.looks)
     first = math.ceil(1 - math.log2(below) - 1e-12)
     if first >= seeds:

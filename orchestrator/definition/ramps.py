@@ -1,4 +1,4 @@
-"""Schedules that a hyperparameter follows within a trial, checked before anything starts (`trainables.ramp`)."""
+"""Schedules that a hyperparameter follows during a trial, checked before anything starts (`trainables.ramp`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.ramp import NAMES, Ramp
 
 
 def check_ramp(optimizer: str, name: str, fields: Sequence[Parameter], where: Where, path: Path) -> None:
-    """The optimizer reads the hyperparameter anew at every step, and every schedule in the space is one."""
+    """The optimizer rereads the hyperparameter at every step, and every schedule in the space is one."""
     rate = optim_core.learning_rate(optimizer)
     if name == rate:
         raise where.error(
@@ -22,8 +22,8 @@ def check_ramp(optimizer: str, name: str, fields: Sequence[Parameter], where: Wh
         )
     able = optim_core.changeable(optimizer) - {rate}
     if name not in able:
-        there = f"; there is: {', '.join(sorted(able))}" if able else ""
-        raise where.error((*path, "schedule"), f"{name} of {optimizer} cannot change within a trial{there}")
+        there = f"; these can: {', '.join(sorted(able))}" if able else ""
+        raise where.error((*path, "schedule"), f"{name} of {optimizer} cannot change during a trial{there}")
     for p in fields:
         key = p.name.rpartition(".")[2]
         if key in ("start", "end"):

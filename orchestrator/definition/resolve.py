@@ -28,7 +28,7 @@ CONFIRM_FROM = 1000
 LARGEST_SEED = 2**63
 FACTS = ("steps", "grad_evals")
 MOST_READERS = 4
-"""Threads that read ahead unless more are asked for; beyond them the interpreter's lock is what they wait for."""
+"""Default number of threads that read ahead; more of them would only wait for the interpreter's lock."""
 
 
 def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
@@ -38,9 +38,7 @@ def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
             raise where.error(("metric", key), f"{name!r} is not a metric of this task{nearest(name, known)}")
     goal = known[model.metric.name].goal
     if goal != model.metric.goal:
-        raise where.error(
-            ("metric", "goal"), f"{model.metric.goal!r}, but this task wants to {goal} {model.metric.name}"
-        )
+        raise where.error(("metric", "goal"), f"{model.metric.goal!r}, but this task {goal}s {model.metric.name}")
     return model.metric.report_metric or model.metric.name
 
 
@@ -48,7 +46,7 @@ def seeds(model: SweepModel, where: Where) -> SeedsSpec:
     """Tune and confirm seeds of all studies, no two alike.
 
     Counts become 0, 1, ... and 1000, 1001, ..., one study after the other, so that a further study changes no seed of
-    the earlier ones. A flat list is dealt out in order; a list of lists has one for each study.
+    the earlier ones. A flat list is divided in order; a list of lists has one for each study.
     """
     studies = model.seeds.studies
     if studies > 1 and model.seeds.confirm in (0, []):
@@ -84,13 +82,15 @@ def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: in
     if any(seed >= LARGEST_SEED for seed in found):
         raise where.error(at, f"{max(found)} is too large; a seed is below 2^63")
     if len(found) % studies:
-        raise where.error(at, f"{len(found)} seeds cannot be dealt to {studies} studies; give a multiple of {studies}")
+        raise where.error(
+            at, f"{len(found)} seeds cannot be divided among {studies} studies; give a multiple of {studies}"
+        )
     twice = next((seed for seed in found if found.count(seed) > 1), None)
     if twice is not None and nested:
         owners = [i + 1 for i, part in enumerate(nested) for seed in part if seed == twice]
         if len(set(owners)) > 1:
             raise where.error(
-                at, f"seed {twice} is in study {owners[0]} and in study {owners[1]}; studies share no seed"
+                at, f"seed {twice} is in study {owners[0]} and in study {owners[1]}; studies must not share seeds"
             )
     if twice is not None:
         raise where.error(at, f"{list(found)} names a seed twice")
@@ -100,7 +100,7 @@ def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: in
 
 
 def constraints(model: SweepModel, arms: Arms, where: Where) -> tuple[str, ...]:
-    """Every constraint is an expression over parameters, steps and grad_evals, which seconds do not know.
+    """Every constraint is an expression over parameters, steps and grad_evals; not the last two for seconds.
 
     Bare names of the task and of training become full ones.
     """
@@ -118,7 +118,7 @@ def constraints(model: SweepModel, arms: Arms, where: Where) -> tuple[str, ...]:
         unknown = sorted(name for name, full in aliases.items() if full not in known)
         if late := sorted(named & set(unknowable)):
             raise where.error(
-                ("constraints", i), f"{text!r} names {late[0]}, which a budget in seconds does not know beforehand"
+                ("constraints", i), f"{text!r} names {late[0]}, unknown in advance with a budget in seconds"
             )
         if unknown:
             raise where.error(
@@ -151,13 +151,13 @@ def stopping(model: SweepModel, where: Where) -> dict[str, Any]:
 
 
 def _population(model: SweepModel, where: Where) -> None:
-    """What population based training asks of the rest of the file."""
+    """What population based training requires of the rest of the file."""
     given, search, trials = model.early_terminate, model.method.name, model.budget.trials_per_arm
     assert given is not None
     if search not in ("random", "sobol"):
         raise where.error(
             ("method", "name"),
-            f"{search!r}, but pbt begins with a population that is drawn at once and changes it itself; "
+            f"{search!r}, but pbt starts from a population drawn all at once, then changes it itself; "
             "write random or sobol",
         )
     if given.audit_share:
@@ -167,32 +167,32 @@ def _population(model: SweepModel, where: Where) -> None:
         )
     if len(seeds(model, where).tune_of(1)) > 1:
         raise where.error(
-            ("seeds", "tune"), "pbt compares members on one seed; write 1, the confirm stage has as many as you like"
+            ("seeds", "tune"), "pbt compares members on one seed; write 1 (the confirm stage may have more)"
         )
     if trials is not None and trials < given.eta:
         raise where.error(
             ("budget", "trials_per_arm"),
-            f"{trials}, but of a population of less than eta ({given.eta}) nobody is replaced; raise it",
+            f"{trials}, but a population smaller than eta ({given.eta}) replaces no member; raise it",
         )
 
 
 def objectives(model: SweepModel, known: Mapping[str, Any], where: Where) -> list[dict[str, Any]]:
-    """Further metrics of the search: known to the task, in its direction, each once."""
+    """Additional metrics of the search: known to the task, in its direction, each once."""
     names = [model.metric.name]
     for i, given in enumerate(model.objectives):
         path: Path = ("objectives", i, "name")
         if given.name not in known:
             raise where.error(path, f"{given.name!r} is not a metric of this task{nearest(given.name, known)}")
         if given.name in names:
-            raise where.error(path, f"{given.name!r} is searched by already; name another metric or remove it")
+            raise where.error(path, f"{given.name!r} is already an objective; name another metric or remove it")
         if known[given.name].goal != given.goal:
             raise where.error(
                 ("objectives", i, "goal"),
-                f"{given.goal!r}, but this task wants to {known[given.name].goal} {given.name}",
+                f"{given.goal!r}, but this task {known[given.name].goal}s {given.name}",
             )
         names.append(given.name)
     if model.objectives and model.method.name in ("cmaes", "gp"):
-        raise where.error(("objectives",), f"{model.method.name} searches by one metric; use tpe, random or sobol")
+        raise where.error(("objectives",), f"{model.method.name} optimizes a single metric; use tpe, random or sobol")
     return [{"name": o.name, "goal": Goal(o.goal)} for o in model.objectives]
 
 
@@ -213,12 +213,12 @@ def processes(model: SweepModel, where: Where) -> int:
     """How many processes train one trial: as asked, or one for each GPU."""
     given, gpu = model.resources.processes, model.resources.gpu
     if gpu > 1 and gpu != int(gpu):
-        raise where.error(("resources", "gpu"), f"{gpu}: whole devices, or a fraction below 1 of one")
+        raise where.error(("resources", "gpu"), f"{gpu}: expected whole devices, or a fraction below 1")
     if is_program(model.task):
         return 1
     count = max(1, int(gpu)) if given == "auto" else given
     if count < 1:
-        raise where.error(("resources", "processes"), f"{given}: a trial has at least one process")
+        raise where.error(("resources", "processes"), f"{given}: a trial needs at least one process")
     if given != "auto" and given > 1 and gpu % given:
         raise where.error(("resources", "processes"), f"{given} processes cannot share {gpu} GPU; each needs its own")
     name = str(model.task["name"])
@@ -230,7 +230,7 @@ def processes(model: SweepModel, where: Where) -> int:
 
 
 def readers(model: SweepModel, where: Where) -> int:
-    """Threads that read ahead: as asked, or with a GPU one for each CPU of a process; without one CPUs have work."""
+    """Threads that read ahead: as asked, or with a GPU one for each CPU of a process; without one the CPUs are busy."""
     given, script = model.resources.readers, is_program(model.task)
     able = not script and trainables.lookup(str(model.task["name"])).read_ahead is not trainables.Task.read_ahead
     if given == "auto":
@@ -250,7 +250,7 @@ def training(model: SweepModel, task: Task, arms: Arms, where: Where) -> Trainin
         name = f"{TRAINING}.{key}"
         if all(any(p.name == name and not p.when for p in arm.parameters) for arm in arms.arms.values()):
             place = next(iter(arms.places.values()))[name]
-            raise where.error(place, f"is fixed in training: {{{key}: ...}} too; remove one of them")
+            raise where.error(place, f"is also fixed in training: {{{key}: ...}}; remove one of them")
     if "warmup" in given:
         given["warmup"] = in_shares("warmup", given["warmup"], model, where, ("training", "warmup"))
     try:

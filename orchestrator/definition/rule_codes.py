@@ -11,7 +11,7 @@ RULES: dict[str, str] = {
     "GS106": "overlapping tune and confirm seeds",
     "GS107": "selection on the test metric",
     "GS108": "uneven evaluation",
-    "GS109": "best value on the way",
+    "GS109": "best intermediate value",
     "GS110": "schedule tuned in one arm only",
     "GS111": "missing default arm",
     "GS112": "expected-best curve on adaptive trials",
@@ -22,6 +22,6 @@ RULES: dict[str, str] = {
     "GS117": "learning-rate ranges of unequal width",
     "GS118": "learning rate searched on a linear scale",
     "GS119": "reported on the metric that was tuned",
-    "GS120": "one study an arm, so configurations only",
-    "GS121": "guesses in some arms only",
+    "GS120": "one study per arm, so configurations only",
+    "GS121": "priors in some arms only",
 }

@@ -1,4 +1,4 @@
-"""The sweep file as pydantic models: keys, types, a sentence for each. The JSON Schema for editors is made of them."""
+"""The sweep file as pydantic models: keys, types, a sentence for each. They generate the JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ArmModel(Model):
     optimizer: str | None = Field(
         None, description="A registered name or package.module.Class; default: the arm's name."
     )
-    parameters: dict[str, Given] = Field({}, description="Hyperparameters of this arm alone.")
-    groups: dict[str, GroupModel] = Field({}, description="Groups of the model's parameters in this arm alone.")
+    parameters: dict[str, Given] = Field({}, description="Hyperparameters of this arm only.")
+    groups: dict[str, GroupModel] = Field({}, description="Groups of the model's parameters in this arm only.")
 
 
 class MetricModel(Model):
@@ -37,7 +37,7 @@ class MetricModel(Model):
     name: str = Field(description="A metric of the task, for instance accuracy/val.")
     goal: Literal["minimize", "maximize"] = Field(description="The direction.")
     select: Literal["last", "best"] = Field(
-        "last", description="Value at the end of the budget, or the best on the way."
+        "last", description="The value at the end of the budget, or the best along the way."
     )
     report_metric: str | None = Field(
         None, description="The metric that the final tables show first; default: the tuned one."
@@ -52,7 +52,7 @@ SAMPLERS = "geosweep.samplers"
 def _method_name(value: str) -> str:
     if value in METHODS or "." in value or value.startswith("optunahub/") or value in plugins.offered(SAMPLERS):
         return value
-    words = f"{', '.join(METHODS[:-1])} or {METHODS[-1]}, and no sampler as package.module.Class"
+    words = f"{', '.join(METHODS[:-1])} or {METHODS[-1]}, nor a sampler as package.module.Class"
     if installed := [name for name in plugins.offered(SAMPLERS) if name not in METHODS]:
         words += f"; installed: {', '.join(installed)}"
     raise PydanticCustomError("literal_error", "no method", {"expected": words})
@@ -63,18 +63,18 @@ class MethodModel(Model):
 
     name: Annotated[str, AfterValidator(_method_name)] = Field(
         "tpe",
-        description="grid, random, sobol, tpe, gp or cmaes; or a sampler of Optuna's kind as package.module.Class, "
+        description="grid, random, sobol, tpe, gp or cmaes; or an Optuna sampler as package.module.Class, "
         "by the name of an installed plug-in, or as optunahub/PACKAGE:Class.",
     )
-    arguments: dict[str, Any] | None = Field(None, description="What the sampler is built with, beside its seed.")
+    arguments: dict[str, Any] | None = Field(None, description="Arguments of the sampler, besides its seed.")
     ref: str | None = Field(None, description="optunahub: the commit of its registry, all 40 digits.")
-    registry: str | None = Field(None, description="optunahub: a local copy of a registry, in the place of ref.")
+    registry: str | None = Field(None, description="optunahub: a local copy of a registry, instead of ref.")
     random_share: Share = Field(
         0.5, description="tpe, gp, cmaes: this share of an arm's trials is random, before the model starts."
     )
     seed: int = Field(0, ge=0, description="Seed of the search.")
     replay: Literal["off", "strict"] = Field(
-        "off", description="strict: suggestions depend on this file alone, not on speed, workers, crashes or retries."
+        "off", description="strict: suggestions depend only on this file, not on speed, workers, crashes or retries."
     )
     lag: int = Field(4, ge=1, description="strict: suggestion n knows exactly the results up to n - lag.")
 
@@ -89,21 +89,21 @@ class BudgetModel(Model):
     unit: Literal["grad_evals", "steps", "seconds", "tokens", "epochs"] = Field(
         "grad_evals",
         description="What arms get equal amounts of. grad_evals: forward and backward of one batch; steps: optimizer "
-        "steps; seconds: of training, by a calibration of each arm before its first trial; tokens: in the batches of "
-        "its gradient evaluations (examples, for a task that counts those); epochs: of a script only. A script is told "
-        "so many of whatever it counts.",
+        "steps; seconds: of training, calibrated per arm before its first trial; tokens: in the batches of "
+        "its gradient evaluations (examples, for a task that counts those); epochs: for scripts only. A script gets "
+        "the number and counts it itself.",
     )
     per_trial: int | float = Field(gt=0, description="What one trial may spend, in this unit.")
     trials_per_arm: int | None = Field(
         None, gt=0, description="Configurations tried for each arm; a grid has its own size."
     )
     wall_clock: Seconds | None = Field(
-        None, description="Limit on the time spent, for instance 30m; time down is not counted."
+        None, description="Limit on the time spent, for instance 30m; downtime is not counted."
     )
     grad_evals: int | float | None = Field(None, gt=0, description="Limit on the gradient evaluations of all trials.")
     gpu_hours: int | float | None = Field(None, gt=0, description="Limit on GPUs x hours of training.")
     money: int | float | None = Field(None, gt=0, description="Limit on price_per_gpu_hour x gpu_hours.")
-    price_per_gpu_hour: int | float | None = Field(None, gt=0, description="What a GPU costs an hour.")
+    price_per_gpu_hour: int | float | None = Field(None, gt=0, description="Price of a GPU per hour.")
 
 
 class StoppingModel(Model):
@@ -111,32 +111,34 @@ class StoppingModel(Model):
 
     type: Literal["asha", "hyperband", "median", "pbt"] = Field(description="asha, hyperband, median or pbt.")
     eta: int = Field(
-        3, ge=2, description="asha, hyperband: one of eta trials goes on at a rung. pbt: one of eta is replaced."
+        3, ge=2, description="asha, hyperband: one in eta trials continues at a rung. pbt: one in eta is replaced."
     )
     min_budget: Share = Field(
-        0.2, gt=0, lt=1, description="Share of the budget before the first rung, such as 20%; pbt: before every one."
+        0.2, gt=0, lt=1, description="Share of the budget before the first rung, such as 20%; pbt: before each rung."
     )
     audit_share: Share = Field(
-        0.0, description="Share of the stopped trials that is finished, to see what stopping cost."
+        0.0, description="Share of the stopped trials that are finished anyway, to see what stopping cost."
     )
 
 
 class RacingModel(Model):
-    """Racing in the confirm stage: an arm that can no longer be the best one runs no further seeds."""
+    """Racing in the confirm stage: an arm that can no longer be the best runs no more seeds."""
 
-    level: float = Field(0.05, gt=0, lt=1, description="Chance that any of equal arms is stopped, over all looks.")
+    level: float = Field(
+        0.05, gt=0, lt=1, description="Probability that any of several equal arms is stopped, over all looks."
+    )
     looks: int = Field(3, ge=1, description="How often the arms are compared before the last seed.")
 
 
 class ObjectiveModel(Model):
-    """A further metric of a multi-objective search."""
+    """An additional metric of a multi-objective search."""
 
     name: str = Field(description="A metric of the task.")
     goal: Literal["minimize", "maximize"] = Field(description="The direction.")
 
 
 class SeedsModel(Model):
-    """A number means that many seeds in each study; a list is dealt out to the studies. No two studies share a seed."""
+    """A number: that many seeds in each study; a list is divided among them. No two studies share a seed."""
 
     studies: int = Field(
         1,
@@ -159,26 +161,26 @@ class ResourcesModel(Model):
     cpu: int = Field(1, ge=1, description="CPUs, and threads, of each process of a trial.")
     gpu: int | float = Field(0, ge=0, description="GPUs of one trial; a fraction shares a device.")
     processes: int | Literal["auto"] = Field(
-        "auto", description="Processes that train one trial together on parts of each batch; auto: one for each GPU."
+        "auto", description="Processes that train one trial together on parts of each batch; auto: one per GPU."
     )
     readers: Annotated[Annotated[int, Field(ge=0, le=64)] | Literal["auto"], BeforeValidator(as_readers)] = Field(
         "auto",
         description="Threads of each process that prepare batches ahead, where the task reads data (images, tokens); "
-        "auto: as many as CPUs, 4 at most, with a GPU, and none without. They change no result.",
+        "auto: as many as CPUs, at most 4, with a GPU, none without. Results do not change.",
     )
     checkpoints: Bytes | None = Field(
-        None, description="Room for the checkpoints of all trials, for instance 20GB; null: two for each running trial."
+        None, description="Space for the checkpoints of all trials, for instance 20GB; null: two per running trial."
     )
     checkpoint_every: Seconds = Field(
         10.0,
         json_schema_extra={"default": "10s"},
-        description="Time between two checkpoints of a trial, which is what the loss of its worker costs at most; more "
-        "where writing one would take over a tenth of the time.",
+        description="Time between a trial's checkpoints, the most that losing its worker costs; longer "
+        "where writing them would take more than a tenth of the time.",
     )
-    max_concurrent: int | Literal["auto"] = Field("auto", description="Trials at a time; auto: what fits.")
+    max_concurrent: int | Literal["auto"] = Field("auto", description="Concurrent trials; auto: as many as fit.")
     wait: Seconds = Field(
         7200.0,
-        description="How long a sweep waits while there is no worker at all, for instance 2h; no part of wall_clock.",
+        description="How long a sweep waits while there are no workers, for instance 2h; not counted in wall_clock.",
     )
 
 
@@ -189,9 +191,9 @@ class TrackingModel(Model):
 
 
 class NotifyModel(Model):
-    """Where messages go: webhooks of Slack, Discord, ntfy, or any address that takes JSON; https://... or ${env:NAME}.
+    """Where messages go: webhooks of Slack, Discord, ntfy, or any URL that accepts JSON; https://... or ${env:NAME}.
 
-    They are no part of the sweep: its id, its seal and its folder do not know them.
+    They are not part of the sweep: its id, its seal and its folder do not contain them.
     """
 
     done: Address = Field(None, description="When the sweep is done.")
@@ -206,23 +208,25 @@ class NotifyModel(Model):
 
 
 class DiagnosticsModel(Model):
-    """What trials measure of the geometry while they train, logged as geometry/..."""
+    """Measurements of the geometry during training, logged as geometry/..."""
 
     names: list[str] = Field(min_length=1, description="Diagnostics of optim_core, for instance sharpness.")
     every: int = Field(1, ge=1, description="At every n-th evaluation, and at the last.")
-    batches: int = Field(1, ge=1, description="Training batches that a measurement looks at.")
+    batches: int = Field(1, ge=1, description="Training batches per measurement.")
 
 
 class AnalysisModel(Model):
     """The analysis, declared before the results are known; it is sealed with the sweep."""
 
     baseline: str | None = Field(None, description="Compare every arm with this one; null: all pairs.")
-    margin: int | float = Field(0, ge=0, description="A difference within it, in the metric's units, counts as none.")
+    margin: int | float = Field(
+        0, ge=0, description="Differences up to this margin, in the metric's units, count as none."
+    )
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm's correction.")
     expected_best: bool = Field(True, description="Report the expected best value against the tuning budget.")
     twin: bool = Field(
         False,
-        description="Add an identical copy of the baseline, tuned on its own: what no difference looks like here.",
+        description="Add an identical copy of the baseline, tuned independently: what no difference looks like here.",
     )
     waive: dict[str, str] = Field(
         {}, description="Fairness rules that this sweep breaks on purpose, each with its reason."
@@ -233,16 +237,16 @@ class AnalysisModel(Model):
 
 
 class EnvironmentModel(Model):
-    """What trials need on other machines beside geosweep and the folder of this file. It does not change the id."""
+    """What trials need on other machines besides geosweep and this file's folder. Does not change the id."""
 
     requirements: str | list[str] | None = Field(
-        None, description="Further packages, each NAME==VERSION: a list, or a requirements file beside this one."
+        None, description="Extra packages, each NAME==VERSION: a list, or a requirements file beside this one."
     )
-    image: str | None = Field(None, description="Kubernetes: an image of one's own for all Pods, with tag or digest.")
+    image: str | None = Field(None, description="Kubernetes: a custom image for all Pods, with tag or digest.")
 
 
 class TrainingModel(Model):
-    """How every trial is trained, the same for all arms. What is left out is the task's own recipe."""
+    """How every trial is trained, the same for all arms. Keys left out follow the task's own recipe."""
 
     schedule: Literal["cosine", "linear", "constant", "step", "inverse_sqrt"] | None = Field(
         None, description="Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt."
@@ -266,12 +270,15 @@ class TrainingModel(Model):
         None, ge=0, description="Bound on the norm of the gradient that moves the weights; 0: none."
     )
     weight_average: float | int | None = Field(
-        None, ge=0, lt=1, description="Evaluate a running mean of the weights with this decay; 0: the weights."
+        None,
+        ge=0,
+        lt=1,
+        description="Evaluate a running mean of the weights with this decay; 0: the weights themselves.",
     )
     compile: Annotated[bool | Literal["model", "step"], BeforeValidator(as_compiled)] | None = Field(
         None,
-        description="Train through torch.compile: true or model, the model; step, the model with its loss in one "
-        "graph. Optimizers' updates are not compiled.",
+        description="Use torch.compile. true or model: on the model; step: on the model with its loss in one "
+        "graph. Optimizer updates are not compiled.",
     )
     step_timeout: Seconds | None = Field(
         600.0,
@@ -304,16 +311,16 @@ class SweepModel(Model):
     )
     constraints: list[str] = Field(
         [],
-        description="Comparisons that every configuration obeys; they may name steps and grad_evals, "
-        "but not of a budget in seconds.",
+        description="Comparisons that every configuration satisfies; they may use steps and grad_evals, "
+        "but not with a budget in seconds.",
     )
     method: Annotated[MethodModel, BeforeValidator(_by_name, json_schema_input_type=MethodModel | str)] = Field(
         default_factory=lambda: MethodModel.model_validate({}), description="A name is short for {name: NAME}."
     )
     outcome_constraints: list[str] = Field(
         [],
-        description="What the chosen configuration obeys, in the mean over its tune seeds: METRIC <= NUMBER or "
-        "METRIC >= NUMBER, with a unit if you like, for instance time/step_s <= 100ms.",
+        description="What the chosen configuration satisfies, on average over its tune seeds: METRIC <= NUMBER or "
+        "METRIC >= NUMBER, optionally with a unit, for instance time/step_s <= 100ms.",
     )
     budget: BudgetModel
     seeds: SeedsModel = Field(default_factory=lambda: SeedsModel.model_validate({}))
@@ -327,16 +334,16 @@ class SweepModel(Model):
         None, description="Stop arms in the confirm stage by signed-rank tests; null: every arm runs every seed."
     )
     objectives: list[ObjectiveModel] = Field(
-        [], description="Further metrics to search by; metric stays the one that stops trials and picks winners."
+        [], description="Additional metrics to search by; metric still stops trials and picks winners."
     )
     warm_start: list[str] = Field([], description="Sweeps under the same root whose results the search begins with.")
     cache: bool | None = Field(
         None,
-        description="Take over trials that were already trained anywhere under the root; null: for bundled tasks only. "
-        "true for a task of your own: its result depends on its source and its facts() alone, on no other file.",
+        description="Reuse trials that were already trained anywhere under the root; null: for bundled tasks only. "
+        "true for a task of your own: its result depends only on its source and its facts(), on no other file.",
     )
     diagnostics: DiagnosticsModel | None = Field(
-        None, description="Measurements of the geometry while trials train; they are not charged to the budget."
+        None, description="Measurements of the geometry during training; they are not charged to the budget."
     )
     analysis: AnalysisModel = Field(default_factory=lambda: AnalysisModel.model_validate({}))
     controls: list[str] | Literal["auto"] = Field(
@@ -345,6 +352,6 @@ class SweepModel(Model):
     training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
     environment: EnvironmentModel = Field(default_factory=lambda: EnvironmentModel.model_validate({}))
     evaluations: int = Field(
-        8, ge=1, description="Evaluations of a trial, evenly over its budget, the same for all arms."
+        8, ge=1, description="Evaluations per trial, evenly spaced over its budget, the same for all arms."
     )
     max_failed: int = Field(0, ge=0, description="Failed trials allowed before the command exits with 8.")

@@ -1,4 +1,4 @@
-"""Metrics that are shares, and the range that a metric cannot leave."""
+"""Metrics that are shares, and the range of a metric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SHARE, PERCENT = (0.0, 1.0), (0.0, 100.0)
 SHARES = {"accuracy", "acc", "share", "recall", "f1", "auroc", "auprc", "iou", "dice", "top1", "top5"}
 """Words in names of metrics that are shares."""
 AMOUNTS = {"loss", "cost", "time"}
-"""Words of what has no such range, whatever it is the loss or the cost of."""
+"""Words for quantities without such a range, such as the loss or the cost of anything."""
 
 
 def is_share(metric: str) -> bool:
@@ -19,7 +19,7 @@ def is_share(metric: str) -> bool:
 
 
 def obeying(at_most: bool, limit: float, bounds: Bounds) -> str:
-    """`nothing` or `everything`, where that obeys a limit on a metric within `bounds`; empty where it depends."""
+    """`nothing` or `everything`, where that satisfies a limit on a metric within `bounds`; empty where it depends."""
     least, most = bounds
     if limit < least:
         return "nothing" if at_most else "everything"

@@ -1,6 +1,6 @@
-"""Search spaces in our own words: parameters, conditions, constraints. Knows neither Ray nor Optuna.
+"""Search spaces in our own terms: parameters, conditions, constraints. Knows neither Ray nor Optuna.
 
-A configuration is made from one number in [0, 1) for each parameter (inverse distribution function), so that random and
+A configuration is made from one number in [0, 1) per parameter (inverse distribution function), so that random and
 Sobol points, and any index of theirs, are plain functions.
 """
 
@@ -22,7 +22,7 @@ Kind = Literal["constant", "categorical", "float", "int"]
 
 
 class SpaceError(ValueError):
-    """A space that cannot be searched as asked; says which parameter and the way out."""
+    """A space that cannot be searched as requested; says which parameter, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +44,22 @@ class Parameter:
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Parent -> the parent's values under which this parameter is active."""
     prior: Any = None
-    """A guess, and how sure of it one is (see `prior`); no confidence: none."""
+    """A guess, and the confidence in it (see `prior`); without confidence there is none."""
     prior_confidence: str = ""
 
 
 def order(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
-    """Parents before children, else as given. Raises SpaceError on a missing parent or a circle."""
+    """Parents before children, else as given. Raises SpaceError on a missing parent or a cycle."""
     names = {p.name for p in parameters}
     left, done = list(parameters), dict[str, Parameter]()
     for p in left:
         for parent in p.when:
             if parent not in names:
-                raise SpaceError(f"{p.name}: when names {parent}, which is not a parameter here")
+                raise SpaceError(f"{p.name}: `when` names {parent}, which is not a parameter here")
     while left:
         ready = [p for p in left if all(parent in done for parent in p.when)]
         if not ready:
-            raise SpaceError(f"{left[0].name}: when goes round in a circle: {', '.join(p.name for p in left)}")
+            raise SpaceError(f"{left[0].name}: `when` conditions form a cycle: {', '.join(p.name for p in left)}")
         for p in ready:
             done[p.name] = p
             left.remove(p)
@@ -94,7 +94,7 @@ def value_at(p: Parameter, u: float) -> Any:
 
 
 def place_of(p: Parameter, value: float) -> float:
-    """Where in [0, 1] a number lies on its parameter's own scale; of whole and stepped numbers the middle of the part.
+    """Where in [0, 1] a number lies on its parameter's own scale; for whole and stepped ones the middle of their part.
 
     `value_at` of that place is the value, for a parameter without a prior.
     """
@@ -219,13 +219,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "log10": mat
 
 
 def names_in(constraint: str) -> set[str]:
-    """The names that a constraint speaks of. Raises SpaceError when it is not an expression we allow."""
+    """The names in a constraint. Raises SpaceError when it is not an expression we allow."""
     try:
         tree = ast.parse(constraint, mode="eval").body
     except SyntaxError:
-        raise SpaceError(f"{constraint!r} is not an expression; write for instance: PARAMETER * 5 <= steps") from None
+        raise SpaceError(f"{constraint!r} is not an expression; write, for instance: PARAMETER * 5 <= steps") from None
     if not isinstance(tree, ast.Compare | ast.BoolOp):
-        raise SpaceError(f"{constraint!r} compares nothing; write for instance: PARAMETER * 5 <= steps")
+        raise SpaceError(f"{constraint!r} is not a comparison; write, for instance: PARAMETER * 5 <= steps")
     allowed: tuple[type, ...] = (
         ast.Compare,
         ast.BoolOp,
@@ -241,17 +241,17 @@ def names_in(constraint: str) -> set[str]:
     for node in ast.walk(tree):
         if not isinstance(node, allowed):
             raise SpaceError(
-                f"{constraint!r} has {type(node).__name__}; numbers, names, + - * / and comparisons are allowed"
+                f"{constraint!r} contains {type(node).__name__}; numbers, names, + - * / and comparisons are allowed"
             )
         if isinstance(node, ast.Attribute) and not isinstance(node.value, ast.Name | ast.Attribute):
-            raise SpaceError(f"{constraint!r} has {ast.unparse(node)!r}, which is no name")
+            raise SpaceError(f"{constraint!r} contains {ast.unparse(node)!r}, which is not a name")
         if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
-            raise SpaceError(f"{constraint!r} calls {ast.unparse(node.func)}; there is: {', '.join(FUNCTIONS)}")
+            raise SpaceError(f"{constraint!r} calls {ast.unparse(node.func)}; available: {', '.join(FUNCTIONS)}")
     return {name for _, name in _named(tree)}
 
 
 def renamed(constraint: str, names: Mapping[str, str]) -> str:
-    """The constraint with other names for some, as it is when it speaks of none of them."""
+    """The constraint with some names replaced; unchanged when it contains none of them."""
     text = constraint.encode()
     tree = ast.parse(constraint, mode="eval").body
     for node, name in sorted(_named(tree), key=lambda found: found[0].col_offset, reverse=True):
@@ -272,9 +272,9 @@ def _named(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
 
 
 def satisfied(constraints: Sequence[str], config: Mapping[str, Any], **facts: Any) -> bool:
-    """Whether the configuration obeys all constraints.
+    """Whether the configuration satisfies all constraints.
 
-    One that speaks of an inactive parameter counts as obeyed; one that cannot be computed, as `1 / x` at 0, does not.
+    One that names an inactive parameter counts as satisfied; one that cannot be computed (`1 / x` at 0) does not.
     """
     known = {**facts, **config}
     return all(_holds(text, known) for text in constraints if names_in(text) <= set(known))
@@ -288,7 +288,7 @@ def _holds(constraint: str, known: Mapping[str, Any]) -> bool:
 
 
 def mismatch(constraint: str, config: Mapping[str, Any], **facts: Any) -> str:
-    """What the constraint compares that has no order, text and a number for instance; empty when it can be computed."""
+    """What the constraint compares although it has no order, such as text with a number; empty: it is computable."""
     known = {**facts, **config}
     if not names_in(constraint) <= set(known):
         return ""
@@ -313,7 +313,7 @@ def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
         case ast.BinOp():
             found = BINARY[type(node.op)](_value(node.left, known), _value(node.right, known))
             if isinstance(found, complex):
-                raise ValueError(f"{ast.unparse(node)} is no real number")
+                raise ValueError(f"{ast.unparse(node)} is not a real number")
             return found
         case ast.BoolOp():
             values = (_value(v, known) for v in node.values)

@@ -26,7 +26,7 @@ class State(StrEnum):
 
     @property
     def is_trained(self) -> bool:
-        """Whether the trial came to an end of its own and has a value."""
+        """Whether the trial ended on its own and has a value."""
         return self in (State.COMPLETE, State.DIVERGED)
 
     @property
@@ -77,7 +77,7 @@ class Goal(StrEnum):
         return 1.0 if self is Goal.MAXIMIZE else -1.0
 
     def loss(self, value: float) -> float:
-        """The value, turned so that smaller is better."""
+        """The value, with its sign such that smaller is better."""
         return -self.sign * value
 
     def better(self, a: float, b: float) -> bool:

@@ -13,7 +13,7 @@ class Rule:
     type: str
     """`none`, `asha`, `hyperband`, `median` or `pbt`."""
     eta: int
-    """Of this many trials at a rung one goes on."""
+    """One in this many trials at a rung continues."""
     rungs: tuple[int, ...]
     """Numbers of the evaluations (1, 2, ...) at which trials are judged, the last evaluation left out."""
 

@@ -55,7 +55,7 @@ from orchestrator.definition.states import Goal
 from orchestrator.definition.yaml12 import Document, YamlError, parse
 
 NOTE = "# given on the command line: "
-"""Begins a line of an effective file for each override in it (see `overrides`)."""
+"""Starts a line of an effective file for each override in it (see `overrides`)."""
 
 
 def load(path: Path) -> Spec:
@@ -71,16 +71,16 @@ def loads(text: str, file: str = "<text>") -> Spec:
         raise SpecError(file, error.line, error.column, error.path, str(error)) from None
     where = Where(file, document)
     if not isinstance(document.value, dict):
-        raise where.error((), "is not a sweep: the file has to hold keys such as name, task, arms")
+        raise where.error((), "is not a sweep: the file must have keys such as name, task, arms")
     if other := foreign.system(document.value):
         raise where.error((), foreign.advice(other, file))
     if foreign.IMPORTED in document.value:
         raise where.error(
-            (foreign.IMPORTED,), "results that others trained: they are compared and reported, and never run"
+            (foreign.IMPORTED,), "a record of imported results, which can be compared and reported, but not run"
         )
     given = tuple(line.removeprefix(NOTE) for line in text.splitlines() if line.startswith(NOTE))
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what the user's modules print is no part of a document
+        with contextlib.redirect_stdout(sys.stderr):  # what the user's modules print is not part of a document
             return replace(_read(document, file), overrides=given)
     except SpecError as error:
         raise every_error.every(error, document, lambda mended: _read(mended, file)) from None
@@ -175,15 +175,15 @@ def _check_size(spec: Spec, where: Where) -> None:
         if spec.early_terminate.type == "pbt" and not movable(arm.parameters, changeable):
             raise where.error(
                 path,
-                f"pbt changes hyperparameters while training, and this arm searches none that can change; search one "
-                f"of {', '.join(sorted(changeable))}, or stop early by another type",
+                f"pbt changes hyperparameters during training, but this arm searches none that can change; search one "
+                f"of {', '.join(sorted(changeable))}, or choose another type of early stopping",
             )
         try:
             size = plan.grid_size(spec, arm) if spec.method.name == "grid" else None
             limit = spec.budget.trials_per_arm
             guessed = next((p.name for p in arm.parameters if p.prior_confidence), "")
             if guessed and size is not None:
-                raise where.error(path, f"{guessed} has a prior, and a grid tries every value; remove one of them")
+                raise where.error(path, f"{guessed} has a prior, but a grid tries every value; remove one of them")
             if size is None and limit is None:
                 raise where.error(("budget",), "trials_per_arm: missing; say how many configurations each arm may try")
             if size is not None and limit is not None and limit < size:

@@ -1,4 +1,4 @@
-"""What a task declares of itself, as the sweep's folder keeps it: a finished sweep is read without the task, or torch.
+"""A task's declarations, as the sweep's folder keeps them: a finished sweep is read without the task, or torch.
 
 A folder of an earlier version has no such record; then the task's class is asked.
 """
@@ -22,7 +22,7 @@ class Declared:
 
     goal: Goal
     bounds: tuple[float, float] | None = None
-    """Lowest and highest value that it can have; None: known by its name, or none."""
+    """Lowest and highest possible value; None: inferred from its name, or unbounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Declares:
     counts: str = ""
 
     def document(self) -> dict[str, Any]:
-        """As JSON; an end that is infinite is null."""
+        """As JSON; an infinite end is null."""
         return {
             "metrics": {
                 name: {"goal": m.goal, **({"bounds": [_finite(end) for end in m.bounds]} if m.bounds else {})}
@@ -65,7 +65,7 @@ def of_class(task: Any) -> Declares:
 
 
 def of_sweep(resolved: Mapping[str, Any]) -> Declares:
-    """Of a sweep's resolved.json. Raises KeyError for a task that is gone and left no record."""
+    """Of a sweep's resolved.json. Raises KeyError for a task that no longer exists and left no record."""
     kept = resolved.get(KEY)
     if kept is None:
         from orchestrator.definition import program

@@ -1,7 +1,7 @@
-"""The task of a sweep file: its parameters, those that are fixed and those that are searched, built to see that it can.
+"""The task of a sweep file: its fixed and searched parameters, checked by building it.
 
-Searched values are checked one at a time, then at the corners of each arm's space, as far as a task is built in a
-moment: every listed value, both ends of every range.
+Searched values are checked one at a time, then at the corners of each arm's space (every listed value, both ends of
+every range) while the time allowed for building lasts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trainables import Metric, Task
 
 PATIENCE_S = 5.0
-"""Seconds for building the task at the values that are searched."""
+"""Seconds allowed for building the task at searched values."""
 MOST = 256
 """Corners that are built."""
 
@@ -42,7 +42,7 @@ class Fixed:
     parameters: dict[str, Any]
     """With defaults; without those that every arm searches under all conditions."""
     example: Task
-    """As the first trial of the first arm may have it."""
+    """As the first trial of the first arm may see it."""
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -51,7 +51,7 @@ class Fixed:
 
 
 def lookup(model: SweepModel, where: Where) -> str:
-    """The task's name, which there is."""
+    """The task's name, which must exist."""
     name = model.task.get("name")
     if not isinstance(name, str):
         raise where.error(("task",), f"name: missing; name a task{nearest(str(name), trainables.names())}")
@@ -65,24 +65,24 @@ def lookup(model: SweepModel, where: Where) -> str:
         raise where.error(("task", "name"), f"METRICS of {name} {wrong}")
     if lacking := _lacking(trainables.lookup(name)):
         raise where.error(
-            ("task", "name"), f"{name} has no {lacking}, which every task has: add it (CONTRIBUTING, A task)"
+            ("task", "name"), f"{name} has no {lacking}, which every task needs: add it (CONTRIBUTING, A task)"
         )
     return name
 
 
 def _no_metrics(declared: Any) -> str:
-    """Why what a class of its own declares is no METRICS; nothing where it declares none, or computes them."""
+    """Why a class's own METRICS are invalid; empty where it declares none, or computes them."""
     if not declared or hasattr(declared, "__get__"):
         return ""
     example = 'METRICS = {"loss/val": Metric(goal="minimize")}'
     if not isinstance(declared, Mapping):
-        return f"is a {type(declared).__name__}, and says of each metric which way it is better: {example}"
+        return f"is a {type(declared).__name__}, but must give the direction of each metric: {example}"
     odd = next((key for key, one in declared.items() if not isinstance(one, trainables.Metric)), None)
-    return "" if odd is None else f"says {short(declared[odd])} of {odd!r}, and a Metric is wanted: {example}"
+    return "" if odd is None else f"has {short(declared[odd])} for {odd!r}; expected a Metric: {example}"
 
 
 def _lacking(cls: type[Task]) -> str:
-    """What the class of a task is without."""
+    """What the class of a task lacks."""
     if not getattr(cls, "METRICS", None):
         return "METRICS"
     asked = [
@@ -110,7 +110,7 @@ def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
     for key in given:
         if f"{TASK}.{key}" in everywhere:
             place = next(iter(arms.places.values()))[f"{TASK}.{key}"]
-            raise where.error(place, f"is fixed in task: {{{key}: {short(given[key])}}} too; remove one of them")
+            raise where.error(place, f"is also fixed in task: {{{key}: {short(given[key])}}}; remove one of them")
     for key, argument in known.items():
         if argument.default is inspect.Parameter.empty and key not in given and f"{TASK}.{key}" not in everywhere:
             raise where.error(("task",), f"{key}: missing; task {name} needs it")
@@ -132,7 +132,7 @@ def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
     if other := next((one for one in built if one.recipe() != recipe), None):
         raise where.error(
             ("parameters",),
-            f"what is searched of the task changes its recipe ({other.recipe()} beside {recipe}), which all trials "
+            f"a searched parameter of the task changes its recipe ({other.recipe()}, not {recipe}), which all trials "
             "share; fix it in task: and search training.KEY",
         )
     return Fixed(name=name, parameters=values, example=built[0])
@@ -158,7 +158,7 @@ def _build(cls: type[Task], values: Mapping[str, Any], given: Mapping[str, Any],
 
 
 def _check_kind(p: Parameter, argument: inspect.Parameter, path: Path, where: Where) -> None:
-    """The values are of the kind that the task's constructor declares."""
+    """Check that the values are of the kind that the task's constructor declares."""
     name = p.name.partition(".")[2]
     words = str(argument.annotation)
     whole = "int" in words and "float" not in words
@@ -166,7 +166,7 @@ def _check_kind(p: Parameter, argument: inspect.Parameter, path: Path, where: Wh
         if found := misfit(name, argument, value):
             raise where.error(path, found)
         if whole and isinstance(value, float) and is_number(value):
-            raise where.error(path, f"{value:g} is a fraction, and {name} of the task is a whole number")
+            raise where.error(path, f"{value:g} is a fraction, but {name} of the task is a whole number")
 
 
 def _at_corners(
@@ -177,7 +177,7 @@ def _at_corners(
     for arm, spec in arms.arms.items():
         names = in_section(TASK, [p.name for p in spec.parameters])
         for config in _one_by_one(corners(spec.parameters, names)):
-            with contextlib.suppress(SpaceError, TypeError):  # said of the constraint itself, with its place
+            with contextlib.suppress(SpaceError, TypeError):  # reported for the constraint itself, with its place
                 if not satisfied(model.constraints, config):
                     continue
             values = {**fixed, **split(config).task}
@@ -209,7 +209,7 @@ def _built(
         named = [name for name in own if str(error).startswith(name.partition(".")[2])] or list(own)
         words = ", ".join(f"{name} {short(value)}" for name, value in own.items())
         said = " ".join(str(error).split()) or type(error).__name__
-        raise where.error(places[named[0]], f"the task refuses {words}: {said}") from error
+        raise where.error(places[named[0]], f"the task rejects {words}: {said}") from error
     for metric in (model.metric.name, model.metric.report_metric):
         if metric is not None and metric not in found.METRICS and metric in cls.METRICS:
             raise where.error(("metric", "name"), f"{metric!r} is not a metric of the task with {dict(config)}")

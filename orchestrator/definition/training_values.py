@@ -60,7 +60,7 @@ def in_shares(key: str, value: Any, model: SweepModel, where: Where, path: Path)
 def value_of(key: str, value: Any, model: SweepModel, where: Where, path: Path) -> Any:
     """A value of the recipe's key as the recipe takes it. Raises SpecError."""
     if value is None:
-        raise where.error(path, f"null is no value of {key}; name one, or leave it out for the task's own")
+        raise where.error(path, f"{key} cannot be null; give it a value, or leave it out for the task's own")
     try:
         read = getattr(TrainingModel.model_validate({key: value}), key)
     except ValidationError as error:
@@ -73,7 +73,7 @@ def value_of(key: str, value: Any, model: SweepModel, where: Where, path: Path) 
 def check_processes(recipe: Recipe, processes: int) -> None:
     """Raise ValueError for a recipe that so many processes of a trial cannot follow."""
     if recipe.accumulate == AUTO and processes > 1:
-        raise ValueError(f"accumulate is auto, but a trial has {processes} processes; it is found in one only")
+        raise ValueError(f"accumulate is auto, but a trial has {processes} processes; auto works with one only")
 
 
 def check_recipes(
@@ -89,7 +89,7 @@ def check_recipes(
     names = in_section(TRAINING, [p.name for p in arm.parameters])
     for config in corners(arm.parameters, names) if names else ():
         given = split(config).training
-        with contextlib.suppress(SpaceError, TypeError):  # said of the constraint itself, with its place
+        with contextlib.suppress(SpaceError, TypeError):  # reported for the constraint itself, with its place
             if not satisfied(model.constraints, config):
                 continue
         try:
@@ -99,5 +99,5 @@ def check_recipes(
         except ValueError as error:
             culprit = next((key for key in given if str(error).startswith(key)), next(iter(given)))
             words = ", ".join(f"{key} {short(value)}" for key, value in given.items())
-            beside = f" (with {words}; when: says which values go together)" if len(given) > 1 else ""
+            beside = f" (with {words}; use when: to say which values go together)" if len(given) > 1 else ""
             raise where.error(places[f"{TRAINING}.{culprit}"], f"{error}{beside}") from None

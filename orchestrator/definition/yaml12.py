@@ -1,6 +1,6 @@
 """YAML 1.2 with places: `1e-4` is a number, `no` is text, a key given twice is an error, every value knows its line.
 
-PyYAML reads YAML 1.1; only its resolver of plain scalars differs from the 1.2 core schema, so that is what is replaced.
+PyYAML reads YAML 1.1; only its resolver of plain scalars differs from the 1.2 core schema, so only that is replaced.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import yaml
 
 Path = tuple[str | int, ...]
 MOST = 100_000
-"""Values in a document, those that aliases repeat included."""
+"""Values in a document, including those repeated by aliases."""
 
 
 class YamlError(ValueError):
@@ -137,9 +137,9 @@ def _scalar(node: yaml.Node) -> Any:
     if kind == "int":
         try:
             return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-        except ValueError:  # Python reads no number of more than 4300 digits
+        except ValueError:  # Python does not read numbers of more than 4300 digits
             line, column = node.start_mark.line + 1, node.start_mark.column + 1
-            raise YamlError("a number of too many digits", line, column) from None
+            raise YamlError("a number with too many digits", line, column) from None
     if kind == "float":
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan"))
     return text

@@ -1,1 +1,1 @@
-"""Results that somebody else trained, as a sweep that can be compared and reported, and never run."""
+"""Results trained elsewhere, as a sweep that can be compared and reported, but not run."""

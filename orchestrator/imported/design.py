@@ -1,15 +1,15 @@
-"""What imported runs can be compared as: which ones chose, which ones are compared, and what is paired with what.
+"""How imported runs can be compared: which choose, which are compared, and what is paired with what.
 
     no study column    one search an arm, or none: the unit is the seed, and the verdict is about configurations
     several studies    independent searches, told apart by a column: the unit is the study, the verdict about methods
 
 Where an arm, or a study of it, has several configurations on several seeds, a third of the seeds choose among them and
-the others compare, as in a sweep of ours; the configurations that were not chosen are not compared. Where each
-configuration was trained once, the best one of a study stands for it by the very value that it was chosen for, which is
-said; without studies nothing can be compared.
+the others compare, as in our own sweeps; configurations that were not chosen are not compared. Where each configuration
+was trained once, the best one of a study represents it by the very value that it was chosen for, which is stated;
+without studies nothing can be compared.
 
 Seeds are paired when every arm has them (six at least), studies when every arm has the same ones with the same seeds.
-That equal names mean equal data and initial weights is the word of whoever imports them.
+That equal names mean equal data and initial weights is the claim of whoever imports them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONFIRM_FROM, LARGEST = 1000, 2**63
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A run in the sweep that is made of them."""
+    """A run in the resulting sweep."""
 
     row: Row
     stage: Stage
@@ -47,11 +47,11 @@ class Design:
 
     pairing: Pairing
     studies: int
-    """Of the arm that has most."""
+    """Of the arm with the most."""
     placed: list[Placed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_compared: str = ""
-    """Why nothing can be."""
+    """Why nothing can be compared."""
 
     def confirm(self) -> list[Placed]:
         """What is compared."""
@@ -59,7 +59,7 @@ class Design:
 
 
 def designed(rows: Sequence[Row], role: Roles, question: Question) -> Design:
-    """The design. Raises UnusableError where --tune-seeds names what is not there."""
+    """The design. Raises UnusableError if --tune-seeds names unknown seeds."""
     if not role.seed:
         rows = _numbered(rows)
     groups: dict[str, dict[str, list[Row]]] = {}
@@ -106,7 +106,7 @@ def _key(row: Row) -> str:
 def _choosers(
     role: Roles, question: Question, groups: Mapping[str, Mapping[str, Sequence[Row]]]
 ) -> dict[tuple[str, str], set[str]]:
-    """(arm, study) -> the seeds that choose its configuration; none where nothing is to be chosen, or no seed is left.
+    """(arm, study) -> the seeds that choose its configuration; none if there is nothing to choose, or no seed left.
 
     They are a third of the seeds that all arms have in the study, or of its own where the arms share fewer than two.
     """
@@ -116,7 +116,7 @@ def _choosers(
         unknown = [seed for seed in question.tune_seeds if seed not in there]
         if unknown or not role.seed:
             raise UnusableError(
-                f"--tune-seeds: {listed(unknown)} is no seed; there is: {listed(sorted(there, key=_order))}"
+                f"--tune-seeds: {listed(unknown)} is not a seed; available: {listed(sorted(there, key=_order))}"
             )
         return {key: set(question.tune_seeds) for key in seeds}
     searches = [own for studies in groups.values() for own in studies.values()]
@@ -131,7 +131,7 @@ def _choosers(
 
 
 def _repeats(own: Sequence[Row]) -> int:
-    """On how many seeds the configuration that was trained most often was trained."""
+    """The number of seeds of the configuration trained most often."""
     return max(Counter(map(_key, own)).values())
 
 
@@ -141,13 +141,13 @@ def _choosing(role: Roles, choosers: Mapping[tuple[str, str], set[str]]) -> str:
     one = next(iter(sets)) if len(sets) == 1 else ()
     what = f"{role.seed} {listed(one)}" if one and role.seed else "the first third of the seeds of each"
     return (
-        f"arms have several configurations: {what} chose the best one, the others compare (--tune-seeds chooses "
-        "otherwise; --arm with a further column compares configurations)"
+        f"arms have several configurations: {what} chose the best one, the others compare (--tune-seeds selects "
+        "others; --arm with a further column compares configurations)"
     )
 
 
 def _placed(own: Sequence[Row], study: int, choosers: set[str], role: Roles, *, several: bool) -> list[Placed]:
-    """The runs of one study of one arm; those on other seeds of configurations that were not chosen are not there."""
+    """The runs of one study of one arm; without runs on other seeds of configurations that were not chosen."""
     number = {key: i for i, key in enumerate(dict.fromkeys(map(_key, own)))}
 
     def place(row: Row, stage: Stage) -> Placed:
@@ -168,7 +168,7 @@ def _placed(own: Sequence[Row], study: int, choosers: set[str], role: Roles, *, 
 
 
 def _best(rows: Sequence[Row], role: Roles) -> str:
-    """The configuration with the best mean, among those that were trained on most of the seeds that choose."""
+    """The configuration with the best mean, among those trained on most of the choosing seeds."""
     metric, goal = goal_of(role)
     values: dict[str, list[float]] = {}
     for row in rows:
@@ -186,15 +186,15 @@ def _pair_seeds(design: Design, role: Roles, question: Question) -> None:
     common = set.intersection(*sets.values()) if sets else set()
     if not confirm:
         design.not_compared = (
-            "every configuration was trained once, so that the best one of an arm is known by the "
-            "very value that it was chosen for; train it again on other seeds, or import several searches (--study)"
+            "every configuration was trained once, so the best one of an arm is known only by the "
+            "value that it was chosen for; train it again on other seeds, or import several searches (--study)"
         )
         design.notes.append(f"nothing is compared: {design.not_compared}")
     elif question.unpaired or not role.seed:
-        why = "as asked" if question.unpaired else "there is no seed column, and runs are counted as they come"
+        why = "as asked" if question.unpaired else "there is no seed column, and runs are numbered in order"
         design.notes.append(f"not paired: {why}")
     elif len(common) < FLOOR:
-        design.notes.append(f"not paired: the arms share {len(common)} seeds, and a paired test takes {FLOOR}")
+        design.notes.append(f"not paired: the arms share {len(common)} seeds, but a paired test needs {FLOOR}")
     else:
         design.pairing = "declared"
         alone = {arm: sorted(seeds - common, key=_order) for arm, seeds in sets.items() if seeds - common}
@@ -220,16 +220,18 @@ def _pair_studies(design: Design, groups: Mapping[str, Mapping[str, object]], ro
     )
     if chosen_by_it:
         design.notes.append(
-            "a study counts with the best value that its search found, which was chosen for that value: it is too "
+            "a study counts with the best value of its search, which was chosen for that value: it is too "
             "good, and more so for longer searches"
         )
     same = len({frozenset(found) for found in names.values()}) == 1
     if not chosen_by_it:
         same = same and len({tuple(sorted(found)) for found in seeds.values()}) == 1
     if question.unpaired or not same or not question.study:
-        why = "the arms have other studies, or other seeds in them" if not same else "as asked"
+        why = "the arms have different studies, or different seeds in them" if not same else "as asked"
         if same and not question.study:
-            why = f"nobody says that studies of one name belong together; --study {role.study} says so"
+            why = (
+                f"studies with the same name are not declared to belong together; declare it with --study {role.study}"
+            )
         design.notes.append(f"not paired: {why}")
     else:
         design.pairing = "declared"
@@ -237,9 +239,9 @@ def _pair_studies(design: Design, groups: Mapping[str, Mapping[str, object]], ro
 
 
 def _number(design: Design, *, again: bool = False) -> None:
-    """Whole numbers for seeds: their own where they are that, in one study an arm; else counted.
+    """Whole numbers for seeds: their own if they are such and there is one study per arm; else counted.
 
-    Those of the confirm stage are no seeds of the tune stage. `again`: a study's best run is there once more.
+    Confirm seeds are distinct from tune seeds. `again`: a study's best run appears a second time.
     """
     own = design.studies == 1 and all(
         one.row.seed.isascii() and one.row.seed.isdigit() and int(one.row.seed) < LARGEST for one in design.placed

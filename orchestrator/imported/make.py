@@ -1,4 +1,4 @@
-"""From somebody's runs to a sweep that is compared, in one call."""
+"""From foreign runs to a sweep that can be compared, in one call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST_NAME = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """The sweep, and what was understood."""
+    """The sweep, and how its source was read."""
 
     folder: SweepFolder
     was_there: bool
@@ -36,12 +36,12 @@ def make(table: ForeignRuns, question: Question, root: Path, name: str, facts: M
     design = designed(found, role, question)
     said = [*notes, *design.notes]
     if not role.budget:
-        said.append("nobody says what runs spent: whether arms had equal budgets is not checked (--budget COLUMN)")
+        said.append("what runs spent is not given, so equal budgets are not checked (--budget COLUMN)")
     folder, was_there = record.write(root, sweep_name(name), table, role, design, question, said, facts)
     return Made(folder=folder, was_there=was_there, role=role, design=design, notes=said)
 
 
 def sweep_name(text: str) -> str:
-    """A name that a folder may have, made of a file's or an experiment's."""
+    """A valid folder name, made from a file's or an experiment's."""
     found = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:LONGEST_NAME].rstrip("-_")
     return found or "imported"

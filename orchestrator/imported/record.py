@@ -1,6 +1,6 @@
 """Imported runs as the folder of a sweep: what `compare`, `report`, `table`, `best`, `export` and `status` read.
 
-`sweep.yaml` says what was imported and how; it is no sweep file, so that nothing can be run from it. There is no seal:
+`sweep.yaml` says what was imported and how; it is not a sweep file, so nothing can be run from it. There is no seal:
 nothing was promised before the results were known.
 """
 
@@ -44,7 +44,7 @@ def write(
     notes: Sequence[str],
     facts: Mapping[str, str],
 ) -> tuple[SweepFolder, bool]:
-    """The sweep's folder, and whether it was there already: the same runs, imported alike, are one sweep."""
+    """The sweep's folder, and whether it already existed: the same runs, imported the same way, are one sweep."""
     definition = _definition(name, role, design, question)
     content = json.dumps(definition, sort_keys=True, separators=(",", ":"))
     folder = SweepFolder(root, f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}")
@@ -92,7 +92,7 @@ def _text(name: str, mark: Mapping[str, Any]) -> str:
 
 
 def _definition(name: str, role: Roles, design: Design, question: Question) -> dict[str, Any]:
-    """As that of a sweep of ours; `content` makes other results another sweep."""
+    """As for our own sweeps; `content` makes different results a different sweep."""
     metric, goal = goal_of(role)
     arms = list(dict.fromkeys(one.row.arm for one in design.placed))
     seeds = {stage: sorted({one.seed for one in design.placed if one.stage is stage}) for stage in Stage}
@@ -173,7 +173,7 @@ def _trial(folder: SweepFolder, placed: Placed, role: Roles, metric: str, design
 
 
 def _points(placed: Placed, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The curves, step by step; of a run without curves its last values, at what it spent."""
+    """The curves, step by step; for a run without curves its final values, at what it spent."""
     steps: dict[float, dict[str, float]] = {}
     for name, curve in placed.row.curves.items():
         for step, value in curve:

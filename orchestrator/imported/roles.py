@@ -1,4 +1,4 @@
-"""Which column of somebody's results is what: named by the user, or guessed, and then said."""
+"""The roles of the columns in foreign results: named by the user, or guessed and reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PREFIXES = ("params.", "param.", "metrics.", "tags.", "attrs.", "study_attrs.", 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the user said; an empty word is for us to guess, or to do without."""
+    """What the user said; an empty word is guessed, or not used."""
 
     arm: Sequence[str] = ()
     """Columns whose values together name the arm."""
@@ -54,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Columns by what they are; an empty name is none."""
+    """Columns by role; an empty name means none."""
 
     arm: Sequence[str]
     seed: str
@@ -63,7 +63,7 @@ class Roles:
     """Column -> direction, the tuned one first."""
     report: str
     further: Sequence[str]
-    """Numbers without a direction: kept, and compared by nobody."""
+    """Numbers without a direction: kept, but not compared."""
     parameters: Sequence[str]
     budget: str
     step: str
@@ -74,7 +74,7 @@ class Roles:
 
 
 def bare(column: str) -> str:
-    """The column's name without the prefix that says where it is from."""
+    """The column's name without its source prefix."""
     return next((column[len(p) :] for p in PREFIXES if column.startswith(p)), column)
 
 
@@ -97,7 +97,7 @@ def roles(table: ForeignRuns, question: Question) -> Roles:
         guess = found.like(ARMS, metrics)
         if not guess:
             raise UnusableError(
-                f"which column names the arms that are to be compared? say --arm COLUMN; there is: {found.there()}"
+                f"which column names the arms to compare? give --arm COLUMN; available: {found.there()}"
             )
         arm = [guess]
         guessed.append(f"arms from column {guess!r}")
@@ -160,7 +160,7 @@ class _Finder:
             if len(found) == 1:
                 return found[0]
             if found:
-                raise UnusableError(f"{name!r} may be {' or '.join(found)}; write it out")
+                raise UnusableError(f"{name!r} may be {' or '.join(found)}; give the full name")
         raise UnusableError(f"no column {name!r}{nearest(name, self._columns)}")
 
     def like(self, words: Sequence[str], taken: Iterable[str]) -> str:
@@ -187,7 +187,7 @@ def _metrics(table: ForeignRuns, question: Question, found: _Finder, guessed: li
             goal = _direction(column)
             if not goal:
                 raise UnusableError(
-                    f"--metric {text}: is more better, or less? write {name}:maximize or {name}:minimize"
+                    f"--metric {text}: is higher better, or lower? write {name}:maximize or {name}:minimize"
                 )
             guessed.append(f"{column} is to {goal}")
         metrics[column] = Goal(goal)
@@ -197,21 +197,21 @@ def _metrics(table: ForeignRuns, question: Question, found: _Finder, guessed: li
         return {name: Goal(goal) for name, goal in table.goals.items()}
     candidates = [c for c in (table.metrics or table.columns) if _direction(c) and _is_number(table, c, 0.5)]
     if len(candidates) != 1:
-        several = f"one of {listed(candidates)}" if candidates else f"a column; there is: {found.there()}"
-        raise UnusableError(f"which metric is to be compared? say --metric NAME:maximize, {several}")
+        several = f"one of {listed(candidates)}" if candidates else f"a column; available: {found.there()}"
+        raise UnusableError(f"which metric is to be compared? give --metric NAME:maximize, {several}")
     guessed.append(f"metric {candidates[0]!r}, to {_direction(candidates[0])}")
     return {candidates[0]: Goal(_direction(candidates[0]))}
 
 
 def _direction(column: str) -> str:
-    """What the name of a metric says of its direction, or nothing."""
+    """The direction that the name of a metric suggests, or an empty string."""
     words = set(bare(column).lower().replace("/", "_").replace("-", "_").replace(".", "_").replace(" ", "_").split("_"))
     up, down = bool(words & set(UP)), bool(words & set(DOWN))
     return "" if up == down else "maximize" if up else "minimize"
 
 
 def _is_number(table: ForeignRuns, column: str, share: float = 1.0) -> bool:
-    """Whether at least this share of what stands in the column are numbers."""
+    """Whether at least this share of the column's values are numbers."""
     values = [run.values.get(column) for run in table.runs]
     there = [value for value in values if value is not None]
     return bool(there) and sum(number_of(value) is not None for value in there) >= share * len(there)
@@ -239,7 +239,7 @@ def _parameters(
             continue
         ours = column.startswith("param.")
         if len(set(values)) < 2 and bare(column) not in known and not ours:
-            continue  # the same for all: no news
+            continue  # the same for all: no information
         groups: dict[Any, list[str]] = {}
         for run, value in zip(table.runs, values, strict=True):
             groups.setdefault(tuple(str(run.values.get(c)) for c in arm), []).append(value)

@@ -1,4 +1,4 @@
-"""Clean rows: one for each run that counts, with what was wrong with the others."""
+"""Clean rows: one for each usable run, and what was wrong with the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Row:
     where: str
     arm: str
     study: str
-    """As the source calls it; empty when there is no such column."""
+    """Its name in the source; empty without such a column."""
     seed: str
     """Likewise."""
     parameters: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Row:
 
 
 def rows(table: ForeignRuns, role: Roles, question: Question) -> tuple[list[Row], list[str]]:
-    """(Rows, what a reader has to know of those that are not there). Raises UnusableError, with rows and a way out."""
+    """(Rows, notes on the missing ones). Raises UnusableError, which names rows and what to do."""
     notes = list(table.notes)
     runs = _wanted(table, question)
     runs, unwell = _ended(runs, role)
@@ -57,22 +57,22 @@ def rows(table: ForeignRuns, role: Roles, question: Question) -> tuple[list[Row]
 
 
 def _wanted(table: ForeignRuns, question: Question) -> list[ForeignRun]:
-    """The rows that --where leaves."""
+    """The rows that --where keeps."""
     runs = list(table.runs)
     for text in question.where:
         name, found, value = text.partition("=")
         column = next((c for c in table.columns if name in (c, bare(c))), None)
         if not found or column is None:
-            raise UnusableError(f"--where {text}: write COLUMN=VALUE; there is: {listed(table.columns)}")
+            raise UnusableError(f"--where {text}: write COLUMN=VALUE; available: {listed(table.columns)}")
         runs = [run for run in runs if _label(run.values.get(column)) == value]
         if not runs:
             there = dict.fromkeys(_label(run.values.get(column)) for run in table.runs)
-            raise UnusableError(f"--where {text}: leaves no row; {column} has: {listed(there, 10)}")
+            raise UnusableError(f"--where {text}: keeps no rows; {column} has: {listed(there, 10)}")
     return runs
 
 
 def _ended(runs: Sequence[ForeignRun], role: Roles) -> tuple[list[ForeignRun], list[str]]:
-    """Runs that came to an end of their own."""
+    """Runs that ended on their own."""
     kept, failed, unended = list[ForeignRun](), list[ForeignRun](), list[ForeignRun]()
     for run in runs:
         word = str(run.values.get(role.state) or "").lower() if role.state else ""
@@ -86,13 +86,13 @@ def _ended(runs: Sequence[ForeignRun], role: Roles) -> tuple[list[ForeignRun], l
     if failed:
         who = listed((f"{_arm(run, role)} ({run.where})" for run in failed), SHOWN)
         notes.append(
-            f"{_runs(failed)} failed and {_are(failed)} left out: {who}; where failing is the method's doing, this "
+            f"{_runs(failed)} failed and {_are(failed)} left out: {who}; if the method caused the failures, this "
             "flatters it"
         )
     if unended:
         notes.append(f"{_runs(unended)} had not ended and {_are(unended)} left out")
     if not kept:
-        raise UnusableError(f"no run came to its end ({'; '.join(notes) or 'there is none'})")
+        raise UnusableError(f"no run finished ({'; '.join(notes) or 'there is none'})")
     return kept, notes
 
 
@@ -103,7 +103,7 @@ def _folded(runs: Sequence[ForeignRun], role: Roles) -> list[ForeignRun]:
     for run in runs:
         step = number_of(run.values.get(role.step))
         if step is None:
-            raise UnusableError(f"{run.where}: {role.step} is {run.values.get(role.step)!r}, and a step is a number")
+            raise UnusableError(f"{run.where}: {role.step} is {run.values.get(role.step)!r}; a step must be a number")
         groups.setdefault(tuple(str(run.values.get(c)) for c in key if c), []).append((step, run))
     found = []
     for points in groups.values():
@@ -113,7 +113,7 @@ def _folded(runs: Sequence[ForeignRun], role: Roles) -> list[ForeignRun]:
         if again is not None:
             where = listed((run.where for step, run in points if step == again), SHOWN)
             raise UnusableError(
-                f"{role.step} {again:g} is there twice for one run ({where}); name the column that tells its runs "
+                f"{role.step} {again:g} appears twice for one run ({where}); name the column that tells its runs "
                 "apart with --seed, --study or --parameters"
             )
         curves = {
@@ -140,14 +140,14 @@ def _row(run: ForeignRun, role: Roles, question: Question) -> Row:
     arm = _arm(run, role)
     if not all(_label(run.values.get(column)) for column in role.arm):
         raise UnusableError(
-            f"{run.where}: has no {' or '.join(role.arm)}; every run belongs to an arm (--where leaves out)"
+            f"{run.where}: has no {' or '.join(role.arm)}; every run must belong to an arm (--where can exclude it)"
         )
     metrics: dict[str, float] = {}
     for name in (*role.metrics, *role.further):
         value = run.values.get(name)
         number = number_of(value)
         if number is None and value is not None and name in role.metrics:
-            raise UnusableError(f"{run.where}: {name} is {value!r}, and a number is needed")
+            raise UnusableError(f"{run.where}: {name} is {value!r}; expected a number")
         curve = run.curves.get(name)
         if curve and name in role.metrics:
             finite = [v for _, v in curve if math.isfinite(v)]
@@ -172,7 +172,7 @@ def _row(run: ForeignRun, role: Roles, question: Question) -> Row:
 
 
 def _value(value: Any) -> Any:
-    """A hyperparameter: a number where it was written as text (trackers keep text alone)."""
+    """A hyperparameter: a number if it was written as text (trackers store only text)."""
     if isinstance(value, str):
         for kind in (int, float):
             try:
@@ -191,7 +191,7 @@ def _all_there(found: Sequence[Row], what: str, column: str) -> None:
 
 
 def _valued(found: Sequence[Row], role: Roles, question: Question) -> tuple[list[Row], list[str]]:
-    """Rows with finite values of all metrics that have a direction. Raises UnusableError for others, unless told."""
+    """Rows with finite values of all metrics that have a direction. Raises UnusableError for others by default."""
     bad = [
         row
         for row in found
@@ -211,10 +211,10 @@ def _valued(found: Sequence[Row], role: Roles, question: Question) -> tuple[list
     if question.worst is None:
         lacking = [name for name in role.metrics if any(name not in row.metrics for row in bad)]
         others = sorted({name for row in bad for name in row.metrics} - set(role.metrics))
-        also = f" ({listed(map(bare, others), SHOWN)} are there)" if lacking and others else ""
+        also = f" ({listed(map(bare, others), SHOWN)} are available)" if lacking and others else ""
         raise UnusableError(
-            f"{_runs(bad)} without a finite {' and '.join(map(bare, role.metrics))}{also}: {who}; say what such a run "
-            "counts for, --worst VALUE, or leave them out, --drop-missing"
+            f"{_runs(bad)} without a finite {' and '.join(map(bare, role.metrics))}{also}: {who}; say what such runs "
+            "count as (--worst VALUE), or leave them out (--drop-missing)"
         )
     worst = question.worst
     mended = [
@@ -234,7 +234,7 @@ def _valued(found: Sequence[Row], role: Roles, question: Question) -> tuple[list
 
 
 def _once(found: Sequence[Row], role: Roles, table: ForeignRuns) -> tuple[list[Row], list[str]]:
-    """Rows that say the same count once. Raises UnusableError for two results of one run."""
+    """Identical rows count once. Raises UnusableError for two results of one run."""
     seen: dict[Any, Row] = {}
     same = 0
     for i, row in enumerate(found):
@@ -257,13 +257,13 @@ def _once(found: Sequence[Row], role: Roles, table: ForeignRuns) -> tuple[list[R
 
 
 def _difference(first: Row, second: Row, role: Roles, table: ForeignRuns) -> str:
-    """Which column may tell two rows apart, for the error."""
+    """Columns that may tell two rows apart, for the error."""
     a, b = (next(run for run in table.runs if run.where == row.where).values for row in (first, second))
     known = {*role.arm, role.seed, role.study, *role.metrics, *role.further, role.seconds}
     differ = [c for c in table.columns if c not in known and a.get(c) != b.get(c)]
     if differ:
         return f"; they differ in {listed(differ, SHOWN)}: name it in --parameters or --arm, or keep one with --where"
-    return "; remove one, or say --seed none, and runs are not paired"
+    return "; remove one, or give --seed none to leave runs unpaired"
 
 
 def _distinct_arms(found: Sequence[Row]) -> None:
@@ -271,10 +271,10 @@ def _distinct_arms(found: Sequence[Row]) -> None:
     for row in found:
         other = names.setdefault(row.arm.casefold(), row.arm)
         if other != row.arm:
-            raise UnusableError(f"arms {other} and {row.arm} read alike ({row.where}); give both one spelling")
+            raise UnusableError(f"arms {other} and {row.arm} look alike ({row.where}); use one spelling")
         if len(row.arm) > 100 or not row.arm.isprintable():
             raise UnusableError(
-                f"{row.where}: {row.arm[:40]!r}... is no name of an arm: at most 100 printable characters"
+                f"{row.where}: {row.arm[:40]!r}... is not an arm name: use at most 100 printable characters"
             )
 
 

@@ -1,4 +1,4 @@
-"""Whether arms are given the same task, recipe and amount of work, where configurations may choose of these."""
+"""Whether arms get the same task, recipe and amount of work, where configurations may choose among these."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Found = Iterator[tuple[tuple[str, ...], str]]
 
 
 def not_alike(spec: Spec, section: str) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """(place, name, words) of what arms set or search differently in a section; a script's names are its own."""
+    """(place, name, words) for what arms set or search differently in a section; a script's names are its own."""
     if spec.task.is_program:
         return
     every = [[p.name for p in arm.parameters] for arm in spec.arms.values()]
@@ -30,7 +30,7 @@ def not_alike(spec: Spec, section: str) -> Iterator[tuple[tuple[str, ...], str, 
 
 
 def asked(spec: Spec) -> Found:
-    """Parameters of the task that decide what is asked, and are searched (see `trainables.Task.FREE`)."""
+    """Searched parameters of the task that change the problem itself (see `trainables.Task.FREE`)."""
     free = None if spec.task.is_program else trainables.lookup(spec.task.name).FREE
     if free is None or len(spec.arms) < 2:
         return
@@ -40,13 +40,13 @@ def asked(spec: Spec) -> Found:
             if section == TASK and key not in free and p.kind != "constant" and len(p.values) != 1:
                 yield (
                     ("arms", name, "parameters", p.name),
-                    f"{p.name} decides the data or what the metric means, and an arm that searches it chooses what it "
-                    "is asked; make each value a sweep of its own",
+                    f"{p.name} decides the data or the meaning of the metric, so an arm that searches it chooses its "
+                    "own problem; make each value a sweep of its own",
                 )
 
 
 def unequal_batches(spec: Spec) -> Found:
-    """Batches of other sizes, where the budget does not count what is in them."""
+    """Batches of different sizes, where the budget does not count what is in them."""
     if spec.task.is_program:
         return
     each = (batches.span(spec.task.name, spec.task.parameters, arm.parameters) for arm in spec.arms.values())
@@ -55,13 +55,13 @@ def unequal_batches(spec: Spec) -> Found:
         counted = trainables.lookup(spec.task.name).COUNTS
         yield (
             ("budget", "unit"),
-            f"a batch holds {min(held):g} to {max(held):g} {counted}, as each configuration chooses, so that larger "
+            f"a batch holds {min(held):g} to {max(held):g} {counted}, depending on the configuration, so larger "
             f"ones get more compute; use unit: tokens, which counts {counted}",
         )
 
 
 def left_over(spec: Spec, parity: float) -> Found:
-    """Whole steps leave unequal rests of the budget; of arms all of whose steps take the same."""
+    """Whole steps leave unequal remainders of the budget; for arms whose steps all cost the same."""
     given, steps = spec.budget.per_trial, dict[str, int]()
     for name, arm in spec.arms.items():
         configs = corners(arm.parameters, [p.name for p in arm.parameters])
@@ -76,5 +76,5 @@ def left_over(spec: Spec, parity: float) -> Found:
         better = max(whole, round(given / whole) * whole)
         yield (
             ("budget", "per_trial"),
-            f"steps come whole, so that of {given:g} gradient evaluations the arms spend {words}; write {better}",
+            f"only whole steps are taken, so of {given:g} gradient evaluations the arms spend {words}; write {better}",
         )

@@ -1,4 +1,4 @@
-"""amendments.jsonl: what was changed, accepted or added after the seal, a line each."""
+"""amendments.jsonl: what was changed, accepted or added after the seal, one line each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "amendments.jsonl"
 
 
 def amendments(folder: SweepFolder) -> list[dict[str, Any]]:
-    """All of a sweep, oldest first."""
+    """All amendments of a sweep, oldest first."""
     return list(lines(folder.path / NAME))
 
 
@@ -25,7 +25,7 @@ def amend(folder: SweepFolder, parts: Mapping[str, Any]) -> None:
 
 
 def now() -> str:
-    """The time, as files say it."""
+    """The current time, as files record it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 

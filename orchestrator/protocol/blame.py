@@ -1,7 +1,7 @@
-"""Which value of a sweep file is to blame for what broke in a rehearsal, in one line with its place.
+"""Which value of a sweep file is to blame for a failed rehearsal, in one line with its place.
 
 The one in which the corner that broke differs from one that did not; else the one that the message of the exception
-speaks of, by its name or by its value; else the arm or the task as a whole.
+mentions, by name or by value; else the arm or the task as a whole.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainables.task_class import Task
 
 LONGEST = 300
 METHODS = ("model", "batch", "batch_identity", "refresh_batch", "loss", "closure", "evaluate")
-"""What a trial asks of a task."""
+"""What a trial calls on a task."""
 OURS = tuple(str(File(package.__file__ or "").parent) for package in (trainables, optim_core))
 GRADIENT, LOOP = (str(File(OURS[0]) / name) for name in ("gradient.py", "loop.py"))
 
@@ -53,7 +53,7 @@ class Broken:
 
     @property
     def frames(self) -> traceback.StackSummary:
-        """Where it broke, the innermost call last."""
+        """The frames where it broke, the innermost call last."""
         return traceback.extract_tb(self.error.__traceback__)
 
 
@@ -99,7 +99,7 @@ class Blame:
                 yield self._where.error(
                     path,
                     f"{name!r} is declared in METRICS, and evaluate of task {spec.task.name} returned "
-                    f"{', '.join(sorted(lacking)) or 'nothing'}: have it returned, or name another metric"
+                    f"{', '.join(sorted(lacking)) or 'nothing'}: return it, or name another metric"
                     f"{nearest(name, lacking) if lacking else ''}",
                 )
 
@@ -112,24 +112,24 @@ class Blame:
             path, value = self._path(one.arm, culprit), short(one.config[culprit])
             message = f"{value}: {words}; give it another value"
             if beside:
-                message = f"{value} with {_listed(beside)}: {words}; constraints: says what goes together"
+                message = f"{value} with {_listed(beside)}: {words}; use constraints: to exclude the combination"
         elif of_task:
             fixed = {k: v for k, v in self._spec.task.parameters.items() if v is not None}
             key = _named(said, fixed)
             path = ("task", key) if ("task", key) in self._where.document.places else ("task",)
             message = f"{short(fixed[key])}: {words}" if len(path) == 2 else words
-            message += "; mend the value, or the task" if len(path) == 2 else "; mend the task"
+            message += "; fix the value, or the task" if len(path) == 2 else "; fix the task"
         else:
             path = ("arms", one.arm.name, "optimizer")
             path = path if path in self._where.document.places else path[:2]
             given = f", with {_listed(one.config)}" if one.config else ""
-            message = f"{words}{given}; mend the arm, or remove it"
+            message = f"{words}{given}; fix the arm, or remove it"
         found = self._where.error(path, message)
         found.__cause__ = one.error
         return found
 
     def _path(self, arm: ArmSpec, name: str) -> Path:
-        """Where the file says a hyperparameter of an arm."""
+        """Where the file defines a hyperparameter of an arm."""
         section, rest = section_of(name)
         places = self._where.document.places
         if section == GROUPS:
@@ -156,7 +156,7 @@ def _alone(one: Broken, well: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _spoken_of(one: Broken, of_task: bool) -> str:
-    """The hyperparameter that the message speaks of, the task's where that broke."""
+    """The hyperparameter that the message mentions, the task's where that broke."""
     mine = {name: v for name, v in one.config.items() if (section_of(name)[0] == TASK) == of_task}
     return _named(_said(one.error), mine)
 
@@ -166,7 +166,7 @@ def _is_of_task(one: Broken) -> bool:
     if one.stage in (Stage.BUILD, Stage.EVALUATE) or one.task is None:
         return True
     files, frames = _files(one.task), one.frames
-    if one.stage is Stage.BEGIN and frames[-1].filename == LOOP:  # which refuses what the task returned
+    if one.stage is Stage.BEGIN and frames[-1].filename == LOOP:  # which rejects what the task returned
         return True
     if not any(frame.name == "step" for frame in frames):
         return any(frame.filename in files for frame in frames)
@@ -202,7 +202,7 @@ def _said(broken: BaseException) -> str:
 
 
 def _named(said: str, values: Mapping[str, Any]) -> str:
-    """The one of these names that a message speaks of, by its name, else by its value alone."""
+    """The one of these names that a message mentions, by name, else by value only."""
     for name in values:
         if re.search(rf"\b{re.escape(name.rpartition('.')[2])}\b", said):
             return name
@@ -215,7 +215,7 @@ def _mentions(said: str, value: str) -> bool:
 
 
 def _line(frames: Iterable[traceback.FrameSummary]) -> str:
-    """` (file.py:12)`: the innermost line of the user's own."""
+    """` (file.py:12)`: the innermost line of the user's own code."""
     own = [f for f in frames if not f.filename.startswith((*OURS, "<")) and "site-packages" not in f.filename]
     own = [f for f in own if "/orchestrator/" not in f.filename and f"{sys.base_prefix}/" not in f.filename]
     return f" ({File(own[-1].filename).name}:{own[-1].lineno})" if own else ""

@@ -55,7 +55,7 @@ def cases(arm: ArmSpec, limit: Limit) -> Iterator[Case]:
 
 
 def check(spec: Spec, folder: SweepFolder) -> None:
-    """Run the sweep's controls unless they were run; keep the outcome in controls.json. Raises ControlFailed."""
+    """Run the sweep's controls unless they already ran; keep the outcome in controls.json. Raises ControlFailed."""
     if not spec.controls:
         return
     kept = read_json(folder.path / "controls.json") or {"rows": []}
@@ -65,7 +65,7 @@ def check(spec: Spec, folder: SweepFolder) -> None:
     bad = failed(folder)
     if bad:
         raise ControlFailed(
-            f"{'; '.join(bad)}. Nothing was trained; mend the optimizer, then remove {folder.path / 'controls.json'}"
+            f"{'; '.join(bad)}. Nothing was trained; fix the optimizer, then remove {folder.path / 'controls.json'}"
         )
 
 
@@ -102,7 +102,7 @@ def measure(spec: Spec) -> Iterator[dict[str, Any]]:
 
 
 def deviation(spec: Spec, case: Case) -> float:
-    """|w_a - w_b| / |w_b - w_0| after STEPS steps; infinite when either ran into a loss that is not finite."""
+    """|w_a - w_b| / |w_b - w_0| after STEPS steps; infinite when either loss became non-finite."""
     import torch
 
     from trainables.loop import Diverged  # 1.0 s of torch, which `failed` need not spend

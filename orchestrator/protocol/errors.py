@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class ControlFailed(Exception):  # noqa: N818
-    """A special case did not come out as it has to; no comparison of these arms means anything."""
+    """A special case missed its known answer; no comparison of these arms would mean anything."""
 
 
 class Unfair(Exception):  # noqa: N818
-    """A fair protocol was asked for, and the sweep file breaks rules without saying why."""
+    """A fair protocol was requested, but the sweep file breaks rules without saying why."""
 
 
 class CodeChanged(Exception):  # noqa: N818
-    """The source that trials import is not what was sealed; says which files, and the ways out."""
+    """The source that trials import is not what was sealed; says which files, and what to do."""

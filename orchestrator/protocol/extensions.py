@@ -1,10 +1,10 @@
-"""Sweeps that were made larger after the seal, and whether their results were known then.
+"""Sweeps enlarged after the seal, and whether their results were known by then.
 
-A verdict at level alpha errs in at most alpha of all sweeps, when it is looked for once. Who looks, adds trials because
-of what he saw, and looks again, has two chances to be wrong. So looks.jsonl notes when the confirm results were first
-shown, and an extension, in amendments.jsonl, what was seen before it, what that look has spent of alpha, and which
-comparisons it had settled. The verdicts of later looks are found at what is left (`statistics.spending`), so that all
-together err in at most alpha. An extension before which nobody had seen anything costs nothing.
+A verdict at level alpha errs in at most alpha of all sweeps, if results are looked at once. Looking, adding trials
+because of what was seen, and looking again gives two chances to be wrong. So looks.jsonl notes when the confirm results
+were first shown, and amendments.jsonl notes for each extension what was seen before it, what that look has spent of
+alpha, and which comparisons it had settled. Later looks reach verdicts at what is left (`statistics.spending`), so that
+all together err in at most alpha. An extension made before anyone looked costs nothing.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ LOOKS = "looks.jsonl"
 
 
 def look(folder: SweepFolder, verb: str) -> None:
-    """Note that `verb` shows results, once between two extensions; nothing while no confirm trial has ended."""
+    """Note that `verb` shows results, once between extensions; not before a confirm trial has ended."""
     key = (verb, len(_recorded(folder)))
     if key in {(line["verb"], line["extensions"]) for line in lines(folder.path / LOOKS)} or not _confirmed(folder):
         return
     before = folder.path.stat()
-    with suppress(OSError, StoreError):  # whoever may not write here will not extend it either
+    with suppress(OSError, StoreError):  # who cannot write here cannot extend it either
         with (folder.path / LOOKS).open("a", encoding="utf-8") as out:
             line = {"at": now(), "verb": verb, "extensions": key[1], "confirm_trials": _confirmed(folder)}
             out.write(json.dumps(line) + "\n")
-        os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))  # a look is no work on the sweep
+        os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))  # a look is not work on the sweep
         if folder.far is not None:
             folder.far.push([LOOKS])
 
@@ -52,24 +52,24 @@ def seen(folder: SweepFolder) -> list[str]:
 
 
 def applied(spec: Spec, folder: SweepFolder) -> Spec:
-    """The sweep of a file with what was added to it in this folder."""
+    """The sweep of a file, with its extensions in this folder."""
     for line in _recorded(folder):
         spec = extended(spec, Extension(**line["extension"]))
     return spec
 
 
 def check(spec: Spec, more: Extension) -> None:
-    """Raises ValueError for a sweep that cannot be made larger like this."""
+    """Raises ValueError for a sweep that cannot be enlarged like this."""
     extended(spec, more)
 
 
 def record(
     spec: Spec, folder: SweepFolder, more: Extension, settled: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Make the sweep larger, `spec` as it is now; returns what is kept of it. The caller holds the folder.
+    """Enlarge the sweep, currently `spec`; returns the record that is kept. The caller holds the folder.
 
-    `settled`: the comparisons that this look has settled, as `compare` gave them. Raises ValueError when the sweep
-    cannot be made larger like this.
+    `settled`: the comparisons that this look has settled, as `compare` gave them. Raises ValueError if the sweep
+    cannot be enlarged like this.
     """
     larger, verbs = extended(spec, more), seen(folder)
     one: dict[str, Any] = {"seen": verbs, "studies": spec.seeds.studies, "confirm_seeds": len(spec.seeds.confirm)}
@@ -110,7 +110,7 @@ def said(folder: SweepFolder, alpha: float, planned: int = 1) -> str:
     of = f" of {planned} planned" if planned > 1 else ""
     found = f"look {number}{of} at this sweep: its verdicts are found at level {_level(taken, alpha, planned):.2g}"
     if number == 1:
-        return f"{found}, so that those of all looks together err in at most {alpha:g}"
+        return f"{found}, so all looks together err in at most {alpha:g}"
     found += f", since {before:.2g} of {alpha:g} was spent before; all looks together err in at most {alpha:g}"
     more = number > planned
     return f"{found} (analysis.looks, declared before the first, leaves more to later ones)" if more else found
@@ -123,7 +123,7 @@ def settled(folder: SweepFolder) -> list[dict[str, Any]]:
 
 
 def stamps(folder: SweepFolder) -> Iterator[str]:
-    """A sentence for each extension that depended on results, be they seen before an earlier one."""
+    """A sentence for each extension that depended on results, including those seen before an earlier one."""
     taken = 0
     for line in _recorded(folder):
         one = line["look"]
@@ -184,7 +184,7 @@ def _sizes(spec: Spec) -> dict[str, Any]:
 
 
 def _resolve(spec: Spec, folder: SweepFolder) -> None:
-    """resolved.json says what the sweep is now."""
+    """Update resolved.json to the sweep as it is now."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     first = resolved["definition"]["budget"]["trials_per_arm"]
     resolved |= {

@@ -1,4 +1,4 @@
-"""`--fair`: an unfair protocol is not run. A further attempt would be as unfair, so nothing is started."""
+"""`--fair`: an unfair protocol is not run. Retrying would be just as unfair, so nothing is started."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def check(text: str, file: str) -> None:
     if found:
         said = "\n".join(f"{one.code} {one.title}: {one.key}: {one.message}" for one in found)
         raise Unfair(
-            f"{file}: unfair, and --fair asks for a fair protocol. Mend it, or say why it is meant, "
+            f"{file}: unfair, but --fair requires a fair protocol. Fix it, or say why it is intended, "
             f"analysis: {{waive: {{{found[0].code}: REASON}}}}:\n{said}"
         )

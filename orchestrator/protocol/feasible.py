@@ -1,4 +1,4 @@
-"""Which configurations obey the outcome constraints, of a sweep's folder alone."""
+"""Which configurations satisfy the outcome constraints, from a sweep's folder alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def constraints(folder: SweepFolder) -> list[OutcomeConstraint]:
 
 
 def breaches(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[Key, list[OutcomeConstraint]]:
-    """Configuration -> the constraints that the mean over its tune seeds breaks; empty for a sweep without any.
+    """Configuration -> the constraints that its mean over tune seeds violates; empty for a sweep without any.
 
     Configurations of which a trial failed are left out.
     """
@@ -40,7 +40,7 @@ def breaches(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[Key, lis
 
 
 def summary(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[str, dict[str, Any]]:
-    """Arm -> how many configurations were judged and broke a constraint, and the studies of which none obeys."""
+    """Arm -> how many configurations were judged and violate a constraint, and the studies without a feasible one."""
     found: dict[str, dict[str, Any]] = {}
     for (arm, study, _), broke in breaches(folder, ended).items():
         row = found.setdefault(arm, {"configurations": 0, "infeasible": 0, "studies": {}})
@@ -58,16 +58,16 @@ def summary(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[str, dict
 
 
 def sentences(folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
-    """For people: who broke the constraints, and which studies have nothing to confirm."""
+    """For people: how many violate the constraints, and which studies have nothing to confirm."""
     known = constraints(folder)
     limits = " and ".join(map(str, known))
     if measured := {name for t in ended for name in t.result.metrics}:
         for name in dict.fromkeys(c.metric for c in known if c.metric not in measured):
-            yield f"{name} was measured in no trial, so that none obeys"
+            yield f"{name} was not measured in any trial, so no configuration is feasible"
     for arm, row in summary(folder, ended).items():
         if row["infeasible"]:
-            yield f"{arm}: {row['infeasible']} of {row['configurations']} configurations break {limits}"
+            yield f"{arm}: {row['infeasible']} of {row['configurations']} configurations violate {limits}"
         if row["studies_without"]:
             which = ", ".join(map(str, row["studies_without"]))
             words = f"studies {which} have" if len(row["studies_without"]) > 1 else f"study {which} has"
-            yield f"{arm}: {words} no configuration that obeys, and none to confirm; loosen it, or search longer"
+            yield f"{arm}: {words} no feasible configuration, and none to confirm; loosen the limit, or search longer"

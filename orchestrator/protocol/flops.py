@@ -1,4 +1,4 @@
-"""FLOPs of a trial: a few steps of an arm's chosen configuration, trained once more at their beginning and counted.
+"""FLOPs of a trial: the first few steps of an arm's chosen configuration, trained once more and counted.
 
 With f_1 .. f_n the FLOPs of n steps, S the steps of the trial and k the steps between two refreshes,
 
@@ -7,8 +7,8 @@ With f_1 .. f_n the FLOPs of n steps, S the steps of the trial and k the steps b
 
 torch counts matrix products, convolutions and attention, 2 m n k for [m, k] x [k, n], of passes forwards and backwards
 and of the optimizer's own algebra alike. It does not count SVD, eigendecompositions, QR, matrix-vector products or
-anything elementwise. Products that make a batch are in it, evaluations and what a trial does before its first step are
-not. A task without matrix products has no count, nor has a game (torch's counter refuses the gradient of one player
+anything elementwise. Products that make a batch are included; evaluations and what precedes the first step
+are not. A task without matrix products has no count, nor has a game (torch's counter refuses the gradient of one player
 alone), nor a model that the driver's machine cannot train for a few steps in a few seconds.
 """
 
@@ -30,7 +30,7 @@ from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord
 
 FILE, MOST_STEPS, LIMIT_S = "flops.json", 32, 5.0
-"""Steps and seconds that one configuration may take to count."""
+"""Limits on the steps and seconds for counting one configuration."""
 
 
 def keep(folder: SweepFolder, trials: Sequence[TrialRecord], *, gpu: float) -> None:
@@ -70,9 +70,7 @@ def of_trial(trial: TrialRecord) -> float | None:
         return None
     try:
         counts, interval = of_steps(job)
-    except (
-        Exception
-    ):  # whatever a task or an optimizer cannot do under the counter, a finished sweep is not lost for it
+    except Exception:  # a task or optimizer that fails under the counter must not cost a finished sweep
         return None
     return total(counts, int(steps), interval) or None
 

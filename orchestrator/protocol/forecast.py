@@ -1,4 +1,4 @@
-"""What a sweep will take, before it starts: a short calibration, then quantiles of seconds and GPU-hours.
+"""What a sweep will cost, before it starts: a short calibration, then quantiles of seconds and GPU-hours.
 
 For every arm a few configurations are drawn and trained for a moment each, alone in this process; with r the seconds of
 a gradient evaluation (evaluations of the model shared out over the budget),
@@ -7,8 +7,8 @@ a gradient evaluation (evaluations of the model shared out over the budget),
     total = sum over trials of budget r;  makespan: trials go to the first free worker, as the executor does it
 
 Future trials are drawn from the predictive distribution: s^2 from f s^2 / chi2_f, mu_arm from N(mean, s^2 / m), then r.
-p10 to p90 holds the true value in about 80 % of sweeps when trials are as alike as the calibration saw them. Contention
-on the machine, queueing, start-up of workers and stopping early are not in it.
+p10 to p90 covers the true value in about 80 % of sweeps if trials vary as they did in the calibration. Contention on
+the machine, queueing, worker start-up and early stopping are not included.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def makespan(durations: Array, slots: int) -> Array:
 
 
 def _in_turns(counts: Sequence[int], trials: Array) -> Array:
-    """The rows in the order in which the conductor starts them: arms in turn."""
+    """The rows in the order in which the conductor starts them: arms take turns."""
     turn = np.concatenate([np.arange(n) for n in counts])
     return np.asarray(trials[np.argsort(turn, kind="stable")])
 

@@ -1,8 +1,8 @@
 """Is the protocol fair? Rules with stable codes, one function each; sweeps/LINT.md explains them and names the papers.
 
-A validator checks types; these rules check whether the comparison that the file describes could mislead. Some unfair
+A validator checks types; these rules check whether the described comparison could mislead. Some unfair
 protocols cannot even be written in our format (epochs, pruning across arms): such a file is invalid, and linting
-it still says which rule it breaks. With the results of a finished sweep two more things can be seen: an optimum at the
+it still says which rule it breaks. The results of a finished sweep show two more things: an optimum at the
 edge of its range, and data that differ between arms.
 """
 
@@ -41,7 +41,7 @@ class Finding:
     """Dotted key in the file."""
     line: int
     message: str
-    """What is unfair, and the way out."""
+    """What is unfair, and how to fix it."""
     waived: str = ""
     """Why the file breaks the rule on purpose (analysis.waive)."""
 
@@ -67,7 +67,7 @@ def _rule(code: str) -> Callable[[Rule], Rule]:
 
 
 def lint(text: str, file: str, seen: Iterable[Breach] = ()) -> list[Finding]:
-    """All findings in a sweep file, in the order of their codes. Raises SpecError for what is invalid otherwise.
+    """All findings in a sweep file, in the order of their codes. Raises SpecError for a file that is invalid otherwise.
 
     `seen`: breaches that the results of a finished sweep show (see `compare.lint_results`).
     """
@@ -96,7 +96,7 @@ def _tuned(arm: ArmSpec) -> list[Parameter]:
 
 
 def _is_default(spec: Spec, arm: ArmSpec) -> bool:
-    """Left as its authors ship it: nothing of the optimizer is tuned and nothing set. A script's names are its own."""
+    """At the optimizer's defaults: nothing of it is tuned or set. A script's names are its own."""
     if spec.task.is_program:
         return not arm.parameters
     return all(section_of(p.name)[0] in (TASK, TRAINING) for p in arm.parameters)
@@ -130,13 +130,13 @@ def effort(spec: Spec) -> Found:
         words = ", ".join(f"{arm} {n}" for arm, n in sizes.items())
         yield (
             ("arms",),
-            f"distinct configurations tried: {words}; give every arm as many, for instance with method: random",
+            f"distinct configurations tried: {words}; give every arm equally many, for instance with method: random",
         )
 
 
 @_rule("GS102")
 def equal_steps(spec: Spec) -> Found:
-    """Steps of unequal cost: the dearer optimizer gets more compute."""
+    """Steps of unequal cost: the more expensive optimizer gets more compute."""
     if spec.budget.unit in ("steps", "grad_evals"):
         yield from alike.unequal_batches(spec)
     if spec.budget.unit == "grad_evals" and not spec.task.is_program:
@@ -151,7 +151,7 @@ def equal_steps(spec: Spec) -> Found:
         )
         yield (
             ("budget", "unit"),
-            f"{spec.budget.per_trial:g} steps cost different gradient evaluations: {words}; use unit: grad_evals",
+            f"{spec.budget.per_trial:g} steps cost unequal gradient evaluations: {words}; use unit: grad_evals",
         )
 
 
@@ -167,19 +167,19 @@ def few_seeds(spec: Spec) -> Found:
     """No exact paired test can reach 0.05."""
     n, words, key = _units(spec)
     if n < 6 and len(spec.arms) > 1:
-        yield ("seeds", key), f"{n} {words}: the least possible p is {2.0 ** (1 - n):.2g}; take 6 or more"
+        yield ("seeds", key), f"{n} {words}: the smallest possible p is {2.0 ** (1 - n):.2g}; use 6 or more"
 
 
 @_rule("GS105")
 def seeds_for_comparisons(spec: Spec) -> Found:
-    """Holm over all comparisons asks for more."""
+    """Holm's correction over all comparisons needs more."""
     comparisons, (n, words, key) = model.comparisons(spec), _units(spec)
     floor = floor_of_seeds(comparisons, spec.analysis.first_level) if comparisons else 0
     if 6 <= n < floor:
         yield (
             ("seeds", key),
             f"{n} {words} cannot settle {comparisons} comparisons: after Holm p is at least "
-            f"{comparisons * 2.0 ** (1 - n):.2g}; take {floor} or more, or declare analysis.baseline",
+            f"{comparisons * 2.0 ** (1 - n):.2g}; use {floor} or more, or declare analysis.baseline",
         )
 
 
@@ -192,26 +192,26 @@ def test_metric(spec: Spec) -> Found:
 
 @_rule("GS108")
 def uneven_evaluation(spec: Spec) -> Found:
-    """Every arm is looked at equally often. Steps in so many seconds are known only once a sweep is calibrated."""
+    """Every arm is evaluated equally often. With a budget in seconds, steps are known only after calibration."""
     for name, arm in spec.arms.items() if plan.is_known(spec) and not spec.task.is_program else ():
         fewest = plan.steps_range(spec, arm)[0]
         if fewest < spec.evaluations:
             yield (
                 ("evaluations",),
-                f"{spec.evaluations} evaluations, but arm {name} takes as few as {fewest} steps and is looked "
-                f"at less often "
-                f"than others; take {fewest} or fewer",
+                f"{spec.evaluations} evaluations, but arm {name} takes as few as {fewest} steps and is evaluated "
+                f"less often "
+                f"than others; use {fewest} or fewer",
             )
             return
 
 
 @_rule("GS109")
 def best_on_the_way(spec: Spec) -> Found:
-    """The best of many looks rewards noise."""
+    """The best of many evaluations rewards noise."""
     if spec.metric.select == "best":
         yield (
             ("metric", "select"),
-            "best rewards noisy curves and unfinished schedules; compare at the end: select: last",
+            "best rewards noisy curves and unfinished schedules; compare final values: select: last",
         )
 
 
@@ -233,26 +233,26 @@ def schedule(spec: Spec) -> Found:
         )
         return
     for path, name, words in alike.not_alike(spec, TRAINING):
-        yield path, f"{name} is {words}; the recipe is worth as much as an optimizer: search it alike in all arms"
+        yield path, f"{name} is {words}; a recipe can matter as much as an optimizer: search it alike in all arms"
 
 
 @_rule("GS116")
 def tied(spec: Spec) -> Found:
     """What changes data or model changes what is compared."""
     for path, name, words in alike.not_alike(spec, TASK):
-        yield path, f"{name} is {words}: arms with other tasks cannot be paired; search it alike in all, or in none"
+        yield path, f"{name} is {words}: arms with different tasks cannot be paired; search it alike in all, or in none"
     yield from alike.asked(spec)
 
 
 @_rule("GS111")
 def default_arm(spec: Spec) -> Found:
-    """What everybody would have used."""
+    """What everyone would have used."""
     if len(spec.arms) < 2 or not all(arm.optimizer for arm in spec.arms.values()):
         return
 
     references = optim_core.references()
     if not any(_is_default(spec, arm) or _plays(arm) & set(references) for arm in spec.arms.values()):
-        yield ("arms",), f"no arm is a plain reference ({', '.join(references)}) or left at its defaults; add one"
+        yield ("arms",), f"no arm is a plain reference ({', '.join(references)}) or at its defaults; add one"
 
 
 @_rule("GS112")
@@ -265,7 +265,7 @@ def expected_best(spec: Spec) -> Found:
         if _tuned(arm) and drawn < RANDOM_TRIALS <= plan.configurations(spec, arm):
             yield (
                 ("method",),
-                f"expected-best curves need trials drawn at random; arm {name} has {drawn} of them. Raise "
+                f"expected-best curves need randomly drawn trials; arm {name} has {drawn} of them. Raise "
                 f"random_share, or "
                 "set analysis.expected_best: false",
             )
@@ -288,7 +288,7 @@ def nested(spec: Spec) -> Found:
             setting = ", ".join(f"{k}: {v:g}" if isinstance(v, float) else f"{k}: {v}" for k, v in at.items())
             yield (
                 ("arms", name),
-                f"{arm.optimizer} contains {contained} ({setting}), which is no arm; without it nobody can tell "
+                f"{arm.optimizer} contains {contained} ({setting}), which is not an arm; without it one cannot tell "
                 "whether the addition helps",
             )
 
@@ -336,13 +336,13 @@ def widths(spec: Spec) -> Found:
         words = ", ".join(f"{arm} {w:.1f}" for arm, w in found.items())
         yield (
             ("arms", min(found, key=lambda a: found[a])),
-            f"decades of the learning rate searched: {words}; give every arm as much room",
+            f"decades of the learning rate searched: {words}; give every arm the same width",
         )
 
 
 @_rule("GS118")
 def linear_scale(spec: Spec) -> Found:
-    """Over a decade or more a uniform range wastes its trials on the top."""
+    """Over a decade or more, a uniform range spends most trials near the top."""
     for name, arm in spec.arms.items():
         for p in _tuned(arm):
             if p.name == _learning_rate(arm) and p.kind == "float" and not p.log and p.high >= 10 * max(p.low, 1e-300):
@@ -365,18 +365,18 @@ def reported(spec: Spec) -> Found:
 
 @_rule("GS120")
 def one_study(spec: Spec) -> Found:
-    """The luck of one search is in no interval over training seeds."""
+    """No interval over training seeds covers the luck of a single search."""
     if spec.seeds.studies == 1 and len(spec.arms) > 1:
         yield (
             ("seeds",),
-            "one search an arm compares the two configurations found, not the methods: two identical arms tuned like "
-            "this differ by a settled amount in about 3 of 10 sweeps; set studies: 6 or more",
+            "one search per arm compares the configurations found, not the methods: two identical arms tuned like "
+            "this differ significantly in about 3 of 10 sweeps; set studies: 6 or more",
         )
 
 
 @_rule("GS121")
 def guesses(spec: Spec) -> Found:
-    """A good guess is worth many trials, so whoever has one has a head start."""
+    """A good guess is worth many trials, so an arm with one has a head start."""
     given = {name: sorted(p.name for p in arm.parameters if p.prior_confidence) for name, arm in spec.arms.items()}
     tuned = {name: {p.name for p in _tuned(arm)} for name, arm in spec.arms.items()}
     anywhere = {guess for found in given.values() for guess in found}

@@ -1,6 +1,6 @@
-"""Unfair protocols that our format refuses to express: seen in the plain file, named by their rule, and taken out.
+"""Unfair protocols that our format cannot express: found in the plain file, named by their rule, and removed.
 
-Each function yields (code, path, message) and mends the mapping in place, so that the other rules see a valid sweep.
+Each function yields (code, path, message) and fixes the mapping in place, so that the other rules see a valid sweep.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ OF_THE_ARM = {
     "evaluations": "GS108",
 }
 MESSAGES = {
-    "GS101": "gives one arm an effort of its own; every arm gets the same budget",
-    "GS108": "looks at one arm at times of its own; every arm is evaluated alike",
-    "GS116": "ties data, noise or seeds to the arm; they belong to the sweep, and the seed alone decides",
+    "GS101": "gives one arm its own tuning effort; every arm must get the same budget",
+    "GS108": "evaluates one arm at its own times; every arm must be evaluated alike",
+    "GS116": "ties data, noise or seeds to the arm; they belong to the sweep, and only the seed may decide",
 }
 
 
@@ -32,13 +32,13 @@ def unit(file: dict[str, Any]) -> Breaches:
     budget = file.get("budget")
     task = file.get("task")
     if isinstance(task, dict) and is_program(task):
-        return  # a script is told its budget in whatever it counts
+        return  # a script gets its budget in whatever it counts
     if isinstance(budget, dict) and budget.get("unit") in ("epochs", "iterations"):
         word = budget.pop("unit")
         yield (
             "GS102",
             ("budget", "unit"),
-            f"{word}: a SAM step costs two gradients; use unit: grad_evals, or steps or tokens if you mean them",
+            f"{word}: a SAM step costs two gradients; use unit: grad_evals, or steps or tokens if intended",
         )
 
 
@@ -69,7 +69,7 @@ def pruning(file: dict[str, Any]) -> Breaches:
         yield (
             "GS113",
             ("early_terminate", "scope"),
-            f"{scope}: rankings of optimizers flip while the learning rate decays; leave scope out, and trials are "
+            f"{scope}: rankings of optimizers flip while the learning rate decays; remove scope, so that trials are "
             "stopped within an arm",
         )
 

@@ -1,18 +1,18 @@
 """How fast an arm trains on this machine, and what a budget in seconds is worth to it.
 
-Configurations drawn at random are trained for a moment each, alone in this process, the arms in turns so that whatever
-else the machine does slows them alike. With a trial's start s, r of a gradient evaluation and e of one of E evaluations
+Configurations drawn at random are trained briefly, alone in this process, the arms taking turns so that other load on
+the machine slows them alike. With a trial's start s, r of a gradient evaluation and e of one of E evaluations
 of the model, all in seconds,
 
     B = floor((T - med s - E med e) / med r)     gradient evaluations in T seconds
 
-is the budget of every trial of the arm, its schedule's horizon included; its error is that of one further configuration
-among m as fast as these,
+is the budget of every trial of the arm, and its schedule's horizon; its error is that of one more configuration beyond
+m as fast as these,
 
     error = max(FLOOR, t_{0.975, m-1} sd(log seconds) sqrt(1 + 1/m))
 
 with m from FEWEST on until no arm's error is above GOOD, or MOST are timed.
-It is found once for a sweep and kept with it. Trials that run beside others are slower than this says.
+It is measured once per sweep and kept with it. Trials that run beside others are slower than this predicts.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ FLOOR, GOOD = 0.05, 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds of one configuration."""
+    """Timings of one configuration, in seconds."""
 
     start: float
-    """Data, model and optimizer made."""
+    """Creating data, model and optimizer."""
     grad_eval: float
     evaluation: float
     """Of the model, by the task."""
@@ -57,7 +57,7 @@ class Pace:
 def calibrated(spec: Spec, folder: SweepFolder) -> Spec:
     """The sweep with the gradient evaluations of its arms filled in, if its budget is in seconds.
 
-    They are measured before the first trial and read from the folder ever after. Raises SpecError when too few fit.
+    They are measured before the first trial and read from the folder after that. Raises SpecError when too few fit.
     """
     if spec.budget.unit != "seconds" or spec.task.is_program:
         return spec
@@ -69,21 +69,21 @@ def calibrated(spec: Spec, folder: SweepFolder) -> Spec:
 
 
 def filled(spec: Spec, found: Mapping[str, Calibrated]) -> Spec:
-    """The sweep with what was found. Raises SpecError when an arm cannot take a step, or be evaluated so often."""
+    """The sweep with these figures. Raises SpecError when an arm cannot take a step, or be evaluated often enough."""
     known = replace(spec.budget, calibrated={arm: one.grad_evals for arm, one in found.items()})
     spec = replace(spec, budget=known)
     for name, arm in spec.arms.items():
         if plan.steps_range(spec, arm)[0] < 1 or known.calibrated[name] < spec.evaluations:
             raise SpecError(
                 spec.source, 1, 1, ("budget", "per_trial"),
-                f"{known.per_trial:g} seconds are worth {known.calibrated[name]:g} gradient evaluations to arm {name}, "
+                f"{known.per_trial:g} seconds give arm {name} {known.calibrated[name]:g} gradient evaluations, "
                 f"too few for a step and {spec.evaluations} evaluations; raise it",
             )  # fmt: skip
     return spec
 
 
 def measured(spec: Spec) -> dict[str, Calibrated]:
-    """Time every arm; arms that are alike, a twin for instance, share their figures."""
+    """Time every arm; identical arms, such as a twin, share their figures."""
     like: dict[str, str] = {}
     for name, arm in spec.arms.items():
         like[name] = next((known for known in like if replace(spec.arms[known], name=name) == arm), name)
@@ -103,7 +103,7 @@ def measured(spec: Spec) -> dict[str, Calibrated]:
 
 
 def worth(paces: Sequence[Pace], *, seconds: float, evaluations: int) -> Calibrated:
-    """What `seconds` are worth to an arm whose configurations have these paces."""
+    """The gradient evaluations in `seconds` for an arm whose configurations have these paces."""
     start, each, looks = (
         float(np.median([getattr(p, key) for p in paces])) for key in ("start", "grad_eval", "evaluation")
     )
@@ -146,7 +146,7 @@ def training_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> tuple[Ta
 
 
 def measure(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], seconds: float) -> Pace:
-    """Train a configuration for about so many seconds, the first step left out. A diverging one counts too."""
+    """Train a configuration for about so many seconds, excluding the first step. A diverging one counts, too."""
     made = time.perf_counter()
     task, training = training_of(spec, arm, config)
     started, start = 0.0, time.perf_counter() - made

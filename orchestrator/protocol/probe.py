@@ -1,7 +1,7 @@
-"""What a trial of each arm takes of memory: a few configurations take a few steps each, alone in this process.
+"""How much memory a trial of each arm takes: a few configurations take a few steps each, alone in this process.
 
-On a GPU the peak is what torch reserved; on a CPU it is how much the process grew. The first steps are where memory is
-most: optimizer states are made in them, and preconditioners refreshed. Evaluations count too.
+On a GPU the peak is what torch reserved; on a CPU it is how much the process grew. Memory peaks in the
+first steps, which create optimizer states and refresh preconditioners. Evaluations count, too.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """The most that configurations of an arm took."""
+    """The most memory that configurations of an arm took."""
 
     device: str
     gib: float | None
-    """Of the GPU, or of this machine's memory; None where memory ran out, or is not told by the system."""
+    """Of the GPU, or of this machine's memory; None where memory ran out, or the system does not report it."""
     total_gib: float | None = None
-    """What the GPU has."""
+    """Memory of the GPU."""
     share: float | None = None
-    """The part of the GPU that a trial needs; None without one, and where all of it does not suffice."""
+    """The part of the GPU that a trial needs; None without one, and where the whole GPU is too small."""
     fits: bool = True
     """Whether that is within `resources.gpu`, and memory did not run out."""
     pieces: int | None = None
@@ -41,7 +41,7 @@ class Taken:
 
 
 def probed(spec: Spec) -> dict[str, Taken]:
-    """Every arm. What else goes wrong in a configuration is raised."""
+    """Probe every arm. Other errors in a configuration are raised."""
     return {name: _probed(spec, arm) for name, arm in spec.arms.items()}
 
 
@@ -95,7 +95,7 @@ def _steps(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], gpu: bool) -> tu
 
 
 def _resident(*, reset: bool) -> int | None:
-    """Bytes of this process in memory: now, from where the peak is counted anew; or that peak. None where untold."""
+    """Bytes of this process in memory: now, restarting the peak count; or that peak. None where not reported."""
     try:
         if reset:
             RESET.write_text("5")

@@ -45,7 +45,7 @@ WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 
 class _TimeUp(BaseException):
-    """The time for all of it is over; not an `Exception`, which a task may catch."""
+    """The overall time limit is reached; not an `Exception`, which a task may catch."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class _Corner:
 
 
 def rehearse(spec: Spec, text: str, limit_s: float = LIMIT_S) -> str:
-    """Try the sweep that `text` defines; returns what was left out, and why, as a sentence, empty for nothing.
+    """Try the sweep that `text` defines; returns what was skipped, and why, as a sentence; empty for nothing.
 
     Raises SpecError with all that broke; the exception behind each one is its `__cause__`.
     """
     if spec.task.is_program:
         return ""
     if spec.resources.gpu and not torch.cuda.is_available():
-        return "no step was tried: trials get a GPU, and there is none here"
+        return "no step was tried: trials need a GPU, and there is none here"
     tried = _Rehearsal(spec)
     with _quiet(spec), contextlib.suppress(_TimeUp), _alarm(limit_s):
         tried.all(time.monotonic() + limit_s)
@@ -153,7 +153,7 @@ def _training(spec: Spec, corner: _Corner, task: Task) -> Training:
 
 
 def _corners(spec: Spec) -> Iterator[_Corner]:
-    """Those of every arm that obey the constraints, each once; of arms that are alike those of the first."""
+    """The corners of every arm that satisfy the constraints, each once; for identical arms only the first's."""
     seen = set[str]()
     for arm in spec.arms.values():
         known = plan.facts(spec, arm)
@@ -183,13 +183,13 @@ def _with_every_value(configs: Sequence[Mapping[str, Any]]) -> set[int]:
 def _obeys(spec: Spec, config: Mapping[str, Any], facts: Mapping[str, float]) -> bool:
     try:
         return satisfied(spec.constraints, config, **facts)
-    except (SpaceError, TypeError):  # said of the constraint itself, with its place
+    except (SpaceError, TypeError):  # reported for the constraint itself, with its place
         return True
 
 
 @contextlib.contextmanager
 def _quiet(spec: Spec) -> Iterator[None]:
-    """Nothing is printed, nothing of torch, the generators, the environment and the folder stays changed."""
+    """Print nothing, and restore torch, the generators, the environment and the folder."""
     threads = torch.get_num_threads()
     with Ambient(), _descriptors_away(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -240,5 +240,5 @@ def _alarm(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        if others:  # somebody else's clock goes on
+        if others:  # another timer keeps running
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, others - (time.monotonic() - began)))

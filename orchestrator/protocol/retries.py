@@ -1,8 +1,8 @@
 """Failed trials that are trained again: what they left is kept, and the seal says that it happened.
 
-A trial that failed has brought no result, so training it again chooses nothing, as long as all that failed are. What
-it left, its logs too, moves into `failed-1` of its folder (`failed-2` the next time), and it begins from its seed. A
-configuration of the search that comes back may be chosen, which is stamped where results had been seen by then.
+A failed trial has no result, so retraining selects nothing as long as all failed trials are retrained. What it left,
+logs included, moves to `failed-1` in its folder (`failed-2` the next time), and it restarts from its seed. A
+configuration of the search that comes back may be chosen, which is stamped if results had been seen by then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.trial.job import Job
 from orchestrator.trial.record import JOB, RESULT, read_job, read_result
 
 ASIDE, KEPT = "failed-", (JOB, RESULT, "metrics.jsonl")
-"""Where what failed is put; what of it goes to an object store."""
+"""Where the remains of a failed trial go; which of them go to an object store."""
 
 
 def failed(folder: SweepFolder) -> list[Job]:
@@ -35,15 +35,15 @@ def failed(folder: SweepFolder) -> list[Job]:
 
 
 def check(spec: Spec, folder: SweepFolder, jobs: Sequence[Job]) -> None:
-    """Raises ValueError where decisions that stand were taken without these trials."""
+    """Raises ValueError if standing decisions were made without these trials."""
     if folder.race.exists():
-        raise ValueError("its race has decided without the trials that failed; give the sweep another name")
+        raise ValueError("its race was decided without the failed trials; give the sweep another name")
     if spec.early_terminate.type == "pbt" and any(job.stage is Stage.TUNE for job in jobs):
-        raise ValueError("its populations have gone on without the trials that failed; give the sweep another name")
+        raise ValueError("its populations continued without the failed trials; give the sweep another name")
 
 
 def set_aside(folder: SweepFolder, jobs: Sequence[Job]) -> None:
-    """Record it and make room for another attempt at each. The caller holds the folder."""
+    """Record the retry and make room for another attempt at each. The caller holds the folder."""
     told = {
         "retried": [job.trial_id for job in jobs],
         "of_search": sum(job.stage is Stage.TUNE for job in jobs),
@@ -56,7 +56,7 @@ def set_aside(folder: SweepFolder, jobs: Sequence[Job]) -> None:
 
 
 def waiting(folder: SweepFolder) -> set[str]:
-    """The trials that are to be trained again and have not come to their end yet."""
+    """The trials to be retrained that have not ended yet."""
     named = {trial for line in amendments(folder) for trial in line.get("retried", ())}
     return {trial for trial in named if not (folder.trial(trial) / RESULT).exists()}
 
@@ -67,7 +67,7 @@ def stamps(folder: SweepFolder) -> Iterator[str]:
         if line.get("retried") and line["of_search"] and line["seen"]:
             n = line["of_search"]
             yield (
-                f"{n} failed trial{'s' if n > 1 else ''} of the search trained again after results had been seen "
+                f"{n} failed trial{'s' if n > 1 else ''} of the search retrained after results had been seen "
                 f"({', '.join(line['seen'])}), on {line['at'][:10]}"
             )
 

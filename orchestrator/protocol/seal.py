@@ -1,18 +1,18 @@
-"""The seal: what a sweep promised before its first trial, and a witness of what its trials brought.
+"""The seal: what a sweep promised before its first trial, and a witness of its trials' results.
 
 `seal.json` holds arms, spaces, metric, seeds, budget, analysis and their hash, written before anything is trained. Of a
 budget in seconds calibration.json says what it is worth; as the trials' jobs are in the witness, a change of it shows.
 `witness.jsonl` gets one line for each trial that ended: a digest of its job, metrics and result, chained to the line
-before it, chain_i = sha256(chain_{i-1} trial_id digest). What is changed later shows: a changed trial, seed, budget or
-result is a problem and refuses the comparison. A changed analysis is allowed, and so is another definition (arms,
+before it, chain_i = sha256(chain_{i-1} trial_id digest). Later changes show: a changed trial, seed, budget or
+result is a problem, and the comparison is refused. A changed analysis is allowed, and so is another definition (arms,
 budget, metric, ...) of a sweep whose results on the same confirm seeds are known; `stamps` says so in every table.
 
 The seal also holds the hash of every source file that a trial imports (`trial.source`). A sweep whose code changed does
-not go on under its name, unless the change is accepted; then that is stamped. Each trial says with which code its
-worker trained it, so that a machine with other code shows.
+not continue under its name unless the change is accepted, which is stamped. Each trial records the code that its worker
+trained it with, so a machine with different code shows.
 
-There is no secret in it. It guards against slips and against forgetting what was planned, not against a forger who
-rewrites the whole folder; for that, keep the hash elsewhere (MLflow has it as the tag `geosweep.seal`).
+There is no secret in it. It guards against mistakes and against forgetting what was planned, not against a forger
+who rewrites the whole folder; for that, keep the hash elsewhere (MLflow has it as the tag `geosweep.seal`).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ FILES = ("trial.json", "metrics.jsonl", "result.json")
 FREE = ("analysis", "controls")
 """Parts that do not change results: they may change, and the change is stamped."""
 PAIRINGS = {"declared": "pairing declared", "none": "not paired"}
-"""What is said of imported results; nobody has digests of what they were trained on."""
+"""How imported results are described; there are no digests of what they were trained on."""
 SAMPLER = "method"
-"""In the list of sealed files: the version of somebody else's sampler."""
+"""In the list of sealed files: the version of a third-party sampler."""
 MOST_FILES = 5
 """Names of changed files that a sentence lists."""
 
@@ -109,15 +109,15 @@ def close(spec: Spec, folder: SweepFolder) -> str:
 
 
 def check_code(spec: Spec, folder: SweepFolder, *, accept: bool = False) -> None:
-    """Raises CodeChanged when trials to come would be trained with other code than those before, unless accepted."""
+    """Raises CodeChanged if new trials would be trained with other code than earlier ones, unless accepted."""
     code = code_of(spec)
     changed = changed_files(folder, code)
     if not changed:
         return
     if not accept:
         raise CodeChanged(
-            f"{_listed(changed)} changed since {folder.sweep_id} was sealed; it would mix trials of two codes; give "
-            "it another name, or go on with --accept-changed-code, which stamps its results exploratory"
+            f"{_listed(changed)} changed since {folder.sweep_id} was sealed; this would mix trials of two versions; "
+            "give it another name, or continue with --accept-changed-code, which stamps its results exploratory"
         )
     amend(folder, {"code": code})
 
@@ -140,7 +140,7 @@ def other_files(a: SweepFolder, b: SweepFolder) -> list[str]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Files that are in one code alone, or other there."""
+    """Files that are in only one of the two versions, or differ."""
     a, b = before["files"], after["files"]
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
@@ -189,7 +189,7 @@ def stamps(folder: SweepFolder) -> list[str]:
     found += [*extensions.stamps(folder), *retries.stamps(folder)]
     for before, after in itertools.pairwise(_codes(folder)):
         found.append(f"code changed between trials: {_listed(_changed(before, after))}")
-    found += [f"{name} was run again after its result was known" for name in sorted(_repeated(folder))]
+    found += [f"{name} was rerun after its result was known" for name in sorted(_repeated(folder))]
     return found
 
 
@@ -214,7 +214,7 @@ class Witness:
             return
         found = trial_digest(self._folder, job.trial_id)
         if self._known.get(job.trial_id) == found:
-            return  # a driver that goes on hears of some ends again
+            return  # a resumed driver hears of some ends again
         self._chain = _link(self._chain, job.trial_id, found)
         line = {"trial_id": job.trial_id, "state": result.state, "digest": found, "chain": self._chain}
         with self._path.open("a", encoding="utf-8") as out:
@@ -222,7 +222,7 @@ class Witness:
         self._known[job.trial_id] = found
 
     def on_recover(self, job: Job, result: Result) -> None:
-        """A line for a trial that ended while no driver was alive to hear of it."""
+        """A line for a trial that ended while no driver was running."""
         if job.trial_id not in self._known:
             self.on_end(job, result)
 
@@ -288,7 +288,7 @@ def _seeds(trials: Path) -> Iterator[int]:
 
 def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[str]:
     if digest(sealed["content"]) != sealed["hash"]:
-        yield "seal.json was edited: its content no longer has its hash"
+        yield "seal.json was edited: its content no longer matches its hash"
     known, content = resolved.get("definition", {}), extensions.in_content(sealed["content"], folder)
     for part, value in known.items():
         if content.get(part) != value:
@@ -326,13 +326,13 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
             continue
         known = set() if job is None else {code["arms"].get(job.arm) for code in codes}
         if known and result is not None and result.code and result.code not in known:
-            yield f"{path.parent.name}: its worker trained it with other code than was sealed"
+            yield f"{path.parent.name}: its worker trained it with code other than the sealed"
         if job is not None and (wrong := _breach(job, content, measured)):
             yield f"{path.parent.name}: {wrong}"
 
 
 def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> float | None:
-    """Gradient evaluations that the seal gives the trial; None where its optimizer is gone and cannot say."""
+    """Gradient evaluations that the seal grants the trial; None where its optimizer no longer exists."""
     budget = content["budget"]
     if content["task"]["name"] == NAME:
         return float(budget["per_trial"])
@@ -350,13 +350,13 @@ def _grad_evals(job: Job, content: Mapping[str, Any], measured: Mapping[str, flo
                 return None
         try:
             held = batches.per_batch(job.task, content["task"]["parameters"], parts.task)
-        except Exception:  # a task that is gone, or whose data are elsewhere
+        except Exception:  # the task is gone, or its data are elsewhere
             return None
     return float(budget["per_trial"] / held)
 
 
 def _breach(job: Job, content: Mapping[str, Any], measured: Mapping[str, float]) -> str:
-    """What in a trial's job differs from the seal, or nothing; `measured`: the calibration of a budget in seconds."""
+    """What in a trial's job differs from the seal, or ""; `measured`: the calibration of a budget in seconds."""
     if job.seed not in content["seeds"].get(job.stage, []):
         return f"seed {job.seed} is not among the sealed {job.stage} seeds"
     sealed = content["seeds"][job.stage]
@@ -373,7 +373,7 @@ def _breach(job: Job, content: Mapping[str, Any], measured: Mapping[str, float])
     if [job.task, job.task_parameters] != [content["task"]["name"], sealed_task]:
         return "its task is not the sealed one"
     if [job.metric, job.goal, job.select] != [content["metric"][k] for k in ("name", "goal", "select")]:
-        return f"it was tuned on {job.metric}, not on the sealed metric"
+        return f"it was tuned on {job.metric}, not the sealed metric"
     for p in content["arms"][job.arm]["parameters"]:
         value = job.values.get(p["name"])
         if value is None:

@@ -1,4 +1,4 @@
-"""A database that may be away for a while: calls are tried again until it is back."""
+"""A database that may be unreachable for a while: calls are retried until it is back."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TypeVar
 from orchestrator.storage.retry import retry
 
 AWAY_S = 600.0
-"""How long a database may be away before the driver gives up; the same command then continues the sweep."""
+"""How long a database may be unreachable before the driver gives up; the same command continues the sweep."""
 START_S = 30.0
-"""The same for a driver that starts."""
+"""The same for a driver that is starting."""
 T = TypeVar("T")
 
 
 def patiently(call: Callable[[], T], patience_s: float = AWAY_S) -> T:
-    """`call()`, again after a pause while the database is away, for `patience_s` seconds at most."""
+    """`call()`, retried with pauses while the database is unreachable, for at most `patience_s` seconds."""
     return retry(call, is_away, patience_s=patience_s, first_s=0.25, longest_s=10.0)
 
 

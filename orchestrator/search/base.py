@@ -36,10 +36,10 @@ class Study(Protocol):
     def add(
         self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
     ) -> Configuration:
-        """A further configuration, of a child in a population; the one that was added before if there is one."""
+        """A further configuration, of a child in a population; the one added before if there is one."""
 
     def report(self, number: int, step: int, value: float) -> None:
-        """The tuned metric at an evaluation on the way (1, 2, ...)."""
+        """The tuned metric at an intermediate evaluation (1, 2, ...)."""
 
     def tell(
         self,
@@ -50,7 +50,7 @@ class Study(Protocol):
     ) -> None:
         """The outcome: COMPLETE with its values (worst ones when diverged), PRUNED, or FAIL.
 
-        `broken`: outcome constraint -> how far it is on the wrong side.
+        `broken`: outcome constraint -> by how much it is violated.
         """
 
     def learn(
@@ -62,13 +62,13 @@ class Study(Protocol):
         """Take in what an earlier sweep found; returns how many configurations lay in this space."""
 
     def decide(self, count: int) -> None:
-        """So many decisions about the population are carried out."""
+        """Record how many decisions about the population are carried out."""
 
     def decided(self) -> int:
         """How many decisions about the population are carried out."""
 
     def choose(self, number: int) -> None:
-        """Pin the configuration that goes on to the confirm stage."""
+        """Pin the configuration that proceeds to the confirm stage."""
 
     def reopen(self) -> None:
         """Forget which configuration is pinned."""

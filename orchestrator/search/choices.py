@@ -1,4 +1,4 @@
-"""Choices of a categorical parameter as Optuna stores them: it takes numbers, text, truth values and None alone.
+"""Choices of a categorical parameter as Optuna stores them: it takes only numbers, text, truth values and None.
 
 Where one of the values is a list or a mapping, all of them are stored as JSON text.
 """
@@ -13,15 +13,15 @@ from orchestrator.definition.space import Parameter
 
 
 def choices(p: Parameter) -> list[Any]:
-    """What Optuna is given to choose from."""
+    """The choices handed to Optuna."""
     return [stored_as(p, value) for value in p.values]
 
 
 def stored_as(p: Parameter, value: Any) -> Any:
-    """What Optuna holds in the place of a value."""
+    """What Optuna stores in place of a value."""
     return json.dumps(value, sort_keys=True) if any(map(is_composite, p.values)) else value
 
 
 def chosen(p: Parameter, stored: Any) -> Any:
-    """The value in the place of which Optuna holds this."""
+    """The value that this stands for in Optuna."""
     return json.loads(stored) if any(map(is_composite, p.values)) else stored

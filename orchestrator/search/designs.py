@@ -1,7 +1,7 @@
 """Designs: the configuration at an index, a function of (file, arm, study, index) alone, whoever asks and whenever.
 
 Random points come from a generator seeded by (seed, arm, study, index, attempt); Sobol points are scrambled by (seed,
-arm, study). A point that breaks a constraint, or that repeats an earlier one of a finite space, is replaced by the next
+arm, study). A point that violates a constraint, or repeats an earlier one of a finite space, is replaced by the next
 attempt.
 """
 
@@ -46,13 +46,13 @@ class PointDesign:
 
     @cached_property
     def _engine(self) -> Any:
-        from scipy.stats import qmc  # half a second, which other designs need not spend
+        from scipy.stats import qmc  # half a second that other designs need not spend
 
         rng = np.random.default_rng(self._key)
         return qmc.Sobol(max(1, len(self._arm.parameters)), scramble=True, rng=rng)
 
     def configuration(self, index: int) -> dict[str, Any]:
-        """Point number `index`. Raises SpaceError when ATTEMPTS points in a row break the constraints."""
+        """Point number `index`. Raises SpaceError when ATTEMPTS points in a row violate the constraints."""
         while len(self._made) <= index:
             self._made.append(self._next())
         return self._made[index]
@@ -68,7 +68,7 @@ class PointDesign:
             repeat = config
         if repeat is not None:
             return repeat
-        raise SpaceError(f"arm {self._arm.name}: {ATTEMPTS} points in a row break the constraints; loosen them")
+        raise SpaceError(f"arm {self._arm.name}: {ATTEMPTS} points in a row violate the constraints; loosen them")
 
     def _unit(self) -> list[float]:
         width, number = len(self._arm.parameters), self._drawn
@@ -79,7 +79,7 @@ class PointDesign:
 
 
 def design_for(spec: Spec, arm: ArmSpec, study: int | None = None) -> GridDesign | PointDesign:
-    """The design that the sweep's method asks for; the random share of a model-based search is random.
+    """The design for the sweep's method; the random share of a model-based search is random.
 
     `study`: which of several, from 1. Their points are independent, but a grid is the same in all of them.
     """

@@ -23,7 +23,7 @@ def distribution(p: Parameter) -> BaseDistribution:
 
 
 def inner(p: Parameter, value: Any) -> Any:
-    """What Optuna holds in the place of a value; the inverse of what `suggest` makes of it."""
+    """What Optuna stores in place of a value; the inverse of what `suggest` makes of it."""
     if p.kind == "categorical":
         return stored_as(p, value)
     return 1 - value if p.one_minus else value

@@ -1,8 +1,8 @@
-"""Somebody else's samplers in our studies.
+"""Third-party samplers in our studies.
 
-A sampler is built anew for each suggestion, with a seed of the study and the number, as ours are: what it knows is what
-the study holds, so that a driver that was killed goes on as the old one would have. One that keeps a state of its own
-in memory begins each suggestion without it; a sequence (Optuna's QMC) keeps its seed, and its place is in the study.
+A sampler is rebuilt for each suggestion, seeded by the study and the number, as ours are: it knows only what the study
+holds, so a restarted driver continues as the killed one would have. One that keeps its own state in memory starts each
+suggestion without it; a sequence (Optuna's QMC) keeps its seed, and its position is in the study.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from orchestrator.definition.states import Goal
 from orchestrator.search.distributions import distribution, inner, suggest
 
 REHEARSED = 6
-"""Configurations that a sampler is told before its trial suggestion."""
+"""Results that a sampler gets before its trial suggestion."""
 Maker = Callable[[int, int], optuna.samplers.BaseSampler]
 """(seed of the study, seed of the suggestion) -> sampler."""
 
 
 def maker(method: MethodSpec) -> Maker | None:
-    """How samplers of this method are made; None for one of our own words."""
+    """How samplers of this method are made; None for a built-in method."""
     if not methods.is_foreign(method.name):
         return None
     keeps = issubclass(methods.load(method.name, method.ref, method.registry), optuna.samplers.QMCSampler)
@@ -39,7 +39,7 @@ def maker(method: MethodSpec) -> Maker | None:
 
 
 def rehearse(make: Maker, name: str, parameters: Sequence[Parameter], goals: Sequence[Goal]) -> None:
-    """One suggestion after a few made-up results. Raises CannotSearch when the sampler ends in an error."""
+    """One suggestion after a few made-up results. Raises CannotSearch when the sampler raises an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.create_study(directions=[goal.value for goal in goals], sampler=optuna.samplers.RandomSampler())

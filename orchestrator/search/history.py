@@ -1,8 +1,8 @@
 """What a model-based sampler is shown of a long history, so that a suggestion costs the same at any length.
 
 TPE fits two densities: one to the best trials (at most GOOD of them, as Optuna's default gamma has it), one to all the
-others (Bergstra et al. 2011, section 4). Each suggestion reads every trial, so one takes a time in n and a search one
-in n^2. Beyond LIMIT ended trials the sampler sees the GOOD best, so that the first density is unchanged; for the second
+others (Bergstra et al. 2011, section 4). Each suggestion reads every trial, so it takes O(n) time and a search
+O(n^2). Beyond LIMIT ended trials the sampler sees the GOOD best, so that the first density is unchanged; for the second
 an even sample of the others over the order of telling, LIMIT in all; and whatever is running. Up to LIMIT trials
 nothing differs. With several objectives, which have no best, all are shown.
 """
@@ -24,7 +24,7 @@ GOOD = 25
 
 
 class History:
-    """Numbers of trials by what became of them, kept up as they are told."""
+    """Trial numbers by outcome, updated as trials are told."""
 
     def __init__(self, goal: Goal) -> None:
         self._goal = goal
@@ -87,7 +87,7 @@ class BoundedTPE(optuna.samplers.TPESampler):
 
 
 class _View:
-    """A study of which a sampler sees some trials only."""
+    """A study of which a sampler sees only some trials."""
 
     def __init__(self, study: optuna.Study, shown: Sequence[FrozenTrial]) -> None:
         self._inner, self._shown = study, shown

@@ -1,7 +1,7 @@
-"""Importance of hyperparameters by PED-ANOVA (Watanabe et al. 2023), as Optuna computes it, beside that of no effect.
+"""Importance of hyperparameters by PED-ANOVA (Watanabe et al. 2023), as Optuna computes it, compared with no effect.
 
-Shares always sum to one, so that of a small search on pure noise the largest looks important: 0.66 of four parameters
-and 12 configurations. The same is therefore computed with the values dealt out to the configurations at random. With
+Shares always sum to one, so even in a small search on pure noise the largest looks important: 0.66 with four parameters
+and 12 configurations. The same is therefore computed with the values randomly permuted among the configurations. With
 I the sum of importances before it is normalised,
 
     p = (1 + #{permutations with I at or above the one seen}) / (1 + permutations)
@@ -44,7 +44,7 @@ class Importance:
 def importances(
     parameters: Sequence[Parameter], configurations: Sequence[Mapping[str, Any]], values: Sequence[float], goal: Goal
 ) -> dict[str, Importance]:
-    """Parameter -> importance, largest first; empty with fewer than eight configurations, or when it could be chance.
+    """Parameter -> importance, largest first; empty with fewer than eight configurations, or when it may be chance.
 
     Parameters that not every configuration has (conditional ones) are judged among those that have them and do not
     enter the sum of the others.

@@ -1,7 +1,7 @@
 """Studies on Optuna's durable storage: a journal file, or a database by URL. The only place that imports Optuna.
 
 Grid, random and Sobol points, and the random share of a model-based search, come from `designs.py` as functions of the
-index. Optuna's sampler proposes the rest, seeded anew at each number, so that a restarted driver draws what the old one
+index. Optuna's sampler proposes the rest, reseeded at each number, so that a restarted driver draws what the old one
 would have drawn.
 """
 
@@ -77,7 +77,7 @@ class OptunaStudy:
             )
         )
         if make is not None:
-            self._study.stop = lambda: None  # type: ignore[method-assign]  # how many trials there are we say
+            self._study.stop = lambda: None  # type: ignore[method-assign]  # we decide how many trials there are
         self._study_id = patiently(lambda: storage.get_study_id_from_name(name))
         found = patiently(lambda: self._study.get_trials(deepcopy=False))
         self._order = [_configuration(t) for t in found if CONFIGURATION in t.user_attrs]
@@ -100,7 +100,7 @@ class OptunaStudy:
         return self._order
 
     def ask(self) -> Configuration:
-        """The next configuration; one that a killed driver had begun to ask comes first."""
+        """The next configuration; one that a killed driver had started to ask for comes first."""
         asked_before = False
 
         def attempt() -> Configuration:
@@ -118,7 +118,7 @@ class OptunaStudy:
     def add(
         self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
     ) -> Configuration:
-        """A further configuration, of a child in a population; the one that was added before if there is one."""
+        """A further configuration, of a child in a population; the one added before if there is one."""
         child = {CHILD: {"lineage": [[end, dict(held)] for end, held in lineage], "replaces": replaces}}
 
         def attempt() -> Configuration:
@@ -130,7 +130,7 @@ class OptunaStudy:
         return patiently(attempt)
 
     def decide(self, count: int) -> None:
-        """So many decisions about the population are carried out."""
+        """Record how many decisions about the population are carried out."""
         patiently(lambda: self._study.set_user_attr(DECIDED, count))
         self._decided = count
 
@@ -139,7 +139,7 @@ class OptunaStudy:
         return self._decided
 
     def _forgotten(self) -> FrozenTrial | None:
-        """A configuration that the database stored before it went away, without our hearing of it."""
+        """A configuration that the database stored before the connection broke, without our knowing."""
         found = self._study.get_trials(deepcopy=False)
         return next((t for t in found if t.number not in self._ids and CONFIGURATION in t.user_attrs), None)
 
@@ -201,7 +201,7 @@ class OptunaStudy:
             known.value = trial.values[0] if trial.state == TrialState.COMPLETE else None
 
     def _note(self, trial: FrozenTrial) -> None:
-        """Keep a trial as the sampler may be shown it."""
+        """Keep a trial in the form that the sampler may see."""
         number, state = trial.number, trial.state
         self._kept[number] = trial
         if state == TrialState.RUNNING:
@@ -231,7 +231,7 @@ class OptunaStudy:
         told: Sequence[tuple[Mapping[str, Any], Sequence[float]]],
         broken: Sequence[Mapping[str, float]] = (),
     ) -> int:
-        """Take in configurations of an earlier sweep that lie in this space; returns how many. Once for a source."""
+        """Add configurations of an earlier sweep that lie in this space; returns how many. Once per source."""
         how_far = broken or [{}] * len(told)
         lessons = (
             self._frozen(p, TrialState.COMPLETE, {SOURCE: source}, values, _as_constraints(far))
@@ -244,7 +244,7 @@ class OptunaStudy:
             return [t for t in found if t.user_attrs.get(SOURCE) == source]
 
         def take() -> list[FrozenTrial]:
-            for frozen in usable[len(taken()) :]:  # a driver killed in the middle had taken in the first ones
+            for frozen in usable[len(taken()) :]:  # a driver killed halfway had added the first ones
                 self._study.add_trial(frozen)
             return taken()
 
@@ -261,7 +261,7 @@ class OptunaStudy:
 
     def _whole(self, trial_id: int) -> Configuration:
         stored = self._storage.get_trial(trial_id)
-        self._note(stored)  # first: after an answer that is lost it is found as forgotten
+        self._note(stored)  # first, so that it can be found if the answer is lost
         kept, number = _configuration(stored), stored.number
         self._ids[number], self._reported[number], self._ready[number] = trial_id, {}, kept
         self._order.append(kept)
@@ -271,7 +271,7 @@ class OptunaStudy:
         return kept
 
     def _propose(self) -> Configuration:
-        """Ask the sampler until a configuration obeys the constraints and is new, REJECTIONS times at most."""
+        """Ask the sampler until a configuration satisfies the constraints and is new, at most REJECTIONS times."""
         for _ in range(REJECTIONS):
             parameters, trial, following = self._draw()
             obeys = satisfied(self._constraints, parameters, **self._facts(parameters))
@@ -286,7 +286,7 @@ class OptunaStudy:
         return self._add(self._fresh())
 
     def _fresh(self) -> dict[str, Any]:
-        """A point of the design that was not asked yet, while there is one."""
+        """A point of the design that was not asked for yet, if there is one."""
         first = len(self._order)
         points = (self._design.configuration(first + i) for i in range(REJECTIONS * 10))
         found = next((p for p in points if _key(p) not in self._seen), None)

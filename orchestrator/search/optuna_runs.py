@@ -1,4 +1,4 @@
-"""Trials of Optuna studies that somebody else ran."""
+"""Trials of Optuna studies run elsewhere."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def runs(url: str, studies: Sequence[str] = ()) -> ForeignRuns:
         there = sorted(optuna.get_all_study_names(storage))
     except UnusableError:
         raise
-    except Exception as error:  # SQLAlchemy has a family of them, and a journal may hold anything
+    except Exception as error:  # SQLAlchemy has many kinds, and a journal may hold anything
         why = shown(str(error).splitlines()[0]) if str(error) else error.__class__.__name__
-        raise UnusableError(f"{url}: is no store of Optuna's that can be read: {why}") from None
+        raise UnusableError(f"{url}: is not a readable Optuna storage: {why}") from None
     unknown = [name for name in studies if name not in there]
     if unknown or not there:
-        raise UnusableError(f"{url}: no study {listed(unknown) or 'at all'}; there is: {listed(there) or 'none'}")
+        raise UnusableError(f"{url}: no study {listed(unknown) or 'at all'}; available: {listed(there) or 'none'}")
     rows: list[ForeignRun] = []
     goals: dict[str, str] = {}
     left: Counter[str] = Counter()
@@ -46,14 +46,14 @@ def runs(url: str, studies: Sequence[str] = ()) -> ForeignRuns:
         names = _metrics(study)
         for metric, goal in zip(names, study.directions, strict=True):
             if goals.setdefault(metric, goal.name.lower()) != goal.name.lower():
-                raise UnusableError(f"study {name} wants to {goal.name.lower()} {metric}, an earlier one does not")
+                raise UnusableError(f"study {name} is to {goal.name.lower()} {metric}, an earlier one is not")
         for trial in study.get_trials(deepcopy=False):
             if trial.state in STATES:
                 rows.append(_row(name, study, trial, names))
             else:
                 left[trial.state.name] += 1
     if not rows:
-        raise UnusableError(f"{url}: {listed(studies or there)} has no trial that ended")
+        raise UnusableError(f"{url}: {listed(studies or there)} has no finished trial")
     rows = _named(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row.values))
     return ForeignRuns(
@@ -64,16 +64,14 @@ def runs(url: str, studies: Sequence[str] = ()) -> ForeignRuns:
         metrics=list(goals),
         parameters=[key for key in columns if key.startswith("params.")],
         goals=goals,
-        notes=[
-            f"trials that were {state} when they were read, and are left out: {n}" for state, n in sorted(left.items())
-        ],
+        notes=[f"trials still {state} when read, left out: {n}" for state, n in sorted(left.items())],
     )
 
 
 def _named(rows: Sequence[ForeignRun]) -> list[ForeignRun]:
-    """The rows with columns `arm` and `study`: of studies that are all called like fast-1 these are fast and 1.
+    """The rows with columns `arm` and `study`: if all studies have names like fast-1, these are fast and 1.
 
-    Of others each study is an arm.
+    Otherwise each study is an arm.
     """
     names = {str(row.values["study_name"]) for row in rows}
     parts = {name: NUMBERED.fullmatch(name) for name in names}

@@ -44,7 +44,7 @@ def delete_studies(url: str, sweep_id: str) -> int:
 
 
 def _mend(journal: Path) -> None:
-    """Cut off the line that a full disk left half written, and take away the lock of a driver that was killed.
+    """Truncate a line half written to a full disk, and remove the lock of a killed driver.
 
     Optuna would wait half a minute for the lock, and append to the half line, which makes the journal unreadable.
     """

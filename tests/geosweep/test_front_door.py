@@ -165,9 +165,9 @@ def test_overrides_are_what_an_edited_file_would_be(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"budget.per_trail": 8}, "override budget.per_trail: unknown; did you mean per_trial?"),
-        ({"name.first": "x"}, "override name.first: name is 'door' in the sweep and holds no keys"),
+        ({"name.first": "x"}, "override name.first: name is 'door' in the sweep and has no keys"),
         ({"seeds": {"tune": -1}}, "override seeds: seeds.tune: "),
-        ({"task.width": object()}, "override task.width: a object is nothing that a sweep file can say; "),
+        ({"task.width": object()}, "override task.width: a object cannot be written in a sweep file; "),
     ],
 )
 def test_an_override_that_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

@@ -169,9 +169,9 @@ print(json.dumps({{"listed": listed, "state": found.state, "rates": rates, "said
     for name, words in {
         "middles": "no sampler as package.module.Class; installed: middle",
         "middlearguments": "has no argument 'shares'; did you mean share?",
-        "middleref": "method.ref: goes with optunahub/PACKAGE",
+        "middleref": "method.ref: is for optunahub/PACKAGE",
         "tpe": "sampler 'tpe' is offered by geosweep itself and by sampler-plugin 1.2",
-        "nothing": "'nothing' is no sampler",
+        "nothing": "'nothing' is not a sampler",
         "gone": "sampler 'gone', sampler_plugin:Gone of sampler-plugin 1.2, cannot be imported",
     }.items():
         assert words in found["said"][name], name

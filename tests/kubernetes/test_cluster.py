@@ -290,7 +290,7 @@ def test_a_job_that_somebody_deletes_ends_the_wait(server: ApiServer, call: Call
     number, out, err = call("submit", str(file), "--wait")
     played.join()
     assert number == 130, out + err
-    assert "somebody deleted job" in err
+    assert "was deleted; submit continues" in err
 
 
 def test_an_ending_of_an_earlier_attempt_is_none_of_this_one(tmp_path: Path) -> None:

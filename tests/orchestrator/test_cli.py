@@ -25,7 +25,7 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
     assert "valid, sweep fit-" in call("validate", file).out
     plan = call("plan", file, "--json").document
     assert plan["arms"]["sgd"] == {"trials": 7, "steps": 40, "grad_evals_per_trial": 40, "grad_evals": 280}
-    assert "gradient evaluations in all" in call("plan", file).out
+    assert "gradient evaluations in total" in call("plan", file).out
     done = call("run", file, "--executor", "debug")
     assert done.code == 0, done.err
     assert "confirm stage" in done.out

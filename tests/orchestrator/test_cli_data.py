@@ -36,7 +36,7 @@ def test_convert_and_check(call: Any, tmp_path: Path) -> None:
     assert "train 20, test 20 rows" in printed
     assert "Next: geosweep data check" in said
     code, printed, _ = call("check", out)
-    assert (code, "all good" in printed) == (0, True)
+    assert (code, "all valid" in printed) == (0, True)
     code, printed, _ = call("check", out, "--json")
     document = json.loads(printed)
     assert (document["schema"], document["ok"], document["problems"]) == ("geosweep/data-check/1", True, [])

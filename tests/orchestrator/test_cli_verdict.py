@@ -91,7 +91,7 @@ def test_lint_and_its_exit_codes(call: Any, tmp_path: Path) -> None:
 def test_plan_tells_power_seeds_and_time(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml")
     unknown = call("plan", file, "--effect", "0.01", "--no-calibrate")
-    assert "No earlier sweep of this task tells the spread" in unknown.out
+    assert "No earlier sweep of this task shows the spread" in unknown.out
     given = call("plan", file, "--effect", "0.01", "--sd", "0.01", "--json").document
     assert given["power"]["seeds_needed"] in (10, 11)
     assert 0.3 < given["power"]["power"] < 0.6  # notes: .38 to .52 for one standard deviation and six seeds

@@ -174,10 +174,10 @@ def test_every_distribution_of_wandb_gives_a_parameter_of_ours(kind: str) -> Non
     ("theirs", "why"),
     [
         ("{distribution: log_uniform, min: 100, max: 1000}", "takes exponents"),
-        ("{distribution: gauss, min: 0, max: 1}", "none of W&B's"),
+        ("{distribution: gauss, min: 0, max: 1}", "not one of W&B's"),
         ("{distribution: uniform, min: 1}", "max is missing"),
         ("{distribution: log_uniform_values, min: 0, max: 1}", "starts above 0"),
-        ("{values: []}", "has no values"),
+        ("{values: []}", "without values"),
         ("{min: 3.5, max: 1.5}", "is above max"),
         ("{}", "empty"),
     ],
@@ -329,7 +329,7 @@ def test_a_file_of_theirs_is_told_at_once(text: str, word: str) -> None:
 def test_a_file_of_ours_is_nobody_elses() -> None:
     for path in sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml")):
         assert foreign.system(parse(path.read_text()).value) is None
-        with pytest.raises(SpecError, match="is a sweep of ours"):
+        with pytest.raises(SpecError, match="is already a geosweep sweep"):
             systems.convert("wandb", path.read_text(), "FILE")
 
 
@@ -361,7 +361,7 @@ def test_the_command(call: Any, tmp_path: Path) -> None:
     assert "left out: 3" in done.err
     assert parse((tmp_path / "new.yaml").read_text()).value["name"] == "Sweep-Demo"
     again = call(*words, "-o", str(tmp_path / "new.yaml"))
-    assert (again.code, "is there already" in again.err) == (2, True)
+    assert (again.code, "already exists" in again.err) == (2, True)
     document = call(*words, "--json").document
     assert document["schema"] == "geosweep/convert/1"
     assert {note["kind"] for note in document["notes"]} == {"changed", "left out", "to fill in"}

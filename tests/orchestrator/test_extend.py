@@ -59,9 +59,9 @@ def test_a_larger_sweep_is_the_one_planned_so_and_keeps_all_seeds(before: Any, m
 @pytest.mark.parametrize(
     "changes, more, why",
     [
-        ({"method": "grid"}, Extension(trials=1), "a grid has the points that it has"),
+        ({"method": "grid"}, Extension(trials=1), "a grid's points are fixed"),
         ({"tail": "racing: {level: 0.05}"}, Extension(seeds=1), "race planned all its looks"),
-        ({"tail": "early_terminate: {type: pbt, eta: 2, min_budget: 25%}"}, Extension(trials=1), "drawn at once"),
+        ({"tail": "early_terminate: {type: pbt, eta: 2, min_budget: 25%}"}, Extension(trials=1), "drawn all at once"),
     ],
 )
 def test_what_cannot_be_extended_says_why(changes: dict[str, Any], more: Extension, why: str) -> None:
@@ -158,7 +158,7 @@ def test_a_look_at_the_results_is_paid_for_and_said(extend: Call, runs: Path) ->
     [first, second] = seal.stamps(folder)
     assert first.startswith("4 studies added after results on the first 2 studies were seen (status, best)")
     assert first.endswith("1 look has spent 0 of 0.05")
-    assert second.startswith("1 confirm seed a study added after results on the first 6 studies were seen (status)")
+    assert second.startswith("1 confirm seed per study added after results on the first 6 studies were seen (status)")
     document = extend("compare", "two", "--json").document
     assert document["exploratory"] == [first, second]
     assert second.endswith("2 looks have spent 0.025 of 0.05"), "the half of what was left"

@@ -1,4 +1,4 @@
-"""Somebody else's samplers in our studies: pinned, replayed, continued after a kill, refused before the start."""
+"""Third-party samplers in our studies: pinned, replayed, continued after a kill, refused before the start."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_the_sampler_is_in_the_id_the_seal_and_its_source(tmp_path: Path, own_sa
     [
         ({"name": "own_sampler.Halfway", "arguments": {"step": 2.0}}, "method.arguments.step", "step 2.0 is not in"),
         ({"name": "own_sampler.Unseeded", "replay": "strict"}, "method.replay", "takes no seed"),
-        ({"name": "own_sampler.optuna"}, "method.name", "is no sampler"),
+        ({"name": "own_sampler.optuna"}, "method.name", "is not a sampler"),
         ({"name": "optunahub/samplers/half"}, "method", "either ref"),
     ],
 )

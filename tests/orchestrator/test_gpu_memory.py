@@ -131,7 +131,7 @@ def test_plan_takes_a_few_steps_and_says_what_memory_they_took(call: Any, tmp_pa
         assert 0.7 * copies * 2**24 <= memory[arm]["gib"] * GIB <= 2**28
     file = write(tmp_path / "fit.yaml")
     assert "memory" not in call("plan", file, "--json").document
-    assert "GiB of memory beside what this command holds" in call("plan", file, "--probe").out
+    assert "GiB of memory on top of this command's own" in call("plan", file, "--probe").out
 
 
 def test_plan_says_what_does_not_fit_and_how_many_pieces_do(call: Any, tmp_path: Path) -> None:

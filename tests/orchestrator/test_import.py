@@ -115,7 +115,7 @@ def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"budgets differ .*\(steps\)"):
         document(made.folder)
     made = imported(tmp_path, lines, parameters=[])
-    assert [n for n in made.notes if "equal budgets is not checked" in n]
+    assert [n for n in made.notes if "equal budgets are not checked" in n]
 
 
 def grid(seeds: int) -> list[str]:
@@ -183,9 +183,9 @@ def test_curves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "asked", "words"),
     [
-        (lambda t: [t[0].replace("optimizer", "what"), *t[1:]], {}, "say --arm COLUMN; there is: what, seed"),
+        (lambda t: [t[0].replace("optimizer", "what"), *t[1:]], {}, "give --arm COLUMN; available: what, seed"),
         (lambda t: t, {"arm": ["optimiser"]}, "no column 'optimiser'; did you mean optimizer?"),
-        (lambda t: [t[0].replace("accuracy", "y"), *t[1:]], {}, "say --metric NAME:maximize"),
+        (lambda t: [t[0].replace("accuracy", "y"), *t[1:]], {}, "give --metric NAME:maximize"),
         (lambda t: [t[0].replace("accuracy", "y"), *t[1:]], {"metrics": ["y"]}, "y:maximize or y:minimize"),
         (lambda t: [*t, "fast,9,,1000"], {}, "fast (row 29)"),
         (lambda t: [*t, "fast,9,nan,1000"], {}, "--worst VALUE"),
@@ -194,13 +194,13 @@ def test_curves(tmp_path: Path) -> None:
         (lambda t: [*t, ",9,0.9,1000"], {}, "row 29: has no optimizer"),
         (lambda t: [*t, "fast,,0.9,1000"], {}, "row 29: no seed"),
         (lambda t: [*t, "fast,3,0.1,1000"], {}, "arm fast has seed 3 twice, in row 5 and row 29"),
-        (lambda t: [*t, "Fast,9,0.9,1000"], {}, "arms fast and Fast read alike"),
+        (lambda t: [*t, "Fast,9,0.9,1000"], {}, "arms fast and Fast look alike"),
         (lambda t: [*t, "fast,9,0.9,1000,7"], {}, "row 29 has 5 cells"),
         (lambda t: ["a,a", "1,2"], {}, "two columns are called 'a'"),
         (lambda t: t[:1], {}, "no rows"),
         (lambda t: [""], {}, "is empty"),
-        (lambda t: t, {"where": ["steps=5"]}, "leaves no row; steps has: 1000"),
-        (lambda t: t, {"tune_seeds": ["99"]}, "99 is no seed; there is: 0, 1"),
+        (lambda t: t, {"where": ["steps=5"]}, "keeps no rows; steps has: 1000"),
+        (lambda t: t, {"tune_seeds": ["99"]}, "99 is not a seed; available: 0, 1"),
         (lambda t: t, {"report": "seed"}, "--metric seed:maximize"),
     ],
 )  # fmt: skip
@@ -323,7 +323,7 @@ def test_studies_of_optuna(tmp_path: Path) -> None:
     assert [n for n in made.notes if "chosen for that value" in n]
     declared = make(table, Question(study="study"), tmp_path / "runs", "o", {})
     assert declared.design.pairing == "declared"
-    with pytest.raises(UnusableError, match="no study nothing; there is: fast-1"):
+    with pytest.raises(UnusableError, match="no study nothing; available: fast-1"):
         optuna_runs.runs(url, ["nothing"])
 
 
@@ -352,7 +352,7 @@ def test_the_verbs(call: Any, tmp_path: Path) -> None:
     assert call("reconcile", identity).code == 2
     assert call("compare", "@last", "--metric", "loss").code == 4
     again = call("import", "csv", str(tmp_path / "r.csv"), "--metric", "accuracy:maximize")
-    assert "was imported before" in again.err
+    assert "imported before" in again.err
     assert len(list((tmp_path / "runs").glob("r-*"))) == 1
 
 
@@ -370,7 +370,7 @@ def test_what_is_no_store_is_said(tmp_path: Path) -> None:
     for read in (optuna_runs.runs, lambda uri: mlflow_runs.runs(uri, ["e"])):
         with pytest.raises(UnusableError, match=r"notes\.txt: is "):
             read(str(path))
-    with pytest.raises(UnusableError, match="is no store"):
+    with pytest.raises(UnusableError, match="is not a readable"):
         optuna_runs.runs(str(tmp_path))
 
 

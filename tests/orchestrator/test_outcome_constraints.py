@@ -120,7 +120,7 @@ def test_what_breaks_a_constraint_is_never_chosen(plain: SweepFolder, limit: flo
     assert "feasible" not in parquet.trials_table(plain).column_names
     broke = results.best(folder)["outcome_constraints"]["sgd"]
     assert broke == {"configurations": 8, "infeasible": 4, "studies_without": []}
-    assert results.infeasible(folder)[1] == f"sgd: 4 of 8 configurations break size/norm <= {limit!r}"
+    assert results.infeasible(folder)[1] == f"sgd: 4 of 8 configurations violate size/norm <= {limit!r}"
     assert results.infeasible(plain) == []
     evidence = Evidence(folder)
     assert evidence.configurations["sgd"]["value"].isna().sum() == 4
@@ -137,7 +137,7 @@ def test_a_study_in_which_nothing_obeys_is_named_and_confirms_nothing(tmp_path: 
     assert best["arms"] == {}
     assert best["outcome_constraints"]["adamw"]["studies_without"] == [1]
     assert any(
-        "adamw: study 1 has no configuration that obeys, and none to confirm" in s for s in results.infeasible(folder)
+        "adamw: study 1 has no feasible configuration, and none to confirm" in s for s in results.infeasible(folder)
     )
     assert results.status(folder)["state"] == "done"
     again = sweep(tmp_path, 1e-6)
@@ -200,5 +200,5 @@ def test_a_metric_that_no_trial_measured_is_named(plain: SweepFolder, tmp_path: 
     resolved = json.loads((folder.path / "resolved.json").read_text())
     resolved["definition"]["outcome_constraints"] = ["size/other <= 1.0", "size/norm <= 1000.0"]
     (folder.path / "resolved.json").write_text(json.dumps(resolved))
-    assert results.infeasible(folder)[0] == "size/other was measured in no trial, so that none obeys"
+    assert results.infeasible(folder)[0] == "size/other was not measured in any trial, so no configuration is feasible"
     assert not any("size/norm was" in said for said in results.infeasible(folder))

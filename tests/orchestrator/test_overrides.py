@@ -86,7 +86,7 @@ def test_an_effective_file_is_the_same_sweep() -> None:
     "word, message",
     [
         ("budget.trails_per_arm=4", "budget.trails_per_arm: unknown; did you mean trials_per_arm?"),
-        ("notes=1", "notes: unknown; there is: "),
+        ("notes=1", "notes: unknown; available: "),
         ("arms.sma.parameters.lr.max=1", "arms.sma: unknown; did you mean sam?"),
         ("arms.sam.parameters.sam_raidus.max=1", "unknown; did you mean sam_radius?"),
         ("arms.sam.parameters.lr.max=1", "it is shared by the arms; write parameters.lr.max=..."),
@@ -99,7 +99,7 @@ def test_an_effective_file_is_the_same_sweep() -> None:
         ("seeds.studies=0", "seeds.studies: 0 should be greater"),
         ("arms.sam.parameters.sam_radius.max=0.001", "0.02 is not below max 0.001"),
         ("arms.sam={parameters: {", "not YAML"),
-        ("budget..per_trial=1", "is no key"),
+        ("budget..per_trial=1", "is not a key"),
     ],
 )
 def test_errors_name_the_override(word: str, message: str) -> None:

@@ -30,7 +30,7 @@ def test_files_that_are_none(verb: str, call: Callable[..., Called], tmp_path: P
     folder.mkdir()
     more = ["--address", "http://127.0.0.1:9"] if verb == "submit" else []
     for path, said in (
-        (binary, "is no text in UTF-8 (byte 6); save it as UTF-8"),
+        (binary, "is not UTF-8 text (byte 6); save it as UTF-8"),
         (folder, "is a folder; name a file in it"),
         (tmp_path / "none.yaml", "no such file"),
     ):
@@ -46,12 +46,12 @@ def test_places_that_cannot_be_written(call: Callable[..., Called], tmp_path: Pa
     taken.touch()
     found = call("run", str(file), "--root", str(taken), "--executor", "debug")
     assert found.code == 2
-    assert "Not a directory; name a place that you may write to" in found.err
+    assert "Not a directory; name a place that you can write to" in found.err
     assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 0
     for words in (("export", "@last", "-o", str(taken)), ("compare", "@last", "--csv", str(tmp_path))):
         found = call(*words)
         assert found.code == 2
-        assert "name a place that you may write to" in found.err
+        assert "name a place that you can write to" in found.err
     assert call("compare", "@last", "--csv", str(tmp_path / "new" / "pairs.csv")).code == 0
     assert (tmp_path / "new" / "pairs.csv").exists()
 

@@ -98,7 +98,7 @@ def test_a_pilot_of_three_studies_feeds_the_plan(call: Any, tmp_path: Path) -> N
     other = call("plan", str(steps), "--effect", "0.6", "--no-calibrate", "--json").document["power"]
     assert other["sd_from"] == "no earlier sweep of this task", "8 steps are not 8 gradient evaluations"
     table = call("plan", str(steps), "--no-calibrate").out
-    assert "8 studies an arm, 4 configurations a study; 8 steps each; 640 gradient evaluations in all" in table
+    assert "8 studies per arm, 4 configurations per study; 8 steps each; 640 gradient evaluations in total" in table
 
 
 def test_one_study_compares_configurations_and_is_told_what_studies_cost(call: Any, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_one_study_compares_configurations_and_is_told_what_studies_cost(call: A
     assert found["for_methods"] == {"studies": 8, "more_trials": 7 * (2 + 6)}
     shown = call("plan", file, "--effect", "0.01", "--sd", "0.01", "--no-calibrate").out
     assert "between the two configurations found" in shown
-    assert "says nothing about the methods; `seeds: {studies: 8}` takes 56 more trials an arm" in shown
+    assert "says nothing about the methods; `seeds: {studies: 8}` takes 56 more trials per arm" in shown
 
 
 def test_the_best_design_without_any_knowledge(call: Any, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_plan_shows_studies_and_what_a_grid_repeats(call: Any, tmp_path: Pat
     row = call("plan", file, "--json").document["arms"]["sgd"]
     assert (row["studies"], row["configurations_per_study"], row["trials"]) == (3, 2, 12)
     shown = " ".join(call("plan", file).out.split())
-    assert "3 studies an arm, 2 configurations a study; 192 gradient evaluations in all" in shown
+    assert "3 studies per arm, 2 configurations per study; 192 gradient evaluations in total" in shown
     assert "same points" not in call("plan", file).out
     text = Path(file).read_text().replace("name: tpe", "name: grid").replace("trials_per_arm: 2", "trials_per_arm: 3")
     text = text.replace("{distribution: log_uniform_values, min: 0.01, max: 0.3}", "{values: [0.02, 0.05, 0.2]}")

@@ -165,7 +165,7 @@ def test_before_it_runs(say: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     plan = say("plan", str(tmp_path / file.name), "--json").document
     assert plan["arms"]["long"] == {"trials": 7, "steps": 8, "grad_evals_per_trial": None, "grad_evals": None}
     assert (plan["script"], plan["total_grad_evals"]) == ("strange.py", None)
-    assert plan["notes"] == ["strange.py is a script: its cost is what it takes; nothing is known of it beforehand."]
+    assert plan["notes"] == ["strange.py is a script: its cost is not known in advance."]
     assert say("lint", str(tmp_path / file.name)).code == 0
 
 

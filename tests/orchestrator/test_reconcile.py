@@ -133,4 +133,4 @@ def check_complete_but(folder: SweepFolder, lost: str, logs: dict[str, bytes]) -
     for name, before in logs.items():
         after = (folder.trial(name) / "metrics.jsonl").read_bytes()
         assert (after == before) is (name != lost)
-    assert seal.stamps(folder) == [f"{lost} was run again after its result was known"]
+    assert seal.stamps(folder) == [f"{lost} was rerun after its result was known"]

@@ -90,9 +90,9 @@ BAD_MODULES = {
     "import sys; sys.exit(2)": "importing broken_task ended in SystemExit: 2 (broken_task.py:1); put what runs under "
     "if __name__ == '__main__'",
     "from tests.tasks import Fit\nclass Own(Fit):\n    METRICS = {'loss/val': 'minimize'}": "METRICS of broken_task:"
-    'Own says minimize of \'loss/val\', and a Metric is wanted: METRICS = {"loss/val": Metric(goal="minimize")}',
+    'Own has minimize for \'loss/val\'; expected a Metric: METRICS = {"loss/val": Metric(goal="minimize")}',
     "from tests.tasks import Fit\nclass Own(Fit):\n    METRICS = ['loss/val']": "METRICS of broken_task:Own is a list, "
-    'and says of each metric which way it is better: METRICS = {"loss/val": Metric(goal="minimize")}',
+    'but must give the direction of each metric: METRICS = {"loss/val": Metric(goal="minimize")}',
 }
 
 
@@ -160,7 +160,7 @@ def test_a_budget_that_steps_do_not_fill(call: Callable[..., Called], tmp_path: 
     file.write_text(text.replace("adamw: {optimizer: adamw, parameters: {lr:", sam))
     said = [line for line in call("lint", str(file)).out.splitlines() if "GS102" in line]
     assert [line.partition("per_trial: ")[2] for line in said] == [
-        "steps come whole, so that of 45 gradient evaluations the arms spend sgd 45, sam 44; write 44"
+        "only whole steps are taken, so of 45 gradient evaluations the arms spend sgd 45, sam 44; write 44"
     ]
     assert "GS102" not in call("lint", str(file), "budget.per_trial=44").out
     assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 0
@@ -172,7 +172,7 @@ def test_a_budget_that_steps_do_not_fill(call: Callable[..., Called], tmp_path: 
 def test_whole_numbers_by_chance_are_said(call: Callable[..., Called], tmp_path: Path) -> None:
     file = tmp_path / "fit.yaml"
     file.write_text(sweep_text().replace("distribution: log_uniform_values, min: 0.01, max: 0.3", "min: 0, max: 1", 1))
-    said = "lr from 0 to 1 is searched in whole numbers alone, since both ends are whole; write 0.0 for all numbers"
+    said = "lr from 0 to 1 is searched in whole numbers only, because both ends are whole; write 0.0 to search real"
     assert said in " ".join(call("validate", str(file)).err.split())
     assert said in " ".join(call("plan", str(file)).out.split())
     assert call("validate", str(file), "arms.sgd.parameters.lr.min=0.0").err == ""

@@ -101,7 +101,7 @@ def test_what_failed_is_trained_again_and_nothing_else(call: Call, tmp_path: Pat
     [line] = amendments(folder)
     assert (set(line["retried"]), line["of_search"], line["seen"]) == (jobs, 1, ["run"])
     [stamp] = seal.stamps(folder)
-    assert stamp.startswith("1 failed trial of the search trained again after results had been seen (run)")
+    assert stamp.startswith("1 failed trial of the search retrained after results had been seen (run)")
     assert "nothing to run" in call(*RUN).err
     nothing = call(*RUN, "--retry-failed")
     assert (nothing.code, f"no trial of {folder.sweep_id} has failed" in nothing.err) == (0, True)

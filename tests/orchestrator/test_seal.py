@@ -70,16 +70,16 @@ def test_an_honest_sweep_is_intact(original: SweepFolder) -> None:
         (
             "trials/sgd-0000-s1001/trial.json",
             lambda d: d.update(metric="loss/train"),
-            "was tuned on loss/train, not on",
+            "was tuned on loss/train, not the",
         ),
-        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(goal="maximize"), "not on the sealed metric"),
-        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(select="best"), "not on the sealed metric"),
+        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(goal="maximize"), "not the sealed metric"),
+        ("trials/sgd-0000-s1001/trial.json", lambda d: d.update(select="best"), "not the sealed metric"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d["metrics"].update({"loss/val": 0.0}), "not what they were"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(data_digest="x"), "not what they were"),
         ("trials/sgd-0000-s1001/result.json", lambda d: d.update(grad_evals=24.0), "not what they were"),
         ("resolved.json", lambda d: d["definition"]["metric"].update(goal="maximize"), "metric is not what was sealed"),
         ("resolved.json", lambda d: d.update(report_metric="loss/train"), "report_metric is not what was sealed"),
-        ("seal.json", lambda d: d["content"]["seeds"].update(confirm=[1]), "no longer has its hash"),
+        ("seal.json", lambda d: d["content"]["seeds"].update(confirm=[1]), "no longer matches its hash"),
     ],
 )
 def test_what_was_tampered_with_is_refused(

@@ -163,7 +163,7 @@ def test_a_worker_with_other_code_shows(folder: Path) -> None:
     path.write_text(json.dumps({**kept, "code": "0" * 64}))
     verified = geosweep(folder, "verify", "--json")
     assert verified.returncode == 7
-    assert any("other code than was sealed" in p for p in json.loads(verified.stdout)["problems"])
+    assert any("code other than the sealed" in p for p in json.loads(verified.stdout)["problems"])
     assert os.path.exists(path)
 
 

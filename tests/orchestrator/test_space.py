@@ -149,10 +149,10 @@ def test_designs_are_functions_of_the_index_and_obey(method: str) -> None:
 @pytest.mark.slow
 def test_an_infeasible_space_is_refused() -> None:
     text = TEXT.format(method="random")
-    with pytest.raises(SpecError, match="none of 1,000 configurations drawn at random obeys the constraints"):
+    with pytest.raises(SpecError, match="none of 1,000 configurations drawn at random satisfies the constraints"):
         sweep_file.loads(text.replace("lr * steps < 80", "lr * steps < -1"))
     s = replace(sweep_file.loads(text), constraints=("lr * steps < -1",))
-    with pytest.raises(SpaceError, match="20000 points in a row break the constraints"):
+    with pytest.raises(SpaceError, match="20000 points in a row violate the constraints"):
         design_for(s, s.arms["sam"]).configuration(0)
 
 

@@ -311,7 +311,7 @@ def test_requirements_hold_on_this_machine_too(project: Path, call: Callable[...
     (project / "sweep.yaml").write_text(text(environment={"requirements": ["numpy==0.0.1", "no-such-thing==1"]}))
     done = call("run", "sweep.yaml", "--executor", "debug", "--no-tracking")
     assert done.code == 6
-    assert "numpy==0.0.1 is asked for, and numpy" in done.err
+    assert "numpy==0.0.1 is required, but numpy" in done.err
     assert "no-such-thing==1 is not installed" in done.err
 
 

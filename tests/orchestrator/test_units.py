@@ -197,7 +197,7 @@ def test_too_few_seconds_are_refused_before_anything_is_trained(tmp_path: Path) 
     text = text_of("seconds", 30)
     definition = sweep_file.loads(text, "test.yaml")
     folder = calibrate(definition, tmp_path, text, sgd=24.0, sam=1.0)
-    with folder.hold(), pytest.raises(SpecError, match="worth 1 gradient evaluations to arm sam, too few"):
+    with folder.hold(), pytest.raises(SpecError, match="give arm sam 1 gradient evaluations, too few"):
         runner.run(definition, folder, DebugExecutor(), NoTracker())
     assert not results.ended_trials(folder)
 
