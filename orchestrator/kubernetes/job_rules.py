@@ -14,8 +14,10 @@ from orchestrator.kubernetes.start_rules import PORTS
 LEGACY = ("onSuccess", "onFailure")
 NAME_LIMIT = 47
 REDIS = ("RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME")
-OUTWARD = ("selector", "externalName", "loadBalancerIP", "loadBalancerClass", "externalTrafficPolicy")
-OUTWARD += ("healthCheckNodePort", "loadBalancerSourceRanges")
+OUTWARD = (
+    "selector", "externalName", "loadBalancerIP", "loadBalancerClass", "externalTrafficPolicy", "healthCheckNodePort",
+    "loadBalancerSourceRanges",
+)  # fmt: skip
 TEMPLATE = ("name", "namespace", "generateName")
 OURS = ("app.kubernetes.io/component", "geosweep.io/sweep")
 

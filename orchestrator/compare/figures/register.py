@@ -72,6 +72,6 @@ def png(figure: Figure) -> bytes:
         if engine is not None:
             engine.execute(figure)
             figure.set_layout_engine("none")
-        FigureCanvasAgg(figure).print_png(out, metadata=metadata)
+        FigureCanvasAgg(figure).print_png(out, metadata=metadata)  # type: ignore[no-untyped-call]
         figure.set_layout_engine(engine)
     return out.getvalue()
