@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optim_core import games as games
     from optim_core import spectrum as spectrum
     from optim_core.base import Baseline, Counting
-    from optim_core.compiled import compiled_step
+    from optim_core.compiled_closure import compiled_step
     from optim_core.declarations import CONTROLS, Control, HeatMap, Limit
     from optim_core.groups import assigned
     from optim_core.registry import (
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "base": ("Baseline", "Counting"),
-    "compiled": ("compiled_step",),
+    "compiled_closure": ("compiled_step",),
     "declarations": ("CONTROLS", "Control", "HeatMap", "Limit"),
     "groups": ("assigned",),
 }

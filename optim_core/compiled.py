@@ -245,20 +245,6 @@ class CompiledStep:
         _descend(params, space.turn_back(_moves(space.turn(grads), good, own, numbers)), good, own)
 
 
-def compiled_step(
-    optimizer: Counting, model: nn.Module, loss: Callable[[Any, Any], Tensor] | None = None, **options: Any
-) -> CompiledStep:
-    """The step of `optimizer` on `loss(model(inputs), targets)`, compiled as one graph; see `CompiledStep`.
-
-    Without a `loss`: `step(closure)` so compiled, for closures that can be traced; see `compiled_closure`.
-    """
-    if loss is not None:
-        return CompiledStep(optimizer, model, loss, **options)
-    from optim_core.compiled_closure import CompiledClosure
-
-    return CompiledClosure(optimizer, model, **options)
-
-
 def all_finite(tensors: Sequence[Tensor]) -> Tensor:
     """Whether every entry of every tensor is finite; on the device."""
     return torch.stack([t.isfinite().all() for t in tensors]).all()

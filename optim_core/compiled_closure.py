@@ -86,6 +86,18 @@ class CompiledClosure(CompiledStep):
         return loss.detach(), good
 
 
+def compiled_step(
+    optimizer: Counting, model: nn.Module, loss: Callable[[Any, Any], Tensor] | None = None, **options: Any
+) -> CompiledStep:
+    """The step of `optimizer` on `loss(model(inputs), targets)`, compiled as one graph; see `CompiledStep`.
+
+    Without a `loss`: `step(closure)` so compiled, for closures that can be traced; see `CompiledClosure`.
+    """
+    if loss is not None:
+        return CompiledStep(optimizer, model, loss, **options)
+    return CompiledClosure(optimizer, model, **options)
+
+
 def _gradients(closure: Closure, params: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """(loss, gradients) at the weights as they stand; the gradients are taken out of the parameters."""
     for p in params:
