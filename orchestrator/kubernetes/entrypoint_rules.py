@@ -25,6 +25,7 @@ FLAGS = (
     "--accept-changed-code",
     "--skip-steps",
     "--fair",
+    "--retry-failed",
     "--as-job",
     "--json",
 )

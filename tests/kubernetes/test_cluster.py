@@ -17,7 +17,6 @@ from orchestrator.cli import follow
 from orchestrator.definition import sweep_file
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
-from orchestrator.protocol import lint as fairness
 from orchestrator.remote import Attempt
 from orchestrator.storage import ending
 from orchestrator.storage.ending import Ending
@@ -338,22 +337,6 @@ def test_a_pod_that_starts_has_no_log_yet(server: ApiServer, call: Call, file: P
     server.logs.clear()
     number, _, err = call("logs", "@last")
     assert (number, "first is starting: container is waiting to start" in err) == (4, True)
-
-
-def test_only_fair_protocols_where_the_profile_says_so(
-    server: ApiServer, call: Call, file: Path, tmp_path: Path
-) -> None:
-    profile = tmp_path / "own.yaml"
-    profile.write_text("extends: kind\nfair: true\n")
-    for words in (("--fair",), ("--profile", str(profile))):
-        number, _, err = call("submit", str(file), *words)
-        assert (number, "GS104" in err, "waive" in err) == (6, True, True)
-    assert not server.objects[JOBS]
-    waived = ", ".join(f"{code}: a try" for code in sorted({f.code for f in fairness.lint(file.read_text(), "x")}))
-    file.write_text(file.read_text() + f"analysis: {{waive: {{{waived}}}}}\n")
-    assert call("submit", str(file), "--profile", str(profile))[0] == 0
-    (job,) = server.objects[JOBS].values()
-    assert job["spec"]["entrypoint"].endswith(" --fair --as-job"), "the driver asks again"
 
 
 def test_refusals_say_why(server: ApiServer, call: Call, file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""`submit --wait` of a sweep whose root is an object store: the table, the code of `run`, what outlives the Pods."""
+"""`submit --wait` of a sweep whose root is an object store: the table, the code of `run`, what outlives the Pods;
+and a submission that has to be fair."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.kubernetes.profiles import tracking
+from orchestrator.protocol import lint as fairness
 from tests.kubernetes.api_server import JOBS, ApiServer, serving
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import postgres_server, s3_server
@@ -21,7 +23,6 @@ from tests.verbs import Called, called
 
 REPOSITORY = Path(__file__).parents[2]
 ROOT = "s3://far/runs"
-Call = Callable[..., Called]
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,25 @@ def test_the_code_of_run_from_an_object_store(
     trial = call("logs", sweep, "sgd-0000-s0", "--root", ROOT)
     assert trial.code == 0, trial.err
     assert call("status", sweep, "--root", ROOT).code == 0
+
+
+def test_only_fair_protocols_where_the_profile_says_so(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "fit.yaml"
+    file.write_text(sweep_text())
+
+    def call(*words: str) -> Called:
+        return called(monkeypatch, capfd, *words, "--address", "k8s")
+
+    profile = tmp_path / "own.yaml"
+    profile.write_text("extends: kind\nfair: true\n")
+    for words in (("--fair",), ("--profile", str(profile))):
+        number, _, err = call("submit", str(file), *words)
+        assert (number, "GS104" in err, "waive" in err) == (6, True, True)
+    assert not server.objects[JOBS]
+    waived = ", ".join(f"{code}: a try" for code in sorted({f.code for f in fairness.lint(file.read_text(), "x")}))
+    file.write_text(file.read_text() + f"analysis: {{waive: {{{waived}}}}}\n")
+    assert call("submit", str(file), "--profile", str(profile))[0] == 0
+    (job,) = server.objects[JOBS].values()
+    assert job["spec"]["entrypoint"].endswith(" --fair --as-job"), "the driver asks again"
