@@ -52,7 +52,7 @@ Notify = Annotated[
 
 SkipSteps = Annotated[
     bool,
-    typer.Option("--skip-steps", help="Skip the step that each arm takes at the corners of its space."),
+    typer.Option("--skip-steps", help="Skip the step that each arm takes at corners of its space."),
 ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,10 @@ class Evidence:
     """One sweep: its definition, trials and curves."""
 
     folder: SweepFolder
+    _chosen: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _units: dict[str, dict[str, dict[int, list[float]]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
@@ -138,7 +142,7 @@ class Evidence:
         return twin(self.folder)
 
     def optimizer_declares(self, arm: str) -> optimizer_record.Declares:
-        """What an arm's optimizer declares for readers of results."""
+        """What readers of results are told of an arm's optimizer."""
         return optimizer_record.of_sweep(self.resolved, self.definition["arms"][arm]["optimizer"])
 
     def optimizer(self, arm: str) -> type[Counting]:
@@ -278,13 +282,8 @@ class Evidence:
 
         Studies that have neither are left out.
         """
-        if arm not in self._chosen:
-            self._chosen[arm] = self._chosen_of(arm)
+        self._chosen[arm] = self._chosen.get(arm) or self._chosen_of(arm)
         return {study: dict(given) for study, given in self._chosen[arm].items()}
-
-    @cached_property
-    def _chosen(self) -> dict[str, dict[int, dict[str, Any]]]:
-        return {}
 
     def _chosen_of(self, arm: str) -> dict[int, dict[str, Any]]:
         rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.CONFIRM)]
@@ -311,10 +310,6 @@ class Evidence:
         if metric not in self._units:
             self._units[metric] = self._units_of(metric)
         return self._units[metric]
-
-    @cached_property
-    def _units(self) -> dict[str, dict[str, dict[int, list[float]]]]:
-        return {}
 
     def _units_of(self, metric: str) -> dict[str, dict[int, list[float]]]:
         rows = self.trials[(self.trials["stage"] == Stage.CONFIRM) & self.trials["state"].isin(TRAINED)]

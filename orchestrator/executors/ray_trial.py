@@ -22,9 +22,9 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Once in a worker, before its first trial. All that trials need is imported here, torch with it."""
         gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
-        from orchestrator.executors.ray_worker_group import import_from
+        from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
         from orchestrator.trial import by_value, termination
-        from orchestrator.trial.sessions import warm_up
+        from orchestrator.trial.sessions import session_of, warm_up
 
         termination.heed()  # a lost driver's workers get a SIGTERM, which Ray turns into a SystemExit
         import_from(config["places"])
@@ -33,6 +33,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
             warm_up(config["warm_up"])
         gc.freeze()
         gc.enable()
+        self._open, self._gather = session_of, RayWorkerGroup
         self._workers: RayWorkerGroup | None = None
         self._session: Session | None = None
         self._gpu: float = config["gpu"]
@@ -43,9 +44,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         if job.processes == 1:
             return None
         if self._workers is None:
-            from orchestrator.executors.ray_worker_group import RayWorkerGroup
-
-            self._workers = RayWorkerGroup(cpu=job.threads, gpu=self._gpu, places=self._places)
+            self._workers = self._gather(cpu=job.threads, gpu=self._gpu, places=self._places)
         return self._workers
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -56,13 +55,11 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Train a slice and report."""
-        from orchestrator.trial.sessions import session_of
-
         if self._job is None:
             return {"report": None, "actor_id": ray.get_runtime_context().get_actor_id()}
         if self._session is None:
             host = ray.util.get_node_ip_address() if self._job.processes > 1 else ""
-            self._session = session_of(self._job, own_process=True, group=self._group(self._job), host=host)
+            self._session = self._open(self._job, own_process=True, group=self._group(self._job), host=host)
         report = self._session.advance()
         if report.done:
             self._close()  # the worker may have no other trial for long, and another one may go on with this one

@@ -52,9 +52,31 @@ class Burn(Task):
             return {"loss/val": float((model(torch.ones(1, 1)) ** 2).mean())}
 
 
-def burn(seconds: float) -> float:
-    """The same load without any of it, for the other runners."""
-    start = time.thread_time()
+def burn(seconds: float, steps: int = 100) -> tuple[float, float]:
+    """The same load in a bare loop of torch, for the other runners: (when it began, its loss).
+
+    As in the task, the spinning of a step ends with its forward and backward; what the update takes comes on top.
+    """
+    began = time.time()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    inputs, targets = torch.ones(1, 1), torch.zeros(1, 1)
+    for _ in range(steps):
+        start = time.thread_time()
+        optimizer.zero_grad()
+        loss = ((model(inputs) - targets) ** 2).mean()
+        loss.backward()
+        while time.thread_time() - start < seconds / steps:
+            pass
+        optimizer.step()
+    return began, float(loss)
+
+
+def spin(seconds: float) -> tuple[float, float]:
+    """The seconds alone, without a single step."""
+    began, start = time.time(), time.thread_time()
     while time.thread_time() - start < seconds:
         pass
-    return seconds
+    return began, 1.0
