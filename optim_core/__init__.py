@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optim_core import average_case as average_case
     from optim_core import diagnostics as diagnostics
     from optim_core import games as games
+    from optim_core import packed as packed
     from optim_core import spectrum as spectrum
     from optim_core.base import Baseline, Counting
     from optim_core.compiled_closure import compiled_step

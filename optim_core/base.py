@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
 from optim_core.fresh import Call, NotFinite, Stamp
 from optim_core.judging import COUNTER, Judging
+from optim_core.packed import Packing
 from optim_core.sharded import Layers, is_sharded, refuse
 
 Closure = Callable[[], Any]
@@ -55,6 +56,8 @@ class Counting(Judging):
     """Settings at which it takes the steps of another optimizer."""
     EQUIVARIANT: ClassVar[Mapping[str, Any] | None] = None
     """Settings at which its steps are the same in every orthonormal basis, also one that changes; None: nowhere."""
+    PACKING: ClassVar[Packing | None] = None
+    """How steps of several trials are taken at once (see `packed`), in the words of the class itself; None: not."""
     REFERENCE: ClassVar[bool] = False
     """Whether it is what everybody would have used, which a fair comparison has as an arm."""
     SETTLED: ClassVar[frozenset[str]] = frozenset()
@@ -361,16 +364,7 @@ def eager(method: Callable[..., Any]) -> Callable[..., Any]:
     return cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
 
 
-DECLARATIONS = (
-    "CHANGEABLE",
-    "GROUPABLE",
-    "LEARNING_RATE",
-    "REFRESH_INTERVAL",
-    "BOUNDS",
-    "HEAT_MAP",
-    "LIMITS",
-    "EQUIVARIANT",
-    "REFERENCE",
-)
+DECLARATIONS = ("CHANGEABLE", "GROUPABLE", "LEARNING_RATE", "REFRESH_INTERVAL", "BOUNDS", "HEAT_MAP", "LIMITS",
+                "EQUIVARIANT", "REFERENCE")  # fmt: skip
 """What an optimizer that is no `Counting` may declare as well."""
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]

@@ -14,6 +14,7 @@ from optim_core.base import Baseline, Counting, Params
 from optim_core.declarations import SHARE, Limit
 from optim_core.descent import sgd_where_taken
 from optim_core.kernels import stored_like
+from optim_core.packed import Packing, adamw_rule, sgd_rule
 from optim_core.ranges import check_not_negative, check_positive, check_share, choice
 from optim_core.registry import register
 from optim_core.rounded import STATE_DTYPES, RoundedAdamW
@@ -49,6 +50,7 @@ class SGD(Baseline, torch.optim.SGD):
     REFERENCE = True
     SELECTS = True
     EQUIVARIANT: ClassVar = {"momentum": 0.0, "weight_decay": 0.0, "nesterov": False}  # g -> R^T R g
+    PACKING = Packing(rule=sgd_rule, apart=frozenset({"lr", "momentum", "weight_decay"}))
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class AdamW(Betas, Baseline, RoundedAdamW):
             nested=False,
         ),
     )
+    PACKING = Packing(rule=adamw_rule, apart=frozenset({"lr", "beta1", "beta2", "eps", "weight_decay"}))
 
     def __init__(
         self,

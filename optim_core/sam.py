@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from optim_core.base import Params
 from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
 from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
+from optim_core.packed import Packing, base_rule
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.selection import add_unless, at_hand
@@ -63,6 +64,7 @@ class SAM(TwoPass):
     LIMITS: ClassVar[tuple[Limit, ...]] = (
         Limit(equals="{base}", at={"sam_radius": 0.0}, where={"base": BASES}, control=SAM_RADIUS_0),
     )
+    PACKING: ClassVar[Packing | None] = Packing(rule=base_rule, apart=CHANGEABLE | {"sam_radius"}, climbs=True)
 
     def __init__(
         self,

@@ -182,7 +182,8 @@ def amended(spec: Spec, options: Options) -> Spec:
     """The definition with what the options say of cache, workers, tracking server and webhooks."""
     spec = replace(spec, cache=spec.cache and options.cache)
     if options.max_concurrent:
-        spec = replace(spec, resources=replace(spec.resources, max_concurrent=options.max_concurrent))
+        most, pack = options.max_concurrent, min(options.max_concurrent, spec.resources.pack)
+        spec = replace(spec, resources=replace(spec.resources, max_concurrent=most, pack=pack))
     if options.tracking_uri and not spec.tracking.mlflow:
         spec = replace(spec, tracking=replace(spec.tracking, mlflow=options.tracking_uri))
     return replace(spec, notify=notifying.with_options(spec.notify, options.notify))
@@ -328,7 +329,7 @@ def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes)
         cpu=r.cpu,
         gpu=r.gpu,
         processes=r.processes,
-        max_concurrent=r.max_concurrent,
+        max_concurrent=max(1, r.max_concurrent // r.pack) if r.max_concurrent else None,
         address=options.address or None,
         parcel=options.parcel,
         requirements=spec.environment.requirements if options.elsewhere else (),

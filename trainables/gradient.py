@@ -65,7 +65,7 @@ class Gradients:
         assert isinstance(model, nn.Module)
         self._params = [p for p in model.parameters() if p.requires_grad]
         self._buffers = list(model.buffers()) if self.auto else []
-        self._precision = Precision(recipe.precision, self._params)
+        self.precision = Precision(recipe.precision, self._params)
         self._forward: Callable[[Any], Any] = workers.wrap(model)
         self._loss: Callable[[Any, Any], Tensor] = self._plain_loss
         if recipe.compile == "step":
@@ -75,13 +75,13 @@ class Gradients:
 
     def state(self) -> dict[str, Any]:
         """What was found on the way: the number of pieces, the scale of the loss."""
-        return {} if self._own else {"pieces": self.count, "precision": self._precision.state()}
+        return {} if self._own else {"pieces": self.count, "precision": self.precision.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state()`; from an empty one, of an earlier version, as at the beginning."""
         if state and not self._own:
             self.count = state["pieces"] if self.auto else self.count
-            self._precision.load(state["precision"])
+            self.precision.load(state["precision"])
 
     def closure(self, batch: Batch, optimizer: Stepper, noise: int, pause: bool = False) -> Callable[[], Any]:
         """The closure for `batch`; each call draws the same dropout, from `noise`, so in every pass of a step.
@@ -102,7 +102,7 @@ class Gradients:
             while (loss := self._tried(batch, optimizer, noise, pause)) is None:
                 for buffer, before in zip(self._buffers, kept, strict=True):
                     buffer.copy_(before)
-            self._precision.settle()
+            self.precision.settle()
             if self._recipe.clip_norm and not optimizer.ascending:
                 torch.nn.utils.clip_grad_norm_(self._params, self._recipe.clip_norm, foreach=True)
             return loss
@@ -115,7 +115,7 @@ class Gradients:
         seed_torch(noise)
         optimizer.zero_grad()
         try:
-            with self._precision.passes():
+            with self.precision.passes():
                 return self._whole(*pieces[0]) if self._alone(pieces) else self._parts(pieces, pause)
         except torch.OutOfMemoryError:
             rows = len(tree_leaves(batch[0])[0])
@@ -146,24 +146,24 @@ class Gradients:
             yield tuple(tree_map(lambda x, i=i: x.tensor_split(count * size)[i], part) for part in (inputs, targets))  # type: ignore[misc]
 
     def _plain_loss(self, inputs: Any, targets: Any) -> Tensor:
-        with self._precision.forward():
+        with self.precision.forward():
             outputs = self._forward(inputs)
-        return self._task.loss(tree_map(self._precision.widened, outputs), targets)
+        return self._task.loss(tree_map(self.precision.widened, outputs), targets)
 
     def _whole(self, inputs: Any, targets: Any) -> Tensor:
         loss = self._loss(inputs, targets)
-        self._precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
+        self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
         return loss
 
     def _parts(self, pieces: list[tuple[Any, Any]], pause: bool) -> Tensor:
         weights = [self._task.terms(targets) for _, targets in pieces]
-        unit = sum(weights) / self._workers.size if self._precision.scales else 1.0  # float16 has no room for a sum
+        unit = sum(weights) / self._workers.size if self.precision.scales else 1.0  # float16 has no room for a sum
         unit = unit or 1.0
         losses = []
         for i, (inputs, targets) in enumerate(pieces):
             with self._workers.exchange(when=i == len(pieces) - 1):
                 loss = self._loss(inputs, targets) * (weights[i] / unit)
-                self._precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
+                self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         summed, terms = self._workers.total(torch.stack(losses).sum() * unit, sum(weights), pause)
         terms = terms or 1.0  # everything is masked: a gradient of zero

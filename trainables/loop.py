@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -21,7 +21,7 @@ from torch import Tensor
 from trainables.gradient import Gradients, modules_of
 from trainables.metrics import numbers
 from trainables.ramp import Ramp
-from trainables.randomness import random_state, restore_random_state, seed_all
+from trainables.randomness import random_state, restore_random_state, seed_all, seed_torch
 from trainables.recipe import Recipe
 from trainables.schedule import factor
 from trainables.task_class import Batch, Model, Task
@@ -125,8 +125,8 @@ class Training:
         switches: Mapping[int, Mapping[str, Any]] | None = None,
         ramps: Mapping[str, Ramp] | None = None,
     ) -> None:
-        self._task, self._budget, self._seed, self._evaluations = task, budget, seed, evaluations
-        self._recipe, self._workers = recipe or task.recipe(), workers or Workers()
+        self.task, self._budget, self.seed, self._evaluations = task, budget, seed, evaluations
+        self.recipe, self._workers = recipe or task.recipe(), workers or Workers()
         self._diagnose, self._diagnose_every = diagnose, diagnose_every
         self._switches, self._ramps = switches or {}, ramps or {}
         seed_all(seed)
@@ -138,8 +138,8 @@ class Training:
             if "lr" in group:
                 group.setdefault("initial_lr", group["lr"])
         self._follow_ramps()
-        self._gradients = Gradients(task, self.model, self._recipe, self._workers)
-        decay = self._recipe.weight_average
+        self.gradients = Gradients(task, self.model, self.recipe, self._workers)
+        decay = self.recipe.weight_average
         self._averages = [WeightAverage(m, decay) for m in modules_of(self.model)] if decay else []
         self.step, self.finished = 0, False
         self._evaluated, self._loss_sum, self._losses = 0, 0.0, 0
@@ -151,14 +151,10 @@ class Training:
         Several workers pause together, after the step that follows. Raises Diverged.
         """
         began, first = time.perf_counter(), self.step
-        self._switch()
+        self.turn()
         while True:
-            self._follow_ramps()
-            if not self._affordable():
-                self.finished = True
-                return self._evaluate(began, first)
-            if self.optimizer.grad_evals >= (self._evaluated + 1) / self._evaluations * self._budget - TOLERANCE:
-                return self._evaluate(began, first)
+            if self.due():
+                return self.evaluate(time.perf_counter() - began, self.step - first)
             asked = self._workers.pausing if self._workers.size > 1 else pause()
             if asked:
                 self._workers.pausing = False
@@ -168,7 +164,23 @@ class Training:
     @property
     def pieces(self) -> int | None:
         """Into how many a batch is cut where that is found on the way (`accumulate: auto`), else None."""
-        return self._gradients.count if self._gradients.auto else None
+        return self.gradients.count if self.gradients.auto else None
+
+    def due(self) -> bool:
+        """Whether an evaluation is next: there, or at the end of the budget."""
+        self._follow_ramps()
+        self.finished = not self._affordable()
+        return self.finished or self.optimizer.grad_evals >= self.next_evaluation
+
+    @property
+    def next_evaluation(self) -> float:
+        """Gradient evaluations from which on the next evaluation is due, unless the budget ends before."""
+        return (self._evaluated + 1) / self._evaluations * self._budget - TOLERANCE
+
+    @property
+    def left(self) -> float:
+        """Gradient evaluations that may still be spent."""
+        return self._budget - self.optimizer.grad_evals + TOLERANCE
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and text."""
@@ -182,7 +194,7 @@ class Training:
             "loss_sum": self._loss_sum,
             "losses": self._losses,
             "random": random_state(),
-            "gradients": self._gradients.state(),
+            "gradients": self.gradients.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -195,9 +207,9 @@ class Training:
         self.step, self.finished = state["step"], state["finished"]
         self._evaluated, self._loss_sum, self._losses = state["evaluated"], state["loss_sum"], state["losses"]
         restore_random_state(state["random"])
-        self._gradients.load(state.get("gradients", {}))
+        self.gradients.load(state.get("gradients", {}))
 
-    def _switch(self) -> None:
+    def turn(self) -> None:
         """Change what is to change after the last evaluation; twice, before and after a resume, is the same as once."""
         new = self._switches.get(self._evaluated, {})
         for group in self.optimizer.param_groups:
@@ -210,41 +222,60 @@ class Training:
 
     def _follow_ramps(self) -> None:
         """Before it is asked what the next step costs: a refresh interval may be among them."""
-        progress = self.optimizer.grad_evals / self._budget
-        self.optimizer.change(**{name: ramp.at(progress) for name, ramp in self._ramps.items()})
+        if self._ramps:
+            self.optimizer.change(**self.ramped(self.optimizer.grad_evals))
+
+    def ramped(self, grad_evals: float) -> dict[str, float]:
+        """What hyperparameters that follow the budget are once so much of it is spent."""
+        return {name: ramp.at(grad_evals / self._budget) for name, ramp in self._ramps.items()}
+
+    def rate(self, grad_evals: float) -> float:
+        """The learning rate as a share of its peak once so much of the budget is spent."""
+        recipe = self.recipe
+        return factor(recipe.schedule, grad_evals / self._budget, recipe.warmup, recipe.final_lr)
 
     def _affordable(self) -> bool:
-        left = self._budget - self.optimizer.grad_evals + TOLERANCE
-        if self.optimizer.next_cost() > left:
+        if self.optimizer.next_cost() > self.left:
             self.optimizer.freeze()
-        return self.optimizer.next_cost() <= left
+        return self.optimizer.next_cost() <= self.left
 
     def _train_step(self, pause: bool = False) -> None:
-        recipe = self._recipe
-        progress = self.optimizer.grad_evals / self._budget
-        share = factor(recipe.schedule, progress, recipe.warmup, recipe.final_lr)
+        share = self.rate(self.optimizer.grad_evals)
         for group in self.optimizer.param_groups:
             if "initial_lr" in group:
                 group["lr"] = group["initial_lr"] * share
         asked = time.perf_counter()
-        batch, noise = self._task.batch(self._seed, self.step), _mix(self._seed, self.step, self._workers.rank)
+        batch, noise = self.task.batch(self.seed, self.step), _mix(self.seed, self.step, self._workers.rank)
         self._waited += time.perf_counter() - asked
-        losses = self.optimizer.step(self._gradients.closure(batch, self.optimizer, noise, pause))
+        losses = self.optimizer.step(self.gradients.closure(batch, self.optimizer, noise, pause))
         values = [
             float(x.detach()) if isinstance(x, Tensor) else float(x)
             for x in (losses if isinstance(losses, list | tuple) else [losses])
         ]
         self.step += 1
-        if not all(math.isfinite(v) and abs(v) <= self._task.divergence_loss for v in values):
-            raise Diverged(self.optimizer.grad_evals, values[0])
+        self.check(values)
         if self._averages:
             for average, module in zip(self._averages, modules_of(self.model), strict=True):
                 average.update(module)
-        self._loss_sum += values[0]
-        self._losses += 1
+        self.count(values[0], 1)
 
-    def _evaluate(self, began: float, first: int) -> Point:
-        seconds, steps = time.perf_counter() - began, self.step - first
+    def check(self, losses: Sequence[float]) -> None:
+        """Raises Diverged for losses that say so."""
+        if not all(math.isfinite(v) and abs(v) <= self.task.divergence_loss for v in losses):
+            raise Diverged(self.optimizer.grad_evals, losses[0])
+
+    def count(self, losses: float, steps: int) -> None:
+        """Add the losses of so many steps to the mean that the next evaluation shows."""
+        self._loss_sum += losses
+        self._losses += steps
+
+    def replay_noise(self) -> None:
+        """Leave torch's generators as the newest step leaves them, where another one took it."""
+        if self.step:
+            seed_torch(_mix(self.seed, self.step - 1, self._workers.rank))
+
+    def evaluate(self, seconds: float, steps: int) -> Point:
+        """The evaluation that is due, after so many steps in so many seconds."""
         self._evaluated += 1
         for module in modules_of(self.model):
             self._workers.meet(module)
@@ -253,7 +284,7 @@ class Training:
             metrics["loss/train"] = self._loss_sum / self._losses
         if steps:
             metrics["time/step_s"] = seconds / steps
-            if self._task.readers:
+            if self.task.readers:
                 metrics["time/data_s"] = self._waited / steps
         self._waited = 0.0
         metrics["cost/grad_evals"] = self.optimizer.grad_evals
@@ -275,7 +306,7 @@ class Training:
         game = isinstance(self.model, list)
         judged = nullcontext() if averaged else self.optimizer.judged_weights()
         with judged, torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
-            metrics = numbers(self._task.evaluate(found if game else found[0]), type(self._task).__name__)
+            metrics = numbers(self.task.evaluate(found if game else found[0]), type(self.task).__name__)
         for m, mode in zip(found, modes, strict=True):
             m.train(mode)
         if self._diagnose and (self.finished or self._evaluated % self._diagnose_every == 0):

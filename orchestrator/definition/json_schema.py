@@ -186,7 +186,16 @@ def _of_sections() -> list[Schema]:
     }
     strict = {"type": "object", "required": ["replay"], "properties": {"replay": {"const": "strict"}}}
     gp = {"anyOf": [{"const": "gp"}, {"type": "object", "required": ["name"], "properties": {"name": {"const": "gp"}}}]}
+    packed = {"resources": {"required": ["pack"], "properties": {"pack": {"minimum": 2}}}}
+    alone = {
+        "resources": {"properties": {"processes": {"enum": [1, "auto"]}, "readers": {"enum": [0, "auto"]}}},
+        "task": {"not": {"type": "object", "required": ["program"]}},
+        "budget": {"properties": {"unit": {"not": {"const": "seconds"}}}},
+        "diagnostics": {"type": "null"},
+        "method": {"not": strict},
+    }
     return [
+        {"if": {"required": ["resources"], "properties": packed}, "then": {"properties": alone}},
         *(_inside("budget", key, {"type": "number"}, gpus) for key in ("gpu_hours", "money")),
         _inside("early_terminate", "type", {"const": "pbt"}, {"properties": pbt}),
         _inside("budget", "unit", {"const": "seconds"}, _without("constraints", r"\b(steps|grad_evals)\b")),

@@ -132,6 +132,8 @@ class ResourcesSpec:
     max_concurrent: int | None
     processes: int = 1
     """Processes that train one trial together."""
+    pack: int = 1
+    """Trials of one arm that a worker steps together."""
     readers: int = 0
     """Threads of each process of a trial that prepare batches ahead."""
     checkpoints: int | None = None

@@ -217,6 +217,8 @@ def whole_by_chance(spec: Spec) -> Iterator[str]:
 def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if spec.seeds.studies > 1 and spec.method.name == "grid":
         yield "Every study trains the same points of the grid, on new seeds."
+    if (pack := spec.resources.pack) > 1:
+        yield f"A worker steps up to {pack} trials of an arm together; times and memory here are of a trial alone."
     yield from whole_by_chance(spec)
     if spec.task.is_program:
         yield from program.promises(spec.task.parameters, spec.budget.unit)

@@ -234,7 +234,8 @@ def readers(model: SweepModel, where: Where) -> int:
     given, script = model.resources.readers, is_program(model.task)
     able = not script and trainables.lookup(str(model.task["name"])).read_ahead is not trainables.Task.read_ahead
     if given == "auto":
-        return min(model.resources.cpu, MOST_READERS) if able and model.resources.gpu else 0
+        wanted = able and model.resources.gpu and model.resources.pack == 1
+        return min(model.resources.cpu, MOST_READERS) if wanted else 0
     if given and not able:
         why = "a script reads its own data" if script else f"task {model.task['name']} does not read ahead"
         raise where.error(("resources", "readers"), f"{given}: {why}; leave it out")

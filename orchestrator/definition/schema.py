@@ -163,6 +163,13 @@ class ResourcesModel(Model):
     processes: int | Literal["auto"] = Field(
         "auto", description="Processes that train one trial together on parts of each batch; auto: one per GPU."
     )
+    pack: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Trials of one arm that a worker steps together, their weights stacked: many times the trials an "
+        "hour of small models on a GPU. They share its CPUs and GPU; each is what it is alone, up to rounding.",
+    )
     readers: Annotated[Annotated[int, Field(ge=0, le=64)] | Literal["auto"], BeforeValidator(as_readers)] = Field(
         "auto",
         description="Threads of each process that prepare batches ahead, where the task reads data (images, tokens); "

@@ -24,6 +24,7 @@ from orchestrator.definition import (
     foreign,
     grouping,
     method,
+    packs,
     plan,
     program,
     program_arms,
@@ -135,6 +136,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
             gpu=model.resources.gpu,
             max_concurrent=None if model.resources.max_concurrent == "auto" else int(model.resources.max_concurrent),
             processes=processes,
+            pack=model.resources.pack,
             readers=resolve.readers(model, where),
             checkpoints=model.resources.checkpoints,
             checkpoint_every=model.resources.checkpoint_every,
@@ -164,6 +166,7 @@ def _build(model: SweepModel, where: Where, file: str) -> Spec:
         grouping.check_patterns(spec, arm, where)
     _check_size(spec, where)
     budget.check(spec, where)
+    packs.check(spec, {} if script else read.places, where)
     return spec
 
 

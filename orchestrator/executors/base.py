@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from orchestrator.trial.job import Job, Report
@@ -13,8 +14,11 @@ class Conductor(Protocol):
     workers: int
     """Trials that the executor can run at a time; set by the executor."""
 
-    def next_job(self) -> Job | None:
-        """The next trial to start, or None when there is nothing to start now."""
+    def next_job(self, like: Job | None = None) -> Job | None:
+        """The next trial to start, or None when there is nothing to start now.
+
+        `like` another one: a trial of its arm and study that may be stepped together with it, or none.
+        """
 
     @property
     def exhausted(self) -> bool:
@@ -39,6 +43,23 @@ class Conductor(Protocol):
 
     def on_lost(self, trial_id: str, why: str) -> None:
         """A trial's worker died again and again; it is given up."""
+
+
+def further(conductor: Conductor, job: Job, most: int) -> list[Job]:
+    """Trials to be started with `job`, at most so many."""
+    found: list[Job] = []
+    while len(found) < most and (another := conductor.next_job(like=job)) is not None:
+        found.append(another)
+    return found
+
+
+def has_room(held: Mapping[str, Job]) -> bool:
+    """Whether trials of a pack have ended, half of it or more, so that others are worth being taken in.
+
+    Those that come late have other batches than the rest, which costs some of what a pack gains.
+    """
+    first = next(iter(held.values()), None)
+    return first is not None and not first.alone and 2 * len(held) <= first.pack
 
 
 class Executor(Protocol):

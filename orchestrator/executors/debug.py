@@ -1,27 +1,33 @@
-"""All trials in this very process, one after another: for tests, debuggers and breakpoints."""
+"""All trials in this very process, one pack after another: for tests, debuggers and breakpoints."""
 
 from __future__ import annotations
 
-from orchestrator.executors.base import Conductor
-from orchestrator.trial.sessions import session_of
+from orchestrator.executors.base import Conductor, further, has_room
+from orchestrator.trial.crew import Crew
+from orchestrator.trial.job import Job
 
 
 class DebugExecutor:
-    """Runs trials in the calling thread."""
+    """Runs trials in the calling thread: one after another, or in packs of those that can be stepped together."""
 
     def run(self, conductor: Conductor) -> None:
-        """Run every trial to its end before the next begins."""
+        """Run every trial, or pack of trials, to its end before the next begins."""
         conductor.on_workers(1)
-        while not conductor.exhausted:
-            job = conductor.next_job()
-            if job is None:
-                continue
-            session = session_of(job)
-            try:
-                while conductor.on_report(session.advance()):
-                    continue
-            finally:
-                session.close()
+        crew = Crew()
+        held: dict[str, Job] = {}
+        try:
+            while held or not conductor.exhausted:
+                if not held and (job := conductor.next_job()) is not None:
+                    held[job.trial_id] = job
+                if has_room(held):
+                    first = next(iter(held.values()))
+                    held |= {job.trial_id: job for job in further(conductor, first, first.pack - len(held))}
+                crew.turn_to(list(held.values()))
+                for report in crew.advance():
+                    if not conductor.on_report(report):
+                        del held[report.trial_id]
+        finally:
+            crew.close()
 
     def close(self) -> None:
         """Nothing was started."""

@@ -1,4 +1,4 @@
-"""What Tune is given: one trial for each worker process, which then takes one trial of the sweep after another.
+"""What Tune is given: one trial for each worker process, which takes one trial, or pack, of the sweep after another.
 
 Tune starts the workers in their placement groups, runs their steps, notices which died and starts others. What a worker
 trains is decided by the `Dispatcher`. It is turned to its next trial as population based training does it: its Tune
@@ -43,7 +43,7 @@ class _Workers(Searcher):  # type: ignore[misc]
         if job is None:
             return Searcher.FINISHED if self._dispatcher.exhausted else None
         self._dispatcher.ask(trial_id)
-        return {"job": None, "warm_up": job, "gpu": self._gpu, **self._given}
+        return {"jobs": [], "warm_up": job, "gpu": self._gpu, **self._given}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         return None
@@ -78,17 +78,17 @@ class _Turns(FIFOScheduler):  # type: ignore[misc]
                 trial.init_local_path()  # Tune wants one of every trial at its end, also of those it never started
                 tune_controller.stop_trial(trial)
             return None
-        worker, job = found
+        worker, jobs = found
         trial = self._workers[worker]
-        trial.set_config({**trial.config, "job": job, "warm_up": job})
+        trial.set_config({**trial.config, "jobs": jobs, "warm_up": jobs[0]})
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return trial
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["report"] is None:
+        if result["reports"] is None:
             self._actors[trial.trial_id] = result["actor_id"]
             self._dispatcher.arrive(trial.trial_id)
-        elif self._dispatcher.hear(trial.trial_id, result["report"]):
+        elif self._dispatcher.hear(trial.trial_id, result["reports"]):
             return str(FIFOScheduler.CONTINUE)
         return str(FIFOScheduler.NOOP)
 

@@ -48,7 +48,7 @@ class SweepConductor:
         self.limit = ""
         """The limit of the budget that ended the search, or everything."""
         self.workers = 1
-        """Trials that the executor can run at a time."""
+        """Workers that the executor can have at a time."""
         self._ledger = Ledger(spec)
         self._confirmation = ConfirmStage(spec, folder, self.arms)
         self._callbacks = Callbacks(callbacks)
@@ -101,18 +101,18 @@ class SweepConductor:
     @property
     def exhausted(self) -> bool:
         """No trial will be started any more, and none is running."""
-        if self._running:
-            return False
-        return self.draining or not any(arm.queue or arm.wants for arm in self.arms.values())
+        return not self._running and (self.draining or not any(a.queue or a.wants for a in self.arms.values()))
 
-    def next_job(self) -> Job | None:
-        """Unfinished trials first, then studies in turn: the one with the fewest trials begun."""
+    def next_job(self, like: Job | None = None) -> Job | None:
+        """Unfinished trials first, then studies in turn, always if effort is limited: the one with the fewest begun."""
         if self.draining:
             return None
         self._cap()
         wanting = [arm for arm in self.arms.values() if arm.queue or arm.wants]
         ready = [arm for arm in wanting if arm.queue or not arm.held_by_order()]
         self._idle.on_idle(self.workers - len(self._running) if wanting and not ready else 0)
+        if like is not None and not self._ledger.limits:
+            ready = [arm for arm in ready if arm is self._of(like)]
         if not ready:
             return None
         arm = min(ready, key=lambda a: len(a.states))

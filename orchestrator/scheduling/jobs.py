@@ -56,6 +56,7 @@ def job_of(
         threads=spec.resources.cpu,
         processes=spec.resources.processes,
         gpu=spec.resources.gpu / spec.resources.processes,
+        pack=spec.resources.pack,
         readers=spec.resources.readers,
         checkpoint_quota=spec.resources.checkpoints,
         checkpoint_s=spec.resources.checkpoint_every,

@@ -85,6 +85,11 @@ class Ambient:
                 self._changed[setting.name] = None
         return tuple(self._changed)
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What was `found` so far."""
+        return tuple(self._changed)
+
     def settle(self) -> None:
         """Take what imports have set in the environment for everybody's."""
         self._before[-1] = dict(os.environ)

@@ -25,7 +25,7 @@ from orchestrator.trial.record import read_result
 
 BESIDE_THE_RESULT = frozenset(
     {"trial_id", "arm", "study", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache", "point",
-     "checkpoint_s", "slice_s", "step_timeout_s", "checkpoint_quota"}
+     "checkpoint_s", "slice_s", "step_timeout_s", "checkpoint_quota", "alone"}
 )  # fmt: skip
 """Fields of a job that its result does not depend on."""
 NO_FACTS: Mapping[str, str] = {}

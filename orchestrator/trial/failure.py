@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Mapping
+
+from orchestrator.trial.job import Job
 
 LONGEST = 20_000
 """Characters that are kept, the last ones."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class MetricMissing(KeyError):  # noqa: N818
+    """The task does not return the metric that the sweep tunes."""
+
+    def __init__(self, job: Job, metrics: Mapping[str, float]) -> None:
+        super().__init__(
+            f"evaluate of task {job.task} returned {', '.join(sorted(metrics))}, and not {job.metric}, which the sweep "
+            "tunes: have it returned, or name another one in metric.name"
+        )
 
 
 def described(broken: BaseException) -> str:

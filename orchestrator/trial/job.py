@@ -60,6 +60,10 @@ class Job:
     """Workers that train this trial together."""
     gpu: float = 0.0
     """GPUs of each process: 1, or its share of one."""
+    pack: int = 1
+    """Trials of a worker that may be stepped together with this one, itself included (`trial.crew`)."""
+    alone: bool = False
+    """Not to be stepped with others, since the worker that did was lost."""
     readers: int = 0
     """Threads of each process that prepare batches ahead, where the task can."""
     step_timeout_s: float | None = None

@@ -103,6 +103,9 @@ def write_job(job: Job, folder: Path, *, durable: bool = True) -> None:
     for name in ("ramps", "groups", "point", "program"):
         if not document[name]:
             del document[name]
+    if job.pack == 1:
+        del document["pack"]
+    del document["alone"]
     write_atomic(folder / JOB, json.dumps(document), durable=durable)
 
 

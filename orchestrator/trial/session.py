@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import optim_core  # noqa: F401
 from orchestrator.definition import built
@@ -22,7 +22,7 @@ from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache, gpu_memory, source, termination
 from orchestrator.trial.ambient import Ambient
-from orchestrator.trial.failure import described
+from orchestrator.trial.failure import MetricMissing, described
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.locking import locked
 from orchestrator.trial.log_files import last_lines
@@ -33,21 +33,26 @@ from orchestrator.trial.watchdog import Watchdog, left_behind
 from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerFailed, WorkerGroup
 from orchestrator.trial.workspace import TrialPlace
 from trainables import checkpoint
-from trainables.loop import Diverged
+from trainables.loop import Diverged, Point, Training
 from trainables.task_class import Task
 from trainables.workers import Workers, listen
 
 CHECKPOINT_SHARE = 0.1
+LOOK_S = 0.25
+"""Between two looks at whether there is to be a pause, in seconds."""
 
 
-class MetricMissing(KeyError):  # noqa: N818
-    """The task does not return the metric that the sweep tunes."""
+R = TypeVar("R", bound=Report | None)
 
-    def __init__(self, job: Job, metrics: Mapping[str, float]) -> None:
-        super().__init__(
-            f"evaluate of task {job.task} returned {', '.join(sorted(metrics))}, and not {job.metric}, which the sweep "
-            "tunes: have it returned, or name another one in metric.name"
-        )
+
+class Held(Protocol):
+    """The pack that trains a trial."""
+
+    size: int
+    """Its trials."""
+
+    def state(self) -> dict[str, Any]:
+        """`Training.state` of this trial."""
 
 
 class TrialSession:
@@ -75,8 +80,11 @@ class TrialSession:
         self._log = MetricLog(self._folder / "metrics.jsonl")
         self._printed = TrialLogs(self._folder, tee=not own_process)
         self._seconds, self._since = 0.0, time.perf_counter()
+        self._told = self._since
+        self.pack: Held | None = None
+        """What trains it together with others, while something does."""
         self._points: list[dict[str, Any]] = []
-        self._training: Any = None
+        self._training: Training | None = None
         self._task: Task | None = None
         self._workers: Workers | None = None
         self._facts: dict[str, str] = {}
@@ -90,36 +98,79 @@ class TrialSession:
         Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
         written, StoreError when the object store stays away, and what a SIGTERM raised: it is not the trial's.
         """
-        with disk.named(self._folder), self._printed.attached(), self._ambient:
-            return self._advance()
+        return self._within(lambda: self._begun() or self._slice(), anew=True)
 
-    def _advance(self) -> Report:
-        existing = read_result(self._folder)
-        if existing is not None:
-            return self._ended(existing.state, existing.grad_evals, existing.metrics)
-        self._since = time.perf_counter()
-        try:
-            if self._training is None:
-                hung = left_behind(self._folder)
-                if hung:
-                    return self._finish(State.FAILED, error=hung)
-                self._begin()
-                self._ambient.settle()
-                if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
-                    return self._take_over(trained)
-            return self._slice()
-        except (Exception, SystemExit, GeneratorExit) as broken:
-            self._watchdog.stop()
-            if disk.is_full(broken) or isinstance(broken, StoreError) or termination.told():
-                raise
-            error = described(broken)
+    def begin(self) -> Report | None:
+        """Come to where training begins, or goes on; a report when it has ended before. Raises as `advance`."""
+        return self._within(self._begun, anew=True)
+
+    @property
+    def training(self) -> Training:
+        """Its run, once it has begun."""
+        assert self._training is not None
+        return self._training
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of global state that it has changed and that is put back in between (`ambient`)."""
+        return self._ambient.changed
+
+    def hear(self, point: Callable[[], Point] | Diverged) -> Report | None:
+        """The evaluation that a pack has brought it to, or its end; a report when one is due. Raises as `advance`."""
+        return self._within(lambda: self._diverged(point) if isinstance(point, Diverged) else self._heard(point()))
+
+    def wants_checkpoint(self, now: float) -> bool:
+        """Whether one is due, or about to be."""
+        return now >= self._due - 0.5 * self._every and not self._place.busy()
+
+    def pause_asked(self) -> bool:
+        """Whether there is to be a pause: a checkpoint is due, or the sweep drains."""
+        return (time.perf_counter() >= self._due and not self._place.busy()) or self.stop_asked()
+
+    def stop_asked(self) -> bool:
+        """Whether the sweep drains."""
+        return self._place.stop_asked()
+
+    def pause(self) -> Report | None:
+        """Write a checkpoint; a report when the sweep drains."""
+        return self._within(self._paused)
+
+    def spend(self, seconds: float) -> None:
+        """Add its share of what a pack took."""
+        self._seconds += seconds
+
+    def _within(self, act: Callable[[], R], *, anew: bool = False) -> R | Report:
+        """Do it as this trial: what is printed, global state and errors are its own. `anew`: it may have ended."""
+        with disk.named(self._folder), self._printed.attached(), self._ambient:
+            existing = read_result(self._folder) if anew else None
+            if existing is not None:
+                return self._ended(existing.state, existing.grad_evals, existing.metrics)
             try:
-                self._group.trouble()
-            except WorkerFailed as failure:
-                error = f"{failure}\n\nand then:\n{error}"
-            return self._finish(State.FAILED, error=error)
-        finally:
-            self._watchdog.stop()
+                return act()
+            except (Exception, SystemExit, GeneratorExit) as broken:
+                self._watchdog.stop()
+                if disk.is_full(broken) or isinstance(broken, StoreError) or termination.told():
+                    raise
+                error = described(broken)
+                try:
+                    self._group.trouble()
+                except WorkerFailed as failure:
+                    error = f"{failure}\n\nand then:\n{error}"
+                return self._finish(State.FAILED, error=error)
+            finally:
+                self._watchdog.stop()
+
+    def _begun(self) -> Report | None:
+        self._since = self._told = time.perf_counter()
+        if self._training is None:
+            hung = left_behind(self._folder)
+            if hung:
+                return self._finish(State.FAILED, error=hung)
+            self._begin()
+            self._ambient.settle()
+            if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
+                return self._take_over(trained)
+        return self._at_rest()
 
     def close(self) -> None:
         """Let go of the folder and of the other workers."""
@@ -143,21 +194,21 @@ class TrialSession:
             store = listen(self._host)
             self._group.start(job, f"{self._host}:{store.port}")
             self._workers = Workers(size=job.processes, store=store)
-        self._training, self._task = build_training(job, self._workers)
-        task = self._task
+        training, task = build_training(job, self._workers)
+        self._training, self._task = training, task
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
         if saved is not None and not self._log.reaches(float(saved["durable"])):
             warnings.warn(f"{self._folder}: the log ends before its checkpoint; training starts anew", stacklevel=2)
             saved = None
         if job.cache:
-            self._address = cache.address(job, self._training.init_digest, self._training.data_digest, self._facts)
+            self._address = cache.address(job, training.init_digest, training.data_digest, self._facts)
         if self._workers is not None:
             self._workers.same(saved and saved["training"])
         if saved is None:
             self._points = self._log.truncate(-1.0)
         else:
-            self._training.load(saved["training"])
+            training.load(saved["training"])
             self._seconds = float(saved["seconds"]) if saved["trial"] == job.trial_id else 0.0  # else inherited
             self._place.durable = float(saved["durable"])
             self._points = self._log.truncate(self._place.durable)
@@ -183,70 +234,89 @@ class TrialSession:
         self._place.ended()
 
     def _slice(self) -> Report:
-        training, place = self._training, self._place
-        began = looked = self._since
+        looked = self._since
 
         def pause() -> bool:
             nonlocal looked
             self._watchdog.beat()
             now = time.perf_counter()
-            if now - looked < 0.25:
+            if now - looked < LOOK_S:
                 return False
             looked = now
-            return (now >= self._due and not place.busy()) or place.stop_asked()
+            return self.pause_asked()
 
-        while not training.finished:
-            if self.job.until and len(self._points) >= self.job.until:
-                if place.durable < self._points[-1]["step"]:
-                    self._checkpoint()
-                    place.settle()
-                return self._ended(State.PAUSED, self._own(training.optimizer.grad_evals), self._last)
+        while True:
             try:
-                point = training.advance(pause)
+                point = self.training.advance(pause)
             except Diverged as end:
-                self._log.append(end.grad_evals, {"cost/grad_evals": end.grad_evals})
-                return self._finish(State.DIVERGED, spent=end.grad_evals)
-            now = time.perf_counter()
-            if point is not None and self.job.metric not in point.metrics:
-                raise MetricMissing(self.job, point.metrics)
-            if point is None:
-                stopping = place.stop_asked()
-                if self._workers is not None:
-                    stopping = self._workers.same(stopping)
-                self._checkpoint()
-                if stopping:
-                    place.settle()
-                    return self._ended(State.INTERRUPTED, self._own(training.optimizer.grad_evals), self._last)
-                continue
-            point.metrics.update(gpu_memory.peak(self.job.gpu))
-            self._log.append(point.grad_evals, point.metrics)
-            self._points.append({"step": point.grad_evals, "metrics": point.metrics})
-            self._last = point.metrics
-            due = now - began >= self.job.slice_s or len(self._points) in self.job.rungs
-            if due and not training.finished:
-                self._count()
-                if now >= self._due and not place.busy():
-                    self._checkpoint()
-                if len(self._points) in self.job.rungs:
-                    place.logged()
-                return Report(
-                    trial_id=self.job.trial_id,
-                    grad_evals=self._own(point.grad_evals),
-                    metrics=point.metrics,
-                    seconds=self._seconds,
-                    evaluation=len(self._points),
-                    durable=place.durable,
-                    checkpoint_s=self._every,
-                )
-        return self._finish(State.COMPLETE)
+                return self._diverged(end)
+            report = self._heard(point) if point is not None else self._paused()
+            if report is not None:
+                return report
+
+    def _at_rest(self) -> Report | None:
+        """The report of a trial that does not train on now."""
+        if self.training.finished:
+            return self._finish(State.COMPLETE)
+        if not self.job.until or len(self._points) < self.job.until:
+            return None
+        if self._place.durable < self._points[-1]["step"]:
+            self._checkpoint()
+            self._place.settle()
+        return self._ended(State.PAUSED, self._own(self.training.optimizer.grad_evals), self._last)
+
+    def _diverged(self, end: Diverged) -> Report:
+        self._log.append(end.grad_evals, {"cost/grad_evals": end.grad_evals})
+        return self._finish(State.DIVERGED, spent=end.grad_evals)
+
+    def _paused(self) -> Report | None:
+        stopping = self._place.stop_asked()
+        if self._workers is not None:
+            stopping = self._workers.same(stopping)
+        self._checkpoint()
+        if not stopping:
+            return None
+        self._place.settle()
+        return self._ended(State.INTERRUPTED, self._own(self.training.optimizer.grad_evals), self._last)
+
+    def _heard(self, point: Point) -> Report | None:
+        """Log the evaluation; a report when one is due."""
+        now = time.perf_counter()
+        if self.job.metric not in point.metrics:
+            raise MetricMissing(self.job, point.metrics)
+        point.metrics.update(gpu_memory.peak(self.job.gpu))
+        self._log.append(point.grad_evals, point.metrics)
+        self._points.append({"step": point.grad_evals, "metrics": point.metrics})
+        self._last = point.metrics
+        due = now - self._told >= self.job.slice_s or len(self._points) in self.job.rungs
+        if not due or self.training.finished:
+            return self._at_rest()
+        self._count()
+        self._told = now
+        if now >= self._due and not self._place.busy():
+            self._checkpoint()
+        if len(self._points) in self.job.rungs:
+            self._place.logged()
+        return Report(
+            trial_id=self.job.trial_id,
+            grad_evals=self._own(point.grad_evals),
+            metrics=point.metrics,
+            seconds=self._seconds,
+            evaluation=len(self._points),
+            durable=self._place.durable,
+            checkpoint_s=self._every,
+        )
 
     def _own(self, grad_evals: float) -> float:
         """What of these this trial has spent."""
         return max(0.0, float(grad_evals) - self.job.inherited)
 
     def _count(self) -> None:
-        """Add the time since the last call to the trial's own."""
+        """Add the time since the last call to the trial's own; of a pack's, it is told (`spend`)."""
         now = time.perf_counter()
+        if self.pack is not None:
+            self._since = now
+            return
         self._seconds, self._since = self._seconds + now - self._since, now
 
     def _checkpoint(self) -> None:
@@ -254,7 +324,8 @@ class TrialSession:
         self._place.settle()
         self._count()
         durable = self._points[-1]["step"] if self._points else -1.0
-        saved = {"training": self._training.state(), "seconds": self._seconds, "durable": durable}
+        training = self.pack.state() if self.pack is not None else self.training.state()
+        saved = {"training": training, "seconds": self._seconds, "durable": durable}
         saved["trial"] = self.job.trial_id
         limit = self.job.checkpoint_quota
         quota = checkpoint.Quota(self._folder.parent, limit) if limit is not None else None
@@ -270,7 +341,8 @@ class TrialSession:
             )
             self._due = math.inf
             return
-        interval = max(self.job.checkpoint_s, (time.perf_counter() - self._since) / CHECKPOINT_SHARE)
+        together = self.pack.size if self.pack is not None else 1  # all of them wait while each one writes
+        interval = max(self.job.checkpoint_s, together * (time.perf_counter() - self._since) / CHECKPOINT_SHARE)
         self._due = self._since + interval
         self._every = max(interval, self._place.upload_s)
 

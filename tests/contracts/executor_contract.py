@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.executors.base import Executor
@@ -46,6 +48,29 @@ def check_every_trial_ends_once_with_the_same_values(make: Make, root: Path, ref
         t for t in ended if t.endswith("s1000")
     }
     assert values(folder) == reference
+
+
+def check_packed_trials_are_those_alone(make: Make, root: Path) -> None:
+    """With `resources: {pack: 4}`, whatever the executor makes of it: one that breaks is its own affair still."""
+
+    def folder_of(pack: int, executor: Executor) -> SweepFolder:
+        text = sweep_text(**{**SMALL, "fail_at": 3, "fail_seed": 1000, "extra": f"resources: {{pack: {pack}}}"})
+        text = text.replace("pause_s", "dropout: 0.0, pause_s", 1)
+        spec = sweep_file.loads(text, "test.yaml")
+        folder = runner.open_folder(spec, text, root / str(pack), {})
+        with folder.hold():
+            assert runner.run(spec, folder, executor, NoTracker()).state == "done"
+        executor.close()
+        return folder
+
+    packed, alone = folder_of(4, make()), folder_of(1, DebugExecutor())
+    mine, theirs = ({t.trial_id: t.result for t in results.ended_trials(folder)} for folder in (packed, alone))
+    assert {t: r.state for t, r in mine.items()} == {t: r.state for t, r in theirs.items()}
+    points, expected = values(packed), values(alone)
+    for trial_id, of_it in expected.items():
+        assert [step for step, _ in points[trial_id]] == [step for step, _ in of_it]
+        for (_, found), (_, wanted) in zip(points[trial_id], of_it, strict=True):
+            assert all(found[name] == pytest.approx(value, rel=1e-4) for name, value in wanted.items())
 
 
 def check_an_asked_stop_drains(make: Make, root: Path) -> None:

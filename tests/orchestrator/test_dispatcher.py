@@ -15,8 +15,8 @@ from orchestrator.executors.dispatcher import CALM, GIVEN_BACK_S, Dispatcher
 from orchestrator.executors.ray_faults import BYSTANDER_REPEATS, WorkerLost
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
+from orchestrator.trial.crew import Crew
 from orchestrator.trial.job import Job, Report
-from orchestrator.trial.session import TrialSession
 from tests.orchestrator.command import in_this_process, values
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -38,17 +38,18 @@ class Stage:
         conductor.workers = self._workers
         dispatcher = Dispatcher(conductor, self._logs)
         asked: list[str] = []
-        up: dict[str, TrialSession | None] = {}
+        up: dict[str, Crew] = {}
         while True:
             while dispatcher.wanted() is not None:
                 self.names += 1
                 asked.append(str(self.names))
                 dispatcher.ask(asked[-1])
             if found := dispatcher.assign():
-                assert up[found[0]] is None, "a worker has one trial at a time"
-                up[found[0]] = TrialSession(found[1])
+                worker, jobs = found
+                assert set(up[worker].trials) <= {job.trial_id for job in jobs}, "what it has, it keeps"
+                up[worker].turn_to(jobs)
             for worker in dispatcher.dismiss():
-                assert up.pop(worker, None) is None
+                assert worker not in up or not up.pop(worker).trials
                 asked = [w for w in asked if w != worker]
             if dispatcher.exhausted and not up and not asked:
                 return
@@ -58,22 +59,21 @@ class Stage:
     def close(self) -> None:
         """Nothing was started."""
 
-    def _happen(self, dispatcher: Dispatcher, asked: list[str], up: dict[str, TrialSession | None]) -> None:
+    def _happen(self, dispatcher: Dispatcher, asked: list[str], up: dict[str, Crew]) -> None:
         worker = self._random.choice([*asked, *up])
-        session = up.get(worker)
+        crew = up.get(worker)
         if self._random.random() < self._deaths:
-            if session is not None:
-                session.close()
+            if crew is not None:
+                crew.close()
             up.pop(worker, None)
             asked[:] = [w for w in asked if w != worker]
             dispatcher.lose(worker, DIED)
         elif worker in asked:
             asked.remove(worker)
-            up[worker] = None
+            up[worker] = Crew()
             dispatcher.arrive(worker)
-        elif session is not None and not dispatcher.hear(worker, session.advance()):
-            session.close()
-            up[worker] = None
+        elif crew is not None and crew.trials:
+            dispatcher.hear(worker, crew.advance())
 
 
 def swept(file: Path, stage: Stage) -> SweepFolder:
@@ -135,7 +135,7 @@ class Line:
     def exhausted(self) -> bool:
         return not self._open or self.draining
 
-    def next_job(self) -> Job | None:
+    def next_job(self, like: Job | None = None) -> Job | None:
         if not self.remaining or self.draining:
             return None
         self.remaining -= 1
@@ -194,7 +194,7 @@ def test_after_a_memory_kill_one_trial_fewer_runs_for_a_while(tmp_path: Path) ->
     assert first is not None
     assert dispatcher.assign() is None, "two of three at a time"
     for _ in range(CALM):
-        assert not dispatcher.hear(first[0], Report(trial_id=first[1].trial_id, grad_evals=1.0, done=True))
+        assert not dispatcher.hear(first[0], [Report(trial_id=first[1][0].trial_id, grad_evals=1.0, done=True)])
         first = dispatcher.assign()
         assert first is not None
     assert dispatcher.assign() is not None, "three again"
@@ -221,12 +221,12 @@ def test_a_machine_is_given_back_only_where_others_may_come(tmp_path: Path) -> N
     for grows in (False, True):
         now = [0.0]
         _, dispatcher = line(tmp_path, trials=2, workers=2, grows=grows, clock=lambda now=now: now[0])
-        assert not dispatcher.hear("1", Report(trial_id="0", grad_evals=1.0, done=True))
+        assert not dispatcher.hear("1", [Report(trial_id="0", grad_evals=1.0, done=True)])
         assert dispatcher.assign() is None
         assert dispatcher.dismiss() == []
         now[0] = GIVEN_BACK_S + 1
         assert dispatcher.dismiss() == (["1"] if grows else [])
-        assert not dispatcher.hear("0", Report(trial_id="1", grad_evals=1.0, done=True))
+        assert not dispatcher.hear("0", [Report(trial_id="1", grad_evals=1.0, done=True)])
         assert dispatcher.assign() is None
         assert dispatcher.dismiss() == (["0"] if grows else ["1", "0"])
         assert dispatcher.exhausted

@@ -44,6 +44,12 @@ def test_every_trial_ends_once_with_the_same_values(
 
 
 @every_executor
+@pytest.mark.filterwarnings("ignore:.*trials could not be stepped together")
+def test_packed_trials_are_those_alone(make: Callable[[], Executor], tmp_path: Path) -> None:
+    contract.check_packed_trials_are_those_alone(make, tmp_path)
+
+
+@every_executor
 def test_an_asked_stop_drains(make: Callable[[], Executor], tmp_path: Path) -> None:
     contract.check_an_asked_stop_drains(make, tmp_path)
 

@@ -121,7 +121,7 @@ def test_training_stopped_and_gone_on_with_other_readers_has_the_same_bits(place
     for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):  # type: ignore[union-attr]
         assert torch.equal(a, b)
     for run in (first, second):
-        run._task.read_ahead(0)
+        run.task.read_ahead(0)
     assert not readers()
 
 

@@ -77,7 +77,7 @@ def test_resumed_is_uninterrupted(name: str, tmp_path: Path) -> None:
             left -= 1
             return left < 0
 
-        task = run._task
+        task = run.task
         if isinstance(task, Masked):
             task.stop_in = chance.randint(1, 9) if chance.random() < 0.3 else -1
         try:

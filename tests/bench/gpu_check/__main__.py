@@ -4,9 +4,9 @@
     python -m tests.bench.gpu_check --device cpu       every branch of it at tiny sizes, to see that it runs
 
 Sections, in this order: agreement, resume, memory, steps, precision, syncs, waiting, sweeps, shares, processes, packed,
-rivals (what each shows stands in its function). Each has a box of time, wider where few are asked for, and writes
-`gpu_<device>_<section>.json` when it ends; the text of all is `gpu_<device>.txt`. A section that is whole there, of
-the same code, device and torch, is not run again. One that fails is recorded and the next goes on; then the exit
+packs, rivals (what each shows stands in its function). Each has a box of time, wider where few are asked for, and
+writes `gpu_<device>_<section>.json` when it ends; the text of all is `gpu_<device>.txt`. A section that is whole there,
+of the same code, device and torch, is not run again. One that fails is recorded and the next goes on; then the exit
 code is 1.
 """
 
@@ -38,6 +38,7 @@ SECTIONS = {
     "shares": (sharing.shares, 30),
     "processes": (sharing.processes, 5),
     "packed": (packed.packed, 40),
+    "packs": (sharing.packs, 90),
     "rivals": (cost.rivals, 10),
 }
 """Name -> (what it does, its seconds)."""

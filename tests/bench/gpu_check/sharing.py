@@ -57,6 +57,46 @@ def sweeps(setting: Setting) -> Iterator[Row]:
     return setting.each([f"{count} at once" for count in setting.sizes.at_once], row)
 
 
+def packs(setting: Setting) -> Iterator[Row]:
+    """A sweep of digits trials (mlp, sgd) by the command, with so many trials of a worker stepped together.
+
+    The last row is the best way without packs: workers that share the device. `x` is against a pack of 1, in trials an
+    hour. The clock runs from the first trial's first file to the last one's result, and with it all that a trial costs:
+    models, evaluations, logs, reports. Without a GPU in the command's own process.
+    """
+    alone: list[float] = []
+
+    def row(name: str) -> Row:
+        pack, workers = (int(word) for word in name.replace(",", "").split() if word.isdigit())
+        sizes = setting.sizes
+        trials = sizes.pack_trials[0] if pack * workers == 1 else max(pack * workers, sizes.pack_trials[1])
+        definition = {
+            **_common(f"pack-{pack}-{workers}", {"name": "digits", "model": "mlp", "noise": 0.4}, sizes.pack_steps),
+            "metric": {"name": "loss/val", "goal": "minimize"},
+            "arms": {"sgd": {"parameters": {"lr": {"distribution": "log_uniform_values", "min": 1e-3, "max": 1e-1}}}},
+            "method": {"name": "random"},
+            "resources": {**_share(setting, workers), "pack": pack, "max_concurrent": pack * workers},
+            "evaluations": 2,
+        }
+        definition["budget"]["trials_per_arm"] = trials
+        with _utilization(setting) as used:
+            code, folder = _run(setting, definition, *([] if setting.cuda else ["--executor", "debug"]))
+        states, seconds = _states(folder), _span(folder)
+        rate = 3600 * len(states) / seconds
+        found: Row = {"trials": len(states), "seconds": seconds, "trials an hour": rate}
+        if pack * workers == 1:
+            alone.append(rate)
+        elif alone:
+            found["x"] = rate / alone[0]
+        found["utilization %"] = statistics.mean(used) if used else "unknown"
+        if code or states != [State.COMPLETE] * trials:
+            found["failed"] = f"exit code {code}, {states.count(State.COMPLETE)} of {trials} complete"
+        return found
+
+    ways = [f"pack {pack}, 1 worker" for pack in (1, *setting.sizes.sweep_packs)]
+    return setting.each([*ways, *([f"pack 1, {setting.sizes.at_once[-1]} workers"] if setting.cuda else [])], row)
+
+
 def shares(setting: Setting) -> Iterator[Row]:
     """Four trials with a quarter of the device each, one of which asks for nine tenths: it fails, the others do not."""
 

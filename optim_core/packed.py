@@ -1,0 +1,351 @@
+"""Optimizers of several trials, stepped at once: one class, hyperparameters of their own, the arithmetic written once.
+
+The weights of K trials lie in rows: w [K, n] for each parameter group of n weights, gradients and state likewise, and
+a hyperparameter is a column [K, 1]. A class says with `PACKING` that its step is such arithmetic, and by which rule:
+
+    sgd:    m <- momentum m + (g + weight_decay w),  w <- w - lr m
+    adamw:  w <- (1 - lr weight_decay) w - lr mhat / (sqrt(vhat) + eps)
+    sam:    the same, with g taken at w + sam_radius g / |g|, one norm |g| for each row
+
+Each row is the step of its optimizer up to rounding. One whose gradient is not finite is not taken, row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from optim_core.adjustable import BETAS, OWN
+
+BOOKKEEPING = frozenset({"params", "param_names", "initial_lr", "grad_evals", "skipped_steps", OWN})
+"""Entries of a parameter group that say nothing of its arithmetic."""
+Columns = dict[str, Tensor]
+Values = Mapping[str, Tensor]
+
+
+class Counting(Protocol):
+    """What a pack needs of each optimizer (`base.Counting`)."""
+
+    param_groups: list[dict[str, Any]]
+    state: Any
+    checks_gradients: bool
+
+    def charge(self, amount: float) -> None:
+        """Count gradient evaluations."""
+
+    def skip(self) -> None:
+        """Count a step that is not taken."""
+
+
+class Unpackable(ValueError):  # noqa: N818
+    """These trials cannot be stepped at once; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """What a class of optimizers declares as `PACKING`, for itself alone: subclasses step otherwise."""
+
+    rule: Callable[[Mapping[str, Any]], Rule | None]
+    """The rule of a parameter group with these settings; None where they have none."""
+    apart: frozenset[str]
+    """Hyperparameters that may differ between the trials of a pack."""
+    climbs: bool = False
+    """Whether the gradient is taken at w + sam_radius g / |g|: two evaluations a step."""
+
+
+class Passed(Protocol):
+    """One gradient evaluation of every trial."""
+
+    @property
+    def losses(self) -> Tensor:
+        """[K]"""
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """[K, n] for each parameter group, which the step may overwrite."""
+
+    @property
+    def norms(self) -> Tensor:
+        """[K], over all groups, before clipping; finite where the gradient is, unless it overflows itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """What a step did, for each trial."""
+
+    losses: list[float]
+    """At the weights before it."""
+    taken: list[bool]
+    cost: list[float]
+    """Gradient evaluations that count."""
+
+
+class Rule(Protocol):
+    """The arithmetic of one parameter group."""
+
+    state: tuple[str, ...]
+    """Names of state tensors, shaped as their parameters."""
+    counter: str
+    """Name of the state's count of steps; empty: there is none."""
+
+    def columns(self, values: Values, steps: Tensor) -> Columns:
+        """Numbers of a step from hyperparameters [steps, K] and the number of each step, from 1, in float64."""
+
+    def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
+        """Take the step in place; `at` has the columns, [K, 1] each."""
+
+    def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """Which of the state tensors the optimizer itself would have with these settings."""
+
+
+class HeavyBall:
+    """SGD with momentum and coupled weight decay."""
+
+    state: tuple[str, ...] = ("momentum_buffer",)
+    counter = ""
+
+    def __init__(self, *, nesterov: bool) -> None:
+        self._nesterov, self._decays = nesterov, True
+
+    def columns(self, values: Values, steps: Tensor) -> Columns:
+        """See `Rule`."""
+        self._decays = bool(values["weight_decay"].any())
+        return {"move": -values["lr"], "momentum": values["momentum"], "decay": values["weight_decay"]}
+
+    def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
+        """See `Rule`."""
+        if self._decays:
+            g.addcmul_(w, at["decay"])
+        m = state[0].mul_(at["momentum"]).add_(g)
+        w.addcmul_(g.addcmul_(m, at["momentum"]) if self._nesterov else m, at["move"])
+
+    def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """No buffer without momentum."""
+        return self.state if group["momentum"] != 0 else ()
+
+
+class Moments:
+    """AdamW."""
+
+    state: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    counter = "step"
+
+    def columns(self, values: Values, steps: Tensor) -> Columns:
+        """See `Rule`."""
+        beta1, beta2, lr = values["beta1"], values["beta2"], values["lr"]
+        return {
+            "keep": 1 - lr * values["weight_decay"],
+            "share1": 1 - beta1,
+            "beta2": beta2,
+            "share2": 1 - beta2,
+            "root": (1 - beta2**steps).sqrt(),
+            "eps": values["eps"],
+            "move": -lr / (1 - beta1**steps),
+        }
+
+    def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
+        """See `Rule`."""
+        m, v = state
+        m.lerp_(g, at["share1"].expand_as(g))
+        v.mul_(at["beta2"]).addcmul_(g * g, at["share2"])
+        width = v.sqrt().div_(at["root"]).add_(at["eps"])
+        w.mul_(at["keep"]).addcmul_(torch.div(m, width, out=width), at["move"])
+
+    def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """Both."""
+        return self.state
+
+
+def sgd_rule(group: Mapping[str, Any]) -> Rule | None:
+    """Of `sgd`, and of methods over it."""
+    return HeavyBall(nesterov=bool(group.get("nesterov", False)))
+
+
+def adamw_rule(group: Mapping[str, Any]) -> Rule | None:
+    """Of `adamw`; moments rounded at random draw from a stream for each trial."""
+    return Moments() if group.get("state_dtype", "auto") == "auto" else None
+
+
+def base_rule(group: Mapping[str, Any]) -> Rule | None:
+    """Of a method over one of the two (`descent`)."""
+    return sgd_rule(group) if group["base"] == "sgd" else adamw_rule(group)
+
+
+def why_not(kind: type[Any], settings: Mapping[str, Any]) -> str:
+    """Why an optimizer of this class with these settings has no place in a pack; empty: it has."""
+    packing: Packing | None = kind.__dict__.get("PACKING")
+    if packing is None:
+        return "does not declare that the steps of several trials can be taken at once (PACKING)"
+    if packing.rule(settings) is None:
+        words = ", ".join(f"{key} {value}" for key, value in settings.items() if key not in packing.apart)
+        return f"has no step for several trials at once with these settings ({words})"
+    return ""
+
+
+def settings(optimizer: Counting) -> str:
+    """What has to be the same in all trials of a pack: optimizers with equal ones can be stepped at once."""
+    kind = type(optimizer)
+    packing: Packing | None = kind.__dict__.get("PACKING")
+    apart = packing.apart | {"betas"} if packing is not None else frozenset()
+    groups = [
+        {
+            **{k: g[k] for k in sorted(g) if k not in BOOKKEEPING | apart},
+            "shapes": [tuple(p.shape) for p in g["params"]],
+        }
+        for g in optimizer.param_groups
+    ]
+    return f"{kind.__module__}.{kind.__qualname__} {groups}"
+
+
+class PackedStep:
+    """K optimizers of one class with the parameter groups of one model each.
+
+    `weights` [K, n] are the rows of each group, in the order of its parameters, and change in place. Raises Unpackable.
+    """
+
+    def __init__(self, optimizers: Sequence[Counting], weights: Sequence[Tensor]) -> None:
+        kind = type(optimizers[0])
+        first = optimizers[0].param_groups
+        for group in first:
+            if why := why_not(kind, {k: v for k, v in group.items() if k not in BOOKKEEPING}):
+                raise Unpackable(f"{kind.__name__} {why}")
+        if any(settings(other) != settings(optimizers[0]) for other in optimizers[1:]):
+            raise Unpackable("settings that differ between its trials")
+        packing: Packing = kind.__dict__["PACKING"]
+        if any(not other.checks_gradients for other in optimizers):
+            raise Unpackable("gradients that are not looked at")
+        self._optimizers, self._weights, self._climbs = list(optimizers), list(weights), packing.climbs
+        found = [packing.rule(group) for group in first]
+        self._rules = [rule for rule in found if rule is not None]
+        self._names = [sorted(_names(group) & packing.apart) for group in first]
+        self._state = [self._gathered(i, rule) for i, rule in enumerate(self._rules)]
+        self._steps = [self._counted(i, rule) for i, rule in enumerate(self._rules)]
+        self._fresh = [all(not o.state.get(p) for g in o.param_groups for p in g["params"]) for o in optimizers]
+        self._table: list[tuple[list[str], list[Tensor]]] = []
+
+    def values(self, trial: int) -> list[dict[str, float]]:
+        """The hyperparameters of a trial as they are now, for each parameter group."""
+        return [
+            {name: _value(group, name) for name in names}
+            for group, names in zip(self._optimizers[trial].param_groups, self._names, strict=True)
+        ]
+
+    def prepare(self, plans: Sequence[Mapping[str, Tensor]]) -> None:
+        """Hyperparameters of the steps to come: for each group name -> [steps, K], float64."""
+        self._table = []
+        for rule, w, values, steps in zip(self._rules, self._weights, plans, self._steps, strict=True):
+            count = next(iter(values.values())).shape[0]
+            numbers = torch.tensor(steps, dtype=torch.float64)[None] + torch.arange(1, count + 1)[:, None]
+            columns = rule.columns(values, numbers)
+            if self._climbs:
+                columns["radius"] = values["sam_radius"]
+            whole = torch.stack(list(columns.values()), dim=1)[..., None].to(w.device, w.dtype)  # [steps, names, K, 1]
+            self._table.append((list(columns), list(whole.unbind(0))))
+
+    def step(self, number: int, evaluate: Callable[[bool], Passed]) -> Stepped:
+        """Step `number`, from 0, of those prepared. `evaluate(ascending)` gives gradients at the weights in place.
+
+        A trial whose gradient is not finite stays where it is, as its optimizer would have it.
+        """
+        at = [dict(zip(names, rows[number].unbind(0), strict=True)) for names, rows in self._table]
+        passes: list[Passed] = []
+        if self._climbs:
+            first = evaluate(True)
+            home = [w.clone() for w in self._weights]
+            for w, g, own in zip(self._weights, first.grads, at, strict=True):
+                w.addcmul_(g, own["radius"] / first.norms.clamp_min(1e-12)[:, None])
+            try:
+                passes = [first, evaluate(False)]
+            finally:
+                for w, before in zip(self._weights, home, strict=True):
+                    w.copy_(before)
+        else:
+            passes = [evaluate(False)]
+        losses, *norms = torch.stack([passes[0].losses, *(one.norms for one in passes)]).tolist()
+        climbed = [math.isfinite(x) for x in norms[0]] if self._climbs else [True] * len(losses)
+        grads = passes[-1].grads
+        taken = [
+            up and (math.isfinite(x) or all(bool(g[k].isfinite().all()) for g in grads))
+            for k, (up, x) in enumerate(zip(climbed, norms[-1], strict=True))
+        ]
+        self._update(grads, at, [k for k, fine in enumerate(taken) if not fine])
+        cost = [float(len(passes)) if up else 1.0 for up in climbed]
+        return Stepped(losses=losses, taken=taken, cost=cost)
+
+    def charge(self, trial: int, amount: float) -> None:
+        """Add gradient evaluations to its optimizer's count."""
+        self._optimizers[trial].charge(amount)
+
+    def skip(self, trial: int) -> None:
+        """Count a step that its optimizer did not take."""
+        self._optimizers[trial].skip()
+
+    def settle(self, trial: int) -> None:
+        """Give the optimizer of a trial its state, apart from everybody else's."""
+        optimizer = self._optimizers[trial]
+        if self._fresh[trial]:
+            return
+        for group, rule, state, steps in zip(
+            optimizer.param_groups, self._rules, self._state, self._steps, strict=True
+        ):
+            kept, at = rule.kept(group), 0
+            for p in group["params"]:
+                own = {
+                    name: rows[trial, at : at + p.numel()].view(p.shape).clone()
+                    for name, rows in zip(rule.state, state, strict=True)
+                    if name in kept
+                }
+                if rule.counter:
+                    own[rule.counter] = torch.tensor(float(steps[trial]), dtype=torch.float32, device=p.device)
+                if own:
+                    optimizer.state[p].update(own)
+                at += p.numel()
+
+    def _update(self, grads: list[Tensor], at: list[Columns], still: list[int]) -> None:
+        for i, (rule, w, g, state) in enumerate(zip(self._rules, self._weights, grads, self._state, strict=True)):
+            before = [x[still].clone() for x in (w, *state)] if still else []
+            if still:
+                g[still] = 0.0
+            rule.update(w, g, state, at[i])
+            for x, rows in zip((w, *state), before, strict=bool(still)):
+                x[still] = rows
+            self._steps[i] = [n + (k not in still) for k, n in enumerate(self._steps[i])]
+        self._fresh = [fresh and k in still for k, fresh in enumerate(self._fresh)]
+
+    def _gathered(self, index: int, rule: Rule) -> list[Tensor]:
+        """State of a group as rows; what a trial does not have yet is 0."""
+        rows = []
+        for name in rule.state:
+            found = torch.zeros_like(self._weights[index])
+            for k, optimizer in enumerate(self._optimizers):
+                at = 0
+                for p in optimizer.param_groups[index]["params"]:
+                    if name in optimizer.state.get(p, {}):
+                        found[k, at : at + p.numel()] = optimizer.state[p][name].reshape(-1)
+                    at += p.numel()
+            rows.append(found)
+        return rows
+
+    def _counted(self, index: int, rule: Rule) -> list[int]:
+        counts = []
+        for optimizer in self._optimizers:
+            params = optimizer.param_groups[index]["params"]
+            own = {int(optimizer.state.get(p, {}).get(rule.counter, 0)) if rule.counter else 0 for p in params}
+            if len(own) > 1:
+                raise Unpackable("parameters that have taken different numbers of steps")
+            counts.append(own.pop() if own else 0)
+        return counts
+
+
+def _names(group: Mapping[str, Any]) -> set[str]:
+    return {*group, *(BETAS if "betas" in group else ())}
+
+
+def _value(group: Mapping[str, Any], name: str) -> float:
+    inside = name in BETAS and "betas" in group
+    return float(group["betas"][BETAS.index(name)] if inside else group[name])

@@ -1,0 +1,227 @@
+"""The trials that one worker has at a time. Those that can be are stepped together (`trainables.pack`).
+
+Each stays a trial of its own, with its folder, log, checkpoints, reports and end; what goes wrong in one of them, an
+evaluation that raises for instance, is its own. What goes wrong in the step of all, memory that runs out or a step that
+hangs, cannot be told apart there: the pack is given up, its trials go back to their newest checkpoints, and go on in
+packs of half the size where memory ran out, else alone, where the one that is to blame ends as FAILED and the others do
+not. So does a trial that turns out not to fit into a pack.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optim_core.packed import PackedStep, settings
+from orchestrator.storage import disk
+from orchestrator.storage.object_store import StoreError
+from orchestrator.trial import termination
+from orchestrator.trial.job import Job, Report
+from orchestrator.trial.session import LOOK_S, TrialSession
+from orchestrator.trial.sessions import Session, session_of
+from orchestrator.trial.watchdog import Watchdog
+from orchestrator.trial.worker_group import WorkerGroup
+from trainables.pack import Pack as Runs
+
+OWN_IN_A_PACK = frozenset({"schedule", "warmup", "final_lr", "clip_norm"})
+"""Keys of the recipe that may differ between the trials of a pack."""
+
+
+class Crew:
+    """See `turn_to` for which trials it has; `own_process` as of `TrialSession`."""
+
+    def __init__(self, *, own_process: bool = False) -> None:
+        self._own_process = own_process
+        self._jobs: dict[str, Job] = {}
+        self._sessions: dict[str, Session] = {}
+        self._packs: list[Pack] = []
+        self._most: int | None = None
+        """Trials of a pack, since memory ran out with more."""
+
+    @property
+    def trials(self) -> list[str]:
+        """The trials that have not ended."""
+        return list(self._jobs)
+
+    def turn_to(self, jobs: Sequence[Job]) -> None:
+        """Have these trials from now on; those that it had before and has no longer are let go."""
+        asked = {job.trial_id: job for job in jobs}
+        self._leave([t for t in self._jobs if t not in asked])
+        self._jobs = {**self._jobs, **{t: job for t, job in asked.items() if t not in self._jobs}}
+
+    def advance(self, *, group: WorkerGroup | None = None, host: str = "127.0.0.1") -> list[Report]:
+        """Train all for about a slice; at least one report while there are trials. Raises as `TrialSession.advance`.
+
+        `group` and `host` are for trials of several processes.
+        """
+        reports: list[Report] = []
+        while self._jobs and not reports:
+            begun = [self._begin(job, group, host) for t, job in self._jobs.items() if t not in self._sessions]
+            reports += [report for report in begun if report is not None]
+            if not reports:
+                alone = self._gather()
+                for pack in list(self._packs):
+                    reports += self._advance(pack)
+                reports += [self._sessions[t].advance() for t in alone]
+            self._leave([report.trial_id for report in reports if report.done])
+        return reports
+
+    def close(self) -> None:
+        """Let go of all trials."""
+        self.turn_to(())
+
+    def _begin(self, job: Job, group: WorkerGroup | None, host: str) -> Report | None:
+        made = session_of(job, own_process=self._own_process, group=group, host=host)
+        self._sessions[job.trial_id] = made
+        return made.begin() if isinstance(made, TrialSession) and job.pack > 1 else None
+
+    def _leave(self, trials: Sequence[str]) -> None:
+        """Let go of trials; packs that had them are made anew of those that are left."""
+        for trial_id in trials:
+            del self._jobs[trial_id]
+        for pack in [pack for pack in self._packs if not set(trials).isdisjoint(pack.trials)]:
+            self._packs.remove(pack)
+            pack.release(left=[t for t in pack.trials if t in self._jobs])
+        for trial_id in trials:
+            if (session := self._sessions.pop(trial_id, None)) is not None:
+                session.close()
+
+    def _gather(self) -> list[str]:
+        """Make packs of trials that have none and fit together; who is left alone."""
+        packed = {t for pack in self._packs for t in pack.trials}
+        kinds: dict[str, list[TrialSession]] = {}
+        alone = []
+        for trial_id, session in self._sessions.items():
+            if trial_id in packed:
+                continue
+            job = self._jobs[trial_id]
+            if isinstance(session, TrialSession) and job.pack > 1 and not job.alone and not session.changed:
+                kinds.setdefault(_kind(session), []).append(session)
+            else:
+                alone.append(trial_id)
+        for sessions in kinds.values():
+            most = self._most or len(sessions)
+            for members in [sessions[i : i + most] for i in range(0, len(sessions), most)]:
+                ids = [s.job.trial_id for s in members]
+                if len(members) == 1:
+                    alone += ids
+                    continue
+                try:
+                    self._packs.append(Pack(members, own_process=self._own_process))
+                except Exception as broken:
+                    self._apart(ids, broken)
+                    alone += [t for t in ids if t in self._sessions]
+        return alone
+
+    def _advance(self, pack: Pack) -> list[Report]:
+        try:
+            return pack.advance()
+        except Exception as broken:
+            if disk.is_full(broken) or isinstance(broken, StoreError) or termination.told():
+                raise
+            self._packs.remove(pack)
+            self._apart(pack.trials, broken)
+            return []
+
+    def _apart(self, trials: Sequence[str], broken: Exception) -> None:
+        """Go on from the newest checkpoints, in smaller packs or alone."""
+        memory = isinstance(broken, torch.OutOfMemoryError) and len(trials) > 2
+        self._most = len(trials) // 2 if memory else self._most
+        how = f"in packs of {self._most}" if memory else "alone"
+        said = (str(broken).strip() or type(broken).__name__).splitlines()[0]
+        warnings.warn(f"{len(trials)} trials could not be stepped together and go on {how}: {said}", stacklevel=2)
+        for trial_id in trials:
+            self._sessions.pop(trial_id).close()
+            if not memory:
+                self._jobs[trial_id] = replace(self._jobs[trial_id], alone=True)
+        broken.__traceback__ = None  # which holds the pack's memory
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+
+
+class Pack:
+    """Trials that are stepped together, until one of them ends."""
+
+    def __init__(self, sessions: Sequence[TrialSession], *, own_process: bool) -> None:
+        self._sessions = list(sessions)
+        self.trials = [session.job.trial_id for session in sessions]
+        self._runs = Runs([session.training for session in sessions], PackedStep)
+        for k, session in enumerate(self._sessions):
+            session.pack = _Place(self._runs, k)
+        first = sessions[0].job
+        file = Path(tempfile.gettempdir()) / f"geosweep-pack-{first.trial_id}-{id(self)}.txt"
+        self._watchdog = Watchdog(file, first.step_timeout_s, own_process=own_process)
+        self._looked = time.perf_counter()
+
+    def advance(self) -> list[Report]:
+        """Train all until some have something to report. Raises what a step of all raises."""
+        while True:
+            began = time.perf_counter()
+            try:
+                outcome = self._runs.advance(self._pause)
+            finally:
+                self._watchdog.stop()
+            self._spend(began)
+            began = time.perf_counter()
+            if outcome:
+                heard = [
+                    self._sessions[k].hear(end if end is not None else lambda k=k: self._runs.point(k))  # type: ignore[misc]
+                    for k, end in outcome.items()
+                ]
+            else:
+                now = time.perf_counter()
+                stopping = self._sessions[0].stop_asked()
+                heard = [s.pause() for s in self._sessions if stopping or s.wants_checkpoint(now)]
+            self._spend(began)
+            reports = [report for report in heard if report is not None]
+            if reports:
+                return reports
+
+    def release(self, left: Sequence[str]) -> None:
+        """Give the trials that are left their own weights back."""
+        if left:
+            self._runs.release()
+        for session in self._sessions:
+            session.pack = None
+
+    def _spend(self, began: float) -> None:
+        """Every trial has an equal share of the time."""
+        share = (time.perf_counter() - began) / len(self._sessions)
+        for session in self._sessions:
+            session.spend(share)
+
+    def _pause(self) -> bool:
+        self._watchdog.beat()
+        now = time.perf_counter()
+        if now - self._looked < LOOK_S:
+            return False
+        self._looked = now
+        return any(session.pause_asked() for session in self._sessions)
+
+
+class _Place:
+    """One trial's place in a pack (`session.Held`)."""
+
+    def __init__(self, runs: Runs, k: int) -> None:
+        self._runs, self._k = runs, k
+        self.size = len(runs.runs)
+
+    def state(self) -> dict[str, Any]:
+        """See `Held`."""
+        return self._runs.state(self._k)
+
+
+def _kind(session: TrialSession) -> str:
+    """What has to be the same in all trials of a pack."""
+    job = session.job
+    recipe: Mapping[str, Any] = {k: v for k, v in job.training.items() if k not in OWN_IN_A_PACK}
+    task = json.dumps([job.task, dict(job.task_parameters), recipe], sort_keys=True, default=repr)
+    return f"{task} {settings(session.training.optimizer)}"  # type: ignore[arg-type]
