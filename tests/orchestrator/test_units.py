@@ -150,7 +150,7 @@ def test_a_pace_gives_the_gradients_that_fit() -> None:
 
 @pytest.mark.slow
 def test_seconds_are_measured_once_and_kept(tmp_path: Path) -> None:
-    text = text_of("seconds", 0.4).replace("pause_s: 0.0", "pause_s: 0.004")
+    text = text_of("seconds", 0.4, confirm=1).replace("pause_s: 0.0", "pause_s: 0.004")
     definition = sweep_file.loads(text, "test.yaml")
     identity = model.sweep_id(definition)
     folder = run(tmp_path, text)
