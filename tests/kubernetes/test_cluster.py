@@ -278,6 +278,7 @@ def test_waiting_prints_one_document(server: ApiServer, call: Call, file: Path) 
     assert (number, json.loads(out)["exit_code"], json.loads(out)["state"]) == (0, 0, "done")
 
 
+@pytest.mark.slow
 def test_a_job_that_somebody_deletes_ends_the_wait(server: ApiServer, call: Call, file: Path) -> None:
     def delete() -> None:
         while not server.objects[JOBS]:

@@ -188,6 +188,7 @@ def test_inductor_takes_the_same_steps() -> None:
     assert_same(a, b)
 
 
+@pytest.mark.slow
 def test_statistics_and_skips_of_a_closure_are_those_of_the_eager_step() -> None:
     (a, plain), (b, optimizer) = setup("sam", norm=True), setup("sam", norm=True)
     compiled, eager = optim_core.compiled_step(optimizer, b, backend="aot_eager"), eagerly(a, plain)
@@ -214,6 +215,7 @@ def test_statistics_and_skips_of_a_closure_are_those_of_the_eager_step() -> None
         assert optimizer.skipped_steps == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("clears", ["optimizer", "model"])
 def test_a_closure_is_one_graph_too(case: str, clears: str) -> None:
