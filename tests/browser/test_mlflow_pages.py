@@ -1,6 +1,6 @@
 """A user's way through MLflow's own pages, in a real browser against a real `mlflow server`. Pictures are kept.
 
-They go to $GEOSWEEP_PICTURES, or to tests/browser/pictures (not under version control).
+They go to $GEOSWEEP_PICTURES, where that is set.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(binary() is None, reason="no Chromium here: apt-get install chromium"),
 ]
-PICTURES = Path(os.environ.get("GEOSWEEP_PICTURES", Path(__file__).parent / "pictures"))
 UNFOLD = "document.querySelector('[role=gridcell] button, .ag-cell button').click()"
 TICK = """(() => {
   const rows = [...document.querySelectorAll('[role=row]')].filter(r => r.innerText.includes('mean over seeds'));
@@ -113,6 +112,12 @@ def page(served: tuple[str, str]) -> Iterator[Page]:
         yield tab
 
 
+def picture(page: Page, name: str) -> None:
+    """Keep what the window shows, where somebody wants to look at it."""
+    if place := os.environ.get("GEOSWEEP_PICTURES"):
+        page.picture(Path(place) / name)
+
+
 def runs(page: Page, served: tuple[str, str], query: str = "") -> str:
     """Open the experiment by its name, as a user does, and search."""
     address, sweep_id = served
@@ -135,7 +140,7 @@ def runs(page: Page, served: tuple[str, str], query: str = "") -> str:
 def test_the_experiment_opens_on_training_runs_with_the_parent_on_top(page: Page, served: tuple[str, str]) -> None:
     text = runs(page, served)
     assert "23 matching runs" in text
-    page.picture(PICTURES / "1-experiment.png")
+    picture(page, "1-experiment.png")
 
 
 @pytest.mark.long  # of MLflow's own page
@@ -145,7 +150,7 @@ def test_search_by_rotation_finds_its_trials(page: Page, served: tuple[str, str]
     page.run(UNFOLD)
     page.wait_for("rotated_adamw-")
     assert "2 matching runs" in text
-    page.picture(PICTURES / "2-search.png")
+    picture(page, "2-search.png")
 
 
 @pytest.mark.long  # of MLflow's own page
@@ -155,7 +160,7 @@ def test_runs_group_by_arm(page: Page, served: tuple[str, str]) -> None:
     page.wait_for("arm")
     page.click("arm", "[role=menuitemcheckbox], [role=menuitem], li, label")
     page.wait_for("Group: adamw", "Group: rotated_adamw")
-    page.picture(PICTURES / "3-grouped.png")
+    picture(page, "3-grouped.png")
 
 
 def test_two_arms_compare_with_their_intervals(page: Page, served: tuple[str, str]) -> None:
@@ -168,7 +173,7 @@ def test_two_arms_compare_with_their_intervals(page: Page, served: tuple[str, st
     text = page.wait_for("adamw: mean over seeds", "rotated_adamw: mean over seeds", "loss/val/low", "loss/val/high")
     assert "rotation" in text
     page.run("[...document.querySelectorAll('*')].filter(e => e.innerText === 'Metrics').pop().scrollIntoView()")
-    page.picture(PICTURES / "4-compare.png")
+    picture(page, "4-compare.png")
 
 
 @pytest.mark.long  # of MLflow's own page
@@ -181,14 +186,14 @@ def test_charts_draw_the_mean_and_its_interval(page: Page, served: tuple[str, st
     page.run("document.querySelectorAll('[role=radio], .du-bois-light-radio-button-input')[1].click()")
     page.wait_for("rotated_adamw: mean over seeds (loss/val)", "adamw: mean over seeds (loss/val)")
     time.sleep(2)  # the lines are drawn after their titles
-    page.picture(PICTURES / "5-charts.png")
+    picture(page, "5-charts.png")
     deadline = time.monotonic() + 60
     while "loss/val/low" not in page.text:  # charts further down are drawn when they come into view
         assert time.monotonic() < deadline, page.text
         page.run("[...document.querySelectorAll('div')].forEach(e => e.scrollBy(0, 300))")
         time.sleep(1)
     page.wait_for("loss/val/low", "loss/val/high")
-    page.picture(PICTURES / "5-intervals.png")
+    picture(page, "5-intervals.png")
 
 
 def test_the_saved_view_answers_without_any_setting(page: Page, served: tuple[str, str]) -> None:
@@ -201,14 +206,14 @@ def test_the_saved_view_answers_without_any_setting(page: Page, served: tuple[st
     page.go(f"{address}/{page_of(experiment.experiment_id, f'geosweep-{sweep_id}')}")
     page.wait_for("Group: adamw", "Group: rotated_adamw", "loss/val/interval", "loss/val/mean")
     time.sleep(2)
-    page.picture(PICTURES / "8-answer.png")
+    picture(page, "8-answer.png")
 
 
 def test_the_parent_says_the_verdict_and_holds_the_report(page: Page, served: tuple[str, str]) -> None:
     runs(page, served)
     page.click(served[1], "a")
     page.wait_for("About this run", "Does the basis matter to AdamW?", "rotated_adamw and adamw, inconclusive")
-    page.picture(PICTURES / "6-parent.png")
+    picture(page, "6-parent.png")
     page.click("Artifacts")
     page.wait_for("report")
     page.click("report")
@@ -220,4 +225,4 @@ def test_the_parent_says_the_verdict_and_holds_the_report(page: Page, served: tu
         page.click("report.html")
         time.sleep(2)
     time.sleep(2)
-    page.picture(PICTURES / "7-report.png")
+    picture(page, "7-report.png")

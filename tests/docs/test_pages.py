@@ -40,6 +40,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
 def test_sweep_files_and_profiles_are_valid(block: Block, beside: Path) -> None:
     if block.text.startswith("extends:"):
@@ -156,6 +157,7 @@ def test_every_optimizer_has_a_page_with_what_it_declares() -> None:
     assert set(found) == set(optim_core.registered())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", optim_core.registered())
 def test_what_an_optimizer_declares_is_shown(name: str) -> None:
     block = methods.block(name)

@@ -23,6 +23,7 @@ from tests.geosweep.programs import sweep
 from tests.orchestrator.command import environment
 from tests.tasks import Fit
 
+pytestmark = pytest.mark.slow  # they look at one sweep, and build its report
 TASK = "tests.tasks:Fit"
 QUIET: dict[str, Any] = {"executor": "debug", "tracking": False, "progress": False}
 

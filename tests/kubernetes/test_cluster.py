@@ -59,6 +59,7 @@ def state(call: Call) -> tuple[str, str]:
     return document["state"], document["reason"]
 
 
+@pytest.mark.slow
 def test_what_is_created_is_what_render_prints(server: ApiServer, call: Call, file: Path) -> None:
     number, out, err = call("submit", str(file), "--profile", "kind", "--json")
     assert number == 0, err
@@ -243,6 +244,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "how", "code"), ENDS)
 def test_waiting_ends_with_the_code_of_run(
     server: ApiServer, call: Call, file: Path, status: dict[str, str], how: tuple[str, int] | None, code: int
@@ -276,6 +278,7 @@ def test_waiting_prints_one_document(server: ApiServer, call: Call, file: Path) 
     assert (number, json.loads(out)["exit_code"], json.loads(out)["state"]) == (0, 0, "done")
 
 
+@pytest.mark.slow
 def test_a_job_that_somebody_deletes_ends_the_wait(server: ApiServer, call: Call, file: Path) -> None:
     def delete() -> None:
         while not server.objects[JOBS]:

@@ -232,6 +232,7 @@ def good() -> dict[str, Any]:
     return copy.deepcopy(GOOD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_named_mutant_is_refused_with_a_sentence(name: str) -> None:
     code, change = NAMED[name]

@@ -40,6 +40,7 @@ def test_an_unknown_name_and_a_missing_file() -> None:
         profiles.load("./nothing.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", profiles.names())
 def test_every_bundled_profile_renders(name: str) -> None:
     gpu = max(group.gpu for group in profiles.load(name).groups.values())
@@ -215,6 +216,7 @@ def test_the_namespace_is_the_flag_then_the_profile_then_the_context(
     assert profiles.of_context("there") == "elsewhere"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filler, wide", [('"', 2), ("\n#", 3), ("&", 6), ("é", 2), ("x", 1)])
 def test_what_apply_keeps_in_an_annotation_fits(filler: str, wide: int) -> None:
     """`kubectl apply` keeps the object as Go writes JSON, where a filler takes `wide` bytes; what renders has room."""

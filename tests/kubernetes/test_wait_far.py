@@ -98,6 +98,7 @@ def test_the_code_of_run_from_an_object_store(
     assert call("status", sweep, "--root", ROOT).code == 0
 
 
+@pytest.mark.slow
 def test_only_fair_protocols_where_the_profile_says_so(
     server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ def test_splus_agrees_with_its_authors_also_in_what_it_evaluates(case: str) -> N
     check_agreement({"100": flat(model.parameters())}, {"100": wanted["weights"]["100"]}, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PSGD_KRON["cases"])
 def test_psgd_kron_agrees_with_kron(case: str) -> None:
     wanted = PSGD_KRON["cases"][case]

@@ -158,6 +158,7 @@ def test_a6_a_point_mass_at_the_edge_stalls_alpha_equal_to_beta() -> None:
         assert rate == pytest.approx(promised, rel=0.1, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ripple", "gap", "cut", "atom"])
 def test_a7_only_the_edges_matter(kind: str) -> None:
     from trainables.models.spectra import deform

@@ -53,6 +53,7 @@ def test_betas_of_groups_and_of_older_checkpoints(name: str) -> None:
     assert by_name.optimizer.param_groups[0]["betas"] == (0.5, 0.7)
 
 
+@pytest.mark.slow
 def test_hooks_of_a_foreign_optimizer_run_once() -> None:
     """Also after one of its class was made outside, whose `step` torch then wraps in the hooks."""
     pytest.importorskip("pytorch_optimizer").SOAP([nn.Parameter(torch.ones(2, 2))])

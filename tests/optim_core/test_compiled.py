@@ -79,6 +79,7 @@ def assert_same(a: nn.Module, b: nn.Module) -> None:
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_one_graph_takes_the_steps_of_the_eager_optimizer(case: str) -> None:
     """`fullgraph` raises at a graph break. Rates change on the way, and nothing is compiled for it again."""
@@ -94,6 +95,7 @@ def test_one_graph_takes_the_steps_of_the_eager_optimizer(case: str) -> None:
     assert 1 <= backend.count <= 2  # a refresh may bring tensors that the first graph has not seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["sam", "adamw"])
 def test_running_statistics_are_those_of_the_eager_step(case: str) -> None:
     (a, plain), (b, optimizer) = setup(case, norm=True), setup(case, norm=True)
@@ -107,6 +109,7 @@ def test_running_statistics_are_those_of_the_eager_step(case: str) -> None:
     assert_same(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["adamw", "sam", "rotated svd"])
 def test_a_gradient_that_is_not_finite_is_skipped_on_the_device(case: str) -> None:
     """The step after it is that of a run that never saw the batch."""
@@ -131,6 +134,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_on_the_device(case: str) -> No
     assert [g.get("step") for g in optimizer.param_groups] == [g.get("step") for g in plain.param_groups]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["adamw", "sam", "sam of adamw", "rotated layer", "rotated svd"])
 def test_nothing_is_read_back(case: str) -> None:
     """Between refreshes, by the profiler."""
@@ -145,6 +149,7 @@ def test_nothing_is_read_back(case: str) -> None:
     assert not names & READS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["adamw", "rotated svd"])
 def test_a_state_saved_between_compiled_steps_resumes(case: str) -> None:
     (a, first), (b, second) = setup(case), setup(case)
@@ -183,6 +188,7 @@ def test_inductor_takes_the_same_steps() -> None:
     assert_same(a, b)
 
 
+@pytest.mark.slow
 def test_statistics_and_skips_of_a_closure_are_those_of_the_eager_step() -> None:
     (a, plain), (b, optimizer) = setup("sam", norm=True), setup("sam", norm=True)
     compiled, eager = optim_core.compiled_step(optimizer, b, backend="aot_eager"), eagerly(a, plain)
@@ -209,6 +215,7 @@ def test_statistics_and_skips_of_a_closure_are_those_of_the_eager_step() -> None
         assert optimizer.skipped_steps == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("clears", ["optimizer", "model"])
 def test_a_closure_is_one_graph_too(case: str, clears: str) -> None:

@@ -46,6 +46,7 @@ def test_learning_rate_zero_moves_nothing(name: str) -> None:
     contract.check_learning_rate_zero_moves_nothing(maker(name), key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype, at", [(torch.float32, 4), (torch.bfloat16, 1)], ids=str)
 def test_resumes_bit_for_bit(name: str, dtype: torch.dtype, at: int) -> None:
@@ -57,6 +58,7 @@ def test_refuses_unknown_hyperparameters(name: str) -> None:
     contract.check_refuses_unknown_hyperparameters(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "lr" in optim_core.hyperparameters(n)])
 def test_follows_a_scheduler(name: str) -> None:
     contract.check_follows_a_scheduler(maker(name))
@@ -68,6 +70,7 @@ def test_hyperparameters_change_while_training(name: str) -> None:
     contract.check_hyperparameters_change_while_training(maker(name), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["svd", "soap_eig"])
 @pytest.mark.parametrize("name", ["rotated_adamw", "rotated(sgd)", "rotated(adamw)"])
 def test_the_rotation_changes_while_training(name: str, kind: str) -> None:
@@ -86,6 +89,7 @@ def limits() -> Iterator[Any]:
                 yield pytest.param(name, number, at, id=f"{name}-{number}-{'-'.join(map(str, at.values()))}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, number, at", limits())
 def test_is_the_other_optimizer_in_its_limit(name: str, number: int, at: dict[str, Any]) -> None:
     limit = optim_core.limits(name)[number]
@@ -105,6 +109,7 @@ def test_values_below_a_natural_bound_are_refused(name: str) -> None:
                 contract.begin(maker(name, **{key: low - 1}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_ONE_MODEL)
 def test_never_reuses_a_gradient(name: str) -> None:
     contract.check_never_reuses_a_gradient(maker(name))
@@ -123,6 +128,7 @@ def test_copies_go_on(name: str, how: str) -> None:
     contract.check_copies_go_on(maker(name), contract.COPIES[how])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, values",
     [

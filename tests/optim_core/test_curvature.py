@@ -30,6 +30,7 @@ def on(model: nn.Module, x: Any, loss: Any, targets: Any, kind: Any = GaussNewto
     return kind(model, named_weights(model, list(model.parameters())), loss, x, targets, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric, kind", METRICS)
 def test_products_with_a_residual_network_equal_the_dense_matrix(metric: str, kind: Any) -> None:
     """T8, in forward mode and by double backward."""

@@ -43,6 +43,7 @@ def random_game(seed: int = 3) -> Game:
     return Game(J, 4, b=torch.randn(10, generator=g, dtype=F64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [-0.4, 0.0, 0.5])
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.filterwarnings("ignore::optim_core.games.DivergenceWarning")
@@ -218,6 +219,7 @@ def test_a_copy_plays_on_alike(name: str, copied: Any) -> None:
     assert torch.equal(twin.run(other, 5), game.run(optimizer, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gda", "consensus", "tuned_game"])
 def test_gradients_stay_as_found(name: str) -> None:
     game = random_game()
@@ -326,6 +328,7 @@ def test_measured_rates_agree_with_theory() -> None:
     assert optimizer.trace.rate() == pytest.approx(choice.per_evaluation, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_tuned_game_finds_the_optimal_method_and_its_rate() -> None:
     game = Game(bilinear(), 20)
     optimizer = play("tuned_game", game)

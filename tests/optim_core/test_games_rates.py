@@ -134,6 +134,7 @@ def test_the_half_disc_and_its_lower_bound(mu: float) -> None:
     assert choice.per_evaluation >= bound
 
 
+@pytest.mark.slow
 def test_the_tuner_on_the_half_disc_gains_nothing_from_momentum() -> None:
     shape = shapes.Shape(
         kind="half_disc", mu=0.1, L=1.0, nearest=0.0, reach=1.0, smallest=0.1, largest=1.0, modulus=1.0

@@ -48,6 +48,7 @@ VALUES = {"lr": 0.03, "momentum": 0.5, "weight_decay": 0.1, "beta1": 0.7, "beta2
 CLAIMS = [(name, key) for name in ABLE for key in sorted(optim_core.groupable(name))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, key", CLAIMS)
 def test_what_is_declared_groupable_is_read_in_the_group(name: str, key: str) -> None:
     base = "adamw" if key in ("beta1", "beta2", "eps") and "base" in optim_core.hyperparameters(name) else None
@@ -70,6 +71,7 @@ def test_a_group_has_its_own_rate_and_keeps_it(name: str) -> None:
         assert torch.equal(value, before[key]) is key.endswith("bias"), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ABLE, *FOREIGN])
 def test_a_divided_optimizer_resumes_bit_for_bit(name: str) -> None:
     groups = {"embed": {"match": ["0.weight"], "lr": 0.005}, "biases": {"match": ["*.bias"], "lr": 0.01}}

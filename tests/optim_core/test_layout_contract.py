@@ -37,11 +37,13 @@ def maker(name: str) -> Any:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_order_does_not_matter(name: str) -> None:
     contract.check_memory_order_does_not_matter(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_resumes_in_another_memory_order(name: str) -> None:
     contract.check_resumes_in_another_memory_order(name)
@@ -54,6 +56,7 @@ def test_memory_order_does_not_matter_to_adamw_behind(name: str, values: dict[st
     contract.check_resumes_in_another_memory_order(name, **values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copied", [copy.deepcopy, contract.by_pickle], ids=["deepcopy", "pickle"])
 @pytest.mark.parametrize("name", NAMES)
 def test_copies_go_on(name: str, copied: Any) -> None:
@@ -75,6 +78,7 @@ def test_late_groups_train_and_resume(name: str) -> None:
     contract.check_late_groups_train_and_resume(maker(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_hooks_run_once(name: str) -> None:
     contract.check_hooks_run_once(name)
@@ -90,6 +94,7 @@ def test_precision_of_products_is_its_own(name: str) -> None:
     contract.check_precision_of_products_is_its_own(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", rotations.kinds())
 def test_wrappers_do_not_matter(kind: str) -> None:
     values = {"rotation": kind, "rotation_block": 5, "rotation_samples": 2, "rotation_rank": 2, "rotation_max_dim": 64}

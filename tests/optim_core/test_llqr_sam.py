@@ -70,6 +70,7 @@ def norm(tensors: list[Tensor]) -> Tensor:
     return flat(tensors).norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PERTURBATIONS)
 def test_perturbations_equal_their_formulas(kind: str) -> None:
     """Spec 3.3; one refresh for both passes; the step is U g2, or g2 under pe_vanilla."""
@@ -116,6 +117,7 @@ def test_pe_has_the_radius_as_its_length_and_pm_is_the_best_of_its_ellipsoid() -
     assert float((g @ root @ sphere).max()) * RADIUS < float(g @ e)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", [d for d in DIRECTIONS if d not in ("gradient", "past")])
 def test_directions_are_what_they_say(direction: str) -> None:
     watched = Watched(direction=direction, momentum=0.5)

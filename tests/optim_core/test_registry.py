@@ -35,6 +35,7 @@ def test_what_is_listed_is_what_importing_everything_registers(package, found: N
     assert all(f"{ours[name].__module__}.".startswith(f"{home}.") for name, home in listed.items())
 
 
+@pytest.mark.slow
 def test_an_optimizer_is_imported_when_it_is_asked_for() -> None:
     code = "import sys, optim_core; optim_core.names(); optim_core.lookup('sgd'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -43,6 +44,7 @@ def test_an_optimizer_is_imported_when_it_is_asked_for() -> None:
     assert not loaded & {f"optim_core.{module}" for module in registry.HOMES if module != "baselines"}
 
 
+@pytest.mark.slow
 def test_nobody_takes_a_name_that_is_not_loaded_yet() -> None:
     code = (
         "import torch, optim_core\n"

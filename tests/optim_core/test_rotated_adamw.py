@@ -22,6 +22,7 @@ def distance(a: list[Tensor], b: list[Tensor]) -> float:
     return float((flat(a) - flat(b)).norm() / flat(a).norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("beta2", [0.999, 0.8])
 def test_identity_is_torch_adamw_bit_for_bit(dtype: torch.dtype, beta2: float) -> None:
@@ -320,6 +321,7 @@ def test_galore_keeps_small_moments() -> None:
     assert rotations.lookup("galore").COMPLETE is False
 
 
+@pytest.mark.slow
 def test_soap_is_an_arm_by_its_dotted_name() -> None:
     def build(m: nn.Module) -> Any:
         return optim_core.build("pytorch_optimizer.SOAP", m, lr=0.02, precondition_frequency=3)

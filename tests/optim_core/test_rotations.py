@@ -23,6 +23,7 @@ KINDS = rotations.kinds()
 COMPLETE = [k for k in KINDS if rotations.lookup(k).COMPLETE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", [4, 16, 3000])
 def test_orthogonal_and_back(kind: str, block: int) -> None:
@@ -38,6 +39,7 @@ def test_depends_on_seed_and_names_alone(kind: str) -> None:
     contract.check_depends_on_seed_and_names_alone(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)  # float64 is kept as float32 is
 def test_resumes_at_every_phase(kind: str, dtype: torch.dtype) -> None:
@@ -54,6 +56,7 @@ def test_same_trajectory_twice(kind: str) -> None:
     contract.check_same_trajectory_twice(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COMPLETE)
 def test_adamw_sees_exactly_the_rotated_problem(kind: str) -> None:
     contract.check_equals_adamw_on_the_rotated_problem(kind)

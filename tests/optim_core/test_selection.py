@@ -80,6 +80,7 @@ def tensors_of(state: dict[Any, Any]) -> list[Tensor]:
     return [v for own in state["state"].values() for _, v in sorted(own.items()) if isinstance(v, Tensor)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_device_takes_the_steps_of_the_host_and_skips_those_that_it_skips(case: str) -> None:
     name, values = CASES[case]
@@ -231,6 +232,7 @@ def without_memory(case: str, depth: int) -> tuple[Any, Callable[[], Tensor]]:
     return found, closure
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"llqr_sam noise", "llqr_sam past"}))
 def test_between_refreshes_no_number_is_read_where_there_is_none(case: str) -> None:

@@ -216,6 +216,7 @@ def test_on_a_quadratic_sam_jumps_at_its_amplitude_and_leaves_nothing(curvature:
     assert found["geometry/escape_reach_plain"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lr, sam_radius, holds",
     [(0.5, 0.4, True), (1.0, 0.2, True), (1.0, 1.0, True), (1.5, 0.4, True), (1.5, 2.0, False), (1.5, 2.5, False)],

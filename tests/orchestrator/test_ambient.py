@@ -28,6 +28,7 @@ def state() -> list[object]:
     return [setting.get() for setting in SETTINGS]
 
 
+@pytest.mark.slow
 def test_every_setting_is_the_trials_within_and_as_it_was_outside(tmp_path: Path) -> None:
     before, trial, neighbor = state(), Ambient(), Ambient()
     with trial:

@@ -90,6 +90,7 @@ def test_one_without_rights_cannot_write_there(read_only: Path, tmp_path: Path) 
     assert list((read_only / "runs").glob("*/resolved.json"))
 
 
+@pytest.mark.slow
 def test_one_who_only_reads_sees_who_holds_a_sweep(moved: Path, read_only: Path) -> None:
     folder = SweepFolder(moved / "runs", next(path.parent.name for path in (moved / "runs").glob("*/resolved.json")))
     assert not folder._is_locked()

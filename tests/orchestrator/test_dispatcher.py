@@ -105,6 +105,7 @@ def test_a_sweep_whose_workers_die_ends_as_in_one_process(tmp_path: Path, method
     assert {t.result.state for t in results.ended_trials(folder)} <= {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.slow
 def test_as_many_workers_as_there_are_places_do_all_trials(tmp_path: Path) -> None:
     """Ray Tune holds what it is given for each of them in memory until the end: it is given two, not two thousand."""
     file = tmp_path / "fit.yaml"

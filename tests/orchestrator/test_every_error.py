@@ -100,6 +100,7 @@ def test_one_slip_is_one_error(slip: str) -> None:
     assert len(wrong(GOOD.replace(*SLIPS[slip]))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), itertools.combinations(SLIPS, 2))
 def test_two_slips_are_at_most_two_errors(one: str, other: str) -> None:
     """Each is one of those that the slips give alone: nothing is said that only follows."""

@@ -36,6 +36,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     return values(folder)
 
 
+@pytest.mark.slow
 @every_executor
 def test_every_trial_ends_once_with_the_same_values(
     make: Callable[[], Executor], tmp_path: Path, reference: dict[str, list[Any]]
@@ -43,6 +44,7 @@ def test_every_trial_ends_once_with_the_same_values(
     contract.check_every_trial_ends_once_with_the_same_values(make, tmp_path, reference)
 
 
+@pytest.mark.slow
 @every_executor
 @pytest.mark.filterwarnings("ignore:.*trials could not be stepped together")
 def test_packed_trials_are_those_alone(make: Callable[[], Executor], tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_share_holds_and_its_peak_is_told() -> None:
         gpu_memory.claim(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ends", "given_up"),
     [
@@ -83,6 +84,7 @@ def test_given_up_when_no_trial_of_an_arm_fits(sweep: Any, ends: Any, given_up: 
         assert "accumulate: auto" in refusal
 
 
+@pytest.mark.slow
 def test_a_sweep_that_does_not_fit_ends_after_two_trials_with_the_way_out(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml", method="random", trials=20, max_failed=50)
     given = {**yaml.safe_load(sweep_text()), **yaml.safe_load(Path(file).read_text())}
@@ -114,6 +116,7 @@ def test_what_is_said_to_fit_has_room_in_its_share(share: float) -> None:
         assert found or needed > share or needed == 1
 
 
+@pytest.mark.slow
 def test_plan_takes_a_few_steps_and_says_what_memory_they_took(call: Any, tmp_path: Path) -> None:
     """A model of 16 MB of weights: SGD holds weights, gradients and momenta, and AdamW one more."""
     file = write(tmp_path / "wide.yaml")

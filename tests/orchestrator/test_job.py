@@ -76,6 +76,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "code", "attempts", "how", "laptop"), ENDS)
 def test_every_ending(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], script: str, code: int, attempts: int, how: str, laptop: int

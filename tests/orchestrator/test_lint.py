@@ -37,6 +37,7 @@ def test_every_rule_has_its_file_and_its_page() -> None:
     assert len(lint.RULES) >= 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_our_own_sweeps_are_fair(path: Path) -> None:
     assert [f"{f.code} {f.message}" for f in lint.lint(path.read_text(), str(path)) if not f.waived] == []

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from orchestrator.definition.states import SweepState
@@ -31,6 +32,7 @@ def state(value: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_views_and_finals_once(tmp_path: Path) -> None:
     """A driver that comes again changes nothing; what it is told anew takes the place of the old."""
     for arms in (ARMS, ARMS, {**ARMS, "sgd": {**ARMS["sgd"], "loss/val/mean": 0.5, "loss/val/high": 0.8}}):

@@ -14,6 +14,7 @@ from orchestrator.trial.session import TrialSession
 from tests.orchestrator.test_store import a_job, to_the_end
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*has no checkpoints.*")
 def test_it_starts_over(tmp_path: Path) -> None:
     for name in ("plain", "stopped"):

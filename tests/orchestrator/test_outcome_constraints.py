@@ -184,6 +184,7 @@ def test_yaml_keeps_them() -> None:
     assert model.definition(sweep_file.loads(text))["outcome_constraints"] == ["time/step_s <= 0.1"]
 
 
+@pytest.mark.slow
 def test_an_arm_that_finds_something_in_some_studies_only_is_not_compared(limit: float, tmp_path: Path) -> None:
     seeds = {"studies": 6, "tune": 1, "confirm": 1}
     folder = sweep(tmp_path, limit - 0.05, budget={"trials_per_arm": 2}, seeds=seeds, cache=False)

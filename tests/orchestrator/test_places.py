@@ -23,6 +23,7 @@ class Mine(Fit):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["validate", "run", "plan", "lint", "k8s render", "k8s render --check", "submit"])
 def test_files_that_are_none(verb: str, call: Callable[..., Called], tmp_path: Path) -> None:
     binary, folder = tmp_path / "binary.yaml", tmp_path / "folder"

@@ -31,6 +31,7 @@ KINDS = [
 GRID = [(i + 0.5) / 4000 for i in range(4000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p, guess", KINDS, ids=lambda x: getattr(x, "name", ""))
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 def test_numbers(p: Parameter, guess: float, confidence: str) -> None:

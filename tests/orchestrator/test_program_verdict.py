@@ -138,6 +138,7 @@ def test_json_has_no_number_that_is_not_finite(
     assert found["result"]["state"] == "DIVERGED"
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_script_changed_is_not_made_larger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def test_the_total_stays_when_trials_end_early(tmp_path: Path) -> None:
     assert " 0 of" not in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_best_so_far_obeys_the_outcome_constraints(tmp_path: Path) -> None:
     """Nothing has a loss below zero, so that there is no best."""
     free = Watching().run(sweep_text(trials=2), tmp_path / "free")

@@ -112,6 +112,7 @@ def hear(alike: Alike, folder: SweepFolder, ends: list[tuple[str, str, str]]) ->
 FAIL = [(arm, "FAILED", on_fire(says=f"try {n}")) for n, arm in enumerate(["sgd", "adamw"] * 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ends", "given_up"),
     [

@@ -152,6 +152,7 @@ def test_the_verbs(call: Callable[..., Called], tmp_path: Path) -> None:
     assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 8  # begun: no new rehearsal
 
 
+@pytest.mark.slow
 def test_a_budget_that_steps_do_not_fill(call: Callable[..., Called], tmp_path: Path) -> None:
     """Of 45 gradient evaluations SAM spends 44: lint says so before, and what the file made certain is compared."""
     file = tmp_path / "uneven.yaml"

@@ -239,6 +239,7 @@ def test_sweeps_of_one_task_compare_arm_by_arm(tmp_path: Path) -> None:
         across.answer([a, Evidence(folder)])
 
 
+@pytest.mark.slow
 def test_profiles_over_sweeps(tmp_path: Path) -> None:
     sweeps = [fabricated(tmp_path, name=f"task-{i}", trials=4, shift=-0.1 * i) for i in range(3)]
     document = profiles.document(sweeps)

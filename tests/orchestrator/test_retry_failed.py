@@ -120,6 +120,7 @@ def test_a_driver_killed_before_the_second_attempt_leaves_a_sweep_that_goes_on(c
     assert retries.waiting(folder) == set()
 
 
+@pytest.mark.slow
 def test_decisions_that_stand_are_not_taken_again(tmp_path: Path, place: Path) -> None:
     folder = SweepFolder(tmp_path, "s-1")
     folder.path.mkdir()

@@ -39,6 +39,7 @@ def opener(place: Path, method: str, store: str) -> Callable[[], Study]:
     return lambda: open_arms(spec, folder, store.format(place=place) or None)["sgd"].study
 
 
+@pytest.mark.slow
 @every_search
 def test_configurations_are_numbered_and_in_the_space(method: str, store: str, tmp_path: Path) -> None:
     study = opener(tmp_path, method, store)()
@@ -46,6 +47,7 @@ def test_configurations_are_numbered_and_in_the_space(method: str, store: str, t
     contract.check_configurations_are_numbered_and_in_the_space(study)
 
 
+@pytest.mark.slow
 @every_search
 def test_what_was_said_is_durable(method: str, store: str, tmp_path: Path) -> None:
     contract.check_what_was_said_is_durable(opener(tmp_path, method, store))

@@ -115,6 +115,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     return Evidence(made.folder)
 
 
+@pytest.mark.slow
 def test_a_report_of_imported_runs_speaks_of_no_search(others: Evidence, tmp_path: Path) -> None:
     page = build(others, tmp_path, vector=False).read_text()
     own = re.sub(r"base64,[^\"]*", "", page[: page.index("Provenance</h2>")])
@@ -151,6 +152,7 @@ def test_numbers_stand_in_columns_of_their_own(others: Evidence, tmp_path: Path)
     assert numbers.beside(Path("a/pairs.csv")) == Path("a/pairs-numbers.csv")
 
 
+@pytest.mark.slow
 def test_a_section_for_latex_holds_every_figure_and_balances(others: Evidence, tmp_path: Path) -> None:
     build(others, tmp_path, paper=True)
     text = (tmp_path / "paper.tex").read_text()

@@ -36,6 +36,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
     return machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_a_store_keeps_the_contract(
     place: str, use: Callable[[str], Path], check: Callable[[str, Callable[[str], Path]], None]

@@ -184,6 +184,7 @@ def test_one_search_an_arm_is_compared_on_one_task_only(tmp_path: Path) -> None:
         answer.answer(Evidence(chosen))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grid", "sobol", "gp", "cmaes"])
 def test_every_search_draws_lists(tmp_path: Path, method: str) -> None:
     adam = {
@@ -211,6 +212,7 @@ def test_every_search_draws_lists(tmp_path: Path, method: str) -> None:
         assert len(points) == 2 * 2 * (2 + 1)
 
 
+@pytest.mark.slow
 def test_killed_and_continued_strict_replay_is_the_same(tmp_path: Path) -> None:
     changes = {
         "method": {"name": "tpe", "seed": 3, "random_share": 0.5, "replay": "strict", "lag": 2},
@@ -239,6 +241,7 @@ def test_a_warm_start_takes_lists(tmp_path: Path, folder: SweepFolder) -> None:
     assert sweep_id(definition) != folder.sweep_id
 
 
+@pytest.mark.slow
 def test_mlflow_has_them_under_their_dotted_names(tmp_path: Path) -> None:
     made = run(tmp_path, mlflow=True, seeds={"tune": 1, "confirm": 1}, budget={"per_trial": 8, "trials_per_arm": 1})
     client = MlflowClient(embedded_uri(tmp_path))

@@ -165,6 +165,7 @@ diagnostics: {names: [update_orthogonality, second_moment, gradient_linf]}
 """
 
 
+@pytest.mark.slow
 def test_from_sweep_file_to_table(call: Any, tmp_path: Path) -> None:
     (tmp_path / "turned.yaml").write_text(SWEEP)
     done = call("run", str(tmp_path / "turned.yaml"), "--executor", "debug", "--no-tracking")

@@ -34,6 +34,7 @@ def worker() -> Iterator[None]:
     termination.heed()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_a_trial_whose_worker_is_told_to_end_goes_on_elsewhere(tmp_path: Path) -> None:
     for name in ("plain", "ended"):

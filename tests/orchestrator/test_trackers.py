@@ -22,6 +22,7 @@ def mlflow(folder: SweepFolder) -> Tracker:
 TRACKERS = [pytest.param(lambda folder: NoTracker(), id="none"), pytest.param(mlflow, id="mlflow")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", TRACKERS)
 def test_the_contract(make: contract.Make, tmp_path: Path) -> None:
     """One sweep for all of it."""

@@ -324,6 +324,7 @@ def test_a_module_beside_the_sweep_file_is_found_from_anywhere(
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_a_run_from_an_archive_says_which_code_it_had(
     project: Path, call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_taken_port_is_passed_over_and_one_that_was_asked_for_refused(monkeypa
     assert ui._port(found) == found
 
 
+@pytest.mark.slow
 def test_a_server_is_not_started_and_its_address_is_whole(
     made: SweepFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,7 +150,7 @@ def test_a_pace_gives_the_gradients_that_fit() -> None:
 
 @pytest.mark.slow
 def test_seconds_are_measured_once_and_kept(tmp_path: Path) -> None:
-    text = text_of("seconds", 0.4).replace("pause_s: 0.0", "pause_s: 0.004")
+    text = text_of("seconds", 0.4, confirm=1).replace("pause_s: 0.0", "pause_s: 0.004")
     definition = sweep_file.loads(text, "test.yaml")
     identity = model.sweep_id(definition)
     folder = run(tmp_path, text)
@@ -211,7 +211,8 @@ def test_seconds_are_those_of_the_machine_that_trains() -> None:
 
 @pytest.mark.slow
 def test_a_twin_has_the_pace_of_its_arm() -> None:
-    text = text_of("seconds", 0.2) + "\nanalysis: {baseline: sgd, twin: true}\n"
+    text = text_of("seconds", 0.2).replace("pause_s: 0.0", "pause_s: 0.004")  # asleep for most of it
+    text += "\nanalysis: {baseline: sgd, twin: true}\n"
     found = pace.measured(sweep_file.loads(text))
     assert found["sgd"] is found["sgd-twin"]
 

@@ -93,6 +93,7 @@ def test_the_residual_is_that_of_the_losses(name: str) -> None:
     assert task.evaluate(players)["residual/log10"] == 10.0
 
 
+@pytest.mark.slow
 def test_the_logistic_solution_is_where_extragradient_ends() -> None:
     task = trainables.build("logistic_game")
     players = task.model(0)

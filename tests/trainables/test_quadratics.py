@@ -43,6 +43,7 @@ REFERENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", REFERENCES)
 def test_least_squares_reproduces_the_reference_values(dataset: str) -> None:
     """Relative objective after 100 steps with L = largest eigenvalue: GD, Nesterov, GCM(.5, 2), GCM(.5, 3)."""

@@ -77,8 +77,18 @@ def batches(task: Task, order: list[int]) -> list[Tensor]:
     return found
 
 
+OTHERS: set[int | None] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Readers of tasks that an earlier test still holds."""
+    OTHERS.update(thread.ident for thread in threading.enumerate())
+
+
 def readers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("geosweep-reader")]
+    """Names of the readers that this test began."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("geosweep-reader") and t.ident not in OTHERS]
 
 
 @pytest.mark.parametrize("name", ["raw", "encoded", "text"])

@@ -28,6 +28,7 @@ def levels(units: list[int], comparisons: int, planned: int) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planned", [1, 2, 3])
 @pytest.mark.parametrize("units", [[6, 10], [8, 12, 16], [5, 9], [6, 7, 8, 9, 10]])
 def test_two_equal_arms_are_called_different_at_any_look_as_rarely_as_at_one(units: list[int], planned: int) -> None:

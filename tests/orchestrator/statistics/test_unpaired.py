@@ -22,6 +22,7 @@ def pair(a: Array, b: Array, margin: float = 0.0) -> UnpairedPair:
     return compare_unpaired(values, goal=Goal.MAXIMIZE, unit="seed", margin=margin)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "ratio"), [(6, 6, 1.0), (5, 9, 1.0), (6, 6, 3.0)])
 def test_equal_means_are_told_apart_in_five_percent_at_most(n: int, m: int, ratio: float) -> None:
     """Other variances included; two standard errors of the simulation are allowed for."""
