@@ -167,7 +167,7 @@ print(json.dumps({{"listed": listed, "state": found.state, "rates": rates, "said
     assert found["rates"][-1] == pytest.approx(0.15)
     assert found["sealed"] == ["method", "sampler_plugin.py"]
     for name, words in {
-        "middles": "no sampler as package.module.Class; installed: middle",
+        "middles": "nor a sampler as package.module.Class; installed: middle",
         "middlearguments": "has no argument 'shares'; did you mean share?",
         "middleref": "method.ref: is for optunahub/PACKAGE",
         "tpe": "sampler 'tpe' is offered by geosweep itself and by sampler-plugin 1.2",

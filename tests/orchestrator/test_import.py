@@ -348,7 +348,7 @@ def test_the_verbs(call: Any, tmp_path: Path) -> None:
     file = str(tmp_path / "runs" / identity / "sweep.yaml")
     for words in (["run", file], ["plan", file], ["validate", file]):
         one = call(*words)
-        assert (one.code, "never run" in one.err.replace("\n", " ")) == (3, True)
+        assert (one.code, "but not run" in one.err.replace("\n", " ")) == (3, True)
     assert call("reconcile", identity).code == 2
     assert call("compare", "@last", "--metric", "loss").code == 4
     again = call("import", "csv", str(tmp_path / "r.csv"), "--metric", "accuracy:maximize")

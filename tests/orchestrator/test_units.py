@@ -178,7 +178,7 @@ def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path, stu
     document = answer(evidence)
     assert "at 30 seconds each" in sentence(document["pairs"][0], document["metric"])
     assert document["pairs"][0]["at_equal_seconds"] is None
-    assert "sgd: 31.5 s a trial, 5% above the 30 s given (calibrated to within 10%)." in document["notes"]
+    assert "sgd: 31.5 s per trial, 5% above the 30 s given (calibrated to within 10%)." in document["notes"]
     evidence = Evidence(folder)
     for arm, seconds in (("sgd", 31.5), ("sam", 24.0)):
         evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
