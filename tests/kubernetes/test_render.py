@@ -239,7 +239,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
     for words, code, says in (
         ([str(tmp_path)], 3, "is a folder"),
         (["--check", str(tmp_path)], 3, "is a folder"),
-        ([], 2, "name a sweep file"),
+        ([], 2, "name either a sweep file"),
         ([str(K8S.parent / "sweeps/own_data/cifar100_sam.yaml")], 3, "dataset.json alone is enough"),
     ):
         refused = render_(*words)
