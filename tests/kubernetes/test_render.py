@@ -240,7 +240,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
         ([str(tmp_path)], 3, "is a folder"),
         (["--check", str(tmp_path)], 3, "is a folder"),
         ([], 2, "name either a sweep file"),
-        ([str(K8S.parent / "sweeps/own_data/cifar100_sam.yaml")], 3, "dataset.json alone is enough"),
+        ([str(K8S.parent / "sweeps/own_data/cifar100_sam.yaml")], 3, "dataset.json is enough"),
     ):
         refused = render_(*words)
         assert (refused.code, refused.out, says in refused.err) == (code, "", True), refused.err
