@@ -35,7 +35,11 @@ def bucket() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "more, store",
-    [(RESUME, "s3"), ("resume_arg: --resume=${trial_dir}/state.txt", "memory"), ("three lines", "s3")],
+    [
+        (RESUME, "s3"),
+        ("resume_arg: --resume=${trial_dir}/state.txt", "memory"),
+        pytest.param("three lines", "s3", marks=pytest.mark.long),
+    ],
     ids=["checkpoints", "folder", "three-lines"],
 )
 def test_it_goes_on_on_another_machine(

@@ -60,7 +60,7 @@ def compare(name: str, recipe: str, workers: Workers) -> None:
     one, two = pair.training(name, recipe, None), pair.training(name, recipe, workers)
     expected, found = pair.finish(one), pair.finish(two)
     assert two.step == one.step >= 3
-    start = one._task.model(2)
+    start = one.task.model(2)
     assert isinstance(start, torch.nn.Module)
     for a, b, w in zip(one.model.parameters(), two.model.parameters(), start.parameters(), strict=True):
         assert not torch.equal(a, w), name
