@@ -138,7 +138,7 @@ NAMED: dict[str, tuple[str, Change]] = {
     "read-only claim": ("KO209", edit(*POD, "volumes", 0, "persistentVolumeClaim", "readOnly", value=True)),
     "workers on another claim": ("KO209", edit(*POD, "volumes", 0, "persistentVolumeClaim", "claimName", value="mine")),
     "workers in another part of it": ("KO209", edit(*BOX, "volumeMounts", 0, "subPath", value="mine")),
-    # found by a second pair of eyes
+    # of metadata and endings
     "namespace that is none": ("KO101", edit("metadata", "namespace", value="Team A")),
     "namespace of the cluster": ("KO101", edit("metadata", "namespace", value="kube-system")),
     "misspelt field of metadata": ("KO101", edit("metadata", "lables", value={})),
