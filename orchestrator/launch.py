@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from orchestrator import notifying, reconcile, results, runner
 from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
-from orchestrator.definition.errors import BudgetSpent, TrialsFailed, UsageError
+from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
 from orchestrator.definition.model import Spec, sweep_id
 from orchestrator.definition.states import Goal, SweepState
 from orchestrator.executors.base import Executor
@@ -68,6 +68,8 @@ class Options:
     """Train trials that failed again."""
     steps: bool = True
     """Before the first trial each arm takes a step at the corners of its space (see `protocol.rehearsal`)."""
+    give_up: Callable[[SpecError], NoReturn] | None = None
+    """Ends the process with what is said of a step that cannot be interrupted."""
     parcel: Parcel | None = None
     """The user's own code for the machines of a cluster (see `travel`)."""
     notify: tuple[str, ...] = ()
@@ -163,7 +165,12 @@ def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> 
     """Of a sweep that is new, whose trials run on this machine. Raises SpecError."""
     folder = SweepFolder(root, sweep_id(spec))
     here = not options.elsewhere and not spec.resources.gpu
-    if options.steps and here and not folder.path.exists() and (left_out := rehearsal.rehearse(spec, text)):
+    if (
+        options.steps
+        and here
+        and not folder.path.exists()
+        and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up))
+    ):
         say(left_out)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,12 @@ PIPED = 160
 _COMMAND = re.compile(r"[ \n]*(?<=:)[ \n]+(?=geosweep [a-z])")
 PROSE = (24, 14)
 """Columns below which sentences in a table are hard to read, and very hard."""
+
+
+def asked_width() -> int | None:
+    """The columns that COLUMNS asks for, or None; tables that go to a file or another program obey it, too."""
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else None
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -106,19 +113,18 @@ def fitted(table: Table, width: int) -> list[Any]:
 
 
 def show(console: Console, shown: Table | Group) -> None:
-    """Print a table, or a group with some; to a file or another program as wide as it needs."""
+    """Print a table, or a group with some; to a file or another program as wide as it needs, or as COLUMNS says."""
     for part in shown.renderables if isinstance(shown, Group) else [shown]:
         if not isinstance(part, Table):
             console.print(part, highlight=False, soft_wrap=not console.is_terminal)
             continue
-        if console.is_terminal:
-            for piece in fitted(part, console.width):
-                console.print(piece, highlight=False)
-            continue
         usual = console.width
-        console.width = max(usual, _needs(_column(one).widest for one in part.columns))
+        if not console.is_terminal:
+            needed = max(usual, _needs(_column(one).widest for one in part.columns))
+            console.width = asked_width() or needed
         for piece in fitted(part, console.width):
-            console.print(piece, highlight=False, soft_wrap=not isinstance(piece, Table))
+            whole = not (console.is_terminal or isinstance(piece, Table))
+            console.print(piece, highlight=False, soft_wrap=whole)
         console.width = usual
 
 

@@ -93,6 +93,10 @@ def test_a_name_stands_for_a_bundled_sweep_and_a_file_of_that_name_comes_first(t
     monkeypatch.chdir(tmp_path)
     assert bundled.sweep(Path("quickstart")) == ROOT / "sweeps" / "quickstart.yaml"
     assert bundled.sweep(Path("own_data/cifar100_sam")).is_file()
+    Path("pbt_digits").mkdir()
+    assert bundled.sweep(Path("pbt_digits")).is_file()
+    Path("nothing").mkdir()
+    assert bundled.sweep(Path("nothing")) == Path("nothing")
     Path("quickstart").write_text("name: mine\n")
     assert bundled.sweep(Path("quickstart")) == Path("quickstart")
     assert bundled.sweep(Path("nothing")) == Path("nothing")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, TypeVar
 
 from optim_core import plugins
@@ -74,17 +78,72 @@ def lookup(name: str) -> type[Task]:
     """
     if (registered := _REGISTRY.get(name) or _plugin(name)) is not None:
         return registered
-    if ":" in name:
-        module_name, _, class_name = name.partition(":")
+    module_name, colon, class_name = name.partition(":")
+    if colon and "/" not in name and not module_name.endswith(".py"):
         try:
-            return _checked(name, getattr(importlib.import_module(module_name), class_name))
-        except (ImportError, AttributeError) as error:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
             raise KeyError(f"no task {name!r}: {error}") from error
         except (Exception, SystemExit) as error:
             raise KeyError(f"no task {name!r}: {plugins.broken(module_name, error)}") from error
-    close = difflib.get_close_matches(name, names(), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(names())}; or package.module:Task"
-    raise KeyError(f"no task {name!r}; {hint}")
+        found = getattr(module, class_name, None)
+        if found is None or not isinstance(found, type):
+            raise KeyError(f"no task {name!r}{_nearest_class(module, class_name)}")
+        return _checked(name, found)
+    if close := difflib.get_close_matches(name, names(), n=1):
+        raise KeyError(f"no task {name!r}; did you mean {close[0]}?")
+    if meant := _as_written(name):
+        raise KeyError(f"no task {name!r}; did you mean {meant}?")
+    raise KeyError(f"no task {name!r}; there is: {', '.join(names())}; or package.module:Task")
+
+
+def _nearest_class(module: ModuleType, wanted: str) -> str:
+    """`; did you mean module:Class?`, or which tasks the module has."""
+    known = [key for key, one in vars(module).items() if isinstance(one, type) and issubclass(one, Task)]
+    known = [key for key in known if getattr(module, key) is not Task]
+    by_case = {key.lower(): key for key in known}
+    close = difflib.get_close_matches(wanted.lower(), by_case, n=1) or (list(by_case) if len(by_case) == 1 else [])
+    if close:
+        return f"; did you mean {module.__name__}:{by_case[close[0]]}?"
+    listed = ", ".join(f"{module.__name__}:{key}" for key in known)
+    return f": {module.__name__} has no class {wanted!r}" + (f"; it has {listed}" if listed else "")
+
+
+def _as_written(name: str) -> str:
+    """`module:Class` for `folder/module.py:Class`, `module.Class`, `module.py` or `module`, where the module is there.
+
+    It is looked for; of it the packages around it alone are imported.
+    """
+    path, colon, wanted = name.partition(":")
+    dotted = path.removeprefix("./").removesuffix(".py").replace("/", ".")
+    outer, dot, last = dotted.rpartition(".")
+    tries = [(outer, last)] if dot and not colon and not path.endswith(".py") else []
+    for module, cls in (*tries, (dotted, wanted)):
+        try:
+            found = importlib.util.find_spec(module)
+        except Exception:  # of the package around it
+            continue
+        if (
+            found is None
+            or not found.origin
+            or (module == outer and found.submodule_search_locations)
+            or module.partition(".")[0] in sys.stdlib_module_names
+        ):
+            continue
+        return f"{module}:{cls or _first_class(found.origin)}"
+    return ""
+
+
+def _first_class(file: str) -> str:
+    """The first class of a source file that is named a task's, else the first one, else `Task`."""
+    try:
+        with open(file, encoding="utf-8") as source:
+            body = ast.parse(source.read()).body
+    except (OSError, ValueError, SyntaxError):
+        return "Task"
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    of_task = [node for node in classes if any(ast.unparse(base).endswith("Task") for base in node.bases)]
+    return next((node.name for node in (*of_task, *classes)), "Task")
 
 
 def _checked(name: str, cls: Any) -> type[Task]:

@@ -111,10 +111,21 @@ def beside(file: Path | None) -> Path | None:
     return found
 
 
+def named(sweep: str | None) -> str | None:
+    """The id of the sweep that a file defines, where a file is named; what was typed otherwise. Raises SpecError."""
+    if sweep is None or not sweep.endswith((".yaml", ".yml")) or not Path(sweep).is_file():
+        return sweep
+    from orchestrator.definition import model
+
+    return model.sweep_id(asked_of(beside(Path(sweep)) or Path(sweep), ()).load())
+
+
 def _near(root: Path) -> Path:
     """The local mirror of a root in an object store; `Path` has collapsed slashes in its URI."""
     from orchestrator.storage.object_store import StoreError, near
 
+    if root.exists() and not root.is_dir():
+        raise typer.BadParameter(f"{root} is a file; name the folder that holds the sweeps")
     try:
         slashes = ":///" if str(root).startswith("file:/") else "://"
         return near(str(root).replace(":/", slashes, 1))
@@ -160,7 +171,8 @@ Overrides = Annotated[
         metavar="KEY=VALUE", help="Keys of the file to change, such as budget.trials_per_arm=16.", show_default=False
     ),
 ]
-Sweep = Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.")]
+SWEEP = "Sweep id, unique prefix, or @last; or its folder, or its file."
+Sweep = Annotated[str, typer.Argument(help=SWEEP, callback=named)]
 ROOT = Path(USUAL_ROOT)
 NO_PLACE = (errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 """Why a place cannot be written to, beyond the errors that Python has classes for."""

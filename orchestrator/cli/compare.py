@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show, show_stamps, talk
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, named, show, show_stamps, talk
 from orchestrator.definition.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
 
-Sweeps = Annotated[list[str] | None, typer.Argument(help="Sweep ids, unique prefixes, or @last.")]
+
+def _each(sweeps: list[str] | None) -> list[str | None]:
+    return [named(one) for one in sweeps or ()]
+
+
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Argument(help="Sweep ids, unique prefixes, or @last; or their folders, or their files.", callback=_each),
+]
 
 
 class Style(enum.StrEnum):

@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, app, emit, fail, next_steps, show_stamps, talk, typed
+from orchestrator.cli.app import (
+    ROOT,
+    SWEEP,
+    Exit,
+    Json,
+    Root,
+    Storage,
+    app,
+    emit,
+    fail,
+    named,
+    next_steps,
+    show_stamps,
+    talk,
+    typed,
+)
 from orchestrator.cli.run import Backend, Notify, carry_out, conclude, show_end
 
 if TYPE_CHECKING:
@@ -20,7 +35,7 @@ if TYPE_CHECKING:
 @app.command()
 def extend(
     context: typer.Context,
-    sweep: Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.", show_default=False)],
+    sweep: Annotated[str, typer.Argument(help=SWEEP, show_default=False, callback=named)],
     studies: Annotated[str, typer.Option(help="More studies per arm, +4.", show_default=False)] = "",
     trials: Annotated[str, typer.Option(help="More configurations in each study, +16.", show_default=False)] = "",
     seeds: Annotated[str, typer.Option(help="More confirm seeds in each study, +4.", show_default=False)] = "",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, app, data, emit, fail, say, show, talk
+from orchestrator.cli.app import ROOT, SWEEP, Exit, Json, Root, Storage, app, data, emit, fail, named, say, show, talk
 
 if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
@@ -101,7 +101,7 @@ def _age(seconds: float) -> str:
 
 @app.command()
 def delete(
-    sweep: Annotated[str, typer.Argument(help="Sweep id, unique prefix, or @last.", show_default=False)],
+    sweep: Annotated[str, typer.Argument(help=SWEEP, show_default=False, callback=named)],
     root: Root = ROOT,
     tracking: Annotated[bool, typer.Option(help="Delete its MLflow runs too.")] = True,
     storage: Storage = "",

@@ -20,13 +20,14 @@ def renewed(found: SweepFolder) -> list[str]:
     from orchestrator.compare import told
     from orchestrator.compare.evidence import Evidence
     from orchestrator.storage.outcome import SweepOutcome
+    from orchestrator.tracking.mlflow_report import UntrackedError
 
     outcome, evidence = SweepOutcome.read(found), Evidence(found)
     if outcome is None or not outcome.is_over or evidence.imported:
         return []
     try:
         old = told.runs_of(evidence).outdated()
-    except LookupError:  # was never tracked
+    except UntrackedError:  # was never tracked
         return []
     if old:
         from orchestrator import launch, runner

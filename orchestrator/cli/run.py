@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -36,7 +37,7 @@ from orchestrator.cli.app import (
 from orchestrator.cli.ending import kept
 from orchestrator.cli.k8s_options import Fair
 from orchestrator.cli.remote import packed
-from orchestrator.definition.errors import SpecError, errors_of
+from orchestrator.definition.errors import SpecError, SpecErrors, errors_of
 from orchestrator.definition.states import SweepState
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ SkipSteps = Annotated[
     bool,
     typer.Option("--skip-steps", help="Skip the step that each arm takes at corners of its space."),
 ]
+
+
+READING_S = 30.0
+"""How long a file may take to be read, the modules that it names included."""
 
 
 class Backend(enum.StrEnum):
@@ -127,7 +132,7 @@ def run(
         root = root.absolute() if code else root
         parcel = arrive(code) if code else None
         asked = asked_of(file, overrides)
-        definition = asked.load()
+        definition = _loaded(asked, lambda error: _say(f"{error.message.partition(';')[0]}; waiting", warns=True))
         place.at(root, model.sweep_id(definition))
         if tracking:
             place.tracked(definition.name, definition.tracking.mlflow or tracking_uri or None)
@@ -147,6 +152,7 @@ def run(
             steps=not skip_steps,
             fair=fair,
             retry_failed=retry_failed,
+            give_up=_giving_up(asked),
         )
         ended = carry_out(asked, definition, root, options, typed(context))
         if as_json:
@@ -249,29 +255,27 @@ def validate(
     """
     from orchestrator.definition import model
     from orchestrator.definition import plan as planning
-    from orchestrator.definition.overrides import OverrideError
 
     left_out = ""
     try:
         asked = asked_of(file, overrides)
-        definition = asked.load()
-        identity = model.sweep_id(definition)
+        give_up = _giving_up(asked, as_json)
+        try:
+            definition = asked.load() if skip_steps else _loaded(asked, give_up)
+            identity = model.sweep_id(definition)
+        except SpecError as error:
+            raise error if skip_steps or error.rest is None else _with_steps(error, error.rest, asked) from None
         if not skip_steps:
             from orchestrator.protocol import rehearsal
 
             with asked.located():
-                left_out = rehearsal.rehearse(definition, asked.text)
+                left_out = rehearsal.rehearse(definition, asked.text, give_up=give_up)
     except SpecError as error:
         if trace:
             _show_origins(error)
         if not as_json:
             raise
-        rows = [
-            {"line": one.line, "column": one.column, "key": one.key, "message": one.message}
-            | ({"override": one.word} if isinstance(one, OverrideError) else {})
-            for one in errors_of(error)
-        ]
-        emit({"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": rows})
+        emit(_invalid(file, error))
         raise typer.Exit(int(Exit.INVALID_FILE)) from None
     if as_json:
         found = {"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity}
@@ -281,6 +285,58 @@ def validate(
         for line in (*([left_out] if left_out else []), *planning.whole_by_chance(definition)):
             _say(line, warns=True)
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
+
+
+def _invalid(file: str | Path, error: SpecError) -> dict[str, Any]:
+    """The document of a file in which something is wrong."""
+    from orchestrator.definition.overrides import OverrideError
+
+    rows = [
+        {"line": one.line, "column": one.column, "key": one.key, "message": one.message}
+        | ({"override": one.word} if isinstance(one, OverrideError) else {})
+        for one in errors_of(error)
+    ]
+    return {"schema": "geosweep/validate/1", "file": str(file), "valid": False, "errors": rows}
+
+
+def _loaded(asked: Asked, overdue: Callable[[SpecError], None]) -> Spec:
+    """The sweep; `overdue` hears of a module or a task that does not come to an end. Raises SpecError."""
+    from orchestrator.protocol.patience import endless_reading, watched
+
+    with watched(READING_S, lambda frames: overdue(endless_reading(asked.text, asked.file, frames, READING_S))):
+        return asked.load()
+
+
+def _with_steps(error: SpecError, rest: Spec, asked: Asked) -> SpecError:
+    """What is wrong with the file, and what breaks in the first steps of the arms that are right."""
+    from orchestrator.protocol import rehearsal
+
+    try:
+        with asked.located():
+            rehearsal.rehearse(rest, asked.text, give_up=_giving_up(asked))
+    except SpecError as broken:
+        both = [*errors_of(error), *errors_of(broken)]
+        return SpecErrors(sorted(both, key=lambda one: (one.line, one.column)))
+    return error
+
+
+def _giving_up(asked: Asked, as_json: bool = False) -> Callable[[SpecError], NoReturn]:
+    """Ends the command at once with what is wrong, from any thread: the main one cannot be interrupted."""
+    from orchestrator.protocol.patience import at_once
+
+    out = os.dup(1) if as_json else -1
+
+    def give_up(error: SpecError) -> NoReturn:
+        try:
+            with asked.located():
+                raise error
+        except SpecError as located:
+            said = located
+        if as_json:
+            at_once(Exit.INVALID_FILE, out, json.dumps(_invalid(asked.file, said), indent=1))
+        at_once(Exit.INVALID_FILE, 2, str(said))
+
+    return give_up
 
 
 def _show_origins(error: SpecError) -> None:

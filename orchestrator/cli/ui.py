@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Root, app, fail, talk
+from orchestrator.cli.app import ROOT, SWEEP, Exit, Root, app, fail, named, talk
 
 if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
@@ -25,7 +25,7 @@ FIRST_PORT, PORTS, START_S = 5000, 50, 120.0
 @app.command()
 def ui(
     sweep: Annotated[
-        str, typer.Argument(help="Sweep id, unique prefix, or @last; default: @last.", show_default=False)
+        str, typer.Argument(help=f"{SWEEP[:-1]}; default: @last.", show_default=False, callback=named)
     ] = "",
     where: Annotated[
         str, typer.Option(help="Show only matching runs, params.rotation = 'output'.", show_default=False)

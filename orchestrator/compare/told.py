@@ -42,7 +42,7 @@ def charts(evidence: Evidence) -> str:
 
 
 def runs_of(evidence: Evidence, uri: str | None = None) -> MlflowReport:
-    """The sweep's runs. Raises LookupError when there is no store."""
+    """The sweep's runs. Raises UntrackedError when there is no store."""
     return MlflowReport(
         uri=uri or evidence.resolved.get("tracking"),
         root=evidence.folder.root,

@@ -22,8 +22,11 @@ def sweeps() -> dict[str, Path]:
 
 
 def sweep(given: Path) -> Path:
-    """The file that was meant: the one at this path, else the bundled sweep of this name, else the path as it is."""
-    if given.exists() or given.suffix or given.is_absolute():
+    """The file that was meant: the one at this path, else the bundled sweep of this name, else the path as it is.
+
+    A folder of that name, such as the data of a sweep, is no sweep file.
+    """
+    if given.is_file() or given.suffix or given.is_absolute():
         return given
     return sweeps().get(str(given), given)
 

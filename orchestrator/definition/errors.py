@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.definition.model import Spec
 
 
 class SpecError(ValueError):
@@ -12,6 +16,9 @@ class SpecError(ValueError):
 
     is_of_form = False
     """Whether types or spelling are wrong, which depends on nothing else in the file."""
+
+    rest: Spec | None = None
+    """Of all errors of a file: the sweep without what is wrong, as far as it can be tried."""
 
     def __init__(self, file: str, line: int, column: int, path: tuple[str | int, ...], message: str) -> None:
         self.file, self.line, self.column, self.path, self.message = file, line, column, path, message

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optim_core
 import trainables
 from orchestrator.definition.errors import SpecError, SpecErrors
+from orchestrator.definition.model import Spec
 from orchestrator.definition.yaml12 import Document, Path
 
 ROUNDS = 60
@@ -36,6 +37,8 @@ LOOKS_AT: Mapping[str, frozenset[str]] = {
     "groups": frozenset({"arms", "parameters", "task", "groups"}),
 }
 """Section -> the sections that its rules look at, beyond types and spelling."""
+SHARED = ("task", "parameters", "training", "groups", "constraints", "resources")
+"""Sections that every arm's first step depends on."""
 STAND_INS: Mapping[str, Any] = {
     "schema_version": 1,
     "name": "unnamed",
@@ -66,15 +69,18 @@ class _Reading:
         return {str(path[0]) for path in (*self.taken, *self.stood_in) if path and path not in self.strange}
 
 
-def every(first: SpecError, document: Document, read: Callable[[Document], object]) -> SpecError:
-    """`first` and all further errors, as one. `read` raises the next SpecError, or returns."""
-    found, error = [first], first
+def every(first: SpecError, document: Document, read: Callable[[Document], Spec]) -> SpecError:
+    """`first` and all further errors, as one. `read` raises the next SpecError, or returns.
+
+    What is right in the file is its `rest`: the sweep with the arms of which nothing was taken out.
+    """
+    found, error, rest = [first], first, None
     now = _Reading(Document(copy.deepcopy(document.value), document.places))
     for _ in range(ROUNDS):
         if not _mend(now, error):
             break
         try:
-            read(now.document)
+            rest = read(now.document)
             break
         except SpecError as following:
             if not _follows(following, now):
@@ -84,7 +90,19 @@ def every(first: SpecError, document: Document, read: Callable[[Document], objec
             break
     found = list({str(one): one for one in found}.values())
     found.sort(key=lambda one: (one.line, one.column))
-    return found[0] if len(found) == 1 else SpecErrors(found)
+    said = found[0] if len(found) == 1 else SpecErrors(found)
+    said.rest = rest and _untouched(rest, now)
+    return said
+
+
+def _untouched(rest: Spec, now: _Reading) -> Spec | None:
+    """The sweep with the arms that are as the file has them; None where there is none."""
+    changed = {path for path in (*now.taken, *now.stood_in) if path not in now.strange}
+    if any(path[0] in SHARED for path in changed):
+        return None
+    arms = {path[1] if len(path) > 1 else "" for path in changed if path[0] == "arms"}
+    whole = {} if "" in arms else {name: arm for name, arm in rest.arms.items() if name not in arms}
+    return replace(rest, arms=whole) if whole else None
 
 
 def _follows(error: SpecError, now: _Reading) -> bool:

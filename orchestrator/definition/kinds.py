@@ -11,6 +11,8 @@ from typing import Any
 
 NUMBERS = {"int", "float"}
 LISTS = {"list", "tuple", "Sequence", "Iterable", "set", "frozenset", "Collection"}
+WHOLE = {"int", "bool", "str", "None", "Optional", "Union", "NoneType"}
+"""What an annotation says that allows no fraction."""
 YES = ("yes", "on", "y")
 MAPPINGS = {"dict", "Mapping"}
 
@@ -21,12 +23,16 @@ def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
     Defaults and annotations say what an argument takes; without either nothing is known.
     """
     words, default = _words(argument.annotation), argument.default
+    declared = words
     if isinstance(default, bool):
         words = words or {"bool"}
     elif isinstance(default, int | float):
         words = words | NUMBERS if not words & {*NUMBERS, "str", "bool"} else words
     if not words or value is None:
         return ""
+    if isinstance(value, float) and math.isfinite(value) and "int" in declared and declared <= WHOLE:
+        way_out = f"; write {value:.0f}" if value.is_integer() else ""
+        return f"{value!r} is a fraction, but {name} is a whole number{way_out}"
     truth = words & NUMBERS == set() and "bool" in words
     number = bool(words & NUMBERS) and "bool" not in words
     if isinstance(value, str):

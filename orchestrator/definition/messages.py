@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,11 +50,18 @@ def explained(
     if kind in ("dict_type", "model_type", "dataclass_type"):
         return where.error(path, f"{value!r} is {a_kind}; expected keys with values, such as KEY: VALUE")
     if kind == "list_type":
-        return where.error(path, f"{value!r} is {a_kind}; expected a list, such as [{value}]")
+        return where.error(path, f"{value!r} is {a_kind}; expected a list, such as [{_written(value)}]")
     if kind == "string_type":
         return where.error(path, f"{value!r} is {a_kind}; expected text, put it in quotes")
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
+
+
+def _written(value: Any) -> str:
+    """A value as YAML reads it back inside a list."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w./*-]+", value, re.ASCII):
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value) if isinstance(value, bool | dict) or value is None else str(value)
 
 
 class _NotShown:

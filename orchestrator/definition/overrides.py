@@ -67,7 +67,9 @@ class Asked:
             named = [self._named(one) for one in errors_of(error)]
             for one, before in zip(named, errors_of(error), strict=True):
                 one.__cause__ = before.__cause__
-            raise (named[0] if len(named) == 1 else SpecErrors(named)) from named[0].__cause__
+            said = named[0] if len(named) == 1 else SpecErrors(named)
+            said.rest = error.rest
+            raise said from named[0].__cause__
 
     def line(self, number: int) -> int:
         """The line of the user's own file that a line of the effective one stands for."""

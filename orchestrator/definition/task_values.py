@@ -22,7 +22,7 @@ from orchestrator.definition.kinds import misfit, short
 from orchestrator.definition.location import Where
 from orchestrator.definition.parts import TASK, in_section, section_of, split
 from orchestrator.definition.schema import SweepModel
-from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, from_unit, is_number, satisfied
+from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, from_unit, satisfied
 from orchestrator.definition.yaml12 import Path
 
 if TYPE_CHECKING:
@@ -160,13 +160,9 @@ def _build(cls: type[Task], values: Mapping[str, Any], given: Mapping[str, Any],
 def _check_kind(p: Parameter, argument: inspect.Parameter, path: Path, where: Where) -> None:
     """Check that the values are of the kind that the task's constructor declares."""
     name = p.name.partition(".")[2]
-    words = str(argument.annotation)
-    whole = "int" in words and "float" not in words
     for value in ends_of(p):
         if found := misfit(name, argument, value):
             raise where.error(path, found)
-        if whole and isinstance(value, float) and is_number(value):
-            raise where.error(path, f"{value:g} is a fraction, but {name} of the task is a whole number")
 
 
 def _at_corners(

@@ -19,27 +19,28 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from orchestrator.definition import built, plan
-from orchestrator.definition.errors import SpecErrors
+from orchestrator.definition.errors import SpecError, SpecErrors
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import groups_of, split
 from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import parse
 from orchestrator.protocol.blame import Blame, Broken, Stage
+from orchestrator.protocol.patience import Frames, endless_step, watched
 from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 
-LIMIT_S, AGAIN_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 0.15, 0.5, 1e9
+LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 5.0, 0.15, 0.5, 1e9
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch sees no GPU, and starts nothing on one to find that out."""
 
@@ -56,9 +57,13 @@ class _Corner:
     """0: has a value that those before it of its arm have not; 1: a value away from the first; 2: any other one."""
 
 
-def rehearse(spec: Spec, text: str, limit_s: float = LIMIT_S) -> str:
+def rehearse(
+    spec: Spec, text: str, limit_s: float = LIMIT_S, give_up: Callable[[SpecError], NoReturn] | None = None
+) -> str:
     """Try the sweep that `text` defines; returns what was skipped, and why, as a sentence; empty for nothing.
 
+    `give_up` is called from another thread, with what to say, where the task does not let itself be interrupted; it
+    ends the process. Without it such a task goes on.
     Raises SpecError with all that broke; the exception behind each one is its `__cause__`.
     """
     if spec.task.is_program:
@@ -66,7 +71,7 @@ def rehearse(spec: Spec, text: str, limit_s: float = LIMIT_S) -> str:
     if spec.resources.gpu and not torch.cuda.is_available():
         return "no step was tried: trials need a GPU, and there is none here"
     tried = _Rehearsal(spec)
-    with _quiet(spec), contextlib.suppress(_TimeUp), _alarm(limit_s):
+    with _unending(spec, text, limit_s, give_up), _quiet(spec), contextlib.suppress(_TimeUp), _alarm(limit_s):
         tried.all(time.monotonic() + limit_s)
     blame = Blame(spec, Where(spec.source, parse(text)))
     found = [*blame.errors(tried.broken, tried.well), *blame.missing(tried.metrics)]
@@ -77,6 +82,18 @@ def rehearse(spec: Spec, text: str, limit_s: float = LIMIT_S) -> str:
         corners_tried = f"{tried.done} of {tried.of} corners of the search spaces"
         return f"{corners_tried} took a step within {limit_s:g} s; the others were not tried"
     return ""
+
+
+def _unending(
+    spec: Spec, text: str, limit_s: float, give_up: Callable[[SpecError], NoReturn] | None
+) -> contextlib.AbstractContextManager[None]:
+    if give_up is None:
+        return contextlib.nullcontext()
+
+    def overdue(frames: Frames) -> None:
+        give_up(endless_step(text, spec.source, spec.task.name, frames, limit_s))
+
+    return watched(limit_s + GRACE_S, overdue)
 
 
 class _Rehearsal:

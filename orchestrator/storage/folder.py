@@ -307,19 +307,30 @@ def sweeps(root: Path) -> list[SweepFolder]:
 
 
 def find(root: Path, name: str) -> SweepFolder:
-    """The sweep named by id, unique prefix or `@last`. Raises NotFound with what there is."""
+    """The sweep named by id, unique prefix, `@last`, or the path of its folder. Raises NotFound with what there is."""
+    path = Path(name)
+    if path.name and (path / "resolved.json").is_file():
+        path = path.absolute()
+        root, name = path.parent if path.parent != root.absolute() else root, path.name
     known = sweeps(root)
     if not known:
         raise NotFound(
             f"no sweep under {object_store.far(root) or root}/; name another --root, or start one with: "
             "geosweep run FILE"
         )
+    if path.parent.absolute() == root.absolute():  # runs/ID, of which a part was typed
+        name = path.name
     matches = [s for s in known if s.sweep_id == name] or [s for s in known if s.sweep_id.startswith(name)]
     matches = known[-1:] if name == "@last" else matches
     if len(matches) == 1:
         matches[0].level()
         matches[0].recall_place()
         return matches[0]
+    stem = name.rpartition("-")[0]
+    alike = [s for s in known if stem and s.sweep_id.rpartition("-")[0] == stem]
+    if alike and not matches:
+        others = ", ".join(s.sweep_id for s in alike)
+        raise NotFound(f"{name!r} names no sweep; of the same name, with another definition, there is: {others}")
     listing = ", ".join(s.sweep_id for s in matches or known)
     raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; there is: {listing}")
 

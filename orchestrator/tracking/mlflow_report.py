@@ -52,12 +52,16 @@ def _digest(note: str) -> str:
     return hashlib.sha256(note.encode()).hexdigest()[:16]
 
 
+class UntrackedError(LookupError):
+    """MLflow has nothing of the sweep."""
+
+
 class MlflowReport:
-    """Finds the sweep's runs by tag and adds to them. Raises LookupError when there is no store."""
+    """Finds the sweep's runs by tag and adds to them. Raises UntrackedError when there is no store."""
 
     def __init__(self, *, uri: str | None, root: Path, sweep_id: str, name: str) -> None:
         if uri is None and not (root / "mlflow.db").exists():
-            raise LookupError(f"there is no MLflow store in {root}/; was sweep {sweep_id} tracked?")
+            raise UntrackedError(f"there is no MLflow store in {root}/; was sweep {sweep_id} tracked?")
         if uri is None:
             make_store(root)
         for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
@@ -67,7 +71,7 @@ class MlflowReport:
     def send(self, report: Path | None, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
         """Log the folder `report` and the arms' points; tag the parent and the summaries as `exploratory` (or as not).
 
-        Raises LookupError when the sweep was never tracked.
+        Raises UntrackedError when the sweep was never tracked.
         """
         from mlflow.entities import Metric, RunTag
         from mlflow.tracking import MlflowClient
@@ -100,7 +104,7 @@ class MlflowReport:
                     client.log_artifact(summaries[arm], str(path), "figures")
 
     def says(self, note: str) -> bool:
-        """Whether the parent says this verdict. Raises LookupError when the sweep was never tracked."""
+        """Whether the parent says this verdict. Raises UntrackedError when the sweep was never tracked."""
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(self._uri)
@@ -108,7 +112,7 @@ class MlflowReport:
         return bool(known.get(VERDICT) == _digest(note) and known.get(NOTE, "").startswith(note))
 
     def outdated(self) -> list[str]:
-        """Arms whose summary is of an earlier version, without its interval. Raises LookupError as `says` does."""
+        """Arms whose summary is of an earlier version, without its interval. Raises UntrackedError as `says` does."""
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(self._uri)
@@ -118,7 +122,7 @@ class MlflowReport:
     def page(self) -> str:
         """The address of the sweep's charts on its server; nothing of a store in the root, which has no fixed one.
 
-        Raises LookupError when the sweep was never tracked.
+        Raises UntrackedError when the sweep was never tracked.
         """
         if not self._uri.startswith(("http://", "https://")):
             return ""
@@ -155,5 +159,5 @@ class MlflowReport:
                 if TRIAL not in r.data.tags and ARM not in r.data.tags
             ]
         if not found:
-            raise LookupError(f"no run of sweep {self._sweep_id} in experiment {self._name}; was it tracked?")
+            raise UntrackedError(f"no run of sweep {self._sweep_id} in experiment {self._name}; was it tracked?")
         return found[0].info.run_id, {r.data.tags[ARM]: r.info.run_id for r in summaries}

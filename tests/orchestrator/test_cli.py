@@ -37,6 +37,9 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
     assert set(best) == {"schema", "sweep_id", "metric", "goal", "arms", "exploratory"}
     assert set(best["arms"]["sgd"]) >= {"value", "parameters", "trial_id", "stage"}
     status = call("status", "fit", "--json").document
+    for name in (file, str(tmp_path / "runs" / status["sweep_id"])):
+        assert call("status", name, "--json").document == status
+        assert status["sweep_id"] in call("metrics", name).out + call("best", name, "--json").out
     assert status["arms"]["sgd"] == {"done": 7, "running": 0, "waiting": 0, "pruned": 0, "diverged": 0, "failed": 0}
     assert status["state"] == "done"
     assert status["grad_evals"] == 14 * 40
@@ -154,6 +157,14 @@ def test_errors_say_the_way_out(call: Any, words: tuple[str, ...], code: int, me
     done = call(*words)
     assert done.code == code
     assert message in " ".join((done.out + done.err).replace("│", " ").split())
+
+
+def test_a_root_is_a_folder(call: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "fit.yaml")
+    for words in (("list",), ("status",), ("run", file)):
+        done = call(*words, "--root", file)
+        assert done.code == 2
+        assert "is a file; name the folder" in " ".join((done.out + done.err).replace("│", " ").split())
 
 
 def test_invalid_files_start_nothing(call: Any, tmp_path: Path) -> None:

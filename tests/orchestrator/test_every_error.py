@@ -151,3 +151,23 @@ def test_validate_names_the_override_as_json(call: Any, tmp_path: Path) -> None:
     done = call("validate", str(tmp_path / "good.yaml"), "budget.per_trial=x", "--json")
     (error,) = done.document["errors"]
     assert (done.code, error["override"], error["key"]) == (3, "budget.per_trial=x", "budget.per_trial")
+
+
+UNRUNNABLE = (Path(__file__).parent / "unrunnable" / "no_step_of_one_kind.yaml").read_text()
+
+
+def test_the_arms_that_are_right_are_left_to_be_tried() -> None:
+    text = UNRUNNABLE.replace("method:", "  wrong: {optimizer: sgd, parameters: {momentumm: 0.9}}\nmethod:")
+    with pytest.raises(SpecError) as caught:
+        sweep_file.loads(text, "F")
+    assert caught.value.rest is not None
+    assert list(caught.value.rest.arms) == ["sgd", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("method: random", "method: random\nparameters: {zeug: 1}"), ("tests.fragile:F", "no:F")]
+)
+def test_of_a_section_that_all_arms_share_none_is_left(right: str, wrong: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        sweep_file.loads(UNRUNNABLE.replace(right, wrong), "F")
+    assert caught.value.rest is None

@@ -68,12 +68,20 @@ def test_from_eighty_columns_on_it_is_a_table(width: int) -> None:
         assert any(arm in line and cell.partition(" ")[0] in line for line in lines)
 
 
-def test_what_goes_to_a_file_is_as_wide_as_it_needs() -> None:
+def test_what_goes_to_a_file_is_as_wide_as_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     table = Table("one", *(f"column {i}" for i in range(40)))
     table.add_row("x", *("0.123456789 [0.1, 0.2]" for _ in range(40)))
     lines = printed(table, 80, to_terminal=False)
     assert lines[-2].count("0.123456789 [0.1, 0.2]") == 40
     assert not any("\x1b" in line for line in lines)
+
+
+def test_columns_asked_for_are_kept_in_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(cell_len, printed(arms_table(alike=False), 160, to_terminal=False)[:-1])) <= 60
+    monkeypatch.setenv("COLUMNS", "wide")
+    assert max(map(cell_len, printed(arms_table(alike=False), 160, to_terminal=False))) > 100
 
 
 def test_a_command_has_a_line_of_its_own() -> None:

@@ -11,6 +11,7 @@ from orchestrator.compare.told import charts, runs_of, verdict
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import summarize
+from orchestrator.tracking.mlflow_report import UntrackedError
 
 
 def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) -> tuple[Path, str]:
@@ -25,7 +26,10 @@ def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) 
 
 
 def publish(evidence: Evidence, report: Path | None) -> str:
-    """Log the verdict, the curves and the folder `report`, where there is one; returns what went wrong, or nothing."""
+    """Log the verdict, the curves and the folder `report`, where there is one; returns what went wrong, or nothing.
+
+    A sweep that nobody tracked has no runs to be told: nothing went wrong.
+    """
     try:
         runs_of(evidence).send(
             report,
@@ -33,6 +37,8 @@ def publish(evidence: Evidence, report: Path | None) -> str:
             verdict(evidence),
             "; ".join(seal.stamps(evidence.folder)),
         )
+    except UntrackedError:
+        return ""
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     return ""
