@@ -164,13 +164,8 @@ def launch(
 def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> None:
     """Of a sweep that is new, whose trials run on this machine. Raises SpecError."""
     folder = SweepFolder(root, sweep_id(spec))
-    here = not options.elsewhere and not spec.resources.gpu
-    if (
-        options.steps
-        and here
-        and not folder.path.exists()
-        and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up))
-    ):
+    asked = options.steps and not (options.elsewhere or spec.resources.gpu or folder.path.exists())
+    if asked and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up)):
         say(left_out)
 
 
