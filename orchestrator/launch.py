@@ -69,7 +69,7 @@ class Options:
     steps: bool = True
     """Before the first trial each arm takes a step at the corners of its space (see `protocol.rehearsal`)."""
     give_up: Callable[[SpecError], NoReturn] | None = None
-    """Ends the process with what is said of a step that cannot be interrupted."""
+    """Ends the process, saying what cannot be interrupted."""
     parcel: Parcel | None = None
     """The user's own code for the machines of a cluster (see `travel`)."""
     notify: tuple[str, ...] = ()
@@ -163,9 +163,9 @@ def launch(
 
 def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> None:
     """Of a sweep that is new, whose trials run on this machine. Raises SpecError."""
-    folder = SweepFolder(root, sweep_id(spec))
-    asked = options.steps and not (options.elsewhere or spec.resources.gpu or folder.path.exists())
-    if asked and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up)):
+    here = options.steps and not (options.elsewhere or spec.resources.gpu)
+    new = here and not SweepFolder(root, sweep_id(spec)).path.exists()
+    if new and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up)):
         say(left_out)
 
 
@@ -225,8 +225,7 @@ def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
 
 def no_workers(spec: Spec, conductor: SweepConductor) -> str:
     """What is said of a sweep that gave up waiting for workers."""
-    r = spec.resources
-    gpu = f" and {r.gpu:g} GPU" if r.gpu else ""
+    r, gpu = spec.resources, f" and {spec.resources.gpu:g} GPU" if spec.resources.gpu else ""
     return (
         f"there was no worker for {clock(r.wait)} (resources.wait), which was not charged; {conductor.remaining} "
         f"trials wait, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the cluster has room; it goes on"

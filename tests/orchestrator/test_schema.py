@@ -32,7 +32,8 @@ BEYOND: dict[str, str] = {
         requirement_of_ours sampler_argument_refused sampler_argument_unknown sampler_is_none sampler_misspelt
         sampler_needs_an_argument sampler_no_module schedule_of_the_learning_rate schedule_of_what_cannot_change
         schedule_to_text schedule_value_refused shared_parameter_nobody_has task_bound_refused
-        task_combination_refused task_fixed_at_a_fraction task_module_missing task_named_by_its_file task_scheduled task_share_as_text task_unknown_parameter
+        task_combination_refused task_fixed_at_a_fraction task_module_missing task_named_by_its_file task_scheduled
+        task_share_as_text task_unknown_parameter
         task_value_a_fraction task_value_a_list task_value_as_text task_value_refused task_without_identity
         task_word_for_a_number task_word_for_a_size tokens_uncounted training_bad_share training_combination_refused
         training_percentage_of_a_number truth_value_as_text truth_value_for_a_number unknown_diagnostic
