@@ -263,6 +263,8 @@ def _drive(
     watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
 ) -> runner.Outcome:
     """Start the executor and the tracker, run, and leave nothing running."""
+    if options.elsewhere and spec.environment.requirements:
+        say("the cluster installs environment.requirements before anything starts, which may take minutes")
     executor = _executor(spec, folder, options, carried)
     tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
     notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))

@@ -25,7 +25,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from ray.exceptions import RuntimeEnvSetupError
 from orchestrator.definition.errors import UsageError
 from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_environment import runtime_env
-from orchestrator.executors.ray_nodes import blind, lacking
+from orchestrator.executors.ray_nodes import blind, lacking, make_environment
 from orchestrator.executors.ray_private import private_cluster
 from orchestrator.executors.ray_start import begin, token
 from orchestrator.remote import Parcel
@@ -83,7 +83,7 @@ class RayExecutor:
         self._grows = bool(address and max_concurrent)  # workers of an autoscaling cluster come when they are asked for
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
         self._error: BaseException | None = None
-        self._left = False
+        self._left = self._made = False
         self._ready, self._over = threading.Event(), threading.Event()
         threading.Thread(target=self._start, daemon=True).start()
 
@@ -117,21 +117,18 @@ class RayExecutor:
 
     def look_for(self, folder: Path) -> None:
         """Raises NotShared when a machine of the cluster has no such sweep folder. Later ones say so themselves."""
-        self.ready()
+        self._make_environment()
         if self._address and (machines := blind(folder / "resolved.json")):
             self.close()
             raise NotShared.of(folder, ", ".join(machines))
 
     def look_for_parts(self, modules: Sequence[str], files: Sequence[str]) -> None:
         """Raises NotShared, before anything has started, for what a machine's workers do not find."""
-        self.ready()
+        self._make_environment()
         if not self._address or not (modules or files):
             return
-        try:
+        with self._environment_made():
             found = lacking(modules, files)
-        except RuntimeEnvSetupError as error:
-            self.close()
-            raise Unreachable(f"the cluster cannot make the environment of the trials: {_last_line(error)}") from None
         if found:
             self.close()
             parts = "; ".join(f"{name} on {', '.join(sorted(set(where)))}" for name, where in sorted(found.items()))
@@ -139,6 +136,22 @@ class RayExecutor:
                 f"workers would miss {parts}: list a package in environment.requirements, or install it there; "
                 "put a file beside the sweep file, or on a folder that every machine mounts"
             )
+
+    def _make_environment(self) -> None:
+        """Have every machine install the requirements, before anything has started. Raises Unreachable."""
+        self.ready()
+        if "pip" in self._sent and self._address and not self._made:
+            with self._environment_made():
+                make_environment()
+            self._made = True
+
+    @contextlib.contextmanager
+    def _environment_made(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeEnvSetupError as error:
+            self.close()
+            raise Unreachable(f"the cluster cannot make the environment of the trials: {_why(error)}") from None
 
     def close(self) -> None:
         """End Ray and remove its scratch folder.
@@ -207,8 +220,11 @@ def _shut_down() -> None:
     gc.enable()
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _why(error: Exception) -> str:
+    """What pip says, or the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = dict.fromkeys(line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: "))
+    return "; ".join(said) or lines[-1]
 
 
 def _own_sigterm() -> None:

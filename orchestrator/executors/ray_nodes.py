@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-PATIENCE_S = 60.0
+PATIENCE_S, MADE_S = 60.0, 900.0
 
 
 def blind(file: Path) -> list[str]:
@@ -32,6 +32,18 @@ def lacking(modules: Sequence[str], files: Sequence[str]) -> dict[str, list[str]
     return found
 
 
+def make_environment() -> None:
+    """Return once every machine has installed what the trials need, or MADE_S have passed: those go on meanwhile.
+
+    Raises RuntimeEnvSetupError where it cannot be made.
+    """
+    _everywhere(_nothing, patience_s=MADE_S)
+
+
+def _nothing() -> None:
+    """A worker that can be asked has its environment."""
+
+
 def _not_here(modules: list[str], files: list[str]) -> list[str]:
     return [name for name in modules if not _is_found(name)] + [name for name in files if not os.path.exists(name)]
 
@@ -43,7 +55,7 @@ def _is_found(module: str) -> bool:
         return False
 
 
-def _everywhere(act: Callable[..., Any], *given: Any) -> list[tuple[str, Any]]:
+def _everywhere(act: Callable[..., Any], *given: Any, patience_s: float = PATIENCE_S) -> list[tuple[str, Any]]:
     """(address, what `act` says there) of every machine that answers in time."""
     look = ray.remote(num_cpus=0)(act)
     calls = {}
@@ -51,7 +63,7 @@ def _everywhere(act: Callable[..., Any], *given: Any) -> list[tuple[str, Any]]:
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             calls[look.options(scheduling_strategy=there).remote(*given)] = node["NodeManagerAddress"]
-    ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=PATIENCE_S)
+    ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=patience_s)
     said = []
     for call in ready:
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from orchestrator.protocol import seal
 from orchestrator.storage.folder import find
 from orchestrator.trial.workspace import NotShared
 from tests.faults.services import ray_cluster
-from tests.orchestrator.command import environment, fresh
+from tests.orchestrator.command import COMMAND, REPOSITORY, environment, fresh
 from tests.orchestrator.sweep_files import sweep_text
 
 TASK = """from pathlib import Path
@@ -55,3 +58,62 @@ def test_a_second_machine_trains_a_module_that_it_never_had(tmp_path: Path) -> N
     assert seal.verify(folder)["intact"]
     facts = json.loads((folder.path / "resolved.json").read_text())["provenance"]
     assert len(facts["code"]) == 64
+
+
+NEEDS = """from tests.tasks import Fit
+
+
+class Needs(Fit):
+    def facts(self):
+        import tiny_for_trials
+
+        return {"package": tiny_for_trials.__file__}
+"""
+
+
+def wheel(place: Path) -> str:
+    """A requirement that is this wheel: a package that no index has."""
+    place.mkdir()
+    file, about = place / "tiny_for_trials-1-py3-none-any.whl", "tiny_for_trials-1.dist-info"
+    parts = {
+        "tiny_for_trials.py": "",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: tiny-for-trials\nVersion: 1\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, text in {**parts, f"{about}/RECORD": "".join(f"{n},,\n" for n in parts)}.items():
+            archive.writestr(name, text)
+    return f"tiny-for-trials @ {file.as_uri()}#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_packages_come_to_the_machines_that_train_or_the_start_says_why_not(tmp_path: Path) -> None:
+    """Ray makes an environment of its own with pip; one that cannot be made ends the command before any trial."""
+    (tmp_path / "needs.py").write_text(NEEDS)
+    good = wheel(tmp_path / "wheels")
+    document = yaml.safe_load(sweep_text(trials=2, confirm=2, method="random"))
+    document |= {"task": {"name": "needs:Needs", "width": 4}, "cache": False}
+    done = {}
+    with ray_cluster(num_cpus=1) as (cluster, place):
+        for name, line in (("gone", good.replace("-1-py3", "-2-py3")), ("there", good)):
+            document |= {"name": name, "environment": {"requirements": [line]}}
+            (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(document))
+            words = ["run", "sweep.yaml", "--root", str(tmp_path / "runs"), "--address", cluster.address]
+            done[name] = subprocess.run(
+                [*COMMAND, *words, "--no-tracking"],
+                cwd=tmp_path,
+                env=environment(GEOSWEEP_SCRATCH=str(tmp_path / "scratch"), PYTHONPATH=str(REPOSITORY)),
+                capture_output=True,
+                text=True,
+                timeout=700,
+                check=False,
+            )
+    assert done["gone"].returncode != 0
+    assert "the cluster cannot make the environment of the trials" in done["gone"].stderr
+    assert "tiny_for_trials-2-py3-none-any.whl" in done["gone"].stderr
+    assert not list((tmp_path / "runs").glob("gone-*/trials/*"))
+    assert done["there"].returncode == 0, done["there"].stderr
+    ended = results.ended_trials(find(tmp_path / "runs", "there"))
+    assert {t.result.state for t in ended} == {"COMPLETE"}
+    assert all(t.result.facts["package"].startswith(place) for t in ended)
