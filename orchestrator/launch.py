@@ -136,8 +136,7 @@ def launch(
         ending.clear(folder)
         spec = extensions.applied(spec, folder)
         if options.retry_failed:
-            accept = options.accept_changed_code
-            say(runner.retry(spec, folder, options.storage or None, accept_changed_code=accept))
+            say(runner.retry(spec, folder, options.storage or None, options.accept_changed_code))
         if again := abort.standing(spec, folder):
             raise TrialsFailed(again)
         if _already_done(folder):

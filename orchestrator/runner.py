@@ -165,7 +165,7 @@ def run(
     )
 
 
-def retry(spec: Spec, folder: SweepFolder, url: str | None = None, *, accept_changed_code: bool = False) -> str:
+def retry(spec: Spec, folder: SweepFolder, url: str | None = None, accept_changed_code: bool = False) -> str:
     """Make room for another attempt at all trials that failed; returns what was done. The caller holds the folder.
 
     Raises CodeChanged, and UsageError where decisions that stand were taken without them.
