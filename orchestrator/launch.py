@@ -18,7 +18,7 @@ from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
 from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
 from orchestrator.definition.model import Spec, sweep_id
-from orchestrator.definition.states import Goal, SweepState
+from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import extensions, fair, rehearsal, retries, seal
@@ -33,8 +33,7 @@ from orchestrator.storage.errors import NoWorkers
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import NoTracker, Tracker
-from orchestrator.tracking.mlflow import MlflowTracker
-from orchestrator.tracking.mlflow_view import Shown
+from orchestrator.tracking.mlflow_sweep import tracker_of
 from orchestrator.travel.arrival import needs
 from orchestrator.travel.errors import CannotTravel
 from orchestrator.trial import by_value
@@ -265,7 +264,8 @@ def _drive(
     if options.elsewhere and spec.environment.requirements:
         say("the cluster installs environment.requirements before anything starts, which may take minutes")
     executor = _executor(spec, folder, options, carried)
-    tracker: Tracker = _tracker(spec, folder, facts) if options.tracking else NoTracker()
+    facts = _known(spec, folder, facts)
+    tracker: Tracker = tracker_of(spec, folder, facts) if options.tracking else NoTracker()
     notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))
     if options.address:
         callbacks, watch = _measured(folder, callbacks, watch)
@@ -344,32 +344,12 @@ def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes)
     return executor
 
 
-def _tracker(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> MlflowTracker:
+def _known(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> dict[str, str]:
+    """The sweep's facts as tags of its run: those given, its seal, what was overridden."""
     known = {**facts, "seal": seal.sealed_hash(folder)}
     if spec.overrides:
         known["overrides"] = " ".join(spec.overrides)
-    return MlflowTracker(
-        uri=spec.tracking.mlflow,
-        root=folder.root,
-        sweep_id=folder.sweep_id,
-        name=spec.name,
-        description=spec.description,
-        facts={f"geosweep.{k}": v for k, v in known.items()},
-        studies=spec.seeds.studies,
-        shown=shown(spec, folder.sweep_id),
-    )
-
-
-def shown(spec: Spec, named: str) -> Shown:
-    """What MLflow's pages show of a sweep."""
-    searched = dict.fromkeys(p.name for arm in spec.arms.values() for p in arm.parameters if p.kind != "constant")
-    return Shown(
-        sweep_id=named,
-        reported=spec.report_metric,
-        tuned=spec.metric.name,
-        maximize=spec.metric.goal is Goal.MAXIMIZE,
-        parameters=tuple(searched),
-    )
+    return {f"geosweep.{name}": fact for name, fact in known.items()}
 
 
 def _already_done(folder: SweepFolder) -> bool:
@@ -382,7 +362,7 @@ def _already_done(folder: SweepFolder) -> bool:
 
 def _mend(spec: Spec, folder: SweepFolder, options: Options, say: Say) -> None:
     """Make what a finished sweep left behind agree again, should somebody have lost a part of it."""
-    tracker = _tracker(spec, folder, {}) if options.tracking else None
+    tracker = tracker_of(spec, folder, _known(spec, folder, {})) if options.tracking else None
     try:
         for line in reconcile.reconcile(folder, tracker, options.storage or None):
             say(f"mended: {line}")

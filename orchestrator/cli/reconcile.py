@@ -30,23 +30,14 @@ def renewed(found: SweepFolder) -> list[str]:
     except UntrackedError:  # was never tracked
         return []
     if old:
-        from orchestrator import launch, runner
+        from orchestrator import runner
         from orchestrator.definition import sweep_file
         from orchestrator.protocol import extensions
         from orchestrator.storage import ending
-        from orchestrator.tracking.mlflow import MlflowTracker
+        from orchestrator.tracking.mlflow_sweep import tracker_of
 
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
-        tracker = MlflowTracker(
-            uri=evidence.resolved.get("tracking"),
-            root=found.root,
-            sweep_id=found.sweep_id,
-            name=asked.name,
-            description=asked.description,
-            facts={},
-            studies=asked.seeds.studies,
-            shown=launch.shown(asked, found.sweep_id),
-        )
+        tracker = tracker_of(asked, found, uri=evidence.resolved.get("tracking"))
         how = ending.read(found)
         parameters = runner.chosen(asked, found)
         tracker.finish(outcome.state, runner.summaries(asked, found), parameters, how.ending if how else "")
@@ -67,13 +58,13 @@ def reconcile(
 
     Example: geosweep reconcile @last
     """
-    from orchestrator import launch, reconcile
+    from orchestrator import reconcile
     from orchestrator.compare import told
     from orchestrator.definition import sweep_file
     from orchestrator.protocol import extensions
     from orchestrator.storage import folder
     from orchestrator.storage.folder import read_json
-    from orchestrator.tracking.mlflow import MlflowTracker
+    from orchestrator.tracking.mlflow_sweep import tracker_of
 
     found = folder.find(root, sweep)
     if (read_json(found.path / "resolved.json") or {}).get("imported"):
@@ -82,16 +73,7 @@ def reconcile(
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None
         if tracking:
-            tracker = MlflowTracker(
-                uri=asked.tracking.mlflow or (read_json(found.path / "resolved.json") or {}).get("tracking"),
-                root=root,
-                sweep_id=found.sweep_id,
-                name=asked.name,
-                description=asked.description,
-                facts={},
-                studies=asked.seeds.studies,
-                shown=launch.shown(asked, found.sweep_id),
-            )
+            tracker = tracker_of(asked, found, uri=(read_json(found.path / "resolved.json") or {}).get("tracking"))
         try:
             differences = reconcile.reconcile(found, tracker, storage or None)
             differences += renewed(found) if tracking else []

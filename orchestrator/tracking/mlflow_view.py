@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from orchestrator.definition.model import Spec
+from orchestrator.definition.states import Goal
 from orchestrator.tracking.names import accepted
 
 VIEW = "mlflow.sharedViewState."
@@ -38,6 +40,18 @@ class Shown:
     maximize: bool = True
     parameters: Sequence[str] = ()
     """Searched by some arm; columns of the table of trials."""
+
+    @classmethod
+    def of(cls, spec: Spec, sweep_id: str) -> Shown:
+        """What a sweep's definition asks for."""
+        searched = dict.fromkeys(p.name for arm in spec.arms.values() for p in arm.parameters if p.kind != "constant")
+        return cls(
+            sweep_id=sweep_id,
+            reported=spec.report_metric,
+            tuned=spec.metric.name,
+            maximize=spec.metric.goal is Goal.MAXIMIZE,
+            parameters=tuple(searched),
+        )
 
     @property
     def answer(self) -> str:

@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator import launch, runner
+from orchestrator import runner
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.publish import publish
 from orchestrator.compare.report.report import build
 from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
+from orchestrator.tracking.mlflow import embedded_uri
+from orchestrator.tracking.mlflow_sweep import tracker_of
 from orchestrator.tracking.mlflow_view import page_of
 from tests.browser.chromium import Page, binary, browser
 
@@ -65,15 +66,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     root = tmp_path_factory.mktemp("runs")
     definition = sweep_file.loads(SWEEP)
     folder = runner.open_folder(definition, SWEEP, root, {})
-    tracker = MlflowTracker(
-        uri=None,
-        root=root,
-        sweep_id=folder.sweep_id,
-        name="rotations",
-        description=definition.description,
-        facts={},
-        shown=launch.shown(definition, folder.sweep_id),
-    )
+    tracker = tracker_of(definition, folder)
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), tracker)
     evidence = Evidence(folder)

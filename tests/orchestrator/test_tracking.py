@@ -18,7 +18,7 @@ import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator import launch, results, runner
+from orchestrator import results, runner
 from orchestrator.compare import told
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file
@@ -31,7 +31,7 @@ from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.mlflow import ARM, POINTS, STUDY, TRIAL, UNIT, MlflowTracker, embedded_uri
 from orchestrator.tracking.mlflow_report import MlflowReport
-from orchestrator.tracking.mlflow_view import VIEW, page_of
+from orchestrator.tracking.mlflow_view import VIEW, Shown, page_of
 from orchestrator.tracking.sender import Sender
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -240,7 +240,7 @@ def server(place: Path, port: int) -> Iterator[str]:
 def check_shown(folder: SweepFolder, uri: str) -> None:
     """Views and verdict of a sweep are kept on a server as in a store of its own."""
     asked = sweep_file.load(folder.path / "sweep.yaml")
-    page = launch.shown(asked, folder.sweep_id)
+    page = Shown.of(asked, folder.sweep_id)
     again = MlflowTracker(
         uri=uri, root=folder.root, sweep_id=folder.sweep_id, name="fit", description="", facts={}, shown=page
     )

@@ -10,16 +10,17 @@ import pytest
 import typer
 from mlflow.tracking import MlflowClient
 
-from orchestrator import launch, runner
+from orchestrator import runner
 from orchestrator.cli import ui
 from orchestrator.compare import told
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file, task_record
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder, read_json
-from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
+from orchestrator.tracking.mlflow import embedded_uri
 from orchestrator.tracking.mlflow_delete import MlflowRuns
 from orchestrator.tracking.mlflow_summary import GOES_ON, VERDICT, go_on
+from orchestrator.tracking.mlflow_sweep import tracker_of
 from orchestrator.tracking.mlflow_view import VIEW
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -30,10 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     root, text = tmp_path_factory.mktemp("runs"), sweep_text(method="random", trials=2, confirm=3)
     asked = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(asked, text, root, {})
-    tracker = MlflowTracker(
-        uri=None, root=root, sweep_id=folder.sweep_id, name=asked.name, description=asked.description, facts={},
-        shown=launch.shown(asked, folder.sweep_id),
-    )  # fmt: skip
+    tracker = tracker_of(asked, folder)
     with folder.hold():
         runner.run(asked, folder, DebugExecutor(), tracker)
     assert not tracker.trouble

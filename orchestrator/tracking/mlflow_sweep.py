@@ -1,0 +1,26 @@
+"""The tracker that a sweep's definition and folder ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.definition.model import Spec
+from orchestrator.storage.folder import SweepFolder
+from orchestrator.tracking.mlflow import NONE, MlflowTracker
+from orchestrator.tracking.mlflow_view import Shown
+
+
+def tracker_of(
+    spec: Spec, folder: SweepFolder, facts: Mapping[str, str] = NONE, uri: str | None = None
+) -> MlflowTracker:
+    """Tracks the sweep in the store that its definition names, else in the one at `uri`, else in its root's own."""
+    return MlflowTracker(
+        uri=spec.tracking.mlflow or uri,
+        root=folder.root,
+        sweep_id=folder.sweep_id,
+        name=spec.name,
+        description=spec.description,
+        facts=facts,
+        studies=spec.seeds.studies,
+        shown=Shown.of(spec, folder.sweep_id),
+    )
