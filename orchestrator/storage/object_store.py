@@ -20,6 +20,7 @@ import contextlib
 import functools
 import json
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -126,22 +127,32 @@ class Far:
             self._note(name, (there or {}).get(name))
 
     def push(self, names: Iterable[str], patience_s: float = PATIENCE_S) -> None:
-        """Upload these files whole, in this order."""
-        for name in [n for n in names if (self.folder / n).exists()]:
+        """Upload these files whole, in this order; one that is not there, or goes away meanwhile, is left out."""
+        for name in names:
+            if not self._stamp(name):
+                continue
             self._note(name)  # before: what is written meanwhile counts as changed
             put = functools.partial(self._store.put_file, str(self.folder / name), f"{self._base}/{name}")
             try:
                 self._patiently(put, patience_s)
-            except BaseException:
+            except BaseException as error:
                 self._index.pop(name, None)
+                if isinstance(error, FileNotFoundError) and not (self.folder / name).exists():
+                    continue
                 raise
 
     def changed(self, *, deep: bool = False) -> list[str]:
-        """Near files that differ from what was last pulled or pushed."""
-        found = self.folder.rglob("*") if deep else self.folder.iterdir()
-        seen = [p for p in sorted(found) if p.is_file() and not p.name.startswith(".")]
-        names = [p.relative_to(self.folder).as_posix() for p in seen]
-        return [n for n in names if self._index.get(n, [])[1:] != self._stamp(n)]
+        """Near files that differ from what was last pulled or pushed.
+
+        Others may write and remove files meanwhile: a script's log that stays empty goes when the script ends.
+        """
+        found = list[Path]()
+        for where, folders, files in os.walk(self.folder):
+            found += [Path(where, name) for name in files if not name.startswith(".")]
+            if not deep:
+                folders.clear()
+        names = [path.relative_to(self.folder).as_posix() for path in sorted(found)]
+        return [name for name in names if self._stamp(name) not in ([], self._index.get(name, [])[1:])]
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete these files on the far side; one that is not there is no error."""
@@ -226,8 +237,12 @@ class Far:
         self._index[name] = [_token(info) if info else "", *self._stamp(name)]
 
     def _stamp(self, name: str) -> list[int]:
-        status = (self.folder / name).stat()
-        return [status.st_mtime_ns, status.st_size]
+        """What changes whenever the near file does; empty when there is none."""
+        try:
+            status = (self.folder / name).stat()
+        except FileNotFoundError:
+            return []
+        return [status.st_mtime_ns, status.st_size] if stat.S_ISREG(status.st_mode) else []
 
     def _download(self, name: str) -> None:
         path = self.folder / name

@@ -96,8 +96,12 @@ class TrialPlace:
 
     def printed(self) -> list[str]:
         """Files of what the trial printed that are not uploaded as they are."""
-        changed = self._far.changed() if self._far is not None else []
-        return [name for name in changed if is_log(name) and (self.folder / name).stat().st_size]
+        found = list[str]()
+        for name in filter(is_log, self._far.changed() if self._far is not None else []):
+            with suppress(FileNotFoundError):  # a script's, which ends meanwhile
+                if (self.folder / name).stat().st_size:
+                    found.append(name)
+        return found
 
     def upload_printed(self) -> None:
         """Upload what the trial printed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from orchestrator.storage import object_store
 from orchestrator.storage.object_store import Far
@@ -45,6 +46,31 @@ def check_near_folders_follow_the_far_one(uri: str, use: NewMachine) -> None:
     again = Far(uri, other.folder)
     again.pull()
     assert (again.folder / "a").read_text() == "only here", "a new process knows what the old one knew"
+
+
+def check_a_file_that_goes_away_meanwhile_is_left_out(uri: str, use: NewMachine) -> None:
+    """Between being seen, counted and uploaded: a script's empty log goes when the script ends."""
+    one = _filled(uri, use, "kept")
+    store = one._store
+
+    class Late:
+        """The store, before whose uploads `late` goes away."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def put_file(self, near: str, far: str) -> None:
+            (one.folder / "late").unlink(missing_ok=True)
+            store.put_file(near, far)
+
+    one._store = Late()
+    for order in (["late", "kept"], ["kept", "late"], ["never", "kept"]):
+        (one.folder / "late").write_text("for a moment")
+        (one.folder / "kept").write_text(f"before {order}")
+        one.push(order)
+        assert one.text("kept") == f"before {order}"
+        assert one.changed() == []
+    assert one.names() == ["kept"]
 
 
 def check_listings_tell_what_is_there(uri: str, use: NewMachine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,28 @@ def test_a_store_keeps_the_contract(
     place: str, use: Callable[[str], Path], check: Callable[[str, Callable[[str], Path]], None]
 ) -> None:
     check(f"{place}/{check.__name__}", use)
+
+
+def test_files_come_and_go_while_they_are_looked_at(tmp_path: Path) -> None:
+    """Of a script's empty log, looked at while the script ends, nothing is raised."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "kept").touch()
+    far, over = object_store.Far("memory://stores/come-and-go", tmp_path), threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for name in ("stderr.log", "below/stderr.log"):
+                (tmp_path / name).touch()
+                (tmp_path / name).unlink()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        looks = [far.changed(deep=deep) for _ in range(2000) for deep in (False, True)]
+    finally:
+        over.set()
+        other.join()
+    assert all("kept" in found for found in looks)
 
 
 def test_a_file_uri_is_the_folder_itself(tmp_path: Path) -> None:

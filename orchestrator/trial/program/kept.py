@@ -83,9 +83,11 @@ class Kept:
                     archive.add(path, path.relative_to(self._folder).as_posix(), recursive=False)
             if _stamps(p for p in paths if p.name != STATE[-1]) != stamps:
                 raise FileNotFoundError
-        except FileNotFoundError:
+        except OSError as error:
             temporary.unlink(missing_ok=True)
-            return False
+            if isinstance(error, FileNotFoundError) or error.errno is None:  # tarfile's: it became shorter meanwhile
+                return False
+            raise
         with temporary.open("rb") as read:
             digest = hashlib.file_digest(read, "sha256").hexdigest()[:16]
         name = f"checkpoint-{number:06d}-{digest}.tar"
