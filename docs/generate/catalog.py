@@ -26,8 +26,8 @@ def tasks() -> str:
     lines = [
         "# Tasks", "",
         "The bundled tasks, generated from their classes. Set parameters under `task:` in a "
-        "[sweep file](sweep_file.md). *Free* parameters do not change the question, so each arm may search its own. To write your own task, see "
-        "[Sweep your own task](../own_task.md).", "",
+        "[sweep file](sweep_file.md). *Free* parameters do not change the question, so each arm may search its own. "
+        "To write your own task, see [Sweep your own task](../own_task.md).", "",
     ]  # fmt: skip
     for name in registered():
         cls = trainables.lookup(name)
