@@ -84,6 +84,7 @@ class Trial:
         if not self._name:
             self._optimizer = self._plain(model, default)
             return self._optimizer
+        self._say(optimizer=True)
         import optim_core
 
         known = optim_core.hyperparameters(self._name)

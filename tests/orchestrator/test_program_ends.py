@@ -152,3 +152,11 @@ def test_the_best_one_was_confirmed_on_a_fresh_seed(strange: SweepFolder) -> Non
     (confirmed,) = [one for one in records(strange).values() if one.job.stage == "confirm"]
     assert confirmed.job.parameters == {"how": "well"}
     assert confirmed.result.value == pytest.approx(1 / 8 + 10.0)  # the script was handed the seed
+
+
+def test_an_optimizer_that_the_script_never_asked_for_is_no_result(tmp_path: Path) -> None:
+    """Or arms that name optimizers would all train with the script's own, and be compared."""
+    text = (TEXT % "well").replace("{only: {", "{only: {optimizer: sgd, ")
+    ((_, one),) = records(run(text, tmp_path)).items()
+    assert one.result.state is State.FAILED
+    assert one.result.error.startswith("strange.py trained without sgd, which its arm names: it never asked for it")

@@ -26,6 +26,8 @@ class Shown:
     """Counted in its process: backward passes, or what an optimizer of ours charged; 0: none were seen."""
     steps: int = 0
     """Steps of its optimizers."""
+    optimizer: bool = False
+    """It asked for the arm's optimizer."""
     begun: bool = False
     """It goes on from a checkpoint: digests are of the run before, and what is hashed now is something else."""
     whole: bool = True
@@ -38,6 +40,7 @@ class Shown:
         if "data" in said and not self.begun:
             self.data, self.batches = str(said["data"]), int(said.get("batches", 0))
         self.seed |= bool(said.get("seed"))
+        self.optimizer |= bool(said.get("optimizer"))
         if said.get("budget"):
             self.budget = "given"
 

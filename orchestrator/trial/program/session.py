@@ -290,7 +290,7 @@ class ProgramSession:
         if self._abandoned:
             self._forsake()
             return self._report(self._reported)
-        name, how = self._task["program"], self._script.ended()
+        name, how, job = self._task["program"], self._script.ended(), self.job
         values = self._points.values()
         left = how.told or (how.code == 0 and (self._channel.folder / "left").exists())
         if self._place.stop_asked() and left and not self._over_budget:
@@ -302,10 +302,16 @@ class ProgramSession:
             message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was ended"
             return self._finish(State.FAILED, error=message)
         if self._points.beyond is not None and not values:
-            unit = self.job.program["unit"]
+            unit = job.program["unit"]
             message = (
-                f"{name} began at step {self._points.beyond:g}, beyond its budget of {self.job.budget:g} {unit}: name "
+                f"{name} began at step {self._points.beyond:g}, beyond its budget of {job.budget:g} {unit}: name "
                 "the field that counts them in task.step, or hand the budget over with task.budget_arg"
+            )
+            return self._finish(State.FAILED, error=message)
+        if job.optimizer and not self._shown.optimizer and (how.code == 0 or self._over_budget):
+            message = (
+                f"{name} trained without {job.optimizer}, which its arm names: it never asked for it; make it with "
+                "geosweep.trial().optimizer(model), or take `optimizer` out of the arm"
             )
             return self._finish(State.FAILED, error=message)
         if values and not math.isfinite(values[-1]):
