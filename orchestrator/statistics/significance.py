@@ -31,6 +31,8 @@ from scipy.special import stdtr
 from orchestrator.statistics.intervals import Array, all_equal, share_interval
 
 EXACT_UP_TO, DRAWS, ROUNDING = 16, 99_999, 1e-10
+AT_ONCE = 2**20
+"""Means under sign patterns that are in memory at once: 8 MB. More would not fit into a processor's cache."""
 
 
 def floor_of_seeds(comparisons: int, alpha: float) -> int:
@@ -49,7 +51,11 @@ def sign_flip_rows(differences: Array) -> Array:
     d = np.atleast_2d(differences)
     signs = _signs(d.shape[1])
     reached = np.abs(d.sum(axis=1)) - ROUNDING * np.abs(d).sum(axis=1)
-    return np.asarray((np.abs(signs @ d.T) >= reached).mean(axis=0))
+    count, rows = np.empty(len(d)), max(1, AT_ONCE // len(signs))
+    for at in range(0, len(d), rows):
+        means = signs @ d[at : at + rows].T
+        count[at : at + rows] = np.count_nonzero(np.abs(means, out=means) >= reached[at : at + rows], axis=0)
+    return count / len(signs)
 
 
 def sign_flip(d: Array) -> float:

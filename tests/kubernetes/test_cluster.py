@@ -33,6 +33,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     made = ApiServer()
+    monkeypatch.setattr("orchestrator.cli.follow.LOOK_S", 0.1)
     with serving(made) as address:
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "kubeconfig", address)))
         yield made
@@ -257,7 +258,7 @@ def test_waiting_ends_with_the_code_of_run(
         labels = {"geosweep.io/sweep": job["metadata"]["labels"]["geosweep.io/sweep"]}
         server.pod(f"{name}-s", "training\n", **labels, **{"app.kubernetes.io/component": "sweep-submitter"})
         server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
-        time.sleep(0.5)
+        time.sleep(0.2)
         if how is not None:
             server.logs[f"{name}-s"] += Ending(ending=how[0], exit_code=how[1], reason="so it is").line() + "\n"
         server.job(**status)
@@ -284,7 +285,7 @@ def test_a_job_that_somebody_deletes_ends_the_wait(server: ApiServer, call: Call
         while not server.objects[JOBS]:
             time.sleep(0.02)
         server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
-        time.sleep(0.5)
+        time.sleep(0.2)
         server.objects[JOBS].clear()
 
     played = threading.Thread(target=delete)

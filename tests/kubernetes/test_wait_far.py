@@ -34,6 +34,7 @@ def studies() -> Iterator[str]:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     made = ApiServer()
+    monkeypatch.setattr("orchestrator.cli.follow.LOOK_S", 0.2)
     with serving(made) as address:
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "kubeconfig", address)))
         monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "laptop"))
