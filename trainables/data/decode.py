@@ -18,27 +18,32 @@ from trainables.data import chance
 from trainables.data.errors import DataError
 
 TRIES = 10
+UNKNOWN = "is no image: its bytes are those of no known format"
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 Box = tuple[float, float, float, float]
 
 
 def opened(content: Any, channels: int, place: str) -> Any:
     """The decoded Pillow image of 1 or 3 channels. Raises DataError naming `place`."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         return Image.open(io.BytesIO(content)).convert("RGB" if channels == 3 else "L")
+    except UnidentifiedImageError:
+        raise DataError(place, UNKNOWN, field="image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(place, f"cannot be decoded: {error}", field="image") from None
 
 
 def header(content: Any, place: str) -> str:
     """The mode of an encoded image (`L`, `RGB`, ...) from its header. Raises DataError when it is no image."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as image:
             return str(image.mode)
+    except UnidentifiedImageError:
+        raise DataError(place, UNKNOWN, field="image") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(place, f"is no image: {error}", field="image") from None
 

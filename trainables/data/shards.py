@@ -23,6 +23,10 @@ from trainables.data.description import DataSet, Images, Shard, Tokens
 from trainables.data.errors import DataError
 
 Array = NDArray[Any]
+INTEGERS = (
+    *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+    *(pa.int8(), pa.int16(), pa.int32(), pa.int64()),
+)
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def encoded_images(array: Any, place: Place, images: Images) -> dict[str, Array]
         if array.type.get_field_index("bytes") < 0:
             raise place.error(f"is {array.type}; it needs a field `bytes`")
         array = array.field("bytes")
-    if not (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
+    if not any(kind(array.type) for kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)):
         raise place.error(f"is {array.type}; encoded images are struct{{bytes: binary, path: string}}")
     if array.null_count:
         raise place.error(f"row {array.is_null().index(True).as_py()} has no bytes (a path alone is not enough)")
@@ -166,8 +170,8 @@ def labels(array: Any, place: Place, classes: int) -> Array:
 
 def token_ids(array: Any, place: Place, tokens: Tokens) -> Array:
     """All tokens end to end, in [0, vocabulary)."""
-    integers = (pa.uint16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint32(), pa.int16())
-    found = _flat(array, place, tokens.block, integers, f"fixed_size_list<{tokens.dtype}>[{tokens.block}]")
+    wanted = f"fixed_size_list<{tokens.dtype}>[{tokens.block}]" if tokens.block else "a list of integers"
+    found = _flat(array, place, tokens.block, INTEGERS, wanted)
     check_tokens(found, place, tokens.vocabulary, tokens.block)
     return found.astype(tokens.dtype)
 
