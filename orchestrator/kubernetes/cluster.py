@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from orchestrator.kubernetes import profiles, reader
 from orchestrator.kubernetes.fit import RenderError
 from orchestrator.kubernetes.profiles import NAMESPACE, of_context
 from orchestrator.kubernetes.reasons import QUEUE, Seen, living, names, reason
@@ -28,6 +31,8 @@ EVENTS, TAIL = 1000, 50
 KUEUE = ("v1beta2", "v1beta1")
 FINALIZED = "the RayJob itself is not gone: is the KubeRay operator running? It has to let go of it"
 SUBMITTER = "sweep-submitter"
+WHOLE = r".+-[0-9a-f]{8}"
+"""A sweep's id, no prefix of one."""
 NOTHING: Mapping[int, Exception | None] = {}
 
 
@@ -35,10 +40,11 @@ class KubernetesCluster:
     """Sweeps in a namespace (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
 
     `namespace`; empty: that of the context, and `sweeps` where it has none.
+    `profile` and `registry` say where images and claim are for logs of a sweep whose RayJob is gone.
     Raises Unreachable without the client or without a kubeconfig.
     """
 
-    def __init__(self, context: str = "", namespace: str = "") -> None:
+    def __init__(self, context: str = "", namespace: str = "", profile: str = "", registry: str = "") -> None:
         try:
             from kubernetes import client, config
         except ImportError:
@@ -60,6 +66,8 @@ class KubernetesCluster:
         self._path = ("ray.io", "v1", self._namespace, "rayjobs")
         self._api = client.ApiClient(settings)
         self._rayjobs, self._core = client.CustomObjectsApi(self._api), client.CoreV1Api(self._api)
+        self._batch = client.BatchV1Api(self._api)
+        self._profile, self._registry = profile, registry
 
     def submit(self, order: Order) -> Attempt:
         """See `Cluster`. Raises RenderError for a manifest that the cluster cannot run."""
@@ -104,13 +112,7 @@ class KubernetesCluster:
         found = self.status(name)
         newest = self._submitter(found.sweep_id)
         if not newest:
-            hint = (
-                ""
-                if found.state in LIVING
-                else f"; its Pods are gone, what it printed is under its root: geosweep logs {found.sweep_id} --driver "
-                "--root s3://..."
-            )
-            raise NotFound(f"{found.sweep_id} has no log: it is {found.state} ({found.reason or 'no Pod'}){hint}")
+            raise NotFound(f"{found.sweep_id} has no log: it is {found.state} ({found.reason or 'no Pod'})")
         return self._log(newest, f"{found.sweep_id} has no log yet: its Pod {newest} is starting")
 
     def _submitter(self, sweep_id: str) -> str:
@@ -126,14 +128,44 @@ class KubernetesCluster:
             )
         )
 
-    def trial_log(self, name: str, words: Sequence[str]) -> Iterable[str]:
-        """Not by the API server. Raises NotFound with the command that shows it."""
-        found = self.status(name)
-        raise NotFound(
-            f"trial {words[0]}: the API server has the driver's log only. What trials print is under the sweep's root: "
-            f"geosweep logs {found.sweep_id} {words[0]} --root s3://...\nor where that is mounted:\n  kubectl exec -n "
-            f"{self._namespace} POD -- geosweep logs {found.sweep_id} {words[0]} --root /runs"
+    def trial_log(self, name: str, words: Sequence[str]) -> Iterator[str]:
+        """See `Cluster`: a Job of its own reads it on the sweep's claim, or in its object store.
+
+        Of a sweep whose RayJob is gone by its whole id, on the claim of the profile.
+        """
+        jobs = self._list()
+        try:
+            found = pick([attempt(j) for j in jobs], name, self._server)
+        except NotFound:
+            if not re.fullmatch(WHOLE, name):
+                raise
+            asked = reader.of_profile(profiles.load(self._profile or "gpu-cluster"), self._registry, name, words)
+        else:
+            asked = reader.of_job(next(j for j in jobs if j["metadata"]["name"] == found.job), words)
+        refused = NotFound(self._by_hand(asked["spec"]["template"]["spec"]["containers"][0]["command"]))
+        by_job = reader.Reader(self._core, self._batch, self._namespace, self._ask, self._of_reader)
+        yield from by_job.read(asked, {FORBIDDEN: refused, BAD: refused, INVALID: refused})
+
+    def _by_hand(self, command: Sequence[str]) -> str:
+        """What to do where the API server takes no Job that reads a log."""
+        heads = [p for p in living(self._pods(command[2])) if "head" in p["metadata"]["labels"].get(COMPONENT, "")]
+        way = (
+            f"while its head runs: kubectl -n {self._namespace} exec {heads[0]['metadata']['name']} -c ray-head -- "
+            f"{shlex.join(command)}"
+            if heads
+            else f"whoever has the claim: {shlex.join(command)}"
         )
+        return f"a Job that reads the log was refused (Role {SUBMITTER} may create one); {way}"
+
+    def _of_reader(self, name: str) -> tuple[list[dict[str, Any]], Sequence[Mapping[str, Any]]]:
+        """The Pods of a Job, oldest first, and the warnings of the namespace."""
+        found = self._ask(
+            lambda: self._core.list_namespaced_pod(
+                self._namespace, label_selector=f"job-name={name}", _request_timeout=REQUEST_S
+            )
+        )
+        pods = list(self._api.sanitize_for_serialization(found)["items"])
+        return sorted(pods, key=lambda p: str(p["metadata"]["creationTimestamp"])), self._warnings([])
 
     def stop(self, name: str) -> Attempt | None:
         """Delete the RayJob, whatever its state, and with it its Ray cluster; `submit` continues the sweep.
@@ -199,19 +231,15 @@ class KubernetesCluster:
             else None,
             workloads=(workloads or {}).get("items", ()),
             pods=self._pods(sweep_id),
-            events=(
-                self._look(
-                    "events",
-                    self._core.list_namespaced_event,
-                    self._namespace,
-                    to=unseen,
-                    field_selector="type=Warning",
-                    limit=EVENTS,
-                )
-                or {}
-            ).get("items", ()),
+            events=self._warnings(unseen),
             unseen=unseen,
         )
+
+    def _warnings(self, unseen: list[str]) -> Sequence[Mapping[str, Any]]:
+        """Events of the namespace that warn."""
+        only = {"field_selector": "type=Warning", "limit": EVENTS}
+        found = self._look("events", self._core.list_namespaced_event, self._namespace, to=unseen, **only)
+        return list((found or {}).get("items", ()))
 
     def _look(self, kind: str, call: Callable[..., Any], *given: Any, to: list[str], **more: Any) -> Any:
         """What is there, as plain JSON; None, and noted in `to`, for what this account may not see."""

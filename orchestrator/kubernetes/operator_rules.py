@@ -12,14 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.kubernetes import job_rules, scaler_rules  # noqa: F401  enter their rules
+from orchestrator.definition.errors import nearest
+from orchestrator.kubernetes import claim_rules, job_rules, scaler_rules  # noqa: F401  enter their rules
 from orchestrator.kubernetes.field_rules import field_findings
+from orchestrator.kubernetes.map_rules import shape_findings, sweep_findings
 from orchestrator.kubernetes.platform_rules import There, platform_findings
-from orchestrator.kubernetes.pod_rules import pod_findings, secret_findings, templates
+from orchestrator.kubernetes.pod_rules import pod_findings, templates
 from orchestrator.kubernetes.profile_model import ProfileModel
 from orchestrator.kubernetes.profiles import load
 from orchestrator.kubernetes.rules import RULES, at_of, cluster_of, groups_of, ray_pods_of, rule, spec_of
 from orchestrator.kubernetes.schema_rules import schema_findings
+from orchestrator.kubernetes.secret_rules import secret_findings
 from orchestrator.kubernetes.start_rules import start_findings
 from orchestrator.kubernetes.storage_rules import map_findings
 
@@ -27,6 +30,12 @@ MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 GATED = ("networkPolicy", "tlsOptions", "historyServerOptions")
 DAY_S, WEEK_S, YEAR_S = 86400, 7 * 86400, 366 * 86400
 LEGACY = ("onSuccess", "onFailure")
+KUEUE = "kueue.x-k8s.io/"
+QUEUE_LABELS = tuple(
+    KUEUE + name for name in ("queue-name", "priority-class", "prebuilt-workload-name", "max-exec-time-seconds")
+)
+QUEUE_ANNOTATIONS = (f"{KUEUE}elastic-job",)
+"""What Kueue 0.19 reads of a RayJob's metadata."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,20 @@ def lint(documents: list[Any], profile: ProfileModel | None = None) -> list[Find
     configs = {
         at_of(d, "metadata").get("name"): d for d in documents if isinstance(d, dict) and d.get("kind") == "ConfigMap"
     }
+    for name, config in configs.items():
+        found += [Finding(code, f"ConfigMap/{name}", message) for code, message in shape_findings(config)]
     for job in jobs:
         where = f"RayJob/{at_of(job, 'metadata').get('name', '?')}"
         if job.get("apiVersion") != "ray.io/v1":
             found.append(Finding("KO100", where, f"apiVersion is {job.get('apiVersion')}, not ray.io/v1"))
         found += [Finding(code, f"{where} {field}", message) for code, field, message in schema_findings(job)]
         with suppress(AttributeError, TypeError, KeyError, ValueError):
-            found += [Finding(code, where, message) for code, message in map_findings(job, configs)]
+            said = [*map_findings(job, configs), *sweep_findings(job, configs)]
+            found += [Finding(code, where, message) for code, message in said]
         for path, template in templates(job):
             with suppress(AttributeError, TypeError, KeyError, ValueError):  # the schema has named another shape
-                said = field_findings(template["spec"], f"{path}.spec")
-                found += [Finding(code, f"{where} {field}", message) for code, field, message in said]
+                told = field_findings(template["spec"], f"{path}.spec")
+                found += [Finding(code, f"{where} {field}", message) for code, field, message in told]
         for look in (start_findings, lambda j: platform_findings(j, There(profile or load("gpu-cluster")))):
             try:
                 found += [Finding(code, where, message) for code, message in look(job)]
@@ -138,6 +150,14 @@ def _suspend(job: Mapping[str, Any]) -> Iterator[str]:
         yield "suspend: true keeps the job waiting until someone sets it to false; leave it out (Kueue sets it itself)"
     if not queued and "kueue.x-k8s.io/elastic-job" in at_of(job, "metadata", "annotations"):
         yield "annotation kueue.x-k8s.io/elastic-job without a queue does nothing; add the queue, or leave it out"
+    for kind, known in (("labels", QUEUE_LABELS), ("annotations", QUEUE_ANNOTATIONS)):
+        for key in at_of(job, "metadata", kind):
+            if str(key).startswith(KUEUE) and key not in known:
+                yield f"metadata.{kind}.{key}: Kueue reads no such one there{nearest(str(key), known)}"
+    for where, part in [*ray_pods_of(job), ("submitter", {"template": spec_of(job).get("submitterPodTemplate") or {}})]:
+        for key in at_of(part, "template", "metadata", "labels"):
+            if key in QUEUE_LABELS:
+                yield f"{where}: {key} on Pods asks for quota twice; it belongs to the RayJob alone"
     queue = str(at_of(job, "metadata", "labels").get("kueue.x-k8s.io/queue-name", "x"))
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", queue):
         yield f"kueue.x-k8s.io/queue-name: {queue!r} is no name of a LocalQueue"

@@ -37,7 +37,9 @@ class There:
 
     def __init__(self, profile: ProfileModel) -> None:
         parts: list[PodModel] = [profile, profile.head, profile.submitter, *profile.groups.values()]
-        self.accounts = {profile.accounts.head, profile.accounts.worker, profile.accounts.submitter}
+        of = profile.accounts
+        self.accounts = {"headGroup": of.head, "workerGroup": of.worker, "submitter": of.submitter}
+        """Of the Pods whose template's path holds the word."""
         self.priorities = {p.priority_class for p in parts if p.priority_class}
         self.runtimes = {p.runtime_class for p in parts if p.runtime_class}
         self.pull_secrets = set(profile.images.pull_secrets)
@@ -59,12 +61,13 @@ def platform_findings(job: Mapping[str, Any], there: There) -> Iterator[tuple[st
     yield from _of_cluster((job.get("spec") or {}).get("rayClusterSpec") or {}, there)
     for path, template in templates(job):
         pod = template["spec"]
-        yield from _known("KO212", f"{path}: serviceAccountName", pod.get("serviceAccountName"), there.accounts)
+        account = next((name for word, name in there.accounts.items() if word in path), "")
+        if (own := pod.get("serviceAccountName")) in there.accounts.values() and own != account:
+            yield "KO212", f"{path}: serviceAccountName {own} is for Pods of another kind; name {account}"
+        else:
+            yield from _known("KO212", f"{path}: serviceAccountName", own, {account})
         if not pod.get("serviceAccountName") and "head" not in path:
-            yield (
-                "KO212",
-                f"{path}: without serviceAccountName it has no pull secrets; name {sorted(there.accounts)[-1]}",
-            )
+            yield "KO212", f"{path}: without serviceAccountName it has no pull secrets; name {account}"
         yield from _known("KO213", f"{path}: priorityClassName", pod.get("priorityClassName"), there.priorities)
         yield from _known("KO213", f"{path}: runtimeClassName", pod.get("runtimeClassName"), there.runtimes)
         for entry in pod.get("imagePullSecrets") or []:

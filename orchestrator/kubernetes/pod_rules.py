@@ -11,7 +11,6 @@ from typing import Any
 
 from orchestrator.kubernetes.quantities import quantity
 from orchestrator.kubernetes.scaler_rules import TAKEN, container_of
-from orchestrator.kubernetes.secret_shapes import secret_of, shape_of
 from orchestrator.kubernetes.storage_rules import storage_findings
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
@@ -75,43 +74,6 @@ def pod_findings(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield code, f"autoscalerOptions: {message}"
     if document.get("kind") == "RayJob":
         yield from storage_findings(document)
-
-
-def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
-    """Credentials in clear anywhere in a document, and Secrets: they are made apart, and never printed."""
-    if isinstance(document, dict) and document.get("kind") == "Secret":
-        yield "KO207", "holds a Secret; make it apart, with kubectl create secret"
-    for path, name, value in _named(document):
-        if what := secret_of(name, value):
-            yield "KO207", f"{path}: {name} holds {what} in clear; use valueFrom.secretKeyRef, or a Secret"
-    for path, text in _texts(document):
-        if what := shape_of(text, assigned=not path.startswith("data.")):
-            yield "KO207", f"{path} holds {what} in clear; put it in a Secret, and name that by secretKeyRef"
-
-
-def _named(value: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """(path, name, value) of every variable, and of what a ConfigMap holds by name."""
-    if isinstance(value, dict):
-        if isinstance(value.get("name"), str) and isinstance(value.get("value"), str):
-            yield path, value["name"], value["value"]
-        for key, part in value.items():
-            if path == "data" and isinstance(part, str) and "." not in str(key):
-                yield path, str(key), part
-            yield from _named(part, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _named(part, f"{path}[{number}]")
-
-
-def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _texts(part, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _texts(part, f"{path}[{number}]")
 
 
 def _drops_all(security: Mapping[str, Any]) -> bool:

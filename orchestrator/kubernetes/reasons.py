@@ -18,6 +18,12 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 COMPONENT, NODE_TYPE = "app.kubernetes.io/component", "ray.io/node-type"
 LESS = "ask for less (resources of the sweep file; the profile has the head's)"
 Object = Mapping[str, Any]
+WHO = {
+    "head": "the head",
+    "submitter": "the submitter",
+    "worker": "a worker",
+    "logs": "the Pod that reads the log",
+}
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
 
@@ -105,8 +111,9 @@ def _refused(seen: Seen) -> str:
             continue
         if submitted if kind == "Job" else held or kind not in ("RayJob", "RayCluster"):
             continue  # an old one: what it tells of is there by now
-        who = "the submitter" if kind == "Job" else "a worker" if "Worker" in why else "the head"
-        return refusal(event.get("message", ""), who, seen.namespace)
+        reads = _at(seen.job, "metadata", "labels").get(COMPONENT) == "sweep-logs"
+        role = "logs" if reads else "submitter" if kind == "Job" else "worker" if "Worker" in why else "head"
+        return refusal(event.get("message", ""), WHO[role], seen.namespace)
     return ""
 
 
@@ -175,11 +182,10 @@ REFUSALS: tuple[tuple[str, Says], ...] = (
 
 def _pods(seen: Seen) -> str:
     """The first Pod that does not come up: head before submitter before workers."""
-    order = {"head": 0, "submitter": 1, "worker": 2}
-    for pod in sorted(living(seen.pods), key=lambda p: (order[_role(p)], _at(p, "metadata").get("name", ""))):
+    order = list(WHO)
+    for pod in sorted(living(seen.pods), key=lambda p: (order.index(_role(p)), _at(p, "metadata").get("name", ""))):
         if found := _pod(pod, seen):
-            who = {"head": "the head", "submitter": "the submitter"}.get(_role(pod), "a worker")
-            return f"{who} {found}"
+            return f"{WHO[_role(pod)]} {found}"
     return ""
 
 
@@ -188,7 +194,7 @@ def _lost(seen: Seen) -> str:
     up = {_role(pod) for pod in living(seen.pods) if _at(pod, "status").get("phase") == "Running"}
     gone = [pod for pod in seen.pods if _at(pod, "status").get("phase") == "Failed" and _role(pod) not in up]
     for pod in sorted(gone, key=lambda p: str(_at(p, "metadata").get("creationTimestamp", "")), reverse=True):
-        status, who = _at(pod, "status"), {"head": "the head", "submitter": "the submitter"}.get(_role(pod), "a worker")
+        status, who = _at(pod, "status"), WHO[_role(pod)]
         killed = [_at(one, "state", "terminated").get("reason") for one in status.get("containerStatuses", ())]
         if "OOMKilled" in killed:
             return f"{who} took more memory than its limit (OOMKilled), asks for {asked_for(pod)}: give it more memory"
@@ -269,7 +275,7 @@ def _unscheduled(pod: Object, message: str, seen: Seen) -> str:
 def _role(pod: Object) -> str:
     labels = _at(pod, "metadata", "labels")
     said = f"{labels.get(COMPONENT, '')} {labels.get(NODE_TYPE, '')}"
-    return next((role for role in ("head", "submitter") if role in said), "worker")
+    return next((role for role in WHO if role in said), "worker")
 
 
 def _is_of(name: str, job: str) -> bool:

@@ -25,9 +25,15 @@ def container_of(options: Mapping[str, Any]) -> dict[str, Any]:
 def _autoscaler(job: Mapping[str, Any]) -> Iterator[str]:
     options = at_of(cluster_of(job), "autoscalerOptions")
     pod = at_of(cluster_of(job), "headGroupSpec", "template", "spec")
+    scales = cluster_of(job).get("enableInTreeAutoscaling")
+    if scales and pod.get("automountServiceAccountToken") is False:
+        yield (
+            "headGroupSpec: automountServiceAccountToken: false takes from the autoscaler the token by which it asks "
+            "for Pods; leave it out"
+        )
     if not options:
         return
-    if not cluster_of(job).get("enableInTreeAutoscaling"):
+    if not scales:
         yield "autoscalerOptions: autoscaling is off, and they do nothing; leave them out"
     volumes = {str(v.get("name")) for v in pod.get("volumes") or []}
     for mount in options.get("volumeMounts") or []:

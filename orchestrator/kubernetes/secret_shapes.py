@@ -64,7 +64,8 @@ def is_secret_name(name: str) -> bool:
     upper = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper().replace("-", "_").replace(".", "_")
     if _PLACE.search(upper) or upper in ("PWD", "OLDPWD"):
         return False
-    return bool(_WORDS & set(upper.split("_"))) or bool(_JOINED.search(upper))
+    words = upper.split("_")
+    return bool(_WORDS & set(words)) or bool(_JOINED.search(upper)) or words[-1].endswith(("PASSWORD", "PASSWD"))
 
 
 def secret_of(name: str, value: str) -> str:

@@ -170,8 +170,10 @@ def _first(where: str, part: Mapping[str, Any], *, head: bool) -> Iterator[tuple
     if not head or not containers:
         return
     for port in containers[0].get("ports") or []:
-        meant = PORTS.get(str(port.get("name")))
-        if meant and port.get("containerPort") != meant and not part.get("rayStartParams", {}).get("dashboard-port"):
+        meant, given = PORTS.get(str(port.get("name"))), part.get("rayStartParams") or {}
+        if meant == PORTS["gcs"]:
+            meant = int(given.get("port", meant))
+        if meant and port.get("containerPort") != meant and not given.get("dashboard-port"):
             yield (
                 "KO119",
                 f"{where}: port {port.get('name')} is {port.get('containerPort')}, and Ray listens at {meant}; write "
