@@ -7,7 +7,6 @@ import errno
 import gc
 import importlib
 import json
-import os
 import re
 import shlex
 import sys
@@ -20,6 +19,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from orchestrator import terminal
+from orchestrator.definition import places
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import USUAL_ROOT, SweepFolder, read_json
 
@@ -101,7 +101,7 @@ def beside(file: Path | None) -> Path | None:
     """
     if file is None:
         return None
-    from orchestrator.definition import bundled, places
+    from orchestrator.definition import bundled
     from orchestrator.definition.errors import UnreadableError
 
     found = bundled.sweep(file)
@@ -329,8 +329,8 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
 def main() -> None:
     """Entry point: errors that users can fix become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the import time goes into garbage collection
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # the user's tasks and optimizers, as module:Task and module.Class
+    places.ours_first()
+    places.current_last()
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     try:

@@ -37,7 +37,7 @@ from orchestrator.definition.errors import UsageError
 from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.executors.ray_nodes import blind, lacking, make_environment
-from orchestrator.executors.ray_private import private_cluster
+from orchestrator.executors.ray_private import OwnPlaces, private_cluster
 from orchestrator.executors.ray_start import begin, token
 from orchestrator.remote import Parcel
 from orchestrator.storage.errors import Unreachable
@@ -177,6 +177,7 @@ class RayExecutor:
         local = {
             "num_cpus": self._slots() * self._cpu,
             "include_dashboard": False,
+            "job_config": OwnPlaces(),
             **private_cluster(self._scratch),
         }
         given = {"runtime_env": self._sent} if self._address and self._sent else {} if self._address else local

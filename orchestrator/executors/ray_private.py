@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.job_config import JobConfig
 
+from orchestrator.definition import places
 from orchestrator.executors.ray_faults import WorkerLost
 
 LOST_RAY_S = 10
@@ -28,6 +31,24 @@ def private_cluster(scratch: Path) -> dict[str, Any]:
     https://github.com/ray-project/ray/issues/62074.)
     """
     return {"_temp_dir": str(scratch), "_system_config": {"gcs_rpc_server_reconnect_timeout_s": LOST_RAY_S}}
+
+
+class OwnPlaces(JobConfig):  # type: ignore[misc]
+    """Workers import from where their Python does, and from our installation.
+
+    `ray.init` would have them look in the folder of the script and in the current one before the standard library, so
+    that a `statistics.py` there takes its place, or a package called like one of ours. The driver's own places are
+    sent with each worker's first trial. Setting PYTHONPATH, which is public, cannot take those two out.
+    """
+
+    @property
+    def _py_driver_sys_path(self) -> list[str]:
+        found = [str(places.INSTALLED)]
+        return [] if found[0] in sysconfig.get_paths().values() else found
+
+    @_py_driver_sys_path.setter
+    def _py_driver_sys_path(self, value: list[str]) -> None:
+        """Nothing: what `ray.init` adds goes into a list that nobody keeps."""
 
 
 @contextmanager

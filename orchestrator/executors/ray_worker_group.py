@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.definition import places
 from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
 from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
@@ -23,16 +24,19 @@ from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
 LAST_WORDS_S = 10.0
 
 
-def import_from(places: Sequence[str]) -> None:
-    """Import from these folders too, after those that the process has."""
-    sys.path.extend(place for place in places if place not in sys.path)
+def import_from(folders: Sequence[str]) -> None:
+    """Import as the driver does, whose `sys.path` this is; what only the process has comes after. Empty: as it is."""
+    places.ours_first()
+    if folders:
+        others = [one for one in sys.path if one not in folders and one != str(places.INSTALLED)]
+        sys.path[:] = [*folders, *others]
 
 
 class _Follower:
     """A worker process of its own."""
 
-    def __init__(self, places: Sequence[str]) -> None:
-        import_from(places)
+    def __init__(self, folders: Sequence[str]) -> None:
+        import_from(folders)
 
     def follow(self, job: Job, rank: int, address: str, carried: bytes) -> str:
         """A traceback, empty when all went well."""

@@ -18,6 +18,7 @@ from tests.orchestrator.command import (
     check_mlflow,
     ended,
     finish,
+    hiding,
     in_this_process,
     ray_processes,
     start,
@@ -70,12 +71,15 @@ def test_killed_at_four_moments_and_continued(file: Path) -> None:
 
 
 def test_a_population_drained_killed_and_continued(file: Path) -> None:
-    """Of two studies. Interrupted once and killed once, its trials pause, trade places and end as in this process."""
+    """Of two studies. Interrupted once and killed once, its trials pause, trade places and end as in this process.
+
+    The current folder holds what workers must not import.
+    """
     population = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
     text = sweep_text(method="random", trials=6, confirm=1, per_trial=40, pause_s=0.02) + population
     text = text.replace("seeds: {", "seeds: {studies: 2, ")
     file.write_text("\n".join(line for line in text.splitlines() if "adamw" not in line))
-    process = start(file)
+    process = start(file, cwd=hiding(file.parent))
     wait_for_points(file, 4, process)
     second = start(file)
     refused = finish(second)
