@@ -1,8 +1,9 @@
-"""Which files of a folder travel: what git has or would add, less what `.geosweepignore` names.
+"""Which files of a folder travel: what git has or would add, less what a `.geosweepignore` names.
 
 In a git repository these are the tracked files and the untracked ones that git does not ignore; elsewhere all files, as
-git would add them to a new repository. Git itself reads every pattern. Left out everywhere: folders of sweeps, of
-virtual environments and of byte code, and files whose names say that they hold secrets.
+git would add them to a new repository. A `.geosweepignore` holds for its folder and what is below, also within inner
+repositories, as a `.gitignore` does within one. Git itself reads every pattern. Left out everywhere: folders of sweeps,
+of virtual environments and of byte code, and files whose names say that they hold secrets.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.travel.errors import CannotTravel
@@ -31,7 +33,7 @@ def travelling(base: Path, leave_out: Sequence[Path] = ()) -> tuple[dict[str, Pa
     """
     base = base.resolve()
     outside = [place.resolve() for place in leave_out]
-    names = [n for n in _listed(base) if not _is_machinery(base, n, outside)]
+    names = _less_ignored(base, [n for n in _listed(base) if not _is_machinery(base, n, outside)])
     secrets = sorted(n for n in names if is_secret_name(n))
     plain = [n for n in names if n not in set(secrets)]
     found = {n: base / n for n in plain if not _linked(base, n) and (base / n).is_file()}
@@ -45,13 +47,12 @@ def _listed(base: Path) -> list[str]:
     """Names below the folder as git lists them; all files where there is no git and nothing for it to read."""
     inside = _repository(base)
     try:
-        if inside:
-            return sorted(_expanded(base, "", _names(base)))
-        with tempfile.TemporaryDirectory() as place:
-            _git(base, "init", "--quiet", "--bare", place)
-            return sorted(_expanded(base, "", _names(base, f"--git-dir={place}", f"--work-tree={base}")))
+        if inside is not None:
+            return sorted(_expanded(base, "", _names(base, "--cached", "--others", "--exclude-standard")))
+        with _empty_repository(base) as new:
+            return sorted(_expanded(base, "", _names(base, "--others", "--exclude-standard", place=new)))
     except FileNotFoundError:
-        if inside or any(base.rglob(".gitignore")) or (base / IGNORE).exists():
+        if inside is not None or any(True for kind in (".gitignore", IGNORE) for _ in base.rglob(kind)):
             raise CannotTravel(f"{base}: git says what is ignored, and there is no git here; install it") from None
     return sorted(p.relative_to(base).as_posix() for p in _walked(base))
 
@@ -63,20 +64,42 @@ def _expanded(base: Path, below: str, names: Iterable[str]) -> Iterator[str]:
         if not place.is_dir() or place.is_symlink():
             yield f"{below}{name}"
         elif (place / ".git").exists():  # of a submodule that was never fetched there is nothing
-            yield from _expanded(base, f"{below}{name.rstrip('/')}/", _names(place))
+            inner = _names(place, "--cached", "--others", "--exclude-standard")
+            yield from _expanded(base, f"{below}{name.rstrip('/')}/", inner)
 
 
-def _names(folder: Path, *place: str) -> set[str]:
-    """What git has or would add here, less what the folder's own list of exceptions names."""
-    kinds = ("--others", "--exclude-standard") if place else ("--cached", "--others", "--exclude-standard")
-    found = _git(folder, *place, "ls-files", "-z", *kinds)
-    names = {name for name in found.split("\0") if name}
-    if (folder / IGNORE).exists():
-        for kind in ("--cached", "--others"):
-            if not place or kind == "--others":
-                left = _git(folder, *place, "ls-files", "-z", kind, "--ignored", f"--exclude-from={folder / IGNORE}")
-                names -= set(left.split("\0"))
-    return names
+def _less_ignored(base: Path, names: Sequence[str]) -> list[str]:
+    """These names without those that a `.geosweepignore` names, in a folder below or above, up to the repository's.
+
+    Git is asked in a tree of empty files, which has no inner repositories that it would not look into.
+    """
+    top = _repository(base) or base
+    below = base.relative_to(top)
+    folders = {below / parent for name in names for parent in Path(name).parents} | set(below.parents)
+    lists = [folder / IGNORE for folder in folders if (top / folder / IGNORE).is_file()]
+    if not lists:
+        return list(names)
+    with tempfile.TemporaryDirectory() as tree, _empty_repository(Path(tree)) as new:
+        for path in (below / name for name in names if os.path.lexists(base / name)):
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).touch()
+        for path in lists:
+            (tree / path).write_bytes((top / path).read_bytes())
+        ignored = _names(Path(tree), "--others", "--ignored", f"--exclude-per-directory={IGNORE}", place=new)
+    return [name for name in names if (below / name).as_posix() not in ignored]
+
+
+@contextmanager
+def _empty_repository(tree: Path) -> Iterator[tuple[str, str]]:
+    """The words that have git take `tree` for a repository in which nothing is tracked yet."""
+    with tempfile.TemporaryDirectory() as place:
+        _git(tree, "init", "--quiet", "--bare", place)
+        yield f"--git-dir={place}", f"--work-tree={tree}"
+
+
+def _names(folder: Path, *kinds: str, place: Sequence[str] = ()) -> set[str]:
+    """What git lists of these kinds in the folder."""
+    return {name for name in _git(folder, *place, "ls-files", "-z", *kinds).split("\0") if name}
 
 
 def _git(folder: Path, *words: str) -> str:
@@ -89,8 +112,9 @@ def _git(folder: Path, *words: str) -> str:
     return os.fsdecode(done.stdout)
 
 
-def _repository(base: Path) -> bool:
-    return any((place / ".git").exists() for place in (base, *base.parents))
+def _repository(base: Path) -> Path | None:
+    """The folder of the repository that `base` is, or lies in."""
+    return next((place for place in (base, *base.parents) if (place / ".git").exists()), None)
 
 
 def _walked(base: Path) -> Iterator[Path]:
@@ -124,7 +148,12 @@ def _linked(base: Path, name: str) -> bool:
 def _followed(base: Path, name: str, found: dict[str, Path]) -> dict[str, Path]:
     """What a link leads to, under the link's name. Of files that travel by themselves, and of nothing else."""
     path = base / name
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    except RuntimeError:  # Python 3.13 resolves it to itself
+        target = path
+    if target.is_symlink():
+        raise CannotTravel(f"{name} is a link that leads to itself; remove it, or name it in {IGNORE}")
     if not target.is_relative_to(base):
         raise CannotTravel(
             f"{name} is a link to {target}, outside {base}; put a copy in its place, or name it in {IGNORE}"

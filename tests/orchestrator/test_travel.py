@@ -112,6 +112,29 @@ def test_git_says_which_files(tmp_path: Path) -> None:
     assert "inner/f.py" in travelling(folder)[0]
 
 
+def test_our_own_list_holds_below_its_folder_wherever_repositories_begin(tmp_path: Path) -> None:
+    """Also where the sweep's folder is a part of a repository, and within a repository inside it."""
+    folder = tmp_path / "repository" / "part"
+    write(
+        folder, a_dot_py="1", conf__private_dot_yaml="2", top_dot_txt="3", sub__mine_dot_txt="4", everywhere_dot_dat="5"
+    )
+    write(folder, lib__b_dot_py="6", lib__private_dot_yaml="7")
+    (folder / ".geosweepignore").write_text("conf/private.yaml\n/top.txt\nlib/private.yaml\n")
+    (folder / "sub" / ".geosweepignore").write_text("mine.txt\n")
+    (folder.parent / ".geosweepignore").write_text("/part/*.dat\n")
+    own = {".geosweepignore", "sub/.geosweepignore", "a.py", "lib/b.py"}
+    assert set(travelling(folder)[0]) == own | {"everywhere.dat"}  # nothing says that the folder above is of one piece
+    git(folder / "lib", "init", "-q")
+    git(folder.parent, "init", "-q")
+    assert set(travelling(folder)[0]) == own
+    write(folder, gone__x="8")
+    git(folder.parent, "add", "part/gone")
+    (folder / "gone" / "x").unlink()
+    (folder / "gone").rmdir()
+    (folder / "gone").write_text("a file now")
+    assert set(travelling(folder)[0]) == own | {"gone"}
+
+
 def test_what_sweeps_and_tools_keep_does_not_travel(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     write(folder, a_dot_py="", runs__fit_1__resolved_dot_json="{}", runs__fit_1__trials__t__result_dot_json="{}")
@@ -126,6 +149,13 @@ def test_a_key_in_a_file_is_refused_by_its_place(project: Path) -> None:
     with pytest.raises(CannotTravel, match=r"^settings.py:2: this looks like a GitHub token") as caught:
         parcel(project)
     assert "ghp_" not in str(caught.value)
+    hook = f"https://hooks.slack.com/services/T{'0' * 9}/B{'0' * 9}/{'x' * 24}"
+    (project / "settings.py").write_text("A = 1\n")
+    (project / "sweep.yaml").write_text(text(notify={"done": hook}))
+    assert parcel(project) is not None, "the driver sends to it"
+    (project / "settings.py").write_text(f"HOOK = '{hook}'\n")
+    with pytest.raises(CannotTravel, match=r"^settings.py:1: this looks like a webhook"):
+        parcel(project)
 
 
 def test_links(project: Path, tmp_path: Path) -> None:
@@ -147,6 +177,10 @@ def test_links(project: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotTravel, match=r"out is a link to .*elsewhere, outside"):
         parcel(project)
     (project / "out").unlink()
+    (project / "itself").symlink_to("itself")
+    with pytest.raises(CannotTravel, match="itself is a link that leads to itself"):
+        parcel(project)
+    (project / "itself").unlink()
     (project / "sub" / "up").symlink_to("..")
     with pytest.raises(CannotTravel, match="sub/up is a link to a folder that it lies in"):
         parcel(project)

@@ -13,7 +13,10 @@ from orchestrator.travel.secrets import SHAPES, found_in, is_secret_name
 @pytest.mark.parametrize(
     "name",
     [".env", ".env.local", "prod.env", "deploy/id_rsa", "tls.key", "a/server.PEM", ".ssh/config", ".aws/credentials",
-     "kubeconfig", "service_account_1.json", ".netrc", "secrets.yaml", "x/.git-credentials", "kaggle.json"],
+     "kubeconfig", "service_account_1.json", ".netrc", "secrets.yaml", "x/.git-credentials", "kaggle.json",
+     ".env-prod", ".env~", "#.env#", "kubeconfig-prod.yaml", "server.pem.bak", ".id_rsa.swp", "deploy_ed25519",
+     "hf_token", "api_key.txt", "passwords.txt", ".s3cfg", "prod.tfvars", "a\nb/.env", ".config/gh/hosts.yml",
+     "credentials.json.old"],
 )  # fmt: skip
 def test_secrets_by_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / "p" / name
@@ -25,7 +28,21 @@ def test_secrets_by_name(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.py", "secrets.py", ".env.example", "keys/table.csv", "environment.yaml", "key.txt"]
+    "name",
+    [
+        "a.py",
+        "secrets.py",
+        ".env.example",
+        "keys/table.csv",
+        "environment.yaml",
+        "key.txt",
+        "tokenizer.json",
+        "tokens.bin",
+        "get_token.py",
+        "envs/a.yaml",
+        "password_strength.csv",
+        "universal.txt",
+    ],
 )
 def test_no_secrets_by_name(name: str) -> None:
     assert not is_secret_name(name)
@@ -39,6 +56,10 @@ SAMPLES = {
     "a GitLab token": "glpat-" + "a" * 20,
     "a Hugging Face token": "hf_" + "a" * 34,
     "a Slack token": "xoxb-" + "1" * 12,
+    "a webhook": "https://hooks.slack.com/services/T" + "0" * 9 + "/B" + "0" * 9 + "/" + "x" * 24,
+    "a key of an Azure account": "AccountKey=" + "a" * 86 + "==",
+    "a token of a package registry": "npm_" + "a" * 36,
+    "a key of a Kubernetes user": "client-key-data: " + "LS0t" * 12,
     "a Google API key": "AIza" + "a" * 35,
     "a key of an OpenAI or Anthropic account": "sk-" + "a1" * 20,
     "a Weights & Biases key": "WANDB_API_KEY=" + "a" * 40,
