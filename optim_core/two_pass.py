@@ -162,8 +162,8 @@ class Workers:
     """Whose gradient climbs when several workers train one model under `DistributedDataParallel`.
 
     `independent`: each climbs along the gradient of its own samples and only the second gradients are averaged
-    (m-sharpness with m samples a worker, Foret et al. 2021, section 4.1). `synchronised`: all climb along the averaged
-    gradient, as one process with the whole batch would. The same thing for a model that is not so wrapped.
+    (m-sharpness with m samples per worker, Foret et al. 2021, section 4.1). `synchronised`: all climb along the
+    averaged gradient, as one process with the whole batch would. Both are the same for a model that is not wrapped.
     """
 
     def __init__(self, model: nn.Module | None, workers: str) -> None:

@@ -109,7 +109,7 @@ OBJECTS = ("RayJob", "ConfigMap")
 def _mode(job: Mapping[str, Any]) -> Iterator[str]:
     mode = spec_of(job).get("submissionMode", "K8sJobMode")
     if mode not in MODES:
-        yield f"submissionMode {mode}: there is: {', '.join(MODES)}"
+        yield f"submissionMode {mode}: available: {', '.join(MODES)}"
     if mode == "HTTPMode":
         yield "HTTPMode leaves no Pod that follows the driver's log, which geosweep logs reads; use K8sJobMode"
     if mode == "InteractiveMode":

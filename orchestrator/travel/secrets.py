@@ -1,4 +1,4 @@
-"""Secrets by their names and by their shapes. What holds one does not leave this machine."""
+"""Secrets recognized by name and by format. A file that holds one is never uploaded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NAMES = (
     "kaggle.json",
     ".streamlit/secrets.toml",
 )
-"""Patterns of a file's name, whatever its case."""
+"""Patterns for file names, case-insensitive."""
 TEMPLATES = (".example", ".sample", ".template", ".dist")
 FOLDERS = {".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".config/gcloud"}
 SHAPES = {
@@ -61,18 +61,18 @@ SHAPES = {
     "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}\b",
     "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
     "a Google API key": r"\bAIza[0-9A-Za-z_-]{35}\b",
-    "a key of an OpenAI or Anthropic account": r"\bsk-(?:proj-|ant-|svcacct-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{32,}",
+    "an OpenAI or Anthropic API key": r"\bsk-(?:proj-|ant-|svcacct-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{32,}",
     "a Weights & Biases key": r"(?i)wandb_api_key\W{1,5}[0-9a-f]{40}\b",
     "a JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "a password in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"'{}<>$%]+:"
     r"(?!(?i:pass|password|passwd|pwd|pw|secret|token|key|x+|\*+|\.+)@)[^\s/:@\"'{}<>$%]{3,}@[A-Za-z0-9]",
 }
-"""What it is -> how it looks."""
+"""Description -> pattern."""
 _SHAPES = {what: re.compile(shape.encode()) for what, shape in SHAPES.items()}
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the name of a file, or of a folder above it, says that it holds secrets; `.env.example` does not."""
+    """Whether the name of a file, or of a folder above it, suggests secrets; `.env.example` does not."""
     lower = name.lower()
     *folders, last = lower.split("/")
     if any(folder in FOLDERS for folder in folders) or any(f"{f}/" in f"{lower}/" for f in FOLDERS if "/" in f):
@@ -83,7 +83,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def found_in(content: bytes) -> tuple[str, int] | None:
-    """(what the first secret in a file looks like, its line from 1), or None. Its text is not returned."""
+    """(what the first secret in a file looks like, its line from 1), or None. The secret itself is not returned."""
     hits = [(hit.start(), what) for what, shape in _SHAPES.items() if (hit := shape.search(content))]
     if not hits:
         return None

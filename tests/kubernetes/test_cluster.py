@@ -341,7 +341,7 @@ def test_unknown_names_and_a_wrong_token(
     sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
     for verb in ("status", "logs", "stop"):
         number, _, err = call(verb, "nothing")
-        assert (number, f"there is: {sweep}" in err) == (4, True)
+        assert (number, f"available: {sweep}" in err) == (4, True)
     known = yaml.safe_load((tmp_path / "kubeconfig").read_text())
     address = known["clusters"][0]["cluster"]["server"]
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "other", address, token="wrong")))

@@ -40,7 +40,7 @@ SAMPLES = {
     "a Hugging Face token": "hf_" + "a" * 34,
     "a Slack token": "xoxb-" + "1" * 12,
     "a Google API key": "AIza" + "a" * 35,
-    "a key of an OpenAI or Anthropic account": "sk-" + "a1" * 20,
+    "an OpenAI or Anthropic API key": "sk-" + "a1" * 20,
     "a Weights & Biases key": "WANDB_API_KEY=" + "a" * 40,
     "a JSON web token": "eyJ" + "a" * 12 + ".eyJ" + "b" * 12 + "." + "c" * 12,
     "a password in an address": "postgresql://me:" + "hunter2@host/db",

@@ -220,7 +220,7 @@ def test_a_twin_has_the_pace_of_its_arm() -> None:
 @pytest.mark.slow
 def test_sweeps_of_other_units_are_not_compared(tmp_path: Path) -> None:
     sweeps = [Evidence(run(tmp_path, text_of(unit, 20))) for unit in ("steps", "grad_evals")]
-    with pytest.raises(Refused, match="have other units of the budget: steps and grad_evals"):
+    with pytest.raises(Refused, match="have different budget units: steps and grad_evals"):
         across.answer(sweeps)
     assert currencies.spoken(sweeps[1]) == "20 gradient evaluations each"
 
