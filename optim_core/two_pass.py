@@ -178,7 +178,7 @@ class Workers:
         return cast(AbstractContextManager[Any], self._apart.no_sync())
 
     def agree(self, fine: bool, *, look: bool = True) -> bool:
-        """Whether it is fine on every worker: a step is skipped by all or by none, else the others wait for ever."""
+        """Whether it is fine on every worker: a step is skipped by all or by none, else the others wait forever."""
         if self._apart is None or not look:
             return fine
         flag = torch.tensor(float(fine), device=next(self._apart.parameters()).device)

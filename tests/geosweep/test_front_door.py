@@ -98,7 +98,7 @@ def test_the_comparison(done: geosweep.Sweep, monkeypatch: pytest.MonkeyPatch, c
     against = done.compare("sgd", margin=0.5)
     assert against.pairs["b"].tolist() == ["sgd"]
     assert len(against.exploratory) == 2
-    assert str(against).splitlines()[-1].startswith("exploratory: margin 0.5 was asked for")
+    assert str(against).splitlines()[-1].startswith("exploratory: margin 0.5 was requested")
     with pytest.raises(geosweep.errors.NotFound, match=r"no metric 'nope'; available: loss/val"):
         done.compare(metric="nope")
 

@@ -88,7 +88,7 @@ def test_it_goes_on_on_another_machine(
     assert points == sorted(set(points))
     result = json.loads(there.text("result.json"))
     assert result["facts"]["runs"].startswith(
-        "3: it continued from" if more == "three lines" else "3: it was told to go"
+        "3: it continued from" if more == "three lines" else "3: it was told to resume"
     )
     if more != "three lines":
         begun = [line for line in there.text("stdout.log").splitlines() if line.startswith("from ")]

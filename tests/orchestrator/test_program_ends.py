@@ -91,7 +91,7 @@ SAYS = {
     "memory": "strange.py ran out of memory on the host (exit code 1)",
     "cuda": "strange.py ran out of memory on the GPU (exit code 1)",
     "code": "strange.py ended with exit code 7",
-    "killed": "strange.py was killed (SIGKILL); not by this sweep",
+    "killed": "strange.py was killed (SIGKILL), but not by this sweep",
     "segfault": "strange.py was terminated by SIGSEGV",
     "deaf": "strange.py printed nothing for 2 s (training.step_timeout) and was killed",
 }
@@ -159,4 +159,4 @@ def test_an_optimizer_that_the_script_never_asked_for_is_no_result(tmp_path: Pat
     text = (TEXT % "well").replace("{only: {", "{only: {optimizer: sgd, ")
     ((_, one),) = records(run(text, tmp_path)).items()
     assert one.result.state is State.FAILED
-    assert one.result.error.startswith("strange.py trained without sgd, which its arm names: it never asked for it")
+    assert one.result.error.startswith("strange.py trained without sgd, the optimizer of its arm")

@@ -90,7 +90,7 @@ def test_the_next_run_mends_a_finished_sweep_and_the_one_after_has_nothing_to_sa
     logs = lose_half(folder)
     said = geosweep()
     assert sum("parquet differed" in line for line in said) == 2
-    assert sum("taken from the tracker" in line for line in said) == 2
+    assert sum("restored from the tracker" in line for line in said) == 2
     assert sum("was RUNNING, COMPLETE; should be COMPLETE; sent again" in line for line in said) == 1
     assert sum("had no run; sent again" in line for line in said) == 1
     assert len(said) == 6, said
@@ -121,7 +121,7 @@ def test_a_run_that_goes_on_mends_what_its_forerunner_left(geosweep: Mended, tmp
     lost = next(p.name for p in folder.path.glob("trials/sgd*-s1001"))
     (folder.trial(lost) / "result.json").unlink()  # as if this trial had not ended
     said = geosweep()
-    assert sum("taken from the tracker" in line for line in said) == 2
+    assert sum("restored from the tracker" in line for line in said) == 2
     assert sum("sent again" in line for line in said) == 2
     assert sum("parquet differed" in line for line in said) == 2
     assert geosweep() == []

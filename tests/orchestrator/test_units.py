@@ -203,7 +203,7 @@ def test_too_few_seconds_are_refused_before_anything_is_trained(tmp_path: Path) 
 
 
 def test_seconds_are_those_of_the_machine_that_trains() -> None:
-    with pytest.raises(RenderError, match="times the arms on its own machine"):
+    with pytest.raises(RenderError, match="calibrates the arms on its own machine"):
         fit(sweep_file.loads(text_of("seconds", 30)), load("kind"))
     with pytest.raises(SpecError, match="2 processes train a trial"):
         sweep_file.loads(text_of("seconds", 30) + "\nresources: {processes: 2}\n")
