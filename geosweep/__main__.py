@@ -1,4 +1,4 @@
-"""`python -m geosweep`: the command, for where it is not on the path."""
+"""`python -m geosweep`: the command, if it is not on the path."""
 
 import sys
 

@@ -7,7 +7,7 @@ U is block-diagonal, one block for each weight, learned every `refresh_interval`
 
 Cost: a refresh is charged `llqr_settings.refresh_cost`, 22 gradient evaluations at the default 10 inner steps, 11 % of
 a step at the default interval of 200. `grad_evals` counts passes over batches, not the algebra of U, which shows in
-seconds: for a dense structure 2 to 4 m n (m + n) FLOPs a step for each weight [m, n] and about three times
+seconds: for a dense structure 2 to 4 m n (m + n) FLOPs per step for each weight [m, n] and about three times
 that an inner step, against 6 m n T for the gradient of T samples or tokens. That is little for a convolution (a refresh
 on the 8 x 8 ResNet takes the CPU time of 21 gradients with a diagonal U, 30 with E-Kronecker), much for a wide layer
 and a small batch (width 256, batch 64: a step is 4 gradients long, a refresh 150): lower `factor_limit` or take

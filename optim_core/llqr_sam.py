@@ -16,7 +16,7 @@ the previous step's perturbed gradient minus m, which takes one gradient a step:
 w + epsilon. A layer is a module that owns parameters. With a diagonal U of unit mean, sam_radius of `sam` transfers to
 pe; under pm the excursion grows with sqrt(U).
 
-Cost: two gradients a step (`past`: one), one refresh for each interval as in `llqr`, two actions of U; one kept copy of
+Cost: two gradients per step (`past`: one), one refresh per interval as in `llqr`, two actions of U; one kept copy of
 the weights and one temporary of their size.
 """
 

@@ -9,7 +9,7 @@ g_v points to flatter regions and changes slowly. Norms and the inner product ar
 algorithm is written; no code of the authors is published. `look_interval` 1 is `sam` bit for bit; with `sam_radius` 0
 g_v is 0 and LookSAM is its base.
 
-Cost: 1 + 1 / look_interval gradients a step, and one state tensor for each parameter.
+Cost: 1 + 1 / look_interval gradients per step, and one state tensor for each parameter.
 """
 
 from __future__ import annotations

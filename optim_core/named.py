@@ -88,4 +88,4 @@ def nearest(word: str, choices: Iterable[Any]) -> str:
     close = difflib.get_close_matches(word, options, n=1)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; there is: {', '.join(options)}" if options else ""
+    return f"; available: {', '.join(options)}" if options else ""

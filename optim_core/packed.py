@@ -55,7 +55,7 @@ class Packing:
     apart: frozenset[str]
     """Hyperparameters that may differ between the trials of a pack."""
     climbs: bool = False
-    """Whether the gradient is taken at w + sam_radius g / |g|: two evaluations a step."""
+    """Whether the gradient is taken at w + sam_radius g / |g|: two evaluations per step."""
 
 
 class Passed(Protocol):

@@ -162,8 +162,8 @@ class Workers:
     """Whose gradient climbs when several workers train one model under `DistributedDataParallel`.
 
     `independent`: each climbs along the gradient of its own samples and only the second gradients are averaged
-    (m-sharpness with m samples a worker, Foret et al. 2021, section 4.1). `synchronised`: all climb along the averaged
-    gradient, as one process with the whole batch would. The same thing for a model that is not so wrapped.
+    (m-sharpness with m samples per worker, Foret et al. 2021, section 4.1). `synchronised`: all climb along the
+    averaged gradient, as one process with the whole batch would. Both are the same for a model that is not wrapped.
     """
 
     def __init__(self, model: nn.Module | None, workers: str) -> None:
@@ -178,7 +178,7 @@ class Workers:
         return cast(AbstractContextManager[Any], self._apart.no_sync())
 
     def agree(self, fine: bool, *, look: bool = True) -> bool:
-        """Whether it is fine on every worker: a step is skipped by all or by none, else the others wait for ever."""
+        """Whether it is fine on every worker: a step is skipped by all or by none, else the others wait forever."""
         if self._apart is None or not look:
             return fine
         flag = torch.tensor(float(fine), device=next(self._apart.parameters()).device)

@@ -14,7 +14,7 @@ WORDS = ("auto", "cpu", "cuda")
 def check(device: str) -> None:
     """Raise ValueError for a word that is none; what this machine has does not matter, trials may run elsewhere."""
     if device not in WORDS:
-        raise ValueError(f"device is {device!r}; there is: {', '.join(WORDS)}")
+        raise ValueError(f"device is {device!r}; available: {', '.join(WORDS)}")
 
 
 def chosen(device: str) -> torch.device:

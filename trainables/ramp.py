@@ -38,7 +38,7 @@ class Ramp:
 
     def __post_init__(self) -> None:
         if self.schedule not in NAMES:
-            raise ValueError(f"schedule is {self.schedule!r}; there is: {', '.join(NAMES)}")
+            raise ValueError(f"schedule is {self.schedule!r}; available: {', '.join(NAMES)}")
         for name in ("start", "end", "begin", "until"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

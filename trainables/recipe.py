@@ -40,9 +40,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.schedule and self.schedule not in schedules.NAMES:
-            raise ValueError(f"schedule is {self.schedule!r}; there is: {', '.join(schedules.NAMES)}")
+            raise ValueError(f"schedule is {self.schedule!r}; available: {', '.join(schedules.NAMES)}")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; there is: {', '.join(PRECISIONS)}")
+            raise ValueError(f"precision is {self.precision!r}; available: {', '.join(PRECISIONS)}")
         for name, value in (("warmup", self.warmup), ("weight_average", self.weight_average)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")

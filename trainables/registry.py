@@ -94,7 +94,7 @@ def lookup(name: str) -> type[Task]:
         raise KeyError(f"no task {name!r}; did you mean {close[0]}?")
     if meant := _as_written(name):
         raise KeyError(f"no task {name!r}; did you mean {meant}?")
-    raise KeyError(f"no task {name!r}; there is: {', '.join(names())}; or package.module:Task")
+    raise KeyError(f"no task {name!r}; available: {', '.join(names())}; or package.module:Task")
 
 
 def _nearest_class(module: ModuleType, wanted: str) -> str:

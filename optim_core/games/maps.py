@@ -47,7 +47,7 @@ def squashed(
         return lr * (points.abs() ** 2).to(points.dtype)
     if method == "consensus":
         return lr * (points + consensus * points.abs() ** 2)
-    raise ValueError(f"{method!r} has no psi; there is: gda, extragradient, bilinear_optimal, hamiltonian, consensus")
+    raise ValueError(f"{method!r} has no psi; available: gda, extragradient, bilinear_optimal, hamiltonian, consensus")
 
 
 def roots(
@@ -117,7 +117,7 @@ def linear_map(
             "consensus": lambda: J + diagonal(consensus) @ J.T @ J,
         }
         if method not in directions:
-            raise ValueError(f"no method {method!r}; there is: {', '.join(COSTS)}")
+            raise ValueError(f"no method {method!r}; available: {', '.join(COSTS)}")
         now = now - step @ directions[method]()
     return torch.cat([torch.cat([now, before], 1), torch.cat([identity, torch.zeros_like(J)], 1)])
 

@@ -1,4 +1,6 @@
-"""RayJobs on Kubernetes, by the API server of the user's kubeconfig. The only import of the `kubernetes` client."""
+"""RayJobs on Kubernetes, through the API server in the user's kubeconfig. The only import of the `kubernetes`
+client.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,10 @@ REQUEST_S, GONE_S, FREED_S = 30, 120.0, 15.0
 BAD, FORBIDDEN, GONE, EXISTS, INVALID = 400, 403, 404, 409, 422
 EVENTS, TAIL = 1000, 50
 KUEUE = ("v1beta2", "v1beta1")
-FINALIZED = "the RayJob itself is not gone: is the KubeRay operator running? It has to let go of it"
+FINALIZED = "the RayJob itself still exists: is the KubeRay operator running? It must remove its finalizer"
 SUBMITTER = "sweep-submitter"
 WHOLE = r".+-[0-9a-f]{8}"
-"""A sweep's id, no prefix of one."""
+"""A complete sweep id, not a prefix."""
 NOTHING: Mapping[int, Exception | None] = {}
 
 
@@ -52,7 +54,7 @@ class KubernetesCluster:
         settings = client.Configuration()
         try:
             config.load_kube_config(
-                config_file=os.environ.get("KUBECONFIG") or None,  # the client reads it only once, at its import
+                config_file=os.environ.get("KUBECONFIG") or None,  # the client reads it only once, on import
                 context=context or None,
                 client_configuration=settings,
             )
@@ -102,7 +104,7 @@ class KubernetesCluster:
         return self.status(order.sweep_id)
 
     def status(self, name: str) -> Attempt:
-        """See `Cluster`. Of one that waits, or whose operator lost it, why; of one that ended, how."""
+        """See `Cluster`; with the reason if it waits or the operator lost it, and with its ending if it ended."""
         jobs = self._list()
         found = pick([attempt(j) for j in jobs], name, self._server)
         return self._seen(next(j for j in jobs if j["metadata"]["name"] == found.job))
@@ -116,7 +118,7 @@ class KubernetesCluster:
         return self._log(newest, f"{found.sweep_id} has no log yet: its Pod {newest} is starting")
 
     def _submitter(self, sweep_id: str) -> str:
-        """The newest submitter Pod; empty when there is none."""
+        """The newest submitter Pod; empty if there is none."""
         pods = [pod for pod in self._pods(sweep_id) if pod["metadata"].get("labels", {}).get(COMPONENT) == SUBMITTER]
         return str(max(pods, key=lambda p: str(p["metadata"]["creationTimestamp"]))["metadata"]["name"]) if pods else ""
 
@@ -129,7 +131,7 @@ class KubernetesCluster:
         )
 
     def trial_log(self, name: str, words: Sequence[str]) -> Iterator[str]:
-        """See `Cluster`: a Job of its own reads it on the sweep's claim, or in its object store.
+        """See `Cluster`: a separate Job reads it from the sweep's claim or object store.
 
         Of a sweep whose RayJob is gone by its whole id, on the claim of the profile.
         """
@@ -147,7 +149,7 @@ class KubernetesCluster:
         yield from by_job.read(asked, {FORBIDDEN: refused, BAD: refused, INVALID: refused})
 
     def _by_hand(self, command: Sequence[str]) -> str:
-        """What to do where the API server takes no Job that reads a log."""
+        """What to do if the API server rejects the Job that reads a log."""
         heads = [p for p in living(self._pods(command[2])) if "head" in p["metadata"]["labels"].get(COMPONENT, "")]
         way = (
             f"while its head runs: kubectl -n {self._namespace} exec {heads[0]['metadata']['name']} -c ray-head -- "
@@ -155,10 +157,10 @@ class KubernetesCluster:
             if heads
             else f"whoever has the claim: {shlex.join(command)}"
         )
-        return f"a Job that reads the log was refused (Role {SUBMITTER} may create one); {way}"
+        return f"the Job that reads the log was rejected (Role {SUBMITTER} may create one); {way}"
 
     def _of_reader(self, name: str) -> tuple[list[dict[str, Any]], Sequence[Mapping[str, Any]]]:
-        """The Pods of a Job, oldest first, and the warnings of the namespace."""
+        """The Pods of a Job, oldest first, and the namespace's warnings."""
         found = self._ask(
             lambda: self._core.list_namespaced_pod(
                 self._namespace, label_selector=f"job-name={name}", _request_timeout=REQUEST_S
@@ -168,7 +170,7 @@ class KubernetesCluster:
         return sorted(pods, key=lambda p: str(p["metadata"]["creationTimestamp"])), self._warnings([])
 
     def stop(self, name: str) -> Attempt | None:
-        """Delete the RayJob, whatever its state, and with it its Ray cluster; `submit` continues the sweep.
+        """Delete the RayJob, in any state, and its Ray cluster; `submit` continues the sweep.
 
         See `Cluster`.
         """
@@ -182,8 +184,8 @@ class KubernetesCluster:
         return replace(found, reason="; ".join(self._after(found, left)))
 
     def _after(self, found: Attempt, left: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """What is said of a stop: what remains, and how to free it."""
-        yield "is being deleted; submit goes on from its newest checkpoints"
+        """The message after a stop: what remains, and how to free it."""
+        yield "is being deleted; submit continues from its newest checkpoints"
         if not left:
             return
         yield f"{len(left)} Pods are not gone yet: {', '.join(names(left))}. They may take a minute to end"
@@ -191,17 +193,17 @@ class KubernetesCluster:
         if any(j["metadata"]["name"] == found.job for j in self._list()):
             yield FINALIZED
         force = "with --grace-period=0 --force if a node is gone"
-        yield f"should they stay: kubectl -n {self._namespace} delete pod {pods}, {force}"
+        yield f"if they remain: kubectl -n {self._namespace} delete pod {pods}, {force}"
 
     def _seen(self, job: Mapping[str, Any]) -> Attempt:
-        """Where a RayJob stands, with what else the API server knows of it."""
+        """The state of a RayJob, with everything else the API server knows about it."""
         found = attempt(job)
         if found.state in (*LIVING, "lost"):
             why = reason(self._objects(job, found.sweep_id))
             return replace(found, reason=f"{found.reason}: {why}" if found.reason and why else why or found.reason)
         if "deletionTimestamp" in job["metadata"] or not (pod := self._submitter(found.sweep_id)):
             return found
-        with suppress(NotFound, Unreachable):  # its log went with a node, or is not for this account
+        with suppress(NotFound, Unreachable):  # its log was lost with a node, or this account may not read it
             how = ending.in_log(self._log(pod, "", tail_lines=TAIL))
             if how is not None:
                 return replace(found, state=state_of(how), reason=how.reason or found.reason, ending=how)
@@ -236,13 +238,13 @@ class KubernetesCluster:
         )
 
     def _warnings(self, unseen: list[str]) -> Sequence[Mapping[str, Any]]:
-        """Events of the namespace that warn."""
+        """Warning events of the namespace."""
         only = {"field_selector": "type=Warning", "limit": EVENTS}
         found = self._look("events", self._core.list_namespaced_event, self._namespace, to=unseen, **only)
         return list((found or {}).get("items", ()))
 
     def _look(self, kind: str, call: Callable[..., Any], *given: Any, to: list[str], **more: Any) -> Any:
-        """What is there, as plain JSON; None, and noted in `to`, for what this account may not see."""
+        """The objects as plain JSON; None, recorded in `to`, for a kind that this account may not read."""
         found = self._ask(lambda: call(*given, _request_timeout=REQUEST_S, **more), {FORBIDDEN: None, GONE: None})
         if found is None:
             to.append(kind)
@@ -266,7 +268,7 @@ class KubernetesCluster:
         return sorted(jobs, key=lambda j: str(j["metadata"].get("creationTimestamp", "")))
 
     def _create_config(self, config: dict[str, Any], job: Mapping[str, Any] | None) -> None:
-        """It goes with its RayJob: Pods that come before it wait for it. One of an earlier attempt is taken over."""
+        """Create the ConfigMap, owned by its RayJob (its Pods wait for it), or adopt one from an earlier attempt."""
         if job is not None:
             owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "controller": False}
             owner |= {key: job["metadata"][key] for key in ("name", "uid")}
@@ -289,8 +291,8 @@ class KubernetesCluster:
         return self._rayjobs.create_namespaced_custom_object(*self._path, job, _request_timeout=REQUEST_S, **options)
 
     def _create(self, call: Callable[[], Any]) -> Any:
-        """What was made; None for one that exists: of the same submission, or another one at the same time."""
-        refused = RenderError("the API server refuses the manifest")
+        """The created object; None if it exists, from this submission or a concurrent one."""
+        refused = RenderError("the API server rejects the manifest")
         return self._ask(call, {BAD: refused, INVALID: refused, EXISTS: None})
 
     def _delete(self, name: str) -> None:
@@ -307,7 +309,7 @@ class KubernetesCluster:
             time.sleep(0.5)
 
     def _ask(self, call: Callable[[], Any], expected: Mapping[int, Exception | None] = NOTHING) -> Any:
-        """The answer; for an error code in `expected` that error with the server's words, or None."""
+        """The response; for an error code in `expected`, that error with the server's message, or None."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -319,13 +321,13 @@ class KubernetesCluster:
                     return None
                 raise type(meant)(f"{meant}: {_message(error)}") from None
             hint = "; is the KubeRay operator installed?" if error.status == GONE else ""
-            raise Unreachable(f"{self._server} answers {error.status}: {_message(error)}{hint}") from None
+            raise Unreachable(f"{self._server} responds with {error.status}:  {_message(error)}{hint}") from None
         except HTTPError as error:
             raise Unreachable(f"{self._server} does not answer: {error}") from None
 
 
 def _same(before: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
-    """Whether it was made of the same text: the name of a sweep file's ConfigMap holds its hash."""
+    """Whether it was made from the same text: the name of a sweep file's ConfigMap contains its hash."""
     volumes = [
         str(j["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"].get("volumes")) for j in (before, job)
     ]
@@ -333,7 +335,7 @@ def _same(before: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
 
 
 def _message(error: Any) -> str:
-    """The API server's own words, of a Status object where there is one."""
+    """The API server's message, from a Status object if there is one."""
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""ConfigMaps of a manifest: shape, and whether what they hold is the sweep that the entrypoint runs."""
+"""ConfigMaps of a manifest: their shape, and whether they hold the sweep that the entrypoint runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shape_findings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for kind in ("data", "binaryData"):
         for key, value in (config.get(kind) or {}).items():
             if not isinstance(value, str):
-                yield "KO210", f"{kind}.{key}: {value!r} is no text; put it in quotes"
+                yield "KO210", f"{kind}.{key}: {value!r} is not text; put it in quotes"
 
 
 def sweep_findings(job: Mapping[str, Any], there: Mapping[Any, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""What lies under a sweep's root, read where the API server cannot: by a Job that mounts the claim and prints a log.
+"""Read files under a sweep's root, which the API server cannot: with a Job that mounts the claim and prints a log.
 
 It runs `geosweep logs` in the sweep's own image, read-only, and needs neither the sweep's Pods nor its Ray cluster: it
-reads after the time to live, a lost head or `stop` as well. Kubernetes takes it away a minute after its end, also
-when whoever asked is gone by then.
+also works after the time to live, a lost head or `stop`. Kubernetes deletes it a minute after its end, even if the
+client is gone by then.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from orchestrator.storage.errors import NotFound, Unreachable
 NAME = "geosweep-logs"
 LABELS = {"app.kubernetes.io/part-of": "geosweep", reasons.COMPONENT: "sweep-logs"}
 START_S, LOOK_S, KEEP_S = 120.0, 0.5, 60
-"""How long its Pod may take to start; how often it is looked at; how long Kubernetes keeps what ended."""
+"""How long its Pod may take to start; how often it is checked; how long Kubernetes keeps the ended Job."""
 READ_S, FOLLOW_S = 600, 86_400
-"""How long it may run, and with `--follow`."""
+"""Maximum run time, and with `--follow`."""
 LEFT_OUT = ("GEOSWEEP_STORAGE", "RAY_USAGE_STATS_ENABLED")
 ENDED = ("Succeeded", "Failed")
 
 
 def of_job(job: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The Job that runs `geosweep logs SWEEP WORDS` on the root of a RayJob. Raises NotFound for one without a root."""
+    """The Job that runs `geosweep logs SWEEP WORDS` on the root of a RayJob. Raises NotFound if it has no root."""
     spec = job["spec"]
     asked = re.search(r"--root[ =](\S+)", str(spec.get("entrypoint", "")))
     head = ((spec.get("rayClusterSpec") or {}).get("headGroupSpec") or {}).get("template")
     if not asked or not head:
-        raise NotFound(f"RayJob {job['metadata']['name']} names no --root in its entrypoint, or has no head of its own")
+        raise NotFound(f"RayJob {job['metadata']['name']} has no --root in its entrypoint, or no head")
     pod = copy.deepcopy(spec.get("submitterPodTemplate") or head)
     box = head["spec"]["containers"][0]
     kept = {key: box[key] for key in ("image", "imagePullPolicy", "envFrom") if key in box}
@@ -51,7 +51,7 @@ def of_job(job: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
 
 
 def of_profile(profile: ProfileModel, registry: str, sweep: str, words: Sequence[str]) -> dict[str, Any]:
-    """The same for a sweep without a RayJob, which was stopped, under `/runs` on the profile's claim."""
+    """The same for a stopped sweep without a RayJob, under `/runs` on the profile's claim."""
     nothing = pods.Sweep(labels={"sweep-submitter": LABELS}, config="", image="", root=ROOT, data=False, fixed=False)
     pod = pods.submitter(nothing, profile, registry or profile.registry)
     kept = {key: value for key, value in pod["spec"]["containers"][0].items() if key.startswith("image")}
@@ -97,9 +97,9 @@ def _job(
 
 
 class Reader:
-    """Runs such a Job; `core` and `batch` are the client's, `ask` makes our errors of theirs.
+    """Runs such a Job; `core` and `batch` are the client's APIs, `ask` converts its errors to ours.
 
-    `seen` tells the Pods of a Job, and the warnings of the namespace.
+    `seen` returns the Pods of a Job and the namespace's warnings.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class Reader:
         self._core, self._batch, self._namespace, self._ask, self._seen = core, batch, namespace, ask, seen
 
     def read(self, job: Mapping[str, Any], refused: Mapping[int, Exception]) -> Iterator[str]:
-        """What it prints, part by part. Raises NotFound with its last line if it fails, and what `refused` says.
+        """Its output in chunks. Raises NotFound with its last line if it fails, and the exceptions in `refused`.
 
-        Raises Unreachable, with the reason, where its Pod does not start within two minutes.
+        Raises Unreachable, with the reason, if its Pod does not start within two minutes.
         """
         name = job["metadata"]["name"]
         self._ask(lambda: self._batch.create_namespaced_job(self._namespace, job), refused)
@@ -136,7 +136,7 @@ class Reader:
                 self._batch.delete_namespaced_job(name, self._namespace, propagation_policy="Background")
 
     def _started(self, name: str) -> str:
-        """The name of its Pod, once it has begun."""
+        """The name of its Pod, once it has started."""
         deadline = time.monotonic() + START_S
         while True:
             found, events = self._seen(name)
@@ -159,7 +159,7 @@ class Reader:
         yield decoder.decode(b"", final=True)
 
     def _phase(self, name: str) -> str:
-        """How its Pod ended; its log ends a moment before."""
+        """The phase in which its Pod ended; its log ends a moment earlier."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             found, _ = self._seen(name)

@@ -1,4 +1,4 @@
-"""Credentials in clear, anywhere in a manifest."""
+"""Credentials in plain text anywhere in a manifest."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from orchestrator.kubernetes.secret_shapes import is_secret_name, secret_of, sha
 
 
 def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
-    """Credentials in clear anywhere in a document, and Secrets: they are made apart, and never printed."""
+    """Credentials in plain text anywhere in a document, and Secrets, which must be created separately and never
+    printed.
+    """
     if isinstance(document, dict) and document.get("kind") == "Secret":
-        yield "KO207", "holds a Secret; make it apart, with kubectl create secret"
+        yield "KO207", "holds a Secret; create it separately, with kubectl create secret"
     for path, name, value in _named(document):
         if value is None:
-            yield "KO207", f"{path}: {name} comes of a ConfigMap, which many may read; use valueFrom.secretKeyRef"
+            yield "KO207", f"{path}: {name} comes from a ConfigMap, which many can read;  use valueFrom.secretKeyRef"
         elif what := secret_of(name, value):
-            yield "KO207", f"{path}: {name} holds {what} in clear; use valueFrom.secretKeyRef, or a Secret"
+            yield "KO207", f"{path}: {name} holds {what} in plain text; use valueFrom.secretKeyRef, or a Secret"
     for path, text in _texts(document):
         if what := shape_of(text, assigned=not path.startswith("data.")):
-            yield "KO207", f"{path} holds {what} in clear; put it in a Secret, and name that by secretKeyRef"
+            yield "KO207", f"{path} holds {what} in plain text; put it in a Secret and reference it with secretKeyRef"
 
 
 def _named(value: Any, path: str = "") -> Iterator[tuple[str, str, str | None]]:
-    """(path, name, value) of every variable, and of what holds a text by its name; None: it comes of a ConfigMap."""
+    """(path, name, value) of every variable and named text; value None: it comes from a ConfigMap."""
     if isinstance(value, list):
         for number, part in enumerate(value):
             yield from _named(part, f"{path}[{number}]")
@@ -46,7 +48,7 @@ def _named(value: Any, path: str = "") -> Iterator[tuple[str, str, str | None]]:
 
 
 MAPS = ("data", "annotations", "metadata")
-"""Maps of texts under names of the user's choice."""
+"""Maps of text under user-chosen names."""
 
 
 def _variables(text: Any, path: str) -> Iterator[tuple[str, str, str | None]]:

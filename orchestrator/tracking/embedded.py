@@ -1,4 +1,4 @@
-"""The MLflow store inside the root folder: one SQLite file and a folder of artifacts, without any service."""
+"""The MLflow store inside the root folder: an SQLite file and a folder of artifacts, without any service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARTIFACTS = "mlartifacts"
 
 
 def artifacts_of(root: Path) -> str:
-    """The address of the store's artifacts."""
+    """The URI of the store's artifacts."""
     return (root / ARTIFACTS).resolve().as_uri()
 
 
@@ -26,9 +26,9 @@ def embedded_uri(root: Path) -> str:
 
 
 def make_store(root: Path) -> None:
-    """Make the embedded store whole or not at all: one of several first starts makes it, and gives it its name last.
+    """Create the embedded store completely or not at all: concurrent first starts create one, renamed into place last.
 
-    In a root that was moved or copied, artifacts are looked for, and put, where the root is now.
+    In a root that was moved or copied, artifacts are read and written at the current location.
     """
     store = root / "mlflow.db"
     if not os.access(root, os.W_OK):
@@ -37,7 +37,7 @@ def make_store(root: Path) -> None:
         if store.exists():
             _follow(root, store)
             return
-        for torn in root.glob(".mlflow-*.db*"):  # of a process that was killed
+        for torn in root.glob(".mlflow-*.db*"):  # left by a killed process
             torn.unlink()
         temporary = root / f".mlflow-{os.getpid()}.db"
         temporary.write_bytes(new_store())
@@ -46,7 +46,7 @@ def make_store(root: Path) -> None:
 
 @cache
 def new_store() -> bytes:
-    """The file of a store without runs, as MLflow makes it: half a second's work, kept for this process's next root."""
+    """The file of an empty store as created by MLflow: takes half a second, cached for this process's next root."""
     from mlflow.tracking import MlflowClient
 
     with TemporaryDirectory(prefix="gs-store-") as place:
@@ -56,7 +56,7 @@ def new_store() -> bytes:
 
 
 def _follow(root: Path, store: Path) -> None:
-    """MLflow keeps absolute addresses of artifacts: let those of this store begin with its folder as it is now."""
+    """MLflow stores absolute artifact URIs: update those of this store to its current folder."""
     here = artifacts_of(root)
     with closing(sqlite3.connect(store, timeout=60)) as database, database:
         places = {place for (place,) in database.execute("SELECT artifact_location FROM experiments")}
@@ -72,7 +72,7 @@ def _follow(root: Path, store: Path) -> None:
 
 
 def probe(place: Path) -> str:
-    """Make a store in `place`, write a run and read it back. For `geosweep doctor`."""
+    """Create a store in `place`, write a run and read it back. For `geosweep doctor`."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
 

@@ -1,4 +1,4 @@
-"""How a trial ended, as the tags of its run; and how a driver did, on the parent."""
+"""How a trial ended, as tags of its run; and how a driver ended, on the parent run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STOPPED, CACHED = "geosweep.stopped", "geosweep.cached_from"
 
 
 def tags_of(result: Result | Report) -> dict[str, str]:
-    """What a run's tags say of how its trial ended."""
+    """Tags of a run that say how its trial ended."""
     if isinstance(result, Report):
         return {STATE: str(result.state), "geosweep.init_digest": "", "geosweep.data_digest": ""}
     tags = {
@@ -35,9 +35,10 @@ def tags_of(result: Result | Report) -> dict[str, str]:
 
 
 def tell(*, uri: str | None, root: Path, sweep_id: str, name: str, how: str) -> None:
-    """Have the parent run say how the last driver ended, and not that it runs. Nothing where the sweep has none.
+    """Record on the parent run how the last driver ended, so that it no longer shows as running; no-op without a
+    parent.
 
-    Raises ConnectionError when the store does not answer.
+    Raises ConnectionError if the store does not answer.
     """
     if uri is None and not (root / "mlflow.db").exists():
         return

@@ -113,7 +113,7 @@ def test_stop_deletes_and_submit_goes_on(server: ApiServer, call: Call, file: Pa
     server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
     number, _, err = call("stop", "@last")
     assert number == 0
-    assert "is being deleted; submit goes on" in err
+    assert "is being deleted; submit continues" in err
     assert not server.objects[JOBS]
     assert call("status", "@last")[0] == 4
     assert call("submit", str(file))[0] == 0
@@ -155,7 +155,7 @@ def test_why_nothing_runs_is_in_status_and_logs(server: ApiServer, call: Call, f
     server.objects[EVENTS]["e"] = {
         "metadata": {"name": "e"}, "involvedObject": about, "reason": "FailedToCreateHeadPod", "message": message,
     }  # fmt: skip
-    assert "refused by Pod Security restricted:latest" in state(call)[1]
+    assert "rejected by Pod Security restricted:latest" in state(call)[1]
     server.forbidden = {EVENTS, CLUSTERS, WORKLOADS}
     assert state(call) == ("waiting", "Initializing"), (
         "an account of before may not look there, and is shown what it may"
@@ -341,7 +341,7 @@ def test_unknown_names_and_a_wrong_token(
     sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
     for verb in ("status", "logs", "stop"):
         number, _, err = call(verb, "nothing")
-        assert (number, f"there is: {sweep}" in err) == (4, True)
+        assert (number, f"available: {sweep}" in err) == (4, True)
     known = yaml.safe_load((tmp_path / "kubeconfig").read_text())
     address = known["clusters"][0]["cluster"]["server"]
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "other", address, token="wrong")))

@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[str, str, Change]] = {
 OF_MAPS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "apiVersion is core/v1": lambda config: config.update(apiVersion="core/v1"),
     "no field imutable": lambda config: config.update(imutable=True),
-    "data.n: 3 is no text": lambda config: config["data"].update(n=3),
+    "data.n: 3 is not text": lambda config: config["data"].update(n=3),
     "sweep.yaml:": lambda config: config["data"].update({"sweep.yaml": "a: [1"}),
     "did you mean task": lambda config: config["data"].update(
         {"sweep.yaml": config["data"]["sweep.yaml"].replace("task:", "tsk:")}

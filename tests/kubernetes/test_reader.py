@@ -99,5 +99,5 @@ def test_why_a_log_cannot_be_read(server: ApiServer, call: Call, file: Path, mon
 
     server.play = pull
     number, _, err = call("logs", sweep, "sgd-0000-s0")
-    assert (number, "the Pod that reads the log cannot have its image geosweep-head:0" in err) == (75, True)
+    assert (number, "the Pod that reads the log cannot pull its image geosweep-head:0" in err) == (75, True)
     assert not server.objects[READERS]

@@ -165,7 +165,7 @@ def test_a_secret_beside_the_job_is_found() -> None:
     config["data"]["sweep.yaml"] += "# s3://me:word@elsewhere\n"
     assert [f.code for f in lint([config, job])] == ["KO207"]
     assert [f.code for f in lint([secret, job])] == ["KO207"]
-    with pytest.raises(RenderError, match="in clear"):
+    with pytest.raises(RenderError, match="in plain text"):
         render(sweep() + "# http://me:word@elsewhere\n", "x")
 
 

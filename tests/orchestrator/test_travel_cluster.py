@@ -110,7 +110,7 @@ def test_packages_come_to_the_machines_that_train_or_the_start_says_why_not(tmp_
                 check=False,
             )
     assert done["gone"].returncode != 0
-    assert "the cluster cannot make the environment of the trials" in done["gone"].stderr
+    assert "the cluster cannot set up the trials' environment" in done["gone"].stderr
     assert "tiny_for_trials-2-py3-none-any.whl" in done["gone"].stderr
     assert not list((tmp_path / "runs").glob("gone-*/trials/*"))
     assert done["there"].returncode == 0, done["there"].stderr

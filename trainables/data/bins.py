@@ -31,7 +31,7 @@ def find(folder: Path) -> dict[str, Path]:
 def tokens(path: Path, dtype: str) -> NDArray[Any]:
     """The ids of a file, mapped, read-only. Raises DataError for a header, a cut file, an empty one."""
     if dtype not in DTYPES:
-        raise DataError(path, f"is {dtype!r}; there is: {', '.join(DTYPES)}", field="dtype")
+        raise DataError(path, f"is {dtype!r}; available: {', '.join(DTYPES)}", field="dtype")
     size, width = path.stat().st_size, np.dtype(dtype).itemsize
     if not size:
         raise DataError(path, "the file is empty", field="tokens")

@@ -51,7 +51,7 @@ def permutation(size: int, *keys: int) -> NDArray[np.int64]:
 class Order:
     """Batches as consecutive pieces of endless concatenated epochs, each a fresh order of all rows.
 
-    Every batch is full; each row occurs once an epoch. The last four orders are kept, for speed alone.
+    Every batch is full; each row occurs once per epoch. The last four orders are kept, for speed alone.
     """
 
     def __init__(self, rows: int, batch_size: int) -> None:

@@ -81,7 +81,7 @@ def groups(dataset: DataSet, shard: Shard) -> Iterator[Group]:
         for name in fields:
             if name not in file.schema_arrow.names:
                 there = ", ".join(file.schema_arrow.names)
-                raise DataError(path, f"there is no such column; there is: {there}", row_group=0, field=name)
+                raise DataError(path, f"no such column; available: {there}", row_group=0, field=name)
         if file.metadata.num_rows == 0:
             raise DataError(path, "the shard is empty", row_group=0, field=next(iter(fields)))
         if file.metadata.num_rows != shard.rows:
@@ -126,7 +126,7 @@ def _columns(dataset: DataSet, table: pa.Table, path: Path, index: int) -> dict[
 
 
 def raw_images(array: Any, place: Place, images: Images) -> dict[str, Array]:
-    """fixed_size_binary, or a list of uint8, of exactly C*H*W bytes a row."""
+    """fixed_size_binary, or a list of uint8, of exactly C*H*W bytes per row."""
     width = math.prod(images.shape)
     kind = array.type
     if pa.types.is_fixed_size_binary(kind):

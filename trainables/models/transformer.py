@@ -30,7 +30,7 @@ class Attention(nn.Module):
         if heads < 1 or width % heads:
             raise ValueError(f"heads is {heads}; it has to divide the width {width}")
         if kind not in KINDS:
-            raise ValueError(f"attention is {kind!r}; there is: {', '.join(KINDS)}")
+            raise ValueError(f"attention is {kind!r}; available: {', '.join(KINDS)}")
         self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=bias) for _ in range(4))
         self._heads, self._causal, self._kind, self._dropout = heads, causal, kind, dropout
 

@@ -150,7 +150,7 @@ class Bilinear(AffineGame):
         _check_positive(rows=rows, columns=columns, smallest=smallest)
         _check_order(smallest=smallest, largest=largest)
         if law not in LAWS:
-            raise ValueError(f"law is {law!r}; there is: {', '.join(LAWS)}")
+            raise ValueError(f"law is {law!r}; available: {', '.join(LAWS)}")
         self._rows, self._columns, self._ends, self._law = rows, columns, (smallest, largest), law
 
     def blocks(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -204,7 +204,7 @@ class QuadraticGame(AffineGame):
         return U @ own @ U.T, A, -A.T, V @ own @ V.T
 
     def reference(self, J: Tensor) -> float:
-        """Of `hamiltonian` with momentum, at three evaluations a step."""
+        """Of `hamiltonian` with momentum, at three evaluations per step."""
         singular = torch.linalg.svdvals(J)
         return math.cbrt(float((singular[0] - singular[-1]) / (singular[0] + singular[-1])))
 
@@ -224,7 +224,7 @@ class ShapeGame(AffineGame):
         self, *, shape: str = "cross", dimension: int = 20, mu: float = 0.02, L: float = 1.0, reach: float = 1.0
     ) -> None:
         if shape not in SHAPES:
-            raise ValueError(f"shape is {shape!r}; there is: {', '.join(SHAPES)}")
+            raise ValueError(f"shape is {shape!r}; available: {', '.join(SHAPES)}")
         _check_positive(mu=mu, reach=reach)
         _check_order(mu=mu, L=L)
         if dimension < 4:

@@ -59,7 +59,7 @@ class Digits(Task):
         self, *, model: str = "resnet8", noise: float = 0.0, batch_size: int = 64, width: int | None = None
     ) -> None:
         if model not in self.MODELS:
-            raise ValueError(f"model is {model!r}; there is: {', '.join(self.MODELS)}")
+            raise ValueError(f"model is {model!r}; available: {', '.join(self.MODELS)}")
         if not 0 <= noise < 1:
             raise ValueError(f"noise is {noise}; it is the share of wrong training labels, in [0, 1)")
         if not 1 <= batch_size <= TRAIN:

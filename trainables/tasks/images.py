@@ -76,9 +76,9 @@ class Images(Task):
         device: str = "auto",
     ) -> None:
         if model not in catalogue.IMAGES:
-            raise ValueError(f"model is {model!r}; there is: {', '.join(catalogue.IMAGES)}")
+            raise ValueError(f"model is {model!r}; available: {', '.join(catalogue.IMAGES)}")
         if preset not in PRESETS:
-            raise ValueError(f"preset is {preset!r}; there is: {', '.join(PRESETS)}")
+            raise ValueError(f"preset is {preset!r}; available: {', '.join(PRESETS)}")
         devices.check(device)
         base = PRESETS[preset]
         self._size = base.batch_size if batch_size is None else batch_size
@@ -172,7 +172,7 @@ class Images(Task):
         if not 1 <= self._size <= rows:
             raise ValueError(f"batch_size is {self._size}; it has to lie in [1, {rows}]")
         if self._crop not in CROPS:
-            raise ValueError(f"crop is {self._crop!r}; there is: {', '.join(CROPS)}")
+            raise ValueError(f"crop is {self._crop!r}; available: {', '.join(CROPS)}")
         if not 0 <= self._cutout <= self._side:
             raise ValueError(f"cutout is {self._cutout}; it has to lie in [0, {self._side}] pixels")
         if not 0 <= self._smoothing < 1:

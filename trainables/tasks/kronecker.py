@@ -55,7 +55,7 @@ class Kronecker(Task):
 
     def __init__(self, *, curvature: str = "rows") -> None:
         if curvature not in self.KINDS:
-            raise ValueError(f"curvature is {curvature!r}; there is: {', '.join(self.KINDS)}")
+            raise ValueError(f"curvature is {curvature!r}; available: {', '.join(self.KINDS)}")
         self._curvature = curvature
 
     def model(self, seed: int) -> Model:

@@ -83,7 +83,7 @@ class LeastSquares(Quadratics):
 
     def __init__(self, *, dataset: str = "diabetes", ridge: float = 0.0, margin: float = 0.02) -> None:
         if dataset not in DATASETS:
-            raise ValueError(f"dataset is {dataset!r}; there is: {', '.join(DATASETS)}")
+            raise ValueError(f"dataset is {dataset!r}; available: {', '.join(DATASETS)}")
         for name, value in (("ridge", ridge), ("margin", margin)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}; it is 0 or above")

@@ -41,7 +41,7 @@ class OffsetRotated(Task):
 
     def __init__(self, *, inputs: str = "offset", batch_size: int = BATCH) -> None:
         if inputs not in self.INPUTS:
-            raise ValueError(f"inputs is {inputs!r}; there is: {', '.join(self.INPUTS)}")
+            raise ValueError(f"inputs is {inputs!r}; available: {', '.join(self.INPUTS)}")
         if not 1 <= batch_size <= SAMPLES:
             raise ValueError(f"batch_size is {batch_size}; it has to lie in [1, {SAMPLES}]")
         self._activation = nn.Tanh if inputs.startswith("graded") else nn.ReLU

@@ -95,7 +95,7 @@ class QuadraticTask(Quadratics):
             ("spectrum", spectrum, SPECTRA), ("mode", mode, MODES), ("deformation", deformation, spectra.DEFORMATIONS)
         ):  # fmt: skip
             if value not in allowed:
-                raise ValueError(f"{name} is {value!r}; there is: {', '.join(allowed)}")
+                raise ValueError(f"{name} is {value!r}; available: {', '.join(allowed)}")
         low, high = left_exponent if isinstance(left_exponent, list) else (left_exponent, left_exponent)
         if not -1 < low <= high:
             raise ValueError(f"left_exponent is {left_exponent}; it is above -1, or a pair of such numbers in order")

@@ -150,7 +150,7 @@ class StdlibLM(Task):
         attention: str = "plain",
     ) -> None:
         if tokens not in ("byte", "word"):
-            raise ValueError(f"tokens is {tokens!r}; there is: byte, word")
+            raise ValueError(f"tokens is {tokens!r}; available: byte, word")
         if not BYTES < vocabulary <= 32767:
             raise ValueError(f"vocabulary is {vocabulary}; it has to lie in ({BYTES}, 32767]")
         sizes = {"block": block, "batch_size": batch_size, "width": width, "depth": depth, "heads": heads}

@@ -74,7 +74,7 @@ class Tokens(Task):
         device: str = "auto",
     ) -> None:
         if model not in catalogue.GPT_SIZES:
-            raise ValueError(f"model is {model!r}; there is: {', '.join(catalogue.GPT_SIZES)}")
+            raise ValueError(f"model is {model!r}; available: {', '.join(catalogue.GPT_SIZES)}")
         sizes = {"context": context, "batch_size": batch_size, "evaluation_windows": evaluation_windows}
         for name, value in sizes.items():
             if value < 1:

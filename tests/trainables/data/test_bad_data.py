@@ -45,7 +45,7 @@ def replaced(name: str, values: Any) -> Callable[[Any], Any]:
 
 IMAGES = 8 * 8 * 3
 BAD_IMAGES = {
-    "missing column": (lambda t: t.drop_columns("label"), 0, "label", "no such column; there is: image"),
+    "missing column": (lambda t: t.drop_columns("label"), 0, "label", "no such column; available: image"),
     "wrong width": (
         replaced("image", pa.array([b"x" * 10] * 7, pa.binary(10))), 0, "image", "10 bytes wide.*needs 192"
     ),
@@ -235,7 +235,7 @@ def batch(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     "content, message",
     [
-        (batch(data=None), "train: data: there is no such key"),
+        (batch(data=None), "train: data: no such key"),
         (batch(data=np.zeros((3, 100), np.uint8)), r"train: data: is uint8 \[3, 100\]; it has to be uint8 \[n, 3072\]"),
         (batch(data=np.zeros((3, 3072), np.float32)), "train: data: is float32"),
         (batch(data=[1]), "train: data: is list"),
@@ -358,16 +358,16 @@ class TestFlatTokens:
         assert "has 2 tokens, less than one block of 4" in self.convert(tmp_path, b"1\x002\x00")
 
     def test_an_unknown_dtype(self, tmp_path: Path) -> None:
-        assert "dtype: is 'int8'; there is: uint16" in self.convert(tmp_path, b"1\x002\x00", dtype="int8")
+        assert "dtype: is 'int8'; available: uint16" in self.convert(tmp_path, b"1\x002\x00", dtype="int8")
 
 
 def test_hugging_face_columns(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     path = tmp_path / "src/train.parquet"
     pq.write_table(pa.table({"picture": [b"x"], "label": [0]}), path)
-    with pytest.raises(DataError, match="columns: name the image or token column; there is: picture, label"):
+    with pytest.raises(DataError, match="columns: name the image or token column; available: picture, label"):
         convert("hf-parquet", tmp_path / "src", tmp_path / "out")
-    with pytest.raises(DataError, match="kind: there is no such column"):
+    with pytest.raises(DataError, match="kind: no such column"):
         convert("hf-parquet", tmp_path / "src", tmp_path / "out", image_column="picture", label_column="kind")
     pq.write_table(pa.table({"image": [{"bytes": None, "path": "a.png"}], "label": [0]}), path)
     with pytest.raises(DataError, match="row group 0: image: row 0 holds no bytes"):

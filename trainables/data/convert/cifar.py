@@ -103,7 +103,7 @@ def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
 def _of(batch: dict[bytes, Any], key: bytes, place: str) -> Any:
     if key not in batch:
         there = ", ".join(k.decode(errors="replace") for k in batch if isinstance(k, bytes))
-        raise DataError(place, f"there is no such key; there is: {there}", field=key.decode())
+        raise DataError(place, f"no such key; available: {there}", field=key.decode())
     return batch[key]
 
 

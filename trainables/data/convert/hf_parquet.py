@@ -100,7 +100,7 @@ def _tokens(files: list[Path], first: Path, column: str, vocabulary: int) -> Tok
     schema = _schema(first)
     if column not in schema.names:
         there = ", ".join(schema.names) or "none"
-        raise DataError(first, f"name the image or token column; there is: {there}", field="columns")
+        raise DataError(first, f"name the image or token column; available: {there}", field="columns")
     if vocabulary < 2:
         raise DataError(first, "give the size of the vocabulary", field="vocabulary")
     kinds = [_column(path, column).type for path in files]
@@ -145,7 +145,7 @@ def _column(path: Path, name: str) -> Any:
     """A column's field. Raises DataError where there is none, or two."""
     schema = _schema(path)
     if name not in schema.names:
-        raise DataError(path, f"there is no such column; there is: {', '.join(schema.names)}", field=name)
+        raise DataError(path, f"no such column; available: {', '.join(schema.names)}", field=name)
     if schema.names.count(name) > 1:
         raise DataError(path, f"there are {schema.names.count(name)} columns of this name", field=name)
     return schema.field(name)

@@ -41,7 +41,7 @@ def text(
 ) -> Converted:
     """SRC: one file (its last tenth becomes val), or a folder, split by names such as train.txt, else by hash."""
     if tokenizer not in ("bytes", "words"):
-        raise DataError(source, f"is {tokenizer!r}; there is: bytes, words", field="tokenizer")
+        raise DataError(source, f"is {tokenizer!r}; available: bytes, words", field="tokenizer")
     texts = _texts(source)
     if "train" not in texts:
         raise DataError(source, "no text is left to train on; name a file train.txt", field="tokens")
