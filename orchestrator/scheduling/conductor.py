@@ -104,9 +104,7 @@ class SweepConductor:
         return not self._running and (self.draining or not any(a.queue or a.wants for a in self.arms.values()))
 
     def next_job(self, like: Job | None = None) -> Job | None:
-        """Unfinished trials first, then the studies in turn; with limited effort, always the one with the fewest
-        begun.
-        """
+        """Unfinished trials first, then studies in turn; with limited effort, the one that has begun the fewest."""
         if self.draining:
             return None
         self._cap()
@@ -218,9 +216,7 @@ class SweepConductor:
     def _ended(self, arm: ArmStudy, job: Job, report: Report) -> None:
         self._running.discard(job.trial_id)
         result = read_result(self.folder.trial(job.trial_id))
-        if (
-            result is None
-        ):  # drained with a checkpoint; it may have seen the stop flag in a store before this driver did
+        if result is None:  # drained with a checkpoint; it may have seen the stop flag before this driver did
             self.folder.stop_file.touch()
             arm.move(job.trial_id, report.state)
             self._callbacks.on_end(job, report)

@@ -38,8 +38,7 @@ SWEEP, TRIAL, ARM = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm"
 STAGE, SEED, PARENT = "geosweep.stage", "geosweep.seed", "mlflow.parentRunId"
 STUDY, UNIT, ENDING = "geosweep.study", "geosweep.unit", "geosweep.ending"
 """A trial's study, if its arm has several (a run without it belongs to the only one). On the sweep and its summaries:
-what n counts, `study` or `seed`.
-"""
+what n counts, `study` or `seed`."""
 Rows = Mapping[str, Mapping[str, Any]]
 STATUS = {
     State.COMPLETE: "FINISHED",

@@ -101,9 +101,7 @@ class TrialSession:
         return self._within(lambda: self._begun() or self._slice(), anew=True)
 
     def begin(self) -> Report | None:
-        """Get to the point where training starts or continues; a report if it has already ended. Raises as
-        `advance`.
-        """
+        """Go to where training starts or continues; a report if it has already ended. Raises as `advance`."""
         return self._within(self._begun, anew=True)
 
     @property
