@@ -121,15 +121,14 @@ class Reader:
         self._ask(lambda: self._batch.create_namespaced_job(self._namespace, job), refused)
         try:
             pod = self._started(name)
-            held = ""
+            live, held = "--follow" in job["spec"]["template"]["spec"]["containers"][0]["command"], ""
             for part in self._printed(pod):
-                if held and part:
-                    yield held
+                if live or held:
+                    yield part if live else held
                 held = part or held
             if self._phase(name) == "Failed":
-                last = (held.strip().splitlines() or ["it printed nothing"])[-1]
-                raise NotFound(last)
-            if held:
+                raise NotFound((held.strip().splitlines() or ["it printed nothing"])[-1])
+            if not live:
                 yield held
         finally:
             with suppress(Exception):
@@ -156,7 +155,8 @@ class Reader:
         parts, decoder = answer.stream(1 << 16), codecs.getincrementaldecoder("utf-8")("replace")
         while (part := self._ask(lambda: next(parts, None))) is not None:
             yield decoder.decode(part)
-        yield decoder.decode(b"", final=True)
+        if last := decoder.decode(b"", final=True):
+            yield last
 
     def _phase(self, name: str) -> str:
         """The phase in which its Pod ended; its log ends a moment earlier."""

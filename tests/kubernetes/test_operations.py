@@ -253,6 +253,24 @@ def test_the_index_of_torch_fails_closed() -> None:
     assert re.search(r"^ARG BASE$", text, re.MULTILINE), "no default: the digest is pinned by who builds"
 
 
+@pytest.mark.parametrize("torch", ["cpu", "cuda"])
+def test_one_argument_builds_the_image_for_gpus(torch: str, tmp_path: Path) -> None:
+    """The Dockerfile's own line in a shell, with a pip that writes down what it was asked for."""
+    (line,) = re.findall(r"^RUN (if .*TORCH.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$@"\n')
+    pip.chmod(0o755)
+    shown = {"TORCH": torch, "TORCH_INDEX": "https://index.example.com"}
+    asked = ["sh", "-ec", line.replace("/opt/geosweep/bin/pip", str(pip))]
+    done = subprocess.run(asked, env=shown, capture_output=True, text=True, check=True).stdout
+    assert f"/src/torch-{torch}.lock" in done
+    assert "--require-hashes" in done
+    assert ("https://index.example.com" in done) == (torch == "cpu"), "CUDA's wheels lie on PyPI"
+    packages = locked(f"torch-{torch}")
+    assert packages["torch"][0] == locked("torch-cpu")["torch"][0]
+    assert any(name.startswith("nvidia-") for name in packages) == (torch == "cuda")
+
+
 @pytest.mark.parametrize("base, taken", [
     ("docker.io/library/python@sha256:" + "ab" * 32, True),
     ("python:3.11-slim-bookworm@sha256:" + "ab" * 32, True),

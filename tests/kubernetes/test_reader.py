@@ -26,6 +26,8 @@ def test_a_trials_log_is_read_on_the_claim(server: ApiServer, call: Call, file: 
     sweep = json.loads(call("submit", str(file), *words, "--json")[1])["sweep_id"]
     made = kubelet(server, keep(tmp_path, sweep).parent)
     assert call("logs", sweep, "sgd-0000-s0")[:2] == (0, "step 1\nstep 2 \N{CHECK MARK}\n")
+    assert "step 1\nstep 2 \N{CHECK MARK}\n" in call("logs", sweep, "sgd-0000-s0", "--follow").out
+    assert made[-1]["spec"]["activeDeadlineSeconds"] > made[0]["spec"]["activeDeadlineSeconds"]
     assert call("logs", "@last", "sgd", "--stderr")[:2] == (0, "a warning\n")
     document = json.loads(call("logs", sweep, "sgd-0000-s0", "--json")[1])
     assert (document["trial_id"], document["stdout"]) == ("sgd-0000-s0", "step 1\nstep 2 \N{CHECK MARK}\n")
