@@ -29,6 +29,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
+from optim_core.pullback import pulled, pulled_whole
 from optim_core.sharded import locals_of, whole_sum
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -105,11 +106,9 @@ class GaussNewton:
             if divergence is not None:
                 self._slope = _output_gradient(divergence(self._point.detach(), self._point), self._point)
             self._cotangent = slope.detach().requires_grad_()
-            pulled = torch.autograd.grad(
-                self.outputs, leaves, self._cotangent, create_graph=True, materialize_grads=True
-            )
-        self.gradient = [g.detach() for g in pulled]
-        self._pulled, self._checked = [(i, g) for i, g in enumerate(pulled) if g.requires_grad], False
+            slopes = pulled_whole([self.outputs], leaves, [self._cotangent], create_graph=True)
+        self.gradient = [g.detach() for g in slopes]
+        self._pulled, self._checked = [(i, g) for i, g in enumerate(slopes) if g.requires_grad], False
 
     def jvp(self, vector: Sequence[Tensor]) -> Tensor:
         """J v, shaped like the outputs. Raises RuntimeError when neither way has a formula for every layer."""
@@ -128,13 +127,12 @@ class GaussNewton:
         """Q t, with t and the result shaped like the outputs."""
         if not self._slope.requires_grad:
             return torch.zeros_like(tangent)
-        (found,) = torch.autograd.grad(self._slope, self._point, tangent, retain_graph=True, materialize_grads=True)
-        return found
+        return pulled_whole([self._slope], [self._point], [tangent], retain_graph=True)[0]
 
     def vjp(self, cotangent: Tensor) -> list[Tensor]:
         """J^T t."""
         leaves = list(self._weights.values())
-        return list(torch.autograd.grad(self.outputs, leaves, cotangent, retain_graph=True, materialize_grads=True))
+        return pulled_whole([self.outputs], leaves, [cotangent], retain_graph=True)
 
     def product(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """J^T Q J v."""
@@ -145,7 +143,8 @@ class GaussNewton:
             refuse_dead_ends([g for _, g in self._pulled])
             self._checked = True
         picked = [vector[i] for i, _ in self._pulled]
-        (found,) = torch.autograd.grad([g for _, g in self._pulled], self._cotangent, picked, retain_graph=True)
+        (found,) = pulled([g for _, g in self._pulled], [self._cotangent], picked, retain_graph=True)
+        assert found is not None  # torch raises where there is no path
         return found
 
     def _jvp_in_forward_mode(self, vector: Sequence[Tensor]) -> Tensor:
@@ -176,11 +175,7 @@ class Newton:
     def product(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """H v."""
         picked = [vector[i] for i, _ in self._slopes]
-        return list(
-            torch.autograd.grad(
-                [g for _, g in self._slopes], self._leaves, picked, retain_graph=True, materialize_grads=True
-            )
-        )
+        return pulled_whole([g for _, g in self._slopes], self._leaves, picked, retain_graph=True)
 
 
 METRICS: dict[str, Callable[..., Curvature]] = {"ngd": GaussNewton, "newton": Newton}
@@ -215,7 +210,7 @@ def bends(loss: Loss, outputs: Tensor, targets: Any) -> bool:
             slope = _output_gradient(loss(point.requires_grad_(), targets), point)
         if not slope.requires_grad:
             continue
-        (product,) = torch.autograd.grad(slope, point, torch.randn_like(point), materialize_grads=True)
+        (product,) = pulled_whole([slope], [point], [torch.randn_like(point)])
         if bool(product.any()):
             return True
     return False
@@ -308,11 +303,11 @@ def _differentiate_twice(module: nn.Module, arguments: tuple[Any, ...]) -> None:
     if not leaves or not isinstance(outputs, Tensor) or not outputs.requires_grad:
         return
     cotangent = torch.ones_like(outputs).requires_grad_()
-    pulled = torch.autograd.grad(outputs, leaves, cotangent, create_graph=True, allow_unused=True)
-    reached = [g for g in pulled if g is not None and g.requires_grad]
+    slopes = pulled([outputs], leaves, [cotangent], create_graph=True, allow_unused=True)
+    reached = [g for g in slopes if g is not None and g.requires_grad]
     if reached:
         refuse_dead_ends(reached)
-        torch.autograd.grad(reached, cotangent, [torch.ones_like(g) for g in reached], allow_unused=True)
+        pulled(reached, [cotangent], [torch.ones_like(g) for g in reached], allow_unused=True)
 
 
 def named_weights(model: nn.Module, wanted: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from optim_core.curvature import Curvature, dot
 from optim_core.preconditioners import Factors, Structure
+from optim_core.pullback import pulled
 
 SCALES = ("normalised", "mean", "sum")
 
@@ -108,7 +109,7 @@ def descend(
         value, slope = objective.slope([x.detach() for x in u])
         if step == 0:
             before = before + value
-        pull = _tamed(torch.autograd.grad(u, leaves, slope), limits)
+        pull = _tamed([g for g in pulled(u, leaves, slope) if g is not None], limits)
         torch._foreach_mul_(velocity, inner.momentum)
         torch._foreach_add_(velocity, pull)
         with torch.no_grad():

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from optim_core.curvature import plain_attention
+from optim_core.pullback import pulled_whole
 
 Scalar = Callable[[Tensor], Tensor]
 
@@ -214,8 +215,6 @@ def _jacobian(of: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     if not of.requires_grad or not of.numel():
         return [of.new_zeros(of.numel(), leaf.numel()) for leaf in leaves]
     flat = of.flatten()
-    rows = [
-        torch.autograd.grad(flat, leaves, unit, retain_graph=True, materialize_grads=True)
-        for unit in torch.eye(len(flat), dtype=flat.dtype)
-    ]
+    units = torch.eye(len(flat), dtype=flat.dtype)
+    rows = [pulled_whole([flat], leaves, [unit], retain_graph=True) for unit in units]
     return [torch.stack([row[i].flatten() for row in rows]) for i in range(len(leaves))]

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optim_core.pullback import pulled_whole
+
 Players = Sequence[nn.Module | Iterable[Tensor] | dict[str, Any]]
 WANTED = "needs a closure that returns a list with one loss per player and does not call backward"
 
@@ -79,8 +81,7 @@ def pull(field: Sequence[Tensor], params: Sequence[Tensor], weights: Sequence[Te
     if not live:
         return [torch.zeros_like(p) for p in params]
     with torch.enable_grad():
-        found = torch.autograd.grad([v for v, _ in live], list(params), [u for _, u in live], allow_unused=True, **keep)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
+        return pulled_whole([v for v, _ in live], params, [u for _, u in live], **keep)
 
 
 def jacobian(losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> Tensor:
