@@ -4,7 +4,7 @@
     value = step(closure)  # a new closure over the next batch is no reason to compile anew
 
 The closure is what `optimizer.step` takes: it clears, computes the loss, calls `backward()` and returns the loss. It is
-traced as it stands, in both passes of SAM, so all that it does has to be traceable: no `.item()`, no printing, no
+traced as it stands, in both passes of SAM, so all that it does must be traceable: no `.item()`, no printing, no
 GradScaler; `torch.compile` names the line otherwise. What it reads of the loop beside tensors, a step number say, is
 compiled in. Dropout draws what the compiler draws. Everything else is as in `compiled`.
 """

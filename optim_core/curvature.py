@@ -75,7 +75,7 @@ def plain_attention() -> Iterator[None]:
 
 
 class GaussNewton:
-    """The generalised Gauss-Newton matrix of `loss(model(inputs), targets)` in the named `weights` (leaf tensors).
+    """The generalized Gauss-Newton matrix of `loss(model(inputs), targets)` in the named `weights` (leaf tensors).
 
     With `divergence(reference, current)` the output Hessian is that of the divergence at coincidence: the Fisher
     matrix for `softmax_kl`. The gradient is always that of the loss. Raises TypeError or ValueError when the loss is
@@ -197,9 +197,9 @@ def scalar_loss(loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
     value = loss(outputs, targets)
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"loss(outputs, targets) returned {shape}; it has to be a scalar tensor, the mean of the batch")
+        raise TypeError(f"loss(outputs, targets) returned {shape}; it must be a scalar tensor, the mean of the batch")
     if not value.requires_grad:
-        raise ValueError("loss(outputs, targets) does not depend on the outputs; it has to be a function of them")
+        raise ValueError("loss(outputs, targets) does not depend on the outputs; it must be a function of them")
     return value.reshape(())
 
 

@@ -1,6 +1,6 @@
 """What an optimizer declares about itself, for whoever plans, checks or draws a comparison.
 
-Fairness rules, controls and figures read these from the class (`Counting.LIMITS` and its neighbours) and know no
+Fairness rules, controls and figures read these from the class (`Counting.LIMITS` and its neighbors) and know no
 optimizer by name. The contract suite proves every declared limit step by step in float64.
 """
 

@@ -39,7 +39,7 @@ def base_defaults(
     ValueError for an unknown base, a negative lr or weight_decay, or a momentum or beta outside [0, 1).
     """
     if base not in BASES:
-        raise ValueError(f"base is {base!r}; it has to be one of {', '.join(BASES)}")
+        raise ValueError(f"base is {base!r}; it must be one of {', '.join(BASES)}")
     check_not_negative(lr=lr, weight_decay=weight_decay)
     check_share(momentum=momentum, beta1=beta1, beta2=beta2)
     check_positive(eps=eps)

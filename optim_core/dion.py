@@ -1,4 +1,4 @@
-"""Dion: a momentum matrix orthonormalised by one power iteration of low rank (Ahn et al. 2025, arXiv 2504.05295).
+"""Dion: a momentum matrix orthonormalized by one power iteration of low rank (Ahn et al. 2025, arXiv 2504.05295).
 
 For a hidden matrix W [m, n], m >= n (else transposed), momentum M and a basis Q [n, r] that is carried along:
 
@@ -62,7 +62,7 @@ class Dion(HiddenMatrices):
         """Raise ValueError for a hyperparameter outside its range."""
         super().check_values(**values)
         if not 0 < values.get("rank_fraction", 1) <= 1:
-            raise ValueError(f"rank_fraction is {values['rank_fraction']}; it has to lie in (0, 1]")
+            raise ValueError(f"rank_fraction is {values['rank_fraction']}; it must lie in (0, 1]")
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """M, P, Q and W of the module's formula."""

@@ -2,7 +2,7 @@
 
     epsilon = sam_radius F g / sqrt(g^T F g),   F = 1 / (1 + fisher_weight g^2) elementwise
 
-the direction that maximises g^T epsilon over epsilon^T F^-1 epsilon <= sam_radius^2, with the squared gradient of the
+the direction that maximizes g^T epsilon over epsilon^T F^-1 epsilon <= sam_radius^2, with the squared gradient of the
 batch for the diagonal of the Fisher matrix. `fisher_weight` 0 is `sam` bit for bit.
 
 The authors of LLQR+SAM write F = 1 / (g^2 + eta): the same epsilon, for fisher_weight = 1 / eta and sam_radius divided

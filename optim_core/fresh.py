@@ -29,7 +29,7 @@ class NotFinite(Exception):  # noqa: N818  an outcome of a step, not an error
 
 
 class Stamp:
-    """Recognises a gradient that nobody has written to since, without keeping its memory alive."""
+    """Recognizes a gradient that nobody has written to since, without keeping its memory alive."""
 
     def __init__(self, gradient: Tensor | None) -> None:
         self._tensor = None if gradient is None else weakref.ref(gradient)

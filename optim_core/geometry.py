@@ -76,9 +76,9 @@ class LearnedGeometry(Counting):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is {type(model).__name__}; {type(self).__name__} needs the torch.nn.Module itself")
         if not callable(loss):
-            raise TypeError("loss has to be a function of (outputs, targets) that returns their mean loss")
+            raise TypeError("loss must be a function of (outputs, targets) that returns their mean loss")
         if not callable(refresh_batches) and not isinstance(refresh_batches, Iterable):
-            raise TypeError("refresh_batches has to be a callable index -> (inputs, targets), or an iterable of them")
+            raise TypeError("refresh_batches must be a callable index -> (inputs, targets), or an iterable of them")
         self._parallel = model if isinstance(model, DistributedDataParallel) else None
         model = getattr(model, "_orig_mod", model)  # of a compiled model, which has no second derivatives
         self._model: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
@@ -131,7 +131,7 @@ class LearnedGeometry(Counting):
         settings.check(group)
         for key in (*settings.PRESETS["default"], "metric", "apply_to", "action_dtype"):
             if key not in settings.LOCAL and group.get(key) != first.get(key):
-                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it has to be one")
+                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it must be one")
         for p in group["params"]:
             if p not in self._owners:
                 raise ValueError(f"a parameter of shape {tuple(p.shape)} does not belong to the model")
@@ -283,7 +283,7 @@ class LearnedGeometry(Counting):
                                    "iterable that can be begun again, for instance a DataLoader")  # fmt: skip
             batch = found
         if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(f"refresh_batches gave {type(batch).__name__}; it has to give pairs (inputs, targets)")
+            raise TypeError(f"refresh_batches gave {type(batch).__name__}; it must give pairs (inputs, targets)")
         return batch[0], batch[1]
 
     def _curvature(self, inputs: Any, targets: Any) -> tuple[Curvature, list[Tensor]]:

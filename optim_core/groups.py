@@ -4,7 +4,7 @@
 
 A parameter belongs to the first group with a pattern that matches its whole name (`fnmatch`, case counts); those that
 no pattern matches keep the optimizer's hyperparameters. An optimizer's groups are divided once it is made, so that what
-it decides by name or shape itself (which matrices are orthogonalised) stays as it was; a hyperparameter may differ
+it decides by name or shape itself (which matrices are orthogonalized) stays as it was; a hyperparameter may differ
 between groups if the optimizer reads it in the group of each parameter (`Counting.GROUPABLE`).
 """
 
@@ -33,7 +33,7 @@ def assigned(names: Iterable[str], patterns: Mapping[str, Sequence[str]]) -> dic
 def divide(optimizer: Counting, model: nn.Module, groups: Mapping[str, Mapping[str, Any]]) -> None:
     """Divide the groups of an optimizer over `model` that has taken no step yet, in their order.
 
-    Raises ValueError for a group without patterns, one that nothing matches, or a hyperparameter that has to be one.
+    Raises ValueError for a group without patterns, one that nothing matches, or a hyperparameter that must be one.
     """
     patterns = {name: _patterns(name, given) for name, given in groups.items()}
     named = {p: name for name, p in model.named_parameters()}
@@ -43,9 +43,7 @@ def divide(optimizer: Counting, model: nn.Module, groups: Mapping[str, Mapping[s
             raise ValueError(f"groups: {name}: none of {', '.join(patterns[name])} matches a parameter that is left")
         for key in given:
             if key != "match" and key not in type(optimizer).GROUPABLE:
-                raise ValueError(
-                    f"groups: {name}: {key} of {type(optimizer).__name__} has to be one for all parameters"
-                )
+                raise ValueError(f"groups: {name}: {key} of {type(optimizer).__name__} must be one for all parameters")
     divided: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
         for one in (None, *groups):

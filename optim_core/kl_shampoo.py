@@ -1,4 +1,4 @@
-"""KL-Shampoo: factors of a covariance S_1 x .. x S_n that minimise a Kullback-Leibler divergence (Lin et al. 2025).
+"""KL-Shampoo: factors of a covariance S_1 x .. x S_n that minimize a Kullback-Leibler divergence (Lin et al. 2025).
 
 For every axis k of a gradient G with p entries (arXiv 2509.03378), the other axes are whitened by their own factors:
 

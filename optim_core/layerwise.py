@@ -32,7 +32,7 @@ class LayerWise(Counting):
         for name, least in cls.WHOLE.items():
             value = values.get(name, least)
             if not (isinstance(value, int) and value >= least):
-                raise ValueError(f"{name} is {value!r}; it has to be a whole number, {least} or above")
+                raise ValueError(f"{name} is {value!r}; it must be a whole number, {least} or above")
 
     @property
     def refresh_failures(self) -> int:
@@ -51,7 +51,7 @@ class LayerWise(Counting):
         """Called once in a step, after the gradient and before the first tensor moves."""
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
-        """Move `p` in place along `gradient`; what has to be remembered goes into `state`."""
+        """Move `p` in place along `gradient`; what must be remembered goes into `state`."""
         raise NotImplementedError(f"{type(self).__name__} has no move()")
 
     def settings_of_the_rest(self, group: dict[str, Any]) -> dict[str, Any]:

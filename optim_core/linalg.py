@@ -6,7 +6,7 @@ orthonormal Q [n, k] and a tridiagonal T [k, k] with
     A Q = Q T + beta_k q_{k+1} e_k^T,   T = diag(alpha) + offdiag(beta_1 .. beta_{k-1})     (Golub and Van Loan 10.1)
 
 so the eigenvalues of T approximate the outer ones of A first, each within beta_k |s_k| of an eigenvalue of A, where s_k
-is the last entry of its eigenvector of T. Every new vector is orthogonalised twice against all earlier ones (Parlett:
+is the last entry of its eigenvector of T. Every new vector is orthogonalized twice against all earlier ones (Parlett:
 "twice is enough"), which keeps Q orthonormal to rounding and no eigenvalue appears twice by mistake.
 Cost: k products, 4 n k^2 multiplications, n k numbers of memory.
 
@@ -36,9 +36,9 @@ def lanczos(
     not finite or a metric that is not positive.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; it has to be at least 1")
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
     if start.ndim != 1 or not 0 < float(torch.linalg.vector_norm(start)) < float("inf"):
-        raise ValueError(f"start has shape {tuple(start.shape)}; it has to be a vector, finite and not zero")
+        raise ValueError(f"start has shape {tuple(start.shape)}; it must be a vector, finite and not zero")
     steps = min(num_steps, start.numel())
     basis = start.new_zeros(start.numel(), steps)
     duals = basis if metric is None else torch.zeros_like(basis)
@@ -72,7 +72,7 @@ def _measured(x: Tensor, metric: Product | None) -> tuple[Tensor, Tensor]:
     if float(square) < -100 * torch.finfo(x.dtype).eps * float(
         torch.linalg.vector_norm(x) * torch.linalg.vector_norm(dual)
     ):
-        raise ArithmeticError("the metric is not positive; it has to be symmetric and positive definite")
+        raise ArithmeticError("the metric is not positive; it must be symmetric and positive definite")
     return dual, square.clamp_min(0).sqrt()
 
 

@@ -5,8 +5,8 @@ With g1 the gradient at w, g2 that at w + epsilon and U the geometry of `llqr`, 
     w <- base(w, U g2)                                       all perturbations but pe_vanilla, where g2 is used plain
     pe            epsilon = sam_radius U v / |U v|                     the default; Euclidean norm
     pe_vanilla    the same                                             the step is base(w, g2)
-    pm            epsilon = sam_radius U v / sqrt(v^T U v)             maximises v^T epsilon over epsilon^T U^-1 epsilon
-                                                                       <= sam_radius^2; U has to be positive
+    pm            epsilon = sam_radius U v / sqrt(v^T U v)             maximizes v^T epsilon over epsilon^T U^-1 epsilon
+                                                                       <= sam_radius^2; U must be positive
     pel, pml      as pe and pm, layer by layer with sam_radius / sqrt(number of layers)
     ge            epsilon = sam_radius v / |v|                         geometry in the step only
 
@@ -177,7 +177,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         group, first = self.param_groups[-1], self.param_groups[0]
         for key in ("perturbation", "direction"):
             if group[key] != first[key]:
-                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it has to be one")
+                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it must be one")
         if group["perturbation"] in ("pm", "pml") and not settings.is_positive(group):
             raise ValueError(
                 f"perturbation {group['perturbation']} measures epsilon in the metric of U, which structure "

@@ -120,7 +120,7 @@ def is_positive(values: Mapping[str, Any]) -> bool:
 
 
 def refresh_cost(values: Mapping[str, Any]) -> float:
-    """Gradient evaluations of one refresh: a gradient and, when normalised, one product for each of `n_grads` batches,
+    """Gradient evaluations of one refresh: a gradient and, when normalized, one product for each of `n_grads` batches,
     and a product for each inner step and for J before and after. 1.75 (T + 1) + 2.75 for one batch under `ngd`.
     """
     n, product = values["n_grads"], PRODUCT_COST[values["metric"]]
@@ -162,4 +162,4 @@ def steps_within(budget: float, gradients: float, hyperparameters: Mapping[str, 
 
 def _whole(name: str, value: Any, least: int) -> None:
     if int(value) != value or value < least:
-        raise ValueError(f"{name} is {value}; it has to be a whole number, {least} or above")
+        raise ValueError(f"{name} is {value}; it must be a whole number, {least} or above")

@@ -45,7 +45,7 @@ class LookSAM(Combined):
     def __init__(self, params: Params, *, look_interval: int = 5, reuse_weight: float = 0.7, **of_sam: Any) -> None:
         check_not_negative(reuse_weight=reuse_weight)
         if int(look_interval) != look_interval or look_interval < 1:
-            raise ValueError(f"look_interval is {look_interval}; it has to be a whole number, 1 or above")
+            raise ValueError(f"look_interval is {look_interval}; it must be a whole number, 1 or above")
         super().__init__(params, **of_sam)
         self.also(look_interval=look_interval, reuse_weight=reuse_weight)
         self.param_groups[0]["steps"] = 0

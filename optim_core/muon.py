@@ -66,7 +66,7 @@ class Muon(HiddenMatrices):
         super().check_values(**values)
         for name, choices in (("adjust_lr", ADJUST), ("newton_schulz_dtype", tuple(DTYPES))):
             if values.get(name, choices[0]) not in choices:
-                raise ValueError(f"{name} is {values[name]!r}; it has to be one of {', '.join(choices)}")
+                raise ValueError(f"{name} is {values[name]!r}; it must be one of {', '.join(choices)}")
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """B, M and W of the module's formula."""

@@ -68,7 +68,7 @@ class Named(Generic[T]):
     def value(self, name: str) -> T:
         """The same where `name` is the value of a hyperparameter called `kind`: ValueError with what there is."""
         if (found := self.get(name)) is None:
-            raise ValueError(f"{self.kind} is {name!r}; it has to be one of {', '.join(self.names())}")
+            raise ValueError(f"{self.kind} is {name!r}; it must be one of {', '.join(self.names())}")
         return found
 
 

@@ -1,4 +1,4 @@
-"""NorMuon: Muon whose update is normalised neuron by neuron (Li et al. 2025, arXiv 2510.05491).
+"""NorMuon: Muon whose update is normalized neuron by neuron (Li et al. 2025, arXiv 2510.05491).
 
     O = NS(M) as in `muon`;   v_i <- normuon_beta2 v_i + (1 - normuon_beta2) mean_j O_ij^2   for every row i
     O~ = O / (sqrt(v) + 1e-10), row by row;   W <- (1 - lr weight_decay) W - lr s O~ |O|_F / |O~|_F
@@ -60,7 +60,7 @@ class NorMuon(Muon):
         """Raise ValueError for a hyperparameter outside its range."""
         super().check_values(**values)
         if not 0 <= values.get("normuon_beta2", 0) <= 1:
-            raise ValueError(f"normuon_beta2 is {values['normuon_beta2']}; it has to lie in [0, 1]")
+            raise ValueError(f"normuon_beta2 is {values['normuon_beta2']}; it must lie in [0, 1]")
 
     def direction(self, group: dict[str, Any], state: dict[str, Any], update: Tensor) -> Tensor:
         """Rows evened out by their running mean square."""

@@ -188,7 +188,7 @@ def why_not(kind: type[Any], settings: Mapping[str, Any]) -> str:
 
 
 def settings(optimizer: Counting) -> str:
-    """What has to be the same in all trials of a pack: optimizers with equal ones can be stepped at once."""
+    """What must be the same in all trials of a pack: optimizers with equal ones can be stepped at once."""
     kind = type(optimizer)
     packing: Packing | None = kind.__dict__.get("PACKING")
     apart = packing.apart | {"betas"} if packing is not None else frozenset()

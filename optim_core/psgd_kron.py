@@ -107,7 +107,7 @@ class PsgdKron(LayerWise):
         check_share(**{k: values[k] for k in ("momentum",) if k in values})
         check_positive(**{k: values[k] for k in ("precond_init_scale", "least_update_share") if k in values})
         if values.get("least_update_share", 1) > 1:
-            raise ValueError(f"least_update_share is {values['least_update_share']}; it has to lie in (0, 1]")
+            raise ValueError(f"least_update_share is {values['least_update_share']}; it must lie in (0, 1]")
         choice("memory_save_mode", values.get("memory_save_mode", "none"), SAVE_MODES)
 
     def begin(self) -> None:

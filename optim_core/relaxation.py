@@ -39,7 +39,7 @@ class Scale:
     curvature: float = 1.0
     """A further factor of H, above 0."""
     damping: float = 0.0
-    """>= 0; in units of the Rayleigh quotient of H along g when normalised."""
+    """>= 0; in units of the Rayleigh quotient of H along g when normalized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Inner:
     lr: float
     momentum: float
     clip: float
-    """Bound on the gradient of each tensor of U: its RMS when normalised, else its Euclidean norm."""
+    """Bound on the gradient of each tensor of U: its RMS when normalized, else its Euclidean norm."""
     clip_rms: bool
 
 

@@ -1,7 +1,7 @@
 """The exact damped Newton, Gauss-Newton or Fisher step as a linear-quadratic regulator over the layers.
 
 A network x_{i+1} = f_i(w_i, x_i), with x_i the activations of the whole batch, flattened [n_i], and w_i [P_i]. With
-A_i = df_i/dx [n_{i+1}, n_i], B_i = df_i/dw [n_{i+1}, P_i], the step u minimises, from dx_0 = 0,
+A_i = df_i/dx [n_{i+1}, n_i], B_i = df_i/dw [n_{i+1}, P_i], the step u minimizes, from dx_0 = 0,
 
     dx_{i+1} = A_i dx_i + B_i u_i
     J(u) = l_N^T dx_N + 1/2 dx_N^T Q_N dx_N + sum_i 1/2 [dx_i^T Q_i dx_i + 2 u_i^T M_i dx_i + u_i^T (R_i + damping) u_i]
@@ -33,7 +33,7 @@ Scalar = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One layer, linearised, with its share of the cost."""
+    """One layer, linearized, with its share of the cost."""
 
     dynamics: Tensor
     """A [n_{i+1}, n_i]."""
@@ -87,10 +87,10 @@ def linearise(
     parameter that two layers share: its steps would be solved for apart. Buffers stay as they are.
     """
     if metric not in ("gauss_newton", "newton"):
-        raise ValueError(f"metric is {metric!r}; it has to be gauss_newton or newton")
+        raise ValueError(f"metric is {metric!r}; it must be gauss_newton or newton")
     extra = dict(intermediate or {})
     if not all(0 < i < len(layers) for i in extra):
-        raise ValueError(f"intermediate has keys {sorted(extra)}; each has to lie in 1 .. {len(layers) - 1}")
+        raise ValueError(f"intermediate has keys {sorted(extra)}; each must lie in 1 .. {len(layers) - 1}")
     owned = [p for layer in layers for p in layer.parameters()]
     if len(set(owned)) < len(owned):
         raise ValueError("two layers share a parameter; the regulator has a control of its own for each layer")
@@ -108,7 +108,7 @@ def linearise(
 
 
 def solve(problem: Problem, damping: float) -> Solution:
-    """Backward Riccati recursion, then the controls forward. The step is a minimiser iff every pivot is positive."""
+    """Backward Riccati recursion, then the controls forward. The step is a minimizer iff every pivot is positive."""
     cost, costate = problem.terminal_cost, problem.terminal_slope
     gains: list[tuple[Tensor, Tensor]] = []
     pivots: list[Tensor] = []
@@ -154,7 +154,7 @@ def objective(problem: Problem, controls: Sequence[Tensor], damping: float) -> t
 
 
 def _stage(f: Callable[[Tensor, Tensor], Tensor], w: Tensor, x: Tensor, costate: Tensor) -> tuple[Stage, Tensor]:
-    """The layer's linearisation and cost, and the metric's costate at its input."""
+    """The layer's linearization and cost, and the metric's costate at its input."""
     leaves = [w.clone().requires_grad_(), x.clone().requires_grad_()]
     with torch.enable_grad(), plain_attention():
         B, A = _jacobian(f(*leaves), leaves)

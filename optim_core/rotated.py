@@ -121,7 +121,7 @@ def rotated(base: str) -> type[Counting]:
     """
     inner = registry.lookup(base)
     if not issubclass(inner, Baseline) or issubclass(inner, Turned):
-        raise KeyError(f"rotated({base}): the base has to be one of torch's kind of optimizers, such as sgd or adamw")
+        raise KeyError(f"rotated({base}): the base must be one of torch's kind of optimizers, such as sgd or adamw")
     parameters = [
         inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
         inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD),

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: SAM, ASAM and Friendly-SAM over SGD or AdamW.
+"""Sharpness-aware minimization: SAM, ASAM and Friendly-SAM over SGD or AdamW.
 
 With g the gradient at the weights w, T = |w| + adaptivity on the weights it applies to and 1 elsewhere, and m the
 running mean of past gradients, each step evaluates the gradient at w + epsilon and applies it from w:
@@ -50,7 +50,7 @@ MEAN_STARTS = ("gradient", "zero")
 
 @register("sam")
 class SAM(TwoPass):
-    """Sharpness-aware minimisation; `sam_radius` >= 0 is the Euclidean radius, 0 is the base optimizer bit for bit.
+    """Sharpness-aware minimization; `sam_radius` >= 0 is the Euclidean radius, 0 is the base optimizer bit for bit.
 
     `norm_statistics`, clean or perturbed, says which pass updates BatchNorm's running statistics. It needs `model`
     (given by `from_model` and `optim_core.build`); built from bare parameters both passes update them.

@@ -101,9 +101,9 @@ class Shampoo(Betas, LayerWise):
         check_share(**{k: values[k] for k in ("grafting_beta2",) if k in values})
         check_positive(**{k: values[k] for k in ("epsilon", "grafting_epsilon") if k in values})
         if values.get("grafting", "none") not in GRAFTING:
-            raise ValueError(f"grafting is {values['grafting']!r}; it has to be one of {', '.join(GRAFTING)}")
+            raise ValueError(f"grafting is {values['grafting']!r}; it must be one of {', '.join(GRAFTING)}")
         if values.get("start_preconditioning_step") == 0:
-            raise ValueError("start_preconditioning_step is 0; it has to be a whole number above 0, or -1")
+            raise ValueError("start_preconditioning_step is 0; it must be a whole number above 0, or -1")
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """L, m, the grafted length and w of the module's formula."""

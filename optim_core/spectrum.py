@@ -92,9 +92,7 @@ def hill(eigenvalues: Tensor, num_smallest: int | None = None, weights: Tensor |
     w = (torch.ones_like(eigenvalues) if weights is None else weights)[kept][order]
     k = num_smallest if num_smallest is not None else min(100, len(eigenvalues) // 20)
     if not 1 <= k < len(ordered):
-        raise ValueError(
-            f"num_smallest is {k}; it has to lie in [1, {len(ordered) - 1}], below the nonzero eigenvalues"
-        )
+        raise ValueError(f"num_smallest is {k}; it must lie in [1, {len(ordered) - 1}], below the nonzero eigenvalues")
     return float(w[:k].sum() / (w[:k] * torch.log(ordered[k] / ordered[:k])).sum()) - 1
 
 

@@ -81,7 +81,7 @@ class Excursion:
         self.home: list[Tensor] = []
 
     def __reduce__(self) -> tuple[type[Excursion], tuple[()]]:
-        """Copied and pickled at home, where nothing has to be kept."""
+        """Copied and pickled at home, where nothing must be kept."""
         return Excursion, ()
 
     def leave(self, params: list[Tensor]) -> None:
@@ -104,7 +104,7 @@ class Excursion:
 
 
 class NormStatistics:
-    """Which of two passes may update the running statistics of normalisation layers.
+    """Which of two passes may update the running statistics of normalization layers.
 
     `clean`: the first, at w (the usual choice). `perturbed`: the second, at w + epsilon, starting from the statistics
     before the step (as the authors of LLQR+SAM do). A skipped step leaves them as before it.
@@ -112,7 +112,7 @@ class NormStatistics:
 
     def __init__(self, model: nn.Module | None, keep: str) -> None:
         if keep not in ("clean", "perturbed"):
-            raise ValueError(f"norm_statistics is {keep!r}; it has to be clean or perturbed")
+            raise ValueError(f"norm_statistics is {keep!r}; it must be clean or perturbed")
         norms = [m for m in model.modules() if isinstance(m, _NormBase)] if model is not None else []
         self.keep, self._norms = keep, norms
         self._before: list[Tensor] = []
@@ -147,7 +147,7 @@ class NormStatistics:
 
     @property
     def needs_the_first_pass(self) -> bool:
-        """Whether it has to be told before the first pass begins."""
+        """Whether it must be told before the first pass begins."""
         return self.keep == "perturbed" and bool(self._norms)
 
     def _buffers(self) -> list[Tensor]:
@@ -168,7 +168,7 @@ class Workers:
 
     def __init__(self, model: nn.Module | None, workers: str) -> None:
         if workers not in ("independent", "synchronised"):
-            raise ValueError(f"workers is {workers!r}; it has to be independent or synchronised")
+            raise ValueError(f"workers is {workers!r}; it must be independent or synchronised")
         self._apart = model if isinstance(model, DistributedDataParallel) and workers == "independent" else None
 
     def first_pass(self) -> AbstractContextManager[Any]:
@@ -213,7 +213,7 @@ class TwoPass(Counting):
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """Over the parameters of `model`, whose normalisation layers keep the statistics of one pass only."""
+        """Over the parameters of `model`, whose normalization layers keep the statistics of one pass only."""
         if isinstance(model, list):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         params = [p for p in model.parameters() if p.requires_grad]

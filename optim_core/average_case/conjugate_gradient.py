@@ -56,9 +56,9 @@ class ConjugateGradient(Counting):
 
     def __init__(self, params: Params, *, step_scale: float = 1.0, on_mismatch: str = "refuse") -> None:
         if not 0 <= step_scale <= 1:
-            raise ValueError(f"step_scale is {step_scale}; it has to lie in [0, 1]")
+            raise ValueError(f"step_scale is {step_scale}; it must lie in [0, 1]")
         if on_mismatch not in MISMATCHES:
-            raise ValueError(f"on_mismatch is {on_mismatch!r}; it has to be one of {', '.join(MISMATCHES)}")
+            raise ValueError(f"on_mismatch is {on_mismatch!r}; it must be one of {', '.join(MISMATCHES)}")
         super().__init__(params, {"step_scale": step_scale, "on_mismatch": on_mismatch})
         self.param_groups[0].update({"t": 0, "restarts": 0, SKIPPED: 0})
         self.param_groups[0].update(largest_gradient=0.0, largest_curvature=0.0, square=0.0, num_moved=0)

@@ -89,12 +89,12 @@ class ScheduleFollower(JudgesWithLoss):
             freeze_after=defaults["freeze_after"] or 0,
         )
         if defaults["lanczos_steps"] < 2:
-            raise ValueError(f"lanczos_steps is {defaults['lanczos_steps']}; it has to be at least 2")
+            raise ValueError(f"lanczos_steps is {defaults['lanczos_steps']}; it must be at least 2")
         if defaults["restart"] not in RESTARTS:
-            raise ValueError(f"restart is {defaults['restart']!r}; it has to be one of {', '.join(RESTARTS)}")
+            raise ValueError(f"restart is {defaults['restart']!r}; it must be one of {', '.join(RESTARTS)}")
         for key in self.FROM_SPECTRUM:
             if isinstance(defaults[key], str) and defaults[key] not in WORDS:
-                raise ValueError(f"{key} is {defaults[key]!r}; it has to be a number, auto or estimate")
+                raise ValueError(f"{key} is {defaults[key]!r}; it must be a number, auto or estimate")
         super().__init__(params, {**defaults, "t": 0, "ratio": 0.0, "estimated": []})
         self.param_groups[0].update(COUNTERS)
         self._excursion = Excursion()
@@ -171,7 +171,7 @@ class ScheduleFollower(JudgesWithLoss):
     def asymptotics(self, problem: Mapping[str, float], order: int = 1) -> theory.Asymptotics | None:
         """How fast M_order falls on a spectrum described as in `theory`; None where no theory applies.
 
-        None also while a number still has to be estimated, and for options that leave the method's polynomials.
+        None also while a number still must be estimated, and for options that leave the method's polynomials.
         """
         group = self.param_groups[0]
         if not self.follows_polynomials() or group["step_scale"] != 1 or group["freeze_after"] is not None:

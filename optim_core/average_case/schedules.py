@@ -46,7 +46,7 @@ def check_edges(smoothness: float, strong_convexity: float, *, gap: bool = False
             f"smoothness is {smoothness}; it bounds the eigenvalues of the Hessian: a finite number above 0"
         )
     if not 0 <= strong_convexity < smoothness:
-        raise ValueError(f"strong_convexity is {strong_convexity}; it has to lie in [0, smoothness), here {smoothness}")
+        raise ValueError(f"strong_convexity is {strong_convexity}; it must lie in [0, smoothness), here {smoothness}")
     if gap and strong_convexity == 0:
         raise ValueError(
             "strong_convexity is 0, but this method converges only on a spectrum that stays away from 0; give the "

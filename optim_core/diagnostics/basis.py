@@ -4,7 +4,7 @@
 
 Without a rotated optimizer R = I. Where R is a projection (galore) H_R sees the subspace only: what is a property of
 the loss, eigenvalues and traces, is measured with H itself. A list of tensors stands for one vector of all coordinates.
-Products with the Hessian are taken by double backward: about two extra gradients each; attention has to be the plain
+Products with the Hessian are taken by double backward: about two extra gradients each; attention must be the plain
 kind.
 """
 

@@ -24,7 +24,7 @@ class Subject:
     """What is measured."""
 
     model: nn.Module
-    """In evaluation mode: normalisation layers use their running statistics and dropout is off."""
+    """In evaluation mode: normalization layers use their running statistics and dropout is off."""
     loss: Callable[[Tensor, Any], Tensor]
     """`loss(outputs, targets)`, a mean over the batch."""
     batches: Sequence[tuple[Any, Any]]

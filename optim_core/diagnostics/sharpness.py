@@ -1,6 +1,6 @@
 """How sharp the loss is where the weights are, by three measures over the mean loss of some batches.
 
-    largest eigenvalue   lambda_max(H), by Lanczos with full reorthogonalisation; its error bound is reported with it
+    largest eigenvalue   lambda_max(H), by Lanczos with full reorthogonalization; its error bound is reported with it
     trace                E v^T H v over v of independent signs (Hutchinson 1990), with its standard error
     SAM sharpness        max of L(w + e) - L(w) over |e| <= radius            (Foret et al. 2021, eq. 1)
 

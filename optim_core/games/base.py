@@ -4,7 +4,7 @@ The closure takes no argument, computes the losses of all players at the paramet
 a list, in the order of the players (zero-sum: `return [f, -f]`). It does not call backward: player i's gradient is
 taken of loss i with respect to player i's parameters, by `torch.autograd.grad`; `p.grad` stays as found. The second
 call of `extragradient` and `bilinear_optimal` is compared with the first: it draws the same random numbers, and batch
-normalisation has to be in evaluation mode. `hamiltonian` and `consensus` differentiate twice: tanh and softplus, not
+normalization must be in evaluation mode. `hamiltonian` and `consensus` differentiate twice: tanh and softplus, not
 ReLU. The rules themselves are in `updates`, their theory in `rates` and `maps`.
 
 Constant momentum begins with a transient: after a full first step from D = 0, |v| can rise to 0.37 kappa times its
@@ -278,10 +278,10 @@ def _groups(params: Players) -> list[dict[str, Any]]:
 def _check(settings: dict[str, Any]) -> None:
     check_not_negative(lr=settings["lr"])
     if not -1 < settings["momentum"] < 1:
-        raise ValueError(f"momentum is {settings['momentum']}; it has to lie in (-1, 1), of either sign")
+        raise ValueError(f"momentum is {settings['momentum']}; it must lie in (-1, 1), of either sign")
     if settings.get("extrapolation") is not None:
         value = settings["extrapolation"]
         if not 0 < value < float("inf"):
-            raise ValueError(f"extrapolation is {value}; it has to be above 0, or left out")
+            raise ValueError(f"extrapolation is {value}; it must be above 0, or left out")
     if "consensus" in settings:
         check_not_negative(consensus=settings["consensus"])

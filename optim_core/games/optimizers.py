@@ -89,7 +89,7 @@ class BilinearOptimal(OfTwoPoints):
     """-J v by two gradients, with momentum: optimal on bilinear games (`rates.bilinear` gives lr and momentum).
 
     `extrapolation` > 0 is the push gamma along v, left out 1e-3 max(1, |w|) / |v|. Diverges on games with an eigenvalue
-    within 45 degrees of the real axis, such as minimisation; `hamiltonian` does not.
+    within 45 degrees of the real axis, such as minimization; `hamiltonian` does not.
     """
 
     METHOD = "bilinear_optimal"

@@ -118,7 +118,7 @@ def cross(mu: float, L: float, reach: float) -> Choice:
 
 
 def vertical(centre: float, nearest: float, reach: float) -> Choice:
-    """Extragradient with momentum on {centre +- iy, nearest <= y <= reach}, centre > 0."""
+    """Extragradient with momentum on {center +- iy, nearest <= y <= reach}, center > 0."""
     check_positive(centre=centre)
     check_not_negative(nearest=nearest, reach=reach)
     return _squared(centre, (centre**2 + nearest**2) / (2 * centre), (centre**2 + reach**2) / (2 * centre))
@@ -167,7 +167,7 @@ def _on_squares(method: str, smallest: float, largest: float) -> Choice:
 
 
 def _squared(centre: float, low: float, high: float) -> Choice:
-    """Phi = lambda (1 - gamma lambda) with gamma = 1/(2 centre) folds the shape onto the interval [low, high]."""
+    """Phi = lambda (1 - gamma lambda) with gamma = 1/(2 center) folds the shape onto the interval [low, high]."""
     folded = interval(low, high)
     return Choice(
         method="extragradient",

@@ -6,7 +6,7 @@
 | disc      | disc about the positive axis                   | gda, momentum 0                               |
 | ellipse   | ellipse about the positive axis                | gda, momentum > 0 if wide, < 0 if tall        |
 | vertical  | one real part c > 0                            | extragradient with momentum, or gda, momentum < 0 |
-| cross     | an interval and a vertical line at its centre  | extragradient with momentum                   |
+| cross     | an interval and a vertical line at its center  | extragradient with momentum                   |
 | imaginary | no real part                                   | bilinear_optimal                              |
 | half_disc | real parts >= mu > 0, moduli <= L              | extragradient, unequal steps                  |
 | general   | anything else                                  | hamiltonian with momentum                     |

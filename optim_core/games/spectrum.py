@@ -116,7 +116,7 @@ def arnoldi(product: Product, start: Tensor, steps: int) -> Tensor:
 
 
 def lanczos(product: Product, start: Tensor, steps: int) -> Tensor:
-    """Ritz values [<= steps], float64, of a symmetric matrix, by Lanczos with full reorthogonalisation."""
+    """Ritz values [<= steps], float64, of a symmetric matrix, by Lanczos with full reorthogonalization."""
     q, previous, beta = start / start.norm(), torch.zeros_like(start), 0.0
     basis, diagonal, beside = [q], [], []
     for _ in range(steps):

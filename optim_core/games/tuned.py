@@ -1,4 +1,4 @@
-"""`tuned_game`: estimate the spectrum at the first step, recognise its shape, play the method with the best rate on it.
+"""`tuned_game`: estimate the spectrum at the first step, recognize its shape, play the method with the best rate on it.
 
 Without a hyperparameter to search: spectrum.estimate -> shapes.classify -> shapes.recommend. Exact for affine games of
 up to `probes` parameters; for other games the rates are those near the starting point. Choosing takes 1 to 2 s, once.
@@ -54,7 +54,7 @@ class TunedGame(GameOptimizer):
 
     @property
     def shape(self) -> str:
-        """The kind of spectral shape that was recognised, empty before the first step."""
+        """The kind of spectral shape that was recognized, empty before the first step."""
         return str(self.param_groups[0]["shape"])
 
     @property

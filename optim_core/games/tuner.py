@@ -158,7 +158,7 @@ def _simplex(start: Point, width: Sequence[float]) -> Generator[list[Point], lis
 
 
 def _along(t: float, centre: Point, corner: Point) -> Generator[list[Point], list[float], tuple[float, Point]]:
-    """(value, point) on the line from the corner through the centre, t times their distance beyond it."""
+    """(value, point) on the line from the corner through the center, t times their distance beyond it."""
     x = [c + t * (c - w) for c, w in zip(centre, corner, strict=True)]
     return (yield [x])[0], x
 

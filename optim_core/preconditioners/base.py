@@ -2,7 +2,7 @@
 
 Each weight has a block of its own, U = blockdiag(U_0, U_1, ...). A weight is viewed as a matrix [rows, columns]: a
 convolution kernel [out, in, ...] as out x rest, other weights with more than two axes as rest x last. Vectors (biases)
-and the scales and shifts of normalisation layers are always diagonal. In an embedding table the vocabulary's side is
+and the scales and shifts of normalization layers are always diagonal. In an embedding table the vocabulary's side is
 diagonal, and so is every side longer than `factor_limit`: a dense factor for it would cost side^2 numbers.
 
 U is the learned inverse curvature: nothing here is ever inverted (Dufort-Labbe et al. 2026, arXiv 2605.04230).
@@ -37,7 +37,7 @@ class View:
     """Whether the rows' factor may be a dense matrix."""
     dense_columns: bool
     vector: bool
-    """A bias, or the scale or shift of a normalisation layer: elementwise only."""
+    """A bias, or the scale or shift of a normalization layer: elementwise only."""
 
 
 class Structure:

@@ -77,20 +77,20 @@ class Options:
         for name in ("block", "rank", "rounds", "samples", "max_dim"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{hyperparameter(name)} is {value!r}; it has to be a whole number above 0")
+                raise ValueError(f"{hyperparameter(name)} is {value!r}; it must be a whole number above 0")
         if not (isinstance(self.refresh, int) and self.refresh >= 0):
-            raise ValueError(f"rotation_refresh is {self.refresh!r}; it has to be a whole number, 1 or above (0: own)")
+            raise ValueError(f"rotation_refresh is {self.refresh!r}; it must be a whole number, 1 or above (0: own)")
         if self.update not in UPDATES:
-            raise ValueError(f"rotation_update is {self.update!r}; it has to be one of {', '.join(UPDATES)}")
+            raise ValueError(f"rotation_update is {self.update!r}; it must be one of {', '.join(UPDATES)}")
         if not (isinstance(self.seed, int) and self.seed >= 0):
-            raise ValueError(f"rotation_seed is {self.seed!r}; it has to be a whole number, 0 or above")
+            raise ValueError(f"rotation_seed is {self.seed!r}; it must be a whole number, 0 or above")
         if self.transport not in TRANSPORTS:
-            why = M_ALONE if self.transport == "m" else f"it has to be one of {', '.join(TRANSPORTS)}"
+            why = M_ALONE if self.transport == "m" else f"it must be one of {', '.join(TRANSPORTS)}"
             raise ValueError(f"rotation_transport is {self.transport!r}; {why}")
         if not 0 <= self.ema < 1:
-            raise ValueError(f"rotation_ema is {self.ema}; it has to lie in [0, 1)")
+            raise ValueError(f"rotation_ema is {self.ema}; it must lie in [0, 1)")
         if not 0 <= self.angle <= math.pi / 4 + 1e-9:
-            raise ValueError(f"rotation_angle is {self.angle}; it has to lie in [0, pi/4]")
+            raise ValueError(f"rotation_angle is {self.angle}; it must lie in [0, pi/4]")
 
     @property
     def key(self) -> str:

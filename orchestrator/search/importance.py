@@ -2,7 +2,7 @@
 
 Shares always sum to one, so even in a small search on pure noise the largest looks important: 0.66 with four parameters
 and 12 configurations. The same is therefore computed with the values randomly permuted among the configurations. With
-I the sum of importances before it is normalised,
+I the sum of importances before it is normalized,
 
     p = (1 + #{permutations with I at or above the one seen}) / (1 + permutations)
 

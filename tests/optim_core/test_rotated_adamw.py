@@ -227,7 +227,7 @@ def test_a_parameter_without_gradient_stays_and_has_no_state() -> None:
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"rotation": "gloabl"}, "it has to be one of"),
+        ({"rotation": "gloabl"}, "it must be one of"),
         ({"rotation_transport": "m"}, "re-ordered and re-signed"),
         ({"rotation": "svd", "rotation_include": "wieght"}, "'wieght' matches no parameter of: weight, bias"),
         ({"rotation": "svd", "rotation_exclude": "embed"}, "'embed' matches no parameter"),

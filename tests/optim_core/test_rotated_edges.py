@@ -155,7 +155,7 @@ def test_a_copy_goes_on_where_the_original_was(name: str, kind: str, copied: Any
     [
         ({"rotation_include": "nope"}, "'nope' matches no parameter"),
         ({"rotation_transport": "m"}, "re-ordered and re-signed"),
-        ({"rotation": "gloabl"}, "it has to be one of"),
+        ({"rotation": "gloabl"}, "it must be one of"),
         ({"rotation": "global"}, "mixes tensors"),
     ],
 )

@@ -71,5 +71,5 @@ def compare(name: str, recipe: str, workers: Workers) -> None:
 
 
 def test_a_rank_beyond_the_group_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"rank is 2; it has to lie in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"rank is 2; it must lie in \[0, 2\)"):
         Workers(rank=2, size=2)

@@ -1,8 +1,8 @@
-"""Encoded images (JPEG, PNG) to uint8 [C, side, side]: random resized crops for training, centre crops for evaluation.
+"""Encoded images (JPEG, PNG) to uint8 [C, side, side]: random resized crops for training, center crops for evaluation.
 
-Training: a window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3, ten tries, else the centre (Szegedy et al.
-2015, sec. 6), and a flip. Evaluation: the shorter side to 8/7 of `side` (256 for 224), the middle. Bilinear,
-antialiased.
+Training: a window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3, ten tries, otherwise the center (Szegedy et
+al. 2015, sec. 6), and a flip. Evaluation: the shorter side scaled to 8/7 of `side` (256 for 224), then the center.
+Bilinear, antialiased.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainables.data import chance
 from trainables.data.errors import DataError
 
 TRIES = 10
-UNKNOWN = "is no image: its bytes are those of no known format"
+UNKNOWN = "is not an image: unknown format"
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 Box = tuple[float, float, float, float]
 
@@ -36,7 +36,7 @@ def opened(content: Any, channels: int, place: str) -> Any:
 
 
 def header(content: Any, place: str) -> str:
-    """The mode of an encoded image (`L`, `RGB`, ...) from its header. Raises DataError when it is no image."""
+    """The mode of an encoded image (`L`, `RGB`, ...) from its header. Raises DataError if it is not an image."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -45,7 +45,7 @@ def header(content: Any, place: str) -> str:
     except UnidentifiedImageError:
         raise DataError(place, UNKNOWN, field="image") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(place, f"is no image: {error}", field="image") from None
+        raise DataError(place, f"is not an image: {error}", field="image") from None
 
 
 def window(width: int, height: int, seed: int, epoch: int, row: int) -> Box:
@@ -68,7 +68,7 @@ def window(width: int, height: int, seed: int, epoch: int, row: int) -> Box:
 
 
 def middle(width: int, height: int) -> Box:
-    """The centre window of evaluation: 7/8 of the shorter side."""
+    """The center window of evaluation: 7/8 of the shorter side."""
     side = min(width, height) * 7 / 8
     x, y = (width - side) / 2, (height - side) / 2
     return x, y, x + side, y + side

@@ -64,7 +64,7 @@ class Curve:
 def shapes_figure(spectra: Sequence[Spectrum], arms: Sequence[str] = ()) -> Figure:
     """For each shape, in rows of four: its eigenvalues, then each method's roots with the unit circle.
 
-    `arms` fixes the colours.
+    `arms` fixes the colors.
     """
     heights = [-(-(1 + len(s.images)) // ACROSS) for s in spectra]
     figure, axes = panels(sum(heights), ACROSS, height=2.75)
@@ -89,7 +89,7 @@ def shapes_figure(spectra: Sequence[Spectrum], arms: Sequence[str] = ()) -> Figu
 def convergence_figure(curves: Mapping[str, Sequence[Curve]], arms: Sequence[str] = ()) -> Figure:
     """One panel per game: measured residuals (lines) and the slope predicted by theory (thin, black).
 
-    `arms` fixes the colours.
+    `arms` fixes the colors.
     """
     figure, axes = panels(1, len(curves), height=4.6, sharey=True)
     names = list(arms) or list(dict.fromkeys(c.method for found in curves.values() for c in found))

@@ -50,11 +50,11 @@ BAD_IMAGES = {
         replaced("image", pa.array([b"x" * 10] * 7, pa.binary(10))), 0, "image", "10 bytes wide.*needs 192"
     ),
     "wrong type": (
-        replaced("image", pa.array([b"x"] * 7)), 0, "image", r"is binary; it has to be fixed_size_binary\(192\)"
+        replaced("image", pa.array([b"x"] * 7)), 0, "image", r"is binary; it must be fixed_size_binary\(192\)"
     ),
     "list too short": (
         replaced("image", pa.array([[1] * 192] * 6 + [[1] * 5], pa.list_(pa.uint8()))),
-        2, "image", "row 0 has 5 values; it has to have 192",
+        2, "image", "row 0 has 5 values; it must have 192",
     ),
     "labels as text": (replaced("label", pa.array(["a"] * 7)), 0, "label", "is string; labels are int64"),
     "label too high": (
@@ -87,12 +87,12 @@ BAD_TOKENS = {
     ),
     "below zero": (pa.array([[1, 2], [3, -4]], pa.list_(pa.int32(), 2)), 0, "row 1, token 1 is -4"),
     "other width": (
-        pa.array([[1, 2, 3]] * 4, pa.list_(pa.uint16(), 3)), 0, "row 0 has 3 values; it has to have 2"
+        pa.array([[1, 2, 3]] * 4, pa.list_(pa.uint16(), 3)), 0, "row 0 has 3 values; it must have 2"
     ),
     "fractions": (
-        pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float32(), 2)), 0, r"is fixed_size_list<.*float.*it has to be"
+        pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float32(), 2)), 0, r"is fixed_size_list<.*float.*it must be"
     ),
-    "numbers": (pa.array([1, 2, 3]), 0, r"is int64; it has to be fixed_size_list<uint16>\[2\]"),
+    "numbers": (pa.array([1, 2, 3]), 0, r"is int64; it must be fixed_size_list<uint16>\[2\]"),
 }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ class TestPickles:
     def test_a_forbidden_class_is_not_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         found = cifar(tmp_path, lambda f: f.update(train=pickle.dumps({b"data": Evil()})))
-        assert "a.tar!train: pickle: this pickle wants to load posix.system" in found
+        assert "a.tar!train: pickle: this pickle tries to load posix.system" in found
         assert not (tmp_path / "broken").exists()
 
     @pytest.mark.parametrize("name", ["builtins\neval", "numpy\nload", "numpy.core.multiarray\nscalar", "codecs\nopen"])
@@ -236,7 +236,7 @@ def batch(**changes: Any) -> bytes:
     "content, message",
     [
         (batch(data=None), "train: data: no such key"),
-        (batch(data=np.zeros((3, 100), np.uint8)), r"train: data: is uint8 \[3, 100\]; it has to be uint8 \[n, 3072\]"),
+        (batch(data=np.zeros((3, 100), np.uint8)), r"train: data: is uint8 \[3, 100\]; it must be uint8 \[n, 3072\]"),
         (batch(data=np.zeros((3, 3072), np.float32)), "train: data: is float32"),
         (batch(data=[1]), "train: data: is list"),
         (batch(fine_labels=[0, 1]), "train: fine_labels: has 2 labels for 3 images"),
@@ -310,7 +310,7 @@ class TestImageFolders:
     def test_a_class_that_is_not_trained(self, tmp_path: Path) -> None:
         root = sources.image_folder(tmp_path / "src", {"train": 2, "val": 1})
         (root / "val/cow").rename(root / "val/yak")
-        with pytest.raises(DataError, match="val/yak: label: is no class of the training images"):
+        with pytest.raises(DataError, match="val/yak: label: is not a class of the training images"):
             convert("imagefolder", root, tmp_path / "out")
 
     def test_a_file_that_is_no_image(self, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ class TestFlatTokens:
         assert "starts with a header" in self.convert(tmp_path, (tmp_path / "x.npy").read_bytes())
 
     def test_half_a_token(self, tmp_path: Path) -> None:
-        assert "no whole number of uint16: truncated" in self.convert(tmp_path, b"123")
+        assert "not a whole number of uint16: truncated" in self.convert(tmp_path, b"123")
 
     def test_an_empty_file(self, tmp_path: Path) -> None:
         assert "the file is empty" in self.convert(tmp_path, b"")

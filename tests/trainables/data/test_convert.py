@@ -240,8 +240,8 @@ def test_shards_that_name_their_classes_differently_are_refused(tmp_path: Path) 
         ([[1, -2]], "token 1 is -2; the vocabulary has 10"),
         ([[1], [10]], "token 1 is 10; the vocabulary has 10"),
         ([[1, None]], "value 1 is null"),
-        ([[1.0]], "is list<.*double>; it has to be a list of integers"),
-        (["a b"], "is string; it has to be a list of integers"),
+        ([[1.0]], "is list<.*double>; it must be a list of integers"),
+        (["a b"], "is string; it must be a list of integers"),
         (pa.array([[], []], pa.list_(pa.int32())), "no row holds a token"),
     ],
     ids=str,
@@ -278,7 +278,7 @@ def test_flat_tokens_come_back_in_order(tmp_path: Path, dtype: str, vocabulary: 
     train = columns(done.dataset, "train")["tokens"]
     assert train.dtype == ("uint16" if vocabulary < 65536 else "int32")
     assert train.tolist() == ids[:960].tolist()
-    assert done.notes == ("train: the last 40 tokens fill no block of 64 and were left out",)
+    assert done.notes == ("train: the last 40 tokens do not fill a block of 64 and were left out",)
 
 
 def test_text_as_bytes(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ class TestWholeOrNotThere:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/precious").touch()
         source = sources.tar(tmp_path / "a.tar", sources.cifar100_files())
-        with pytest.raises(DataError, match="is there already"):
+        with pytest.raises(DataError, match="already exists"):
             convert("cifar100", source, tmp_path / "out")
 
     def test_without_rows_to_train_on_there_is_no_data_set(self, tmp_path: Path) -> None:

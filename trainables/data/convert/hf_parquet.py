@@ -86,7 +86,7 @@ def _files(source: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def _check(whole: DataSet, shard: Shard) -> None:
-    """Read a shard as training does. Raises DataError for the first value that is not what it has to be."""
+    """Read a shard as training does. Raises DataError for the first value that is not what it must be."""
     read = 0
     for group in shards.groups(whole, shard):
         read += len(group.columns["tokens"]) if whole.tokens else group.rows
