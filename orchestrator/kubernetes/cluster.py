@@ -33,6 +33,8 @@ EVENTS, TAIL = 1000, 50
 KUEUE = ("v1beta2", "v1beta1")
 FINALIZED = "the RayJob itself still exists: is the KubeRay operator running? It must remove its finalizer"
 SUBMITTER = "sweep-submitter"
+HOOK = "admission webhook"
+"""In the message of a webhook's refusal, whose code is that of a missing right."""
 WHOLE = r".+-[0-9a-f]{8}"
 """A complete sweep id, not a prefix."""
 NOTHING: Mapping[int, Exception | None] = {}
@@ -145,8 +147,16 @@ class KubernetesCluster:
         else:
             asked = reader.of_job(next(j for j in jobs if j["metadata"]["name"] == found.job), words)
         refused = NotFound(self._by_hand(asked["spec"]["template"]["spec"]["containers"][0]["command"]))
-        by_job = reader.Reader(self._core, self._batch, self._namespace, self._ask, self._of_reader)
-        yield from by_job.read(asked, {FORBIDDEN: refused, BAD: refused, INVALID: refused})
+        made = self._ask(
+            lambda: self._api.sanitize_for_serialization(self._batch.create_namespaced_job(self._namespace, asked)),
+            {FORBIDDEN: refused, BAD: refused, INVALID: refused},
+        )
+        try:
+            yield from reader.Reader(self._core, self._ask, self._of_reader).read(made)
+        finally:
+            with suppress(Exception):
+                name = made["metadata"]["name"]
+                self._batch.delete_namespaced_job(name, self._namespace, propagation_policy="Background")
 
     def _by_hand(self, command: Sequence[str]) -> str:
         """What to do if the API server rejects the Job that reads a log."""
@@ -159,15 +169,17 @@ class KubernetesCluster:
         )
         return f"the Job that reads the log was rejected (Role {SUBMITTER} may create one); {way}"
 
-    def _of_reader(self, name: str) -> tuple[list[dict[str, Any]], Sequence[Mapping[str, Any]]]:
-        """The Pods of a Job, oldest first, and the namespace's warnings."""
+    def _of_reader(self, job: Mapping[str, Any]) -> Seen:
+        """A Job that reads a log, with its Pods, oldest first."""
+        chosen = f"job-name={job['metadata']['name']}"
         found = self._ask(
-            lambda: self._core.list_namespaced_pod(
-                self._namespace, label_selector=f"job-name={name}", _request_timeout=REQUEST_S
-            )
+            lambda: self._core.list_namespaced_pod(self._namespace, label_selector=chosen, _request_timeout=REQUEST_S)
         )
         pods = list(self._api.sanitize_for_serialization(found)["items"])
-        return sorted(pods, key=lambda p: str(p["metadata"]["creationTimestamp"])), self._warnings([])
+        pods.sort(key=lambda p: str(p["metadata"]["creationTimestamp"]))
+        unseen: list[str] = []
+        workloads = () if pods else self._workloads(job, unseen)
+        return Seen(job=job, pods=pods, workloads=workloads, events=self._warnings(unseen), unseen=unseen)
 
     def stop(self, name: str) -> Attempt | None:
         """Delete the RayJob, in any state, and its Ray cluster; `submit` continues the sweep.
@@ -212,13 +224,6 @@ class KubernetesCluster:
     def _objects(self, job: Mapping[str, Any], sweep_id: str) -> Seen:
         unseen: list[str] = []
         cluster = (job.get("status") or {}).get("rayClusterName")
-        workloads: Any = None
-        if QUEUE in job["metadata"].get("labels", {}):
-            for version in KUEUE:
-                place = ("kueue.x-k8s.io", version, self._namespace, "workloads")
-                workloads = workloads or self._look(
-                    "workloads", self._rayjobs.list_namespaced_custom_object, *place, to=unseen
-                )
         return Seen(
             job=job,
             cluster=self._look(
@@ -231,11 +236,20 @@ class KubernetesCluster:
             )
             if cluster
             else None,
-            workloads=(workloads or {}).get("items", ()),
+            workloads=self._workloads(job, unseen),
             pods=self._pods(sweep_id),
             events=self._warnings(unseen),
             unseen=unseen,
         )
+
+    def _workloads(self, job: Mapping[str, Any], unseen: list[str]) -> Sequence[Mapping[str, Any]]:
+        """Kueue's Workloads of the namespace, for a job in a queue."""
+        found: Any = None
+        if QUEUE in job["metadata"].get("labels", {}):
+            for version in KUEUE:
+                place = ("kueue.x-k8s.io", version, self._namespace, "workloads")
+                found = found or self._look("workloads", self._rayjobs.list_namespaced_custom_object, *place, to=unseen)
+        return list((found or {}).get("items", ()))
 
     def _warnings(self, unseen: list[str]) -> Sequence[Mapping[str, Any]]:
         """Warning events of the namespace."""
@@ -316,6 +330,8 @@ class KubernetesCluster:
         try:
             return call()
         except ApiException as error:
+            if error.status == FORBIDDEN and expected.get(INVALID) and HOOK in _message(error):
+                raise type(expected[INVALID])(f"{expected[INVALID]}: {_message(error)}{_way(error)}") from None  # type: ignore[misc]
             if error.status in expected:
                 if (meant := expected[error.status]) is None:
                     return None
@@ -332,6 +348,12 @@ def _same(before: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
         str(j["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"].get("volumes")) for j in (before, job)
     ]
     return volumes[0] == volumes[1]
+
+
+def _way(error: Any) -> str:
+    """Kueue takes a job that names no queue where a namespace has one called `default`, or all jobs are its own."""
+    managed = "kueue managed job" in _message(error)
+    return "; Kueue admits all jobs here: name the queue with --queue (and --elastic to grow within it)" * managed
 
 
 def _message(error: Any) -> str:

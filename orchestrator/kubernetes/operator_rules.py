@@ -34,7 +34,7 @@ KUEUE = "kueue.x-k8s.io/"
 QUEUE_LABELS = tuple(
     KUEUE + name for name in ("queue-name", "priority-class", "prebuilt-workload-name", "max-exec-time-seconds")
 )
-QUEUE_ANNOTATIONS = (f"{KUEUE}elastic-job",)
+QUEUE_ANNOTATIONS = (f"{KUEUE}elastic-job", f"{KUEUE}admission-gated-by", f"{KUEUE}prebuilt-workload-name")
 """Metadata of a RayJob that Kueue 0.19 reads."""
 
 
@@ -169,6 +169,9 @@ def _suspend(job: Mapping[str, Any]) -> Iterator[str]:
         yield f"kueue.x-k8s.io/queue-name: {queue!r} is not a valid LocalQueue name"
     if "kueue.x-k8s.io/priority-class" in at_of(job, "metadata", "labels") and not queued:
         yield "kueue.x-k8s.io/priority-class without kueue.x-k8s.io/queue-name does nothing; add the queue"
+    for name in ("head", "submitter"):
+        if queued and name in [group.get("groupName") for group in groups_of(job)]:
+            yield f"group {name}: Kueue calls another set of Pods so, and refuses the name; take another"
     if queued and len(groups_of(job)) > 17:
         yield "Kueue accepts at most 17 worker groups"
     if queued and cluster_of(job).get("enableInTreeAutoscaling"):

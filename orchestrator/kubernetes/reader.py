@@ -13,13 +13,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator.kubernetes import pods, reasons
 from orchestrator.kubernetes.profile_model import ProfileModel
 from orchestrator.kubernetes.profiles import ROOT
+from orchestrator.kubernetes.reasons import Seen
 from orchestrator.kubernetes.states import SWEEP
 from orchestrator.storage.errors import NotFound, Unreachable
 
@@ -97,73 +97,57 @@ def _job(
 
 
 class Reader:
-    """Runs such a Job; `core` and `batch` are the client's APIs, `ask` converts its errors to ours.
+    """Shows the output of such a Job; `core` is the client's API, `ask` converts its errors to ours.
 
-    `seen` returns the Pods of a Job and the namespace's warnings.
+    `seen` returns the Job's current state, with its Pods, oldest first.
     """
 
-    def __init__(
-        self,
-        core: Any,
-        batch: Any,
-        namespace: str,
-        ask: Callable[..., Any],
-        seen: Callable[[str], tuple[list[dict[str, Any]], Sequence[Mapping[str, Any]]]],
-    ) -> None:
-        self._core, self._batch, self._namespace, self._ask, self._seen = core, batch, namespace, ask, seen
+    def __init__(self, core: Any, ask: Callable[..., Any], seen: Callable[[Mapping[str, Any]], Seen]) -> None:
+        self._core, self._ask, self._seen = core, ask, seen
 
-    def read(self, job: Mapping[str, Any], refused: Mapping[int, Exception]) -> Iterator[str]:
-        """Its output in chunks. Raises NotFound with its last line if it fails, and the exceptions in `refused`.
+    def read(self, job: Mapping[str, Any]) -> Iterator[str]:
+        """Its output in chunks. Raises NotFound with its last line if it fails.
 
         Raises Unreachable, with the reason, if its Pod does not start within two minutes.
         """
-        name = job["metadata"]["name"]
-        self._ask(lambda: self._batch.create_namespaced_job(self._namespace, job), refused)
-        try:
-            pod = self._started(name)
-            live, held = "--follow" in job["spec"]["template"]["spec"]["containers"][0]["command"], ""
-            for part in self._printed(pod):
-                if live or held:
-                    yield part if live else held
-                held = part or held
-            if self._phase(name) == "Failed":
-                raise NotFound((held.strip().splitlines() or ["it printed nothing"])[-1])
-            if not live:
-                yield held
-        finally:
-            with suppress(Exception):
-                self._batch.delete_namespaced_job(name, self._namespace, propagation_policy="Background")
+        pod = self._started(job)
+        live, held = "--follow" in job["spec"]["template"]["spec"]["containers"][0]["command"], ""
+        for part in self._printed(pod):
+            if live or held:
+                yield part if live else held
+            held = part or held
+        if self._phase(job) == "Failed":
+            raise NotFound((held.strip().splitlines() or ["it printed nothing"])[-1])
+        if not live:
+            yield held
 
-    def _started(self, name: str) -> str:
-        """The name of its Pod, once it has started."""
+    def _started(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Its Pod's metadata, once it has started."""
         deadline = time.monotonic() + START_S
         while True:
-            found, events = self._seen(name)
-            if found and (found[-1].get("status") or {}).get("phase") in ("Running", *ENDED):
-                return str(found[-1]["metadata"]["name"])
-            job = {"metadata": {"name": name, "namespace": self._namespace, "labels": LABELS}}
-            why = reasons.reason(reasons.Seen(job=job, pods=found, events=events))
-            refused = bool(why) and not found
-            if refused or time.monotonic() > deadline:
+            found = self._seen(job)
+            if found.pods and found.pods[-1]["status"].get("phase") in ("Running", *ENDED):
+                return found.pods[-1]["metadata"]  # type: ignore[no-any-return]
+            why, held = reasons.reason(found), job["spec"].get("suspend")
+            if (why and not found.pods and not held) or time.monotonic() > deadline:
                 raise Unreachable(f"the log cannot be read: {why or 'the Pod that reads it does not start'}")
             time.sleep(LOOK_S)
 
-    def _printed(self, pod: str) -> Iterator[str]:
-        answer = self._ask(
-            lambda: self._core.read_namespaced_pod_log(pod, self._namespace, follow=True, _preload_content=False)
-        )
+    def _printed(self, pod: Mapping[str, Any]) -> Iterator[str]:
+        place = (pod["name"], pod["namespace"])
+        answer = self._ask(lambda: self._core.read_namespaced_pod_log(*place, follow=True, _preload_content=False))
         parts, decoder = answer.stream(1 << 16), codecs.getincrementaldecoder("utf-8")("replace")
         while (part := self._ask(lambda: next(parts, None))) is not None:
             yield decoder.decode(part)
         if last := decoder.decode(b"", final=True):
             yield last
 
-    def _phase(self, name: str) -> str:
+    def _phase(self, job: Mapping[str, Any]) -> str:
         """The phase in which its Pod ended; its log ends a moment earlier."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
-            found, _ = self._seen(name)
-            phase = (found[-1].get("status") or {}).get("phase") if found else "Failed"
+            found = self._seen(job).pods
+            phase = found[-1]["status"].get("phase") if found else "Failed"
             if phase in ENDED:
                 return str(phase)
             time.sleep(LOOK_S)

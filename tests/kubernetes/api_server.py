@@ -34,6 +34,8 @@ class ApiServer:
         self.asked: list[tuple[str, str]] = []
         self.play: Callable[[dict[str, Any]], None] = lambda made: None
         """What controllers and kubelet do of a Job that was made."""
+        self.hook: Callable[[dict[str, Any]], str] = lambda made: ""
+        """What an admission webhook has against an object; it may change it."""
         self.refuse: tuple[int, str] | None = None
         self.lingers = False
         """Whether what is deleted stays, marked, until `finalize`."""
@@ -62,7 +64,12 @@ class ApiServer:
 
     def pod(self, name: str, log: str, phase: str = "Succeeded", **labels: str) -> None:
         self.clock += 1
-        metadata = {"name": name, "labels": labels, "creationTimestamp": f"2026-01-01T00:00:{self.clock:02d}Z"}
+        metadata = {
+            "name": name,
+            "namespace": "sweeps",
+            "labels": labels,
+            "creationTimestamp": f"2026-01-01T00:00:{self.clock:02d}Z",
+        }
         self.objects[PODS][name] = {"metadata": metadata, "spec": {"containers": []}, "status": {"phase": phase}}
         self.logs[name] = log
 
@@ -96,6 +103,8 @@ class ApiServer:
             chosen = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
             found = [o for o in held.values() if chosen.items() <= o["metadata"].get("labels", {}).items()]
             return 200, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": found}
+        if method == "POST" and self.hook(body):
+            return 403, status(403, f'admission webhook "v.kb.io" denied the request: {self.hook(body)}')
         if method == "POST":
             name = body["metadata"]["name"]
             if name in held:

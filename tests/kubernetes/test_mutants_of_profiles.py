@@ -62,6 +62,7 @@ REFUSED: dict[str, tuple[str, str, Change]] = {
         edit("metadata", "annotations", f"{QUEUE}queue-name", value="sweeps")),
     "queue of Pods": ("queue-elastic", "KO104",
         edit(*GROUP, "template", "metadata", "labels", f"{QUEUE}queue-name", value="sweeps")),
+    "group by a name of Kueue's": ("queue-elastic", "KO104", edit(*GROUP, "groupName", value="head")),
     "autoscaler without a token": ("queue-elastic", "KO125",
         edit(*HEAD_POD, "automountServiceAccountToken", value=False)),
     "Ray at another port than the head's": (TEAM, "KO119", edit(*HEAD, "rayStartParams", "port", value="6380")),

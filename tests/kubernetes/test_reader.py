@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.kubernetes.pod_rules import pod_findings
 from orchestrator.kubernetes.states import SWEEP
-from tests.kubernetes.api_server import EVENTS, PODS, READERS, ApiServer
+from tests.kubernetes.api_server import EVENTS, PODS, READERS, WORKLOADS, ApiServer
 from tests.kubernetes.kubelet import keep, kubelet
 from tests.verbs import Called
 
@@ -103,3 +103,33 @@ def test_why_a_log_cannot_be_read(server: ApiServer, call: Call, file: Path, mon
     number, _, err = call("logs", sweep, "sgd-0000-s0")
     assert (number, "the Pod that reads the log cannot pull its image geosweep-head:0" in err) == (75, True)
     assert not server.objects[READERS]
+
+
+def test_a_log_that_kueue_holds_back(
+    server: ApiServer, call: Call, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A namespace with a LocalQueue `default`: Kueue's webhook puts every Job there."""
+    sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
+
+    def hook(made: dict[str, Any]) -> str:
+        made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "default"
+        made["spec"]["suspend"] = True
+        held = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "insufficient unused quota"}
+        owned = {"name": "w", "ownerReferences": [{"kind": "Job", "name": made["metadata"]["name"]}]}
+        server.objects[WORKLOADS]["w"] = {"metadata": owned, "status": {"conditions": [held]}}
+        return ""
+
+    server.hook = hook
+    monkeypatch.setattr("orchestrator.kubernetes.reader.START_S", 0.0)
+    number, _, err = call("logs", sweep, "sgd-0000-s0")
+    assert (number, "waits in Kueue's queue default: insufficient unused quota" in err) == (75, True)
+
+
+def test_kueue_admits_all_jobs_of_a_namespace(server: ApiServer, call: Call, file: Path) -> None:
+    """Its webhook's refusal is one of the manifest, with the way out, and no server that does not answer."""
+    server.hook = lambda made: "spec.rayClusterSpec.enableInTreeAutoscaling: a kueue managed job should only use it"
+    number, _, err = call("submit", str(file))
+    assert (number, "name the queue with --queue" in err) == (6, True)
+    server.hook = lambda made: "no owner label"
+    number, _, err = call("submit", str(file))
+    assert (number, "no owner label" in err, "--queue" in err) == (6, True, False)
