@@ -7,7 +7,7 @@ The key is the data set's fingerprint: equal content is cached once, wherever it
 another key. The first trial builds it under a lock in a temporary folder that is renamed when whole; the others wait.
 Building verifies size and SHA-256 of each shard and every value (see `shards.py`); memory stays at about one row group.
 
-Place: $GEOSWEEP_CACHE, else $XDG_CACHE_HOME/geosweep, else ~/.cache/geosweep. It may be removed at any time.
+Its place is that of `machine_cache`; it may be removed at any time.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from trainables.data import shards
 from trainables.data.description import DataSet
 from trainables.data.errors import DataError
+from trainables.machine_cache import VARIABLE, folder
 
 VERSION = 1
-VARIABLE = "GEOSWEEP_CACHE"
 TEMPORARY = ".building-"
 
 
@@ -46,13 +46,6 @@ class Columns:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.arrays[name]
-
-
-def folder() -> Path:
-    """Where caches of this machine lie."""
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "geosweep"
 
 
 def columns(dataset: DataSet, split: str) -> Columns:
