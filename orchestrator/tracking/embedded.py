@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from filelock import FileLock
+
+from trainables import machine_cache
 
 ARTIFACTS = "mlartifacts"
 
@@ -41,18 +46,55 @@ def make_store(root: Path) -> None:
             torn.unlink()
         temporary = root / f".mlflow-{os.getpid()}.db"
         temporary.write_bytes(new_store())
+        _settle(root, temporary)
         temporary.replace(store)
 
 
 @cache
 def new_store() -> bytes:
-    """The file of an empty store as created by MLflow: takes half a second, cached for this process's next root."""
+    """The file of an empty store as created by MLflow, which takes half a second.
+
+    It is cached for this process, and on this machine per MLflow version, with its digest in the file name; a file that
+    does not match its digest, or cannot be written, is created again.
+    """
+    try:
+        place, name = machine_cache.folder(), f"mlflow-{version('mlflow')}-"
+        for path in place.glob(f"{name}*.db"):
+            if path.name == f"{name}{_digest(found := path.read_bytes())}.db":
+                return found
+    except (OSError, RuntimeError):  # no such folder, or not readable
+        place = None
+    made = _made_store()
+    with suppress(OSError):
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            temporary = place / f".{name}{os.getpid()}"
+            temporary.write_bytes(made)
+            temporary.replace(place / f"{name}{_digest(made)}.db")
+    return made
+
+
+def _made_store() -> bytes:
     from mlflow.tracking import MlflowClient
 
     with TemporaryDirectory(prefix="gs-store-") as place:
         store = Path(place) / "mlflow.db"
         MlflowClient(f"sqlite:///{store}").search_experiments(max_results=1)
         return store.read_bytes()
+
+
+def _digest(store: bytes) -> str:
+    return hashlib.sha256(store).hexdigest()[:16]
+
+
+def _settle(root: Path, store: Path) -> None:
+    """Set location and time of MLflow's default experiment, which are those of the store's creation."""
+    now = int(1000 * time.time())
+    with closing(sqlite3.connect(store)) as database, database:
+        database.execute(
+            "UPDATE experiments SET artifact_location = ?, creation_time = ?, last_update_time = ?",
+            (artifacts_of(root), now, now),
+        )
 
 
 def _follow(root: Path, store: Path) -> None:

@@ -8,7 +8,7 @@ another key. The first trial builds the cache under a lock in a temporary folder
 others wait. Building verifies size and SHA-256 of each shard and every value (see `shards.py`); memory stays at about
 one row group.
 
-Location: $GEOSWEEP_CACHE, or $XDG_CACHE_HOME/geosweep, or ~/.cache/geosweep. It may be deleted at any time.
+Location: see `machine_cache`. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from trainables.data import shards
 from trainables.data.description import DataSet
 from trainables.data.errors import DataError
+from trainables.machine_cache import VARIABLE, folder
 
 VERSION = 1
-VARIABLE = "GEOSWEEP_CACHE"
 TEMPORARY = ".building-"
 
 
@@ -47,13 +47,6 @@ class Columns:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.arrays[name]
-
-
-def folder() -> Path:
-    """The folder of this machine's caches."""
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "geosweep"
 
 
 def columns(dataset: DataSet, split: str) -> Columns:
