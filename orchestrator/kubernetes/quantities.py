@@ -26,7 +26,7 @@ def amount(text: str) -> Decimal:
     """The exact number: `500m` -> 0.5, `2Gi` -> 2147483648. Raises ValueError."""
     found = quantity(text)
     if math.isnan(found):
-        raise ValueError(f"{text!r} is not a quantity of Kubernetes")
+        raise ValueError(f"{text!r} is not a Kubernetes quantity")
     return round(Decimal(found), 9)
 
 

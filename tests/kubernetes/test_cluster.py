@@ -146,9 +146,9 @@ def test_why_nothing_runs_is_in_status_and_logs(server: ApiServer, call: Call, f
     refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateHeadPod", "message": quota}
     metadata = {"name": f"{job}-abcde"}
     server.objects[CLUSTERS][f"{job}-abcde"] = {"metadata": metadata, "status": {"conditions": [refused]}}
-    assert "the head is over quota sweeps: asks for requests.cpu=2500m (0 of 2 used)" in state(call)[1]
+    assert "the head exceeds quota sweeps: requests requests.cpu=2500m (0 of 2 used)" in state(call)[1]
     number, _, err = call("logs", sweep)
-    assert (number, "the head is over quota sweeps" in err) == (4, True)
+    assert (number, "the head exceeds quota sweeps" in err) == (4, True)
     server.objects[CLUSTERS].clear()
     about = {"kind": "RayCluster", "name": f"{job}-abcde"}
     message = 'violates PodSecurity "restricted:latest": runAsNonRoot != true'

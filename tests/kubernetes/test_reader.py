@@ -86,7 +86,7 @@ def test_why_a_log_cannot_be_read(server: ApiServer, call: Call, file: Path, mon
 
     server.play = refuse
     number, _, err = call("logs", sweep, "sgd-0000-s0")
-    assert (number, "the Pod that reads the log is over quota sweeps: asks for pods=1 (128 of 128 used)" in err) == (
+    assert (number, "the Pod that reads the log exceeds quota sweeps: requests pods=1 (128 of 128 used)" in err) == (
         75,
         True,
     )

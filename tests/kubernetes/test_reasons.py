@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     "head over quota": (
         Seen(job=job(rayClusterStatus=failing("FailedCreateHeadPod", forbidden(QUOTA))["status"])),
         [
-            "the head is over quota sweeps",
+            "the head exceeds quota sweeps",
             "requests.cpu=2500m (0 of 2 used)",
             "kubectl -n team-a describe quota sweeps",
         ],
@@ -63,7 +63,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
             pods=[pod("head", phase="Running"), pod("submitter", phase="Running")],
         ),
         [
-            "a worker is over quota team",
+            "a worker exceeds quota team",
             "pods=1 (3 of 3 used), requests.memory=8Gi (20Gi of 24Gi used)",
             "wait for others",
         ],
@@ -73,14 +73,14 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
             job=job(),
             cluster=failing("FailedCreateHeadPod", forbidden("failed quota: q: must specify limits.cpu for: x")),
         ),
-        ["refused by quota q: must specify limits.cpu"],
+        ["rejected by quota q: must specify limits.cpu"],
     ),
     "limit range": (
         Seen(
             job=job(),
             cluster=failing("FailedCreateHeadPod", forbidden("maximum cpu usage per Container is 1, but limit is 2.")),
         ),
-        ["the head breaks a LimitRange: maximum cpu usage per Container is 1, but limit is 2;", "describe limitrange"],
+        ["the head violates a LimitRange: maximum cpu usage per Container is 1, but limit is 2;", "describe limitrange"],
     ),
     "limit range, several": (
         Seen(
@@ -92,7 +92,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 ),
             ),
         ),
-        ["a worker breaks a LimitRange: minimum memory usage per Pod is 16Gi", "maximum cpu usage per Pod is 1;"],
+        ["a worker violates a LimitRange: minimum memory usage per Pod is 16Gi", "maximum cpu usage per Pod is 1;"],
     ),
     "image": (
         Seen(job=job(), pods=[pod("head", **waits("ImagePullBackOff", PULL))]),
@@ -251,7 +251,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     ),
     "priority class": (
         Seen(job=job(), cluster=failing("FailedCreateHeadPod", forbidden("no PriorityClass with name high was found"))),
-        ["names PriorityClass high"],
+        ["uses PriorityClass high"],
     ),
     "webhook": (
         Seen(
