@@ -158,6 +158,19 @@ def fresh(*words: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess
     return subprocess.CompletedProcess(words, code, *process.said())
 
 
+def together(program: Path, folder: Path, world: int) -> None:
+    """Run a program in so many processes at once, as `PROGRAM RANK WORLD FOLDER`; all have to end well."""
+    running = [Forked(str(rank), str(world), str(folder), program=program) for rank in range(world)]
+    try:
+        for process in running:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+
+
 def finish(process: Forked, timeout: float = 250) -> str:
     """All that it printed, once it has ended."""
     try:
