@@ -1,7 +1,6 @@
 """MLflow: one parent run for a sweep, one child for a trial, one summary child for an arm. The only import of MLflow.
 
 A summary is over all studies of its arm; with one, over its confirm seeds.
-
 A sender (see `sender.py`) does the talking, so that a slow or absent server never holds up a trial. It reads a trial's
 points from the trial's own folder and ships them in one batch when they are final: at a checkpoint, or at the trial's
 end. A point carries the time at which it was first logged and MLflow keeps one row for equal (key, step, time, value);
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
@@ -158,7 +158,7 @@ class MlflowTracker:
         self._sender.put(compare)
         self._sender.close()
         if self._sender.trouble:
-            raise ConnectionError(f"{self._uri}: {self._sender.trouble}")
+            raise ConnectionError(without_passwords(f"{self._uri}: {self._sender.trouble}"))
         return found
 
     def _audit(self, trials: list[TrialRecord]) -> list[str]:
@@ -205,7 +205,7 @@ class MlflowTracker:
     def _ping(self) -> None:
         """Raises while the store does not answer."""
         if self._client is None:
-            raise ConnectionError(f"{self._uri} does not answer")
+            raise ConnectionError("MLflow does not answer")
         self._client.search_experiments(max_results=1)
 
     def _open(self) -> None:
