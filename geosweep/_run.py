@@ -33,7 +33,7 @@ def _without_us(kind: type[BaseException], value: BaseException, trace: Tracebac
     """Show an exception of the script with only the script's own frames."""
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    sys.__excepthook__(kind, value, trace)
+    sys.__excepthook__(kind, value.with_traceback(trace), trace)  # it shows what the exception holds
 
 
 def _run_file(path: str) -> None:

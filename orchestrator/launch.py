@@ -247,9 +247,10 @@ def check_failed(spec: Spec, folder: SweepFolder) -> None:
     """Raises TrialsFailed if more trials failed than the sweep allows."""
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > spec.max_failed:
+        again = folder.command("run", "FILE", "--retry-failed")
         raise TrialsFailed(
             f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: "
-            f"{folder.command('status', folder.sweep_id)}; once the cause is fixed: geosweep run FILE --retry-failed"
+            f"{folder.command('status', folder.sweep_id)}\nonce the cause is fixed: {again}"
         )
 
 

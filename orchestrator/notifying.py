@@ -39,9 +39,14 @@ def notifier(definition: Spec, folder: SweepFolder, say: Callable[[str], None]) 
     targets = {}
     for event, address in definition.notify.addresses.items():
         try:
-            targets[event] = addresses.resolved(address)
+            target = addresses.resolved(address)
         except KeyError as missing:
             say(f"notify.{event}: the environment variable {missing.args[0]} is not set; nothing will be sent")
+            continue
+        if addresses.is_web(target):
+            targets[event] = target
+        else:
+            say(f"notify.{event}: its environment variable holds no https://...; nothing will be sent")
     return Notifier(folder.sweep_id, targets, stuck_after_s=definition.notify.stuck_after, say=say)
 
 

@@ -20,6 +20,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.definition.passwords import without_passwords
+
 PLAIN = {"−": "-", "±": "+-", "×": "x", "·": "-", "…": "...", "–": "-", "—": "-", "∞": "inf", "≤": "<=", "≥": ">="}
 """Our symbols, for terminals that lack them."""
 PLAIN |= {"→": "->", "²": "^2", "’": "'", "‘": "'", "“": '"', "”": '"', " ": " ", "µ": "u", "┃": "|", "│": "|"}
@@ -58,8 +60,8 @@ def pieces(text: str) -> list[str]:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a message: prose breaks between words, commands do not."""
-    for line in pieces(text):
+    """Print a message: prose breaks between words, commands do not, and passwords in URLs are not shown."""
+    for line in pieces(without_passwords(text)):
         whole = not console.is_terminal or line.lstrip().startswith("geosweep ")
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=whole)
 

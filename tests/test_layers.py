@@ -39,7 +39,7 @@ ROOMS: Mapping[str, set[str]] = {
     "compare": GROUND | {"trial", "protocol", "results", "parquet", "search", "tracking"},
     "scheduling": GROUND | {"trial", "search", "results"},
     "reconcile": GROUND | {"trial", "tracking", "protocol", "results", "parquet", "scheduling"},
-    "terminal": set(),
+    "terminal": {"definition"},
     "display": GROUND | {"terminal", "trial", "results", "scheduling"},
     "runner": GROUND | {"trial", "executors", "tracking", "protocol", "results", "parquet", "scheduling", "reconcile"},
     "notifying": GROUND | {"trial", "tracking", "results", "scheduling", "display", "runner"},

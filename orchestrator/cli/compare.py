@@ -11,7 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, named, show, show_stamps, talk
+from orchestrator.cli.app import (
+    ROOT,
+    Exit,
+    Json,
+    Root,
+    Sweep,
+    app,
+    data,
+    emit,
+    fail,
+    named,
+    say,
+    show,
+    show_stamps,
+    talk,
+)
 from orchestrator.definition.errors import SpecError
 
 if TYPE_CHECKING:
@@ -166,7 +181,7 @@ def report(
     form = {"paper": paper, "vector": vector or paper}
     path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported, **form)
     if trouble:
-        talk.print(f"MLflow was not told ({trouble}); the report on disk is complete", style="yellow", highlight=False)
+        say(f"MLflow was not told ({trouble}); the report on disk is complete", "yellow")
     if as_json:
         files = sorted(str(p) for p in path.parent.rglob("*") if p.is_file())
         document = {"schema": "geosweep/report/1", "sweep_id": evidence.sweep_id, "report": str(path), "files": files}

@@ -162,13 +162,14 @@ def readable(file: Path, words: Sequence[str] | None = None) -> tuple[str, Spec]
 def packed(spec: Spec, file: Path, root: Path) -> Parcel | None:
     """The user's own code for other machines, without the sweeps under `root`; reports what was left out."""
     from orchestrator.travel.code import parcel
+    from orchestrator.trial.failure import printable
 
     found = parcel(spec, file, leave_out=[root])
     if found is not None:
         size = found.archive.stat().st_size / 1e3
         said = f"{found.files} files of {found.folder} go with the sweep ({size:,.0f} kB)"
         if found.left_out:
-            said += f"; left out, for their names: {', '.join(found.left_out)}"
+            said += f"; left out, for their names: {', '.join(map(printable, found.left_out))}"
         talk.print(said, highlight=False, markup=False, soft_wrap=True)
     return found
 

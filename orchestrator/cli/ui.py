@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import ROOT, SWEEP, Exit, Root, app, fail, named, talk
+from orchestrator.cli.app import ROOT, SWEEP, Exit, Root, app, fail, named, say, talk
 
 if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
@@ -117,7 +117,7 @@ def _tell_verdict(of: SweepFolder) -> None:
     with suppress(Exception):  # reported below, should MLflow not answer
         renewed(of)
     if trouble := told.tell(of):
-        talk.print(f"MLflow was not told the verdict ({trouble})", style="yellow", highlight=False, markup=False)
+        say(f"MLflow was not told the verdict ({trouble})", "yellow")
 
 
 def _port(asked: int) -> int:

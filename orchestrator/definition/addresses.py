@@ -19,7 +19,12 @@ REFERENCE = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)")
 
 def is_address(value: Any) -> bool:
     """Whether `value` is a URL, or becomes one through a variable."""
-    return isinstance(value, str) and bool(re.match(r"https?://[^\s/?#]+", value) or REFERENCE.match(value))
+    return isinstance(value, str) and (is_web(value) or bool(REFERENCE.match(value)))
+
+
+def is_web(value: str) -> bool:
+    """Whether it is a URL by itself."""
+    return bool(re.match(r"https?://[^\s/?#]+", value))
 
 
 def resolved(value: str) -> str:

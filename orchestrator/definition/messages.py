@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.definition import foreign
-from orchestrator.definition.addresses import SECTION
+from orchestrator.definition.addresses import EVENTS, SECTION
 from orchestrator.definition.errors import SpecError, nearest
 from orchestrator.definition.location import Where, description_of, fields_at
 from orchestrator.definition.parts import SECTIONS
@@ -35,6 +35,8 @@ def explained(
             return where.error(path, f"unknown; it is {known}")
         beside = _at(document.value, path[:-1])
         fields = fields_at(path, beside, root)
+        if path[:-1] == (SECTION,) and "://" in str(path[-1]):
+            return where.error(path[:-1], f"an address stands where one of {', '.join(EVENTS)} should be")
         return where.error(path, f"unknown{_way_out(path, beside, fields) or nearest(str(path[-1]), fields)}")
     if kind == "missing":
         return where.error(path, f"{first['loc'][-1]}: missing; {description_of(path, str(first['loc'][-1]), root)}")

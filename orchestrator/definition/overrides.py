@@ -23,11 +23,10 @@ from orchestrator.definition.addresses import SECTION, secrets
 from orchestrator.definition.errors import SpecError, SpecErrors, errors_of, nearest, read
 from orchestrator.definition.location import Where, fields_at
 from orchestrator.definition.model import Spec
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.definition.program_keys import ProgramModel, is_program
 from orchestrator.definition.sweep_file import NOTE, loads
 from orchestrator.definition.yaml12 import Path, YamlError, compose, parse
-
-SECRET = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 class OverrideError(SpecError):
@@ -128,7 +127,7 @@ def shown(word: str) -> str:
     key, _, value = word.partition("=")
     if key.partition(".")[0] == SECTION:
         return f"{key}=(not shown)"
-    return f"{key}={SECRET.sub('***@', value)}"
+    return f"{key}={without_passwords(value)}"
 
 
 def without_addresses(text: str) -> str:

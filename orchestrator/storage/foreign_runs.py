@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.definition.states import State
 
 SAMPLE = 64 * 1024
 """Characters used to detect the separator of a CSV file."""
-SECRET = re.compile(r"(?<=://)[^/\s]+@")
 
 
 class UnusableError(ValueError):
@@ -165,7 +164,7 @@ def number_of(value: Any) -> float | None:
 
 def shown(address: str) -> str:
     """The address of a store without its password."""
-    return SECRET.sub("***@", address)
+    return without_passwords(address)
 
 
 def check_there(address: str) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
@@ -27,7 +28,7 @@ from orchestrator.tracking import mlflow_failed, mlflow_summary, mlflow_view
 from orchestrator.tracking.embedded import artifacts_of, make_store
 from orchestrator.tracking.embedded import embedded_uri as embedded_uri
 from orchestrator.tracking.mlflow_ends import ERROR as ERROR
-from orchestrator.tracking.mlflow_ends import STATE, tags_of
+from orchestrator.tracking.mlflow_ends import STATE, STATUS, tags_of
 from orchestrator.tracking.names import accepted, params_of
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial.job import Job, Report, Result
@@ -40,14 +41,6 @@ STUDY, UNIT, ENDING = "geosweep.study", "geosweep.unit", "geosweep.ending"
 """A trial's study, if its arm has several (a run without it belongs to the only one). On the sweep and its summaries:
 what n counts, `study` or `seed`."""
 Rows = Mapping[str, Mapping[str, Any]]
-STATUS = {
-    State.COMPLETE: "FINISHED",
-    State.DIVERGED: "FINISHED",
-    State.PRUNED: "FINISHED",
-    State.FAILED: "FAILED",
-    State.INTERRUPTED: "KILLED",
-    State.PAUSED: "SCHEDULED",
-}
 NOTE = mlflow_failed.NOTE
 POINTS = "geosweep.points"
 RENAMED = "geosweep.renamed"
@@ -158,7 +151,7 @@ class MlflowTracker:
         self._sender.put(compare)
         self._sender.close()
         if self._sender.trouble:
-            raise ConnectionError(f"{self._uri}: {self._sender.trouble}")
+            raise ConnectionError(without_passwords(f"{self._uri}: {self._sender.trouble}"))
         return found
 
     def _audit(self, trials: list[TrialRecord]) -> list[str]:
@@ -205,7 +198,7 @@ class MlflowTracker:
     def _ping(self) -> None:
         """Raises while the store does not answer."""
         if self._client is None:
-            raise ConnectionError(f"{self._uri} does not answer")
+            raise ConnectionError("MLflow does not answer")
         self._client.search_experiments(max_results=1)
 
     def _open(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import SWEEP, embedded_uri
 
@@ -41,7 +42,8 @@ class MlflowRuns:
                 self._runs += page
                 token = page.token or None
         except (MlflowException, OSError) as error:
-            raise ConnectionError(f"{uri or 'MLflow'}: {(str(error).splitlines() or ['no answer'])[0]}") from None
+            said = f"{uri or 'MLflow'}: {(str(error).splitlines() or ['no answer'])[0]}"
+            raise ConnectionError(without_passwords(said)) from None
 
     def __len__(self) -> int:
         return len(self._runs)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, NOTE, STAGE, SWEEP, TRIAL
@@ -45,7 +46,7 @@ def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
             mlflow_view.keep(client, found.experiment_id, known, True, found.creation_time or 0)
         return mlflow_view.page_of(found.experiment_id, known.answer)
     except (MlflowException, OSError) as error:
-        raise ConnectionError(f"{uri}: {(str(error).splitlines() or ['no answer'])[0]}") from None
+        raise ConnectionError(without_passwords(f"{uri}: {(str(error).splitlines() or ['no answer'])[0]}")) from None
 
 
 def _digest(note: str) -> str:

@@ -142,7 +142,15 @@ class Notifier:
             if final:
                 break
             time.sleep(PAUSE_S)
-        self._say(f"notify.{event} was not sent: {urlsplit(address).hostname or 'its address'} {why}")
+        self._say(f"notify.{event} was not sent: {_host(address)} {why}")
+
+
+def _host(address: str) -> str:
+    """The host of an address, which alone may be shown."""
+    try:
+        return urlsplit(address).hostname or "its address"
+    except ValueError:
+        return "its address"
 
 
 def post(address: str, document: Mapping[str, Any]) -> None:

@@ -94,6 +94,31 @@ def test_a_sweep_tells_how_it_ended_and_keeps_no_address(call: Any, tmp_path: Pa
     assert call("run", str(folder.path / "sweep.yaml"), "--executor", "debug").code == 0
 
 
+@pytest.mark.parametrize("address", [f"https://[{SECRET}", f"https://u:{SECRET}/x", f"http://127.0.0.1:9/{SECRET} x"])
+def test_an_address_that_is_none_ends_no_thread_and_is_not_shown(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.tracking.notify.PAUSE_S", 0.0)
+    said = list[str]()
+    notifier = Notifier("fit", {"done": address, "failed": address}, stuck_after_s=60.0, say=said.append)
+    notifier.end("done", "done")
+    notifier.end("failed", "failed")
+    notifier.close()
+    assert [line.split(" was not sent")[0] for line in said] == ["notify.done", "notify.failed"]
+    assert SECRET not in " ".join(said)
+
+
+def test_a_variable_that_holds_no_address_is_said_and_not_shown(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT", f"hooks.slack.com/{SECRET}")
+    done = run(call, tmp_path, "--notify", "done=${env:CHAT}", "--no-tracking")
+    assert "notify.done: its environment variable holds no https://...; nothing will be sent" in done.err
+    assert SECRET not in done.err + done.out
+    (tmp_path / "fit.yaml").write_text(f"{sweep_text()}notify: {{'https://hooks.slack.com/{SECRET}': done}}\n")
+    refused = call("validate", str(tmp_path / "fit.yaml"))
+    assert "notify: an address stands where one of done, diverged, failed, stuck should be" in refused.err
+    assert SECRET not in refused.err
+
+
 def test_a_server_that_refuses_harms_nothing(
     call: Any, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

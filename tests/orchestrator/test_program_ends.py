@@ -109,6 +109,7 @@ def test_a_failure_says_which(ended: dict[str, Result], way: str) -> None:
 
 def test_the_traceback_and_the_usage_are_shown(ended: dict[str, Result]) -> None:
     assert 'raise ValueError("a rate of nothing")' in ended["raises"].error
+    assert "_run.py" not in ended["raises"].error, "the script's own frames"
     assert "unrecognized arguments: --lr" in ended["usage"].error
 
 

@@ -159,10 +159,11 @@ def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
 def test_text_is_text_in_the_page_and_in_latex(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=4)
     hostile = 'Is <img src="http://x"> & "slow" better?'
-    (evidence.folder.path / "sweep.yaml").write_text(f"# {hostile}\n")
+    (evidence.folder.path / "sweep.yaml").write_text(f"# {hostile}\n# postgresql://me:hunter2@host/db\n")
     page = build(evidence, tmp_path / "report").read_text()
     assert "# Is &lt;img src=&#34;http://x&#34;&gt; &amp; &#34;slow&#34; better?" in page
     assert '<img src="http' not in page
+    assert "# postgresql://***@host/db" in page
     latex = tables.as_latex([{"a_b": "x^2 {y} ~ 50% − ∞ \\ $1 #2"}], "c_d ±1", ["e&f"])
     assert latex.splitlines() == [
         r"\begin{table}",

@@ -16,7 +16,9 @@ from orchestrator.protocol import retries, seal
 from orchestrator.protocol.amendments import amendments
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import SweepFolder, find
+from orchestrator.storage.object_store import Far
 from tests.orchestrator.sweep_files import sweep_text
+from tests.services import postgres_server
 from tests.verbs import Called, called
 
 Call = Callable[..., Called]
@@ -132,3 +134,36 @@ def test_decisions_that_stand_are_not_taken_again(tmp_path: Path, place: Path) -
     folder.race.write_text("{}")
     with pytest.raises(ValueError, match="its race was decided"):
         retries.check(spec, folder, [])
+
+
+@pytest.mark.slow
+def test_what_failed_in_an_object_store_is_trained_again_by_another_machine(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its records, what the failed trials left and the search are the far side's; the first machine is gone."""
+    root = f"memory://retry{tmp_path}"
+    monkeypatch.chdir(place)
+    with postgres_server() as database:
+        monkeypatch.setenv("GEOSWEEP_STORAGE", database.url)
+
+        def on(machine: str, *words: str) -> Called:
+            monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / machine))
+            return called(monkeypatch, capfd, *words, "--root", root)
+
+        (place / "broken").touch()
+        try:
+            first = on("first", *RUN)
+        finally:
+            (place / "broken").unlink()
+        assert "--retry-failed" in first.err
+        again = on("second", *RUN, "--retry-failed")
+        assert again.code == 0, again.err
+        assert "trained again: narrow-0001-s1001, wide-0000-s1001, wide-0001-s0" in " ".join(again.err.split())
+        sweep = f"{root}/{find(place / 'failed', 'flaky').sweep_id}"
+        kept = Far(f"{sweep}/trials/wide-0001-s0", tmp_path / "nowhere")
+        assert json.loads(kept.text("failed-1/result.json"))["state"] == "FAILED"
+        assert json.loads(kept.text("result.json"))["state"] == "COMPLETE"
+        assert on("third", "verify", "flaky").code == 0
+        best = on("third", "best", "flaky", "--json").document
+        assert best["arms"] == results.best(find(place / "whole", "flaky"))["arms"]
+        assert "no trial of" in on("third", *RUN, "--retry-failed").err

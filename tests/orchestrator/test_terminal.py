@@ -68,6 +68,15 @@ def test_from_eighty_columns_on_it_is_a_table(width: int) -> None:
         assert any(arm in line and cell.partition(" ")[0] in line for line in lines)
 
 
+def test_a_message_shows_no_password_of_an_address() -> None:
+    out = io.StringIO()
+    terminal.say(Console(file=out), "Error: http://me:hunter2@host:1: of http://me:hun@ter2@host:1/api?a=b@c")
+    terminal.say(Console(file=out), "write postgresql://USER:PASSWORD@HOST/DATABASE")
+    said, way_out = out.getvalue().splitlines()
+    assert way_out == "write postgresql://USER:PASSWORD@HOST/DATABASE"
+    assert said == "Error: http://***@host:1: of http://***@host:1/api?a=b@c"
+
+
 def test_what_goes_to_a_file_is_as_wide_as_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     table = Table("one", *(f"column {i}" for i in range(40)))

@@ -20,6 +20,7 @@ from orchestrator.compare.figures.register import SECTIONS, all_figures, png
 from orchestrator.compare.report import numbers, tables
 from orchestrator.compare.report.page import Badge, Figure, page
 from orchestrator.compare.report.paper import section
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
@@ -192,7 +193,7 @@ def _provenance(evidence: Evidence) -> dict[str, Any]:
         },
         "diff": diff.read_text(encoding="utf-8").splitlines() if diff.exists() else [],
         "most_diff_lines": MOST_DIFF_LINES,
-        "sweep_file": (evidence.folder.path / "sweep.yaml").read_text(encoding="utf-8"),
+        "sweep_file": without_passwords((evidence.folder.path / "sweep.yaml").read_text(encoding="utf-8")),
     }
 
 
