@@ -1,4 +1,4 @@
-"""Products of a model's curvature matrices with vectors of weight space, and the gradient, all on one batch.
+"""Products of a model's curvature matrices with vectors in weight space, and the gradient, all on one batch.
 
 With z the outputs [n], J = dz/dw [n, P] and Q the Hessian of the loss (or of a divergence) in z [n, n]:
 
@@ -7,14 +7,14 @@ With z the outputs [n], J = dz/dw [n, P] and Q the Hessian of the loss (or of a 
                    Gauss-Newton for cross-entropy of logits and for squared error)
     Newton         d/dw <grad L(w), v>, by double backward       (Pearlmutter 1994)
 
-Vectors are lists with one tensor for each weight, shaped like it. The point is fixed at construction, which costs one
+Vectors are lists with one tensor per weight, of the same shape. The point is fixed at construction, which costs one
 gradient. A product then costs, in gradients (forward and backward pass), measured on one CPU thread: Gauss-Newton 1.35
-to 1.7 (MLP 64-256-256-10) and 1.5 to 1.75 (convolutional networks), Newton 1.3 to 2.2; `PRODUCT_COST` is what budgets
-are charged, for any model.
+to 1.7 (MLP 64-256-256-10) and 1.5 to 1.75 (convolutional networks), Newton 1.3 to 2.2; budgets are charged
+`PRODUCT_COST` for any model.
 
-J v is taken by double backward through a kept graph, or in forward mode where the model has convolutions, whose double
-backward in torch does about twice the work. Whichever has no formula for some layer gives way to the other; where both
-fail the error names the module.
+J v is computed by double backward through a stored graph, or in forward mode if the model has convolutions, whose
+double backward in torch does about twice the work. If one of these has no formula for some layer the other is used; if
+both fail the error names the module.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from optim_core.sharded import locals_of, whole_sum
 Loss = Callable[[Tensor, Any], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
 PRODUCT_COST = {"ngd": 1.75, "newton": 2.0}
-"""Gradient evaluations that one product is charged, by metric."""
+"""Gradient evaluations charged per product, by metric."""
 
 
 class Curvature(Protocol):
@@ -62,7 +62,7 @@ def softmax_kl(reference: Tensor, current: Tensor) -> Tensor:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention by matrix products: the fused kernels of torch have neither forward mode nor a second derivative."""
+    """Attention by matrix products: torch's fused kernels have neither forward mode nor a second derivative."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -77,9 +77,9 @@ def plain_attention() -> Iterator[None]:
 class GaussNewton:
     """The generalized Gauss-Newton matrix of `loss(model(inputs), targets)` in the named `weights` (leaf tensors).
 
-    With `divergence(reference, current)` the output Hessian is that of the divergence at coincidence: the Fisher
-    matrix for `softmax_kl`. The gradient is always that of the loss. Raises TypeError or ValueError when the loss is
-    not a differentiable scalar function of the outputs.
+    With `divergence(reference, current)` the output Hessian is that of the divergence at coincidence: the Fisher matrix
+    for `softmax_kl`. The gradient is always that of the loss. Raises TypeError or ValueError if the loss is not a
+    differentiable scalar function of the outputs.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class GaussNewton:
         self._pulled, self._checked = [(i, g) for i, g in enumerate(slopes) if g.requires_grad], False
 
     def jvp(self, vector: Sequence[Tensor]) -> Tensor:
-        """J v, shaped like the outputs. Raises RuntimeError when neither way has a formula for every layer."""
+        """J v, shaped like the outputs. Raises RuntimeError if neither way has a formula for every layer."""
         try:
             return self._modes[0](vector)
         except RuntimeError as error:
             if len(self._modes) == 1:
                 raise
-            self._modes.pop(0)  # the other way, from here on
+            self._modes.pop(0)  # use the other way from now on
             try:
                 return self.jvp(vector)
             except RuntimeError as other:
@@ -182,7 +182,7 @@ METRICS: dict[str, Callable[..., Curvature]] = {"ngd": GaussNewton, "newton": Ne
 
 
 def outputs_of(model: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> Tensor:
-    """The model's outputs with `weights` (parameters or buffers by name) in place of its own. Raises TypeError."""
+    """The model's outputs with `weights` (parameters or buffers by name) instead of its own. Raises TypeError."""
     found = functional_call(model, dict(weights), (inputs,))
     if not isinstance(found, Tensor):
         raise TypeError(
@@ -193,7 +193,7 @@ def outputs_of(model: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> 
 
 
 def scalar_loss(loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
-    """`loss(outputs, targets)`. Raises TypeError or ValueError when that is no scalar that depends on the outputs."""
+    """`loss(outputs, targets)`. Raises TypeError or ValueError if that is not a scalar that depends on the outputs."""
     value = loss(outputs, targets)
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -204,7 +204,7 @@ def scalar_loss(loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
 
 
 def bends(loss: Loss, outputs: Tensor, targets: Any) -> bool:
-    """Whether the loss has a second derivative in its outputs, here or at outputs drawn at random."""
+    """Whether the loss has a second derivative in its outputs, here or at randomly drawn outputs."""
     for point in (outputs.detach().clone(), torch.randn_like(outputs)):
         with torch.enable_grad():
             slope = _output_gradient(loss(point.requires_grad_(), targets), point)
@@ -223,28 +223,27 @@ def _output_gradient(value: Tensor, point: Tensor) -> Tensor:
 
 
 def _only_depends_on(value: Tensor, point: Tensor) -> None:
-    """Raises ValueError when the graph of `value` reaches a leaf other than `point`."""
+    """Raises ValueError if the graph of `value` reaches a leaf other than `point`."""
     for node in _graph([value]):
         leaf = getattr(node, "variable", None)
         if leaf is not None and leaf is not point:
             raise ValueError(
                 f"loss(outputs, targets) also depends on a tensor of shape {tuple(leaf.shape)} that is not an output; "
-                "take penalties on weights out of the loss (weight_decay is a hyperparameter)"
+                "remove penalties on weights from the loss (weight_decay is a hyperparameter)"
             )
 
 
 def refuse_dead_ends(gradients: Sequence[Tensor]) -> None:
-    """Raises RuntimeError when a second derivative of `gradients` would silently miss a path.
+    """Raises RuntimeError if a second derivative of `gradients` would silently miss a path.
 
-    torch marks a backward that is not differentiable by an error node, which it never runs when the path behind it is
-    not asked for.
+    torch marks a non-differentiable backward by an error node, which never runs unless the path behind it is requested.
     """
     if any(node.name().endswith("::Error") for node in _graph(gradients)):
         raise RuntimeError("some operation has a backward that is marked once_differentiable")
 
 
 def _graph(tensors: Sequence[Tensor]) -> Iterator[Any]:
-    """All nodes of the autograd graph behind `tensors`."""
+    """All nodes of the autograd graph of `tensors`."""
     seen, todo = set(), [t.grad_fn for t in tensors]
     while todo:
         node = todo.pop()
@@ -255,7 +254,7 @@ def _graph(tensors: Sequence[Tensor]) -> Iterator[Any]:
 
 
 class _Probe:
-    """Remembers what every module without children was called with."""
+    """Records the calls of every module without children."""
 
     def __init__(self, model: nn.Module) -> None:
         self.calls: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
@@ -277,7 +276,7 @@ class _Probe:
 
 
 def module_without_products(model: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> str | None:
-    """Name and class of the first module through which no J v can be taken, or None when each of them alone works."""
+    """Name and class of the first module that does not support J v, or None if each of them does individually."""
     probe = _Probe(model)
     try:
         with torch.no_grad():
@@ -311,6 +310,6 @@ def _differentiate_twice(module: nn.Module, arguments: tuple[Any, ...]) -> None:
 
 
 def named_weights(model: nn.Module, wanted: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Name -> tensor for those of the model's parameters that are in `wanted`, tied ones once."""
+    """Name -> tensor for the model's parameters that are in `wanted`, tied ones once."""
     keep = set(wanted)
     return {name: cast(Tensor, p) for name, p in model.named_parameters() if p in keep}

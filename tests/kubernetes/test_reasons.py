@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
             job=job(),
             cluster=failing("FailedCreateHeadPod", forbidden("maximum cpu usage per Container is 1, but limit is 2.")),
         ),
-        ["violates a LimitRange: maximum cpu usage per Container is 1, but limit is 2;", "describe limitrange"],
+        ["head violates a LimitRange: maximum cpu usage per Container is 1, but limit is 2;", "describe limitrange"],
     ),
     "limit range, several": (
         Seen(

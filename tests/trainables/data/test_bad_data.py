@@ -135,7 +135,7 @@ class TestTheProof:
         dataset = rewritten(canonical.raw_images(tmp_path / "set", {"train": 7}), lambda t: t)
         path = dataset.folder / "train-00000.parquet"
         path.write_bytes(b"x" * path.stat().st_size)
-        assert "no Parquet file" in str(check(dataset.folder, lambda *_: None)[1][1])
+        assert "not a Parquet file" in str(check(dataset.folder, lambda *_: None)[1][1])
 
     def test_a_stray_shard(self, tmp_path: Path) -> None:
         dataset = canonical.raw_images(tmp_path / "set", {"train": 7})
@@ -289,7 +289,7 @@ class TestArchives:
         ({"1.png": None, "1.cls": b"dog"}, "train.tar!1: label: is 'dog'"),
         ({"1.png": None, "1.json": b"{"}, "train.tar!1: json: is not JSON"),
         ({"1.png": None, "1.json": b'{"label": true}'}, "train.tar!1: label: is True"),
-        ({"1.jpg": b"no image", "1.cls": b"0"}, "train.tar!1: image: is no image"),
+        ({"1.jpg": b"no image", "1.cls": b"0"}, "train.tar!1: image: is not an image"),
     ],
 )
 def test_samples_of_webdataset(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
@@ -304,7 +304,7 @@ class TestImageFolders:
         root = sources.image_folder(tmp_path / "src", {"train": 2})
         (root / "val").mkdir()
         (root / "val/ILSVRC2012_val_00000001.JPEG").write_bytes(sources.image(1))
-        with pytest.raises(DataError, match=r"val_00000001\.JPEG: lies in val/ itself; move each image"):
+        with pytest.raises(DataError, match=r"val_00000001\.JPEG: is in val/ itself; move each image"):
             convert("imagefolder", root, tmp_path / "out")
 
     def test_a_class_that_is_not_trained(self, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ class TestImageFolders:
     def test_a_file_that_is_no_image(self, tmp_path: Path) -> None:
         root = sources.image_folder(tmp_path / "src", {"train": 2})
         (root / "train/ant/000.JPEG").write_bytes(b"<html>")
-        with pytest.raises(DataError, match=r"ant/000\.JPEG: image: is no image"):
+        with pytest.raises(DataError, match=r"ant/000\.JPEG: image: is not an image"):
             convert("imagefolder", root, tmp_path / "out")
 
     def test_one_class(self, tmp_path: Path) -> None:
