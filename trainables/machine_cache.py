@@ -1,4 +1,4 @@
-"""Cache of this machine: $GEOSWEEP_CACHE, or $XDG_CACHE_HOME/geosweep, or ~/.cache/geosweep; may be deleted any time."""
+"""Cache folder: $GEOSWEEP_CACHE, or $XDG_CACHE_HOME/geosweep, or ~/.cache/geosweep; may be deleted any time."""
 
 from __future__ import annotations
 
