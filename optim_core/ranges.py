@@ -1,4 +1,4 @@
-"""Ranges of hyperparameters: what constructors, and the validation of sweep files before them, refuse by name."""
+"""Ranges of hyperparameters, checked by name in constructors and in the validation of sweep files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_ranges(**values: Any) -> None:
 
 
 def choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError when `value` is none of `choices`, naming the nearest."""
+    """Raise ValueError if `value` is not one of `choices`, naming the nearest."""
     if value not in choices:
         close = difflib.get_close_matches(str(value), list(choices), n=1)
         hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(choices)}"

@@ -12,7 +12,7 @@ Newton. The backward Riccati recursion (Dufort-Labbe et al. 2026, arXiv 2605.042
 
 A reference for tests: dense, float64, O(sum n_i^3 + P_i^3) with n_i a multiple of the batch. P up to about 300. All
 derivatives are taken by double backward: torch's forward-over-reverse is wrong for LayerNorm and for BatchNorm in
-training mode, and has no formula for attention. Layers that draw at random (dropout) are not supported.
+training mode, and has no formula for attention. Layers with random draws (dropout) are not supported.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """What the Riccati recursion finds."""
+    """The result of the Riccati recursion."""
 
     controls: list[Tensor]
     """u_i [P_i], the optimal step of each layer."""
@@ -81,10 +81,10 @@ def linearise(
 ) -> Problem:
     """The regulator of `layers` applied in turn to `inputs`, with `loss` a function of the last outputs.
 
-    `metric` is gauss_newton or newton. `output_cost` [n_N, n_N] takes the place of the Hessian of the loss in the
-    outputs (a Fisher matrix). `intermediate` maps i to a scalar function of x_i (0 < i < N) whose Hessian, that of a
-    weighted divergence at coincidence, is added to Q_i. Raises ValueError for an unknown metric, another i, or a
-    parameter that two layers share: its steps would be solved for apart. Buffers stay as they are.
+    `metric` is gauss_newton or newton. `output_cost` [n_N, n_N] replaces the Hessian of the loss in the outputs (a
+    Fisher matrix). `intermediate` maps i to a scalar function of x_i (0 < i < N) whose Hessian, that of a weighted
+    divergence at coincidence, is added to Q_i. Raises ValueError for an unknown metric, an invalid i, or a parameter
+    that two layers share, since its steps would be solved separately. Buffers are not changed.
     """
     if metric not in ("gauss_newton", "newton"):
         raise ValueError(f"metric is {metric!r}; it must be gauss_newton or newton")
@@ -93,7 +93,7 @@ def linearise(
         raise ValueError(f"intermediate has keys {sorted(extra)}; each must lie in 1 .. {len(layers) - 1}")
     owned = [p for layer in layers for p in layer.parameters()]
     if len(set(owned)) < len(owned):
-        raise ValueError("two layers share a parameter; the regulator has a control of its own for each layer")
+        raise ValueError("two layers share a parameter; the regulator has a separate control for each layer")
     maps, states, weights = _flat_layers(layers, inputs)
     slope = _slopes(loss, [states[-1]])[1][0].detach().flatten()
     terminal = _hessian(loss, states[-1]) if output_cost is None else output_cost
@@ -134,7 +134,7 @@ def solve(problem: Problem, damping: float) -> Solution:
 
 
 def objective(problem: Problem, controls: Sequence[Tensor], damping: float) -> tuple[Tensor, list[Tensor]]:
-    """J(u) by rolling the dynamics out, and dJ/du of each layer by the adjoint recursion."""
+    """J(u) by simulating the dynamics, and dJ/du of each layer by the adjoint recursion."""
     states = [torch.zeros(problem.stages[0].dynamics.shape[1], dtype=problem.terminal_cost.dtype)]
     value = torch.zeros_like(problem.terminal_slope[:1].sum())
     for stage, u in zip(problem.stages, controls, strict=True):

@@ -186,7 +186,7 @@ def test_from_sweep_file_to_table(call: Any, tmp_path: Path) -> None:
 def test_bad_values_are_refused_with_their_place(call: Any, tmp_path: Path) -> None:
     for old, new, message in (
         ("rotation: svd", "rotation: svdd", "svdd"),
-        ("rotation_refresh: 5", "rotation_transport: m", "re-ordered and re-signed"),
+        ("rotation_refresh: 5", "rotation_transport: m", "reordered and change sign"),
     ):
         (tmp_path / "bad.yaml").write_text(SWEEP.replace(old, new))
         found = call("validate", str(tmp_path / "bad.yaml"))
