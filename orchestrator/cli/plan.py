@@ -130,7 +130,7 @@ def _memory(one: Mapping[str, Any]) -> str:
 
 
 def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[Spec, dict[str, Calibrated]]:
-    """The sweep with its budget in seconds converted: as kept with the sweep, else timed now and not kept."""
+    """The sweep with its budget in seconds converted: as stored with the sweep, or else timed now and not stored."""
     from orchestrator.definition.model import sweep_id
     from orchestrator.protocol import pace
     from orchestrator.storage import calibration

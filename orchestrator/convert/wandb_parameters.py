@@ -16,7 +16,7 @@ from orchestrator.definition.yaml12 import Path
 NEEDS = {"min", "max", "mu", "sigma", "q", "a", "b"}
 KNOWN = NEEDS | {"distribution", "value", "values", "probabilities", "parameters"}
 DECADES = 100.0
-"""A uniform range whose ends are this far apart gets a note."""
+"""A uniform range with ends this far apart gets a note."""
 
 
 class UntranslatableError(ValueError):
@@ -35,7 +35,7 @@ def flattened(given: Mapping[str, Any], path: Path, draft: Draft, prefix: str = 
                 inner[next(iter(inner))][1].append(draft.note("changed", at, why))
             found |= inner
             for other in one.keys() - {"parameters"}:
-                draft.left_out((*at, other), "is beside nested parameters and does not apply to them")
+                draft.left_out((*at, other), "is next to nested parameters and does not apply to them")
             continue
         try:
             found[name] = translated(one, at, draft)

@@ -50,7 +50,7 @@ class ParameterModel(Model):
 
 
 Part = ParameterModel | int | float | str
-"""A field of a schedule: a number, or where it comes from."""
+"""A field of a schedule: a number, or its source."""
 
 
 class RampModel(Model):

@@ -97,7 +97,7 @@ def _lacking(cls: type[Task]) -> str:
 
 
 def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
-    """The task, built at every corner of what is searched of it. Raises SpecError."""
+    """The task, built at every corner of its search space. Raises SpecError."""
     name = str(model.task["name"])
     cls, known = trainables.lookup(name), trainables.parameters(name)
     given = {key: value for key, value in model.task.items() if key != "name"}

@@ -30,7 +30,7 @@ DRAWS, CONFIGURATIONS, SECONDS_EACH, QUANTILES = 2000, 3, 0.7, (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """One arm: measured seconds per gradient evaluation of a few configurations, and what is to be trained."""
+    """One arm: measured seconds per gradient evaluation of a few configurations, and the planned training."""
 
     measured: Sequence[float]
     trials: int
