@@ -1,7 +1,7 @@
 """How well each arm was tuned: edges of the space, usable widths, optimism, divergence, and whether pruning is safe.
 
 edge       the chosen value lies within 5 % of a bound of its range (on the range's own scale): the optimum may lie
-           outside. A natural bound, which the optimizer declares (a rate of 1, a momentum of 0), is no edge
+           outside. A natural bound, declared by the optimizer (a rate of 1, a momentum of 0), is not an edge
 width      decades between the smallest and the largest value among configurations within 5 % of the best
 optimism   mean over the confirm seeds of the tuned metric, minus the value with which the search chose it
 rungs      Kendall's tau between the ranking at a share of the budget and the final one, and where the winner stood

@@ -59,7 +59,7 @@ def _why_not(spec: Spec) -> str:
         return f"{spec.resources.processes} processes train one trial; give it one"
     if spec.method.replay == "strict":
         return (
-            "rounding in a packed trial depends on the other trials, so no replay could reproduce its bits;  write "
+            "rounding in a packed trial depends on the other trials, so no replay could reproduce its bits; write "
             "replay: off"
         )
     if spec.budget.unit == "seconds":

@@ -284,7 +284,7 @@ def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         mounts = {str(m.get("mountPath")).rstrip("/"): m for m in container.get("volumeMounts") or []}
         mount = mounts.get("/dev/shm")
         if "/tmp" in mounts and mounts["/tmp"].get("readOnly"):
-            yield "KO216", "/tmp is mounted read-only, but Ray writes there;  remove readOnly"
+            yield "KO216", "/tmp is mounted read-only, but Ray writes there; remove readOnly"
         disk: Mapping[str, Any] = next(
             (v for v in pod.get("volumes") or [] if v.get("name") == mounts.get("/tmp", {}).get("name")), {}
         )
@@ -301,7 +301,7 @@ def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if mount is None:
             yield (
                 "KO216",
-                "nothing is mounted at /dev/shm, so Ray would keep its objects on disk;  mount an emptyDir, medium: "
+                "nothing is mounted at /dev/shm, so Ray would keep its objects on disk; mount an emptyDir, medium: "
                 "Memory",
             )
             continue

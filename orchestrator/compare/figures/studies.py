@@ -49,9 +49,9 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
         _differences(axes[1, 0], evidence, pairs, document, words)
     stamp(figure_, evidence, document, width=54)
     study = (
-        "Each large dot is a study (study 1 on top); the small ones beside it are its runs."
+        "Each large dot is a study (study 1 on top); the small dots next to it are its runs."
         if evidence.imported
-        else "Each large dot is a study, a complete search of its own (study 1 on top); the small dots beside it are "
+        else "Each large dot is a study, a complete search of its own (study 1 on top); the small dots next to it are "
         "the confirm seeds of the configuration that it chose."
     )
     level = f"{100 * (1 - document['alpha']):g}" if document else "95"
