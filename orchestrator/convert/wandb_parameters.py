@@ -180,7 +180,7 @@ def _normal(one: Mapping[str, Any], kind: str, changed: Changed) -> dict[str, An
     low, high = ranges.middle(mu, sigma)
     found = ranges.exponents(low, high) if "log" in kind else ranges.uniform(low, high)
     law = f"{kind} with mu {mu:g} and sigma {sigma:g}"
-    changed("distribution", f"{law} has no bounds, which a search needs; its middle 95 % replaces it")
+    changed("distribution", f"{law} has no bounds, which a search needs; its middle 95% replaces it")
     return _rounded(found, one.get("q", 1), changed) if kind.startswith("q_") else found
 
 

@@ -27,7 +27,7 @@ CELLS = ("0.9271 [0.9188, 0.9354]", "0.0875 [-0.1307, 0.9443]", "0.6674 [0.5295,
 def arms_table(*, alike: bool) -> Table:
     """As `run` ends; `alike`: arms cost the same."""
     table = Table(
-        title="quickstart-1a2b3c4d: confirm stage, [fresh] seeds", caption="intervals: 95 % t over the studies"
+        title="quickstart-1a2b3c4d: confirm stage, [fresh] seeds", caption="intervals: 95% t over the studies"
     )
     table.add_column("arm", no_wrap=True)
     for metric in ("accuracy/test", "accuracy/val"):
