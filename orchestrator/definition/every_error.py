@@ -77,7 +77,7 @@ def every(first: SpecError, document: Document, read: Callable[[Document], Spec]
     found, error, rest = [first], first, None
     now = _Reading(Document(copy.deepcopy(document.value), document.places))
     for _ in range(ROUNDS):
-        if not _mend(now, error):
+        if not _repair(now, error):
             break
         try:
             rest = read(now.document)
@@ -134,7 +134,7 @@ def _follows(error: SpecError, now: _Reading) -> bool:
     return bool(LOOKS_AT.get(section, frozenset()) & now.sections())
 
 
-def _mend(now: _Reading, error: SpecError) -> bool:
+def _repair(now: _Reading, error: SpecError) -> bool:
     """Remove what is wrong, or add what is missing; returns whether anything was changed."""
     path = error.path
     missing = MISSING.match(error.message)

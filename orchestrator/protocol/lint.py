@@ -77,10 +77,10 @@ def lint(text: str, file: str, seen: Iterable[Breach] = ()) -> list[Finding]:
         document = parse(text)
     except YamlError as error:
         raise SpecError(file, error.line, error.column, error.path, str(error)) from None
-    mended, breaches = copy.deepcopy(document.value), list[Breach]()
+    repaired, breaches = copy.deepcopy(document.value), list[Breach]()
     for raw in RAW:
-        breaches += list(raw(mended)) if isinstance(mended, dict) else []
-    spec = loads(yaml.safe_dump(mended, sort_keys=False), file) if breaches else loads(text, file)
+        breaches += list(raw(repaired)) if isinstance(repaired, dict) else []
+    spec = loads(yaml.safe_dump(repaired, sort_keys=False), file) if breaches else loads(text, file)
     for code, rule in _ON_SPEC.items():
         breaches += [(code, *breach) for breach in rule(spec)]
     breaches += seen

@@ -53,7 +53,7 @@ def test_a_table_fits_and_loses_nothing(width: int, alike: bool) -> None:
     lines = printed(arms_table(alike=alike), width)
     assert max(map(cell_len, lines)) <= width
     text = " ".join(lines)
-    for name in (*ARMS, *CELLS, "[fresh]", "accuracy/test", "200", "9,600", "cheapest", "might", "95 % t"):
+    for name in (*ARMS, *CELLS, "[fresh]", "accuracy/test", "200", "9,600", "cheapest", "might", "95% t"):
         for word in name.split():
             assert word in text, (word, lines)
     assert not [line for line in lines if "…" in line]
