@@ -141,7 +141,7 @@ def _quota(found: re.Match[str], namespace: str) -> str:
         f"{name}={amount} ({used.get(name, '?')} of {most.get(name, '?')} used)" for name, amount in asked.items()
     )
     return (
-        f"exceeds quota {found['quota']}: requests {each};  wait for others to end, {LESS}, or have it raised: "
+        f"exceeds quota {found['quota']}: requests {each}; wait for others to end, {LESS}, or have it raised: "
         f"kubectl -n {namespace} describe quota {found['quota']}"
     )
 

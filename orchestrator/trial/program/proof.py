@@ -27,7 +27,7 @@ class Shown:
     steps: int = 0
     """Steps of its optimizers."""
     optimizer: bool = False
-    """It asked for the arm's optimizer."""
+    """Whether the script requested the arm's optimizer."""
     begun: bool = False
     """It continues from a checkpoint: digests are from the previous run, and what is hashed now is something else."""
     whole: bool = True
