@@ -192,10 +192,13 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
 
 def show_end(ended: Launched, options: Options) -> None:
     """The table of arms, why it may be exploratory, and what to do next."""
-    from orchestrator import display
+    from orchestrator import display, results
     from orchestrator.protocol import seal
 
     show(display.arms_table(ended.spec, ended.folder))
+    if ended.spec.task.is_program:
+        for line in results.unread(results.ended_trials(ended.folder)):
+            say(line, "yellow")
     show_stamps(seal.stamps(ended.folder))
     next_steps(*_following(ended, options))
 

@@ -354,6 +354,8 @@ class ProgramSession:
         elif state is State.DIVERGED:
             value = metrics[job.metric] = float(job.program["worst"])
         proof = self._shown.document()
+        if self._shown.unread:
+            self._facts["unread"] = ", ".join(self._shown.unread)
         metrics |= {f"cost/{name}": float(proof[name]) for name in ("grad_evals", "steps") if proof[name]}
         result = Result(
             state=state,
@@ -365,7 +367,7 @@ class ProgramSession:
             data_digest=self._shown.data,
             error=printable(error),
             last_lines=last_lines(str(self._folder)) if error and "\n" not in error else "",  # else they are in it
-            facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
+            facts={k: v for k, v in self._facts.items() if k in ("runs", "left", "unread")},
             code=self._code,
             proof=proof,
         )
