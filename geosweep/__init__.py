@@ -5,7 +5,7 @@
     >>> sweep.best()  # doctest: +SKIP
     >>> print(sweep.compare())  # doctest: +SKIP
 
-What stands here is loaded when it is first used: `import geosweep` itself takes milliseconds.
+Names of this package are loaded on first use: `import geosweep` itself takes milliseconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAMES = {
     "task": "geosweep._register",
     "trial": "geosweep._trial",
 }
-"""Name -> the module that has it; empty: it is a module of this package."""
+"""Name -> the module that defines it; empty: it is a module of this package."""
 __all__ = list(NAMES)
 
 
@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = NAMES[name]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's; nothing here needs ipywidgets
+        warnings.filterwarnings("ignore", message="IProgress not found")  # from tqdm; nothing here needs ipywidgets
         found = getattr(importlib.import_module(home), name) if home else importlib.import_module(f"{__name__}.{name}")
     globals()[name] = found
     return found

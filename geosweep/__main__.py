@@ -1,6 +1,10 @@
-"""`python -m geosweep`: the command, for where it is not on the path."""
+"""`python -m geosweep`: the command, if it is not on the path."""
 
-from orchestrator.cli import main
+import sys
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        sys.path.append(sys.path.pop(0))  # the current folder, which may hold an `orchestrator` of its own
+    from orchestrator.cli import main
+
     main()

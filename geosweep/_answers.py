@@ -1,4 +1,4 @@
-"""What a sweep says, as objects that a notebook shows: a comparison, a report."""
+"""Results of a sweep as objects that display in a notebook: a comparison, a report."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Comparison:
     """The paired comparison of a sweep's arms."""
 
     document: Mapping[str, Any]
-    """As `geosweep compare --json` prints it."""
+    """As printed by `geosweep compare --json`."""
 
     @property
     def pairs(self) -> pd.DataFrame:
-        """One row for each comparison: a, b, n, difference with its interval (low, high), p, p_holm, verdict."""
+        """One row per comparison: a, b, n, difference with its interval (low, high), p, p_holm, verdict."""
         rows = []
         for pair in answer.shown(self.document):
             low, high = pair["interval"]
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def sentences(self) -> list[str]:
-        """Each comparison in words, then what has to be known to read them."""
+        """Each comparison in words, then notes needed to interpret them."""
         metric = self.document["metric"]
         spoken = [answer.sentence(pair, metric) for pair in answer.shown(self.document)]
         few = answer.too_few(self.document)
@@ -61,12 +61,12 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFile:
-    """A report on disk: one HTML file that needs no network, figures and tables beside it."""
+    """A report on disk: one HTML file that works offline, with figures and tables next to it."""
 
     path: Path
     """report.html"""
     trouble: str = ""
-    """What MLflow was not told, and why."""
+    """What could not be logged to MLflow, and why."""
 
     def __str__(self) -> str:
         return str(self.path)

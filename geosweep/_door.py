@@ -40,40 +40,40 @@ def run(
     fair: bool = False,
     retry_failed: bool = False,
 ) -> Sweep:
-    """Run a sweep, or continue it where it stopped; a sweep that is done comes back at once.
+    """Run a sweep, or continue it; a sweep that is done is returned at once.
 
     Ctrl-C (in a notebook: interrupt the kernel) drains it: every running trial writes a checkpoint, and the sweep is
-    returned with `state` stopped. Call `run` again to go on.
+    returned with `state` stopped. Call `run` again to continue.
 
     Args:
-        sweep: A path, YAML text, or a dict with what the YAML would say. In a dict a class may stand in the place of
+        sweep: A path, YAML text, or a dict with the content of the YAML. In a dict, a class may be given instead of
             the name of a task or an optimizer.
         root: Folder that holds all sweeps, or `s3://BUCKET/FOLDER`; default: GEOSWEEP_ROOT, else `runs`.
-        executor: `ray`, or `debug` for this process, one trial after another.
-        overrides: Dotted key -> value, put into the sweep before it is read: `{"budget.per_trial": 100}`. They change
-            its id as an edited file would.
-        on_report: Called for every report of a trial and at its end. An exception of its drains the sweep and is
-            raised.
-        progress: Show how the sweep goes: bars in a notebook, elsewhere what the command shows.
+        executor: `ray`, or `debug` to run in this process, one trial after another.
+        overrides: Dotted key -> value, applied to the sweep before it is read: `{"budget.per_trial": 100}`. They change
+            its id just as an edited file would.
+        on_report: Called for every report of a trial and at its end. An exception that it raises drains the sweep
+            and is re-raised.
+        progress: Show progress: bars in a notebook, elsewhere the output of the command.
         tracking: Log to MLflow.
-        tracking_uri: MLflow server when the sweep names none.
-        cache: Take over trials that were already trained under the root.
-        storage: Database for the studies; default: GEOSWEEP_STORAGE, else a journal in the sweep's folder.
+        tracking_uri: MLflow server, if the sweep names none.
+        cache: Reuse trials that were already trained under the root.
+        storage: Database for the studies; default: GEOSWEEP_STORAGE, or else a journal in the sweep's folder.
         address: Ray cluster, `auto` or HOST:PORT; default: a private one.
-        max_concurrent: Trials at a time; 0: what the sweep says.
-        accept_changed_code: Continue although source files changed; stamped exploratory.
-        fair: Refuse a sweep that breaks a rule of `geosweep lint` and does not say why.
-        retry_failed: Train trials that failed again; the seal records it.
+        max_concurrent: Concurrent trials; 0: as the sweep says.
+        accept_changed_code: Continue although source files changed; the result is stamped exploratory.
+        fair: Refuse a sweep that breaks a rule of `geosweep lint` without a stated reason.
+        retry_failed: Train failed trials again; the seal records it.
 
     Raises:
-        SpecError: What is asked for is wrong, with the key.
-        UsageError: It cannot be done in this way.
+        SpecError: The definition is invalid; the message names the key.
+        UsageError: The request cannot be carried out as given.
         Held: Another process is running this sweep.
         Unreachable: A cluster, database or tracking server does not answer.
         TrialsFailed: More trials failed than the sweep allows.
-        CodeChanged: The source that trials import is not what was sealed.
-        ControlFailed: A special case did not come out as it has to.
-        Unfair: `fair` was asked for, and it is not.
+        CodeChanged: The source code that trials import differs from what was sealed.
+        ControlFailed: A control did not give its known result.
+        Unfair: `fair` was requested, but the sweep breaks a rule.
 
     >>> import geosweep, tempfile
     >>> sweep = geosweep.run(
@@ -134,9 +134,9 @@ def run(
 
 
 def load(sweep: str = "@last", *, root: str | os.PathLike[str] | None = None) -> Sweep:
-    """The sweep of this id or unique prefix, `@last` for the one worked on last; it may still be running elsewhere.
+    """The sweep with this id or unique prefix, or the latest one (`@last`); it may still be running elsewhere.
 
-    Raises NotFound with what there is.
+    Raises NotFound with the available sweeps.
 
     >>> import geosweep
     >>> try:
@@ -162,5 +162,5 @@ def read_sweep(given: Given, overrides: Mapping[str, Any] = NO_OVERRIDES) -> tup
 
 
 def root_at(given: str | os.PathLike[str] | None) -> Path:
-    """The folder on this machine of a root, of one in an object store its near side."""
+    """The local folder of a root; for one in an object store, its local mirror."""
     return object_store.near(os.fspath(given or os.environ.get("GEOSWEEP_ROOT") or "runs"))

@@ -1,14 +1,15 @@
-"""Counts a script's gradients and steps, and hashes its first weights and batches, without its help.
+"""Count a script's gradients and steps, and hash its first weights and batches, without its cooperation.
 
-It needs the standard library alone, and touches torch when the script imports it. Counted are outermost backward passes
+Needs only the standard library, and hooks into torch when the script imports it. Counted are outermost backward passes
 (`Tensor.backward`, `torch.autograd.backward`, `torch.autograd.grad`) and steps of torch optimizers. Hashed are
 
-    weights     of every tensor of the optimizers' groups, as they are at the first step of each; in no order, so that
+    weights     every tensor of the optimizers' groups at the optimizer's first step; independent of order, so that
                 another grouping of the same weights has the same digest
-    batches     the first BATCHES that a DataLoader gives; in a script without one, the inputs of its models before
+    batches     the first BATCHES that a DataLoader yields; in a script without one, the inputs of its models before
                 its first step
 
-of each tensor its kind, its shape and its first and last BYTES. Only the first process of a distributed run tells.
+and for each tensor its dtype, its shape and its first and last BYTES. Only the first process of a distributed run
+reports.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from typing import Any
 
 BATCHES, BYTES, MOST_OPTIMIZERS = 16, 1 << 18, 8
 COUNTS = struct.Struct("<QQd")
-"""Backward passes, optimizer steps, and what an optimizer of ours charged."""
+"""Backward passes, optimizer steps, and the charge of one of our optimizers."""
 
 
 class Witness:
-    """Tells the worker what it sees, through the files in `folder`."""
+    """Reports what it sees to the worker, through the files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,7 +48,7 @@ class Witness:
         self._handles: list[Any] = []
 
     def say(self, **what: Any) -> None:
-        """One line to the worker, whole or not at all."""
+        """Send one line to the worker, completely or not at all."""
         line = (json.dumps(what) + "\n").encode()
         fd = os.open(self._folder / "said.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -57,27 +58,27 @@ class Witness:
 
     @property
     def grad_evals(self) -> float:
-        """Gradient evaluations so far: what an optimizer of ours charged, else backward passes."""
+        """Gradient evaluations so far: the charge of one of our optimizers, otherwise backward passes."""
         backwards, _, charged = COUNTS.unpack(self._counts[: COUNTS.size])
         return float(charged or backwards + self._base[0])
 
     def counts(self) -> list[int]:
-        """Backward passes and optimizer steps so far, those of the runs before this one too."""
+        """Backward passes and optimizer steps so far, including those of earlier runs."""
         backwards, steps, _ = COUNTS.unpack(self._counts[: COUNTS.size])
         return [self._base[0] + backwards, self._base[1] + steps]
 
     def charge(self, amount: float) -> None:
-        """An optimizer that counts by itself has come to so many."""
+        """Set the total of an optimizer that counts its own gradient evaluations."""
         backwards, steps, _ = COUNTS.unpack(self._counts[: COUNTS.size])
         self._counts[: COUNTS.size] = COUNTS.pack(backwards, steps, amount)
 
     def _count(self, backwards: int = 0, steps: int = 0) -> None:
-        """`steps`: taken so far."""
+        """`steps`: total so far."""
         b, s, charged = COUNTS.unpack(self._counts[: COUNTS.size])
         self._counts[: COUNTS.size] = COUNTS.pack(b + backwards, max(s, steps), charged)
 
     def attach(self, torch: Any) -> None:
-        """Look on while this torch trains."""
+        """Observe training with this torch."""
         import warnings
 
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
@@ -119,7 +120,7 @@ class Witness:
         return counted
 
     def _try(self, look: Callable[..., None], *what: Any) -> None:
-        """Nothing that we look at is worth a broken script: what cannot be hashed is not."""
+        """Never break the script by observing it: what cannot be hashed is not."""
         try:
             look(*what)
         except Exception as error:
@@ -138,7 +139,7 @@ class Witness:
 
     def _after_step(self, optimizer: Any, args: Any, keywords: Any) -> None:
         self._stepping = max(0, self._stepping - 1)
-        if not self._stepping:  # of several optimizers side by side, what the busiest one took
+        if not self._stepping:  # with several optimizers side by side, the count of the busiest one
             self._steps[id(optimizer)] = self._steps.get(id(optimizer), 0) + 1
             self._count(steps=max(self._steps.values()))
 
@@ -191,7 +192,7 @@ def _tensors(value: Any) -> Any:
 
 
 def _digest(tensor: Any) -> str:
-    """Of kind, shape, and the first and last BYTES."""
+    """Of dtype, shape, and the first and last BYTES."""
     flat = tensor.detach().reshape(-1)
     most = max(1, BYTES // max(1, flat.element_size()))
     found = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -213,7 +214,7 @@ class _WhenImported(importlib.abc.MetaPathFinder):
         self._witness = witness
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Torch only, and once."""
+        """Handles torch only, and only once."""
         if name != "torch":
             return None
         sys.meta_path.remove(self)
@@ -231,7 +232,7 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 
 
 def _attach(witness: Witness, torch: Any) -> None:
-    """Nothing that we look at is worth a broken script."""
+    """Never break the script by observing it."""
     try:
         witness.attach(torch)
     except Exception as error:

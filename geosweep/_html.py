@@ -1,4 +1,4 @@
-"""HTML for the cells of a notebook."""
+"""HTML for notebook cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a table; the columns are those of the first."""
+    """Rows as a table with the columns of the first row."""
     if not rows:
         return ""
     heads = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])

@@ -1,4 +1,4 @@
-"""How a sweep that Python started is shown: bars in a notebook, what the command shows elsewhere, or nothing."""
+"""Progress of a sweep started from Python: bars in a notebook, the command's output elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVERY_S = 0.5
 
 
 class Shown(Protocol):
-    """A place where a sweep is shown."""
+    """A place to show a sweep."""
 
     callbacks: tuple[Callback, ...]
 
@@ -31,21 +31,21 @@ class Shown(Protocol):
 
 
 def for_this_place(wanted: bool) -> Shown:
-    """The display that fits where this process runs."""
+    """The display suited to the environment of this process."""
     if not wanted:
         return Silent()
     return Notebook() if in_notebook() else Terminal()
 
 
 def in_notebook() -> bool:
-    """Whether the caller is a cell of a notebook, with a front end that shows HTML."""
+    """Whether the caller is a notebook cell with a front end that shows HTML."""
     python = sys.modules.get("IPython")
     shell = python.get_ipython() if python is not None else None
     return shell is not None and hasattr(shell, "kernel")
 
 
 class Silent:
-    """Nothing is shown."""
+    """Shows nothing."""
 
     callbacks: tuple[Callback, ...] = ()
 
@@ -58,7 +58,7 @@ class Silent:
 
 
 class Terminal:
-    """What the command shows, on standard error."""
+    """The output of the command, on standard error."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -69,12 +69,12 @@ class Terminal:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True, style="yellow" if warns else None)
 
     def watch(self, conductor: SweepConductor) -> AbstractContextManager[None]:
-        """A live table on a terminal, else sparse lines."""
+        """A live table on a terminal, otherwise occasional lines."""
         return display.watching(conductor, self._console)
 
 
 class Notebook:
-    """One output of the cell: the lines, and a bar for each arm that grows while the cell runs."""
+    """One output of the cell: the lines, and a bar per arm that grows while the cell runs."""
 
     callbacks: tuple[Callback, ...] = ()
 
@@ -91,7 +91,7 @@ class Notebook:
 
     @contextmanager
     def watch(self, conductor: SweepConductor) -> Iterator[None]:
-        """Bars while the context lasts, and how they stood at its end."""
+        """Bars while the context lasts, and their final state."""
 
         def draw() -> None:
             self._bars = bars(conductor)
@@ -116,7 +116,7 @@ class Notebook:
 
 
 def bars(conductor: SweepConductor) -> str:
-    """HTML: for each arm a bar of its trials, their number, what went astray, and the best value so far."""
+    """HTML: for each arm a bar of its trials, their number, failures, and the best value so far."""
     rows = []
     for name, row in display.progress(conductor).items():
         astray = [f"{row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k]]

@@ -1,4 +1,4 @@
-"""Tasks and optimizers of one's own by name, for sweeps that this process runs."""
+"""Register your own tasks and optimizers by name, for sweeps run by this process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def task(name: str) -> Callable[[T], T]: ...
 def task(name: str | T) -> T | Callable[[T], T]:
     """Class decorator that lets sweeps name a task: `@geosweep.task("ring")`, or `@geosweep.task` for the class's name.
 
-    The class may stand in a notebook or a script: it is sent to the workers. (For tasks in a module that the command
-    can import no name is needed; there `package.module:Task` is one.) The same class defined once more takes its old
-    place. Raises ValueError for a name that something else has.
+    The class may be defined in a notebook or a script: it is sent to the workers. (Tasks in a module that the command
+    can import need no name: use `package.module:Task`.) Redefining the same class replaces it. Raises ValueError for a
+    name that is already taken.
 
     >>> import geosweep
     >>> @geosweep.task("nothing-to-learn")
@@ -40,11 +40,11 @@ def register(thing: C, name: str = "") -> C: ...
 @overload
 def register(thing: str) -> Callable[[C], C]: ...
 def register(thing: str | C, name: str = "") -> C | Callable[[C], C]:
-    """Let sweeps name a task or an optimizer: as a function, or as a decorator with or without a name.
+    """Register a task or an optimizer by name: call it, or use it as a decorator with or without a name.
 
-    Any `torch.optim.Optimizer` will do that takes plain steps along gradients; its constructor's keyword arguments are
-    its hyperparameters. It is tried on a small network. Raises TypeError for what is neither, ValueError for a name
-    that something else has and for an optimizer that cannot be an arm.
+    Any `torch.optim.Optimizer` that takes plain steps along gradients works; its constructor's keyword arguments are
+    its hyperparameters. It is tried on a small network. Raises TypeError for anything else, ValueError for a name that
+    is already taken and for an optimizer that cannot be an arm.
 
     >>> import geosweep, torch
     >>> @geosweep.register("sign_descent")

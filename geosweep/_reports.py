@@ -1,4 +1,4 @@
-"""What a caller hears of trials while a sweep runs."""
+"""Reports of trials to a caller while a sweep runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Watch = Callable[[SweepConductor], AbstractContextManager[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
-    """A trial while it trains, or at its end."""
+    """A trial during training, or at its end."""
 
     trial_id: str
     arm: str
@@ -27,14 +27,16 @@ class TrialReport:
     """RUNNING, or how it ended: COMPLETE, PRUNED, DIVERGED, FAILED, INTERRUPTED (drained) or PAUSED"""
     grad_evals: float
     metrics: Mapping[str, float]
-    """Newest metrics."""
+    """Latest metrics."""
     parameters: Mapping[str, Any]
     value: float | None = None
-    """Of a trial that ended: the tuned metric as selected."""
+    """For an ended trial: the tuned metric as selected."""
 
 
 class Listener:
-    """Hands reports on (a `callbacks.Callback`). What the caller raises drains the sweep and is raised at its end."""
+    """Forwards reports (a `callbacks.Callback`). An exception of the caller drains the sweep and is re-raised at its
+    end.
+    """
 
     def __init__(self, tell: Callable[[TrialReport], None] | None) -> None:
         self._tell = tell
@@ -42,7 +44,7 @@ class Listener:
         self._conductor: SweepConductor | None = None
 
     def beside(self, watch: Watch) -> Watch:
-        """The same watch; it also tells this object which sweep to drain."""
+        """Wraps `watch` so that this object also knows which sweep to drain."""
 
         def watched(conductor: SweepConductor) -> AbstractContextManager[None]:
             self._conductor = conductor
@@ -51,7 +53,7 @@ class Listener:
         return watched
 
     def raise_again(self) -> None:
-        """Raise what the caller raised."""
+        """Re-raise the caller's exception."""
         if self._raised is not None:
             raise self._raised
 
@@ -63,7 +65,7 @@ class Listener:
         self._hand_on(job, report, None)
 
     def on_end(self, job: Job, result: Result | Report) -> None:
-        """A trial ended, was drained or pauses."""
+        """A trial ended, was drained or paused."""
         self._hand_on(job, result, result.value if isinstance(result, Result) else None)
 
     def on_recover(self, job: Job, result: Result) -> None:

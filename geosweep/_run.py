@@ -1,6 +1,6 @@
-"""Runs a Python script as `python` would, with a witness of its gradients: `python _run.py train.py ARG ..`.
+"""Run a Python script as `python` would, with a witness of its gradients: `python _run.py train.py ARG ..`.
 
-It is named by its path, so that the script's interpreter needs nothing of ours, and needs the standard library alone.
+It is run by path and needs only the standard library, so the script's interpreter needs nothing of ours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def _watch() -> None:
-    """Load the hooks from beside this file, under the name that the package has for them."""
+    """Load the hooks from the file next to this one, under their name in the package."""
     here = os.path.dirname(os.path.abspath(__file__))
     spec = importlib.util.spec_from_file_location("geosweep._hooks", os.path.join(here, "_hooks.py"))
     if spec is None or spec.loader is None:
@@ -26,18 +26,18 @@ def _watch() -> None:
     module.witness()
     above = os.path.dirname(here)
     if os.path.basename(above) not in ("site-packages", "dist-packages"):
-        sys.path.append(above)  # a checkout that is not installed: `import geosweep` finds it last
+        sys.path.append(above)  # for a checkout that is not installed: `import geosweep` finds it last
 
 
 def _without_us(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-    """An exception of the script's, with the script's own frames."""
+    """Show an exception of the script with only the script's own frames."""
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     sys.__excepthook__(kind, value.with_traceback(trace), trace)  # it shows what the exception holds
 
 
 def _run_file(path: str) -> None:
-    """As `python PATH`: its namespace is `__main__`, its folder is looked at first."""
+    """Like `python PATH`: its namespace is `__main__`, its folder is first on the path."""
     sys.path[0] = os.path.dirname(os.path.abspath(path))
     main = types.ModuleType("__main__")
     namespace: dict[str, Any] = main.__dict__

@@ -1,4 +1,4 @@
-"""A sweep as Python sees it: data frames, the comparison, the report."""
+"""A sweep in Python: data frames, the comparison, the report."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, read_json
 
 TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-"""Columns that pandas cannot leave a value out of without changing their type."""
+"""Column types that pandas would otherwise change when a value is missing."""
 
 
 class Sweep:
-    """A sweep under a root, finished or not. Made by `geosweep.run` and `geosweep.load`.
+    """A sweep under a root, finished or not. Created by `geosweep.run` and `geosweep.load`.
 
-    Everything is read from its folder when it is asked for, so that a sweep that runs elsewhere can be watched.
+    Everything is read from its folder on access, so a sweep that runs elsewhere can be watched.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
@@ -50,34 +50,35 @@ class Sweep:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What the sweep file resolved to, as its id is the hash of."""
+        """The resolved sweep file, of which its id is the hash."""
         resolved: dict[str, Any] = read_json(self.path / "resolved.json") or {}
         return dict(resolved["definition"])
 
     @property
     def exploratory(self) -> list[str]:
-        """Why what it says is exploratory; empty for a sweep that kept to what it sealed."""
+        """Why its results are exploratory; empty for a sweep that kept to what it sealed."""
         return seal.stamps(self._folder)
 
     def status(self) -> dict[str, Any]:
-        """The document of `geosweep status --json`: trials by state, what was spent, errors."""
+        """The document of `geosweep status --json`: trials by state, cost, errors."""
         return results.status(self._folder)
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row for each trial that ended: `docs/results.md` has the columns. Hyperparameters are `param.NAME`."""
+        """One row per ended trial; `docs/results.md` lists the columns. Hyperparameters are `param.NAME`."""
         return _frame(parquet.tables(self._folder)["trials"])
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row for each value that a trial logged: trial_id, step (gradient evaluations), name, value."""
+        """One row per value that a trial logged: trial_id, step (gradient evaluations), name, value."""
         return _frame(parquet.tables(self._folder)["metrics"])
 
     def best(self) -> pd.DataFrame:
-        """One row for each arm, the best first: the mean over its confirm seeds, and its configuration.
+        """One row per arm, best first: the mean over its confirm seeds, and its configuration.
 
-        Of several studies `value` is the mean over them, and the configuration that of the study which the search liked
-        best. Before there are confirm results `stage` is tune: those values were chosen for being high.
+        With several studies, `value` is the mean over them, and the configuration is from the study with the best
+        search result. Before there are confirm results `stage` is tune: those values are optimistic, since they were
+        selected.
         """
         document = results.best(self._folder)
         rows = []
@@ -99,18 +100,18 @@ class Sweep:
         return pd.DataFrame(rows, columns=columns if not rows else None).convert_dtypes().set_index("arm")
 
     def compare(self, baseline: str | None = None, *, metric: str = "", margin: float | None = None) -> Comparison:
-        """Whether arms differ, over paired studies or confirm seeds, and how sure that is.
+        """Whether arms differ, over paired studies or confirm seeds, and with what certainty.
 
-        `baseline`: compare every arm with this one, `none` all pairs; the default is what the sweep declared. `margin`:
-        a difference within it is none. What was not declared is stamped exploratory. Raises Refused where nothing can
-        be compared, with the reason.
+        `baseline`: compare every arm with this one, `none` all pairs; default: as the sweep declared. `margin`: smaller
+        differences count as none. What was not declared is stamped exploratory. Raises Refused, with the reason, if
+        nothing can be compared.
         """
         return Comparison(answer.answer(Evidence(self._folder), metric=metric, baseline=baseline, margin=margin))
 
     def table(self, by: str, *, baseline: str = "", columns: Sequence[str] = (), metric: str = "") -> pd.DataFrame:
-        """One row for each value of the hyperparameter `by`: the best configuration with it.
+        """One row per value of the hyperparameter `by`: the best configuration with it.
 
-        `baseline`, a value of it, adds differences and slowdowns; `columns` further final metrics (default: all
+        `baseline`, one of the values, adds differences and slowdowns; `columns` adds final metrics (default: all
         geometry/...). The document of `geosweep table --json` is in `attrs["document"]`. Raises Refused, NotFound.
         """
         document = sweep_table.document(self._folder, by, baseline=baseline, columns=columns, metric=metric)
@@ -138,9 +139,9 @@ class Sweep:
         return frame
 
     def report(self, to: str | os.PathLike[str] | None = None, *, tracking: bool = True) -> ReportFile:
-        """Write one HTML file with the verdict, tables and figures, into `to` or report/ of the sweep.
+        """Write one HTML file with the verdict, tables and figures, into `to` or the sweep's report/.
 
-        `tracking`: log it to the sweep's MLflow run, if it has one.
+        `tracking`: also log it to the sweep's MLflow run, if it has one.
         """
         place = Path(to) if to is not None else None
         path, trouble = publish.write(Evidence(self._folder), place, tracking=tracking and self._tracked())

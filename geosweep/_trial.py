@@ -1,4 +1,4 @@
-"""The trial that a script is, in three lines; the same script runs alone, where nobody listens.
+"""The trial API for scripts, in three lines; the same script also runs alone, outside any sweep.
 
     import geosweep
     trial = geosweep.trial(rate=0.1)                  # values for when it runs alone; in a sweep the sweep's hold
@@ -8,8 +8,8 @@
         loss = optimizer.step(closure)
         trial.report(step, loss=loss)                 # alone: printed
 
-In a sweep `GEOSWEEP_TRIAL` names a folder through which worker and script talk; nothing else is needed, no service, and
-of this project only what is used.
+In a sweep `GEOSWEEP_TRIAL` names a folder through which worker and script communicate; no service is needed, and only
+the parts of this project that are used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALONE = ("steps", 1000)
 
 
 class Trial:
-    """One trial. In a sweep it is made from what the worker left in `folder`, alone from `defaults`."""
+    """One trial. In a sweep it is built from what the worker left in `folder`, alone from `defaults`."""
 
     def __init__(self, folder: Path | None, defaults: Mapping[str, Any]) -> None:
         self._folder = folder
@@ -44,9 +44,9 @@ class Trial:
         """The configuration, by the names in the sweep file."""
         self.id: str = given.get("trial_id", "")
         self.folder = Path(os.environ.get("GEOSWEEP_TRIAL_DIR", ".")) if self.in_sweep else Path()
-        """A folder of this trial's own for what it writes; alone, where it runs."""
+        """This trial's own folder for its output; alone, the current folder."""
         self.unit: str = given.get("unit", ALONE[0])
-        """What `budget` counts: grad_evals, steps, seconds, tokens or epochs."""
+        """The unit of the budget: grad_evals, steps, seconds, tokens or epochs."""
         self.budget: float = given.get("budget", ALONE[1])
         self._seed = int(given.get("seed", 0))
         self._name: str = given.get("optimizer", "")
@@ -55,13 +55,13 @@ class Trial:
         self._looked = 0.0
         self._optimizer: Any = None
         self._done = self._first = 0
-        """Steps taken, that in which the loop is counted; steps that an earlier run had taken."""
+        """Steps taken, including the one in progress; steps taken by earlier runs."""
         self._measure: Callable[[], float] | None = None
         self._asked = self._saves = self._leaving = self._unheard = False
 
     @property
     def seed(self) -> int:
-        """The trial's seed: paired between arms. Draw weights and the order of data from it. Alone 0."""
+        """The trial's seed, paired between arms. Use it to draw weights and the order of data. Alone 0."""
         if not self._asked:
             self._asked = True
             self._say(seed=True)
@@ -75,12 +75,12 @@ class Trial:
         batches: Callable[[int], Any] | None = None,
         default: Callable[..., Any] | None = None,
     ) -> Any:
-        """The optimizer that the arm names, with the parameters that it knows; its `step` takes a closure.
+        """The arm's optimizer, with the parameters that it accepts; its `step` takes a closure.
 
-        `loss(outputs, targets)` and `batches(index)`, batches of a stream that training does not touch, are for
-        optimizers that look at the loss by themselves. Alone, and in an arm that names no optimizer, it is
-        `default(model.parameters())`, or AdamW with the parameters lr and weight_decay. Raises ValueError when the
-        arm's optimizer needs what was not given.
+        `loss(outputs, targets)` and `batches(index)`, batches from a stream independent of training, are for optimizers
+        that evaluate the loss themselves. Alone, and in an arm that names no optimizer, it is
+        `default(model.parameters())`, or AdamW with the parameters lr and weight_decay. Raises ValueError if the arm's
+        optimizer needs an argument that is missing.
         """
         if not self._name:
             self._optimizer = self._plain(model, default)
@@ -111,11 +111,11 @@ class Trial:
         return torch.optim.AdamW(model.parameters(), **self.parameters.of(("lr", "weight_decay")))
 
     def steps(self, total: int = ALONE[1], *, tokens: float | None = None, epoch: float | None = None) -> Iterator[int]:
-        """Step numbers from 0, or from where `restore` found the trial, until the budget is spent; alone `total`.
+        """Step numbers from 0, or from where `restore` resumed, until the budget is spent; alone `total` steps.
 
-        `tokens`: of one step, for a budget in tokens. `epoch`: steps of one epoch, for a budget in epochs. A budget in
-        grad_evals is spent by what the arm's optimizer counts, or by the backward passes that are seen, or else by
-        steps. Raises ValueError when the budget cannot be counted.
+        `tokens`: per step, for a budget in tokens. `epoch`: steps per epoch, for a budget in epochs. A budget in
+        grad_evals is spent by the count of the arm's optimizer, or by the observed backward passes, or else by steps.
+        Raises ValueError if the budget cannot be counted.
         """
         enough = self._enough(total, tokens, epoch)
         self._say(budget=True)
@@ -136,7 +136,7 @@ class Trial:
             each = tokens if unit == "tokens" else epoch and 1 / epoch
             if not each:
                 key = "tokens" if unit == "tokens" else "epoch"
-                raise ValueError(f"the budget is in {unit}: say what a step is worth, trial.steps({key}=..)")
+                raise ValueError(f"the budget is in {unit}: give the value of a step, trial.steps({key}=..)")
             self._measure = lambda: self._done * each
             return lambda step: (step + 1) * each > budget * (1 + 1e-9)
         if unit == "seconds":
@@ -156,14 +156,14 @@ class Trial:
         return spent
 
     def _counts(self) -> Callable[[], float] | None:
-        """What counts gradient evaluations here, if anything does."""
+        """The counter of gradient evaluations, if there is one."""
         if hasattr(self._optimizer, "grad_evals"):
             return lambda: float(self._optimizer.grad_evals)
         witness = self._witness
         return None if witness is None or "torch" not in sys.modules else lambda: witness.grad_evals
 
     def report(self, step: float | None = None, metrics: Mapping[str, Any] | None = None, **named: Any) -> None:
-        """Metrics of the model as it stands. `step` in the loop's count; the budget's unit is reckoned from it."""
+        """Report metrics of the current model. `step` is the loop's count, converted to the budget's unit."""
         found = {key: _number(value) for key, value in {**(metrics or {}), **named}.items()}
         if self._folder is None:
             words = ", ".join(f"{key} {value:.6g}" for key, value in found.items())
@@ -172,15 +172,18 @@ class Trial:
         at = self._measure() if self._measure is not None else step
         if self._witness is None and not self._unheard:
             self._unheard = True
-            print(f"geosweep: rank {_rank()} is not heard; the trial's metrics are those of rank 0", file=sys.stderr)
+            print(
+                f"geosweep: reports from rank {_rank()} are ignored; the trial's metrics are those of rank 0",
+                file=sys.stderr,
+            )
         self._say(step=at, metrics=found, unread=sorted(self.parameters.unread))
         self._look()
 
     def checkpoint(self, **what: Any) -> None:
-        """Keep these objects (`model=model, optimizer=optimizer`, or plain values) when it is time to; else nothing.
+        """Save these objects (`model=model, optimizer=optimizer`, or plain values) if a checkpoint is due.
 
-        To be called at the end of a step, in a distributed run by every process; the first keeps it for all. When the
-        sweep is told to stop, the script is left here once all is kept. Alone nothing is kept.
+        Call it at the end of a step, in a distributed run in every process; the first one saves for all. If the sweep
+        is told to stop, the script exits here once everything is saved. Alone nothing is saved.
         """
         if self._folder is None:
             return
@@ -198,9 +201,9 @@ class Trial:
             raise SystemExit(0)
 
     def restore(self, **what: Any) -> dict[str, Any] | None:
-        """Give these objects what the last checkpoint held, so that `steps` goes on there; None when there is none.
+        """Restore these objects from the last checkpoint, so that `steps` continues there; None if there is none.
 
-        Returns the plain values that were kept. The generators of torch, numpy and Python go on too.
+        Returns the plain values that were saved. The generators of torch, numpy and Python are restored too.
         """
         if self._folder is None or not (self._folder / "checkpoint.pt").exists():
             return None
@@ -236,7 +239,7 @@ class Trial:
         note.replace(self._folder / "checkpoint.json")
 
     def _look(self) -> None:
-        """Whether the sweep is to stop."""
+        """Check whether the sweep is to stop."""
         now = time.monotonic()
         if self._folder is not None and now - self._looked > STOP_POLL_S:
             self._looked = now
@@ -248,7 +251,7 @@ class Trial:
 
 
 def _number(value: Any) -> float:
-    """A loss as it comes out of a step too: torch warns where a tensor with a history becomes a number."""
+    """The loss returned by a step as a number: torch warns when a tensor with a graph is converted."""
     return float(value.detach() if hasattr(value, "detach") else value)
 
 
@@ -257,7 +260,7 @@ def _rank() -> str:
 
 
 def _random() -> dict[str, Any]:
-    """The state of the generators that are there."""
+    """The state of the available random generators."""
     import random
 
     found: dict[str, Any] = {"python": random.getstate()}
@@ -291,7 +294,7 @@ _TRIAL: list[Trial] = []
 
 
 def trial(**defaults: Any) -> Trial:
-    """The trial that this process is. `defaults`: parameters for when no sweep gives them."""
+    """The trial of this process. `defaults`: parameters for running outside a sweep."""
     if not _TRIAL:
         named = os.environ.get("GEOSWEEP_TRIAL", "")
         folder = Path(named) if named and (Path(named) / "given.json").exists() else None

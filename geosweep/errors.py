@@ -1,19 +1,19 @@
-"""Everything that `geosweep` raises about sweeps. The text of each is the sentence that the command shows.
+"""All exceptions that `geosweep` raises about sweeps. The text of each is the message shown by the command.
 
 | exception | when |
 |---|---|
-| `SpecError` | the sweep is wrong: the text begins with file, line, column and key, of a dict with the key |
-| `UsageError` | what was asked for cannot be done in this way |
+| `SpecError` | the sweep is invalid: the text begins with file, line, column and key, or for a dict with the key |
+| `UsageError` | the request cannot be carried out as given |
 | `NotFound` | no such sweep, trial or metric |
 | `Held` | another process is running this sweep |
 | `Unreachable` | a cluster, database or tracking server does not answer |
 | `TrialsFailed` | more trials failed than the sweep allows |
 | `BudgetSpent` | a limit of the budget ended the sweep before its trials did |
-| `CodeChanged` | the source that trials import is not what was sealed |
-| `ControlFailed` | a special case did not come out as it has to |
-| `Unfair` | a fair protocol was asked for, and the sweep breaks rules without saying why |
+| `CodeChanged` | the source code that trials import differs from what was sealed |
+| `ControlFailed` | a control did not give its known result |
+| `Unfair` | a fair protocol was requested, but the sweep breaks rules without a stated reason |
 | `Damaged` | a file of a sweep is not what was written |
-| `Refused` | there is no comparison, and why |
+| `Refused` | no comparison is possible; the text says why |
 
     >>> import geosweep
     >>> try:

@@ -1,4 +1,4 @@
-"""The optimizers by name, for a training loop of one's own.
+"""The optimizers by name, for your own training loop.
 
 >>> import torch
 >>> from geosweep import optimizers
@@ -16,7 +16,7 @@ True
 ...     loss.backward()
 ...     return loss
 >>> first = optimizer.step(closure)
->>> optimizer.grad_evals  # SAM takes two gradients a step
+>>> optimizer.grad_evals  # SAM takes two gradients per step
 2.0
 """
 

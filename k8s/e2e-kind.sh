@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# End to end on kind: build, install, run the quickstart, see it succeed. Needs docker, kind, kubectl, helm and geosweep.
-# It has not been run by its authors (no container engine there).
+# End-to-end test on kind: build, install, run the quickstart, check that it succeeds. Needs docker, kind, kubectl, helm and geosweep.
+# Its authors have not run it (no container engine was available).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cluster=geosweep-e2e
@@ -39,7 +39,7 @@ k apply --dry-run=server -f "$manifest"
 k apply -f "$manifest"
 job=$(k -n sweeps get rayjob -o jsonpath='{.items[0].metadata.name}')
 
-# One worker is killed on the way: the sweep has to go on.
+# One worker is killed during the run; the sweep must continue.
 workers=(pod -l ray.io/node-type=worker --field-selector=status.phase=Running)
 for _ in $(seq 300); do
   [ -n "$(k -n sweeps get "${workers[@]}" -o name)" ] && break

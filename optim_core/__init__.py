@@ -1,6 +1,6 @@
 """Optimizers that use the geometry of the loss. Public names only.
 
-What stands here is loaded, torch with it, when the first of it is used: `import optim_core` itself takes milliseconds.
+Names are loaded, and torch with them, on first use: `import optim_core` itself takes milliseconds.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ HOMES = {
     "declarations": ("CONTROLS", "Control", "HeatMap", "Limit"),
     "groups": ("assigned",),
 }
-"""Module -> public names of it; those of no module here are the registry's."""
+"""Module -> its public names; names listed under no module belong to the registry."""
 __all__ = [
     "CONTROLS",
     "Baseline",
@@ -88,7 +88,7 @@ __all__ = [
     "try_out",
 ]
 PUBLIC = set(__all__) - {"average_case", "diagnostics", "games", "spectrum"}
-"""Without the modules."""
+"""Without the submodules."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Hyperparameters that change while an optimizer trains, or differ between groups of parameters."""
+"""Hyperparameters that change during training, or differ between parameter groups."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any, ClassVar
 
 BETAS = ("beta1", "beta2")
 OWN = "own"
-"""Key of a parameter group: the hyperparameters that it was given itself."""
+"""Key of a parameter group: the hyperparameters that were set for it explicitly."""
 
 
 class Adjustable:
-    """Of an optimizer whose hyperparameters live in `param_groups`."""
+    """Mixin for an optimizer whose hyperparameters are in `param_groups`."""
 
     CHANGEABLE: ClassVar[frozenset[str]] = frozenset({"lr"})
-    """Hyperparameters, of those it has, that are read anew at every step, so that `change` takes effect."""
+    """Hyperparameters (of those it has) that are read at every step, so that `change` takes effect."""
     GROUPABLE: ClassVar[frozenset[str]] = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})
-    """Hyperparameters, of those it has, that are read in the group of each parameter (see `groups`)."""
+    """Hyperparameters (of those it has) that are read from each parameter's group (see `groups`)."""
     param_groups: list[dict[str, Any]]
 
     def change(self, **values: float) -> None:
-        """Train on with other values of hyperparameters that are in CHANGEABLE. Raises ValueError for another one.
+        """Change hyperparameters in CHANGEABLE during training. Raises ValueError for any other one.
 
-        Groups of parameters that were given one themselves (see `groups`) keep it.
+        Parameter groups with an explicit value (see `groups`) keep it.
         """
         for name, value in values.items():
             inside = name in BETAS and all("betas" in group for group in self.param_groups)
@@ -32,10 +32,12 @@ class Adjustable:
                     self.set_in_group(group, name, value)
 
     def divided(self) -> None:
-        """Its parameter groups were divided before the first step (see `groups`). Raises ValueError if it cannot."""
+        """Called after its parameter groups were divided, before the first step (see `groups`). Raises ValueError if
+        unsupported.
+        """
 
     def set_in_group(self, group: dict[str, Any], name: str, value: Any) -> None:
-        """Give one of the parameter groups another value. Raises ValueError for one that it does not have."""
+        """Set a value in one parameter group. Raises ValueError for a hyperparameter that it does not have."""
         if name in BETAS and "betas" in group:
             group["betas"] = tuple(value if n == name else b for n, b in zip(BETAS, group["betas"], strict=True))
         elif name in group:

@@ -1,11 +1,11 @@
-"""What every optimizer here shares: the closure contract, the count of gradient evaluations, faithful loading.
+"""What all optimizers share: the closure contract, the count of gradient evaluations, exact loading.
 
 A *gradient evaluation* is one forward and backward pass over one nominal batch, the currency of every budget.
-Optimizers call the closure themselves and count what they spend, refreshes of a preconditioner included. The algebra of
-a step (matrix products of a preconditioner or rotation) is not a pass over a batch and is not counted: where equal
+Optimizers call the closure themselves and count what they spend, including refreshes of a preconditioner. The algebra
+of a step (matrix products of a preconditioner or rotation) is not a pass over a batch and is not counted: where equal
 budgets are called equal compute, look at the seconds too.
 
-A step whose gradient is not finite is not taken, by any optimizer: the weights stay, `skipped_steps` counts it (see
+No optimizer takes a step with a gradient that is not finite: the weights stay, and `skipped_steps` counts it (see
 `judging`).
 """
 
@@ -30,54 +30,59 @@ Closure = Callable[[], Any]
 OF_THE_ORIGINAL = ("step", "_settle", "_left", "_layers", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
                    "_optimizer_state_dict_pre_hooks", "_optimizer_state_dict_post_hooks",
                    "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks")  # fmt: skip
-"""Attributes that a copy does not take along: whole copies of sharded layers; hooks, as with torch; a scheduler's
-wrapper around `step`."""
+"""Attributes that a copy does not inherit: whole copies of sharded layers; hooks, as in torch; a scheduler's wrapper
+around `step`.
+"""
 
 
 class Counting(Judging):
     """A `torch.optim.Optimizer` that requires a closure and counts gradient evaluations.
 
-    The count lives in the first parameter group, hence in `state_dict`, and survives a resume. Subclasses either
-    implement `step(closure)` themselves (call `self.evaluate(closure)` for every pass) or stand in front of a torch
-    optimizer in the method resolution order.
+    The count is in the first parameter group, hence in `state_dict`, and survives a resume. Subclasses either implement
+    `step(closure)` themselves (calling `self.evaluate(closure)` for every pass) or precede a torch optimizer in the
+    method resolution order.
     """
 
     GRAD_EVALS: ClassVar[float] = 1.0
-    """Gradient evaluations of one step without any refresh."""
+    """Gradient evaluations per step without any refresh."""
     LEARNING_RATE: ClassVar[str] = "lr"
-    """The hyperparameter that scales its steps, which every arm tunes over decades. Empty: theory sets the length."""
+    """The hyperparameter that scales its steps, which every arm tunes over decades. Empty: theory sets the step
+    length.
+    """
     REFRESH_INTERVAL: ClassVar[str] = ""
-    """The hyperparameter that says how many steps lie between two refreshes. Empty: every step computes the same."""
+    """The hyperparameter that sets the number of steps between refreshes. Empty: every step is computed alike."""
     BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """Hyperparameter -> (lowest, highest) value that means anything: an optimum at such a bound is at no edge."""
+    """Hyperparameter -> (lowest, highest) meaningful value: an optimum at such a bound is not at an edge."""
     HEAT_MAP: ClassVar[HeatMap | None] = None
-    """Two hyperparameters that reports draw against each other."""
+    """Two hyperparameters that reports plot against each other."""
     LIMITS: ClassVar[tuple[Limit, ...]] = ()
     """Settings at which it takes the steps of another optimizer."""
     EQUIVARIANT: ClassVar[Mapping[str, Any] | None] = None
-    """Settings at which its steps are the same in every orthonormal basis, also one that changes; None: nowhere."""
+    """Settings at which its steps are the same in every orthonormal basis, even a changing one; None: nowhere."""
     PACKING: ClassVar[Packing | None] = None
-    """How steps of several trials are taken at once (see `packed`), in the words of the class itself; None: not."""
+    """How steps of several trials are taken at once (see `packed`), declared by the class itself; None: not
+    supported.
+    """
     REFERENCE: ClassVar[bool] = False
-    """Whether it is what everybody would have used, which a fair comparison has as an arm."""
+    """Whether it is a standard choice that a fair comparison includes as an arm."""
     SETTLED: ClassVar[frozenset[str]] = frozenset()
-    """Hyperparameters of its base class that it gives itself, where its constructor hands on others by `**`."""
+    """Hyperparameters of its base class that it sets itself, if its constructor passes others on by `**`."""
     NOT_SHARDED: ClassVar[str] = ""
-    """Why it does not take parameters that are sharded over processes (see `sharded`); empty: it does."""
+    """Why it does not support parameters sharded over processes (see `sharded`); empty: it does."""
     PLAYS_GAMES: ClassVar[bool] = False
     """Whether it takes one module per player, and a closure that returns one loss per player without backward."""
     _left: dict[int, Stamp]
-    """The gradients that the newest step left, by id of the parameter."""
+    """The gradients left by the latest step, by id of the parameter."""
     _begins_cleared = False
-    """Whether a closure is traced that finds no gradients (see `compiled_closure`)."""
+    """Whether the closure being traced starts without gradients (see `compiled_closure`)."""
     _stepping = False
     _evaluated = False
-    """Whether this step has evaluated the closure: what is in `p.grad` since then is the optimizer's own."""
+    """Whether this step has evaluated the closure: from then on `p.grad` is the optimizer's own."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Every `step` is a transaction: one whose gradient is not finite leaves the weights where they were.
+        """Make every `step` a transaction: one with a gradient that is not finite leaves the weights unchanged.
 
-        A subclass with a move of its own says anew whether it SELECTS.
+        A subclass with its own move must declare SELECTS itself.
         """
         super().__init_subclass__(**keywords)
         if "SELECTS" not in cls.__dict__ and cls.__dict__.keys() & {"step", "take", "climb", "combine", "descend"}:
@@ -87,7 +92,7 @@ class Counting(Judging):
 
     @staticmethod
     def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
-        """As torch has it: `step` with its hooks. They run once, also where it calls the step of its base class."""
+        """As in torch: `step` with its hooks. They run once, even if it calls the step of its base class."""
         hooked = torch.optim.Optimizer.profile_hook_step(func)  # type: ignore[type-var]
 
         @functools.wraps(func)
@@ -98,38 +103,38 @@ class Counting(Judging):
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """Build over all parameters of `model`. Override when more than parameters is needed (names, modules)."""
+        """Build over all parameters of `model`. Override if more than parameters is needed (names, modules)."""
         if isinstance(model, list):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         return cls([p for p in model.parameters() if p.requires_grad], **hyperparameters)
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """Average gradient evaluations of one step, refreshes amortised. Pure arithmetic, for plans."""
+        """Average gradient evaluations per step, refreshes amortized. Pure arithmetic, for plans."""
         return cls.GRAD_EVALS
 
     @classmethod
     def cost_of_start(cls, **hyperparameters: Any) -> float:
-        """Gradient evaluations spent once, before the first step, beside those of the step. For plans."""
+        """Gradient evaluations spent once, before the first step, in addition to those of the step. For plans."""
         return 0.0
 
     @classmethod
     def steps_within(cls, budget: float, **hyperparameters: Any) -> int:
-        """Steps that a budget of gradient evaluations affords, after what the start costs. For plans."""
+        """Steps that a budget of gradient evaluations affords, after the cost of the start. For plans."""
         left = max(0.0, budget - cls.cost_of_start(**hyperparameters))
         return int(left / cls.cost_per_step(**hyperparameters) + 1e-9)
 
     @classmethod
     def check_values(cls, **values: Any) -> None:
-        """Raise ValueError for a hyperparameter that the constructor would refuse. Sweep files are checked with it."""
+        """Raise ValueError for a hyperparameter that the constructor would reject. Used to check sweep files."""
 
     def why_not_sharded(self, group: Mapping[str, Any]) -> str:
-        """NOT_SHARDED, or what it depends on in the settings of a group."""
+        """NOT_SHARDED, or the reason given by the settings of a group."""
         return self.NOT_SHARDED
 
     @property
     def layers(self) -> Layers:
-        """Who owns which sharded layer, for methods that need whole matrices."""
+        """Ownership of sharded layers, for methods that need whole matrices."""
         found: Layers = self.__dict__.setdefault("_layers", Layers())
         return found
 
@@ -139,14 +144,14 @@ class Counting(Judging):
 
     @property
     def ascending(self) -> bool:
-        """Whether the gradient now evaluated only says where to look next and will not move the weights itself.
+        """Whether the gradient being evaluated only determines where to evaluate next and will not move the weights.
 
-        Closures that alter the gradient, by clipping for instance, leave such a one as it is.
+        Closures that alter gradients, for example by clipping, leave such a gradient alone.
         """
         return bool(getattr(self, "_ascending", False))
 
     def evaluate_ascent(self, closure: Closure | None) -> Tensor:
-        """`evaluate` for a gradient that perturbs and is then thrown away (see `ascending`)."""
+        """`evaluate` for a gradient that perturbs and is then discarded (see `ascending`)."""
         self._ascending = True
         try:
             return self.evaluate(closure)
@@ -156,7 +161,7 @@ class Counting(Judging):
     def evaluate_unclipped(self, closure: Closure | None) -> Tensor:
         """`evaluate` for a gradient that the step compares with another one of the same loss: closures do not alter it.
 
-        It moves the weights in the end, so it raises NotFinite as `evaluate` does.
+        It eventually moves the weights, so it raises NotFinite like `evaluate`.
         """
         loss = self.evaluate_ascent(closure)
         if not self.takes_step():
@@ -164,18 +169,18 @@ class Counting(Judging):
         return loss
 
     def next_cost(self) -> float:
-        """Gradient evaluations that the next step will spend; more than GRAD_EVALS when a refresh is due."""
+        """Gradient evaluations that the next step will spend; more than GRAD_EVALS if a refresh is due."""
         return self.GRAD_EVALS
 
     def freeze(self) -> None:
-        """Stop refreshing, because a refresh no longer fits the budget. Nothing to do without refreshes."""
+        """Stop refreshing, because a refresh no longer fits the budget. A no-op without refreshes."""
 
     def evaluate(self, closure: Closure | None) -> Tensor:
-        """Run the closure once, with gradients enabled, charge one evaluation and return the loss.
+        """Run the closure once with gradients enabled, charge one evaluation and return the loss.
 
-        `p.grad` then holds the gradient of this call alone (see `fresh`). Raises TypeError when there is no closure,
-        RuntimeError when it returned nothing, forgot `backward`, or added to gradients from outside; NotFinite, which
-        `step` turns into a skipped step, unless the gradient only perturbs.
+        `p.grad` then holds the gradient of this call only (see `fresh`). Raises TypeError if there is no closure,
+        RuntimeError if it returned nothing, did not call `backward`, or added to gradients from outside; NotFinite,
+        which `step` turns into a skipped step, unless the gradient only perturbs.
         """
         if closure is None:
             raise TypeError(
@@ -199,10 +204,10 @@ class Counting(Judging):
         return cast(Tensor, loss)
 
     def prime(self) -> None:
-        """Create the state that a checkpoint is loaded into: steps along zero that move and count nothing.
+        """Create the state that a checkpoint is loaded into, by steps along zero that move and count nothing.
 
-        Two, since some methods spend the first gradient on a basis and make their moments at the second.
-        Nothing for an optimizer that has to measure before its first step: its state comes with what is loaded.
+        Two steps, since some methods spend the first gradient on a basis and create their moments at the second. A
+        no-op for an optimizer that must measure before its first step: its state comes from the checkpoint.
         """
         try:
             self.freeze()
@@ -231,7 +236,9 @@ class Counting(Judging):
 
     @contextmanager
     def judged_weights(self) -> Iterator[None]:
-        """Weights to be judged, where gradients see others (schedule-free methods); bit for bit back afterwards."""
+        """Within this context the parameters hold the weights to evaluate (schedule-free methods); restored bit for
+        bit.
+        """
         if not (callable(getattr(self, "eval", None)) and callable(getattr(self, "train", None))):
             yield
             return
@@ -247,11 +254,11 @@ class Counting(Judging):
                     p.copy_(w)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what belongs to the original alone, so that a copy or a pickle steps on."""
+        """Everything except what belongs only to the original, so that a copy or a pickle can continue."""
         return {k: v for k, v in self.__dict__.items() if k not in OF_THE_ORIGINAL}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch does. Raises RuntimeError for sharded parameters that it does not take."""
+        """As torch does. Raises RuntimeError for sharded parameters that it does not support."""
         eager(super().add_param_group)(param_group)
         added = self.param_groups[-1]
         if any(is_sharded(p) for p in added["params"]):
@@ -273,9 +280,9 @@ class Counting(Judging):
         return cast(dict[str, Any], eager(super().state_dict)())
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Load as torch does, then put back the saved dtype of every state tensor.
+        """Load as torch does, then restore the saved dtype of every state tensor.
 
-        torch casts floating state to the dtype of its parameter, which would turn a float32 basis beside bfloat16
+        torch casts floating-point state to the dtype of its parameter, which would turn a float32 basis of bfloat16
         weights into bfloat16, and a resumed run would no longer be the same run.
         """
         self._settled()
@@ -290,12 +297,12 @@ class Counting(Judging):
 
 
 def _transaction(step: Callable[..., Any]) -> Callable[..., Any]:
-    """`step` that is undone, counted and survived when a gradient is not finite; also torch's way to make state."""
+    """`step`, undone and counted if a gradient is not finite; also torch's way to create state."""
 
     @functools.wraps(step)
     def taken(self: Counting, closure: Closure | None = None) -> Any:
         if self._stepping:
-            return step(self, closure)  # a subclass's step calls this one
+            return step(self, closure)  # called by a subclass's step
         if closure is None and _asks_for_state(self):
             return self.prime()
         if self._late.word():
@@ -316,7 +323,7 @@ def _transaction(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _asks_for_state(optimizer: Counting) -> bool:
-    """Whether this is `torch.distributed.checkpoint`: no state yet, every rate 0 and every gradient exactly 0."""
+    """Whether the caller is `torch.distributed.checkpoint`: no state yet, every rate 0 and every gradient exactly 0."""
     params = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
     return (
         not optimizer.state
@@ -326,45 +333,47 @@ def _asks_for_state(optimizer: Counting) -> bool:
 
 
 class Baseline(Counting):
-    """Stands in front of one of torch's own optimizers: the closure is evaluated first, then its step runs."""
+    """Precedes one of torch's own optimizers: the closure is evaluated first, then torch's step runs."""
 
     CHANGEABLE = frozenset({"lr", "momentum", "weight_decay"})
     BOUNDS: ClassVar = {"momentum": SHARE, "weight_decay": NOT_NEGATIVE}
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """As the base class does; a schedule-free optimizer is then in the mode in which it takes steps."""
+        """As the base class does; a schedule-free optimizer is then in training mode."""
         found = super().from_model(model, **hyperparameters)
         if callable(train := getattr(found, "train", None)):
             train()
         return found
 
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """Evaluate the closure once, take the step of the optimizer behind, return the loss."""
+        """Evaluate the closure once, take the torch optimizer's step, return the loss."""
         loss = self.evaluate(closure)
         with torch.set_grad_enabled(bool(self.defaults.get("differentiable"))):
             self.take()
         return loss
 
     def take(self) -> None:
-        """The step of the optimizer behind, along the gradients in place."""
+        """The torch optimizer's step along the current gradients."""
         eager(super().step)()
 
 
 def eager(method: Callable[..., Any]) -> Callable[..., Any]:
-    """One of torch's own methods without what it is wrapped in for `torch.compile`; any other without hooks of its own.
+    """One of torch's own methods without its `torch.compile` wrapper; any other method without its own hooks.
 
-    The wrapper's first call imports torch's compiler, a fifth of the time in which a worker comes to its first step.
-    Torch wraps `step` of every class that it builds in a call of the hooks: called by another step, they run twice.
+    The wrapper's first call imports torch's compiler, a fifth of a worker's time to its first step. Torch wraps `step`
+    of every class that it builds in a call of the hooks: called from another step, they would run twice.
     """
     if getattr(method, "hooked", False):
         method = cast(Any, method).__wrapped__.__get__(cast(Any, method).__self__)
     if not method.__module__.startswith("torch.optim"):
         return method
-    return cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
+    return (
+        cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
+    )
 
 
 DECLARATIONS = ("CHANGEABLE", "GROUPABLE", "LEARNING_RATE", "REFRESH_INTERVAL", "BOUNDS", "HEAT_MAP", "LIMITS",
                 "EQUIVARIANT", "REFERENCE")  # fmt: skip
-"""What an optimizer that is no `Counting` may declare as well."""
+"""What an optimizer that is not a `Counting` may also declare."""
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]

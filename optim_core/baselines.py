@@ -1,6 +1,6 @@
-"""torch's own optimizers under the names and the closure contract of this project, so that arms are uniform.
+"""torch's own optimizers under this project's names and closure contract, so that arms are uniform.
 
-On CPU and CUDA the fused kernels are used, so that baselines are not handicapped (3 x on CPU).
+On CPU and CUDA the fused kernels are used, so that baselines are not slowed down (3 x on CPU).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from optim_core.rounded import STATE_DTYPES, RoundedAdamW
 
 
 class Betas(Counting):
-    """beta1 and beta2 are kept as `betas` in the parameter groups, as torch has it: schedulers of momentum look there.
+    """beta1 and beta2 are stored as `betas` in the parameter groups, as in torch, where momentum schedulers expect
+    them.
 
-    To be named before the base in the method resolution order. Groups may give either; so may older checkpoints.
+    Put it before the base in the method resolution order. Groups may give either; so may older checkpoints.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -37,7 +38,7 @@ class Betas(Counting):
 
 
 def _with_betas(group: Mapping[str, Any], default: tuple[float, float]) -> dict[str, Any]:
-    """The group with `betas` in the place of beta1 and beta2."""
+    """The group with `betas` instead of beta1 and beta2."""
     first, second = group.get("betas", default)
     rest = {k: v for k, v in group.items() if k not in ("beta1", "beta2")}
     return {**rest, "betas": (group.get("beta1", first), group.get("beta2", second))}
@@ -78,7 +79,7 @@ class SGD(Baseline, torch.optim.SGD):
         check_share(**{k: values[k] for k in ("momentum",) if k in values})
 
     def take(self) -> None:
-        """Torch's step, or the same by its fused kernel where the device decides."""
+        """Torch's step, or the same with its fused kernel if the device decides."""
         if self._skipped is None:
             return super().take()
         for group in self.param_groups:
@@ -91,7 +92,7 @@ class AdamW(Betas, Baseline, RoundedAdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Alg. 2).
 
     lr, weight_decay >= 0; beta1 and beta2 in [0, 1); eps > 0. state_dtype: `auto`, moments as wide as the weights, or
-    `bfloat16`, rounded at random (see `optim_core.rounded`).
+    `bfloat16`, with stochastic rounding (see `optim_core.rounded`).
     """
 
     CHANGEABLE = Baseline.CHANGEABLE | {"beta1", "beta2", "eps"}
@@ -99,7 +100,7 @@ class AdamW(Betas, Baseline, RoundedAdamW):
     SELECTS = True
     BOUNDS: ClassVar = {**Baseline.BOUNDS, "beta1": SHARE, "beta2": SHARE}
     LIMITS = (
-        Limit(  # sqrt(vhat) is lost beside eps: w <- w - (lr / eps) g
+        Limit(  # sqrt(vhat) is negligible against eps: w <- w - (lr / eps) g
             equals="sgd",
             at={"lr": 2e4, "eps": 1e6, "beta1": 0.0, "weight_decay": 0.0},
             other={"lr": 0.02, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False},
@@ -140,11 +141,11 @@ class AdamW(Betas, Baseline, RoundedAdamW):
         choice("state_dtype", values.get("state_dtype", "auto"), STATE_DTYPES)
 
     def must_know(self) -> bool:
-        """Also where moments are rounded at random, by the number of the step."""
+        """Also if moments are rounded stochastically, since that depends on the step number."""
         return super().must_know() or any(g.get("state_dtype", "auto") != "auto" for g in self.param_groups)
 
     def take(self) -> None:
-        """Torch's step, whose fused kernel looks at `found_inf` where the device decides."""
+        """Torch's step, whose fused kernel checks `found_inf` if the device decides."""
         if self._skipped is None:
             return super().take()
         self.grad_scale, self.found_inf = None, self._skipped
@@ -154,7 +155,7 @@ class AdamW(Betas, Baseline, RoundedAdamW):
             del self.grad_scale, self.found_inf
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """As every optimizer does; moments saved in another order in memory are put into that of the parameters."""
+        """As every optimizer does; moments saved in another memory order are converted to that of the parameters."""
         super().load_state_dict(state_dict)
         for p, own in self.state.items():
             own.update({k: stored_like(v, p) for k, v in own.items() if isinstance(v, torch.Tensor)})

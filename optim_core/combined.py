@@ -1,6 +1,6 @@
-"""SAM whose step is made of both gradients, the one at w and the one at w + epsilon.
+"""SAM variants whose step combines both gradients, the one at w and the one at w + epsilon.
 
-Under `DistributedDataParallel` all workers climb along the averaged gradient, since one and the same g enters the step.
+Under `DistributedDataParallel` all workers climb along the averaged gradient, because the same g is used in the step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from optim_core.sam import SAM
 
 
 class Combined(SAM):
-    """`combine` finds the gradient at w of each parameter in `_first`."""
+    """`combine` finds each parameter's gradient at w in `_first`."""
 
     SELECTS = True
     SETTLED: ClassVar = frozenset({"workers"})
@@ -24,6 +24,6 @@ class Combined(SAM):
         self._first: dict[Tensor, Tensor] = {}
 
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
-        """As SAM; the gradient is kept for the step."""
+        """As in SAM; the gradient is kept for the step."""
         self._first = {p: g for ps, gs in zip(params, grads, strict=True) for p, g in zip(ps, gs, strict=True)}
         return super().climb(params, home, grads)

@@ -1,14 +1,14 @@
-"""A whole step as one compiled graph: forward, backward, every pass of SAM, the update, with nothing read back.
+"""A whole step as one compiled graph: forward, backward, every pass of SAM, and the update, with nothing read back.
 
     step = optim_core.compiled_step(optimizer, model, loss)  # loss(outputs, targets), a mean
     value = step(inputs, targets)
 
-`torch.compile` gets one function without a graph break. A gradient that is not finite is found and its step undone on
-the device, as a GradScaler does it with `found_inf`; `skipped_steps` reads the count when it is asked. The numbers are
-those of `optimizer.step(closure)` up to the compiler's rounding.
+`torch.compile` gets one function without graph breaks. A gradient that is not finite is detected and its step undone on
+the device, as a GradScaler does with `found_inf`; `skipped_steps` reads the count on request. The numbers are those of
+`optimizer.step(closure)` up to the compiler's rounding.
 
-Not in the graph, and run eagerly as ever: the first step, which makes the state, and every step at which a rotation
-learns a new basis. Learning rate, radius and decay may change from step to step without compiling anew.
+Not in the graph but run eagerly: the first step, which creates the state, and every step at which a rotation learns a
+new basis. Learning rate, radius and decay may change between steps without recompiling.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Update = Callable[[int, list[Tensor], list[Tensor], Tensor, dict[str, Any]], Non
 class CompiledStep:
     """The compiled step of `adamw`, `sam` or `rotated_adamw`; `options` go to `torch.compile`.
 
-    Raises TypeError for another optimizer, ValueError for settings that the graph has no room for.
+    Raises TypeError for another optimizer, ValueError for settings that the graph does not support.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class CompiledStep:
             raise TypeError(f"{type(optimizer).__name__} has no compiled step; {names} have one")
         params = [p for g in optimizer.param_groups for p in g["params"]]
         if isinstance(model, DistributedDataParallel) or any(is_sharded(p) for p in params):
-            raise ValueError("a compiled step is of one process; compile the model alone under DDP or FSDP")
+            raise ValueError("a compiled step supports one process; compile only the model under DDP or FSDP")
         if any(g.get("state_dtype", "auto") != "auto" for g in optimizer.param_groups):
-            raise ValueError("state_dtype bfloat16 draws its random bits outside the graph; use state_dtype auto")
+            raise ValueError("state_dtype bfloat16 draws random bits outside the graph; use state_dtype auto")
         self.optimizer, self.model, self.loss = optimizer, getattr(model, "_orig_mod", model), loss
         self._norms = frozenset(
             f"{name}.{key}" if name else key
@@ -81,7 +81,7 @@ class CompiledStep:
         return self.taken(lambda: step(closure), lambda *given: self._graph(inputs, targets, *given))
 
     def taken(self, eagerly: Callable[[], Any], graph: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
-        """A step by `eagerly`, or by `graph` of (parameters, numbers) of each group where one can be taken."""
+        """A step by `eagerly`, or by `graph` of (parameters, numbers) of each group if one can be taken."""
         if self._groups is None or self._learns():
             return self._eagerly(eagerly)
         self._follow_counters()
@@ -93,13 +93,13 @@ class CompiledStep:
         self.optimizer.charge(self.optimizer.GRAD_EVALS)
         for i, steps in enumerate(self._steps):
             steps.add_(good)
-            self.optimizer.param_groups[i]["step"] += 1  # at most: `settle` takes back what was skipped
+            self.optimizer.param_groups[i]["step"] += 1  # an upper bound: `settle` subtracts skipped steps
             self._seen[i] += 1
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what torch's schedulers look at
         return loss
 
     def settle(self) -> None:
-        """Bring the counters of the optimizer to what the device has decided."""
+        """Bring the optimizer's counters in line with the device's decisions."""
         if self._skipped is None:
             return
         skipped = int(self._skipped)
@@ -133,7 +133,7 @@ class CompiledStep:
         ]
 
     def _learns(self) -> bool:
-        """Whether a rotation learns at this step; asked of the counter, and of the device where that says yes."""
+        """Whether a rotation learns at this step; decided by the counter, and confirmed by the device if so."""
         if not isinstance(self.optimizer, RotatedAdamW):
             return False
 
@@ -146,7 +146,7 @@ class CompiledStep:
         return due()
 
     def _follow_counters(self) -> None:
-        """Counters on the device, made anew where a step was taken or a state loaded without them."""
+        """Create the device's counters anew if a step was taken or a state loaded without them."""
         if not isinstance(self.optimizer, RotatedAdamW):
             return
         now = [int(g["step"]) for g in self.optimizer.param_groups]
@@ -159,9 +159,9 @@ class CompiledStep:
         return list(enumerate(self.optimizer.param_groups))
 
     def _numbers(self, numbered: tuple[int, dict[str, Any]], device: torch.device) -> dict[str, Any]:
-        """What the graph needs of a group: tensors, so that no value is compiled in.
+        """The numbers of a group that the graph needs, as tensors, so that no value is compiled in.
 
-        With one axis: the compiler reads those without, on a CPU, to guard their values.
+        With one axis: the compiler reads zero-dimensional CPU tensors in order to guard their values.
         """
         index, group = numbered
         assert self._groups is not None
@@ -214,7 +214,7 @@ class CompiledStep:
         return loss.detach(), good
 
     def _gradients(self, params: Named, buffers: Named, inputs: Any, targets: Any) -> tuple[Tensor, Named, Named]:
-        """(loss, gradients, buffers afterwards) at these weights."""
+        """(loss, gradients, new buffers) at these weights."""
         after = {k: b.clone() for k, b in buffers.items()}
         with torch.enable_grad():
             loss = self.loss(functional_call(self.model, {**params, **after}, (inputs,)), targets)
@@ -251,14 +251,14 @@ def all_finite(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _descend(params: list[Tensor], moves: list[Tensor], good: Tensor, own: dict[str, Any]) -> None:
-    """Decay, then move; neither where the step is skipped."""
+    """Decay, then move; neither if the step is skipped."""
     decay = torch.where(good, own["decay"], torch.ones_like(own["decay"]))
     for p, move in zip(params, moves, strict=True):
         p.mul_(decay.to(p)).add_(move.to(p.dtype))
 
 
 def _moves(grads: list[Tensor], good: Tensor, own: dict[str, Any], steps: list[Tensor]) -> list[Tensor]:
-    """Update the moments; -lr q of AdamW, 0 where the step is skipped. `steps`: the number of each, from 1."""
+    """Update the moments; returns -lr q of AdamW, 0 if the step is skipped. `steps`: each step's number, from 1."""
     found = []
     for g, m, v, step in zip(grads, own["means"], own["squares"], steps, strict=True):
         g, count = g.to(m.dtype), step.to(own["lr"].dtype)

@@ -1,12 +1,12 @@
-"""`step(closure)` as one compiled graph, for loops that have a closure and no function of inputs and targets.
+"""`step(closure)` as one compiled graph, for loops with a closure instead of a function of inputs and targets.
 
     step = optim_core.compiled_step(optimizer, model)
-    value = step(closure)  # a new closure over the next batch is no reason to compile anew
+    value = step(closure)  # a new closure for the next batch does not recompile
 
-The closure is what `optimizer.step` takes: it clears, computes the loss, calls `backward()` and returns the loss. It is
-traced as it stands, in both passes of SAM, so all that it does has to be traceable: no `.item()`, no printing, no
-GradScaler; `torch.compile` names the line otherwise. What it reads of the loop beside tensors, a step number say, is
-compiled in. Dropout draws what the compiler draws. Everything else is as in `compiled`.
+The closure is the one that `optimizer.step` takes: it clears gradients, computes the loss, calls `backward()` and
+returns the loss. It is traced as it is, in both passes of SAM, so everything in it must be traceable: no `.item()`, no
+printing, no GradScaler; otherwise `torch.compile` names the line. Values other than tensors that it reads from the
+loop, such as a step number, are compiled in. Dropout masks come from the compiler. Everything else is as in `compiled`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CompiledClosure(CompiledStep):
         step: Any = self.optimizer.step
 
         def graph(*given: Any) -> tuple[Tensor, Tensor]:
-            self.optimizer._begins_cleared = True  # what it would look at to clear, rates too, is not compiled in
+            self.optimizer._begins_cleared = True  # what it would check before clearing is not compiled in
             try:
                 found: tuple[Tensor, Tensor] = self._traced(closure, *given)
             finally:
@@ -91,7 +91,7 @@ def compiled_step(
 ) -> CompiledStep:
     """The step of `optimizer` on `loss(model(inputs), targets)`, compiled as one graph; see `CompiledStep`.
 
-    Without a `loss`: `step(closure)` so compiled, for closures that can be traced; see `CompiledClosure`.
+    Without a `loss`: `step(closure)`, compiled in the same way, for traceable closures; see `CompiledClosure`.
     """
     if loss is not None:
         return CompiledStep(optimizer, model, loss, **options)
@@ -99,7 +99,7 @@ def compiled_step(
 
 
 def _gradients(closure: Closure, params: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """(loss, gradients) at the weights as they stand; the gradients are taken out of the parameters."""
+    """(loss, gradients) at the current weights; the gradients are removed from the parameters."""
     for p in params:
         p.grad = None
     with torch.enable_grad():

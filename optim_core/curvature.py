@@ -1,4 +1,4 @@
-"""Products of a model's curvature matrices with vectors of weight space, and the gradient, all on one batch.
+"""Products of a model's curvature matrices with vectors in weight space, and the gradient, all on one batch.
 
 With z the outputs [n], J = dz/dw [n, P] and Q the Hessian of the loss (or of a divergence) in z [n, n]:
 
@@ -7,14 +7,14 @@ With z the outputs [n], J = dz/dw [n, P] and Q the Hessian of the loss (or of a 
                    Gauss-Newton for cross-entropy of logits and for squared error)
     Newton         d/dw <grad L(w), v>, by double backward       (Pearlmutter 1994)
 
-Vectors are lists with one tensor for each weight, shaped like it. The point is fixed at construction, which costs one
+Vectors are lists with one tensor per weight, of the same shape. The point is fixed at construction, which costs one
 gradient. A product then costs, in gradients (forward and backward pass), measured on one CPU thread: Gauss-Newton 1.35
-to 1.7 (MLP 64-256-256-10) and 1.5 to 1.75 (convolutional networks), Newton 1.3 to 2.2; `PRODUCT_COST` is what budgets
-are charged, for any model.
+to 1.7 (MLP 64-256-256-10) and 1.5 to 1.75 (convolutional networks), Newton 1.3 to 2.2; budgets are charged
+`PRODUCT_COST` for any model.
 
-J v is taken by double backward through a kept graph, or in forward mode where the model has convolutions, whose double
-backward in torch does about twice the work. Whichever has no formula for some layer gives way to the other; where both
-fail the error names the module.
+J v is computed by double backward through a stored graph, or in forward mode if the model has convolutions, whose
+double backward in torch does about twice the work. If one of these has no formula for some layer the other is used; if
+both fail the error names the module.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
+from optim_core.pullback import pulled, pulled_whole
 from optim_core.sharded import locals_of, whole_sum
 
 Loss = Callable[[Tensor, Any], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
 PRODUCT_COST = {"ngd": 1.75, "newton": 2.0}
-"""Gradient evaluations that one product is charged, by metric."""
+"""Gradient evaluations charged per product, by metric."""
 
 
 class Curvature(Protocol):
@@ -61,7 +62,7 @@ def softmax_kl(reference: Tensor, current: Tensor) -> Tensor:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention by matrix products: the fused kernels of torch have neither forward mode nor a second derivative."""
+    """Attention by matrix products: torch's fused kernels have neither forward mode nor a second derivative."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -74,11 +75,11 @@ def plain_attention() -> Iterator[None]:
 
 
 class GaussNewton:
-    """The generalised Gauss-Newton matrix of `loss(model(inputs), targets)` in the named `weights` (leaf tensors).
+    """The generalized Gauss-Newton matrix of `loss(model(inputs), targets)` in the named `weights` (leaf tensors).
 
-    With `divergence(reference, current)` the output Hessian is that of the divergence at coincidence: the Fisher
-    matrix for `softmax_kl`. The gradient is always that of the loss. Raises TypeError or ValueError when the loss is
-    not a differentiable scalar function of the outputs.
+    With `divergence(reference, current)` the output Hessian is that of the divergence at coincidence: the Fisher matrix
+    for `softmax_kl`. The gradient is always that of the loss. Raises TypeError or ValueError if the loss is not a
+    differentiable scalar function of the outputs.
     """
 
     def __init__(
@@ -105,20 +106,18 @@ class GaussNewton:
             if divergence is not None:
                 self._slope = _output_gradient(divergence(self._point.detach(), self._point), self._point)
             self._cotangent = slope.detach().requires_grad_()
-            pulled = torch.autograd.grad(
-                self.outputs, leaves, self._cotangent, create_graph=True, materialize_grads=True
-            )
-        self.gradient = [g.detach() for g in pulled]
-        self._pulled, self._checked = [(i, g) for i, g in enumerate(pulled) if g.requires_grad], False
+            slopes = pulled_whole([self.outputs], leaves, [self._cotangent], create_graph=True)
+        self.gradient = [g.detach() for g in slopes]
+        self._pulled, self._checked = [(i, g) for i, g in enumerate(slopes) if g.requires_grad], False
 
     def jvp(self, vector: Sequence[Tensor]) -> Tensor:
-        """J v, shaped like the outputs. Raises RuntimeError when neither way has a formula for every layer."""
+        """J v, shaped like the outputs. Raises RuntimeError if neither way has a formula for every layer."""
         try:
             return self._modes[0](vector)
         except RuntimeError as error:
             if len(self._modes) == 1:
                 raise
-            self._modes.pop(0)  # the other way, from here on
+            self._modes.pop(0)  # use the other way from now on
             try:
                 return self.jvp(vector)
             except RuntimeError as other:
@@ -128,13 +127,12 @@ class GaussNewton:
         """Q t, with t and the result shaped like the outputs."""
         if not self._slope.requires_grad:
             return torch.zeros_like(tangent)
-        (found,) = torch.autograd.grad(self._slope, self._point, tangent, retain_graph=True, materialize_grads=True)
-        return found
+        return pulled_whole([self._slope], [self._point], [tangent], retain_graph=True)[0]
 
     def vjp(self, cotangent: Tensor) -> list[Tensor]:
         """J^T t."""
         leaves = list(self._weights.values())
-        return list(torch.autograd.grad(self.outputs, leaves, cotangent, retain_graph=True, materialize_grads=True))
+        return pulled_whole([self.outputs], leaves, [cotangent], retain_graph=True)
 
     def product(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """J^T Q J v."""
@@ -145,7 +143,8 @@ class GaussNewton:
             refuse_dead_ends([g for _, g in self._pulled])
             self._checked = True
         picked = [vector[i] for i, _ in self._pulled]
-        (found,) = torch.autograd.grad([g for _, g in self._pulled], self._cotangent, picked, retain_graph=True)
+        (found,) = pulled([g for _, g in self._pulled], [self._cotangent], picked, retain_graph=True)
+        assert found is not None  # torch raises where there is no path
         return found
 
     def _jvp_in_forward_mode(self, vector: Sequence[Tensor]) -> Tensor:
@@ -176,18 +175,14 @@ class Newton:
     def product(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """H v."""
         picked = [vector[i] for i, _ in self._slopes]
-        return list(
-            torch.autograd.grad(
-                [g for _, g in self._slopes], self._leaves, picked, retain_graph=True, materialize_grads=True
-            )
-        )
+        return pulled_whole([g for _, g in self._slopes], self._leaves, picked, retain_graph=True)
 
 
 METRICS: dict[str, Callable[..., Curvature]] = {"ngd": GaussNewton, "newton": Newton}
 
 
 def outputs_of(model: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> Tensor:
-    """The model's outputs with `weights` (parameters or buffers by name) in place of its own. Raises TypeError."""
+    """The model's outputs with `weights` (parameters or buffers by name) instead of its own. Raises TypeError."""
     found = functional_call(model, dict(weights), (inputs,))
     if not isinstance(found, Tensor):
         raise TypeError(
@@ -198,24 +193,24 @@ def outputs_of(model: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> 
 
 
 def scalar_loss(loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
-    """`loss(outputs, targets)`. Raises TypeError or ValueError when that is no scalar that depends on the outputs."""
+    """`loss(outputs, targets)`. Raises TypeError or ValueError if that is not a scalar that depends on the outputs."""
     value = loss(outputs, targets)
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"loss(outputs, targets) returned {shape}; it has to be a scalar tensor, the mean of the batch")
+        raise TypeError(f"loss(outputs, targets) returned {shape}; it must be a scalar tensor, the mean of the batch")
     if not value.requires_grad:
-        raise ValueError("loss(outputs, targets) does not depend on the outputs; it has to be a function of them")
+        raise ValueError("loss(outputs, targets) does not depend on the outputs; it must be a function of them")
     return value.reshape(())
 
 
 def bends(loss: Loss, outputs: Tensor, targets: Any) -> bool:
-    """Whether the loss has a second derivative in its outputs, here or at outputs drawn at random."""
+    """Whether the loss has a second derivative in its outputs, here or at randomly drawn outputs."""
     for point in (outputs.detach().clone(), torch.randn_like(outputs)):
         with torch.enable_grad():
             slope = _output_gradient(loss(point.requires_grad_(), targets), point)
         if not slope.requires_grad:
             continue
-        (product,) = torch.autograd.grad(slope, point, torch.randn_like(point), materialize_grads=True)
+        (product,) = pulled_whole([slope], [point], [torch.randn_like(point)])
         if bool(product.any()):
             return True
     return False
@@ -228,28 +223,27 @@ def _output_gradient(value: Tensor, point: Tensor) -> Tensor:
 
 
 def _only_depends_on(value: Tensor, point: Tensor) -> None:
-    """Raises ValueError when the graph of `value` reaches a leaf other than `point`."""
+    """Raises ValueError if the graph of `value` reaches a leaf other than `point`."""
     for node in _graph([value]):
         leaf = getattr(node, "variable", None)
         if leaf is not None and leaf is not point:
             raise ValueError(
                 f"loss(outputs, targets) also depends on a tensor of shape {tuple(leaf.shape)} that is not an output; "
-                "take penalties on weights out of the loss (weight_decay is a hyperparameter)"
+                "remove penalties on weights from the loss (weight_decay is a hyperparameter)"
             )
 
 
 def refuse_dead_ends(gradients: Sequence[Tensor]) -> None:
-    """Raises RuntimeError when a second derivative of `gradients` would silently miss a path.
+    """Raises RuntimeError if a second derivative of `gradients` would silently miss a path.
 
-    torch marks a backward that is not differentiable by an error node, which it never runs when the path behind it is
-    not asked for.
+    torch marks a non-differentiable backward by an error node, which never runs unless the path behind it is requested.
     """
     if any(node.name().endswith("::Error") for node in _graph(gradients)):
         raise RuntimeError("some operation has a backward that is marked once_differentiable")
 
 
 def _graph(tensors: Sequence[Tensor]) -> Iterator[Any]:
-    """All nodes of the autograd graph behind `tensors`."""
+    """All nodes of the autograd graph of `tensors`."""
     seen, todo = set(), [t.grad_fn for t in tensors]
     while todo:
         node = todo.pop()
@@ -260,7 +254,7 @@ def _graph(tensors: Sequence[Tensor]) -> Iterator[Any]:
 
 
 class _Probe:
-    """Remembers what every module without children was called with."""
+    """Records the calls of every module without children."""
 
     def __init__(self, model: nn.Module) -> None:
         self.calls: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
@@ -282,7 +276,7 @@ class _Probe:
 
 
 def module_without_products(model: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> str | None:
-    """Name and class of the first module through which no J v can be taken, or None when each of them alone works."""
+    """Name and class of the first module that does not support J v, or None if each of them does individually."""
     probe = _Probe(model)
     try:
         with torch.no_grad():
@@ -308,14 +302,14 @@ def _differentiate_twice(module: nn.Module, arguments: tuple[Any, ...]) -> None:
     if not leaves or not isinstance(outputs, Tensor) or not outputs.requires_grad:
         return
     cotangent = torch.ones_like(outputs).requires_grad_()
-    pulled = torch.autograd.grad(outputs, leaves, cotangent, create_graph=True, allow_unused=True)
-    reached = [g for g in pulled if g is not None and g.requires_grad]
+    slopes = pulled([outputs], leaves, [cotangent], create_graph=True, allow_unused=True)
+    reached = [g for g in slopes if g is not None and g.requires_grad]
     if reached:
         refuse_dead_ends(reached)
-        torch.autograd.grad(reached, cotangent, [torch.ones_like(g) for g in reached], allow_unused=True)
+        pulled(reached, [cotangent], [torch.ones_like(g) for g in reached], allow_unused=True)
 
 
 def named_weights(model: nn.Module, wanted: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Name -> tensor for those of the model's parameters that are in `wanted`, tied ones once."""
+    """Name -> tensor for the model's parameters that are in `wanted`, tied ones once."""
     keep = set(wanted)
     return {name: cast(Tensor, p) for name, p in model.named_parameters() if p in keep}

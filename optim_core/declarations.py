@@ -1,7 +1,7 @@
-"""What an optimizer declares about itself, for whoever plans, checks or draws a comparison.
+"""Declarations of an optimizer, used to plan, check and plot comparisons.
 
-Fairness rules, controls and figures read these from the class (`Counting.LIMITS` and its neighbours) and know no
-optimizer by name. The contract suite proves every declared limit step by step in float64.
+Fairness rules, controls and figures read these from the class (`Counting.LIMITS` and its neighbors) and know no
+optimizer by name. The contract suite verifies every declared limit step by step in float64.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A limit that a sweep proves on its own task before it trains (`controls` in a sweep file)."""
+    """A limit that a sweep verifies on its own task before training (`controls` in a sweep file)."""
 
     name: str
-    """What sweep files call it."""
+    """Its name in sweep files."""
     says: str
     """The claim, as a clause."""
     tolerance: float
@@ -41,11 +41,13 @@ class Limit:
     """
 
     equals: str
-    """Name of the other optimizer; `{base}` stands for the value of the hyperparameter `base`, sgd without one."""
+    """Name of the other optimizer; `{base}` is replaced by the value of the hyperparameter `base` (sgd if there is
+    none).
+    """
     at: Mapping[str, Any]
     """Hyperparameter -> its value in the limit."""
     where: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: NOTHING)
-    """Hyperparameter -> the values for which the limit holds; every value of the others."""
+    """Hyperparameter -> the values for which the limit holds; others may have any value."""
     other: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     """Settings of the other optimizer."""
     probe: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
@@ -53,35 +55,36 @@ class Limit:
     deviation: float = 0.0
     """Largest |w - w'| / |w' - w_0| in float64; 0: bit for bit."""
     nested: bool = True
-    """Whether the other is what this optimizer adds to, so that a fair comparison has it as an arm. False for a limit
-    that is only approached (a large eps) and for what already follows from other limits."""
+    """Whether this optimizer extends the other one, so that a fair comparison includes it as an arm. False for a limit
+    that is only approached (a large eps) and for limits implied by others.
+    """
     control: Control | None = None
-    """The control that proves it, if sweep files may ask for one."""
+    """The control that verifies it, if sweep files may request one."""
 
     def name_of_other(self, given: Mapping[str, Any]) -> str:
         """The other optimizer's name, for these settings."""
         return self.equals.format_map({"base": "sgd", **given})
 
     def holds(self, space: Mapping[str, Sequence[Any]]) -> bool:
-        """Whether the limit is claimed somewhere in a space: hyperparameter -> the values that it may take."""
+        """Whether the limit is claimed somewhere in a space: hyperparameter -> its possible values."""
         return all(any(v in values for v in space[key]) for key, values in self.where.items() if key in space)
 
     def reached(self, space: Mapping[str, Sequence[Any]]) -> bool:
-        """Whether the space holds its settings."""
+        """Whether the space contains its settings."""
         return self.holds(space) and all(value in space.get(key, ()) for key, value in self.at.items())
 
     def others(self, space: Mapping[str, Sequence[Any]]) -> set[str]:
-        """The names that the other optimizer may have in the space."""
+        """Possible names of the other optimizer in the space."""
         return {self.name_of_other({"base": base}) for base in space.get("base", ("sgd",))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """Two hyperparameters whose interaction is worth a picture."""
+    """Two hyperparameters whose interaction is worth plotting."""
 
     across: str
     across_means: str
-    """What it is, with its unit."""
+    """Its meaning, with its unit."""
     up: str
     up_means: str
 

@@ -1,10 +1,10 @@
-"""The step of SGD or AdamW, given gradients from anywhere: what SAM and LLQR hand their gradient to.
+"""The step of SGD or AdamW along given gradients, used by SAM and LLQR.
 
     sgd:    m <- momentum m + (g + weight_decay w),  w <- w - lr m                          (Polyak 1964)
     adamw:  w <- (1 - lr weight_decay) w - lr mhat / (sqrt(vhat) + eps)      (Loshchilov and Hutter 2019, Alg. 2)
 
-torch's own kernels do the work, in the same mode as the registered `sgd` and `adamw`, so that the limits in which a
-method is its base optimizer hold bit for bit. `p.grad` is neither read nor written.
+torch's own kernels are used, in the same mode as in the registered `sgd` and `adamw`, so that the limits in which a
+method reduces to its base optimizer hold bit for bit. `p.grad` is neither read nor written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from optim_core.sharded import locals_of
 BASES = ("sgd", "adamw")
 CHANGEABLE = frozenset({"lr", "momentum", "weight_decay", "beta1", "beta2", "eps"})
 BOUNDS = {"momentum": SHARE, "weight_decay": NOT_NEGATIVE, "beta1": SHARE, "beta2": SHARE}
-"""What a method over a base declares of the base's hyperparameters (see `Counting`)."""
+"""Declarations of a wrapping method about its base's hyperparameters (see `Counting`)."""
 State = MutableMapping[Tensor, dict[str, Any]]
 
 
@@ -35,11 +35,11 @@ def base_defaults(
 ) -> dict[str, Any]:
     """The checked parameter-group entries of a base optimizer, only those that it reads, under torch's names.
 
-    So torch's schedulers find the momentum that is there (`momentum` of sgd, the first of `betas` of adamw). Raises
+    So torch's schedulers find the existing momentum (`momentum` of sgd, the first of `betas` of adamw). Raises
     ValueError for an unknown base, a negative lr or weight_decay, or a momentum or beta outside [0, 1).
     """
     if base not in BASES:
-        raise ValueError(f"base is {base!r}; it has to be one of {', '.join(BASES)}")
+        raise ValueError(f"base is {base!r}; it must be one of {', '.join(BASES)}")
     check_not_negative(lr=lr, weight_decay=weight_decay)
     check_share(momentum=momentum, beta1=beta1, beta2=beta2)
     check_positive(eps=eps)
@@ -56,10 +56,10 @@ def descend(
     scratch: Sequence[Tensor] | None = None,
     skipped: Tensor | None = None,
 ) -> None:
-    """Move `params` by one step of the group's base optimizer along `grads`, keeping its buffers in `state`.
+    """Move `params` by one step of the group's base optimizer along `grads`, with its buffers in `state`.
 
-    `scratch`, tensors like `params` that may be overwritten, spares SGD with weight decay a copy of the gradients.
-    `skipped` says, on the device, whether nothing moves at all (see `selection`).
+    `scratch`, tensors like `params` that may be overwritten, saves SGD with weight decay a copy of the gradients.
+    `skipped` tells the device not to move anything (see `selection`).
     """
     if not params:
         return
@@ -79,7 +79,7 @@ def descend(
 def sgd_where_taken(
     skipped: Tensor, group: Mapping[str, Any], params: Sequence[Tensor], grads: Sequence[Any], state: State
 ) -> None:
-    """SGD by torch's fused kernel, unless `skipped`; a buffer that is missing begins at 0."""
+    """SGD with torch's fused kernel, unless `skipped`; a missing buffer starts at 0."""
     if not params:
         return
     buffers: list[Tensor] = []

@@ -1,17 +1,17 @@
-"""Dion: a momentum matrix orthonormalised by one power iteration of low rank (Ahn et al. 2025, arXiv 2504.05295).
+"""Dion: a momentum matrix orthonormalized by one power iteration of low rank (Ahn et al. 2025, arXiv 2504.05295).
 
 For a hidden matrix W [m, n], m >= n (else transposed), momentum M and a basis Q [n, r] that is carried along:
 
     M <- M + G;   P = orthonormal columns of M Q;   R = M^T P
-    M <- M - (1 - momentum) P R^T               what the rank did not see is kept for later steps
+    M <- M - (1 - momentum) P R^T               what the low rank misses is kept for later steps
     Q <- R, each column over (its norm + eps);   W <- (1 - lr weight_decay) W - lr sqrt(out / in) P Q^T
 
-r = rank_fraction min(m, n), rounded up. Q begins as normal noise. AdamW moves the rest (see `optim_core.hidden`);
+r = rank_fraction min(m, n), rounded up. Q starts as normal noise. AdamW moves the rest (see `optim_core.hidden`);
 filters are [out, in * height * width].
 
 Agrees step by step with the authors' reference (github.com/microsoft/dion, `dion_reference`, QR by Householder), see
-tests/golden/agreement. Memory: M and Q. A step costs 6 m n r + 2 m r^2 multiplications. This is the algorithm on one
-device: a sharded matrix is gathered, not multiplied in parts.
+tests/golden/agreement. Memory: M and Q. A step costs 6 m n r + 2 m r^2 multiplications. This is the single-device
+algorithm: a sharded matrix is gathered, not multiplied in parts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Dion(HiddenMatrices):
         """Raise ValueError for a hyperparameter outside its range."""
         super().check_values(**values)
         if not 0 < values.get("rank_fraction", 1) <= 1:
-            raise ValueError(f"rank_fraction is {values['rank_fraction']}; it has to lie in (0, 1]")
+            raise ValueError(f"rank_fraction is {values['rank_fraction']}; it must lie in (0, 1]")
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """M, P, Q and W of the module's formula."""

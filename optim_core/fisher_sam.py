@@ -1,13 +1,13 @@
-"""Fisher SAM: the ascent inside an ellipsoid of the diagonal Fisher information (Kim et al. 2022, arXiv 2206.04920).
+"""Fisher SAM: ascent within an ellipsoid of the diagonal Fisher information (Kim et al. 2022, arXiv 2206.04920).
 
     epsilon = sam_radius F g / sqrt(g^T F g),   F = 1 / (1 + fisher_weight g^2) elementwise
 
-the direction that maximises g^T epsilon over epsilon^T F^-1 epsilon <= sam_radius^2, with the squared gradient of the
-batch for the diagonal of the Fisher matrix. `fisher_weight` 0 is `sam` bit for bit.
+the direction that maximizes g^T epsilon subject to epsilon^T F^-1 epsilon <= sam_radius^2, with the squared gradient of
+the batch as the diagonal of the Fisher matrix. `fisher_weight` 0 is `sam` bit for bit.
 
 The authors of LLQR+SAM write F = 1 / (g^2 + eta): the same epsilon, for fisher_weight = 1 / eta and sam_radius divided
-by sqrt(eta). Their eta 0.1 and radius 0.1 are fisher_weight 10 and sam_radius 0.316 here. Unlike SAM it depends on the
-scale of the loss: fisher_weight is in units of 1 / g^2.
+by sqrt(eta). Their eta 0.1 and radius 0.1 correspond to fisher_weight 10 and sam_radius 0.316 here. Unlike SAM it
+depends on the scale of the loss: fisher_weight is in units of 1 / g^2.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Gradients of one call of a closure and of nothing else: what was there before is cleared, or refused; and finite.
+"""Ensure that gradients come from one call of a closure only, and are finite.
 
-What an earlier call of the closure left in `p.grad` is cleared before the next, so that a closure which forgets to
-clear steps along its own gradient all the same. What somebody else has put there since, a micro-batch accumulated
-outside the step, is neither dropped nor mixed in: if the closure does not clear it, the step is refused.
+What an earlier call of the closure left in `p.grad` is cleared before the next, so a closure that forgets to clear
+still steps along its own gradient. What somebody else has put there since, such as a micro-batch accumulated outside
+the step, is neither dropped nor mixed in: if the closure does not clear it, the step is refused.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ class NotFinite(Exception):  # noqa: N818  an outcome of a step, not an error
 
 
 class Stamp:
-    """Recognises a gradient that nobody has written to since, without keeping its memory alive."""
+    """Detects whether a gradient was written to since, without keeping its memory alive."""
 
     def __init__(self, gradient: Tensor | None) -> None:
         self._tensor = None if gradient is None else weakref.ref(gradient)
         self._version = 0 if gradient is None else gradient._version
 
     def unchanged(self, gradient: Tensor | None) -> bool:
-        """Whether `gradient` is missing or still what it was."""
+        """Whether `gradient` is missing or unchanged."""
         if gradient is None:
             return True
         return self._tensor is not None and self._tensor() is gradient and gradient._version == self._version
 
 
 class Foreign:
-    """Watches one gradient that is not the optimizer's own, to see whether the closure clears it first.
+    """Watches a gradient that is not the optimizer's own, to see whether the closure clears it first.
 
-    Only while a closure runs: zeroing in place and accumulating both count as one write, so the moment of the first
-    accumulation tells them apart.
+    Only while a closure runs: zeroing in place and accumulating both count as one write, so the time of the first
+    accumulation distinguishes them.
     """
 
     def __init__(self, p: Tensor) -> None:
@@ -62,7 +62,7 @@ class Foreign:
             self._mixed = p.grad is self._gradient and p.grad._version == self._stamp._version + 1
 
     def kept(self, p: Tensor) -> bool:
-        """Whether it is in `p.grad` still, alone or under what was accumulated since."""
+        """Whether it is still in `p.grad`, alone or with what was accumulated since."""
         return bool(self._mixed) if self._mixed is not None else p.grad is not None and self._stamp.unchanged(p.grad)
 
     def close(self) -> None:
@@ -72,7 +72,9 @@ class Foreign:
 
 
 class Call:
-    """One call of a closure over `params`; `stamps` (by id) are of what the optimizer left, None: all is its own."""
+    """One call of a closure over `params`; `stamps` (by id) mark what the optimizer left, None: everything is its
+    own.
+    """
 
     def __init__(self, params: Sequence[Tensor], stamps: dict[int, Stamp] | None) -> None:
         self._params, self._foreign = params, dict[int, Foreign]()
@@ -90,7 +92,7 @@ class Call:
             seen.close()
 
     def check(self, name: str) -> None:
-        """Raise RuntimeError when there is no gradient of this call, or one that it did not begin."""
+        """Raise RuntimeError if there is no gradient from this call, or one that existed before it."""
         kept = [p for p in self._params if id(p) in self._foreign and self._foreign[id(p)].kept(p)]
         new = [p for p in self._params if p.grad is not None and not self._untouched(p)]
         if not new:
@@ -107,9 +109,9 @@ class Call:
 
 
 def finite(gradients: Sequence[Tensor], *, look: bool = False) -> bool:
-    """Whether every entry is. One pass over memory and one read-back: norms tell, unless they overflow themselves.
+    """Whether every entry is finite. One pass over memory and one read-back, using norms, unless these overflow.
 
-    `look`: take the number from where it lies, which on a CPU is no operation of torch and nothing to wait for.
+    `look`: read the number directly from memory, which on a CPU needs no torch operation and no wait.
     """
     dense = [g._values() if g.is_sparse else g for g in gradients if g.numel()]
     if not dense:
@@ -123,6 +125,6 @@ def finite(gradients: Sequence[Tensor], *, look: bool = False) -> bool:
 
 
 def seen(scalar: Tensor) -> float:
-    """The number in a scalar, read from memory where the host has it, from the device otherwise."""
+    """The value of a scalar, read from host memory if it is there, otherwise from the device."""
     number: Any = scalar.detach().tolist()
     return float(number)

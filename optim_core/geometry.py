@@ -1,12 +1,12 @@
-"""The learned geometry that LLQR and LLQR+SAM share: when U is refreshed, on what, and how it is applied.
+"""The learned geometry shared by LLQR and LLQR+SAM: when U is refreshed, on which batches, and how it is applied.
 
-Every `refresh_interval` steps, by a counter in the state, the inner problem of `relaxation` is solved from the present
+Every `refresh_interval` steps, by a counter in the state, the inner problem of `relaxation` is solved from the current
 U on fresh batches, with the model in evaluation mode (BatchNorm's running statistics, no dropout), outside autocast and
 in float32 or wider. Then
 
     U <- (1 - ema_rate) U + ema_rate U_new,   diagonals clamped to [floor, ceiling]
 
-A refresh touches nothing but U: not weights, gradients, buffers, random state or the base optimizer's buffers.
+A refresh changes only U: not weights, gradients, buffers, random state or the base optimizer's buffers.
 """
 
 from __future__ import annotations
@@ -40,21 +40,19 @@ from optim_core.undisturbed import Widened, head, undisturbed, wide, widen
 Batches = Callable[[int], tuple[Any, Any]] | Iterable[tuple[Any, Any]]
 PREFIX = "geometry_"
 WARM_NORMS = 20
-"""Steps before the first refresh of a model with running statistics: about an epoch of a small task."""
+"""Steps before the first refresh of a model with running statistics: about one epoch of a small task."""
 
 
 class LearnedGeometry(Counting):
     """A `Counting` optimizer with a learned preconditioner; `LLQR` and `LLQRSAM` build on it.
 
     `refresh_batches` is a callable index -> (inputs, targets), which makes a resumed run exact because the index is in
-    the state, or an iterable of such pairs, begun again when it ends; a resumed run then goes on with whatever the
-    iterable gives. Batches are of the nominal size, on the model's device. `loss(outputs, targets)` is a mean. Under
-    `DistributedDataParallel` the first worker's solution goes to all.
+    the state, or an iterable of such pairs, restarted when it ends; a resumed run then continues with whatever the
+    iterable gives. Batches have the nominal size and are on the model's device. `loss(outputs, targets)` is a mean.
+    Under `DistributedDataParallel` the first worker's solution is sent to all.
     """
 
-    NOT_SHARDED = (
-        "products with its curvature run through the model as a function of whole weights, which sharding replaces"
-    )
+    NOT_SHARDED = "products with its curvature treat the model as a function of whole weights, which sharding replaces"
     REFRESH_INTERVAL = "refresh_interval"
     CHANGEABLE = CHANGEABLE | {
         "refresh_interval", "ema_rate", "damping", "curvature_scale", "inner_lr", "inner_momentum"
@@ -76,11 +74,11 @@ class LearnedGeometry(Counting):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is {type(model).__name__}; {type(self).__name__} needs the torch.nn.Module itself")
         if not callable(loss):
-            raise TypeError("loss has to be a function of (outputs, targets) that returns their mean loss")
+            raise TypeError("loss must be a function of (outputs, targets) that returns their mean loss")
         if not callable(refresh_batches) and not isinstance(refresh_batches, Iterable):
-            raise TypeError("refresh_batches has to be a callable index -> (inputs, targets), or an iterable of them")
+            raise TypeError("refresh_batches must be a callable index -> (inputs, targets), or an iterable of them")
         self._parallel = model if isinstance(model, DistributedDataParallel) else None
-        model = getattr(model, "_orig_mod", model)  # of a compiled model, which has no second derivatives
+        model = getattr(model, "_orig_mod", model)  # unwrap a compiled model, which has no second derivatives
         self._model: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
         self._loss, self._batches = loss, refresh_batches
         self._iterator: Iterator[tuple[Any, Any]] | None = None
@@ -98,40 +96,38 @@ class LearnedGeometry(Counting):
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """Over the parameters of `model`; `loss` and `refresh_batches` are needed."""
+        """Over the parameters of `model`; `loss` and `refresh_batches` are required."""
         if isinstance(model, list):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         missing = [name for name in ("loss", "refresh_batches") if name not in hyperparameters]
         if missing:
-            raise TypeError(
-                f"{cls.__name__} needs {' and '.join(missing)}: it measures curvature on batches of its own"
-            )
+            raise TypeError(f"{cls.__name__} needs {' and '.join(missing)}: it measures curvature on its own batches")
         params = [p for p in model.parameters() if p.requires_grad]
         return cls(params, **{"model": model, **hyperparameters})
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """Gradient evaluations of one step with the refreshes amortised."""
+        """Gradient evaluations per step with the refreshes amortized."""
         return settings.cost_per_step(cls.gradients_of(hyperparameters), hyperparameters)
 
     @classmethod
     def steps_within(cls, budget: float, **hyperparameters: Any) -> int:
-        """Steps with the refreshes as they fall due, which are dear: the first comes before the first step."""
+        """Steps with the refreshes as they fall due, which are expensive: the first one comes before the first step."""
         return settings.steps_within(budget, cls.gradients_of(hyperparameters), hyperparameters)
 
     @classmethod
     def gradients_of(cls, hyperparameters: Mapping[str, Any]) -> float:
-        """Gradient evaluations of a step without its refresh, by hyperparameters."""
+        """Gradient evaluations per step without its refresh, by hyperparameters."""
         return cls.GRAD_EVALS
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch does; `structure` and `factor_limit` may differ between groups, the refresh belongs to all."""
+        """As torch does; `structure` and `factor_limit` may differ between groups, the refresh settings may not."""
         super().add_param_group(param_group)
         group, first = self.param_groups[-1], self.param_groups[0]
         settings.check(group)
         for key in (*settings.PRESETS["default"], "metric", "apply_to", "action_dtype"):
             if key not in settings.LOCAL and group.get(key) != first.get(key):
-                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it has to be one")
+                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it must be one")
         for p in group["params"]:
             if p not in self._owners:
                 raise ValueError(f"a parameter of shape {tuple(p.shape)} does not belong to the model")
@@ -149,28 +145,30 @@ class LearnedGeometry(Counting):
 
     @property
     def discarded_refreshes(self) -> int:
-        """Refreshes thrown away because J did not fall or was not finite."""
+        """Refreshes discarded because J did not decrease or was not finite."""
         return int(self.param_groups[0]["discarded_refreshes"])
 
     @property
     def last_objective(self) -> tuple[float, float]:
-        """J before and after the newest refresh on its own batches, in the units of `metric_scale`; nan before one."""
+        """J before and after the latest refresh on its own batches, in units of `metric_scale`; nan before the first
+        one.
+        """
         return self.param_groups[0]["objective_before"], self.param_groups[0]["objective_after"]
 
     def next_cost(self) -> float:
-        """Gradient evaluations of the next step, with its refresh if one is due."""
+        """Gradient evaluations of the next step, including its refresh if one is due."""
         return self.gradients_per_step() + (settings.refresh_cost(self.param_groups[0]) if self._due() else 0.0)
 
     def gradients_per_step(self) -> float:
-        """Gradient evaluations of a step without its refresh."""
+        """Gradient evaluations per step without its refresh."""
         return self.gradients_of(self.param_groups[0])
 
     def freeze(self) -> None:
-        """Keep U as it stands from here on."""
+        """Keep U unchanged from now on."""
         self.param_groups[0]["frozen"] = True
 
     def displacement(self) -> dict[str, float]:
-        """How far U has moved from the identity: root mean square over its entries, by factor and weight's name."""
+        """Distance of U from the identity: root mean square over its entries, by factor and weight's name."""
         names = {p: name for name, p in self._model.named_parameters()}
         found: dict[str, float] = {}
         for group in self.param_groups:
@@ -183,7 +181,7 @@ class LearnedGeometry(Counting):
 
     @torch.no_grad()
     def begin_step(self) -> None:
-        """Check the set-up before the first step, refresh U if one is due, and count the step."""
+        """Check the setup before the first step, refresh U if one is due, and count the step."""
         group = self.param_groups[0]
         if group["steps"] == 0 and group["ema_rate"] > 0 and not group["frozen"]:
             with undisturbed(self._model):
@@ -220,11 +218,11 @@ class LearnedGeometry(Counting):
         return self._owners[p]
 
     def must_know(self) -> bool:
-        """Also before the first step, and where U is learned."""
+        """Also before the first step, and when U is learned."""
         return super().must_know() or self.param_groups[0]["steps"] == 0 or self._due()
 
     def _due(self) -> bool:
-        """Whether U is learned in this step; a counter that is too high would say so too early, never too late."""
+        """Whether U is learned in this step; a counter that is too high may make it early, never late."""
         if self._seems_due():
             self._settled()
         return self._seems_due()
@@ -238,7 +236,7 @@ class LearnedGeometry(Counting):
         return bool(group["steps"] - group["refresh_step"] >= group["refresh_interval"])
 
     def _first_refresh(self) -> int:
-        """Step of the first refresh; running statistics that have seen too few batches would be measured instead."""
+        """Step of the first refresh; running statistics that have seen too few batches would distort it."""
         group = self.param_groups[0]
         if group["first_refresh"] >= 0:
             return int(group["first_refresh"])
@@ -250,7 +248,7 @@ class LearnedGeometry(Counting):
         return self._blocks[p]
 
     def _narrowed(self, p: Tensor, factors: Factors) -> Factors:
-        """The factors in bfloat16, made anew where a refresh has changed them."""
+        """The factors in bfloat16, recomputed if a refresh has changed them."""
         stamp = tuple((id(f), f._version) for f in factors.values())
         if p not in self._narrow or self._narrow[p][0] != stamp:
             self._narrow[p] = stamp, {k: f.to(torch.bfloat16) for k, f in factors.items()}
@@ -279,15 +277,15 @@ class LearnedGeometry(Counting):
                 self._iterator = iter(self._batches)
                 found = next(self._iterator, None)
             if found is None:
-                raise RuntimeError("refresh_batches has run out; give a callable index -> (inputs, targets) or an "
-                                   "iterable that can be begun again, for instance a DataLoader")  # fmt: skip
+                raise RuntimeError("refresh_batches is exhausted; pass a callable index -> (inputs, targets) or an "
+                                   "iterable that can be restarted, for example a DataLoader")  # fmt: skip
             batch = found
         if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(f"refresh_batches gave {type(batch).__name__}; it has to give pairs (inputs, targets)")
+            raise TypeError(f"refresh_batches gave {type(batch).__name__}; it must give pairs (inputs, targets)")
         return batch[0], batch[1]
 
     def _curvature(self, inputs: Any, targets: Any) -> tuple[Curvature, list[Tensor]]:
-        """The curvature at the present weights, and the parameters in the order of its vectors."""
+        """The curvature at the current weights, and the parameters in the order of its vectors."""
         own = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
         named = named_weights(self._model, own)
         params = list(named.values())
@@ -300,10 +298,10 @@ class LearnedGeometry(Counting):
         return METRICS[self.param_groups[0]["metric"]](model, named, self._loss, inputs, targets), params
 
     def _probe(self) -> None:
-        """One product before a weight has moved, so that what cannot work is said then.
+        """Try one product before any weight has moved, so that what cannot work is reported early.
 
-        On the first samples; on the whole batch where these alone are none (targets flattened over time, inputs with
-        the time first, masks).
+        On the first samples, or on the whole batch if these alone are not a valid batch (targets flattened over time,
+        inputs with time first, masks).
         """
         self._peeked = self._fetch(int(self.param_groups[0]["drawn"]))
         try:
@@ -320,13 +318,14 @@ class LearnedGeometry(Counting):
             if name is None:
                 raise
             raise RuntimeError(
-                f"no Jacobian-vector product through {name}: {error}. Replace that module by one whose operations "
-                "torch can differentiate twice, or keep its parameters out of this optimizer"
+                f"no Jacobian-vector product through {name}: {error}. Replace that module by one that torch can "
+                "differentiate twice, or exclude its parameters from this optimizer"
             ) from error
         if isinstance(curvature, GaussNewton) and not bends(self._loss, curvature.outputs, targets):
             raise ValueError(
-                "the loss has no curvature in the model's outputs, so the Gauss-Newton matrix is zero (for instance "
-                "nll_loss of log-probabilities): let the model return logits and use cross_entropy, or metric newton"
+                "the loss has no curvature in the model's outputs, so the Gauss-Newton matrix is zero (for example "
+                "with nll_loss of log-probabilities): let the model return logits and use cross_entropy, or metric "
+                "newton"
             )
 
     def _refresh(self) -> None:
@@ -360,7 +359,7 @@ class LearnedGeometry(Counting):
             made.clamp(self._factors(p), group["floor"], group["ceiling"], group["positive"])
 
     def _agree(self, tensors: Sequence[Tensor]) -> None:
-        """Under `DistributedDataParallel` all workers take the solution of the first, so that U is the same on each."""
+        """Under `DistributedDataParallel` all workers take the first one's solution, so that U is the same on each."""
         if self._parallel is not None:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, group=self._parallel.process_group, group_src=0)
@@ -378,7 +377,7 @@ class LearnedGeometry(Counting):
 
 
 def owners(model: nn.Module) -> dict[Tensor, nn.Module]:
-    """Parameter -> the module it belongs to: of several that share it an embedding table, else the first."""
+    """Parameter -> its module: of several that share it, an embedding table if there is one, otherwise the first."""
     found: dict[Tensor, nn.Module] = {}
     for module in model.modules():
         for p in module.parameters(recurse=False):

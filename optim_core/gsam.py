@@ -1,14 +1,14 @@
-"""GSAM: SAM that also closes the gap between the perturbed and the plain loss (Zhuang et al. 2022, Alg. 1).
+"""GSAM: SAM that also reduces the gap between the perturbed and the plain loss (Zhuang et al. 2022, Alg. 1).
 
 With g the gradient at w and g2 the one at w + epsilon, SAM's epsilon, the base descends along
 
     g2 - gap_weight g_perp,    g_perp = g - (g . g2 / |g2|^2) g2
 
-g_perp, orthogonal to g2, lets the plain loss rise without touching the perturbed one to first order: the gap between
-both shrinks. One inner product and one norm over all tensors. `gap_weight` (alpha in the paper) 0 is `sam` bit for bit.
-The authors let the radius follow the learning rate; give `sam_radius` a schedule for that.
+Moving along g_perp, orthogonal to g2, raises the plain loss without changing the perturbed one to first order: the gap
+between them shrinks. One inner product and one norm over all tensors. `gap_weight` (alpha in the paper) 0 is `sam` bit
+for bit. The authors let the radius follow the learning rate; give `sam_radius` a schedule for that.
 
-Cost: as SAM, and one more gradient kept through the second pass.
+Cost: as SAM, plus one more gradient kept through the second pass.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from optim_core.selection import alike
 
 @register("gsam")
 class GSAM(Combined):
-    """`sam` with a share of the plain gradient taken off; `gap_weight` >= 0."""
+    """`sam` with a share of the plain gradient subtracted; `gap_weight` >= 0."""
 
     SELECTS = True
     CHANGEABLE = SAM.CHANGEABLE | {"gap_weight"}
     BOUNDS: ClassVar = {**SAM.BOUNDS, "gap_weight": NOT_NEGATIVE}
     LIMITS = (
-        *(replace(limit, deviation=1e-9) for limit in SAM.LIMITS),  # what is left of g beside itself is rounding
+        *(replace(limit, deviation=1e-9) for limit in SAM.LIMITS),  # the rest of g is only rounding
         Limit(equals="sam", at={"gap_weight": 0.0}, where={"base": BASES}),
     )
 

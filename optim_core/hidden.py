@@ -1,8 +1,8 @@
-"""Methods for the matrices of hidden layers, with AdamW on everything else, so that they train any model.
+"""Methods for the matrices of hidden layers, with AdamW for everything else, so that they train any model.
 
-The rest, embeddings, the head, biases and norms, moves with lr * adamw_lr_scale. The head is the last weight with two
-or more axes, unless the model has an embedding whose table no linear layer matches: then the table is the head too
-(tied by a function call), and the last matrix is a hidden one.
+The rest (embeddings, the head, biases and norms) moves with lr * adamw_lr_scale. The head is the last weight with two
+or more axes, unless the model has an embedding with a table that no linear layer matches: then the table is also the
+head (tied by a function call), and the last matrix is a hidden one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from optim_core.ranges import check_not_negative, check_positive, check_share
 
 
 class HiddenMatrices(LayerWise):
-    """Two parameter groups: hidden matrices and the rest. Groups without a flag `hidden` are split by their axes.
+    """Two parameter groups: hidden matrices and the rest. Groups without a flag `hidden` are split by number of axes.
 
     lr, weight_decay, adamw_lr_scale >= 0; momentum, betas in [0, 1). The `momentum` of the second group is its beta1:
-    schedulers of momentum look there.
+    momentum schedulers expect it there.
     """
 
     CHANGEABLE = frozenset({"lr", "weight_decay"})
@@ -31,9 +31,9 @@ class HiddenMatrices(LayerWise):
     WIDENS = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add the group, or its matrices and the rest of it as two groups when it has no flag `hidden`.
+        """Add the group, or its matrices and the rest as two groups if it has no flag `hidden`.
 
-        Raises ValueError for a hidden parameter that is no matrix.
+        Raises ValueError for a hidden parameter that is not a matrix.
         """
         params = param_group["params"]
         given = [params] if isinstance(params, Tensor) else list(params)
@@ -44,7 +44,7 @@ class HiddenMatrices(LayerWise):
         for hidden, members in parts.items():
             flat = [tuple(_tensor(x).shape) for x in members if hidden and _tensor(x).ndim < 2]
             if flat:
-                raise ValueError(f"a hidden parameter has the shape {flat[0]}; hidden ones have two axes or more")
+                raise ValueError(f"a hidden parameter has the shape {flat[0]}; hidden ones must have two or more axes")
             if members:
                 values = {**self.defaults, **param_group, "params": members, "hidden": hidden}
                 if not hidden:
@@ -80,12 +80,12 @@ class HiddenMatrices(LayerWise):
         return bool(group["hidden"])
 
     def settings_of_the_rest(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Its beta1 is called momentum."""
+        """Its beta1 is named momentum."""
         return {**group, "base": "adamw", "betas": (group["momentum"], group["beta2"])}
 
 
 def _tensor(member: Any) -> Tensor:
-    """Of a parameter, or a pair of name and parameter."""
+    """The tensor of a parameter, or of a pair of name and parameter."""
     found: Tensor = member[1] if isinstance(member, tuple) else member
     return found
 

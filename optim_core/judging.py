@@ -1,8 +1,8 @@
-"""Whether a step is taken: never along a gradient that is not finite, and who finds out, the host or the device.
+"""Whether a step is taken: never along a gradient that is not finite; the host or the device finds out.
 
-One policy for all optimizers: the weights and the state stay as they were, `skipped_steps` counts, the first is said.
-Finding out costs nothing on a CPU. To learn it from a device the host would wait for all that the device still has to
-do, in every step; so an optimizer with SELECTS leaves it to the device there (see `selection`) and goes on.
+One policy for all optimizers: weights and state stay unchanged, `skipped_steps` counts, the first case is reported. On
+a CPU the check is free. To learn it from a device, the host would have to wait for all pending work at every step; so
+an optimizer with SELECTS leaves the decision to the device there (see `selection`) and continues.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ SKIPPED = "skipped_steps"
 
 
 class Judging(Adjustable, torch.optim.Optimizer):
-    """The part of `Counting` that judges gradients and counts steps that are not taken."""
+    """The part of `Counting` that checks gradients and counts skipped steps."""
 
     SELECTS: ClassVar[bool] = False
-    """Whether its step can pass over a gradient that is not finite without the host: nothing is read back then but at
-    the first step, which makes the state, and at refreshes."""
+    """Whether its step can skip a gradient that is not finite without the host: then nothing is read back except at the
+    first step, which creates the state, and at refreshes.
+    """
     checks_gradients = True
     """Whether a gradient that is not finite is kept from the weights. False: it reaches them, as with torch's
-    optimizers, and methods without SELECTS have one number less to read back from a device for each gradient."""
+    optimizers, and methods without SELECTS read one number less back from a device per gradient.
+    """
     selects: bool | None = None
-    """Whether the device decides, of an optimizer with SELECTS. None: where the host would have to wait for it, so not
-    on a CPU. The weights, the state and all counts come out the same; but the second pass of SAM is taken after a first
-    gradient that is not finite, from where the weights are, and word of a skipped step comes with a later one."""
+    """Whether the device decides, for an optimizer with SELECTS. None: if the host would have to wait for it, so not on
+    a CPU. The weights, the state and all counts are the same; but the second pass of SAM is taken even after a first
+    gradient that is not finite, from the current weights, and a skipped step is reported with a later one.
+    """
     _skipped: Tensor | None = None
-    """Whether the step under way is skipped, where the device decides (see `selection`)."""
+    """Whether the current step is skipped, if the device decides (see `selection`)."""
     _decides: bool | None = None
-    """Whether the device decides in the step under way; None: not known yet."""
+    """Whether the device decides in the current step; None: not known yet."""
 
     @property
     def grad_evals(self) -> float:
@@ -47,12 +50,12 @@ class Judging(Adjustable, torch.optim.Optimizer):
 
     @property
     def skipped_steps(self) -> int:
-        """Steps that were not taken because a gradient was not finite; read from the device where that decides."""
+        """Steps not taken because a gradient was not finite; read from the device if it decides."""
         self._settled()
         return int(self.param_groups[0].get(SKIPPED, 0))
 
     def _settled(self) -> None:
-        """Counters as the device has them, where it decided or compiled steps were taken (see `compiled`)."""
+        """Counters as on the device, if it decided or compiled steps were taken (see `compiled`)."""
         self.__dict__.get("_settle", bool)()
         for (index, key), count in self._late.take().items():
             if key == SKIPPED:
@@ -67,25 +70,26 @@ class Judging(Adjustable, torch.optim.Optimizer):
         return found
 
     def counted(self, index: int, key: str) -> None:
-        """Move a counter of a parameter group on; `_settled` takes back what the device has skipped."""
+        """Increment a counter of a parameter group; `_settled` subtracts what the device has skipped."""
         self.param_groups[index][key] += 1
         if self._skipped is not None:
             self._late.add(index, key, self._skipped)
 
     def skip(self) -> None:
-        """Count a step that is not taken, and say so at the first."""
+        """Count a step that is not taken, and warn at the first one."""
         first = self.param_groups[0]
         first[SKIPPED] = count = int(first.get(SKIPPED, 0)) + 1
         if count == 1:
             warnings.warn(
-                f"{type(self).__name__}: the gradient after {self.grad_evals:g} evaluations is not finite, so the step "
-                "is not taken; training diverges, or a batch is broken. Later ones are counted in skipped_steps only",
+                f"{type(self).__name__}: the gradient after {self.grad_evals:g} evaluations is not finite, so the "
+                "step is not taken; training diverges, or a batch is corrupt. Further ones are only counted in "
+                "skipped_steps",
                 RuntimeWarning,
                 stacklevel=3,
             )
 
     def takes_step(self) -> bool:
-        """Whether the gradients in place are finite, or not looked at; True also where the device decides."""
+        """Whether the current gradients are finite, or not checked; also True if the device decides."""
         if not self.checks_gradients:
             return True
         if self.on_device():
@@ -107,7 +111,9 @@ class Judging(Adjustable, torch.optim.Optimizer):
         return not self.must_know()
 
     def must_know(self) -> bool:
-        """Whether the host has to know at once, because this step makes state. Methods add when they learn."""
+        """Whether the host must know at once, because this step creates state. Methods add the steps at which they
+        learn.
+        """
         return any(
             p.grad is not None and p not in self.state and (g.get("momentum") != 0 or g.get("base", "sgd") != "sgd")
             for g in self.param_groups
@@ -115,14 +121,14 @@ class Judging(Adjustable, torch.optim.Optimizer):
         )
 
     def doubt(self, skipped: Tensor) -> None:
-        """The device has one more reason, or not, to skip the step."""
+        """Give the device another possible reason to skip the step."""
         self._skipped = skipped if self._skipped is None else torch.maximum(self._skipped, skipped)
 
     def _present(self) -> list[Tensor]:
         return [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
 
     def end_step(self) -> None:
-        """Count the step where the device skips it."""
+        """Count the step if the device skips it."""
         if self._skipped is not None:
             self._late.add(0, SKIPPED, self._skipped)
             self._late.send(0, SKIPPED)

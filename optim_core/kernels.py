@@ -1,7 +1,7 @@
-"""What torch's kernels take for granted: the order in memory of their arguments, dense gradients, float32 products.
+"""Assumptions of torch's kernels: memory order of their arguments, dense gradients, float32 products.
 
-Fused kernels walk through memory and never look at strides: a gradient or a moment stored in another order than its
-parameter (`channels_last` weights, a transposed view) is paired with the wrong coordinates, without an error.
+Fused kernels traverse memory and ignore strides: a gradient or a moment stored in another order than its parameter
+(`channels_last` weights, a transposed view) is paired with the wrong coordinates, without an error.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 
 
 def stored_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor in the order in memory of `like`, of the same shape; itself where it is so already."""
+    """The tensor in the memory order of `like`, of the same shape; itself if it already is."""
     if tensor.shape != like.shape or tensor.stride() == like.stride():
         return tensor
     return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
 
 
 def all_stored_like(tensors: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Tensor]:
-    """`stored_like` of each pair."""
+    """`stored_like` for each pair."""
     return [stored_like(t, like) for t, like in zip(tensors, likes, strict=True)]
 
 
 def refuse_sparse(groups: Iterable[Mapping[str, Any]]) -> None:
     """Raise RuntimeError, naming the parameter, if any gradient of these parameter groups is sparse.
 
-    To be called before the first parameter moves: a step that is refused leaves no half of it behind.
+    To be called before the first parameter moves, so that a refused step changes nothing.
     """
     for group in groups:
         for i, p in enumerate(group["params"]):
@@ -40,9 +40,9 @@ def refuse_sparse(groups: Iterable[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Products of float32 matrices in float32: no TF32, no bfloat16 passes, no autocast, whatever the user has set.
+    """Multiply float32 matrices in float32: no TF32, no bfloat16 passes, no autocast, whatever the user has set.
 
-    Reduced products lose the orthogonality of a rotation (round trips are off by 1e-2) and of what QR starts from.
+    Reduced precision destroys the orthogonality of a rotation (round trips are off by 1e-2) and of the input to QR.
     """
     with ExitStack() as undo:
         for device in ("cpu", "cuda"):
@@ -53,7 +53,7 @@ def full_precision() -> Iterator[None]:
 
 
 def _exact_products(undo: ExitStack) -> None:
-    """Switch both of torch's interfaces to full float32; the older one refuses to answer when they disagree."""
+    """Switch both of torch's interfaces to full float32; the older one raises if they disagree."""
     switches: tuple[Any, Any] = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     before = [switch.fp32_precision for switch in switches]
     try:

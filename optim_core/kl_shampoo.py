@@ -1,18 +1,18 @@
-"""KL-Shampoo: factors of a covariance S_1 x .. x S_n that minimise a Kullback-Leibler divergence (Lin et al. 2025).
+"""KL-Shampoo: factors of a covariance S_1 x .. x S_n that minimize a Kullback-Leibler divergence (Lin et al. 2025).
 
 For every axis k of a gradient G with p entries (arXiv 2509.03378), the other axes are whitened by their own factors:
 
     W_k = G with S_j^(-1/2) along every axis j but k;   S_k <- shampoo_beta S_k + (1 - shampoo_beta) (d_k / p) W_k W_k^T
     w <- w - lr (m with S_k^(-1/2) along every axis),  m the average of G, then  w <- (1 - lr weight_decay) w
 
-which needs no grafting. S_k^(-1/2) is kept as Q_k diag(r_k) Q_k^T: the inverse roots r_k follow the diagonal of
-W_k W_k^T in the basis Q_k at every step, and Q_k is qr(S_k Q_k) every `precondition_frequency` steps. As in `soap`
-bases learn after the step, and the first gradient of a parameter only makes them. Vectors are AdamW's.
+which needs no grafting. S_k^(-1/2) is stored as Q_k diag(r_k) Q_k^T: the inverse roots r_k follow the diagonal of W_k
+W_k^T in the basis Q_k at every step, and Q_k becomes qr(S_k Q_k) every `precondition_frequency` steps. As in `soap`,
+bases learn after the step, and the first gradient of a parameter is only used for them. Vectors use AdamW.
 
 Agrees step by step with the authors' code (github.com/yorkerlin/KL-Methods) on matrices, see tests/golden/agreement;
-with three axes that code moves the last two eigenvalues before it whitens the first axis, here all move at once.
-Memory, beside m: 2 d_k^2 + d_k for each axis. A step costs about 8 p sum_k d_k multiplications, a refresh 3 d_k^3 for
-each axis.
+with three axes that code updates the last two eigenvalues before it whitens the first axis, here all are updated at
+once. Memory, besides m: 2 d_k^2 + d_k per axis. A step costs about 8 p sum_k d_k multiplications, a refresh 3 d_k^3 per
+axis.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from optim_core.soap import gram_of, rotated_axes, transformed
 from optim_core.turned import FAILURES
 
 LOWEST_CAP = 10.0
-"""Of the inverse roots of a short axis."""
+"""Cap of the inverse roots of a short axis."""
 
 
 @register("kl_shampoo")
@@ -115,7 +115,7 @@ class KLShampoo(Betas, LayerWise):
                     state[f"basis_{k}"] = found[0]
 
     def _begin(self, group: dict[str, Any], state: dict[str, Any], gradient: Tensor, axes: list[int]) -> None:
-        """First factors and bases, all or, when one cannot be computed, none: the next gradient tries again."""
+        """Compute all first factors and bases, or none if one fails: the next gradient tries again."""
         weight = 1 - rate(group)
         grams = {k: gram_of(gradient, k) * (weight * gradient.shape[k] / gradient.numel()) for k in axes}
         bases = {k: robust(eigenvectors, gram) for k, gram in grams.items()}
@@ -134,12 +134,12 @@ def rate(group: dict[str, Any]) -> float:
 
 
 def _broadcast(state: dict[str, Any], axes: list[int], order: int) -> dict[int, Tensor]:
-    """r_k in the shape that multiplies a tensor along its axis k."""
+    """r_k in the shape for multiplying a tensor along its axis k."""
     return {k: state[f"root_{k}"].view([-1 if j == k else 1 for j in range(order)]) for k in axes}
 
 
 def _learn(state: dict[str, Any], rotated: Tensor, roots: dict[int, Tensor], decay: float, cap: float) -> None:
-    """S_k and r_k of every axis from the gradient in all bases; every axis sees the factors before."""
+    """Update S_k and r_k of every axis from the gradient in all bases; every axis uses the previous factors."""
     for k in roots:
         whitened = rotated
         for j, root in roots.items():

@@ -1,6 +1,6 @@
-"""The step of every method that treats one tensor after another, with matrices of its own for each.
+"""The step of every method that treats one tensor at a time, with matrices for each.
 
-A subclass says in `takes` which parameters are its own, and in `move` how one of them moves; AdamW moves the rest.
+A subclass says in `takes` which parameters it handles, and in `move` how one of them moves; AdamW moves the rest.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from optim_core.turned import FAILURES
 
 
 class LayerWise(Counting):
-    """An optimizer that moves a tensor by `move`, whatever the others do."""
+    """An optimizer that moves each tensor by `move`, independently of the others."""
 
     WHOLE: ClassVar[Mapping[str, int]] = {}
-    """Hyperparameters that are whole numbers -> the least that is allowed."""
+    """Integer hyperparameters -> their minimum."""
     WIDENS: ClassVar[bool] = True
-    """Whether `move` wants its gradient in float32 at least, or as it is."""
+    """Whether `move` gets its gradient in float32 at least, or unchanged."""
 
     @classmethod
     def check_values(cls, **values: Any) -> None:
-        """Raise ValueError for a hyperparameter of WHOLE that is no whole number or too small."""
+        """Raise ValueError for a hyperparameter in WHOLE that is not an integer or too small."""
         for name, least in cls.WHOLE.items():
             value = values.get(name, least)
             if not (isinstance(value, int) and value >= least):
-                raise ValueError(f"{name} is {value!r}; it has to be a whole number, {least} or above")
+                raise ValueError(f"{name} is {value!r}; it must be a whole number, {least} or above")
 
     @property
     def refresh_failures(self) -> int:
-        """Decompositions that could not be computed so far; the ones before were kept."""
+        """Decompositions that failed so far; the previous ones were kept."""
         return int(sum(group.get(FAILURES, 0) for group in self.param_groups))
 
     def takes(self, group: dict[str, Any], p: Tensor) -> bool:
-        """Whether `move` moves the parameter; AdamW does otherwise."""
+        """Whether `move` handles the parameter; otherwise AdamW does."""
         return True
 
     def place_of(self, p: Tensor) -> int:
-        """The number of the parameter among all of all groups, the same in every process."""
+        """The number of the parameter among all groups, the same in every process."""
         return self.layers.place_of(p, self.param_groups)
 
     def begin(self) -> None:
-        """Called once in a step, after the gradient and before the first tensor moves."""
+        """Called once per step, after the gradient and before the first tensor moves."""
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
-        """Move `p` in place along `gradient`; what has to be remembered goes into `state`."""
+        """Move `p` in place along `gradient`; persistent values go into `state`."""
         raise NotImplementedError(f"{type(self).__name__} has no move()")
 
     def settings_of_the_rest(self, group: dict[str, Any]) -> dict[str, Any]:
-        """What AdamW is told about the parameters of a group that are not taken."""
+        """AdamW's settings for the parameters of a group that are not taken."""
         return {**group, "base": "adamw"}
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Linear algebra: Lanczos for symmetric operators known by their products, Newton-Schulz. Pure functions of tensors.
+"""Linear algebra: Lanczos for symmetric operators given by their products, Newton-Schulz. Pure functions of tensors.
 
 A is a symmetric [n, n] operator, given as the function x -> A x. k steps of Lanczos from a start q_1 build an
 orthonormal Q [n, k] and a tridiagonal T [k, k] with
@@ -6,13 +6,13 @@ orthonormal Q [n, k] and a tridiagonal T [k, k] with
     A Q = Q T + beta_k q_{k+1} e_k^T,   T = diag(alpha) + offdiag(beta_1 .. beta_{k-1})     (Golub and Van Loan 10.1)
 
 so the eigenvalues of T approximate the outer ones of A first, each within beta_k |s_k| of an eigenvalue of A, where s_k
-is the last entry of its eigenvector of T. Every new vector is orthogonalised twice against all earlier ones (Parlett:
-"twice is enough"), which keeps Q orthonormal to rounding and no eigenvalue appears twice by mistake.
-Cost: k products, 4 n k^2 multiplications, n k numbers of memory.
+is the last entry of its eigenvector of T. Every new vector is orthogonalized twice against all earlier ones (Parlett:
+"twice is enough"), which keeps Q orthonormal to rounding, so no eigenvalue appears twice spuriously. Cost: k products,
+4 n k^2 multiplications, n k numbers of memory.
 
-With a `metric` U (symmetric, positive) everything is taken in the inner product x^T U y: A U is symmetric there, its
-eigenvalues are those of U^1/2 A U^1/2 and of U A, no root of U is needed, and Q^T U Q = I. One product with U and twice
-the memory on top.
+With a `metric` U (symmetric, positive) the inner product is x^T U y: A U is symmetric in it, its eigenvalues are those
+of U^1/2 A U^1/2 and of U A, no root of U is needed, and Q^T U Q = I. This adds one product with U per step and doubles
+the memory.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Product = Callable[[Tensor], Tensor]
 def lanczos(
     matvec: Product, start: Tensor, num_steps: int, metric: Product | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(alphas [k], betas [k], basis [n, k]) of Lanczos from `start` [n]; betas[-1] is the coupling to what is left out.
+    """(alphas [k], betas [k], basis [n, k]) of Lanczos from `start` [n]; betas[-1] is the coupling to the remainder.
 
-    k is `num_steps`, or less when the vectors seen already span an invariant subspace: then betas[-1] is 0 and the
-    eigenvalues of T are eigenvalues of A (with `metric` U: of A U). dtype and device are those of `start`.
-    Raises ValueError for num_steps < 1 or a start that is zero or not finite, ArithmeticError for a product that is
-    not finite or a metric that is not positive.
+    k is `num_steps`, or less if the vectors already span an invariant subspace: then betas[-1] is 0 and the eigenvalues
+    of T are eigenvalues of A (with `metric` U: of A U). dtype and device are those of `start`. Raises ValueError for
+    num_steps < 1 or a start that is zero or not finite, ArithmeticError for a product that is not finite or a metric
+    that is not positive.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; it has to be at least 1")
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
     if start.ndim != 1 or not 0 < float(torch.linalg.vector_norm(start)) < float("inf"):
-        raise ValueError(f"start has shape {tuple(start.shape)}; it has to be a vector, finite and not zero")
+        raise ValueError(f"start has shape {tuple(start.shape)}; it must be a vector, finite and not zero")
     steps = min(num_steps, start.numel())
     basis = start.new_zeros(start.numel(), steps)
     duals = basis if metric is None else torch.zeros_like(basis)
@@ -72,12 +72,12 @@ def _measured(x: Tensor, metric: Product | None) -> tuple[Tensor, Tensor]:
     if float(square) < -100 * torch.finfo(x.dtype).eps * float(
         torch.linalg.vector_norm(x) * torch.linalg.vector_norm(dual)
     ):
-        raise ArithmeticError("the metric is not positive; it has to be symmetric and positive definite")
+        raise ArithmeticError("the metric is not positive; it must be symmetric and positive definite")
     return dual, square.clamp_min(0).sqrt()
 
 
 def ritz(alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(values [k] ascending, vectors [k, k], errors [k]) of the tridiagonal matrix that `lanczos` returned.
+    """(values [k] ascending, vectors [k, k], errors [k]) of the tridiagonal matrix returned by `lanczos`.
 
     Each value lies within its error of an eigenvalue of the operator; `basis @ vectors` are the Ritz vectors, and
     vectors[0] ** 2 are the weights of the Gauss quadrature of the spectrum seen from the start vector.
@@ -94,7 +94,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 def newton_schulz(matrix: Tensor, num_steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """Approximately U V^T of M = U S V^T, in `dtype`: X <- a X + (b X X^T + c (X X^T)^2) X from X = M / |M|_F. [m, n]
 
-    Five steps bring singular values above 1e-3 of the norm near 1. Cost: 4 m n min(m, n) + 2 min(m, n)^3 a step.
+    Five steps bring singular values above 1e-3 of the norm near 1. Cost: 4 m n min(m, n) + 2 min(m, n)^3 per step.
     """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]

@@ -2,15 +2,15 @@
 
     w <- base(w, U g)                                        (Dufort-Labbe et al. 2026, arXiv 2605.04230)
 
-U is block-diagonal, one block for each weight, learned every `refresh_interval` steps by `relaxation` and averaged by
-`geometry`; the momentum or moments of the base come after U, weight decay stays outside it.
+U is block-diagonal with one block per weight, learned every `refresh_interval` steps by `relaxation` and averaged by
+`geometry`; the momentum or moments of the base come after U, weight decay is applied outside it.
 
 Cost: a refresh is charged `llqr_settings.refresh_cost`, 22 gradient evaluations at the default 10 inner steps, 11 % of
 a step at the default interval of 200. `grad_evals` counts passes over batches, not the algebra of U, which shows in
-seconds: for a dense structure 2 to 4 m n (m + n) FLOPs a step for each weight [m, n] and about three times
-that an inner step, against 6 m n T for the gradient of T samples or tokens. That is little for a convolution (a refresh
-on the 8 x 8 ResNet takes the CPU time of 21 gradients with a diagonal U, 30 with E-Kronecker), much for a wide layer
-and a small batch (width 256, batch 64: a step is 4 gradients long, a refresh 150): lower `factor_limit` or take
+seconds: for a dense structure 2 to 4 m n (m + n) FLOPs per step for each weight [m, n], and about three times that per
+inner step, against 6 m n T for the gradient of T samples or tokens. That is little for a convolution (a refresh on the
+8 x 8 ResNet takes the CPU time of 21 gradients with a diagonal U, 30 with E-Kronecker), but much for a wide layer and a
+small batch (width 256, batch 64: a step takes as long as 4 gradients, a refresh 150): lower `factor_limit` or use
 `diagonal` there.
 
 State: the factors of U, in float32 or wider, and numbers in the first parameter group: `steps`, `refreshes`,
@@ -43,7 +43,7 @@ from optim_core.two_pass import with_gradient
 class LLQR(LearnedGeometry):
     """SGD or AdamW (`base`) on U g, or U on the step of the base.
 
-    A hyperparameter that is None takes the value of the `preset`: default, paper or code (`llqr_settings.PRESETS`).
+    A hyperparameter that is None has the value of the `preset`: default, paper or code (`llqr_settings.PRESETS`).
 
     structure            of U, a name in `optim_core.preconditioners`; factor_limit: longest side with a dense factor
     metric               ngd (Gauss-Newton, Fisher) or newton
@@ -122,7 +122,7 @@ class LLQR(LearnedGeometry):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """One step; refreshes U first where that is due. Returns the loss before the step."""
+        """One step; refreshes U first if that is due. Returns the loss before the step."""
         loss = self.evaluate(closure)
         self.begin_step()
         for group in self.param_groups:

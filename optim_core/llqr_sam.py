@@ -5,8 +5,8 @@ With g1 the gradient at w, g2 that at w + epsilon and U the geometry of `llqr`, 
     w <- base(w, U g2)                                       all perturbations but pe_vanilla, where g2 is used plain
     pe            epsilon = sam_radius U v / |U v|                     the default; Euclidean norm
     pe_vanilla    the same                                             the step is base(w, g2)
-    pm            epsilon = sam_radius U v / sqrt(v^T U v)             maximises v^T epsilon over epsilon^T U^-1 epsilon
-                                                                       <= sam_radius^2; U has to be positive
+    pm            epsilon = sam_radius U v / sqrt(v^T U v)             maximizes v^T epsilon over epsilon^T U^-1 epsilon
+                                                                       <= sam_radius^2; U must be positive
     pel, pml      as pe and pm, layer by layer with sam_radius / sqrt(number of layers)
     ge            epsilon = sam_radius v / |v|                         geometry in the step only
 
@@ -16,7 +16,7 @@ the previous step's perturbed gradient minus m, which takes one gradient a step:
 w + epsilon. A layer is a module that owns parameters. With a diagonal U of unit mean, sam_radius of `sam` transfers to
 pe; under pm the excursion grows with sqrt(U).
 
-Cost: two gradients a step (`past`: one), one refresh for each interval as in `llqr`, two actions of U; one kept copy of
+Cost: two gradients per step (`past`: one), one refresh per interval as in `llqr`, two actions of U; one kept copy of
 the weights and one temporary of their size.
 """
 
@@ -50,7 +50,7 @@ Tensors = list[list[Tensor]]
 
 @register("llqr_sam")
 class LLQRSAM(LearnedGeometry, TwoPass):
-    """`llqr` at a second gradient; `sam_radius` >= 0, 0 is `llqr` bit for bit and ema_rate 0 is `sam`.
+    """`llqr` at a second gradient; `sam_radius` >= 0, where 0 is `llqr` bit for bit and ema_rate 0 is `sam`.
 
     `perturbation` and `direction` as in the module's table, `norm_statistics` as for `sam`, everything else as for
     `llqr`. `mean_weight` >= 0 and `mean_decay` in [0, 1) belong to the directions friendly and past.
@@ -172,16 +172,16 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         return 1.0 if hyperparameters.get("direction") == "past" else 2.0
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As for `llqr`; `perturbation` and `direction` belong to all groups."""
+        """As for `llqr`; `perturbation` and `direction` must be the same for all groups."""
         super().add_param_group(param_group)
         group, first = self.param_groups[-1], self.param_groups[0]
         for key in ("perturbation", "direction"):
             if group[key] != first[key]:
-                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it has to be one")
+                raise ValueError(f"{key} is {group[key]} in one group and {first[key]} in another; it must be one")
         if group["perturbation"] in ("pm", "pml") and not settings.is_positive(group):
             raise ValueError(
                 f"perturbation {group['perturbation']} measures epsilon in the metric of U, which structure "
-                f"{group['structure']} does not keep positive; choose positive=True with diagonal, e_kronecker or "
+                f"{group['structure']} does not keep positive; use positive=True with diagonal, e_kronecker or "
                 "diagonal_kronecker, or a structure named psd_"
             )
 
@@ -192,13 +192,13 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         return TwoPass.step(self, closure)
 
     def first_step(self) -> bool:
-        """As `TwoPass.first_step`; raises ValueError for direction past, whose one gradient needs a closure."""
+        """As `TwoPass.first_step`; raises ValueError for direction past, whose single gradient needs a closure."""
         if self.param_groups[0]["direction"] == "past":
-            raise ValueError("direction past takes one gradient, at a point of its own choice; call step(closure)")
+            raise ValueError("direction past takes one gradient, at a point that it chooses; call step(closure)")
         return super().first_step()
 
     def must_know(self) -> bool:
-        """Also along directions that follow the number of the step, or a gradient that a step has left."""
+        """Also along directions that depend on the step number, or on a gradient left by a step."""
         group = self.param_groups[0]
         fresh = group["direction"] == "friendly" and any(
             p.grad is not None and "mean_gradient" not in self.state.get(p, {})
@@ -208,7 +208,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         return super().must_know() or group["direction"] in ("noise", "past") or fresh
 
     def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
-        """Refresh U at w where that is due, then move by epsilon."""
+        """Refresh U at w if that is due, then move by epsilon."""
         self.begin_step()
         group = self.param_groups[0]
         wanted = self._directions(params, grads)
@@ -255,7 +255,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         return torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p.device, p.dtype)
 
     def _move(self, params: Tensors, wanted: Tensors) -> bool:
-        """W + epsilon in place of w. False, and nothing done, for a direction that is not finite."""
+        """Move from w to w + epsilon. Does nothing and returns False for a direction that is not finite."""
         kind = self.param_groups[0]["perturbation"]
         turned = wanted
         if kind != "ge":
@@ -286,7 +286,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         return True
 
     def _length(self, vectors: list[Tensor], turned: list[Tensor], *, matrix: bool) -> float | Tensor:
-        """Of U v: sqrt(v^T U v) with `matrix`, else its Euclidean norm."""
+        """Length of U v: sqrt(v^T U v) with `matrix`, otherwise its Euclidean norm."""
         if not matrix:
             return self.measured(norm_of(turned))
         square = self.measured(dot(vectors, turned))
@@ -294,7 +294,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
 
     @torch.no_grad()
     def _step_along_the_past(self, closure: Closure | None) -> Tensor:
-        """Climb along the gradient that the last step saw, then take one gradient there."""
+        """Climb along the gradient of the previous step, then take one gradient there."""
         params = [[p for p in g["params"] if "last_gradient" in self.state.get(p, {})] for g in self.param_groups]
         last = [[self.state[p]["last_gradient"] for p in ps] for ps in params]
         self._statistics.before_first()

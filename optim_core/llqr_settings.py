@@ -1,12 +1,12 @@
-"""What LLQR can be told, the three presets, and what a refresh costs. Pure arithmetic.
+"""LLQR's settings, the three presets, and the cost of a refresh. Pure arithmetic.
 
     default   ours: scale-free objective, curvature_scale 30 (U begins 30 times too long and is shortened where it is
               steep, which one batch teaches better than lengthening), full first refresh, a decrease check
     paper     the hyperparameter section of arXiv 2605.04230, as far as reported: E-Kronecker, 25 inner steps
     code      the authors' code release: diagonal, 50 inner steps, a refresh every 1000 steps
 
-The published presets take the curvature summed over the batch for `ngd` and as a mean for `newton`, and average
-slowly: `ema_rate` 0.05 (ngd) or 0.1 (newton) is their 1 - 0.95 or 1 - 0.9. Every value can be given on top of a preset.
+The published presets use the curvature summed over the batch for `ngd` and its mean for `newton`, and average slowly:
+`ema_rate` 0.05 (ngd) or 0.1 (newton) is their 1 - 0.95 or 1 - 0.9. Every value of a preset can be overridden.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 LOCAL = ("structure", "factor_limit")
-"""Settings that may differ between parameter groups; all others are the optimizer's."""
+"""Settings that may differ between parameter groups; all others apply to the whole optimizer."""
 
 
 def resolve(preset: str, metric: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The preset's values with those of `given` that are not None on top, checked.
+    """The preset's values overridden by those of `given` that are not None, checked.
 
-    Raises ValueError naming the setting, its value and what it may be.
+    Raises ValueError naming the setting, its value and the allowed values.
     """
     choice("preset", preset, PRESETS)
     choice("metric", metric, METRICS)
@@ -114,14 +114,14 @@ def check(values: Mapping[str, Any]) -> None:
 
 
 def is_positive(values: Mapping[str, Any]) -> bool:
-    """Whether U stays symmetric and positive under these settings."""
+    """Whether U stays symmetric and positive with these settings."""
     kind = lookup(values["structure"])
     return kind.ALWAYS_POSITIVE or kind.ELEMENTWISE or (kind.POSITIVE_IF_CLAMPED and bool(values["positive"]))
 
 
 def refresh_cost(values: Mapping[str, Any]) -> float:
-    """Gradient evaluations of one refresh: a gradient and, when normalised, one product for each of `n_grads` batches,
-    and a product for each inner step and for J before and after. 1.75 (T + 1) + 2.75 for one batch under `ngd`.
+    """Gradient evaluations per refresh: a gradient and, if normalised, one product for each of `n_grads` batches, plus
+    a product for each inner step and for J before and after. 1.75 (T + 1) + 2.75 for one batch under `ngd`.
     """
     n, product = values["n_grads"], PRODUCT_COST[values["metric"]]
     setup = n * (1 + (product if values["metric_scale"] == "normalised" else 0))
@@ -129,7 +129,7 @@ def refresh_cost(values: Mapping[str, Any]) -> float:
 
 
 def cost_per_step(gradients: float, hyperparameters: Mapping[str, Any]) -> float:
-    """`gradients` of a step plus the refreshes, amortised; nothing is refreshed at `ema_rate` 0."""
+    """`gradients` of a step plus the refreshes, amortized; nothing is refreshed at `ema_rate` 0."""
     preset, metric = hyperparameters.get("preset", "default"), hyperparameters.get("metric", "ngd")
     known = {k: v for k, v in hyperparameters.items() if k in PRESETS["default"]}
     values = resolve(preset, metric, known)
@@ -139,10 +139,10 @@ def cost_per_step(gradients: float, hyperparameters: Mapping[str, Any]) -> float
 
 
 def steps_within(budget: float, gradients: float, hyperparameters: Mapping[str, Any]) -> int:
-    """Steps of `gradients` each that the budget affords, refreshes as they fall due.
+    """Steps of `gradients` each that the budget affords, with refreshes as they fall due.
 
-    A refresh that does not fit any more ends refreshing, as `freeze` does. A first refresh that waits for a model's
-    running statistics (`first_refresh` -1) is taken to be at step 0.
+    A refresh that no longer fits ends refreshing, as `freeze` does. A first refresh that waits for a model's running
+    statistics (`first_refresh` -1) is assumed at step 0.
     """
     preset, metric = hyperparameters.get("preset", "default"), hyperparameters.get("metric", "ngd")
     values = resolve(preset, metric, {k: v for k, v in hyperparameters.items() if k in PRESETS["default"]})
@@ -153,7 +153,7 @@ def steps_within(budget: float, gradients: float, hyperparameters: Mapping[str, 
             break
         left, steps, due = left - plain - refresh, due, due + int(values["refresh_interval"])
         round_cost = (due - steps) * gradients + refresh
-        if left > MANY * round_cost:  # all but the last rounds at once
+        if left > MANY * round_cost:  # all rounds but the last at once
             rounds = int(left / round_cost) - MANY // 2
             left, steps = left - rounds * round_cost, steps + rounds * (due - steps)
             due = steps + int(values["refresh_interval"])
@@ -162,4 +162,4 @@ def steps_within(budget: float, gradients: float, hyperparameters: Mapping[str, 
 
 def _whole(name: str, value: Any, least: int) -> None:
     if int(value) != value or value < least:
-        raise ValueError(f"{name} is {value}; it has to be a whole number, {least} or above")
+        raise ValueError(f"{name} is {value}; it must be a whole number, {least} or above")

@@ -1,15 +1,16 @@
-"""LookSAM: SAM's second gradient every `look_interval` steps only, its flat direction reused between (Liu et al. 2022).
+"""LookSAM: SAM's second gradient only every `look_interval` steps, with its flat direction reused in between (Liu et
+al. 2022).
 
 At step t with gradient g at w (Alg. 1):
 
     t divisible by k    g_s at w + sam_radius g / |g|;  descend along g_s;  keep g_v = g_s - (g . g_s / |g|^2) g
     otherwise           descend along g + reuse_weight |g| / |g_v| g_v
 
-g_v points to flatter regions and changes slowly. Norms and the inner product are over all tensors together, as the
-algorithm is written; no code of the authors is published. `look_interval` 1 is `sam` bit for bit; with `sam_radius` 0
-g_v is 0 and LookSAM is its base.
+g_v points to flatter regions and changes slowly. Norms and the inner product are over all tensors together, as in the
+published algorithm; the authors published no code. `look_interval` 1 is `sam` bit for bit; with `sam_radius` 0 g_v is 0
+and LookSAM is its base.
 
-Cost: 1 + 1 / look_interval gradients a step, and one state tensor for each parameter.
+Cost: 1 + 1 / look_interval gradients per step, and one state tensor per parameter.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from optim_core.two_pass import norm_of
 
 @register("looksam")
 class LookSAM(Combined):
-    """`look_interval` >= 1 steps from one second gradient to the next, `reuse_weight` >= 0 (alpha in the paper)."""
+    """`look_interval` >= 1 steps between second gradients, `reuse_weight` >= 0 (alpha in the paper)."""
 
     CHANGEABLE = SAM.CHANGEABLE | {"look_interval", "reuse_weight"}
     BOUNDS: ClassVar = {**SAM.BOUNDS, "look_interval": COUNT, "reuse_weight": NOT_NEGATIVE}
@@ -45,14 +46,14 @@ class LookSAM(Combined):
     def __init__(self, params: Params, *, look_interval: int = 5, reuse_weight: float = 0.7, **of_sam: Any) -> None:
         check_not_negative(reuse_weight=reuse_weight)
         if int(look_interval) != look_interval or look_interval < 1:
-            raise ValueError(f"look_interval is {look_interval}; it has to be a whole number, 1 or above")
+            raise ValueError(f"look_interval is {look_interval}; it must be a whole number, 1 or above")
         super().__init__(params, **of_sam)
         self.also(look_interval=look_interval, reuse_weight=reuse_weight)
         self.param_groups[0]["steps"] = 0
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """One and a share of the second."""
+        """One, plus a share of the second."""
         return 1.0 + 1.0 / int(hyperparameters.get("look_interval", 5))
 
     @classmethod
@@ -63,7 +64,7 @@ class LookSAM(Combined):
         return int(rounds) * interval + max(0, int(left) - 1)
 
     def next_cost(self) -> float:
-        """Two where the step looks, else one."""
+        """Two if the step takes a second gradient, otherwise one."""
         return 2.0 if self.looks else 1.0
 
     @property
@@ -74,7 +75,9 @@ class LookSAM(Combined):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """One step; calls the closure twice where it looks, else once. Returns the loss at the unperturbed weights."""
+        """One step; calls the closure twice if it takes a second gradient, otherwise once. Returns the loss before the
+        step.
+        """
         if self.looks:
             return super().step(closure)
         loss = self.evaluate(closure)
@@ -83,14 +86,14 @@ class LookSAM(Combined):
 
     @torch.no_grad()
     def first_step(self) -> bool:
-        """As `TwoPass.first_step`; takes the whole step, and returns False, where no second gradient is wanted."""
+        """As `TwoPass.first_step`; takes the whole step, and returns False, if no second gradient is needed."""
         if self.looks:
             return super().first_step()
         self.take_at_once()
         return False
 
     def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
-        """G_s and a new g_v, or g with the g_v that is kept."""
+        """G_s and a new g_v, or g with the stored g_v."""
         looked = self.looks
         self.param_groups[0]["steps"] += 1
         return self._keep(params, grads) if looked else self._reuse(params, grads)
@@ -112,7 +115,7 @@ class LookSAM(Combined):
         if not directions:
             return grads
         length, slope = norm_of(directions).double(), norm_of([g for gs in grads for g in gs]).double()
-        ratio = torch.where(length > 0, slope / length, torch.zeros_like(length))  # on the device: nothing waits for it
+        ratio = torch.where(length > 0, slope / length, torch.zeros_like(length))  # on the device, without waiting
         return [
             [
                 g if v is None else torch.addcmul(g, v, (group["reuse_weight"] * ratio).to(g))

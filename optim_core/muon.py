@@ -1,4 +1,4 @@
-"""Muon on the matrices of hidden layers, AdamW on everything else, so that it trains any model (Jordan et al. 2024).
+"""Muon for the matrices of hidden layers, AdamW for everything else, so that it trains any model (Jordan et al. 2024).
 
     matrices:  B <- momentum B + (1 - momentum) G;  M = momentum B + (1 - momentum) G
                W <- (1 - lr weight_decay) W - lr s NS(M),   NS(M) about U V^T of M by five Newton-Schulz steps
@@ -7,9 +7,9 @@
     s = sqrt(max(1, m / n))  (adjust_lr: original)   or   0.2 sqrt(max(m, n))  (match_rms_adamw; Liu et al. 2025)
 
 Agrees with torch's `Muon` and AdamW bit for bit, and step by step with the author's code (github.com/KellerJordan/Muon,
-see tests/golden/agreement). Convolutions are seen as [m, n] = (out, in * height * width), also in s, where that code
-takes height and width for m and n.
-A step costs 4 m n min(m, n) + 2 min(m, n)^3 multiplications for each of the five iterations.
+see tests/golden/agreement). Convolutions are treated as [m, n] = (out, in * height * width), also in s, where that code
+uses height and width for m and n. A step costs 4 m n min(m, n) + 2 min(m, n)^3 multiplications for each of the five
+iterations.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Muon(HiddenMatrices):
     """Two parameter groups: hidden matrices and the rest (see `optim_core.hidden`).
 
     lr, weight_decay, adamw_lr_scale >= 0; momentum, betas in [0, 1). adjust_lr: `match_rms_adamw` gives matrices
-    updates of AdamW's size, so that one lr suits both groups; `original` is the author's. newton_schulz_dtype is
-    bfloat16, float32 or float64.
+    updates of AdamW's size, so one lr suits both groups; `original` is the author's. newton_schulz_dtype is bfloat16,
+    float32 or float64.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Muon(HiddenMatrices):
         super().__init__(params, given)
 
     def direction(self, group: dict[str, Any], state: dict[str, Any], update: Tensor) -> Tensor:
-        """What is made of NS(M) [m, n] before it is scaled by lr s; variants of Muon differ here."""
+        """The direction from NS(M) [m, n] before scaling by lr s; variants of Muon differ here."""
         return update
 
     @classmethod
@@ -66,7 +66,7 @@ class Muon(HiddenMatrices):
         super().check_values(**values)
         for name, choices in (("adjust_lr", ADJUST), ("newton_schulz_dtype", tuple(DTYPES))):
             if values.get(name, choices[0]) not in choices:
-                raise ValueError(f"{name} is {values[name]!r}; it has to be one of {', '.join(choices)}")
+                raise ValueError(f"{name} is {values[name]!r}; it must be one of {', '.join(choices)}")
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """B, M and W of the module's formula."""

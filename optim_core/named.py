@@ -1,4 +1,4 @@
-"""Things of one kind by name: optimizers, tasks, rotations, structures of a preconditioner, diagnostics."""
+"""Registries by name: optimizers, tasks, rotations, structures of a preconditioner, diagnostics."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NO_HOMES: Mapping[str, Sequence[str]] = {}
 
 
 class Named(Generic[T]):
-    """A registry; `kind` is what messages call its things.
+    """A registry; `kind` is the word for its entries in messages.
 
-    `homes`: module of `package` -> names of what its import registers. It is imported when the first of them is asked
-    for, so that a process loads what it uses.
+    `homes`: module of `package` -> names that its import registers. A module is imported when one of its names is first
+    requested, so a process loads only what it uses.
     """
 
     def __init__(self, kind: str, package: str = "", homes: Mapping[str, Sequence[str]] = NO_HOMES) -> None:
@@ -26,9 +26,9 @@ class Named(Generic[T]):
         self._homes = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
 
     def add(self, name: str) -> Callable[[Added], Added]:
-        """Decorator that makes a class or function reachable as `name`. A name taken twice raises ValueError.
+        """Decorator that registers a class or function as `name`. Raises ValueError for a name already taken.
 
-        The same class or function, defined once more (a cell of a notebook, a module reloaded), takes its old place.
+        Redefining the same class or function (a notebook cell, a reloaded module) replaces it.
         """
 
         def put(thing: Added) -> Added:
@@ -46,29 +46,29 @@ class Named(Generic[T]):
         return sorted({*self._homes, *self._things})
 
     def in_order(self) -> list[str]:
-        """All registered names: what comes along, then in the order of their registration."""
+        """All registered names: the bundled ones, then in order of registration."""
         return [*self._homes, *(name for name in self._things if name not in self._homes)]
 
     def loaded(self) -> dict[str, T]:
-        """Name -> thing, of what has been asked for so far."""
+        """Name -> entry, for those requested so far."""
         return dict(self._things)
 
     def get(self, name: str) -> T | None:
-        """What is registered as `name`, or None."""
+        """The entry registered as `name`, or None."""
         if name in self._homes:
-            importlib.import_module(self._homes[name])  # waits for another thread that imports it
+            importlib.import_module(self._homes[name])  # waits for another thread that is importing it
         return self._things.get(name)
 
     def lookup(self, name: str) -> T:
-        """What is registered as `name`. Raises KeyError with the nearest name."""
+        """The entry registered as `name`. Raises KeyError with the nearest name."""
         if (found := self.get(name)) is None:
             raise KeyError(f"no {self.kind} {name!r}{nearest(name, self.names())}")
         return found
 
     def value(self, name: str) -> T:
-        """The same where `name` is the value of a hyperparameter called `kind`: ValueError with what there is."""
+        """The same if `name` is the value of a hyperparameter called `kind`: ValueError with the available names."""
         if (found := self.get(name)) is None:
-            raise ValueError(f"{self.kind} is {name!r}; it has to be one of {', '.join(self.names())}")
+            raise ValueError(f"{self.kind} is {name!r}; it must be one of {', '.join(self.names())}")
         return found
 
 
@@ -77,15 +77,15 @@ def _module_of(thing: Any) -> str:
 
 
 def _origin(thing: Any) -> tuple[str, str] | int:
-    """Where a class or function is defined; itself, for what has no such place."""
+    """Where a class or function is defined; the object itself if it has no such place."""
     name = getattr(thing, "__qualname__", "")
     return (_module_of(thing), name) if name else id(thing)
 
 
 def nearest(word: str, choices: Iterable[Any]) -> str:
-    """'; did you mean X?' or a list of what there is."""
+    """'; did you mean X?' or a list of the available choices."""
     options = [str(c) for c in choices]
     close = difflib.get_close_matches(word, options, n=1)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; there is: {', '.join(options)}" if options else ""
+    return f"; available: {', '.join(options)}" if options else ""

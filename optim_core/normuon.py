@@ -1,12 +1,12 @@
-"""NorMuon: Muon whose update is normalised neuron by neuron (Li et al. 2025, arXiv 2510.05491).
+"""NorMuon: Muon whose update is normalized neuron by neuron (Li et al. 2025, arXiv 2510.05491).
 
     O = NS(M) as in `muon`;   v_i <- normuon_beta2 v_i + (1 - normuon_beta2) mean_j O_ij^2   for every row i
     O~ = O / (sqrt(v) + 1e-10), row by row;   W <- (1 - lr weight_decay) W - lr s O~ |O|_F / |O~|_F
 
-Rows of O differ in length although its singular values hardly do; v evens them out over time, the Frobenius norm stays.
-Agrees step by step with the authors' code (github.com/zichongli5/NorMuon) on matrices, see tests/golden/agreement. A
-filter of a convolution is one row here, where that code averages over the width of the kernel alone. Memory, beside
-Muon's: a number for each row.
+Rows of O differ in length although its singular values hardly do; v equalizes them over time while the Frobenius norm
+is preserved. Agrees step by step with the authors' code (github.com/zichongli5/NorMuon) on matrices, see
+tests/golden/agreement. A convolution filter is one row here, where that code averages only over the width of the
+kernel. Memory, besides Muon's: one number per row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLOOR = 1e-10
 
 @register("normuon")
 class NorMuon(Muon):
-    """As `muon`; normuon_beta2 in [0, 1], where 1, rows that are never averaged, is `muon` itself."""
+    """As `muon`; normuon_beta2 in [0, 1], where 1 (rows are never averaged) is `muon` itself."""
 
     CHANGEABLE = Muon.CHANGEABLE | {"normuon_beta2"}
     BOUNDS: ClassVar = {**Muon.BOUNDS, "normuon_beta2": SHARE}
@@ -60,10 +60,10 @@ class NorMuon(Muon):
         """Raise ValueError for a hyperparameter outside its range."""
         super().check_values(**values)
         if not 0 <= values.get("normuon_beta2", 0) <= 1:
-            raise ValueError(f"normuon_beta2 is {values['normuon_beta2']}; it has to lie in [0, 1]")
+            raise ValueError(f"normuon_beta2 is {values['normuon_beta2']}; it must lie in [0, 1]")
 
     def direction(self, group: dict[str, Any], state: dict[str, Any], update: Tensor) -> Tensor:
-        """Rows evened out by their running mean square."""
+        """Rows equalized by their running mean square."""
         if group["normuon_beta2"] == 1:
             return update
         wide = widened(update)

@@ -1,13 +1,14 @@
-"""Optimizers of several trials, stepped at once: one class, hyperparameters of their own, the arithmetic written once.
+"""Step the optimizers of several trials at once: one class, separate hyperparameters, shared arithmetic.
 
-The weights of K trials lie in rows: w [K, n] for each parameter group of n weights, gradients and state likewise, and
-a hyperparameter is a column [K, 1]. A class says with `PACKING` that its step is such arithmetic, and by which rule:
+The weights of K trials are stored in rows: w [K, n] for each parameter group of n weights, gradients and state
+likewise, and a hyperparameter is a column [K, 1]. A class declares with `PACKING` that its step has this form, and by
+which rule:
 
     sgd:    m <- momentum m + (g + weight_decay w),  w <- w - lr m
     adamw:  w <- (1 - lr weight_decay) w - lr mhat / (sqrt(vhat) + eps)
     sam:    the same, with g taken at w + sam_radius g / |g|, one norm |g| for each row
 
-Each row is the step of its optimizer up to rounding. One whose gradient is not finite is not taken, row by row.
+Each row is its optimizer's step up to rounding. A row with a gradient that is not finite is skipped individually.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from torch import Tensor
 from optim_core.adjustable import BETAS, OWN
 
 BOOKKEEPING = frozenset({"params", "param_names", "initial_lr", "grad_evals", "skipped_steps", OWN})
-"""Entries of a parameter group that say nothing of its arithmetic."""
+"""Entries of a parameter group that do not affect its arithmetic."""
 Columns = dict[str, Tensor]
 Values = Mapping[str, Tensor]
 
 
 class Counting(Protocol):
-    """What a pack needs of each optimizer (`base.Counting`)."""
+    """A pack's requirements for each optimizer (`base.Counting`)."""
 
     param_groups: list[dict[str, Any]]
     state: Any
@@ -43,19 +44,19 @@ class Counting(Protocol):
 
 
 class Unpackable(ValueError):  # noqa: N818
-    """These trials cannot be stepped at once; the message says why."""
+    """These trials cannot be stepped together; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """What a class of optimizers declares as `PACKING`, for itself alone: subclasses step otherwise."""
+    """A class's own `PACKING` declaration; it is not inherited, since subclasses step differently."""
 
     rule: Callable[[Mapping[str, Any]], Rule | None]
-    """The rule of a parameter group with these settings; None where they have none."""
+    """The rule of a parameter group with these settings; None if there is none."""
     apart: frozenset[str]
     """Hyperparameters that may differ between the trials of a pack."""
     climbs: bool = False
-    """Whether the gradient is taken at w + sam_radius g / |g|: two evaluations a step."""
+    """Whether the gradient is taken at w + sam_radius g / |g|: two evaluations per step."""
 
 
 class Passed(Protocol):
@@ -67,40 +68,40 @@ class Passed(Protocol):
 
     @property
     def grads(self) -> list[Tensor]:
-        """[K, n] for each parameter group, which the step may overwrite."""
+        """[K, n] per parameter group, which the step may overwrite."""
 
     @property
     def norms(self) -> Tensor:
-        """[K], over all groups, before clipping; finite where the gradient is, unless it overflows itself."""
+        """[K], over all groups, before clipping; finite if the gradient is, unless it overflows itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped:
-    """What a step did, for each trial."""
+    """The result of a step, for each trial."""
 
     losses: list[float]
-    """At the weights before it."""
+    """At the weights before the step."""
     taken: list[bool]
     cost: list[float]
-    """Gradient evaluations that count."""
+    """Gradient evaluations charged."""
 
 
 class Rule(Protocol):
     """The arithmetic of one parameter group."""
 
     state: tuple[str, ...]
-    """Names of state tensors, shaped as their parameters."""
+    """Names of state tensors, shaped like their parameters."""
     counter: str
-    """Name of the state's count of steps; empty: there is none."""
+    """Name of the state's step counter; empty if there is none."""
 
     def columns(self, values: Values, steps: Tensor) -> Columns:
-        """Numbers of a step from hyperparameters [steps, K] and the number of each step, from 1, in float64."""
+        """Values for a step from hyperparameters [steps, K] and each step's number, from 1, in float64."""
 
     def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
         """Take the step in place; `at` has the columns, [K, 1] each."""
 
     def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """Which of the state tensors the optimizer itself would have with these settings."""
+        """The state tensors that the optimizer itself would have with these settings."""
 
 
 class HeavyBall:
@@ -162,33 +163,33 @@ class Moments:
 
 
 def sgd_rule(group: Mapping[str, Any]) -> Rule | None:
-    """Of `sgd`, and of methods over it."""
+    """The rule of `sgd`, and of methods over it."""
     return HeavyBall(nesterov=bool(group.get("nesterov", False)))
 
 
 def adamw_rule(group: Mapping[str, Any]) -> Rule | None:
-    """Of `adamw`; moments rounded at random draw from a stream for each trial."""
+    """The rule of `adamw`; stochastically rounded moments would need a random stream per trial."""
     return Moments() if group.get("state_dtype", "auto") == "auto" else None
 
 
 def base_rule(group: Mapping[str, Any]) -> Rule | None:
-    """Of a method over one of the two (`descent`)."""
+    """The rule of a method over one of the two (`descent`)."""
     return sgd_rule(group) if group["base"] == "sgd" else adamw_rule(group)
 
 
 def why_not(kind: type[Any], settings: Mapping[str, Any]) -> str:
-    """Why an optimizer of this class with these settings has no place in a pack; empty: it has."""
+    """Why an optimizer of this class with these settings cannot be packed; empty if it can."""
     packing: Packing | None = kind.__dict__.get("PACKING")
     if packing is None:
-        return "does not declare that the steps of several trials can be taken at once (PACKING)"
+        return "does not declare support for stepping several trials at once (PACKING)"
     if packing.rule(settings) is None:
         words = ", ".join(f"{key} {value}" for key, value in settings.items() if key not in packing.apart)
-        return f"has no step for several trials at once with these settings ({words})"
+        return f"cannot step several trials at once with these settings ({words})"
     return ""
 
 
 def settings(optimizer: Counting) -> str:
-    """What has to be the same in all trials of a pack: optimizers with equal ones can be stepped at once."""
+    """What must be the same in all trials of a pack: optimizers with equal settings can be stepped together."""
     kind = type(optimizer)
     packing: Packing | None = kind.__dict__.get("PACKING")
     apart = packing.apart | {"betas"} if packing is not None else frozenset()
@@ -205,7 +206,8 @@ def settings(optimizer: Counting) -> str:
 class PackedStep:
     """K optimizers of one class with the parameter groups of one model each.
 
-    `weights` [K, n] are the rows of each group, in the order of its parameters, and change in place. Raises Unpackable.
+    `weights` [K, n] are the rows of each group, in the order of its parameters, and are changed in place. Raises
+    Unpackable.
     """
 
     def __init__(self, optimizers: Sequence[Counting], weights: Sequence[Tensor]) -> None:
@@ -218,7 +220,7 @@ class PackedStep:
             raise Unpackable("settings that differ between its trials")
         packing: Packing = kind.__dict__["PACKING"]
         if any(not other.checks_gradients for other in optimizers):
-            raise Unpackable("gradients that are not looked at")
+            raise Unpackable("gradients that are not checked")
         self._optimizers, self._weights, self._climbs = list(optimizers), list(weights), packing.climbs
         found = [packing.rule(group) for group in first]
         self._rules = [rule for rule in found if rule is not None]
@@ -229,14 +231,14 @@ class PackedStep:
         self._table: list[tuple[list[str], list[Tensor]]] = []
 
     def values(self, trial: int) -> list[dict[str, float]]:
-        """The hyperparameters of a trial as they are now, for each parameter group."""
+        """The current hyperparameters of a trial, per parameter group."""
         return [
             {name: _value(group, name) for name in names}
             for group, names in zip(self._optimizers[trial].param_groups, self._names, strict=True)
         ]
 
     def prepare(self, plans: Sequence[Mapping[str, Tensor]]) -> None:
-        """Hyperparameters of the steps to come: for each group name -> [steps, K], float64."""
+        """Set the hyperparameters of the coming steps: for each group name -> [steps, K], float64."""
         self._table = []
         for rule, w, values, steps in zip(self._rules, self._weights, plans, self._steps, strict=True):
             count = next(iter(values.values())).shape[0]
@@ -248,9 +250,10 @@ class PackedStep:
             self._table.append((list(columns), list(whole.unbind(0))))
 
     def step(self, number: int, evaluate: Callable[[bool], Passed]) -> Stepped:
-        """Step `number`, from 0, of those prepared. `evaluate(ascending)` gives gradients at the weights in place.
+        """Take step `number`, from 0, of the prepared ones. `evaluate(ascending)` returns gradients at the current
+        weights.
 
-        A trial whose gradient is not finite stays where it is, as its optimizer would have it.
+        A trial with a gradient that is not finite does not move, as with its own optimizer.
         """
         at = [dict(zip(names, rows[number].unbind(0), strict=True)) for names, rows in self._table]
         passes: list[Passed] = []
@@ -286,7 +289,7 @@ class PackedStep:
         self._optimizers[trial].skip()
 
     def settle(self, trial: int) -> None:
-        """Give the optimizer of a trial its state, apart from everybody else's."""
+        """Give a trial's optimizer its state, independent of the others'."""
         optimizer = self._optimizers[trial]
         if self._fresh[trial]:
             return
@@ -318,7 +321,7 @@ class PackedStep:
         self._fresh = [fresh and k in still for k, fresh in enumerate(self._fresh)]
 
     def _gathered(self, index: int, rule: Rule) -> list[Tensor]:
-        """State of a group as rows; what a trial does not have yet is 0."""
+        """State of a group as rows; state that a trial does not have yet is 0."""
         rows = []
         for name in rule.state:
             found = torch.zeros_like(self._weights[index])

@@ -1,6 +1,6 @@
-"""Things that installed distributions offer by entry point. Looked for when a name is asked for that we do not have.
+"""Plug-ins offered by installed distributions through entry points, consulted when an unknown name is requested.
 
-A distribution offers an optimizer so, in its pyproject.toml:
+A distribution offers an optimizer as follows in its pyproject.toml:
 
     [project.entry-points."geosweep.optimizers"]
     lion = "their_package.lion:Lion"
@@ -18,11 +18,11 @@ from typing import Any
 
 
 class PluginError(ValueError):
-    """A name that is offered twice, or that cannot be loaded; says by which distribution."""
+    """A name that is offered twice or cannot be loaded; the message names the distribution."""
 
 
 def offered(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Name -> who offers it, of all distributions on `sys.path`; more than one is an error of theirs."""
+    """Name -> the entry points offering it, over all distributions on `sys.path`; more than one is an error."""
     return _offered(group, tuple(sys.path))
 
 
@@ -35,12 +35,12 @@ def _offered(group: str, path: tuple[str, ...]) -> Mapping[str, tuple[EntryPoint
 
 
 def distribution(entry: EntryPoint) -> str:
-    """The distribution that an entry point is of, with its version."""
+    """The distribution of an entry point, with its version."""
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unnamed distribution"
 
 
 def conflict(kind: str, group: str, name: str, *, ours: bool) -> str:
-    """Why a name means more than one thing, or nothing. `ours`: this project has a thing of that name itself."""
+    """Why a name is ambiguous; empty if it is not. `ours`: this project itself has an entry of that name."""
     entries = offered(group).get(name, ())
     owners = [*(["geosweep itself"] if ours else []), *(distribution(entry) for entry in entries)]
     if len(owners) < 2:
@@ -52,7 +52,7 @@ def conflict(kind: str, group: str, name: str, *, ours: bool) -> str:
 
 
 def load(kind: str, group: str, name: str) -> Any | None:
-    """What a distribution offers as `name`, imported; None where none does. Raises PluginError."""
+    """What a distribution offers as `name`, imported; None if none does. Raises PluginError."""
     entries = offered(group).get(name, ())
     if not entries:
         return None
@@ -68,11 +68,11 @@ def load(kind: str, group: str, name: str) -> Any | None:
 
 
 def broken(module: str, error: BaseException) -> str:
-    """What importing a module raised, in one line that names the line of code; a program run by its import, too."""
+    """The error of importing a module in one line, with the line of code; also for a program that its import runs."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith("<")]
     name = re.split(r"[\\/]", own[-1].filename)[-1] if own else ""
     line = f" ({name}:{own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""
     words = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
-    way = "; put what runs under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
+    way = "; put code that runs under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
     return f"importing {module} ended in {words}{line}{way}"

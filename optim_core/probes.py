@@ -1,4 +1,4 @@
-"""Random numbers that are a function of a seed and a place, so that a resumed or a sharded run draws the same ones."""
+"""Random numbers as functions of a seed and a place, so that resumed and sharded runs draw the same ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def normal(shape: Sequence[int], like: Tensor, *place: int) -> Tensor:
-    """Standard normal numbers, dtype and device of `like`, drawn anew for every `place` (seed, step, ..)."""
+    """Standard normal numbers with the dtype and device of `like`, different for every `place` (seed, step, ..)."""
     return torch.randn(tuple(shape), generator=_at(like, place), dtype=like.dtype, device=like.device)
 
 
 def bits(shape: Sequence[int], like: Tensor, *place: int) -> Tensor:
-    """Uniform integers of 16 bits, int32, on the device of `like`, drawn anew for every `place`."""
+    """Uniform 16-bit integers, int32, on the device of `like`, different for every `place`."""
     return torch.randint(1 << 16, tuple(shape), generator=_at(like, place), dtype=torch.int32, device=like.device)
 
 

@@ -1,4 +1,4 @@
-"""PSGD with a Kronecker-factored preconditioner that is fitted by gradient steps on a Lie group (Li 2018, 2022).
+"""PSGD with a Kronecker-factored preconditioner fitted by gradient steps on a Lie group (Li 2018, 2022).
 
 For every axis k of a tensor there is an upper triangular Q_k [d_k, d_k], or a vector for a long axis. With m the
 bias-corrected average of gradients and v standard normal noise (arXiv 1512.04202, 2211.04422):
@@ -9,16 +9,16 @@ bias-corrected average of gradients and v standard normal noise (arXiv 1512.0420
     w <- w - lr (P + weight_decay w)         decay on tensors with two axes or more
 
 so that Q_k^T Q_k approaches the inverse root of the covariance. |.| is a cheap lower bound of the spectral norm. Q
-learns at each of the first `update_flat_steps` steps, then ever more rarely, until it learns at a share
-`least_update_share` of them. `precond_lr` 0 with `momentum` 0 is plain gradient descent with clipped updates.
+learns at each of the first `update_flat_steps` steps, then less and less often, down to a share `least_update_share` of
+the steps. `precond_lr` 0 with `momentum` 0 is plain gradient descent with clipped updates.
 
-Agrees step by step with Kron (github.com/evanatyourservice/kron_torch), the implementation in common use, see
-tests/golden/agreement, but for what is done otherwise on purpose: the noise that keeps A away from 0 stays out of P,
-where that code writes it into m; factors are balanced at every hundredth update, not at random; a filter is [out, in *
-height * width] with `merge_dims`, there, after JAX's order of axes, [out * in * height, width].
+Agrees step by step with Kron (github.com/evanatyourservice/kron_torch), the commonly used implementation, see
+tests/golden/agreement, except for intentional differences: the noise that keeps A away from 0 is not used in P, while
+that code writes it into m; factors are balanced at every hundredth update, not at random; a filter is [out, in * height
+* width] with `merge_dims`, while there, after JAX's order of axes, it is [out * in * height, width].
 
-Memory: m, and d_k^2 for each axis. A step costs 4 p sum_k d_k multiplications for p entries; learning as much again and
-a triangular solve. No value is read back from the device.
+Memory: m, and d_k^2 per axis. A step costs 4 p sum_k d_k multiplications for p entries; learning costs the same again
+plus a triangular solve. No value is read back from the device.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from optim_core.soap import gram_of, transformed
 
 SAVE_MODES = ("none", "smart_one_diag", "one_diag", "all_diag")
 HIGHEST = 1.1
-"""Root mean square of an update, at most."""
+"""Maximum root mean square of an update."""
 BALANCE = 100
-"""Updates of Q between two at which the factors of a tensor are given the same size."""
+"""Updates of Q between balancing steps, in which the factors of a tensor are scaled to the same size."""
 NOISE = math.sqrt(torch.finfo(torch.float32).eps)
 
 
@@ -63,7 +63,7 @@ class PsgdKron(LayerWise):
         "update_decay": NOT_NEGATIVE, "update_flat_steps": NOT_NEGATIVE, "max_precond_dim": NOT_NEGATIVE,
     }  # fmt: skip
     LIMITS = (
-        Limit(  # as long as no update is clipped
+        Limit(  # if no update is clipped
             equals="sgd",
             at={"precond_lr": 0.0, "momentum": 0.0, "weight_decay": 0.0},
             other={"momentum": 0.0, "nesterov": False},
@@ -107,11 +107,11 @@ class PsgdKron(LayerWise):
         check_share(**{k: values[k] for k in ("momentum",) if k in values})
         check_positive(**{k: values[k] for k in ("precond_init_scale", "least_update_share") if k in values})
         if values.get("least_update_share", 1) > 1:
-            raise ValueError(f"least_update_share is {values['least_update_share']}; it has to lie in (0, 1]")
+            raise ValueError(f"least_update_share is {values['least_update_share']}; it must lie in (0, 1]")
         choice("memory_save_mode", values.get("memory_save_mode", "none"), SAVE_MODES)
 
     def begin(self) -> None:
-        """Whether Q learns in this step: of all tensors or of none, by the schedule of the first group."""
+        """Decide whether Q learns in this step, for all tensors or none, by the schedule of the first group."""
         first = self.param_groups[0]
         exponent = first["update_decay"] * (first["update_flat_steps"] - first["steps"])
         share = max(first["least_update_share"], math.exp(min(exponent, 0.0)))
@@ -151,14 +151,14 @@ class PsgdKron(LayerWise):
 
 
 def _merged(shape: Sequence[int], *, merge: bool) -> tuple[int, ...]:
-    """The shape as which a tensor is treated: a scalar as a vector, and filters as a matrix with `merge`."""
+    """The shape in which a tensor is processed: a scalar as a vector, and filters as a matrix with `merge`."""
     if len(shape) > 2 and merge:
         return shape[0], math.prod(shape[1:])
     return tuple(shape) or (1,)
 
 
 def _diagonal_axes(group: dict[str, Any], order: int, shape: Sequence[int]) -> list[bool]:
-    """For each axis whether its factor is diagonal; `order` is that of the parameter itself."""
+    """For each axis whether its factor is diagonal; `order` is the number of axes of the parameter itself."""
     mode, longest = group["memory_save_mode"], max(range(len(shape)), key=lambda k: (shape[k], k))
     alone = len(shape) > 1 and sorted(shape)[-1] > sorted(shape)[-2]
     saved = mode == "one_diag" or (mode == "smart_one_diag" and alone)
@@ -192,7 +192,7 @@ def _whitened(factors: Sequence[Tensor], noise: Tensor) -> Tensor:
 
 
 def learn(factors: Sequence[Tensor], target: Tensor, noise: Tensor, rate: float) -> None:
-    """One step of every Q_k, in place, towards the inverse root of the covariance of `target`; not finite: no step."""
+    """One in-place step of every Q_k toward the inverse root of the covariance of `target`; skipped if not finite."""
     tiny = torch.finfo(target.dtype).tiny
     seen = apply(factors, target + NOISE * target.abs().mean() * noise)
     whitened = _whitened(factors, noise)
@@ -223,7 +223,7 @@ def spectral_norm_below(matrix: Tensor) -> Tensor:
 
 
 def balance(factors: Sequence[Tensor]) -> None:
-    """Scale the factors, in place, to the same largest entry; their product stays."""
+    """Scale the factors, in place, to the same largest entry; their product is unchanged."""
     sizes = torch.stack([f.abs().amax() for f in factors])
     scales = sizes.log().mean().exp() / sizes
     for factor, scale in zip(factors, scales, strict=True):

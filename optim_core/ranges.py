@@ -1,4 +1,4 @@
-"""Ranges of hyperparameters: what constructors, and the validation of sweep files before them, refuse by name."""
+"""Ranges of hyperparameters, checked by name in constructors and in the validation of sweep files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ def check_positive(**values: float) -> None:
     """Raise ValueError for the first value that is not a finite number above zero."""
     for name, value in values.items():
         if not 0 < value < float("inf"):
-            raise ValueError(f"{name} is {value}; it has to be a number above 0")
+            raise ValueError(f"{name} is {value}; it must be a number above 0")
 
 
 def check_not_negative(**values: float) -> None:
     """Raise ValueError for the first value that is negative or not finite."""
     for name, value in values.items():
         if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} is {value}; it has to be 0 or above")
+            raise ValueError(f"{name} is {value}; it must be 0 or above")
 
 
 def check_share(**values: float) -> None:
     """Raise ValueError for the first value outside [0, 1)."""
     for name, value in values.items():
         if not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}; it has to lie in [0, 1)")
+            raise ValueError(f"{name} is {value}; it must lie in [0, 1)")
 
 
 RANGES: Mapping[Callable[..., None], frozenset[str]] = {
@@ -44,8 +44,8 @@ def check_ranges(**values: Any) -> None:
 
 
 def choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError when `value` is none of `choices`, naming the nearest."""
+    """Raise ValueError if `value` is not one of `choices`, naming the nearest."""
     if value not in choices:
         close = difflib.get_close_matches(str(value), list(choices), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has to be one of {', '.join(choices)}"
+        hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(choices)}"
         raise ValueError(f"{name} is {value!r}; {hint}")

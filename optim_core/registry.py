@@ -22,7 +22,7 @@ from optim_core.named import Named, nearest
 T = TypeVar("T", bound=type[Counting])
 W = TypeVar("W", bound=Callable[[str], type[Counting]])
 GROUP = "geosweep.optimizers"
-"""The entry points of plug-ins."""
+"""The entry point group of plug-ins."""
 HOMES: Mapping[str, tuple[str, ...]] = {
     "average_case": (
         "conjugate_gradient",
@@ -63,7 +63,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "soap": ("soap",),
     "splus": ("splus",),
 }
-"""Module of this package -> optimizers that its import registers."""
+"""Module of this package -> optimizers that it registers on import."""
 WRAPPER_HOMES: Mapping[str, tuple[str, ...]] = {"rotated": ("rotated",)}
 _REGISTRY: Named[type[Counting]] = Named("optimizer", "optim_core", HOMES)
 _PLUGINS: set[str] = set()
@@ -75,19 +75,19 @@ NOT_HYPERPARAMETERS = frozenset(
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Class decorator that makes an optimizer reachable as `name`. A name taken twice raises ValueError."""
+    """Class decorator that registers an optimizer as `name`. Raises ValueError for a name already taken."""
     return _REGISTRY.add(name)
 
 
 def wrapper(name: str) -> Callable[[W], W]:
-    """Decorator of a function from the name of an optimizer to one around it, reachable as `name(inner)`."""
+    """Decorator for a function from the name of an optimizer to a wrapped one, registered as `name(inner)`."""
     return _WRAPPERS.add(name)
 
 
 def adopt(name: str, cls: type) -> type[Counting]:
-    """Make a class under `Counting`, or one of torch's kind, reachable as `name`; returns the class behind the name.
+    """Register a subclass of `Counting`, or of torch's Optimizer, as `name`; returns the registered class.
 
-    Raises ValueError for a name taken twice, and for a class that cannot be an arm.
+    Raises ValueError for a name already taken, and for a class that cannot be an arm.
     """
     try:
         return _REGISTRY.add(name)(_counting(name, cls))
@@ -101,12 +101,12 @@ def names() -> list[str]:
 
 
 def registered() -> list[str]:
-    """The names that are there without importing anything, sorted."""
+    """The names available without importing anything, sorted."""
     return _REGISTRY.names()
 
 
 def name_of(cls: type) -> str:
-    """The name under which a class was registered or adopted, else `package.module.Class`."""
+    """The name under which a class was registered or adopted, or `package.module.Class`."""
     for name, found in _REGISTRY.loaded().items():
         if cls in (found, getattr(found, "__signature_of__", None)):
             return name
@@ -114,22 +114,22 @@ def name_of(cls: type) -> str:
 
 
 def conflict(name: str) -> str:
-    """Why a name means more than one optimizer, or nothing (see `plugins`)."""
+    """Why a name is ambiguous; empty if it is not (see `plugins`)."""
     return plugins.conflict("optimizer", GROUP, name, ours=name in _REGISTRY.names() and name not in _PLUGINS)
 
 
 def lookup(name: str) -> type[Counting]:
-    """The class behind `name`: a registered one, `package.module.Class` of torch's kind, or `wrapper(name)`.
+    """The class for `name`: a registered one, `package.module.Class` of torch's kind, or `wrapper(name)`.
 
-    An unknown name is looked for among the plug-ins of installed distributions. Raises KeyError with the nearest name
-    when there is no such optimizer.
+    An unknown name is looked up among the plug-ins of installed distributions. Raises KeyError with the nearest name if
+    there is no such optimizer.
     """
     if (registered := _REGISTRY.get(name) or _plugin(name)) is not None:
         return registered
     outer, found, inner = name.partition("(")
     if found and name.endswith(")") and (make := _WRAPPERS.get(outer)) is not None:
         return make(inner[:-1])
-    if name.startswith("__main__."):  # where a class may be defined anew at any time
+    if name.startswith("__main__."):  # where a class may be redefined at any time
         return _foreign.__wrapped__(name)
     if "." in name:
         return _foreign(name)
@@ -137,13 +137,13 @@ def lookup(name: str) -> type[Counting]:
 
 
 def _plugin(name: str) -> type[Counting] | None:
-    """The optimizer that an installed distribution offers as `name`, from now on a registered one."""
+    """The optimizer that an installed distribution offers as `name`; registers it."""
     try:
         found = plugins.load("optimizer", GROUP, name)
         if found is None:
             return None
         _PLUGINS.add(name)
-        return _REGISTRY.get(name) or adopt(name, found)  # its module may register it by itself
+        return _REGISTRY.get(name) or adopt(name, found)  # its module may register it itself
     except ValueError as error:
         raise KeyError(str(error)) from None
 
@@ -161,7 +161,7 @@ def _foreign(name: str) -> type[Counting]:
 
 
 def _counting(name: str, cls: Any) -> type[Counting]:
-    """A class of torch's kind, with what arms need besides. Raises KeyError for one that cannot be an arm."""
+    """Wraps a class of torch's kind with what arms need. Raises KeyError for one that cannot be an arm."""
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise KeyError(f"{name!r} is not a torch.optim.Optimizer")
     if issubclass(cls, Counting):
@@ -177,7 +177,7 @@ def _counting(name: str, cls: Any) -> type[Counting]:
 
 
 def _by_name(name: str) -> Callable[[Counting], tuple[Any, ...]]:
-    """How an optimizer is pickled whose class is made by `lookup` and cannot be imported."""
+    """How to pickle an optimizer of a class that is made by `lookup` and cannot be imported."""
 
     def reduce(self: Counting) -> tuple[Any, ...]:
         return _blank, (name,), self.__getstate__()
@@ -186,22 +186,22 @@ def _by_name(name: str) -> Callable[[Counting], tuple[Any, ...]]:
 
 
 def _blank(name: str) -> Counting:
-    """An optimizer that is still without parameters, which `__setstate__` gives it."""
+    """An optimizer without parameters, to be filled by `__setstate__`."""
     cls = lookup(name)
     return cls.__new__(cls)
 
 
 def _rehearse(name: str, cls: type[Counting]) -> frozenset[str]:
-    """Raise KeyError, saying why, when somebody else's optimizer cannot take two steps on a small network.
+    """Raise KeyError, with the reason, if a third-party optimizer cannot take two steps on a small network.
 
-    With its defaults, on a weight and a bias; returns the defaults of its parameter groups, which is where torch's kind
-    of optimizers read hyperparameters. Left out for a class that demands values nobody has given it yet.
+    With its defaults, on a weight and a bias; returns the defaults of its parameter groups, from which torch's kind of
+    optimizers read hyperparameters. Skipped for a class with required values that have not been given yet.
     """
     known = hyperparameters_of(cls)
     demanded = _demanded(known)
     for key, kind in demanded.items():
         if kind is not inspect.Parameter.empty and not {"int", "float", "bool", "str"} & set(_words(kind)):
-            raise KeyError(f"{name!r} cannot be an arm: it demands {key}, {kind}, which is no number and no word")
+            raise KeyError(f"{name!r} cannot be an arm: it requires {key}, {kind}, which is neither a number nor text")
     if demanded:
         return frozenset()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -223,13 +223,13 @@ def _rehearse(name: str, cls: type[Counting]) -> frozenset[str]:
         except Exception as error:
             raise KeyError(
                 f"{name!r} cannot be an arm: two steps along plain gradients of a linear layer ended in "
-                f"{type(error).__name__}: {error}. Arms are built from a model's parameters and step once for each "
-                "gradient; one that wants closures, second derivatives, names or groups of its own is none"
+                f"{type(error).__name__}: {error}. An arm is built from a model's parameters and steps once per "
+                "gradient; it must not require closures, second derivatives, names or its own parameter groups"
             ) from None
 
 
 def _demanded(known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-    """Hyperparameters without a default, lr left out, with their annotations."""
+    """Hyperparameters without a default, except lr, with their annotations."""
     return {key: p.annotation for key, p in known.items() if p.default is p.empty and key != "lr"}
 
 
@@ -245,14 +245,14 @@ def hyperparameters(name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def hyperparameters_of(cls: type[Counting]) -> Mapping[str, inspect.Parameter]:
-    """As `hyperparameters`, of a class."""
+    """As `hyperparameters`, for a class."""
     return {key: p for key, p in _arguments(cls).items() if key not in NOT_HYPERPARAMETERS}
 
 
 def _arguments(cls: type[Counting]) -> dict[str, inspect.Parameter]:
-    """The arguments of a constructor. One of ours that takes any others (`**`) hands them to that of its base class.
+    """The arguments of a constructor. If one of ours takes others by `**`, those of its base class are included.
 
-    The base's come first, with the defaults of the subclass; those that a subclass has `SETTLED` are none.
+    The base's come first, with the defaults of the subclass; those that a subclass has `SETTLED` are excluded.
     """
     given: type = getattr(cls, "__signature_of__", cls)
     found: dict[str, inspect.Parameter] = {}
@@ -265,7 +265,7 @@ def _arguments(cls: type[Counting]) -> dict[str, inspect.Parameter]:
 
 
 def changeable(name: str) -> frozenset[str]:
-    """The hyperparameters of the named optimizer that may change while it trains."""
+    """The hyperparameters of the named optimizer that may change during training."""
     return lookup(name).CHANGEABLE & set(hyperparameters(name))
 
 
@@ -281,12 +281,12 @@ def learning_rate(name: str) -> str:
 
 
 def references() -> list[str]:
-    """The optimizers that everybody would have used, in the order of their registration."""
+    """The standard reference optimizers, in order of registration."""
     return [name for name in _REGISTRY.in_order() if _REGISTRY.lookup(name).REFERENCE]
 
 
 def limits(name: str) -> list[Limit]:
-    """The limits of the named optimizer, of those that its class declares or inherits, that its constructor reaches."""
+    """The limits that the named optimizer's class declares or inherits and that its constructor can reach."""
     known = hyperparameters(name)
     return [limit for limit in lookup(name).LIMITS if limit.at.keys() <= known.keys()]
 
@@ -305,7 +305,7 @@ def cost_per_step(name: str, **values: Any) -> float:
 
 
 def steps_within(name: str, budget: float, **values: Any) -> int:
-    """Steps of the named optimizer with these hyperparameters that a budget of gradient evaluations affords."""
+    """Steps that a budget of gradient evaluations affords with the named optimizer and these hyperparameters."""
     return lookup(name).steps_within(budget, **values)
 
 
@@ -315,12 +315,12 @@ def cost_of_start(name: str, **values: Any) -> float:
 
 
 def check(name: str, **values: Any) -> None:
-    """Raise ValueError for a value that the named optimizer is known to refuse, without building it."""
+    """Raise ValueError for a value that the named optimizer is known to reject, without building it."""
     lookup(name).check_values(**values)
 
 
 def try_out(name: str, **values: Any) -> None:
-    """Raise ValueError when somebody else's optimizer refuses these hyperparameters, which only building it tells."""
+    """Raise ValueError if a third-party optimizer rejects these hyperparameters, which only building it reveals."""
     cls = lookup(name)
     if not hasattr(cls, "__signature_of__"):
         return
@@ -341,9 +341,9 @@ def build(
 ) -> Counting:
     """The named optimizer over `model` (for games: a list with one module per player).
 
-    `llqr` and `llqr_sam` also take `loss` and `refresh_batches`; every other optimizer ignores nothing: a
-    hyperparameter that it does not have raises TypeError naming the nearest one that it has. `groups`: name -> patterns
-    under `match`, and hyperparameters that differ for the parameters whose names match (see `optim_core.groups`).
+    `llqr` and `llqr_sam` also take `loss` and `refresh_batches`. Unknown hyperparameters are never ignored: they raise
+    TypeError naming the nearest known one. `groups`: name -> patterns under `match`, and hyperparameters for the
+    parameters with matching names (see `optim_core.groups`).
     """
     known = hyperparameters(name)
     for key in values:
@@ -352,7 +352,7 @@ def build(
     made = lookup(name).from_model(model, **_as_declared(name, values))
     if groups:
         if isinstance(model, list):
-            raise ValueError("groups: the players of a game are groups already")
+            raise ValueError("groups: the players of a game are already groups")
         given = {
             one: {"match": each["match"], **_as_declared(name, _without_match(each))} for one, each in groups.items()
         }
@@ -365,7 +365,7 @@ def _without_match(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_declared(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists, which is what files have, as tuples where that is what the constructor's default is."""
+    """Lists, as in files, converted to tuples if the constructor's default is a tuple."""
     known = hyperparameters(name)
     return {
         key: tuple(value)
@@ -376,10 +376,10 @@ def _as_declared(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def needs_batches(name: str) -> bool:
-    """Whether the optimizer draws batches of its own (`loss` and `refresh_batches` have to be given)."""
+    """Whether the optimizer draws its own batches (`loss` and `refresh_batches` are required)."""
     return "refresh_batches" in _arguments(lookup(name))
 
 
 def needs_run_seed(name: str) -> bool:
-    """Whether the optimizer draws at random: trials pass the seed of the run on as `run_seed`."""
+    """Whether the optimizer draws random numbers: trials pass the run's seed as `run_seed`."""
     return "run_seed" in _arguments(lookup(name))

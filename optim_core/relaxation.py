@@ -2,13 +2,13 @@
 
     min_U  J(u = -U g),   J(u) = g^T u + 1/2 u^T (s H + damping) u        (Dufort-Labbe et al. 2026, arXiv 2605.04230)
 
-by a few steps of gradient descent with momentum from the present U. g and H belong to one batch and are held fixed;
-only U is block-diagonal, the curvature H is not. With c = g + (s H + damping) u the gradient in a parameter phi of U
-is (du/dphi)^T c, so an inner step costs one curvature product, and J = 1/2 (g + c)^T u comes with it.
+by a few steps of gradient descent with momentum from the current U. g and H belong to one batch and are held fixed;
+only U is block-diagonal, the curvature H is not. With c = g + (s H + damping) u, the gradient in a parameter phi of U
+is (du/dphi)^T c, so an inner step costs one curvature product, which also gives J = 1/2 (g + c)^T u.
 
-Few steps and an average over many batches are the method: on one gradient J does not determine U.
+The method is few steps and an average over many batches: on one gradient J does not determine U.
 
-Scales (`metric_scale`), with B the number of samples that the loss is a mean of:
+Scales (`metric_scale`), with B the number of samples averaged in the loss:
     mean         H as it is
     sum          B H, as in the authors' code for the Fisher metric: the divergence is summed, the loss averaged
     normalised   g / rms(g) and H / |g^T H g / g^T g|, then times `curvature_scale`: U does not depend on the scale of
@@ -25,20 +25,21 @@ from torch import Tensor
 
 from optim_core.curvature import Curvature, dot
 from optim_core.preconditioners import Factors, Structure
+from optim_core.pullback import pulled
 
 SCALES = ("normalised", "mean", "sum")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How the two terms of J are weighed against each other."""
+    """How the two terms of J are weighted."""
 
     kind: str
     """One of SCALES."""
     curvature: float = 1.0
-    """A further factor of H, above 0."""
+    """An additional factor of H, above 0."""
     damping: float = 0.0
-    """>= 0; in units of the Rayleigh quotient of H along g when normalised."""
+    """>= 0; in units of the Rayleigh quotient of H along g if normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Inner:
     lr: float
     momentum: float
     clip: float
-    """Bound on the gradient of each tensor of U: its RMS when normalised, else its Euclidean norm."""
+    """Bound on the gradient of each tensor of U: its RMS if normalised, otherwise its Euclidean norm."""
     clip_rms: bool
 
 
@@ -84,7 +85,7 @@ def control(blocks: Sequence[Structure], factors: Sequence[Factors], gradient: S
 
 @torch.no_grad()
 def total(blocks: Sequence[Structure], factors: Sequence[Factors], objectives: Sequence[Objective]) -> Tensor:
-    """J of U, summed over the batches: one curvature product for each."""
+    """J of U, summed over the batches: one curvature product per batch."""
     return torch.stack([o.slope(control(blocks, factors, o.gradient))[0] for o in objectives]).sum()
 
 
@@ -108,7 +109,7 @@ def descend(
         value, slope = objective.slope([x.detach() for x in u])
         if step == 0:
             before = before + value
-        pull = _tamed(torch.autograd.grad(u, leaves, slope), limits)
+        pull = _tamed([g for g in pulled(u, leaves, slope) if g is not None], limits)
         torch._foreach_mul_(velocity, inner.momentum)
         torch._foreach_add_(velocity, pull)
         with torch.no_grad():
@@ -119,7 +120,7 @@ def descend(
 
 
 def _tamed(gradients: Sequence[Tensor], limits: Tensor) -> list[Tensor]:
-    """Finite entries in place of others, then each tensor clipped to its limit; new tensors and no read-back."""
+    """Replace non-finite entries, then clip each tensor to its limit; new tensors and no read-back."""
     tame = [g.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0) for g in gradients]
     norms = torch.stack([n.to(limits.device, limits.dtype) for n in torch._foreach_norm(tame)])
     shares = (limits / norms.clamp_min(torch.finfo(limits.dtype).tiny)).clamp_max(1.0)

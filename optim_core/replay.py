@@ -1,4 +1,4 @@
-"""The same random draws again: passes that are compared have to see the same dropout masks."""
+"""Repeat random draws: passes that are compared must see the same dropout masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Draws:
-    """torch's random state, of the CPU and of the devices of `params`, as it was when this was made."""
+    """torch's random state, on the CPU and the devices of `params`, at the time of creation."""
 
     def __init__(self, params: Iterable[Tensor]) -> None:
         self._cpu = torch.get_rng_state()
@@ -19,7 +19,7 @@ class Draws:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Draw as then; the state goes on afterwards as if nothing had been drawn."""
+        """Repeat the recorded draws; afterwards the state continues as if nothing had been drawn."""
         with torch.random.fork_rng(devices=sorted(self._cuda)):
             torch.set_rng_state(self._cpu)
             for device, state in self._cuda.items():

@@ -1,7 +1,7 @@
 """The exact damped Newton, Gauss-Newton or Fisher step as a linear-quadratic regulator over the layers.
 
 A network x_{i+1} = f_i(w_i, x_i), with x_i the activations of the whole batch, flattened [n_i], and w_i [P_i]. With
-A_i = df_i/dx [n_{i+1}, n_i], B_i = df_i/dw [n_{i+1}, P_i], the step u minimises, from dx_0 = 0,
+A_i = df_i/dx [n_{i+1}, n_i], B_i = df_i/dw [n_{i+1}, P_i], the step u minimizes, from dx_0 = 0,
 
     dx_{i+1} = A_i dx_i + B_i u_i
     J(u) = l_N^T dx_N + 1/2 dx_N^T Q_N dx_N + sum_i 1/2 [dx_i^T Q_i dx_i + 2 u_i^T M_i dx_i + u_i^T (R_i + damping) u_i]
@@ -12,7 +12,7 @@ Newton. The backward Riccati recursion (Dufort-Labbe et al. 2026, arXiv 2605.042
 
 A reference for tests: dense, float64, O(sum n_i^3 + P_i^3) with n_i a multiple of the batch. P up to about 300. All
 derivatives are taken by double backward: torch's forward-over-reverse is wrong for LayerNorm and for BatchNorm in
-training mode, and has no formula for attention. Layers that draw at random (dropout) are not supported.
+training mode, and has no formula for attention. Layers with random draws (dropout) are not supported.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from optim_core.curvature import plain_attention
+from optim_core.pullback import pulled_whole
 
 Scalar = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One layer, linearised, with its share of the cost."""
+    """One layer, linearized, with its share of the cost."""
 
     dynamics: Tensor
     """A [n_{i+1}, n_i]."""
@@ -59,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """What the Riccati recursion finds."""
+    """The result of the Riccati recursion."""
 
     controls: list[Tensor]
     """u_i [P_i], the optimal step of each layer."""
@@ -80,19 +81,19 @@ def linearise(
 ) -> Problem:
     """The regulator of `layers` applied in turn to `inputs`, with `loss` a function of the last outputs.
 
-    `metric` is gauss_newton or newton. `output_cost` [n_N, n_N] takes the place of the Hessian of the loss in the
-    outputs (a Fisher matrix). `intermediate` maps i to a scalar function of x_i (0 < i < N) whose Hessian, that of a
-    weighted divergence at coincidence, is added to Q_i. Raises ValueError for an unknown metric, another i, or a
-    parameter that two layers share: its steps would be solved for apart. Buffers stay as they are.
+    `metric` is gauss_newton or newton. `output_cost` [n_N, n_N] replaces the Hessian of the loss in the outputs (a
+    Fisher matrix). `intermediate` maps i to a scalar function of x_i (0 < i < N) whose Hessian, that of a weighted
+    divergence at coincidence, is added to Q_i. Raises ValueError for an unknown metric, an invalid i, or a parameter
+    that two layers share, since its steps would be solved separately. Buffers are not changed.
     """
     if metric not in ("gauss_newton", "newton"):
-        raise ValueError(f"metric is {metric!r}; it has to be gauss_newton or newton")
+        raise ValueError(f"metric is {metric!r}; it must be gauss_newton or newton")
     extra = dict(intermediate or {})
     if not all(0 < i < len(layers) for i in extra):
-        raise ValueError(f"intermediate has keys {sorted(extra)}; each has to lie in 1 .. {len(layers) - 1}")
+        raise ValueError(f"intermediate has keys {sorted(extra)}; each must lie in 1 .. {len(layers) - 1}")
     owned = [p for layer in layers for p in layer.parameters()]
     if len(set(owned)) < len(owned):
-        raise ValueError("two layers share a parameter; the regulator has a control of its own for each layer")
+        raise ValueError("two layers share a parameter; the regulator has a separate control for each layer")
     maps, states, weights = _flat_layers(layers, inputs)
     slope = _slopes(loss, [states[-1]])[1][0].detach().flatten()
     terminal = _hessian(loss, states[-1]) if output_cost is None else output_cost
@@ -107,7 +108,7 @@ def linearise(
 
 
 def solve(problem: Problem, damping: float) -> Solution:
-    """Backward Riccati recursion, then the controls forward. The step is a minimiser iff every pivot is positive."""
+    """Backward Riccati recursion, then the controls forward. The step is a minimizer iff every pivot is positive."""
     cost, costate = problem.terminal_cost, problem.terminal_slope
     gains: list[tuple[Tensor, Tensor]] = []
     pivots: list[Tensor] = []
@@ -133,7 +134,7 @@ def solve(problem: Problem, damping: float) -> Solution:
 
 
 def objective(problem: Problem, controls: Sequence[Tensor], damping: float) -> tuple[Tensor, list[Tensor]]:
-    """J(u) by rolling the dynamics out, and dJ/du of each layer by the adjoint recursion."""
+    """J(u) by simulating the dynamics, and dJ/du of each layer by the adjoint recursion."""
     states = [torch.zeros(problem.stages[0].dynamics.shape[1], dtype=problem.terminal_cost.dtype)]
     value = torch.zeros_like(problem.terminal_slope[:1].sum())
     for stage, u in zip(problem.stages, controls, strict=True):
@@ -153,7 +154,7 @@ def objective(problem: Problem, controls: Sequence[Tensor], damping: float) -> t
 
 
 def _stage(f: Callable[[Tensor, Tensor], Tensor], w: Tensor, x: Tensor, costate: Tensor) -> tuple[Stage, Tensor]:
-    """The layer's linearisation and cost, and the metric's costate at its input."""
+    """The layer's linearization and cost, and the metric's costate at its input."""
     leaves = [w.clone().requires_grad_(), x.clone().requires_grad_()]
     with torch.enable_grad(), plain_attention():
         B, A = _jacobian(f(*leaves), leaves)
@@ -214,8 +215,6 @@ def _jacobian(of: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     if not of.requires_grad or not of.numel():
         return [of.new_zeros(of.numel(), leaf.numel()) for leaf in leaves]
     flat = of.flatten()
-    rows = [
-        torch.autograd.grad(flat, leaves, unit, retain_graph=True, materialize_grads=True)
-        for unit in torch.eye(len(flat), dtype=flat.dtype)
-    ]
+    units = torch.eye(len(flat), dtype=flat.dtype)
+    rows = [pulled_whole([flat], leaves, [unit], retain_graph=True) for unit in units]
     return [torch.stack([row[i].flatten() for row in rows]) for i in range(len(leaves))]

@@ -1,10 +1,11 @@
-"""`rotated(base)`: any torch optimizer on the rotated problem f_R(u) = f(R^T u), u = R w, by name as an arm.
+"""`rotated(base)`: any torch optimizer on the rotated problem f_R(u) = f(R^T u), u = R w, selectable as an arm.
 
     u = R w;   u' = base step on u with gradient R g;   w <- w + R^T (u' - u)
 
-For SGD with momentum this is SGD, whatever R: the control of every claim about rotations. The base's own code takes
-the step, on the parameters themselves, which hold u for a moment; its buffers live in the rotated coordinates. Unlike
-`rotated_adamw` weight decay is what the base makes of it in rotated coordinates (the same for L2 and decoupled decay).
+For SGD with momentum this is SGD for any R, which is the control for every claim about rotations. The base's own code
+takes the step, on the parameters themselves, which temporarily hold u; its buffers are in the rotated coordinates.
+Unlike in `rotated_adamw`, weight decay is whatever the base does in rotated coordinates (the same for L2 and decoupled
+decay).
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ DEFAULTS = {hyperparameter(f.name): f.default for f in fields(Options)}
 
 
 class Rotated(Turned):
-    """Stands in front of a `Baseline` class in the method resolution order."""
+    """Precedes a `Baseline` class in the method resolution order."""
 
-    EQUIVARIANT = None  # of its base's own declarations these do not hold
+    EQUIVARIANT = None  # not inherited from its base's declarations
     REFERENCE = False
     BASE: ClassVar[str]
     """Name of the base."""
@@ -71,16 +72,16 @@ class Rotated(Turned):
             p.grad = gradient
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The class is made by `rotated` and has no name of its own to be pickled by."""
+        """The class is made by `rotated` and has no importable name for pickling."""
         return _blank, (self.BASE,), self.__getstate__()
 
     def move_moments(self, space: Space) -> None:
-        """The base's buffers into the basis that `space` has just learned: linear ones as m, squared ones as v."""
+        """Move the base's buffers into the basis just learned by `space`: linear ones like m, squared ones like v."""
         turning = [p for p in space.params if space.is_rotated(p)]
         shaped = {k for p in turning for k, v in self.state[p].items() if isinstance(v, Tensor) and v.shape == p.shape}
         for key in sorted(k for k in shaped if not k.startswith(PREFIX)):
             if key not in LINEAR + SQUARED:
-                raise RuntimeError(f"it is not known how {key!r} moves between bases; use rotation_transport carry")
+                raise RuntimeError(f"it is unknown how to move {key!r} between bases; use rotation_transport carry")
             buffers = [self.state[p].get(key) for p in space.params]
             given = [torch.zeros_like(p) if b is None else b for p, b in zip(space.params, buffers, strict=True)]
             for buffer, value in zip(buffers, space.moved(given, squared=key in SQUARED), strict=True):
@@ -91,7 +92,7 @@ class Rotated(Turned):
 def _go(
     space: Space, params: Sequence[Tensor], rotated: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
-    """Put u = R w and R g in the place of w and g; returns (w, u, g)."""
+    """Replace w and g by u = R w and R g; returns (w, u, g)."""
     home, gradients = [p.clone() for p in params], [p.grad for p in params]
     for p, u, h in zip(params, space.forward(params), rotated, strict=True):
         p.copy_(u)
@@ -117,11 +118,11 @@ def _come_back(
 def rotated(base: str) -> type[Counting]:
     """The class of `rotated(base)`: hyperparameters of the base, then those of the rotation.
 
-    Raises KeyError for an unknown base, or one that takes more than one gradient or has a step of its own.
+    Raises KeyError for an unknown base, or one that takes more than one gradient or has its own step.
     """
     inner = registry.lookup(base)
     if not issubclass(inner, Baseline) or issubclass(inner, Turned):
-        raise KeyError(f"rotated({base}): the base has to be one of torch's kind of optimizers, such as sgd or adamw")
+        raise KeyError(f"rotated({base}): the base must be one of torch's kind of optimizers, such as sgd or adamw")
     parameters = [
         inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
         inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD),
@@ -142,7 +143,9 @@ def rotated(base: str) -> type[Counting]:
         inner.check_values(**values)
         options = Options.of(values)
         if not lookup(options.kind).COMPLETE:
-            raise ValueError(f"rotation is {options.kind!r}, which keeps a part of the space; use it in rotated_adamw")
+            raise ValueError(
+                f"rotation is {options.kind!r}, which keeps only part of the space; use it in rotated_adamw"
+            )
 
     construct.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     members = {
@@ -161,7 +164,7 @@ def rotated(base: str) -> type[Counting]:
 
 
 def _blank(base: str) -> Rotated:
-    """An optimizer that is still without parameters, which `__setstate__` gives it."""
+    """An optimizer without parameters, to be filled by `__setstate__`."""
     cls = cast(type[Rotated], rotated(base))
     return cls.__new__(cls)
 

@@ -3,9 +3,9 @@
     h = R g;  m <- b1 m + (1 - b1) h;  v <- b2 v + (1 - b2) h h;  q = mhat / (sqrt(vhat) + eps)
     w <- (1 - lr weight_decay) w - lr R^T q
 
-m and v live in the rotated coordinates, in float32 at least; decay acts on w and is never rotated. The order of
+m and v are kept in the rotated coordinates, in float32 at least; decay acts on w and is never rotated. The order of
 operations is torch's, so that the identity rotation equals `torch.optim.AdamW` (foreach and fused off) bit for bit.
-Beyond AdamW a step costs the two maps, see the kinds in `optim_core.rotations`.
+Compared with AdamW, a step additionally costs the two maps, see the kinds in `optim_core.rotations`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from optim_core.turned import Turned, limits_under_rotation
 
 @register("rotated_adamw")
 class RotatedAdamW(Betas, Turned):
-    """AdamW whose moments live in the basis `rotation` (a kind of `optim_core.rotations`).
+    """AdamW with moments in the basis `rotation` (a kind of `optim_core.rotations`).
 
     `params` are (name, tensor) pairs, or groups of them (one group for kinds that mix tensors). The `rotation_...`
-    hyperparameters are explained at `optim_core.rotations.Options`; a kind passes over those of other kinds.
-    lr, weight_decay >= 0; betas in [0, 1); eps > 0. state_dtype: `auto`, or `bfloat16` for moments that are rounded at
-    random (see `optim_core.rounded`).
+    hyperparameters are explained in `optim_core.rotations.Options`; a kind ignores those of other kinds. lr,
+    weight_decay >= 0; betas in [0, 1); eps > 0. state_dtype: `auto`, or `bfloat16` for stochastically rounded moments
+    (see `optim_core.rounded`).
     """
 
     SELECTS = True
@@ -104,13 +104,13 @@ class RotatedAdamW(Betas, Turned):
         return loss
 
     def must_know(self) -> bool:
-        """Also where moments are rounded at random, by the number of the step."""
+        """Also if moments are rounded stochastically, since that depends on the step number."""
         return super().must_know() or any(g.get("state_dtype", "auto") != "auto" for g in self.param_groups)
 
     def _descend_unless(
         self, skipped: Tensor, index: int, space: Space, params: list[Tensor], rotated: list[Tensor]
     ) -> None:
-        """The same where the device decides: moves that are 0 where the step is skipped."""
+        """The same if the device decides: moves are 0 if the step is skipped."""
         group = self.param_groups[index]
         self.counted(index, "step")
         means, squares = self._moments(params, rotated)
@@ -134,7 +134,7 @@ class RotatedAdamW(Betas, Turned):
             _as_torch(group, params, rotated, means, squares)
         else:
             moves = _moves(group, rotated, means, squares)
-            rotated.clear()  # its memory serves the way back
+            rotated.clear()  # reuse its memory for the inverse map
             torch._foreach_add_(params, space.backward(moves))
         if narrow:
             number = next(i for i, g in enumerate(self.param_groups) if g is group)
@@ -154,7 +154,7 @@ class RotatedAdamW(Betas, Turned):
         return torch.bfloat16 if group.get("state_dtype", "auto") == "bfloat16" else rotated.dtype
 
     def move_moments(self, space: Space) -> None:
-        """M and v into the basis that `space` has just learned."""
+        """Move m and v into the basis just learned by `space`."""
         if any("exp_avg" not in self.state[p] for p in space.params):
             self._moments(space.params, space.forward(space.params))
         for key, squared in (("exp_avg", False), ("exp_avg_sq", True)):
@@ -172,7 +172,7 @@ def _as_torch(
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
     denominators = torch._foreach_sqrt(squares)
-    torch._foreach_div_(denominators, (1 - beta2 ** group["step"]) ** 0.5)  # `math.sqrt` differs by one ulp at times
+    torch._foreach_div_(denominators, (1 - beta2 ** group["step"]) ** 0.5)  # `math.sqrt` sometimes differs by one ulp
     torch._foreach_add_(denominators, group["eps"])
     size = group["lr"] / (1 - beta1 ** group["step"])
     torch._foreach_addcdiv_(params, means, denominators, value=-size)
@@ -186,10 +186,11 @@ def _moves(
     skipped: Tensor | None = None,
     late: Tensor | None = None,
 ) -> list[Tensor]:
-    """Update the moments; -lr q in their shapes. Torch's fused kernel steps from zero: one pass over memory, not ten.
+    """Update the moments; returns -lr q in their shapes. Torch's fused kernel steps from zero: one pass over memory,
+    not ten.
 
-    It reads memory in storage order: the tensors of a parameter have to be stored alike, without gaps. Where `skipped`
-    moves are 0 and moments stay; `late` is how much too high the step counter is.
+    It reads memory in storage order: the tensors of a parameter must be stored alike, without gaps. If `skipped`, moves
+    are 0 and moments unchanged; `late` is how much too high the step counter is.
     """
     moves = [torch.empty_like(h) for h in rotated]
     torch._foreach_zero_(moves)

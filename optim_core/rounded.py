@@ -1,12 +1,12 @@
-"""AdamW whose moments are kept in bfloat16, rounded at random so that their expectation is exact.
+"""AdamW with moments in bfloat16, stochastically rounded so that their expectation is exact.
 
-Rounded to nearest, an average with beta2 = 0.999 stands still: its steps are smaller than half a unit in the last of
-the eight bits. Up with probability (x - below) / (above - below), and down otherwise, loses nothing in the mean:
+Rounded to nearest, an average with beta2 = 0.999 stalls: its updates are smaller than half a unit in the last of the
+eight bits. Rounding up with probability (x - below) / (above - below), and down otherwise, is unbiased:
 
     E[round(x)] = x          (Connolly, Higham and Mary 2021, SIAM J. Sci. Comput. 43)
 
-Arithmetic is in float32, or the wider dtype of the weights; random bits depend on the number of the step and of the
-tensor alone, so that a resumed run draws the same. Half of the memory of the moments, for one pass of random bits each.
+Arithmetic is in float32, or the wider dtype of the weights; random bits depend only on the step number and the tensor,
+so a resumed run draws the same. Halves the memory of the moments, at the cost of one pass of random bits each.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ ROUNDS = "rounds"
 
 
 def round_at_random(x: Tensor, noise: Tensor) -> Tensor:
-    """X, in float32 or float64, to bfloat16, from `noise`: uniform integers of 16 bits. [*shape] -> [*shape]"""
+    """X, in float32 or float64, to bfloat16, using `noise`: uniform 16-bit integers. [*shape] -> [*shape]"""
     wide = x.to(torch.float32).view(torch.int32)
     return (wide + noise).bitwise_and_(-(1 << 16)).view(torch.float32).to(torch.bfloat16)
 
 
 def widened_moments(moments: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
-    """Moments in float32, or in the wider dtype of the tensors that they belong to."""
+    """Moments in float32, or in the dtype of their parameters if that is wider."""
     return [m.to(torch.promote_types(p.dtype, torch.float32)) for m, p in zip(moments, like, strict=True)]
 
 
 def keep(moments: Sequence[Tensor], values: Sequence[Tensor], *place: int) -> None:
-    """Write values into moments, rounded at random."""
+    """Write values into moments with stochastic rounding."""
     for i, (moment, value) in enumerate(zip(locals_of(moments), locals_of(values), strict=True)):
         moment.copy_(round_at_random(value, bits(value.shape, value, *place, i)))
 
@@ -70,7 +70,7 @@ class RoundedAdamW(torch.optim.AdamW):
                 own["step"] = 0
                 own["exp_avg"] = torch.zeros_like(p, dtype=torch.bfloat16)
                 own["exp_avg_sq"] = torch.zeros_like(p, dtype=torch.bfloat16)
-            own["step"] = int(own["step"]) + 1  # torch makes it a tensor when it loads
+            own["step"] = int(own["step"]) + 1  # torch converts it to a tensor when loading
         group[ROUNDS] = group.get(ROUNDS, 0) + 1
         (beta1, beta2), lr = group["betas"], group["lr"]
         kept = [[self.state[p][key] for p in params] for key in ("exp_avg", "exp_avg_sq")]

@@ -1,6 +1,6 @@
-"""Sharpness-aware minimisation: SAM, ASAM and Friendly-SAM over SGD or AdamW.
+"""Sharpness-aware minimization: SAM, ASAM and Friendly-SAM over SGD or AdamW.
 
-With g the gradient at the weights w, T = |w| + adaptivity on the weights it applies to and 1 elsewhere, and m the
+With g the gradient at the weights w, T = |w| + adaptivity on the weights that it applies to and 1 elsewhere, and m the
 running mean of past gradients, each step evaluates the gradient at w + epsilon and applies it from w:
 
     sam           epsilon = sam_radius g / |g|                                   (Foret et al. 2021, eq. 2)
@@ -10,11 +10,11 @@ running mean of past gradients, each step evaluates the gradient at w + epsilon 
 
 All three agree with their authors' code, step by step, in `tests/golden/agreement/vectors`.
 
-One norm over all tensors of all groups. Weight decay acts in the step from w, never in the ascent; nothing clips the
-ascent. A gradient that is not finite, first or second, skips the step.
+One norm over all tensors of all groups. Weight decay acts in the step from w, never in the ascent; the ascent gradient
+is not clipped. If the first or second gradient is not finite, the step is skipped.
 
-`p.grad` after a step is what the second call of the closure left there: the gradient at w + epsilon. The optimizer
-itself never writes to it. Dropout draws a fresh mask in the second pass. With a GradScaler call `unscale_` and `update`
+After a step, `p.grad` is what the second call of the closure left there: the gradient at w + epsilon. The optimizer
+itself never writes to it. Dropout draws a new mask in the second pass. With a GradScaler call `unscale_` and `update`
 in the closure (`GradScaler.step` takes none).
 """
 
@@ -38,7 +38,7 @@ from optim_core.sharded import locals_of, whole_sum
 from optim_core.two_pass import Excursion, NormStatistics, TwoPass, Workers, norm_of, place, scale_of
 
 Tensors = list[list[Tensor]]
-"""One list for each parameter group."""
+"""One list per parameter group."""
 Parts = list[Tensor]
 Shape = Callable[[dict[str, Any], Parts, Parts, Parts], None]
 """Writes directions: (group, parameters, directions, gradients), the last two local."""
@@ -50,11 +50,11 @@ MEAN_STARTS = ("gradient", "zero")
 
 @register("sam")
 class SAM(TwoPass):
-    """Sharpness-aware minimisation; `sam_radius` >= 0 is the Euclidean radius, 0 is the base optimizer bit for bit.
+    """Sharpness-aware minimization; `sam_radius` >= 0 is the Euclidean radius, 0 is the base optimizer bit for bit.
 
     `norm_statistics`, clean or perturbed, says which pass updates BatchNorm's running statistics. It needs `model`
-    (given by `from_model` and `optim_core.build`); built from bare parameters both passes update them.
-    `workers`, independent or synchronised, says whose gradient climbs when `model` is a `DistributedDataParallel`.
+    (given by `from_model` and `optim_core.build`); when built from bare parameters both passes update them. `workers`,
+    independent or synchronised, says whose gradient climbs when `model` is a `DistributedDataParallel`.
     """
 
     SELECTS = True
@@ -93,7 +93,7 @@ class SAM(TwoPass):
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
     def also(self, **settings: Any) -> None:
-        """Hyperparameters that a subclass adds: defaults of every parameter group that does not give its own."""
+        """Hyperparameters added by a subclass: defaults for every parameter group that does not set its own."""
         self.defaults.update(settings)
         for group in self.param_groups:
             for key, value in settings.items():
@@ -105,9 +105,10 @@ class SAM(TwoPass):
         return self._go(params, grads, norm)
 
     def _go(self, params: Tensors, directions: Tensors, norm: float | Tensor) -> bool:
-        """To w + sam_radius d / norm from w, which the parameters hold. False, and nothing done, for a norm not finite.
+        """Move from w, which the parameters hold, to w + sam_radius d / norm. Does nothing and returns False if the
+        norm is not finite.
 
-        A norm on the device is not looked at.
+        A norm on the device is not checked.
         """
         if not isinstance(norm, Tensor) and not math.isfinite(norm):
             return False
@@ -120,10 +121,10 @@ class SAM(TwoPass):
         return True
 
     def climb_along(self, params: Tensors, home: Tensors, grads: Tensors, shape: Shape, norm: Norm) -> bool:
-        """Along the directions that `shape` makes of the weights and gradients of a group.
+        """Climb along the directions that `shape` computes from the weights and gradients of a group.
 
-        On a CPU they are made in the weights' own storage, one tensor after another, which saves a copy and stays in
-        the cache; elsewhere, where launches weigh, of all tensors at once and apart from the weights.
+        On a CPU they are computed in the weights' own storage, one tensor after another, which saves a copy and stays
+        in cache; elsewhere, where kernel launches matter, for all tensors at once and apart from the weights.
         """
         apart = self.on_device() or not all(at_hand(p) for ps in params for p in ps)
         made = [[torch.empty_like(p) for p in locals_of(ps)] if apart else locals_of(ps) for ps in params]
@@ -139,11 +140,11 @@ class SAM(TwoPass):
 
 @register("asam")
 class ASAM(SAM):
-    """SAM in the metric of the weights' own size; `adaptivity` >= 0 keeps zero weights moving (usual radius 0.5).
+    """SAM in the metric of the weights' own size; `adaptivity` >= 0 keeps zero weights moving (typical radius 0.5).
 
-    `adapted`: `weights`, every parameter with "weight" in its name, scales of norms included, as the authors' code has
-    it (needs names: a model, or named parameters); or `matrices`, those with two axes or more, which leaves out the
-    scales of norms as the paper's text suggests for biases, and needs no names.
+    `adapted`: `weights`, every parameter with "weight" in its name, including scales of norms, as in the authors' code
+    (needs names: a model, or named parameters); or `matrices`, those with two or more axes, which excludes the scales
+    of norms as the paper's text suggests for biases, and needs no names.
     """
 
     SELECTS = True
@@ -170,7 +171,7 @@ class ASAM(SAM):
             self._check_names(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch does. Raises ValueError for parameters without names where these are needed."""
+        """As torch does. Raises ValueError for parameters without names if these are needed."""
         super().add_param_group(param_group)
         if "adapted" in self.param_groups[-1]:
             self._check_names(self.param_groups[-1])
@@ -179,7 +180,7 @@ class ASAM(SAM):
         self._named.update(zip(group["params"], group.get("param_names", ()), strict=False))
         if group["adapted"] == "weights" and not all(p in self._named for p in group["params"]):
             raise ValueError(
-                "adapted is 'weights', which are told by name: give model.named_parameters(), or 'matrices'"
+                "adapted is 'weights', which are identified by name: pass model.named_parameters(), or use 'matrices'"
             )
 
     def _adapts(self, group: dict[str, Any], p: Tensor) -> bool:
@@ -205,11 +206,11 @@ class ASAM(SAM):
 
 @register("friendly_sam")
 class FriendlySAM(SAM):
-    """SAM along the part of the gradient that is new; `mean_weight` >= 0 and `mean_decay` in [0, 1).
+    """SAM along the new part of the gradient; `mean_weight` >= 0 and `mean_decay` in [0, 1).
 
-    One more state tensor for each parameter, `mean_gradient`. The first step is SAM's; then m is the first gradient
-    (`mean_start` gradient, as in the authors' code) or (1 - mean_decay) of it (`mean_start` zero: an average from 0 as
-    Alg. 1 reads, and as the authors of LLQR+SAM have it, hence `llqr_sam`).
+    One more state tensor per parameter, `mean_gradient`. The first step is SAM's; then m is the first gradient
+    (`mean_start` gradient, as in the authors' code) or (1 - mean_decay) times it (`mean_start` zero: an average from 0
+    as in Alg. 1 and in the code of LLQR+SAM's authors, hence `llqr_sam`).
     """
 
     SELECTS = True
@@ -238,7 +239,7 @@ class FriendlySAM(SAM):
         return super().must_know() or any("mean_gradient" not in self.state.get(p, {}) for p in params)
 
     def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
-        """Along g - mean_weight m; then m takes in g."""
+        """Along g - mean_weight m; then m is updated with g."""
         if not self.climb_along(params, home, grads, self._news, norm_of_all):
             return False
         for group, ps, gs in zip(self.param_groups, params, grads, strict=True):
@@ -265,12 +266,12 @@ class FriendlySAM(SAM):
 def norm_of_all(made: Tensors, grads: Tensors, params: Tensors, apart: bool) -> Tensor:
     """Euclidean norm of the directions."""
     if not apart:
-        return norm_of([p for ps in params for p in ps])  # which hold them, shards and all
+        return norm_of([p for ps in params for p in ps])  # the parameters hold them, including shards
     return norm_of([d for ds in made for d in ds])
 
 
 def norm_from_slopes(made: Tensors, grads: Tensors, params: Tensors, apart: bool) -> Tensor:
-    """sqrt(d . g) over all tensors, for directions that are nowhere opposed to the gradient."""
+    """sqrt(d . g) over all tensors, for directions with d . g >= 0 everywhere."""
     flat, slopes = [d for ds in made for d in ds], locals_of([g for gs in grads for g in gs])
     if apart:
         squares = list(torch._foreach_norm(torch._foreach_mul(flat, slopes), 1))
@@ -281,7 +282,7 @@ def norm_from_slopes(made: Tensors, grads: Tensors, params: Tensors, apart: bool
 
 
 def mean_gradients(state: Mapping[Tensor, dict[str, Any]], params: list[Tensor]) -> list[Tensor]:
-    """The `mean_gradient` of each parameter, which begins at 0."""
+    """The `mean_gradient` of each parameter, which starts at 0."""
     for p in params:
         if "mean_gradient" not in state[p]:
             state[p]["mean_gradient"] = torch.zeros_like(p)

@@ -1,15 +1,15 @@
-"""Schedule-free SGD and AdamW: no decaying learning rate, the average of the iterates instead (Defazio et al. 2024).
+"""Schedule-free SGD and AdamW: an average of the iterates instead of a decaying learning rate (Defazio et al. 2024).
 
     y = (1 - momentum) z + momentum x        where gradients are taken; what the parameters hold while training
     z <- z - lr (d + weight_decay y)         d = g (sgd) or g / (sqrt(vhat) + eps) (adamw)
     x <- (1 - c) x + c z                     what is evaluated; c = w_t / sum w,  w_t = t^average_power max(lr)^2
 
-Only y and z are kept; x follows from them. `eval()` puts x into the parameters and `train()` y, which
-`judged_weights` does around an evaluation, so trials need nothing else; other loops call them, and save in either mode.
-After one step x is z: the base's first step without momentum. Agrees with the authors' code step by step
+Only y and z are stored; x follows from them. `eval()` puts x into the parameters and `train()` y, which
+`judged_weights` does around an evaluation, so trials need nothing else; other loops call them, and may save in either
+mode. After one step x is z: the base's first step without momentum. Agrees with the authors' code step by step
 (`tests/golden/agreement/vectors`), whose package is not needed.
 
-BatchNorm's running statistics belong to y; the authors advise to take them anew at x before evaluating.
+BatchNorm's running statistics belong to y; the authors recommend recomputing them at x before evaluating.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from optim_core.two_pass import with_gradient
 
 @register("schedule_free")
 class ScheduleFree(Counting):
-    """`base` sgd or adamw; `momentum` in (0, 1) lies between z and x (AdamW's beta1 in the authors' code).
+    """`base` sgd or adamw; `momentum` in (0, 1) interpolates between z and x (AdamW's beta1 in the authors' code).
 
-    The learning rate rises linearly over `warmup_steps` and is then what it is set to: a recipe without a decaying
-    schedule goes with it. `average_power` >= 0 weighs later iterates more. `beta2` and `eps` belong to adamw.
+    The learning rate rises linearly over `warmup_steps` and then stays constant: use a recipe without a decaying
+    schedule. `average_power` >= 0 gives later iterates more weight. `beta2` and `eps` belong to adamw.
     """
 
     CHANGEABLE = frozenset({"lr", "weight_decay", "beta2", "eps"})
@@ -41,7 +41,7 @@ class ScheduleFree(Counting):
         "average_power": NOT_NEGATIVE,
     }  # fmt: skip
     LIMITS = tuple(
-        Limit(  # y is z then; what is evaluated is their average all the same
+        Limit(  # then y is z; the average is evaluated all the same
             equals=base,
             at={"momentum": 1e-12},
             where={"base": (base,)},
@@ -81,7 +81,7 @@ class ScheduleFree(Counting):
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step from y; returns the loss there. Raises RuntimeError between `eval()` and `train()`."""
         if not all(group["training"] for group in self.param_groups):
-            raise RuntimeError("the parameters hold the average that is evaluated; call train() before step")
+            raise RuntimeError("the parameters hold the average for evaluation; call train() before step")
         loss = self.evaluate(closure)
         for group in self.param_groups:
             self._move(group)
@@ -89,12 +89,12 @@ class ScheduleFree(Counting):
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the average x in place of y; nothing where it is there already."""
+        """Replace y by the average x; a no-op if it is already there."""
         self._interpolate(training=False)
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put y back in place of x, up to rounding; nothing where it is there already."""
+        """Replace x by y, up to rounding; a no-op if it is already there."""
         self._interpolate(training=True)
 
     def _interpolate(self, *, training: bool) -> None:
@@ -129,7 +129,7 @@ class ScheduleFree(Counting):
         torch._foreach_add_(points, directions, alpha=-lr)
 
     def _directions(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
-        """The gradients, for adamw over the root of their mean square; p.grad is not written to."""
+        """The gradients, for adamw divided by their root mean square; p.grad is not written to."""
         grads = [p.grad for p in params if p.grad is not None]
         if group["base"] == "sgd":
             return grads

@@ -1,7 +1,7 @@
-"""Steps that are taken, or not, by a number that stays on the device: the host does not wait to learn which.
+"""Steps that are taken or skipped by a flag on the device, without the host waiting for it.
 
-`skipped` is a float32 scalar beside the weights, 1 where the step is not taken, else 0. What follows it moves by the
-kernels that torch made for its GradScaler: they look at `found_inf` themselves and write nothing where it is 1.
+`skipped` is a float32 scalar on the device of the weights, 1 if the step is not taken, otherwise 0. Updates use the
+kernels that torch made for its GradScaler: they check `found_inf` themselves and write nothing if it is 1.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from optim_core.kernels import all_stored_like
 
 
 def at_hand(t: Tensor) -> bool:
-    """Whether the host sees the tensor without waiting for a device."""
+    """Whether the host can read the tensor without waiting for a device."""
     return t.device.type == "cpu"
 
 
 def not_finite(gradients: Sequence[Tensor]) -> Tensor:
-    """`skipped` for dense gradients on any devices: 1 where an entry is not finite; on the first one's device."""
+    """`skipped` for dense gradients on any devices: 1 if an entry is not finite; on the first one's device."""
     largest = torch._foreach_norm([g for g in gradients if g.numel()] or list(gradients), float("inf"))
     one = [x.to(largest[0].device, torch.float64 if x.dtype == torch.float64 else torch.float32) for x in largest]
     wide = torch.float64 if any(x.dtype == torch.float64 for x in one) else torch.float32
@@ -30,7 +30,7 @@ def not_finite(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def alike(tensors: Sequence[Tensor]) -> Iterator[tuple[torch.device, torch.dtype, list[int]]]:
-    """(device, dtype, places) of the tensors that a kernel may take together."""
+    """(device, dtype, indices) of the tensors that a kernel may process together."""
     found: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
     for i, t in enumerate(tensors):
         found[t.device, t.dtype].append(i)
@@ -39,7 +39,7 @@ def alike(tensors: Sequence[Tensor]) -> Iterator[tuple[torch.device, torch.dtype
 
 
 def is_plain(p: Tensor) -> bool:
-    """Whether fused kernels take it: real, dense, and without gaps or overlaps in memory."""
+    """Whether fused kernels accept it: real, dense, and without gaps or overlaps in memory."""
     if p.layout != torch.strided or not p.is_floating_point():
         return False
     return p.is_contiguous() or sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)) + 1 == p.numel()
@@ -58,7 +58,7 @@ def sgd_unless(
     nesterov: bool = False,
     maximize: bool = False,
 ) -> None:
-    """A step of `torch.optim.SGD`, and its buffers as they were, unless `skipped`. No buffers without momentum."""
+    """A step of `torch.optim.SGD` with its buffers, unless `skipped`. No buffers without momentum."""
     grads = [g.to(p.dtype) for g, p in zip(all_stored_like(grads, params), params, strict=True)]
     for device, _, places in alike(params):
         torch._fused_sgd_(
@@ -80,7 +80,7 @@ def sgd_unless(
 def add_unless(
     skipped: Tensor | None, tensors: Sequence[Tensor], directions: Sequence[Tensor], scale: float | Tensor = 1.0
 ) -> None:
-    """Tensor + scale * direction in place, unless `skipped`; None: in any case. A scale may be a number on a device."""
+    """Tensor + scale * direction in place, unless `skipped`; None: always. A scale may be a number on a device."""
     if isinstance(scale, Tensor):
         scaled: list[Tensor] = list(directions)
         for device, dtype, places in alike(directions):
@@ -97,7 +97,7 @@ def add_unless(
 
 
 def multiply_unless(skipped: Tensor | None, tensors: Sequence[Tensor], factor: float) -> None:
-    """Factor * tensor in place, unless `skipped`; None: in any case."""
+    """Factor * tensor in place, unless `skipped`; None: always."""
     if skipped is None:
         torch._foreach_mul_(list(tensors), factor)
         return
@@ -108,7 +108,7 @@ def multiply_unless(skipped: Tensor | None, tensors: Sequence[Tensor], factor: f
 
 
 class Late:
-    """Counts of what was not taken, kept on the device until somebody asks, or until word of one has come."""
+    """Counts of skipped steps, kept on the device until requested, or until word of one has arrived."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[int, str], Tensor] = {}
@@ -116,23 +116,23 @@ class Late:
         self._sent: Any = None
 
     def __reduce__(self) -> tuple[type[Late], tuple[()], dict[str, Any]]:
-        """A copy has the counts; what is under way to the host is sent anew."""
+        """A copy has the counts; pending transfers to the host are restarted."""
         return Late, (), {"_counts": self._counts}
 
     def add(self, index: int, key: str, skipped: Tensor) -> None:
-        """The counter `key` of the parameter group `index` was moved on, at most: by nothing where `skipped`."""
+        """Record that the counter `key` of the parameter group `index` was incremented, but not if `skipped`."""
         if (index, key) in self._counts:
             self._counts[index, key].add_(skipped)
         else:
             self._counts[index, key] = skipped.clone()
 
     def of(self, index: int, key: str, like: Tensor) -> Tensor:
-        """How much too high that counter is, beside a tensor."""
+        """How much too high that counter is, on the device of a tensor."""
         found = self._counts.get((index, key))
         return torch.zeros((), device=like.device) if found is None else found.to(like.device, non_blocking=True)
 
     def take(self) -> dict[tuple[int, str], int]:
-        """What was not taken, read from the device, and nothing from here on."""
+        """The skipped counts, read from the device and reset."""
         if not self._counts:
             return {}
         home = next(iter(self._counts.values())).device
@@ -142,7 +142,7 @@ class Late:
         return found
 
     def send(self, index: int, key: str) -> None:
-        """Let the host know of a counter some time; nothing waits for it."""
+        """Send a counter to the host eventually; nothing waits for it."""
         count = self._counts[index, key]
         if count.device.type == "cuda" and (self._sent is None or self._sent.query()):
             if self._word is None:
@@ -154,7 +154,7 @@ class Late:
             self._word = count
 
     def word(self) -> bool:
-        """Whether the host has heard of something that was not taken."""
+        """Whether the host has learned of a skipped step."""
         if self._word is None or (self._sent is not None and not self._sent.query()):
             return False
         count: Any = self._word.tolist()

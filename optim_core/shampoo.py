@@ -1,4 +1,5 @@
-"""Shampoo with its length grafted from Adam or SGD (Gupta et al. 2018, arXiv 1802.09568; Shi et al. 2023, 2309.06497).
+"""Shampoo with its step length grafted from Adam or SGD (Gupta et al. 2018, arXiv 1802.09568; Shi et al. 2023,
+2309.06497).
 
 For every axis k of a gradient G of n axes, with G_k its unfolding [d_k, rest], and m the bias-corrected average of G:
 
@@ -7,13 +8,13 @@ For every axis k of a gradient G of n axes, with G_k its unfolding [d_k, rest], 
     P_graft = m / (sqrt(v) + grafting_epsilon), Adam's step, or m for SGD
     w <- (1 - lr weight_decay) w - lr P |P_graft| / |P|,   norms of the whole tensor
 
-so that Adam's learning rates carry over. Roots are taken anew every `precondition_frequency` steps, from
-`start_preconditioning_step` on; the step before is the grafted one alone. Vectors have a root too, unless
+so that Adam's learning rates carry over. Roots are recomputed every `precondition_frequency` steps, from
+`start_preconditioning_step` on; earlier steps are the grafted ones alone. Vectors have a root too, unless
 `precondition_1d` is false.
 
 Agrees step by step with the authors' code (github.com/facebookresearch/optimizers, see tests/golden/agreement) without
-its merging of axes and its blocks: an axis above `max_precond_dim` has no factor here. Memory, beside Adam's: 2 d_k^2
-for each axis. A step costs 4 p sum_k d_k multiplications for p entries, a root about 10 d_k^3.
+its merging of axes and its blocks: an axis above `max_precond_dim` has no factor here. Memory, besides Adam's: 2 d_k^2
+per axis. A step costs 4 p sum_k d_k multiplications for p entries, a root about 10 d_k^3.
 """
 
 from __future__ import annotations
@@ -101,9 +102,9 @@ class Shampoo(Betas, LayerWise):
         check_share(**{k: values[k] for k in ("grafting_beta2",) if k in values})
         check_positive(**{k: values[k] for k in ("epsilon", "grafting_epsilon") if k in values})
         if values.get("grafting", "none") not in GRAFTING:
-            raise ValueError(f"grafting is {values['grafting']!r}; it has to be one of {', '.join(GRAFTING)}")
+            raise ValueError(f"grafting is {values['grafting']!r}; it must be one of {', '.join(GRAFTING)}")
         if values.get("start_preconditioning_step") == 0:
-            raise ValueError("start_preconditioning_step is 0; it has to be a whole number above 0, or -1")
+            raise ValueError("start_preconditioning_step is 0; it must be a whole number above 0, or -1")
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """L, m, the grafted length and w of the module's formula."""
@@ -145,7 +146,9 @@ class Shampoo(Betas, LayerWise):
 
 
 def _power(matrix: Tensor, exponent: float, epsilon: float) -> list[Tensor]:
-    """[(A + epsilon I)^exponent] of a symmetric A [n, n]; where rounding has left it negative, lifted to epsilon."""
+    """[(A + epsilon I)^exponent] of a symmetric A [n, n]; eigenvalues that are negative by rounding are raised to
+    epsilon.
+    """
     values, vectors = torch.linalg.eigh(matrix + epsilon * torch.eye(len(matrix)).to(matrix))
     lowest = values.min()
     lifted = torch.where(lowest < epsilon, values - lowest + epsilon, values)
@@ -153,7 +156,7 @@ def _power(matrix: Tensor, exponent: float, epsilon: float) -> list[Tensor]:
 
 
 def _grafted(group: dict[str, Any], state: dict[str, Any], gradient: Tensor, mean: Tensor) -> Tensor:
-    """The step whose length is taken, its own second moments brought up to date."""
+    """The step that provides the length; its second moments are updated."""
     if group["grafting"] != "adam":
         return mean
     beta2 = group["grafting_beta2"]

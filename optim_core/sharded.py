@@ -1,17 +1,17 @@
-"""Parameters that are spread over processes: `fully_shard` (FSDP2) and other users of `DTensor`.
+"""Parameters sharded over processes: `fully_shard` (FSDP2) and other users of `DTensor`.
 
-Elementwise methods step on the shards; what they sum over all entries, a norm or an inner product, is summed over the
-processes too. Methods that need whole matrices share out the layers: every layer has one owner in the group over which
-it is sharded, which gathers its gradient and weights, keeps its state, and hands the new weights back:
+Elementwise methods step on the shards; sums over all entries, such as a norm or an inner product, are also summed over
+the processes. Methods that need whole matrices distribute the layers: every layer has one owner in the group over which
+it is sharded, which gathers its gradient and weights, keeps its state, and sends the new weights back:
 
-    gather every layer -> each process moves those it owns, all at the same time -> every layer back from its owner
+    gather every layer -> each process moves those it owns, in parallel -> scatter every layer from its owner
 
-so that the state of a layer and the work on it exist once, as in Distributed Shampoo and Dion. Layers are dealt out by
-size, the largest first, each to the process with the fewest entries so far: the same on every process, and after a
-resume on as many. A process holds one whole layer beside those that it owns.
+so that the state and work of a layer exist once, as in Distributed Shampoo and Dion. Layers are assigned by size, the
+largest first, each to the process with the fewest entries so far: the same on every process, and after a resume on as
+many. A process holds one whole layer in addition to those that it owns.
 
-A checkpoint with `torch.distributed.checkpoint` in its default, sharded, form has everything, and loads on another
-number of processes; `full_state_dict=True` has what the first process owns alone, as `state_dict()` has its own.
+A checkpoint with `torch.distributed.checkpoint` in its default, sharded form is complete, and loads on another number
+of processes; `full_state_dict=True` has only what the first process owns, just as `state_dict()` has only its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Group = dict[str, Any]
 
 
 def is_sharded(t: Tensor) -> bool:
-    """Whether it is a `DTensor`. Without importing what defines them, which takes a second."""
+    """Whether it is a `DTensor`, without importing its module, which takes a second."""
     return hasattr(t, "full_tensor")
 
 
@@ -46,9 +46,9 @@ def locals_of(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def whole_sum(parts: Sequence[Tensor], owners: Sequence[Tensor]) -> Tensor:
-    """Sum of scalars, each of which was taken over a tensor of `owners` or its shard, over all tensors and shards.
+    """Sum of scalars, each computed over a tensor of `owners` or its shard, over all tensors and shards.
 
-    One collective for each way in which tensors are sharded; every process has to call it. [] -> []
+    One collective for each way in which tensors are sharded; every process must call it. [] -> []
     """
     if not any(is_sharded(t) for t in owners):
         return torch.stack(list(parts)).sum()
@@ -70,16 +70,16 @@ def whole_sum(parts: Sequence[Tensor], owners: Sequence[Tensor]) -> Tensor:
 
 
 def refuse(params: Sequence[Tensor], name: str, reason: str) -> None:
-    """Raise RuntimeError for sharded parameters where a method has a reason not to take them."""
+    """Raise RuntimeError for sharded parameters if a method has a reason not to support them."""
     if reason and any(is_sharded(p) for p in params):
         raise RuntimeError(
-            f"{name} does not take sharded parameters (DTensor): {reason}. "
-            "Wrap the model in DistributedDataParallel, which keeps whole parameters, or take another optimizer"
+            f"{name} does not support sharded parameters (DTensor): {reason}. "
+            "Wrap the model in DistributedDataParallel, which keeps whole parameters, or use another optimizer"
         )
 
 
 class Layers:
-    """Who owns which sharded parameter of an optimizer, and the whole weights of those that this process owns."""
+    """Owners of an optimizer's sharded parameters, and the whole weights of those that this process owns."""
 
     def __init__(self) -> None:
         self._owners: dict[Tensor, int] = {}
@@ -88,7 +88,7 @@ class Layers:
         self._places: dict[Tensor, int] = {}
 
     def place_of(self, p: Tensor, groups: Sequence[Group]) -> int:
-        """The number of a parameter among all of all groups, the same on every process."""
+        """The number of a parameter among all groups, the same on every process."""
         if p in self._places:
             return self._places[p]
         return next(i for i, x in enumerate(x for g in groups for x in g["params"]) if x is p)
@@ -97,10 +97,11 @@ class Layers:
     def whole(
         self, optimizer: torch.optim.Optimizer, taken: Callable[[Group, Tensor], bool], *, gradients: bool = True
     ) -> Iterator[None]:
-        """Within, groups and state hold whole tensors of owned layers in the place of the sharded parameters `taken`.
+        """Within this context, groups and state hold whole tensors of owned layers instead of the sharded parameters
+        `taken`.
 
-        Sharded layers of other owners are not there. At the end the weights go back to all; when it raises, nothing
-        does. Nothing happens where nothing is sharded.
+        Sharded layers of other owners are absent. At the end the weights are sent back to all, unless it raises. A
+        no-op if nothing is sharded.
         """
         everything = [p for g in optimizer.param_groups for p in g["params"]]
         if not any(is_sharded(p) for p in everything):
@@ -139,7 +140,7 @@ class Layers:
             self._hand_back(cast("DTensor", p))
 
     def _deal(self, params: Sequence[Tensor]) -> None:
-        """Owners of the parameters that have none yet."""
+        """Assign owners to the parameters that have none yet."""
         fresh = [p for p in params if p not in self._owners]
         for p in sorted(fresh, key=lambda p: -p.numel()):
             mesh, axis = _axis(cast("DTensor", p))
@@ -177,6 +178,6 @@ class Layers:
 
 
 def _axis(p: DTensor) -> tuple[Any, int]:
-    """(mesh, its last axis over which the tensor is sharded), the first where it is not."""
+    """(mesh, its last axis over which the tensor is sharded), or the first axis if it is not."""
     sharded = [i for i, placement in enumerate(p.placements) if placement.is_shard()]
     return p.device_mesh, sharded[-1] if sharded else 0

@@ -8,18 +8,18 @@ For every axis k of a gradient G, with G_k its unfolding [d_k, rest]:
 
 with both bias corrections in lr, then w <- (1 - lr weight_decay) w. L_k and Q_k learn after the step; Q_k are the
 eigenvectors of L_k at first and qr(L_k Q_k), columns sorted by Rayleigh quotient, every `precondition_frequency` steps,
-when m moves into the new basis and v follows the order of its columns. The first gradient of a parameter only makes its
-basis: nothing moves, not even by weight decay.
+when m moves into the new basis and v follows the order of its columns. The first gradient of a parameter is only used
+for its basis: nothing moves, not even by weight decay.
 
-Agrees with the authors' code (github.com/nikhilvyas/SOAP) step by step, see tests/golden/agreement, where that uses
-its defaults `merge_dims=False`, `normalize_grads=False`, `correct_bias=True`; decompositions are in float32 at least.
+Agrees with the authors' code (github.com/nikhilvyas/SOAP) step by step, see tests/golden/agreement, with its defaults
+`merge_dims=False`, `normalize_grads=False`, `correct_bias=True`; decompositions are in float32 at least.
 
-Where L_k is singular, as for an axis longer than all others together, rounding chooses the basis of its null space, and
+If L_k is singular, as for an axis longer than all others together, rounding determines the basis of its null space, and
 v depends on it. Runs that differ by rounding, such as one process and two workers, then drift apart (weights by 5e-3
-after 24 steps of a 5-6-4 network); without such axes, `max_precond_dim`, they do not.
+after 24 steps of a 5-6-4 network); with such axes excluded by `max_precond_dim` they do not.
 
-Memory, beside Adam's: 2 d_k^2 for each rotated axis. A step costs 4 p sum_k d_k multiplications for p entries, the
-average half as much, a refresh about 3 d_k^3 for each axis.
+Memory, besides Adam's: 2 d_k^2 per rotated axis. A step costs 4 p sum_k d_k multiplications for p entries, the average
+half as much, a refresh about 3 d_k^3 per axis.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Bases = Sequence[Tensor | None]
 
 @register("soap")
 class Soap(Betas, LayerWise):
-    """All parameters with two or more axes; vectors are Adam's, unless `precondition_1d`.
+    """All parameters with two or more axes; vectors use Adam, unless `precondition_1d`.
 
     lr, weight_decay >= 0; beta1, beta2, shampoo_beta in [0, 1), shampoo_beta -1: beta2; eps > 0
     precondition_frequency   steps between refreshes of the bases, 1 or above
@@ -58,7 +58,7 @@ class Soap(Betas, LayerWise):
     }  # fmt: skip
     WHOLE: ClassVar = {"precondition_frequency": 1, "max_precond_dim": 1}
     LIMITS = (
-        Limit(  # another way to write it, without decay and with an eps that is lost beside sqrt(v)
+        Limit(  # an equivalent form, without decay and with an eps negligible against sqrt(v)
             equals="rotated_adamw",
             at={"weight_decay": 0.0, "eps": 1e-10, "shampoo_beta": 0.8, "precondition_frequency": 2},
             other={"rotation": "soap_eig", "rotation_ema": 0.8, "rotation_refresh": 2},
@@ -109,7 +109,7 @@ class Soap(Betas, LayerWise):
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
 
     def _learn(self, group: dict[str, Any], state: dict[str, Any], gradient: Tensor, axes: Sequence[int]) -> None:
-        """Average the Gram matrices; make the first bases, or refresh them when due."""
+        """Average the Gram matrices; compute the first bases, or refresh them when due."""
         rate = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1]
         average_grams(state, gradient, axes, rate)
         if axes and ("step" not in state or (state["step"] and state["step"] % group["precondition_frequency"] == 0)):
@@ -118,7 +118,7 @@ class Soap(Betas, LayerWise):
 
 
 def rotated_axes(tensor: Tensor, longest: int, *, vectors: bool) -> list[int]:
-    """Axes that get a basis: none of an empty tensor or a scalar, and of a vector only with `vectors`."""
+    """Axes that get a basis: none for an empty tensor or a scalar, and for a vector only with `vectors`."""
     if tensor.numel() == 0 or (tensor.ndim == 1 and not vectors):
         return []
     return [k for k, size in enumerate(tensor.shape) if size <= longest]
@@ -131,7 +131,7 @@ def gram_of(tensor: Tensor, axis: int) -> Tensor:
 
 
 def average_grams(state: dict[str, Any], gradient: Tensor, axes: Sequence[int], decay: float) -> None:
-    """L_k of the axes brought up to date in `state`, with weight 1 - decay, or added where decay is 1."""
+    """Update L_k of the axes in `state`, with weight 1 - decay, or add if decay is 1."""
     for k in axes:
         gram = gram_of(gradient, k)
         if f"gram_{k}" not in state:
@@ -167,7 +167,7 @@ def _adam(group: dict[str, Any], state: dict[str, Any], h: Tensor) -> Tensor:
 
 
 def _refresh(state: dict[str, Any], axis: int) -> bool:
-    """The basis of an axis anew, m and v moved into it; False when it could not be computed and the old one stays."""
+    """Recompute the basis of an axis and move m and v into it; False if that failed and the old one is kept."""
     gram, old = state.get(f"gram_{axis}"), state.get(f"basis_{axis}")
     if gram is None:
         return False

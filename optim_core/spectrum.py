@@ -1,4 +1,4 @@
-"""The spectrum of a Hessian that is known by its products: its edges and how the density behaves there.
+"""The spectrum of a Hessian given by its products: its edges, and the behavior of the density there.
 
 The model is the Beta density lambda^xi (L - lambda)^tau on [0, L]; xi is `left_exponent`, tau `right_exponent`, L
 `smoothness`. Average-case methods need these three (Cunha et al. 2022, arXiv 2206.09901). Four estimators:
@@ -10,7 +10,7 @@ The model is the Beta density lambda^xi (L - lambda)^tau on [0, L]; xi is `left_
     estimate          Lanczos from any start, then the fit; from a gradient the density gains a factor lambda^2
 
 A gradient start also sees an anisotropic distance to the minimum: if its squared component along lambda goes like
-lambda^delta, xi + delta comes out, which is what the methods need.
+lambda^delta, the result is xi + delta, which is what the methods need.
 
 Errors measured on 2000 independent Beta eigenvalues: about 0.05 in xi (0.2 at xi = 1), 0.07 in tau, for 20 products.
 """
@@ -33,12 +33,12 @@ RELIABLE_STEPS, LARGER_MARGIN = 20, 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """What was found of a Hessian."""
+    """Properties found of a Hessian."""
 
     largest: float
     """Largest Ritz value, a lower bound of the largest eigenvalue."""
     smallest: float
-    """Smallest Ritz value, an upper bound of the smallest eigenvalue that the start vector sees."""
+    """Smallest Ritz value, an upper bound of the smallest eigenvalue seen by the start vector."""
     left_exponent: float
     """xi > -1: the density near 0 is like lambda^xi."""
     right_exponent: float
@@ -50,13 +50,13 @@ class Spectrum:
     steps: int
     """Products used."""
     complete: bool
-    """The Krylov space is exhausted: the Ritz values are eigenvalues, nothing is missing between them."""
+    """The Krylov space is exhausted: the Ritz values are all the eigenvalues."""
 
     def upper_bound(self, margin: float = 0.02) -> float:
         """(1 + margin) x the largest Ritz value; the margin is at least 5 % after fewer than 20 steps.
 
-        Too small a bound is fatal to every accelerated method, a bound 30 % too large costs a few per cent.
-        Raises ValueError when no curvature is positive.
+        Too small a bound is fatal for every accelerated method, a bound 30 % too large costs a few percent. Raises
+        ValueError if no curvature is positive.
         """
         if self.largest <= 0:
             raise ValueError(
@@ -69,22 +69,22 @@ class Spectrum:
 def policy(left_exponent: float, right_exponent: float, *, order: int = 1, margin: float = 0.5) -> tuple[float, float]:
     """(alpha, beta) of `generalized_chebyshev` from estimated exponents: beta = max(xi, -0.9) + l + 1 + margin.
 
-    Too large a beta costs a constant and too small a one the exponent, so beta errs upwards; alpha = min(tau, 0), for
-    too large an alpha destroys convergence. `order`: 0 distance, 1 objective, 2 gradient.
+    Too large a beta costs a constant and too small a one the exponent, so beta errs on the large side; alpha = min(tau,
+    0), because too large an alpha destroys convergence. `order`: 0 distance, 1 objective, 2 gradient.
     """
     return max(min(right_exponent, 0.0), -0.9), max(left_exponent, -0.9) + order + 1 + margin
 
 
 def optimal(left_exponent: float, right_exponent: float, *, order: int = 1) -> tuple[float, float]:
-    """(alpha, beta) for known exponents: tau and xi + l + 1. A point mass at L (tau = -1) takes alpha = -1/2."""
+    """(alpha, beta) for known exponents: tau and xi + l + 1. For a point mass at L (tau = -1) alpha = -1/2."""
     finite = min(right_exponent, HIGHEST)
     return (finite if finite > -1 else -0.5), left_exponent + order + 1
 
 
 def hill(eigenvalues: Tensor, num_smallest: int | None = None, weights: Tensor | None = None) -> float:
-    """Xi from the smallest eigenvalues of [n], zeros left out; `num_smallest` defaults to min(100, n / 20).
+    """Xi from the smallest eigenvalues of [n], without zeros; `num_smallest` defaults to min(100, n / 20).
 
-    `weights` [n] of the eigenvalues, equal when left out: with those of a quadrature the edge is nearly exact. Of
+    `weights` [n] of the eigenvalues, default equal: with those of a quadrature the edge is nearly exact. Applied to
     `smoothness - eigenvalues` it gives tau. Raises ValueError for fewer than two usable eigenvalues.
     """
     kept = eigenvalues > 1e-12 * eigenvalues.max()
@@ -92,16 +92,14 @@ def hill(eigenvalues: Tensor, num_smallest: int | None = None, weights: Tensor |
     w = (torch.ones_like(eigenvalues) if weights is None else weights)[kept][order]
     k = num_smallest if num_smallest is not None else min(100, len(eigenvalues) // 20)
     if not 1 <= k < len(ordered):
-        raise ValueError(
-            f"num_smallest is {k}; it has to lie in [1, {len(ordered) - 1}], below the nonzero eigenvalues"
-        )
+        raise ValueError(f"num_smallest is {k}; it must lie in [1, {len(ordered) - 1}], below the nonzero eigenvalues")
     return float(w[:k].sum() / (w[:k] * torch.log(ordered[k] / ordered[:k])).sum()) - 1
 
 
 def moments(mean: float, variance: float, smoothness: float) -> tuple[float, float]:
     """(xi, tau) of the Beta density on [0, smoothness] with this mean and variance of the eigenvalues.
 
-    The mean is tr H / n, the second moment tr H^2 / n: estimates of traces suffice.
+    The mean is tr H / n, the second moment tr H^2 / n, so estimates of traces suffice.
     """
     m, v = mean / smoothness, variance / smoothness**2
     if not (0 < m < 1 and 0 < v < m * (1 - m)):
@@ -128,7 +126,8 @@ def jacobi_matrix(
 def fit_tridiagonal(diagonal: Tensor, off_diagonal: Tensor) -> tuple[float, float, float]:
     """(xi, tau, L) whose Jacobi matrix is nearest to this one, [k] and [k - 1] entries, in least squares.
 
-    Levenberg-Marquardt in log(1 + xi), log(1 + tau), log L, from the fit of two moments. One entry: a flat density.
+    Levenberg-Marquardt in log(1 + xi), log(1 + tau), log L, starting from the fit of two moments. One entry: a flat
+    density.
     """
     measured = torch.cat([diagonal, off_diagonal]).detach().to("cpu", torch.float64)
     size = len(diagonal)
@@ -172,11 +171,11 @@ def fit_tridiagonal(diagonal: Tensor, off_diagonal: Tensor) -> tuple[float, floa
 def estimate(
     product: Product, start: Tensor, steps: int = 20, *, start_is_gradient: bool = False, exponents: bool = True
 ) -> Spectrum:
-    """Run `steps` of Lanczos on the Hessian from `start` [n] and read off edges and exponents.
+    """Run `steps` of Lanczos on the Hessian from `start` [n] and estimate edges and exponents.
 
-    `product` is v -> H v; one product and one kept vector for each step. `start_is_gradient`: the start is the gradient
-    where the method begins, and its factor lambda^2 is taken out of the left exponent. Without `exponents`, xi and tau
-    are left at 0.
+    `product` is v -> H v; one product and one stored vector per step. `start_is_gradient`: the start is the gradient at
+    the method's starting point, and its factor lambda^2 is removed from the left exponent. Without `exponents`, xi and
+    tau stay 0.
     """
     alphas, betas, _ = lanczos(product, start, steps)
     values, _, _ = ritz(alphas, betas)

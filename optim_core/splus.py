@@ -1,4 +1,4 @@
-"""SPlus: the sign of the momentum in Shampoo's eigenbasis, at a stable size, and averaged weights (Frans et al. 2025).
+"""SPlus: sign of the momentum in Shampoo's eigenbasis, stable step size, averaged weights (Frans et al. 2025).
 
 For a matrix W [m, n] with gradient G (arXiv 2506.07254, Alg. 1):
 
@@ -7,16 +7,17 @@ For a matrix W [m, n] with gradient G (arXiv 2506.07254, Alg. 1):
     `precondition_frequency` steps, used from the step after on
     A <- average_decay A + (1 - average_decay) W,  then  W <- (1 - s weight_decay) W
 
-Everything that is no matrix, or has an axis above `max_precond_dim`, moves with s = lr nonstandard_constant, without a
-basis for the long axis. What is evaluated is A / (1 - average_decay^t): `eval()` puts it into the parameters and
-`train()` brings W back bit for bit, which `judged_weights` does around an evaluation, so trials need nothing else.
+Parameters that are not matrices, or have an axis above `max_precond_dim`, move with s = lr nonstandard_constant,
+without a basis for the long axis. The weights evaluated are A / (1 - average_decay^t): `eval()` puts them into the
+parameters and `train()` restores W bit for bit, which `judged_weights` does around an evaluation, so trials need
+nothing else.
 
-Where L or R is singular (an axis longer than the other, the rows of a head before a softmax) the sign along a direction
+If L or R is singular (an axis longer than the other, the rows of a head before a softmax), the sign along a direction
 without gradient is that of rounding: runs that differ by rounding drift apart, as with `soap`.
 
 Agrees step by step with the authors' code (github.com/kvfrans/splus), weights and averages, see tests/golden/agreement;
-there an axis of exactly the greatest length has no basis. Memory: M, A, and 2 d^2 for each axis. A step costs
-2 m n (m + n) multiplications for the update and m n (m + n) for L and R, a refresh about 10 d^3 for each axis.
+there an axis of exactly the maximum length has no basis. Memory: M, A, and 2 d^2 per axis. A step costs 2 m n (m + n)
+multiplications for the update and m n (m + n) for L and R, a refresh about 10 d^3 per axis.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from optim_core.turned import FAILURES
 
 @register("splus")
 class SPlus(Betas, LayerWise):
-    """All parameters; two groups may differ in everything.
+    """All parameters; two groups may differ in all settings.
 
     lr, weight_decay, nonstandard_constant >= 0; beta1, beta2, average_decay in [0, 1)
     precondition_frequency   steps between refreshes of the bases, 1 or above
@@ -84,12 +85,12 @@ class SPlus(Betas, LayerWise):
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step; returns the loss before it. Raises RuntimeError between `eval()` and `train()`."""
         if not all(group["training"] for group in self.param_groups):
-            raise RuntimeError("the parameters hold the average that is evaluated; call train() before step")
+            raise RuntimeError("the parameters hold the average for evaluation; call train() before step")
         return super().step(closure)
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the average into the parameters; nothing where it is there already, or before the first step."""
+        """Put the average into the parameters; a no-op if it is already there, or before the first step."""
         with self.layers.whole(self, lambda *_: True, gradients=False):
             for group in self.param_groups:
                 for p in group["params"] if group["training"] else ():
@@ -100,7 +101,7 @@ class SPlus(Betas, LayerWise):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the weights back; nothing where they are there already."""
+        """Put the weights back; a no-op if they are already there."""
         with self.layers.whole(self, lambda *_: True, gradients=False):
             for group in self.param_groups:
                 for p in group["params"]:

@@ -1,10 +1,11 @@
-"""What optimizers in a rotated basis share: spaces for each parameter group, refresh by a stored counter, sampling.
+"""Common part of optimizers in a rotated basis: a space per parameter group, refresh by a stored counter, sampling.
 
 Learned bases are kept in `state[p]["rotation/..."]`, the step counter and the count of failures in the parameter
 groups, so that `state_dict` holds tensors, numbers and text, and a resumed run refreshes at the same steps.
 
-A step calls `enter`, moves what it got, and calls `leave`. A kind that learns after the step spends the first gradient
-of a parameter on its basis: `enter` leaves that parameter out, and at the first step of a group all of the group.
+A step calls `enter`, moves the returned parameters, and calls `leave`. A kind that learns after the step spends the
+first gradient of a parameter on its basis: `enter` omits that parameter, and at the first step of a group the whole
+group.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ FAILURES = "refresh_failures"
 
 
 def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float = 0.0) -> tuple[Limit, ...]:
-    """What the optimizer `inner`, named `base`, becomes in a rotated basis: itself in the identity.
+    """Limits of the optimizer `inner`, named `base`, in a rotated basis: with the identity it is unchanged.
 
-    Where it is equivariant, or takes the steps of one that is, it does so under every complete rotation that spends no
+    If it is equivariant, or takes the steps of one that is, that also holds for every complete rotation that spends no
     gradient on its first basis.
     """
     complete = {"rotation": tuple(kind for kind in kinds() if lookup(kind).COMPLETE)}
@@ -57,7 +58,7 @@ def limits_under_rotation(base: str, inner: type[Counting], *, deviation: float 
 
 
 class Turned(Counting):
-    """An optimizer whose parameter groups each have a `Space`. It takes (name, tensor) pairs: names seed rotations."""
+    """An optimizer with a `Space` per parameter group. It takes (name, tensor) pairs: names seed rotations."""
 
     CHANGEABLE = frozenset({"rotation_refresh", "rotation_ema"})
     REFRESH_INTERVAL = "rotation_refresh"
@@ -69,19 +70,22 @@ class Turned(Counting):
     _buffers: Sequence[Tensor]
     _spaces: list[Space]
     _trained: set[int]
-    """Groups whose set of parameters with gradients is known."""
+    """Groups with a known set of parameters that get gradients."""
 
     def why_not_sharded(self, group: Mapping[str, Any]) -> str:
-        """Kinds that mix tensors have no layers, and sampling draws whole weights."""
+        """Kinds that mix tensors have no layers, and sampling perturbs whole weights."""
         options = Options.of(group)
         kind = lookup(options.kind)
         if kind.MIXES or kind.samples(options):
-            return f"rotation {options.kind!r} needs the weights of all layers at once; 'layer' and 'svd', say, do not"
+            return (
+                f"rotation {options.kind!r} needs the weights of all layers at once; 'layer' and 'svd', for example, "
+                "do not"
+            )
         return ""
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """Over all named parameters of `model`, whose modules tell embeddings and norms apart."""
+        """Over all named parameters of `model`; its modules identify embeddings and norms."""
         if isinstance(model, list):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -89,17 +93,17 @@ class Turned(Counting):
 
     @classmethod
     def cost_of_start(cls, **hyperparameters: Any) -> float:
-        """The gradients that the kind wants sampled. Bases refreshed from gradients of the steps cost none."""
+        """The gradients sampled by the kind. Bases refreshed from the steps' gradients cost none."""
         options = Options.of(hyperparameters)
         return float(lookup(options.kind).samples(options))
 
     @property
     def refresh_failures(self) -> int:
-        """Bases that could not be computed so far; the ones before were kept."""
+        """Bases that could not be computed so far; the previous ones were kept."""
         return int(sum(group[FAILURES] for group in self.param_groups))
 
     def open_spaces(self, model: nn.Module | None) -> None:
-        """Make the space of every group. Raises ValueError for a filter that matches nothing or nothing to rotate."""
+        """Create the space of every group. Raises ValueError for a filter without a match or nothing to rotate."""
         self._words = words_of(model)
         self._buffers = list(model.buffers()) if model is not None else []
         self._spaces, self._trained = [], set()
@@ -124,7 +128,7 @@ class Turned(Counting):
             raise ValueError(f"rotation {kind!r} rotates none of the parameters{only}; change include and exclude")
 
     def divided(self) -> None:
-        """A space for each of the groups; rotations that mix tensors have one group."""
+        """A space for each of the groups; rotations that mix tensors have only one group."""
         self._check_mixing()
         self._spaces, self._trained = [], set()
         for group in self.param_groups:
@@ -132,9 +136,9 @@ class Turned(Counting):
         self._check_filters()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch does; rotations that mix tensors, which then share hyperparameters, have one group.
+        """As torch does; rotations that mix tensors, which then share hyperparameters, have only one group.
 
-        Raises what the constructor would raise, and leaves the optimizer without the new group then.
+        Raises what the constructor would raise, leaving the optimizer without the new group.
         """
         before = len(self.param_groups)
         super().add_param_group(param_group)
@@ -154,28 +158,28 @@ class Turned(Counting):
         if len(kinds) > 1 and any(lookup(kind).MIXES for kind in kinds):
             mixing = next(kind for kind in kinds if lookup(kind).MIXES)
             raise ValueError(
-                f"rotation {mixing!r} mixes tensors, which then share one parameter group; use a kind that keeps to "
-                "tensors, for instance 'layer', or a second optimizer"
+                f"rotation {mixing!r} mixes tensors, which then share one parameter group; use a kind that treats "
+                "tensors separately, such as 'layer', or a second optimizer"
             )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Load, and take up the learned bases."""
+        """Load, and restore the learned bases."""
         super().load_state_dict(state_dict)
         self._reopen()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles keep beside torch's part: spaces are made anew."""
+        """What copies and pickles keep in addition to torch's part: spaces are rebuilt."""
         return {**super().__getstate__(), "_words": self._words, "_buffers": self._buffers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy goes on where the original was."""
+        """A copy continues where the original was."""
         with bases_aside(state.get("state", {})):
             super().__setstate__(state)
         if "_words" in state:
             self._reopen()
 
     def _reopen(self) -> None:
-        """Spaces over the parameters that have trained; over all where no state tells."""
+        """Create spaces over the parameters that have trained, or over all if the state does not tell."""
         self._spaces, self._trained = [], set()
         for index, group in enumerate(self.param_groups):
             known = [p for p in group["params"] if p in self.state]
@@ -184,17 +188,17 @@ class Turned(Counting):
                 self._trained.add(index)
 
     def change(self, **values: float) -> None:
-        """As every optimizer does; values of the rotation reach the spaces, which take up their bases anew."""
+        """As every optimizer does; rotation settings are passed to the spaces, which restore their bases."""
         super().change(**values)
         if set(values) & {hyperparameter(f.name) for f in fields(Options)}:
             self._reopen()
 
     def whole_layers(self) -> AbstractContextManager[None]:
-        """Within, sharded layers that rotate are whole, on the process that owns them."""
+        """Within this context, sharded layers that rotate are whole, on the process that owns them."""
         return self.layers.whole(self, lambda group, p: Options.of(group).kind != "identity")
 
     def must_know(self) -> bool:
-        """Also where a basis is learned, which a counter that is too high may say too early, never too late."""
+        """Also when a basis is learned; a counter that is too high may say so too early, never too late."""
         if super().must_know():
             return True
         if self._learns():
@@ -206,12 +210,12 @@ class Turned(Counting):
         return any(s.refreshes(g["step"] + 1) or bool(s.without_basis()) for s, g in pairs)
 
     def next_cost(self) -> float:
-        """One more for every gradient that the kind wants sampled, in each group by itself."""
+        """One more for every gradient sampled by the kind, in each group separately."""
         due = (s.samples_due(g["step"] + 1) for s, g in zip(self._spaces, self.param_groups, strict=True))
         return self.GRAD_EVALS + sum(due)
 
     def freeze(self) -> None:
-        """Raise ValueError when the budget ends before a basis could be sampled: never a silent identity."""
+        """Raise ValueError if the budget ends before a basis could be sampled: never silently use the identity."""
         if self.next_cost() > self.GRAD_EVALS:
             raise ValueError(f"the budget is below the {self.next_cost():g} gradient evaluations of the first step; "
                              "lower rotation_samples or raise the budget")  # fmt: skip
@@ -233,7 +237,7 @@ class Turned(Counting):
     def enter(self, index: int, closure: Closure | None) -> tuple[Space, list[Tensor], list[Tensor]]:
         """(space, parameters to move, their rotated gradients) of a group; a basis that is due is refreshed first.
 
-        Raises RuntimeError when a rotation that mixes tensors meets another set of gradients than before.
+        Raises RuntimeError if a rotation that mixes tensors gets another set of gradients than before.
         """
         group = self.param_groups[index]
         params = [p for p in group["params"] if p.grad is not None]
@@ -250,7 +254,7 @@ class Turned(Counting):
         return space, params, space.forward(gradients(params))
 
     def leave(self, index: int, space: Space, params: Sequence[Tensor]) -> None:
-        """After the step: refresh what learns then, and store what was learned in the state of the parameters."""
+        """After the step: refresh what learns then, and store what was learned in the parameters' state."""
         if space.fits_after:
             group = self.param_groups[index]
             group[FAILURES] += space.fit([gradients(params)], group["step"], self._skipped)
@@ -260,7 +264,7 @@ class Turned(Counting):
             self._spaces[index] = self._space(self.param_groups[index], self._spaces[index].params)
 
     def move_moments(self, space: Space) -> None:
-        """Move moments into the basis that `space` has just learned."""
+        """Move moments into the basis just learned by `space`."""
         raise NotImplementedError
 
     def _refresh(self, space: Space, group: dict[str, Any], closure: Closure | None) -> None:
@@ -275,7 +279,7 @@ class Turned(Counting):
         space.settle()
 
     def _first_bases(self, index: int, params: list[Tensor], fresh: list[Tensor]) -> list[Tensor]:
-        """Spend the gradients of `fresh` on their first bases; the parameters that move in this step."""
+        """Spend the gradients of `fresh` on their first bases; returns the parameters that move in this step."""
         group = self.param_groups[index]
         learner = self._space(group, fresh)
         group[FAILURES] += learner.fit([gradients(fresh)], group["step"])
@@ -284,7 +288,7 @@ class Turned(Counting):
         return [p for p in params if not any(p is f for f in fresh)] if group["step"] else []
 
     def _space_over(self, index: int, params: list[Tensor]) -> Space:
-        """The space of a group over just these parameters."""
+        """The space of a group over only these parameters."""
         if len(params) != len(self._spaces[index].params) or any(
             a is not b for a, b in zip(params, self._spaces[index].params, strict=True)
         ):
@@ -292,7 +296,7 @@ class Turned(Counting):
                 kind = self.param_groups[index]["rotation"]
                 raise RuntimeError(
                     f"rotation {kind!r} mixes tensors, but another set of parameters has gradients now; "
-                    "give all of them a gradient at every step, or use a kind that keeps to tensors, such as 'layer'"
+                    "give all of them a gradient at every step, or use a kind that treats tensors separately ('layer')"
                 )
             self._spaces[index] = self._space(self.param_groups[index], params)
         return self._spaces[index]
@@ -309,13 +313,13 @@ class Turned(Counting):
         for p in params:
             if p.is_complex():
                 raise TypeError(
-                    f"{names[p]} is complex; rotations are of real tensors, keep it as a pair (view_as_real)"
+                    f"{names[p]} is complex; rotations need real tensors, store it as a pair (view_as_real)"
                 )
         return Space([(names[p], p) for p in params], Options.of(group), self._words, self.state)
 
     @torch.no_grad()
     def _sampled(self, closure: Closure | None, params: list[Tensor], count: int, key: str) -> list[list[Tensor]]:
-        """Gradients at `count` points N(w, rms(w)^2); weights, gradients and buffers come back bit for bit."""
+        """Gradients at `count` points N(w, rms(w)^2); weights, gradients and buffers are restored bit for bit."""
         home = [(t, t.clone()) for t in (*params, *self._buffers)]
         everything = [p for group in self.param_groups for p in group["params"]]
         kept = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in everything]
@@ -331,7 +335,7 @@ class Turned(Counting):
         finally:
             for tensor, saved in home:
                 tensor.copy_(saved)
-            for p, gradient, value in kept:  # a closure may have zeroed and refilled the very same tensor
+            for p, gradient, value in kept:  # a closure may have zeroed and refilled the same tensor
                 p.grad = gradient
                 if gradient is not None and value is not None:
                     gradient.copy_(value)
@@ -340,7 +344,7 @@ class Turned(Counting):
 
 @contextmanager
 def bases_aside(state: MutableMapping[Tensor, dict[str, Any]]) -> Iterator[None]:
-    """Take learned bases out of an optimizer's state: torch's optimizers make their own where a state is empty."""
+    """Take learned bases out of an optimizer's state: torch's optimizers initialize only an empty state."""
     learned = {p: {k: own.pop(k) for k in list(own) if k.startswith(PREFIX)} for p, own in state.items()}
     for p in [p for p, own in state.items() if not own]:
         del state[p]
@@ -351,5 +355,5 @@ def bases_aside(state: MutableMapping[Tensor, dict[str, Any]]) -> Iterator[None]
 
 
 def gradients(params: Sequence[Tensor]) -> list[Tensor]:
-    """Their gradients; of parameters that have one."""
+    """The gradients of parameters that have one."""
     return [p.grad for p in params if p.grad is not None]

@@ -1,10 +1,10 @@
-"""The step of every method that takes its gradient at a point beside the weights: out, evaluate, back, descend.
+"""The step of every method that takes its gradient at a perturbed point: leave, evaluate, return, descend.
 
-A subclass says in `climb` where the second gradient is taken. Beyond the base optimizer a step costs one gradient and
-one kept copy of the weights, which is not part of the state. The weights come back from that copy bit for bit, also
-when the second pass raises; the step itself uses the copy as scratch.
+A subclass says in `climb` where the second gradient is taken. Compared with the base optimizer a step costs one more
+gradient and one copy of the weights, which is not part of the state. The weights are restored from that copy bit for
+bit, even if the second pass raises; the step itself uses the copy as scratch.
 
-Where a loop cannot hand over a closure, it takes the same step in two halves, which clear the gradients they have used:
+If a loop cannot pass a closure, it takes the same step in two halves, which clear the gradients they have used:
 
     loss(model(x), y).backward()
     if optimizer.first_step():  # at w + epsilon now
@@ -44,14 +44,15 @@ def norm_of(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def global_norm(tensors: Sequence[Tensor]) -> float:
-    """`norm_of`, read back: whether a step may be taken at all depends on the value."""
+    """`norm_of`, read back: whether the step may be taken depends on the value."""
     return float(norm_of(tensors))
 
 
 def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[float], norm: float | Tensor) -> bool:
-    """Turn directions d held in `params` into w + radius d / norm. False, and nothing done, for a norm not finite.
+    """Turn directions d held in `params` into w + radius d / norm. Does nothing and returns False for a norm that is
+    not finite.
 
-    A norm on the device is not looked at.
+    A norm on the device is not checked.
     """
     if isinstance(norm, Tensor):
         for ps, ws, radius in zip(params, home, radii, strict=True):
@@ -61,19 +62,19 @@ def place(params: list[list[Tensor]], home: list[list[Tensor]], radii: Sequence[
     if not math.isfinite(norm):
         return False
     for ps, ws, radius in zip(params, home, radii, strict=True):
-        for p, w in zip(locals_of(ps), locals_of(ws), strict=True):  # `out` saves a pass over memory that foreach takes
+        for p, w in zip(locals_of(ps), locals_of(ws), strict=True):  # `out` saves a pass over memory
             torch.add(w, p, alpha=radius / max(norm, 1e-12), out=p)
     return True
 
 
 def scale_of(radius: float, norm: Tensor) -> Tensor:
-    """Radius / norm for a norm on the device, as it is computed of numbers: in float64, where the device has that."""
+    """Radius / norm for a norm on the device, as computed for numbers: in float64 if the device supports it."""
     wide = norm if norm.device.type == "mps" else norm.to(torch.float64)
     return radius / wide.clamp_min(1e-12)
 
 
 class Excursion:
-    """Leaves a point of weight space and comes back bit for bit, with one copy of the weights that is kept."""
+    """Leaves a point in weight space and returns to it bit for bit, with one stored copy of the weights."""
 
     def __init__(self) -> None:
         self._buffers: dict[Tensor, Tensor] = {}
@@ -81,22 +82,22 @@ class Excursion:
         self.home: list[Tensor] = []
 
     def __reduce__(self) -> tuple[type[Excursion], tuple[()]]:
-        """Copied and pickled at home, where nothing has to be kept."""
+        """Copied and pickled at home, where nothing needs to be kept."""
         return Excursion, ()
 
     def leave(self, params: list[Tensor]) -> None:
-        """Remember the weights `params` as they stand; `home` holds the copies in the same order."""
+        """Store the current weights `params`; `home` holds the copies in the same order."""
         self.params, self.home = params, self.scratch(params)
         if params:
             torch._foreach_copy_(locals_of(self.home), locals_of(self.params))
 
     def back(self) -> None:
-        """Put the remembered weights back, in place."""
+        """Restore the stored weights in place."""
         if self.params:
             torch._foreach_copy_(locals_of(self.params), locals_of(self.home))
 
     def scratch(self, params: list[Tensor]) -> list[Tensor]:
-        """The buffers of `params`, free for any use once the weights are back."""
+        """The buffers of `params`, free for any use once the weights are restored."""
         for p in params:
             if p not in self._buffers or self._buffers[p].dtype != p.dtype or self._buffers[p].device != p.device:
                 self._buffers[p] = torch.empty_like(p)
@@ -104,15 +105,15 @@ class Excursion:
 
 
 class NormStatistics:
-    """Which of two passes may update the running statistics of normalisation layers.
+    """Which of two passes may update the running statistics of normalization layers.
 
     `clean`: the first, at w (the usual choice). `perturbed`: the second, at w + epsilon, starting from the statistics
-    before the step (as the authors of LLQR+SAM do). A skipped step leaves them as before it.
+    before the step (as in the code of LLQR+SAM's authors). A skipped step leaves them unchanged.
     """
 
     def __init__(self, model: nn.Module | None, keep: str) -> None:
         if keep not in ("clean", "perturbed"):
-            raise ValueError(f"norm_statistics is {keep!r}; it has to be clean or perturbed")
+            raise ValueError(f"norm_statistics is {keep!r}; it must be clean or perturbed")
         norms = [m for m in model.modules() if isinstance(m, _NormBase)] if model is not None else []
         self.keep, self._norms = keep, norms
         self._before: list[Tensor] = []
@@ -130,24 +131,24 @@ class NormStatistics:
             self._clean = [b.clone() for b in self._buffers()]
 
     def after_second(self) -> None:
-        """Call after the pass at w + epsilon, also when it raised."""
+        """Call after the pass at w + epsilon, even if it raised."""
         if self.keep == "clean":
             self._set(self._clean)
 
     def forget(self) -> None:
-        """Call instead when the step is not taken: a batch that is not finite must not stay in the averages."""
+        """Call instead if the step is not taken: a batch that is not finite must not remain in the averages."""
         if self._before:
             self._set(self._before)
 
     def forget_if(self, skipped: Tensor | None) -> None:
-        """`forget` where the device has skipped the step."""
+        """`forget` if the device has skipped the step."""
         if skipped is not None:
             for buffer, value in zip(self._buffers(), self._before, strict=False):
                 buffer.copy_(torch.where(skipped.to(buffer.device) > 0, value, buffer))
 
     @property
     def needs_the_first_pass(self) -> bool:
-        """Whether it has to be told before the first pass begins."""
+        """Whether it must be told before the first pass begins."""
         return self.keep == "perturbed" and bool(self._norms)
 
     def _buffers(self) -> list[Tensor]:
@@ -162,23 +163,25 @@ class Workers:
     """Whose gradient climbs when several workers train one model under `DistributedDataParallel`.
 
     `independent`: each climbs along the gradient of its own samples and only the second gradients are averaged
-    (m-sharpness with m samples a worker, Foret et al. 2021, section 4.1). `synchronised`: all climb along the averaged
-    gradient, as one process with the whole batch would. The same thing for a model that is not so wrapped.
+    (m-sharpness with m samples per worker, Foret et al. 2021, section 4.1). `synchronised`: all climb along the
+    averaged gradient, as one process with the whole batch would. Both are the same for a model that is not wrapped.
     """
 
     def __init__(self, model: nn.Module | None, workers: str) -> None:
         if workers not in ("independent", "synchronised"):
-            raise ValueError(f"workers is {workers!r}; it has to be independent or synchronised")
+            raise ValueError(f"workers is {workers!r}; it must be independent or synchronised")
         self._apart = model if isinstance(model, DistributedDataParallel) and workers == "independent" else None
 
     def first_pass(self) -> AbstractContextManager[Any]:
-        """Around the pass at w."""
+        """Context for the pass at w."""
         if self._apart is None:
             return contextlib.nullcontext()
         return cast(AbstractContextManager[Any], self._apart.no_sync())
 
     def agree(self, fine: bool, *, look: bool = True) -> bool:
-        """Whether it is fine on every worker: a step is skipped by all or by none, else the others wait for ever."""
+        """Whether `fine` holds on every worker: a step is skipped by all or by none, otherwise the others would wait
+        forever.
+        """
         if self._apart is None or not look:
             return fine
         flag = torch.tensor(float(fine), device=next(self._apart.parameters()).device)
@@ -213,7 +216,7 @@ class TwoPass(Counting):
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """Over the parameters of `model`, whose normalisation layers keep the statistics of one pass only."""
+        """Over the parameters of `model`, whose normalization layers keep the statistics of one pass only."""
         if isinstance(model, list):
             raise TypeError(f"{cls.__name__} trains one model; a list of players needs an optimizer for games")
         params = [p for p in model.parameters() if p.requires_grad]
@@ -222,7 +225,7 @@ class TwoPass(Counting):
     def climb(self, params: list[list[Tensor]], home: list[list[Tensor]], grads: list[list[Tensor]]) -> bool:
         """Move `params` in place from the copies `home` to the point of the second gradient.
 
-        Each argument has one list for each parameter group. Returns False when the direction is not finite.
+        Each argument has one list per parameter group. Returns False if the direction is not finite.
         """
         raise RuntimeError(f"{type(self).__name__} has no climb()")
 
@@ -231,9 +234,9 @@ class TwoPass(Counting):
         descend(group, params, grads, self.state, scratch=self._excursion.scratch(params), skipped=self._skipped)
 
     def measured(self, value: Tensor) -> float | Tensor:
-        """A number that says how far to climb; on the device where gradients are not looked at or the device decides.
+        """A number that determines how far to climb; on the device if gradients are not checked or the device decides.
 
-        The step is skipped where it is not finite.
+        The step is skipped if it is not finite.
         """
         if not self.checks_gradients:
             return value
@@ -243,7 +246,7 @@ class TwoPass(Counting):
         return seen(value)
 
     def combine(self, params: list[list[Tensor]], grads: list[list[Tensor]]) -> list[list[Tensor]]:
-        """What the base descends along, from the second gradients; one list for each parameter group."""
+        """The direction for the base's descent, from the second gradients; one list per parameter group."""
         return grads
 
     @torch.no_grad()
@@ -275,10 +278,10 @@ class TwoPass(Counting):
     def first_step(self) -> bool:
         """The first half of a step for loops without a closure: climb along the gradient in `p.grad`, then clear it.
 
-        Returns whether a second gradient is wanted, to be followed by `second_step`; False when this one was not finite
-        and the step is skipped (True where the device decides: `second_step` then moves nothing). Under
-        `DistributedDataParallel` with independent workers the loop takes its first backward pass inside
-        `model.no_sync()`. Raises RuntimeError when there is no gradient, ValueError for norm_statistics perturbed.
+        Returns whether a second gradient is needed, to be followed by `second_step`; False if this one was not finite
+        and the step is skipped (True if the device decides: `second_step` then moves nothing). Under
+        `DistributedDataParallel` with independent workers the loop runs its first backward pass inside
+        `model.no_sync()`. Raises RuntimeError if there is no gradient, ValueError for norm_statistics perturbed.
         """
         if self._halfway:
             raise RuntimeError("first_step was called twice; take the second gradient, then call second_step")
@@ -286,7 +289,7 @@ class TwoPass(Counting):
             self._settled()
         self._skipped = self._decides = None
         if self._statistics.needs_the_first_pass:
-            raise ValueError("norm_statistics perturbed needs step(closure): the first pass is over here already")
+            raise ValueError("norm_statistics perturbed needs step(closure): here the first pass is already over")
         self._taken("first_step")
         if not self._leave():
             self._statistics.forget()
@@ -302,14 +305,14 @@ class TwoPass(Counting):
     def second_step(self) -> None:
         """The second half: from w along the gradient in `p.grad`, taken at w + epsilon, then clear it.
 
-        Nothing but clearing after a first half that returned False. Raises RuntimeError when there is no gradient.
+        Only clears after a first half that returned False. Raises RuntimeError if there is no gradient.
         """
         if not self._halfway:
             return self._clear()
         self._taken("second_step")
         self._statistics.after_second()
         self._excursion.back()
-        self._halfway, self._opt_called = False, True  # the latter is what torch's schedulers look at
+        self._halfway, self._opt_called = False, True  # torch's schedulers check the latter
         if self.takes_step():
             self._descend()
             self._statistics.forget_if(self._skipped)
@@ -321,7 +324,7 @@ class TwoPass(Counting):
         self._clear()
 
     def take_at_once(self) -> None:
-        """The whole step along the gradient in `p.grad`, then clear it; for steps of loops that want no second one."""
+        """The whole step along the gradient in `p.grad`, then clear it; for steps that need no second gradient."""
         self._taken("first_step")
         self._opt_called = True
         if self.takes_step():
@@ -332,7 +335,7 @@ class TwoPass(Counting):
         self._clear()
 
     def _leave(self) -> bool:
-        """To the point of the second gradient; back at once and False when the first is not finite."""
+        """Move to the point of the second gradient; return at once, with False, if the first is not finite."""
         params = [with_gradient(g) for g in self.param_groups]
         self._excursion.leave([p for ps in params for p in ps])
         try:

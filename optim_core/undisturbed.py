@@ -1,6 +1,6 @@
-"""Measure a model that is being trained, without leaving a trace, in float32 or wider.
+"""Measure a model during training without side effects, in float32 or wider.
 
-Also where the model's code itself casts to bfloat16 or float16: within, such a cast is one to float32.
+Also if the model's code itself casts to bfloat16 or float16: within this context, such a cast goes to float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NARROW = (torch.bfloat16, torch.float16)
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (running statistics, no dropout), no autocast; modes and random state as before afterwards."""
+    """Evaluation mode (running statistics, no dropout), no autocast; modes and random state are restored afterwards."""
     modes = [(m, m.training) for m in model.modules()]
     devices = {p.device for p in model.parameters()}
     on_cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
@@ -37,13 +37,13 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 class Widening(TorchFunctionMode):
-    """Reads every bfloat16 and float16 that a model's code asks torch for as float32."""
+    """Treats every bfloat16 and float16 requested by a model's code as float32."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The call with wider types."""
         if func in (Tensor.bfloat16, Tensor.half):
             func = Tensor.float
-        if _holds_narrow(args) or (kwargs and _holds_narrow(kwargs.values())):  # hardly ever, and maps are slow
+        if _holds_narrow(args) or (kwargs and _holds_narrow(kwargs.values())):  # rare, and maps are slow
             args, kwargs = tree_map(_wider_type, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -80,7 +80,7 @@ class Widened(nn.Module):
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """A detached tensor in float32 at least; integer tensors as they are."""
+    """A detached tensor in float32 at least; integer tensors unchanged."""
     if not tensor.is_floating_point():
         return tensor
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,1 +1,1 @@
-"""Sweeps: the file, the search, the executors, the tracking and the command line."""
+"""Sweeps: sweep files, search, executors, tracking and the command line."""

@@ -1,4 +1,4 @@
-"""What `geosweep run` shows: a live table on a terminal, sparse plain lines elsewhere, the table of arms at the end."""
+"""Output of `geosweep run`: a live table on a terminal, occasional plain lines elsewhere, and a final table of arms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DRAINING = "draining: running trials write a checkpoint; Ctrl-C again ends at on
 
 
 def _remaining(conductor: SweepConductor) -> float | None:
-    """Seconds left at the pace so far, None before there is a pace."""
+    """Seconds left at the current pace; None until there is one."""
     begun, spent = conductor.pace_from, conductor.grad_evals - conductor.spent_before
     if begun is None or not spent:
         return None
@@ -62,24 +62,24 @@ def summary_line(conductor: SweepConductor) -> str:
 
 
 def is_draining(conductor: SweepConductor) -> bool:
-    """Whether no further trial starts, and running ones are asked for a checkpoint."""
+    """Whether no further trial starts and running ones are asked for a checkpoint."""
     return bool(conductor.stopped_by) or conductor.folder.stop_file.exists()
 
 
 def _total(conductor: SweepConductor) -> str:
-    """What all trials may spend. It stays as it is when trials end early or take fewer steps than they might."""
+    """What all trials may spend; unchanged when trials end early or take fewer steps than allowed."""
     most = max(conductor.grad_evals, sum(arm.at_most() for arm in conductor.arms.values()))
     less = conductor.grad_evals + _to_spend(conductor) < most - 0.5
     return f"{'at most ' if less else ''}{most:,.0f}"
 
 
 def _counted(spec: Spec) -> str:
-    """What the amounts of trials are counted in: of a script what its budget is."""
+    """The unit in which trials are counted; for a script, the unit of its budget."""
     return currency.WORDS[spec.budget.unit if spec.task.is_program else "grad_evals"]
 
 
 def live_table(conductor: SweepConductor) -> Table:
-    """Arms with their finished studies, their trials by state and the best value so far."""
+    """Arms with finished studies, trials by state, and the best value so far."""
     given = " ".join(conductor.spec.overrides)
     title = f"{conductor.folder.sweep_id}{f' with {given}' if given else ''}"
     table = Table(title=title, caption=summary_line(conductor), caption_justify="left")
@@ -96,22 +96,22 @@ def live_table(conductor: SweepConductor) -> Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """All studies of an arm together."""
+    """Progress of all studies of an arm."""
 
     counts: Mapping[str, int]
     planned: int
     studies: int
-    """Those that a race did not spare the arm."""
+    """Without those that a race skipped."""
     finished: int
     best: float | None
 
     def best_text(self) -> str:
-        """The best value of the tuned metric in four digits."""
+        """The best value of the tuned metric with four digits."""
         return "" if self.best is None else f"{self.best:.4g}"
 
 
 def progress(conductor: SweepConductor) -> dict[str, Progress]:
-    """Arm -> how far it is."""
+    """Arm -> progress."""
     return {name: _progress(conductor, name) for name in conductor.spec.arms}
 
 
@@ -132,7 +132,7 @@ def _progress(conductor: SweepConductor, name: str) -> Progress:
 
 
 def plain_line(conductor: SweepConductor) -> str:
-    """The same in one line."""
+    """The same as one line."""
     arms = []
     for name, row in progress(conductor).items():
         trouble = "".join(f", {row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k])
@@ -167,7 +167,7 @@ def _live(conductor: SweepConductor, console: Console) -> Group:
 
 
 class _Sparse:
-    """Says something every PLAIN_EVERY_S seconds, and at once when the sweep begins to drain."""
+    """Prints a line every PLAIN_EVERY_S seconds, and at once when the sweep starts to drain."""
 
     def __init__(self, conductor: SweepConductor, say: Callable[[], None]) -> None:
         self._conductor, self._say = conductor, say
@@ -182,7 +182,9 @@ class _Sparse:
 
 
 class Stretched:
-    """Says when checkpoints lie further apart than asked, and again when that doubles (a `callbacks.Callback`)."""
+    """Warns when checkpoints are further apart than requested, and again when the gap doubles (a
+    `callbacks.Callback`).
+    """
 
     def __init__(self, console: Console) -> None:
         self._console, self._said = console, 0.0
@@ -191,13 +193,13 @@ class Stretched:
         """Nothing."""
 
     def on_report(self, job: Job, report: Report) -> None:
-        """Compare with what was asked."""
+        """Compare with the requested interval."""
         if report.checkpoint_s <= max(1.2 * job.checkpoint_s, 2 * self._said):
             return
         self._said = report.checkpoint_s
         self._console.print(
-            f"checkpoints of {job.trial_id} lie {report.checkpoint_s:.1f} s apart, not {job.checkpoint_s:g} s: writing "
-            "one may take a tenth of the time, and the next one waits for its upload",
+            f"checkpoints of {job.trial_id} are {report.checkpoint_s:.1f} s apart, not {job.checkpoint_s:g} s: "
+            "writing them may take at most a tenth of the time, and each waits for the upload of the one before",
             highlight=False,
             soft_wrap=True,
         )
@@ -210,9 +212,9 @@ class Stretched:
 
 
 def arms_table(spec: Spec, folder: SweepFolder) -> Group:
-    """Mean, 95 % t interval and n over the studies, or the confirm seeds of the only one, with what was spent.
+    """Mean, 95 % t interval and n over the studies (with one study: over its confirm seeds), and the cost.
 
-    Best arm first; then what each chose.
+    Best arm first; then what each arm chose.
     """
     several = spec.seeds.studies > 1
     unit = "studies" if several else "seeds"
@@ -262,7 +264,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
 
 
 def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
-    """What each trial was given, and of seconds how near it came."""
+    """What each trial was given, and for a budget in seconds how close it came."""
     counted = program.declared(definition(spec), spec.report_metric).COUNTS
     yield currency.spoken({"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}, counted)
     for arm, found in calibration.read(folder).items():
@@ -273,7 +275,9 @@ def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> It
 
 
 def _mean(found: list[float], bounds: tuple[float, float], *, short: bool) -> str:
-    """Four decimals, or three digits of what these would show as zeros, or as many as a large number deserves."""
+    """Four decimals; three significant digits for values that would show as zeros; as many as needed for large
+    numbers.
+    """
     if not found:
         return "no result"
     s = summarize(found, bounds=bounds)

@@ -1,6 +1,6 @@
-"""A sweep started by whoever asks, the command or a Python caller: checks of the place, executor, tracker, the run.
+"""Start a sweep for the command or a Python caller: check root and cluster, make executor and tracker, run.
 
-What cannot be done raises, with the sentence that the caller shows; what is only worth knowing goes to `say`.
+Errors are raised with the message to show to the user; anything merely worth knowing is passed to `say`.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ class Options:
     """How a sweep is run; nothing here changes its results or its id."""
 
     executor: str = RAY
-    """`ray`, or `debug`: this process, one trial after another."""
+    """`ray`, or `debug`: in this process, one trial after another."""
     tracking: bool = True
     """Log to MLflow."""
     cache: bool = True
-    """Take over trials that were already trained under the root."""
+    """Reuse trials that were already trained under the root."""
     storage: str = ""
     """Database for the studies; empty: a journal file in the sweep's folder."""
     address: str = ""
     """Ray cluster, `auto` or HOST:PORT; empty: a private one."""
     max_concurrent: int = 0
-    """Trials at a time; 0: what the file says."""
+    """Concurrent trials; 0: as the file says."""
     tracking_uri: str = ""
-    """MLflow server when the file names none."""
+    """MLflow server, if the file names none."""
     accept_changed_code: bool = False
-    """Go on although source files changed; stamped exploratory."""
+    """Continue although source files changed; the result is stamped exploratory."""
     fair: bool = False
-    """Refuse a sweep file that breaks a fairness rule and does not say why (see `protocol.fair`)."""
+    """Refuse a sweep file that breaks a fairness rule without a stated reason (see `protocol.fair`)."""
     retry_failed: bool = False
-    """Train trials that failed again."""
+    """Train failed trials again."""
     steps: bool = True
-    """Before the first trial each arm takes a step at the corners of its space (see `protocol.rehearsal`)."""
+    """Before the first trial, let each arm take a step at the corners of its space (see `protocol.rehearsal`)."""
     give_up: Callable[[SpecError], NoReturn] | None = None
-    """Ends the process, saying what cannot be interrupted."""
+    """Ends the process with an error when something cannot be interrupted."""
     parcel: Parcel | None = None
-    """The user's own code for the machines of a cluster (see `travel`)."""
+    """The user's own code, for the machines of a cluster (see `travel`)."""
     notify: tuple[str, ...] = ()
-    """Webhooks on top of the file's: `URL` for all events, or `EVENT=URL`."""
+    """Webhooks in addition to the file's: `URL` for all events, or `EVENT=URL`."""
 
     def __post_init__(self) -> None:
         if self.executor not in (RAY, DEBUG):
@@ -82,27 +82,27 @@ class Options:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether trials run on a cluster that was there before."""
+        """Whether trials run on an existing cluster."""
         return self.address not in ("", "local")
 
 
 class Say(Protocol):
-    """Where lines for people go."""
+    """Shows messages to the user."""
 
     def __call__(self, line: str, *, warns: bool = False) -> None:
-        """Show one line; `warns`: something did not go as asked."""
+        """Show one line; `warns`: something did not go as requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """A sweep that was run, or had been run before."""
+    """A sweep that was run now or earlier."""
 
     spec: Spec
-    """The definition with the options in it."""
+    """The definition with the options applied."""
     folder: SweepFolder
     state: SweepState
     unfinished: bool
-    """Whether trials are left to be started: it was drained, or its wall clock is spent."""
+    """Whether trials are left to start: the sweep was drained, or its wall clock is spent."""
 
 
 def launch(
@@ -115,10 +115,10 @@ def launch(
     callbacks: tuple[Callback, ...] = (),
     watch: Callable[[SweepConductor], AbstractContextManager[None]] | None = None,
 ) -> Launched:
-    """Run the sweep that `text` defines, or continue it where it stopped. `watch(conductor)` shows its progress.
+    """Run the sweep that `text` defines, or continue it. `watch(conductor)` shows its progress.
 
-    Raises UsageError and Unfair before anything is made, TrialsFailed for a sweep that was given up, and what
-    `runner.run` raises.
+    Raises UsageError and Unfair before anything is created, TrialsFailed for a sweep that was given up, and the
+    exceptions of `runner.run`.
     """
     spec = amended(spec, options)
     check_place(spec, root, options, say)
@@ -140,7 +140,7 @@ def launch(
             raise TrialsFailed(again)
         if _already_done(folder):
             say(f"sweep {folder.sweep_id} is done; nothing to run")
-            _mend(spec, folder, options, say)
+            _repair(spec, folder, options, say)
             outcome = SweepOutcome.read(folder)
             assert outcome is not None
             return Launched(spec=spec, folder=folder, state=outcome.state, unfinished=False)
@@ -148,9 +148,9 @@ def launch(
         if spec.overrides:
             say(f"with {' '.join(spec.overrides)}")
         ended = _drive(spec, folder, options, facts, carried, say, callbacks, watch)
-    for line in (*ended.learned, *(f"mended: {line}" for line in ended.mended)):
+    for line in (*ended.learned, *(f"repaired: {line}" for line in ended.repaired)):
         say(line)
-    _say_how(spec, folder, ended.conductor, say)
+    _summarize_run(spec, folder, ended.conductor, say)
     if ended.refusal:
         raise TrialsFailed(ended.refusal)
     if ended.conductor.stopped_by == "wait":
@@ -160,7 +160,7 @@ def launch(
 
 
 def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> None:
-    """Of a sweep that is new, whose trials run on this machine. Raises SpecError."""
+    """Take the arms' trial steps for a new sweep whose trials run on this machine. Raises SpecError."""
     here = options.steps and not (options.elsewhere or spec.resources.gpu)
     new = here and not SweepFolder(root, sweep_id(spec)).path.exists()
     if new and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up)):
@@ -168,7 +168,7 @@ def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> 
 
 
 def _facts(spec: Spec, options: Options) -> dict[str, str]:
-    """The provenance, with the digest of the code that travelled and the versions of somebody else's sampler."""
+    """The provenance, with the digest of the uploaded code and the versions of a third-party sampler."""
     facts = runner.provenance()
     if travelled := os.environ.get(CODE, options.parcel.digest if options.parcel else ""):
         facts["code"] = travelled
@@ -179,7 +179,7 @@ def _facts(spec: Spec, options: Options) -> dict[str, str]:
 
 
 def amended(spec: Spec, options: Options) -> Spec:
-    """The definition with what the options say of cache, workers, tracking server and webhooks."""
+    """The definition with the options for cache, workers, tracking server and webhooks."""
     spec = replace(spec, cache=spec.cache and options.cache)
     if options.max_concurrent:
         most, pack = options.max_concurrent, min(options.max_concurrent, spec.resources.pack)
@@ -190,64 +190,67 @@ def amended(spec: Spec, options: Options) -> Spec:
 
 
 def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
-    """Raises UsageError for a root, cluster or budget that do not go together, CannotTravel for a missing package."""
+    """Raises UsageError for an incompatible root, cluster or budget, CannotTravel for a missing package."""
     if options.executor == RAY and options.elsewhere and not root.is_absolute():
         raise UsageError(
-            f"--root {root}: a relative folder is another one on each node of a cluster; "
-            "name the absolute path of a folder that every node mounts"
+            f"--root {root}: a relative path means a different folder on each node of a cluster; give the absolute "
+            "path of a folder that every node mounts"
         )
     if spec.budget.unit == "seconds" and options.elsewhere:
         raise UsageError(
-            f"--address {options.address}: budget.unit seconds is timed on this machine, and trials would run on "
-            "others; leave --address out, or use grad_evals, steps or tokens"
+            f"--address {options.address}: budget.unit seconds is calibrated on this machine, but the trials would "
+            "run on others; omit --address, or use grad_evals, steps or tokens"
         )
-    if not options.elsewhere and (lacking := unmet(spec.environment.requirements)):
-        raise CannotTravel(f"environment.requirements: {'; '.join(lacking)}: pip install it here too")
+    if not options.elsewhere and (missing := unmet(spec.environment.requirements)):
+        raise CannotTravel(f"environment.requirements: {'; '.join(missing)}: pip install it here too")
     for name, option, given in (
         ("RAY_ADDRESS", "--address", options.address),
         ("MLFLOW_TRACKING_URI", "--tracking-uri", options.tracking_uri or spec.tracking.mlflow),
     ):
         if os.environ.get(name) and not given:
-            say(f"{name} is set but not used; say {option} ${name} if you mean it")
+            say(f"{name} is set but not used; pass {option} ${name} to use it")
     if (uri := object_store.far(root)) and not options.storage:
         raise UsageError(
-            f"--root {uri}: an object store holds no studies and no lock; name a PostgreSQL database with --storage "
+            f"--root {uri}: an object store cannot hold the studies or the lock; name a PostgreSQL database with "
+            "--storage "
             "(GEOSWEEP_STORAGE), postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
         )
     if uri and options.tracking and not spec.tracking.mlflow:
         raise UsageError(
-            f"--root {uri}: an object store holds no MLflow store; name a server with --tracking-uri "
+            f"--root {uri}: an object store cannot hold an MLflow store; name a server with --tracking-uri "
             "(MLFLOW_TRACKING_URI), or give --no-tracking"
         )
 
 
 def no_workers(spec: Spec, conductor: SweepConductor) -> str:
-    """What is said of a sweep that gave up waiting for workers."""
+    """The message for a sweep that gave up waiting for workers."""
     r, gpu = spec.resources, f" and {spec.resources.gpu:g} GPU" if spec.resources.gpu else ""
     return (
-        f"there was no worker for {clock(r.wait)} (resources.wait), which was not charged; {conductor.remaining} "
-        f"trials wait, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the cluster has room; it goes on"
+        f"no worker was available for {clock(r.wait)} (resources.wait; not charged to the budget); "
+        f"{conductor.remaining} trials are waiting, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the "
+        "cluster has capacity; it continues"
     )
 
 
 def check_budget(folder: SweepFolder) -> None:
-    """Raises BudgetSpent when a limit ended the search."""
+    """Raises BudgetSpent if a limit ended the search."""
     outcome = SweepOutcome.read(folder)
     if outcome is not None and outcome.limit:
         raise BudgetSpent(
-            f"the search ended at budget.{outcome.limit}; the best found by then was confirmed from the reserve. "
-            f"To search on, give the sweep another name, a larger budget and warm_start: [{folder.sweep_id}]"
+            f"the search ended at budget.{outcome.limit}; the best configurations so far were confirmed from the "
+            "reserve. "
+            f"To continue searching, give the sweep a new name, a larger budget and warm_start: [{folder.sweep_id}]"
         )
 
 
 def check_failed(spec: Spec, folder: SweepFolder) -> None:
-    """Raises TrialsFailed when more trials failed than the sweep allows."""
+    """Raises TrialsFailed if more trials failed than the sweep allows."""
     failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
     if failed > spec.max_failed:
         again = folder.command("run", "FILE", "--retry-failed")
         raise TrialsFailed(
             f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: "
-            f"{folder.command('status', folder.sweep_id)}\nonce it is mended: {again}"
+            f"{folder.command('status', folder.sweep_id)}\nonce the cause is fixed: {again}"
         )
 
 
@@ -261,9 +264,9 @@ def _drive(
     callbacks: tuple[Callback, ...],
     watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
 ) -> runner.Outcome:
-    """Start the executor and the tracker, run, and leave nothing running."""
+    """Start the executor and the tracker, run, and clean up."""
     if options.elsewhere and spec.environment.requirements:
-        say("the cluster installs environment.requirements before anything starts, which may take minutes")
+        say("the cluster is installing environment.requirements first, which may take minutes")
     executor = _executor(spec, folder, options, carried)
     facts = _known(spec, folder, facts)
     tracker: Tracker = tracker_of(spec, folder, facts) if options.tracking else NoTracker()
@@ -283,20 +286,20 @@ def _drive(
         )
         notifying.ended(notifier, folder, outcome)
     except Exception as error:
-        notifier.end("failed", f"the driver broke off: {notifying.first_line(error)}", state="failed")
+        notifier.end("failed", f"the driver crashed: {notifying.first_line(error)}", state="failed")
         raise
     finally:
         executor.close()
         notifier.close()
-    if options.tracking and not tracker.trouble and (untold := _verdict(folder, spec.tracking.mlflow)):
-        say(f"MLflow was not told the verdict ({untold})", warns=True)
+    if options.tracking and not tracker.trouble and (problem := _verdict(folder, spec.tracking.mlflow)):
+        say(f"the verdict was not logged to MLflow ({problem})", warns=True)
     if tracker.trouble:
-        say(f"MLflow was not told everything ({tracker.trouble}); run this command again", warns=True)
+        say(f"not everything was logged to MLflow ({tracker.trouble}); run this command again", warns=True)
     return outcome
 
 
 def _verdict(folder: SweepFolder, uri: str | None) -> str:
-    """Have MLflow's parent run say the verdict, if the sweep is over; returns what went wrong, or nothing."""
+    """Write the verdict to MLflow's parent run if the sweep is over; returns what went wrong, or an empty string."""
     from orchestrator.compare import told
 
     return told.tell(folder, uri)
@@ -307,7 +310,7 @@ def _measured(
     callbacks: tuple[Callback, ...],
     watch: Callable[[SweepConductor], AbstractContextManager[None]] | None,
 ) -> tuple[tuple[Callback, ...], Callable[[SweepConductor], AbstractContextManager[None]]]:
-    """The same, and the cluster's metrics show the sweep."""
+    """The same, with the sweep exported to the cluster's metrics."""
     from orchestrator.executors.ray_metrics import RayMetrics
 
     metrics = RayMetrics(folder.sweep_id)
@@ -321,7 +324,7 @@ def _measured(
 
 
 def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:
-    """The executor; Ray is started only where a trial is left to be trained."""
+    """The executor; Ray is started only if a trial is left to train."""
     unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
     if options.executor == DEBUG or not unfinished:
         return DebugExecutor()
@@ -346,7 +349,7 @@ def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes)
 
 
 def _known(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> dict[str, str]:
-    """The sweep's facts as tags of its run: those given, its seal, what was overridden."""
+    """Facts of the sweep as tags of its run: those given, its seal, its overrides."""
     known = {**facts, "seal": seal.sealed_hash(folder)}
     if spec.overrides:
         known["overrides"] = " ".join(spec.overrides)
@@ -354,30 +357,30 @@ def _known(spec: Spec, folder: SweepFolder, facts: Mapping[str, str]) -> dict[st
 
 
 def _already_done(folder: SweepFolder) -> bool:
-    """Whether nothing is left to train: the sweep came to its end, and every result of it is still there."""
+    """Whether nothing is left to train: the sweep is complete and all its results still exist."""
     outcome = SweepOutcome.read(folder)
     expected = seal.witnessed(folder).keys() - retries.waiting(folder)
     there = all((folder.trial(trial) / "result.json").exists() for trial in expected)
     return outcome is not None and outcome.is_over and outcome.tracked and there
 
 
-def _mend(spec: Spec, folder: SweepFolder, options: Options, say: Say) -> None:
-    """Make what a finished sweep left behind agree again, should somebody have lost a part of it."""
+def _repair(spec: Spec, folder: SweepFolder, options: Options, say: Say) -> None:
+    """Repair what a finished sweep left behind, in case part of it was lost."""
     tracker = tracker_of(spec, folder, _known(spec, folder, {})) if options.tracking else None
     try:
         for line in reconcile.reconcile(folder, tracker, options.storage or None):
-            say(f"mended: {line}")
+            say(f"repaired: {line}")
     except ConnectionError as error:
-        say(f"MLflow does not answer ({error}); it was not compared", warns=True)
+        say(f"MLflow does not answer ({error}); it was not checked", warns=True)
 
 
-def _say_how(spec: Spec, folder: SweepFolder, conductor: SweepConductor, say: Say) -> None:
-    """What was not trained, and what an order that was kept cost."""
+def _summarize_run(spec: Spec, folder: SweepFolder, conductor: SweepConductor, say: Say) -> None:
+    """Report trials that were reused or skipped, and the cost of strict replay."""
     if found := sum(bool(trial.result.cached_from) for trial in results.ended_trials(folder)):
-        say(f"{found} trials were taken over from earlier sweeps; --no-cache trains them again")
+        say(f"{found} trials were reused from earlier sweeps; --no-cache trains them again")
     for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
         say(f"the race stopped {arm}: {one['reason']}")
     if spec.method.replay == "strict":
         all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0
         share = f" ({conductor.idle_s / all_s:.0%} of {conductor.workers} workers' time)" if all_s else ""
-        say(f"strict replay kept workers waiting for {conductor.idle_s:.1f} worker-seconds{share}")
+        say(f"strict replay kept workers idle for {conductor.idle_s:.1f} worker-seconds{share}")

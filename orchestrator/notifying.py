@@ -1,4 +1,4 @@
-"""`--notify` and what the messages of `run` say (see `tracking.notify`)."""
+"""`--notify` and the texts of the notifications of `run` (see `tracking.notify`)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from orchestrator.tracking.notify import Notifier
 
 
 def with_options(given: NotifySpec, words: Sequence[str]) -> NotifySpec:
-    """The file's addresses with those of the command line on top: `URL` for all events, or `EVENT=URL`.
+    """The file's addresses combined with those of the command line: `URL` for all events, or `EVENT=URL`.
 
-    Raises UsageError for what is no address.
+    Raises UsageError for a malformed address.
     """
     found = dict(given.addresses)
     for word in words:
@@ -35,7 +35,7 @@ def with_options(given: NotifySpec, words: Sequence[str]) -> NotifySpec:
 
 
 def notifier(definition: Spec, folder: SweepFolder, say: Callable[[str], None]) -> Notifier:
-    """Sends messages for this sweep; says which it cannot send, since a variable is not set."""
+    """Sends notifications for this sweep; reports those that cannot be sent because a variable is not set."""
     targets = {}
     for event, address in definition.notify.addresses.items():
         try:
@@ -51,7 +51,7 @@ def notifier(definition: Spec, folder: SweepFolder, say: Callable[[str], None]) 
 
 
 def ended(found: Notifier, folder: SweepFolder, outcome: Outcome) -> None:
-    """Tell how a driver came to its end; nothing of one that was stopped."""
+    """Notify how a driver ended; nothing if it was stopped on request."""
     if outcome.refusal:
         found.end("failed", outcome.refusal, state="failed")
     if outcome.state not in (SweepState.DONE, SweepState.BUDGET):
@@ -67,5 +67,5 @@ def ended(found: Notifier, folder: SweepFolder, outcome: Outcome) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Of an error's message."""
+    """The type and first line of an error's message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"

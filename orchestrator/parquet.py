@@ -1,4 +1,4 @@
-"""The Parquet tables of a sweep, made of its folder alone: a row for each trial, a row for each logged point."""
+"""The Parquet tables of a sweep, built from its folder alone: one row per trial, and one row per logged point."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ TRIAL_COLUMNS = {
     "data_digest": pa.string(),
 }
 PARAMETER = "param."
-"""Before the name of a hyperparameter, in the name of its column."""
+"""Prefix of the column name of a hyperparameter."""
 METRIC_SCHEMA = pa.schema(
     [("trial_id", pa.string()), ("step", pa.float64()), ("name", pa.string()), ("value", pa.float64())]
 )
 
 
 def tables(folder: SweepFolder) -> dict[str, pa.Table]:
-    """Name -> table, of the two Parquet tables.
+    """Name -> table, for both Parquet tables.
 
-    Their schema's metadata hold the seal and the stamps; trials of a stamped sweep say so in a column `exploratory`.
+    Seal and stamps are in the schema metadata; trials of a stamped sweep also have them in a column `exploratory`.
     """
     ended = ended_trials(folder)
     stamps, trials = seal.stamps(folder), trials_table(folder, ended)
@@ -54,11 +54,11 @@ def tables(folder: SweepFolder) -> dict[str, pa.Table]:
 
 
 def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -> pa.Table:
-    """trials.parquet: one row for each trial that ended, a column for each hyperparameter and each final metric.
+    """trials.parquet: one row per ended trial, with a column for each hyperparameter and each final metric.
 
-    Column `param.NAME` has the type of all values that the sweep may try (see `typed_column`), null where a trial has
-    none. With `lineage`, as in `job.Job` (JSON), where hyperparameters changed while trials trained, and `superseded`
-    where a study was extended and then chose another configuration: these confirm trials do not count.
+    Column `param.NAME` has the type of all values that the sweep may try (see `typed_column`) and is null for a trial
+    without it. Column `lineage` (JSON, as in `job.Job`) exists where hyperparameters changed during training, and
+    `superseded` where a study was extended and then chose another configuration: these confirm trials do not count.
     """
     trials = ended_trials(folder) if ended is None else ended
     rows = [_row(folder.sweep_id, t) for t in trials]
@@ -79,7 +79,9 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
 
 
 def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, list[Any]]:
-    """Hyperparameter -> values that decide its type: those that the sweep declares, so that it stays as trials end."""
+    """Hyperparameter -> values that determine its type: those that the sweep declares, so the type stays the same as
+    trials end.
+    """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     found: dict[str, list[Any]] = {}
     for arm in resolved.get("definition", {}).get("arms", {}).values():
@@ -92,7 +94,7 @@ def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, l
 
 
 def _row(sweep_id: str, trial: TrialRecord) -> dict[str, Any]:
-    """The TRIAL_COLUMNS of a trial."""
+    """A trial's TRIAL_COLUMNS."""
     job, result = trial.job, trial.result
     return {
         "sweep_id": sweep_id,

@@ -1,10 +1,10 @@
-"""Make study, trial folders, tables and tracker agree; the trial folders and the study are the truth.
+"""Make study, trial folders, tables and tracker consistent; trial folders and study are the source of truth.
 
-Each difference is a sentence that says what differed and what was done. Nothing is done twice: on a sweep that agrees
-there is nothing to say. `geosweep run` does this at its start and end, `geosweep reconcile` at any time.
+Each difference is reported as a sentence with what differed and what was done. It is idempotent: a consistent sweep
+gives no output. `geosweep run` does this at its start and end, `geosweep reconcile` at any time.
 
-An ended trial whose log lost lines gets them back from the tracker, which holds the same points with the same times,
-or from the Parquet table. The witness's digest tells whether the file is byte for byte what it was.
+An ended trial whose log lost lines gets them back from the tracker, which holds the same points with the same times, or
+from the Parquet table. The witness's digest tells whether the restored file is byte for byte the original.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ Points = list[dict[str, Any]]
 
 
 class Remembers(Protocol):
-    """A tracker that still has what a trial logged."""
+    """A tracker that can return what a trial logged."""
 
     def recall(self, trial_id: str) -> Points:
-        """The trial's points, empty when there are none or nobody answers soon."""
+        """The trial's points; empty if there are none or the tracker does not answer soon."""
 
 
 class Audited(Remembers, Protocol):
-    """A tracker that can say, and mend, where it differs from the trial folders."""
+    """A tracker that can report and repair its differences from the trial folders."""
 
     def audit(self, trials: list[TrialRecord], state: SweepState) -> list[str]:
-        """What differed and was mended. Raises ConnectionError when the tracker does not answer."""
+        """Returns what differed and was repaired. Raises ConnectionError when the tracker does not answer."""
 
 
 def reconcile(folder: SweepFolder, tracker: Audited | None, url: str | None = None) -> list[str]:
-    """Compare and mend; returns the differences, empty when all agree. The caller holds the folder."""
+    """Compare and repair; returns the differences, empty if there are none. The caller holds the folder."""
     asked = extensions.applied(sweep_file.load(folder.path / "sweep.yaml"), folder)
     found = [*logs(folder, tracker), *_study(asked, folder, url), *tables(folder)]
     if tracker is not None:
@@ -60,7 +60,7 @@ def reconcile(folder: SweepFolder, tracker: Audited | None, url: str | None = No
 
 
 def at_start(folder: SweepFolder, tracker: Tracker) -> list[str]:
-    """What a driver mends before it takes a sweep up again; the tracker is compared while trials run."""
+    """Repairs at the start of a driver; the tracker is compared while trials run."""
     found = logs(folder, tracker)
     if SweepOutcome.read(folder) is not None:
         found += tables(folder)
@@ -78,7 +78,9 @@ def study_states(arms: Mapping[str, ArmStudy]) -> dict[tuple[str, int], Configur
 def differences(
     before: Mapping[tuple[str, int], ConfigurationState], arms: Mapping[str, ArmStudy], folder: SweepFolder
 ) -> list[str]:
-    """What a study had not been told `before` a conductor took it up, and what it was told of trials now gone."""
+    """What the study had not been told `before` a conductor resumed it, and what it was told about trials that are
+    gone.
+    """
     again = retries.waiting(folder)
     found = []
     for name, arm in arms.items():
@@ -101,7 +103,7 @@ def _study(asked: Spec, folder: SweepFolder, url: str | None) -> list[str]:
 
 
 def logs(folder: SweepFolder, tracker: Remembers | None) -> list[str]:
-    """Damaged lines are left out; what an ended trial lost comes back from the tracker or the table."""
+    """Drop damaged lines; restore what an ended trial lost from the tracker or the table."""
     found = []
     witnessed = seal.witnessed(folder)
     table: dict[str, Points] | None = None
@@ -125,15 +127,15 @@ def logs(folder: SweepFolder, tracker: Remembers | None) -> list[str]:
             same = witnessed.get(trial) in (None, seal.trial_digest(folder, trial))
             how = "" if same else ", not byte for byte what it was"
             found.append(
-                f"log: {trial} had lost {len(lost)} of {len(whole) + len(lost)} points; taken from {source}{how}"
+                f"log: {trial} had lost {len(lost)} of {len(whole) + len(lost)} points; restored from {source}{how}"
             )
         elif damage:
-            found.append(f"log: {trial} had {damage} damaged lines; left out")
+            found.append(f"log: {trial} had {damage} damaged lines; dropped")
     return found
 
 
 def _missing(whole: Points, elsewhere: Points, order: list[str]) -> Points:
-    """The points behind the whole ones, when `elsewhere` agrees with the whole ones and has more; names in `order`."""
+    """The points after the intact ones, if `elsewhere` agrees with these and has more; names in `order`."""
     number = len(whole)
     if len(elsewhere) <= number or any(
         json.dumps([a["step"], a["metrics"]], sort_keys=True) != json.dumps([b["step"], b["metrics"]], sort_keys=True)
@@ -144,7 +146,7 @@ def _missing(whole: Points, elsewhere: Points, order: list[str]) -> Points:
 
 
 def _from_table(folder: SweepFolder) -> dict[str, Points]:
-    """Trial -> points, as the Parquet table has them; without their times."""
+    """Trial -> points, as in the Parquet table; without times."""
     path = folder.results / "metrics.parquet"
     found: dict[str, dict[float, dict[str, float]]] = defaultdict(dict)
     if path.exists():
@@ -154,26 +156,26 @@ def _from_table(folder: SweepFolder) -> dict[str, Points]:
 
 
 def tables(folder: SweepFolder) -> list[str]:
-    """Tables that are missing or differ from the trial folders are written anew."""
+    """Rewrite tables that are missing or differ from the trial folders."""
     fresh = parquet.tables(folder)
     stale = {name: _difference(folder.results / f"{name}.parquet", table) for name, table in fresh.items()}
     if any(stale.values()):
         parquet.write(fresh, folder.results)
-    return [f"table: {name}.parquet {what}; written anew" for name, what in stale.items() if what]
+    return [f"table: {name}.parquet {what}; rewritten" for name, what in stale.items() if what]
 
 
 def _difference(path: Path, table: pa.Table) -> str:
-    """How a stored table differs from what it should hold, or nothing."""
+    """How a stored table differs from what it should hold; empty if it does not."""
     try:
         stored = pq.read_table(path)
     except FileNotFoundError:
         return "was missing"
-    except (OSError, ValueError):  # cut short, or no Parquet at all
+    except (OSError, ValueError):  # truncated, or not Parquet
         return "was damaged"
     if stored.equals(table):
         return ""
     typed = [c for c in table.column_names if c.startswith(parquet.PARAMETER) and c not in stored.column_names]
     if typed and stored.equals(table.drop_columns(typed)):
-        return "was of an earlier version, without columns of hyperparameters"
+        return "was from an earlier version, without hyperparameter columns"
     bare = [t.drop_columns([c for c in ("exploratory",) if c in t.column_names]) for t in (stored, table)]
-    return "had other stamps" if bare[0].equals(bare[1]) else "differed from the trial folders"
+    return "had different stamps" if bare[0].equals(bare[1]) else "differed from the trial folders"

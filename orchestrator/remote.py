@@ -1,4 +1,4 @@
-"""Sweeps that run on somebody else's machines: what `submit`, `status`, `logs` and `stop` need of a cluster."""
+"""Sweeps on a remote cluster: the interface behind `submit`, `status`, `logs` and `stop`."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from orchestrator.storage.errors import NotFound
 
 LIVING = ("waiting", "running", "suspended")
 CODE = "GEOSWEEP_CODE"
-"""Variable of a process whose code travelled: the digest of the archive."""
+"""Environment variable with the digest of the uploaded code archive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """What of the user's own goes to the cluster with a sweep (see `travel`)."""
+    """The user's files that go to the cluster with a sweep (see `travel`)."""
 
     archive: Path
     """`code-DIGEST.zip` on this machine."""
     digest: str
     sweep: str
-    """Name of the sweep file in it."""
+    """Name of the sweep file in the archive."""
     paths: tuple[str, ...] = ()
-    """Folders in it, beside its root, from which modules are imported."""
+    """Folders in the archive, besides its root, from which modules are imported."""
     folder: str = ""
-    """Where it was taken from, and how many files it has."""
+    """The folder it was made from, and its number of files."""
     files: int = 0
     left_out: tuple[str, ...] = ()
-    """Files that were left out because their names say that they hold secrets."""
+    """Files that were left out because their names suggest secrets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A sweep to be started."""
+    """A sweep to start."""
 
     sweep_id: str
     text: str
@@ -44,9 +44,9 @@ class Order:
     file: str
     """Its name, for messages."""
     root: str
-    """Folder for sweeps as the cluster's machines see it."""
+    """Root folder of sweeps as seen by the cluster's machines."""
     profile: str = ""
-    """A profile, bundled or a file (Kubernetes only), as `queue`, `priority`, `elastic` and `registry`."""
+    """A profile, bundled or a file (Kubernetes only), as are `queue`, `priority`, `elastic` and `registry`."""
     queue: str = ""
     priority: str = ""
     elastic: bool = False
@@ -55,24 +55,24 @@ class Order:
     """Whether the driver refuses an unfair protocol (`run --fair`)."""
     parcel: Parcel | None = None
     code_at: str = ""
-    """Kubernetes: where the parcel lies in an object store; empty: it goes in a ConfigMap."""
+    """Kubernetes: URI of the parcel in an object store; empty: it goes in a ConfigMap."""
     requirements: tuple[str, ...] = ()
-    """Further packages, each pinned."""
+    """Additional packages, each pinned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The newest try of the cluster at a sweep."""
+    """The cluster's latest attempt at a sweep."""
 
     job: str
-    """The cluster's name for it."""
+    """The cluster's name for the job."""
     sweep_id: str
     state: str
-    """waiting, suspended, running, done, budget (a limit ended it), stopped, failed; lost: its machines unwatched."""
+    """waiting, suspended, running, done, budget (a limit ended it), stopped, failed; lost: its machines are gone."""
     reason: str = ""
-    """What the cluster says of it, or why it waits and the way out."""
+    """What the cluster reports, or why it is waiting and what to do."""
     ending: Ending | None = None
-    """How its driver ended, where that is known."""
+    """How its driver ended, if known."""
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -83,29 +83,31 @@ class Attempt:
 
 
 class Cluster(Protocol):
-    """Every verb raises Unreachable (no answer, or the caller is refused), NotFound for a sweep that is not there."""
+    """Every method raises Unreachable (no answer, or access denied) and NotFound for a sweep that does not exist."""
 
     def submit(self, order: Order) -> Attempt:
-        """Start the sweep; one that waits, runs or is done is left alone, one that failed or was stopped goes on."""
+        """Start the sweep. One that waits, runs or is done is left alone; one that failed or was stopped is
+        continued.
+        """
 
     def status(self, name: str) -> Attempt:
         """The sweep named by id, unique prefix or `@last`."""
 
     def logs(self, name: str) -> str:
-        """What the sweep's driver printed so far."""
+        """The output of the sweep's driver so far."""
 
     def trial_log(self, name: str, words: Sequence[str]) -> Iterable[str]:
-        """What `geosweep logs SWEEP WORDS` prints there, part by part; the first of `words` is the trial."""
+        """The output of `geosweep logs SWEEP WORDS` there, in chunks; the first of `words` is the trial."""
 
     def stop(self, name: str) -> Attempt | None:
-        """End the sweep's job and free its machines; None when it had ended and holds none.
+        """End the sweep's job and free its machines; None if it had already ended and holds none.
 
-        The attempt's reason says how, and what remains: it goes on with `submit`.
+        The attempt's reason says how it ended and what remains; `submit` continues it.
         """
 
 
 def token() -> str:
-    """The token for Ray clusters, found where Ray's own commands look for it; empty when there is none.
+    """The token for Ray clusters, from where Ray's own commands look for it; empty if there is none.
 
     Raises ValueError for a RAY_AUTH_TOKEN_PATH that cannot be read.
     """
@@ -121,12 +123,12 @@ def token() -> str:
 
 
 def state_of(how: Ending) -> str:
-    """The state of a sweep whose driver said how it ended."""
+    """The state of a sweep, from how its driver ended."""
     return how.ending if how.is_meant else "failed"
 
 
 def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
-    """The newest attempt (they come oldest first) at the sweep named by id, unique prefix or `@last`."""
+    """The newest attempt (`attempts` is oldest first) at the sweep named by id, unique prefix or `@last`."""
     newest = {a.sweep_id: a for a in attempts}
     if not newest:
         raise NotFound(f"no sweep on {where}; start one with: geosweep submit FILE")
@@ -137,5 +139,5 @@ def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
         return newest[matches[0]]
     listing = ", ".join(matches or newest)
     raise NotFound(
-        f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'} on {where}; there is: {listing}"
+        f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'} on {where}; available: {listing}"
     )

@@ -1,6 +1,6 @@
-"""What a sweep found: the trials that ended, the best configuration, the state of each arm.
+"""The results of a sweep: the trials that ended, the best configuration, the state of each arm.
 
-Read from the study and the trial folders alone, so that any process can ask at any time.
+Read only from the study and the trial folders, so any process can ask at any time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from orchestrator.trial.record import TrialRecord, counted_grad_evals, read_job,
 
 
 def ended_trials(folder: SweepFolder) -> list[TrialRecord]:
-    """Every trial that ended, ordered by trial id; its job's folder is where it is now, should the sweep have moved."""
+    """Every ended trial, ordered by trial id; its job's folder is the current one even if the sweep was moved."""
     paths = sorted((folder.path / "trials").glob("*/result.json"))
     found = (record for path in paths if (record := TrialRecord.read(path.parent)) is not None)
     return [replace(one, job=replace(one.job, folder=folder.address(one.trial_id))) for one in found]
@@ -47,9 +47,9 @@ def unread(trials: Iterable[TrialRecord]) -> list[str]:
 
 
 def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -> dict[str, list[float]]:
-    """Final values of `metric` for each arm over the trials of a stage, in the order of their seeds.
+    """Final values of `metric` per arm over the trials of a stage, in the order of their seeds.
 
-    Of a sweep with several studies one value for each study, in their order: the mean over its seeds.
+    For a sweep with several studies, one value per study, in order: the mean over its seeds.
     """
     found: dict[str, dict[int, list[tuple[int, float]]]] = {}
     for t in counted(ended_trials(folder)):
@@ -65,47 +65,49 @@ def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -
 
 
 def _studies(folder: SweepFolder) -> int:
-    """How many independent searches each arm has."""
+    """Number of independent searches per arm."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     return int(resolved.get("definition", {}).get("seeds", {}).get("studies", 1))
 
 
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
-    """(metric, goal): the named one, else the sweep's reported one. Raises NotFound for one that the task has not."""
+    """(metric, goal) for the given metric, or the sweep's reported one. Raises NotFound if the task does not have
+    it.
+    """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     name = metric or resolved["report_metric"]
     if imported := resolved.get("imported"):
         goals: dict[str, str] = imported["metrics"]
         if name not in goals:
             raise NotFound(
-                f"{folder.sweep_id} was imported with {', '.join(goals)}; for {name!r} import it again with "
+                f"{folder.sweep_id} was imported with {', '.join(goals)}; to use {name!r}, import it again with "
                 f"--metric {name}:maximize, or :minimize"
             )
         return name, Goal(goals[name])
     known = task_record.of_sweep(resolved).metrics
     if name not in known:
         raise NotFound(
-            f"the task of {folder.sweep_id} has no metric {name!r}; there is: {', '.join(known)}{_way(resolved, name)}"
+            f"the task of {folder.sweep_id} has no metric {name!r}; available: {', '.join(known)}{_way(resolved, name)}"
         )
     return name, known[name].goal
 
 
 def _way(resolved: Mapping[str, Any], metric: str) -> str:
-    """How a script's sweep comes by a further metric."""
+    """How to add a metric to a script's sweep."""
     if "script" not in resolved["plan"]:
         return ""
     return (
-        "; of a script the sweep file says which way a metric is better: "
-        f"task: {{goals: {{{metric}: maximize}}}}, or minimize, under another name"
+        "; for a script, the sweep file declares whether a higher or lower metric is better: "
+        f"task: {{goals: {{{metric}: maximize}}}}, or minimize, under a new sweep name"
     )
 
 
 def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | None:
-    """Lowest and highest value of a metric, as its task declares them; None where it does not."""
+    """Lowest and highest value of a metric, as its task declares them; None if it does not."""
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     try:
         known = None if "imported" in resolved else task_record.of_sweep(resolved).metrics.get(metric)
-    except KeyError:  # a task that is gone
+    except KeyError:  # a task that no longer exists
         return None
     return known.bounds if known else None
 
@@ -118,10 +120,10 @@ def tuned(folder: SweepFolder) -> dict[str, str]:
 
 
 def best(folder: SweepFolder) -> dict[str, Any]:
-    """The `best` document: each arm's best configuration; the mean over confirm seeds once there are any.
+    """The `best` document: each arm's best configuration, with the mean over confirm seeds once there are any.
 
-    Of several studies `studies` has each one's; the arm's value is the mean over them, and its configuration that of
-    the study which the search liked best, not of the one whose confirm trials came out best.
+    Over several studies, `studies` has the result of each; the arm's value is their mean, and its configuration is from
+    the study with the best search result, not from the one with the best confirm trials.
     """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
@@ -167,14 +169,14 @@ def best(folder: SweepFolder) -> dict[str, Any]:
 
 
 def infeasible(folder: SweepFolder) -> list[str]:
-    """For people: how many configurations break the outcome constraints, and studies of which none obeys."""
+    """For people: how many configurations violate the outcome constraints, and studies in which all do."""
     return list(feasible.sentences(folder, ended_trials(folder)))
 
 
 def _over_studies(
     arm: str, studies: Mapping[int, Mapping[str, Any]], tuned: Mapping[tuple[str, int], float], goal: Goal
 ) -> dict[str, Any]:
-    """What `best` says of an arm with several studies."""
+    """The `best` entry of an arm with several studies."""
     ended = {i: row for i, row in studies.items() if row["stage"] is Stage.CONFIRM} or studies
     favourite = min(ended, key=lambda i: (goal.loss(tuned[arm, i]), i))
     return {
@@ -190,8 +192,9 @@ def told_values(
 ) -> dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]]:
     """(arm, study) -> (parameters, objectives) of the configurations trained to the end, in order.
 
-    Objectives are means over the tune seeds; with `every` a configuration that has none counts with its other seeds, as
-    imported results may. Children in a population are left out: no one configuration gave their values.
+    Objectives are means over the tune seeds; with `every`, a configuration without tune seeds counts with its other
+    seeds, as imported results may. Children in a population are left out: their values do not come from a single
+    configuration.
     """
     found: dict[tuple[str, int], list[tuple[Mapping[str, Any], list[float]]]] = {}
     for (arm, study, _), (job, objectives) in _tuned_objectives(folder, names, every=every).items():
@@ -205,7 +208,7 @@ def _tuned_objectives(
 ) -> dict[tuple[str, int, int], tuple[Job, list[float]]]:
     """(arm, study, configuration) -> its first job, and means over its tune seeds of the metrics, the tuned one first.
 
-    Configurations without a value are left out; the others are ordered.
+    Ordered; configurations without a value are left out.
     """
     rows: dict[tuple[str, int, int], list[tuple[Job, list[float]]]] = {}
     for t in ended_trials(folder):
@@ -221,7 +224,7 @@ def _tuned_objectives(
 
 
 def pareto(folder: SweepFolder) -> dict[str, Any]:
-    """The `best --pareto` document: of each arm the configurations that no other beats in every objective.
+    """The `best --pareto` document: each arm's configurations that no other dominates.
 
     Objectives are means over the tune seeds; the tuned metric comes first.
     """
@@ -252,7 +255,7 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
 
 
 def suggestions_digest(folder: SweepFolder) -> str:
-    """A digest of what was searched: every configuration of every arm in the order of asking."""
+    """A digest of the search: every configuration of every arm in the order of asking."""
     rows: dict[str, dict[int, Any]] = {}
     studies = _studies(folder)
     for path in (folder.path / "trials").glob("*/trial.json"):
@@ -266,9 +269,9 @@ def suggestions_digest(folder: SweepFolder) -> str:
 def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     """The `status` document. State: running, done, stopped (continue it with `geosweep run`).
 
-    Of several studies `studies` says how many of each arm are confirmed: all their confirm trials have ended.
+    With several studies, `studies` says how many of each arm's are confirmed: all their confirm trials have ended.
 
-    `held`: whether a driver is at work, for a caller who knows; to ask takes a moment.
+    `held`: whether a driver is at work, for a caller who knows; checking takes a moment.
     """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     planned: dict[str, int] = {arm: row["trials"] for arm, row in resolved["plan"]["arms"].items()}
@@ -312,7 +315,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
     why = {
         SweepState.RUNNING: reasons or "starting workers",
         SweepState.DONE: said or "will not be trained: every configuration of the arm failed",
-        SweepState.FAILED: refused.get("message") or said or "the driver broke off; run it again",
+        SweepState.FAILED: refused.get("message") or said or "the driver crashed; run it again",
     }.get(
         state, said or f"sweep is {state}; continue it with: {folder.command('run', str(folder.path / 'sweep.yaml'))}"
     )
@@ -337,14 +340,14 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
 
 
 def counts_to_show(counts: Iterable[Mapping[str, int]]) -> tuple[str, ...]:
-    """The states that a table of arms has columns for: trials that went astray only where there are any."""
+    """The states shown as columns of a table of arms: failures only if there are any."""
     found = list(counts)
     astray = (name for name in ("pruned", "diverged", "failed") if any(one.get(name) for one in found))
     return "done", "running", "waiting", *astray
 
 
 def _studies_done(resolved: Mapping[str, Any], confirmed: Mapping[tuple[str, int], int]) -> dict[str, Any]:
-    """`studies` of the `status` document, from the confirm trials that ended; nothing for one study an arm."""
+    """`studies` of the `status` document, from the confirm trials that ended; empty for one study per arm."""
     seeds = resolved["definition"]["seeds"]
     planned = seeds.get("studies", 1)
     if planned == 1:

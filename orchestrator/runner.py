@@ -1,4 +1,4 @@
-"""The whole story of `geosweep run`: open or continue the sweep, run it, summarise it, leave nothing behind."""
+"""`geosweep run` from start to end: open or continue the sweep, run it, summarize it, and clean up."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ class Outcome:
     state: SweepState
     """DONE, STOPPED, BUDGET, or FAILED: given up."""
     conductor: SweepConductor
-    mended: list[str]
-    """What differed between study, trial folders, tables and tracker, at the start and at the end, and was mended."""
+    repaired: list[str]
+    """Differences between study, trial folders, tables and tracker that were repaired at the start and at the end."""
     refusal: str = ""
     """Why it was given up for good."""
     learned: Sequence[str] = ()
-    """What its search has of imported results."""
+    """What the search learned from imported results."""
 
     @property
     def failed(self) -> int:
-        """Trials that failed."""
+        """Number of failed trials."""
         return sum(arm.counts()["failed"] for arm in self.conductor.arms.values())
 
 
 def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
-    """The sweep's folder, made on first use."""
+    """The sweep's folder, created on first use."""
     folder = SweepFolder(root, sweep_id(spec))
     folder.level()
     resolved = {
@@ -94,7 +94,7 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
 
 
 def _keep_requirements(spec: Spec, folder: SweepFolder) -> None:
-    """Beside the copy of the sweep file, which names it."""
+    """Keep the requirements next to the copy of the sweep file that names them."""
     found = spec.environment.file
     if found is not None and not (kept := folder.path / found.relative_to(Path(spec.source).parent)).exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def run(
         seal.check_code(spec, folder, accept=accept_changed_code)
         controls.check(spec, folder)
         spec = pace.calibrated(spec, folder)
-        mended = reconcile.at_start(folder, tracker)
+        repaired = reconcile.at_start(folder, tracker)
         arms = open_arms(spec, folder, storage_url)
     except BaseException as error:
         _turned_away(spec, folder, tracker, _broken_off(error))
@@ -130,7 +130,7 @@ def run(
     alike, begun = abort.Alike(spec, folder), Begun(folder)
     callbacks = (seal.Witness(folder), tracker, alike, begun, *callbacks)
     conductor = SweepConductor(spec, folder, arms, callbacks=callbacks)
-    mended += reconcile.differences(before, arms, folder)
+    repaired += reconcile.differences(before, arms, folder)
     state, how = SweepState.FAILED, ending.FAULT
     try:
         if not conductor.exhausted:
@@ -161,14 +161,18 @@ def run(
         with disk.tolerated():
             outcome.write(folder)
     return Outcome(
-        state=state, conductor=conductor, mended=[*mended, *tracker.mended], refusal=alike.refusal, learned=learned
+        state=state,
+        conductor=conductor,
+        repaired=[*repaired, *tracker.repaired],
+        refusal=alike.refusal,
+        learned=learned,
     )
 
 
 def retry(spec: Spec, folder: SweepFolder, url: str | None = None, accept_changed_code: bool = False) -> str:
-    """Make room for another attempt at all trials that failed; returns what was done. The caller holds the folder.
+    """Prepare another attempt at all failed trials; returns what was done. The caller holds the folder.
 
-    Raises CodeChanged, and UsageError where decisions that stand were taken without them.
+    Raises CodeChanged, and UsageError if decisions were already made without these trials.
     """
     seal.check_code(spec, folder, accept=accept_changed_code)
     jobs = retries.failed(folder)
@@ -184,11 +188,13 @@ def retry(spec: Spec, folder: SweepFolder, url: str | None = None, accept_change
     retries.set_aside(folder, jobs)
     named = ", ".join(job.trial_id for job in jobs[:MOST_NAMED])
     more = f" and {len(jobs) - MOST_NAMED} more" if len(jobs) > MOST_NAMED else ""
-    return f"trained again: {named}{more}; what they left is in {retries.ASIDE}1 (2, ...) of their folders"
+    return (
+        f"will be trained again: {named}{more}; their earlier output is in {retries.ASIDE}1 (2, ...) of their folders"
+    )
 
 
 def _state(conductor: SweepConductor, refusal: str) -> SweepState:
-    """How a driver that came to its end leaves the sweep."""
+    """The sweep's state after a driver that came to its end."""
     if conductor.limit:
         return SweepState.BUDGET
     if refusal:
@@ -209,14 +215,14 @@ def _ending(spec: Spec, conductor: SweepConductor, state: SweepState, refusal: s
 
 
 def _broken_off(error: BaseException) -> str:
-    """How a driver ends that did not come to its end, in the same words."""
+    """How a driver ends that crashed, in the same words."""
     if isinstance(error, KeyboardInterrupt):
         return ending.STOPPED
     return ending.FAILED if isinstance(error, (CodeChanged, ControlFailed)) else ending.FAULT
 
 
 def _turned_away(spec: Spec, folder: SweepFolder, tracker: Tracker, how: str) -> None:
-    """A driver that trains nothing leaves the sweep as it was; only how it ended is told."""
+    """A driver that trains nothing leaves the sweep unchanged; only its ending is recorded."""
     before = SweepOutcome.read(folder) or SweepOutcome(state=SweepState.FAILED)
     tracker.finish(before.state, summaries(spec, folder), {}, how)
     if (folder.path / LAST).exists():
@@ -227,7 +233,7 @@ def _turned_away(spec: Spec, folder: SweepFolder, tracker: Tracker, how: str) ->
 def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     """Each arm's mean, 95 % t interval and n, for the tuned and the reported metric.
 
-    n counts studies where the arm has several, else confirm seeds.
+    n counts studies if the arm has several, otherwise confirm seeds.
     """
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
     known = program.declared(definition(spec), spec.report_metric).METRICS
@@ -243,7 +249,7 @@ def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
 
 
 def chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
-    """Each arm's optimizer and chosen configuration; of several studies the range of each hyperparameter."""
+    """Each arm's optimizer and chosen configuration; over several studies, the range of each hyperparameter."""
     found: dict[str, dict[str, Any]] = {name: {"optimizer": arm.optimizer} for name, arm in spec.arms.items()}
     for arm, row in results.best(folder)["arms"].items():
         studies = [one["parameters"] for one in row.get("studies", ()) if one["stage"] == row["stage"]]
@@ -253,7 +259,7 @@ def chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
-    """Store the wall clock spent and why trials wait every two seconds, and at the end."""
+    """Store the elapsed wall clock and why trials wait every two seconds, and at the end."""
 
     def note() -> None:
         with disk.tolerated():
@@ -271,7 +277,7 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
 def _drain_on_interrupt(folder: SweepFolder, begun: Begun) -> Iterator[None]:
     """First Ctrl-C, SIGTERM or closed terminal: ask the trials to checkpoint and stop. A second one stops at once.
 
-    So does a first Ctrl-C while workers start: no trial has anything to keep yet.
+    So does a first Ctrl-C while workers start: no trial has anything to save yet.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -284,7 +290,7 @@ def _drain_on_interrupt(folder: SweepFolder, begun: Begun) -> Iterator[None]:
             _let_go_of(terminals)
         nonlocal told
         if number == signal.SIGTERM and time.monotonic() - told < ONE_WISH_S:
-            return  # a process and its parent, who passes it on, are often told together
+            return  # a process and its parent, which forwards it, are often signaled together
         told = time.monotonic() if number == signal.SIGTERM else told
         if folder.stop_file.exists() or (number == signal.SIGINT and not begun.yet):
             raise KeyboardInterrupt
@@ -303,7 +309,7 @@ def _drain_on_interrupt(folder: SweepFolder, begun: Begun) -> Iterator[None]:
 
 
 def _let_go_of(terminals: Sequence[int]) -> None:
-    """Print nowhere: writing to a terminal that was closed is an error."""
+    """Stop printing: writing to a closed terminal is an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for fd in terminals:
         os.dup2(nowhere, fd)

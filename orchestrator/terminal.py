@@ -1,7 +1,7 @@
-"""What every terminal can show: tables that fit its width, commands in one piece, signs that its encoding has.
+"""Output for any terminal: tables that fit its width, unbroken commands, symbols that its encoding has.
 
-A table that is too wide gives way in this order, and loses nothing: what is the same in every row moves below it, cells
-break where words end, intervals go on a second line, and at last each row becomes a paragraph.
+A table that is too wide is reduced in this order, without losing anything: columns with the same value in every row
+move below it, cells break at word ends, intervals go on a second line, and finally each row becomes a paragraph.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from rich.text import Text
 from orchestrator.definition.passwords import without_passwords
 
 PLAIN = {"−": "-", "±": "+-", "×": "x", "·": "-", "…": "...", "–": "-", "—": "-", "∞": "inf", "≤": "<=", "≥": ">="}
-"""Signs of ours, for terminals that have no such letters."""
+"""Our symbols, for terminals that lack them."""
 PLAIN |= {"→": "->", "²": "^2", "’": "'", "‘": "'", "“": '"', "”": '"', " ": " ", "µ": "u", "┃": "|", "│": "|"}
 PIPED = 160
-"""Columns of prose that goes to a file or another program; tables there are as wide as they need."""
+"""Columns for prose written to a file or another program; tables there are as wide as they need."""
 _COMMAND = re.compile(r"[ \n]*(?<=:)[ \n]+(?=geosweep [a-z])")
 PROSE = (24, 14)
-"""Columns below which sentences in a table are hard to read, and very hard."""
+"""Columns below which sentences in a table are hard to read, and very hard to read."""
 
 
 def asked_width() -> int | None:
-    """The columns that COLUMNS asks for, or None; tables that go to a file or another program obey it, too."""
+    """The width given by COLUMNS, or None; tables written to a file or another program obey it too."""
     given = os.environ.get("COLUMNS", "")
     return int(given) if given.isdecimal() and int(given) > 0 else None
 
@@ -48,19 +48,19 @@ codecs.register_error("geosweep", _plain)
 
 
 def readable(*streams: Any) -> None:
-    """Have streams whose encoding lacks a sign print the nearest one, where they would raise UnicodeEncodeError."""
+    """Let streams whose encoding lacks a character print the nearest one instead of raising UnicodeEncodeError."""
     for stream in streams or (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="geosweep")
 
 
 def pieces(text: str) -> list[str]:
-    """The lines of a message; a command that ends it after a colon has a line of its own, to be copied whole."""
+    """The lines of a message; a command that ends it after a colon gets its own line, to be copied whole."""
     return _COMMAND.sub("\n  ", text).split("\n")
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a message: prose breaks between words, commands never, and passwords in addresses are not shown."""
+    """Print a message: prose breaks between words, commands do not, and passwords in URLs are not shown."""
     for line in pieces(without_passwords(text)):
         whole = not console.is_terminal or line.lstrip().startswith("geosweep ")
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=whole)
@@ -72,7 +72,7 @@ class _Column:
     cells: tuple[str, ...]
     right: bool
     whole: bool
-    """Whether its cells are one word, such as a name or a number with its interval."""
+    """Whether its cells must not break, such as a name or a number with its interval."""
 
     @property
     def widest(self) -> int:
@@ -96,7 +96,7 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def fitted(table: Table, width: int) -> list[Any]:
-    """The table as things to print in `width` columns, in full: itself, a narrower one, or a paragraph for each row."""
+    """The table as renderables in `width` columns, complete: itself, a narrower one, or a paragraph per row."""
     columns = [_column(one) for one in table.columns]
     title, caption = _text(table.title), _text(table.caption)
     below = [Text(caption, style="dim")] if caption else []
@@ -115,7 +115,7 @@ def fitted(table: Table, width: int) -> list[Any]:
 
 
 def show(console: Console, shown: Table | Group) -> None:
-    """Print a table, or a group with some; to a file or another program as wide as it needs, or as COLUMNS says."""
+    """Print a table or a group with tables; to a file or another program at its natural width, or as COLUMNS says."""
     for part in shown.renderables if isinstance(shown, Group) else [shown]:
         if not isinstance(part, Table):
             console.print(part, highlight=False, soft_wrap=not console.is_terminal)
@@ -146,12 +146,12 @@ def _needs(widths: Iterable[int]) -> int:
 
 
 def _broken(column: _Column) -> _Column:
-    """Its intervals on a second line."""
+    """The column with its intervals on a second line."""
     return replace(column, cells=tuple(re.sub(r" (?=\[[-+\d])", "\n", cell) for cell in column.cells))
 
 
 def _table(columns: Sequence[_Column], title: str, width: int, prose: int = PROSE[0]) -> Iterator[Any]:
-    """Brackets in cells are text, never markup. Columns get what they need, then what is left, from the left."""
+    """Brackets in cells are text, never markup. Columns get what they need, and then the rest from left to right."""
     widths = [min(one.narrowest(prose), one.under_its_header) for one in columns]
     for wanted in ("under_its_header", "widest"):
         left = width - _needs(widths)

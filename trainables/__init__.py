@@ -1,6 +1,6 @@
 """Tasks, their data and the training loop. Public names only.
 
-What stands here is loaded, torch with it, when the first of it is used: `import trainables` itself takes milliseconds.
+Names are loaded, and torch with them, on first use: `import trainables` itself takes milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainables.task_class import Batch, Metric, Model, Task
 
 HOMES = {"task_class": ("Batch", "Metric", "Model", "Task")}
-"""Module -> public names of it; those of no module here are the registry's."""
+"""Module -> its public names; names listed under no module belong to the registry."""
 
 __all__ = [
     "Batch",

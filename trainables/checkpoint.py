@@ -1,6 +1,7 @@
-"""Checkpoints of a trial in its folder: atomic, checksummed, the newest whole one wins, within a quota for all trials.
+"""Checkpoints of a trial in its folder: atomic and checksummed; the newest intact one wins, within a quota for all
+trials.
 
-A checkpoint is `checkpoint-<number>-<first 16 hex of its SHA-256>.pt`; it appears under that name only when whole.
+A checkpoint is `checkpoint-<number>-<first 16 hex of its SHA-256>.pt`; it appears under that name only when complete.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ NAME = re.compile(r"checkpoint-(\d{6})-([0-9a-f]{16})\.pt")
 
 @dataclass(frozen=True)
 class Quota:
-    """At most `limit` bytes for the checkpoints of all trials whose folders lie in `trials`."""
+    """At most `limit` bytes for the checkpoints of all trials with folders in `trials`."""
 
     trials: Path
     limit: int
 
     def room(self, size: int, folder: Path) -> int:
-        """How many checkpoints the trial in `folder` may have once it has written one of `size` bytes: 0, 1 or 2.
+        """How many checkpoints the trial in `folder` may have after writing one of `size` bytes: 0, 1 or 2.
 
-        Makes room first: of each trial all but the newest checkpoint may go, the oldest of all first.
+        Makes room first: of each trial all but the newest checkpoint may be removed, the oldest first.
         """
         found: dict[Path, tuple[float, int]] = {}
         for path in self.trials.glob("*/checkpoint-*.pt"):
@@ -51,14 +52,14 @@ class Quota:
 
 
 class Unreadable(ValueError):  # noqa: N818
-    """A checkpoint that could be written and not be read back."""
+    """A checkpoint that could be written but not read back."""
 
 
 def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None = None) -> Path | None:
     """Write `state` (tensors, numbers, text) and remove all but the `keep` newest checkpoints.
 
-    None, with a warning, when the quota has no room: what was there stays. Raises Unreadable when what would be the
-    first one holds objects that are none of these: `newest` could not read it back.
+    None, with a warning, if the quota has no room: existing ones stay. Raises Unreadable if the first checkpoint would
+    hold objects of other types, which `newest` could not read back.
     """
     buffer = io.BytesIO()
     try:
@@ -76,7 +77,7 @@ def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None
     found = _found(folder)
     number = found[-1][0] + 1 if found else 0
     path = folder / f"checkpoint-{number:06d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
-    for torn in folder.glob(".checkpoint-*"):  # of a process that died, or of a full disk
+    for torn in folder.glob(".checkpoint-*"):  # left by a process that died, or by a full disk
         torn.unlink()
     temporary = folder / f".{path.name}.{os.getpid()}"
     try:
@@ -86,7 +87,7 @@ def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None
             os.fsync(out.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # half of it only fills the disk that is full
+        temporary.unlink(missing_ok=True)  # a partial file only fills the disk further
         raise
     directory = os.open(folder, os.O_RDONLY)
     try:
@@ -99,7 +100,7 @@ def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None. A damaged one is passed over with a warning."""
+    """The newest intact checkpoint, or None. A damaged one is skipped with a warning."""
     for _, digest, path in reversed(_found(folder)):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:16] == digest:
@@ -109,7 +110,7 @@ def newest(folder: Path) -> dict[str, Any] | None:
                 reason = f"cannot be read back: {str(error).splitlines()[0]}"
         else:
             reason = "is damaged"
-        warnings.warn(f"{path} {reason}; going on from the one before", stacklevel=2)
+        warnings.warn(f"{path} {reason}; continuing from the previous one", stacklevel=2)
     return None
 
 

@@ -4,14 +4,14 @@ With pieces B_i of the batch (cut by accumulation and by workers) and n_i the nu
 
     g = sum_i n_i grad L(B_i) / sum_i n_i
 
-is the gradient of the whole batch, also where a mask leaves unequal numbers of terms. Every optimizer then works as in
-one process on one batch: it never learns of pieces, workers or precision. BatchNorm alone sees the pieces, as always.
+is the gradient of the whole batch, even if a mask leaves unequal numbers of terms. So every optimizer works as in one
+process on one batch: pieces, workers and precision are hidden from it. Only BatchNorm sees the pieces, as always.
 
-With `accumulate: auto` a gradient that runs out of the device's memory is computed anew in twice as many pieces, from
-the same dropout and the same buffers, and so are all that follow: to the optimizer it is one evaluation.
+With `accumulate: auto` a gradient that runs out of device memory is recomputed in twice as many pieces, with the same
+dropout and buffers, and so are all later ones: for the optimizer it is one evaluation.
 
-Only the gradient that moves the weights is clipped. One that merely says where to look next, SAM's first, is marked by
-the optimizer (`ascending`) and left as it is.
+Only the gradient that moves the weights is clipped. One that only determines where to evaluate next, such as SAM's
+first, is marked by the optimizer (`ascending`) and not clipped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trainables.workers import Workers
 
 
 class Stepper(Protocol):
-    """What the closure asks of the optimizer."""
+    """The closure's requirements for the optimizer."""
 
     @property
     def ascending(self) -> bool:
@@ -42,9 +42,9 @@ class Stepper(Protocol):
 
 
 class Gradients:
-    """Makes closures for one model.
+    """Creates closures for one model.
 
-    Raises ValueError when the task computes its gradient itself (games) and the recipe or workers want a say in it, and
+    Raises ValueError if the task computes its gradient itself (games) and the recipe or workers would change it, and
     for `accumulate: auto` with several workers: one that ran out of memory would leave the others waiting.
     """
 
@@ -52,9 +52,9 @@ class Gradients:
         self._task, self._model, self._recipe, self._workers = task, model, recipe, workers
         self._own = type(task).closure is not Task.closure
         self.auto = recipe.accumulate == AUTO
-        """Whether the number of pieces is found on the way."""
+        """Whether the number of pieces is determined during training."""
         self.count = 1 if self.auto else int(recipe.accumulate)
-        """Pieces of a batch, for each worker."""
+        """Pieces per batch, for each worker."""
         if self._own:
             task.check_recipe(recipe)
             if workers.size > 1:
@@ -74,19 +74,19 @@ class Gradients:
             self._forward = torch.compile(self._forward)
 
     def state(self) -> dict[str, Any]:
-        """What was found on the way: the number of pieces, the scale of the loss."""
+        """State determined during training: the number of pieces, the scale of the loss."""
         return {} if self._own else {"pieces": self.count, "precision": self.precision.state()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`; from an empty one, of an earlier version, as at the beginning."""
+        """Restore `state()`; an empty one, from an earlier version, means the initial state."""
         if state and not self._own:
             self.count = state["pieces"] if self.auto else self.count
             self.precision.load(state["precision"])
 
     def closure(self, batch: Batch, optimizer: Stepper, noise: int, pause: bool = False) -> Callable[[], Any]:
-        """The closure for `batch`; each call draws the same dropout, from `noise`, so in every pass of a step.
+        """The closure for `batch`; each call draws the same dropout from `noise`, and so in every pass of a step.
 
-        `pause` is this worker's wish to stop after the step; the workers learn of each other's with the loss.
+        `pause` is this worker's request to stop after the step; workers exchange these with the loss.
         """
         if self._own:
             own = self._task.closure(self._model, batch, optimizer.zero_grad)
@@ -110,7 +110,7 @@ class Gradients:
         return evaluate
 
     def _tried(self, batch: Batch, optimizer: Stepper, noise: int, pause: bool) -> Tensor | None:
-        """The loss, its gradient in the parameters; None when memory ran out and there is one more thing to try."""
+        """The loss, with its gradient in the parameters; None if memory ran out and another attempt is possible."""
         pieces = list(self._pieces(batch))
         seed_torch(noise)
         optimizer.zero_grad()
@@ -122,7 +122,7 @@ class Gradients:
             if not self.auto or self.count >= rows:
                 raise
             self.count = min(2 * self.count, rows)
-        optimizer.zero_grad()  # here, where no error's traceback holds the activations any longer
+        optimizer.zero_grad()  # done here, where no traceback holds the activations any longer
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
         return None
@@ -131,7 +131,7 @@ class Gradients:
         return len(pieces) == 1 and self._workers.size == 1
 
     def _pieces(self, batch: Batch) -> Iterator[tuple[Any, Any]]:
-        """The part of this worker of the batch, cut once more for accumulation."""
+        """Pieces of this worker's part of the batch, split again for accumulation."""
         inputs, targets = batch
         count, size = self.count, self._workers.size
         if count * size == 1:
@@ -143,7 +143,9 @@ class Gradients:
         if rows < count * size:
             raise ValueError(f"accumulate is {count} with {size} workers, but a batch has {rows} rows only")
         for i in range(self._workers.rank * count, (self._workers.rank + 1) * count):
-            yield tuple(tree_map(lambda x, i=i: x.tensor_split(count * size)[i], part) for part in (inputs, targets))  # type: ignore[misc]
+            yield (
+                tuple(tree_map(lambda x, i=i: x.tensor_split(count * size)[i], part) for part in (inputs, targets))  # type: ignore[misc]
+            )
 
     def _plain_loss(self, inputs: Any, targets: Any) -> Tensor:
         with self.precision.forward():
@@ -157,7 +159,7 @@ class Gradients:
 
     def _parts(self, pieces: list[tuple[Any, Any]], pause: bool) -> Tensor:
         weights = [self._task.terms(targets) for _, targets in pieces]
-        unit = sum(weights) / self._workers.size if self.precision.scales else 1.0  # float16 has no room for a sum
+        unit = sum(weights) / self._workers.size if self.precision.scales else 1.0  # a sum may overflow float16
         unit = unit or 1.0
         losses = []
         for i, (inputs, targets) in enumerate(pieces):
@@ -166,9 +168,9 @@ class Gradients:
                 self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         summed, terms = self._workers.total(torch.stack(losses).sum() * unit, sum(weights), pause)
-        terms = terms or 1.0  # everything is masked: a gradient of zero
+        terms = terms or 1.0  # everything is masked: the gradient is zero
         found = [p.grad for p in self._params if p.grad is not None]
-        torch._foreach_mul_(found, self._workers.size * unit / terms)  # what the workers exchange is a mean
+        torch._foreach_mul_(found, self._workers.size * unit / terms)  # the workers exchange a mean
         return summed / terms
 
 

@@ -1,8 +1,8 @@
-"""Training to a budget of gradient evaluations, in pieces that can be paused and resumed bit for bit.
+"""Training to a budget of gradient evaluations, in segments that can be paused and resumed bit for bit.
 
-The loop hands the optimizer a closure and counts nothing itself: it does not know how many gradients a step takes. The
-learning rate follows the share of the budget that is spent, so every optimizer's schedule ends when its budget ends.
-How a gradient comes about (precision, pieces, workers, clipping) is the closure's affair, see `trainables.gradient`.
+The loop hands the optimizer a closure and does not count gradients itself: it does not know how many a step takes. The
+learning rate follows the share of the budget that is spent, so every optimizer's schedule ends with its budget. How a
+gradient is computed (precision, pieces, workers, clipping) is up to the closure, see `trainables.gradient`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOLERANCE = 1e-9
 
 
 class Optimizer(Protocol):
-    """What the loop needs of an optimizer."""
+    """The loop's requirements for the optimizer."""
 
     param_groups: list[dict[str, Any]]
 
@@ -50,10 +50,10 @@ class Optimizer(Protocol):
         """Steps not taken because a gradient was not finite."""
 
     def judged_weights(self) -> AbstractContextManager[None]:
-        """Within, the parameters hold the weights to be evaluated."""
+        """Within this context, the parameters hold the weights to be evaluated."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
-        """Take a step, return the loss (games: one loss per player)."""
+        """Take a step and return the loss (games: one loss per player)."""
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -62,7 +62,7 @@ class Optimizer(Protocol):
         """Gradient evaluations of the next step."""
 
     def change(self, **values: float) -> None:
-        """Train on with other hyperparameters."""
+        """Continue with other hyperparameters."""
 
     def freeze(self) -> None:
         """Stop refreshing."""
@@ -71,7 +71,7 @@ class Optimizer(Protocol):
         """Tensors and numbers."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from them."""
+        """Restore a `state_dict`."""
 
 
 Diagnose = Callable[[Model, Any], dict[str, float]]
@@ -79,7 +79,7 @@ Build = Callable[[Model, Callable[[Tensor, Any], Tensor], Callable[[int], Batch]
 
 
 class Diverged(Exception):  # noqa: N818  a result, not an error
-    """The training loss is not finite or above the task's bound. A result, not a failure."""
+    """The training loss is not finite or exceeds the task's bound. A result, not a failure."""
 
     def __init__(self, grad_evals: float, loss: float) -> None:
         super().__init__(f"loss {loss} after {grad_evals:g} gradient evaluations")
@@ -102,12 +102,12 @@ def never() -> bool:
 class Training:
     """One training run, advanced from evaluation to evaluation.
 
-    `budget` in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model, loss,
-    refresh)` makes the optimizer; `refresh(index)` gives batches of a stream that training does not touch. `recipe`
-    defaults to the task's. `diagnose(model, optimizer)` gives further metrics at every `diagnose_every`-th evaluation
-    and at the last. `switches`: evaluation -> hyperparameters that change right after it; `ramps`: those that follow
-    the share of the budget that is spent. With several `workers` each advances its own Training; only worker 0's points
-    carry metrics.
+    `budget` is in gradient evaluations; `evaluations` are spread evenly over it, the last at its end. `build(model,
+    loss, refresh)` creates the optimizer; `refresh(index)` returns batches from a stream independent of training.
+    `recipe` defaults to the task's. `diagnose(model, optimizer)` returns additional metrics at every
+    `diagnose_every`-th evaluation and at the last. `switches`: evaluation -> hyperparameters that change right after
+    it; `ramps`: those that follow the share of the budget that is spent. With several `workers` each advances its own
+    Training; only worker 0's points carry metrics.
     """
 
     def __init__(
@@ -146,9 +146,9 @@ class Training:
         self._waited = 0.0
 
     def advance(self, pause: Callable[[], bool] = never) -> Point | None:
-        """Train to the next evaluation and return it; None when `pause()` turned true between two steps.
+        """Train to the next evaluation and return it; None if `pause()` became true between two steps.
 
-        Several workers pause together, after the step that follows. Raises Diverged.
+        Several workers pause together, after the following step. Raises Diverged.
         """
         began, first = time.perf_counter(), self.step
         self.turn()
@@ -163,27 +163,27 @@ class Training:
 
     @property
     def pieces(self) -> int | None:
-        """Into how many a batch is cut where that is found on the way (`accumulate: auto`), else None."""
+        """The number of pieces per batch if it is determined during training (`accumulate: auto`), otherwise None."""
         return self.gradients.count if self.gradients.auto else None
 
     def due(self) -> bool:
-        """Whether an evaluation is next: there, or at the end of the budget."""
+        """Whether an evaluation is due: at its point, or at the end of the budget."""
         self._follow_ramps()
         self.finished = not self._affordable()
         return self.finished or self.optimizer.grad_evals >= self.next_evaluation
 
     @property
     def next_evaluation(self) -> float:
-        """Gradient evaluations from which on the next evaluation is due, unless the budget ends before."""
+        """Gradient evaluations at which the next evaluation is due, unless the budget ends earlier."""
         return (self._evaluated + 1) / self._evaluations * self._budget - TOLERANCE
 
     @property
     def left(self) -> float:
-        """Gradient evaluations that may still be spent."""
+        """Gradient evaluations left in the budget."""
         return self._budget - self.optimizer.grad_evals + TOLERANCE
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs: tensors, numbers and text."""
+        """Everything needed to resume: tensors, numbers and text."""
         return {
             "models": [m.state_dict() for m in modules_of(self.model)],
             "averages": [a.state_dict() for a in self._averages],
@@ -198,7 +198,7 @@ class Training:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
+        """Restore `state()`."""
         for module, saved in zip(modules_of(self.model), state["models"], strict=True):
             module.load_state_dict(saved)
         for average, saved in zip(self._averages, state["averages"], strict=True):
@@ -210,10 +210,10 @@ class Training:
         self.gradients.load(state.get("gradients", {}))
 
     def turn(self) -> None:
-        """Change what is to change after the last evaluation; twice, before and after a resume, is the same as once."""
+        """Apply the changes due after the last evaluation; idempotent, so before and after a resume counts once."""
         new = self._switches.get(self._evaluated, {})
         for group in self.optimizer.param_groups:
-            if "lr" in new and "initial_lr" in group:  # one that has its own peak keeps it
+            if "lr" in new and "initial_lr" in group:  # a group with its own peak keeps it
                 group["lr"] = group["initial_lr"]
         self.optimizer.change(**new)
         for group in self.optimizer.param_groups:
@@ -221,16 +221,16 @@ class Training:
                 group["initial_lr"] = group["lr"]
 
     def _follow_ramps(self) -> None:
-        """Before it is asked what the next step costs: a refresh interval may be among them."""
+        """Called before the cost of the next step is requested: a refresh interval may be among the ramps."""
         if self._ramps:
             self.optimizer.change(**self.ramped(self.optimizer.grad_evals))
 
     def ramped(self, grad_evals: float) -> dict[str, float]:
-        """What hyperparameters that follow the budget are once so much of it is spent."""
+        """Values of the hyperparameters that follow the budget after `grad_evals`."""
         return {name: ramp.at(grad_evals / self._budget) for name, ramp in self._ramps.items()}
 
     def rate(self, grad_evals: float) -> float:
-        """The learning rate as a share of its peak once so much of the budget is spent."""
+        """The learning rate after `grad_evals`, relative to its peak."""
         recipe = self.recipe
         return factor(recipe.schedule, grad_evals / self._budget, recipe.warmup, recipe.final_lr)
 
@@ -260,22 +260,22 @@ class Training:
         self.count(values[0], 1)
 
     def check(self, losses: Sequence[float]) -> None:
-        """Raises Diverged for losses that say so."""
+        """Raises Diverged if the losses indicate it."""
         if not all(math.isfinite(v) and abs(v) <= self.task.divergence_loss for v in losses):
             raise Diverged(self.optimizer.grad_evals, losses[0])
 
     def count(self, losses: float, steps: int) -> None:
-        """Add the losses of so many steps to the mean that the next evaluation shows."""
+        """Add the losses of `steps` steps to the mean shown by the next evaluation."""
         self._loss_sum += losses
         self._losses += steps
 
     def replay_noise(self) -> None:
-        """Leave torch's generators as the newest step leaves them, where another one took it."""
+        """Set torch's generators to their state after the latest step, if a pack took it."""
         if self.step:
             seed_torch(_mix(self.seed, self.step - 1, self._workers.rank))
 
     def evaluate(self, seconds: float, steps: int) -> Point:
-        """The evaluation that is due, after so many steps in so many seconds."""
+        """The evaluation that is due, after this many steps in this many seconds."""
         self._evaluated += 1
         for module in modules_of(self.model):
             self._workers.meet(module)
@@ -297,7 +297,9 @@ class Training:
         return Point(grad_evals=self.optimizer.grad_evals, metrics=metrics)
 
     def measure(self) -> dict[str, float]:
-        """The task's metrics, of the averaged weights where there are; diagnostics always look at those that train."""
+        """The task's metrics, of the averaged weights if there are any; diagnostics always see the weights being
+        trained.
+        """
         averaged = self._averages and self.step
         found = [a.model for a in self._averages] if averaged else modules_of(self.model)
         modes = [m.training for m in found]
@@ -305,7 +307,7 @@ class Training:
             m.eval()
         game = isinstance(self.model, list)
         judged = nullcontext() if averaged else self.optimizer.judged_weights()
-        with judged, torch.set_grad_enabled(game):  # how far players are from rest is known by gradients alone
+        with judged, torch.set_grad_enabled(game):  # for games, distance from equilibrium is measured by gradients
             metrics = numbers(self.task.evaluate(found if game else found[0]), type(self.task).__name__)
         for m, mode in zip(found, modes, strict=True):
             m.train(mode)
@@ -315,19 +317,19 @@ class Training:
 
 
 def _mix(seed: int, step: int, rank: int) -> int:
-    """The seed of dropout in a step: the same in every pass and after a resume, another for each worker."""
+    """The seed of dropout in a step: the same in every pass and after a resume, different for each worker."""
     key = f"{seed}/{step}/{rank}" if rank else f"{seed}/{step}"
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")
 
 
 def _checked(task: Task, model: Any) -> Model:
-    """What `task.model` returned. Raises TypeError for what is no module, and ValueError for nothing to train."""
+    """The result of `task.model`. Raises TypeError if it is not a module, ValueError if there is nothing to train."""
     for module in modules_of(model):
         if not isinstance(module, torch.nn.Module):
             given = "None" if module is None else f"a {type(module).__name__}"
             raise TypeError(f"model of task {type(task).__name__} returned {given}; return a torch.nn.Module")
     if not any(True for module in modules_of(model) for _ in module.parameters()):
-        raise ValueError(f"model of task {type(task).__name__} has no parameters, so that there is nothing to train")
+        raise ValueError(f"model of task {type(task).__name__} has no parameters, so there is nothing to train")
     return cast(Model, model)
 
 

@@ -1,4 +1,4 @@
-"""What a task's `evaluate` returned, as numbers: NumPy scalars and tensors of one element are converted."""
+"""The result of a task's `evaluate` as numbers: NumPy scalars and one-element tensors are converted."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ MEASURED = ("cost/grad_evals", "cost/steps", "cost/skipped_steps", "time/step_s"
 
 
 def numbers(returned: Any, task: str) -> dict[str, float]:
-    """Metric name -> float. NaN and infinities are numbers here.
+    """Metric name -> float. NaN and infinities count as numbers.
 
-    Raises TypeError, naming the metric, for what is none: text, None, a list, several elements; and for a name in
+    Raises TypeError, naming the metric, for anything else: text, None, a list, several elements; and for a name in
     MEASURED.
     """
     if not isinstance(returned, Mapping):
         raise TypeError(
             f"evaluate of task {task} returned {_shown(returned)}; return a dict of numbers, "
-            'for instance {"loss/val": 0.3}'
+            'for example {"loss/val": 0.3}'
         )
     return {_name(key, task): _number(key, value, task) for key, value in returned.items()}
 
@@ -28,7 +28,7 @@ def _name(key: Any, task: str) -> str:
         raise TypeError(f"evaluate of task {task} returned {key!r}, which the training loop measures; rename it")
     if isinstance(key, str) and key:
         return key
-    raise TypeError(f"evaluate of task {task} returned a metric named {key!r}; a metric's name is a text")
+    raise TypeError(f"evaluate of task {task} returned a metric named {key!r}; a metric's name must be text")
 
 
 def _number(key: str, value: Any, task: str) -> float:
@@ -36,10 +36,10 @@ def _number(key: str, value: Any, task: str) -> float:
         if not isinstance(value, str | bytes) and value is not None:
             return float(value.item() if hasattr(value, "item") else value)
     except OverflowError:
-        raise TypeError(f"evaluate of task {task} returned {key!r} = a whole number beyond 1e308") from None
+        raise TypeError(f"evaluate of task {task} returned {key!r} = an integer beyond 1e308") from None
     except (TypeError, ValueError, RuntimeError):
         pass
-    way = "leave it out where it has no value" if value is None else "return a number, or leave it out"
+    way = "leave it out when it has no value" if value is None else "return a number, or leave it out"
     raise TypeError(f"evaluate of task {task} returned {key!r} = {_shown(value)}; {way}")
 
 

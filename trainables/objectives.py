@@ -1,4 +1,4 @@
-"""Losses that tasks share."""
+"""Losses shared by tasks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ IGNORED = -1
 
 
 def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy in nats over the tokens whose target is not negative; a negative target masks its token.
+    """Mean cross-entropy in nats over the tokens with a nonnegative target; a negative target masks its token.
 
-    logits [..., v], targets [...] -> scalar; 0 when every token is masked. `label_smoothing` in [0, 1).
+    logits [..., v], targets [...] -> scalar; 0 if every token is masked. `label_smoothing` in [0, 1).
     """
     flat = targets.reshape(-1).clamp_min(IGNORED)
     summed = F.cross_entropy(
@@ -25,5 +25,5 @@ def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
 
 
 def token_count(targets: Tensor) -> Tensor:
-    """How many tokens are not masked: the weight of `token_loss` among pieces of a batch."""
+    """Number of unmasked tokens: the weight of `token_loss` when a batch is split into pieces."""
     return (targets >= 0).sum()

@@ -1,13 +1,14 @@
-"""A pack: several training runs of one model and one optimizer, stepped at once by `torch.vmap`.
+"""A pack: several training runs of one model and optimizer, stepped together with `torch.vmap`.
 
-Weights, buffers and the optimizer's state of K runs lie in rows, [K, ...] each, and the weights of each run's own model
-are views of them. The model runs on [K, batch, ...]; one backward pass of the sum of the K losses gives each run its
-own gradient, since no loss depends on another's weights. Linear layers become batched matrix products, convolutions
-grouped ones. Runs with one seed that have come equally far have one batch, made once. Learning rates, schedules and
-what else the stepper (`optim_core.packed`) lets differ are each run's own, and so are evaluations, checkpoints, ends.
+Weights, buffers and the optimizer state of K runs are stored in rows, [K, ...] each, and the weights of each run's own
+model are views of them. The model runs on [K, batch, ...]; one backward pass of the sum of the K losses gives each run
+its own gradient, since no loss depends on another's weights. Linear layers become batched matrix products, convolutions
+grouped ones. Runs with the same seed and progress share one batch. Learning rates, schedules and everything else that
+the stepper (`optim_core.packed`) allows to differ are separate for each run, and so are evaluations, checkpoints and
+ends.
 
-A run takes in a pack the steps that it takes alone, up to rounding: batched kernels sum in another order. Its state is
-that of a run alone: it goes on by itself, or in another pack.
+A run in a pack takes the same steps as alone, up to rounding: batched kernels sum in another order. Its state is that
+of a single run: it can continue alone or in another pack.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from trainables.recipe import Recipe
 from trainables.task_class import Model, Task
 
 AHEAD = 64
-"""Steps whose learning rates are worked out at once."""
+"""Steps for which learning rates are computed at once."""
 PLAIN: Mapping[str, Any] = {"accumulate": 1, "weight_average": 0.0, "compile": False}
 
 
 class Unpackable(ValueError):  # noqa: N818
-    """These runs cannot be stepped at once; the message says why."""
+    """These runs cannot be stepped together; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +47,21 @@ class Passed:
     losses: Tensor
     """[K]"""
     grads: list[Tensor]
-    """[K, n] for each parameter group."""
+    """[K, n] per parameter group."""
     norms: Tensor
     """[K], over all groups, before clipping."""
 
 
 class Stepped(Protocol):
-    """What a step did, for each run."""
+    """The result of a step, for each run."""
 
     @property
     def losses(self) -> list[float]:
-        """At the weights before it."""
+        """At the weights before the step."""
 
     @property
     def taken(self) -> list[bool]:
-        """Whether its gradient was finite."""
+        """Whether the gradient was finite."""
 
     @property
     def cost(self) -> list[float]:
@@ -71,16 +72,16 @@ class Stepper(Protocol):
     """Steps several optimizers at once (`optim_core.packed.PackedStep`)."""
 
     def values(self, trial: int) -> list[dict[str, float]]:
-        """Hyperparameters as they are now, for each parameter group."""
+        """Current hyperparameters, per parameter group."""
 
     def prepare(self, plans: Sequence[Mapping[str, Tensor]]) -> None:
-        """Hyperparameters of the steps to come: for each group name -> [steps, K]."""
+        """Set the hyperparameters of the coming steps: for each group name -> [steps, K]."""
 
     def step(self, number: int, evaluate: Callable[[bool], Any]) -> Stepped:
-        """Take step `number` of those prepared."""
+        """Take step `number` of the prepared ones."""
 
     def charge(self, trial: int, amount: float) -> None:
-        """Add gradient evaluations to its count."""
+        """Add gradient evaluations to the trial's count."""
 
     def skip(self, trial: int) -> None:
         """Count a step that was not taken."""
@@ -90,11 +91,11 @@ class Stepper(Protocol):
 
 
 Make = Callable[[Sequence[Any], Sequence[Tensor]], Stepper]
-"""Of the optimizers and the rows of weights of each parameter group."""
+"""Called with the optimizers and the rows of weights of each parameter group."""
 
 
 def unpackable(task: Task, model: Model, recipe: Recipe) -> str:
-    """Why runs of this task have no place in a pack; empty: nothing speaks against it before it is tried."""
+    """Why runs of this task cannot be packed; empty if nothing is known to prevent it before trying."""
     name = type(task).__name__
     if type(task).closure is not Task.closure:
         return f"task {name} computes its gradient itself"
@@ -118,7 +119,9 @@ def unpackable(task: Task, model: Model, recipe: Recipe) -> str:
 
 
 def disproved(make: Callable[[], Sequence[Training]], step: Make) -> str:
-    """Why a pack of the runs that `make` returns cannot take two steps; empty: it took those that they take alone."""
+    """Why a pack of the runs that `make` returns cannot take two steps; empty if its steps equal those of single
+    runs.
+    """
     alone, packed = make(), make()
     try:
         pack = Pack(packed, step)
@@ -133,12 +136,12 @@ def disproved(make: Callable[[], Sequence[Training]], step: Make) -> str:
         for (name, mine), theirs in zip(run.model.state_dict().items(), other.model.state_dict().values(), strict=True):
             far = float((mine.double() - theirs.double()).abs().max()) if mine.numel() else 0.0
             if far > 1e-2 * max(1.0, float(mine.double().abs().max())):
-                return f"after two steps {name} differs by {far:.1g} from the trial alone"
+                return f"after two steps {name} differs by {far:.1g} from the trial run alone"
     return ""
 
 
 def _two(advance: Callable[..., Any]) -> None:
-    """Two steps, or less where a run diverges."""
+    """Two steps, or fewer if a run diverges."""
     calls = iter((False, False))
     try:
         advance(lambda: next(calls, True))
@@ -147,9 +150,9 @@ def _two(advance: Callable[..., Any]) -> None:
 
 
 class Pack:
-    """Advances runs together; each stays a `Training` that is asked for its points. Raises Unpackable.
+    """Advances runs together; each remains a `Training` that returns its own points. Raises Unpackable.
 
-    All have a task of equal parameters, and equal settings but those that the stepper lets differ.
+    All must have tasks with equal parameters, and equal settings except those that the stepper allows to differ.
     """
 
     def __init__(self, runs: Sequence[Training], step: Make) -> None:
@@ -193,9 +196,9 @@ class Pack:
         self._before: dict[str, Tensor] = {}
 
     def advance(self, pause: Callable[[], bool] = never) -> dict[int, Diverged | None]:
-        """Step all until an evaluation of some is due (None), or some have diverged; nothing when `pause()` is true.
+        """Step all runs until some are due for evaluation (None) or have diverged; empty if `pause()` is true.
 
-        Whose evaluation is due is to be asked for its `point` before the next call; who has diverged has left.
+        Call `point` for each run that is due before the next call; a diverged run has left the pack.
         """
         for run in self.runs:
             run.turn()
@@ -211,7 +214,7 @@ class Pack:
                 return dict(ended)
 
     def point(self, k: int) -> Point:
-        """The evaluation of run `k` that is due. Its seconds are its share of the pack's."""
+        """The evaluation of run `k` that is due, with its share of the pack's seconds."""
         run = self.runs[k]
         run.replay_noise()
         found = run.evaluate(self._seconds[k], self._taken[k])
@@ -220,13 +223,13 @@ class Pack:
         return found
 
     def state(self, k: int) -> dict[str, Any]:
-        """`Training.state` of run `k`, apart from the others'."""
+        """`Training.state` of run `k`, independent of the others'."""
         self._step.settle(k)
         found: dict[str, Any] = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, self.runs[k].state())
         return found
 
     def release(self) -> None:
-        """Give every run its own weights and state; the pack is over."""
+        """Give every run its own weights and state; the pack is finished."""
         for k, model in enumerate(self._models):
             self._step.settle(k)
             for p, _ in self._views[k]:
@@ -241,7 +244,7 @@ class Pack:
         return found
 
     def _stacked(self) -> dict[str, Tensor]:
-        """Buffers, and weights that no optimizer has, in rows; each model's buffers become views."""
+        """Buffers, and weights without an optimizer, in rows; each model's buffers become views."""
         trained = {name for leaves in self._leaves for name in leaves}
         found: dict[str, Tensor] = {}
         for name, _ in self._models[0].named_parameters():
@@ -255,7 +258,7 @@ class Pack:
         return found
 
     def _stretch(self, pause: Callable[[], bool]) -> tuple[bool, dict[int, Diverged]]:
-        """(whether a pause was asked for, who has diverged), after the steps up to the next evaluation at most."""
+        """(whether a pause was requested, diverged runs), after the steps up to the next evaluation at most."""
         count = min(self._steps_to_go(run) for run in self.runs)
         self._step.prepare(self._plans(count))
         sums, steps, cost = [0.0] * len(self.runs), 0, [run.optimizer.next_cost() for run in self.runs]
@@ -279,7 +282,7 @@ class Pack:
         return asked, ended
 
     def _last(self, losses: list[float], taken: list[bool], cost: list[float]) -> dict[int, Diverged]:
-        """Count one step in which not all went as usual; who has diverged in it."""
+        """Handle a step in which something unusual happened; returns the runs that diverged in it."""
         ended: dict[int, Diverged] = {}
         for k, run in enumerate(self.runs):
             self._step.charge(k, cost[k])
@@ -305,7 +308,7 @@ class Pack:
             self._taken[k] += steps
 
     def _steps_to_go(self, run: Training) -> int:
-        """Steps until an evaluation of the run is due, AHEAD at most."""
+        """Steps until an evaluation of the run is due, at most AHEAD."""
         spent, cost = run.optimizer.grad_evals, run.optimizer.next_cost()
         steps = 1
         while steps < AHEAD and spent + steps * cost < run.next_evaluation and (steps + 1) * cost <= run.left:
@@ -339,7 +342,7 @@ class Pack:
         ]
 
     def _batch(self, ahead: int) -> tuple[Any, Any, bool]:
-        """(inputs, targets, whether they are everybody's); made once for runs of one seed that are equally far."""
+        """(inputs, targets, whether all runs share them); made once for runs with the same seed and progress."""
         made: dict[tuple[int, int], Any] = {}
         keys = [(run.seed, run.step + ahead) for run in self.runs]
         for run, key in zip(self.runs, keys, strict=True):
@@ -352,7 +355,7 @@ class Pack:
         return inputs, targets, False
 
     def _passed(self, inputs: Any, targets: Any, shared: bool, ascending: bool) -> Passed:
-        """Gradients at the weights in place; BatchNorm's averages are those of the pass that may update them."""
+        """Gradients at the current weights; BatchNorm's averages come from the pass that may update them."""
         clean: dict[str, Tensor] = {}
         if ascending:
             self._before = {name: self._rest[name].clone() for name in self._averages}

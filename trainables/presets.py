@@ -1,8 +1,8 @@
-"""Published settings for images by name: what the task sets, and beside it the outer optimizer, for the sweep file.
+"""Published settings for images by name: those set by the task, and the optimizer settings for the sweep file.
 
-A task's own parameters override the preset's, and `training:` in the sweep file its schedule and warm-up. Rate, decay
-and epochs belong to the arms and the budget; they are recorded here so that a sweep can start from them: `per_trial` is
-epochs x training rows / batch size.
+A task's own parameters override the preset's, and `training:` in the sweep file its schedule and warm-up. Learning
+rate, decay and epochs belong to the arms and the budget; they are recorded here so that a sweep can start from them:
+`per_trial` is epochs x training rows / batch size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CROPS = ("none", "padded", "resized")
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """One of them."""
+    """One published setting."""
 
     batch_size: int
     crop: str

@@ -1,4 +1,4 @@
-"""A hyperparameter that changes within a trial: `{schedule: linear, start: 0, end: 0.1}` in place of a number.
+"""A hyperparameter that changes during a trial: `{schedule: linear, start: 0, end: 0.1}` instead of a number.
 
 With x the share of the budget that is spent, running from 0 at `begin` to 1 at `until` and constant outside,
 
@@ -6,9 +6,9 @@ With x the share of the budget that is spent, running from 0 at `begin` to 1 at 
     cosine   end + (start - end) (1 + cos(pi x)) / 2
     step     start before `until`, end from there on
 
-Where start and end are whole numbers the value is rounded to one (a refresh interval). For hyperparameters that an
-optimizer reads anew at every step: sam_radius, ema_rate, refresh_interval, weight_decay and others in its `changeable`;
-the learning rate has the recipe's schedule.
+If start and end are integers, the value is rounded to one (a refresh interval). For hyperparameters that an optimizer
+reads at every step: sam_radius, ema_rate, refresh_interval, weight_decay and others in its `changeable`; the learning
+rate has the recipe's schedule.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Ramp:
     begin: float = 0.0
     """Share of the budget at which it starts to change, in [0, 1)."""
     until: float = 1.0
-    """Share of the budget at which it has reached its end, above `begin` and at most 1."""
+    """Share of the budget at which it reaches its end, above `begin` and at most 1."""
 
     def __post_init__(self) -> None:
         if self.schedule not in NAMES:
-            raise ValueError(f"schedule is {self.schedule!r}; there is: {', '.join(NAMES)}")
+            raise ValueError(f"schedule is {self.schedule!r}; available: {', '.join(NAMES)}")
         for name in ("start", "end", "begin", "until"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{name} is {value!r}; it has to be a number")
+                raise ValueError(f"{name} is {value!r}; it must be a number")
         if not 0 <= self.begin < self.until <= 1:
             raise ValueError(f"begin is {self.begin} and until {self.until}; 0 <= begin < until <= 1")
 
@@ -57,9 +57,9 @@ class Ramp:
 
 
 def split(hyperparameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ramp]]:
-    """The values to build an optimizer with, and those that change after that.
+    """The values to build an optimizer with, and those that change afterwards.
 
-    Raises ValueError naming the hyperparameter and the field for a mapping that is no ramp.
+    Raises ValueError naming the hyperparameter and the field for a mapping that is not a ramp.
     """
     values: dict[str, Any] = {}
     ramps: dict[str, Ramp] = {}
@@ -72,7 +72,7 @@ def split(hyperparameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         if wrong:
             raise ValueError(f"{name}.{wrong[0]}: a ramp has schedule, start and end, and may have begin and until")
         if name == "lr":
-            raise ValueError("lr: the learning rate has the schedule of the recipe, not one of its own")
+            raise ValueError("lr: the learning rate follows the recipe's schedule and cannot have its own")
         try:
             ramps[name] = Ramp(**given)
         except ValueError as error:

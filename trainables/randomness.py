@@ -1,6 +1,6 @@
-"""The generators of a process, seeded for a trial, saved and put back: Python, NumPy, torch, CUDA.
+"""Seed, save and restore a process's generators: Python, NumPy, torch, CUDA.
 
-Nothing here that we ship draws from them (batches and dropout follow from seed and step), but a user's task may.
+Nothing shipped here draws from them (batches and dropout are functions of seed and step), but a user's task may.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ def seed_all(seed: int) -> None:
 
 
 def seed_torch(seed: int) -> None:
-    """Seed the CPU's and CUDA's generators for a step, as `torch.manual_seed` does.
+    """Seed the CPU's and CUDA's generators for a step, like `torch.manual_seed`.
 
-    That function also formats a stack trace for each kind of device never used, 0.3 ms a call: a third of a small step.
+    `torch.manual_seed` also formats a stack trace for each device type never used, 0.3 ms per call: a third of a small
+    step.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -43,7 +44,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put states back. CUDA's are left alone where there are not as many devices."""
+    """Restore states. CUDA's are ignored if the number of devices differs."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     keys, position, has_gauss, cached = state["numpy"]

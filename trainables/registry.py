@@ -18,7 +18,7 @@ from trainables.task_class import Task
 
 T = TypeVar("T", bound=type[Task])
 GROUP = "geosweep.tasks"
-"""The entry points of plug-ins."""
+"""The entry point group of plug-ins."""
 HOMES: Mapping[str, tuple[str, ...]] = {
     "affine_games": ("bilinear", "quadratic_game", "shape_game"),
     "digits": ("digits",),
@@ -34,13 +34,13 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "stdlib_lm": ("stdlib_lm",),
     "tokens": ("tokens",),
 }
-"""Module of `trainables.tasks` -> tasks that its import registers."""
+"""Module in `trainables.tasks` -> tasks that it registers on import."""
 _REGISTRY: Named[type[Task]] = Named("task", "trainables.tasks", HOMES)
 _PLUGINS: set[str] = set()
 
 
 def task(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a task reachable as `name`. A name taken twice raises ValueError."""
+    """Class decorator that registers a task as `name`. Raises ValueError for a name already taken."""
     return _REGISTRY.add(name)
 
 
@@ -50,29 +50,29 @@ def names() -> list[str]:
 
 
 def registered() -> list[str]:
-    """The names that are there without importing anything, sorted."""
+    """The names available without importing anything, sorted."""
     return _REGISTRY.names()
 
 
 def name_of(cls: type) -> str:
-    """The name under which a task was registered, else `package.module:Task`."""
+    """The name under which a task was registered, or `package.module:Task`."""
     known = (name for name, found in _REGISTRY.loaded().items() if found is cls)
     return next(known, f"{cls.__module__}:{cls.__qualname__}")
 
 
 def conflict(name: str) -> str:
-    """Why a name means more than one task, or nothing (see `optim_core.plugins`)."""
+    """Why a name is ambiguous; empty if it is not (see `optim_core.plugins`)."""
     return plugins.conflict("task", GROUP, name, ours=name in _REGISTRY.names() and name not in _PLUGINS)
 
 
 def is_bundled(name: str) -> bool:
-    """Whether the named task is one of this package."""
+    """Whether the named task belongs to this package."""
     found = _REGISTRY.get(name)
     return found is not None and found.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def lookup(name: str) -> type[Task]:
-    """The class behind `name`: a registered one, `package.module:Task`, or one that an installed distribution offers.
+    """The class for `name`: a registered one, `package.module:Task`, or one offered by an installed distribution.
 
     Raises KeyError with the nearest name.
     """
@@ -94,11 +94,11 @@ def lookup(name: str) -> type[Task]:
         raise KeyError(f"no task {name!r}; did you mean {close[0]}?")
     if meant := _as_written(name):
         raise KeyError(f"no task {name!r}; did you mean {meant}?")
-    raise KeyError(f"no task {name!r}; there is: {', '.join(names())}; or package.module:Task")
+    raise KeyError(f"no task {name!r}; available: {', '.join(names())}; or package.module:Task")
 
 
 def _nearest_class(module: ModuleType, wanted: str) -> str:
-    """`; did you mean module:Class?`, or which tasks the module has."""
+    """`; did you mean module:Class?`, or the tasks in the module."""
     known = [key for key, one in vars(module).items() if isinstance(one, type) and issubclass(one, Task)]
     known = [key for key in known if getattr(module, key) is not Task]
     by_case = {key.lower(): key for key in known}
@@ -110,9 +110,9 @@ def _nearest_class(module: ModuleType, wanted: str) -> str:
 
 
 def _as_written(name: str) -> str:
-    """`module:Class` for `folder/module.py:Class`, `module.Class`, `module.py` or `module`, where the module is there.
+    """`module:Class` for `folder/module.py:Class`, `module.Class`, `module.py` or `module`, if the module exists.
 
-    It is looked for; of it the packages around it alone are imported.
+    The module is located but not imported; only its parent packages are.
     """
     path, colon, wanted = name.partition(":")
     dotted = path.removeprefix("./").removesuffix(".py").replace("/", ".")
@@ -121,7 +121,7 @@ def _as_written(name: str) -> str:
     for module, cls in (*tries, (dotted, wanted)):
         try:
             found = importlib.util.find_spec(module)
-        except Exception:  # of the package around it
+        except Exception:  # raised by a parent package
             continue
         if (
             found is None
@@ -135,7 +135,7 @@ def _as_written(name: str) -> str:
 
 
 def _first_class(file: str) -> str:
-    """The first class of a source file that is named a task's, else the first one, else `Task`."""
+    """The first class in a source file that looks like a task, or the first class, or `Task`."""
     try:
         with open(file, encoding="utf-8") as source:
             body = ast.parse(source.read()).body
@@ -153,7 +153,7 @@ def _checked(name: str, cls: Any) -> type[Task]:
 
 
 def _plugin(name: str) -> type[Task] | None:
-    """The task that an installed distribution offers as `name`, from now on a registered one."""
+    """The task that an installed distribution offers as `name`; registers it."""
     try:
         found = plugins.load("task", GROUP, name)
     except plugins.PluginError as error:
@@ -161,11 +161,11 @@ def _plugin(name: str) -> type[Task] | None:
     if found is None:
         return None
     _PLUGINS.add(name)
-    return _REGISTRY.get(name) or _REGISTRY.add(name)(_checked(name, found))  # its module may register it by itself
+    return _REGISTRY.get(name) or _REGISTRY.add(name)(_checked(name, found))  # its module may register it itself
 
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    """The task's own parameters: its constructor's keyword arguments, with their defaults."""
+    """The task's own parameters: its constructor's keyword arguments with their defaults."""
     found = inspect.signature(lookup(name).__init__).parameters
     return {k: p for k, p in found.items() if k != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 

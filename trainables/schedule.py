@@ -1,4 +1,4 @@
-"""Learning rate over the budget, as a share of its peak; progress x is the share of the budget that is spent.
+"""Learning rate over the budget, relative to its peak; progress is the share of the budget that is spent.
 
 After a linear warm-up over the first share w of the budget, with x running from 0 to 1 over the rest:
 
@@ -8,7 +8,7 @@ After a linear warm-up over the first share w of the budget, with x running from
     step          0.1^k after 30, 70 and 90 % of the rest            (He et al. 2016, section 3.4, made relative)
     inverse_sqrt  sqrt(w / progress); without warm-up 1 / sqrt(1 + 99 x)   (Vaswani et al. 2017, eq. 3)
 
-Because progress counts gradient evaluations, a method of two passes has half the steps and the same schedule.
+Because progress counts gradient evaluations, a two-pass method has half the steps and the same schedule.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The small tables that come along with scikit-learn, read from its files: importing it takes a second of CPU."""
+"""The small tables bundled with scikit-learn, read from its files, because importing it takes a second of CPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILES = {"digits": ("digits.csv.gz", 0), "breast_cancer": ("breast_cancer.csv", 1), "wine": ("wine_data.csv", 1)}
-"""Table -> its file, and the lines above its numbers; the last column is the target."""
+"""Table -> its file, and the number of header lines; the last column is the target."""
 
 
 def table(name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """X [n, d] and y [n] of `sklearn.datasets.load_NAME`, which answers itself where it keeps no such file."""
+    """X [n, d] and y [n] of `sklearn.datasets.load_NAME`, which is called only if its file is missing."""
     file, above = FILES.get(name, ("", 0))
     spec = find_spec("sklearn")
     places = spec.submodule_search_locations if spec is not None else None

@@ -1,9 +1,9 @@
-"""What a task is: data, model, loss and metrics. The training loop and users' own tasks meet here.
+"""The Task interface: data, model, loss and metrics, shared by the training loop and users' own tasks.
 
-A task is a class whose constructor takes the task's own parameters as keywords (they come from the `task:` key of a
-sweep file). Everything that depends on chance is a function of (seed, index) alone, never of hidden state: that
-makes seeds paired across optimizers and a resumed run identical to an uninterrupted one. Model and batches live on the
-device where the task puts them; the bundled tasks stay on the CPU.
+A task is a class whose constructor takes the task's parameters as keywords (from the `task:` key of a sweep file).
+Everything random is a function of (seed, index) alone, never of hidden state: that pairs seeds across optimizers and
+makes a resumed run identical to an uninterrupted one. Model and batches are on the device chosen by the task; the
+bundled tasks stay on the CPU.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Model = nn.Module | list[nn.Module]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A number that a task reports."""
+    """A number reported by a task."""
 
     goal: str
     """`minimize` or `maximize`."""
     worst: float
-    """The finite value that stands for a diverged trial."""
+    """The finite value used for a diverged trial."""
     bounds: tuple[float, float] | None = None
-    """Lowest and highest value that it can have, which no interval leaves; None: known by its name, or none."""
+    """Lowest and highest possible value, to which intervals are clipped; None: known by its name, or unbounded."""
 
 
 class Task:
@@ -38,27 +38,31 @@ class Task:
     METRICS: ClassVar[Mapping[str, Metric]]
     """Metric name -> Metric, for every key that `evaluate` returns."""
     TABLE: ClassVar[tuple[str, ...]] = ()
-    """Further metrics that the final table of arms shows, for instance a measured rate beside the one of theory."""
+    """Additional metrics shown in the final table of arms, for example a measured rate next to the predicted one."""
     FIGURES: ClassVar[frozenset[str]] = frozenset()
-    """Figures of its kind that a report draws, by name: spectral-shape (a game whose J is normal, by `jacobian`),
-    spectrum and suboptimality (a model with `modes` and a `spectrum`), exponents (seeds that draw the spectrum)."""
+    """Task-specific figures of a report, by name: spectral-shape (a game with normal J, by `jacobian`), spectrum and
+    suboptimality (a model with `modes` and a `spectrum`), exponents (seeds that draw the spectrum).
+    """
     GAME: ClassVar[bool] = False
     """Whether the model is a list of players, and the closure returns one loss for each."""
     FREE: ClassVar[frozenset[str] | None] = None
-    """Parameters that leave the question as it is (model, batch size), so that arms may each search their own. The
-    others decide the data or what the metrics mean: who chose them would choose what is asked. None: nobody knows."""
+    """Parameters that do not change the question (model, batch size), so arms may each search their own. The others
+    determine the data or the meaning of the metrics: choosing them would change what is asked. None: unknown.
+    """
     LATER: ClassVar[Mapping[str, Any]] = {}
-    """Parameters that the task got after sweeps of it were run, with their defaults: at these they are in no record, so
-    that those sweeps keep their ids."""
+    """Parameters added after sweeps of the task had been run, with their defaults: at the defaults they are not
+    recorded, so those sweeps keep their ids.
+    """
     COUNTS: ClassVar[str] = ""
-    """What `tokens_per_batch` counts: tokens, or examples of a task that has no tokens. Empty: nothing, and then no
-    budget can be in tokens."""
+    """What `tokens_per_batch` counts: tokens, or examples for a task without tokens. Empty: nothing; then budgets
+    cannot be in tokens.
+    """
     SCHEDULE: ClassVar[str] = "cosine"
     """Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt (see `schedule.factor`)."""
     RECIPE: ClassVar[Recipe] = Recipe()
-    """How this task is usually trained. A sweep file's `training:` changes it key by key; what results is recorded."""
+    """How this task is usually trained. A sweep file's `training:` changes it key by key; the result is recorded."""
     readers: int = 0
-    """Threads that prepare batches ahead (`read_ahead`)."""
+    """Threads that prefetch batches (`read_ahead`)."""
     divergence_loss: float = 1e4
     """A training loss above this (or not finite) ends the trial as DIVERGED."""
 
@@ -68,7 +72,7 @@ class Task:
 
     @classmethod
     def check_recipe(cls, recipe: Recipe) -> None:
-        """Raise ValueError, naming the field, for what a task that computes its gradient itself cannot be given."""
+        """Raise ValueError, naming the field, for settings that a task computing its own gradient cannot support."""
         if cls.closure is Task.closure:
             return
         plain = Recipe()
@@ -77,7 +81,7 @@ class Task:
                 raise ValueError(f"{key} is {getattr(recipe, key)}, but {cls.__name__} computes its gradient itself")
 
     def model(self, seed: int) -> Model:
-        """A freshly initialised model (games: a list with one module per player), the same for the same seed."""
+        """A freshly initialized model (games: a list with one module per player), the same for the same seed."""
         raise RuntimeError(f"{type(self).__name__} has no model()")
 
     def batch(self, seed: int, index: int) -> Batch:
@@ -85,17 +89,18 @@ class Task:
         raise RuntimeError(f"{type(self).__name__} has no batch()")
 
     def read_ahead(self, readers: int) -> None:
-        """Have training batches prepared by so many threads, `readers` from now on; 0 ends them.
+        """Prefetch training batches with `readers` threads from now on; 0 ends them.
 
-        For tasks that read or decode: `trainables.data.prefetch.Prefetch` does it. Others make batches in the step.
+        For tasks that read or decode data: `trainables.data.prefetch.Prefetch` does it. Others make batches in the
+        step.
         """
 
     def tokens_per_batch(self) -> int:
-        """What a nominal batch holds of what COUNTS names; a language model: windows x tokens in each."""
+        """The number of items named by COUNTS in a nominal batch; for a language model: windows x tokens per window."""
         raise RuntimeError(f"{type(self).__name__} counts no tokens")
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
-        """Batch for refreshing a preconditioner, from a stream of its own, so that arms keep the same data order."""
+        """Batch for refreshing a preconditioner, from a separate stream, so that arms keep the same data order."""
         return self.batch(seed + 1_000_003, index)
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
@@ -103,14 +108,14 @@ class Task:
         raise RuntimeError(f"{type(self).__name__} has no loss()")
 
     def terms(self, targets: Any) -> float:
-        """How many terms `loss` is the mean of: the weight of a piece of a batch. Override where targets are masked."""
+        """Number of terms that `loss` averages: the weight of a piece of a batch. Override it if targets are masked."""
         return float(len(targets))
 
     def closure(self, model: Model, batch: Batch, zero_grad: Callable[[], None]) -> Callable[[], Any]:
         """One gradient evaluation: clears the gradients, computes the loss, calls backward, returns the loss.
 
         Games override this: their closure returns one loss per player and does not call backward. For all other tasks
-        the loop computes the same gradient in its own way (`trainables.gradient`: precision, pieces, workers, clips).
+        the loop computes the same gradient itself (`trainables.gradient`: precision, pieces, workers, clipping).
         """
         assert isinstance(model, nn.Module)
         inputs, targets = batch
@@ -124,16 +129,16 @@ class Task:
         return evaluate
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Metrics of the model as it stands, for instance {"accuracy/val": 0.93}. The loop sets evaluation mode.
+        """Metrics of the current model, for example {"accuracy/val": 0.93}. The loop sets evaluation mode.
 
-        Gradients are off, but for games.
+        Gradients are disabled, except for games.
         """
         raise RuntimeError(f"{type(self).__name__} has no evaluate()")
 
     def facts(self) -> Mapping[str, str]:
-        """What a result depends on beside code and parameters, recorded with every trial: a data set's SHA-256."""
+        """What a result depends on besides code and parameters, recorded with every trial: a data set's SHA-256."""
         return {}
 
     def batch_identity(self, seed: int, index: int) -> bytes:
-        """Bytes that identify batch `index`: sample indices and labels. Pairing is proved by a digest of them."""
+        """Bytes that identify batch `index`: sample indices and labels. Their digest proves pairing."""
         raise RuntimeError(f"{type(self).__name__} has no batch_identity()")

@@ -1,9 +1,9 @@
-"""The running mean of the weights, evaluated in their place.
+"""The running mean of the weights, which is evaluated instead of them.
 
     a_t = sum_{s <= t} d^(t - s) w_s / sum_{s <= t} d^(t - s)
 
-with decay d in [0, 1): an exponential mean of the iterates that does not remember where training began. Buffers, such
-as BatchNorm's running statistics, are averaged the same way.
+with decay d in [0, 1): an exponential mean of the iterates without bias toward the initial weights. Buffers, such as
+BatchNorm's running statistics, are averaged the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class WeightAverage:
-    """Follows `model`; one further copy of the weights. Update costs one elementwise pass."""
+    """Follows `model`; needs one additional copy of the weights. An update costs one elementwise pass."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         @torch.no_grad()
@@ -35,7 +35,7 @@ class WeightAverage:
         return self._average.module
 
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step."""
         self._average.update_parameters(model)
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,5 +43,5 @@ class WeightAverage:
         return self._average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`."""
+        """Restore `state_dict()`."""
         self._average.load_state_dict(state)

@@ -1,12 +1,12 @@
 """Several processes that train one model together, each on its part of every nominal batch.
 
 Every worker builds the same model, optimizer and batches from the same seed and takes the same steps; gradients are
-averaged by `DistributedDataParallel` (overlapped with the backward pass) and weighted by the terms of each part. So the
-optimizer of every worker sees the gradient of the whole batch: its state, refreshes and perturbations are the same
-everywhere, and the same as in one process up to rounding. Refreshes repeat on every worker.
+averaged by `DistributedDataParallel` (overlapped with the backward pass) and weighted by the number of terms in each
+part. So every worker's optimizer sees the gradient of the whole batch: its state, refreshes and perturbations are the
+same everywhere, and equal to those of a single process up to rounding. Refreshes are repeated on every worker.
 
-BatchNorm normalises each worker's part by itself, as is usual; running statistics are averaged before an evaluation.
-Worker 0 alone evaluates, logs and writes checkpoints; the others follow.
+BatchNorm normalizes each worker's part separately, as usual; running statistics are averaged before an evaluation. Only
+worker 0 evaluates, logs and writes checkpoints; the others follow.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ PATIENCE = datetime.timedelta(minutes=30)
 
 
 def listen(host: str) -> TCPStore:
-    """Worker 0's store, which the others reach at `host` and the store's `port`, a free one that the system picked."""
+    """Worker 0's store, which the others reach at `host` and the store's `port`, a free one chosen by the system."""
     return TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
 
 
 def connect(address: str) -> TCPStore:
-    """A further worker's way to the store of worker 0 at `address`, `host:port`."""
+    """Connect an additional worker to the store of worker 0 at `address`, `host:port`."""
     host, _, port = address.rpartition(":")
     return TCPStore(host, int(port), is_master=False, timeout=PATIENCE)
 
 
 class Drifted(RuntimeError):  # noqa: N818
-    """Workers hold different weights: something in the step is not deterministic."""
+    """Workers have different weights: something in the step is not deterministic."""
 
 
 class Workers:
-    """One process among `size`; `rank` 0 leads. They meet in `store`: worker 0's is `listen`, the others' `connect`.
+    """One process among `size`; `rank` 0 leads. They meet in `store`: worker 0 uses `listen`, the others `connect`.
 
-    One process is the default and involves nothing.
+    A single process is the default and needs no communication.
     """
 
     def __init__(self, *, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         if not 0 <= rank < size:
-            raise ValueError(f"rank is {rank}; it has to lie in [0, {size})")
+            raise ValueError(f"rank is {rank}; it must lie in [0, {size})")
         self.rank, self.size = rank, size
         self.pausing = False
-        """Whether any worker asked, in the last step, to stop after it."""
+        """Whether any worker requested, in the last step, to stop after it."""
         self._wrapped: DistributedDataParallel | None = None
         if size > 1:
             dist.init_process_group(
@@ -63,20 +63,20 @@ class Workers:
             )
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module to run forward passes through; the weights become those of worker 0."""
+        """The module for forward passes; the weights become those of worker 0."""
         if self.size == 1:
             return model
         self._wrapped = DistributedDataParallel(model, forward_sync_buffers=False)
         return self._wrapped
 
     def exchange(self, *, when: bool) -> AbstractContextManager[Any]:
-        """Around a forward and backward pass: average the gradients over the workers in it, or not yet."""
+        """Context for a forward and backward pass: average the gradients over the workers in it, or not yet."""
         if self._wrapped is None or when:
             return contextlib.nullcontext()
         return cast(AbstractContextManager[Any], self._wrapped.no_sync())  # type: ignore[no-untyped-call]
 
     def total(self, summed: Tensor, terms: float, pause: bool) -> tuple[Tensor, float]:
-        """The summed loss and its number of terms over all workers; takes note of `pause` on any of them."""
+        """The summed loss and its number of terms over all workers; records a `pause` requested by any of them."""
         if self.size == 1:
             return summed, terms
         mine = torch.tensor([0.0, terms, float(pause)], dtype=torch.float64, device=summed.device)
@@ -86,7 +86,7 @@ class Workers:
         return mine[0].to(summed.dtype), float(mine[1])
 
     def same(self, thing: Any) -> Any:
-        """What worker 0 holds, on every worker."""
+        """Worker 0's value, on every worker."""
         if self.size == 1:
             return thing
         held = [thing]
@@ -94,7 +94,7 @@ class Workers:
         return held[0]
 
     def meet(self, model: nn.Module) -> None:
-        """Before an evaluation: average the buffers. Raises Drifted when the weights are not the same everywhere."""
+        """Before an evaluation: average the buffers. Raises Drifted if the weights are not the same everywhere."""
         if self.size == 1:
             return
         with torch.no_grad():
@@ -102,14 +102,16 @@ class Workers:
             everybody = [torch.empty_like(sums) for _ in range(self.size)]
             dist.all_gather(everybody, sums)
             if not all(torch.equal(sums, other) for other in everybody):
-                raise Drifted(f"worker {self.rank} holds other weights than the rest; is something not deterministic?")
+                raise Drifted(
+                    f"worker {self.rank} has different weights than the others; is something not deterministic?"
+                )
             for buffer in model.buffers():
                 if buffer.is_floating_point():
                     dist.all_reduce(buffer)
                     buffer /= self.size
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the process group."""
         if self.size > 1 and dist.is_initialized():
             self._wrapped = None
             dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Pages and tables made of the registries: tasks, diagnostics, the presets of LLQR."""
+"""Pages and tables generated from the registries: tasks, diagnostics, LLQR presets."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def paragraphs(documented: Any) -> str:
 
 
 def tasks() -> str:
-    """The page of the bundled tasks."""
+    """The page on bundled tasks."""
     lines = [
         "# Tasks", "",
-        "The bundled tasks, made of their classes. Parameters stand under `task:` in a [sweep file](sweep_file.md); "
-        "those that leave the question as it is, so that each arm may search its own, are *free*. A task of your own: "
-        "[how](../own_task.md).", "",
+        "The bundled tasks, generated from their classes. Set parameters under `task:` in a "
+        "[sweep file](sweep_file.md). *Free* parameters do not change the question, so each arm may search its own. "
+        "To write your own task, see [Sweep your own task](../own_task.md).", "",
     ]  # fmt: skip
     for name in registered():
         cls = trainables.lookup(name)
         if not trainables.is_bundled(name):
             continue
         lines += [f"## {name}", "", paragraphs(cls), ""]
-        metrics = [f"`{metric}` ({one.goal}, {one.worst:g} when diverged)" for metric, one in metrics_of(cls).items()]
+        metrics = [f"`{metric}` ({one.goal}, {one.worst:g} if diverged)" for metric, one in metrics_of(cls).items()]
         lines += [f"**Metrics:** {', '.join(metrics)}.", ""] if metrics else []
         if parameters := trainables.parameters(name):
             lines += ["| parameter | default | |", "|---|---|---|"]
@@ -47,17 +47,17 @@ def tasks() -> str:
 
 
 def metrics_of(cls: Any) -> Mapping[str, Any]:
-    """The metrics of a task, where they are known of the class."""
+    """The metrics of a task, if its class declares them."""
     found = getattr(cls, "METRICS", {})
     return found if isinstance(found, Mapping) else {}
 
 
 def diagnostics() -> str:
-    """The page of diagnostics."""
+    """The page on diagnostics."""
     lines = [
         "# Diagnostics", "",
-        "What `diagnostics: {names: [...]}` in a [sweep file](sweep_file.md#diagnostics) measures while trials train, "
-        "logged as `geometry/...`. None of it is charged to the budget.", "",
+        "Measurements that `diagnostics: {names: [...]}` in a [sweep file](sweep_file.md#diagnostics) takes during "
+        "training and logs as `geometry/...`. They are not charged to the budget.", "",
     ]  # fmt: skip
     for name in measures.names():
         found = measures.lookup(name)
@@ -67,7 +67,7 @@ def diagnostics() -> str:
 
 
 def presets() -> str:
-    """What the presets of LLQR settle."""
+    """The values that LLQR's presets set."""
     names = list(llqr_settings.PRESETS)
     resolved = {name: llqr_settings.resolve(name, "ngd", {}) for name in names}
     lines = [f"| hyperparameter | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
@@ -80,5 +80,5 @@ TABLES: Mapping[str, Callable[[], str]] = {"presets": presets}
 
 
 def filled(page: str) -> str:
-    """A page with its `<!-- catalog: NAME -->` replaced."""
+    """Replace each `<!-- catalog: NAME -->` of a page."""
     return MARK.sub(lambda found: TABLES[found[1]](), page)

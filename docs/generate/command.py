@@ -1,4 +1,4 @@
-"""The reference of the command line, made of the application itself: every verb with its arguments and options."""
+"""The command-line reference, generated from the application: every command with its arguments and options."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from orchestrator.cli.app import VERBS, Exit, app
 
 SAYS = {
     Exit.DONE: "done",
-    Exit.UNEXPECTED: "an error nobody expected; its traceback is shown",
-    Exit.USAGE: "wrong arguments, or a place that cannot be written to",
+    Exit.UNEXPECTED: "unexpected error, shown with its traceback",
+    Exit.USAGE: "wrong arguments, or a location that is not writable",
     Exit.INVALID_FILE: "the sweep file is invalid",
-    Exit.NOT_FOUND: "there is no such sweep, trial or file",
-    Exit.BUDGET: "the sweep ended by its budget",
-    Exit.CHECK_FAILED: "a check failed: a fairness rule, a control, a damaged file",
-    Exit.SEAL_BROKEN: "the sweep or its source is not what was sealed",
+    Exit.NOT_FOUND: "no such sweep, trial, or file",
+    Exit.BUDGET: "the sweep exhausted its budget",
+    Exit.CHECK_FAILED: "a check failed: a fairness rule, a control, or a damaged file",
+    Exit.SEAL_BROKEN: "the sweep or its source differs from what was sealed",
     Exit.TRIALS_FAILED: "more trials failed than `max_failed` allows",
-    Exit.UNREACHABLE: "a service is unreachable, or another driver runs the sweep: try again later",
+    Exit.UNREACHABLE: "a service is unreachable, or another driver is running the sweep; try again later",
     Exit.INTERRUPTED: "interrupted; run it again to continue",
 }
-HEAD = """# The command
+HEAD = """# The command line
 
-`geosweep VERB --help` shows the same. SWEEP is a sweep's id, a unique prefix of it, or `@last`; FILE is a
-[sweep file](sweep_file.md). With `--json` a verb prints one JSON document on standard output; messages go to
+`geosweep COMMAND --help` shows the same text. SWEEP is a sweep's id, a unique prefix of it, or `@last`; FILE is a
+[sweep file](sweep_file.md). With `--json`, a command prints one JSON document to standard output; messages go to
 standard error.
 
 """
 
 
 def application() -> Any:
-    """The command with all its verbs."""
+    """The application with all its commands."""
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     return typer.main.get_command(app)
 
 
 def verbs(command: Any, path: str = "geosweep") -> Iterator[tuple[str, Any]]:
-    """(words that call it, the command), of every verb that does something and is not hidden."""
+    """(invocation, command) of every visible leaf command."""
     inner = getattr(command, "commands", None)
     if inner is None:
         yield path, command
@@ -53,7 +53,7 @@ def verbs(command: Any, path: str = "geosweep") -> Iterator[tuple[str, Any]]:
 
 
 def usage(path: str, command: Any) -> str:
-    """The line that shows how it is called."""
+    """The usage line."""
     words = [path]
     if any(one.param_type_name == "option" for one in command.params):
         words.append("[OPTIONS]")
@@ -65,7 +65,7 @@ def usage(path: str, command: Any) -> str:
 
 
 def prose(text: str) -> str:
-    """Help as Markdown: paragraphs; the example as a block."""
+    """Convert help text to Markdown paragraphs, with the example as a code block."""
     parts = []
     for part in re.split(r"\n\s*\n", text.strip()):
         line = " ".join(part.split())
@@ -75,7 +75,7 @@ def prose(text: str) -> str:
 
 
 def row(one: Any) -> str:
-    """One argument or option."""
+    """The table row of an argument or option."""
     if one.param_type_name == "argument":
         name = f"`{one.metavar or one.name.upper()}`"
     else:
@@ -86,7 +86,7 @@ def row(one: Any) -> str:
     if one.secondary_opts and isinstance(value, bool):
         told = f"`{(one.opts if value else one.secondary_opts)[0]}`"
     extra = f" Environment: `{one.envvar}`." if one.envvar else ""
-    more = " May be given several times." if getattr(one, "multiple", False) else ""
+    more = " Repeatable." if getattr(one, "multiple", False) else ""
     return f"| {name} | {told} | {(one.help or '') + more + extra} |".replace("||", "\\|\\|")
 
 

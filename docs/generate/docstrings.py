@@ -1,4 +1,4 @@
-"""Docstrings as the site shows them, examples in blocks: an extension of griffe, which reads them for mkdocstrings."""
+"""A griffe extension for mkdocstrings that puts docstring examples into code blocks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ EXAMPLE = re.compile(r"^>>> .*?(?=^\s*$|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def fenced(text: str) -> str:
-    """Text with its doctests in fences, without the comments that only the runner of tests reads."""
+    """Fence the doctests of a text and drop their doctest directives."""
     text = re.sub(r"  # doctest: \+\w+$", "", text, flags=re.MULTILINE)
     return EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text)
 
 
 class Examples(griffe.Extension):
-    """Puts examples into fences as docstrings are read."""
+    """Fences examples as docstrings are loaded."""
 
     def on_instance(self, *, obj: griffe.Object | griffe.Alias, **rest: Any) -> None:
         if not obj.is_alias and obj.docstring is not None:

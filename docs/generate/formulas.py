@@ -1,6 +1,6 @@
-"""Formulas as MathML, made when the site is built: browsers draw them without a script and without a network.
+"""Convert formulas to MathML when the site is built, so that browsers render them without scripts or a network.
 
-In Markdown they are written as on GitHub, `$x$` and `$$x$$`.
+Markdown uses GitHub's syntax, `$x$` and `$$x$$`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 UNKNOWN = re.compile(r"<m(?:i|o|text)>\s*(?:\\[a-zA-Z]+|&<)")
-"""A command, or an alignment, that the converter did not know and left as it is."""
+"""A command or an alignment that the converter did not recognize and left unchanged."""
 
 
 def mathml(latex: str, display: str) -> str:
-    """One formula. Raises ValueError naming one that cannot be shown."""
+    """Convert one formula. Raises ValueError, naming it, if it cannot be converted."""
     try:
         made = convert(latex.replace("{aligned}", "{split}"), display=display)
     except Exception as error:
         raise ValueError(f"formula {latex!r}: {type(error).__name__} {error}") from error
     if UNKNOWN.search(made):
-        raise ValueError(f"formula {latex!r} has a command that is not known")
+        raise ValueError(f"formula {latex!r} has an unknown command")
     return str(made)
 
 
 def drawn(page: str) -> str:
-    """HTML with its formulas as MathML."""
+    """Replace the formulas in HTML by MathML."""
 
     def one(found: re.Match[str]) -> str:
         display = "block" if found[2] == "[" else "inline"

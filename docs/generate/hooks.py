@@ -1,6 +1,6 @@
-"""What mkdocs calls while it builds the site (`hooks:` in mkdocs.yml): generated pages, pages from elsewhere, formulas.
+"""mkdocs hooks (`hooks:` in mkdocs.yml) for generated pages, pages stored outside docs/, and formulas.
 
-Pages that nobody writes by hand are made of the code each time, so that they cannot fall behind it.
+Reference pages are regenerated from the code at every build, so they cannot become outdated.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ GENERATED = {
     "notebook.md": notebook.page,
     "pictures/rooms.svg": rooms.picture,
 }
-"""Page of the site -> what makes it."""
+"""Page of the site -> its generator."""
 
 
 def on_config(config: Any) -> Any:
-    """Show pages below docs/ that the navigation forgot under `How to`, by their headings: nothing is left out."""
+    """Add pages in docs/ that are missing from the navigation to `How to`, under their headings."""
     named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
     how_to = next(part["How to"] for part in config.nav if isinstance(part, dict) and "How to" in part)
     for path in sorted((ROOT / "docs").glob("*.md")):
@@ -40,7 +40,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the generated pages, and those that stand elsewhere in the repository."""
+    """Add the generated pages and those stored elsewhere in the repository."""
     made = {name: make() for name, make in GENERATED.items()}
     made |= {page: (ROOT / source).read_text() for source, page in links.ELSEWHERE.items() if page not in made}
     for name, content in made.items():
@@ -51,11 +51,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Fill in what is declared, include what is shared, and turn names of files into links."""
+    """Insert declarations and included sections, and turn file names into links."""
     markdown = methods.filled(catalog.filled(links.indented(links.included(markdown))))
     return links.turned(markdown, page.file.src_uri)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
-    """Draw the formulas."""
+    """Convert the formulas."""
     return formulas.drawn(html)

@@ -1,7 +1,7 @@
-"""Files of the repository that are pages of the site too, and links between them.
+"""Repository files that are also pages of the site, and the links between them.
 
-A document reads the same in the repository and on the site: names of files in backquotes (`docs/search.md`) become
-links to their pages. `<!-- include: FILE # HEADING -->` shows a section of another document in its place.
+Documents read the same in the repository and on the site: file names in backquotes (`docs/search.md`) become
+links to their pages. `<!-- include: FILE # HEADING -->` inserts a section of another document.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ELSEWHERE = {
     "optim_core/README.md": "optimizers_alone.md",
     "docs/notebook.ipynb": "notebook.md",
 }
-"""File of the repository -> page of the site. Those below docs/ are pages by themselves."""
+"""File of the repository -> page of the site. Files in docs/ are pages already."""
 INCLUDE = re.compile(r"<!-- include: (\S+) # (.+?) -->")
 FENCE = re.compile(r"(^```.*?^```[ \t]*$)", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"(?<!\[)`((?:docs|sweeps|k8s|optim_core)/[\w/]+\.md|CONTRIBUTING\.md|CHANGELOG\.md)`(?!\])")
@@ -29,7 +29,7 @@ LINK = re.compile(r"(!?\[[^\]\n]*\])\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 
 def page_of(file: str) -> str | None:
-    """The page that a file of the repository is, if it is one."""
+    """The page for a file of the repository; None if it is not a page."""
     if file in ELSEWHERE:
         return ELSEWHERE[file]
     inner = file.removeprefix("docs/")
@@ -37,12 +37,12 @@ def page_of(file: str) -> str | None:
 
 
 def included(markdown: str) -> str:
-    """Markdown with the sections of other documents that it asks for."""
+    """Insert the included sections of other documents."""
     return INCLUDE.sub(lambda found: section(found[1], found[2]), markdown)
 
 
 def section(file: str, heading: str) -> str:
-    """The text below a heading, up to the next one of its level. Raises ValueError where there is none."""
+    """The text under a heading, up to the next heading. Raises ValueError if the heading does not exist."""
     text = (ROOT / file).read_text()
     found = re.search(
         rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} (?!#)|\Z)", text + "\n", re.DOTALL | re.MULTILINE
@@ -53,7 +53,7 @@ def section(file: str, heading: str) -> str:
 
 
 def indented(markdown: str) -> str:
-    """Markdown whose numbered items go on four columns in, as Python's Markdown wants; GitHub is content with three."""
+    """Indent the continuation lines of numbered items by four columns for Python-Markdown; GitHub accepts three."""
     lines, numbered = [], False
     for line in markdown.split("\n"):
         if line and not line.startswith(" "):
@@ -63,9 +63,9 @@ def indented(markdown: str) -> str:
 
 
 def turned(markdown: str, here: str) -> str:
-    """Markdown of the page `here` with names of documents as links, and links as the site needs them; code is left.
+    """Turn document names on the page `here` into links, and rewrite links for the site; code is unchanged.
 
-    Links are written as the repository has them, relative to the file. Those to files that are no page become text.
+    Links in the source are relative to the file in the repository. Links to files that are not pages become text.
     """
     home = {page: file for file, page in ELSEWHERE.items()}.get(here, f"docs/{here}")
 

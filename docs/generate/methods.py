@@ -1,8 +1,8 @@
-"""What an optimizer declares, as a block of its page: gradients a step, state, limits, hyperparameters with ranges.
+"""An optimizer's declarations as a block of its page: gradients per step, state, limits, hyperparameters with ranges.
 
-A page under docs/methods names its optimizers in its front matter (`optimizers:`); the block of each stands where the
-page has `<!-- declared: NAME -->`. Ranges are asked of the class: whatever `optim_core.registry.check` refuses, sweep
-files cannot say. State is measured: two steps on a small network, then the tensors are counted.
+A page in docs/methods lists its optimizers in its front matter (`optimizers:`), and `<!-- declared: NAME -->` marks
+the place of each block. Ranges are found by trying values: whatever `optim_core.registry.check` refuses, sweep files
+cannot contain. State is measured by counting the tensors after two steps on a small network.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ NONSENSE = "no-such-choice"
 FAR = 10**12
 LOSS = nn.functional.cross_entropy
 SHAPE = (48, 32)
-"""Of the hidden weight of which the state is counted: [out, in]."""
+"""Shape of the hidden weight whose state is counted: [out, in]."""
 
 
 @lru_cache(maxsize=1)
 def meanings() -> Mapping[str, Any]:
-    """What the hyperparameters mean: name -> words; under `of`, an optimizer's name -> its own words for some."""
+    """Descriptions of hyperparameters: name -> text; under `of`, optimizer names -> their own texts for some."""
     found: Mapping[str, Any] = yaml.safe_load((HERE / "hyperparameters.yaml").read_text())
     return found
 
 
 def meaning(name: str, key: str) -> str:
-    """What a hyperparameter means to the named optimizer; empty where nobody has said it."""
+    """The description of a hyperparameter of the named optimizer; empty if there is none."""
     for group, words in meanings()["of"].items():
         if name in group.split() and key in words:
             return str(words[key])
@@ -48,14 +48,14 @@ def meaning(name: str, key: str) -> str:
 
 
 def pages() -> Iterator[tuple[Path, list[str]]]:
-    """(file, the optimizers that it describes), of every page of a method."""
+    """(file, optimizers it describes) of every method page."""
     for path in sorted(HERE.glob("*.md")):
         _, front, _ = (path.read_text() + "\n---\n---\n").split("---\n", 2)
         yield path, list((yaml.safe_load(front) or {}).get("optimizers", []))
 
 
 def refused(name: str, key: str, value: Any) -> str:
-    """Why the named optimizer refuses a value; empty when it takes it."""
+    """Why the named optimizer refuses a value; empty if it accepts the value."""
     given, own, _ = subject(name)
     try:
         registry.check(name, **{key: value})
@@ -66,12 +66,12 @@ def refused(name: str, key: str, value: Any) -> str:
 
 
 def usable(name: str, key: str, parameter: inspect.Parameter) -> str:
-    """The values that the named optimizer takes, as an interval or a list."""
+    """The values that the named optimizer accepts, as an interval or a list."""
     default, declared = parameter.default, getattr(parameter.annotation, "__name__", str(parameter.annotation))
     if "bool" in declared:
         return "`true`, `false`"
     if "str" in declared and (said := refused(name, key, NONSENSE)):
-        listed = re.search(r"(?:has to be one of|there is:|one of|has to be) (.+)", said)
+        listed = re.search(r"(?:available|there is|(?:must|has to) be(?: one of)?|one of):? (.+)", said)
         words = [word.strip() for word in re.split(r",| or ", listed[1])] if listed else []
         return ", ".join(word if " " in word else f"`{word}`" for word in words)
     if isinstance(default, str) and "float" not in declared:
@@ -86,7 +86,7 @@ def usable(name: str, key: str, parameter: inspect.Parameter) -> str:
 
 
 def interval(name: str, key: str, low: float, high: float, *, whole: bool) -> str:
-    """An interval whose ends are in it where the optimizer takes them."""
+    """An interval, closed at the ends that the optimizer accepts."""
     kind: Callable[[float], Any] = int if whole else float
     lower, upper = not math.isinf(low), not math.isinf(high)
     left = lower and not refused(name, key, kind(low))
@@ -99,7 +99,7 @@ def interval(name: str, key: str, low: float, high: float, *, whole: bool) -> st
 
 
 def shown(value: Any) -> str:
-    """A default, as YAML has it."""
+    """A default in YAML."""
     if value is inspect.Parameter.empty:
         return "*required*"
     if isinstance(value, float):
@@ -108,7 +108,7 @@ def shown(value: Any) -> str:
 
 
 class Quadratic(nn.Module):
-    """f(w) = w' H w / 2 with a diagonal H, whose spectrum is known: what average-case methods ask for."""
+    """f(w) = w' H w / 2 with diagonal H of known spectrum, as average-case methods require."""
 
     spectrum: Mapping[str, float] = {
         "smoothness": 1.0, "strong_convexity": 0.1, "left_exponent": 0.0, "right_exponent": 0.0,
@@ -126,7 +126,7 @@ class Quadratic(nn.Module):
 
 @lru_cache(maxsize=64)
 def subject(name: str) -> tuple[Any, Mapping[str, Any], Tensor]:
-    """(what the named optimizer is built over, what it has to be given besides, the weight of `SHAPE`)."""
+    """(what the named optimizer is built on, its additional arguments, the weight of shape `SHAPE`)."""
     torch.manual_seed(0)
     if optim_core.lookup(name).PLAYS_GAMES:
         players = [Quadratic(), Quadratic()]
@@ -141,7 +141,7 @@ def subject(name: str) -> tuple[Any, Mapping[str, Any], Tensor]:
 
 
 def taken(name: str) -> tuple[Any, Tensor]:
-    """(the named optimizer after two steps, the weight of `SHAPE`)."""
+    """(the named optimizer after two steps, the weight of shape `SHAPE`)."""
     given, own, weight = subject(name)
     few = {"probes": 4} if "probes" in optim_core.hyperparameters(name) else {}
     optimizer = optim_core.build(name, given, **own, **few)
@@ -159,7 +159,7 @@ def taken(name: str) -> tuple[Any, Tensor]:
 
 
 def closure_of(optimizer: Any, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """What `step` is given."""
+    """The closure passed to `step`."""
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -170,7 +170,7 @@ def closure_of(optimizer: Any, loss: Callable[[], Tensor]) -> Callable[[], Tenso
 
 
 def stepped(optimizer: Any, closure: Callable[[], Any]) -> Any:
-    """The optimizer after two steps: some spend the first one on a basis."""
+    """Take two steps, since some optimizers spend the first on a basis, and return the optimizer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(2):
@@ -179,7 +179,7 @@ def stepped(optimizer: Any, closure: Callable[[], Any]) -> Any:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of more than one number inside a state."""
+    """The tensors with more than one element in a state."""
     if isinstance(value, Tensor) and value.numel() > 1:
         yield value
     elif isinstance(value, Mapping):
@@ -191,7 +191,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def state(name: str) -> str:
-    """What it keeps for a hidden weight, in multiples of the weight."""
+    """The size of its state for a hidden weight, in multiples of the weight."""
     optimizer, weight = taken(name)
     kept = {key: sum(t.numel() for t in tensors(value)) for key, value in optimizer.state[weight].items()}
     parts = [f"`{key}` {count / weight.numel():.3g}" for key, count in kept.items() if count]
@@ -199,7 +199,7 @@ def state(name: str) -> str:
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """Values of hyperparameters, as a sweep file has them."""
+    """Hyperparameter values in sweep-file syntax."""
     return ", ".join(f"`{key}: {shown(value).strip('`')}`" for key, value in values.items())
 
 
@@ -210,27 +210,33 @@ def limit(one: Any) -> str:
     )
     named = "its base" if one.equals == "{base}" else f"`{one.equals}`"
     other = f" with {settings(one.other)}" if one.other else ""
-    how = "bit for bit" if not one.deviation else f"up to {one.deviation:.0e} of the way"
+    how = "bit for bit" if not one.deviation else f"to within {one.deviation:.0e} of the distance moved"
     return f"{named}{other} at {settings(one.at)}{f' (for {where})' if where else ''}, {how}"
 
 
 def costs(name: str) -> list[str]:
-    """The lines on cost."""
+    """The lines about cost."""
     step, start = registry.cost_per_step(name), registry.cost_of_start(name)
     plain = optim_core.lookup(name).GRAD_EVALS
-    line = f"- **Gradient evaluations a step:** {step:g}"
+    line = f"- **Gradient evaluations per step:** {step:g}"
     if step > plain:
-        line += f" with the defaults, refreshes included; {plain:g} without a refresh"
+        line += f" with default settings, including refreshes; {plain:g} without"
     elif step < plain:
-        line += f" on average with the defaults, {plain:g} at most"
+        line += f" on average with default settings, at most {plain:g}"
     if start:
-        line += f"; {start:g} more before the first step"
-    return [f"{line}.", f"- **State for a hidden weight {list(SHAPE)}, in multiples of the weight:** {state(name)}."]
+        line += f"; plus {start:g} before the first step"
+    return [
+        f"{line}.",
+        f"- **State for a hidden weight of shape {list(SHAPE)}, in multiples of its size:** {state(name)}.",
+    ]
 
 
 def table(name: str) -> list[str]:
     """The table of hyperparameters."""
-    lines = ["| hyperparameter | meaning | default | usable | in a trial | by group |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| hyperparameter | meaning | default | valid values | within a trial | per group |",
+        "|---|---|---|---|---|---|",
+    ]
     changeable, groupable = registry.changeable(name), registry.groupable(name)
     for key, parameter in optim_core.hyperparameters(name).items():
         cells = (
@@ -238,7 +244,7 @@ def table(name: str) -> list[str]:
             meaning(name, key),
             shown(parameter.default),
             usable(name, key, parameter),
-            "changes" if key in changeable else "",
+            "may change" if key in changeable else "",
             "yes" if key in groupable else "",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -246,14 +252,14 @@ def table(name: str) -> list[str]:
 
 
 def block(name: str) -> str:
-    """All that is declared, in Markdown."""
+    """All declarations, in Markdown."""
     role = registry.learning_rate(name)
     lines = [*costs(name)]
-    lines += [f"- **Learning rate:** {f'`{role}`' if role else 'none to tune: theory sets the length of a step'}."]
+    lines += [f"- **Learning rate:** {f'`{role}`' if role else 'none to tune: theory sets the step size'}."]
     lines += [f"- **Equals** {limit(one)}." for one in registry.limits(name)]
     return "\n".join([*lines, "", *table(name)])
 
 
 def filled(page: str) -> str:
-    """A page with its marks replaced."""
+    """Insert the declarations into a page."""
     return MARK.sub(lambda found: block(found[1]), page)

@@ -10,7 +10,7 @@ HEAD = "[This notebook](notebook.ipynb) runs in the tests.\n"
 
 
 def page() -> str:
-    """Its text and code; what it prints is left to whoever runs it."""
+    """Its text and code, without outputs."""
     parts = []
     for cell in json.loads(FILE.read_text())["cells"]:
         text = "".join(cell["source"])

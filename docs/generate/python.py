@@ -1,4 +1,4 @@
-"""The reference of `optim_core` in Python: its public names, from their docstrings."""
+"""The Python reference of `optim_core`: its public names, from their docstrings."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import inspect
 import optim_core
 
 FIRST = ("build", "names", "hyperparameters", "register", "Counting", "Limit", "Control", "HeatMap")
-"""What most readers look for; everything else follows by its name."""
+"""The names most readers look for; the others follow."""
 MODULES = ("optim_core.diagnostics.registry", "optim_core.rotations.base", "optim_core.preconditioners.base")
-"""Where users add things of their own."""
+"""Modules that users extend."""
 HEAD = """# Python: optim_core
 
-The optimizers for a training loop of one's own; [how to use them](../../optim_core/README.md). `optim_core` imports
-torch and the standard library, nothing else of this project. The optimizers themselves: [methods](../methods/index.md).
+Optimizers for your own training loop: [how to use them](../../optim_core/README.md), and [a page per
+method](../methods/index.md). `optim_core` imports only torch and the standard library.
 """
 
 

@@ -1,7 +1,7 @@
-"""The picture of the rooms of orchestrator, an SVG made of the table in docs/architecture.md.
+"""The diagram of orchestrator's rooms, an SVG generated from the table in docs/architecture.md.
 
-`python -m docs.generate.rooms` writes docs/pictures/rooms.svg anew, for readers of the repository; the site makes its
-own. An arrow means: may know. What an arrow's end knows in its turn is not drawn again.
+`python -m docs.generate.rooms` regenerates docs/pictures/rooms.svg for readers of the repository; the site build
+generates its own. An arrow means: may import. Indirect dependencies are not drawn.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def rooms() -> dict[str, Room]:
 
 
 def reduced(table: Mapping[str, Room]) -> dict[str, set[str]]:
-    """Room -> the rooms that it knows and that nothing else it knows knows."""
+    """Transitive reduction: room -> the rooms it may import that no other such room may import."""
     reach: dict[str, set[str]] = {}
 
     def below(name: str) -> set[str]:
@@ -60,9 +60,9 @@ def reduced(table: Mapping[str, Room]) -> dict[str, set[str]]:
 
 
 def places(table: Mapping[str, Room], arrows: Mapping[str, set[str]]) -> dict[str, tuple[float, float]]:
-    """Room -> middle of its box: in each level as near as can be to what it knows.
+    """Room -> center of its box, in each level as close as possible to the rooms it may import.
 
-    The right side of level 1 is wider in the end, so that long arrows pass beside the boxes above it.
+    The right side of level 1 is stretched at the end, so that long arrows pass beside the boxes above it.
     """
     levels = sorted({room.level for room in table.values()})
     widest = max(sum(room.level == level for room in table.values()) for level in levels)
@@ -85,7 +85,7 @@ def places(table: Mapping[str, Room], arrows: Mapping[str, set[str]]) -> dict[st
 
 
 def box(room: Room, x: float, y: float) -> str:
-    """A room, with what is in it as a tip."""
+    """A room's box, with its contents as a tooltip."""
     kind = "adapter" if room.name in ADAPTERS else "ground" if room.level <= 1 else ""
     small = (
         f'<text class="small" x="{x:.0f}" y="{y + 13:.0f}">{ADAPTERS[room.name]}</text>'
@@ -108,7 +108,7 @@ def picture() -> str:
     height = max(y for _, y in where.values()) + HIGH / 2 + MARGIN
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        'aria-label="The rooms of orchestrator; an arrow means: may know">',
+        'aria-label="The rooms of orchestrator; an arrow means: may import">',
         STYLE,
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" style="fill:#9fa8da;stroke:none;marker-end:none"/></marker></defs>',

@@ -1,4 +1,4 @@
-"""The reference of the sweep file, made of its JSON Schema: every key with type, default, bounds and meaning."""
+"""The sweep-file reference, generated from its JSON Schema: every key with type, default, bounds, and meaning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRICTER = {
 }
 TYPES = {
     "string": "text",
-    "integer": "whole number",
+    "integer": "integer",
     "number": "number",
     "boolean": "true or false",
     "null": "null",
@@ -29,41 +29,41 @@ TYPES = {
 }
 TOP = "SweepModel"
 NAMES = re.compile(r"(?<!`)(?:docs|sweeps)/\w+\.\w+")
-"""Names of files in a description."""
+"""File names in a description."""
 WRITTEN = {
-    "(min|[smhd])": "time such as `30m`",
+    "(min|[smhd])": "duration such as `30m`",
     "i?)?B": "size such as `20GB`",
-    "%$": "share such as `5%`",
-    "https?://": "web address",
+    "%$": "percentage such as `5%`",
+    "https?://": "URL",
 }
-"""Part of a pattern -> what texts that match it are."""
+"""Part of a pattern -> description of the strings that match it."""
 ENDLESS = 1e300
-"""A number this large is no bound."""
+"""Numbers this large are not bounds."""
 TITLES = {
     "ParameterModel": "A hyperparameter",
     "RampModel": "A schedule within a trial",
     "GroupModel": "A group of parameters",
     "ArmModel": "An arm",
-    "ObjectiveModel": "A further objective",
+    "ObjectiveModel": "An additional objective",
     "ProgramModel": "A script as the task",
 }
-"""Headings of models that stand at several places, or under a name of the user's own."""
+"""Headings of models that occur in several places or under user-defined names."""
 KINDS = {(TOP, "task"): "mapping: [a task](tasks.md) or [a script](#a-script-as-the-task)"}
-"""What stands there, where the schema leaves it to somebody else."""
+"""Types of keys that the schema itself does not describe."""
 HEAD = """# The sweep file
 
-Every key of the format, made of its schema; `sweeps/schema.json` is the same for editors. *required* stands where there
-is no default. Shares may be written as percentages (`5%`), times and sizes carry their unit (`90s`, `1h30m`, `40GiB`).
-Unknown keys are refused, with the nearest known one. Any key can be changed on the command line, as
+Every key of the format, generated from its schema; editors can use `sweeps/schema.json`. Keys marked *required* have no
+default. Fractions may be written as percentages (`5%`); durations and sizes need a unit (`90s`, `1h30m`, `40GiB`).
+An unknown key is an error that suggests the nearest known one. Any key can be overridden on the command line, as in
 `budget.per_trial=200`.
 
-How to say what is searched: [parameters](../parameters.md) and [search](../search.md). A whole file is in the
-[tutorial](../tutorial.md).
+To define the search space, see [parameters](../parameters.md) and [search](../search.md). The
+[tutorial](../tutorial.md) shows a complete file.
 """
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the sweep file, with that of a script under `task`."""
+    """The JSON Schema of the sweep file, including that of a script under `task`."""
     found = sweep_file.json_schema()
     program = ProgramModel.model_json_schema()
     found["$defs"] |= {**program.pop("$defs", {}), "ProgramModel": program}
@@ -71,7 +71,7 @@ def schema() -> dict[str, Any]:
 
 
 def models_in(part: Mapping[str, Any]) -> Iterator[str]:
-    """The models that a part of the schema names, in order."""
+    """The models that a part of the schema refers to, in order."""
     if "$ref" in part:
         yield part["$ref"].rpartition("/")[2]
     for inner in (*part.get("anyOf", ()), *part.get("oneOf", ())):
@@ -82,7 +82,7 @@ def models_in(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def kind(part: Mapping[str, Any], homes: Mapping[str, str]) -> str:
-    """What may stand there, in words, with links to the models of mappings."""
+    """The type in words, with links to the models of mappings."""
     if "$ref" in part:
         name = part["$ref"].rpartition("/")[2]
         return f"[{homes[name].lower() if name in TITLES else 'mapping'}](#{anchor(homes[name])})"
@@ -95,7 +95,7 @@ def kind(part: Mapping[str, Any], homes: Mapping[str, str]) -> str:
             return f"any value, or {' or '.join(kind({'$ref': f'#/{name}'}, homes) for name in models_in(part))}"
         words: list[str] = []
         for word in (kind(inner, homes) for inner in others):
-            if word not in words and not (word == "whole number" and any(o.get("type") == "number" for o in others)):
+            if word not in words and not (word == "integer" and any(o.get("type") == "number" for o in others)):
                 words.append(word)
         return " or ".join(words)
     if part.get("type") == "array":
@@ -112,14 +112,14 @@ def kind(part: Mapping[str, Any], homes: Mapping[str, str]) -> str:
 
 
 def _flat(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The alternatives of a part, and theirs."""
+    """The alternatives of a part, recursively."""
     yield part
     for inner in (*part.get("anyOf", ()), *part.get("oneOf", ())):
         yield from _flat(inner)
 
 
 def bounds(part: Mapping[str, Any]) -> str:
-    """What a value has to obey, of the part itself and of what it may be."""
+    """The bounds on a value, from the part itself and its alternatives."""
     weaker = {key for strict, keys in STRICTER.items() if strict & set(part) for key in keys}
     given = {key for key in set(part) & set(BOUNDS) - weaker if part[key] is None or abs(part[key]) < ENDLESS}
     found = [form.format(part[key]) for key, form in BOUNDS.items() if key in given]
@@ -129,12 +129,12 @@ def bounds(part: Mapping[str, Any]) -> str:
 
 
 def anchor(title: str) -> str:
-    """The anchor of a heading, as the table of contents makes it."""
+    """The anchor of a heading, as generated for the table of contents."""
     return re.sub(r"[^a-z0-9_-]+", "-", title.lower().replace("`", "")).strip("-")
 
 
 def default(key: str, part: Mapping[str, Any], required: bool) -> str:
-    """The default as YAML has it; of a mapping that may be left out: its keys' own."""
+    """The default in YAML; empty for an optional mapping, whose keys have their own."""
     if required:
         return "*required*"
     if "default" not in part:
@@ -169,7 +169,7 @@ def page() -> str:
         for name in models_in(part):
             homes[name] = homes[name] or f"`{key}`"
     says = {f"says {name}": model.get("description", "").split("\n")[0] for name, model in models.items()}
-    lines = [HEAD, "## The top of the file", "", *rows(whole, {**homes, **says}), ""]
+    lines = [HEAD, "## Top level", "", *rows(whole, {**homes, **says}), ""]
     order = list(dict.fromkeys(name for part in whole["properties"].values() for name in models_in(part)))
     order += [name for name in models if name not in order]
     for name in order:

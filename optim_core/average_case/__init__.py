@@ -1,4 +1,4 @@
-"""Average-case optimal methods for quadratics and what theory says of them. Public names only."""
+"""Average-case optimal methods for quadratics, and their theory. Public names only."""
 
 from optim_core.average_case.conjugate_gradient import ConjugateGradient
 from optim_core.average_case.methods import (

@@ -1,15 +1,15 @@
-"""Conjugate gradients: of all methods in the Krylov space, the one with the lowest objective on a quadratic.
+"""Conjugate gradients: the method with the lowest objective on a quadratic among all in the Krylov space.
 
     d_0 = -g_0,   d_t = -g_t + beta_t d_{t-1},   beta_t = |g_t|^2 / |g_{t-1}|^2             (Hestenes and Stiefel 1952)
     w_{t+1} = w_t + alpha_t d_t,                 alpha_t = |g_t|^2 / d_t' H d_t
 
-It ends, up to rounding, after as many steps as the Hessian has distinct eigenvalues that the start sees, and knows
-nothing of the spectrum beforehand. Average-case methods are measured against it: on a spectrum with density
-lambda^xi (L - lambda)^tau, generalized_chebyshev with alpha = tau, beta = xi + 2 is the same method while the number of
-steps is below that of the eigenvalues.
+Up to rounding it terminates after as many steps as the Hessian has distinct eigenvalues with a component in the start,
+without prior knowledge of the spectrum. Average-case methods are compared with it: on a spectrum with density lambda^xi
+(L - lambda)^tau, generalized_chebyshev with alpha = tau, beta = xi + 2 is the same method while there are fewer steps
+than eigenvalues.
 
-A step costs two gradients, one at w and one for H d (`products`). Rounding spoils conjugacy: at condition number kappa
-it takes about sqrt(kappa) / 2 log(2 / accuracy) steps all the same, and stops at the accuracy of the gradients.
+A step costs two gradients, one at w and one for H d (`products`). Rounding destroys conjugacy: at condition number
+kappa it still takes about sqrt(kappa) / 2 log(2 / accuracy) steps, and stalls at the accuracy of the gradients.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from optim_core.two_pass import global_norm
 
 MISMATCHES = ("refuse", "restart")
 NOISE = 100
-"""Rounding units within which a gradient is that of a minimum, or a prediction has come true."""
+"""Rounding units within which a gradient counts as zero, or a prediction as fulfilled."""
 
 
 @register("conjugate_gradient")
 class ConjugateGradient(Counting):
-    """For convex quadratics whose closure is the same at every step; anything else is refused at the second step.
+    """For convex quadratics with the same closure at every step; anything else is refused at the second step.
 
-    Whether it is one shows in the gradient, which the step before has predicted as g + alpha H d. `on_mismatch`: refuse
-    raises RuntimeError; restart begins again at the steepest descent with alpha = |g|^2 / g' H g, which on other losses
-    is a method of its own. Directions without positive curvature are refused too; restart does not take such a step
+    Deviations are detected from the gradient, which the previous step predicts as g + alpha H d. `on_mismatch`: refuse
+    raises RuntimeError; restart starts again with steepest descent and alpha = |g|^2 / g' H g, which on other losses is
+    a method of its own. Directions without positive curvature are refused too; restart does not take such a step
     (`skipped_steps`). `step_scale` in [0, 1] multiplies alpha; below 1 the directions are no longer conjugate.
 
     Gradients are not clipped. State: two tensors for each parameter, d and the predicted gradient.
@@ -56,18 +56,18 @@ class ConjugateGradient(Counting):
 
     def __init__(self, params: Params, *, step_scale: float = 1.0, on_mismatch: str = "refuse") -> None:
         if not 0 <= step_scale <= 1:
-            raise ValueError(f"step_scale is {step_scale}; it has to lie in [0, 1]")
+            raise ValueError(f"step_scale is {step_scale}; it must lie in [0, 1]")
         if on_mismatch not in MISMATCHES:
-            raise ValueError(f"on_mismatch is {on_mismatch!r}; it has to be one of {', '.join(MISMATCHES)}")
+            raise ValueError(f"on_mismatch is {on_mismatch!r}; it must be one of {', '.join(MISMATCHES)}")
         super().__init__(params, {"step_scale": step_scale, "on_mismatch": on_mismatch})
         self.param_groups[0].update({"t": 0, "restarts": 0, SKIPPED: 0})
         self.param_groups[0].update(largest_gradient=0.0, largest_curvature=0.0, square=0.0, num_moved=0)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
-        """One step; returns the loss before it. Where it raises, nothing has moved.
+        """One step; returns the loss before it. If it raises, nothing has moved.
 
-        Without a gradient to follow, 0 or not finite, it ends after one evaluation. A step reads some six numbers back.
+        If the gradient is zero or not finite, it ends after one evaluation. A step reads about six numbers back.
         """
         first = self.param_groups[0]
         draws = Draws(p for group in self.param_groups for p in group["params"])
@@ -98,7 +98,7 @@ class ConjugateGradient(Counting):
         return loss
 
     def _direction(self, params: list[Tensor], g: list[Tensor], square: float) -> list[Tensor]:
-        """D from the last one; steepest descent at first, for another set of parameters and after a mismatch."""
+        """D from the previous one; steepest descent at first, for a changed set of parameters, and after a mismatch."""
         first = self.param_groups[0]
         steepest = list(torch._foreach_neg(g))
         if first["num_moved"] != len(params) or any("direction" not in self.state[p] for p in params):
@@ -110,7 +110,7 @@ class ConjugateGradient(Counting):
                 raise RuntimeError(
                     f"conjugate_gradient: at step {first['t']} the gradient differs from the predicted one by "
                     f"{missed / before:.2g} of the last. It is for quadratic losses with the same data at every step; "
-                    "take nesterov with restart for others, or on_mismatch: restart"
+                    "use nesterov with restart for others, or on_mismatch: restart"
                 )
             first["restarts"] += 1
             return steepest
@@ -118,22 +118,22 @@ class ConjugateGradient(Counting):
         return list(d) if inner(g, d) < 0 else steepest
 
     def _is_convex(self, curvature: float, slope: float, params: list[Tensor]) -> bool:
-        """Whether the loss bends upwards along d, beyond rounding; raises RuntimeError where that is refused.
+        """Whether the loss has positive curvature along d, beyond rounding; raises RuntimeError if that is refused.
 
-        Where the gradient is rounding itself, at a minimum, nothing is refused: there the run just ends.
+        Where the gradient itself is rounding noise, at a minimum, nothing is refused: the run just ends there.
         """
         first = self.param_groups[0]
         if curvature > NOISE * epsilon(params) * first["largest_curvature"]:
             return True
         if first["on_mismatch"] == "refuse" and slope > self._noise(params):
             raise RuntimeError(
-                f"conjugate_gradient: at step {first['t']} the curvature along the direction is {curvature:.3g}; the "
-                "loss is no convex quadratic with a minimum. Take nesterov with restart, or on_mismatch: restart"
+                f"conjugate_gradient: at step {first['t']} the loss is not a convex quadratic with a minimum. Use "
+                "nesterov with restart, or on_mismatch: restart"
             )
         return False
 
     def _noise(self, params: list[Tensor]) -> float:
-        """What rounding may make of a gradient that should be 0."""
+        """How large rounding may make a gradient that should be 0."""
         first = self.param_groups[0]
         weights = first["largest_curvature"] * (1 + global_norm(params))
         return float(NOISE * epsilon(params) * (first["largest_gradient"] + weights))

@@ -62,8 +62,8 @@ class GradientDescent(ScheduleFollower):
 class Nesterov(ScheduleFollower):
     """Accelerated gradient descent; momentum t / (t + 3), or constant for `strong_convexity` > 0.
 
-    Needs nothing but L and keeps its exponent on every spectrum: 2 (xi + 2) for xi <= -1/2, xi + 7/2 above. Beyond the
-    one state tensor it keeps a copy of the weights, so that a closure that raises leaves them as they were.
+    Needs only L and keeps its exponent on every spectrum: 2 (xi + 2) for xi <= -1/2, xi + 7/2 above. Besides one state
+    tensor it keeps a copy of the weights, so that a closure that raises leaves them unchanged.
     """
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness", "strong_convexity")
@@ -110,7 +110,7 @@ class Nesterov(ScheduleFollower):
 class Polyak(ScheduleFollower):
     """Heavy ball with the best constant coefficients for [mu, L]; needs `strong_convexity` > 0.
 
-    Momentum rho^2 and a first step of 2 / (L + mu) (Polyak 1964). The code of Cunha et al. has momentum rho and begins
+    Momentum rho^2 and a first step of 2 / (L + mu) (Polyak 1964). The code of Cunha et al. uses momentum rho and starts
     with a full step, which is slower.
     """
 
@@ -154,7 +154,7 @@ class Polyak(ScheduleFollower):
 
 
 class Jacobi(ScheduleFollower):
-    """What the three methods with Jacobi polynomials share."""
+    """Common part of the three methods with Jacobi polynomials."""
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness", "strong_convexity")
 
@@ -198,12 +198,12 @@ class GeneralizedChebyshev(Jacobi):
 
     On a density like lambda^xi at 0 and (L - lambda)^tau at L, alpha = tau and beta = xi + 2 are optimal at every t for
     the objective, which falls like t^-2(xi + 2). Too large a beta costs a constant, too small a one the exponent; alpha
-    above beta + tau + 1 diverges slowly. `auto` takes what the model says, or `spectrum.policy` of an estimate.
+    above beta + tau + 1 diverges slowly. `auto` takes the model's values, or `spectrum.policy` of an estimate.
     """
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = JACOBI
     LIMITS = tuple(
-        Limit(  # two members of the family, not what it adds to
+        Limit(  # two members of the family, not a base method
             equals=name,
             at={"alpha": exponent, "beta": exponent},
             probe={"strong_convexity": 0.1},
@@ -238,7 +238,7 @@ class GeneralizedChebyshev(Jacobi):
 
 @register("chebyshev")
 class Chebyshev(Jacobi):
-    """Chebyshev's method, alpha = beta = -1/2: best in the worst case on [mu, L]; needs `strong_convexity` > 0."""
+    """Chebyshev's method, alpha = beta = -1/2: best worst case on [mu, L]; needs `strong_convexity` > 0."""
 
     LEAST_GAP: ClassVar[float] = 1e-3
 
@@ -273,7 +273,7 @@ class Chebyshev(Jacobi):
 class MarchenkoPastur(Jacobi):
     """alpha = beta = 1/2: optimal for the distance on a Marchenko-Pastur spectrum with edges mu and L.
 
-    For entries of variance s and r columns for each row the edges are s (1 - sqrt r)^2 and s (1 + sqrt r)^2.
+    For entries of variance s and r columns per row the edges are s (1 - sqrt r)^2 and s (1 + sqrt r)^2.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""One optimizer that follows a schedule of coefficients, in displacement form: one state tensor for each parameter.
+"""An optimizer that follows a schedule of coefficients, in displacement form: one state tensor per parameter.
 
     d <- m_t d - h_t g,   w <- w + d                                        (Polyak 1964; coefficients in `schedules`)
 
-The coefficients depend on the iteration number and on a few numbers of the spectrum, above all L (`smoothness`). Where
-those numbers come from:
+The coefficients depend on the iteration number and on a few properties of the spectrum, above all L (`smoothness`).
+These can be given as:
 
     a number     taken as it is
     `auto`       what the model says in an attribute `spectrum`, a mapping with any of smoothness, strong_convexity,
@@ -11,13 +11,13 @@ those numbers come from:
     `estimate`   estimated, whatever the model says
 
 An estimate is made in the first step, before anything has moved: `lanczos_steps` Hessian products, each the difference
-of two gradients of that step's closure (`products`) and each charged as the one gradient evaluation that it is. The
-gradient of that step is not clipped. Estimates are kept in the parameter groups: a resumed run does not estimate again.
-A product perturbs the weights and brings them back bit for bit; layers with running statistics see those passes too.
+of two gradients of that step's closure (`products`) and each charged as one gradient evaluation. The gradient of that
+step is not clipped. Estimates are stored in the parameter groups: a resumed run does not estimate again. A product
+perturbs the weights and restores them bit for bit; layers with running statistics see those passes too.
 
-Under-estimating L is fatal to momentum that tends to 1. The optimizer therefore watches the loss and warns, once, when
+Underestimating L is fatal for momentum that tends to 1. The optimizer therefore monitors the loss and warns, once, if
 it is not finite or has risen above its first value by more than it had fallen and at least doubled; a loss that is not
-finite moves nothing. Non-quadratic losses: `restart` begins the schedule again, `refresh_interval` estimates L again.
+finite moves nothing. For non-quadratic losses: `restart` restarts the schedule, `refresh_interval` re-estimates L.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from optim_core.two_pass import Excursion, global_norm
 WORDS = ("auto", "estimate")
 RESTARTS = ("none", "function", "gradient")
 REFRESH_STEPS, GROWTH = 10, 1.02
-"""A refresh takes this many products, and counts when L grew by more than 2 %."""
+"""Products per refresh; a refresh takes effect if L grew by more than 2 %."""
 RISES, UPHILL = 3, 2
 COUNTERS = {
     "steps": 0, "restarts": 0, "rises": 0, "warned": False, "first_loss": None, "lowest_loss": None, "last_loss": None
@@ -54,12 +54,12 @@ COUNTERS = {
 
 
 class ScheduleFollower(JudgesWithLoss):
-    """Base of the average-case methods. A subclass gives `schedule`, `check` and, where there is one, `_asymptotics`.
+    """Base of the average-case methods. A subclass provides `schedule`, `check` and, if there is one, `_asymptotics`.
 
-    Options that every method has: `smoothness_margin` >= 0 widens an estimated L; `lanczos_steps` >= 2 products make an
+    Options of every method: `smoothness_margin` >= 0 enlarges an estimated L; `lanczos_steps` >= 2 products per
     estimate; `step_scale` >= 0 multiplies h (below 1 for noisy gradients); `max_momentum` caps m; `freeze_after` keeps
-    the coefficients from that iteration on; `restart` is none, function (after three rises of the loss) or gradient
-    (after two steps uphill, <g, d> > 0); `refresh_interval` in steps between new estimates of L, 0 for never.
+    the coefficients constant from that iteration on; `restart` is none, function (after three rises of the loss) or
+    gradient (after two steps uphill, <g, d> > 0); `refresh_interval` in steps between new estimates of L, 0 for never.
     """
 
     REFRESH_INTERVAL = "refresh_interval"
@@ -74,11 +74,11 @@ class ScheduleFollower(JudgesWithLoss):
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("smoothness",)
     """Hyperparameters that may be `auto` or `estimate`."""
     LOOKAHEAD: ClassVar[bool] = False
-    """The gradient is taken at w + m d."""
+    """Whether the gradient is taken at w + m d."""
     LEAST_GAP: ClassVar[float] = 0.0
-    """Smallest estimate of strong_convexity over L: what lies below it still contracts, only slower."""
+    """Smallest estimate of strong_convexity over L: eigenvalues below it still contract, only slower."""
     HAS_MOMENTUM: ClassVar[bool] = True
-    """Whether m is ever above 0; without, there is no state."""
+    """Whether m is ever above 0; otherwise there is no state."""
 
     def __init__(self, params: Params, **defaults: Any) -> None:
         check_not_negative(
@@ -89,30 +89,30 @@ class ScheduleFollower(JudgesWithLoss):
             freeze_after=defaults["freeze_after"] or 0,
         )
         if defaults["lanczos_steps"] < 2:
-            raise ValueError(f"lanczos_steps is {defaults['lanczos_steps']}; it has to be at least 2")
+            raise ValueError(f"lanczos_steps is {defaults['lanczos_steps']}; it must be at least 2")
         if defaults["restart"] not in RESTARTS:
-            raise ValueError(f"restart is {defaults['restart']!r}; it has to be one of {', '.join(RESTARTS)}")
+            raise ValueError(f"restart is {defaults['restart']!r}; it must be one of {', '.join(RESTARTS)}")
         for key in self.FROM_SPECTRUM:
             if isinstance(defaults[key], str) and defaults[key] not in WORDS:
-                raise ValueError(f"{key} is {defaults[key]!r}; it has to be a number, auto or estimate")
+                raise ValueError(f"{key} is {defaults[key]!r}; it must be a number, auto or estimate")
         super().__init__(params, {**defaults, "t": 0, "ratio": 0.0, "estimated": []})
         self.param_groups[0].update(COUNTERS)
         self._excursion = Excursion()
         self._frozen = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """With what a copy has to know beside the state; it makes its own scratch copy of the weights."""
+        """Includes what a copy needs besides the state; it makes its own scratch copy of the weights."""
         return {**super().__getstate__(), "_frozen": self._frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load what `__getstate__` or `state_dict` gave."""
+        """Restore what `__getstate__` or `state_dict` returned."""
         super().__setstate__(state)
         self._excursion = Excursion()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch does; losses of before are not compared with those that the new parameters take part in.
+        """As torch does; earlier losses are not compared with those that include the new parameters.
 
-        Raises ValueError for numbers outside of the method's range.
+        Raises ValueError for numbers outside the method's range.
         """
         settings = {**self.defaults, **param_group}
         if not self._words(settings):
@@ -122,7 +122,7 @@ class ScheduleFollower(JudgesWithLoss):
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """Over all parameters of `model`; what its `spectrum` says replaces the word `auto`."""
+        """Over all parameters of `model`; the values in its `spectrum` replace the word `auto`."""
         made = super().from_model(model, **hyperparameters)
         known = getattr(model, "spectrum", None)
         if isinstance(known, Mapping):
@@ -134,13 +134,15 @@ class ScheduleFollower(JudgesWithLoss):
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """One gradient, and the products of a refresh spread over its interval. A first estimate is not in it."""
+        """One gradient, plus the products of a refresh amortized over its interval. The first estimate is not
+        included.
+        """
         interval = hyperparameters.get("refresh_interval", 0)
         return 1.0 + (REFRESH_STEPS / interval if interval else 0.0)
 
     @classmethod
     def known(cls, said: Mapping[str, float], wanted: set[str]) -> dict[str, float]:
-        """Values of the `wanted` hyperparameters that follow from what a model says of its spectrum."""
+        """Values of the `wanted` hyperparameters that follow from a model's knowledge of its spectrum."""
         return {key: float(said[key]) for key in wanted & set(said)}
 
     @classmethod
@@ -156,7 +158,7 @@ class ScheduleFollower(JudgesWithLoss):
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
-        """Raise ValueError for numbers outside of the method's range."""
+        """Raise ValueError for numbers outside the method's range."""
         raise RuntimeError("this method has no check()")
 
     @staticmethod
@@ -169,9 +171,9 @@ class ScheduleFollower(JudgesWithLoss):
         return None
 
     def asymptotics(self, problem: Mapping[str, float], order: int = 1) -> theory.Asymptotics | None:
-        """How fast M_order falls on a spectrum described as in `theory`; None where no theory applies.
+        """How fast M_order falls on a spectrum described as in `theory`; None if no theory applies.
 
-        None also while a number still has to be estimated, and for options that leave the method's polynomials.
+        Also None while a number must still be estimated, and for options that leave the method's polynomials.
         """
         group = self.param_groups[0]
         if not self.follows_polynomials() or group["step_scale"] != 1 or group["freeze_after"] is not None:
@@ -186,19 +188,21 @@ class ScheduleFollower(JudgesWithLoss):
         return not (self._words(group) or group["restart"] != "none" or group["refresh_interval"])
 
     def residual(self, eigenvalues: Tensor, steps: int) -> Tensor:
-        """P_0 to P_steps at `eigenvalues` [n]: [steps + 1, n], as this optimizer is set now, without restarts."""
+        """P_0 to P_steps at `eigenvalues` [n]: [steps + 1, n], with this optimizer's current settings, without
+        restarts.
+        """
         coefficients = follow(self._limited(self.param_groups[0]))
         return theory.residual(coefficients, eigenvalues, steps, lookahead=self.LOOKAHEAD)
 
     def next_cost(self) -> float:
-        """One, and the products of an estimate where one is due."""
+        """One, plus the products of an estimate if one is due."""
         return self.GRAD_EVALS + self._products()
 
     def freeze(self) -> None:
-        """Stop refreshing. Raises ValueError when the first estimate does not fit: without L no step can be taken."""
+        """Stop refreshing. Raises ValueError if the first estimate does not fit: without L no step can be taken."""
         if any(self._words(g) for g in self.param_groups):
             raise ValueError(
-                f"the budget is less than the {self.next_cost():g} gradient evaluations of an estimate and one step; "
+                f"the budget is less than the {self.next_cost():g} gradient evaluations for an estimate and one step; "
                 f"raise it, lower lanczos_steps, or give {' and '.join(self.FROM_SPECTRUM)} as numbers"
             )
         self._frozen = True
@@ -221,7 +225,7 @@ class ScheduleFollower(JudgesWithLoss):
                 loss = self.evaluate_unclipped(closure)
             else:
                 loss = self.evaluate_together(closure)
-            value = self.read(loss)  # whether the step may be taken depends on it
+            value = self.read(loss)  # decides whether the step may be taken
             if not self._fine(value):
                 self._excursion.back()
                 return loss
@@ -276,7 +280,7 @@ class ScheduleFollower(JudgesWithLoss):
             torch._foreach_add_(params, displacements)
 
     def _fine(self, loss: float) -> bool:
-        """Whether the loss is finite; warns, once, when it is not or when the method plainly diverges."""
+        """Whether the loss is finite; warns, once, if it is not or if the method is clearly diverging."""
         first = self.param_groups[0]
         finite = math.isfinite(loss)
         if finite and first["lowest_loss"] is None:
@@ -313,25 +317,25 @@ class ScheduleFollower(JudgesWithLoss):
         return False
 
     def _restart(self) -> None:
-        """T <- 0: momentum 0 then forgets the displacement."""
+        """T <- 0: momentum 0 then discards the displacement."""
         self.param_groups[0].update(rises=0, last_loss=None, restarts=self.param_groups[0]["restarts"] + 1)
         for group in self.param_groups:
             group.update(t=0, ratio=0.0)
 
     @classmethod
     def _words(cls, group: Mapping[str, Any]) -> set[str]:
-        """Hyperparameters that are still words."""
+        """Hyperparameters that are still given as words."""
         return {key for key in cls.FROM_SPECTRUM if isinstance(group[key], str)}
 
     def _check_shards(self) -> None:
-        """Raise RuntimeError, before anything moves, where sharded weights would have to be one vector some time."""
+        """Raise RuntimeError, before anything moves, if sharded weights would later be needed as one vector."""
         for group in self.param_groups:
             found = sorted(self._words(group)) + ["refresh_interval"] * bool(group["refresh_interval"])
             reason = f"{', '.join(found)}: an estimate needs all weights in one vector; give numbers instead"
             refuse(group["params"], type(self).__name__, reason if found else "")
 
     def _products(self) -> int:
-        """Hessian products that the next step takes for an estimate."""
+        """Hessian products that the next step needs for an estimate."""
         first = self.param_groups[0]
         size = sum(int(p.numel()) for g in self.param_groups for p in g["params"])
         if any(self._words(g) for g in self.param_groups):
@@ -342,9 +346,9 @@ class ScheduleFollower(JudgesWithLoss):
         return 0
 
     def _estimate(self, closure: Closure | None, products: int, draws: Draws) -> None:
-        """Fill in the words, or refresh L, from Hessian products at the weights as they stand.
+        """Replace the words, or refresh L, from Hessian products at the current weights.
 
-        Words of a group that was added later are filled in likewise; an L estimated before grows with the new one.
+        Words of a group that was added later are replaced likewise; an L estimated earlier grows to the new one.
         """
         params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         base = [g.clone() for g in gradients(params)]
@@ -365,14 +369,14 @@ class ScheduleFollower(JudgesWithLoss):
                 self._raise_smoothness(group, found)
 
     def _raise_smoothness(self, group: dict[str, Any], found: spectrum.Spectrum) -> None:
-        """Take a larger L, and begin again, where the one in use is too small by more than 2 %."""
+        """Take a larger L and restart, if the current one is too small by more than 2 %."""
         if found.largest * (1 + group["smoothness_margin"]) > GROWTH * group["smoothness"]:
             group["smoothness"] = found.upper_bound(group["smoothness_margin"])
             self._restart()
 
     @staticmethod
     def _probe(params: list[Tensor]) -> Tensor:
-        """The same random start of Lanczos every time, drawn without touching the global random state."""
+        """The same random Lanczos start every time, drawn without touching the global random state."""
         size = sum(p.numel() for p in params)
         start = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         return start.to(params[0].device, wide(params))

@@ -3,7 +3,7 @@
     H v = (g(w + s v) - g(w)) / s,   s |v| = `size`
 
 Rounding of the gradients enters with eps / size, third derivatives of the loss with size. Both gradients are of the
-same loss: the second pass draws the same random numbers as the first, dropout masks for instance; neither is clipped.
+same loss: the second pass draws the same random numbers as the first, for example dropout masks; neither is clipped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from optim_core.two_pass import Excursion, global_norm
 
 
 class Differences:
-    """Products at the weights `params` as they stand, where `base` are the gradients and `draws` came before them.
+    """Products at the current weights `params`, given their gradients `base` and the random state `draws` from before.
 
-    `evaluate` takes another gradient into `p.grad`. The weights come back bit for bit, `p.grad` is left to the caller.
+    `evaluate` computes another gradient into `p.grad`. The weights are restored bit for bit, `p.grad` is left to the
+    caller.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Differences:
         self._away = Excursion()
 
     def product(self, vector: Sequence[Tensor], size: float) -> list[Tensor]:
-        """H v, one tensor for each parameter, from a push of norm `size` along v, which is not 0."""
+        """H v, one tensor per parameter, from a perturbation of norm `size` along v, which is not 0."""
         s = size / global_norm(vector)
         self._away.leave(self._params)
         try:

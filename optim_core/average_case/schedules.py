@@ -12,8 +12,8 @@ with the gradient g taken at x (or, for Nesterov, at x + m_t d). `Coefficients` 
     polyak                  heavy ball with the limits of Chebyshev's coefficients (Polyak 1964)
     laguerre                Laguerre polynomial for lambda^beta exp(-lambda / scale) (arXiv 2002.04756, section 4)
 
-alpha belongs to the edge L and beta to the edge mu; both describe the method, never the problem. Ranges are checked by
-`check_edges` and `check_exponents`, not in the coefficients themselves.
+alpha belongs to the edge L and beta to the edge mu; both describe the method, not the problem. Ranges are checked by
+`check_edges` and `check_exponents`, not in the coefficients.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from typing import NamedTuple
 
 
 class Coefficients(NamedTuple):
-    """What step t does."""
+    """The coefficients of step t."""
 
     step: float
     """h_t, in inverse units of the eigenvalues."""
     momentum: float
     """m_t, 0 at t = 0."""
     ratio: float
-    """Memory for the next t: the ratio of two successive Jacobi values at 0; 0 where a method needs none."""
+    """State for the next t: the ratio of two successive Jacobi values at 0; 0 if a method needs none."""
 
 
 Schedule = Callable[[int, float], Coefficients]
-"""(t, ratio of the step before, 0 at t = 0) -> coefficients."""
+"""(t, ratio of the previous step, 0 at t = 0) -> coefficients."""
 
 
 def check_edges(smoothness: float, strong_convexity: float, *, gap: bool = False) -> None:
-    """Raise ValueError unless 0 <= strong_convexity < smoothness < infinity; with `gap`, 0 is refused too."""
+    """Raise ValueError unless 0 <= strong_convexity < smoothness < infinity; with `gap`, 0 is also refused."""
     if not 0 < smoothness < math.inf:
         raise ValueError(
             f"smoothness is {smoothness}; it bounds the eigenvalues of the Hessian: a finite number above 0"
         )
     if not 0 <= strong_convexity < smoothness:
-        raise ValueError(f"strong_convexity is {strong_convexity}; it has to lie in [0, smoothness), here {smoothness}")
+        raise ValueError(f"strong_convexity is {strong_convexity}; it must lie in [0, smoothness), here {smoothness}")
     if gap and strong_convexity == 0:
         raise ValueError(
-            "strong_convexity is 0, but this method converges only on a spectrum that stays away from 0; give the "
+            "strong_convexity is 0, but this method converges only on a spectrum bounded away from 0; give the "
             "lower edge, or use generalized_chebyshev or nesterov"
         )
 
@@ -89,7 +89,7 @@ def generalized_chebyshev(
     if strong_convexity:
         return _jacobi_with_gap(t, ratio, alpha, beta, smoothness, strong_convexity)
     s = alpha + beta
-    if t == 0:  # a branch of its own: the general formula is 0/0 at s = -1 and at s = 0
+    if t == 0:  # a separate branch: the general formula is 0/0 at s = -1 and at s = 0
         return Coefficients((s + 2) / (smoothness * (beta + 1)), 0.0, 0.0)
     shared = (2 * t + s + 2) / ((t + beta + 1) * (t + s + 1))
     return Coefficients((2 * t + s + 1) * shared / smoothness, t * (t + alpha) * shared / (2 * t + s), 0.0)
@@ -116,7 +116,7 @@ def laguerre(t: int, ratio: float, *, beta: float, scale: float) -> Coefficients
 
 
 def follow(schedule: Schedule) -> Iterator[Coefficients]:
-    """The coefficients of steps 0, 1, 2, ..., without end."""
+    """The coefficients of steps 0, 1, 2, ..., endless."""
     ratio = 0.0
     for t in count():
         found = schedule(t, ratio)

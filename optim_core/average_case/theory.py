@@ -1,4 +1,4 @@
-"""What theory says of an average-case method: its residual polynomial, and how fast it contracts a spectrum.
+"""Theory of average-case methods: residual polynomials, and convergence rates on a spectrum.
 
 On a quadratic, x_t - x* = P_t(H) (x_0 - x*) with P_t(0) = 1. On a spectrum with density like (lambda - mu)^xi at its
 lower edge and (L - lambda)^tau at its upper edge, the metric of order l (0 squared distance, 1 objective, 2 squared
@@ -10,7 +10,7 @@ A problem is a mapping with `smoothness` (L), `strong_convexity` (mu), `left_exp
 for a point mass at L, infinity where the density ends before L) and, for lambda^xi exp(-lambda / scale), the
 `eigenvalue_scale`. Logarithms at ties of two terms are left out.
 
-Sources: Cunha et al. 2022 (arXiv 2206.09901), Pedregosa and Scieur 2020 (arXiv 2002.04756). The terms for mis-specified
+Sources: Cunha et al. 2022 (arXiv 2206.09901), Pedregosa and Scieur 2020 (arXiv 2002.04756). The terms for misspecified
 exponents and for mu > 0 were derived for this package and are checked against long runs in its tests.
 """
 
@@ -34,14 +34,14 @@ class Asymptotics:
     """M(t) ~ contraction^t t^(-power)."""
 
     contraction: float
-    """Per step; 1 where M decays like a power of t, above 1 where the method diverges."""
+    """Per step; 1 if M decays like a power of t, above 1 if the method diverges."""
     power: float
-    """The exponent; negative where a polynomial factor slows a geometric rate."""
+    """The exponent; negative if a polynomial factor slows a geometric rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A spectrum and the metric that is asked about."""
+    """A spectrum and the metric of interest."""
 
     smoothness: float
     strong_convexity: float
@@ -52,7 +52,7 @@ class Problem:
 
     @staticmethod
     def of(values: Mapping[str, float], order: int) -> Problem:
-        """From a mapping with these keys. Exponents that it does not name are those of point masses, -1."""
+        """From a mapping with these keys. Missing exponents are those of point masses, -1."""
         return Problem(
             smoothness=float(values["smoothness"]),
             strong_convexity=float(values.get("strong_convexity", 0.0)),
@@ -69,9 +69,9 @@ class Problem:
 
 
 def residual(coefficients: Iterable[Coefficients], eigenvalues: Tensor, steps: int, *, lookahead: bool) -> Tensor:
-    """P_0 to P_steps at the eigenvalues [n]: [steps + 1, n], by the recurrence of the method itself.
+    """P_0 to P_steps at the eigenvalues [n]: [steps + 1, n], by the method's own recurrence.
 
-    `lookahead`: the gradient is taken at x + m d (Nesterov), else at x.
+    `lookahead`: the gradient is taken at x + m d (Nesterov), otherwise at x.
     """
     now, moved = torch.ones_like(eigenvalues), torch.zeros_like(eigenvalues)
     found = [now]
@@ -121,7 +121,8 @@ def _larger_root(q: float, m: float) -> float:
 def generalized_chebyshev(
     problem: Problem, *, alpha: float, beta: float, smoothness: float, strong_convexity: float
 ) -> Asymptotics:
-    """Three terms compete: the left edge, the bulk and the right edge. The largest contraction wins, then the power.
+    """Three terms compete: the left edge, the bulk and the right edge. The largest contraction dominates, then the
+    power.
 
     On [0, L] the powers are 2 (xi + l + 1), 2 beta + 1 and 2 (tau + 1) + 2 (beta - alpha). On [mu, L] every contraction
     is rho^2 and the powers are 2 xi + 1 - 2 beta, 0 and 2 tau + 1 - 2 alpha. Edges of the problem inside the method's
@@ -144,14 +145,14 @@ def generalized_chebyshev(
 
 
 def polyak(problem: Problem, *, smoothness: float, strong_convexity: float) -> Asymptotics:
-    """A combination of Chebyshev polynomials of both kinds: the second kind, alpha = beta = 1/2, decides."""
+    """A combination of Chebyshev polynomials of both kinds: the second kind, alpha = beta = 1/2, dominates."""
     return generalized_chebyshev(problem, alpha=0.5, beta=0.5, smoothness=smoothness, strong_convexity=strong_convexity)
 
 
 def laguerre(problem: Problem, *, beta: float, scale: float) -> Asymptotics | None:
     """Power min(xi + l + 1, beta + 1/2, 2 beta - xi - l) on lambda^xi exp(-lambda / scale); None on other spectra.
 
-    With a larger `scale` than the spectrum's the third term, the tail, is gone.
+    With a `scale` larger than the spectrum's, the third term, the tail, vanishes.
     """
     if math.isclose(problem.eigenvalue_scale, scale, rel_tol=CLOSE):
         tail = 2 * beta - problem.left

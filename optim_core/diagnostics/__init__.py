@@ -1,4 +1,4 @@
-"""What the papers measure of a model and its optimizer: functions on any model, by name for sweeps."""
+"""Diagnostics of a model and its optimizer from the papers: functions on any model, selectable by name in sweeps."""
 
 from optim_core.diagnostics import average_case_rate as average_case_rate
 from optim_core.diagnostics import block_mass as block_mass

@@ -1,17 +1,17 @@
-"""`average_case_rate`: how fast an average-case method goes on a quadratic, measured and by theory.
+"""`average_case_rate`: the rate of an average-case method on a quadratic, measured and by theory.
 
-For models that record their course: `history()` gives M_0, M_1, M_2 (squared distance, twice the objective above its
-minimum, squared gradient) of every iterate [t + 1, 3], `spectrum` what is known of the Hessian, `modes()` its
-eigenvalues and the squared components of the start. All of the objective, M_1:
+For models that record their trajectory: `history()` gives M_0, M_1, M_2 (squared distance, twice the objective above
+its minimum, squared gradient) of every iterate [t + 1, 3], `spectrum` what is known about the Hessian, `modes()` its
+eigenvalues and the squared components of the start. All for the objective, M_1:
 
     geometry/rate_measured      slope of log M against log t over the last four fifths; without an upper edge at 0, that
-                                is strong_convexity > 0, against t over the last half, in nats a step
+                                is strong_convexity > 0, against t over the last half, in nats per step
     geometry/rate_theory        the same slope of contraction^t t^(-power), see `average_case.theory`
     geometry/rate_gap           measured - theory; theory leaves out logarithms, so ties stay up to 10 % apart
     geometry/objective_theory   log10 M(t) / M(0) from the residual polynomial: exact for quadratics
     geometry/objective_gap      measured - theory of it
 
-Rates are positive when M falls. Theory is left out for optimizers that are no average-case methods, and where none
+Rates are positive if M falls. Theory is omitted for optimizers that are not average-case methods, and where none
 applies (`ScheduleFollower.asymptotics`).
 """
 
@@ -33,11 +33,12 @@ FEWEST = 5
 
 @diagnostic("average_case_rate")
 def average_case_rate(subject: Subject) -> dict[str, float]:
-    """Rates of the optimizer in use. Raises ValueError for a model that does not record its course."""
+    """Rates of the optimizer in use. Raises ValueError for a model that does not record its trajectory."""
     model: Any = subject.model
     if not all(hasattr(model, name) for name in ("history", "spectrum", "modes")):
         raise ValueError(
-            "average_case_rate needs a model that records its course, as those of the tasks quadratic and least_squares"
+            "average_case_rate needs a model that records its trajectory, like those of the tasks quadratic and "
+            "least_squares"
         )
     course: Tensor = model.history()[:, ORDER]
     steps = len(course) - 1

@@ -1,11 +1,10 @@
-"""Gradients and Hessian products of a subject, and both in the basis where its optimizer keeps its moments.
+"""Gradients and Hessian products, also in the basis in which the optimizer keeps its moments.
 
     R g,   H_R x = R ( H (R^T x) )                      (Zhang et al. 2024, arXiv 2410.19964, section 4)
 
-Without a rotated optimizer R = I. Where R is a projection (galore) H_R sees the subspace only: what is a property of
-the loss, eigenvalues and traces, is measured with H itself. A list of tensors stands for one vector of all coordinates.
-Products with the Hessian are taken by double backward: about two extra gradients each; attention has to be the plain
-kind.
+Without a rotated optimizer R = I. If R is a projection (galore), H_R covers only the subspace; properties of the loss,
+such as eigenvalues and traces, are measured with H itself. A list of tensors represents one vector of all coordinates.
+Products with the Hessian use double backward: about two extra gradients each; attention must be of the plain kind.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Product = Callable[[Sequence[Tensor]], Vectors]
 
 
 def parameters(subject: Subject) -> list[Tensor]:
-    """What the optimizer trains, else what asks for gradients; in the order of its groups."""
+    """The optimizer's parameters, or those that require gradients; in the order of its groups."""
     if subject.optimizer is not None:
         known = set(subject.model.parameters())
         return [p for g in subject.optimizer.param_groups for p in g["params"] if p in known]
@@ -49,7 +48,7 @@ def from_basis(subject: Subject, tensors: Sequence[Tensor]) -> Vectors:
 
 
 def gradient(subject: Subject, batch: int) -> Vectors:
-    """Gradient of the mean loss on one batch, not rotated; zeros where a parameter has none."""
+    """Gradient of the mean loss on one batch, not rotated; zeros for a parameter without one."""
     inputs, targets = subject.batches[batch]
     params = parameters(subject)
     loss = subject.loss(subject.model(inputs), targets)
@@ -58,7 +57,7 @@ def gradient(subject: Subject, batch: int) -> Vectors:
 
 
 def hessian_product(subject: Subject) -> Product:
-    """Give x -> H x for the mean loss over all batches; the graph of the gradient is built once and kept."""
+    """Return x -> H x for the mean loss over all batches; the graph of the gradient is built once and kept."""
     params = parameters(subject)
     losses = [subject.loss(subject.model(inputs), targets) for inputs, targets in subject.batches]
     mean = torch.stack(losses).mean()
@@ -82,7 +81,7 @@ def hessian_product(subject: Subject) -> Product:
 
 
 def product_in_basis(subject: Subject) -> Product:
-    """Give x -> R H R^T x, with x shaped like `shapes_in_basis`."""
+    """Return x -> R H R^T x, with x shaped like `shapes_in_basis`."""
     product = hessian_product(subject)
 
     def turned(x: Sequence[Tensor]) -> Vectors:

@@ -20,7 +20,7 @@ Block = tuple[int, int, int]
 
 
 def mass_inside(product: Product, like: list[Tensor], blocks: list[Block], *, probes: int, seed: int) -> float:
-    """Share in [0, 1] of the mass of the blocks' columns that lies inside the blocks; NaN when there is no mass."""
+    """Share in [0, 1] of the mass of the blocks' columns that lies inside the blocks; NaN if there is no mass."""
     draws = torch.Generator().manual_seed(seed)
     inside = total = 0.0
     for tensor, first, last in blocks:

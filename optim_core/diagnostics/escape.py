@@ -7,20 +7,21 @@ momentum m is
 
     escape ratio = lr c (1 + sam_radius c / |U g|) / (2 (1 + m))                   (cf. Dufort-Labbe et al. 2605.16134)
 
-Above 1 the step overshoots the bottom and ends farther away than it was. Near the bottom of any well it does, for |U g|
-vanishes there: SAM never rests, it jumps from side to side at the distance where the ratio is 1,
+Above 1 the step overshoots the bottom and ends farther away than before. Near the bottom of any well it does, because
+|U g| vanishes there: SAM never comes to rest, it jumps from side to side at the distance where the ratio is 1,
 
     amplitude = lr sam_radius c / (2 (1 + m) - lr c),      infinite from lr c = 2 (1 + m) on.
 
-With momentum there are longer cycles too, some of them several times as wide; this is the one that turns at every step.
-Whether SAM leaves depends on how wide the well is along the leading eigenvector of U H: from the bottom to where the
-loss stops bending upwards and the slope begins to pull back less.
+With momentum there are longer cycles too, some of them several times as wide; this is the one that alternates at every
+step. Whether SAM escapes depends on the width of the well along the leading eigenvector of U H: from the bottom to
+where the curvature of the loss vanishes and the restoring slope begins to decrease.
 
     escape reach = amplitude / width
 
-Below 1 the well holds the jumps. Above 1 they pass the strongest pull, and get out unless what is left of it suffices.
-0 on a quadratic, which has no such place. In a consistent basin a slow U has c about 1; in a well that is narrower than
-the average U remembers, c is far above 1 along an axis that was flat, and reach and ratio with U exceed those without.
+Below 1 the well contains the jumps. Above 1 they pass the point of strongest restoring slope, and escape unless the
+remaining slope suffices. 0 on a quadratic, which has no such point. In a consistent basin a slow U has c about 1; in a
+well narrower than the memory of the average U, c is far above 1 along a formerly flat axis, and reach and ratio with U
+exceed those without.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from optim_core.geometry import LearnedGeometry
 from optim_core.llqr_settings import is_positive
 
 FARTHEST = 16.0
-"""Widths are looked for between 1 / FARTHEST and FARTHEST amplitudes, in steps of sqrt 2."""
+"""Widths are searched between 1 / FARTHEST and FARTHEST amplitudes, in steps of sqrt 2."""
 
 
 def escape_ratio(curvature: float, norm: float, *, lr: float, sam_radius: float = 0.0, momentum: float = 0.0) -> float:
@@ -47,7 +48,9 @@ def escape_ratio(curvature: float, norm: float, *, lr: float, sam_radius: float 
 
 
 def amplitude(curvature: float, *, lr: float, sam_radius: float = 0.0, momentum: float = 0.0) -> float:
-    """How far from the bottom of a quadratic SAM jumps to and fro; infinite where the step diverges, 0 on no well."""
+    """Distance from the bottom of a quadratic at which SAM oscillates; infinite if the step diverges, 0 without a
+    well.
+    """
     if curvature <= 0:
         return 0.0
     room = 2 * (1 + momentum) - lr * curvature
@@ -55,10 +58,11 @@ def amplitude(curvature: float, *, lr: float, sam_radius: float = 0.0, momentum:
 
 
 def width(along: Callable[[float], float], unit: float, epsilon: float) -> float:
-    """Distance t from the bottom 0 at which the loss `along(t)` stops bending upwards, on the nearer side.
+    """Distance t from the bottom 0 at which the curvature of the loss `along(t)` vanishes, on the nearer side.
 
-    Chords of the loss between unit / FARTHEST and unit FARTHEST, each sqrt 2 times as far: one that is less steep than
-    the last by more than rounding (`epsilon` of the loss) has passed the place. Infinite where none is.
+    Chords of the loss between unit / FARTHEST and unit FARTHEST, each sqrt 2 times as far: the first one that is less
+    steep than its predecessor by more than rounding (`epsilon` of the loss) is beyond that point. Infinite if there is
+    none.
     """
     count = round(4 * math.log2(FARTHEST))
     points = [0.0, *(unit * 2 ** ((k - count / 2) / 2) for k in range(count + 1))]
@@ -83,9 +87,9 @@ def escape(subject: Subject) -> dict[str, float]:
     """geometry/escape_ratio_plain and geometry/escape_reach_plain with U = I, and both without `_plain` in the learned
     metric; geometry/escape_amplitude likewise, left out where it is infinite.
 
-    Of SGD steps: lr, sam_radius and momentum are those of the optimizer's first group as they stand. A reach lies in
-    [0, 16]: 16 also where a step diverges by itself. Without a learned metric, or with one that is not kept positive,
-    only the plain values are there. About 120 gradients for each batch.
+    For SGD steps: lr, sam_radius and momentum are the current ones of the optimizer's first group. A reach lies in [0,
+    16]: 16 also if a step diverges by itself. Without a learned metric, or with one that is not kept positive, only the
+    plain values are returned. About 120 gradients per batch.
     """
     group = subject.optimizer.param_groups[0] if subject.optimizer is not None else {}
     step = {
@@ -128,7 +132,7 @@ def _measured(
 
 
 def _along(subject: Subject, direction: list[Tensor], bottom: float) -> Callable[[float], float]:
-    """T -> mean loss over the batches at w + (bottom + t) direction; the weights come back bit for bit."""
+    """T -> mean loss over the batches at w + (bottom + t) direction; the weights are restored bit for bit."""
     params = parameters(subject)
     home = [p.detach().clone() for p in params]
 

@@ -1,11 +1,11 @@
-"""`game_rate`: the rate at which a game converges, measured and by theory, for games of up to 400 parameters.
+"""`game_rate`: the convergence rate of a game, measured and by theory, for games with up to 400 parameters.
 
-The field v and its Jacobian J are taken at the point reached, and theory is the spectral radius of the method's linear
-map with the hyperparameters in use (global for affine games, local for others).
+The field v and its Jacobian J are taken at the current point; the predicted rate is the spectral radius of the method's
+linear map with the current hyperparameters (global for affine games, local for others).
 
     geometry/rate_measured   factor of |v| for one gradient evaluation, over the last half of the run
     geometry/rate_theory     radius ** (1 / gradient evaluations of a step)
-    geometry/rate_gap        measured - theory: the asymptotic rate is approached from above where a root is double
+    geometry/rate_gap        measured - theory: the asymptotic rate is approached from above at a double root
     geometry/radius          spectral radius of one step
     geometry/growth          largest |v| so far over the first one: the transient
 
@@ -27,7 +27,7 @@ LARGEST = 400
 
 @diagnostic("game_rate")
 def game_rate(subject: Subject) -> dict[str, float]:
-    """Rates of the optimizer's method. Raises ValueError for what is no game, or a game that is too large."""
+    """Rates of the optimizer's method. Raises ValueError if there is no game, or if it is too large."""
     optimizer = subject.optimizer
     if subject.losses is None or not isinstance(optimizer, GameOptimizer):
         raise ValueError("game_rate measures games: it needs a task with players and an optimizer for games")
@@ -52,7 +52,7 @@ def game_rate(subject: Subject) -> dict[str, float]:
 
 
 def step_matrix(optimizer: GameOptimizer, J: Tensor) -> Tensor:
-    """`maps.linear_map` [2 d, 2 d] of the optimizer as it stands, each player with its own settings."""
+    """`maps.linear_map` [2 d, 2 d] of the optimizer in its current state, each player with its own settings."""
     sizes = [sum(p.numel() for p in g["params"]) for g in optimizer.param_groups]
 
     def spread(values: list[float]) -> Tensor:

@@ -3,11 +3,11 @@
     gradient bound  C(R) = max over batches of |R g|_inf                                              (its Algorithm 1)
     (1,1)-norm      |H|_(1,1) = sum_mn |H_mn|, reported per coordinate, |H|_(1,1) / d
 
-By rows: mean 1-norm of sampled rows H_R e_i, one product each; few rows are a poor sample where rows differ. By Cauchy
-probes: for x of independent standard Cauchy entries (H x)_i is Cauchy with scale |row i|_1, which the median of
-|(H x)_i| over the probes estimates; every row is seen, at one product for each probe. Both are biased upwards by
-minibatch noise: give many batches. The paper found the gradient bound misleading: it falls under global rotations that
-train worse.
+By rows: mean 1-norm of sampled rows H_R e_i, one product each; few rows are a poor sample if rows differ. By Cauchy
+probes: for x with independent standard Cauchy entries, (H x)_i is Cauchy with scale |row i|_1, estimated by the median
+of |(H x)_i| over the probes; every row is covered, at one product per probe. Both are biased upwards by minibatch
+noise: use many batches. The paper found the gradient bound misleading: it decreases under global rotations that train
+worse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROBES, ROWS = 100, 32
 
 
 def norm_by_cauchy(product: Product, like: list[Tensor], *, probes: int, seed: int) -> float:
-    """|H|_(1,1); error 3 % at 200 probes, more where rows depend on each other. Memory: `probes` vectors."""
+    """|H|_(1,1); error 3 % at 200 probes, more if rows depend on each other. Memory: `probes` vectors."""
     draws = torch.Generator().manual_seed(seed)
     seen = []
     for _ in range(probes):
@@ -32,7 +32,7 @@ def norm_by_cauchy(product: Product, like: list[Tensor], *, probes: int, seed: i
 
 
 def norm_by_rows(product: Product, like: list[Tensor], *, rows: int, seed: int) -> float:
-    """|H|_(1,1) from `rows` rows drawn without replacement; exact when there are as many as coordinates."""
+    """|H|_(1,1) from `rows` rows drawn without replacement; exact if all coordinates are drawn."""
     d = sum(t.numel() for t in like)
     chosen = torch.randperm(d, generator=torch.Generator().manual_seed(seed))[:rows]
     total = 0.0
@@ -50,7 +50,7 @@ def unit(like: list[Tensor], i: int) -> list[Tensor]:
 
 @diagnostic("gradient_linf")
 def gradient_linf(subject: Subject) -> dict[str, float]:
-    """Largest entry of the rotated gradient over the batches: geometry/gradient_linf. One gradient a batch."""
+    """Largest entry of the rotated gradient over the batches: geometry/gradient_linf. One gradient per batch."""
     largest = 0.0
     for batch in range(len(subject.batches)):
         with torch.enable_grad():

@@ -1,9 +1,9 @@
-"""How near to orthogonal the update of each matrix is (Zhang et al. 2024, arXiv 2410.19964, sections 4.2 and C.4).
+"""How close to orthogonal the update of each matrix is (Zhang et al. 2024, arXiv 2410.19964, sections 4.2 and C.4).
 
     CV = std(s) / mean(s),   score = (sum s)^2 / (k sum s^2) = 1 / (1 + CV^2),   s the k = min(out, in) singular values
 
-Zeros included, population std. 0 and 1: all singular values equal, as in Muon. Square Gaussian matrices have CV 0.62.
-Lower CV went with better training in the paper; compare it between equal shapes only.
+Including zeros, population std. 0 and 1: all singular values are equal, as in Muon. Square Gaussian matrices have CV
+0.62. In the paper, lower CV went with better training; compare it only between equal shapes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def score(update: Tensor) -> float:
 
 
 def next_update(subject: Subject) -> dict[Tensor, Tensor]:
-    """What the optimizer would add to each parameter next, on the first batch, without decay; up to the step size.
+    """What the optimizer would add next to each parameter, on the first batch, without decay; up to the step size.
 
-    A real step from a copy of the optimizer's state, at its peak learning rate, so that it works for any optimizer and
-    does not drown in rounding; weights and state are put back. [*shape] for each parameter.
+    A real step from a copy of the optimizer's state, at its peak learning rate, so it works for any optimizer and is
+    not lost in rounding; weights and state are restored. [*shape] per parameter.
     """
     optimizer = subject.optimizer
     assert optimizer is not None

@@ -1,7 +1,7 @@
 """Diagnostics by name: `@diagnostic("sharpness")`, `names()`, `measure(names, subject)`.
 
-A diagnostic is a function of a `Subject` that returns numbers keyed `geometry/...`. It costs gradient evaluations that
-are not charged to the budget: they measure, they do not train.
+A diagnostic is a function of a `Subject` that returns numbers keyed `geometry/...`. Its gradient evaluations are not
+charged to the budget, since they do not train.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PREFIX = "geometry/"
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is measured."""
+    """The subject of a measurement."""
 
     model: nn.Module
-    """In evaluation mode: normalisation layers use their running statistics and dropout is off."""
+    """In evaluation mode: normalization layers use their running statistics and dropout is off."""
     loss: Callable[[Tensor, Any], Tensor]
     """`loss(outputs, targets)`, a mean over the batch."""
     batches: Sequence[tuple[Any, Any]]
@@ -34,7 +34,7 @@ class Subject:
     seed: int = 0
     """Seed of random probes."""
     losses: Callable[[], Sequence[Tensor]] | None = None
-    """Of games, whose `model` is a ModuleList of the players: the losses of all players on the first batch."""
+    """For games, whose `model` is a ModuleList of the players: the losses of all players on the first batch."""
 
 
 Diagnostic = Callable[[Subject], dict[str, float]]
@@ -42,7 +42,7 @@ _REGISTRY: Named[Diagnostic] = Named("diagnostic")
 
 
 def diagnostic(name: str) -> Callable[[Diagnostic], Diagnostic]:
-    """Decorator that makes a diagnostic reachable as `name`. A name taken twice raises ValueError."""
+    """Decorator that registers a diagnostic as `name`. Raises ValueError for a name already taken."""
     return _REGISTRY.add(name)
 
 
@@ -52,14 +52,14 @@ def names() -> list[str]:
 
 
 def lookup(name: str) -> Diagnostic:
-    """The diagnostic behind `name`. Raises KeyError with the nearest registered name."""
+    """The diagnostic `name`. Raises KeyError with the nearest registered name."""
     return _REGISTRY.lookup(name)
 
 
 def measure(wanted: Iterable[str], subject: Subject) -> dict[str, float]:
-    """Run the named diagnostics and leave everything as found: modes, gradients, buffers, weights, random state.
+    """Run the named diagnostics and restore everything: modes, gradients, buffers, weights, random state.
 
-    Raises ValueError when a diagnostic returns a key outside `geometry/`.
+    Raises ValueError if a diagnostic returns a key outside `geometry/`.
     """
     model = subject.model
     modes = [(m, m.training) for m in model.modules()]
@@ -84,5 +84,5 @@ def measure(wanted: Iterable[str], subject: Subject) -> dict[str, float]:
             module.training = mode
     for key in found:
         if not key.startswith(PREFIX):
-            raise ValueError(f"a diagnostic returned {key!r}; its keys begin with {PREFIX}")
+            raise ValueError(f"a diagnostic returned {key!r}; keys must begin with {PREFIX}")
     return found

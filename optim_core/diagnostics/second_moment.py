@@ -29,7 +29,7 @@ def decades(v: Tensor) -> float:
 
 @diagnostic("second_moment")
 def second_moment(subject: Subject) -> dict[str, float]:
-    """Means over tensors of two or more coordinates; nothing for an optimizer without `exp_avg_sq`."""
+    """Means over tensors with at least two coordinates; empty for an optimizer without `exp_avg_sq`."""
     states = subject.optimizer.state.values() if subject.optimizer is not None else ()
     found = [s["exp_avg_sq"] for s in states if isinstance(s.get("exp_avg_sq"), Tensor) and s["exp_avg_sq"].numel() > 1]
     if not found or not all(bool(torch.isfinite(v).all()) for v in found):

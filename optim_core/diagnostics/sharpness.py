@@ -1,15 +1,15 @@
-"""How sharp the loss is where the weights are, by three measures over the mean loss of some batches.
+"""Sharpness of the loss at the current weights, by three measures over the mean loss of some batches.
 
-    largest eigenvalue   lambda_max(H), by Lanczos with full reorthogonalisation; its error bound is reported with it
+    largest eigenvalue   lambda_max(H), by Lanczos with full reorthogonalization; its error bound is reported with it
     trace                E v^T H v over v of independent signs (Hutchinson 1990), with its standard error
     SAM sharpness        max of L(w + e) - L(w) over |e| <= radius            (Foret et al. 2021, eq. 1)
 
 The last is bounded from below by ascent: e_1 = radius g / |g| is SAM's own step, and e_{k+1} = radius g_k / |g_k|, with
-g_k the gradient at w + e_k, goes on from there. A fixed point satisfies the first-order condition of the maximum on the
-sphere; for a convex loss no step lowers the loss, near the minimum of a quadratic it is power iteration and ends at
-radius^2 lambda_max / 2. The largest value seen is reported beside that of the one step.
+g_k the gradient at w + e_k, continues from there. A fixed point satisfies the first-order condition of the maximum on
+the sphere; for a convex loss no step lowers the loss; near the minimum of a quadratic it is power iteration and ends at
+radius^2 lambda_max / 2. The largest value seen is reported next to that of the one step.
 
-All three are of the loss, whatever basis the optimizer works in. Products with H are taken by double backward, about
+All three are properties of the loss, independent of the optimizer's basis. Products with H use double backward, about
 two gradients each.
 """
 
@@ -38,7 +38,7 @@ def largest_eigenvalue(
     """(largest eigenvalue of H, error bound); with a symmetric positive `metric` U that of U H.
 
     `like` has the shapes of the vectors that `product` takes. Some eigenvalue lies within the error of the value; that
-    it is the largest one is certain only in the limit of many steps. Raises ArithmeticError as `linalg.lanczos` does.
+    it is the largest is certain only in the limit of many steps. Raises ArithmeticError as `linalg.lanczos` does.
     """
     value, error, _ = leading(product, like, num_steps=num_steps, seed=seed, metric=metric)
     return value, error
@@ -58,7 +58,7 @@ def leading(
     alphas, betas, basis = lanczos(_flattened(product, like), flat, num_steps, turn)
     values, vectors, errors = ritz(alphas, betas)
     vector = basis @ vectors[:, -1]
-    if turn is not None:  # of H U so far; U times it is one of U H
+    if turn is not None:  # an eigenvector of H U so far; U times it is one of U H
         vector = turn(vector)
     parts = torch.split(vector / vector.norm(), [t.numel() for t in like])
     return float(values[-1]), float(errors[-1]), [x.view_as(t) for x, t in zip(parts, like, strict=True)]
@@ -79,9 +79,9 @@ def trace(product: Product, like: Sequence[Tensor], *, probes: int = PROBES, see
 def ball_sharpness(
     loss: Callable[[], Tensor], params: Sequence[Tensor], *, radius: float = RADIUS, num_steps: int = ASCENT_STEPS
 ) -> tuple[float, float]:
-    """(rise of the loss after SAM's one step, largest rise seen in `num_steps` >= 1 steps) at distance `radius`.
+    """(rise of the loss after SAM's one step, largest rise in `num_steps` >= 1 steps) at distance `radius`.
 
-    `loss()` is evaluated at `params`, which are moved and come back bit for bit. num_steps + 1 gradients.
+    `loss()` is evaluated at `params`, which are moved and restored bit for bit. num_steps + 1 gradients.
     """
     home = [p.detach().clone() for p in params]
     rises: list[float] = []

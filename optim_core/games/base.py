@@ -1,22 +1,21 @@
-"""Optimizers for smooth games: one parameter group for each player, a closure that returns one loss per player.
+"""Optimizers for smooth games: one parameter group per player, a closure that returns one loss per player.
 
-The closure takes no argument, computes the losses of all players at the parameters as they stand and returns them as
-a list, in the order of the players (zero-sum: `return [f, -f]`). It does not call backward: player i's gradient is
-taken of loss i with respect to player i's parameters, by `torch.autograd.grad`; `p.grad` stays as found. The second
-call of `extragradient` and `bilinear_optimal` is compared with the first: it draws the same random numbers, and batch
-normalisation has to be in evaluation mode. `hamiltonian` and `consensus` differentiate twice: tanh and softplus, not
-ReLU. The rules themselves are in `updates`, their theory in `rates` and `maps`.
+The closure takes no argument, computes the losses of all players at the current parameters and returns them as a list,
+in the order of the players (zero-sum: `return [f, -f]`). It does not call backward: player i's gradient is that of loss
+i with respect to player i's parameters, by `torch.autograd.grad`; `p.grad` is not changed. The second call of
+`extragradient` and `bilinear_optimal` is compared with the first: it draws the same random numbers, and batch
+normalization must be in evaluation mode. `hamiltonian` and `consensus` differentiate twice: use tanh and softplus, not
+ReLU. The rules are in `updates`, their theory in `rates` and `maps`.
 
-Constant momentum begins with a transient: after a full first step from D = 0, |v| can rise to 0.37 kappa times its
-first value, kappa = 2 / (1 - sqrt momentum), before it falls. `short_first_step` takes lr / (1 + momentum) there, the
-first step of Chebyshev's method, and |v| falls from the start. Only for momentum above 0, whose first step it shortens.
+Constant momentum starts with a transient: after a full first step from D = 0, |v| can rise to 0.37 kappa times its
+first value, kappa = 2 / (1 - sqrt momentum), before it falls. `short_first_step` uses lr / (1 + momentum) there, the
+first step of Chebyshev's method, and |v| falls from the start. It applies only to momentum above 0.
 
 A method outside its spectral shape diverges: once |v| exceeds 1e4 / (1 - sqrt |momentum|) times its first value, which
-no such transient does, a `DivergenceWarning` says so, and a step along a direction that is not finite is not taken
-(`skipped_steps` counts), so weights never become NaN.
-`restart=True` drops the momentum when |v| more than doubles over 20 steps, for games that are not affine; affine games
-converge without it, and a step tuned for momentum need not survive being restarted over and over. A step reads two
-numbers back from the device.
+no such transient does, a `DivergenceWarning` is issued, and a step along a direction that is not finite is not taken
+(`skipped_steps` counts), so weights never become NaN. `restart=True` drops the momentum if |v| more than doubles over
+20 steps, for games that are not affine; affine games converge without it, and a step tuned for momentum may not
+tolerate repeated restarts. A step reads two numbers back from the device.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ PUSH = 1e-3
 class GameOptimizer(Counting):
     """The step shared by all methods; `METHOD` names the direction.
 
-    `params` has one entry for each player: a module, a list of parameters, or a dictionary with "params" and settings
-    of that player (such as its own "lr"). Players must not share a parameter. lr >= 0, momentum in (-1, 1).
+    `params` has one entry per player: a module, a list of parameters, or a dictionary with "params" and that player's
+    settings (such as its own "lr"). Players must not share a parameter. lr >= 0, momentum in (-1, 1).
     """
 
     PLAYS_GAMES: ClassVar[bool] = True
@@ -66,25 +65,26 @@ class GameOptimizer(Counting):
         self._excursion = Excursion()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copies and pickles make their own scratch copy of the weights."""
+        """Copies and pickles create their own scratch copy of the weights."""
         super().__setstate__(state)
         self._excursion = Excursion()
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
-        """Build over a list with one module, or one list of parameters, for each player."""
+        """Build over a list with one module, or one list of parameters, per player."""
         if not isinstance(model, list | tuple):
             raise TypeError(f"{cls.__name__} plays games: model is a list with one module per player, not one module")
         return cls(model, **hyperparameters)
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """Gradient evaluations of a step, with two players where the cost depends on their number."""
+        """Gradient evaluations per step, with two players if the cost depends on their number."""
         return COSTS[cls.METHOD]
 
     @classmethod
     def roots(cls, points: Tensor, **hyperparameters: Any) -> Tensor | None:
-        """Where the method sends eigenvalues `points` [n] of a normal J, [2, n]; None unless it is a polynomial of J.
+        """Images of the eigenvalues `points` [n] of a normal J under the method, [2, n]; None unless it is a polynomial
+        of J.
 
         `hyperparameters`: all of the method's own.
         """
@@ -104,7 +104,7 @@ class GameOptimizer(Counting):
 
     @property
     def trace(self) -> Trace:
-        """What is remembered of |v| along the run."""
+        """The record of |v| along the run."""
         return Trace(self.param_groups[0])
 
     @staticmethod
@@ -117,15 +117,15 @@ class GameOptimizer(Counting):
         return self.step_cost()
 
     def step_cost(self) -> float:
-        """Gradient evaluations of a step of the method in use; of alternating_gda one for each player."""
+        """Gradient evaluations per step of the method in use; for alternating_gda one per player."""
         return COSTS[self.method] * (len(self.param_groups) / 2 if self.method == "alternating_gda" else 1)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> list[Tensor]:  # type: ignore[override]
-        """One step; returns the losses of all players at the point before it, as the first call gave them.
+        """One step; returns the losses of all players at the previous point, as given by the first call.
 
-        Raises TypeError without a closure, RuntimeError when it returned another number of losses than there are
-        players, called backward, or gave a loss without a graph. Nothing has moved then.
+        Raises TypeError without a closure, RuntimeError if it returned the wrong number of losses, called backward, or
+        gave a loss without a graph. Nothing has moved then.
         """
         cost = self.step_cost()
         looks_ahead = self.method in ("extragradient", "bilinear_optimal")
@@ -148,7 +148,7 @@ class GameOptimizer(Counting):
     def _differentiate(
         self, losses: Sequence[Tensor], twice: bool = False, only: int | None = None
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """The field of each player and, asked to differentiate `twice`, J'v."""
+        """The field of each player and, if asked to differentiate `twice`, J'v."""
         return differentiate(losses, [g["params"] for g in self.param_groups], twice, only)
 
     def _direction(
@@ -175,7 +175,7 @@ class GameOptimizer(Counting):
             if norm == 0 or not math.isfinite(norm):
                 return field
             given = self.param_groups[0]["extrapolation"]
-            if given is None:  # a push that rounding beside the weights cannot swallow
+            if given is None:  # a perturbation that is not lost in the rounding of the weights
                 given = PUSH * max(1.0, global_norm([p for g in self.param_groups for p in g["params"]])) / norm
             ahead = self._ahead(closure, field, [given] * len(field), draws)
             return [updates.bilinear(a, v, given) for a, v in zip(ahead, field, strict=True)]
@@ -184,7 +184,7 @@ class GameOptimizer(Counting):
     def _ahead(
         self, closure: Closure | None, field: list[list[Tensor]], gammas: list[float], draws: Draws | None
     ) -> list[list[Tensor]]:
-        """The field at w - gamma v; the weights come back bit for bit, also when the closure raises."""
+        """The field at w - gamma v; the weights are restored bit for bit, even if the closure raises."""
         self._excursion.leave([p for g in self.param_groups for p in g["params"]])
         try:
             for group, v, gamma in zip(self.param_groups, field, gammas, strict=True):
@@ -195,7 +195,7 @@ class GameOptimizer(Counting):
             self._excursion.back()
 
     def _step_in_turn(self, closure: Closure | None, field: list[list[Tensor]]) -> bool:
-        """Each player moves knowing the moves before its own."""
+        """Each player moves knowing the moves of the players before it."""
         taken = True
         for i, group in enumerate(self.param_groups):
             v = field[0] if i == 0 else self._differentiate(evaluate_game(self, closure), only=i)[0][i]
@@ -230,8 +230,8 @@ class GameOptimizer(Counting):
         trace = self.trace
         if not taken and self.skipped_steps == 1:
             warnings.warn(
-                f"{self.method}: the field or the losses are not finite at step {trace.steps}; the step is not taken, "
-                "the weights stay where they are. Lower lr, or take a method for this game's spectral shape "
+                f"{self.method}: the field or the losses are not finite at step {trace.steps}; the step is not taken "
+                "and the weights stay where they are. Lower lr, or use a method for this game's spectral shape "
                 "(optim_core.games.recommend)",
                 DivergenceWarning,
                 stacklevel=4,
@@ -240,7 +240,7 @@ class GameOptimizer(Counting):
         if trace.record(norm, self.grad_evals, allowed=GROWTH / (1 - math.sqrt(largest))):
             warnings.warn(
                 f"{self.method} diverges: |v| has grown {trace.growth:.0e} times by step {trace.steps}. Lower lr, or "
-                "take a method for this game's spectral shape (optim_core.games.recommend)",
+                "use a method for this game's spectral shape (optim_core.games.recommend)",
                 DivergenceWarning,
                 stacklevel=4,
             )
@@ -255,7 +255,7 @@ def _flat(tensors: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 
 
 def _groups(params: Players) -> list[dict[str, Any]]:
-    """One parameter group for each player. Raises TypeError or ValueError for players that are none."""
+    """One parameter group per player. Raises TypeError or ValueError for invalid players."""
     groups: list[dict[str, Any]] = []
     for i, player in enumerate(params):
         if isinstance(player, Tensor) or (isinstance(player, tuple) and player and isinstance(player[0], str)):
@@ -278,10 +278,10 @@ def _groups(params: Players) -> list[dict[str, Any]]:
 def _check(settings: dict[str, Any]) -> None:
     check_not_negative(lr=settings["lr"])
     if not -1 < settings["momentum"] < 1:
-        raise ValueError(f"momentum is {settings['momentum']}; it has to lie in (-1, 1), of either sign")
+        raise ValueError(f"momentum is {settings['momentum']}; it must lie in (-1, 1), of either sign")
     if settings.get("extrapolation") is not None:
         value = settings["extrapolation"]
         if not 0 < value < float("inf"):
-            raise ValueError(f"extrapolation is {value}; it has to be above 0, or left out")
+            raise ValueError(f"extrapolation is {value}; it must be above 0, or left out")
     if "consensus" in settings:
         check_not_negative(consensus=settings["consensus"])

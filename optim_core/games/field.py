@@ -1,7 +1,7 @@
 """The field of a game, v = (gradient of each player's own loss), from the losses that a closure returns.
 
-J is the Jacobian of v over all parameters of all players in order, d of them. Products with it need losses that can
-be differentiated twice.
+J is the Jacobian of v over all parameters of all players in order, d of them. Products with it need losses that are
+twice differentiable.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optim_core.pullback import pulled_whole
+
 Players = Sequence[nn.Module | Iterable[Tensor] | dict[str, Any]]
 WANTED = "needs a closure that returns a list with one loss per player and does not call backward"
 
 
 def evaluate_game(optimizer: torch.optim.Optimizer, closure: Callable[[], Any] | None) -> list[Tensor]:
-    """Call the closure with gradients enabled and return its losses, one for each parameter group.
+    """Call the closure with gradients enabled and return its losses, one per parameter group.
 
-    Raises TypeError without a closure, RuntimeError for a single loss or another number of losses, for one that is no
-    scalar or carries no graph, or when the closure called backward. Gradients stay as found.
+    Raises TypeError without a closure, RuntimeError for a single loss or the wrong number of losses, for one that is
+    not a scalar or has no graph, or if the closure called backward. Gradients are not changed.
     """
     name = type(optimizer).__name__
     if closure is None:
@@ -46,17 +48,17 @@ def evaluate_game(optimizer: torch.optim.Optimizer, closure: Callable[[], Any] |
         raise RuntimeError(f"the closure given to {name}.step returned {len(losses)} losses for {players} players")
     for i, loss in enumerate(losses):
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            raise RuntimeError(f"loss {i} that the closure given to {name}.step returned is no scalar with a graph")
+            raise RuntimeError(f"loss {i} that the closure given to {name}.step returned is not a scalar with a graph")
     return list(losses)
 
 
 def differentiate(
     losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]], twice: bool = False, only: int | None = None
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """(v, J'v), one list of tensors for each player; J'v is empty unless asked to differentiate `twice`.
+    """(v, J'v), one list of tensors per player; J'v is empty unless asked to differentiate `twice`.
 
     `only` leaves all other players' lists empty. A parameter on which its player's loss does not depend counts as 0.
-    Raises RuntimeError when the closure has used up the graph by calling backward.
+    Raises RuntimeError if the closure has consumed the graph by calling backward.
     """
     field: list[list[Tensor]] = []
     for i, (loss, params) in enumerate(zip(losses, players, strict=True)):
@@ -79,8 +81,7 @@ def pull(field: Sequence[Tensor], params: Sequence[Tensor], weights: Sequence[Te
     if not live:
         return [torch.zeros_like(p) for p in params]
     with torch.enable_grad():
-        found = torch.autograd.grad([v for v, _ in live], list(params), [u for _, u in live], allow_unused=True, **keep)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, params, strict=True)]
+        return pulled_whole([v for v, _ in live], params, [u for _, u in live], **keep)
 
 
 def jacobian(losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> Tensor:

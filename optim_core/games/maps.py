@@ -1,4 +1,4 @@
-"""What a method does to the error of an affine game v(w) = J (w - w*): roots for eigenvalues, a matrix for J.
+"""The effect of a method on the error of an affine game v(w) = J (w - w*): roots for eigenvalues, a matrix for J.
 
 With D_t = w_t - w_{t-1} every method is a linear map of (w_t - w*, w_{t-1} - w*), and on an eigenvalue lambda of J
 
@@ -9,7 +9,7 @@ With D_t = w_t - w_{t-1} every method is a linear map of (w_t - w*, w_{t-1} - w*
     consensus          psi = lr (lambda + consensus |lambda|^2)   (normal J)
     optimistic         z^2 - (1 + momentum - 2 lr lambda) z + momentum - lr lambda
 
-`alternating_gda` is no polynomial of J and has a matrix only. Matrices are right for every J. d is the number of
+`alternating_gda` is not a polynomial of J and has only a matrix. Matrices are valid for every J. d is the number of
 parameters of all players, n the number of eigenvalues.
 """
 
@@ -47,7 +47,7 @@ def squashed(
         return lr * (points.abs() ** 2).to(points.dtype)
     if method == "consensus":
         return lr * (points + consensus * points.abs() ** 2)
-    raise ValueError(f"{method!r} has no psi; there is: gda, extragradient, bilinear_optimal, hamiltonian, consensus")
+    raise ValueError(f"{method!r} has no psi; available: gda, extragradient, bilinear_optimal, hamiltonian, consensus")
 
 
 def roots(
@@ -61,7 +61,7 @@ def roots(
 ) -> Tensor:
     """Both roots z for each eigenvalue, [n] complex -> [2, n]: the image of the shape under the method.
 
-    Of parameters [m, 1]: [2, m, n].
+    For parameters [m, 1]: [2, m, n].
     """
     if method == "optimistic":
         return quadratic_roots(1 + momentum - 2 * lr * points, momentum - lr * points)
@@ -95,7 +95,7 @@ def linear_map(
 ) -> Tensor:
     """M [2 d, 2 d] with (w_{t+1}, w_t) - w* = M ((w_t, w_{t-1}) - w*) for J [d, d]; players own `sizes` parameters.
 
-    Every parameter is a number or one number for each coordinate, [d]. Raises ValueError for an unknown method.
+    Every parameter is a number or one number per coordinate, [d]. Raises ValueError for an unknown method.
     """
     identity = torch.eye(len(J), dtype=J.dtype)
 
@@ -117,7 +117,7 @@ def linear_map(
             "consensus": lambda: J + diagonal(consensus) @ J.T @ J,
         }
         if method not in directions:
-            raise ValueError(f"no method {method!r}; there is: {', '.join(COSTS)}")
+            raise ValueError(f"no method {method!r}; available: {', '.join(COSTS)}")
         now = now - step @ directions[method]()
     return torch.cat([torch.cat([now, before], 1), torch.cat([identity, torch.zeros_like(J)], 1)])
 
@@ -136,9 +136,9 @@ def _alternating(J: Tensor, sizes: Sequence[int], step: Tensor, now: Tensor, bef
 
 
 def radius(matrix: Tensor, kernel: int = 0) -> float:
-    """Spectral radius of `matrix`, the `kernel` eigenvalues nearest to 1 left out.
+    """Spectral radius of `matrix`, without the `kernel` eigenvalues nearest to 1.
 
-    Error in the kernel of J never changes; it counts as an eigenvalue 1 that says nothing about the rate.
+    Error in the kernel of J never changes; it gives an eigenvalue 1 that says nothing about the rate.
     """
     values = torch.linalg.eigvals(matrix)
     order = torch.argsort((values - 1).abs())

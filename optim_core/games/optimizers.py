@@ -1,4 +1,4 @@
-"""The optimizers for games by name: each method with its hyperparameters. The step they share is in `base`."""
+"""The optimizers for games by name: each method with its hyperparameters. The shared step is in `base`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optim_core.registry import register
 
 
 class OfOneRate(GameOptimizer):
-    """What a method has that is set by its learning rate and momentum."""
+    """Common part of methods that are set by learning rate and momentum."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class OfOneRate(GameOptimizer):
 
 
 class OfTwoPoints(GameOptimizer):
-    """What a method has that takes a second field `extrapolation` away."""
+    """Common part of methods that evaluate a second field at distance `extrapolation`."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class GDA(OfOneRate):
 class AlternatingGDA(OfOneRate):
     """Gradient steps in turn, each player seeing the moves before its own; cycles on bilinear games.
 
-    Calls the closure once for each player and is charged one evaluation a call, GRAD_EVALS for two players. Only one
-    player's loss is differentiated after each, so a step of two takes 1.7 times the time of `gda`, not 2.
+    Calls the closure once per player and is charged one evaluation per call, GRAD_EVALS for two players. Only one
+    player's loss is differentiated after each call, so a step for two takes 1.7 times the time of `gda`, not 2.
     """
 
     METHOD = "alternating_gda"
@@ -68,9 +68,9 @@ class AlternatingGDA(OfOneRate):
 
 @register("extragradient")
 class Extragradient(OfTwoPoints):
-    """The gradient at w - extrapolation v(w), applied from w; `extrapolation` > 0, left out it equals lr.
+    """The gradient at w - extrapolation v(w), applied from w; `extrapolation` > 0, default: equal to lr.
 
-    Right for strongly monotone games (`rates.half_disc`); with momentum for crosses and vertical pairs.
+    Suitable for strongly monotone games (`rates.half_disc`); with momentum for crosses and vertical pairs.
     """
 
     METHOD = "extragradient"
@@ -79,7 +79,7 @@ class Extragradient(OfTwoPoints):
 
 @register("optimistic")
 class Optimistic(OfOneRate):
-    """2 v(w_t) - v(w_{t-1}): extragradient at the price of one gradient; lr below 1/(sqrt 3 L) on bilinear games."""
+    """2 v(w_t) - v(w_{t-1}): extragradient at the cost of one gradient; lr below 1/(sqrt 3 L) on bilinear games."""
 
     METHOD = "optimistic"
 
@@ -88,8 +88,8 @@ class Optimistic(OfOneRate):
 class BilinearOptimal(OfTwoPoints):
     """-J v by two gradients, with momentum: optimal on bilinear games (`rates.bilinear` gives lr and momentum).
 
-    `extrapolation` > 0 is the push gamma along v, left out 1e-3 max(1, |w|) / |v|. Diverges on games with an eigenvalue
-    within 45 degrees of the real axis, such as minimisation; `hamiltonian` does not.
+    `extrapolation` > 0 is the perturbation gamma along v, default 1e-3 max(1, |w|) / |v|. Diverges on games with an
+    eigenvalue within 45 degrees of the real axis, such as minimization; `hamiltonian` does not.
     """
 
     METHOD = "bilinear_optimal"
@@ -100,7 +100,7 @@ class BilinearOptimal(OfTwoPoints):
 class Hamiltonian(OfOneRate):
     """Gradient descent on |v|^2 / 2: converges on every affine game (`rates.hamiltonian` gives lr and momentum).
 
-    Also attracted by stationary points that solve no player's problem; `consensus` is the remedy.
+    Also attracted by stationary points that solve no player's problem; `consensus` avoids this.
     """
 
     METHOD = "hamiltonian"
@@ -109,7 +109,7 @@ class Hamiltonian(OfOneRate):
 
 @register("consensus")
 class Consensus(GameOptimizer):
-    """v + consensus J'v; `consensus` >= 0 is tau / alpha, so that lr = 0 moves nothing and 0 is `gda` at its price.
+    """v + consensus J'v; `consensus` >= 0 is tau / alpha, so lr = 0 moves nothing and 0 is `gda` at a higher cost.
 
     With consensus >= 1/g, g the smallest singular value of J, momentum accelerates it as it does `hamiltonian`.
     """

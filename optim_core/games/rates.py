@@ -29,15 +29,15 @@ COSTS = {
     "hamiltonian": 3.0,
     "consensus": 3.0,
 }
-"""Gradient evaluations charged for one step with two players, those of the closure's calls.
+"""Gradient evaluations charged per step with two players, those of the closure's calls.
 
-tests/bench/games_cost.py measures what they take: within 5 % of the charge, but 1.7 for `alternating_gda`.
+tests/bench/games_cost.py measures the actual cost: within 5 % of the charge, except 1.7 for `alternating_gda`.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A method with its parameters and the rate that theory gives it."""
+    """A method with its parameters and its theoretical rate."""
 
     method: str
     """A key of COSTS."""
@@ -50,11 +50,11 @@ class Choice:
     consensus: float = 0.0
     """tau / alpha of `consensus`; elsewhere unused."""
     rate: float
-    """Factor of the error in one step, asymptotically; above 1 the method diverges."""
+    """Asymptotic error factor per step; above 1 the method diverges."""
 
     @property
     def per_evaluation(self) -> float:
-        """Factor of the error for one gradient evaluation."""
+        """Error factor per gradient evaluation."""
         return float(self.rate ** (1 / COSTS[self.method]))
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def interval(mu: float, L: float) -> Choice:
 
 
 def disc(mu: float, L: float) -> Choice:
-    """Plain GDA on the disc with diameter [mu, L], 0 < mu <= L; momentum cannot help."""
+    """Plain GDA on the disc with diameter [mu, L], 0 < mu <= L; momentum does not help."""
     _check_order(mu=mu, L=L)
     return Choice(method="gda", lr=2 / (L + mu), rate=(L - mu) / (L + mu))
 
@@ -118,14 +118,14 @@ def cross(mu: float, L: float, reach: float) -> Choice:
 
 
 def vertical(centre: float, nearest: float, reach: float) -> Choice:
-    """Extragradient with momentum on {centre +- iy, nearest <= y <= reach}, centre > 0."""
+    """Extragradient with momentum on {center +- iy, nearest <= y <= reach}, center > 0."""
     check_positive(centre=centre)
     check_not_negative(nearest=nearest, reach=reach)
     return _squared(centre, (centre**2 + nearest**2) / (2 * centre), (centre**2 + reach**2) / (2 * centre))
 
 
 def half_disc(mu: float, L: float) -> Choice:
-    """Extragradient with unequal steps on {Re >= mu, |lambda| <= L}: 1 - mu/L; momentum buys nothing."""
+    """Extragradient with unequal steps on {Re >= mu, |lambda| <= L}: 1 - mu/L; momentum gains nothing."""
     _check_order(mu=mu, L=L)
     return Choice(method="extragradient", lr=(L + mu) / L**2, extrapolation=1 / (L + mu), rate=1 - mu / L)
 
@@ -140,7 +140,7 @@ def hamiltonian(smallest: float, largest: float, momentum: bool = True) -> Choic
 
 
 def lower_bound(mu: float, L: float) -> float:
-    """No first-order method is faster, per evaluation, on a shape that contains the disc of diameter [mu, L]."""
+    """Lower bound per evaluation for all first-order methods on a shape that contains the disc of diameter [mu, L]."""
     return disc(mu, L).rate
 
 
@@ -167,7 +167,7 @@ def _on_squares(method: str, smallest: float, largest: float) -> Choice:
 
 
 def _squared(centre: float, low: float, high: float) -> Choice:
-    """Phi = lambda (1 - gamma lambda) with gamma = 1/(2 centre) folds the shape onto the interval [low, high]."""
+    """Phi = lambda (1 - gamma lambda) with gamma = 1/(2 center) folds the shape onto the interval [low, high]."""
     folded = interval(low, high)
     return Choice(
         method="extragradient",
@@ -182,4 +182,4 @@ def _check_order(**ends: float) -> None:
     check_positive(**ends)
     (low_name, low), (high_name, high) = ends.items()
     if low > high:
-        raise ValueError(f"{low_name} is {low} and {high_name} is {high}; {low_name} is the smaller end")
+        raise ValueError(f"{low_name} is {low} and {high_name} is {high}; {low_name} must be the smaller one")

@@ -1,4 +1,4 @@
-"""Spectral shapes: which one a set of eigenvalues has, and which method theory recommends for it.
+"""Spectral shapes: classify a set of eigenvalues, and recommend the method that theory favors.
 
 | kind      | eigenvalues                                    | method                                        |
 |-----------|------------------------------------------------|-----------------------------------------------|
@@ -6,12 +6,12 @@
 | disc      | disc about the positive axis                   | gda, momentum 0                               |
 | ellipse   | ellipse about the positive axis                | gda, momentum > 0 if wide, < 0 if tall        |
 | vertical  | one real part c > 0                            | extragradient with momentum, or gda, momentum < 0 |
-| cross     | an interval and a vertical line at its centre  | extragradient with momentum                   |
+| cross     | an interval and a vertical line at its center  | extragradient with momentum                   |
 | imaginary | no real part                                   | bilinear_optimal                              |
 | half_disc | real parts >= mu > 0, moduli <= L              | extragradient, unequal steps                  |
 | general   | anything else                                  | hamiltonian with momentum                     |
 
-Eigenvalues at 0 (the kernel of a rectangular coupling) say nothing about the rate and are left out.
+Eigenvalues at 0 (the kernel of a rectangular coupling) do not affect the rate and are left out.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Shape:
 def classify(points: Tensor, singular: tuple[float, float] | None = None, tolerance: float = TOLERANCE) -> Shape:
     """The shape of the eigenvalues `points` [n]; `tolerance` is relative to the largest modulus.
 
-    `singular` gives the smallest (above 0) and the largest singular value of J, where J is not normal. Raises
-    ValueError when every eigenvalue is 0 or one is not finite.
+    `singular` gives the smallest (above 0) and the largest singular value of J, if J is not normal. Raises ValueError
+    if every eigenvalue is 0 or one is not finite.
     """
     if not bool(torch.isfinite(points.abs()).all()):
         raise ValueError("an eigenvalue is not finite; there is no shape to find")
@@ -103,11 +103,11 @@ def _kind(s: Shape, real: Tensor, height: Tensor, near: float) -> str:
 
 
 def recommend(shape: Shape, points: Tensor | None = None) -> Choice:
-    """The method with the best rate for one gradient evaluation on the eigenvalues `points` [n], zeros left out.
+    """The method with the best rate per gradient evaluation on the eigenvalues `points` [n], without zeros.
 
-    The shape only proposes: closed forms of every kind that its extents allow and, on given eigenvalues, parameters
-    tuned on them. Each is then rated by `rate_on`, and that rate is the one promised. Without `points` the outline of
-    the shape stands for them. `hamiltonian` with momentum is always a candidate: it converges on every affine game.
+    The shape only gives candidates: closed forms for every kind compatible with its extents and, for given eigenvalues,
+    parameters tuned on them. Each is then evaluated by `rate_on`, and that is the predicted rate. Without `points` the
+    outline of the shape is used. `hamiltonian` with momentum is always a candidate: it converges on every affine game.
     """
     spectrum = nonzero(boundary(shape) if points is None else points)
     found = _closed_forms(shape)
@@ -120,9 +120,9 @@ def recommend(shape: Shape, points: Tensor | None = None) -> Choice:
 
 
 def rate_on(choice: Choice, shape: Shape, points: Tensor) -> float:
-    """Largest root modulus of the choice on the eigenvalues `points` [n] of J, whatever rate it was given.
+    """Largest root modulus of the choice on the eigenvalues `points` [n] of J, regardless of its own rate.
 
-    Of `hamiltonian` on the singular values of the shape, between whose ends it is largest at the ends.
+    For `hamiltonian`, over the range of singular values of the shape, where it is largest at the ends.
     """
     singular = torch.tensor([shape.smallest, shape.largest], dtype=torch.complex128)
     return maps.polynomial_rate(
@@ -142,7 +142,7 @@ def nonzero(points: Tensor) -> Tensor:
 
 
 def _closed_forms(shape: Shape) -> list[Choice]:
-    """What `rates` gives for every kind of shape that these extents could be."""
+    """Closed forms from `rates` for every kind of shape compatible with these extents."""
     found = [rates.hamiltonian(shape.smallest, shape.largest)] if shape.smallest > 0 else []
     if shape.reach > 0:
         found.append(rates.bilinear(shape.nearest or min(shape.smallest, shape.reach), shape.reach))

@@ -1,9 +1,9 @@
 """The spectrum of a game's Jacobian from products with it: Arnoldi for eigenvalues, Lanczos for singular values.
 
-Up to `probes` parameters J is formed and everything is exact. Beyond that, Arnoldi's Ritz values whose residual is
-below a twentieth of the largest are kept, and the outer end is widened by 2 %, because Ritz values approach it from
-inside. Ends near 0 are found last: with few probes they come out too large, which costs speed, not stability. A
-product counts as two gradient evaluations.
+Up to `probes` parameters J is formed and everything is exact. Beyond that, Arnoldi's Ritz values with a residual below
+a twentieth of the largest are kept, and the outer end is widened by 2 %, because Ritz values approach it from inside.
+Ends near 0 are found last: with few probes they come out too large, which costs speed but not stability. A product
+counts as two gradient evaluations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Product = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What is known of J."""
+    """What is known about J."""
 
     points: Tensor
     """Eigenvalues, complex128 [n]."""
@@ -44,9 +44,9 @@ def cost(dimension: int, probes: int) -> float:
 def estimate(
     losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]], probes: int = 64, seed: int = 0
 ) -> Estimate:
-    """Eigenvalues and singular values of J where `losses` were evaluated; with a graph that is twice differentiable.
+    """Eigenvalues and singular values of J where `losses` were evaluated, with a twice differentiable graph.
 
-    Raises ValueError when J is 0 or not finite.
+    Raises ValueError if J is 0 or not finite.
     """
     params = [p for ps in players for p in ps]
     if sum(p.numel() for p in params) <= probes:
@@ -90,12 +90,12 @@ def products(losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> t
 
 
 def arnoldi(product: Product, start: Tensor, steps: int) -> Tensor:
-    """Ritz values [<= steps], complex128, of a matrix given by its product; those that have settled only."""
+    """Ritz values [<= steps], complex128, of a matrix given by its product; only converged ones."""
     basis, H = [start / start.norm()], torch.zeros(steps + 1, steps, dtype=torch.float64)
     size = steps
     for k in range(steps):
         w = product(basis[k])
-        for _ in range(2):  # twice is enough to keep the basis orthogonal
+        for _ in range(2):  # two passes suffice to keep the basis orthogonal
             for j, q in enumerate(basis):
                 h = torch.dot(q, w)
                 H[j, k] += float(h)
@@ -116,7 +116,7 @@ def arnoldi(product: Product, start: Tensor, steps: int) -> Tensor:
 
 
 def lanczos(product: Product, start: Tensor, steps: int) -> Tensor:
-    """Ritz values [<= steps], float64, of a symmetric matrix, by Lanczos with full reorthogonalisation."""
+    """Ritz values [<= steps], float64, of a symmetric matrix, by Lanczos with full reorthogonalization."""
     q, previous, beta = start / start.norm(), torch.zeros_like(start), 0.0
     basis, diagonal, beside = [q], [], []
     for _ in range(steps):
@@ -141,6 +141,6 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Tensor:
 
 def _check(values: Tensor) -> None:
     if not bool(torch.isfinite(values).all()):
-        raise ValueError("the Jacobian of this game is not finite here; begin at a point where the losses are")
+        raise ValueError("the Jacobian of this game is not finite here; start at a point where the losses are finite")
     if not values.numel() or not bool((values != 0).any()):
         raise ValueError("the Jacobian of this game is 0; no method moves anything (ReLU networks have none to follow)")

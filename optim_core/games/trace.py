@@ -1,6 +1,6 @@
-"""What an optimizer for games remembers of |v|: divergence, restarts, the measured rate.
+"""The history of |v| kept by an optimizer for games: divergence, restarts, the measured rate.
 
-Everything is numbers in the first parameter group, so a resumed run goes on with the same memory.
+Everything is stored as numbers in the first parameter group, so a resumed run continues with the same history.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FLOOR = 1e-11
 
 
 class DivergenceWarning(RuntimeWarning):
-    """A method for games diverges, or met numbers that are not finite."""
+    """A method for games diverges, or encountered values that are not finite."""
 
 
 class Trace:
@@ -39,7 +39,7 @@ class Trace:
         return float(self._own["largest"] / self._own["first"]) if self._own["first"] else 1.0
 
     def record(self, norm: float, grad_evals: float, allowed: float = GROWTH) -> bool:
-        """Take in |v| before a step and the cost up to its end; True when growth first exceeds `allowed`."""
+        """Record |v| before a step and the cost up to its end; True when growth first exceeds `allowed`."""
         own = self._own
         own["steps"] += 1
         if own["first"] == 0:
@@ -58,13 +58,13 @@ class Trace:
         return len(recent) == WINDOW + 1 and recent[-1] > 2 * recent[0]
 
     def forget_recent(self) -> None:
-        """Begin a new window of 20 steps."""
+        """Start a new window of 20 steps."""
         self._own["recent"] = []
 
     def rate(self) -> float | None:
-        """Measured factor of |v| for one gradient evaluation over the last half of the run, None before 8 steps.
+        """Measured factor of |v| per gradient evaluation over the last half of the run, None before 8 steps.
 
-        Points below 1e-11 of the first |v|, where rounding rules, are left out.
+        Points below 1e-11 of the first |v|, where rounding dominates, are left out.
         """
         points = [*self._own["milestones"], self._own.get("newest", [0.0, 0.0])]
         usable = [(c, n) for c, n in points if n > FLOOR * self._own["first"] and math.isfinite(n)]

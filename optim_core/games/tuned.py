@@ -1,7 +1,7 @@
-"""`tuned_game`: estimate the spectrum at the first step, recognise its shape, play the method with the best rate on it.
+"""`tuned_game`: estimate the spectrum at the first step, classify its shape, use the method with the best rate.
 
-Without a hyperparameter to search: spectrum.estimate -> shapes.classify -> shapes.recommend. Exact for affine games of
-up to `probes` parameters; for other games the rates are those near the starting point. Choosing takes 1 to 2 s, once.
+No hyperparameters to search: spectrum.estimate -> shapes.classify -> shapes.recommend. Exact for affine games with up
+to `probes` parameters; for other games the rates are those near the starting point. The choice takes 1 to 2 s, once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from optim_core.registry import register
 
 @register("tuned_game")
 class TunedGame(GameOptimizer):
-    """The method and parameters that theory gives for the game at its starting point.
+    """The method and parameters that theory recommends for the game at its starting point.
 
-    `lr` multiplies the step size found (1: as it is). `probes` >= 1 is the number of products with J that the estimate
+    `lr` multiplies the step size found (1: unchanged). `probes` >= 1 is the number of products with J that the estimate
     may take on a large game; it is charged as `spectrum.cost` says, before the first step. `method`, `shape` and
-    `predicted_rate` tell what was found.
+    `predicted_rate` report what was found.
     """
 
     METHOD = "gda"
@@ -44,7 +44,7 @@ class TunedGame(GameOptimizer):
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:
-        """Two: which method will play is not known before the game is."""
+        """Two: the method is not known before the game is."""
         return cls.GRAD_EVALS
 
     @classmethod
@@ -54,28 +54,28 @@ class TunedGame(GameOptimizer):
 
     @property
     def shape(self) -> str:
-        """The kind of spectral shape that was recognised, empty before the first step."""
+        """The kind of spectral shape found; empty before the first step."""
         return str(self.param_groups[0]["shape"])
 
     @property
     def predicted_rate(self) -> float:
-        """Factor of the error for one step on the eigenvalues found, with the `lr` of the first step.
+        """Error factor per step on the eigenvalues found, with the `lr` of the first step.
 
-        nan before the first step, and where players differ in their lr. A bound from below unless `exact`.
+        nan before the first step, and if players differ in their lr. A lower bound unless `exact`.
         """
         return float(self.param_groups[0].get("predicted_rate", float("nan")))
 
     @property
     def exact(self) -> bool:
-        """Whether J was formed. Of larger games Arnoldi finds small eigenvalues last; the slowest may be missing."""
+        """Whether J was formed. For larger games Arnoldi finds small eigenvalues last; the slowest may be missing."""
         return bool(self.param_groups[0].get("exact", False))
 
     def next_cost(self) -> float:
-        """With the estimate, before the first step; of the dearest method then."""
+        """Before the first step, includes the estimate and assumes the most expensive method."""
         return super().next_cost() if self.shape else self._estimate_cost() + 3.0
 
     def freeze(self) -> None:
-        """Raises RuntimeError while there is no estimate: the budget is too small for it."""
+        """Raises RuntimeError if there is no estimate yet: the budget is too small for it."""
         if not self.shape:
             raise RuntimeError(
                 f"tuned_game needs {self.next_cost():g} gradient evaluations for its estimate and a first step; "

@@ -3,7 +3,7 @@
 Variables are log lr, momentum and, for extragradient, log extrapolation. Starts: momentum in {-0.4, 0, 0.4, 0.8} and
 {1, 2, 4} times the best step without momentum. On imaginary spectra the best extrapolation is infinite; it is kept
 below 30 / the smallest eigenvalue, which costs a tenth of the gain. The closed forms of `rates` are the regression
-values. The simplices of all starts move in step with each other: a round of them costs what one would.
+values. The simplices of all starts advance together: a round of them costs as much as one.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Objective = Callable[[Sequence[Point]], list[float]]
 def tune(method: str, points: Tensor, *, momentum: bool = True, consensus: float = 0.0) -> Choice:
     """Best parameters of `method` for the eigenvalues `points` [n] (complex or real, zeros left out) of a normal J.
 
-    `extragradient`, `gda`, `optimistic` and `bilinear_optimal` are right for every J. `consensus` > 0 is kept fixed.
+    `extragradient`, `gda`, `optimistic` and `bilinear_optimal` are valid for every J. `consensus` > 0 is kept fixed.
     `momentum=False` keeps the momentum at 0 and, for extragradient, both steps equal. Raises ValueError for no points.
     """
     kept = _upper(points)
     if method not in maps.POLYNOMIAL:
-        raise ValueError(f"{method!r} is no polynomial of J; tune_game takes the Jacobian")
+        raise ValueError(f"{method!r} is not a polynomial of J; use tune_game with the Jacobian")
     if method == "consensus" and not consensus > 0:
         raise ValueError("consensus is 0: that is gda; give consensus (tau/alpha) above 0")
 
@@ -100,7 +100,7 @@ def _tune_alternating(J: Tensor, sizes: Sequence[int], momentum: bool) -> Choice
 
 
 def _search(rates: Objective, scale: float, momentum: bool, ahead: bool) -> Found:
-    """Best (log lr[, momentum[, log extrapolation]]); `scale` is the largest eigenvalue that the step faces."""
+    """Best (log lr[, momentum[, log extrapolation]]); `scale` is the largest eigenvalue that the step encounters."""
     grid = [[math.log(2.2 / scale) - 0.12 * k] for k in range(80)]
     start = min(zip(grid, rates(grid), strict=True), key=_value)[0]
     best = minimize(rates, [start], [0.1])[0]
@@ -116,7 +116,9 @@ def _search(rates: Objective, scale: float, momentum: bool, ahead: bool) -> Foun
 
 
 def minimize(objective: Objective, starts: Sequence[Point], width: Sequence[float]) -> list[Found]:
-    """Nelder and Mead's simplex from each start, first edges `width`; each one's best point and its value."""
+    """Nelder and Mead's simplex from each start, with initial edges `width`; returns each one's best point and
+    value.
+    """
     courses = [_simplex(start, width) for start in starts]
     asked = {number: next(course) for number, course in enumerate(courses)}
     found: dict[int, Found] = {}
@@ -132,7 +134,7 @@ def minimize(objective: Objective, starts: Sequence[Point], width: Sequence[floa
 
 
 def _simplex(start: Point, width: Sequence[float]) -> Generator[list[Point], list[float], Found]:
-    """One simplex: yields the points whose values it wants next, is sent them, and returns the best."""
+    """One simplex: yields the points whose values it needs next, receives them, and returns the best."""
     n = len(start)
     corners = [start] + [[x + (width[i] if i == j else 0.0) for j, x in enumerate(start)] for i in range(n)]
     simplex = sorted(zip((yield corners), corners, strict=True), key=_first)
@@ -158,7 +160,7 @@ def _simplex(start: Point, width: Sequence[float]) -> Generator[list[Point], lis
 
 
 def _along(t: float, centre: Point, corner: Point) -> Generator[list[Point], list[float], tuple[float, Point]]:
-    """(value, point) on the line from the corner through the centre, t times their distance beyond it."""
+    """(value, point) on the line from the corner through the center, t times their distance beyond it."""
     x = [c + t * (c - w) for c, w in zip(centre, corner, strict=True)]
     return (yield [x])[0], x
 
@@ -172,7 +174,7 @@ def _first(pair: tuple[float, Point]) -> float:
 
 
 def _upper(points: Tensor) -> Tensor:
-    """The points in the closed upper half plane, zeros and repetitions left out: shapes are symmetric."""
+    """The points in the closed upper half plane, without zeros and duplicates: shapes are symmetric."""
     found = points.to(torch.complex128).flatten()
     found = found[(found.abs() > 1e-12 * found.abs().max()) if len(found) else slice(0)]
     if not len(found):

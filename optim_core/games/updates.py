@@ -1,4 +1,4 @@
-"""The update rules for games as functions of tensors: which direction each method takes, and the step along it.
+"""The update rules for games as functions of tensors: each method's direction, and the step along it.
 
 v is the field at w, one tensor for each parameter, J its Jacobian. Every method is
 
@@ -30,7 +30,7 @@ def optimistic(field: Tensors, previous: Tensors) -> list[Tensor]:
 
 
 def bilinear(ahead: Tensors, field: Tensors, gamma: float) -> list[Tensor]:
-    """(v(w - gamma v) - v(w)) / gamma; zeros for gamma = infinity, which is where v vanishes."""
+    """(v(w - gamma v) - v(w)) / gamma; zeros for gamma = infinity, where v vanishes."""
     return list(torch._foreach_mul(torch._foreach_sub(list(ahead), list(field)), 1 / gamma))
 
 
@@ -40,7 +40,7 @@ def consensus(field: Tensors, pulled: Tensors, weight: float) -> list[Tensor]:
 
 
 def step(params: Tensors, direction: Tensors, displacement: Tensors | None, lr: float, momentum: float) -> None:
-    """Move `params` in place by D <- momentum D - lr d, `displacement` holding D; None stands for momentum 0."""
+    """Move `params` in place by D <- momentum D - lr d, with D in `displacement`; None means momentum 0."""
     if displacement is None:
         torch._foreach_add_(list(params), list(direction), alpha=-lr)
         return

@@ -1,4 +1,4 @@
-"""Parametrisations of a learned preconditioner U by name, one file for each family."""
+"""Parametrizations of a learned preconditioner U by name, one file per family."""
 
 from optim_core.preconditioners import diagonal as diagonal
 from optim_core.preconditioners import eigen as eigen

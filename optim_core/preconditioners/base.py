@@ -1,11 +1,11 @@
-"""What a structure of the learned preconditioner U is: parameters at identity, the action on a gradient, a clamp.
+"""The interface of a structure of the learned preconditioner U: parameters at identity, action on a gradient, clamp.
 
-Each weight has a block of its own, U = blockdiag(U_0, U_1, ...). A weight is viewed as a matrix [rows, columns]: a
+Each weight has its own block, U = blockdiag(U_0, U_1, ...). A weight is viewed as a matrix [rows, columns]: a
 convolution kernel [out, in, ...] as out x rest, other weights with more than two axes as rest x last. Vectors (biases)
-and the scales and shifts of normalisation layers are always diagonal. In an embedding table the vocabulary's side is
+and the scales and shifts of normalization layers are always diagonal. In an embedding table the vocabulary side is
 diagonal, and so is every side longer than `factor_limit`: a dense factor for it would cost side^2 numbers.
 
-U is the learned inverse curvature: nothing here is ever inverted (Dufort-Labbe et al. 2026, arXiv 2605.04230).
+U is the learned inverse curvature: nothing is ever inverted (Dufort-Labbe et al. 2026, arXiv 2605.04230).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A weight seen as a matrix."""
+    """A weight viewed as a matrix."""
 
     rows: int
     columns: int
@@ -37,16 +37,16 @@ class View:
     """Whether the rows' factor may be a dense matrix."""
     dense_columns: bool
     vector: bool
-    """A bias, or the scale or shift of a normalisation layer: elementwise only."""
+    """A bias, or the scale or shift of a normalization layer: elementwise only."""
 
 
 class Structure:
-    """U of one weight. Factors are tensors of the weight's device, in float32 or wider."""
+    """U of one weight. Factors are tensors on the weight's device, in float32 or wider."""
 
     VECTOR: ClassVar[str] = "diagonal"
-    """The structure that takes the place of this one for vectors."""
+    """The structure used instead of this one for vectors."""
     ELEMENTWISE: ClassVar[bool] = False
-    """Whether U g is the one factor times g, elementwise."""
+    """Whether U g is the single factor times g, elementwise."""
     ALWAYS_POSITIVE: ClassVar[bool] = False
     """Whether U is symmetric and positive semidefinite for any values of its factors."""
     POSITIVE_IF_CLAMPED: ClassVar[bool] = False
@@ -64,8 +64,8 @@ class Structure:
         raise RuntimeError(f"{type(self).__name__} has no act()")
 
     def clamp(self, factors: Factors, low: float, high: float, spectrum: bool) -> None:
-        """Keep the entries of a diagonal or scalar U in [low, high], in place, and with `spectrum` those of the
-        diagonal inside a structured U too.
+        """Clamp the entries of a diagonal or scalar U to [low, high], in place, and with `spectrum` also those of the
+        diagonal inside a structured U.
         """
 
     def matrix(self, gradient: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Structure:
 
 
 def structure(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a structure reachable as `name`."""
+    """Class decorator that registers a structure as `name`."""
     return _STRUCTURES.add(name)
 
 
@@ -84,12 +84,12 @@ def structures() -> list[str]:
 
 
 def lookup(name: str) -> type[Structure]:
-    """The structure behind `name`. Raises ValueError with what there is."""
+    """The structure `name`. Raises ValueError with the available ones."""
     return _STRUCTURES.value(name)
 
 
 def view(weight: Tensor, owner: nn.Module, factor_limit: int) -> View:
-    """How a weight of the module `owner` is seen. `factor_limit` >= 1 is the longest side with a dense factor."""
+    """The view of a weight in the module `owner`. `factor_limit` >= 1 is the longest side with a dense factor."""
     if weight.ndim < 2 or isinstance(owner, NORMS):
         return View(rows=weight.numel(), columns=1, dense_rows=False, dense_columns=False, vector=True)
     rows = weight.shape[0] if isinstance(owner, _ConvNd) else weight.numel() // max(weight.shape[-1], 1)
@@ -105,16 +105,16 @@ def view(weight: Tensor, owner: nn.Module, factor_limit: int) -> View:
 
 
 def block(name: str, weight: Tensor, owner: nn.Module, factor_limit: int) -> Structure:
-    """The block of one weight under the structure `name`."""
+    """The block of one weight with the structure `name`."""
     kind, seen = lookup(name), view(weight, owner, factor_limit)
     return lookup(kind.VECTOR)(seen) if seen.vector else kind(seen)
 
 
 def ones(like: Tensor, *shape: int) -> Tensor:
-    """A tensor of ones beside `like`."""
+    """A tensor of ones with the dtype and device of `like`."""
     return torch.ones(shape, device=like.device, dtype=like.dtype)
 
 
 def eye(like: Tensor, size: int) -> Tensor:
-    """The identity matrix beside `like`."""
+    """The identity matrix with the dtype and device of `like`."""
     return torch.eye(size, device=like.device, dtype=like.dtype)

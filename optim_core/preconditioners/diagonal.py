@@ -1,4 +1,4 @@
-"""U that scales: one number for each entry of a weight, or one for the whole weight.
+"""U that scales: one number per entry of a weight, or one for the whole weight.
 
     diagonal       U g = d g             psd_diagonal   U g = (r^2 + 1e-12) g
     scalar         U g = a g             psd_scalar     U g = (r^2 + 1e-12) g
@@ -39,7 +39,7 @@ class Diagonal(Structure):
 
 @structure("scalar")
 class Scalar(Diagonal):
-    """a [], one number for a weight, 1 at the start."""
+    """a [], one number per weight, 1 at the start."""
 
     VECTOR: ClassVar[str] = "scalar"
 
@@ -50,7 +50,7 @@ class Scalar(Diagonal):
 
 @structure("psd_diagonal")
 class PositiveDiagonal(Structure):
-    """d = r^2 + 1e-12 with r [*shape of the weight]: positive whatever r is, without a clamp."""
+    """d = r^2 + 1e-12 with r [*shape of the weight]: positive for any r, without a clamp."""
 
     VECTOR: ClassVar[str] = "psd_diagonal"
     ALWAYS_POSITIVE: ClassVar[bool] = True
@@ -66,7 +66,7 @@ class PositiveDiagonal(Structure):
 
 @structure("psd_scalar")
 class PositiveScalar(PositiveDiagonal):
-    """a = r^2 + 1e-12, one number for a weight."""
+    """a = r^2 + 1e-12, one number per weight."""
 
     VECTOR: ClassVar[str] = "psd_scalar"
 

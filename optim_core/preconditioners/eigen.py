@@ -4,8 +4,8 @@
     psd_e_kronecker          the same with d = r^2 + 1e-12
     separable_e_kronecker    the same with d = a c^T,     a [m], c [n]
 
-Symmetric by construction; Q and P are not kept orthogonal. Where a side may not have a dense factor its basis is the
-identity. 4 m n (m + n) FLOPs for an action, m^2 + n^2 + m n numbers.
+Symmetric by construction; Q and P are not kept orthogonal. For a side that may not have a dense factor the basis is the
+identity. 4 m n (m + n) FLOPs per action, m^2 + n^2 + m n numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from optim_core.preconditioners.diagonal import TINY
 
 @structure("e_kronecker")
 class EigenKronecker(Structure):
-    """d is free: it may turn negative unless it is clamped."""
+    """d is free: it may become negative unless it is clamped."""
 
     POSITIVE_IF_CLAMPED: ClassVar[bool] = True
 
@@ -59,7 +59,7 @@ class EigenKronecker(Structure):
 
 @structure("psd_e_kronecker")
 class PositiveEigenKronecker(EigenKronecker):
-    """d = r^2 + 1e-12: symmetric and positive semidefinite whatever the factors are."""
+    """d = r^2 + 1e-12: symmetric and positive semidefinite for any factors."""
 
     VECTOR: ClassVar[str] = "psd_diagonal"
     ALWAYS_POSITIVE: ClassVar[bool] = True
@@ -79,7 +79,7 @@ class PositiveEigenKronecker(EigenKronecker):
 
 @structure("separable_e_kronecker")
 class SeparableEigenKronecker(EigenKronecker):
-    """d = a c^T: m + n numbers beside the bases."""
+    """d = a c^T: m + n numbers in addition to the bases."""
 
     def clamp(self, factors: Factors, low: float, high: float, spectrum: bool) -> None:
         """Both vectors, with `spectrum`."""

@@ -4,8 +4,8 @@
     psd_kronecker        U g = (L L^T) G (M M^T)      L [m, m], M [n, n]
     diagonal_kronecker   U g = (a c^T) G elementwise  a [m], c [n]
 
-A side that may not have a dense factor has a vector of its length in place of the matrix. Dense: 2 m n (m + n) FLOPs
-for an action (twice that for psd_kronecker), m^2 + n^2 numbers.
+A side that may not have a dense factor has a vector instead of the matrix. Dense: 2 m n (m + n) FLOPs per action (twice
+that for psd_kronecker), m^2 + n^2 numbers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kronecker(Structure):
 
 @structure("psd_kronecker")
 class PositiveKronecker(Kronecker):
-    """Factors L L^T: symmetric and positive semidefinite whatever L is."""
+    """Factors L L^T: symmetric and positive semidefinite for any L."""
 
     VECTOR: ClassVar[str] = "psd_diagonal"
     ALWAYS_POSITIVE: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Orthogonal maps of gradients by name, one file for each family."""
+"""Orthogonal maps of gradients by name, one file per family."""
 
 from optim_core.rotations import dense as dense
 from optim_core.rotations import egop as egop

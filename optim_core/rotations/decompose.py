@@ -1,4 +1,4 @@
-"""Decompositions that fail as a value: retried in float64, None when that fails too or the matrix is not finite."""
+"""Decompositions that return None on failure: retried in float64; also None if the matrix is not finite."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def robust(function: Callable[[Tensor], Sequence[Tensor]], matrix: Tensor) -> li
 
 
 def singular_vectors(g: Tensor, *, left: bool, right: bool) -> list[Tensor]:
-    """[U, V] of G [a, b] = U S V^T, descending; square on the wanted sides, at least [side, min(a, b)] on others."""
+    """[U, V] of G [a, b] = U S V^T, descending; square on the requested sides, at least [side, min(a, b)] on others."""
     a, b = g.shape
     u, _, vt = torch.linalg.svd(g, full_matrices=(left and a > b) or (right and b > a))
     return [u, vt.T]

@@ -1,11 +1,11 @@
-"""The eigenbasis of the expected gradient outer product (EGOP, arXiv 2502.01594), for each piece by itself.
+"""The eigenbasis of the expected gradient outer product (EGOP, arXiv 2502.01594), for each piece separately.
 
     C = (1 / M) sum_k g_k g_k^T,  g_k the gradient at theta_k ~ N(w, rms(w)^2) for each tensor;   h = Q^T g
 
 The leading min(M, p) eigenvectors of a piece of p coordinates are left singular vectors of [g_1 ... g_M]; Householder
-reflectors complete them to an orthogonal basis without forming it. Fitted once, before the first step, for M
+reflectors complete them to an orthogonal basis without forming it. Fitted once, before the first step, with M
 (`rotation_samples`) gradient evaluations, which are charged. Memory p min(M, p) instead of p^2; 4 p min(M, p)
-multiplications one way. M of at least twice the coordinates would resolve all eigenvectors.
+multiplications each way. Resolving all eigenvectors would need M of at least twice the number of coordinates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Egop(Rotation):
         return self.samples(self.options) if any(p.get("reflectors") is None for p in self.pieces) else 0
 
     def fit(self, samples: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> Fitted:
-        """Leading eigenvectors of the samples, where there is no basis yet."""
+        """Leading eigenvectors of the samples, if there is no basis yet."""
         failures = 0
         for i, piece in enumerate(self.pieces):
             if piece.get("reflectors") is None:
@@ -55,7 +55,7 @@ class Egop(Rotation):
 
 
 def _reflectors(gradients: Tensor) -> Sequence[Tensor]:
-    """V^T [r, p] and T [r, r] of an orthogonal Q = I - V T V^T that begins with the left singular vectors, up to sign.
+    """V^T [r, p] and T [r, r] of an orthogonal Q = I - V T V^T that starts with the left singular vectors, up to sign.
 
     T^-1 = diag(1 / tau) + the strict upper triangle of V^T V (Schreiber and Van Loan 1989).
     """
@@ -69,7 +69,7 @@ def _reflectors(gradients: Tensor) -> Sequence[Tensor]:
 
 
 def _apply(piece: Piece, t: Tensor, *, transpose: bool) -> Tensor:
-    """Q x = x - V T (V^T x), or with T^T for Q^T: V passes through memory twice, and that is the time it takes."""
+    """Q x = x - V T (V^T x), or with T^T for Q^T: its time is that of reading V twice."""
     rows, factor = piece.get("reflectors"), piece.get("factor")
     if rows is None or factor is None:
         return t

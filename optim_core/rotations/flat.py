@@ -1,4 +1,4 @@
-"""Random rotations of flattened coordinates: all pieces together (`global`) or each by itself (`layer`).
+"""Random rotations of flattened coordinates: all pieces together (`global`) or each separately (`layer`).
 
 Biases and norms are rotated too (arXiv 2410.19964, section 3.1 and appendix A).
 """
@@ -16,7 +16,7 @@ from optim_core.rotations.haar import BlockRotation
 
 
 class Flat(Rotation):
-    """One map over the coordinates of all pieces laid end to end; subclasses choose it."""
+    """One map over the concatenated coordinates of all pieces; subclasses choose it."""
 
     MIXES: ClassVar[bool] = True
 
@@ -30,11 +30,11 @@ class Flat(Rotation):
         raise RuntimeError(f"{type(self).__name__} has no make()")
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """R applied to all tensors laid end to end."""
+        """R applied to the concatenation of all tensors."""
         return self._split(self.map.forward(self._join(tensors)))
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """R^T applied to all tensors laid end to end."""
+        """R^T applied to the concatenation of all tensors."""
         return self._split(self.map.backward(self._join(tensors)))
 
     def _join(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -46,7 +46,7 @@ class Flat(Rotation):
 
 @rotation("global")
 class Global(Flat):
-    """One block-permuted Haar rotation over all coordinates. Memory n^2 + d, 2 n d multiplications one way."""
+    """One block-permuted Haar rotation over all coordinates. Memory n^2 + d, 2 n d multiplications each way."""
 
     def make(self, d: int) -> FlatMap:
         """Blocks of `rotation_block`."""

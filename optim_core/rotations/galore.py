@@ -1,10 +1,10 @@
-"""One-sided low rank (GaLore: Zhao et al. 2024, arXiv 2403.03507): moments of min(rank, a, b) directions.
+"""One-sided low rank (GaLore: Zhao et al. 2024, arXiv 2403.03507): moments for min(rank, a, b) directions.
 
     a < b:  H = P^T G [r, b],  else  H = G P [a, r];   P the r leading singular vectors of the gradient at the refresh
 
 A projection, not a rotation: what lies outside the span is dropped until the next refresh. Its scale factor is left to
-the learning rate. The authors count steps from 0: refreshes come at 1, 201, 401. Memory r min(a, b) for P, and moments
-of r max(a, b) numbers instead of a b.
+the learning rate. The authors count steps from 0, so refreshes come at 1, 201, 401. Memory r min(a, b) for P, and
+moments of r max(a, b) numbers instead of a b.
 """
 
 from __future__ import annotations

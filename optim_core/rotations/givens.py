@@ -1,9 +1,9 @@
-"""A rotation of adjustable strength: random disjoint pairs of coordinates, all turned by one angle.
+"""A rotation of adjustable strength: random disjoint pairs of coordinates, all rotated by one angle.
 
     (x_i, x_j) -> (c x_i - s x_j,  s x_i + c x_j),   i < j,   c = cos(angle), s = sin(angle)
 
-Angle 0 is the identity, pi/4 mixes most: a continuous axis for sweeps. With an odd number of coordinates one stays.
-Computed as c x + s sign x[partner]: one gather each way. Memory d integers and d signs of a byte.
+Angle 0 is the identity, pi/4 mixes most: a continuous axis for sweeps. With an odd number of coordinates one is left
+out. Computed as c x + s sign x[partner]: one gather each way. Memory d integers and d one-byte signs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from optim_core.rotations.haar import gathered, permutation
 
 
 class Pairs(FlatMap):
-    """Turns pairs of coordinates of a vector [d] by `angle`, in radians."""
+    """Rotates pairs of coordinates of a vector [d] by `angle`, in radians."""
 
     def __init__(self, d: int, angle: float, *, key: str) -> None:
         super().__init__()
@@ -32,11 +32,11 @@ class Pairs(FlatMap):
         self._alone = order[2 * half :].long()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn by the angle."""
+        """Rotate by the angle."""
         return self._turn(x, math.sin(self._angle))
 
     def backward(self, x: Tensor) -> Tensor:
-        """Turn back."""
+        """Rotate back."""
         return self._turn(x, -math.sin(self._angle))
 
     def _turn(self, x: Tensor, sine: float) -> Tensor:
@@ -51,7 +51,7 @@ class Pairs(FlatMap):
 
 @rotation("givens")
 class Givens(Flat):
-    """All coordinates in random pairs, turned by `rotation_angle`."""
+    """All coordinates in random pairs, rotated by `rotation_angle`."""
 
     def make(self, d: int) -> FlatMap:
         """As many pairs as d // 2."""

@@ -2,7 +2,7 @@
 
     A = Q T (QR of iid normal entries),  R = Q diag(sign T_jj)                                   (Mezzadri 2007)
 
-Without the sign fix Q is not Haar. Drawn on the CPU in float64, then cast, so that R does not depend on the device.
+Without the sign fix Q is not Haar. Drawn on the CPU in float64, then cast, so R does not depend on the device.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def generator(*key: object) -> torch.Generator:
 
 
 def permutation(d: int, *key: object) -> Tensor:
-    """A random order of d coordinates [d], int32 where it fits, the same for the same key."""
+    """A random order of d coordinates [d], int32 if it fits, the same for the same key."""
     order = torch.randperm(d, generator=generator(*key), device="cpu")
     return order.to(torch.int32) if d < 2**31 else order
 
@@ -34,7 +34,7 @@ def normal_matrix(n: int, *key: object) -> Tensor:
 
 
 def orthogonalized(normal: Tensor) -> Tensor:
-    """The orthogonal factor of [n, n] with the sign fix: Haar when the entries are independent and normal."""
+    """The orthogonal factor of [n, n] with the sign fix: Haar if the entries are independent and normal."""
     q, t = torch.linalg.qr(normal)
     signs = torch.where(t.diagonal() < 0, -1.0, 1.0).to(q.dtype)
     found: Tensor = (q * signs).contiguous()
@@ -43,13 +43,13 @@ def orthogonalized(normal: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def haar(n: int, *key: object) -> Tensor:
-    """An orthogonal [n, n] float64 matrix, the same for the same key. Treat as read-only; cost O(n^3), once.
+    """An orthogonal [n, n] float64 matrix, the same for the same key. Treat as read-only; costs O(n^3) once.
 
-    Raises ValueError above the stated memory of 4096^2 numbers (128 MiB).
+    Raises ValueError above 4096^2 numbers (128 MiB).
     """
     if n > WIDEST_BLOCK:
         raise ValueError(
-            f"a random block of width {n} is beyond the limit of {WIDEST_BLOCK} (128 MiB and n^3 operations to draw); "
+            f"a random block of width {n} exceeds the limit of {WIDEST_BLOCK} (128 MiB and n^3 operations to draw); "
             "choose a smaller rotation_block (results stop changing well below 768)"
         )
     return orthogonalized(normal_matrix(n, "haar", n, *key))
@@ -74,7 +74,7 @@ class Order:
 
 
 def gathered(x: Tensor, order: Tensor) -> Tensor:
-    """x[order] of a vector; on a CPU by stretches with wide indices, which torch takes faster than the narrow ones."""
+    """x[order] of a vector; on a CPU in stretches with wide indices, which torch gathers faster than narrow ones."""
     if x.device.type != "cpu":
         return x.index_select(0, order)
     y = torch.empty(len(order), dtype=x.dtype, device=x.device)
@@ -86,8 +86,9 @@ def gathered(x: Tensor, order: Tensor) -> Tensor:
 class BlockRotation(FlatMap):
     """Acts on one axis of length d: a permutation, then blocks of width n that share one Haar matrix, and a tail.
 
-    The outer permutation of the exact formula is left out in both directions: elementwise optimizers do not see it.
-    Memory n^2 numbers, shared by all blocks and tensors of the same n, and an order of d; 2 n d operations a line.
+    The outer permutation of the exact formula is omitted in both directions: elementwise optimizers are invariant to
+    it. Memory n^2 numbers, shared by all blocks and tensors with the same n, and an order of d; 2 n d operations per
+    line.
     """
 
     def __init__(self, d: int, block: int, *, key: str, name: str) -> None:
@@ -99,7 +100,7 @@ class BlockRotation(FlatMap):
         self._order = Order(d, "order", key, name) if self._n < d else None
 
     def follow(self, x: Tensor) -> None:
-        """Take the shared matrices in the dtype and on the device of `x`."""
+        """Use the shared matrices in the dtype and on the device of `x`."""
         if self._ready != (x.dtype, x.device):
             self._shared = haar_as(self._n, x.dtype, x.device, self._key, "shared")
             if self._tail is not None:

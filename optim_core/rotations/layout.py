@@ -1,11 +1,11 @@
 """How parameters become pieces: matrices [out, in] and vectors that a rotation treats as units.
 
-What counts as a unit (arXiv 2410.19964, section 3.1 and appendix B.1): each weight tensor, a fused query-key-value cut
-in three along the out axis, convolutions as (out, in * height * width), biases and norms as vectors of their own. An
-embedding is stored (vocabulary, width) = (in, out) and is turned round first, unless the same tensor is also the head;
-a head that is tied by a function call instead of a module cannot be seen: set `embedding_transpose` to false then.
-Not known here: a fused tensor whose three parts differ in size (grouped queries) is cut in equal thirds all the same;
-weights stored (in, out) under another name than an embedding's are taken as (out, in). Such can be excluded.
+What counts as a unit (arXiv 2410.19964, section 3.1 and appendix B.1): each weight tensor, a fused query-key-value
+split in three along the out axis, convolutions as (out, in * height * width), biases and norms as separate vectors. An
+embedding is stored (vocabulary, width) = (in, out) and is transposed first, unless the same tensor is also the head; a
+head tied by a function call instead of a module cannot be detected: set `embedding_transpose` to false then. Not
+handled: a fused tensor with three parts of different size (grouped queries) is split in equal thirds anyway; weights
+stored (in, out) that are not embeddings are taken as (out, in). Such parameters can be excluded.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ WORDS = {
 EMBED, NORM, TIED = "embed", "norm", "tied"
 NORMS = re.compile(r"norm|^bn\d*$|^ln(_\w+|\d*)$", re.IGNORECASE)
 OUTER, INNER = "module", frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""What wrappers put into names: data parallelism in front of all, compilers and sharding anywhere."""
+"""What wrappers add to names: data parallelism at the front, compilers and sharding anywhere."""
 
 
 def bare_names(names: Sequence[str]) -> list[str]:
-    """Names without what wrappers add, so that a bare, a compiled and a distributed model have the same rotations.
+    """Names without wrappers' additions, so that a bare, a compiled and a distributed model have the same rotations.
 
-    A name stays as it is where two would become one.
+    A name is unchanged if two would become the same.
     """
     found = [_bare(name) for name in names]
     return [full if found.count(short) > 1 else short for full, short in zip(names, found, strict=True)]
@@ -54,7 +54,7 @@ def _bare(name: str) -> str:
 
 
 def words_of(model: nn.Module | None) -> dict[str, frozenset[str]]:
-    """What the types of modules say about their parameters: embed, norm, tied (embedding and head at once)."""
+    """What the types of modules imply about their parameters: embed, norm, tied (embedding and head at once)."""
     if model is None:
         return {}
     named = list(model.named_parameters())
@@ -72,7 +72,7 @@ def words_of(model: nn.Module | None) -> dict[str, frozenset[str]]:
 
 @dataclass(frozen=True)
 class Cut:
-    """A range of rows of a parameter that is a piece, or not rotated when `piece` is None."""
+    """A range of rows of a parameter that is a piece, or not rotated if `piece` is None."""
 
     first: int
     last: int
@@ -81,7 +81,7 @@ class Cut:
 
 
 class Layout:
-    """Cuts tensors of the shapes of named parameters into pieces and puts them together again."""
+    """Cuts tensors with the shapes of named parameters into pieces and puts them together again."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Layout:
         *,
         vectors: bool,
     ) -> None:
-        """`vectors`: whether the kind rotates vectors too. `memory` of each parameter is shared by its pieces."""
+        """`vectors`: whether the kind also rotates vectors. `memory` of each parameter is shared by its pieces."""
         self._vectors, self._options = vectors, options
         self.patterns = frozenset(_patterns(options.include) + _patterns(options.exclude))
         self.unmatched = set(self.patterns)
@@ -101,7 +101,7 @@ class Layout:
         self.pieces = [cut.piece for cuts in self._cuts for cut in cuts if cut.piece is not None]
 
     def split(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """One tensor for each piece, at least float32. [*shape] -> [out, in] or [n]"""
+        """One tensor per piece, at least float32. [*shape] -> [out, in] or [n]"""
         found = []
         for t, cuts in zip(tensors, self._cuts, strict=True):
             for cut in cuts:
@@ -113,9 +113,10 @@ class Layout:
         return found
 
     def join(self, originals: Sequence[Tensor], pieces: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors with the pieces' values; what is no piece comes from `originals`.
+        """Tensors with the pieces' values; the rest comes from `originals`.
 
-        A tensor keeps the shape of its original where the number of coordinates allows; else it is flat or a matrix.
+        A tensor keeps the shape of its original if the number of coordinates allows it; otherwise it is flat or a
+        matrix.
         """
         rest = iter(pieces)
         found = []
@@ -133,7 +134,7 @@ class Layout:
     def split_rotated(
         self, tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Undo `join` for rotated tensors whose pieces have `shapes`: pieces, and originals with what is no piece."""
+        """Undo `join` for rotated tensors with pieces of the given `shapes`: pieces, and originals with the rest."""
         rest = iter(shapes)
         pieces, originals = [], []
         for t, cuts, full in zip(tensors, self._cuts, self._full, strict=True):
@@ -160,7 +161,7 @@ class Layout:
     def _cut(self, name: str, p: Tensor, typed: frozenset[str], memory: MutableMapping[str, Any]) -> list[Cut]:
         steps = [step.lower() for step in name.split(".")]
         fused = any(step in FUSED for step in steps[-2:]) and p.ndim >= 1 and p.shape[0] % 3 == 0 and p.shape[0] > 0
-        if p.ndim == 2 and p.shape[1] == 3 * p.shape[0]:  # stored (in, 3 out): its rows are no thirds
+        if p.ndim == 2 and p.shape[1] == 3 * p.shape[0]:  # stored (in, 3 out): its rows are not thirds
             fused = False
         parts = ("q", "k", "v") if fused else ("",)
         rows = p.shape[0] // len(parts) if p.ndim else 1
@@ -196,7 +197,7 @@ def widened(t: Tensor) -> Tensor:
 
 
 def _guess(steps: Sequence[str], part: str, ndim: int) -> frozenset[str]:
-    """Words from a name's steps: attention and perceptron parts, bias, vector, matrix."""
+    """Words derived from a name's parts: attention and perceptron parts, bias, vector, matrix."""
     found = {"matrix" if ndim > 1 else "vector"}
     if ndim > 2:
         found.add("conv")

@@ -1,11 +1,11 @@
-"""What kinds with a learned basis for each matrix share: H = L^T G R, refresh by the step counter, moments that follow.
+"""Common part of kinds with a learned basis per matrix: H = L^T G R, refresh by the step counter, moments that follow.
 
-The basis is learned from the first gradient and whenever step mod `rotation_refresh` = PHASE, before the step or after
-it (`rotation_update`); a matrix that has no basis yet, because its gradient was not finite, tries again at every step.
-A failure keeps the old basis and is counted. A refresh learns from the gradient that the step takes anyway: no gradient
-evaluation is charged for it, its decomposition is time alone. After the step the first gradient of a matrix is spent on
-its basis and moves nothing.
-Cost of a step between refreshes: 2 p (a + b) multiplications one way for a matrix of p = a b entries.
+The basis is learned from the first gradient and whenever step mod `rotation_refresh` = PHASE, before or after the step
+(`rotation_update`); a matrix that has no basis yet, because its gradient was not finite, retries at every step. A
+failure keeps the old basis and is counted. A refresh learns from the gradient that the step uses anyway: no gradient
+evaluation is charged, its decomposition only costs time. With learning after the step, the first gradient of a matrix
+is spent on its basis and moves nothing. Cost of a step between refreshes: 2 p (a + b) multiplications each way for a
+matrix of p = a b entries.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ Sides = tuple[Tensor | None, Tensor | None]
 
 
 class Learned(Rotation):
-    """Left and right bases, kept as `left` [a, .] and `right` [b, .] in each matrix's memory."""
+    """Left and right bases, stored as `left` [a, .] and `right` [b, .] in each matrix's memory."""
 
     VECTORS: ClassVar[bool] = False
     REFRESH: ClassVar[int] = 250
     """`rotation_refresh` as published."""
     PHASE: ClassVar[int] = 0
-    """What the number of a step leaves over when divided by `rotation_refresh` where a refresh is due."""
+    """Remainder of the step number modulo `rotation_refresh` at which a refresh is due."""
     UPDATE: ClassVar[str] = "before_step"
     """`rotation_update` as published."""
 
     @property
     def fits_after(self) -> bool:
-        """By `rotation_update`."""
+        """According to `rotation_update`."""
         return (self.UPDATE if self.options.update == "auto" else self.options.update) == "after_step"
 
     def lacks_basis(self, index: int) -> bool:
-        """Whether a matrix is still without a basis."""
+        """Whether a matrix has no basis yet."""
         piece = self.pieces[index]
         return piece.is_matrix and not _exists((piece.get("left"), piece.get("right")))
 
     def basis(self, piece: Piece, gradient: Tensor) -> Sides | None:
-        """New (left, right), None on a side that stays, or None when it cannot be computed."""
+        """New (left, right), None on an unchanged side, or None if it cannot be computed."""
         raise RuntimeError(f"{type(self).__name__} has no basis()")
 
     def follow(self, piece: Piece, old: Sides, new: Sides) -> Change | None:
@@ -50,7 +50,7 @@ class Learned(Rotation):
         return transported(old, new) if self.options.transport == "mv" else None
 
     def fit(self, samples: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> Fitted:
-        """Learn from the newest gradient where a refresh is due."""
+        """Learn from the latest gradient if a refresh is due."""
         changes: list[Change | None] = []
         failures = 0
         for piece, gradient in zip(self.pieces, samples[-1], strict=True):
@@ -73,7 +73,7 @@ class Learned(Rotation):
         return any(piece.is_matrix and self._due(piece, step) for piece in self.pieces)
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """L^T G R; a matrix without a basis stays as it is."""
+        """L^T G R; a matrix without a basis is unchanged."""
         found = []
         for piece, g in zip(self.pieces, tensors, strict=True):
             left, right = piece.get("left"), piece.get("right")
@@ -99,7 +99,7 @@ class Learned(Rotation):
 def transported(old: Sides, new: Sides) -> Change:
     """`mv`: m <- A m C, v <- (A * A) v (C * C) with A = L_new^T L_old, C = R_old^T R_new.
 
-    Exact for m; for v exact when the second moments of the rotated gradient are uncorrelated.
+    Exact for m; exact for v if the second moments of the rotated gradient are uncorrelated.
     """
     a = None if old[0] is None or new[0] is None else new[0].T @ old[0].to(new[0])
     c = None if old[1] is None or new[1] is None else old[1].to(new[1]).T @ new[1]
@@ -112,16 +112,16 @@ def transported(old: Sides, new: Sides) -> Change:
 
 
 def square_sides(piece: Piece, options: Options, *, left: bool, right: bool) -> tuple[bool, bool]:
-    """Which of the wanted sides get a square basis: both, or the shorter one where the longer is above `max_dim`.
+    """Which of the requested sides get a square basis: both, or the shorter one if the longer exceeds `max_dim`.
 
-    Raises ValueError when no wanted side is short enough.
+    Raises ValueError if no requested side is short enough.
     """
     a, b = piece.shape
     sides = left and a <= options.max_dim, right and b <= options.max_dim
     if not any(sides):
         raise ValueError(
-            f"{options.kind} of {piece.name} {a} x {b}: rotation_max_dim is {options.max_dim}; raise it, or leave the "
-            "parameter out by rotation_exclude"
+            f"{options.kind} of {piece.name} {a} x {b}: rotation_max_dim is {options.max_dim}; raise it, or exclude "
+            "the parameter with rotation_exclude"
         )
     return sides
 

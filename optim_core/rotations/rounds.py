@@ -1,12 +1,12 @@
-"""Structured stand-ins for a global Haar rotation: T rounds of permutation and a cheap block map.
+"""Structured approximations of a global Haar rotation: T rounds of permutation and a cheap block map.
 
     hadamard:       x -> H (s * x[order]),  H = blockdiag(H_n, ...) / sqrt(n), n a power of two, s random signs
     dct:            the same with the orthonormal DCT-II in blocks of any width
     block_product:  x -> blockdiag(Haar) x[order], a new order and a new Haar block in each round
 
-One round of `hadamard` sends a unit vector to a perfectly flat one; two are close to Haar for single coordinates
-(not for their joint law). Memory: d signs of a byte for each round and one order of d, against n^2 + d for `global`;
-block_product T (n^2 + d).
+One round of `hadamard` maps a unit vector to a perfectly flat one; two are close to Haar for single coordinates (not
+for their joint distribution). Memory: d one-byte signs per round and one order of d, compared with n^2 + d for
+`global`; block_product T (n^2 + d).
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ def hadamard(x: Tensor) -> Tensor:
 
 
 def dct(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II along the last axis of length n, by one real FFT (Makhoul 1980), in orders that cost nothing.
+    """Orthonormal DCT-II along the last axis of length n, by one real FFT (Makhoul 1980), in the cheapest orders.
 
-    Entries are expected as 0, 2, 4, .., 5, 3, 1, and coefficients come as 0 .. n // 2, n - 1, n - 2, ..: random orders
-    before and after make these orders as good as any. With X the spectrum, y_k - i y_(n - k) = X_k w_k for k <= n / 2.
+    Entries are expected as 0, 2, 4, .., 5, 3, 1, and coefficients are returned as 0 .. n // 2, n - 1, n - 2, ..: the
+    random orders before and after make these orders as good as any. With X the spectrum, y_k - i y_(n - k) = X_k w_k
+    for k <= n / 2.
     """
     n = x.shape[-1]
     turned = torch.fft.rfft(x, dim=-1).mul_(_in_a_graph(_twiddle)(n, x.dtype, x.device)[0])
@@ -61,7 +62,7 @@ def inverse_dct(y: Tensor) -> Tensor:
 
 
 def _in_a_graph(cached: Any) -> Any:
-    """A cached function, without its cache while torch compiles, which warns of it."""
+    """A cached function, without its cache while torch compiles, which would warn about it."""
     return cached.__wrapped__ if torch.compiler.is_compiling() else cached
 
 
@@ -85,7 +86,7 @@ def _twiddle(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, 
 
 
 class SignedRounds(FlatMap):
-    """Rounds of order, signs and an orthonormal transform in the blocks `widths` (which add up to d)."""
+    """Rounds of order, signs and an orthonormal transform in the blocks `widths` (which sum to d)."""
 
     def __init__(
         self,
@@ -173,7 +174,7 @@ class Dct(Flat):
     """Blocks of `rotation_block` and a shorter one at the end."""
 
     def make(self, d: int) -> FlatMap:
-        """One block more when the width does not divide d."""
+        """One more block if the width does not divide d."""
         width = min(self.options.block, d)
         widths = [(d // width, width)] + ([(1, d % width)] if d % width else [])
         return SignedRounds(d, widths, (dct, inverse_dct), rounds=self.options.rounds, key=self.options.key)
@@ -181,7 +182,7 @@ class Dct(Flat):
 
 @rotation("block_product")
 class BlockProduct(Flat):
-    """Rounds of Haar blocks: with T >= 2 coordinates of different blocks meet."""
+    """Rounds of Haar blocks: with T >= 2, coordinates of different blocks mix."""
 
     def make(self, d: int) -> FlatMap:
         """`rotation_rounds` rotations as in `global`."""

@@ -1,10 +1,10 @@
 """Random rotations of one side of a weight matrix G [out, in].
 
-    output:  G -> G K^T, mixes what enters one output neuron (a row)
-    input:   G -> L G,   mixes what leaves one input neuron (a column)
+    output:  G -> G K^T, mixes the entries of one output neuron (a row)
+    input:   G -> L G,   mixes the entries of one input neuron (a column)
     both:    G -> L G K^T, that is (L kron K) of the row-major vector
 
-(arXiv 2410.19964, section 3.1; `both` is ours.) Vectors have no second side and stay as they are.
+(arXiv 2410.19964, section 3.1; `both` is ours.) Vectors have no second side and are unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Maps = tuple[BlockRotation | None, BlockRotation | None]
 
 
 class Sided(Rotation):
-    """Haar rotations, in blocks of `rotation_block`, of the sides that a subclass names."""
+    """Haar rotations, in blocks of `rotation_block`, of the sides named by a subclass."""
 
     VECTORS: ClassVar[bool] = False
     ROWS: ClassVar[bool] = False
@@ -32,7 +32,7 @@ class Sided(Rotation):
         self._maps = [self._pair(p) for p in self.pieces]
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """L G K^T of each matrix, with the sides that this kind rotates."""
+        """L G K^T of each matrix, for the sides that this kind rotates."""
         return [_forward(t, m) for t, m in zip(tensors, self._maps, strict=True)]
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -3,11 +3,11 @@
     L <- ema L + (1 - ema) G G^T,   R <- ema R + (1 - ema) G^T G   at every step;   H = Q_L^T G Q_R
 
 Eigenvectors at first, then Q <- qr(L Q) with columns sorted by Rayleigh quotient at every refresh, by default every 10
-steps. L, R and the bases learn after the step: a basis that has already seen a gradient lines up with it, v then no
+steps. L, R and the bases learn after the step: a basis that has already seen a gradient aligns with it, v then no
 longer measures noise, and runs with short intervals and a constant rate can diverge (`rotation_update: before_step`
-shows it). At a refresh m moves exactly into the new basis and v is re-ordered with the columns (`carry`, as SOAP has
-it), or both move (`mv`). A side above `rotation_max_dim` is not rotated. Memory 2 (a^2 + b^2). The optimizer `soap` is
-this with the authors' order of decay, their eps, and every axis of a convolution rotated by itself.
+demonstrates it). At a refresh m moves exactly into the new basis and v is reordered with the columns (`carry`, as in
+SOAP), or both move (`mv`). A side above `rotation_max_dim` is not rotated. Memory 2 (a^2 + b^2). The optimizer `soap`
+is this with the authors' order of decay, their eps, and every axis of a convolution rotated separately.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class SoapEig(Learned):
         self._orders: dict[str, Sides] = {}
 
     def learns(self, step: int) -> bool:
-        """Always: the averages move at every step."""
+        """Always: the averages are updated at every step."""
         return True
 
     def fit(self, samples: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> Fitted:
-        """Average the Gram matrices, at every step; refresh the bases when due."""
+        """Update the Gram matrices at every step; refresh the bases when due."""
         for piece, g in zip(self.pieces, samples[-1], strict=True):
             if piece.is_matrix:
                 self._average(piece, g, skipped)
         return super().fit(samples, step, skipped)
 
     def basis(self, piece: Piece, gradient: Tensor) -> Sides | None:
-        """Eigenvectors at first, one power step later."""
+        """Eigenvectors at first, one power step afterwards."""
         found: list[Tensor | None] = []
         orders: list[Tensor | None] = []
         for key, wanted in zip(("left", "right"), self._sides[piece.name], strict=True):
@@ -84,7 +84,7 @@ class SoapEig(Learned):
         for key, wanted in zip(("gram_left", "gram_right"), self._sides[piece.name], strict=True):
             if wanted:
                 old, new = piece.get(key), g @ g.T if key == "gram_left" else g.T @ g
-                if old is not None:  # what is not finite changes nothing, and is not read back to find out
+                if old is not None:  # a gradient that is not finite changes nothing, without being read back
                     taken = torch.isfinite(g).all() if skipped is None else skipped.to(g.device) == 0
                     old.lerp_(torch.where(taken, new.to(old), old), 1 - self.options.ema)
                 elif bool(torch.isfinite(g).all()):

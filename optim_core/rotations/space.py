@@ -1,4 +1,4 @@
-"""The rotated space of one parameter group: layout, kind and learned state together, in terms of whole parameters.
+"""The rotated space of one parameter group: layout, kind and learned state, in terms of whole parameters.
 
 rotated = space.forward(gradients);   updates = space.backward(steps);   moments = space.moved(moments, power)
 """
@@ -18,7 +18,7 @@ Sample = Callable[[int], list[list[Tensor]]]
 
 
 class Space:
-    """A rotation over named parameters; `state` is the optimizer's, from which learned tensors are taken up."""
+    """A rotation over named parameters; `state` is the optimizer's, from which learned tensors are restored."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Space:
         self._shapes: list[tuple[int, ...]] | None = None
 
     def samples_due(self, step: int) -> int:
-        """Gradients at sampled weights that the step numbered `step` (from 1) takes before it."""
+        """Gradients at sampled weights that step number `step` (from 1) takes first."""
         return self.rotation.samples_due(step)
 
     @property
@@ -46,7 +46,7 @@ class Space:
         return self.rotation.fits_after
 
     def without_basis(self) -> list[Tensor]:
-        """Parameters with a piece that has to learn a basis before it can be rotated."""
+        """Parameters with a piece that must learn a basis before it can be rotated."""
         missing = {id(p.memory) for i, p in enumerate(self.layout.pieces) if self.rotation.lacks_basis(i)}
         return [p for p in self.params if id(self.memory[p]) in missing]
 
@@ -56,24 +56,26 @@ class Space:
 
     @full_precision()
     def fit(self, gradients: Sequence[Sequence[Tensor]], step: int, skipped: Tensor | None = None) -> int:
-        """Let the kind learn from gradients of the parameters; the number of bases that could not be computed."""
+        """Let the kind learn from gradients of the parameters; returns the number of bases that could not be
+        computed.
+        """
         fitted = self.rotation.fit([self.layout.split(g) for g in gradients], step, skipped)
         self._changes = fitted.changes
         return fitted.failures
 
     def learns(self, step: int) -> bool:
-        """Whether `fit` learns something at the step numbered `step` (from 1)."""
+        """Whether `fit` learns anything at step number `step` (from 1)."""
         return self.rotation.learns(step)
 
     def refreshes(self, step: int) -> bool:
-        """Whether `fit` finds a basis at that step."""
+        """Whether `fit` computes a basis at that step."""
         return self.rotation.refreshes(step)
 
     @full_precision()
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """R g in the parameters' shapes (a flat or smaller one where a kind keeps only a part of the space).
+        """R g in the parameters' shapes (flat or smaller if a kind keeps only part of the space).
 
-        In float32 at least, also of what is not rotated: optimizers' moments are not kept in bfloat16.
+        In float32 at least, also for unrotated parameters: optimizers' moments are not kept in bfloat16.
         """
         return self.turn(tensors)
 
@@ -83,20 +85,20 @@ class Space:
         return self.turn_back(tensors)
 
     def turn(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """`forward` at whatever precision is set."""
+        """`forward` at the current precision setting."""
         pieces = self.rotation.forward(self.layout.split(tensors))
         self._shapes = [tuple(p.shape) for p in pieces]
         return self.layout.join([widened(t) for t in tensors], pieces)
 
     def turn_back(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """`backward` at whatever precision is set."""
+        """`backward` at the current precision setting."""
         pieces, originals = self.layout.split_rotated(tensors, self.shapes)
         joined = self.layout.join(originals, self.rotation.backward(pieces))
         return [u.view_as(p).to(p.dtype) for u, p in zip(joined, self.params, strict=True)]
 
     @property
     def has_changed(self) -> bool:
-        """Whether moments have to move, because the last `fit` changed a basis and `settle` was not called since."""
+        """Whether moments must move, because the last `fit` changed a basis and `settle` has not been called since."""
         return any(c is not None for c in self._changes)
 
     def settle(self) -> None:
@@ -105,7 +107,7 @@ class Space:
 
     @full_precision()
     def moved(self, moments: Sequence[Tensor], *, squared: bool) -> list[Tensor]:
-        """First moments (or second ones: `squared`) in the basis of the last `fit`, from the one before."""
+        """First moments (or second ones: `squared`) in the basis of the last `fit`, from the previous one."""
         pieces, originals = self.layout.split_rotated(moments, self.shapes)
         moving = [p if c is None else _moved(p, c, squared) for p, c in zip(pieces, self._changes, strict=True)]
         return self.layout.join(originals, moving)

@@ -2,9 +2,9 @@
 
     G = U S V^T of one minibatch gradient, full rank;  svd: U^T G V,  svd_left: U^T G,  svd_right: G V
 
-At the step of a refresh U^T G V is diagonal up to rounding, which a positive eps has to suppress. A matrix with a side
-above `rotation_max_dim` is rotated on the shorter side alone. Where the gradient has no full rank the rest of the basis
-is arbitrary and follows rounding: another machine finds another one. About 20 max(a, b) min(a, b)^2 operations for a
+At a refresh step U^T G V is diagonal up to rounding, which a positive eps must suppress. A matrix with a side above
+`rotation_max_dim` is rotated only on the shorter side. If the gradient does not have full rank, the rest of the basis
+is arbitrary and depends on rounding: another machine finds another one. About 20 max(a, b) min(a, b)^2 operations per
 refresh; memory a^2 + b^2.
 """
 

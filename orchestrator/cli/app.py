@@ -7,9 +7,9 @@ import errno
 import gc
 import importlib
 import json
-import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from orchestrator import terminal
+from orchestrator.definition import places
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import USUAL_ROOT, SweepFolder, read_json
 
@@ -101,7 +102,7 @@ def beside(file: Path | None) -> Path | None:
     """
     if file is None:
         return None
-    from orchestrator.definition import bundled, places
+    from orchestrator.definition import bundled
     from orchestrator.definition.errors import UnreadableError
 
     found = bundled.sweep(file)
@@ -318,8 +319,7 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
     if isinstance(error, OSError) and error.errno in NO_PLACE and error.filename:
         return Exit.USAGE, f"{error.filename}: {error.strerror}; name another place"
     if isinstance(error, KeyboardInterrupt):
-        said = "stopped at once; running trials resume from their newest checkpoint when you run it again"
-        return Exit.INTERRUPTED, said
+        return Exit.INTERRUPTED, "stopped"
     if isinstance(error, Exception) and disk.is_full(error):
         where = Path(getattr(error, "filename", None) or ".")
         return Exit.UNREACHABLE, str(error) if isinstance(error, disk.DiskFull) else disk.described(where)
@@ -327,10 +327,10 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
 
 
 def main() -> None:
-    """Entry point: errors that users can fix become one line and an exit code."""
+    """Errors that users can fix become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the import time goes into garbage collection
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # the user's tasks and optimizers, as module:Task and module.Class
+    places.ours_first()
+    places.current_last()
     for group in VERBS:
         importlib.import_module(f"orchestrator.cli.{group}")
     try:
@@ -342,5 +342,11 @@ def main() -> None:
         code, said = found
         say(said, None if code is Exit.INTERRUPTED else "red")
         sys.exit(int(code))
+    except SystemExit as end:
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            say("stopped")  # typer ends without a word
+        if end.code == int(Exit.INTERRUPTED):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C shows no traceback of what is being ended
+        raise
     finally:
         gc.freeze()  # else the process spends a second on a last garbage collection at exit

@@ -36,10 +36,8 @@ CODES = {"done": Exit.DONE, "budget": Exit.BUDGET, "stopped": Exit.INTERRUPTED, 
 class Follower:
     """Follows the sweep `sweep_id` on `cluster`, whose files are under `root`, if they can be read here."""
 
-    def __init__(
-        self, cluster: Cluster, sweep_id: str, root: str, *, look_s: float = LOOK_S, quiet: bool = False
-    ) -> None:
-        self._cluster, self._id, self._root, self._look_s, self._quiet = cluster, sweep_id, root, look_s, quiet
+    def __init__(self, cluster: Cluster, sweep_id: str, root: str, *, quiet: bool = False) -> None:
+        self._cluster, self._id, self._root, self._quiet = cluster, sweep_id, root, quiet
         self._said, self._printed = "", ""
         self._shown_at = -watch.PLAIN_S
 
@@ -71,7 +69,7 @@ class Follower:
             yield attempt
             if attempt.state not in LIVING:
                 return
-            time.sleep(self._look_s)
+            time.sleep(LOOK_S)
 
     def _patiently(self, ask: Callable[[], Attempt]) -> Attempt:
         from orchestrator.storage.errors import Unreachable
@@ -84,10 +82,10 @@ class Follower:
                 if time.monotonic() > until:
                     raise
                 if not told:
-                    said = f"{error}; retrying every {self._look_s:g} s for {PATIENCE_S / 60:g} min"
+                    said = f"{error}; retrying every {LOOK_S:g} s for {PATIENCE_S / 60:g} min"
                     talk.print(said, highlight=False, markup=False, soft_wrap=True)
                 told = True
-                time.sleep(self._look_s)
+                time.sleep(LOOK_S)
 
     def folder(self) -> SweepFolder | None:
         """The sweep's folder, once it is there and can be read."""

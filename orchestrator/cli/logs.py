@@ -12,6 +12,7 @@ from rich.table import Table
 
 from orchestrator.cli import remote
 from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, say, show, talk
+from orchestrator.cli.k8s_options import Profile, Registry
 from orchestrator.storage.errors import NotFound
 
 if TYPE_CHECKING:
@@ -35,13 +36,16 @@ def logs(
         bool,
         typer.Option("--driver", help="Output of the drivers of a sweep that ran as a job, kept in its folder."),
     ] = False,
+    profile: Profile = "",
+    registry: Registry = "",
     root: Root = ROOT,
     address: Address = "",
     as_json: Json = False,
 ) -> None:
     """Show what a trial printed, to the last line before a crash; for a sweep, how its failed trials ended.
 
-    With --address, the output of its driver; from the sweep's folder if the cluster no longer has it.
+    With --address, the output of its driver; from the sweep's folder if the cluster no longer has it. On Kubernetes a
+    Job reads that of trials on the claim; --profile and --registry name claim and images of a sweep that was stopped.
 
     Example: geosweep logs @last sgd-0003-s0 --follow
     """
@@ -54,13 +58,21 @@ def logs(
     stream = "stderr" if stderr else "stdout"
     if driver and trial:
         fail("--driver shows the sweep's own log; leave the trial out", Exit.USAGE)
-    if address and not driver:
-        try:
-            return remote.logs(address, sweep, trial, as_json, stream=stream, follow=follow, worker=worker)
-        except NotFound:
-            if sweep == "@last" or not _is_under(root, sweep):
-                raise
-            driver = not trial
+    if address and not (driver and _is_under(root, sweep)):
+        asked = [trial, *(["--stderr"] * stderr), *(["--follow"] * follow), "--worker", str(worker)] if trial else []
+        shown = remote.logs(
+            address,
+            sweep,
+            ["--driver"] if driver else asked,
+            as_json,
+            stream=stream,
+            profile=profile,
+            registry=registry,
+            elsewhere=lambda: sweep != "@last" and _is_under(root, sweep),
+        )
+        if shown:
+            return
+        driver = not trial
     found = folder.find(root, sweep)
     if driver:
         return _of_drivers(found, as_json)

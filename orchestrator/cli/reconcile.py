@@ -77,8 +77,8 @@ def reconcile(
         try:
             differences = reconcile.reconcile(found, tracker, storage or None)
             differences += renewed(found) if tracking else []
-            if tracking and (untold := told.tell(found)):
-                raise ConnectionError(untold)
+            if tracking and (problem := told.tell(found)):
+                raise ConnectionError(problem)
         except ConnectionError as error:
             fail(f"the tracker does not answer ({error}); rerun this when it does", Exit.UNREACHABLE)
     if as_json:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.app import Exit, asked_of, data, emit, fail, talk
 from orchestrator.definition.errors import SpecError
 from orchestrator.remote import LIVING
+from orchestrator.storage.errors import NotFound
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
@@ -22,22 +23,59 @@ def status(address: str, sweep: str, as_json: bool) -> None:
 
 
 def logs(
-    address: str, sweep: str, trial: str, as_json: bool, *, stream: str, follow: bool = False, worker: int = 0
-) -> None:
-    """`logs --address`: the output of the driver, or of one of its trials."""
-    asked = cluster(address)
-    words = [trial, *(["--stderr"] * (stream == "stderr")), *(["--follow"] * follow)]
-    parts = asked.trial_log(sweep, [*words, "--worker", str(worker)]) if trial else [asked.logs(sweep)]
+    address: str,
+    sweep: str,
+    words: Sequence[str],
+    as_json: bool,
+    *,
+    stream: str,
+    profile: str,
+    registry: str,
+    elsewhere: Callable[[], bool],
+) -> bool:
+    """`logs --address`: the driver's output; of `words`, which `geosweep logs SWEEP` takes there, what they ask for.
+
+    The driver's of a sweep that is over is read where the sweep is kept, once the cluster has it no more. False, if it
+    has nothing and the sweep is `elsewhere`. Raises NotFound.
+    """
+    asked = cluster(in_namespace(address, profile, "") if profile else address, profile, registry)
+    try:
+        parts = asked.trial_log(sweep, words) if words else [asked.logs(sweep)]
+        _print(parts, sweep, words, as_json, stream)
+    except NotFound:
+        if elsewhere():
+            return False
+        if words or not _is_over(asked, sweep):
+            raise
+        _print(asked.trial_log(sweep, ["--driver"]), sweep, words, as_json, stream)
+        return True
+    if not as_json and _on_kubernetes(address) and not words:
+        stands = asked.status(sweep)
+        if stands.state in LIVING and stands.reason:
+            said = f"{stands.sweep_id} {stands.state}: {stands.reason}"
+            talk.print(said, highlight=False, markup=False, soft_wrap=True, style="yellow")
+    return True
+
+
+def _print(parts: Iterable[str], sweep: str, words: Sequence[str], as_json: bool, stream: str) -> None:
     if as_json:
-        found = {"trial_id": trial, stream: "".join(parts)} if trial else {"text": "".join(parts)}
-        emit({"schema": "geosweep/logs/2", "sweep": sweep, **found})
-        return
+        text = "".join(parts)
+        found = {"trial_id": words[0], stream: text} if words and words[0] != "--driver" else {"text": text}
+        return emit({"schema": "geosweep/logs/2", "sweep": sweep, **found})
     for part in parts:
         sys.stdout.write(part)
         sys.stdout.flush()
-    if address.partition("://")[0] == "k8s" and (stands := asked.status(sweep)).state in LIVING and stands.reason:
-        said = f"{stands.sweep_id} {stands.state}: {stands.reason}"
-        talk.print(said, highlight=False, markup=False, soft_wrap=True, style="yellow")
+
+
+def _is_over(asked: Cluster, sweep: str) -> bool:
+    try:
+        return asked.status(sweep).state not in LIVING
+    except NotFound:  # its job was deleted
+        return True
+
+
+def _on_kubernetes(address: str) -> bool:
+    return address.partition("://")[0] == "k8s"
 
 
 def stop(address: str, sweep: str, as_json: bool) -> None:
@@ -59,10 +97,11 @@ def stop(address: str, sweep: str, as_json: bool) -> None:
         talk.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
-def cluster(address: str) -> Cluster:
+def cluster(address: str, profile: str = "", registry: str = "") -> Cluster:
     """The cluster at a Ray dashboard's URL, or one of the kubeconfig: `k8s`, `k8s://CONTEXT`, `...?namespace=NAME`.
 
-    A usage error for another address. Raises Unreachable when the cluster does not answer.
+    `profile` and `registry` are for Kubernetes. A usage error for another address. Raises Unreachable when the cluster
+    does not answer.
     """
     kind, _, rest = address.partition("://")
     if kind == "k8s":
@@ -72,7 +111,7 @@ def cluster(address: str) -> Cluster:
         word, _, namespace = options.partition("=")
         if options and (word != "namespace" or not namespace):
             fail(f"--address {address}: only namespace=NAME may follow ?", Exit.USAGE)
-        return KubernetesCluster(context, namespace)
+        return KubernetesCluster(context, namespace, profile, registry)
     if kind not in ("http", "https") or not rest:
         fail(
             f"--address {address}: name the URL of a Ray dashboard, http://HOST:8265, or a Kubernetes cluster, "

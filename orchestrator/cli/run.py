@@ -183,11 +183,25 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
                 watch=lambda conductor: display.watching(conductor, talk),
             )
     except KeyboardInterrupt:
-        left = "running trials resume from their newest checkpoint, if they have one"
-        fail(f"stopped at once; {left}. Continue with: {again}", Exit.INTERRUPTED)
+        fail(f"stopped at once; {_left(root, definition)}: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
         _stopped(ended.state, definition, again)
     return ended
+
+
+def _left(root: Path, definition: Spec) -> str:
+    """What a sweep that was stopped at once has, and how the command that goes on is announced."""
+    from orchestrator import results
+    from orchestrator.definition import model
+    from orchestrator.storage.folder import SweepFolder
+
+    folder = SweepFolder(root, model.sweep_id(definition))
+    if not next(folder.path.glob("trials/*/trial.json"), None):
+        return "no trial had begun. Begin with"
+    arms = results.status(folder)["arms"].values()
+    if not any(counts["waiting"] + counts["running"] for counts in arms):
+        return "all trials had ended, but tables and MLflow may lack some. Complete them with"
+    return "running trials resume from their newest checkpoint, if they have one. Continue with"
 
 
 def show_end(ended: Launched, options: Options) -> None:

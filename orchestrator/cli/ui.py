@@ -73,6 +73,7 @@ def ui(
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri or embedded_uri(root)]
     command += ["--default-artifact-root", artifacts_of(root), "--host", "127.0.0.1"]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["PYTHONSAFEPATH"] = "1"  # a `mlflow` or `fastapi.py` of the current folder is not meant
     server = subprocess.Popen([*command, "--port", str(chosen), "--workers", "1"], env=environment)
     try:
         if _answers(f"http://127.0.0.1:{chosen}/health", server):

@@ -1,6 +1,6 @@
-"""Several sweeps of one task compared arm by arm, as if they were one: same seeds, same budget, proved by the digests.
+"""Compare several sweeps of one task as if they were one, if their digests show the same seeds and budget.
 
-An arm is named `arm@sweep` when two sweeps have one of that name, or when it belongs to another sweep than the first.
+An arm is shown as `arm@sweep` when the name occurs in two sweeps or when it does not belong to the first sweep.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def answer(
     """The `compare` document over all arms of the sweeps. Raises Refused."""
     first = sweeps[0]
     if alien := next((one for one in sweeps if one.imported), None):
-        raise Refused(f"{alien.sweep_id} was imported, and is compared on its own; import all results in one call")
+        raise Refused(
+            f"{alien.sweep_id} was imported and cannot be compared with other sweeps; import all results in one call"
+        )
     for other in sweeps[1:]:
         _comparable(first, other)
     for one in sweeps:
@@ -53,8 +55,8 @@ def answer(
         changed = [name for name in seal.other_files(first.folder, other.folder) if _is_optimizer(name)]
         if changed:
             more = f" and {len(changed) - 3} more files" if len(changed) > 3 else ""
-            stamps.append(f"{other.sweep_id} ran with other source of {', '.join(changed[:3])}{more}")
-    stamps.append("the sweeps were sealed apart: comparing them was not declared")
+            stamps.append(f"{other.sweep_id} ran with different source code: {', '.join(changed[:3])}{more}")
+    stamps.append("the sweeps were sealed separately; this comparison was not declared in advance")
     return {
         **document,
         "sweep_id": " ".join(one.sweep_id for one in sweeps),
@@ -66,13 +68,13 @@ def answer(
 
 
 def _notes(one: Evidence) -> list[str]:
-    """What is to know of one of the sweeps."""
+    """Notes on one of the sweeps, for the reader."""
     looked = extensions.said(one.folder, one.analysis["alpha"], one.analysis["looks"])
     return [*currencies.notes(one), *filter(None, [looked])]
 
 
 def renamed(one: Evidence, sweeps: Sequence[Evidence]) -> pd.DataFrame:
-    """The sweep's trials, a twin's left out, with names of arms that are unique among the sweeps."""
+    """The sweep's trials without the twin's, with arm names that are unique across the sweeps."""
     taken = [arm for other in sweeps if other is not one for arm in other.arms]
     names = {arm: f"{arm}@{one.sweep_id}" if arm in taken else arm for arm in one.arms}
     trials = one.trials[one.trials["arm"] != one.twin]
@@ -85,26 +87,26 @@ def _comparable(first: Evidence, other: Evidence) -> None:
     for what, x, y in (
         ("tasks", a["task"], b["task"]),
         ("tuned metrics", a["metric"], b["metric"]),
-        ("units of the budget", a["budget"]["unit"], b["budget"]["unit"]),
+        ("budget units", a["budget"]["unit"], b["budget"]["unit"]),
         ("budgets", a["budget"]["per_trial"], b["budget"]["per_trial"]),
         ("numbers of evaluations", a["evaluations"], b["evaluations"]),
-        ("numbers of configurations an arm", a["budget"]["trials_per_arm"], b["budget"]["trials_per_arm"]),
+        ("numbers of configurations per arm", a["budget"]["trials_per_arm"], b["budget"]["trials_per_arm"]),
         ("numbers of studies", first.studies, other.studies),
         ("tune seeds", a["seeds"]["tune"], b["seeds"]["tune"]),
     ):
         if x != y:
             more = "; for several tasks: geosweep profile" if what == "tasks" else ""
-            raise Refused(f"{first.sweep_id} and {other.sweep_id} have other {what}: {x} and {y}{more}")
+            raise Refused(f"{first.sweep_id} and {other.sweep_id} have different {what}: {x} and {y}{more}")
     changed = [name for name in seal.other_files(first.folder, other.folder) if not _is_optimizer(name)]
     if changed:
         raise Refused(
-            f"{first.sweep_id} and {other.sweep_id} ran with other source of {', '.join(changed[:3])}; "
-            "run both with the same"
+            f"{first.sweep_id} and {other.sweep_id} ran with different source code ({', '.join(changed[:3])}); "
+            "run both with the same code"
         )
     for one in (first, other):
         if read_json(one.folder.race):
             raise Refused(
-                f"{one.sweep_id} raced its arms, and bounds of a race hold within its sweep; "
+                f"{one.sweep_id} raced its arms, and race bounds hold only within one sweep; "
                 "compare it by itself, or run it without stopping.arms"
             )
 

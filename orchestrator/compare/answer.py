@@ -1,6 +1,6 @@
-"""The answer of one sweep: checks first (controls, seal, pairing), then the paired comparison that was declared.
+"""The answer of one sweep: first the checks (controls, seal, pairing), then the declared paired comparison.
 
-What the caller asks beside the sealed analysis is answered too, and the answer carries a stamp: exploratory.
+Questions that go beyond the sealed analysis are answered too, but the answer is stamped exploratory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def answer(
 ) -> dict[str, Any]:
     """The `compare` document. Raises Refused with the reason.
 
-    `baseline` None: as sealed; "none": all pairs. `margin` None: as sealed. What was asked before is not counted again.
+    `baseline` None: as sealed; "none": all pairs. `margin` None: as sealed. Repeating a question does not count as
+    another look.
     """
     asked = (metric, baseline, margin)
     if asked not in evidence.answers:
@@ -78,7 +79,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
         ("margin", within, declared["margin"]),
     ):
         if asked != sealed:
-            exploratory.append(f"{word} {asked} was asked for, {sealed} was declared")
+            exploratory.append(f"{word} {asked} was requested, but {sealed} was declared")
     other = {} if evidence.imported else currencies.at_equal_seconds(evidence, document, level)
     each = {"currency": currencies.spoken(evidence)}
     if evidence.imported:
@@ -102,7 +103,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
 
 
 def settled(evidence: Evidence) -> list[dict[str, Any]]:
-    """The comparisons that are settled now, to be kept when the sweep is extended; none where nothing is compared."""
+    """The comparisons settled so far, to be kept if the sweep is extended; empty where nothing is compared."""
     try:
         pairs = answer(evidence)["pairs"]
     except Refused:
@@ -112,11 +113,11 @@ def settled(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _kept(pair: dict[str, Any], earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A comparison that an earlier look has settled stays settled, whose error was paid for then.
+    """A comparison that an earlier look settled stays settled: its error was already paid for.
 
-    Unless what was added says the opposite.
+    Unless the added data says the opposite.
     """
-    same = ("a", "b", "unit")  # what one search has settled is no verdict on methods
+    same = ("a", "b", "unit")  # what one search has settled is not a verdict on methods
     found = [one for one in earlier if all(one[key] == pair[key] for key in same)]
     if not found or pair["verdict"] != "inconclusive":
         return pair
@@ -140,22 +141,22 @@ def _compared(evidence: Evidence, question: Mapping[str, Any], level: float) -> 
 
 
 def _every_study_obeys(evidence: Evidence) -> None:
-    """Raises Refused where some studies of an arm have nothing that obeys the outcome constraints.
+    """Raises Refused where some studies of an arm found nothing that satisfies the outcome constraints.
 
-    To leave them out would count only the searches in which the arm was lucky.
+    Leaving them out would count only the searches in which the arm was lucky.
     """
     for arm, row in feasible.summary(evidence.folder, evidence.records).items():
         if 0 < len(row["studies_without"]) < evidence.studies:
             without = row["studies_without"]
             named = f"{'study' if len(without) == 1 else 'studies'} {', '.join(map(str, without))}"
             raise Refused(
-                f"{named} of arm {arm} found no configuration that obeys the outcome constraints, and the "
-                "others alone would flatter it; loosen the constraints, or search longer, under another name"
+                f"{named} of arm {arm} found no configuration that satisfies the outcome constraints; comparing only "
+                "the other studies would favor it. Loosen the constraints or search longer, under another name"
             )
 
 
 def _unplanned(evidence: Evidence) -> list[str]:
-    """Of a sweep that was interrupted or whose budget ended before its last study."""
+    """For a sweep that was interrupted or whose budget ended before its last study."""
     if evidence.imported:
         return []
     done = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]["study"].nunique()
@@ -163,7 +164,7 @@ def _unplanned(evidence: Evidence) -> list[str]:
 
 
 def check(evidence: Evidence) -> None:
-    """Raises Refused when a control failed or when what was sealed or recorded was changed."""
+    """Raises Refused when a control failed, or when sealed or recorded data was changed."""
     bad = controls.failed(evidence.folder)
     if bad:
         raise Refused("; ".join(bad))
@@ -175,7 +176,7 @@ def check(evidence: Evidence) -> None:
 
 
 def oriented(pair: Mapping[str, Any], goal: Goal) -> dict[str, Any]:
-    """The same comparison with the arm that is ahead named first."""
+    """The same comparison with the leading arm named first."""
     if goal.sign * pair["difference"] >= 0:
         return dict(pair)
     low, high = pair["interval"]
@@ -204,7 +205,7 @@ def oriented(pair: Mapping[str, Any], goal: Goal) -> dict[str, Any]:
 
 
 def shown(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons as people read them: the arm ahead first, unless all are against a baseline."""
+    """The comparisons as shown to people: the leading arm first, unless all are against a baseline."""
     if document["baseline"] is not None:
         return [dict(p) for p in document["pairs"]]
     return [oriented(p, document["goal"]) for p in document["pairs"]]

@@ -1,15 +1,15 @@
-"""One row for each value of a hyperparameter: the best configuration with it, its metric, slowdown and geometry.
+"""One row per value of a hyperparameter: the best configuration with that value, its metric, slowdown and geometry.
 
-Rows are grouped by optimizer and value, across arms; a twin has to be left out. The configuration of a row is the one
-with the best mean of the tuned metric over the tune seeds; among configurations of different arms that is the arm's
-choice made once more. Its numbers come from the confirm seeds where it has some: every row has when each value is an
-arm of its own. A row from the tune stage is marked: it was chosen for the very number that it shows, so that it is too
-good, and it is not set against rows of the confirm stage. What breaks an outcome constraint is a row only where
-nothing with that value obeys, and says so.
+Rows are grouped by optimizer and value, across arms; a twin must be left out. A row's configuration is the one with the
+best mean of the tuned metric over the tune seeds; across arms this repeats the choice that each arm made. Its numbers
+come from the confirm seeds where it has any: that is so for every row when each value is an arm of its own. A row from
+the tune stage is marked: it was selected by the very number that it shows, so the number is optimistic, and the row is
+not compared with rows from the confirm stage. A configuration that violates an outcome constraint gets a row only if
+none with that value satisfies them, and the row says so.
 
-With several studies an arm each chooses anew, and a row has one value a study, the mean over its seeds. It comes from
-the confirm seeds only when every study confirmed a configuration with that value: the studies in which the value won
-are not a fair sample of it.
+With several studies per arm, each study chooses anew, and a row has one value per study, the mean over its seeds. The
+value comes from the confirm seeds only when every study confirmed a configuration with that value: the studies in which
+the value won are not a fair sample.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CURVE = "loss/train"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the table is asked for."""
+    """What the table shows."""
 
     by: str
     """The hyperparameter."""
@@ -42,29 +42,29 @@ class Question:
     goal: Goal
     """Of the tuned metric."""
     baseline: str = ""
-    """A value of it; empty: none."""
+    """One of the values; empty: none."""
     columns: tuple[str, ...] = ()
     """Further final metrics; empty: all geometry/..."""
     bounds: tuple[float, float] = UNBOUNDED
-    """Of the metric: no interval leaves it."""
+    """Range of the metric; intervals are clipped to it."""
     breaking: Mapping[tuple[str, int, int], bool] = field(default_factory=dict)
-    """(arm, study, configuration) -> whether it breaks an outcome constraint; nothing in a sweep without any."""
+    """(arm, study, configuration) -> whether it violates an outcome constraint; empty in a sweep without any."""
 
     def breaks(self, trial: TrialRecord) -> bool:
-        """Whether a trial is of a configuration that breaks one."""
+        """Whether the trial's configuration violates a constraint."""
         return self.breaking.get((trial.job.arm, trial.job.study, trial.job.configuration), False)
 
 
 def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[[str], Curve]) -> dict[str, Any]:
     """The `table` document. `curve_of` gives the training-loss curve of a trial. Raises Refused.
 
-    A bare name stands for the one dotted name that ends in it, when there is no hyperparameter of that name.
+    A bare name stands for the only dotted name that ends in it, if no hyperparameter has that name.
     """
     question = replace(question, by=_full(question.by, trials))
     ended = [t for t in trials if t.result.value is not None and question.by in t.job.values]
     if not ended:
         known = sorted({name for t in trials for name in t.job.values})
-        raise Refused(f"no trial has the parameter {question.by!r}; there is: {', '.join(known) or 'none'}")
+        raise Refused(f"no trial has the parameter {question.by!r}; available: {', '.join(known) or 'none'}")
     groups: dict[tuple[str, Any], list[TrialRecord]] = {}
     values: dict[tuple[str, Any], Any] = {}
     for t in ended:
@@ -125,12 +125,12 @@ def _configurations(trials: Sequence[TrialRecord]) -> dict[tuple[int, str, int],
 
 
 def _chosen(trials: Sequence[TrialRecord], question: Question) -> list[TrialRecord]:
-    """Trials of each study's best configuration, in the order of studies and seeds: of the confirm stage where every
-    study has some, else of the search.
+    """Trials of each study's best configuration, in the order of studies and seeds: from the confirm stage if every
+    study has some, otherwise from the search.
     """
     tuned, best = _configurations(trials), dict[int, tuple[int, str, int]]()
     if not tuned:
-        return sorted(trials, key=lambda t: (t.job.study, t.job.seed))  # imported: nothing was searched
+        return sorted(trials, key=lambda t: (t.job.study, t.job.seed))  # imported: there was no search
     for key in sorted(
         tuned, key=lambda c: (question.breaks(tuned[c][0]), question.goal.loss(_mean_value(tuned[c])), c)
     ):
@@ -163,7 +163,7 @@ def _baselines(chosen: Mapping[tuple[str, Any], list[TrialRecord]], question: Qu
     found = {key[0]: trials for key, trials in chosen.items() if _same(key[1], question.baseline)}
     if not found:
         values = ", ".join(str(value) for _, value in chosen)
-        raise Refused(f"baseline {question.baseline!r} is no value of {question.by}; there is: {values}")
+        raise Refused(f"baseline {question.baseline!r} is not a value of {question.by}; available: {values}")
     return found
 
 
@@ -212,8 +212,8 @@ def _row(
 
 
 def _settings(trials: Sequence[TrialRecord], by: str) -> dict[str, Any]:
-    """`parameters`: what was chosen beside `by`; of several studies the lowest and highest number, or all values, of
-    those that differ, which are named in `differ`.
+    """`parameters`: what was chosen besides `by`. Over several studies, where they differ: the lowest and highest
+    number, or all values; `differ` names these.
     """
     found: dict[str, list[Any]] = {}
     for t in trials:
@@ -231,7 +231,7 @@ def _range(values: list[Any]) -> list[Any]:
 
 
 def _units(found: Sequence[tuple[Job, float | None]], several: bool) -> list[float]:
-    """One value for each study, the mean over its seeds, where there are several; else one for each seed."""
+    """One value per study (the mean over its seeds) if there are several, otherwise one per seed."""
     units: dict[int, list[float]] = {}
     for job, value in found:
         if value is not None:
@@ -247,7 +247,9 @@ def _against(
     *,
     several: bool,
 ) -> dict[str, Any] | None:
-    """Differences on the seeds that both have, None when the stages differ or no seed, start and data are shared."""
+    """Differences on the shared seeds; None when the stages differ or when no seed, initial weights and data are
+    shared.
+    """
     if trials[0].job.stage != baseline[0].job.stage:
         return None
     there = {t.job.seed: t for t in baseline if question.metric in t.result.metrics}
@@ -281,7 +283,7 @@ def _same_start(a: Result, b: Result) -> bool:
 
 
 def _ratio(values: list[float], baseline: list[float]) -> float | None:
-    """Ratio of the means; None where the baseline's is not above zero."""
+    """Ratio of the means; None unless the baseline's is above zero."""
     return sum(values) / sum(baseline) if sum(baseline) > 0 else None
 
 

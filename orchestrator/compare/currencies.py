@@ -1,10 +1,10 @@
-"""Equal compute: what arms were given alike, how nearly they got it, and what another currency would say.
+"""Equal compute: what the budget gave every arm, how closely the arms kept to it, and what another currency would say.
 
-Arms are compared at the same amount of the budget's unit. Of each pair the seconds that both arms' confirm trials
-had on average, T = min(mean seconds of A, mean seconds of B), give a second comparison: each trial's own curve at T,
-linear between its evaluations at the trial's mean pace, and the last value for one that had ended. The learning-rate
-schedule of the slower arm has not come to its end there, so this errs against it. Seconds are those of trials that ran
-beside others on the same machines.
+Arms are compared at the same amount of the budget's unit. For each pair, a second comparison is made at equal seconds,
+T = min(mean seconds of A, mean seconds of B) over the confirm trials: each trial's curve is read at T, interpolated
+linearly between its evaluations at the trial's mean pace; a trial that had already ended keeps its last value. The
+learning-rate schedule of the slower arm is unfinished at T, so this is biased against it. Seconds are those of trials
+that shared their machines with others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def unit_of(evidence: Evidence) -> str:
 
 
 def amount(evidence: Evidence) -> str:
-    """What each trial was given: `480 gradient evaluations`."""
+    """The budget of each trial: `480 gradient evaluations`."""
     return currency.amount(evidence.definition["budget"], evidence.declares.counts)
 
 
@@ -49,7 +49,7 @@ def spoken(evidence: Evidence) -> str:
 
 
 def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
-    """Arm -> what a confirm trial cost in the mean: gradient evaluations, seconds, FLOPs; None where unknown."""
+    """Arm -> mean cost of a confirm trial: gradient evaluations, seconds, FLOPs; None where unknown."""
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     counted, found = flops.read(evidence.folder), dict[str, dict[str, float | None]]()
     for arm in evidence.arms:
@@ -62,9 +62,9 @@ def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
 
 
 def parity(evidence: Evidence) -> Parity:
-    """What the confirm trials have to have spent alike. Seconds: the arms' means, within what two calibrations err.
+    """What the confirm trials must have spent equally. Seconds: the arms' means, within the error of two calibrations.
 
-    Arms that took seconds further apart than FARTHEST are not compared, however little the calibration promised.
+    Arms whose seconds differ by more than FARTHEST are not compared, however small the calibration error.
     """
     unit = evidence.definition["budget"]["unit"]
     if evidence.imported:
@@ -87,7 +87,7 @@ def parity(evidence: Evidence) -> Parity:
 
 
 def _step_of(evidence: Evidence) -> dict[str, float]:
-    """Arm -> gradient evaluations of the dearest step among its confirm trials."""
+    """Arm -> gradient evaluations of the most expensive step among its confirm trials."""
     found: dict[str, float] = {}
     for record in evidence.records:
         job = record.job
@@ -98,7 +98,7 @@ def _step_of(evidence: Evidence) -> dict[str, float]:
 
 
 def notes(evidence: Evidence) -> list[str]:
-    """Of a budget in seconds: what the confirm trials of each arm took."""
+    """For a budget in seconds: what the confirm trials of each arm took."""
     if evidence.definition["budget"]["unit"] != "seconds":
         return []
     trials = evidence.trials[(evidence.trials["stage"] == Stage.CONFIRM) & (evidence.trials["state"] == State.COMPLETE)]
@@ -113,9 +113,10 @@ def notes(evidence: Evidence) -> list[str]:
 def at_equal_seconds(
     evidence: Evidence, document: Mapping[str, Any], level: float | None = None
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no point by then.
+    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no evaluation by then.
 
-    Empty too for a budget in seconds, which is that comparison. `level` of the tests as in `comparison.compare`.
+    Also empty for a budget in seconds, where it is the main comparison. `level` of the tests as in
+    `comparison.compare`.
     """
     if evidence.definition["budget"]["unit"] == "seconds":
         return {}

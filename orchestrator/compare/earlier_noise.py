@@ -1,13 +1,13 @@
-"""How much paired differences scatter, as far as earlier sweeps of a task tell: what a plan needs to know.
+"""Estimate from earlier sweeps of a task how much paired differences vary, for planning.
 
-It comes from the first of these that there is, and what it takes for granted is said:
+The first of these sources that exists is used, and its assumptions are reported:
 
-1. sweeps of the same task and budget under the root with several studies, of as many configurations and tune seeds,
-2. such sweeps with another search, a pilot of three studies for instance,
-3. sweeps of one study: they show what training seeds do, and the search is assumed to scatter as much.
+1. sweeps of the same task and budget under the root with several studies and the same search (configurations, seeds),
+2. such sweeps with a different search, for example a pilot of three studies,
+3. sweeps of one study: they show the variance of training seeds, and the search is assumed to vary as much.
 
-s_between^2 = s_within^2 is the order that a small network on digits shows: 0.6 to 1.1 with 3 to 12 configurations of a
-random search.
+s_between^2 = s_within^2 is the order of magnitude seen for a small network on digits: 0.6 to 1.1 with random searches
+of 3 to 12 configurations.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from orchestrator.storage.folder import sweeps
 
 Search = tuple[int, int]
 """(configurations, tune seeds) of one study."""
-ALIKE = "the search scatters as much as training seeds do"
+ALIKE = "the search varies as much as the training seeds"
 PILOT = 3
-"""Studies up to which an estimate is called rough."""
+"""An estimate from at most this many studies is called rough."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """How much differences between two arms scatter."""
+    """How much differences between two arms vary."""
 
     components: Components
     source: str
-    """Sweeps that it was measured in, or `given`."""
+    """The sweeps it was measured in, or `given`."""
     assumed: str = ""
-    """What it takes for granted, or nothing."""
+    """Its assumptions; empty if none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """Differences that an earlier sweep of the task measured."""
+    """Differences measured in an earlier sweep of the task."""
 
     sweep_id: str
     search: Search
@@ -58,12 +58,12 @@ class Earlier:
 
     @property
     def studies(self) -> int:
-        """Studies of its arms."""
+        """Studies per arm."""
         return max(map(len, self.differences))
 
 
 def measured(found: Sequence[Earlier], search: Search) -> Noise | None:
-    """What earlier sweeps say of such a search, or None when there are none."""
+    """What earlier sweeps say about such a search; None when there are none."""
     several = [e for e in found if e.studies > 1]
     alike = [e for e in several if e.search == search]
     if chosen := alike or several:
@@ -71,23 +71,25 @@ def measured(found: Sequence[Earlier], search: Search) -> Noise | None:
         assumed = []
         if not alike:
             assumed.append(
-                f"{_words(search)} scatters as {' and '.join(sorted({_words(e.search) for e in chosen}))} did"
+                f"{_words(search)} varies as much as {' and '.join(sorted({_words(e.search) for e in chosen}))} did"
             )
         parts = studies.pooled(groups)
         if parts is None:
             freedom = [len(g) - 1 for g in groups]
             all_of_it = float(np.average([studies.variance_of_studies(g) for g in groups], weights=freedom))
             parts = Components(within=0.0, between=all_of_it)
-            assumed.append("all noise is the search's: those studies had one confirm seed each")
+            assumed.append("all noise is attributed to the search: those studies had one confirm seed each")
         if (most := max(e.studies for e in chosen)) <= PILOT:
-            assumed.append(f"{most} studies are enough for a rough guess")
+            assumed.append(f"{most} studies suffice for a rough guess")
         return Noise(components=parts, source=_names(chosen), assumed="; ".join(assumed))
     seeds = of_seeds(found)
     return None if seeds is None else replace(seeds, assumed=ALIKE)
 
 
 def of_seeds(found: Sequence[Earlier]) -> Noise | None:
-    """What they say of training seeds alone; the search is put down as much again. None when they say nothing."""
+    """What they say about training seeds alone, with the search assumed to add as much again. None when they say
+    nothing.
+    """
     inner = studies.within([pair for e in found for pair in e.differences])
     if inner is None:
         return None
@@ -95,7 +97,7 @@ def of_seeds(found: Sequence[Earlier]) -> Noise | None:
 
 
 def earlier(spec: Spec, root: Path) -> list[Earlier]:
-    """What the sweeps of this task and budget under the root measured."""
+    """What was measured in the sweeps of this task and budget under the root."""
     wanted = json.loads(json.dumps(definition(spec)))
     found = []
     for folder in sweeps(root):
@@ -111,7 +113,7 @@ def earlier(spec: Spec, root: Path) -> list[Earlier]:
 
 
 def _differences(trials: pd.DataFrame, metric: str) -> list[list[Array]]:
-    """[pairs of arms][studies][confirm seeds] of what both arms have; of one study with three seeds or more."""
+    """[pairs of arms][studies][confirm seeds] that both arms have; for one study, only with three seeds or more."""
     if metric not in trials:
         return []
     rows = trials[(trials["stage"] == Stage.CONFIRM) & trials["state"].isin(TRAINED) & trials[metric].notna()]
@@ -128,7 +130,7 @@ def _differences(trials: pd.DataFrame, metric: str) -> list[list[Array]]:
 
 
 def _searched(one: Evidence) -> Search:
-    """Configurations and tune seeds of one study of an earlier sweep, whatever version planned it."""
+    """Configurations and tune seeds per study of an earlier sweep, whatever version planned it."""
     seeds = one.definition["seeds"]
     most = max(row["trials"] for row in one.resolved["plan"]["arms"].values())
     return (most - len(seeds["confirm"])) // len(seeds["tune"]), len(seeds["tune"]) // seeds.get("studies", 1)

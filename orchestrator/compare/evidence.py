@@ -1,6 +1,6 @@
-"""Everything that tables and figures are made of, read once from a sweep's folder.
+"""Everything that tables and figures are based on, read once from a sweep's folder.
 
-With several studies an arm the units of what is shown are the studies, else the confirm seeds of the one study.
+With several studies per arm, the units shown are the studies; otherwise they are the confirm seeds of the one study.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optim_core import Counting
 
 TOKENS = "tokens"
-"""Column of `trials`, of a budget in tokens: what the batches of a trial held."""
+"""Column of `trials` for a budget in tokens: the tokens in a trial's batches."""
 TRAINED = [state for state in State if state.is_trained]
 
 
@@ -58,7 +58,7 @@ class Evidence:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What changes results."""
+        """The part of the definition that changes results."""
         found: dict[str, Any] = self.resolved["definition"]
         return found
 
@@ -76,34 +76,34 @@ class Evidence:
 
     @property
     def imported(self) -> str:
-        """Of results that others trained: whose word it is that they are paired; else nothing."""
+        """For results that others trained: who vouches for their pairing; otherwise empty."""
         found = self.resolved.get("imported")
         return seal.PAIRINGS[found["pairing"]] if found else ""
 
     @property
     def is_paired(self) -> bool:
-        """Whether equal seeds, or studies, of two arms belong together."""
+        """Whether equal seeds, or studies, of two arms are paired."""
         return bool((self.resolved.get("imported") or {"pairing": "proved"})["pairing"] != "none")
 
     @property
     def task(self) -> str:
-        """The task's name; of a script its file."""
+        """The task's name; for a script, its file."""
         task = self.definition["task"]
         return str(task["parameters"]["program"] if task["name"] == NAME else task["name"])
 
     @property
     def is_program(self) -> bool:
-        """Whether trials are scripts of the user's."""
+        """Whether trials run a user's script."""
         return bool(self.definition["task"]["name"] == NAME)
 
     @property
     def steps_of_curves(self) -> str:
-        """What the steps of curves count: gradient evaluations, of a script what its budget is in."""
+        """What the steps of curves count: gradient evaluations, or for a script the unit of its budget."""
         return WORDS[self.definition["budget"]["unit"] if self.is_program else "grad_evals"]
 
     @property
     def tuned(self) -> str:
-        """The metric that the search saw."""
+        """The metric that the search optimizes."""
         return str(self.definition["metric"]["name"])
 
     @property
@@ -133,21 +133,21 @@ class Evidence:
 
     @property
     def unit(self) -> Unit:
-        """What counts once: a study, or a confirm seed of the only one."""
+        """The unit of analysis: a study, or a confirm seed if there is only one study."""
         return "study" if self.studies > 1 else "seed"
 
     @cached_property
     def twin(self) -> str:
-        """The arm that is an identical copy of the baseline, or nothing."""
+        """The arm that is an identical copy of the baseline; empty if none."""
         return twin(self.folder)
 
     def optimizer_declares(self, arm: str) -> optimizer_record.Declares:
-        """What readers of results are told of an arm's optimizer."""
+        """What an arm's optimizer declares to readers of results."""
         return optimizer_record.of_sweep(self.resolved, self.definition["arms"][arm]["optimizer"])
 
     def optimizer(self, arm: str) -> type[Counting]:
-        """The class of an arm's optimizer, with what it declares; one that is gone declares nothing."""
-        if not self.definition["arms"][arm]["optimizer"]:  # of a script
+        """The class of an arm's optimizer, with its declarations; a class that no longer exists declares nothing."""
+        if not self.definition["arms"][arm]["optimizer"]:  # a script's
             return optim_core.Counting
         try:
             return optim_core.lookup(self.definition["arms"][arm]["optimizer"])
@@ -156,7 +156,7 @@ class Evidence:
 
     @cached_property
     def declares(self) -> Declares:
-        """What the task declares; one that is gone and left no record declares nothing."""
+        """What the task declares; a task that no longer exists and left no record declares nothing."""
         try:
             return task_record.of_sweep(self.resolved)
         except KeyError:
@@ -164,12 +164,12 @@ class Evidence:
 
     @cached_property
     def answers(self) -> dict[Any, Any]:
-        """What was asked of this evidence -> its answer (see `compare.answer`)."""
+        """Question -> answer, for what was asked of this evidence (see `compare.answer`)."""
         return {}
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Parameter]]:
-        """Arm -> name -> parameter, as the search knew it."""
+        """Arm -> name -> parameter, as the search saw it."""
         return {
             arm: {p["name"]: Parameter(**{**p, "values": tuple(map(plain, p["values"]))}) for p in given["parameters"]}
             for arm, given in self.definition["arms"].items()
@@ -187,12 +187,12 @@ class Evidence:
 
     @cached_property
     def records(self) -> list[TrialRecord]:
-        """Every trial that ended and counts."""
+        """Every ended trial that counts."""
         return counted(results.ended_trials(self.folder))
 
     @cached_property
     def notes(self) -> list[str]:
-        """What was mended in what the trials say."""
+        """What was corrected in the trials' values."""
         return []
 
     @cached_property
@@ -214,7 +214,7 @@ class Evidence:
         return frame
 
     def _demote(self, frame: pd.DataFrame, column: str, goal: Goal) -> None:
-        """What stands for trials that diverged beats no trial that trained; says so where it would have."""
+        """Make the stand-in value of diverged trials no better than the worst trial that trained; note any change."""
         if column not in frame:
             return
         has = frame[column].notna().to_numpy()
@@ -222,8 +222,8 @@ class Evidence:
         judged = goal.demoted(list(values), list(gone))
         if column != "value" and judged != list(values):
             self.notes.append(
-                f"{column}: what the task declares for a trial that diverged ({values[gone].iloc[0]:g}) is better than "
-                "values of trials that trained; the worst of those takes its place."
+                f"{column}: the value that the task declares for diverged trials ({values[gone].iloc[0]:g}) is better "
+                "than some trials that trained; the worst of those is used instead."
             )
         frame.loc[has, column] = judged
 
@@ -239,10 +239,10 @@ class Evidence:
 
     @cached_property
     def configurations(self) -> dict[str, pd.DataFrame]:
-        """Arm -> a row for each configuration of each study: parameters, `value` (mean over tune seeds), `spread`,
+        """Arm -> one row per configuration of each study: parameters, `value` (mean over tune seeds), `spread`,
         `state`.
 
-        `random` says whether the configuration was drawn before any result of its study was looked at.
+        `random` says whether the configuration was drawn before any result of its study was seen.
         """
         return {arm: self._configurations(arm) for arm in self.arms}
 
@@ -268,9 +268,9 @@ class Evidence:
         return frame
 
     def design_size(self, arm: str) -> int:
-        """How many configurations of each study of the arm were drawn without looking at results."""
+        """How many configurations per study of the arm were drawn without looking at results."""
         if self.imported:
-            return 0  # nobody knows how they were chosen
+            return 0  # how they were chosen is unknown
         method = self.definition["method"]
         asked = self.resolved.get("first_trials_per_arm", self.definition["budget"]["trials_per_arm"])
         if method["name"] in ("grid", "random", "sobol") or asked is None:
@@ -278,9 +278,9 @@ class Evidence:
         return round(float(method["random_share"]) * int(asked))
 
     def chosen(self, arm: str) -> dict[int, dict[str, Any]]:
-        """Study -> the configuration that went on to its confirm seeds, or the best one of its search so far.
+        """Study -> the configuration that went on to the confirm stage, or the best one of its search so far.
 
-        Studies that have neither are left out.
+        Studies that have neither are omitted.
         """
         self._chosen[arm] = self._chosen.get(arm) or self._chosen_of(arm)
         return {study: dict(given) for study, given in self._chosen[arm].items()}
@@ -300,13 +300,13 @@ class Evidence:
         return dict(sorted(found.items()))
 
     def settings(self, arm: str) -> dict[int, dict[str, Any]]:
-        """`chosen`, for people to read, and with what changed while it trained."""
+        """`chosen` for people to read, including values that changed during training."""
         confirm = [t for t in self.records if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
         lineage = {t.job.study: t.job.lineage for t in reversed(confirm)}
         return {study: describe(given, lineage.get(study, ())) for study, given in self.chosen(arm).items()}
 
     def units(self, metric: str) -> dict[str, dict[int, list[float]]]:
-        """Arm -> unit -> values of a metric over its confirm seeds, in their order; units are studies or seeds."""
+        """Arm -> unit -> values of a metric over its confirm seeds, in order; units are studies or seeds."""
         if metric not in self._units:
             self._units[metric] = self._units_of(metric)
         return self._units[metric]
@@ -323,7 +323,7 @@ class Evidence:
         return found
 
     def confirmed(self, metric: str) -> dict[str, list[float]]:
-        """Arm -> one value of a metric for each unit, in their order: the mean over a study's confirm seeds."""
+        """Arm -> one value of a metric per unit, in order: the mean over a study's confirm seeds."""
         return {
             arm: [sum(values) / len(values) for values in units.values()] for arm, units in self.units(metric).items()
         }
@@ -333,7 +333,7 @@ class Evidence:
         return {}
 
     def bounds(self, metric: str) -> tuple[float, float]:
-        """The range that a metric cannot leave, and neither can its intervals."""
+        """The range of a metric, to which its intervals are clipped."""
         if metric not in self._bounds:
             values = self.trials[metric].dropna() if metric in self.trials else ()
             self._bounds[metric] = bounds_of(metric, values, results.declared_bounds(self.folder, metric))
@@ -350,7 +350,7 @@ class Evidence:
         return self._goals[metric]
 
     def ranked(self) -> list[str]:
-        """Arms, the best mean of the reported metric first, those without a result later, the twin last."""
+        """Arms sorted by the mean of the reported metric, best first; those without a result next, the twin last."""
         sign = self.goal_of(self.reported).sign
         found = self.confirmed(self.reported)
         means = {arm: sign * sum(v) / len(v) for arm, v in found.items()}
@@ -358,13 +358,13 @@ class Evidence:
 
 
 def twin(folder: SweepFolder) -> str:
-    """The arm of a sweep that is an identical copy of its baseline, or nothing."""
+    """The arm of a sweep that is an identical copy of its baseline; empty if none."""
     declared = seal.in_force(folder)["analysis"]
     return twin_of(declared["baseline"]) if declared.get("twin") else ""
 
 
 def plain(value: Any) -> Any:
-    """A list or a mapping in words, which a column of a frame can hold and group by; any other value as it is."""
+    """A list or mapping as text, which a column of a frame can hold and group by; any other value unchanged."""
     return short(value) if is_composite(value) else value
 
 
@@ -377,24 +377,24 @@ def _missing(value: Any) -> bool:
 
 
 def numeric(values: Sequence[Any]) -> bool:
-    """Whether all are numbers (and not truth values)."""
+    """Whether all are numbers (not booleans)."""
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
 def unit_of(metric: str) -> str:
-    """The unit that a metric's axis shows."""
+    """The unit shown on a metric's axis."""
     group, _, rest = metric.partition("/")
     units: Mapping[str, str] = {"accuracy": "share correct", "cost": "gradient evaluations", "loss": "mean"}
     return "seconds" if rest.endswith("_s") else units.get(group, "")
 
 
 def label_of(metric: str) -> str:
-    """The metric with its unit, for an axis."""
+    """The metric with its unit, for an axis label."""
     unit = unit_of(metric)
     return f"{metric} ({unit})" if unit else metric
 
 
 def words(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """`lr 0.0876`: each parameter in three digits."""
+    """`lr 0.0876`: each parameter with three digits."""
     for name, value in parameters.items():
         yield f"{name} {short(value)}"

@@ -1,4 +1,4 @@
-"""Fairness rules that only the results of a sweep can break: an optimum at an edge, data that differ between arms."""
+"""Fairness rules that only results can violate: an optimum at an edge, data that differs between arms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.protocol.lint import Breach
 
 
 def breaches(evidence: Evidence) -> Iterator[Breach]:
-    """What `lint` is told beside the file."""
+    """What `lint` reports from the results, in addition to the file."""
     yield from _edge(evidence)
     yield from _tied_data(evidence)
 
@@ -28,10 +28,10 @@ def _edge(evidence: Evidence) -> Iterator[Breach]:
 
 def _tied_data(evidence: Evidence) -> Iterator[Breach]:
     if evidence.is_program:
-        return  # what a script's own parameters do to its data is said with the verdict
+        return  # how a script's own parameters affect its data is reported with the verdict
     tasks = [json.dumps({n: t.job.values[n] for n in in_section(TASK, t.job.values)}) for t in evidence.records]
     for (stage, seed, _), rows in evidence.trials.assign(task=tasks).groupby(["stage", "seed", "task"]):
         if rows["data_digest"].nunique() > 1:
-            message = f"{stage} seed {seed} shows its arms different data; only the seed may decide"
+            message = f"{stage} seed {seed} gives the arms different data; the data may depend only on the seed"
             yield "GS116", ("task",), message
             return

@@ -1,7 +1,7 @@
-"""Power of the design in a sweep file: can it find an effect of a given size, and which design would do better?
+"""Power of the design in a sweep file: can it detect an effect of a given size, and which design would do better?
 
-A unit is a study, or, with one study an arm, a confirm seed. How much the paired differences of units scatter is given,
-or measured in earlier sweeps (see `earlier_noise`); without either, effects are in units of that spread.
+A unit is a study, or a confirm seed with one study per arm. The spread of the paired differences is given, or measured
+in earlier sweeps (see `earlier_noise`); without either, effects are in units of that spread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNIT_NOISE = Components(within=1.0, between=1.0)
 
 
 def planned(spec: Spec) -> Design:
-    """The design of the sweep; a grid's arms may differ in size, then that of the largest."""
+    """The design of the sweep; the largest arm's, since the arms of a grid may differ in size."""
     seeds = spec.seeds
     return Design(
         studies=seeds.studies,
@@ -34,7 +34,9 @@ def planned(spec: Spec) -> Design:
 
 
 def design(spec: Spec, *, effect: float, root: Path, sd: float | None = None) -> dict[str, Any]:
-    """The `power` part of a plan. `effect` and `sd`, the spread of a unit, in units of the reported metric, above 0."""
+    """The `power` part of a plan. `effect` and `sd` (the spread of a unit) are in units of the reported metric, above
+    0.
+    """
     mine, k, alpha = planned(spec), max(1, comparisons(spec)), spec.analysis.first_level
     several = mine.studies > 1
     n, unit = (mine.studies, "studies") if several else (mine.confirm, "seeds")
@@ -69,10 +71,10 @@ def design(spec: Spec, *, effect: float, root: Path, sd: float | None = None) ->
 
 
 def best(spec: Spec, total: int, *, effect: float | None, root: Path, sd: float | None = None) -> dict[str, Any]:
-    """The `best_design` part of a plan: what to make of `total` trials an arm.
+    """The `best_design` part of a plan: the best use of `total` trials per arm.
 
-    N and t belong to the question, for 'tuned with N trials' is a part of the verdict: they are those of the file, or
-    of an earlier sweep of the task that measured how such a search scatters.
+    N and t belong to the question, because 'tuned with N trials' is part of the verdict: they are taken from the file,
+    or from an earlier sweep of the task that measured the variance of such a search.
     """
     mine, k, alpha = planned(spec), max(1, comparisons(spec)), spec.analysis.first_level
     found = [] if sd is not None else earlier(spec, root)
@@ -105,14 +107,14 @@ def best(spec: Spec, total: int, *, effect: float | None, root: Path, sd: float 
 
 
 def _given(sd: float, mine: Design) -> Noise:
-    """The noise of a unit whose spread is known; of a study, search and seeds alike."""
+    """The noise of a unit of known spread; for a study, search and seeds in equal parts."""
     several = mine.studies > 1
     inner = sd**2 / UNIT_NOISE.variance(mine.confirm) if several else sd**2
     return Noise(components=Components(within=inner, between=inner), source="given", assumed=ALIKE if several else "")
 
 
 def _of_a_unit(parts: Components, mine: Design) -> float:
-    """The variance of a study's difference, or of a seed's where there is but one study."""
+    """The variance of a study's difference, or of a seed's if there is only one study."""
     return parts.variance(mine.confirm) if mine.studies > 1 else parts.within
 
 

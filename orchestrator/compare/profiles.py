@@ -7,8 +7,8 @@
     rho_s(tau) = share of tasks with r(s, w) <= tau
     B_s      = integral of rho_s from 1 to 4, / 3                              benchmark score in [0, 1]
 
-The cost is gradient evaluations. An arm that is missing from a task has missed its target there. Medians are over the
-confirm trials of all studies, which are equally many in each; a twin is left out.
+The cost is gradient evaluations. An arm that is missing from a task counts as missing its target there. Medians are
+over the confirm trials of all studies, which have equally many each; a twin is left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ R_MAX = 4.0
 
 
 def time_to(steps: Sequence[float], values: Sequence[float], target: float, goal: Goal) -> float:
-    """Cost at which the curve first reaches the target, linear between evaluations; infinite when it does not."""
+    """Cost at which the curve first reaches the target, linear between evaluations; infinite if it never does."""
     sign = goal.sign
     behind: tuple[float, float] | None = None
     for step, value in zip(steps, values, strict=True):
@@ -47,7 +47,7 @@ def time_to(steps: Sequence[float], values: Sequence[float], target: float, goal
 
 
 def ratios(times: pd.DataFrame) -> pd.DataFrame:
-    """R [task, arm] of times [task, arm]; a task that nobody solved has infinite ratios."""
+    """R [task, arm] from times [task, arm]; a task that no arm solved has infinite ratios."""
     best = times.min(axis=1)
     found = times.div(best.where(np.isfinite(best)), axis=0)
     return found.where(np.isfinite(times), math.inf).fillna(math.inf)
@@ -67,7 +67,7 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
     """The `profile` document. Raises Refused."""
     tasks = {one.sweep_id: one for one in sweeps}
     if len(tasks) < 2:
-        raise Refused("a profile needs sweeps of two tasks or more")
+        raise Refused("a profile needs sweeps of at least two tasks")
     for one in sweeps:
         check(one)
     arms = sorted({arm for one in sweeps for arm in _arms(one)})
@@ -98,7 +98,7 @@ def document(sweeps: Sequence[Evidence], reference: str = "") -> dict[str, Any]:
 
 
 def plain_reference(sweeps: Sequence[Evidence]) -> str:
-    """The arm that runs the same plain reference optimizer in every sweep; empty when there is none."""
+    """The arm that runs the same plain reference optimizer in every sweep; empty if there is none."""
     for name in optim_core.references():
         for arm in sweeps[0].arms:
             if all(arm in one.arms and one.definition["arms"][arm]["optimizer"] == name for one in sweeps):

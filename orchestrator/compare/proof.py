@@ -1,12 +1,12 @@
 """How far a comparison is proved: that its trials were paired, and that they got the same compute.
 
-    proved      pairing: on every seed both arms began with the same weights and saw the same first batches, by digests;
+    proved      pairing: on every seed both arms had the same initial weights and the same first batches, by digests;
                 compute: counted in the process (gradient evaluations, steps) or by the clock (seconds)
-    declared    a seed, or a budget, was handed over, and what the script made of it was not seen
+    declared    a seed or a budget was passed to the script; how the script used it was not observed
     unknown     not even that
 
-Training of ours is proved throughout, or it is not compared at all. Of scripts the verdict says which it is. What was
-imported is declared at best.
+Built-in training is always proved, or it is not compared at all. For scripts the verdict states the level. Imported
+results are declared at best.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OURS = {
     "pairing": {"level": PROVED, "why": "equal digests of weights and batches on every seed"},
     "compute": {"level": PROVED, "why": "gradient evaluations were counted"},
 }
-"""Of training that is ours."""
+"""For built-in training."""
 
 
 def of_pairs(
@@ -49,22 +49,22 @@ def of_pairs(
 
 
 def of_imported(mark: Mapping[str, Any]) -> dict[str, Level]:
-    """Of every pair of imported results; `mark` is what was recorded of the import."""
+    """For every pair of imported results; `mark` is what was recorded at import."""
     paired, column = mark["pairing"] != "none", mark["budget"]
     return {
         "pairing": {
             "level": DECLARED if paired else UNKNOWN,
-            "why": "equal seeds were taken to mean equal data and weights" if paired else "runs were not paired",
+            "why": "equal seeds were assumed to mean equal data and weights" if paired else "runs were not paired",
         },
         "compute": {
             "level": DECLARED if column else UNKNOWN,
-            "why": f"what runs spent is what {column} says" if column else "nobody says what runs spent",
+            "why": f"the cost of runs is taken from {column}" if column else "the cost of runs is unknown",
         },
     }
 
 
 def pairing(both: pd.DataFrame) -> Level:
-    """Of the confirm trials of two arms."""
+    """For the confirm trials of two arms."""
     unseen, differ = list[str](), list[str]()
     for column, words in DIGESTS.items():
         if not all(both[column]):
@@ -79,15 +79,15 @@ def pairing(both: pd.DataFrame) -> Level:
         }
     why = "; ".join(
         [*([f"{_and(differ)} differ between the arms"] if differ else []),
-         *([f"{_and(unseen)} were not seen"] if unseen else [])]
+         *([f"{_and(unseen)} were not observed"] if unseen else [])]
     )  # fmt: skip
     if all(p.get("seed") for p in both["proof"]):
-        return {"level": DECLARED, "why": f"the seed was handed over; {why}"}
-    return {"level": UNKNOWN, "why": f"no seed was handed over; {why}"}
+        return {"level": DECLARED, "why": f"the seed was passed on; {why}"}
+    return {"level": UNKNOWN, "why": f"no seed was passed on; {why}"}
 
 
 def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
-    """Of the confirm trials of two arms. A count that shows them unequal in the budget's unit refused them before."""
+    """For the confirm trials of two arms. Counts that are unequal in the budget's unit were refused earlier."""
     counted = [p.get("grad_evals") for p in both["proof"]]
     steps = [p.get("steps") for p in both["proof"]]
     if unit == "seconds":
@@ -101,19 +101,19 @@ def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
         kept = any(p["budget"] == "kept" for p in both["proof"])
         return {
             "level": DECLARED,
-            "why": f"{'trials were ended at it' if kept else 'the budget was handed over'}; {why}",
+            "why": f"{'trials were stopped at the budget' if kept else 'the budget was passed on'}; {why}",
         }
-    return {"level": UNKNOWN, "why": f"no budget was handed over; {why}"}
+    return {"level": UNKNOWN, "why": f"no budget was passed on; {why}"}
 
 
 def _other(counts: Sequence[float | None], given: float) -> str:
-    """That all had another amount than the budget says, where they had."""
+    """Notes an amount that differs from the budget, if every trial has one."""
     mean = sum(count or 0.0 for count in counts) / len(counts)
     return "" if abs(mean - given) <= PARITY * given else f", {mean:,.10g} where {given:,.10g} were given"
 
 
 def _gradients(both: pd.DataFrame, counted: Sequence[float | None]) -> str:
-    """What the arms' gradient evaluations came to, where they were counted."""
+    """The arms' gradient evaluations, where they were counted."""
     if not all(counted):
         return ""
     means = both.assign(counted=[float(c or 0.0) for c in counted]).groupby("arm")["counted"].mean()

@@ -1,6 +1,6 @@
-"""Expected-best curves of a sweep's arms, over the trials that were drawn before any result was looked at.
+"""Expected-best curves of a sweep's arms, over the trials that were drawn before any result was seen.
 
-Those of all studies are pooled: drawn alike and independently, they are exchangeable.
+The trials of all studies are pooled: drawn independently from the same distribution, they are exchangeable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FEWEST = 4
 
 
 def random_values(evidence: Evidence, arm: str) -> Array:
-    """Values of the arm's configurations that were drawn before any result was looked at."""
+    """Values of the arm's configurations that were drawn before any result was seen."""
     frame = evidence.configurations[arm]
     if not len(frame):
         return np.array([])
@@ -31,17 +31,17 @@ def random_values(evidence: Evidence, arm: str) -> Array:
 
 
 def most_random(evidence: Evidence, arm: str) -> int:
-    """How many such configurations the largest study of the arm has."""
+    """How many such configurations the arm's largest study has."""
     frame = evidence.configurations[arm]
     return int(frame[frame["random"]].groupby("study").size().max()) if len(frame) and frame["random"].any() else 0
 
 
 def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:
-    """Arm -> curve over its random trials, and why an arm has none."""
+    """Arm -> curve over its random trials, and why arms are missing."""
     if not evidence.analysis["expected_best"]:
-        return {}, "not asked for: analysis.expected_best is false"
+        return {}, "not requested: analysis.expected_best is false"
     if evidence.imported:
-        return {}, "refused: nobody knows whether the configurations of imported runs were drawn at random"
+        return {}, "refused: it is unknown whether the configurations of imported runs were drawn at random"
     found: dict[str, Curve] = {}
     for arm in evidence.arms:
         values = random_values(evidence, arm)

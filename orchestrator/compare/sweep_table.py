@@ -1,4 +1,4 @@
-"""`geosweep table` of a sweep's folder: one row for each value of a hyperparameter."""
+"""`geosweep table` for a sweep's folder: one row per value of a hyperparameter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.storage.metric_log import MetricLog
 def document(
     folder: SweepFolder, by: str, *, baseline: str = "", columns: Sequence[str] = (), metric: str = ""
 ) -> dict[str, Any]:
-    """The `table` document, of the arguments of `by_value.Question`. Raises Refused, NotFound."""
+    """The `table` document, given the arguments of `by_value.Question`. Raises Refused, NotFound."""
     reported, _ = results.reported(folder, metric)
     tuned = results.tuned(folder)
 

@@ -1,4 +1,4 @@
-"""What the arms of sweeps may choose of their task (`statistics.same_task`), and what that does to amounts of work."""
+"""What arms may choose about their task (`statistics.same_task`), and the effect on the amount of work."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from orchestrator.definition.states import Stage
 from orchestrator.statistics.same_task import NOTHING, Choice
 
 UNEQUAL = 0.02
-"""Arms whose mean batches are further apart than this share did unequal work."""
+"""Arms whose mean batch sizes differ by more than this fraction did unequal work."""
 
 
 def of(sweeps: Sequence[Evidence]) -> Choice:
-    """The choice that all arms of these sweeps share; none where names are those of a script, or of others."""
+    """The choice shared by all arms of these sweeps; empty where the names belong to a script or to imported
+    results.
+    """
     if sweeps[0].is_program or sweeps[0].imported:
         return NOTHING
     arms = [one.parameters[arm] for one in sweeps for arm in one.arms]
@@ -41,12 +43,12 @@ def _same(a: Parameter | None, b: Parameter | None) -> bool:
 
 
 def notes(evidence: Evidence) -> list[str]:
-    """Of arms that chose batches of other sizes under a budget that does not count what is in them."""
+    """Notes on arms that chose different batch sizes under a budget that does not count batch contents."""
     counted = evidence.declares.counts
     if evidence.definition["budget"]["unit"] not in ("grad_evals", "steps") or not counted:
         return []
     sizes: dict[str, list[int]] = {}
-    with contextlib.suppress(Exception):  # a task whose data are elsewhere cannot be asked
+    with contextlib.suppress(Exception):  # fails for a task whose data is not on this machine
         for t in evidence.records:
             if t.job.stage is Stage.CONFIRM and in_section(TASK, t.job.values):
                 sizes.setdefault(t.job.arm, []).append(batches.per_batch(t.job.task, t.job.task_parameters, {}))

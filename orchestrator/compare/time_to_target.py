@@ -1,11 +1,11 @@
-"""How soon each arm of one sweep is as good as the reference arm is in the end: in gradient evaluations and in seconds.
+"""How soon each arm reaches the final value of the reference arm, in gradient evaluations and in seconds.
 
     target  = median over units of the reference's final value
     t(arm)  = over units, quartiles of the cost at which the arm first reaches the target (see `profiles.time_to`);
               a unit that misses it has infinite cost
 
-A unit is a study where there are several, with the mean curve of its confirm seeds, else a confirm seed.
-Seconds run at each trial's mean pace. The reference itself reaches its own median in about half of its units.
+A unit is a study where there are several, with the mean curve of its confirm seeds, otherwise a confirm seed. Seconds
+are measured at each trial's mean pace. The reference reaches its own median in about half of its units.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def document(evidence: Evidence, reference: str = "") -> dict[str, Any]:
     """The `time-to-target` document. Raises Refused."""
     check(evidence)
     if evidence.imported:
-        raise Refused(f"{evidence.sweep_id} was imported: what its runs spent on the way is not in our currency")
+        raise Refused(f"{evidence.sweep_id} was imported: the cost of its runs is not recorded in gradient evaluations")
     reference = reference or plain_reference([evidence])
     if reference not in evidence.arms:
         there = ", ".join(evidence.arms)
@@ -59,7 +59,7 @@ def document(evidence: Evidence, reference: str = "") -> dict[str, Any]:
 
 
 def rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row for each arm, the soonest in gradient evaluations first."""
+    """One row per arm, sorted by gradient evaluations to the target."""
     units = "studies" if found["unit"] == "study" else "seeds"
     ordered = sorted(found["arms"].items(), key=lambda item: _soonest(item[1]["grad_evals"]))
     return [
@@ -77,7 +77,7 @@ def caption(found: Mapping[str, Any]) -> str:
     """What the table shows."""
     return (
         f"{found['sweep_id']}: cost of reaching {found['metric']} {found['target']:.4g}, where {found['reference']} "
-        "ends in the median"
+        "ends at the median"
     )
 
 
@@ -114,14 +114,14 @@ def _arm(evidence: Evidence, arm: str, target: float) -> dict[str, Any]:
 
 
 def _mean_curve(points: pd.DataFrame, trials: int) -> pd.DataFrame:
-    """Mean value and seconds at the evaluations that all of so many trials came to."""
+    """Mean value and seconds at the evaluations reached by all `trials`."""
     grouped = points.groupby("step")
     means = grouped[["value", "seconds"]].mean()[grouped["trial_id"].count() == trials]
     return means.reset_index().sort_values("step")
 
 
 def _quartiles(times: Any) -> list[float | None]:
-    """Quartiles, None for an infinite one: `inverted_cdf` never mixes a finite cost with an infinite one."""
+    """Quartiles, None for infinite ones: `inverted_cdf` never averages a finite cost with an infinite one."""
     if not len(times):
         return [None] * len(QUARTILES)
     found = np.quantile(times, QUARTILES, method="inverted_cdf")

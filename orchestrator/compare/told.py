@@ -1,6 +1,6 @@
-"""The verdict on the parent run in MLflow: what it says, and that it is the one of today.
+"""The verdict on the MLflow parent run, and whether it is up to date.
 
-Here is the cheap way, without a figure: the end of a run takes it, and whoever opens MLflow's page.
+This is the cheap path without figures, used at the end of a run and when someone opens MLflow's page.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from orchestrator.tracking.mlflow_report import MlflowReport
 
 
 def tell(folder: SweepFolder, uri: str | None = None) -> str:
-    """Have the parent run of a sweep that is over say its verdict; returns what went wrong, or nothing.
+    """Write the verdict of a finished sweep to its parent run; returns what went wrong, or an empty string.
 
-    Nothing is sent where the parent says the same already. `uri`: of the server; by default the sweep's own.
+    Nothing is sent if the parent already has the same text. `uri`: the server's; by default the sweep's own.
     """
     outcome = SweepOutcome.read(folder)
     if outcome is None or not outcome.is_over:
@@ -28,21 +28,21 @@ def tell(folder: SweepFolder, uri: str | None = None) -> str:
         runs, words = runs_of(evidence, uri), verdict(evidence)
         if not runs.says(words):
             runs.send(None, {}, words, "; ".join(seal.stamps(folder)))
-    except Exception as error:  # MLflow is a copy: the sweep is whole without it
+    except Exception as error:  # MLflow is only a copy; the sweep is complete without it
         return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
     return ""
 
 
 def charts(evidence: Evidence) -> str:
-    """Where MLflow shows the sweep: an address, or the command that opens it; nothing where it is not to be found."""
+    """Where MLflow shows the sweep: an address, or the command that opens it; empty if it cannot be found."""
     try:
         return runs_of(evidence).page() or evidence.folder.command("ui", evidence.sweep_id)
-    except Exception:  # no store, no answer: a report is whole without
+    except Exception:  # no store or no answer: a report is complete without it
         return ""
 
 
 def runs_of(evidence: Evidence, uri: str | None = None) -> MlflowReport:
-    """The sweep's runs. Raises UntrackedError when there is no store."""
+    """The sweep's runs. Raises UntrackedError if there is no store."""
     return MlflowReport(
         uri=uri or evidence.resolved.get("tracking"),
         root=evidence.folder.root,
@@ -52,7 +52,7 @@ def runs_of(evidence: Evidence, uri: str | None = None) -> MlflowReport:
 
 
 def verdict(evidence: Evidence) -> str:
-    """The text that MLflow's page of the parent run shows: question, verdict, comparisons."""
+    """The text on MLflow's page of the parent run: question, verdict, comparisons."""
     try:
         document = answer.answer(evidence)
     except Refused as reason:

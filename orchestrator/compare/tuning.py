@@ -6,11 +6,11 @@ width      decades between the smallest and the largest value among configuratio
 optimism   mean over the confirm seeds of the tuned metric, minus the value with which the search chose it
 rungs      Kendall's tau between the ranking at a share of the budget and the final one, and where the winner stood
 
-Of several studies each is looked at alone, since each has its own tune seeds: `best` is that of the configuration's own
-study, the best value, optimism, tau and the winner's place are means over studies, and an edge says in which studies
-the chosen value lies there. By chance alone one study in twenty chooses at a given bound, so that a single one of
-several does not make the range doubtful. An end of a list of k values is chosen by chance in one study in k: a single
-one says something from five values on, several when they choose it more often than that.
+Each of several studies is examined alone, since each has its own tune seeds: `best` is relative to the configuration's
+own study; the best value, optimism, tau and the winner's rank are means over studies; an edge reports in which studies
+the chosen value lies there. By chance alone, one study in twenty chooses a value at a given bound, so a single one of
+several studies does not cast doubt on the range. One end of a list of k values is chosen by chance in one study in k: a
+single study is informative from five values on, several if they choose it more often than that.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ from trainables.recipe import BOUNDS
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
 FEWEST, DOUBTFUL, RARE, SURPRISING = 4, 0.25, 0.2, 0.05
-"""Trials that a ranking takes; share of studies, two at least, that make an edge doubtful. Of a list of values an end
-is chosen by chance once in RARE of single studies at most, and in several no more often than SURPRISING."""
+"""Minimum number of trials for a ranking; share of studies (at least two) that makes an edge doubtful. One end of a
+list of values counts as chosen by chance if its probability exceeds RARE in a single study, or SURPRISING over several
+studies.
+"""
 UNBOUNDED = (-math.inf, math.inf)
 
 
@@ -52,11 +54,11 @@ class Edge:
     studies: int
     """How many studies chose a value."""
     chance: float = EDGE
-    """The share of the range that counts as this edge: of a list of k values 1 / k."""
+    """The share of the range that counts as this edge: 1 / k for a list of k values."""
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it is more than chance, so that the optimum may lie outside."""
+        """Whether it exceeds chance, so that the optimum may lie outside."""
         if self.studies == 1:
             return self.chance <= RARE
         often = len(self.at) >= max(2, math.ceil(DOUBTFUL * self.studies))
@@ -68,7 +70,7 @@ class Edge:
 
 
 def position(p: Parameter, value: float) -> float:
-    """Where a value lies in its range, in [0, 1], on the range's own scale."""
+    """Position of a value in its range, in [0, 1], on the range's own scale."""
     low, high = p.low, p.high
     if p.one_minus:
         low, high, value = 1 - p.high, 1 - p.low, 1 - value
@@ -81,9 +83,9 @@ def _log_share(low: float, high: float, value: float) -> float:
 
 
 def edge(p: Parameter, value: Any, natural: tuple[float, float] = UNBOUNDED) -> str:
-    """`lower` or `upper` when the value lies at a bound that could be moved, else nothing.
+    """`lower` or `upper` when the value lies at a bound that could be moved, otherwise empty.
 
-    `natural`: the lowest and highest value that means anything.
+    `natural`: the lowest and highest meaningful value.
     """
     lowest, highest = natural
     if p.kind == "categorical":
@@ -116,14 +118,14 @@ def edges(evidence: Evidence, arm: str) -> list[Edge]:
 
 
 def _chance(p: Parameter) -> float:
-    """How often an end is chosen by chance alone."""
+    """Probability that an end is chosen by chance alone."""
     found = levels(p)
     return max(EDGE, 1 / len(found)) if found else EDGE
 
 
 def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
-    """The lowest and highest value that means anything: an argument of the optimizer, of a group or a schedule too."""
-    if evidence.is_program:  # a script's names are its own
+    """The lowest and highest meaningful value: of an optimizer's argument, also within a group or a schedule."""
+    if evidence.is_program:  # the meaning of a script's names is unknown
         return evidence.optimizer_declares(arm).bounds.get(name, UNBOUNDED)
     section, rest = section_of(name)
     if section == TRAINING:
@@ -133,7 +135,7 @@ def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
 
 
 def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
-    """Decades of the parameter over configurations within 5 % of the best; None for what has no logarithm."""
+    """Decades of the parameter over configurations within 5 % of the best; None for a parameter without a logarithm."""
     if p.name not in frame or p.kind == "categorical" or (not p.log and not p.one_minus):
         return None
     whole = frame.dropna(subset=["value", p.name])
@@ -147,7 +149,7 @@ def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
 
 
 def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """Arm -> what its search says."""
+    """Arm -> summary of its search."""
     found: dict[str, dict[str, Any]] = {}
     confirmed, allowed = evidence.confirmed(evidence.tuned), expected_curves(evidence)[0]
     for arm in evidence.arms:
@@ -176,7 +178,7 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def _best(frame: pd.DataFrame, sign: float) -> float | None:
-    """The best value of a search, in the mean over studies."""
+    """The best value of a search, averaged over studies."""
     values = frame.dropna(subset=["value"]) if len(frame) else frame
     if not len(values):
         return None
@@ -204,17 +206,18 @@ def kills(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _wilson(count: int, of: int) -> tuple[float, float]:
-    from statsmodels.stats.proportion import proportion_confint  # half a second, where trials were stopped
+    from statsmodels.stats.proportion import (
+        proportion_confint,
+    )  # takes half a second; needed only where trials were stopped
 
     low, high = proportion_confint(count, of, method="wilson")
     return float(low), float(high)
 
 
 def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
-    """Would stopping early have been safe? One row for each arm and share of the budget, over trials that ran to
-    the end.
+    """Would stopping early have been safe? One row per arm and share of the budget, over trials that ran to the end.
 
-    Of several studies means over them; `survived` counts those whose winner would have gone on.
+    Means over several studies; `survived` counts the studies whose winner would not have been stopped.
     """
     found: list[dict[str, Any]] = []
     allowed: dict[Any, float] = {trial.trial_id: trial.job.budget for trial in evidence.records}
@@ -225,9 +228,9 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
     ]
     if curves.empty:
         return found
-    if evidence.imported:  # whose steps may be of another kind than what runs spent
+    if evidence.imported:  # whose steps may not be in the unit of the runs' cost
         allowed = curves.groupby("trial_id")["step"].max().to_dict()
-    curves = curves.assign(step=(curves["step"] / curves["trial_id"].map(allowed)).round(9))  # shares of the budget
+    curves = curves.assign(step=(curves["step"] / curves["trial_id"].map(allowed)).round(9))  # as shares of the budget
     for arm in evidence.arms:
         studies = [_aligned(points) for _, points in curves[curves["arm"] == arm].groupby("study")]
         studies = [table for table in studies if len(table) >= FEWEST]
@@ -242,12 +245,12 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
 
 
 def _aligned(points: pd.DataFrame) -> pd.DataFrame:
-    """Values [trial, step] of a study's trials, a missing one as the one before it."""
+    """Values [trial, step] of a study's trials; a missing value repeats the previous one."""
     return points.pivot_table(index="trial_id", columns="step", values="value").ffill(axis=1)
 
 
 def _rung(table: pd.DataFrame, sign: float, cost: float, eta: int) -> dict[str, Any] | None:
-    """How one study's trials stood after so many gradient evaluations; None when none was looked at by then."""
+    """The ranking of one study's trials after `cost` gradient evaluations; None if none was evaluated by then."""
     before = [s for s in table.columns if float(s) <= cost + 1e-9]
     if not before:
         return None

@@ -18,6 +18,7 @@ from orchestrator.definition.names import Names
 from orchestrator.definition.parameter import check_value, parameters
 from orchestrator.definition.parameter_models import Given, RampModel, as_share
 from orchestrator.definition.parts import TRAINING, section_of, split
+from orchestrator.definition.places import hidden
 from orchestrator.definition.ramps import check_ramp
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, corners, from_unit, is_number, order, satisfied
@@ -91,7 +92,7 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
         try:
             optim_core.lookup(optimizer)
         except KeyError as error:
-            raise where.error(path, str(error.args[0])) from None
+            raise where.error(path, f"{error.args[0]}{hidden(optimizer)}") from None
         _check_players(model, optimizer, where, path)
         found[name] = optimizer
     return found

@@ -1,5 +1,8 @@
 """Where modules and files that a sweep file names are found: beside it, then in the current folder.
 
+What is installed comes before both, our own packages before anything: a folder may hold a `trainables`, a `ray.py` or
+a `random.py` of its own.
+
 A process remembers the folders of the sweep files that it was given. Workers on this machine inherit them through the
 environment; on other machines they are on `sys.path`, where the shipped code is.
 """
@@ -8,10 +11,47 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 BESIDE = "GEOSWEEP_BESIDE"
 """Environment variable: folders of sweep files, the newest first."""
+INSTALLED = Path(__file__).parents[2]
+"""The folder that holds our packages."""
+OURS = ("geosweep", "optim_core", "orchestrator", "trainables")
+
+
+class _Ours(MetaPathFinder):
+    """Finds our packages where this one lies, whatever `sys.path` says; an editable install asks `sys.path` first."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """None for packages that are not ours."""
+        return PathFinder.find_spec(fullname, [str(INSTALLED)]) if fullname in OURS else None
+
+
+def ours_first() -> None:
+    """Import our packages from this installation alone, from now on."""
+    if not any(isinstance(finder, _Ours) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Ours())
+
+
+def current_last() -> None:
+    """Look for modules in the current folder too, after all others: tasks and optimizers, as `module:Class`.
+
+    Python began with it where it was told `-m` or `-c`; where PYTHONPATH names it, it stays in its place.
+    """
+    here = os.getcwd()
+    if sys.path[:1] in ([""], [here]) and not sys.flags.safe_path:
+        named = [os.path.abspath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+        if here not in named:
+            del sys.path[0]
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def remember(folder: Path) -> None:
@@ -36,3 +76,21 @@ def found(value: str) -> str:
         if os.path.exists(path):
             return value if place == os.getcwd() else path
     return value
+
+
+def hidden(name: str) -> str:
+    """What to say besides where `module:Class` or `module.Class` is not there: that another file hides the module.
+
+    Empty where none does.
+    """
+    top = name.replace(":", ".").partition(".")[0]
+    known = sys.modules.get(top)
+    if known is None or top == name:
+        return ""
+    file = getattr(known, "__file__", None) or "a part of Python"
+    for place in sys.path:
+        for inner in (f"{top}.py", os.path.join(top, "__init__.py")):
+            path = os.path.abspath(os.path.join(place, inner))
+            if path != os.path.abspath(file) and os.path.isfile(path):
+                return f"; {top} is {file}, so {path} is not looked at: call it something else"
+    return ""

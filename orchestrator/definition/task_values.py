@@ -21,6 +21,7 @@ from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import misfit, short
 from orchestrator.definition.location import Where
 from orchestrator.definition.parts import TASK, in_section, section_of, split
+from orchestrator.definition.places import hidden
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, from_unit, satisfied
 from orchestrator.definition.yaml12 import Path
@@ -60,7 +61,7 @@ def lookup(model: SweepModel, where: Where) -> str:
     try:
         trainables.lookup(name)
     except KeyError as error:
-        raise where.error(("task", "name"), str(error.args[0])) from error.__cause__
+        raise where.error(("task", "name"), f"{error.args[0]}{hidden(name)}") from error.__cause__
     if wrong := _no_metrics(trainables.lookup(name).__dict__.get("METRICS")):
         raise where.error(("task", "name"), f"METRICS of {name} {wrong}")
     if lacking := _lacking(trainables.lookup(name)):

@@ -1,4 +1,4 @@
-"""All trials in this very process, one pack after another: for tests, debuggers and breakpoints."""
+"""All trials in this process, one pack after another: for tests, debuggers and breakpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class DebugExecutor:
     """Runs trials in the calling thread: one after another, or in packs of those that can be stepped together."""
 
     def run(self, conductor: Conductor) -> None:
-        """Run every trial, or pack of trials, to its end before the next begins."""
+        """Run every trial, or pack of trials, to its end before the next one starts."""
         conductor.on_workers(1)
         crew = Crew()
         held: dict[str, Job] = {}
@@ -30,4 +30,4 @@ class DebugExecutor:
             crew.close()
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Nothing to shut down."""

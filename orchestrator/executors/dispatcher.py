@@ -1,7 +1,7 @@
-"""Which worker trains which trials, and when another worker is wanted: bookkeeping that knows nothing of Tune.
+"""Which worker trains which trials, and when another worker is needed: bookkeeping independent of Tune.
 
-A worker is known by a name and takes one trial after another, or one pack of trials. What comes next is decided while
-others run, so that a worker that becomes free has it at once, before anything else is done with the end of its last.
+A worker has a name and takes one trial, or one pack of trials, after another. The next trial is chosen while others
+run, so a worker that becomes free gets it at once, before its last result is processed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from orchestrator.executors.ray_faults import Attempts
 from orchestrator.trial.job import Job, Report
 
 CALM = 10
-"""Trials that end after a memory kill before one more runs at a time again."""
+"""Trials that must end after a memory kill before concurrency increases by one again."""
 GIVEN_BACK_S = 30.0
-"""Seconds without a trial after which a worker of a cluster that grows is given back, and its machine with it."""
+"""Idle seconds after which a worker of an autoscaling cluster is released, and its machine with it."""
 
 
 class Dispatcher:
     """Hands the conductor's trials to workers.
 
-    A worker that dies fails nothing: its trials are handed out again, until `Attempts` holds the deaths against them;
-    those of a pack each alone, so that the one which is to blame is found. After a memory kill one worker fewer trains
-    for a while, so that trials which do not fit side by side still end.
+    A worker that dies does not fail its trials: they are handed out again until `Attempts` gives them up; those of a
+    pack individually, so that the culprit is found. After a memory kill, concurrency is reduced by one for a while, so
+    that trials that do not fit side by side still finish.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Dispatcher:
         self._most = conductor.workers
         self._training: dict[str, dict[str, Job]] = {}
         self._turning: deque[str] = deque()
-        """Workers of which some trials were stopped, or whose pack has room for others."""
+        """Workers that had some of their trials stopped, or whose pack has room for others."""
         self._free: dict[str, float] = {}
-        """Worker -> since when; longest first."""
+        """Worker -> idle since; longest first."""
         self._asked: set[str] = set()
         """Workers that are starting up."""
         self._ends: deque[Report] = deque()
-        """Last reports that the conductor has not heard: the worker's next trial goes first."""
+        """Final reports not yet passed to the conductor: the worker's next trial goes first."""
         self._again: deque[Job] = deque()
         self._ahead: list[Job] = []
         self._memory_kill, self._calm = "", 0
@@ -57,7 +57,7 @@ class Dispatcher:
         return not (self._training or self._ahead or self._again or self._ends) and self._conductor.exhausted
 
     def wanted(self) -> Job | None:
-        """A trial that waits for one more worker, or None when those there are, or start up, will do."""
+        """A trial that waits for one more worker, or None if the existing and starting ones suffice."""
         if not self._ahead:
             self._decide()
         workers = len(self._training) + len(self._free) + len(self._asked)
@@ -69,13 +69,13 @@ class Dispatcher:
         self._asked.add(worker)
 
     def arrive(self, worker: str) -> None:
-        """The worker is up and free."""
+        """The worker is up and idle."""
         self._asked.discard(worker)
         self._free[worker] = self._clock()
         self._count()
 
     def assign(self) -> tuple[str, list[Job]] | None:
-        """(a worker, all that it is to train now) if there are both; what comes after is decided once there are not."""
+        """(a worker, all that it should train now) if there are both; otherwise the next trials are chosen."""
         found = self._turned() or self._pair()
         if found is None:
             self._decide()
@@ -83,7 +83,7 @@ class Dispatcher:
         return found
 
     def hear(self, worker: str, reports: Sequence[Report]) -> bool:
-        """Pass on reports of its trials. False: it has none now, or is to be turned to others."""
+        """Forward reports of its trials. False: it has none now, or is to get others."""
         held, stopped = self._training[worker], False
         for report in reports:
             if report.done:
@@ -106,7 +106,7 @@ class Dispatcher:
         return True
 
     def lose(self, worker: str, error: Exception | str | None) -> None:
-        """The worker died. Before its first trial that counts against those it was wanted for."""
+        """The worker died. Before its first trial, that counts against those it was requested for."""
         self._asked.discard(worker)
         self._free.pop(worker, None)
         if worker in self._turning:
@@ -119,7 +119,7 @@ class Dispatcher:
             jobs, self._ahead = self._ahead, []
         for job in jobs:
             fault, why = self._attempts.give_up(job, error)
-            if fault.kind == "memory" and fault.says.splitlines()[0] != self._memory_kill:  # one event may take several
+            if fault.kind == "memory" and fault.says.splitlines()[0] != self._memory_kill:  # one event may kill several
                 self._memory_kill, self._calm = fault.says.splitlines()[0], 0
                 self._most = max(1, self._most - 1)
             if why:
@@ -128,7 +128,7 @@ class Dispatcher:
                 self._again.append(job)
 
     def dismiss(self) -> list[str]:
-        """Workers to end now: all of them once nothing is left, those long free on a cluster that grows."""
+        """Workers to end now: all of them once nothing is left; those long idle on an autoscaling cluster."""
         if self.exhausted:
             gone = [*self._free, *self._asked]
         else:
@@ -145,7 +145,7 @@ class Dispatcher:
         self._conductor.on_workers(len(self._training) + len(self._free))
 
     def _give_back(self) -> None:
-        """What waits for a worker that need not come any more, since the sweep drains, goes back."""
+        """Return trials that wait for a worker that is no longer needed, because the sweep drains."""
         if self._training or self._free or not (self._ahead or self._again) or not self._conductor.draining:
             return
         self._hear_ends()
@@ -156,7 +156,7 @@ class Dispatcher:
             self._conductor.give_back(job.trial_id)
 
     def _turned(self) -> tuple[str, list[Job]] | None:
-        """A worker with what it has left, and with more trials where its pack has become small."""
+        """A worker with its remaining trials, and with more trials if its pack has become small."""
         if not self._turning:
             return None
         worker = self._turning.popleft()
@@ -176,7 +176,7 @@ class Dispatcher:
         return worker, jobs
 
     def _decide(self) -> None:
-        """Take in how trials ended, and see to it that what comes next is known: a fair share for each worker."""
+        """Process the ends of trials, and choose the next ones: a fair share for each worker."""
         self._hear_ends()
         if self._ahead:
             return

@@ -1,7 +1,7 @@
-"""Sweeps on a running Ray cluster, by its job API (Ray 2.60, the dashboard's /api/jobs).
+"""Sweeps on a running Ray cluster, through its job API (Ray 2.60, the dashboard's /api/jobs).
 
-A job's id is the sweep's id and the number of the attempt. The sweep file, and the user's own code if there is any,
-travel as the job's working folder, from which its driver and its workers import.
+A job's id is the sweep's id and the number of the attempt. The sweep file, and the user's own code if there is any, are
+uploaded as the job's working folder, from which its driver and its workers import.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from orchestrator.storage.retry import retry
 
 Answer = TypeVar("Answer")
 READY_S = 60.0
-"""How long a head that has just started is asked again: its agent for jobs comes up after its dashboard."""
+"""How long to retry a head that has just started: its job agent comes up after its dashboard."""
 POLL_S = 0.5
 BEGUN = re.compile(r"^.*Running entrypoint for job .*\n", re.MULTILINE)
 DRAIN_S = 60
-"""How long a stopped driver may take for its trials' checkpoints before Ray kills it (Ray's own: 3 s)."""
+"""How long a stopped driver may take to checkpoint its trials before Ray kills it (Ray's default: 3 s)."""
 STATES = {"PENDING": "waiting", "RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
 NOT_READY = ("No available agent", "Failed to get head node agent")
 
@@ -44,11 +44,11 @@ class RayCluster:
 
         self._address = address
         headers = {"Authorization": f"Bearer {token}"} if token else None
-        with _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray lets them win over the address it is given
+        with _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray prefers them to the address it is given
             self._client: Any = self._ask(lambda: JobSubmissionClient(address, headers=headers))
 
     def submit(self, order: Order) -> Attempt:
-        """See `Cluster`. Two submissions at once start one job: the id is taken only once."""
+        """See `Cluster`. Two concurrent submissions start one job: the id can be taken only once."""
         mine = [a for a in self._attempts() if a.sweep_id == order.sweep_id]
         if mine and (mine[-1].state in LIVING or self.status(order.sweep_id).state == "done"):
             return self.status(order.sweep_id)
@@ -70,19 +70,19 @@ class RayCluster:
         return self.status(order.sweep_id)
 
     def status(self, name: str) -> Attempt:
-        """See `Cluster`. Of one that ended, how, as its driver said it."""
+        """See `Cluster`. For an ended job, with the ending reported by its driver."""
         found = pick(self._attempts(), name, self._address)
         if found.state in LIVING:
             return found
         how = None
-        with suppress(Unreachable):  # its log went with a machine; that it ended is known all the same
+        with suppress(Unreachable):  # its log was lost with a machine; that it ended is known anyway
             how = ending.in_log(str(self._ask(lambda: self._client.get_job_logs(found.job))))
         if how is None:
             return found
         return replace(found, state=state_of(how), reason=how.reason or found.reason, ending=how)
 
     def logs(self, name: str) -> str:
-        """See `Cluster`. Of a job whose log went with its machine, NotFound says where it is kept."""
+        """See `Cluster`. If a job's log was lost with its machine, NotFound says where it is kept."""
         found = self.status(name)
         try:
             return str(self._ask(lambda: self._client.get_job_logs(found.job)))
@@ -90,12 +90,12 @@ class RayCluster:
             if found.state in LIVING:
                 raise
             raise NotFound(
-                f"{found.sweep_id} is {found.state}, and the cluster has its log no more ({error}); what it printed is "
-                f"under its root: geosweep logs {found.sweep_id} --driver --root ..."
+                f"{found.sweep_id} is {found.state}, and the cluster no longer has its log ({error}); its output is "
+                f"stored under its root: geosweep logs {found.sweep_id} --driver --root ..."
             ) from None
 
     def trial_log(self, name: str, words: Sequence[str]) -> Iterator[str]:
-        """See `Cluster`: a job of its own reads it where the sweep is kept. Raises NotFound."""
+        """See `Cluster`: a separate job reads it where the sweep is stored. Raises NotFound."""
         found = self.status(name)
         started = str(self._ask(lambda: self._client.get_job_info(found.job)).entrypoint)
         asked = re.search(r"--root[ =](\S+)", started)
@@ -106,9 +106,9 @@ class RayCluster:
             while True:
                 status = str(self._ask(lambda: self._client.get_job_status(job)).value)
                 text = str(self._ask(lambda: self._client.get_job_logs(job)))
-                text = text[begun.end() :] if (begun := BEGUN.search(text)) else ""  # what Ray says of it comes first
+                text = text[begun.end() :] if (begun := BEGUN.search(text)) else ""  # Ray's own output comes first
                 if status == "FAILED":
-                    raise NotFound(_last_line(text) or f"{found.sweep_id}: the cluster cannot read what it printed")
+                    raise NotFound(_last_line(text) or f"{found.sweep_id}: the cluster cannot read its output")
                 if text != shown:
                     yield text[len(shown) :]
                     shown = text
@@ -129,7 +129,7 @@ class RayCluster:
         return replace(found, reason="is draining")
 
     def _attempts(self) -> list[Attempt]:
-        """Jobs that are sweeps, also such as KubeRay submitted from our manifest; oldest first."""
+        """Jobs that are sweeps, including those that KubeRay submitted from our manifest; oldest first."""
         jobs = [j for j in self._ask(self._client.list_jobs) if {"sweep", "definition"} <= set(j.metadata or {})]
         jobs.sort(key=lambda j: (j.start_time or 0, j.submission_id))
         return [
@@ -146,7 +146,7 @@ class RayCluster:
         try:
             retry(lambda: self._client.submit_job(**asked), _not_ready, patience_s=READY_S, first_s=1.0, longest_s=1.0)
         except RuntimeError as error:
-            if "already exists" not in str(error):  # somebody else's submission, or an answer that was lost
+            if "already exists" not in str(error):  # a concurrent submission, or a lost response
                 raise
 
     def _ask(self, call: Callable[[], Answer]) -> Answer:
@@ -154,7 +154,7 @@ class RayCluster:
             return call()
         except AuthenticationError as error:
             raise Unreachable(
-                f"{self._address} refuses the token ({_first_line(str(error))}); set RAY_AUTH_TOKEN, "
+                f"{self._address} rejects the token ({_first_line(str(error))}); set RAY_AUTH_TOKEN, "
                 "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token to the cluster's"
             ) from error
         except (ConnectionError, RuntimeError, OSError, RayError) as error:
@@ -175,11 +175,11 @@ def _not_ready(error: Exception) -> bool:
 
 
 def _first_line(text: str) -> str:
-    """Of a failed job's message, the line before its log is quoted."""
+    """The line of a failed job's message before its log is quoted."""
     line = (text.strip().splitlines() or [""])[0]
     return re.sub(r",? last available logs.*", "", line)
 
 
 def _last_line(text: str) -> str:
-    """Of a server's traceback, what went wrong."""
+    """The error in a server's traceback."""
     return (text.strip().splitlines() or [""])[-1].rstrip(".")

@@ -1,17 +1,18 @@
-"""Trials on Ray Tune: a class trainable on reused actors. Ray is imported in this folder only.
+"""Trials on Ray Tune: a class trainable on reused actors. Ray is imported only in this folder.
 
-What keeps Tune's cost for a trial near 10 ms of CPU instead of seconds:
+How Tune's cost per trial is kept near 10 ms of CPU instead of seconds:
 
-- actors are reused (`reset_config`), so that a trial pays neither a process start nor an import;
-- Tune has one trial for each worker, not for each trial of the sweep, so that it holds 2 of them and not 10 000, keeps
+- actors are reused (`reset_config`), so a trial pays for neither a process start nor imports;
   the workers it has, and takes none back that is starting up;
-- the next trial is decided while others run, and is handed over before anything else is done with the end of the last
+- the next trial is chosen while others run, and is handed over before the result of the last one is processed
+(`dispatcher`);
   one (`dispatcher`);
-- Tune's own loggers, snapshots and checkpoints are off: the truth is in the study and the trial folders.
+- Tune's own loggers, snapshots and checkpoints are off: the study and the trial folders are the source of truth.
 
-A worker that dies fails its trial in Tune at once; the same job is then handed out again (how often: `ray_faults`) and
-goes on from its newest checkpoint. Tune's own retries give up a trial whose worker dies before its first step. After a
-memory kill one trial fewer runs at a time for a while, so that trials which do not fit side by side still end.
+A worker that dies fails its Tune trial at once; the same job is then handed out again (for the limits see `ray_faults`)
+and continues from its newest checkpoint. Tune's own retries give up a trial whose worker dies before its first step.
+After a memory kill one trial fewer runs at a time for a while, so that trials that do not fit side by side still
+finish.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from ray.exceptions import RuntimeEnvSetupError
 from orchestrator.definition.errors import UsageError
 from orchestrator.executors.base import Conductor
 from orchestrator.executors.ray_environment import runtime_env
-from orchestrator.executors.ray_nodes import blind, lacking, make_environment
-from orchestrator.executors.ray_private import private_cluster
+from orchestrator.executors.ray_nodes import make_environment, missing_parts, without_file
+from orchestrator.executors.ray_private import OwnPlaces, private_cluster
 from orchestrator.executors.ray_start import begin, token
 from orchestrator.remote import Parcel
 from orchestrator.storage.errors import Unreachable
@@ -46,16 +47,16 @@ from orchestrator.trial.workspace import NotShared
 
 PREFIX = "gs-"
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Variable of the driver of a submitted job, whose environment its workers have."""
+"""Environment variable in the driver of a submitted job, whose environment its workers share."""
 
 
 class RayExecutor:
-    """Ray Tune on a private local cluster, or on the cluster at `address`, to which `parcel` and `requirements` go.
+    """Ray Tune on a private local cluster, or on the cluster at `address`, which receives `parcel` and `requirements`.
 
-    Inside a job that was submitted with them they are there already.
+    Inside a job that was submitted with them they are already there.
 
-    `cpu` is for each of a trial's `processes`, `gpu` for all of them together. `carried` are tasks and optimizers that
-    workers cannot import (`by_value`).
+    `cpu` is per process of a trial (`processes`), `gpu` is for all of them together. `carried` are tasks and optimizers
+    that workers cannot import (`by_value`).
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class RayExecutor:
     ) -> None:
         if ray.is_initialized():
             raise UsageError(
-                "this process is connected to a Ray cluster already; end that with ray.shutdown(), or run with "
+                "this process is already connected to a Ray cluster; disconnect with ray.shutdown(), or run with "
                 "executor debug"
             )
         self._sent: dict[str, Any] = runtime_env(parcel, () if SUBMITTED in os.environ else requirements)
@@ -80,7 +81,7 @@ class RayExecutor:
         self._bundles: list[dict[str, float]]
         self._bundles = [{"CPU": cpu, "GPU": gpu / processes} if gpu else {"CPU": cpu}] * processes
         self._cpu, self._gpu, self._max, self._address = cpu * processes, gpu, max_concurrent, address
-        self._grows = bool(address and max_concurrent)  # workers of an autoscaling cluster come when they are asked for
+        self._grows = bool(address and max_concurrent)  # an autoscaling cluster adds workers on request
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
         self._error: BaseException | None = None
         self._left = self._made = False
@@ -88,10 +89,10 @@ class RayExecutor:
         threading.Thread(target=self._start, daemon=True).start()
 
     def run(self, conductor: Conductor) -> None:
-        """Run all trials; Ray is shut down afterwards, whatever happens."""
+        """Run all trials; Ray is shut down afterwards in any case."""
         conductor.on_workers(0)
         try:
-            from orchestrator.executors.ray_tune import fit  # half a second, while Ray starts
+            from orchestrator.executors.ray_tune import fit  # takes half a second, while Ray starts
 
             self.ready()
             _own_sigterm()
@@ -110,35 +111,37 @@ class RayExecutor:
             self.close()
 
     def ready(self) -> None:
-        """Return once Ray answers. Raises Unreachable when it does not start."""
+        """Return once Ray answers. Raises Unreachable if it does not start."""
         self._ready.wait()
         if self._error is not None:
             raise Unreachable(f"Ray did not start: {self._error}") from self._error
 
     def look_for(self, folder: Path) -> None:
-        """Raises NotShared when a machine of the cluster has no such sweep folder. Later ones say so themselves."""
+        """Raises NotShared if a machine of the cluster does not see the sweep folder. Machines added later report it
+        themselves.
+        """
         self._make_environment()
-        if self._address and (machines := blind(folder / "resolved.json")):
+        if self._address and (machines := without_file(folder / "resolved.json")):
             self.close()
             raise NotShared.of(folder, ", ".join(machines))
 
     def look_for_parts(self, modules: Sequence[str], files: Sequence[str]) -> None:
-        """Raises NotShared, before anything has started, for what a machine's workers do not find."""
+        """Raises NotShared, before anything has started, for what a machine's workers cannot find."""
         self._make_environment()
         if not self._address or not (modules or files):
             return
         with self._environment_made():
-            found = lacking(modules, files)
+            found = missing_parts(modules, files)
         if found:
             self.close()
             parts = "; ".join(f"{name} on {', '.join(sorted(set(where)))}" for name, where in sorted(found.items()))
             raise NotShared(
-                f"workers would miss {parts}: list a package in environment.requirements, or install it there; "
-                "put a file beside the sweep file, or on a folder that every machine mounts"
+                f"workers would miss {parts}: list packages in environment.requirements or install them there; put "
+                "files next to the sweep file or in a folder that every machine mounts"
             )
 
     def _make_environment(self) -> None:
-        """Have every machine install the requirements, before anything has started. Raises Unreachable."""
+        """Let every machine install the requirements before anything starts. Raises Unreachable."""
         self.ready()
         if "pip" in self._sent and self._address and not self._made:
             with self._environment_made():
@@ -151,12 +154,12 @@ class RayExecutor:
             yield
         except RuntimeEnvSetupError as error:
             self.close()
-            raise Unreachable(f"the cluster cannot make the environment of the trials: {_why(error)}") from None
+            raise Unreachable(f"the cluster cannot set up the trials' environment: {_why(error)}") from None
 
     def close(self) -> None:
-        """End Ray and remove its scratch folder.
+        """Shut down Ray and remove its scratch folder.
 
-        Nobody who pressed Ctrl-C waits for a Ray that is still starting; it ends with its thread, or this process.
+        After Ctrl-C, a Ray that is still starting is not waited for; it ends with its thread, or with this process.
         """
         if self._left or (isinstance(sys.exc_info()[1], KeyboardInterrupt) and not self._ready.is_set()):
             self._left = True
@@ -173,10 +176,11 @@ class RayExecutor:
         _sweep_scratch()
         signal.pthread_sigmask(
             signal.SIG_BLOCK, {signal.SIGHUP}
-        )  # a closed terminal drains; Ray's processes inherit this
+        )  # a closed terminal drains the sweep; Ray's processes inherit this
         local = {
             "num_cpus": self._slots() * self._cpu,
             "include_dashboard": False,
+            "job_config": OwnPlaces(),
             **private_cluster(self._scratch),
         }
         given = {"runtime_env": self._sent} if self._address and self._sent else {} if self._address else local
@@ -200,7 +204,7 @@ class RayExecutor:
         return min(free, self._max) if self._max else free
 
     def _actors(self, conductor: Conductor) -> int:
-        """How many workers the cluster has room, and the sweep has trials, for."""
+        """How many workers the cluster has room for and the sweep has trials for."""
         cluster = ray.cluster_resources()
         slots = max(1, int(cluster.get("CPU", 1) // self._cpu))
         if self._gpu:
@@ -213,7 +217,7 @@ class RayExecutor:
 
 
 def _shut_down() -> None:
-    """Another thread that collects a forgotten reference of Ray's while the driver leaves it would end the process."""
+    """Shut Ray down safely: another thread that collects one of Ray's references meanwhile would crash the process."""
     gc.disable()
     with contextlib.suppress(Exception):
         ray.shutdown()
@@ -221,14 +225,14 @@ def _shut_down() -> None:
 
 
 def _why(error: Exception) -> str:
-    """What pip says, or the last line."""
+    """The error printed by pip, or the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = dict.fromkeys(line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: "))
     return "; ".join(said) or lines[-1]
 
 
 def _own_sigterm() -> None:
-    """Put the caller's handler of SIGTERM back in the place of Ray's, whose alarm aborts the process 3 s after it."""
+    """Restore the caller's SIGTERM handler in place of Ray's, whose alarm aborts the process 3 s later."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 

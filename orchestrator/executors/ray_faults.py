@@ -1,10 +1,10 @@
-"""What took a worker from its trial, told from Ray's errors, and whether the trial is handed out once more.
+"""Why a trial lost its worker, derived from Ray's errors, and whether the trial is handed out again.
 
-Faults are the machine's, and a trial goes on from its checkpoint after each of them. One that comes back in the same
-way REPEATS times without a new checkpoint in between is the trial's own, and ends it as FAILED with the last message. A
-lost node, a process killed from outside (it leaves no crash report), and a memory kill that met a bystander (Ray kills
-the newest workers of a node, not the largest) are held against the trial after BYSTANDER_REPEATS times only: what comes
-in a storm is not the trial's doing, but a trial that brings down all it touches must not run for ever.
+Faults are attributed to the machine, and a trial continues from its checkpoint after each. One that recurs in the same
+way REPEATS times without a new checkpoint in between is attributed to the trial, which ends as FAILED with the last
+message. A lost node, a process killed from outside (it leaves no crash report), and a memory kill that hit a bystander
+(Ray kills the newest workers of a node, not the largest) count against the trial only after BYSTANDER_REPEATS times: a
+trial is not to blame for an outage, but one that brings down whatever it touches must not run forever.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Fault:
 
 
 class WorkerLost(RayActorError):  # type: ignore[misc]  # noqa: N818
-    """A system error that Tune knows nothing of, as the death of the actor that it took."""
+    """A system error unknown to Tune, treated as the death of the affected actor."""
 
 
 def fault_of(error: Exception | str | None, logs: Path, printed: str = "") -> Fault:
-    """Tell what happened from the error that Tune keeps.
+    """Classify the fault from the error that Tune keeps.
 
-    `logs` is where local workers leave their last words outside trials, `printed` what the trial wrote to standard
-    error since its last fault, the end of it.
+    `logs` is where local workers leave their last output outside trials; `printed` is the tail of what the trial wrote
+    to standard error since its last fault.
     """
     text = str(error or "no message")
     if _MEMORY in text:
@@ -71,7 +71,7 @@ def fault_of(error: Exception | str | None, logs: Path, printed: str = "") -> Fa
 
 
 class Attempts:
-    """How often each trial lost its worker, by the kind of fault, since its newest checkpoint."""
+    """How often each trial lost its worker, by kind of fault, since its newest checkpoint."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -79,7 +79,7 @@ class Attempts:
         self._read: Counter[str] = Counter()
 
     def give_up(self, job: Job, error: Exception | str | None) -> tuple[Fault, str]:
-        """(what happened, why the trial is not handed out again or nothing). Raises DiskFull."""
+        """(the fault, why the trial is not handed out again or empty). Raises DiskFull."""
         if isinstance(error, RayTaskError) and is_full(error.cause):
             raise DiskFull(str(error.cause) if isinstance(error.cause, DiskFull) else described(Path(job.folder)))
         fault = fault_of(error, self._logs, self._printed(job))
@@ -94,7 +94,7 @@ class Attempts:
         )
 
     def _printed(self, job: Job) -> str:
-        """The end of what the trial wrote to standard error since its last fault, if its folder is at hand."""
+        """The tail of what the trial wrote to standard error since its last fault, if its folder is accessible."""
         try:
             with (Path(job.folder) / file_name("stderr")).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -107,13 +107,15 @@ class Attempts:
 
 
 def _memory(text: str, actor_id: str | None) -> Fault:
-    """A memory kill, in a few words; a worker that was killed beside a larger one is a bystander."""
+    """A memory kill, summarized; a worker that was killed next to a larger one is a bystander."""
     used = {actor: (float(gigabytes), pid) for actor, pid, gigabytes in _USED.findall(text)}
     mine = used.get(actor_id or "")
     says = text.partition("\nObject store memory usage")[0]
     says += "".join(f"\nworker {pid} used {gigabytes:.2f} GB" for gigabytes, pid in used.values())
     if mine is not None:
-        says += f"\nthis trial's was worker {mine[1]}; a trial that needs more memory than its share asks for more cpu"
+        says += (
+            f"\nthis trial's worker was {mine[1]}; request more cpu for a trial that needs more memory than its share"
+        )
     return Fault(kind="memory", says=says, bystander=mine is not None and mine[0] < max(used.values())[0])
 
 
@@ -124,7 +126,7 @@ def _worker_log(logs: Path, pid: str) -> str:
 
 
 def _last_words(text: str) -> str:
-    """The end of it, without what says nothing."""
+    """The end of the text, without uninformative lines."""
     empty = ("Extension modules", ":job_id:", ":actor_name:")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(empty)]
     return "\n" + "\n".join(lines)[-TAIL // 2 :] if lines else ""

@@ -1,7 +1,7 @@
-"""What a sweep does, as metrics of the Ray cluster: Prometheus finds them beside Ray's own.
+"""Metrics of a sweep on the Ray cluster, which Prometheus finds next to Ray's own.
 
 ray_geosweep_trials{sweep, state}      trials that are running or waiting now
-ray_geosweep_waiting{sweep, reason}    trials that wait, by the reason that `geosweep status` says
+ray_geosweep_waiting{sweep, reason}    waiting trials, by the reason shown in `geosweep status`
 ray_geosweep_trials_ended{sweep, state}  a counter: COMPLETE, PRUNED, DIVERGED, FAILED, ... or paused
 """
 
@@ -24,7 +24,7 @@ Waiting = Callable[[], Mapping[str, Mapping[str, Any]]]
 
 
 class RayMetrics:
-    """Follows the trials of one sweep. What is told before Ray has started, or after it went, is dropped."""
+    """Follows the trials of one sweep. Updates before Ray has started or after it has stopped are dropped."""
 
     def __init__(self, sweep: str) -> None:
         self._sweep = {"sweep": sweep}
@@ -41,7 +41,7 @@ class RayMetrics:
         """Nothing changes."""
 
     def on_end(self, job: Job, result: Result | Report) -> None:
-        """A trial ended, was drained or pauses."""
+        """A trial ended, was drained or paused."""
         self._running.discard(job.trial_id)
         self._show_running()
         if metrics := self._metrics():
@@ -53,14 +53,12 @@ class RayMetrics:
 
     @contextmanager
     def watching(self, waiting: Waiting) -> Iterator[None]:
-        """Show, while it is open, how many trials wait and why."""
+        """Export, while the context lasts, how many trials wait and why."""
         over = threading.Event()
 
         def look() -> None:
             while not over.wait(PERIOD_S):
-                with suppress(
-                    RuntimeError
-                ):  # the driver changed its arms while they were read; the next look sees them
+                with suppress(RuntimeError):  # the driver changed its arms during the read; the next one sees them
                     self.show_waiting(waiting())
 
         thread = threading.Thread(target=look, daemon=True)
@@ -72,7 +70,7 @@ class RayMetrics:
             thread.join(PERIOD_S)
 
     def show_waiting(self, arms: Mapping[str, Mapping[str, Any]]) -> None:
-        """Show what waits; reasons that no longer hold go to 0."""
+        """Export the waiting trials; reasons that no longer hold are set to 0."""
         metrics = self._metrics()
         if metrics is None:
             return
@@ -95,12 +93,12 @@ class RayMetrics:
         if self._made is None:
             self._made = (
                 Gauge("geosweep_trials", "Trials by state", tag_keys=("sweep", "state")),
-                Gauge("geosweep_waiting", "Trials that wait, by reason", tag_keys=("sweep", "reason")),
+                Gauge("geosweep_waiting", "Waiting trials, by reason", tag_keys=("sweep", "reason")),
                 Counter("geosweep_trials_ended", "Trials that ended", tag_keys=("sweep", "state")),
             )
         return self._made
 
 
 def without_numbers(reason: str) -> str:
-    """The reason with N for its numbers: each text is a series of its own."""
+    """The reason with its numbers replaced by N: each distinct text is a separate time series."""
     return " ".join("N" if any(c.isdigit() for c in word) else word for word in reason.split())

@@ -1,4 +1,4 @@
-"""Whether the machines of a cluster see a sweep's folder, modules and files: each is asked, as trials would be."""
+"""Check from a worker on each machine of a cluster whether it sees a sweep's folder, modules and files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 PATIENCE_S, MADE_S = 60.0, 900.0
 
 
-def blind(file: Path) -> list[str]:
-    """Addresses of the machines on which `file` is not there. One that does not answer in time is not among them."""
+def without_file(file: Path) -> list[str]:
+    """Addresses of the machines that do not have `file`. A machine that does not answer in time is not included."""
     return sorted({machine for machine, seen in _everywhere(os.path.exists, str(file)) if not seen})
 
 
-def lacking(modules: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
+def missing_parts(modules: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
     """Module or file -> addresses of the machines whose workers do not find it.
 
-    Raises RuntimeEnvSetupError where the trials' environment cannot be made.
+    Raises RuntimeEnvSetupError if the trials' environment cannot be set up.
     """
     found: dict[str, list[str]] = {}
     for machine, names in _everywhere(_not_here, list(modules), list(files)):
@@ -33,15 +33,15 @@ def lacking(modules: Sequence[str], files: Sequence[str]) -> dict[str, list[str]
 
 
 def make_environment() -> None:
-    """Return once every machine has installed what the trials need, or MADE_S have passed: those go on meanwhile.
+    """Return once every machine has installed what the trials need, or after MADE_S; slower ones continue meanwhile.
 
-    Raises RuntimeEnvSetupError where it cannot be made.
+    Raises RuntimeEnvSetupError if it cannot be set up.
     """
     _everywhere(_nothing, patience_s=MADE_S)
 
 
 def _nothing() -> None:
-    """A worker that can be asked has its environment."""
+    """A worker that can run this has its environment."""
 
 
 def _not_here(modules: list[str], files: list[str]) -> list[str]:
@@ -56,7 +56,7 @@ def _is_found(module: str) -> bool:
 
 
 def _everywhere(act: Callable[..., Any], *given: Any, patience_s: float = PATIENCE_S) -> list[tuple[str, Any]]:
-    """(address, what `act` says there) of every machine that answers in time."""
+    """(address, result of `act`) for every machine that answers in time."""
     look = ray.remote(num_cpus=0)(act)
     calls = {}
     for node in ray.nodes():
@@ -70,6 +70,6 @@ def _everywhere(act: Callable[..., Any], *given: Any, patience_s: float = PATIEN
             said.append((calls[call], ray.get(call)))
         except RuntimeEnvSetupError:
             raise
-        except RayError:  # a machine that went away meanwhile
+        except RayError:  # a machine that disappeared meanwhile
             continue
     return said

@@ -1,7 +1,7 @@
-"""Starting a private Ray: what fails because the machine is busy is tried again, anything else is not.
+"""Starting a private Ray: failures because the machine is busy are retried, others are not.
 
-On a machine under load Ray's processes may not answer within its time limits, and a port that was free when it was
-chosen may be taken when it is opened. Neither says anything about the next try.
+On a loaded machine Ray's processes may not answer within its time limits, and a port that was free when it was chosen
+may be taken when it is opened. Neither predicts the outcome of the next attempt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PASSING = (
     "may not have started successfully",
     "Address already in use",
 )
-"""Words of Ray's (2.60) for processes that did not answer in time; `test_ray_private` finds them in its source."""
+"""Ray's messages (2.60) for processes that did not answer in time; `test_ray_private` checks that they are in its
+source.
+"""
 
 
 def passes(error: BaseException) -> bool:
@@ -42,9 +44,9 @@ def begin(
     wanted: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Call `start` up to TRIES times as long as its failures pass and it is `wanted`; `undo` what each left behind.
+    """Call `start` up to TRIES times, while its failures are transient and it is `wanted`; `undo` cleans up after each.
 
-    Raises what the last one raised.
+    Raises the last exception.
     """
     for left in reversed(range(TRIES)):
         try:
@@ -59,9 +61,9 @@ def begin(
 
 @contextmanager
 def token(scratch: Path) -> Iterator[None]:
-    """Inside, Ray finds a token of its own in `scratch` where it could keep none below the home folder.
+    """Within this context, Ray uses a token in `scratch` if it cannot keep one in the home folder.
 
-    It makes one in ~/.ray for every cluster, and does not start where it may not write there.
+    It creates one in ~/.ray for every cluster, and does not start if it may not write there.
     """
     known = "RAY_AUTH_TOKEN" in os.environ or PLACE in os.environ
     if known or _kept_at_home():
@@ -78,10 +80,10 @@ def token(scratch: Path) -> Iterator[None]:
 
 
 def _kept_at_home() -> bool:
-    """Whether there is a token below the home folder, or Ray may make one."""
+    """Whether there is a token in the home folder, or Ray may create one."""
     try:
         place = Path.home() / ".ray"
-    except RuntimeError:  # nobody's
+    except RuntimeError:  # there is no home folder
         return False
     there = place / "auth_token"
     return os.access(there, os.R_OK) or os.access(place if place.exists() else place.parent, os.W_OK)

@@ -1,4 +1,4 @@
-"""The class trainable of Ray Tune in which trials run, one or one pack after another in a long-lived worker."""
+"""The Ray Tune class trainable that runs trials, or packs of trials, one after another in a long-lived worker."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class Trainable(tune.Trainable):  # type: ignore[misc]
-    """Holds the trials of a long-lived worker; the first step says that it is there."""
+    """Holds the trials of a long-lived worker; the first step reports that it is up."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Once in a worker, before its first trial. All that trials need is imported here, torch with it."""
-        gc.disable()  # nothing that imports make is garbage; looking for it is a quarter of their time
+        """Once per worker, before its first trial. Everything that trials need is imported here, including torch."""
+        gc.disable()  # imports create no garbage; collection would take a quarter of their time
         from orchestrator.executors.ray_worker_group import RayWorkerGroup, import_from
         from orchestrator.trial import by_value, termination
         from orchestrator.trial.crew import Crew
         from orchestrator.trial.sessions import warm_up
 
-        termination.heed()  # a lost driver's workers get a SIGTERM, which Ray turns into a SystemExit
+        termination.heed()  # workers of a lost driver get a SIGTERM, which Ray turns into a SystemExit
         import_from(config["places"])
         by_value.loads(config["carried"])
-        with contextlib.suppress(Exception):  # a trial that cannot begin says so itself
+        with contextlib.suppress(Exception):  # a trial that cannot begin reports it itself
             warm_up(config["warm_up"])
         gc.freeze()
         gc.enable()
@@ -48,20 +48,20 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
         return self._workers
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turn to other trials; those that it has and keeps go on."""
+        """Switch to other trials; those that it has and keeps continue."""
         self._jobs: list[Job] = new_config["jobs"]
         self._crew.turn_to(self._jobs)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train a slice and report. Trials that have ended are let go at once: another one may go on with them."""
+        """Train a slice and report. Ended trials are released at once: another worker may continue with them."""
         if not self._jobs:
             return {"reports": None, "actor_id": ray.get_runtime_context().get_actor_id()}
         host = ray.util.get_node_ip_address() if self._jobs[0].processes > 1 else ""
         return {"reports": self._crew.advance(group=self._group(self._jobs[0]), host=host)}
 
     def cleanup(self) -> None:
-        """Let go of the trials."""
+        """Release the trials."""
         self._crew.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""What Tune is given: one trial for each worker process, which takes one trial, or pack, of the sweep after another.
+"""The Tune side: one Tune trial per worker process, which takes one trial, or pack, of the sweep after another.
 
-Tune starts the workers in their placement groups, runs their steps, notices which died and starts others. What a worker
-trains is decided by the `Dispatcher`. It is turned to its next trial as population based training does it: its Tune
-trial is paused without a checkpoint, given another configuration and chosen to run, and Tune resets the actor.
+Tune starts the workers in their placement groups, runs their steps, detects dead ones and starts others. What a worker
+trains is decided by the `Dispatcher`. A worker is switched to its next trial in the way population based training does
+it: its Tune trial is paused without a checkpoint, given another configuration and chosen to run, and Tune resets the
+actor.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ SWITCH_S = 5e-4
 
 
 class _Workers(Searcher):  # type: ignore[misc]
-    """Asks Tune for workers."""
+    """Requests workers from Tune."""
 
     def __init__(self, dispatcher: Dispatcher, gpu: float, places: Sequence[str], carried: bytes) -> None:
         super().__init__()
         self._dispatcher, self._gpu, self._given = dispatcher, gpu, {"places": places, "carried": carried}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its experiment to restore it; we never do
+        return {}  # Tune pickles its experiment so that it can be restored; we never restore it
 
     def suggest(self, trial_id: str) -> Any:
         job = self._dispatcher.wanted()
@@ -56,7 +57,7 @@ class _Workers(Searcher):  # type: ignore[misc]
 
 
 class _Turns(FIFOScheduler):  # type: ignore[misc]
-    """Turns free workers to their next trial, passes on what trials report, and notes which workers died."""
+    """Switches free workers to their next trial, forwards trial reports, and records which workers died."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class _Turns(FIFOScheduler):  # type: ignore[misc]
         if found is None:
             for worker in self._dispatcher.dismiss():
                 trial = self._workers.pop(worker)
-                trial.init_local_path()  # Tune wants one of every trial at its end, also of those it never started
+                trial.init_local_path()  # Tune expects one for every trial at the end, even for those it never started
                 tune_controller.stop_trial(trial)
             return None
         worker, jobs = found
@@ -113,9 +114,9 @@ def fit(
 ) -> None:
     """Run the conductor's trials on as many workers as it has, each in a placement group of `bundles`.
 
-    `places`: folders of this machine from which the workers import too. `carried` are tasks and optimizers that they
-    cannot import (`by_value`).
-    On a cluster that `grows` a free worker is given back after a while, and its machine with it.
+    `places`: additional folders of this machine from which the workers import. `carried`: tasks and optimizers that
+    they cannot import (`by_value`). On a cluster that `grows`, an idle worker is released after a while, and its
+    machine with it.
     """
     dispatcher = Dispatcher(conductor, scratch, grows=grows)
     tuner = tune.Tuner(
@@ -141,7 +142,7 @@ def fit(
 
 
 def _error_of(trial: Any) -> Exception | str | None:
-    """Why a worker died. Tune's own accessors look where the error is not yet copied to."""
+    """Why a worker died. Tune's own accessors look in a place to which the error has not been copied yet."""
     if not trial.pickled_error_file or not Path(trial.pickled_error_file).exists():
         return Path(trial.error_file).read_text(errors="replace") if trial.error_file else None
     error: Exception = pickle.loads(Path(trial.pickled_error_file).read_bytes())

@@ -1,7 +1,7 @@
-"""The further workers of a trial on Ray: one actor in each bundle of the trial's placement group but the first.
+"""The additional workers of a trial on Ray: one actor in each bundle of the trial's placement group except the first.
 
-Bundle 0 holds worker 0, the trial's session in Tune's own actor. The actors stay from trial to trial, as Tune's does,
-and die with it, since it owns them.
+Bundle 0 holds worker 0, the trial's session in Tune's own actor. Like Tune's actor, these stay from trial to trial;
+they die with it, since it owns them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.definition import places
 from orchestrator.trial import by_value
 from orchestrator.trial.job import Job
 from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
@@ -23,19 +24,22 @@ from orchestrator.trial.worker_group import WorkerFailed, WorkerLost, follow
 LAST_WORDS_S = 10.0
 
 
-def import_from(places: Sequence[str]) -> None:
-    """Import from these folders too, after those that the process has."""
-    sys.path.extend(place for place in places if place not in sys.path)
+def import_from(folders: Sequence[str]) -> None:
+    """Import as the driver does, whose `sys.path` this is; what only the process has comes after. Empty: as it is."""
+    places.ours_first()
+    if folders:
+        others = [one for one in sys.path if one not in folders and one != str(places.INSTALLED)]
+        sys.path[:] = [*folders, *others]
 
 
 class _Follower:
-    """A worker process of its own."""
+    """A worker in its own process."""
 
-    def __init__(self, places: Sequence[str]) -> None:
-        import_from(places)
+    def __init__(self, folders: Sequence[str]) -> None:
+        import_from(folders)
 
     def follow(self, job: Job, rank: int, address: str, carried: bytes) -> str:
-        """A traceback, empty when all went well."""
+        """Returns a traceback, empty on success."""
         try:
             by_value.loads(carried)
             follow(job, rank, address)
@@ -45,7 +49,7 @@ class _Follower:
 
 
 class RayWorkerGroup:
-    """See `orchestrator.trial.worker_group.WorkerGroup`. `cpu` and `gpu` are those of one worker."""
+    """See `orchestrator.trial.worker_group.WorkerGroup`. `cpu` and `gpu` are per worker."""
 
     def __init__(self, *, cpu: int, gpu: float, places: Sequence[str] = ()) -> None:
         self._places = places
@@ -54,7 +58,7 @@ class RayWorkerGroup:
         self._calls: list[Any] = []
 
     def start(self, job: Job, address: str) -> None:
-        """Let every actor follow worker 0 at `address`; they are made on first use."""
+        """Let every actor follow worker 0 at `address`; they are created on first use."""
         group = ray.util.get_current_placement_group()
         for rank in range(len(self._actors) + 1, job.processes):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
@@ -70,7 +74,7 @@ class RayWorkerGroup:
         )
         try:
             tracebacks = [said for said in ray.get(ended) if said]
-        except RayError as error:  # which makes the others raise
+        except RayError as error:  # it makes the others raise
             raise WorkerLost(f"a worker's process died: {error}") from None
         if tracebacks:
             raise WorkerFailed(tracebacks[0])

@@ -1,6 +1,6 @@
 """How imported runs can be compared: which choose, which are compared, and what is paired with what.
 
-    no study column    one search an arm, or none: the unit is the seed, and the verdict is about configurations
+    no study column    one search per arm, or none: the unit is the seed, and the verdict is about configurations
     several studies    independent searches, told apart by a column: the unit is the study, the verdict about methods
 
 Where an arm, or a study of it, has several configurations on several seeds, a third of the seeds choose among them and
@@ -179,7 +179,7 @@ def _best(rows: Sequence[Row], role: Roles) -> str:
 
 
 def _pair_seeds(design: Design, role: Roles, question: Question) -> None:
-    """Of one study an arm: seeds that all arms share are paired."""
+    """Of one study per arm: seeds that all arms share are paired."""
     confirm = design.confirm()
     arms = list(dict.fromkeys(one.row.arm for one in confirm))
     sets = {arm: {one.row.seed for one in confirm if one.row.arm == arm} for arm in arms}
@@ -206,7 +206,7 @@ def _pair_seeds(design: Design, role: Roles, question: Question) -> None:
 
 
 def _pair_studies(design: Design, groups: Mapping[str, Mapping[str, object]], role: Roles, question: Question) -> None:
-    """Of several studies an arm: studies that all arms have are paired."""
+    """Of several studies per arm: studies that all arms have are paired."""
     names = {arm: set(studies) for arm, studies in groups.items()}
     seeds: dict[str, list[tuple[int, str]]] = {arm: [] for arm in groups}
     tuned = {(one.row.arm, one.study) for one in design.placed if one.stage is Stage.TUNE}

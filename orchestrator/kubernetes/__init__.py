@@ -1,1 +1,1 @@
-"""A sweep as Kubernetes objects: rendered for the KubeRay operator, and checked by the rules it would apply."""
+"""A sweep as Kubernetes objects: rendered for the KubeRay operator, and checked against the rules it would apply."""

@@ -1,4 +1,4 @@
-"""The user's own code in a RayJob: a ConfigMap where the archive fits into one, else from where it was uploaded."""
+"""The user's code in a RayJob: a ConfigMap if the archive fits into one, otherwise uploaded to an object store."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from orchestrator.kubernetes.fit import RenderError
 from orchestrator.remote import Parcel
 
 FILE_LIMIT = 250_000
-"""Bytes of an archive in base64 that fit."""
+"""Maximum bytes of an archive in base64."""
 ANNOTATIONS = 262_144
-"""Bytes that all annotations of an object may have together (Kubernetes, apimachinery/pkg/api/validation)."""
+"""Maximum bytes of all annotations of an object (Kubernetes, apimachinery/pkg/api/validation)."""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MOUNT, CODE_MOUNT = "/etc/sweep", "/etc/sweep-code"
 
 
 def fits(parcel: Parcel) -> bool:
-    """Whether the archive can go in a ConfigMap."""
+    """Whether the archive fits in a ConfigMap."""
     return parcel.archive.stat().st_size * 4 / 3 <= FILE_LIMIT
 
 
 def applied_size(document: Mapping[str, Any]) -> int:
-    """Bytes of the object's annotations once `kubectl apply` has kept in them what it applied.
+    """Bytes of the object's annotations after `kubectl apply` has stored what it applied in them.
 
-    That is the object as JSON in Go's writing, where quotes, line ends and <, >, & take more than a byte each.
+    That is the object as JSON in Go's encoding, where quotes, line ends and <, >, & take more than a byte each.
     """
     told = {**document, "metadata": {"annotations": {}, **document["metadata"]}}
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
@@ -37,9 +37,9 @@ def applied_size(document: Mapping[str, Any]) -> int:
 
 
 class Code:
-    """How the user's code comes to the head of `job`; Ray sends it on to the workers.
+    """How the user's code gets to the head of `job`; Ray sends it on to the workers.
 
-    `at`: where the archive was uploaded; empty: it goes in a ConfigMap. Raises RenderError for one that does not fit.
+    `at`: where the archive was uploaded; empty: it goes in a ConfigMap. Raises RenderError if it does not fit.
     """
 
     def __init__(self, parcel: Parcel | None, at: str, *, job: str, metadata: Mapping[str, Any]) -> None:
@@ -47,17 +47,19 @@ class Code:
         if parcel is None:
             return
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", parcel.sweep):
-            raise RenderError(f"{parcel.sweep}: an entrypoint takes letters, digits and . _ - / only; rename the file")
+            raise RenderError(
+                f"{parcel.sweep}: an entrypoint may contain only letters, digits and . _ - /; rename the file"
+            )
         if not at and not fits(parcel):
             size, most = parcel.archive.stat().st_size / 1e3, FILE_LIMIT * 3 / 4e3
             raise RenderError(
-                f"{parcel.folder} has {size:,.0f} kB, packed, and {most:,.0f} kB fit into a ConfigMap; name what the "
-                "trials do not need in .geosweepignore, `submit` with --root s3://, which uploads the archive, or "
-                "build an image of your own that has it installed (environment.image)"
+                f"{parcel.folder} is {size:,.0f} kB packed, but only {most:,.0f} kB fit into a ConfigMap; list what "
+                "the trials do not need in .geosweepignore, `submit` with --root s3:// to upload the archive, or "
+                "build your own image with the code installed (environment.image)"
             )
 
     def config_maps(self) -> list[dict[str, Any]]:
-        """The archive, where it goes in one."""
+        """The archive, if it goes in one."""
         if self._parcel is None or self._at:
             return []
         packed = base64.b64encode(self._parcel.archive.read_bytes()).decode()
@@ -72,7 +74,7 @@ class Code:
         ]
 
     def run(self) -> str:
-        """The sweep file, as the entrypoint names it."""
+        """The sweep file as named in the entrypoint."""
         if self._parcel is None:
             return f"{MOUNT}/sweep.yaml"
         return f"{self._parcel.sweep} --code {self._at or f'{CODE_MOUNT}/{self._parcel.archive.name}'}"

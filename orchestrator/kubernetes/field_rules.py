@@ -1,4 +1,4 @@
-"""What the API server wants of a Pod's fields beyond their types (kubernetes/pkg/apis/core, validation)."""
+"""What the API server requires of a Pod's fields beyond their types (kubernetes/pkg/apis/core, validation)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACCESS = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 
 
 def field_findings(pod: Object, path: str) -> Iterator[tuple[str, str, str]]:
-    """(code, field, message) of what no schema shows."""
+    """(code, field, message) for what no schema covers."""
     for kind in ("containers", "initContainers"):
         for number, container in enumerate(pod.get(kind) or []):
             yield from _container(container, f"{path}.{kind}.{number}", first=kind == "containers")
@@ -28,10 +28,10 @@ def field_findings(pod: Object, path: str) -> Iterator[tuple[str, str, str]]:
         yield from _volume(volume, f"{path}.volumes.{number}")
     for number, alias in enumerate(pod.get("hostAliases") or []):
         if not _is_address(alias.get("ip")):
-            yield "KO117", f"{path}.hostAliases.{number}", f"{alias.get('ip')!r} is no IP address"
+            yield "KO117", f"{path}.hostAliases.{number}", f"{alias.get('ip')!r} is not an IP address"
     for server in (pod.get("dnsConfig") or {}).get("nameservers") or []:
         if not _is_address(server):
-            yield "KO117", f"{path}.dnsConfig", f"name server {server!r} is no IP address"
+            yield "KO117", f"{path}.dnsConfig", f"name server {server!r} is not an IP address"
     for number, claim in enumerate(pod.get("resourceClaims") or []):
         if bool(claim.get("resourceClaimName")) == bool(claim.get("resourceClaimTemplateName")):
             yield (
@@ -47,8 +47,7 @@ def field_findings(pod: Object, path: str) -> Iterator[tuple[str, str, str]]:
             yield (
                 "KO117",
                 f"{path}.tolerations.{number}",
-                "bears every taint, also that of a node that is lost, so that its Pods would never be replaced; "
-                "name the key",
+                "tolerates every taint, even that of a lost node, so its Pods would never be replaced; name the key",
             )
 
 
@@ -60,32 +59,34 @@ def _container(container: Object, at: str, *, first: bool) -> Iterator[tuple[str
                 if isinstance(probe.get(key), int) and probe[key] < 1:
                     yield "KO117", f"{at}.{kind}.{key}", f"{probe[key]} is below 1"
             if kind != "readinessProbe" and probe.get("successThreshold", 1) != 1:
-                yield "KO117", f"{at}.{kind}.successThreshold", "is 1 for liveness and start"
+                yield "KO117", f"{at}.{kind}.successThreshold", "must be 1 for liveness and startup probes"
             if isinstance(probe.get("initialDelaySeconds"), int) and probe["initialDelaySeconds"] < 0:
                 yield "KO117", f"{at}.{kind}.initialDelaySeconds", "is negative"
     for kind in ("postStart", "preStop"):
         if (hook := (container.get("lifecycle") or {}).get(kind)) is not None:
             yield from _one_handler(hook, f"{at}.lifecycle.{kind}")
     if not first and container.get("restartPolicy") not in (None, "Always"):
-        yield "KO117", f"{at}.restartPolicy", "of an init container is Always, or nothing"
+        yield "KO117", f"{at}.restartPolicy", "of an init container must be Always or unset"
     if (folder := container.get("workingDir")) and not str(folder).startswith("/"):
-        yield "KO117", f"{at}.workingDir", f"{folder!r} is no absolute path"
+        yield "KO117", f"{at}.workingDir", f"{folder!r} is not an absolute path"
     for number, entry in enumerate(container.get("envFrom") or []):
         if (prefix := entry.get("prefix")) and not VARIABLE.fullmatch(str(prefix)):
-            yield "KO117", f"{at}.envFrom.{number}", f"prefix {prefix!r} begins no name of a variable"
+            yield "KO117", f"{at}.envFrom.{number}", f"prefix {prefix!r} cannot start a variable name"
     for entry in container.get("env") or []:
         source = entry.get("valueFrom") or {}
         field, resource = source.get("fieldRef"), source.get("resourceFieldRef")
         if field is not None and not FIELDS.fullmatch(str(field.get("fieldPath"))):
-            said = f"{field.get('fieldPath')!r} is no field that a Pod gives, such as metadata.name or status.podIP"
+            said = (
+                f"{field.get('fieldPath')!r} is not a field that a Pod exposes, such as metadata.name or status.podIP"
+            )
             yield "KO117", f"{at}.env.{entry.get('name')}", said
         if resource is not None and not RESOURCES.fullmatch(str(resource.get("resource"))):
-            said = f"{resource.get('resource')!r} is no resource that a Pod gives, such as limits.cpu"
+            said = f"{resource.get('resource')!r} is not a resource that a Pod exposes, such as limits.cpu"
             yield "KO117", f"{at}.env.{entry.get('name')}", said
     for mount in container.get("volumeMounts") or []:
         where = f"{at}.volumeMounts"
         if str(mount.get("subPath", "")).startswith("/"):
-            yield "KO117", where, f"subPath {mount['subPath']} is absolute; it is a path within the volume"
+            yield "KO117", where, f"subPath {mount['subPath']} is absolute; it must be a path within the volume"
         if mount.get("mountPropagation") == "Bidirectional":
             yield "KO117", where, "mountPropagation Bidirectional is for privileged containers; leave it out"
 
@@ -110,7 +111,7 @@ def _volume(volume: Object, at: str) -> Iterator[tuple[str, str, str]]:
             if mode not in ACCESS:
                 yield "KO117", at, f"accessModes: {mode!r} is not one of {', '.join(ACCESS)}"
     if "projected" in volume and not (volume["projected"] or {}).get("sources"):
-        yield "KO117", at, "projected has no sources; name one, or leave the volume out"
+        yield "KO117", at, "projected has no sources; add one, or leave the volume out"
     for kind in ("secret", "configMap", "projected", "downwardAPI"):
         source = volume.get(kind) or {}
         modes = [source.get("defaultMode"), *(item.get("mode") for item in source.get("items") or [])]
@@ -120,10 +121,10 @@ def _volume(volume: Object, at: str) -> Iterator[tuple[str, str, str]]:
         for item in source.get("items") or []:
             path = str(item.get("path") or "")
             if not path or path.startswith("/") or ".." in path.split("/"):
-                yield "KO117", at, f"item {path!r} is no path within the volume"
+                yield "KO117", at, f"item {path!r} is not a path within the volume"
             field = (item.get("fieldRef") or {}).get("fieldPath") if kind == "downwardAPI" else None
             if field is not None and not re.fullmatch(r"metadata\..+", str(field)):
-                yield "KO117", at, f"{field!r} is no field that a volume gives, such as metadata.labels"
+                yield "KO117", at, f"{field!r} is not a field that a volume exposes, such as metadata.labels"
 
 
 def _is_address(text: Any) -> bool:

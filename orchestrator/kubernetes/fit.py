@@ -1,4 +1,4 @@
-"""Which worker Pods a sweep needs: one trial a Pod, or as many as share a GPU."""
+"""Which worker Pods a sweep needs: one trial per Pod, or as many as share a GPU."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ class Fit:
 
     @property
     def max_concurrent(self) -> int:
-        """Trials that run at a time when all Pods are there."""
+        """Concurrent trials when all Pods are up."""
         return self.trials_per_pod * self.max_pods
 
 
 def fit(spec: Spec, profile: ProfileModel) -> Fit:
-    """The Pod for the sweep's trials, in the first group it fits. Raises RenderError when it fits none."""
+    """The Pod for the sweep's trials, in the first group it fits. Raises RenderError if it fits none."""
     if spec.budget.unit == "seconds" and not spec.task.is_program:
         raise RenderError(
-            "budget.unit seconds: the driver times the arms on its own machine, and here trials run on others; use "
+            "budget.unit seconds: the driver calibrates the arms on its own machine, but here trials run on others; "
+            "use "
             "grad_evals, steps or tokens"
         )
     wanted = spec.resources
@@ -71,11 +72,11 @@ def fit(spec: Spec, profile: ProfileModel) -> Fit:
             )
     raise RenderError(
         f"a trial needs {one} CPU and {wanted.gpu:g} GPU ({wanted.processes} processes) and fits no worker group "
-        f"({'; '.join(reasons)}); lower resources in the sweep file, or take another --profile"
+        f"({'; '.join(reasons)}); lower resources in the sweep file, or use another --profile"
     )
 
 
 def _most_trials(spec: Spec) -> int:
-    """Trials that could run at a time if nothing limited them: every study of every arm in its larger stage."""
+    """Concurrent trials if nothing limited them: every study of every arm in its larger stage."""
     tune, confirm = len(spec.seeds.tune), len(spec.seeds.confirm)  # of all studies together
     return max(1, sum(max(plan.configurations(spec, arm) * tune, confirm) for arm in spec.arms.values()))

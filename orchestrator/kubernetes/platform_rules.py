@@ -1,6 +1,6 @@
-"""What has to be there beside the job: accounts, classes, Secrets, claims, devices. A profile says what is.
+"""What must exist besides the job: accounts, classes, Secrets, claims, devices. A profile lists what does.
 
-The API server takes a name of something that is not there, and no Pod comes.
+The API server accepts names of objects that do not exist, and then no Pod starts.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ WAY = "or name the profile that has it with --profile FILE"
 
 
 class There:
-    """What a profile says is in the namespace and in the cluster."""
+    """What exists in the namespace and the cluster, according to a profile."""
 
     def __init__(self, profile: ProfileModel) -> None:
         parts: list[PodModel] = [profile, profile.head, profile.submitter, *profile.groups.values()]
-        self.accounts = {profile.accounts.head, profile.accounts.worker, profile.accounts.submitter}
+        of = profile.accounts
+        self.accounts = {"headGroup": of.head, "workerGroup": of.worker, "submitter": of.submitter}
+        """Word in the path of a Pod template -> the ServiceAccount of those Pods."""
         self.priorities = {p.priority_class for p in parts if p.priority_class}
         self.runtimes = {p.runtime_class for p in parts if p.runtime_class}
         self.pull_secrets = set(profile.images.pull_secrets)
@@ -55,16 +57,17 @@ def _name(source: Mapping[str, Any], kind: str, key: str) -> Any:
 
 
 def platform_findings(job: Mapping[str, Any], there: There) -> Iterator[tuple[str, str]]:
-    """(code, message) of every name that the profile does not know."""
+    """(code, message) for every name that the profile does not know."""
     yield from _of_cluster((job.get("spec") or {}).get("rayClusterSpec") or {}, there)
     for path, template in templates(job):
         pod = template["spec"]
-        yield from _known("KO212", f"{path}: serviceAccountName", pod.get("serviceAccountName"), there.accounts)
+        account = next((name for word, name in there.accounts.items() if word in path), "")
+        if (own := pod.get("serviceAccountName")) in there.accounts.values() and own != account:
+            yield "KO212", f"{path}: serviceAccountName {own} is for another kind of Pods; use {account}"
+        else:
+            yield from _known("KO212", f"{path}: serviceAccountName", own, {account})
         if not pod.get("serviceAccountName") and "head" not in path:
-            yield (
-                "KO212",
-                f"{path}: without serviceAccountName it has no pull secrets; name {sorted(there.accounts)[-1]}",
-            )
+            yield "KO212", f"{path}: without serviceAccountName it has no pull secrets; use {account}"
         yield from _known("KO213", f"{path}: priorityClassName", pod.get("priorityClassName"), there.priorities)
         yield from _known("KO213", f"{path}: runtimeClassName", pod.get("runtimeClassName"), there.runtimes)
         for entry in pod.get("imagePullSecrets") or []:
@@ -88,7 +91,7 @@ def platform_findings(job: Mapping[str, Any], there: There) -> Iterator[tuple[st
 
 
 def _of_cluster(cluster: Mapping[str, Any], there: There) -> Iterator[tuple[str, str]]:
-    """What stands in no Pod's template: the autoscaler's container, the token of one's own."""
+    """References outside Pod templates: the autoscaler's container, a custom token."""
     if options := cluster.get("autoscalerOptions"):
         yield from _container("autoscalerOptions", options, there)
     name = (cluster.get("authOptions") or {}).get("secretName")
@@ -98,7 +101,7 @@ def _of_cluster(cluster: Mapping[str, Any], there: There) -> Iterator[tuple[str,
 def _known(code: str, where: str, name: Any, there: set[str]) -> Iterator[tuple[str, str]]:
     if name and name not in there:
         way = nearest(str(name), there) if there else ""
-        yield code, f"{where} {name} is nothing that the profile has, and without it no Pod comes{way}; {WAY}"
+        yield code, f"{where} {name} is not in the profile, and without it no Pod starts{way}; {WAY}"
 
 
 def _container(where: str, container: Mapping[str, Any], there: There) -> Iterator[tuple[str, str]]:
@@ -123,4 +126,4 @@ def _container(where: str, container: Mapping[str, Any], there: There) -> Iterat
                 continue
             if name not in there.devices and not DEVICES.fullmatch(str(name)):
                 way = nearest(str(name), {*there.devices, "nvidia.com/gpu", "amd.com/gpu", *PLAIN})
-                yield "KO205", f"{where}: no node has {name}, and the Pod would wait for ever{way}; {WAY}"
+                yield "KO205", f"{where}: no node has {name}, so the Pod would wait forever{way}; {WAY}"

@@ -1,5 +1,5 @@
-"""What every Pod of a sweep has to be: Pod Security "restricted", bounded, pinned, without secrets in clear, on storage
-that outlives it.
+"""Requirements for every Pod of a sweep: Pod Security "restricted", bounded resources, pinned images, no secrets in
+plain text, storage that outlives it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 from orchestrator.kubernetes.quantities import quantity
 from orchestrator.kubernetes.scaler_rules import TAKEN, container_of
-from orchestrator.kubernetes.secret_shapes import secret_of, shape_of
 from orchestrator.kubernetes.storage_rules import storage_findings
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
@@ -33,14 +32,14 @@ SYSCTLS = (
     "net.ipv4.tcp_keepalive_intvl",
     "net.ipv4.tcp_keepalive_probes",
 )
-"""What Pod Security allows of these (kubernetes.io, Pod Security Standards)."""
+"""Allowed by Pod Security (kubernetes.io, Pod Security Standards)."""
 MOST_DEVICES = 128
-"""Of a machine, MIG slices and shared GPUs among them."""
+"""Per machine, including MIG slices and shared GPUs."""
 IMAGE = re.compile(r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9._/-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
 
 def templates(document: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every Pod template in a document, with its path: mappings whose `spec` holds `containers`."""
+    """Every Pod template in a document, with its path: mappings with `containers` in their `spec`."""
     if isinstance(document, dict):
         inner = document.get("spec")
         if isinstance(inner, dict) and isinstance(inner.get("containers"), list):
@@ -53,7 +52,7 @@ def templates(document: Any, path: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def pod_findings(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(code, message) of every rule that a Pod template of the document breaks."""
+    """(code, message) for every rule that a Pod template in the document breaks."""
     for path, template in templates(document):
         pod = template["spec"]
         for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
@@ -69,49 +68,12 @@ def pod_findings(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (options := cluster.get("autoscalerOptions")) is not None:
         head = ((cluster.get("headGroupSpec") or {}).get("template") or {}).get("spec") or {}
         scaler = container_of(options)
-        missing = {"resources", "image"} - set(scaler)  # the operator has its own
+        missing = {"resources", "image"} - set(scaler)  # the operator sets its own
         for code, message in (*_security(head, scaler), *(_container(scaler) if "resources" in scaler else ())):
             if not ("image" in missing and code == "KO206"):
                 yield code, f"autoscalerOptions: {message}"
     if document.get("kind") == "RayJob":
         yield from storage_findings(document)
-
-
-def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
-    """Credentials in clear anywhere in a document, and Secrets: they are made apart, and never printed."""
-    if isinstance(document, dict) and document.get("kind") == "Secret":
-        yield "KO207", "holds a Secret; make it apart, with kubectl create secret"
-    for path, name, value in _named(document):
-        if what := secret_of(name, value):
-            yield "KO207", f"{path}: {name} holds {what} in clear; use valueFrom.secretKeyRef, or a Secret"
-    for path, text in _texts(document):
-        if what := shape_of(text, assigned=not path.startswith("data.")):
-            yield "KO207", f"{path} holds {what} in clear; put it in a Secret, and name that by secretKeyRef"
-
-
-def _named(value: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """(path, name, value) of every variable, and of what a ConfigMap holds by name."""
-    if isinstance(value, dict):
-        if isinstance(value.get("name"), str) and isinstance(value.get("value"), str):
-            yield path, value["name"], value["value"]
-        for key, part in value.items():
-            if path == "data" and isinstance(part, str) and "." not in str(key):
-                yield path, str(key), part
-            yield from _named(part, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _named(part, f"{path}[{number}]")
-
-
-def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _texts(part, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _texts(part, f"{path}[{number}]")
 
 
 def _drops_all(security: Mapping[str, Any]) -> bool:
@@ -123,7 +85,7 @@ def _drops_all(security: Mapping[str, Any]) -> bool:
 def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     shared, own = pod.get("securityContext") or {}, container.get("securityContext") or {}
     if not _drops_all(own):
-        yield "KO201", "securityContext has to forbid privilege escalation and drop ALL capabilities"
+        yield "KO201", "securityContext must forbid privilege escalation and drop ALL capabilities"
     if own.get("runAsNonRoot", shared.get("runAsNonRoot")) is not True:
         yield "KO202", "runAsNonRoot is not true"
     if not own.get("runAsUser", shared.get("runAsUser", 1)) > 0:
@@ -161,7 +123,7 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         asked, most = requests.get(name, limits.get(name)), limits.get(name)
         if most is None or quantity(asked) != quantity(most):
-            yield "KO205", f"{name}: requests and limits of a device have to be equal; write both, or limits alone"
+            yield "KO205", f"{name}: requests and limits of a device must be equal; write both, or only limits"
         elif quantity(most) > MOST_DEVICES:
             yield (
                 "KO205",
@@ -172,26 +134,26 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif quantity(most) != int(quantity(most) if not math.isnan(quantity(most)) else 0):
             yield (
                 "KO205",
-                f"{name}: {most} is no whole number of devices; trials share one by resources.gpu in the sweep file",
+                f"{name}: {most} is not a whole number of devices; trials share one by resources.gpu in the sweep file",
             )
     for name, least in (("memory", 64 * 2**20), ("cpu", 0.01), ("ephemeral-storage", 2**30)):
         for kind, part in (("limits", limits), ("requests", requests)):
             if name in part and quantity(part[name]) < least:
                 yield (
                     "KO205",
-                    f"{kind}.{name}: {part[name]} is too little for anything to start; mind the unit, such as 8Gi",
+                    f"{kind}.{name}: {part[name]} is too little for anything to start; check the unit, such as 8Gi",
                 )
     for name, most in (("memory", 64 * 2**40), ("cpu", 2048)):
         if quantity(limits.get(name, "0")) > most:
-            yield "KO205", f"limits.{name}: no machine has {limits[name]}; mind the unit, such as 4000m or 8Gi"
+            yield "KO205", f"limits.{name}: no machine has {limits[name]}; check the unit, such as 4000m or 8Gi"
     for name, amount in limits.items():
         if math.isnan(quantity(amount)):
-            yield "KO205", f"limits.{name}: {amount!r} is no quantity, such as 500m or 8Gi"
+            yield "KO205", f"limits.{name}: {amount!r} is not a quantity, such as 500m or 8Gi"
     image = str(container.get("image", ""))
     if image and not IMAGE.fullmatch(image):
-        yield "KO206", f"image {image!r} is no reference, such as registry.example.com/team/name:1.0"
+        yield "KO206", f"image {image!r} is not a reference, such as registry.example.com/team/name:1.0"
     elif "@sha256:" not in image and (":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest")):
-        yield "KO206", f"image {image or '(none)'} names no version"
+        yield "KO206", f"image {image or '(none)'} has no version"
     named = [p.get("name") for p in container.get("ports") or [] if p.get("name")]
     for name in named:
         if named.count(name) > 1 or not re.fullmatch(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?", str(name)):
@@ -205,27 +167,27 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 BLOCKED = {
-    "activeDeadlineSeconds": "ends the Pod in the midst of training; the RayJob has its own",
-    "priority": "is a number that the API server takes from the PriorityClass alone; use priorityClassName",
-    "overhead": "is the RuntimeClass's, and the API server refuses another",
-    "os": "keeps the Pod from nodes, or is refused; images are of Linux",
-    "nodeName": "goes around the scheduler, quotas and taints; use nodeSelector",
+    "activeDeadlineSeconds": "ends the Pod in the middle of training; the RayJob has its own",
+    "priority": "is set by the API server from the PriorityClass; use priorityClassName",
+    "overhead": "is set by the RuntimeClass, and the API server rejects any other",
+    "os": "excludes nodes, or is rejected; the images are for Linux",
+    "nodeName": "bypasses the scheduler, quotas and taints; use nodeSelector",
     "schedulingGates": "keeps the Pod from being scheduled until someone takes the gate away",
     "ephemeralContainers": "is not allowed in a template",
-    "schedulerName": "names a scheduler that has to be there; set it on the operator (batchScheduler.name)",
-    "setHostnameAsFQDN": "may make a name that is too long, and then the Pod never starts",
+    "schedulerName": "requires a scheduler that exists; set it on the operator (batchScheduler.name)",
+    "setHostnameAsFQDN": "may result in a name that is too long, and then the Pod never starts",
     "hostname": "would be the same in all Pods",
-    "subdomain": "needs a Service that is not there",
-    "readinessGates": "keeps the Pod from being ready until something else says so",
+    "subdomain": "needs a Service that does not exist",
+    "readinessGates": "keeps the Pod from becoming ready until something else reports it",
 }
 
 
 LEAST = {"submitter": 256 * 2**20, "Group": 512 * 2**20}
-"""Memory without which `ray job submit`, and `ray start`, are killed before they do anything."""
+"""Memory below which `ray job submit` and `ray start` are killed immediately."""
 
 
 def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Of Pods that the operator completes."""
+    """Rules for Pods that the operator completes."""
     if not pod["containers"]:
         yield "KO211", "containers is empty; the operator needs one"
     for key, why in BLOCKED.items():
@@ -239,25 +201,28 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     f"container {container.get('name')}: {key} replaces what the operator starts; leave it out",
                 )
     if "headGroup" not in path and pod.get("automountServiceAccountToken"):
-        yield "KO215", "automountServiceAccountToken: true hands a token of the cluster to trials; write false"
+        yield "KO215", "automountServiceAccountToken: true gives trials a cluster token; write false"
     if "headGroup" in path and any(
         "/" in n for n in ((pod["containers"] or [{}])[0].get("resources") or {}).get("limits") or {}
     ):
-        yield "KO205", "the head asks for a device, and no trial runs on it; leave it out"
+        yield "KO205", "the head requests a device, but no trial runs there; leave it out"
     if pod.get("serviceAccount") not in (None, "", pod.get("serviceAccountName")):
-        yield "KO212", f"serviceAccount {pod['serviceAccount']} is an old name of serviceAccountName; leave it out"
+        yield (
+            "KO212",
+            f"serviceAccount {pod['serviceAccount']} is a deprecated name of serviceAccountName; leave it out",
+        )
     least = LEAST["submitter" if "submitter" in path else "Group"]
     if (
         quantity((((pod["containers"] or [{}])[0].get("resources") or {}).get("limits") or {}).get("memory", "1Ti"))
         < least
     ):
-        yield "KO205", f"memory is less than the {least // 2**20}Mi with which Ray starts; give it more"
+        yield "KO205", f"memory is less than the {least // 2**20}Mi that Ray needs to start; increase it"
     if "headGroup" not in path and any(
         "serviceAccountToken" in source
         for volume in pod.get("volumes") or []
         for source in (volume.get("projected") or {}).get("sources") or []
     ):
-        yield "KO215", "a projected serviceAccountToken hands a token of the cluster to trials; leave it out"
+        yield "KO215", "a projected serviceAccountToken gives trials a cluster token; leave it out"
     volumes = {str(v.get("name")) for v in pod.get("volumes") or []}
     yield from _nameless(pod)
     if isinstance(pod.get("terminationGracePeriodSeconds"), int) and pod["terminationGracePeriodSeconds"] < 0:
@@ -269,36 +234,37 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for volume in pod.get("volumes") or []:
         name = str((volume.get("configMap") or {}).get("name", "x"))
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
-            yield "KO211", f"volume {volume.get('name')}: {name!r} is no name of a ConfigMap"
+            yield "KO211", f"volume {volume.get('name')}: {name!r} is not a valid ConfigMap name"
     for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
         for mount in container.get("volumeMounts") or []:
             at = f"container {container.get('name')}: mount {mount.get('mountPath')}"
             if str(mount.get("name")) not in volumes:
                 yield (
                     "KO211",
-                    f"{at}: there is no volume {mount.get('name')}; add it to volumes, or take the mount away",
+                    f"{at}: there is no volume {mount.get('name')}; add it to volumes, or remove the mount",
                 )
             if not str(mount.get("mountPath", "")).startswith("/") or ":" in str(mount.get("mountPath")):
-                yield "KO211", f"{at} is no absolute path"
+                yield "KO211", f"{at} is not an absolute path"
             if (str(mount.get("mountPath")).rstrip("/") or "/") in TAKEN:
-                yield "KO211", f"{at} hides what the image has there; mount it elsewhere, such as /data"
+                yield "KO211", f"{at} hides files of the image; mount it elsewhere, such as /data"
             if mount.get("subPath") and mount.get("subPathExpr"):
-                yield "KO211", f"{at} has subPath and subPathExpr; keep one"
+                yield "KO211", f"{at} has both subPath and subPathExpr; keep one"
             if ".." in str(mount.get("subPath", "")).split("/"):
-                yield "KO211", f"{at}: subPath leads out of the volume"
+                yield "KO211", f"{at}: subPath leads outside the volume"
         for device in container.get("volumeDevices") or []:
             yield (
                 "KO211",
-                f"container {container.get('name')}: volumeDevices {device.get('name')}: a sweep uses no raw device",
+                f"container {container.get('name')}: volumeDevices {device.get('name')}: a sweep does not use raw "
+                f"devices",
             )
     for volume in pod.get("volumes") or []:
         if len(set(volume) - {"name"}) != 1:
-            yield "KO211", f"volume {volume.get('name')} has {len(set(volume) - {'name'})} sources; it takes one"
+            yield "KO211", f"volume {volume.get('name')} has {len(set(volume) - {'name'})} sources; it must have one"
         empty = volume.get("emptyDir") or {}
         if empty.get("medium") not in (None, "", "Memory") and not str(empty.get("medium")).startswith("HugePages"):
             yield "KO211", f"volume {volume.get('name')}: medium {empty['medium']} is not Memory; leave it out for disk"
         if "sizeLimit" in empty and not quantity(empty["sizeLimit"]) > 0:
-            yield "KO211", f"volume {volume.get('name')}: sizeLimit {empty['sizeLimit']} is no size, such as 20Gi"
+            yield "KO211", f"volume {volume.get('name')}: sizeLimit {empty['sizeLimit']} is not a size, such as 20Gi"
     claimed = {str(c.get("name")) for c in pod.get("resourceClaims") or []}
     for container in pod["containers"]:
         for claim in (container.get("resources") or {}).get("claims") or []:
@@ -312,24 +278,31 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Ray keeps objects in /dev/shm, 30 % of the Pod's memory, and on disk where that is smaller."""
+    """Ray keeps objects in /dev/shm, 30 % of the Pod's memory, and on disk if that is smaller."""
     for container in pod["containers"][:1]:
         memory = quantity(((container.get("resources") or {}).get("limits") or {}).get("memory", "nan"))
         mounts = {str(m.get("mountPath")).rstrip("/"): m for m in container.get("volumeMounts") or []}
         mount = mounts.get("/dev/shm")
         if "/tmp" in mounts and mounts["/tmp"].get("readOnly"):
-            yield "KO216", "/tmp is mounted read-only, and Ray writes there; take readOnly away"
+            yield "KO216", "/tmp is mounted read-only, but Ray writes there;  remove readOnly"
         disk: Mapping[str, Any] = next(
             (v for v in pod.get("volumes") or [] if v.get("name") == mounts.get("/tmp", {}).get("name")), {}
         )
         if quantity((disk.get("emptyDir") or {}).get("sizeLimit", "20Gi")) < 2**30:
-            yield "KO216", "/tmp has less than 1Gi, and Ray's logs and spilled objects evict the Pod; write 20Gi"
+            yield (
+                "KO216",
+                "/tmp has less than 1Gi, so Ray's logs and spilled objects would get the Pod evicted; write 20Gi",
+            )
         if (container.get("securityContext") or {}).get("readOnlyRootFilesystem"):
-            yield "KO216", "readOnlyRootFilesystem: Ray and the packages it installs write beside /tmp; leave it out"
+            yield (
+                "KO216",
+                "readOnlyRootFilesystem: Ray and the packages it installs write outside /tmp too; leave it out",
+            )
         if mount is None:
             yield (
                 "KO216",
-                "nothing is at /dev/shm, and Ray would keep its objects on disk; mount an emptyDir, medium: Memory",
+                "nothing is mounted at /dev/shm, so Ray would keep its objects on disk;  mount an emptyDir, medium: "
+                "Memory",
             )
             continue
         volume: Mapping[str, Any] = next(
@@ -337,25 +310,25 @@ def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
         empty = volume.get("emptyDir")
         if mount.get("readOnly") or empty is None or empty.get("medium") != "Memory":
-            yield "KO216", "/dev/shm has to be an emptyDir of medium: Memory that can be written"
+            yield "KO216", "/dev/shm must be a writable emptyDir of medium: Memory"
         elif "sizeLimit" in empty and not quantity(empty["sizeLimit"]) * 0.95 >= 0.3 * memory:
             yield (
                 "KO216",
                 f"/dev/shm of {empty['sizeLimit']} is less than the 30 % of memory that Ray's objects take; write 40 %",
             )
         elif "sizeLimit" in empty and quantity(empty["sizeLimit"]) > memory:
-            yield "KO216", f"/dev/shm of {empty['sizeLimit']} is more than the Pod's memory; give it 40 %"
+            yield "KO216", f"/dev/shm of {empty['sizeLimit']} is more than the Pod's memory; use 40 %"
 
 
 NAMED = {"secret": "secretName", "configMap": "name", "persistentVolumeClaim": "claimName", "csi": "driver"}
 
 
 def _nameless(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """References that lost their name."""
+    """References without a name."""
     for volume in pod.get("volumes") or []:
         for kind, key in NAMED.items():
             if kind in volume and not (volume[kind] or {}).get(key):
-                yield "KO211", f"volume {volume.get('name')}: {kind} names nothing; write its {key}"
+                yield "KO211", f"volume {volume.get('name')}: {kind} has no name; write its {key}"
     for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
         at = f"container {container.get('name')}"
         for entry in container.get("env") or []:
@@ -365,15 +338,15 @@ def _nameless(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             for kind in ("secretKeyRef", "configMapKeyRef"):
                 found = (source or {}).get(kind)
                 if found is not None and not (found.get("name") and found.get("key")):
-                    yield "KO211", f"{at}: {entry.get('name')}: {kind} takes a name and a key"
+                    yield "KO211", f"{at}: {entry.get('name')}: {kind} needs a name and a key"
             if source is not None and len(source) != 1:
-                yield "KO211", f"{at}: {entry.get('name')}: valueFrom takes one source, such as secretKeyRef"
+                yield "KO211", f"{at}: {entry.get('name')}: valueFrom needs one source, such as secretKeyRef"
         for entry in container.get("envFrom") or []:
             found = entry.get("secretRef") or entry.get("configMapRef")
             if not (found or {}).get("name"):
-                yield "KO211", f"{at}: envFrom names nothing; write secretRef with its name"
+                yield "KO211", f"{at}: envFrom has no name; write secretRef with its name"
             if entry.get("secretRef") and entry.get("configMapRef"):
-                yield "KO211", f"{at}: envFrom takes one of secretRef and configMapRef in each entry"
+                yield "KO211", f"{at}: each entry of envFrom needs either secretRef or configMapRef"
     for entry in pod.get("imagePullSecrets") or []:
         if not entry.get("name"):
             yield "KO211", "imagePullSecrets: an entry without a name; write it"

@@ -14,7 +14,7 @@ from orchestrator.kubernetes.profiles import DATA, ROOT
 from orchestrator.kubernetes.quantities import quantity
 
 SHARED = 0.4
-"""Share of a Pod's memory that /dev/shm may take: Ray's object store wants 30 %, workers of a data loader the rest.
+"""Share of a Pod's memory for /dev/shm: Ray's object store needs 30 %, the workers of a data loader the rest.
 
 Below 30 % Ray keeps its objects on disk (`ray._private.parameter`, DEFAULT_OBJECT_STORE_MEMORY_PROPORTION).
 """
@@ -22,23 +22,23 @@ Below 30 % Ray keeps its objects on disk (`ray._private.parameter`, DEFAULT_OBJE
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What the Pods have to know of the sweep."""
+    """What the Pods need to know about the sweep."""
 
     labels: Mapping[str, Mapping[str, str]]
     """Component -> labels."""
     config: str
-    """Name of the ConfigMap that holds the file."""
+    """Name of the ConfigMap with the sweep file."""
     image: str
-    """Of all Pods; empty: those of the profile."""
+    """For all Pods; empty: those of the profile."""
     root: str
     data: bool
     """Whether its task reads a data set from the claim."""
     fixed: bool
-    """Whether the cluster keeps its size."""
+    """Whether the cluster has a fixed size."""
 
     @property
     def remote(self) -> bool:
-        """Whether its root is an object store."""
+        """Whether its root is in an object store."""
         return "://" in self.root
 
 
@@ -69,7 +69,7 @@ def head(sweep: Sweep, profile: ProfileModel, registry: str, code: Code) -> dict
     file = {"name": "sweep", "configMap": {"name": sweep.config}}
     volumes = [*_volumes(sweep, profile, own, quantity(own.memory) / 2**30), file, *code.volumes()]
     pod = _pod([container], volumes) | {"serviceAccountName": profile.accounts.head}
-    if sweep.fixed:  # an autoscaling head asks the API server for Pods: the operator gives its account the right
+    if sweep.fixed:  # an autoscaling head requests Pods from the API server: the operator grants its account the right
         pod["automountServiceAccountToken"] = False
     found = _template(sweep, profile, own, "sweep-head", pod)
     found["metadata"]["annotations"] = {
@@ -108,7 +108,7 @@ def workers(sweep: Sweep, profile: ProfileModel, registry: str, found: Fit) -> d
         "replicas": low,
         "minReplicas": low,
         "maxReplicas": found.max_pods,
-        # The operator and Ray's autoscaler count GPUs by the names of resources, and not all names alike.
+        # The operator and Ray's autoscaler count GPUs by resource name, and do not recognize all names.
         "rayStartParams": {} if counted or not found.gpu else {"num-gpus": str(found.gpu)},
         "template": _template(sweep, profile, own, "sweep-worker", pod),
     }
@@ -134,19 +134,19 @@ def submitter(sweep: Sweep, profile: ProfileModel, registry: str) -> dict[str, A
 
 
 def placed(image: str, registry: str) -> str:
-    """The image with the registry before it, unless it names its own."""
+    """The image prefixed with the registry, unless it names its own."""
     first, slash, _ = image.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost")
     return image if named or not registry else f"{registry.rstrip('/')}/{image}"
 
 
 def security() -> dict[str, Any]:
-    """Of every container."""
+    """For every container."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def resources(cpu: str, memory: str, more: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Requests equal limits, so that no neighbour takes a head's memory."""
+    """Requests equal limits, so that no neighbor takes the head's memory."""
     amounts = {"cpu": cpu, "memory": memory, **(more or {})}
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
@@ -202,7 +202,9 @@ def _environment(sweep: Sweep, profile: ProfileModel, own: PodModel) -> list[dic
 
 
 def _secrets(sweep: Sweep, profile: ProfileModel, own: PodModel) -> list[dict[str, Any]]:
-    """Keys of the tracking server, and of the object store for sweeps that live in it; their Pods may have rights."""
+    """Keys for the tracking server, and for the object store if the sweep is in one; their Pods may have access
+    rights.
+    """
     names = ["geosweep-tracking", *(["geosweep-s3"] if sweep.remote else [])]
     found: list[dict[str, Any]] = [{"secretRef": {"name": name, "optional": True}} for name in names]
     return found + [{"secretRef": {"name": name}} for name in (*profile.env_from, *own.env_from)]
@@ -226,7 +228,7 @@ def _mounts(sweep: Sweep, profile: ProfileModel, own: PodModel) -> list[dict[str
 
 
 def _volumes(sweep: Sweep, profile: ProfileModel, own: PodModel, memory: float) -> list[dict[str, Any]]:
-    """`memory` of the Pod in GiB; shared memory counts against its limit."""
+    """`memory` of the Pod in GiB; shared memory counts toward its limit."""
     claim = {"name": "runs", "persistentVolumeClaim": {"claimName": profile.claim}}
     return [
         *([claim] if _on_claim(sweep) else []),

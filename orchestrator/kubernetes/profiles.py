@@ -1,4 +1,4 @@
-"""Profiles: what a cluster offers, from the bundled files or from a team's own; errors know their place."""
+"""Profiles: what a cluster offers, bundled or a team's own; errors name file and line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from orchestrator.definition.yaml12 import Document, YamlError, parse
 from orchestrator.kubernetes.profile_model import ProfileModel
 
 NAMESPACE = "sweeps"
-"""Where neither flag, profile nor kubeconfig names one."""
+"""Used if neither flag, profile nor kubeconfig names one."""
 ROOT = "/runs"
 """Where the claim of the profile is mounted in the head and in every worker."""
 DATA = f"{ROOT}/data"
-"""Where data sets lie on that volume: GEOSWEEP_DATA of Pods whose task reads one."""
+"""Where data sets are on that volume: GEOSWEEP_DATA of Pods with a task that reads one."""
 FOLDER = Path(__file__).parent / "bundled"
 
 
@@ -38,7 +38,7 @@ def tracking(namespace: str) -> str:
 def load(given: str) -> ProfileModel:
     """The bundled profile of that name, or the one in a file: a name with a dot or a slash is a path.
 
-    Raises SpecError with the place of what is wrong.
+    Raises SpecError with the location of the error.
     """
     if "/" not in given and "." not in given:
         if given not in names():
@@ -66,26 +66,26 @@ def _read(file: Path) -> ProfileModel:
 
 
 def _merged(file: Path, within: tuple[str, ...]) -> tuple[Where, dict[str, Any]]:
-    """What the file says, over what the profile says that it extends."""
+    """The content of the file, merged over the profile that it extends."""
     try:
         document = parse(read(file))
     except YamlError as error:
         raise SpecError(str(file), error.line, error.column, error.path, str(error)) from None
     where, own = Where(str(file), document), document.value
     if not isinstance(own, dict):
-        raise where.error((), "is no profile: it has to hold keys such as head and groups, or extends: gpu-cluster")
+        raise where.error((), "is not a profile: it must have keys such as head and groups, or extends: gpu-cluster")
     base = own.get("extends")
     if base is None:
         return where, own
     if base not in names():
-        raise where.error(("extends",), f"{base!r} is no bundled profile{nearest(str(base), names())}")
+        raise where.error(("extends",), f"{base!r} is not a bundled profile{nearest(str(base), names())}")
     if base in within:
         raise where.error(("extends",), f"{base} extends itself")
     return where, _over(_merged(FOLDER / f"{base}.yaml", (*within, base))[1], own)
 
 
 def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are joined key by key; anything else is replaced; null takes a key of a mapping away."""
+    """Mappings are merged key by key; anything else is replaced; null removes a key of a mapping."""
     found = dict(base)
     for key, value in own.items():
         if isinstance(value, dict) and isinstance(found.get(key), dict):
@@ -96,9 +96,9 @@ def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_context(context: str = "") -> str:
-    """The namespace of that context of the user's kubeconfig, or of the current one; empty when it has none.
+    """The namespace of that context in the user's kubeconfig, or of the current one; empty if it has none.
 
-    Read as kubectl does: KUBECONFIG may name several files, of which the first that says a thing wins.
+    Read as kubectl does: KUBECONFIG may name several files; the first one that sets a value wins.
     """
     paths = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
     held = [found for path in paths.split(os.pathsep) if path and (found := _kubeconfig(Path(path)))]

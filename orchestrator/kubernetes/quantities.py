@@ -1,4 +1,4 @@
-"""Amounts of CPU, memory and devices, as Kubernetes writes them."""
+"""Amounts of CPU, memory and devices in Kubernetes' notation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ UNITS = {letter: 1000.0**power for power, letter in enumerate(["n", "u", "m", ""
 
 
 def quantity(amount: Any) -> float:
-    """The number behind a quantity, NaN for none. Stricter than `kubernetes.utils.quantity`, as the API server is: that
-    reads "8 Gi", "1K" and "-1" too.
+    """The number in a quantity, NaN if it is not one. Like the API server, stricter than `kubernetes.utils.quantity`,
+    which also accepts "8 Gi", "1K" and "-1".
     """
     found = QUANTITY.fullmatch(str(amount))
     return float(found[1] + (found[2] or "")) * UNITS[found[3] or ""] if found else math.nan
@@ -26,12 +26,12 @@ def amount(text: str) -> Decimal:
     """The exact number: `500m` -> 0.5, `2Gi` -> 2147483648. Raises ValueError."""
     found = quantity(text)
     if math.isnan(found):
-        raise ValueError(f"{text!r} is no quantity of Kubernetes")
+        raise ValueError(f"{text!r} is not a Kubernetes quantity")
     return round(Decimal(found), 9)
 
 
 def asked_for(pod: Mapping[str, Any]) -> str:
-    """What the containers of a Pod request together: `cpu 2500m, memory 9Gi, nvidia.com/gpu 1`."""
+    """The sum of what a Pod's containers request: `cpu 2500m, memory 9Gi, nvidia.com/gpu 1`."""
     total: dict[str, Decimal] = {}
     for container in (pod.get("spec") or {}).get("containers", ()):
         given = container.get("resources") or {}

@@ -1,6 +1,6 @@
-"""Why nothing runs, in one line and with the way out, from what the API server holds of a sweep: no request is made.
+"""Why nothing runs, and what to do, in one line, from objects of the API server; makes no requests itself.
 
-What is looked at, most telling first: Kueue's Workload of a job that it holds back; refusals of Pods, which the
+What is checked, most informative first:  Kueue's Workload of a job that it holds back; refusals of Pods, which the
 operator keeps as condition ReplicaFailure of the RayCluster and as events; the Pods themselves (scheduling, images,
 volumes, crashes) with their events. Wording of messages: Kubernetes 1.36, KubeRay 1.7.0, Kueue 0.19.2.
 """
@@ -16,33 +16,39 @@ from orchestrator.kubernetes.quantities import asked_for
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 COMPONENT, NODE_TYPE = "app.kubernetes.io/component", "ray.io/node-type"
-LESS = "ask for less (resources of the sweep file; the profile has the head's)"
+LESS = "request less (resources in the sweep file; the head's are in the profile)"
 Object = Mapping[str, Any]
+WHO = {
+    "head": "the head",
+    "submitter": "the submitter",
+    "worker": "a worker",
+    "logs": "the Pod that reads the log",
+}
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Objects of one sweep, as the API server gives them."""
+    """Objects of one sweep, as returned by the API server."""
 
     job: Object
     cluster: Object | None = None
     workloads: Sequence[Object] = ()
-    """Kueue's, of the namespace."""
+    """Kueue's Workloads in the namespace."""
     pods: Sequence[Object] = ()
     events: Sequence[Object] = ()
-    """Warnings of the namespace."""
+    """Warning events in the namespace."""
     unseen: Sequence[str] = field(default=())
     """Kinds that the account may not read."""
 
     @property
     def namespace(self) -> str:
-        """Where it is."""
+        """The sweep's namespace."""
         return str(_at(self.job, "metadata").get("namespace", "default"))
 
 
 def reason(seen: Seen) -> str:
-    """Why the sweep waits, or a part of it does; nothing where there is no sign of trouble."""
+    """Why the sweep, or a part of it, waits; empty if there is no sign of trouble."""
     for found in (_queue(seen), _refused(seen), _pods(seen), _lost(seen)):
         if found:
             return " ".join(found.split())
@@ -50,12 +56,12 @@ def reason(seen: Seen) -> str:
 
 
 def living(pods: Sequence[Object]) -> list[Object]:
-    """Pods that hold a machine, or would."""
+    """Pods that occupy a machine, or will."""
     return [pod for pod in pods if _at(pod, "status").get("phase") not in ("Succeeded", "Failed")]
 
 
 def _queue(seen: Seen) -> str:
-    """What Kueue says."""
+    """The reason given by Kueue."""
     queue = _at(seen.job, "metadata", "labels").get(QUEUE)
     if not queue or not _at(seen.job, "spec").get("suspend"):
         return ""
@@ -67,7 +73,7 @@ def _queue(seen: Seen) -> str:
     if not mine:
         if "workloads" in seen.unseen:
             return f"held in Kueue's queue {queue}; this account may not list workloads: {look}"
-        return f"held for Kueue's queue {queue}, and Kueue has made no Workload of it: is Kueue there? {look}"
+        return f"held for Kueue's queue {queue}, but Kueue has not created a Workload: is Kueue installed?  {look}"
     held = {c["type"]: c for c in _at(mine[-1], "status").get("conditions", ())}
     reserved, evicted = held.get("QuotaReserved", {}), held.get("Evicted", {})
     said = reserved.get("message", "")
@@ -76,11 +82,11 @@ def _queue(seen: Seen) -> str:
         names = ", ".join(f"{c.get('name')} {c.get('state')}: {c.get('message', '')}" for c in checks)
         return f"admitted by Kueue, which waits for {names}: {look}" if names else ""
     if re.search(r"doesn't exist|not found|inactive|stopped", said):
-        return f"Kueue cannot take it: {said}; name a queue that there is (--queue), or have it made: {look}"
+        return f"Kueue cannot admit it: {said}; use an existing queue (--queue), or have it created:  {look}"
     if re.search(r"request > maximum capacity|exceeds? .*(maximum|nominal)", said):
-        return f"it never fits Kueue's queue {queue}: {said}; {LESS}, or resources.max_concurrent"
+        return f"it can never fit Kueue's queue {queue}:  {said}; {LESS}, or resources.max_concurrent"
     before = "preempted" if evicted.get("status") == "True" and evicted.get("reason") == "Preempted" else "waits"
-    again = "; it goes on from its newest checkpoints" if before == "preempted" else ""
+    again = "; it will continue from its newest checkpoints" if before == "preempted" else ""
     return (
         f"{before} in Kueue's queue {queue}: {said or evicted.get('message', 'no room')}{again}. Wait for others to "
         f"end, or {LESS}, or resources.max_concurrent: {look}"
@@ -88,7 +94,7 @@ def _queue(seen: Seen) -> str:
 
 
 def _refused(seen: Seen) -> str:
-    """Pods that the API server did not take."""
+    """Pods that the API server rejected."""
     held = _at(seen.cluster or {}, "status").get("conditions") or _at(seen.job, "status", "rayClusterStatus").get(
         "conditions"
     )
@@ -104,19 +110,20 @@ def _refused(seen: Seen) -> str:
         if not _is_of(about.get("name", ""), name) or not why.startswith(("FailedCreate", "FailedToCreate")):
             continue
         if submitted if kind == "Job" else held or kind not in ("RayJob", "RayCluster"):
-            continue  # an old one: what it tells of is there by now
-        who = "the submitter" if kind == "Job" else "a worker" if "Worker" in why else "the head"
-        return refusal(event.get("message", ""), who, seen.namespace)
+            continue  # outdated: the missing object exists by now
+        reads = _at(seen.job, "metadata", "labels").get(COMPONENT) == "sweep-logs"
+        role = "logs" if reads else "submitter" if kind == "Job" else "worker" if "Worker" in why else "head"
+        return refusal(event.get("message", ""), WHO[role], seen.namespace)
     return ""
 
 
 def refusal(message: str, who: str, namespace: str) -> str:
-    """What the API server's refusal of a Pod means, and what to do."""
+    """What the API server's rejection of a Pod means, and what to do."""
     for pattern, says in REFUSALS:
         if found := re.search(pattern, message, re.DOTALL):
             return f"{who} {says(found, namespace)}"
     said = re.sub(r"^.*?is forbidden: ", "", message, flags=re.DOTALL)
-    return f"{who} is refused by the API server: {said}"
+    return f"{who} is rejected by the API server:  {said}"
 
 
 def _quota(found: re.Match[str], namespace: str) -> str:
@@ -125,7 +132,7 @@ def _quota(found: re.Match[str], namespace: str) -> str:
         f"{name}={amount} ({used.get(name, '?')} of {most.get(name, '?')} used)" for name, amount in asked.items()
     )
     return (
-        f"is over quota {found['quota']}: asks for {each}; wait for others to end, {LESS}, or have it raised: "
+        f"exceeds quota {found['quota']}: requests {each};  wait for others to end, {LESS}, or have it raised: "
         f"kubectl -n {namespace} describe quota {found['quota']}"
     )
 
@@ -139,63 +146,63 @@ REFUSALS: tuple[tuple[str, Says], ...] = (
     ),
     (
         r"failed quota: (?P<quota>[^:\s]+): (?P<what>must specify .*)",
-        lambda found, ns: f"is refused by quota {found['quota']}: {found['what']}; kubectl -n {ns} describe quota",
+        lambda found, ns: f"is rejected by quota {found['quota']}: {found['what']}; kubectl -n {ns} describe quota",
     ),
     (
         r"(?P<what>((maximum|minimum) \S+ usage per (Container|Pod) is|\S+ max limit to request ratio per).*)",
         lambda found, ns: (
-            f"breaks a LimitRange: {found['what'].rstrip('.]')}; {LESS}, or have it changed: "
+            f"violates a LimitRange:  {found['what'].rstrip('.]')}; {LESS}, or have it changed: "
             f"kubectl -n {ns} describe limitrange"
         ),
     ),
     (
         r"error looking up service account (?P<ns>[^/\s]+)/(?P<name>[^:\s]+):",
         lambda found, ns: (
-            f"has no account: ServiceAccount {found['name']} is not in namespace {found['ns']}; apply the overlay "
+            f"has no account: ServiceAccount {found['name']} does not exist in namespace {found['ns']}; apply the "
+            f"overlay "
             f"(kubectl apply -k k8s/overlays/...), or: kubectl -n {ns} create serviceaccount {found['name']}"
         ),
     ),
     (
         r'violates PodSecurity "(?P<level>[^"]+)": (?P<what>.*)',
         lambda found, ns: (
-            f"is refused by Pod Security {found['level']}: {found['what']}; geosweep k8s render --check FILE names "
+            f"is rejected by Pod Security {found['level']}:  {found['what']}; geosweep k8s render --check FILE names "
             "what to change; the level is the namespace's label pod-security.kubernetes.io/enforce"
         ),
     ),
     (
         r"no PriorityClass with name (?P<name>\S+) was found",
-        lambda found, ns: f"names PriorityClass {found['name']}, which is not there: kubectl get priorityclass",
+        lambda found, ns: f"uses PriorityClass {found['name']}, which does not exist:  kubectl get priorityclass",
     ),
     (
         r'admission webhook "(?P<name>[^"]+)" denied the request: (?P<what>.*)',
-        lambda found, ns: f"is refused by the admission webhook {found['name']}: {found['what']}",
+        lambda found, ns: f"is rejected by the admission webhook {found['name']}: {found['what']}",
     ),
 )
 
 
 def _pods(seen: Seen) -> str:
-    """The first Pod that does not come up: head before submitter before workers."""
-    order = {"head": 0, "submitter": 1, "worker": 2}
-    for pod in sorted(living(seen.pods), key=lambda p: (order[_role(p)], _at(p, "metadata").get("name", ""))):
+    """The first Pod that does not come up, in the order head, submitter, workers."""
+    order = list(WHO)
+    for pod in sorted(living(seen.pods), key=lambda p: (order.index(_role(p)), _at(p, "metadata").get("name", ""))):
         if found := _pod(pod, seen):
-            who = {"head": "the head", "submitter": "the submitter"}.get(_role(pod), "a worker")
-            return f"{who} {found}"
+            return f"{WHO[_role(pod)]} {found}"
     return ""
 
 
 def _lost(seen: Seen) -> str:
-    """The newest Pod that a node threw out, or that took more memory than it may, of a kind of which none is up."""
+    """The newest Pod that was evicted or exceeded its memory limit, of a kind that has no running Pod."""
     up = {_role(pod) for pod in living(seen.pods) if _at(pod, "status").get("phase") == "Running"}
     gone = [pod for pod in seen.pods if _at(pod, "status").get("phase") == "Failed" and _role(pod) not in up]
     for pod in sorted(gone, key=lambda p: str(_at(p, "metadata").get("creationTimestamp", "")), reverse=True):
-        status, who = _at(pod, "status"), {"head": "the head", "submitter": "the submitter"}.get(_role(pod), "a worker")
+        status, who = _at(pod, "status"), WHO[_role(pod)]
         killed = [_at(one, "state", "terminated").get("reason") for one in status.get("containerStatuses", ())]
         if "OOMKilled" in killed:
-            return f"{who} took more memory than its limit (OOMKilled), asks for {asked_for(pod)}: give it more memory"
+            return f"{who} exceeded its memory limit (OOMKilled), requests {asked_for(pod)}: give it more memory"
         if status.get("reason"):
             said = f": {status['message']}" if status.get("message") else ""
             return (
-                f"{who} was lost ({status['reason']}{said}), and no other is up yet; kubectl -n {seen.namespace} "
+                f"{who} was lost ({status['reason']}{said}), and no other is running yet; kubectl -n {seen.namespace} "
                 f"describe pod {_at(pod, 'metadata').get('name')}"
             )
     return ""
@@ -219,11 +226,14 @@ def _pod(pod: Object, seen: Seen) -> str:
             said = waits.get("message") or "".join(pulled[-1:])
             said = pulled[-1] if pulled and "rror" not in said else said
             return (
-                f"cannot have its image {one.get('image')} ({why}): {said}; name the registry (--registry, "
-                "GEOSWEEP_REGISTRY), push the image, or give the Pods a pull secret"
+                f"cannot pull its image {one.get('image')} ({why}): {said}; set the registry (--registry, "
+                f"GEOSWEEP_REGISTRY), push the image, or give the Pods a pull secret"
             )
         if why in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
-            return f"cannot start ({why}): {waits.get('message', '')}; a Secret or ConfigMap that it names is not there"
+            return (
+                f"cannot start ({why}): {waits.get('message', '')}; a Secret or ConfigMap that it references does not "
+                f"exist"
+            )
         if why == "CrashLoopBackOff" or (last.get("reason") == "OOMKilled" and not one.get("ready")):
             how = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode', '?')}"
             more = (
@@ -231,7 +241,7 @@ def _pod(pod: Object, seen: Seen) -> str:
                 if last.get("reason") == "OOMKilled"
                 else f"kubectl -n {seen.namespace} logs {name} -p"
             )
-            return f"ends again and again ({how}): {more}"
+            return f"keeps crashing ({how}): {more}"
     mounts = [e for e in warnings if e.get("reason") in ("FailedMount", "FailedAttachVolume")]
     if mounts and status.get("phase") == "Pending":
         return f"waits for a volume: {max(mounts, key=_when).get('message', '')}; {about} {name}"
@@ -247,7 +257,8 @@ def _unscheduled(pod: Object, message: str, seen: Seen) -> str:
     ]
     if missing := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
         return (
-            f"waits for volume claim {missing[1]}, which is not in namespace {seen.namespace}: apply the overlay "
+            f"waits for volume claim {missing[1]}, which does not exist in namespace {seen.namespace}: apply the "
+            f"overlay "
             f"(kubectl apply -k k8s/overlays/...), or keep sweeps in an object store, --root s3://BUCKET/FOLDER"
         )
     if "unbound" in message and "PersistentVolumeClaim" in message:
@@ -261,7 +272,7 @@ def _unscheduled(pod: Object, message: str, seen: Seen) -> str:
         return f"is held back by a scheduling gate ({message})"
     nodes = re.split(r"\.? *preemption:", message)[0].rstrip(". ")
     return (
-        f"fits no node: it asks for {asked_for(pod)}; {nodes}; {LESS}, free or add nodes, or correct node selectors "
+        f"fits no node: it requests {asked_for(pod)}; {nodes}; {LESS}, free or add nodes, or correct node selectors "
         f"and tolerations: kubectl -n {seen.namespace} describe pod {name}"
     )
 
@@ -269,7 +280,7 @@ def _unscheduled(pod: Object, message: str, seen: Seen) -> str:
 def _role(pod: Object) -> str:
     labels = _at(pod, "metadata", "labels")
     said = f"{labels.get(COMPONENT, '')} {labels.get(NODE_TYPE, '')}"
-    return next((role for role in ("head", "submitter") if role in said), "worker")
+    return next((role for role in WHO if role in said), "worker")
 
 
 def _is_of(name: str, job: str) -> bool:

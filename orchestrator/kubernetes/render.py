@@ -1,6 +1,6 @@
-"""A sweep file as a ConfigMap and a RayJob (KubeRay 1.7, ray.io/v1). The same input gives the same bytes.
+"""Render a sweep file as a ConfigMap and a RayJob (KubeRay 1.7, ray.io/v1). The same input gives the same bytes.
 
-The entrypoint is `geosweep run` on a root that outlives every Pod, so a retry, a preemption by Kueue and a second
+The entrypoint is `geosweep run` with a root that outlives every Pod, so a retry, a preemption by Kueue and a second
 submission all continue the sweep from its newest checkpoints: its folder is named by the definition, never by the job.
 """
 
@@ -28,20 +28,21 @@ from orchestrator.kubernetes.start_rules import RAY
 from orchestrator.remote import Parcel
 
 SLACK_S = 3600
-"""Beyond the wall-clock budget: images, start of Pods, the last checkpoint."""
+"""Seconds beyond the wall-clock budget: for images, start of Pods, the last checkpoint."""
 NAME_LIMIT = 47
 COMPONENTS = ("sweep", "sweep-file", "code", "sweep-head", "sweep-worker", "sweep-submitter")
 HEADS = 10
-"""Heads that may be lost: each costs the submitter a Pod, and its next one submits the same job to the new head.
+"""Number of heads that may be lost: each costs the submitter a Pod, and its next one submits the same job to the new
+head.
 
-The operator's own retries (`backoffLimit`) cannot tell an end that was meant, or will come again, from a fault, and pay
-for a new cluster each time: they are off, and `run --as-job` tries again what a fault of the machine ended.
+The operator's own retries (`backoffLimit`) cannot distinguish an intended or recurring end from a fault, and create a
+new cluster each time: they are off, and `run --as-job` retries what a machine fault ended.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the objects go, once profile and flags have been read."""
+    """Where the objects go, after reading profile and flags."""
 
     profile: ProfileModel
     namespace: str
@@ -54,12 +55,12 @@ class Place:
 
     @property
     def fixed(self) -> bool:
-        """Whether the cluster keeps its size: under Kueue, unless its jobs are elastic."""
+        """Whether the cluster has a fixed size: under Kueue, unless its jobs are elastic."""
         return bool(self.queue) and not self.elastic
 
     @property
     def tracking(self) -> str:
-        """The MLflow server of sweeps whose file names none."""
+        """The MLflow server of sweeps that name none in their file."""
         return self.profile.tracking or profiles.tracking(self.namespace)
 
 
@@ -78,15 +79,15 @@ def render(
     parcel: Parcel | None = None,
     code_at: str = "",
 ) -> str:
-    """The manifest of the sweep in `text`. `parcel` goes in a ConfigMap, unless it lies at the URI `code_at`.
+    """The manifest of the sweep in `text`. `parcel` goes in a ConfigMap, unless it was uploaded to the URI `code_at`.
 
-    `profile` is a bundled one or a file; `namespace`, `queue`, `priority`, `elastic`, `registry`, `fair` go before it.
+    `profile` is a bundled one or a file; `namespace`, `queue`, `priority`, `elastic`, `registry`, `fair` override it.
     Raises SpecError for an invalid sweep or profile, RenderError for a sweep that cannot run on that cluster.
     """
     spec = sweep_file.loads(text, file)
     if hidden := [key for key, _ in secrets(text)]:
         raise RenderError(
-            f"notify.{hidden[0]} is an address that only its owner should know, and a manifest is read by many; "
+            f"notify.{hidden[0]} is an address that only its owner should know, but a manifest is read by many; "
             "write ${env:NAME} and set the variable where the driver runs"
         )
     _check_root(root)
@@ -103,8 +104,8 @@ def render(
         if (size := applied_size(document)) > ANNOTATIONS:
             what = "the file" if document["kind"] == "ConfigMap" else "the RayJob"
             raise RenderError(
-                f"{what} has {size:,} bytes as kubectl apply keeps it in an annotation (a quote or a line's end counts "
-                f"as two), which takes {ANNOTATIONS:,}; shorten it"
+                f"{what} has {size:,} bytes as stored by kubectl apply in an annotation (a quote or a line end counts "
+                f"as two), and the limit is {ANNOTATIONS:,}; shorten it"
             )
     if found := lint(documents, place.profile):
         raise RenderError("the rendered manifest is invalid: " + "; ".join(map(str, found)))
@@ -121,15 +122,19 @@ def _place(
     root: str,
     fair: bool,
 ) -> Place:
-    """Flags before the profile. Raises RenderError for what cannot be."""
+    """Flags override the profile. Raises RenderError for invalid ones."""
     if queue and not re.fullmatch(NAME, queue):
-        raise RenderError(f"--queue {queue}: no name of a Kueue LocalQueue (lower case, digits, dashes, at most 63)")
+        raise RenderError(
+            f"--queue {queue}: not a valid name of a Kueue LocalQueue (lower case, digits, dashes, at most 63)"
+        )
     if registry and not re.fullmatch(REGISTRY, registry):
-        raise RenderError(f"--registry {registry}: name it as images do, registry.example.com/team")
+        raise RenderError(f"--registry {registry}: write it as in image names, registry.example.com/team")
     if namespace and not re.fullmatch(NAME, namespace):
-        raise RenderError(f"--namespace {namespace}: no name of a namespace (lower case, digits, dashes, at most 63)")
+        raise RenderError(
+            f"--namespace {namespace}: not a valid namespace name (lower case, digits, dashes, at most 63)"
+        )
     if priority and not re.fullmatch(rf"{NAME}(\.{NAME})*", priority):
-        raise RenderError(f"--priority {priority}: no name of a WorkloadPriorityClass (lower case, digits, dashes)")
+        raise RenderError(f"--priority {priority}: not a valid WorkloadPriorityClass name (lower case, digits, dashes)")
     found = Place(
         profile=profile,
         namespace=namespace or profile.namespace or NAMESPACE,
@@ -142,16 +147,16 @@ def _place(
     )
     if found.priority and not found.queue:
         raise RenderError(
-            f"--priority {found.priority}: a WorkloadPriorityClass is Kueue's; name a queue with --queue, or for Pods "
-            "without one a PriorityClass in the profile (priority_class)"
+            f"--priority {found.priority}: a WorkloadPriorityClass belongs to Kueue; set a queue with --queue, or for "
+            "Pods without one a PriorityClass in the profile (priority_class)"
         )
     if elastic and not found.queue:
-        raise RenderError("--elastic: without a queue every cluster grows and shrinks; name one with --queue")
+        raise RenderError("--elastic: without a queue every cluster is elastic; set one with --queue")
     return found
 
 
 class _Plain(yaml.CSafeDumper):
-    """No anchors; text of several lines as a block that can be read."""
+    """No anchors; multi-line text as a readable block."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -185,7 +190,7 @@ def _check_root(root: str) -> None:
     path = PurePosixPath(root)
     if not path.is_relative_to(ROOT) or ".." in path.parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", root):
         raise RenderError(
-            f"--root {root}: a local folder of a Pod is gone with it; on a cluster sweeps live in an object store, "
+            f"--root {root}: a local folder is lost with its Pod; on a cluster, sweeps must be in an object store, "
             f"s3://BUCKET/FOLDER, or on the volume that the head and all workers mount at {ROOT} (claim geosweep-runs)"
         )
 
@@ -195,7 +200,7 @@ def _is_remote(root: str) -> bool:
 
 
 def _data(spec: Spec) -> str:
-    """The data set that the task reads, empty when it brings its own."""
+    """The data set that the task reads; empty if it brings its own."""
     return str(spec.task.parameters.get("data") or "")
 
 
@@ -203,7 +208,7 @@ def _check_data(spec: Spec) -> None:
     path = PurePosixPath(_data(spec))
     if path.is_absolute() and not path.is_relative_to(ROOT):
         raise RenderError(
-            f"task.data is {str(path)!r}, a folder of this machine; name it by a path below GEOSWEEP_DATA, which is "
+            f"task.data is {str(path)!r}, a folder on this machine; give a path relative to GEOSWEEP_DATA, which is "
             f"{DATA} in the Pods, on the claim geosweep-runs"
         )
 
@@ -213,9 +218,9 @@ def _check_tracking(spec: Spec) -> None:
     if uri is None:
         return
     if not uri.startswith(("http://", "https://")):
-        raise RenderError(f"tracking.mlflow is {uri!r}; on a cluster name a server, http(s)://..., or leave it out")
+        raise RenderError(f"tracking.mlflow is {uri!r}; on a cluster use a server, http(s)://..., or leave it out")
     if "@" in uri:
-        raise RenderError("tracking.mlflow holds credentials; take them out and put them in Secret geosweep-tracking")
+        raise RenderError("tracking.mlflow holds credentials; move them to the Secret geosweep-tracking")
 
 
 def _labels(spec: Spec, component: str) -> dict[str, str]:
@@ -279,7 +284,7 @@ def _ray_job(spec: Spec, text: str, place: Place, code: Code) -> dict[str, Any]:
         body["preRunningDeadlineSeconds"] = max(1, int(spec.resources.wait))
     body |= {
         "shutdownAfterJobFinishes": True,
-        # Under Kueue what outlives the job holds no quota of its own, and takes that of the next one.
+        # Under Kueue, Pods that outlive the job hold no quota of their own, and take that of the next job.
         "ttlSecondsAfterFinished": 0 if place.queue else int(profile.ttl),
         "submitterPodTemplate": submitter(sweep, profile, place.registry),
         "rayClusterSpec": {

@@ -1,4 +1,4 @@
-"""Rules of RayJobs: each has a code, and yields what is wrong with a job."""
+"""Registry of RayJob rules: each has a code, and yields what is wrong with a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(code: str) -> Callable[[Rule], Rule]:
-    """Enters a rule under its code."""
+    """Registers a rule under its code."""
 
     def enter(found: Rule) -> Rule:
         RULES[code] = found
@@ -20,7 +20,7 @@ def rule(code: str) -> Callable[[Rule], Rule]:
 
 
 def at_of(document: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """What stands at a path; an empty mapping for nothing."""
+    """The mapping at a path; empty if there is none."""
     found: Any = document
     for key in path:
         found = found.get(key) or {}

@@ -1,7 +1,7 @@
-"""Names and values of fields by the schema of KubeRay's CRD, which holds the Pods', and by lists of words for those.
+"""Names and values of fields by the schema of KubeRay's CRD, which includes the Pods', and by lists of allowed words.
 
-The schema is shipped (`schemas/`), so that the check needs no cluster. It has no words of Pods, and nothing on what may
-stand once only: those are below.
+The schema is bundled (`schemas/`), so the check needs no cluster. It does not list allowed words for Pods or uniqueness
+constraints: those are below.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORDS = {
     "sessionAffinity": ("ClientIP", "None"),
     "ipFamilyPolicy": ("SingleStack", "PreferDualStack", "RequireDualStack"),
 }
-"""Field -> its words (kubernetes/pkg/apis/core, validation)."""
+"""Field -> allowed words (kubernetes/pkg/apis/core, validation)."""
 OPERATORS = {
     "tolerations": ("Exists", "Equal"),
     "matchExpressions": ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"),
@@ -48,7 +48,7 @@ KEYS = {
     "resourceClaims": "name",
     "hostAliases": "ip",
 }
-"""List -> what is different in each of its entries."""
+"""List -> what must be unique in its entries."""
 
 
 @functools.cache
@@ -59,7 +59,7 @@ def _validator() -> Any:
 
 
 def schema_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(code, field, message) of every field that the API server would not take."""
+    """(code, field, message) for every field that the API server would reject."""
     for error in sorted(_validator().iter_errors(job), key=lambda e: [str(p) for p in e.absolute_path]):
         yield from _said(error)
     spec = job.get("spec")
@@ -79,15 +79,15 @@ def _said(error: Any) -> Iterator[tuple[str, str, str]]:
             yield "KO115", path, f"has no field {key}{way}"
     elif error.validator == "required":
         missing = [key for key in error.validator_value if key not in value]
-        yield "KO115", path, f"lacks {', '.join(missing)}; add it"
+        yield "KO115", path, f"is missing {', '.join(missing)}; add it"
     elif error.validator == "type":
         wanted = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
         quoted = f"; write '{value}' in quotes" if wanted == "string" and isinstance(value, int | float) else ""
-        yield "KO116", path, f"{shown} is no {wanted}{quoted}"
+        yield "KO116", path, f"{shown} is not of type {wanted}{quoted}"
     elif error.validator == "enum":
         yield "KO116", path, f"{shown} is not one of {', '.join(map(str, error.validator_value))}"
     elif error.validator == "pattern":
-        yield "KO116", path, f"{shown} is no quantity or name of the form {error.validator_value[:60]}"
+        yield "KO116", path, f"{shown} is not a quantity or name of the form {error.validator_value[:60]}"
     elif error.validator in ("minimum", "maximum"):
         yield "KO116", path, f"{shown} is out of range ({error.validator} {error.validator_value})"
     else:
@@ -129,7 +129,7 @@ def _twice(entries: list[Any], key: str, path: str) -> Iterator[tuple[str, str, 
         name = entry.get(key) if isinstance(entry, dict) else None
         name = name.rstrip("/") if isinstance(name, str) and key == "mountPath" else name
         if isinstance(name, str) and name in seen:
-            yield "KO117", path, f"{key} {name!r} stands there twice; the second would be refused or hide the first"
+            yield "KO117", path, f"{key} {name!r} appears twice; the second would be rejected or hide the first"
         seen.add(str(name))
 
 
@@ -137,12 +137,12 @@ def _toleration(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str,
     if value.get("operator", "Equal") == "Exists" and value.get("value"):
         yield "KO117", path, "operator Exists takes no value; leave value out, or write operator: Equal"
     if not value.get("key") and value.get("operator") != "Exists":
-        yield "KO117", path, "without a key the operator has to be Exists"
+        yield "KO117", path, "without a key the operator must be Exists"
     for part, pattern in (("key", LABEL_KEY), ("value", LABEL_VALUE)):
         if value.get(part) and not re.fullmatch(pattern, str(value[part])):
-            yield "KO117", path, f"{part} {value[part]!r} is none that a taint could have"
+            yield "KO117", path, f"{part} {value[part]!r} cannot occur in a taint"
     if "tolerationSeconds" in value and value.get("effect") != "NoExecute":
-        yield "KO117", path, "tolerationSeconds is for effect NoExecute alone"
+        yield "KO117", path, "tolerationSeconds applies only to effect NoExecute"
 
 
 def _chosen(value: Mapping[str, Any], path: str, within: str) -> Iterator[tuple[str, str, str]]:
@@ -154,26 +154,30 @@ def _chosen(value: Mapping[str, Any], path: str, within: str) -> Iterator[tuple[
         elif value.get("operator") in ("Gt", "Lt") and not re.fullmatch(r"-?\d+", "/".join(map(str, value["values"]))):
             yield "KO117", path, f"operator {value['operator']} takes one whole number"
         if within == "matchExpressions" and not re.fullmatch(LABEL_KEY, str(value.get("key"))):
-            yield "KO117", path, f"key {value.get('key')!r} is no key of a label"
+            yield "KO117", path, f"key {value.get('key')!r} is not a valid label key"
     if within == "nodeSelectorTerms" and not value.get("matchExpressions") and not value.get("matchFields"):
-        yield "KO117", path, "an empty term fits no node; leave it out"
+        yield "KO117", path, "an empty term matches no node; leave it out"
     for key, text in (value.get("matchLabels") or {}).items() if isinstance(value.get("matchLabels"), dict) else ():
         if not re.fullmatch(LABEL_KEY, str(key)) or not re.fullmatch(LABEL_VALUE, str(text)):
-            yield "KO117", f"{path}.matchLabels", f"{key}: {text} is no label"
+            yield "KO117", f"{path}.matchLabels", f"{key}: {text} is not a valid label"
     weight = value.get("weight", 1) if within == "preferredDuringSchedulingIgnoredDuringExecution" else 1
     if isinstance(weight, int) and not 1 <= weight <= 100:
         yield "KO117", path, f"weight {weight} is not in 1 to 100"
     if value.get("nodeSelectorTerms") == []:
-        yield "KO117", path, "nodeSelectorTerms is empty, and no node fits; leave it out"
+        yield "KO117", path, "nodeSelectorTerms is empty, so no node matches; leave it out"
     if "topologyKey" in value and not value["topologyKey"]:
-        yield "KO117", path, "topologyKey is empty; write a label of nodes, such as kubernetes.io/hostname"
+        yield "KO117", path, "topologyKey is empty; write a node label, such as kubernetes.io/hostname"
     if isinstance(value.get("maxSkew"), int) and value["maxSkew"] < 1:
         yield "KO117", path, f"maxSkew {value['maxSkew']}; write 1 or more"
     servers = value.get("dnsConfig") if isinstance(value.get("dnsConfig"), dict) else {}
     if value.get("dnsPolicy") == "None" and not (servers or {}).get("nameservers"):
-        yield "KO117", path, "dnsPolicy None needs dnsConfig.nameservers, or workers never find the head; leave it out"
+        yield (
+            "KO117",
+            path,
+            "dnsPolicy None needs dnsConfig.nameservers, otherwise workers never find the head; leave it out",
+        )
     for key, text in (value.get("nodeSelector") or {}).items() if isinstance(value.get("nodeSelector"), dict) else ():
         if not re.fullmatch(LABEL_KEY, str(key)) or not re.fullmatch(LABEL_VALUE, str(text)):
-            yield "KO117", f"{path}.nodeSelector", f"{key}: {text} is no label that a node could have"
+            yield "KO117", f"{path}.nodeSelector", f"{key}: {text} cannot be a node label"
         if str(key).endswith("kubernetes.io/os") and text != "linux":
-            yield "KO117", f"{path}.nodeSelector", f"{key}: {text}, and the images are of linux"
+            yield "KO117", f"{path}.nodeSelector", f"{key}: {text}, but the images are for linux"

@@ -1,6 +1,6 @@
-"""Keys and passwords by their shape, and by the name of what holds them.
+"""Keys and passwords recognized by their format, and by the name of what holds them.
 
-No shape looks further than some hundred letters from where it begins: a text of megabytes takes milliseconds.
+No pattern looks further than a few hundred characters from its start: megabytes of text take milliseconds.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ SHAPES = {
     r"]{40}(?![0-9a-f])|wandb_v1_[A-Za-z0-9_]{20,}",
     "a Slack token": r"(?<![A-Za-z0-9])xox[abeprs]-[A-Za-z0-9-]{10,}|hooks\.slack\.com/services/T\w{5,20}/B\w{5,20}/\w",
     "a Google key": r"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{35}",
-    "a key of an OpenAI or Anthropic account": r"(?<![A-Za-z0-9])sk-(?:proj-|ant-|svcacc"
+    "an OpenAI or Anthropic API key": r"(?<![A-Za-z0-9])sk-(?:proj-|ant-|svcacc"
     r"t-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{20,}",
-    "a key of an Azure account": r"(?i)(?:AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{20,}",
-    "a token of a package registry": r"(?<![A-Za-z0-9])(?:pypi-AgE[A-Za-z0-9_-]{20,}|n"
+    "an Azure account key": r"(?i)(?:AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{20,}",
+    "a package registry token": r"(?<![A-Za-z0-9])(?:pypi-AgE[A-Za-z0-9_-]{20,}|n"
     r"pm_[A-Za-z0-9]{30,}|dckr_pat_[A-Za-z0-9_-]{20,})",
     "a JSON web token": r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
-    "a password in an address": r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^/\s:@]{0,100}:[^/\s@$][^/\s@]{0,500}@",
+    "a password in an "
+    "address": r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^/\s:@]{0,100}:[^/\s@$][^/\s@]{0,500}@",
     "a token in a header": r"(?i)authorization\W{1,4}(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}",
 }
-"""What it is -> how it looks."""
+"""Description -> pattern."""
 _SHAPES = {what: re.compile(shape) for what, shape in SHAPES.items()}
 _ASSIGNED = re.compile(
     r"(?i)(?<![A-Za-z0-9])(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)"
@@ -52,7 +53,7 @@ _PLACE = re.compile(r"_(?:PATH|FILE|DIR|FOLDER|NAME|URL|URI|HOST|TTL|MODE|TYPE|L
 
 
 def shape_of(text: str, *, assigned: bool = False) -> str:
-    """What secret a text holds, by its shape; empty when none. `assigned`: also KEY=VALUE with a telling key."""
+    """What secret a text holds, by its format; empty if none. `assigned`: also KEY=VALUE with a suspicious key."""
     for what, shape in _SHAPES.items():
         if shape.search(text):
             return what
@@ -60,15 +61,16 @@ def shape_of(text: str, *, assigned: bool = False) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the name of a variable says that it holds a secret; `RAY_AUTH_TOKEN_PATH` names a file."""
+    """Whether the name of a variable suggests a secret; `RAY_AUTH_TOKEN_PATH` names a file."""
     upper = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper().replace("-", "_").replace(".", "_")
     if _PLACE.search(upper) or upper in ("PWD", "OLDPWD"):
         return False
-    return bool(_WORDS & set(upper.split("_"))) or bool(_JOINED.search(upper))
+    words = upper.split("_")
+    return bool(_WORDS & set(words)) or bool(_JOINED.search(upper)) or words[-1].endswith(("PASSWORD", "PASSWD"))
 
 
 def secret_of(name: str, value: str) -> str:
-    """What secret a variable holds, by its name and its value; empty when none."""
+    """What secret a variable holds, by its name and value; empty if none."""
     if not value:
         return ""
     return shape_of(value) or shape_of(f"{name}: {value}") or ("a secret" if is_secret_name(name) else "")

@@ -1,4 +1,4 @@
-"""What starts in the Pods: the entrypoint, `ray start` and its versions."""
+"""What starts in the Pods: the entrypoint, and `ray start` with its version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.kubernetes.quantities import quantity
 from orchestrator.kubernetes.runtime_rules import runtime_findings
 
 RAY = "2.60.0"
-"""The version in our images, and what `rayVersion` says."""
+"""The version in our images, used for `rayVersion`."""
 START = [
     "address",
     "autoscaling-config",
@@ -64,7 +64,7 @@ START = [
     "verbose",
     "worker-port-list",
 ]
-"""Options of `ray start`, which each key of rayStartParams becomes."""
+"""Options of `ray start`; each key of rayStartParams becomes one."""
 NUMBERS = ("num-cpus", "num-gpus", "memory", "object-store-memory", "dashboard-port", "metrics-export-port", "port")
 
 SWITCHES = (
@@ -77,11 +77,11 @@ SWITCHES = (
     "disable-usage-stats",
     "enable-resource-isolation",
 )
-"""Of these the ones that take no value: true sets them, false leaves them out."""
+"""Those that take no value: true sets them, false omits them."""
 
 
 def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(code, message) of what cannot start, or starts elsewhere than on the cluster."""
+    """(code, message) for what cannot start, or would start somewhere other than on the cluster."""
     spec = job.get("spec") or {}
     cluster = spec.get("rayClusterSpec") or {}
     yield from entrypoint_findings(str(spec.get("entrypoint") or "").split())
@@ -97,31 +97,31 @@ def start_findings(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if head and str((head.get("rayStartParams") or {}).get("num-cpus")) != "0":
         yield (
             "KO119",
-            "headGroupSpec.rayStartParams.num-cpus is not '0': trials would land beside the driver; write '0'",
+            "headGroupSpec.rayStartParams.num-cpus is not '0': trials would run next to the driver; write '0'",
         )
     if head and (head.get("rayStartParams") or {}).get("dashboard-host", "0.0.0.0") != "0.0.0.0":
-        yield "KO119", "headGroupSpec.rayStartParams.dashboard-host: the operator asks from outside; write 0.0.0.0"
+        yield "KO119", "headGroupSpec.rayStartParams.dashboard-host: the operator connects from outside; write 0.0.0.0"
     yield from _versions(spec, cluster)
 
 
 def _param(where: str, key: str, value: str, *, head: bool) -> Iterator[tuple[str, str]]:
     at = f"{where}.rayStartParams.{key}"
     if key not in START:
-        yield "KO119", f"{at}: ray start has no such option, and the Pod would not start{nearest(key, START)}"
+        yield "KO119", f"{at}: ray start has no such option, so the Pod would not start{nearest(key, START)}"
     elif key in NUMBERS and not re.fullmatch(r"\d+", value):
-        yield "KO119", f"{at}: {value!r} is no whole number from 0 on"
+        yield "KO119", f"{at}: {value!r} is not a whole number from 0 on"
     elif key in ("address", "head", "no-monitor", "temp-dir") or (key == "port" and not head):
         yield "KO119", f"{at} is set by the operator; leave it out"
     elif key in ("node-ip-address", "node-name"):
-        yield "KO119", f"{at}: every Pod has its own, and Ray finds it; leave it out"
+        yield "KO119", f"{at}: every Pod has its own, which Ray detects; leave it out"
     elif key in SWITCHES and value not in ("true", "false"):
-        yield "KO119", f"{at}: {value!r}; it is 'true', or left out"
+        yield "KO119", f"{at}: {value!r}; write 'true', or leave it out"
     elif key == "block" and value != "true":
-        yield "KO119", f"{at}: {value!r}; the Pod ends at once unless Ray stays in front; leave it out"
+        yield "KO119", f"{at}: {value!r}; the Pod ends at once unless Ray stays in the foreground; leave it out"
     elif key == "include-dashboard" and value != "true":
         yield "KO119", f"{at}: {value!r}; jobs are submitted through the dashboard; leave it out"
     elif key == "resources" and "TPU" not in value and not re.search(r"\{.*\}", value):
-        yield "KO119", f"{at}: {value!r} is no JSON such as '{{\"name\": 1}}'"
+        yield "KO119", f"{at}: {value!r} is not JSON such as '{{\"name\": 1}}'"
 
 
 def _limits(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -130,30 +130,31 @@ def _limits(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _more_than_there_is(where: str, part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What Ray is told that a Pod has, and its limits do not give."""
+    """Resources that Ray is told a Pod has but that its limits do not provide."""
     params, limits = part.get("rayStartParams") or {}, _limits(part)
     claims = ((part.get("template") or {}).get("spec") or {}).get("resourceClaims")
     told = {key: int(params[key]) for key in ("num-cpus", "num-gpus") if str(params.get(key)).isdigit()}
     if told.get("num-cpus", 0) > (has := quantity(limits.get("cpu", "inf"))):
-        yield "KO119", f"{where}.rayStartParams.num-cpus: {told['num-cpus']}, and the Pod has {has:g} CPU; leave it out"
+        yield "KO119", f"{where}.rayStartParams.num-cpus: {told['num-cpus']}, but the Pod has {has:g} CPU; leave it out"
     own = quantity((part.get("resources") or {}).get("CPU", "0"))
     if own > has:
-        yield "KO119", f"{where}.resources.CPU: {own:g}, and the Pod has {has:g} CPU; leave it out"
+        yield "KO119", f"{where}.resources.CPU: {own:g}, but the Pod has {has:g} CPU; leave it out"
     devices = [quantity(amount) for name, amount in limits.items() if "/" in str(name)]
     memory = quantity(limits.get("memory", "inf"))
     for key in ("memory", "object-store-memory"):
         if str(params.get(key)).isdigit() and int(params[key]) > memory:
-            yield "KO119", f"{where}.rayStartParams.{key}: {params[key]} bytes, and the Pod has {limits['memory']}"
+            yield "KO119", f"{where}.rayStartParams.{key}: {params[key]} bytes, but the Pod has {limits['memory']}"
     if told.get("num-gpus", 0) and not claims and told["num-gpus"] > sum(devices):
         yield (
             "KO119",
-            f"{where}.rayStartParams.num-gpus: {told['num-gpus']}, and the Pod's limits have {sum(devices):g} devices; "
+            f"{where}.rayStartParams.num-gpus: {told['num-gpus']}, but the Pod's limits have {sum(devices):g} "
+            "devices;  "
             "write the device in limits",
         )
 
 
 PORTS = {"gcs": 6379, "gcs-server": 6379, "dashboard": 8265, "client": 10001}
-"""Of the head, by name: the operator makes the Service of them, and `ray start` listens there."""
+"""The head's ports by name: used by the operator for the Service, and by `ray start` to listen."""
 OF_RAY = ("ray-head", "ray-worker")
 
 
@@ -170,11 +171,13 @@ def _first(where: str, part: Mapping[str, Any], *, head: bool) -> Iterator[tuple
     if not head or not containers:
         return
     for port in containers[0].get("ports") or []:
-        meant = PORTS.get(str(port.get("name")))
-        if meant and port.get("containerPort") != meant and not part.get("rayStartParams", {}).get("dashboard-port"):
+        meant, given = PORTS.get(str(port.get("name"))), part.get("rayStartParams") or {}
+        if meant == PORTS["gcs"]:
+            meant = int(given.get("port", meant))
+        if meant and port.get("containerPort") != meant and not given.get("dashboard-port"):
             yield (
                 "KO119",
-                f"{where}: port {port.get('name')} is {port.get('containerPort')}, and Ray listens at {meant}; write "
+                f"{where}: port {port.get('name')} is {port.get('containerPort')}, but Ray listens on {meant};  write "
                 "that",
             )
 
@@ -182,7 +185,7 @@ def _first(where: str, part: Mapping[str, Any], *, head: bool) -> Iterator[tuple
 def _versions(spec: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     version = str(cluster.get("rayVersion", ""))
     if cluster and version != RAY:
-        yield "KO120", f"rayVersion is {version or 'missing'}, and the images hold Ray {RAY}; write that"
+        yield "KO120", f"rayVersion is {version or 'missing'}, but the images have Ray {RAY}; write that"
     tags: dict[str, str] = {}
     parts = [("head", cluster.get("headGroupSpec") or {})]
     parts += [(f"group {g.get('groupName')}", g) for g in cluster.get("workerGroupSpecs") or []]
@@ -195,17 +198,18 @@ def _versions(spec: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[t
         name, colon, tag = image.rpartition(":")
         if not colon or "/" in tag:
             continue
-        if where != "autoscaler":  # which holds none of our code
+        if where != "autoscaler":  # it has none of our code
             tags[where] = re.sub(r"[-.](?:cpu|gpu|cuda|rocm|cu|py|rocm)\d*(?=[-.]|$)", "", tag)
         official = re.fullmatch(r"(?:.*/)?ray(?:-ml|-llm)?", name) and re.match(r"\d+\.\d+\.\d+", tag)
         if official and not tag.startswith(version):
             yield (
                 "KO120",
-                f"{where}: image {image} holds another Ray than rayVersion {version}; write one that holds it",
+                f"{where}: image {image} has a different Ray than rayVersion {version}; use one that has it",
             )
     if len(set(tags.values())) > 1:
         said = ", ".join(f"{where} {tag}" for where, tag in tags.items())
         yield (
             "KO120",
-            f"images of different versions ({said}): driver and workers hold the same code; give them one tag",
+            f"images of different versions ({said}): driver and workers must have the same code; give them the same "
+            "tag",
         )

@@ -1,8 +1,8 @@
-"""Where a RayJob stands, in our words, from its status (KubeRay 1.7).
+"""The state of a RayJob in our terms, from its status (KubeRay 1.7).
 
-`jobDeploymentStatus` is the operator's part: New, Initializing, Running, Suspending, Suspended, Retrying, Complete,
+`jobDeploymentStatus` is the operator's state: New, Initializing, Running, Suspending, Suspended, Retrying, Complete,
 Failed, ValidationFailed; `jobStatus` the driver's: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED. For a moment a job is
-Running and its driver has ended.
+still Running although its driver has ended.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from orchestrator.remote import Attempt
 SWEEP = "geosweep.io/sweep"
 OUTCOMES = {"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
 LOST = "JobStatusCheckTimeoutExceeded"
-"""The operator could not ask the head for so long (300 s) that it gave up; Pods may be there and train on."""
+"""The operator could not reach the head for so long (300 s) that it gave up; Pods may still exist and train."""
 
 
 def attempt(job: Mapping[str, Any]) -> Attempt:
-    """A RayJob of a sweep."""
+    """The attempt for a sweep's RayJob."""
     status: Mapping[str, Any] = job.get("status") or {}
     leaving = "deletionTimestamp" in job["metadata"]
     state = "stopped" if leaving else _state(status)
@@ -32,7 +32,7 @@ def attempt(job: Mapping[str, Any]) -> Attempt:
     if status.get("failed"):
         said.append(f"{status['failed']} attempts failed")
     if state == "lost":
-        said.append("its Pods may still be there, and train: submit makes a new cluster and goes on, stop frees them")
+        said.append("its Pods may still exist and train: submit creates a new cluster and continues, stop frees them")
     return Attempt(
         job=job["metadata"]["name"],
         sweep_id=job["metadata"]["labels"][SWEEP],

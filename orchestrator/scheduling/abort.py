@@ -1,8 +1,8 @@
-"""A sweep of which every trial fails for the same reason is given up, and a retry ends at once with the same words.
+"""Give up a sweep in which every trial fails for the same reason, and let a retry end at once with the same message.
 
-A cluster tries again whatever ended with a code other than 0, and pays for machines each time. An invalid file, a
-module that cannot be imported and a control that failed (it is kept) end every attempt within seconds; failing trials
-do not, hence this note beside the sweep. It counts only while all is as it was: the sweep as resolved, the installed
+A cluster retries whatever ended with a nonzero exit code, and pays for machines each time. An invalid file, a module
+that cannot be imported and a failed control (its result is stored) end every attempt within seconds. Failing trials do
+not, hence this marker next to the sweep. It is valid only while nothing has changed: the resolved sweep, the installed
 packages, the code that it names.
 """
 
@@ -26,33 +26,33 @@ from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.program import source as scripts
 
 FEWEST = 5
-"""Trials that have to fail alike before a sweep is given up."""
+"""Trials that must fail in the same way before a sweep is given up."""
 UNFIT = 2
-"""Trials of an arm that have to run out of a GPU's memory, none having fitted, before the sweep is given up."""
+"""Trials of an arm that must run out of GPU memory, with none having fitted, before the sweep is given up."""
 OUT_OF_MEMORY = "torch.OutOfMemoryError"
 MENDABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Of the operating system's errors those that a user mends; the others (network, disk) may pass by themselves."""
+"""Errors of the operating system that a user can fix; others (network, disk) may be transient."""
 
 
 def refuse(spec: Spec, folder: SweepFolder, why: str) -> str:
-    """Note that another attempt would end the same way. Returns the message for this one and the next."""
+    """Record that another attempt would end the same way. Returns the message for this attempt and the next."""
     path = _file(folder)
     message = (
-        f"{why}. Another attempt would end the same way; to make one all the same, remove {folder.place}/{path.name}; "
-        f"what was printed: {folder.command('logs', folder.sweep_id)}"
+        f"{why}. Another attempt would end the same way; to try anyway, remove {folder.place}/{path.name}; "
+        f"output of the driver: {folder.command('logs', folder.sweep_id)}"
     )
     write_atomic(path, json.dumps({"message": message, "circumstances": circumstances(spec)}, indent=1))
     return message
 
 
 def standing(spec: Spec, folder: SweepFolder) -> str:
-    """The message of an earlier attempt; empty when there is none, or something has changed since."""
+    """The message of an earlier attempt; empty if there is none or if something has changed since."""
     noted = read_json(_file(folder))
     return str(noted["message"]) if noted is not None and noted["circumstances"] == circumstances(spec) else ""
 
 
 def forget(folder: SweepFolder) -> None:
-    """Let another attempt be made."""
+    """Allow another attempt."""
     _file(folder).unlink(missing_ok=True)
 
 
@@ -61,7 +61,7 @@ def _file(folder: SweepFolder) -> Path:
 
 
 def circumstances(spec: Spec) -> str:
-    """A hash of what a sweep's fate may depend on besides chance and machines."""
+    """A hash of everything the outcome of a sweep may depend on, apart from chance and machines."""
     facts = provenance()
     found = {
         "sweep": {**asdict(spec), "notify": None, "overrides": None},
@@ -74,11 +74,12 @@ def circumstances(spec: Spec) -> str:
 
 
 class Alike:
-    """Ends a sweep whose trials fail for the same reason (a `callbacks.Callback`): all of it, or of an arm by memory.
+    """Ends a sweep whose trials all fail for the same reason (a `callbacks.Callback`), or an arm of it for lack of
+    memory.
 
-    That is: at least FEWEST trials, more than `max_failed`, and in every arm, failed with the same exception, raised at
-    the same place, and no trial of this or of an earlier driver has ended otherwise. Or UNFIT trials of an arm ran out
-    of the memory of their GPU, or of their share of one, and no trial of that arm has ended otherwise.
+    The condition: at least FEWEST trials, more than `max_failed` and in every arm, failed with the same exception
+    raised at the same place, and no trial of this or an earlier driver has ended otherwise. Or: UNFIT trials of an arm
+    ran out of memory of their GPU, or of their share of one, and no trial of that arm has ended otherwise.
     """
 
     def __init__(self, spec: Spec, folder: SweepFolder) -> None:
@@ -99,13 +100,13 @@ class Alike:
         """Nothing."""
 
     def on_recover(self, job: Job, result: Result) -> None:
-        """An earlier success is one; an earlier failure may have been mended since."""
+        """An earlier success counts as one; the cause of an earlier failure may have been fixed since."""
         self._differs |= result.state is not State.FAILED
         if result.state is not State.FAILED:
             self._fit.add(job.arm)
 
     def on_end(self, job: Job, result: Result | Report) -> None:
-        """Compare; drain the sweep when it is hopeless."""
+        """Compare the failure with earlier ones; drain the sweep if it is hopeless."""
         if isinstance(result, Report) or self.refusal:
             return
         place, says = exception(result.error)
@@ -122,8 +123,8 @@ class Alike:
         if self._differs or len(self._failed) < self._enough or self._seen < set(self._spec.arms):
             return
         why = (
-            f"the first {len(self._failed)} trials all failed alike and the sweep was given up: {says}. "
-            "Mend it and give the sweep another name"
+            f"the first {len(self._failed)} trials all failed in the same way and the sweep was given up: {says}. Fix "
+            "the cause and give the sweep another name"
         )
         self._give_up(why)
 
@@ -136,15 +137,18 @@ class Alike:
         share = f"a larger share (resources: {{gpu: {min(1.0, 2 * gpu):g}}}), " if 0 < gpu < 1 else ""
         shared = f" in its share, {gpu:g}, of a GPU" if share else " on its GPU"
         return (
-            f"{UNFIT} trials of arm {arm} ran out of memory{shared}, none of it has fitted, and the sweep was given "
-            f"up: {says.splitlines()[0][:200]} Give each trial {share}smaller pieces (training: {{accumulate: auto}}) "
+            f"{UNFIT} trials of arm {arm} ran out of memory{shared}, none has fitted, and the sweep was given up: "
+            f"{says.splitlines()[0][:200]} Give each trial {share}smaller micro-batches (training: {{accumulate: "
+            f"auto}}) "
             "or bf16 (training: {precision: bf16}); geosweep plan FILE --probe measures what each arm takes"
         )
 
 
 def exception(error: str) -> tuple[str, str]:
-    """(type and place, type and message) of a traceback; empty for anything else and for what may pass by itself."""
-    if " (exit code " in error.partition("\n")[0]:  # what a script raised
+    """(type and place, type and message) of a traceback; empty for anything else and for errors that may be
+    transient.
+    """
+    if " (exit code " in error.partition("\n")[0]:  # an exception raised by a script
         error = error[error.find("Traceback") :] if "Traceback" in error else error
     elif " ended with exit code " in error.partition("\n")[0]:
         return error, error.partition("\n")[0]

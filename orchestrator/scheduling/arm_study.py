@@ -1,7 +1,8 @@
-"""One study of one arm of a running sweep: what was asked, what became of it, in which order its search hears of it.
+"""One study of one arm in a running sweep: what was asked, the outcomes, and the order in which its search is told
+them.
 
-With `lag` results are told in the order of asking: suggestion n is drawn when exactly the results 0 .. n - lag are
-told, however many workers there are and however fast they are. Without it a result is told when it is known.
+With `lag`, results are told in the order of asking: suggestion n is drawn when exactly the results 0 .. n - lag have
+been told, whatever the number and speed of workers. Without it, a result is told as soon as it is known.
 """
 
 from __future__ import annotations
@@ -22,42 +23,42 @@ from orchestrator.trial.trial_id import TrialId
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a configuration: COMPLETE with its values, PRUNED, or FAIL."""
+    """The outcome of a configuration: COMPLETE with its values, PRUNED, or FAIL."""
 
     state: ConfigurationState
     values: tuple[float, ...] = ()
     broken: Mapping[str, float] = field(default_factory=dict)
-    """Outcome constraint -> how far it is on the wrong side; obeyed at 0 and below."""
+    """Outcome constraint -> violation; satisfied at 0 and below."""
     rungs: Mapping[int, float] = field(default_factory=dict)
-    """The tuned metric at the evaluations on the way that were looked at, and at the last."""
+    """The tuned metric at the intermediate evaluations that were judged, and at the last one."""
 
     @property
     def obeys(self) -> bool:
-        """Whether it breaks no outcome constraint."""
+        """Whether it satisfies all outcome constraints."""
         return all(amount <= 0 for amount in self.broken.values())
 
 
 @dataclass(kw_only=True)
 class ArmStudy:
-    """What is known of one study of one arm."""
+    """The state of one study of one arm."""
 
     spec: ArmSpec
     study: Study
     trials: int
     """Configurations to try."""
     each: float
-    """Gradient evaluations of one trial, at most."""
+    """Maximum gradient evaluations of one trial."""
     tune: tuple[int, ...]
-    """Its own seeds, as `confirm`."""
+    """The study's own seeds, like `confirm`."""
     confirm: tuple[int, ...]
     index: int | None = None
-    """Which of the arm's studies it is, from 1; None where there is but one."""
+    """Number of the study within its arm, from 1; None if there is only one."""
     open: bool = True
-    """Whether its search may begin: further studies of an arm in a race wait for the looks."""
+    """Whether its search may begin: later studies of an arm in a race wait for the looks."""
     planned: int
-    """Trials in all: configurations x tune seeds + confirm seeds."""
+    """Total trials: configurations x tune seeds + confirm seeds."""
     lag: int | None = None
-    """Strict replay: this many configurations may be asked and not told."""
+    """Strict replay: the number of configurations that may be asked and not yet told."""
     stopper: Stopper | None = None
     population: Population | None = None
     states: dict[str, State] = field(default_factory=dict)
@@ -69,15 +70,15 @@ class ArmStudy:
     spent: dict[str, float] = field(default_factory=dict)
     """Trial id -> gradient evaluations."""
     grad_evals: float = 0.0
-    """The sum of these."""
+    """The sum over trials."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     stopped: dict[int, Stop] = field(default_factory=dict)
-    """Configurations that the stopping rule gave up."""
+    """Configurations stopped by the stopping rule."""
     best: float | None = None
     queue: deque[Job] = field(default_factory=deque)
     confirming: bool = False
     capped: bool = False
-    """No more configurations: the budget for the search is spent."""
+    """No more configurations: the search budget is spent."""
     _counts: Counter[State] = field(default_factory=Counter)
     _told: int = 0
 
@@ -92,7 +93,7 @@ class ArmStudy:
         return len(self.study.configurations())
 
     def move(self, trial_id: str, state: State) -> None:
-        """A trial changed its state."""
+        """Record a trial's new state."""
         old = self.states.get(trial_id)
         if old is not None:
             self._counts[old] -= 1
@@ -100,51 +101,51 @@ class ArmStudy:
         self._counts[state] += 1
 
     def configuration(self, number: int) -> Configuration:
-        """The configuration of this number; quick for one that was asked lately."""
+        """The configuration with this number; fast for one that was asked recently."""
         return next(c for c in reversed(self.study.configurations()) if c.number == number)
 
     def trial_id(self, number: int, seed: int) -> str:
-        """The id of the trial of a configuration with a seed."""
+        """The id of the trial of a configuration and seed."""
         return str(TrialId(self.spec.name, number, seed, self.index))
 
     def welcome(self, number: int) -> None:
-        """A child takes a place in the population: its trial comes in addition."""
+        """Add a child to the population: its trial is an additional one."""
         if number not in self.values:
             self.values[number] = {}
             self.trials, self.planned = self.trials + 1, self.planned + 1
 
     def count(self, state: State) -> int:
-        """Its trials in this state."""
+        """The number of its trials in this state."""
         return self._counts[state]
 
     def paused(self) -> int:
-        """Trials that wait for their population."""
+        """Trials that wait for the rest of their population."""
         return self._counts[State.PAUSED]
 
     def all_paused(self) -> bool:
-        """Whether every configuration that has not ended waits for the population, and one does."""
+        """Whether every configuration that has not ended waits for the population, and at least one does."""
         if self.population is None or not self.population.paused:
             return False
         left = (c for c in self.study.configurations() if c.number not in self.outcomes)
         return all(c.number in self.population.paused or self.is_fresh(c) for c in left)
 
     def is_fresh(self, configuration: Configuration) -> bool:
-        """Whether it is a child of a decision that is not carried out yet."""
+        """Whether it is a child from a decision that has not been carried out yet."""
         until = self.population.until if self.population is not None else 0
         return bool(configuration.lineage) and configuration.lineage[-1][0] == until
 
     def diverged(self, seed: int) -> list[int]:
-        """Configurations that diverged and whose place nobody has taken."""
+        """Configurations that diverged and have not been replaced."""
         taken = {c.replaces for c in self.study.configurations() if not self.is_fresh(c)}
         return [n for n in self.outcomes if self.states[self.trial_id(n, seed)] is State.DIVERGED and n not in taken]
 
     def spend(self, trial_id: str, grad_evals: float) -> None:
-        """A trial has come to so many gradient evaluations."""
+        """Record a trial's gradient evaluations so far."""
         self.grad_evals += grad_evals - self.spent.get(trial_id, 0.0)
         self.spent[trial_id] = grad_evals
 
     def counts(self) -> dict[str, int]:
-        """Trials by what has become of them, as `geosweep status` shows them."""
+        """Trials by outcome, as shown by `geosweep status`."""
         found = self._counts
         ended = {s.lower(): found[s] for s in (State.DIVERGED, State.FAILED, State.PRUNED)}
         done, running = found[State.COMPLETE], found[State.RUNNING]
@@ -165,17 +166,19 @@ class ArmStudy:
         return max(0.0, left)
 
     def at_most(self) -> float:
-        """Gradient evaluations of all its trials, should none end early; a child shares the budget of its place."""
+        """Gradient evaluations of all its trials if none ends early; a child shares the budget of the member it
+        replaces.
+        """
         children = self.study.configurations() if self.population is not None else ()
         return (self.planned - sum(c.replaces is not None for c in children)) * self.each
 
     @property
     def wants(self) -> bool:
-        """Whether its search would ask a further configuration."""
+        """Whether its search would ask for another configuration."""
         return self.open and not self.confirming and not self.capped and self.asked < self.trials
 
     def cap(self) -> None:
-        """Ask no more configurations."""
+        """Ask for no more configurations."""
         self.planned -= (self.trials - self.asked) * len(self.tune)
         self.trials, self.capped = self.asked, True
 
@@ -185,7 +188,7 @@ class ArmStudy:
         self.trials = self.planned = 0
 
     def held_by_order(self) -> bool:
-        """Whether the next suggestion has to wait for a result, because strict replay fixes what it may know."""
+        """Whether the next suggestion must wait for a result because strict replay fixes what it may know."""
         if self.lag is None:
             return False
         need = self.asked + 1 - self.lag
@@ -201,7 +204,7 @@ class ArmStudy:
         return configuration
 
     def settle(self, number: int, outcome: Outcome) -> None:
-        """The outcome of a configuration is known."""
+        """Record the outcome of a configuration."""
         if number in self.outcomes:
             return
         self.outcomes[number] = outcome
@@ -211,7 +214,7 @@ class ArmStudy:
     def average(self, number: int, passed: Mapping[int, float], spec: Spec, broken: Mapping[str, float]) -> None:
         """All tune seeds of a configuration have ended: its outcome is the mean, or a failure if one failed.
 
-        `passed`: values at the rungs on the way.
+        `passed`: values at the intermediate rungs.
         """
         told = list(self.values[number].values())
         if any(v is None for v in told):
@@ -226,7 +229,7 @@ class ArmStudy:
     def measured(
         self, number: int, seed: int, metrics: Mapping[str, float], constraints: Sequence[OutcomeConstraint]
     ) -> dict[str, float]:
-        """Keep a tune trial's metrics; how far its configuration is on the wrong side of each constraint by now."""
+        """Store a tune trial's metrics; returns the current violation of each constraint by its configuration."""
         seeds = self.metrics.setdefault(number, {})
         seeds[seed] = metrics
         return {
@@ -255,5 +258,5 @@ class ArmStudy:
 
 
 def study_name(arm: str, index: int | None) -> str:
-    """How a study of an arm is called: in Optuna's storage, in messages, in the ids of its trials."""
+    """The name of an arm's study in Optuna's storage, in messages and in trial ids."""
     return arm if index is None else f"{arm}@{index}"

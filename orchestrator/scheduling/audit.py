@@ -1,7 +1,7 @@
-"""Stopped trials: what is recorded of them, and which ones are finished all the same to see what stopping cost.
+"""Stopped trials: what is recorded, and which ones are trained to the end anyway to measure the cost of stopping.
 
-A share of the stopped trials, chosen by a hash of their ids, trains on. The search is told PRUNED nevertheless, so that
-an audit changes no decision; the value at the end is kept beside the one at the rung.
+A share of the stopped trials, chosen by a hash of their ids, continues to train. The search is told PRUNED anyway, so
+an audit changes no decision; the final value is stored next to the one at the rung.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from orchestrator.trial.job import Job, Result, Stopped
 
 
 def is_audited(spec: Spec, trial_id: str) -> bool:
-    """Whether the trial trains on when it is stopped."""
+    """Whether the trial continues to train after it is stopped."""
     drawn = int.from_bytes(hashlib.sha256(f"audit/{spec.method.seed}/{trial_id}".encode()).digest()[:6], "big")
     return drawn < spec.early_terminate.audit_share * 2**48
 
 
 def rung_values(folder: SweepFolder, job: Job) -> dict[int, float]:
-    """Rung -> value of the tuned metric, of the rungs that the trial's own log shows; it may diverge before one."""
+    """Rung -> value of the tuned metric, for the rungs in the trial's own log; the trial may have diverged before
+    one.
+    """
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
     passed = {r: at["metrics"] for r in job.rungs if (at := evaluation(points, job, r)) is not None}
     return {r: metrics[job.metric] for r, metrics in passed.items() if job.metric in metrics}
 
 
 def take_rungs(folder: SweepFolder, arm: ArmStudy, job: Job, last: int | None = None) -> None:
-    """Record the rungs, up to `last`, that the trial's own log shows: a short trial passes some between reports."""
+    """Record the rungs up to `last` from the trial's own log: a short trial passes several between reports."""
     assert arm.stopper is not None
     for rung, value in rung_values(folder, job).items():
         if last is None or rung <= last:
@@ -41,11 +43,11 @@ def take_rungs(folder: SweepFolder, arm: ArmStudy, job: Job, last: int | None = 
 
 
 def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Result) -> Result:
-    """The result of a stopped trial: PRUNED, with the metrics at its rung, whatever it trained beyond it."""
+    """The result of a stopped trial: PRUNED with the metrics at its rung, whatever it trained beyond it."""
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
     at = evaluation(points, job, stop.rung)
     assert at is not None
-    finished = result.state.is_trained  # to stop one that diverges later was right
+    finished = result.state.is_trained  # stopping a trial that diverges later was right
     return replace(
         result,
         state=State.PRUNED,

@@ -1,8 +1,8 @@
 """What a sweep may spend, what it has spent, and what the confirm stage still needs.
 
-The search may only spend what the confirm stage does not need: one more round of configurations is begun when it fits
-beside the reserve, a round being one configuration of every arm, so that arms get the same effort whatever runs out.
-Seconds and GPU-hours of trials to come are reckoned at the pace of those that ended or were stopped.
+The search may spend only what the confirm stage does not need: another round of configurations starts if it fits in
+addition to the reserve. A round is one configuration of every arm, so all arms get the same effort whichever limit is
+reached. Seconds and GPU-hours of future trials are estimated from the pace of those that ended or were stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ HOUR = 3600.0
 
 
 class Ledger:
-    """The declared limits of a sweep against trials done and trials to come."""
+    """The declared limits of a sweep, its past trials and its future ones."""
 
     def __init__(self, spec: Spec) -> None:
         budget = spec.budget
@@ -26,17 +26,17 @@ class Ledger:
             "money": budget.money,
         }
         self.limits = {name: limit for name, limit in named.items() if limit is not None}
-        """grad_evals, wall_clock (seconds), gpu_hours and money, those that the sweep file sets."""
+        """grad_evals, wall_clock (seconds), gpu_hours and money: those set in the sweep file."""
         self._seconds = self._trained = 0.0
 
     def trained(self, result: Result) -> None:
-        """A trial ended, or was stopped, with this result."""
-        if not result.cached_from:  # one that was taken over says nothing about the pace
+        """Record a trial that ended or was stopped."""
+        if not result.cached_from:  # a reused trial says nothing about the pace
             self._seconds += result.seconds
             self._trained += result.grad_evals
 
     def spent(self, *, grad_evals: float, seconds: float) -> dict[str, float]:
-        """What was spent, under the names of the limits; `seconds` of wall clock."""
+        """Amounts spent, by name of the limit; `seconds` of wall clock."""
         hours = self._seconds * self._gpu / HOUR
         return {
             "grad_evals": grad_evals,
@@ -46,7 +46,7 @@ class Ledger:
         }
 
     def needs(self, grad_evals: float, workers: int) -> dict[str, float]:
-        """What so many gradient evaluations on so many workers will spend."""
+        """What this many gradient evaluations on this many workers will cost."""
         seconds = grad_evals * self._seconds / self._trained if self._trained else 0.0
         hours = seconds * self._gpu / HOUR
         return {
@@ -57,7 +57,7 @@ class Ledger:
         }
 
     def exceeded(self, *uses: dict[str, float]) -> str:
-        """The first limit that the uses together are above, by name, or nothing."""
+        """The name of the first limit that the sum of the uses exceeds; empty if none."""
         for name, limit in self.limits.items():
             if sum(use[name] for use in uses) > limit * (1 + 1e-9):
                 return name

@@ -11,7 +11,7 @@ from orchestrator.trial.job import Job, Report, Result
 
 
 class Callback(Protocol):
-    """What a tracker or a display implements to follow trials."""
+    """The interface of a tracker or display that follows trials."""
 
     def on_start(self, job: Job) -> None:
         """A trial was handed to the executor."""
@@ -20,14 +20,14 @@ class Callback(Protocol):
         """A running trial reported."""
 
     def on_end(self, job: Job, result: Result | Report) -> None:
-        """A trial ended with a Result; or was drained, or pauses, after a last Report."""
+        """A trial ended with a Result, or was drained or paused after a last Report."""
 
     def on_recover(self, job: Job, result: Result) -> None:
         """A trial had ended under an earlier driver."""
 
 
 class Callbacks:
-    """Several of them as one."""
+    """Several callbacks as one."""
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._all = tuple(callbacks)
@@ -43,7 +43,7 @@ class Callbacks:
             callback.on_report(job, report)
 
     def on_end(self, job: Job, result: Result | Report) -> None:
-        """A trial ended, was drained or pauses."""
+        """A trial ended, was drained or paused."""
         for callback in self._all:
             callback.on_end(job, result)
 
@@ -54,7 +54,7 @@ class Callbacks:
 
 
 class Begun:
-    """Whether a worker of this driver has begun to train: before that nothing is lost by ending at once."""
+    """Whether a worker of this driver has begun to train; before that, ending at once loses nothing."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder, self._since = folder, time.time()
@@ -64,7 +64,7 @@ class Begun:
 
     @property
     def yet(self) -> bool:
-        """Whether a trial reported, or wrote into its folder."""
+        """Whether a trial has reported or written to its folder."""
         places = [self._folder.trial(trial_id) for trial_id in self._waiting]
         return self._heard or any(
             file.stat().st_mtime >= self._since for place in places for file in place.glob("*.json*")

@@ -1,7 +1,7 @@
 """Decides which trial comes next: unfinished ones, then the search of each arm in turn, then its confirm seeds.
 
-All it knows can be rebuilt from the studies and the trial folders, so a driver that was killed loses nothing: the next
-one tells what was trained but not told, and starts again what was asked but not trained.
+Its whole state can be rebuilt from the studies and the trial folders, so a driver that is killed loses nothing: the
+next one tells what was trained but not told, and restarts what was asked but not trained.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class SweepConductor:
     ) -> None:
         self.spec, self.folder, self.arms = spec, folder, dict(arms)
         self.stopped_by = ""
-        """Why no further trial starts before all is done: empty, `budget`, `stop`, or `wait`: no worker came."""
+        """Why no further trial starts although some are left: empty, `budget`, `stop`, or `wait` (no worker came)."""
         self.limit = ""
-        """The limit of the budget that ended the search, or everything."""
+        """The budget limit that ended the search, or the whole sweep."""
         self.workers = 1
-        """Workers that the executor can have at a time."""
+        """Workers that the executor can run concurrently."""
         self._ledger = Ledger(spec)
         self._confirmation = ConfirmStage(spec, folder, self.arms)
         self._callbacks = Callbacks(callbacks)
         self._time, self._idle = TrainingTime(folder.seconds(), clock), IdleTime(clock)
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
-        self._paused_with: dict[str, Report] = {}  # of trials that wait for their population
+        self._paused_with: dict[str, Report] = {}  # trials waiting for their population
         self._waiting_results: dict[str, list[Job]] = {}  # ended before strict replay could judge their rungs
         self.pace_from: float | None = None
-        """When this driver's first worker had a trial to begin with, on the clock of `time.monotonic`."""
+        """When this driver's first worker got a trial, on the clock of `time.monotonic`."""
         for arm in self.arms.values():
             self._recover(arm)
         self._cap()
@@ -67,22 +67,22 @@ class SweepConductor:
 
     @property
     def seconds(self) -> float:
-        """Wall clock spent on this sweep: time down, and time in which there was no worker, left out."""
+        """Wall clock spent on this sweep, excluding downtime and time without workers."""
         return self._time.seconds
 
     @property
     def waited(self) -> float:
-        """Seconds since there was a worker, or since the start where none has come; 0 while there is one."""
+        """Seconds since there was a worker, or since the start if there was none; 0 while there is one."""
         return self._time.waited
 
     @property
     def idle_s(self) -> float:
-        """Worker-seconds that strict replay cost (see `IdleTime`)."""
+        """Worker-seconds lost to strict replay (see `IdleTime`)."""
         return self._idle.seconds
 
     @property
     def draining(self) -> bool:
-        """Whether no further trial starts, whatever is left."""
+        """Whether no further trial starts, even if some are left."""
         if not self.stopped_by and (why := over(self._time, self.spec, self.folder)):
             self.stopped_by, self.limit = why, "wall_clock" if why == "budget" else self.limit
             self.folder.stop_file.touch()
@@ -100,11 +100,11 @@ class SweepConductor:
 
     @property
     def exhausted(self) -> bool:
-        """No trial will be started any more, and none is running."""
+        """Whether no more trials will start and none is running."""
         return not self._running and (self.draining or not any(a.queue or a.wants for a in self.arms.values()))
 
     def next_job(self, like: Job | None = None) -> Job | None:
-        """Unfinished trials first, then studies in turn, always if effort is limited: the one with the fewest begun."""
+        """Unfinished trials first, then studies in turn; with limited effort, the one that has begun the fewest."""
         if self.draining:
             return None
         self._cap()
@@ -126,13 +126,13 @@ class SweepConductor:
         return job
 
     def on_workers(self, count: int) -> None:
-        """So many workers are up: with the first one the clock runs, without any it stands still."""
+        """Number of workers that are up: the clock runs from the first one on, and stops while there are none."""
         self._time.on_workers(count)
         if count:
             self.pace_from = self.pace_from or time.monotonic()
 
     def give_back(self, trial_id: str) -> None:
-        """No worker has this trial, and none will be given it: it waits again."""
+        """Requeue a trial that no worker has or will get."""
         job = self._jobs[trial_id]
         arm = self._of(job)
         self._running.discard(trial_id)
@@ -141,7 +141,7 @@ class SweepConductor:
         self._callbacks.on_end(job, Report(trial_id=trial_id, grad_evals=spent, done=True, state=State.INTERRUPTED))
 
     def on_report(self, report: Report) -> bool:
-        """Pass on progress; judge at rungs; record and tell an end. False when the trial is to stop here."""
+        """Forward progress; judge at rungs; record and tell an end. False if the trial is to stop now."""
         job = self._jobs[report.trial_id]
         arm = self._of(job)
         self.folder.hear(job.trial_id, report.durable, new=report.done or report.evaluation in job.rungs)
@@ -159,13 +159,13 @@ class SweepConductor:
         stop = arm.stopped.get(job.configuration)
         if stop is None or job.stage is not Stage.TUNE or is_audited(self.spec, job.trial_id):
             return True
-        if report.evaluation < stop.rung:  # a resumed trial that has not come to its rung again
+        if report.evaluation < stop.rung:  # a resumed trial that has not reached its rung again
             return True
         self._stop(arm, job, stop, report)
         return False
 
     def on_lost(self, trial_id: str, why: str) -> None:
-        """Give a trial up as FAILED."""
+        """Give up a trial as FAILED."""
         job = self._jobs[trial_id]
         lost = Result(state=State.FAILED, value=None, metrics={}, grad_evals=0.0, seconds=0.0, error=why)
         self._write(job, replace(lost, last_lines=log_files.last_lines(job.folder)))
@@ -177,7 +177,7 @@ class SweepConductor:
         return waiting(self.arms.values(), self.waited, stopped_by=self.stopped_by, racing=racing, running=running)
 
     def _judge(self, arm: ArmStudy) -> None:
-        """Take the stopping rule's decisions; close configurations that had only waited for them."""
+        """Apply the stopping rule's decisions; close configurations that were only waiting for them."""
         assert arm.stopper is not None
         for stop in list(arm.stopper.decisions()):
             arm.stopped[stop.number] = stop
@@ -188,7 +188,7 @@ class SweepConductor:
             self._finish(arm, job, result)
 
     def _paused(self, arm: ArmStudy, job: Job, report: Report) -> None:
-        """The trial has come to where its population decides who goes on."""
+        """The trial has reached the evaluation at which its population decides."""
         assert arm.population is not None
         self._running.discard(job.trial_id)
         arm.move(job.trial_id, State.PAUSED)
@@ -198,7 +198,7 @@ class SweepConductor:
         self._exploit(arm)
 
     def _exploit(self, arm: ArmStudy) -> None:
-        """Once all of a population have paused or ended, the worst give way to children of the best."""
+        """Once a whole population has paused or ended, replace the worst with children of the best."""
         seed = arm.tune[0]
         decided = None if arm.wants else exploit.propose(arm, self.folder, seed)
         if decided is None:
@@ -216,7 +216,7 @@ class SweepConductor:
     def _ended(self, arm: ArmStudy, job: Job, report: Report) -> None:
         self._running.discard(job.trial_id)
         result = read_result(self.folder.trial(job.trial_id))
-        if result is None:  # drained with a checkpoint; it may have seen a flag in a store before this driver did
+        if result is None:  # drained with a checkpoint; it may have seen the stop flag before this driver did
             self.folder.stop_file.touch()
             arm.move(job.trial_id, report.state)
             self._callbacks.on_end(job, report)
@@ -235,14 +235,14 @@ class SweepConductor:
         self._exploit(arm)
 
     def _finish(self, arm: ArmStudy, job: Job, result: Result) -> None:
-        """The end of a trial that nothing more will change."""
+        """Record the final end of a trial."""
         stop = arm.stopped.get(job.configuration)
         if stop is not None and job.stage is Stage.TUNE and result.state.is_trained:
             result = logical_result(self.folder, job, stop, result)
         self._close(arm, job, result)
 
     def _stop(self, arm: ArmStudy, job: Job, stop: Stop, report: Report) -> None:
-        """End a trial that does not go on beyond its last report."""
+        """End a trial that does not continue beyond its last report."""
         seen = Result(state=State.PRUNED, value=None, metrics={}, grad_evals=report.grad_evals, seconds=report.seconds)
         result = logical_result(self.folder, job, stop, seen)
         self._ledger.trained(result)
@@ -261,15 +261,15 @@ class SweepConductor:
         self._callbacks.on_end(job, result)
 
     def _write(self, job: Job, result: Result) -> None:
-        """The driver itself ends the trial."""
+        """Write the end of a trial from the driver."""
         TrialRecord(job=job, result=result).write(self.folder.trial(job.trial_id))
         self.folder.publish(job.trial_id)
 
     def _cap(self) -> None:
-        """End all searches at the same number once another round does not fit beside the confirm reserve."""
+        """End all searches at the same number once another round would not leave the confirm reserve."""
         searching = [arm for arm in self.arms.values() if arm.wants]
         if not searching or not self._ledger.limits or len({a.asked for a in searching}) > 1:
-            return  # a round that was begun is finished
+            return  # a round that has begun is finished
         begun = [self._jobs[t] for t in (*self._running, *self._paused_with)]
         done = sum(j.inherited + self._of(j).spent.get(j.trial_id, 0.0) for j in begun)
         left = sum(j.budget for j in begun) - done
@@ -286,7 +286,7 @@ class SweepConductor:
                 self._maybe_confirm(arm)
 
     def _issue(self, arm: ArmStudy, configuration: Configuration) -> None:
-        """Queue the trials of a configuration; with a stopping rule its other seeds wait until the first was kept."""
+        """Queue the trials of a configuration; with a stopping rule, its other seeds wait until the first survives."""
         arm.values[configuration.number] = {}
         for seed in arm.tune[:1] if arm.stopper is not None else arm.tune:
             arm.queue.append(self._job(arm, configuration, seed, Stage.TUNE))
@@ -299,13 +299,13 @@ class SweepConductor:
         return self.arms[study_name(job.arm, self.spec.seeds.index(job.study))]
 
     def _recover(self, arm: ArmStudy) -> None:
-        """Take up what the study and the trial folders say: unfinished trials go to the head of the queue."""
+        """Resume from the study and the trial folders: unfinished trials go to the head of the queue."""
         for configuration in arm.study.configurations():
             number = configuration.number
             if configuration.replaces is not None:
                 arm.welcome(number)
             if arm.is_fresh(configuration):
-                continue  # it begins once the decision is carried out
+                continue  # starts once the decision is carried out
             arm.values[number] = {}
             if arm.stopper is not None:
                 arm.stopper.begin(number)
@@ -341,12 +341,12 @@ class SweepConductor:
                 return
         stopped = result.stopped
         if arm.population is not None and stopped is not None and stopped.rung == arm.population.until:
-            arm.population.paused[job.configuration] = stopped.value  # the decision is not carried out
+            arm.population.paused[job.configuration] = stopped.value  # the decision has not been carried out
         self._record(arm, job, result)
         self._callbacks.on_recover(job, result)
 
     def _record(self, arm: ArmStudy, job: Job, result: Result) -> None:
-        """Keep a tune trial's values; settle its configuration when all its seeds are in, or one was stopped."""
+        """Store a tune trial's values; settle its configuration when all its seeds are in or one was stopped."""
         if job.stage is not Stage.TUNE:
             self._confirmation.ended(arm, job.seed, result.value)
             self._look()
@@ -372,7 +372,7 @@ class SweepConductor:
         arm.average(number, passed, self.spec, broken)
 
     def _maybe_confirm(self, arm: ArmStudy) -> None:
-        """Once every configuration of the arm is settled, its best one goes on to the fresh seeds."""
+        """Once every configuration of the arm is settled, train its best one on the fresh seeds."""
         if arm.confirming or arm.asked < arm.trials or len(arm.outcomes) < arm.asked:
             return
         arm.flush()

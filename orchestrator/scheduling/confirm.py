@@ -1,7 +1,7 @@
-"""The confirm stage: which configuration of a study goes on to the fresh seeds, and which of them it runs when.
+"""The confirm stage: which configuration of a study is trained on the fresh seeds, and on which of them when.
 
-Without a race every study runs all its seeds as soon as its search is over. In a race (see `race.py`) arms run up to
-the next look and wait there for one another: over their confirm seeds where there is one study, else over studies.
+Without a race, every study runs all its seeds as soon as its search is over. In a race (see `race.py`) arms run up to
+the next look and wait there for one another: over their confirm seeds if there is one study, otherwise over studies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestrator.storage.folder import SweepFolder, write_atomic
 
 
 class ConfirmStage:
-    """The confirm seeds of all studies of a sweep; `arms` by the names of their studies."""
+    """The confirm seeds of all studies of a sweep; `arms` by study name."""
 
     def __init__(self, spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> None:
         self._folder, self._arms, self._goal = folder, arms, spec.metric.goal
@@ -42,9 +42,10 @@ class ConfirmStage:
                     self._begin_studies(name, self._race.enter(name))
 
     def best_of(self, arm: ArmStudy) -> int | None:
-        """The study's best configuration trained to the end that breaks no outcome constraint, the first of equal ones.
+        """The study's best configuration that was trained to the end and satisfies the constraints; ties go to the
+        first.
 
-        None when there is none.
+        None if there is none.
         """
         ended = {n: o for n, o in arm.outcomes.items() if o.state is ConfigurationState.COMPLETE and o.obeys}
         complete = {n: o.values[0] for n, o in ended.items()}
@@ -53,7 +54,7 @@ class ConfirmStage:
         return min(complete, key=lambda n: (self._goal.loss(complete[n]), n)) if complete else None
 
     def begin(self, arm: ArmStudy) -> list[int]:
-        """The study's search is over; the seeds that it may run now."""
+        """The study's search is over; returns the seeds that it may run now."""
         arm.confirming = True
         if self._race is None or self._over_studies:
             return list(arm.confirm)
@@ -68,7 +69,7 @@ class ConfirmStage:
             self._race.leave(arm.spec.name)
 
     def ended(self, arm: ArmStudy, seed: int, value: float | None) -> None:
-        """The tuned metric of a confirm trial; None: it failed."""
+        """Record the tuned metric of a confirm trial; None if it failed."""
         if self._race is None:
             return
         if arm.index is None:
@@ -82,7 +83,7 @@ class ConfirmStage:
             self._race.record(arm.spec.name, arm.index, mean)
 
     def look(self) -> Mapping[str, list[int]]:
-        """Let the race decide what it can; returns the further seeds of arms that go on."""
+        """Let the race decide what it can; returns the additional seeds of arms that stay in it."""
         if self._race is None:
             return {}
         lost, more = self._race.advance()
@@ -102,7 +103,7 @@ class ConfirmStage:
         return {}
 
     def reserve(self) -> float:
-        """Gradient evaluations of the trials that it will still queue, of the studies that may begin now."""
+        """Gradient evaluations of the trials still to be queued, for the studies that may begin now."""
         waiting = sum(len(arm.confirm) * arm.each for arm in self._arms.values() if arm.open and not arm.confirming)
         if self._race is None or self._over_studies:
             return waiting
@@ -122,7 +123,7 @@ class ConfirmStage:
 
 
 def _of_trials(arm: ArmStudy, complete: Mapping[int, float], goal: Goal) -> dict[int, float]:
-    """Configuration -> mean over its tune seeds, where no trial that diverged beats one that trained."""
+    """Configuration -> mean over its tune seeds; trials that diverged never beat trials that trained."""
     rows = [(n, seed, found[0]) for n in complete for seed, found in arm.values.get(n, {}).items() if found is not None]
     gone = [arm.states.get(arm.trial_id(n, seed)) is State.DIVERGED for n, seed, _ in rows]
     values: dict[int, list[float]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""From a configuration and a seed to the job that a worker is handed."""
+"""From a configuration and a seed to the job for a worker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def job_of(
     until: int = 0,
     study: int | None = None,
 ) -> Job:
-    """The trial of a configuration with a seed. `until`: see `Job`; `study`: which of several, from 1."""
+    """The trial of a configuration with a seed. `until`: see `Job`; `study`: number of the study if there are several,
+    from 1.
+    """
     trial_id = str(TrialId(arm.name, configuration.number, seed, study))
     tuning = stage is Stage.TUNE
     judged = tuning and seed == spec.seeds.tune_of(study or 1)[0] and spec.early_terminate.type != "pbt"
@@ -78,7 +80,7 @@ def job_of(
 
 
 def _program(spec: Spec) -> dict[str, Any]:
-    """What the worker needs of a script besides what the sweep file says."""
+    """What the worker needs to run a script, in addition to the sweep file's settings."""
     if not spec.task.is_program:
         return {}
     metrics = program.declared(definition(spec)).METRICS
@@ -90,9 +92,9 @@ def _program(spec: Spec) -> dict[str, Any]:
 
 
 def objectives_of(spec: Spec, result: Result) -> tuple[float, ...] | None:
-    """The tuned metric, then the further objectives; None when the trial failed."""
+    """The tuned metric, then the other objectives; None if the trial failed."""
     if result.value is None:
         return None
     if any(o.name not in result.metrics for o in spec.objectives):
-        return None  # a script that did not report them
+        return None  # a script did not report them
     return (result.value, *(result.metrics[o.name] for o in spec.objectives))

@@ -1,11 +1,11 @@
-"""Population based training inside one arm (Jaderberg et al. 2017): members exploit one another while they train.
+"""Population based training within one arm (Jaderberg et al. 2017): members exploit one another during training.
 
-All members train to the same rung and pause there. Then the worst of each `eta` gives up its place to a child of one of
-the best: the child goes on from its parent's checkpoint with hyperparameters changed a little, and spends what is left
-of the budget. So a place costs one budget, whoever holds it, and decisions depend on values alone, not on speed.
+All members train to the same rung and pause there. Then the worst 1/`eta` are replaced by children of the best: a child
+continues from its parent's checkpoint with slightly changed hyperparameters, and spends the rest of the budget. So each
+slot costs one budget, whoever holds it, and decisions depend only on values, not on speed.
 
-A child is a configuration of its own, and a function of its seed like any other: hyperparameters that change at known
-evaluations (`Job.lineage`). The inherited checkpoint only saves what was trained before. The confirm stage trains a
+A child is a configuration of its own and, like any other, a function of its seed: hyperparameters that change at known
+evaluations (`Job.lineage`). The inherited checkpoint only avoids repeating earlier training. The confirm stage trains a
 whole lineage on fresh seeds.
 """
 
@@ -25,24 +25,25 @@ from orchestrator.scheduling.stopping import Stop
 FACTORS = (0.8, 1.2)
 """A child multiplies its parent's value by one of these (Jaderberg et al. 2017, section 4.1)."""
 RESAMPLE = 0.25
-"""Chance that it is drawn anew from its whole range instead."""
+"""Probability that it is instead resampled from its whole range."""
 ATTEMPTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What children may change, and what they have to obey."""
+    """What children may change, and the constraints on it."""
 
     parameters: Sequence[Parameter]
     changeable: frozenset[str]
-    """Hyperparameters that the optimizer can change while it trains."""
+    """Hyperparameters that the optimizer can change during training."""
     constraints: Sequence[str]
     facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
     def explore(self, parent: Mapping[str, Any], draw: random.Random) -> dict[str, Any]:
-        """A parent's configuration with its movable hyperparameters moved; as it is when nothing obeys.
+        """A parent's configuration with its changeable hyperparameters perturbed; unchanged if no perturbation is
+        valid.
 
-        A move under which the parent would lack a hyperparameter, by a condition, is none.
+        A change under which a condition would remove one of the parent's hyperparameters is not valid.
         """
         for _ in range(ATTEMPTS):
             found = dict(parent)
@@ -57,7 +58,7 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """A member gives up its place to a child of another one. `stop` is nothing for one that had diverged before."""
+    """A member is replaced by a child of another one. `stop` is None for a member that had already diverged."""
 
     loser: int
     parent: int
@@ -65,7 +66,7 @@ class Exchange:
 
 
 class Population:
-    """The members of an arm between two decisions; `decided` of these were carried out before."""
+    """The members of an arm between two decisions, `decided` of which were carried out before."""
 
     def __init__(self, rule: Rule, space: Space, *, seed: str, goal: Goal, decided: int) -> None:
         self._rule, self._space, self._seed, self._goal = rule, space, seed, goal
@@ -79,7 +80,7 @@ class Population:
         return self._rule.rungs[self.decided] if self.decided < len(self._rule.rungs) else 0
 
     def exchanges(self, diverged: Sequence[int]) -> list[Exchange]:
-        """Who gives up its place to whom now; those who have `diverged` come last."""
+        """Who is replaced by whose child now; those that have `diverged` come last."""
         loss = {n: math.inf if math.isnan(v) else self._goal.loss(v) for n, v in self.paused.items()}
         ranked = sorted(loss, key=lambda n: (loss[n], n))
         count = len(ranked) + len(diverged)
@@ -91,17 +92,17 @@ class Population:
             parent = self._pick(loser, best)
             if loss[parent] < loss[loser]:
                 place = f"{self.paused[loser]:.6g} is number {ranked.index(loser) + 1} of {count} at evaluation"
-                reason = f"{place} {self.until}; an heir of configuration {parent} goes on in its place"
+                reason = f"{place} {self.until}; replaced by a child of configuration {parent}"
                 stop = Stop(number=loser, rung=self.until, value=self.paused[loser], reason=reason)
                 found.append(Exchange(loser=loser, parent=parent, stop=stop))
         return found
 
     def child(self, exchange: Exchange, parent: Mapping[str, Any]) -> dict[str, Any]:
-        """The hyperparameters of the one who takes the place, from its parent's."""
+        """The hyperparameters of the child, from its parent's."""
         return self._space.explore(parent, self._draw("explore", exchange.loser))
 
     def carried_out(self) -> list[int]:
-        """The decision stands; returns the members that waited for it."""
+        """The decision is final; returns the members that waited for it."""
         waited, self.paused = sorted(self.paused), {}
         self.decided += 1
         return waited
@@ -114,7 +115,7 @@ class Population:
 
 
 def _moved(p: Parameter, value: Any, draw: random.Random) -> Any:
-    """A neighbour of the value in the parameter's range; now and then any value of it."""
+    """A neighbor of the value in the parameter's range, or occasionally any value of it."""
     again, share, up = draw.random() < RESAMPLE, draw.random(), draw.random() < 0.5
     steps = ladder(p)
     if steps is not None:

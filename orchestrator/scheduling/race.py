@@ -1,15 +1,15 @@
-"""The race of the confirm stage: fresh seeds, or further studies, are spent on arms that may still be the best one.
+"""The race of the confirm stage: fresh seeds, or further studies, are spent only on arms that may still be the best.
 
-All arms run their units (studies where there are several, else confirm seeds) in ascending order up to a look. There
-each arm is compared with the one of the best mean by the two-sided signed-rank test of their paired differences
-(Wilcoxon 1945), and an arm whose p is below
+All arms run their units (studies if there are several, otherwise confirm seeds) in ascending order up to a look. There
+each arm is compared with the one that has the best mean by the two-sided signed-rank test on paired differences
+(Wilcoxon 1945), and an arm with p below
 
     level / (pairs x looks),     pairs = k (k - 1) / 2 of the k arms
 
-runs no further ones. By Bonferroni's inequality over all pairs and looks, the chance that any of k equal arms is ever
-stopped is at most `level` (racing: Maron & Moore 1997; F-Race: Birattari et al. 2002). A declared baseline is never
-stopped, since everything is compared with it. Looks are as early as the test can decide at all, 2^(1 - n) <= its level,
-and evenly spaced from there. Decisions depend on the values alone, not on speed or order.
+runs no more units. By Bonferroni's inequality over all pairs and looks, the probability that any of k equal arms is
+ever stopped is at most `level` (racing: Maron & Moore 1997; F-Race: Birattari et al. 2002). A declared baseline is
+never stopped, since everything is compared with it. The first look is as early as the test can reach a decision, 2^(1 -
+n) <= its level; the others are evenly spaced. Decisions depend only on the values, not on speed or order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orchestrator.definition.states import Goal
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
-    """An arm that runs no further seeds."""
+    """An arm that runs no more seeds."""
 
     arm: str
     seeds: int
@@ -36,7 +36,7 @@ class Lost:
 
 
 class Race:
-    """One race. Hears of arms and values, and says which units each arm may run."""
+    """One race: receives arms and values, and returns the units that each arm may run."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Race:
         goal: Goal,
         baseline: str | None,
     ) -> None:
-        """`units` are seeds, or numbers of studies; `words` says which."""
+        """`units` are seeds or numbers of studies; `words` says which."""
         self._seeds, self._words, self._goal, self._baseline = sorted(units), words, goal, baseline
         self.looks = look_at(len(units), len(arms), racing)
         self._below = racing.level / (math.comb(len(arms), 2) * racing.looks)
@@ -68,15 +68,15 @@ class Race:
         self._waited_for.discard(arm)
 
     def record(self, arm: str, seed: int, value: float | None) -> None:
-        """The tuned metric of a confirm trial; None: it failed."""
+        """Record the tuned metric of a confirm trial; None if it failed."""
         self._values[arm][seed] = value
 
     def held(self, arm: str) -> int:
-        """Seeds that the arm may still get, beyond those that it may run now."""
+        """Number of seeds that the arm may still get, beyond those that it may run now."""
         return 0 if arm in self.lost else len(self._seeds) - self._until()
 
     def advance(self) -> tuple[list[Lost], dict[str, list[int]]]:
-        """Take a look when all that it needs is there: who lost, and the further seeds of the others."""
+        """Take a look if all its values are available: returns the losers, and the additional seeds of the others."""
         if self._waited_for or self._done == len(self.looks):
             return [], {}
         seen, racing = self._seeds[: self.looks[self._done]], [a for a in self._entered if a not in self.lost]
@@ -89,7 +89,7 @@ class Race:
         return lost, {arm: more for arm in racing if arm not in self.lost}
 
     def document(self) -> dict[str, Any]:
-        """What `race.json` says."""
+        """The content of `race.json`."""
         stopped = {arm: asdict(one) for arm, one in self.lost.items()}
         return {"looks": list(self.looks), "taken": self._done, "stopped": stopped}
 
@@ -108,20 +108,20 @@ class Race:
                 continue
             p = signed_rank([a - b for a, b in zip(whole[arm], whole[best], strict=True)])
             if p <= self._below:
-                level = f"signed-rank p {p:.2g}, at most {self._below:.2g} stops it"
+                level = f"signed-rank p {p:.2g}, stopped at {self._below:.2g} or below"
                 reason = f"behind {best} after {len(seen)} {self._words}: {level}"
                 one = Lost(arm=arm, seeds=len(seen), against=best, p=p, below=self._below, reason=reason)
                 found.append(one)
         return found
 
     def _whole(self, arm: str, seen: Sequence[int]) -> list[float] | None:
-        """The arm's values on these seeds, None when a trial failed: then nothing is decided about the arm."""
+        """The arm's values on these seeds; None if a trial failed: then nothing is decided about the arm."""
         values = [self._values[arm][seed] for seed in seen]
         return None if any(v is None for v in values) else [float(v) for v in values if v is not None]
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; 1 when all differences are zero."""
+    """Two-sided p of Wilcoxon's signed-rank test; 1 if all differences are zero."""
     import numpy as np
 
     from orchestrator.statistics.significance import wilcoxon

@@ -1,10 +1,10 @@
 """Which trials of an arm are stopped early, judged at rungs: evaluations that all its trials pass.
 
-Budgets are gradient evaluations, so a rung costs every optimizer the same. A trial is compared with trials of its own
-arm alone: rankings of different optimizers cross while the learning rate falls (arXiv 2509.02046).
+Budgets are gradient evaluations, so a rung costs the same for every optimizer. A trial is compared only with trials of
+its own arm, because the rankings of different optimizers cross while the learning rate decays (arXiv 2509.02046).
 
-    asha        at each rung the best 1/eta of those seen so far go on               (Li et al. 2020, Alg. 2)
-    hyperband   the same in brackets that begin at later and later rungs             (Li et al. 2018, section 3)
+    asha        at each rung the best 1/eta of those seen so far continue(Li et al. 2020, Alg. 2)
+    hyperband   the same in brackets that start at later and later rungs             (Li et al. 2018, section 3)
     median      stop below the median of the others' running means                   (Golovin et al. 2017, section 3.2)
     pbt         the worst 1/eta are replaced by children of the best, see `population`  (Jaderberg et al. 2017)
 """
@@ -22,7 +22,7 @@ from orchestrator.definition.states import Goal
 from orchestrator.definition.stopping_rule import Rule
 
 TOO_FEW = 3
-"""The median rule judges nobody before this many others have passed the rung."""
+"""The median rule judges no trial before this many others have passed the rung."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,11 @@ class Stop:
 
 
 class Stopper:
-    """Hears the values at rungs and decides. `strict`: in the order of the numbers, whatever came first.
+    """Receives values at rungs and decides. `strict`: in the order of configuration numbers, independent of arrival
+    order.
 
-    Then a configuration is compared with those of lower number alone, and is judged once each of these has passed the
-    rung or ended before it, so that decisions do not depend on speed.
+    Then a configuration is compared only with those of lower number, and is judged once each of these has passed the
+    rung or ended before it, so decisions do not depend on speed.
     """
 
     def __init__(self, rule: Rule, *, goal: Goal, strict: bool) -> None:
@@ -49,7 +50,7 @@ class Stopper:
         self._stopped: set[int] = set()
         self._judged: set[tuple[int, int]] = set()
         self._begun: list[int] = []
-        self._open: set[int] = set()  # with a value that may not have been judged
+        self._open: set[int] = set()  # have values that may not have been judged yet
         self._sorted: dict[tuple[int, int], list[float]] = defaultdict(list)  # (bracket, rung) -> values, best first
 
     def begin(self, number: int) -> None:
@@ -58,7 +59,7 @@ class Stopper:
         self._values[number] = {}
 
     def record(self, number: int, rung: int, value: float) -> None:
-        """The metric's value at evaluation `rung`."""
+        """Record the metric's value at evaluation `rung`."""
         passed, bracket = self._values[number], number % self._rule.brackets()
         if rung in passed:
             ranked = self._sorted[bracket, rung]
@@ -110,7 +111,7 @@ class Stopper:
         return [n for n in same if n < number] if self._strict else same
 
     def _passed(self, number: int, rung: int) -> bool:
-        """Whether it is known what `number` has at `rung`: a value that counts, or nothing for ever."""
+        """Whether the value of `number` at `rung` is known, or it is known that there will be none."""
         if any((number, r) not in self._judged and r in self._values[number] for r in self._earlier(number, rung)):
             return False
         return number in self._stopped or number in self._over or rung in self._values[number]
@@ -119,7 +120,7 @@ class Stopper:
         return [r for r in self._rule.rungs_of(number) if r < rung]
 
     def _at(self, rung: int, number: int) -> dict[int, float]:
-        """Values of the others that reached the rung and were not stopped before it."""
+        """Values of the other configurations that reached the rung and were not stopped before it."""
         found = {}
         for n in self._others(number):
             if rung in self._values[n] and not (self._strict and self._stopped_before(n, rung)):
@@ -132,7 +133,7 @@ class Stopper:
         )
 
     def _judge(self, number: int, rung: int) -> str:
-        """Why to stop, or nothing."""
+        """Why to stop; empty if not."""
         own = self._values[number][rung]
         if self._rule.type == "median":
             return self._below_median(number, rung, own, self._at(rung, number))
@@ -146,7 +147,7 @@ class Stopper:
         stay = max(1, count // self._rule.eta)
         if count < self._rule.eta or place <= stay:
             return ""
-        return f"{own:.6g} is number {place} of {count} at evaluation {rung}; the best {stay} go on"
+        return f"{own:.6g} ranks {place} of {count} at evaluation {rung}; the best {stay} continue"
 
     def _below_median(self, number: int, rung: int, own: float, others: dict[int, float]) -> str:
         if len(others) < TOO_FEW:
@@ -156,4 +157,4 @@ class Stopper:
         best = self._goal.best(v for r, v in self._values[number].items() if r <= rung)
         if self._goal.loss(best) <= self._goal.loss(median):
             return ""
-        return f"best so far {best:.6g} against a median of {median:.6g} at evaluation {rung}"
+        return f"best so far {best:.6g} vs. a median of {median:.6g} at evaluation {rung}"

@@ -1,4 +1,4 @@
-"""The arms of a sweep with their studies, as the storage holds them, and what earlier sweeps teach them."""
+"""The arms of a sweep with their studies as stored, and what they learn from earlier sweeps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orchestrator.storage.folder import SweepFolder, find, read_json
 
 
 def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[str, ArmStudy]:
-    """The studies of all arms on the sweep's storage, by name, with what they already hold: study 1 of each arm first.
+    """The studies of all arms in the sweep's storage, by name, with their contents: study 1 of each arm first.
 
     They share nothing: each has its own sampler seed, its own seeds and its own study in the storage.
     """
@@ -63,7 +63,7 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         confirm=confirm,
         index=index,
         planned=trials * len(tune) + len(confirm),
-        lag=spec.method.lag if strict and rule.type != "pbt" else None,  # a population is in order by itself
+        lag=spec.method.lag if strict and rule.type != "pbt" else None,  # a population is ordered anyway
         stopper=Stopper(rule, goal=spec.metric.goal, strict=strict) if rule.rungs and rule.type != "pbt" else None,
         population=_population(spec, arm, study, name) if rule.type == "pbt" else None,
     )
@@ -75,7 +75,7 @@ def forget(url: str, sweep_id: str) -> int:
 
 
 def reopen(spec: Spec, folder: SweepFolder, url: str | None = None) -> None:
-    """Let the searches of a sweep go on that have chosen: whoever takes it up next chooses again."""
+    """Let the searches of a sweep continue after they have chosen; the next driver chooses again."""
     for arm in open_arms(spec, folder, url).values():
         arm.study.reopen()
 
@@ -101,10 +101,10 @@ def _population(spec: Spec, arm: ArmSpec, study: OptunaStudy, name: str) -> Popu
 
 
 def teachers(spec: Spec, root: Path) -> list[SweepFolder]:
-    """The sweeps of `warm_start`, of which the search can learn.
+    """The sweeps of `warm_start` that the search can learn from.
 
-    Raises NotFound for one that is not under the root, that trained another task or metric, or that was imported and
-    has no configuration of an arm of this sweep. Of imported results nobody knows the task; the user vouches for it.
+    Raises NotFound for a sweep that is not under the root, that trained another task or metric, or that was imported
+    and has no configuration of an arm of this sweep. The task of imported results is unknown; the user vouches for it.
     """
     found, mine = [], definition(spec)
     for name in spec.warm_start:
@@ -117,24 +117,24 @@ def teachers(spec: Spec, root: Path) -> list[SweepFolder]:
             told = {part: asked[key].get(part) for part in ("name", "goal")} if imported else asked[key]
             if any(mine[key].get(part) != value for part, value in told.items()):
                 raise NotFound(
-                    f"{spec.source}: warm_start: {source.sweep_id} has another {key} ({asked[key]}); "
+                    f"{spec.source}: warm_start: {source.sweep_id} has a different {key} ({asked[key]}); "
                     "name a sweep of the same task and metric, or remove it"
                 )
         if imported and spec.arms.keys().isdisjoint(asked["arms"]):
             raise NotFound(
-                f"{spec.source}: warm_start: {source.sweep_id} was imported with arms {', '.join(asked['arms'])}, and "
-                f"results are learned by arms of the same name; here are {', '.join(spec.arms)}"
+                f"{spec.source}: warm_start: {source.sweep_id} was imported with arms {', '.join(asked['arms'])}, but "
+                f"results are used only by arms of the same name; this sweep has {', '.join(spec.arms)}"
             )
         found.append(source)
     return found
 
 
 def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> list[str]:
-    """Begin the search with what the sweeps of `warm_start` found in arms of the same name, optimizer and groups.
+    """Start the search with what the sweeps of `warm_start` found in arms with the same name, optimizer and groups.
 
-    Of imported results the name is enough. No two studies learn the same: study r takes the other sweep's study r where
-    that has as many, else every R-th of its configurations. Returns what is to know of imported results, of which some
-    may lie outside the space. Raises NotFound as `teachers`.
+    For imported results the name is enough. No two studies learn the same: study r takes the other sweep's study r if
+    that has as many, otherwise every R-th of its configurations. Returns notes on imported results, some of which may
+    lie outside the space. Raises NotFound like `teachers`.
     """
     mine, said = definition(spec), []
     for source in teachers(spec, folder.root):
@@ -155,7 +155,7 @@ def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> list
                 there += len(lesson)
                 taken += arm.study.learn(source.sweep_id, [(p, found[:last]) for p, found in lesson], broken)
         if imported:
-            said.append(f"the search begins with {taken} of {there} imported configurations of {source.sweep_id}")
+            said.append(f"the search starts from {taken} of {there} imported configurations of {source.sweep_id}")
     return said
 
 

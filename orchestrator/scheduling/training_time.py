@@ -1,6 +1,6 @@
-"""The clock of `budget.wall_clock`: it runs while there is a worker that could train, and stands still otherwise.
+"""The clock of `budget.wall_clock`: it runs while there is a worker that could train, and stops otherwise.
 
-A cluster may take minutes or hours to find machines, and a sweep that has none spends nothing of what it was given.
+A cluster may take minutes or hours to provide machines; a sweep without any spends none of its budget.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from orchestrator.storage.folder import SweepFolder
 
 
 class TrainingTime:
-    """Seconds in which workers were up, on top of `before`, those of earlier drivers.
+    """Seconds in which workers were up, in addition to `before`, those of earlier drivers.
 
-    One is taken to be there until an executor says otherwise.
+    One worker is assumed until an executor says otherwise.
     """
 
     def __init__(self, before: float, clock: Callable[[], float]) -> None:
@@ -22,7 +22,7 @@ class TrainingTime:
         self._since, self._workers = clock(), 1
 
     def on_workers(self, count: int) -> None:
-        """So many workers are up now."""
+        """Record the number of workers that are up."""
         if bool(count) == bool(self._workers):
             self._workers = count
             return
@@ -35,12 +35,12 @@ class TrainingTime:
 
     @property
     def waited(self) -> float:
-        """Seconds of the present stretch without a worker; 0 while there is one."""
+        """Seconds of the current period without a worker; 0 while there is one."""
         return 0.0 if self._workers else self._clock() - self._since
 
 
 def over(time: TrainingTime, spec: Spec, folder: SweepFolder) -> str:
-    """Why no further trial starts: `budget`, `stop`: somebody asked, `wait`: for workers too long; or nothing."""
+    """Why no further trial starts: `budget`, `stop` (on request), `wait` (too long without workers), or empty."""
     if spec.budget.wall_clock is not None and time.seconds >= spec.budget.wall_clock:
         return "budget"
     if folder.stop_file.exists():
@@ -56,7 +56,7 @@ class IdleTime:
         self.seconds = 0.0
 
     def on_idle(self, workers: int) -> None:
-        """So many workers wait from now on."""
+        """Record the number of idle workers from now on."""
         now = self._clock()
         self.seconds += self._idle * (now - self._since)
         self._since, self._idle = now, max(0, workers)

@@ -1,4 +1,4 @@
-"""How many trials of each arm wait, and why, in words for the person who asks."""
+"""How many trials of each arm wait, and why, as text for users."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from orchestrator.scheduling.arm_study import ArmStudy
 
 SAID_S = 10.0
-"""Seconds without a worker before that is said: starting one takes a few."""
+"""Seconds without a worker before it is reported: starting one takes a few."""
 STOPPED = {
     "budget": "the sweep is stopped by its budget",
     "stop": "the sweep is being stopped",
-    "wait": "no worker came for as long as resources.wait allows",
+    "wait": "no worker became available within resources.wait",
 }
 
 
 def waiting(
     arms: Iterable[ArmStudy], without_workers: float, *, stopped_by: str, racing: bool, running: int
 ) -> dict[str, dict[str, Any]]:
-    """Arm -> how many trials of all its studies wait, how many of them are paused, and the reasons, each once.
+    """Arm -> how many trials of all its studies wait, how many of them are paused, and the distinct reasons.
 
     `without_workers`: seconds since there was one.
     """
@@ -34,24 +34,27 @@ def waiting(
 
 
 def reason(arm: ArmStudy, *, stopped_by: str, racing: bool, running: int) -> str:
-    """Why no further trial of the study starts now. `racing`: arms race in the confirm stage; `running` trials."""
+    """Why no trial of the study starts now. `racing`: arms race in the confirm stage; `running`: number of running
+    trials.
+    """
     if stopped_by:
         return STOPPED[stopped_by]
     if not arm.queue and arm.held_by_order():
         return "strict replay waits for an earlier result of this arm"
     if not arm.queue and arm.paused() and arm.population is not None:
-        return f"{arm.paused()} trials wait at evaluation {arm.population.until} for the rest of their population"
+        paused = f"{arm.paused()} trials are paused at evaluation {arm.population.until}"
+        return f"{paused}, waiting for the rest of their population"
     if not arm.open:
         return "the race waits for the other arms' studies before its next look"
     if not arm.queue and not arm.wants and not arm.confirming:
         return "confirm trials wait for the last trials of the search"
     if not arm.queue and arm.confirming and racing:
-        return "the race of the confirm stage waits for the other arms to come to its next look"
+        return "the race of the confirm stage waits for the other arms to reach its next look"
     return f"no worker is free; {running} trials are running"
 
 
 def without(seconds: float) -> str:
-    """That there has been no worker for so long; nothing in the first moments."""
+    """How long there has been no worker; empty for the first seconds."""
     return f"waiting for workers for {clock(seconds)}, not charged" if seconds >= SAID_S else ""
 
 

@@ -2,7 +2,7 @@
 
 Shares always sum to one, so even in a small search on pure noise the largest looks important: 0.66 with four parameters
 and 12 configurations. The same is therefore computed with the values randomly permuted among the configurations. With
-I the sum of importances before it is normalised,
+I the sum of importances before it is normalized,
 
     p = (1 + #{permutations with I at or above the one seen}) / (1 + permutations)
 
@@ -13,9 +13,13 @@ Good are the best tenth of the configurations, but at least five, as Optuna advi
 
 from __future__ import annotations
 
+import importlib
+import sys
+import types
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,8 +92,29 @@ def _ped_anova(study: optuna.Study, lower: NDArray[np.float64]) -> dict[str, flo
     good = max(GOOD_SHARE, min(0.5, GOOD / len(lower)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=good)
+        evaluator = _ped_anova_of_optuna()(target_quantile=good)
         return dict(evaluator.evaluate(study, target=lambda trial: float(lower[trial.number])))
+
+
+@cache
+def _ped_anova_of_optuna() -> Any:
+    """Optuna's class, without the package around it, whose other evaluators import scikit-learn: 0.5 s of CPU.
+
+    What was imported is forgotten again: whoever asks for the whole package later gets it whole.
+    """
+    name = "optuna.importance"
+    if name not in sys.modules:
+        hollow = types.ModuleType(name)
+        hollow.__path__ = [f"{place}/importance" for place in optuna.__path__]
+        sys.modules[name] = hollow
+        try:
+            return importlib.import_module(f"{name}._ped_anova.evaluator").PedAnovaImportanceEvaluator
+        except (ImportError, AttributeError):  # another version of Optuna
+            pass
+        finally:
+            for module in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+                del sys.modules[module]
+    return optuna.importance.PedAnovaImportanceEvaluator
 
 
 def _distribution(p: Parameter) -> optuna.distributions.BaseDistribution:

@@ -1,1 +1,1 @@
-"""Pure numbers: tests, intervals, power, ranks. Knows no file and no sweep."""
+"""Pure numbers: tests, intervals, power, ranks. Independent of files and sweeps."""

@@ -1,17 +1,19 @@
 """Paired comparison of arms: is A better than B, at equal compute, and how sure is that?
 
-The units are studies, and the verdict is about methods; with one study an arm they are confirm seeds, and it is about
-the two configurations found, whatever their number. With d_i = A_i - B_i on unit i (the mean over a study's confirm
-seeds): mean difference and its 1 - alpha t interval, exact p with Holm over all comparisons, Wilcoxon p, probability
-of outperforming, where the noise comes from, and a verdict:
+The units are studies, and the verdict is about methods. With one study per arm the units are confirm seeds, and the
+verdict is only about the two configurations found, however many seeds there are. With d_i = A_i - B_i on unit i (the
+mean over a study's confirm seeds), a comparison reports the mean difference and its 1 - alpha t interval, the exact p
+with Holm's correction over all comparisons, Wilcoxon p, probability of outperforming, where the noise comes from, and a
+verdict:
 
     better/worse  Holm-adjusted p < alpha, where p is the sign-flip p of the null |E d| <= margin, and the interval
                   leaves the margin (or zero) out
-    equivalent    Holm-adjusted p of equivalence < alpha: the interval lies inside the margin
-    inconclusive  anything else, with what might settle it and the difference that this design could have found; always
+    equivalent    Holm-adjusted p of equivalence < alpha: the interval lies inside the margin inconclusive  anything
+    else, with what might settle it and the difference that this design could have detected; always
                   so below 1 + log2(k / alpha) units, where no exact test can reach the level
 
-A twin, an identical copy of the baseline, is none of the k comparisons and stands apart: what no difference looks like.
+A twin, an identical copy of the baseline, is not one of the k comparisons and is reported separately, to show what no
+difference looks like.
 """
 
 from __future__ import annotations
@@ -55,39 +57,39 @@ class Pair:
     a: str
     b: str
     unit: Unit
-    """What is counted: studies (then the verdict is about methods) or seeds (about two configurations)."""
+    """What is counted: studies (the verdict is about methods) or seeds (about two configurations)."""
     n: int
     """Units."""
     difference: float
     interval: tuple[float, float]
     confidence: float
-    """Of every interval: 1 - alpha."""
+    """Of all intervals: 1 - alpha."""
     p: float
-    """Of the null that the difference lies within the margin (is zero, without one); 1 when the mean lies within."""
+    """For the null that the difference lies within the margin (is zero, without one); 1 if the mean lies within."""
     p_holm: float
     p_equivalent: float | None
-    """Of the null that the difference lies outside the margin, after Holm; None without a margin."""
+    """For the null that the difference lies outside the margin, after Holm; None without a margin."""
     wilcoxon_p: float
     outperforms: float
     outperforms_interval: tuple[float, float]
     verdict: str
     """A is better, worse, equivalent or inconclusive."""
     alone: Literal["p", "interval", "equivalence"] | None
-    """inconclusive though one of two conditions holds: p, the interval, or the interval within the margin."""
+    """inconclusive although one of two conditions holds: p, the interval, or the interval within the margin."""
     detectable: float | None
-    """The difference that so many units find with 80 % power, given the spread that was seen."""
+    """The difference that this many units detect with 80 % power, given the observed spread."""
     components: dict[str, float] | None
-    """of studies with two confirm seeds: `within`, `between` (variances), `confirm`, `share_of_search`."""
+    """for studies with two confirm seeds: `within`, `between` (variances), `confirm`, `share_of_search`."""
     settles: dict[str, Any] | None
-    """inconclusive studies: further `studies`, `confirm` seeds a study in all, the `cheapest` way, its `trials`."""
+    """inconclusive studies: further `studies`, total `confirm` seeds per study, the `cheapest` way, its `trials`."""
     seeds_needed: int | None
-    """inconclusive seeds: how many in all would settle the seen difference; None when no number would."""
+    """inconclusive seeds: the total number that would settle the observed difference; None if no number would."""
     more_seeds: int | None
-    """The same, beyond the seeds there are."""
+    """The same, in addition to the existing seeds."""
     searched: dict[str, int] | None
-    """Arm -> configurations of one study, where known."""
+    """Arm -> configurations per study, where known."""
     study_trials: int | None
-    """Trials of one more study of an arm, where known."""
+    """Trials needed for one more study of an arm, where known."""
 
 
 def compare(
@@ -107,14 +109,14 @@ def compare(
 ) -> dict[str, Any]:
     """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
-    Of a raced confirm stage (`race` as in race.json; an arm was stopped after so many `seeds`, or `studies`) each pair
-    is compared on the units that both have, and p is corrected for the looks, the end included, before Holm's
+    In a raced confirm stage (`race` as in race.json; an arm was stopped after so many `seeds` or `studies`) each pair
+    is compared on the units that both have, and p is corrected for the looks, including the final one, before Holm's
     correction over the pairs.
 
-    `margin` >= 0, in the metric's units: a difference within it counts as none. `alpha` in (0, 1); `level`, of the
-    tests, in [0, alpha]: what is left for this look at the results, by default all. `twin`: an identical copy of an
-    arm, and that arm; how they differ stands beside the comparisons and is none of them. `parity` and `choice` as in
-    `pairing.paired`. `bounds`: the range of the metric, whose differences no interval leaves.
+    `margin` >= 0, in the metric's units: a smaller difference counts as none. `alpha` in (0, 1). `level`, of the tests,
+    in [0, alpha]: what is left for this look at the results; default: all. `twin`: an identical copy of an arm, and
+    that arm; their difference is reported next to the comparisons but is not one of them. `parity` and `choice` as in
+    `pairing.paired`. `bounds`: the range of the metric, to which intervals of differences are clipped.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
@@ -138,11 +140,11 @@ def compare(
 def check_baseline(baseline: str | None, arms: Sequence[str]) -> None:
     """Raises Refused for a baseline without confirm trials."""
     if baseline is not None and baseline not in arms:
-        raise Refused(f"baseline {baseline!r} has no confirm trials; there is: {', '.join(arms) or 'no arm'}")
+        raise Refused(f"baseline {baseline!r} has no confirm trials; available: {', '.join(arms) or 'no arm'}")
 
 
 def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The `compare` document. `asked`: metric, goal, baseline, margin and alpha; `level` where it is not alpha."""
+    """The `compare` document. `asked`: metric, goal, baseline, margin and alpha; `level` if it is not alpha."""
     question = dict(asked)
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     most = max(len(units) for units in found.values.values())
@@ -181,8 +183,8 @@ def compare_values(
 ) -> list[Pair]:
     """All pairs of arms, or every arm against the baseline; `values` hold the units in the same order.
 
-    Where an arm has fewer units than another, they are the other's first ones. `looks`: at how many numbers of units
-    a decision could have fallen. `level` of the tests as in `compare`.
+    If an arm has fewer units than another, they are the first ones of the other. `looks`: the number of interim looks
+    at which a decision could have been made. `level` of the tests as in `compare`.
     """
     chosen = chosen_pairs(list(values), baseline)
     raw = {(a, b): differences(values[a], values[b]) for a, b in chosen}
@@ -191,7 +193,7 @@ def compare_values(
 
 
 def differences(a: Units, b: Units) -> list[Array]:
-    """A - B on each unit that both have."""
+    """A - B on each shared unit."""
     return [np.atleast_1d(x) - np.atleast_1d(y) for x, y in zip(a, b, strict=False)]
 
 
@@ -207,7 +209,7 @@ def compare_differences(
     searches: Mapping[str, Search] | None = None,
     span: tuple[float, float] = UNBOUNDED,
 ) -> list[Pair]:
-    """The same of (A, B) -> differences on each unit; Holm's correction is over all of them."""
+    """The same from (A, B) -> differences on each unit, with Holm's correction over all of them."""
     if not found:
         return []
     chosen, raw = list(found), list(found.values())
@@ -226,7 +228,7 @@ def compare_differences(
 
 
 def chosen_pairs(arms: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
-    """The comparisons made: all pairs, or each arm with the baseline."""
+    """The comparisons to make: all pairs, or each arm with the baseline."""
     if baseline is None:
         return list(itertools.combinations(arms, 2))
     return [(arm, baseline) for arm in arms if arm != baseline]
@@ -243,13 +245,13 @@ class Terms:
     comparisons: int
     searches: Mapping[str, Search]
     span: tuple[float, float] = UNBOUNDED
-    """The range that differences cannot leave."""
+    """The range of differences, to which intervals are clipped."""
     level: float = ALPHA
     """Of the tests, in [0, alpha]: what is left for this look at the results."""
 
 
 class _Rule(Terms):
-    """How the verdict on a pair of paired units is found."""
+    """Decides the verdict on a pair of paired units."""
 
     def verdict(self, d: Array, interval: tuple[float, float], p_holm: float, equal: float | None) -> str:
         low, high = interval
@@ -262,7 +264,7 @@ class _Rule(Terms):
         return "inconclusive"
 
     def alone(self, interval: tuple[float, float], p_holm: float, equal: float | None) -> Any:
-        """Which condition of a verdict holds where the others do not."""
+        """Which condition of a verdict holds when the others do not."""
         low, high = interval
         if equal is not None and -self.margin < low and high < self.margin:
             return "equivalence"
@@ -326,5 +328,5 @@ def as_json(pair: Pair) -> dict[str, Any]:
 
 
 def tests(race: Mapping[str, Any] | None) -> int:
-    """How many times a raced comparison was looked at, the end included."""
+    """How many times a raced comparison was tested, including the final look."""
     return 1 if race is None else len(race["looks"]) + 1

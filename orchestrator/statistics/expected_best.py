@@ -1,4 +1,4 @@
-"""What tuning is worth: the expected best value against the number of trials, and how tunable an arm is.
+"""The value of tuning: expected best value against the number of trials, and how tunable an arm is.
 
 For n exchangeable trials y_(1) <= ... <= y_(n), larger is better (Tang et al. 2020, 2004.13705, in answer to Dodge et
 al. 2019, 1909.03004):
@@ -8,9 +8,9 @@ al. 2019, 1909.03004):
     tunability = sum_t w_t E(t), sum_t w_t = 1                 (Sivaprasad et al. 2020, 1910.11758)
     peak: all weight on T;  uniform: 1 / T;  early: w_t in proportion to T - t
 
-A diverged trial counts as the worst that trained: its own stand-in value would drown the others in any mean.
-Trials of a model-based search depend on each other, so only those drawn before any result was looked at count; with
-none of them the curve is refused. Beyond n / 2 the estimate rests on few trials (Dodge et al. 2021).
+A diverged trial counts as the worst that trained: its own stand-in value would dominate any mean. Trials of a
+model-based search depend on each other, so only those drawn before any result was seen count; without any, the curve is
+refused. Beyond n / 2 the estimate rests on few trials (Dodge et al. 2021).
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class Curve:
 
 
 def weights(n: int) -> Array:
-    """W [b, i] = C(i, b) / C(n, b + 1) for i >= b, both from 0: the weight of the i-th smallest in the best of b
-    + 1.
-    """
+    """W [b, i] = C(i, b) / C(n, b + 1) for i >= b, both from 0: weight of the i-th smallest in the best of b + 1."""
     i, b = np.arange(n)[None, :], np.arange(n)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         log = _log_choose(i, b) - _log_choose(np.full_like(b, n), b + 1)
@@ -79,7 +77,7 @@ def tunability(expected: Array) -> dict[str, float]:
 
 
 def crossing(a: Curve, b: Curve, goal: Goal) -> int | None:
-    """The number of trials from which `a` is expected to be ahead of `b`, having been behind before; None if never."""
+    """The number of trials from which `a` is expected to be ahead of `b` after having been behind; None if never."""
     sign, n = goal.sign, min(len(a.mean), len(b.mean))
     ahead = sign * (a.mean[:n] - b.mean[:n]) > 0
     turns = np.flatnonzero(~ahead[:-1] & ahead[1:])

@@ -3,10 +3,10 @@
     mean    xbar -+ t_{(1 + c) / 2, n - 1} s / sqrt(n)
     share   [B_{(1 - c) / 2}(w, n - w + 1), B_{(1 + c) / 2}(w + 1, n - w)]     w wins of n, a tie is half a win
 
-c is the confidence and B_q(a, b) the q-quantile of a beta distribution. The t interval is exact for normal values,
-and cautious for heavy tails. For strongly skewed values it covers less than it says until n is large: exponential
-ones at 95 % are covered in 88 to 92 % of samples of 6 to 20. Differences of two arms are rarely like that, because
-skewness that both share cancels. The interval of a share never covers less than it says.
+c is the confidence and B_q(a, b) the q-quantile of a beta distribution. The t interval is exact for normal values and
+conservative for heavy tails. For strongly skewed values it undercovers until n is large: at 95 %, exponential values
+are covered in 88 to 92 % of samples of 6 to 20. Differences of two arms are rarely that skewed, because skewness that
+both share cancels. The interval of a share is never below its nominal coverage.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Summary:
 
 
 def summarize(values: Values, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Summary:
-    """Mean and `mean_interval`; with fewer than two values there is no interval. Raises ValueError on none at all."""
+    """Mean and `mean_interval`; no interval for fewer than two values. Raises ValueError for no values."""
     if not len(values):
         raise ValueError("no values to summarize")
     n, mean = len(values), float(np.mean(values))
@@ -54,10 +54,10 @@ def mean_interval(
 ) -> tuple[float, float]:
     """The t interval of the mean of two or more values; a point when all are equal.
 
-    Of a metric with `bounds` (SHARE for an accuracy) the interval is clipped to them. Since the true mean lies within
-    them, that costs no coverage.
+    With `bounds` of the metric (SHARE for an accuracy) the interval is clipped to them. Since the true mean lies within
+    them, clipping costs no coverage.
     """
-    from scipy.special import stdtrit  # a third of a second, which a start of a sweep need not spend
+    from scipy.special import stdtrit  # takes a third of a second, not needed to start a sweep
 
     x = np.asarray(values, dtype=float)
     if all_equal(x):
@@ -70,9 +70,9 @@ def mean_interval(
 def bounds_of(
     metric: str, values: Iterable[float] = (), declared: tuple[float, float] | None = None
 ) -> tuple[float, float]:
-    """The range that a metric, and so its mean, cannot leave: as declared, or known by its name.
+    """The range of a metric, and so of its mean: as declared, or known by its name.
 
-    An accuracy, or another share, lies in [0, 1], or in [0, 100] where `values` show that it is in percent.
+    An accuracy, or another share, lies in [0, 1], or in [0, 100] if `values` show that it is in percent.
     """
     if declared is not None:
         return declared
@@ -84,20 +84,20 @@ def bounds_of(
 
 
 def span_of(bounds: tuple[float, float]) -> tuple[float, float]:
-    """The range that the difference of two values within `bounds` cannot leave."""
+    """The range of the difference of two values within `bounds`."""
     width = bounds[1] - bounds[0]
     return -width, width
 
 
 def cut_words(metric: str, bounds: tuple[float, float], intervals: Iterable[tuple[float | None, float | None]]) -> str:
-    """Says that intervals were cut, where some were; else nothing. They end at a bound then."""
+    """States that intervals were clipped, if any were (they end at a bound then); otherwise empty."""
     ends = {end for low, high in intervals if low != high for end in (low, high)}
     cut = sorted(bound for bound in bounds if bound in ends)
-    return f"cut at {' and '.join(f'{bound:g}' for bound in cut)}, beyond which {metric} cannot be" if cut else ""
+    return f"clipped to the range of {metric} (at {' and '.join(f'{bound:g}' for bound in cut)})" if cut else ""
 
 
 def share_interval(wins: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a share, in [0, 1]. `wins` in [0, n], not necessarily whole."""
+    """Clopper and Pearson's interval of a share, in [0, 1]. `wins` in [0, n], not necessarily an integer."""
     from scipy.special import betaincinv
 
     low = float(betaincinv(wins, n - wins + 1, (1 - confidence) / 2)) if wins > 0 else 0.0
@@ -106,12 +106,12 @@ def share_interval(wins: float, n: int, confidence: float = 0.95) -> tuple[float
 
 
 def all_equal(values: Array) -> bool:
-    """Whether the values are one and the same number, up to rounding."""
+    """Whether all values are the same number, up to rounding."""
     return float(np.ptp(values)) <= 1e-12 * float(np.abs(values).max())
 
 
 def interval_text(mean: float, low: float | None, high: float | None, sign: bool = False) -> str:
-    """`0.9056 [0.8647, 0.9464]` with as many digits as the interval deserves."""
+    """`0.9056 [0.8647, 0.9464]`, with as many digits as the interval justifies."""
     lead = "+" if sign else ""
     if low is None or high is None:
         return f"{mean:{lead}.4g}"

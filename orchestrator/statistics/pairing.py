@@ -1,9 +1,9 @@
-"""What has to hold before arms are compared: the same fresh seeds, proved by digests, at the same budget.
+"""Requirements for comparing arms: the same fresh seeds, proved by digests, at the same budget.
 
 parity  (max B - min B) / mean B <= 2 %  over what all confirm trials that trained to the end spent: B in gradient
         evaluations, or in the unit that the sweep makes equal (see `Parity`)
 
-A table without a column `study` holds one study an arm. With one study an arm the units are its confirm seeds, with
+A table without a column `study` holds one study per arm. With one study per arm the units are its confirm seeds; with
 several they are the studies: study r of one arm is paired with study r of every other, and both have the same seeds.
 """
 
@@ -28,7 +28,7 @@ Unit = Literal["study", "seed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """What the sweep makes equal, and how nearly confirm trials have to have spent the same of it."""
+    """What the sweep makes equal, and how closely confirm trials must agree in it."""
 
     column: str = "grad_evals"
     """Of the trials table; empty, or one that no trial has: nothing was counted."""
@@ -36,14 +36,17 @@ class Parity:
     within: float = PARITY
     """(max - min) / mean."""
     of_means: bool = False
-    """Compare the arms' means: what single trials took is noisy."""
+    """Compare the arms' means, because single trials are noisy."""
     streams: bool = True
-    """Weights and data have to be the same, by their digests. Of scripts and imported runs the verdict says how far."""
+    """Require equal digests of weights and data. For scripts and imported runs the verdict states the level of
+    proof.
+    """
     given: float = 0.0
-    """What each trial was given, where `left` is known."""
+    """The budget of each trial, where `left` is known."""
     left: Callable[[], Mapping[str, float]] = dict
-    """Arm -> what one of its steps takes: less than that is left over at the end of a trial. The file makes it certain,
-    so that it is said and nothing is refused for it. Asked only where trials spent differently."""
+    """Arm -> cost of one of its steps: less than that is left over at the end of a trial. Since this follows from the
+    file, it is noted but nothing is refused for it. Called only where trials spent different amounts.
+    """
 
 
 IN_GRAD_EVALS = Parity()
@@ -63,18 +66,18 @@ class Paired:
 
     unit: Unit
     values: dict[str, list[Array]]
-    """Arm -> [units][confirm seeds]; of unit seed, one value in each."""
+    """Arm -> [units][confirm seeds]; with seeds as units, one value in each."""
     searches: dict[str, Search] = field(default_factory=dict)
     """Empty when the table has no tune trials."""
     diverged: tuple[tuple[str, int], ...] = ()
-    """(arm, study) all of whose confirm trials diverged."""
+    """(arm, study) pairs whose confirm trials all diverged."""
     own_task: tuple[str, ...] = ()
     """Parameters of the task that each arm chose itself."""
     notes: tuple[str, ...] = ()
-    """What a reader has to know of studies that did not go as planned."""
+    """Notes on studies that did not go as planned."""
 
 
-AGAIN = "mend the cause and give the sweep another name"
+AGAIN = "fix the cause and give the sweep another name"
 
 
 def paired(
@@ -86,8 +89,8 @@ def paired(
 ) -> Paired:
     """The confirm trials of a trials table, ready to be compared. Raises Refused unless they are comparable.
 
-    An arm that a race `stopped` after so many units has the first ones of the others. A diverged trial counts with the
-    value that it was given, the metric's worst. `choice`: what arms may choose of the task.
+    An arm that a race `stopped` has the first units of the others. A diverged trial counts with its assigned value, the
+    metric's worst. `choice`: what arms may choose about the task.
     """
     trials = trials if "study" in trials else trials.assign(study=1)
     confirm, arms, several = _confirm(trials, metric)
@@ -101,7 +104,7 @@ def paired(
 
 
 def unpaired(trials: pd.DataFrame, metric: str, parity: Parity = IN_GRAD_EVALS) -> Paired:
-    """The same of arms whose seeds, or studies, have nothing to do with each other. Raises Refused."""
+    """The same for arms whose seeds, or studies, are unrelated. Raises Refused."""
     confirm, arms, several = _confirm(trials, metric)
     unspent = _same_budget(confirm, parity)
     found = _ready(trials, confirm, arms, metric, several)
@@ -113,7 +116,7 @@ def _confirm(trials: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(confirm["arm"].unique())
     if len(arms) < 2:
-        raise Refused(f"a comparison needs two arms with confirm trials; there is: {', '.join(arms) or 'none'}")
+        raise Refused(f"a comparison needs two arms with confirm trials; available: {', '.join(arms) or 'none'}")
     if metric not in confirm:
         raise Refused(f"no trial has the metric {metric!r}")
     several = trials[trials["arm"].isin(arms)]["study"].nunique() > 1
@@ -152,12 +155,12 @@ def _none_failed(confirm: pd.DataFrame, several: bool) -> None:
         where = sorted({(arm, study) for arm, study in zip(failed["arm"], failed["study"], strict=True)})
         of = f" of {', '.join(_named(arm, study, True) for arm, study in where)}" if several else ""
         raise Refused(
-            f"{len(failed)} confirm trials failed{of} ({names}); mend the cause and run it with --retry-failed"
+            f"{len(failed)} confirm trials failed{of} ({names}); fix the cause and run it with --retry-failed"
         )
 
 
 def _none_missing(own: pd.DataFrame, confirm: pd.DataFrame, stopped: Mapping[str, int], several: bool) -> None:
-    """Every study has confirm trials, except those that a race spared an arm."""
+    """Every study has confirm trials, except those that a race skipped for an arm."""
     confirmed = set(zip(confirm["arm"], confirm["study"], strict=True))
     studies = sorted(own["study"].unique())
     for arm in sorted(own["arm"].unique()):
@@ -185,14 +188,14 @@ def _same_seeds(confirm: pd.DataFrame, arms: Sequence[str], stopped: Mapping[str
             differ = sorted(set(found) ^ set(expected))
             where = f"study {differ[0][0]}: " if several else ""
             theirs = [[seed for study, seed in one if study == differ[0][0]] for one in (expected, found)]
-            raise Refused(f"{where}arms {whole} and {arm} have other confirm seeds: {theirs[0]} and {theirs[1]}")
+            raise Refused(f"{where}arms {whole} and {arm} have different confirm seeds: {theirs[0]} and {theirs[1]}")
     fewest = min(map(len, seeds.values()))
     if not several and fewest < FLOOR:
-        raise Refused(f"{fewest} confirm seeds; below {FLOOR} no exact test can reach p < 0.05")
+        raise Refused(f"{fewest} confirm seeds; with fewer than {FLOOR} no exact test can reach p < 0.05")
 
 
 def _same_budget(confirm: pd.DataFrame, parity: Parity) -> list[str]:
-    """What whole steps left over where that is more than `parity.within`, as notes."""
+    """What whole steps left over where it exceeds `parity.within`, as notes."""
     complete = confirm[confirm["state"] == State.COMPLETE]
     if parity.column not in complete:
         return []
@@ -204,8 +207,8 @@ def _same_budget(confirm: pd.DataFrame, parity: Parity) -> list[str]:
         rests, steps = parity.given - complete[parity.column], parity.left()
         if all(0 <= rest < steps.get(arm, 0.0) for arm, rest in zip(complete["arm"], rests, strict=True)):
             return [
-                f"Steps come whole, so that of {parity.given:g} {parity.words} the arms spent {named}, {apart} apart; "
-                "a multiple of what their steps take would have been spent by all."
+                f"Trials take whole steps, so of {parity.given:g} {parity.words} the arms spent {named}, {apart} "
+                "apart; a budget that is a multiple of every arm's cost per step avoids this."
             ]
         raise Refused(f"budgets differ by {apart}: {named} ({parity.words})")
     return []
@@ -233,7 +236,7 @@ def _left_out(tune: pd.DataFrame, arms: Sequence[str]) -> list[str]:
 
 
 def _unequal(tune: pd.DataFrame, arms: Sequence[str]) -> list[str]:
-    """Of an arm whose searches were not equally long, as when a budget ends them."""
+    """For an arm whose searches differ in length, for example because a budget ended them."""
     notes = []
     for arm in arms:
         sizes = tune[tune["arm"] == arm].groupby("study").size()

@@ -1,14 +1,14 @@
-"""Power of a paired design: the chance that it finds a difference of a given size, and the units that this takes.
+"""Power of a paired design: the chance of detecting a difference of a given size, and the number of units needed.
 
-A unit is a study, or a seed. The rule is the one of `comparison`: the smallest p is multiplied by the number of
-comparisons (first step of Holm), and the 1 - alpha interval of the mean has to leave zero out. Up to 10 units the rule
-itself is simulated on normal differences, because the exact test moves in steps of 2 / 2^n; above, the noncentral t is
-exact enough (Cohen 1988).
+A unit is a study or a seed. The rule is that of `comparison`: the smallest p is multiplied by the number of comparisons
+(first step of Holm), and the 1 - alpha interval of the mean must exclude zero. Up to 10 units the rule itself is
+simulated on normal differences, because the exact test moves in steps of 2 / 2^n; above that the noncentral t is
+accurate enough (Cohen 1988).
 
-Differences of searches have heavy tails: a few searches find nothing good. The chance of finding a middling effect is
-then higher than normal differences of the same variance say (on trained digits by up to 27 points at a true power of
-0.5, up to 16 at 0.8), and that of finding a large one lower (by up to 5 at 0.95). No number of studies that anyone runs
-is enough to tell such tails, so that the prediction stays the normal one: cautious where designs are chosen.
+Differences between searches are heavy-tailed: a few searches find nothing good. The power for a medium effect is then
+higher than for normal differences of the same variance (on trained digits by up to 27 points at a true power of 0.5, up
+to 16 at 0.8), and for a large effect lower (by up to 5 at 0.95). No affordable number of studies can estimate such
+tails, so the prediction assumes normality, which is conservative where designs are chosen.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def power(effect: float, seeds: int, comparisons: int = 1, alpha: float = 0.05) 
     if seeds > SIMULATED_UP_TO:
         shift, far = effect * math.sqrt(seeds), stdtrit(seeds - 1, 1 - alpha / comparisons / 2)
         found = 1 - float(nctdtr(seeds - 1, shift, far) - nctdtr(seeds - 1, shift, -far))
-        return 1.0 if math.isnan(found) else found  # its far tail underflows where the power is 1 to six digits
+        return 1.0 if math.isnan(found) else found  # the far tail underflows where the power is 1 to six digits
     return float(settled(_normal(seeds) + effect, comparisons, alpha).mean())
 
 
@@ -49,14 +49,14 @@ def _normal(units: int) -> Array:
 
 
 def settled(d: Array, comparisons: int, alpha: float) -> Any:
-    """Which rows of d [rows, n] are found different from zero in the first step of Holm; n at most 16."""
+    """Which rows of d [rows, n] differ significantly from zero in the first step of Holm; n at most 16."""
     n = d.shape[1]
     half = stdtrit(n - 1, 1 - alpha / 2) * d.std(axis=1, ddof=1) / math.sqrt(n)
     return (sign_flip_rows(d) * comparisons < alpha) & (np.abs(d.mean(axis=1)) > half)
 
 
 def seeds_needed(effect: float, comparisons: int = 1, alpha: float = 0.05, target: float = TARGET) -> int | None:
-    """The fewest units with a power of `target` or more; None for no effect, or beyond 10 000."""
+    """The smallest number of units with power `target` or more; None for no effect, or beyond 10 000."""
     if effect == 0:
         return None
     floor = floor_of_seeds(comparisons, alpha)
@@ -64,7 +64,7 @@ def seeds_needed(effect: float, comparisons: int = 1, alpha: float = 0.05, targe
 
 
 def first(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
-    """The least number in [low, high] from which on `holds`, by bisection; None when it does not hold at `high`."""
+    """The smallest number in [low, high] from which on `holds` is true, by bisection; None if it is false at `high`."""
     if low > high or not holds(high):
         return None
     while low < high:
@@ -75,8 +75,8 @@ def first(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
 
 @lru_cache(maxsize=256)
 def detectable(seeds: int, comparisons: int = 1, alpha: float = 0.05, target: float = TARGET) -> float | None:
-    """The smallest effect, in standard deviations of the differences, found with a power of `target`; None if
-    none is.
+    """The smallest effect, in standard deviations of the differences, detected with power `target`; None if there is
+    none.
     """
     low, high = 0.0, LARGEST
     if power(high, seeds, comparisons, alpha) < target:
@@ -88,9 +88,10 @@ def detectable(seeds: int, comparisons: int = 1, alpha: float = 0.05, target: fl
 
 
 def settles(mean: float, spread: float, units: int, *, comparisons: int, alpha: float, margin: float) -> bool:
-    """Whether a verdict is to be expected of so many units when the truth is this mean and spread (above 0).
+    """Whether a verdict can be expected from this many units if the truth is this mean and spread (above 0).
 
-    A mean beyond `margin` shows with 80 % power; one within it when the interval, at its expected width, fits inside.
+    A mean beyond `margin` is detected with 80 % power; one within it, when the interval at its expected width fits
+    inside.
     """
     mean = abs(mean)
     if mean > margin:
@@ -100,8 +101,8 @@ def settles(mean: float, spread: float, units: int, *, comparisons: int, alpha: 
 
 
 def seeds_to_settle(d: Any, *, comparisons: int, alpha: float, margin: float) -> int | None:
-    """Units in all after which the differences seen so far would give a verdict, taken at face value; None when no
-    number would.
+    """Total units after which the differences seen so far, taken at face value, would give a verdict; None if no number
+    would.
     """
     if all_equal(np.asarray(d)):
         return None

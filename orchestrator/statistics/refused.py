@@ -1,7 +1,7 @@
-"""What every comparison may end in."""
+"""The exception that any comparison may raise."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):  # noqa: N818
-    """The table does not allow an honest comparison; says why."""
+    """The data does not allow an honest comparison; the message says why."""

@@ -1,11 +1,11 @@
-"""What pairs trials when arms may choose parameters of the task: one task where these are alike, a choice elsewhere.
+"""How trials are paired when arms may choose parameters of their task.
 
-Trials of one seed whose task is the same have to have seen the same initial weights and the same data. Where arms chose
-other values from one and the same space, the choice is part of what was tuned: over studies that is a fair question
-(each arm with the task parameters that it found), as study r of one arm and study r of the other still have the same
-seeds and the same search, and differences over studies need no common weights. One search an arm answers for two
-configurations on paired seeds, and there nothing is paired any more: refused. Values that the file fixes differently
-for different arms are another task, and refused too, unless the file declares that this is meant.
+Trials of one seed with the same task must have had the same initial weights and data. Where arms chose different values
+from the same space, the choice is part of what was tuned. Over studies that is a fair question (each arm with the task
+parameters that it found): study r of one arm and study r of the other still have the same seeds and the same search,
+and differences over studies do not need common weights. With one search per arm, two configurations would have to be
+compared on paired seeds, and those are no longer paired: refused. Values that the file fixes differently for different
+arms make a different task, and are refused too, unless the file declares that this is intended.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ DIGESTS = ("init_digest", "data_digest")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What arms may choose of the task."""
+    """What arms may choose about the task."""
 
     searched: frozenset[str] = frozenset()
     """Dotted names that every arm searches in the same space."""
     asked: frozenset[str] = frozenset()
-    """Dotted names that decide the data or what metrics mean, so that nobody may choose them."""
+    """Dotted names that determine the data or the meaning of metrics, so no arm may choose them."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """The values of an arm that says nothing, by dotted names."""
+    """The values of an arm that sets none, by dotted name."""
     declared: str = ""
-    """Why the file gives arms other tasks on purpose; empty: it does not."""
+    """Why the file gives arms different tasks on purpose; empty: it does not."""
 
 
 NOTHING = Choice()
 
 
 def check_streams(confirm: pd.DataFrame, choice: Choice, *, several: bool) -> list[str]:
-    """Raises Refused unless trials of one seed are paired as far as `choice` allows; returns what has to be said."""
+    """Raises Refused unless trials of one seed are paired as far as `choice` allows; returns notes for the reader."""
     tasks = [_task(row, choice) for row in confirm["parameters"]] if "parameters" in confirm else [{}] * len(confirm)
     confirm = confirm.assign(task=[json.dumps(task, sort_keys=True) for task in tasks])
     apart: dict[str, set[tuple[Any, Any]]] = {}
@@ -58,7 +58,7 @@ def check_streams(confirm: pd.DataFrame, choice: Choice, *, several: bool) -> li
 
 
 def chosen_by_arms(confirm: pd.DataFrame, choice: Choice) -> list[str]:
-    """What every arm chose of the task itself."""
+    """What every arm chose about the task itself."""
     given = {name for row in confirm.get("parameters", ()) for name in in_section(TASK, json.loads(row))}
     return sorted(given & choice.searched)
 
@@ -86,18 +86,18 @@ def _refusal(rows: pd.DataFrame, names: Sequence[str], choice: Choice, *, severa
     if choice.declared:
         return ""
     if asked := [name for name in names if name in choice.asked]:
-        return f"{words}: {', '.join(asked)} decides what is asked; make each value a sweep, and see geosweep profile"
+        return f"{words}: {', '.join(asked)} changes the question; run one sweep per value, and see geosweep profile"
     other = [name for name in names if name not in choice.searched]
     if other:
         return (
-            f"{words}: another task, given to some arms. Let every arm search {', '.join(other)} in the same space, or "
-            "declare that it is meant: analysis: {waive: {GS116: the reason}}"
+            f"{words}: different tasks for different arms. Let every arm search {', '.join(other)} in the same space, "
+            f"or declare that this is intended: analysis: {{waive: {{GS116: the reason}}}}"
         )
     if several:
         return ""
     return (
-        f"{words}, chosen by each arm from the same space, so that initial weights or data differ. `seeds: {{studies: "
-        f"6}}` or more compares the methods, each with the {', '.join(names)} of its own; or fix it"
+        f"{words}, chosen by each arm from the same space, so initial weights or data differ. `seeds: {{studies: 6}}` "
+        f"or more compares the methods, each with its own {', '.join(names)}; or fix it"
     )
 
 
@@ -111,8 +111,8 @@ def _notes(apart: Mapping[str, set[tuple[Any, Any]]], studies: int, choice: Choi
         count = len({study for study, _ in where})
         if name in choice.searched:
             yield (
-                f"{name} is part of what each arm tunes: in {count} of {studies} studies arms chose different values, "
-                "and there they share seeds, but neither initial weights nor batches."
+                f"{name} is part of what each arm tunes: in {count} of {studies} studies the arms chose different "
+                "values; there they share seeds, but neither initial weights nor batches."
             )
         else:
             yield f"{name} differs between arms by declaration ({choice.declared}): the arms had different tasks."

@@ -1,9 +1,9 @@
-"""A comparison in plain words.
+"""Verdicts in plain words.
 
-Studies answer for methods: 'sam, tuned with 6 trials, is better than sgd, tuned with 6 trials'. One search an arm
-answers for the two configurations that it found and for nothing else, whatever the number of confirm seeds: what two
-identical arms find differs by luck of the search, and more seeds only make sure of that accident (Bouthillier et al.
-2021, 2103.03098).
+Studies support statements about methods: 'sam, tuned with 6 trials, is better than sgd, tuned with 6 trials'. One
+search per arm supports only statements about the two configurations that it found, whatever the number of confirm
+seeds: what two identical arms find differs by the luck of the search, and more seeds only measure that accident more
+precisely (Bouthillier et al. 2021, 2103.03098).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from orchestrator.statistics.intervals import difference_text
 from orchestrator.statistics.significance import floor_of_seeds
 
 MANY, STUDIES, MOST_HEADLINES = 200, 8, 3
-"""Beyond MANY more units only that it takes more is said. STUDIES is what a sweep of one study is told to take."""
+"""Beyond MANY more units, only 'more than MANY' is stated. STUDIES is the number recommended for a sweep of one
+study.
+"""
 
 Document = Mapping[str, Any]
 
@@ -33,7 +35,7 @@ def sentence(pair: Document, metric: str) -> str:
 
 
 def _when(pair: Document) -> str:
-    """At which look it was settled, where that was an earlier one."""
+    """At which look it was settled, if that was an earlier one."""
     one = pair.get("settled_by")
     if one is None:
         return ""
@@ -42,7 +44,9 @@ def _when(pair: Document) -> str:
 
 
 def _proof(pair: Document) -> str:
-    """How far pairing and compute of scripts are proved; where both are, the notes say so. Of imports see `_origin`."""
+    """How far pairing and compute of scripts are proved; where both are, the notes say so. For imports see
+    `_origin`.
+    """
     found = pair.get("proof") or {}
     if pair.get("imported") or all(one["level"] == "proved" for one in found.values()):
         return ""
@@ -51,7 +55,7 @@ def _proof(pair: Document) -> str:
 
 
 def proof_line(document: Document) -> list[str]:
-    """That pairing and compute of every pair are proved, where they are."""
+    """States that pairing and compute of every pair are proved, if they are."""
     found = [p["proof"] for p in document["pairs"] if p.get("proof")]
     if not found or any(one["level"] != "proved" for proof in found for one in proof.values()):
         return []
@@ -67,13 +71,13 @@ def _said(pair: Document, amount: str, ahead: str) -> str:
             return f"{first} is {verdict} than {second.rstrip(',')}: {amount}, {ahead}"
         if verdict == "equivalent":
             return f"{first} and {second} are equivalent within the margin: {amount}"
-        return f"{first} against {second.rstrip(',')}, inconclusive: {amount}; {_why_open(pair)}"
+        return f"{first} vs. {second} is inconclusive: {amount}; {_why_open(pair)}"
     if verdict in ("better", "worse"):
         verb = "beats" if verdict == "better" else "is beaten by"
         return f"The configuration found for {a} {verb} the one found for {b}: {amount}, {ahead}"
     if verdict == "equivalent":
         return f"The configurations found for {a} and {b} are equivalent within the margin: {amount}"
-    return f"The configurations found for {a} and {b}, inconclusive: {amount}; {_why_open(pair)}"
+    return f"The configurations found for {a} and {b}: inconclusive, {amount}; {_why_open(pair)}"
 
 
 def _among(pair: Document) -> str:
@@ -81,12 +85,12 @@ def _among(pair: Document) -> str:
 
 
 def _origin(pair: Document) -> str:
-    """Where results come from that no trial of ours brought, and whose word it is that they are paired."""
+    """Where imported results come from, and who vouches for their pairing."""
     return f" (imported: {pair['imported']})" if pair.get("imported") else ""
 
 
 def _turned(pair: Document) -> str:
-    """What another currency would say, where that is something else."""
+    """What another currency would say, if it differs."""
     other = pair.get("at_equal_seconds")
     if other is None or other["verdict"] == pair["verdict"]:
         return ""
@@ -94,32 +98,32 @@ def _turned(pair: Document) -> str:
 
 
 def verdict_words(pair: Document) -> str:
-    """The verdict for a table or a figure: of one search, on the configuration."""
+    """The verdict for a table or a figure; with one search, it is about the configuration."""
     plain = pair["unit"] == "study" or pair["verdict"] == "inconclusive"
     return str(pair["verdict"]) if plain else f"{pair['verdict']} (configuration)"
 
 
 def alone_words(pair: Document) -> str:
-    """Why a pair is inconclusive though p, or its interval, looks settled; empty where both agree."""
+    """Why a pair is inconclusive although p or its interval looks settled; empty where both agree."""
     level, bound = (
         f"{pair.get('level', 1 - pair['confidence']):.2g}",
         "zero" if pair["p_equivalent"] is None else "the margin",
     )
     words = {
-        "p": f"p is below {level}, but the interval does not leave {bound}",
-        "interval": f"the interval leaves {bound}, but p after Holm is not below {level}",
+        "p": f"p is below {level}, but the interval does not exclude {bound}",
+        "interval": f"the interval excludes {bound}, but p after Holm is not below {level}",
         "equivalence": f"the interval lies inside the margin, but p of equivalence after Holm is not below {level}",
     }
     return words.get(pair["alone"], "")
 
 
 def twin_line(document: Document) -> str:
-    """How far the baseline's identical copy came out from it, or nothing without one."""
+    """How much the baseline's identical copy differs from it; empty without one."""
     pair = document["twin"]
     if pair is None:
         return ""
     of, other = ("", "it") if pair["unit"] == "study" else ("The configuration found for ", "the one found for it")
-    copy = f"{of}{pair['a']}, an identical copy of {pair['b']} tuned on its own, differs from {other}"
+    copy = f"{of}{pair['a']}, an identical copy of {pair['b']} tuned independently, differs from {other}"
     amount = f"{difference_text(pair)} {document['metric']}, p {pair['p']:.2g}"
     return f"{copy} by {amount}, over {_count(pair)}: this is what no difference looks like here."
 
@@ -161,7 +165,7 @@ def _verdict(document: Document) -> str:
 
 
 def notes(document: Document) -> list[str]:
-    """What has to be read with the comparisons: studies that went astray, the race, what one search is worth."""
+    """What to read along with the comparisons: studies that went wrong, the race, the limits of one search."""
     few = too_few(document)
     found = [note for note in document["notes"] if note != few]
     found += [
@@ -175,17 +179,17 @@ def notes(document: Document) -> list[str]:
 
 
 def caveat(document: Document) -> list[str]:
-    """What a comparison that rests on one search an arm does not say; nothing when it rests on several."""
+    """The limits of a comparison that rests on one search per arm; empty if it rests on several."""
     if document["unit"] == "study":
         return []
     if document.get("imported"):
         return [
-            "One search each says nothing about the methods; import several independent searches of each arm, and name "
-            "the column that tells them apart: --study."
+            "One search each says nothing about the methods; import several independent searches of each arm, and "
+            "name the column that identifies them: --study."
         ]
     studies = max(STUDIES, floor_of_seeds(len(document["pairs"]), document["alpha"]))
     costs = [p["study_trials"] for p in document["pairs"] if p["study_trials"]]
-    price = f" `seeds: {{studies: {studies}}}` takes {(studies - 1) * max(costs)} more trials an arm." if costs else ""
+    price = f" `seeds: {{studies: {studies}}}` takes {(studies - 1) * max(costs)} more trials per arm." if costs else ""
     return [
         "One search each says nothing about the methods: two identical arms tuned like this differ by a settled amount "
         f"in about 3 of 10 sweeps.{price}"
@@ -193,21 +197,21 @@ def caveat(document: Document) -> list[str]:
 
 
 def race_lines(document: Document) -> list[str]:
-    """Which arms a race stopped and what that does to the comparison, or nothing."""
+    """Which arms a race stopped and how that affects the comparison; empty without a race."""
     race = document.get("race")
     if race is None:
         return []
     looks, counts = ", ".join(map(str, race["looks"])), document["seeds_of"]
     units = "studies" if document["unit"] == "study" else "seeds"
     found = [
-        f"The arms raced, with looks at {looks} {units}; p is corrected for {len(race['looks']) + 1} tests in time, "
+        f"The arms raced, with looks at {looks} {units}; p is corrected for {len(race['looks']) + 1} sequential tests, "
         f"intervals are not. Seeds: {', '.join(f'{arm} {n}' for arm, n in counts.items())}."
     ]
     return found + [f"{arm} was stopped: {one['reason']}." for arm, one in race["stopped"].items()]
 
 
 def too_few(document: Document) -> str:
-    """Says when no result at all could have been significant, or nothing."""
+    """States that no result could have been significant, if so; otherwise empty."""
     if not document.get("paired", True):
         return ""
     n, k, alpha = document["units"], len(document["pairs"]), document["alpha"]
@@ -229,21 +233,21 @@ def more_words(pair: Document) -> str:
     found = pair["settles"]
     if found is None or found["cheapest"] is None:
         return ""
-    price = f" ({found['trials']} trials an arm)" if found["trials"] is not None else ""
+    price = f" ({found['trials']} trials per arm)" if found["trials"] is not None else ""
     if found["cheapest"] == "confirm":
-        return f"{found['confirm']} confirm seeds a study{price}"
+        return f"{found['confirm']} confirm seeds per study{price}"
     return units_words(found["studies"], "study") + (price if found["studies"] <= MANY else "")
 
 
 def settling_words(pair: Document) -> str:
-    """What settles a pair cheapest, for a table or a figure."""
+    """The cheapest way to settle a pair, for a table or a figure."""
     if pair["verdict"] != "inconclusive":
         return "settled"
     return more_words(pair) or "no number of studies"
 
 
 def units_words(more: int, unit: str) -> str:
-    """So many more units; beyond MANY the difference is too small for the number to mean anything."""
+    """`more` further units; beyond MANY the difference is too small for the number to be meaningful."""
     units = _plural(unit, more)
     return f"about {more} more {units}" if more <= MANY else f"more than {MANY} more {units}"
 
@@ -255,7 +259,7 @@ def _why_open(pair: Document) -> str:
 def _what_it_takes(pair: Document) -> str:
     low, high = pair["interval"]
     if low == high:
-        return f"the difference is the same in all {_count(pair)}, so that further ones add nothing"
+        return f"the difference is the same in all {_count(pair)}, so more would add nothing"
     parts = pair["components"]
     noise = f"the search makes up {parts['share_of_search']:.0%} of the noise; " if parts else ""
     more = more_words(pair)
@@ -312,7 +316,7 @@ def _still_open(document: Document) -> list[str]:
 
 
 def _size(pair: Document) -> float:
-    """For finding the pair that is closest to being settled."""
+    """Sorting key to find the pair that is closest to being settled."""
     if pair["unit"] == "seed":
         return float(pair["more_seeds"])
     found = pair["settles"]

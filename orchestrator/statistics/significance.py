@@ -1,4 +1,4 @@
-"""Significance of paired differences d_1 ... d_n, one for each unit (a study, or a seed).
+"""Significance of paired differences d_1 ... d_n, one per unit (a study or a seed).
 
     sign-flip    p = #{s in {-1, 1}^n : |mean(s d)| >= |mean(d)|} / 2^n              (Fisher 1935; Pitman 1937)
     beyond       the same of d - margin or d + margin, whichever the mean lies beyond: is |E d| above the margin?
@@ -7,14 +7,14 @@
     P(A > B)     mean of 1{d_i > 0} + 0.5 1{d_i = 0}                       (Bouthillier et al. 2021, 2103.03098)
 
 The sign-flip test is exact when d is distributed symmetrically about the margin: always when both arms have the same
-distribution, whatever that is. Skewed differences of mean zero, from arms that differ in shape only, are called
+distribution, whatever it is. Skewed differences with mean zero, from arms that differ only in shape, are declared
 different too often: exponential ones at 5 % in 7 to 11 % of samples of 6 to 12.
 
-p of equivalence is below alpha exactly when the 1 - alpha interval of the mean lies inside the margin; it is doubled so
-that at any one truth 'better' and 'equivalent' together are wrong in at most alpha of all cases.
+p of equivalence is below alpha exactly when the 1 - alpha interval of the mean lies inside the margin. It is doubled so
+that, whatever the truth, 'better' and 'equivalent' together are wrong in at most alpha of all cases.
 
-The least possible two-sided p of an exact test is 2 / 2^n, so k comparisons at level alpha under Holm (1979) need
-n >= 1 + log2(k / alpha) units: 6 for one comparison at 0.05, 7 for three, 9 for ten.
+The smallest possible two-sided p of an exact test is 2 / 2^n, so k comparisons at level alpha under Holm (1979) need n
+>= 1 + log2(k / alpha) units: 6 for one comparison at 0.05, 7 for three, 9 for ten.
 """
 
 from __future__ import annotations
@@ -31,16 +31,20 @@ from scipy.special import stdtr
 from orchestrator.statistics.intervals import Array, all_equal, share_interval
 
 EXACT_UP_TO, DRAWS, ROUNDING = 16, 99_999, 1e-10
+AT_ONCE = 2**20
+"""Means under sign patterns that are in memory at once: 8 MB. More would not fit into a processor's cache."""
 
 
 def floor_of_seeds(comparisons: int, alpha: float) -> int:
-    """The fewest units, studies or seeds, with which an exact test can be significant in the first step of Holm."""
+    """The smallest number of units, studies or seeds, with which an exact test can be significant in Holm's first
+    step.
+    """
     return math.ceil(1 + math.log2(max(1, comparisons) / alpha) - 1e-12)
 
 
 @lru_cache(maxsize=16)
 def _signs(n: int) -> Array:
-    """Half of all sign patterns; the other half has the same absolute means."""
+    """Half of all sign patterns; the other half gives the same absolute means."""
     return np.array(list(itertools.product((1.0,), *[(-1.0, 1.0)] * (n - 1))))
 
 
@@ -49,7 +53,11 @@ def sign_flip_rows(differences: Array) -> Array:
     d = np.atleast_2d(differences)
     signs = _signs(d.shape[1])
     reached = np.abs(d.sum(axis=1)) - ROUNDING * np.abs(d).sum(axis=1)
-    return np.asarray((np.abs(signs @ d.T) >= reached).mean(axis=0))
+    count, rows = np.empty(len(d)), max(1, AT_ONCE // len(signs))
+    for at in range(0, len(d), rows):
+        means = signs @ d[at : at + rows].T
+        count[at : at + rows] = np.count_nonzero(np.abs(means, out=means) >= reached[at : at + rows], axis=0)
+    return count / len(signs)
 
 
 def sign_flip(d: Array) -> float:
@@ -62,7 +70,7 @@ def sign_flip(d: Array) -> float:
 
 
 def beyond(d: Array, margin: float) -> Array | None:
-    """The differences as seen from the edge of the margin that their mean lies beyond; None when it lies within."""
+    """The differences relative to the edge of the margin beyond which their mean lies; None when it lies within."""
     mean = float(d.mean())
     if margin == 0:
         return d
@@ -78,29 +86,29 @@ def equivalence(d: Array, margin: float) -> float:
 
 
 def wilcoxon(d: Array) -> float:
-    """Two-sided p of the signed-rank test (zeros left out), exact also with ties up to 16 differences; 1 when all
+    """Two-sided p of the signed-rank test (zeros left out), exact also with ties up to 16 differences; 1 if all are
     zero.
     """
     moving = d[d != 0]
     if not len(moving):
         return 1.0
     if len(moving) > EXACT_UP_TO:
-        from scipy import stats  # half a second, which fewer differences need not spend
+        from scipy import stats  # takes half a second, not needed for fewer differences
 
         return float(stats.wilcoxon(moving).pvalue)
     return float(sign_flip_rows(np.sign(moving) * ranks(np.abs(moving)))[0])
 
 
 def ranks(values: Array) -> Array:
-    """From 1 for the smallest; equal ones share the mean of theirs."""
+    """Ranks from 1 for the smallest; ties get the mean of their ranks."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Adjusted p of each of k comparisons: of the i-th smallest, the greatest (k + 1 - j) p_(j) of j <= i, at most 1.
+    """Adjusted p of each of k comparisons: for the i-th smallest, the largest (k + 1 - j) p_(j) with j <= i, at most 1.
 
-    Holm (1979). statsmodels has the same, but collects garbage at every call, 0.1 s with torch in memory.
+    Holm (1979). statsmodels has the same, but runs a garbage collection at every call, 0.1 s with torch in memory.
     """
     p = np.asarray(ps, dtype=float)
     order, adjusted = p.argsort(kind="stable"), np.empty_like(p)
@@ -109,7 +117,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def outperforming(d: Array, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """P(A > B) over the units, ties counted half, with its interval. `d` > 0 favours A."""
+    """P(A > B) over the units, ties counted half, with its interval. `d` > 0 favors A."""
     wins = float((d > 0).sum() + 0.5 * (d == 0).sum())
     return wins / len(d), share_interval(wins, len(d), confidence)
 

@@ -1,10 +1,11 @@
-"""How much longer one learning curve takes than another to the same loss (after Zhang et al. 2024, arXiv 2410.19964).
+"""How much longer one learning curve takes than another to reach the same loss (after Zhang et al. 2024, arXiv
+2410.19964).
 
-With L the final loss of the slower run and T its length, T_0 the first step at which the baseline is at L or below:
+With L the final loss of the slower run and T its length, and T_0 the first step at which the baseline is at L or below:
 
-    slowdown = T / T_0 - 1;   when the baseline is the slower one, roles are swapped and the sign is turned
+    slowdown = T / T_0 - 1;   when the baseline is slower, roles are swapped and the sign is flipped
 
-A loss here is already a mean over the steps between two evaluations. Between points curves are taken to be straight.
+A loss here is already a mean over the steps between two evaluations. Curves are linear between points.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Curve = Sequence[tuple[float, float]]
-"""(step in gradient evaluations, loss), ascending in the step."""
+"""(step in gradient evaluations, loss), in increasing order of steps."""
 
 
 def slowdown(curve: Curve, baseline: Curve) -> float | None:
-    """0.16: 16 % longer than the baseline; negative: faster. None when a curve is empty or not finite at its end."""
+    """0.16: 16 % longer than the baseline; negative: faster. None if a curve is empty or not finite at its end."""
     if not curve or not baseline or not _finite(curve[-1][1]) or not _finite(baseline[-1][1]):
         return None
     if curve[-1][1] >= baseline[-1][1]:
@@ -25,12 +26,12 @@ def slowdown(curve: Curve, baseline: Curve) -> float | None:
 
 
 def relative(slowdown: float) -> float:
-    """The same as a share of the baseline's length: 0.16 for 16 % longer, -0.5 for half as long; above -1."""
+    """The same relative to the baseline's length: 0.16 for 16 % longer, -0.5 for half as long; above -1."""
     return slowdown if slowdown >= 0 else 1 / (1 - slowdown) - 1
 
 
 def _reaches(curve: Curve, level: float) -> float:
-    """First step at which the curve is at `level` or below; it is at its end."""
+    """First step at which the curve, which ends at or below `level`, reaches it."""
     before: tuple[float, float] | None = None
     for step, loss in curve:
         if loss <= level:

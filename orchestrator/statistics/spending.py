@@ -1,17 +1,17 @@
-"""What of a sweep's alpha each look at its results may spend, so that all verdicts together err in at most alpha.
+"""How much of a sweep's alpha each look at its results may spend, so that all verdicts together err with at most alpha.
 
     share_k   what is left of alpha at look k, divided by the looks that are still planned, k included; beyond those
               that were planned, half of what is left
     level_1 = share_1;   of a later look k:   1 - Phi(z) + exp(-z^2 / 2) / 4 = share_k / 2,   level_k = 2 (1 - Phi(z))
 
-The verdicts of look k are found at level_k, with Holm's correction over the pairs. By Bonferroni's inequality over the
-looks any of them errs with a probability of at most sum share_k <= alpha. The second line is Proschan and Hunsberger's
-(1995, Biometrics 51, eq. 2.4): with level_k the test errs in at most share_k also when whoever looked before chose, by
-what he saw, how much to add. It is exact for one such choice and normal differences.
+The verdicts of look k are made at level_k, with Holm's correction over the pairs. By Bonferroni's inequality over the
+looks, the probability of any error is at most sum share_k <= alpha. The second line is Proschan and Hunsberger's (1995,
+Biometrics 51, eq. 2.4): at level_k the test errs with probability at most share_k even if whoever looked before chose,
+based on the results, how much to add. It is exact for one such choice and normal differences.
 
-A first look spends what its test can err in, which is less than its level, since an exact test moves in steps: of n
-differences p is a multiple of 2 / 2^n, and of m true nulls the smallest p is compared with level / m. What is not spent
-is left to later looks: six studies at 0.05 spend 0.031.
+A first look spends the actual error of its test, which is less than its level, since an exact test moves in steps: with
+n differences p is a multiple of 2 / 2^n, and with m true nulls the smallest p is compared with level / m. What is not
+spent is left to later looks: six studies at 0.05 spend 0.031.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from orchestrator.statistics.significance import EXACT_UP_TO
 
 LARGEST = 38.0
-"""Standard deviations, beyond which no probability is left to a float."""
+"""Standard deviations beyond which the tail probability underflows."""
 
 
 def share(left: float, look: int, planned: int = 1) -> float:
-    """What look number `look`, from 1, may spend of the `left` of alpha; `planned` looks were declared."""
+    """What look number `look` (from 1) may spend of the `left` of alpha; `planned` looks were declared."""
     return left / (planned - look + 1) if look <= planned else left / 2
 
 
@@ -38,6 +37,7 @@ def level(share: float, look: int) -> float:
     """The level of the tests of a look, in [0, share]."""
     if look == 1 or share <= 0:
         return max(share, 0.0)
+    from scipy.optimize import brentq  # a fifth of a second, which a first look need not wait for
 
     def excess(z: float) -> float:
         return float(ndtr(-z)) + math.exp(-z * z / 2) / 4 - share / 2
@@ -46,9 +46,10 @@ def level(share: float, look: int) -> float:
 
 
 def spent(level: float, units: int, comparisons: int) -> float:
-    """In how much a first look at `level` can err, with exact tests of so many units and comparisons, in [0, level].
+    """The actual error of a first look at `level`, with exact tests of this many units and comparisons, in [0, level].
 
-    Units in numbers that are tested by drawn signs, or that differ among the looks of one stage, spend all of it.
+    Where signs are sampled because there are many units, or where the looks of one stage have different numbers of
+    units, all of it is spent.
     """
     if units > EXACT_UP_TO:
         return level

@@ -1,4 +1,4 @@
-"""Where the noise of a comparison comes from, and what to spend against it.
+"""Where the noise of a comparison comes from, and how best to reduce it.
 
 Study r of R draws its own search and trains the chosen configuration on m confirm seeds; d_rj is the difference of two
 arms on confirm seed j of study r, D_r its mean over j. In the one-way random-effects model (Searle et al. 1992)
@@ -9,13 +9,14 @@ arms on confirm seed j of study r, D_r its mean over j. In the one-way random-ef
     s_between^2 = max(0, var(D_r) - s_within^2 / m)            m is the harmonic mean of the m_r
     share       = s_between^2 / (s_between^2 + s_within^2 / m)
 
-A study of N configurations on t tune seeds and m confirm seeds costs N t + m trials. With a total of B trials an arm
-the mean over its B / (N t + m) studies has the variance (s_between^2 + s_within^2 / m) (N t + m) / B, least at
+A study of N configurations on t tune seeds and m confirm seeds costs N t + m trials. With a total of B trials per arm
+the mean over its B / (N t + m) studies has the variance (s_between^2 + s_within^2 / m) (N t + m) / B, which is smallest
+at
 
     m* = sqrt(N t s_within^2 / s_between^2)
 
-The components are those of the search that they were measured with: a search of more configurations, or with more tune
-seeds, is assumed to scatter as much.
+The components are those of the search with which they were measured: a search of more configurations, or with more tune
+seeds, is assumed to vary as much.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Components:
     """Of studies' means: the search."""
 
     def variance(self, confirm: float) -> float:
-        """Of the mean of one study with so many confirm seeds."""
+        """Variance of the mean of one study with this many confirm seeds."""
         return self.between + self.within / confirm
 
     def share_of_search(self, confirm: float) -> float:
-        """Part of that variance that more confirm seeds cannot remove, in [0, 1]; 0 when there is no variance."""
+        """Part of that variance that more confirm seeds cannot remove, in [0, 1]; 0 if there is no variance."""
         return self.between / self.variance(confirm) if self.variance(confirm) else 0.0
 
     def best_confirm(self, search_trials: float) -> float:
@@ -67,14 +68,16 @@ class Estimate:
     p: float
     """Of the exact sign-flip test."""
     confirm: float
-    """Confirm seeds a study; their harmonic mean where studies differ."""
+    """Confirm seeds per study; the harmonic mean where studies differ."""
     components: Components | None
-    """None when no study has two confirm seeds."""
+    """None if no study has two confirm seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """`studies` searches an arm, each of `configurations` on `tune` seeds, its choice on `confirm` fresh seeds."""
+    """`studies` searches per arm, each of `configurations` on `tune` seeds, with the choice trained on `confirm` fresh
+    seeds.
+    """
 
     studies: int
     configurations: int
@@ -83,25 +86,25 @@ class Design:
 
     @property
     def trials(self) -> int:
-        """Trials an arm."""
+        """Trials per arm."""
         return self.studies * (self.configurations * self.tune + self.confirm)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settling:
-    """What would settle a comparison, the differences seen so far taken at face value."""
+    """What would settle a comparison, taking the differences seen so far at face value."""
 
     studies: int | None
-    """Further studies; None when no number would do."""
+    """Further studies; None if no number would do."""
     confirm: int | None
-    """Confirm seeds a study in all, for the same studies; None when no number would do, or when it is not known."""
+    """Total confirm seeds per study, for the same studies; None if no number would do or if it is unknown."""
     trials: int | None
-    """Further trials an arm that the cheaper way takes; None when it is not known what a study costs."""
+    """Further trials per arm needed by the cheaper way; None if the cost of a study is unknown."""
     cheapest: Way | None
 
 
 def study_means(differences: Sequence[Array]) -> Array:
-    """D_r, of differences [R][m_r]."""
+    """D_r, from differences [R][m_r]."""
     return np.array([float(np.mean(d)) for d in differences])
 
 
@@ -113,15 +116,15 @@ def harmonic_confirm(differences: Sequence[Array]) -> float:
 def components(differences: Sequence[Array]) -> Components | None:
     """s_within^2 and s_between^2 of differences [R][m_r]; None below two studies or without a second confirm seed.
 
-    Unweighted means, which are unbiased for any m_r before s_between^2 is cut off at 0.
+    Unweighted means, which are unbiased for any m_r before s_between^2 is clipped at 0.
     """
     return pooled([differences])
 
 
 def pooled(groups: Sequence[Sequence[Array]]) -> Components | None:
-    """The components that comparisons [groups][R_g][m_r] share: each variance is weighted by its degrees of freedom.
+    """The components shared by comparisons [groups][R_g][m_r]: each variance is weighted by its degrees of freedom.
 
-    A group of one study tells of s_within^2 alone. None when no group has two studies, or no study a second seed.
+    A group of one study contributes to s_within^2 only. None if no group has two studies, or no study a second seed.
     """
     several, inner = [group for group in groups if len(group) > 1], within(groups)
     if not several or inner is None:
@@ -131,14 +134,14 @@ def pooled(groups: Sequence[Sequence[Array]]) -> Components | None:
 
 
 def within(groups: Sequence[Sequence[Array]]) -> float | None:
-    """s_within^2 that comparisons [groups][R_g][m_r] share; None when no study has a second seed."""
+    """s_within^2 shared by comparisons [groups][R_g][m_r]; None if no study has a second seed."""
     studies = [d for group in groups for d in group]
     freedom = sum(len(d) - 1 for d in studies)
     return sum(float(((d - d.mean()) ** 2).sum()) for d in studies) / freedom if freedom else None
 
 
 def variance_of_studies(differences: Sequence[Array]) -> float:
-    """var(D_r) of two or more studies: what the search and the training seeds bring together."""
+    """var(D_r) of two or more studies: search and training seeds combined."""
     return standard_deviation(study_means(differences)) ** 2
 
 
@@ -158,7 +161,7 @@ def estimate(differences: Sequence[Array], alpha: float = 0.05) -> Estimate:
 def power_of(design: Design, effect: float, found: Components, *, comparisons: int = 1, alpha: float = 0.05) -> float:
     """Chance of a verdict on the methods, in [0, 1], for a true difference of `effect` in the metric's units.
 
-    The noise of the search counts: effects are measured in standard deviations of a study's mean.
+    The noise of the search is included: effects are measured in standard deviations of a study's mean.
     """
     spread = math.sqrt(found.variance(design.confirm))
     standardised = effect / spread if spread else power.LARGEST
@@ -172,10 +175,10 @@ def best_design(
     comparisons: int = 1,
     alpha: float = 0.05,
 ) -> Design | None:
-    """The design of at most `total` trials an arm that detects the smallest difference with 80 % power.
+    """The design of at most `total` trials per arm that detects the smallest difference with 80 % power.
 
     `found` holds the components for each (configurations, tune seeds) that may be chosen; a caller who knows them for
-    one search only and offers several assumes that they scatter alike. None when no design affords enough studies.
+    only one search and offers several assumes that they vary alike. None if no design can afford enough studies.
     """
     floor = floor_of_seeds(comparisons, alpha)
     best: tuple[float, int, Design] | None = None
@@ -195,9 +198,9 @@ def best_design(
 def cheapest(
     differences: Sequence[Array], search_trials: int | None, *, comparisons: int, alpha: float, margin: float
 ) -> Settling:
-    """More studies, or more confirm seeds in each, whichever takes fewer trials.
+    """More studies, or more confirm seeds per study, whichever takes fewer trials.
 
-    `search_trials` = N t, what a study costs before its confirm trials; None when that is not known.
+    `search_trials` = N t, the cost of a study before its confirm trials; None if unknown.
     """
     means, confirm, found = study_means(differences), harmonic_confirm(differences), components(differences)
     in_all = power.seeds_to_settle(means, comparisons=comparisons, alpha=alpha, margin=margin)
@@ -219,7 +222,7 @@ def cheapest(
 def _confirm(
     means: Array, confirm: float, found: Components, comparisons: int, alpha: float, margin: float
 ) -> int | None:
-    """Confirm seeds a study that settle it with the studies there are."""
+    """Confirm seeds per study that settle it with the existing studies."""
     rest = max(0.0, standard_deviation(means) ** 2 - found.within / confirm)
     mean = float(means.mean())
 

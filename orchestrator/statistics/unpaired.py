@@ -1,4 +1,4 @@
-"""Comparison of arms whose units are not paired: other seeds, or studies, in each arm.
+"""Comparison of arms whose units are not paired: each arm has its own seeds or studies.
 
 A has n values with variance s_A^2, B has m with s_B^2, and D is the difference of their means.
 
@@ -6,12 +6,12 @@ A has n values with variance s_A^2, B has m with s_B^2, and D is the difference 
     interval  D -+ t_{1 - alpha / 2, f} se,   f by Welch (1947) and Satterthwaite (1946)
     p         permutation test of D / se over all ways of dealing the n + m values to the arms (exact up to EXACT_UP_TO
               of them, else drawn): exact when both arms have one distribution, and asymptotically valid when they
-              have one mean and other variances (Janssen 1997)
+              have equal means and unequal variances (Janssen 1997)
     P(A > B)  share of the n m pairs, ties counted half; its interval is that of min(n, m) independent pairs
 
-The least possible p is 2 / C(2n, n) for n = m, else 1 / C(n + m, n): 4 and 4 units reach 0.029, 6 and 6 0.0022. What
-pairing would have taken out of the noise stays in it, so that this errs on the side of 'inconclusive' where units were
-in truth paired. Verdicts and Holm's correction are those of `comparison`.
+The smallest possible p is 2 / C(2n, n) for n = m, otherwise 1 / C(n + m, n): 4 and 4 units reach 0.029, 6 and 6 0.0022.
+The noise that pairing would have removed remains, so the test is conservative where units were in fact paired. Verdicts
+and Holm's correction are those of `comparison`.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ class UnpairedPair(Pair):
 
 
 def least_p(n: int, m: int) -> float:
-    """The least p that the permutation test can reach with n and m units."""
+    """The smallest p that the permutation test can reach with n and m units."""
     return (2.0 if n == m else 1.0) / math.comb(n + m, n)
 
 
 @lru_cache(maxsize=8)
 def _dealt(n: int, m: int) -> NDArray[np.bool_]:
-    """Ways to deal n + m values, [ways, n + m], true for those of the first arm: all of them, or DRAWS at random."""
+    """Ways to assign n + m values to the arms, [ways, n + m], true for the first arm: all of them, or DRAWS at
+    random.
+    """
     if math.comb(n + m, n) > EXACT_UP_TO:
         return np.random.default_rng(0).permuted(np.tile(np.arange(n + m) < n, (DRAWS, 1)), axis=1)
     chosen = np.array(list(itertools.combinations(range(n + m), n)))
@@ -64,7 +66,7 @@ def _dealt(n: int, m: int) -> NDArray[np.bool_]:
 
 
 def studentized(values: Array, first: NDArray[np.bool_]) -> Array:
-    """D / se for each way [ways, n + m] to deal the values; infinite where both arms have no spread."""
+    """D / se for each assignment [ways, n + m] of the values; infinite where both arms have no spread."""
     parts = []
     for mask in (first, ~first):
         counts = mask.sum(axis=1)
@@ -121,14 +123,12 @@ def compare_unpaired(
 ) -> list[UnpairedPair]:
     """All pairs of arms, or every arm against the baseline. Raises Refused for an arm of fewer than two units.
 
-    `margin` as in `comparison.compare`; `span`: the range that differences cannot leave.
+    `margin` as in `comparison.compare`; `span`: the range of differences, to which intervals are clipped.
     """
     means = {arm: study_means([np.atleast_1d(u) for u in units]) for arm, units in values.items()}
     for arm, found in means.items():
         if len(found) < 2:
-            raise Refused(
-                f"arm {arm} has {len(found)} {unit} that is not paired, and one shows no spread; two or more do"
-            )
+            raise Refused(f"arm {arm} has {len(found)} unpaired {unit}, which shows no spread; at least two are needed")
     chosen = chosen_pairs(list(means), baseline)
     tests = [_Test(means[a], means[b], margin, 1 - alpha, span) for a, b in chosen]
     adjusted = holm([one.p for one in tests])
@@ -141,7 +141,7 @@ def compare_unpaired(
 
 
 class _Test:
-    """Two samples, and what the tests say of them."""
+    """Two samples and their tests."""
 
     def __init__(self, a: Array, b: Array, margin: float, confidence: float, span: tuple[float, float]) -> None:
         self.a, self.b, self.margin = a, b, margin
@@ -160,14 +160,14 @@ class _Test:
         return sum(parts) ** 2 / sum(v**2 / (len(x) - 1) for v, x in zip(parts, (self.a, self.b), strict=True))
 
     def _p(self) -> float:
-        """Of the null that the means differ by no more than the margin."""
+        """For the null that the means differ by no more than the margin."""
         if abs(self.difference) <= self.margin:
             return 1.0
         a, n, m = self.a - math.copysign(self.margin, self.difference), len(self.a), len(self.b)
         if self.constant:
             return least_p(n, m) if float(a.mean()) != float(self.b.mean()) else 1.0
         both = np.concatenate([a, self.b])
-        both = both - both.mean()  # so that no digits are lost in squares
+        both = both - both.mean()  # avoids cancellation in squares
         seen, dealt = studentized(both, np.arange(n + m)[None] < n), studentized(both, _dealt(n, m))
         reached = int((np.abs(dealt) >= np.abs(seen) * (1 - ROUNDING)).sum())
         exact = math.comb(n + m, n) <= EXACT_UP_TO
@@ -188,10 +188,10 @@ class _Test:
 
 
 class _Rule(Terms):
-    """How the verdict on a pair of units that are not paired is found."""
+    """Decides the verdict on a pair of units that are not paired."""
 
     def verdict(self, test: _Test, p_holm: float, equal: float | None) -> str:
-        """As `comparison` decides it."""
+        """Same rule as in `comparison`."""
         low, high = test.interval
         if equal is not None and equal < self.alpha:
             return "equivalent"
@@ -200,13 +200,13 @@ class _Rule(Terms):
         return "inconclusive"
 
     def alone(self, test: _Test, p_holm: float) -> Any:
-        """Which of two conditions of a verdict holds where the other does not."""
+        """Which of two conditions of a verdict holds when the other does not."""
         low, high = test.interval
         beyond = low > self.margin or high < -self.margin
         return None if beyond == (p_holm < self.alpha) else "interval" if beyond else "p"
 
     def pair(self, a: str, b: str, test: _Test, p_holm: float, equal: float | None) -> UnpairedPair:
-        """One comparison with all that is said of it."""
+        """One comparison with all its statistics."""
         from scipy import stats
 
         verdict, n, m = self.verdict(test, p_holm, equal), len(test.a), len(test.b)
@@ -256,7 +256,7 @@ class _Rule(Terms):
         return power.first(max(len(test.a), len(test.b)) + 1, power.MOST, holds)
 
     def _detectable(self, test: _Test) -> float | None:
-        """The difference that so many units find with 80 % power, in the first step of Holm."""
+        """The difference that this many units detect with 80 % power, in the first step of Holm."""
         if self.comparisons * least_p(len(test.a), len(test.b)) >= self.alpha:
             return None
         level, target = self.alpha / self.comparisons, power.TARGET
@@ -264,7 +264,7 @@ class _Rule(Terms):
 
 
 def too_few(values: Mapping[str, Sequence[Any]], comparisons: int, alpha: float) -> str:
-    """Says when no result at all could have been significant, or nothing."""
+    """States that no result could have been significant, if so; otherwise empty."""
     counts = sorted(len(units) for units in values.values())[:2]
     least = comparisons * least_p(*counts) if len(counts) == 2 and comparisons else 0.0
     if least < alpha:
@@ -272,4 +272,4 @@ def too_few(values: Mapping[str, Sequence[Any]], comparisons: int, alpha: float)
     units = " and ".join(map(str, counts))
     several = f"{comparisons} comparisons" if comparisons > 1 else "a comparison"
     floor = f"corrected by Holm, p is at least {min(1.0, least):.2g}"
-    return f"{units} units that are not paired cannot settle {several}: {floor}."
+    return f"{units} unpaired units cannot settle {several}: {floor}."

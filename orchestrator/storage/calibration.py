@@ -1,7 +1,7 @@
-"""What a budget in seconds was found to be worth on the machine that began the sweep; `calibration.json`.
+"""Calibration of a budget in seconds on the machine that began the sweep: `calibration.json`.
 
-Each arm is timed once, before its first trial (see `protocol.pace`), and all its trials get the same number of gradient
-evaluations from then on, wherever and whenever the sweep goes on.
+Each arm is timed once, before its first trial (see `protocol.pace`), and from then on all its trials get the same
+number of gradient evaluations, wherever and whenever the sweep continues.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ FILE = "calibration.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """One arm."""
+    """The calibration of one arm."""
 
     grad_evals: float
-    """Of each of its trials."""
+    """Per trial."""
     error: float
-    """Relative, of the seconds that a trial will take."""
+    """Relative error of the predicted duration of a trial."""
     seconds_per_grad_eval: tuple[float, ...]
-    """Of each configuration that was timed, evaluations of the model not included."""
+    """For each timed configuration, without evaluations of the model."""
 
 
 def read(folder: SweepFolder) -> dict[str, Calibrated]:
-    """Arm -> what was found; empty for a sweep that was not calibrated."""
+    """Arm -> its calibration; empty for a sweep that was not calibrated."""
     found = (read_json(folder.path / FILE) or {}).get("arms", {})
     return {
         arm: Calibrated(**{**row, "seconds_per_grad_eval": tuple(row["seconds_per_grad_eval"])})
@@ -37,12 +37,12 @@ def read(folder: SweepFolder) -> dict[str, Calibrated]:
 
 
 def grad_evals(folder: SweepFolder) -> dict[str, float]:
-    """Arm -> gradient evaluations of each of its trials."""
+    """Arm -> gradient evaluations per trial."""
     return {arm: found.grad_evals for arm, found in read(folder).items()}
 
 
 def write(folder: SweepFolder, seconds: float, arms: Mapping[str, Calibrated]) -> None:
-    """Keep it for all runs of the sweep."""
+    """Store it for all runs of the sweep."""
     document = {
         "schema": "geosweep/calibration/1",
         "sweep_id": folder.sweep_id,

@@ -1,4 +1,4 @@
-"""A full disk: told from other errors, named, and never a trial's own failure."""
+"""Detect and report a full disk, which is never counted as a trial's own failure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SCARCE = 1 << 20
 
 
 class DiskFull(Exception):  # noqa: N818
-    """Nothing more can be written. What was written is whole: the same command goes on once there is room."""
+    """The disk is full. Everything written so far is intact: the same command continues once there is space."""
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that a disk is full or a quota is spent."""
+    """Whether an error, or its cause, means that a disk is full or a quota is exhausted."""
     while error is not None:
         if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in FULL):
             return True
@@ -28,18 +28,18 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def described(place: Path) -> str:
-    """Which disk is full: the one of `place`, or the temporary one when only that has no space left."""
+    """Which disk is full: that of `place`, or the temporary one if only that has no space left."""
     places = [place, Path(tempfile.gettempdir())]
     full = next((p for p in places if _free(p) < SCARCE), place)
     return (
-        f"no space left on {_mount(full)} (needed for {place}), {_free(full) / 2**20:.1f} MiB are free; nothing that "
-        "was written is lost. Make room and give the same command again"
+        f"no space left on {_mount(full)} (needed for {place}), {_free(full) / 2**20:.1f} MiB free; nothing that was "
+        "written is lost. Free some space and run the same command again"
     )
 
 
 @contextmanager
 def named(place: Path) -> Iterator[None]:
-    """Raise DiskFull, which names the disk of `place`, for every error inside that comes from a full one."""
+    """Turn every disk-full error in this context into a DiskFull that names the disk of `place`."""
     try:
         yield
     except DiskFull:
@@ -52,7 +52,7 @@ def named(place: Path) -> Iterator[None]:
 
 @contextmanager
 def tolerated() -> Iterator[None]:
-    """Go on when nothing more can be written: whatever was to be kept can be made again."""
+    """Suppress disk-full errors for files that can be regenerated."""
     try:
         yield
     except Exception as error:
@@ -72,7 +72,7 @@ def _mount(place: Path) -> Path:
 
 
 def _there(place: Path) -> Path:
-    """`place`, or the nearest folder above it that exists."""
+    """`place`, or its nearest existing parent folder."""
     found = place.absolute()
     while not found.exists():
         found = found.parent

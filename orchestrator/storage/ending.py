@@ -1,7 +1,7 @@
-"""How the command that last drove a sweep ended: ending.json in the sweep's folder, and the last line of a job's log.
+"""How the last command on a sweep ended: ending.json in the sweep's folder, and the last line of a job's log.
 
-`outcome.json` is for the next driver; this is for whoever waits for the command from outside, a pipeline or an operator
-of Kubernetes, which see an exit code at most.
+`outcome.json` is for the next driver; this is for whoever waits for the command from outside, such as a pipeline or a
+Kubernetes operator, which see at most an exit code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARK = "geosweep ended: "
 DONE, BUDGET, STOPPED = "done", "budget", "stopped"
 FAILED, NO_WORKERS, FAULT = "failed", "no workers", "fault"
 MEANT = (DONE, BUDGET, STOPPED)
-"""Endings that somebody asked for, in the sweep file or by a stop; nothing went wrong."""
+"""Endings requested by the sweep file or by a stop; nothing went wrong."""
 ENDINGS = (*MEANT, FAILED, NO_WORKERS, FAULT)
 
 
@@ -31,9 +31,11 @@ class Ending:
     """The end of one command."""
 
     ending: str
-    """done, budget, stopped; failed: another attempt would end alike; no workers; fault: of a machine or a service."""
+    """done, budget, stopped; failed: another attempt would end the same way; no workers; fault: of a machine or a
+    service.
+    """
     exit_code: int
-    """Of `geosweep run` as one sees it at a terminal."""
+    """The exit code of `geosweep run` on a terminal."""
     reason: str = ""
     when: str = ""
     """UTC, ISO 8601."""
@@ -48,14 +50,14 @@ class Ending:
         return {"schema": SCHEMA, **asdict(self)}
 
     def line(self) -> str:
-        """As a job prints it last."""
+        """The line that a job prints last."""
         return MARK + json.dumps(self.document())
 
     def write(self, folder: SweepFolder) -> bool:
-        """Write ending.json, on the far side too, if disk and store let us.
+        """Write ending.json, also to the remote side, if disk and store allow it.
 
-        Returns False, and writes nothing, where there is no such sweep, or an ending of before still stands: whoever
-        drives a sweep clears it first.
+        Returns False, and writes nothing, if there is no such sweep or an earlier ending is still there: a driver
+        clears it first.
         """
         if not (folder.path / "resolved.json").exists() or (folder.path / NAME).exists():
             return False
@@ -71,12 +73,12 @@ def now() -> str:
 
 
 def read(folder: SweepFolder) -> Ending | None:
-    """How the last command ended; None while one is at work, and of a sweep that nobody ended by a command."""
+    """How the last command ended; None while one is running, and for a sweep without an ended command."""
     return of(read_json(folder.path / NAME))
 
 
 def clear(folder: SweepFolder) -> None:
-    """A command is at work."""
+    """A command is running."""
     (folder.path / NAME).unlink(missing_ok=True)
     if folder.far is not None:
         with suppress(StoreError):
@@ -84,14 +86,14 @@ def clear(folder: SweepFolder) -> None:
 
 
 def publish(folder: SweepFolder, *names: str) -> None:
-    """Upload files of the sweep's folder, if it has a far side that answers."""
+    """Upload files of the sweep's folder if it has a reachable remote side."""
     if folder.far is not None:
         with suppress(StoreError, OSError):
             folder.far.push(names)
 
 
 def in_log(text: str) -> Ending | None:
-    """The ending that a job's log ends with."""
+    """The ending in the last line of a job's log."""
     for line in reversed(text.splitlines()):
         if line.startswith(MARK):
             with suppress(ValueError, TypeError):
@@ -100,7 +102,7 @@ def in_log(text: str) -> Ending | None:
 
 
 def of(document: Any) -> Ending | None:
-    """The ending in a JSON document; None for what is none of ours, whoever wrote it."""
+    """The ending in a JSON document; None for any other document."""
     if not isinstance(document, dict) or document.get("ending") not in ENDINGS:
         return None
     code, told = document.get("exit_code"), {key: document.get(key, "") for key in ("ending", "reason", "when")}

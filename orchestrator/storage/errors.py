@@ -1,4 +1,4 @@
-"""What stands between a caller and a sweep: not there, damaged, somebody else works on it, or nobody answers."""
+"""Errors in accessing a sweep: not found, damaged, held by another driver, or no answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Damaged(ValueError):  # noqa: N818
     def __init__(self, path: Path, why: str) -> None:
         way = "restore it from a copy"
         if path.parent.parent.name == "trials":
-            way += f", or delete {path.parent} and run the sweep again, which trains that trial anew"
+            way += f", or delete {path.parent} and run the sweep again, which retrains that trial"
         super().__init__(f"{path} is damaged: {why}; {way}")
 
 
@@ -28,4 +28,4 @@ class Unreachable(Exception):  # noqa: N818
 
 
 class NoWorkers(Unreachable):
-    """The cluster gave a sweep no worker for as long as it would wait."""
+    """The cluster provided no worker within the sweep's waiting time."""

@@ -1,11 +1,11 @@
-"""Where a sweep keeps things on disk (design: one folder for each sweep under a root), and who may write there.
+"""The layout of a sweep on disk (one folder per sweep under a root), and who may write there.
 
 ROOT/mlflow.db, mlartifacts/
 ROOT/<sweep id>/sweep.yaml, resolved.json, study.journal, lock, stop, seconds
 ROOT/<sweep id>/trials/<trial id>/trial.json, metrics.jsonl, result.json, checkpoint files
 ROOT/<sweep id>/results/, report/
 
-Under a root in an object store `root` is its near folder (see `object_store.py`).
+For a root in an object store, `root` is its local mirror (see `object_store.py`).
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
 
 PLACE = "place.json"
-"""In a sweep's folder: where its file lay."""
+"""In a sweep's folder: the location of its sweep file."""
 
 PATIENCE_S, NAMED_S, POLL_S = 60.0, 0.2, 0.02
-"""How long to wait for the lock of a sweep: where nobody is named, whoever has it wants it for a short while only."""
+"""How long to wait for the lock of a sweep: a holder without a name has it only for a moment."""
 
 USUAL_ROOT = "runs"
 
 
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write `text` so that `path` holds the old or the whole new content; `durable`: also after a power cut."""
+    """Write `text` so that `path` holds either the old or the complete new content; `durable`: also after a power
+    failure.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as out:
@@ -53,12 +55,14 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
                 os.fsync(out.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # half of it only fills the disk that is full
+        temporary.unlink(missing_ok=True)  # a partial file only fills the disk further
         raise
 
 
 def read_json(path: Path) -> Any | None:
-    """The JSON document at `path`, or None when there is none (or an empty one, after a power cut). Raises Damaged."""
+    """The JSON document at `path`, or None if there is none (or an empty file, after a power failure). Raises
+    Damaged.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if text else None
@@ -67,7 +71,7 @@ def read_json(path: Path) -> Any | None:
     except UnicodeDecodeError:
         raise Damaged(path, "not UTF-8") from None
     except (json.JSONDecodeError, RecursionError) as error:
-        raise Damaged(path, f"no JSON ({error})") from None
+        raise Damaged(path, f"not JSON ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -84,28 +88,28 @@ class SweepFolder:
 
     @property
     def far(self) -> Far | None:
-        """The sweep's far side, under a root in an object store."""
+        """The sweep's remote side, for a root in an object store."""
         uri = object_store.far(self.path)
         return object_store.side(uri, self.path) if uri else None
 
     @property
     def place(self) -> str:
-        """The sweep's folder as the user knows it: a path, or a URI."""
+        """The sweep's folder as the user knows it: a path or a URI."""
         return object_store.far(self.path) or str(self.path)
 
     def command(self, *words: str) -> str:
-        """`geosweep WORDS` as it is typed for this sweep, with the root where that is not the usual one."""
+        """`geosweep WORDS` as typed for this sweep, with the root if it is not the default."""
         root = object_store.far(self.root) or str(self.root)
         return shlex.join(["geosweep", *words, *(["--root", root] if root != USUAL_ROOT else [])])
 
     @property
     def journal(self) -> Path:
-        """Optuna's journal: the truth of what was asked and told."""
+        """Optuna's journal: the record of what was asked and told."""
         return self.path / "study.journal"
 
     @property
     def stop_file(self) -> Path:
-        """Present while the sweep is asked to drain; trials look at it between steps."""
+        """Exists while the sweep is asked to drain; trials check it between steps."""
         return self.path / "stop"
 
     @property
@@ -115,7 +119,7 @@ class SweepFolder:
 
     @property
     def waiting(self) -> Path:
-        """Arm -> trials still to be started, and why they wait, as the driver last saw it."""
+        """Arm -> trials still to be started, and why they wait, as of the driver's last update."""
         return self.path / "waiting.json"
 
     @property
@@ -125,7 +129,7 @@ class SweepFolder:
 
     @property
     def cache(self) -> Path:
-        """Addresses of all trials that ended under the root (see `cache.py`)."""
+        """Addresses of all ended trials under the root (see `cache.py`)."""
         return self.root / "cache"
 
     def trial(self, trial_id: str) -> Path:
@@ -133,11 +137,11 @@ class SweepFolder:
         return self.path / "trials" / trial_id
 
     def address(self, trial_id: str) -> str:
-        """Where the trial's worker, on whatever machine, finds the trial: an absolute path, or a URI."""
+        """Where the trial's worker, on any machine, finds the trial: an absolute path or a URI."""
         return f"{self.place}/trials/{trial_id}" if self.far else str(self.trial(trial_id).resolve())
 
     def create(self, text: str, resolved: dict[str, Any]) -> None:
-        """Make the folder and write what was asked and what it resolved to (kept when already there)."""
+        """Create the folder and write the sweep file and its resolved form (kept if already there)."""
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
         if not (self.path / "resolved.json").exists():
             write_atomic(self.path / "sweep.yaml", text)
@@ -145,14 +149,18 @@ class SweepFolder:
         os.utime(self.path)
 
     def note_place(self, file: Path) -> None:
-        """Write down where a sweep file lies, for modules and files that it names: absolute, and seen from the root."""
+        """Record the location of the sweep file, for the modules and files that it names: absolute, and relative to the
+        root.
+        """
         if not (self.path / PLACE).exists() and file.exists():
             place = file.resolve().parent
             seen = os.path.relpath(place, self.root.resolve())
             write_atomic(self.path / PLACE, json.dumps({"folder": str(place), "from_root": seen}, indent=1))
 
     def recall_place(self) -> None:
-        """Find modules and files of the sweep where it was started; a root that was moved with them finds them, too."""
+        """Find modules and files of the sweep where it was started; also after they were moved together with the
+        root.
+        """
         known = read_json(self.path / PLACE) or {}
         for place in (self.root.resolve() / known["from_root"], Path(known["folder"])) if known else ():
             if place.is_dir():
@@ -160,7 +168,7 @@ class SweepFolder:
                 return
 
     def seconds(self) -> float:
-        """Wall clock that drivers spent on this sweep so far; time down does not count."""
+        """Wall clock that drivers have spent on this sweep; downtime does not count."""
         return float(read_json(self.path / "seconds") or 0.0)
 
     def add_seconds(self, total: float) -> None:
@@ -168,19 +176,19 @@ class SweepFolder:
         write_atomic(self.path / "seconds", json.dumps(round(total, 3)))
 
     def level(self) -> None:
-        """Bring a near folder level with its far side, unless a driver on this machine works in it."""
+        """Synchronize a local mirror from its remote side, unless a driver on this machine works in it."""
         if self.far is not None:
             self.path.mkdir(parents=True, exist_ok=True)
             with suppress(Held), self._own(""):
                 self.far.pull(_shared)
 
     def hear(self, trial_id: str, durable: float, *, new: bool) -> None:
-        """A trial's worker, perhaps on another machine, reported; see `Far.hear`."""
+        """Called when a trial's worker, perhaps on another machine, has reported; see `Far.hear`."""
         if self.far is not None:
             self.far.hear(trial_id, durable, new=new)
 
     def publish(self, trial_id: str) -> None:
-        """The driver wrote the trial's end: nobody needs its checkpoints any more."""
+        """Called when the driver has written the trial's end: its checkpoints are no longer needed."""
         for old in self.trial(trial_id).glob("checkpoint*"):
             old.unlink()
         if self.far is not None:
@@ -190,9 +198,10 @@ class SweepFolder:
             worker.remove(n for n in worker.names() if n.startswith("checkpoint"))
 
     def inherit(self, parent: str, child: str) -> None:
-        """Begin a trial with the log and the newest checkpoint of another one, which is not running.
+        """Start a trial with the log and the newest checkpoint of another one, which is not running.
 
-        Where that has no checkpoint, or this one has one already, nothing is done: the trial trains its whole lineage.
+        If that trial has no checkpoint, or this one already has one, nothing is done: the trial trains its whole
+        lineage.
         """
         mine, theirs = self.trial(child), self.trial(parent)
         if self.far is not None:
@@ -203,28 +212,28 @@ class SweepFolder:
             return
         mine.mkdir(parents=True, exist_ok=True)
         write_atomic(mine / "metrics.jsonl", (theirs / "metrics.jsonl").read_text(encoding="utf-8"))
-        os.link(kept[-1], mine / kept[-1].name)  # checkpoints are never written to again
+        os.link(kept[-1], mine / kept[-1].name)  # checkpoints are never modified
 
     def upload(self, part: str) -> None:
-        """Upload what is new in a folder of the sweep's."""
+        """Upload what is new in one of the sweep's folders."""
         if self.far is not None:
             self.far.push([n for n in self.far.changed(deep=True) if n.startswith(f"{part}/")])
 
     def ask_to_stop(self) -> None:
-        """Have a driver, wherever it is, drain the sweep."""
+        """Ask the driver, wherever it runs, to drain the sweep."""
         self.stop_file.touch()
         if self.far is not None:
             self.far.push([self.stop_file.name])
 
     @contextmanager
     def hold(self, storage: str = "") -> Iterator[None]:
-        """Own the sweep while the context lasts. Raises Held, naming the holder, when somebody else does.
+        """Own the sweep while the context lasts. Raises Held, naming the holder, if somebody else does.
 
-        Under a root in an object store the lock is one of the database at `storage`.
+        For a root in an object store the lock is one in the database at `storage`.
         """
         owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
         with self._own(owner):
-            self.stop_file.unlink(missing_ok=True)  # it was meant for an earlier driver
+            self.stop_file.unlink(missing_ok=True)  # meant for an earlier driver
             if self.far is None:
                 yield
                 return
@@ -236,7 +245,9 @@ class SweepFolder:
 
     @contextmanager
     def _own(self, owner: str) -> Iterator[None]:
-        """Own the folder on this machine: no `owner` for a short while, one that is named until it ends."""
+        """Own the folder on this machine: wait briefly for a holder without a name; a named one holds it until it
+        ends.
+        """
         path = self.path / "lock"
         lock = FileLock(path, thread_local=False, fallback_to_soft=False)
         holder, began = "", time.monotonic()
@@ -244,7 +255,7 @@ class SweepFolder:
         def hopeless() -> bool:
             nonlocal holder
             holder = path.read_text(encoding="utf-8").strip()
-            return bool(holder) and time.monotonic() - began > NAMED_S  # `is_held` owns it for a moment
+            return bool(holder) and time.monotonic() - began > NAMED_S  # `is_held` takes the lock for a moment
 
         try:
             owned = lock.acquire(timeout=PATIENCE_S, poll_interval=POLL_S, cancel_check=hopeless)
@@ -259,7 +270,7 @@ class SweepFolder:
                     os.truncate(path, 0)
 
     def remove(self) -> None:
-        """Delete the sweep; what a killed process leaves of it is still a sweep that can be deleted."""
+        """Delete the sweep; if the process is killed, the remainder is still a sweep that can be deleted."""
         if self.far is not None:
             self.far.clear()
         for path in sorted(self.path.iterdir(), key=lambda p: p.name == "resolved.json"):
@@ -267,7 +278,7 @@ class SweepFolder:
         self.path.rmdir()
 
     def is_held(self) -> bool:
-        """Whether a living driver holds the sweep; on another machine, one whose heartbeat is fresh."""
+        """Whether a living driver holds the sweep; on another machine, one with a recent heartbeat."""
         if self.far is not None and (self.far.age(LOCK) or math.inf) < FRESH_S:
             return True
         if not self.path.is_dir():
@@ -285,7 +296,7 @@ class SweepFolder:
             return self._is_locked()
 
     def _is_locked(self) -> bool:
-        """Whether somebody has the lock, for one who may only read."""
+        """Whether somebody has the lock, for a user with read access only."""
         try:
             with (self.path / "lock").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -297,7 +308,7 @@ class SweepFolder:
 
 
 def sweeps(root: Path) -> list[SweepFolder]:
-    """All sweeps under the root, the one worked on last at the end."""
+    """All sweeps under the root, the most recently used last."""
     if uri := object_store.far(root):
         there = _pull_definitions(uri, root)
         found = [root / name for name in there]
@@ -307,7 +318,9 @@ def sweeps(root: Path) -> list[SweepFolder]:
 
 
 def find(root: Path, name: str) -> SweepFolder:
-    """The sweep named by id, unique prefix, `@last`, or the path of its folder. Raises NotFound with what there is."""
+    """The sweep named by id, unique prefix, `@last`, or the path of its folder. Raises NotFound with the available
+    ones.
+    """
     path = Path(name)
     if path.name and (path / "resolved.json").is_file():
         path = path.absolute()
@@ -318,7 +331,7 @@ def find(root: Path, name: str) -> SweepFolder:
             f"no sweep under {object_store.far(root) or root}/; name another --root, or start one with: "
             "geosweep run FILE"
         )
-    if path.parent.absolute() == root.absolute():  # runs/ID, of which a part was typed
+    if path.parent.absolute() == root.absolute():  # runs/ID, with part of ID typed
         name = path.name
     matches = [s for s in known if s.sweep_id == name] or [s for s in known if s.sweep_id.startswith(name)]
     matches = known[-1:] if name == "@last" else matches
@@ -330,13 +343,13 @@ def find(root: Path, name: str) -> SweepFolder:
     alike = [s for s in known if stem and s.sweep_id.rpartition("-")[0] == stem]
     if alike and not matches:
         others = ", ".join(s.sweep_id for s in alike)
-        raise NotFound(f"{name!r} names no sweep; of the same name, with another definition, there is: {others}")
+        raise NotFound(f"{name!r} names no sweep; sweeps of the same name with another definition: {others}")
     listing = ", ".join(s.sweep_id for s in matches or known)
-    raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; there is: {listing}")
+    raise NotFound(f"{name!r} names {f'{len(matches)} sweeps' if matches else 'no sweep'}; available: {listing}")
 
 
 def _pull_definitions(uri: str, root: Path) -> list[str]:
-    """Bring what is needed to list the sweeps of a far root, in the order in which they were worked on; their ids."""
+    """Download what is needed to list the sweeps of a remote root; returns their ids, least recently used first."""
     there = []
     for sweep_id in object_store.side(uri, root).folders():
         folder = SweepFolder(root, sweep_id)
@@ -351,7 +364,7 @@ def _pull_definitions(uri: str, root: Path) -> list[str]:
 
 
 def _shared(name: str) -> bool:
-    """Files that a near folder has of its far one: checkpoints are between workers, the lock is a machine's own, and
-    what trials printed is read where it is.
+    """Whether a file is mirrored from the remote side: checkpoints are exchanged between workers, the lock is local to
+    a machine, and trial output is read remotely.
     """
     return not (name.rpartition("/")[2].startswith(("checkpoint", "lock")) or name.endswith(".log"))

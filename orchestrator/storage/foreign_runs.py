@@ -1,4 +1,4 @@
-"""Runs that somebody else trained: what a file or a tracker says of each, before anybody asks what it means."""
+"""Runs that somebody else trained: what a file or tracker contains, before it is interpreted."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from orchestrator.definition.passwords import without_passwords
 from orchestrator.definition.states import State
 
 SAMPLE = 64 * 1024
-"""Characters that the separator of a CSV file is told from."""
+"""Characters used to detect the separator of a CSV file."""
 
 
 class UnusableError(ValueError):
-    """Results that cannot be imported as asked; says why, and the way out."""
+    """Results that cannot be imported as requested; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class ForeignRun:
     """One run, or one row."""
 
     where: str
-    """What its source calls it: `row 5`, `run 3f2a9c`."""
+    """Its name in the source: `row 5`, `run 3f2a9c`."""
     values: Mapping[str, Any]
-    """Column -> value, None where there is none."""
+    """Column -> value, None if missing."""
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Metric -> (step, value), in order."""
     state: State = State.COMPLETE
@@ -43,29 +43,29 @@ class ForeignRuns:
     """All runs of a source, with its columns in order."""
 
     source: str
-    """As the user named it."""
+    """As named by the user."""
     kind: str
     """csv, parquet, mlflow or optuna."""
     runs: Sequence[ForeignRun]
     columns: Sequence[str]
     metrics: Sequence[str] = ()
-    """Columns that are metrics, where the source tells."""
+    """Columns that are metrics, if the source says so."""
     parameters: Sequence[str] = ()
-    """Columns that are hyperparameters, where the source tells."""
+    """Columns that are hyperparameters, if the source says so."""
     goals: Mapping[str, str] = field(default_factory=dict)
-    """Metric -> minimize or maximize, where the source tells."""
+    """Metric -> minimize or maximize, if the source says so."""
     notes: Sequence[str] = ()
     """What was left out, and why."""
 
 
 def of_csv(path: Path) -> ForeignRuns:
-    """A table with a header line; separated by commas, semicolons or tabs. Raises UnusableError."""
+    """A table with a header line, separated by commas, semicolons or tabs. Raises UnusableError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UnusableError(f"{path}: no such file") from None
     except (IsADirectoryError, UnicodeDecodeError) as error:
-        raise UnusableError(f"{path}: is no text in UTF-8 ({error.__class__.__name__})") from None
+        raise UnusableError(f"{path}: not UTF-8 text ({error.__class__.__name__})") from None
     said = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     if not said.strip():
         raise UnusableError(f"{path}: is empty")
@@ -79,10 +79,10 @@ def of_csv(path: Path) -> ForeignRuns:
     head = [cell.strip() for cell in first]
     twice = sorted({name for name in head if name and head.count(name) > 1})
     if twice:
-        raise UnusableError(f"{path}: two columns are called {twice[0]!r}; rename one")
+        raise UnusableError(f"{path}: two columns are named {twice[0]!r}; rename one")
     for number, row in rows:
         if len(row) > len(head):
-            raise UnusableError(f"{path}: row {number} has {len(row)} cells, and there are {len(head)} columns")
+            raise UnusableError(f"{path}: row {number} has {len(row)} cells, but there are {len(head)} columns")
     kept = [i for i, name in enumerate(head) if name]
     runs = [
         ForeignRun(where=f"row {number}", values={head[i]: _read(row[i]) if i < len(row) else None for i in kept})
@@ -92,7 +92,7 @@ def of_csv(path: Path) -> ForeignRuns:
 
 
 def of_parquet(path: Path) -> ForeignRuns:
-    """A Parquet file, or a folder of one data set. Raises UnusableError."""
+    """A Parquet file, or a folder with one data set. Raises UnusableError."""
     try:
         frame = pq.read_table(path).to_pandas()
     except (OSError, ValueError) as error:
@@ -109,14 +109,14 @@ def _table(
     source: str, kind: str, columns: Sequence[str], runs: list[ForeignRun], *, decimal_comma: bool = False
 ) -> ForeignRuns:
     if not runs:
-        raise UnusableError(f"{source}: has a header and no rows")
+        raise UnusableError(f"{source}: has a header but no rows")
     if decimal_comma:
         runs = [ForeignRun(where=run.where, values={k: _with_point(v) for k, v in run.values.items()}) for run in runs]
     return ForeignRuns(source=source, kind=kind, runs=runs, columns=columns)
 
 
 def _read(cell: str) -> Any:
-    """A cell of a CSV file: a number, a truth value, text, or None where it is empty."""
+    """A cell of a CSV file: a number, a boolean, text, or None if it is empty."""
     text = cell.strip()
     if text.lower() in ("", "na", "n/a", "null", "none", "-"):
         return None
@@ -131,7 +131,7 @@ def _read(cell: str) -> Any:
 
 
 def _with_point(value: Any) -> Any:
-    """`0,91` in a file whose cells are parted by something else."""
+    """Converts a decimal comma, `0,91`, in a file with another separator."""
     if isinstance(value, str) and value.count(",") == 1:
         found = _read(value.replace(",", "."))
         return found if isinstance(found, float) else value
@@ -139,7 +139,7 @@ def _with_point(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value of pandas or numpy as JSON has it."""
+    """A value from pandas or numpy as a JSON value."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, pd.Timestamp):
@@ -150,7 +150,7 @@ def _plain(value: Any) -> Any:
 
 
 def number_of(value: Any) -> float | None:
-    """The number that a cell holds, `91.2%` and ` 0.9 ` included; None when it holds none."""
+    """The number in a cell, including `91.2%` and ` 0.9 `; None if there is none."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
@@ -163,12 +163,12 @@ def number_of(value: Any) -> float | None:
 
 
 def shown(address: str) -> str:
-    """The address of a store without the password in it."""
+    """The address of a store without its password."""
     return without_passwords(address)
 
 
 def check_there(address: str) -> None:
-    """A file or folder that is not there is not made by reading it. Raises UnusableError."""
+    """Raises UnusableError for a missing file or folder, which reading must not create."""
     scheme, found, rest = address.partition("://")
     if scheme.startswith("sqlite"):
         path = rest.partition("?")[0][1:]
@@ -185,6 +185,6 @@ def check_there(address: str) -> None:
 
 
 def listed(names: Iterable[str], most: int = 40) -> str:
-    """Names with commas, cut where there are very many."""
+    """Names joined by commas, truncated if there are very many."""
     found = list(names)
     return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")

@@ -1,10 +1,10 @@
-"""Who may drive a sweep in an object store: the holder of a PostgreSQL advisory lock, beside the studies.
+"""Who may drive a sweep in an object store: the holder of a PostgreSQL advisory lock in the database of the studies.
 
-The lock belongs to the driver's connection: it is free as soon as its process is gone, or about 25 s after its machine
-is (keepalives), with no clock to trust and nothing to clean up. While it is held, a thread keeps the far side level,
-passes on the wish to stop, and tells from a heartbeat in the far file `lock` that the sweep is running.
+The lock belongs to the driver's connection: it is released as soon as the process ends, or about 25 s after its machine
+is lost (keepalives), with no clock to trust and nothing to clean up. While it is held, a thread keeps the remote side
+in sync, forwards stop requests, and updates a heartbeat in the remote file `lock` that shows the sweep is running.
 
-Behind a pooler that hands out connections by transaction the lock does not hold: connect to the server itself.
+The lock does not work behind a pooler that assigns connections per transaction: connect to the server directly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.storage.periodic import periodic
 
 POLL_S, BEAT_S = 1.0, 10.0
 FRESH_S = 3 * BEAT_S
-"""A heartbeat older than this is that of a driver that died."""
+"""A heartbeat older than this belongs to a dead driver."""
 LOCK, STOP, LAST = "lock", "stop", "outcome.json"
 KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
@@ -47,7 +47,7 @@ class Lease:
             raise StoreError(f"the database of the studies does not answer: {str(error).strip()}") from None
 
     def renew(self) -> bool:
-        """False once another driver has the lock. While the database is away nobody else can take it."""
+        """False once another driver has the lock. While the database is unavailable nobody else can take it."""
         try:
             self._connection.execute("SELECT 1")
         except self._errors():
@@ -60,7 +60,7 @@ class Lease:
         return True
 
     def close(self) -> None:
-        """Let go."""
+        """Release the lock."""
         self._connection.close()
 
     def _connect(self) -> None:
@@ -83,16 +83,16 @@ class Lease:
 
 @contextmanager
 def driving(far: Far, url: str, owner: str, wanted: Callable[[str], bool], stop: Callable[[], None]) -> Iterator[None]:
-    """Hold the lease of the far folder and keep it level; `stop` is called when the sweep is to drain.
+    """Hold the lease of the remote folder and keep it in sync; `stop` is called when the sweep is to drain.
 
-    Raises Taken with the holder's words.
+    Raises Taken with the holder's description.
     """
     try:
         lease = Lease(url, far.uri)
     except Taken:
         raise Taken(far.text(LOCK)) from None
     try:
-        far.remove([STOP])  # it was meant for an earlier driver; from the next line on it is meant for this one
+        far.remove([STOP])  # meant for an earlier driver; from here on it is meant for this one
         far.write(LOCK, owner)
         far.pull(wanted)
         far.push(n for n in far.changed() if n not in (LOCK, STOP))
@@ -101,7 +101,7 @@ def driving(far: Far, url: str, owner: str, wanted: Callable[[str], bool], stop:
             with periodic(POLL_S, keeper.look, name="keeper"):
                 yield
         finally:
-            if not keeper.lost:  # else the far side is another driver's
+            if not keeper.lost:  # otherwise the remote side is another driver's
                 changed = [n for n in far.changed(deep=True) if n != LOCK]
                 far.push(sorted(changed, key=lambda n: n == LAST))
                 far.remove([LOCK])
@@ -110,7 +110,7 @@ def driving(far: Far, url: str, owner: str, wanted: Callable[[str], bool], stop:
 
 
 class _Keeper:
-    """Renews the lease and the heartbeat, keeps the far side level and passes on the wish to stop."""
+    """Renews the lease and the heartbeat, keeps the remote side in sync and forwards stop requests."""
 
     def __init__(self, far: Far, lease: Lease, owner: str, stop: Callable[[], None]) -> None:
         self._far, self._lease, self._owner, self._stop = far, lease, owner, stop
@@ -119,7 +119,7 @@ class _Keeper:
         """Whether another driver has the lease."""
 
     def look(self) -> None:
-        """One round; while the store is away nothing happens until a later one."""
+        """One round; while the store is unavailable, the work is left to a later one."""
         with contextlib.suppress(StoreError, FileNotFoundError):
             self._look()
 

@@ -1,7 +1,7 @@
-"""A trial's own log of its metrics: append-only lines, each with a checksum, in the trial's folder.
+"""A trial's log of its metrics: append-only lines with checksums in the trial's folder.
 
-It is written before anybody is told, so that trackers and tables can be made again from it at any time. A line that a
-crash cut short, or that does not match its checksum, counts as not written.
+It is written before anything is reported, so trackers and tables can be rebuilt from it at any time. A line that was
+truncated by a crash, or does not match its checksum, counts as not written.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ class MetricLog:
         self._path = path
 
     def points(self) -> list[dict[str, Any]]:
-        """All points up to the first line that is not whole."""
+        """All points up to the first damaged line."""
         return self.read()[0]
 
     def damage(self) -> int:
-        """How many lines are not whole, or stand behind one that is not."""
+        """Number of lines that are damaged or follow a damaged one."""
         return self.read()[1]
 
     def reaches(self, step: float) -> bool:
-        """Whether the log holds the point that a checkpoint of this step covers; before the first there is none."""
+        """Whether the log holds the point covered by a checkpoint at this step; before the first step there is none."""
         return step < 0 or any(p["step"] == step for p in self.points())
 
     def append(self, step: float, metrics: Mapping[str, float]) -> None:
-        """Add one point."""
+        """Append one point."""
         with self._path.open("a", encoding="utf-8") as out:
             out.write(_line({"step": step, "time": int(time.time() * 1000), "metrics": dict(metrics)}))
 
     def sync(self) -> None:
-        """Return when all points would outlive a power cut: before a result or a checkpoint relies on them."""
+        """Return once all points would survive a power failure: called before a result or a checkpoint relies on
+        them.
+        """
         if self._path.exists():
             with self._path.open("rb") as written:
                 os.fsync(written.fileno())
 
     def truncate(self, step: float) -> list[dict[str, Any]]:
-        """Forget points after `step`: they will be trained, and logged, again. Returns what stays."""
+        """Drop points after `step`, which will be trained and logged again. Returns the remaining points."""
         if not self._path.exists():
             return []
         kept = [p for p in self.points() if p["step"] <= step]
@@ -55,11 +57,11 @@ class MetricLog:
         return kept
 
     def replace(self, points: list[dict[str, Any]]) -> None:
-        """Hold exactly these points."""
+        """Replace the content with these points."""
         write_atomic(self._path, "".join(_line(p) for p in points))
 
     def read(self) -> tuple[list[dict[str, Any]], int]:
-        """(whole points, number of lines that are not whole or stand behind one that is not)."""
+        """(intact points, number of lines that are damaged or follow a damaged one)."""
         if not self._path.exists():
             return [], 0
         lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,7 +1,7 @@
-"""A root in an object store: everybody works in a near folder on his own disk and keeps it level with the far one.
+"""A root in an object store: every process works in a local mirror and keeps it in sync with the remote folder.
 
-An object store has no rename, no append and no lock, but an upload appears whole or not at all. So files are written
-near, exactly as under a local root, and uploaded whole, what others rely on last:
+An object store has no rename, append or lock, but an upload appears completely or not at all. So files are written
+locally, exactly as under a local root, and uploaded whole, those that others rely on last:
 
 | who | uploads | downloads |
 |---|---|---|
@@ -9,9 +9,9 @@ near, exactly as under a local root, and uploaded whole, what others rely on las
 | the driver | its own files before the first trial, every few seconds, and at the end, outcome.json last | all, first |
 | other verbs | a report | what changed |
 
-The far side is the truth. A file that changed there replaces the near one; one that nobody changed there since the last
-pull keeps what was written near and is uploaded. URIs are those of fsspec: s3://bucket/prefix, with the usual AWS_
-variables for keys and endpoint.
+The remote side is the source of truth. A file that changed there replaces the local one; one that is unchanged there
+since the last pull keeps its local content, which is uploaded. URIs are those of fsspec: s3://bucket/prefix, with the
+usual AWS_ variables for keys and endpoint.
 """
 
 from __future__ import annotations
@@ -32,49 +32,49 @@ from typing import Any, TypeVar
 from orchestrator.storage.retry import retry
 
 PATIENCE_S = 60.0
-"""How long a store may be away before whoever needs it gives up."""
+"""How long a store may be unavailable before an operation gives up."""
 BATCH, SIDE_BY_SIDE = 200, 32
 INDEX = ".far.json"
 T = TypeVar("T")
 
 
 class StoreError(ConnectionError):
-    """The object store does not answer, or does not let us."""
+    """The object store is unreachable or denies access."""
 
 
 def scratch() -> Path:
-    """Where near folders lie: GEOSWEEP_SCRATCH, or a folder of the user's own under the system's temporary one."""
+    """Where local mirrors are: GEOSWEEP_SCRATCH, or a per-user folder under the system's temporary one."""
     given = os.environ.get("GEOSWEEP_SCRATCH")
     return Path(given).absolute() if given else Path(tempfile.gettempdir()) / f"geosweep-{os.getuid()}"
 
 
 def own_scratch() -> Path:
-    """The scratch folder, made on first use. Raises StoreError when it belongs to somebody else."""
+    """The scratch folder, created on first use. Raises StoreError if it belongs to somebody else."""
     base = scratch()
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     if base.stat().st_uid != os.getuid():
-        raise StoreError(f"{base} belongs to somebody else; name a folder of yours with GEOSWEEP_SCRATCH")
+        raise StoreError(f"{base} belongs to another user; set GEOSWEEP_SCRATCH to a folder of your own")
     return base
 
 
 def near(place: str, kind: str = "mirror") -> Path:
-    """The near folder of a URI; a local path, as file:///FOLDER too, is itself. `work` folders are a worker's, never
-    the driver's.
+    """The local mirror of a URI; a local path, also as file:///FOLDER, is its own mirror. `work` folders belong to a
+    worker, never to the driver.
     """
     scheme, found, path = place.partition("://")
     if not found:
         return Path(place)
     if scheme == "file":
         if not path.startswith("/"):
-            raise StoreError(f"{place}: a host, or no folder; write file:///FOLDER, or the folder alone")
+            raise StoreError(f"{place}: has a host, or no folder; write file:///FOLDER, or just the folder")
         return Path(path)
     if ".." in path.split("/") or not path.strip("/"):
-        raise StoreError(f"{place} names no folder of a bucket; write s3://BUCKET/FOLDER")
+        raise StoreError(f"{place} names no folder in a bucket; write s3://BUCKET/FOLDER")
     return own_scratch() / kind / scheme / path.strip("/")
 
 
 def far(path: Path) -> str:
-    """The URI whose near folder `path` is, or nothing for a folder of its own."""
+    """The URI mirrored by `path`; empty for an ordinary folder."""
     mirrors = scratch() / "mirror"
     if not path.is_relative_to(mirrors):
         return ""
@@ -84,12 +84,12 @@ def far(path: Path) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def side(uri: str, folder: Path) -> Far:
-    """The far side of `folder`, one for each process."""
+    """The remote side of `folder`, one per process."""
     return Far(uri, folder)
 
 
 class Far:
-    """The far side of a near folder. Names are relative to both, with slashes; hidden files stay near."""
+    """The remote side of a local mirror. Names are relative to both, with slashes; hidden files stay local."""
 
     def __init__(self, uri: str, folder: Path) -> None:
         self.uri, self.folder = uri.rstrip("/"), folder
@@ -101,7 +101,7 @@ class Far:
             self._index = {}
 
     def pull(self, wanted: Callable[[str], bool] = bool, *, deep: bool = True) -> set[str]:
-        """Bring the near folder level, of its own files only, unless `deep`; returns what is on the far side."""
+        """Synchronize the mirror, without subfolders unless `deep`; returns the names on the remote side."""
         there = {n: i for n, i in self._listing(deep) if wanted(n)}
         new = [n for n, i in there.items() if not self._has(n, i)]
         for start in range(0, len(new), BATCH):
@@ -114,7 +114,7 @@ class Far:
         return set(there)
 
     def fetch(self, names: list[str], there: dict[str, Any] | None = None) -> None:
-        """Download these files; one that is not there is left out."""
+        """Download these files; missing ones are skipped."""
         for name in [n for n in names if _is_checkpoint(n)]:
             self._download(name)
             self._note(name, (there or {}).get(name))
@@ -127,11 +127,11 @@ class Far:
             self._note(name, (there or {}).get(name))
 
     def push(self, names: Iterable[str], patience_s: float = PATIENCE_S) -> None:
-        """Upload these files whole, in this order; one that is not there, or goes away meanwhile, is left out."""
+        """Upload these files whole, in this order; missing ones, also those removed meanwhile, are skipped."""
         for name in names:
             if not self._stamp(name):
                 continue
-            self._note(name)  # before: what is written meanwhile counts as changed
+            self._note(name)  # noted first: what is written meanwhile counts as changed
             put = functools.partial(self._store.put_file, str(self.folder / name), f"{self._base}/{name}")
             try:
                 self._patiently(put, patience_s)
@@ -142,9 +142,9 @@ class Far:
                 raise
 
     def changed(self, *, deep: bool = False) -> list[str]:
-        """Near files that differ from what was last pulled or pushed.
+        """Local files that differ from what was last pulled or pushed.
 
-        Others may write and remove files meanwhile: a script's log that stays empty goes when the script ends.
+        Other processes may write and remove files meanwhile: an empty script log is removed when the script ends.
         """
         found = list[Path]()
         for where, folders, files in os.walk(self.folder):
@@ -155,18 +155,18 @@ class Far:
         return [name for name in names if self._stamp(name) not in ([], self._index.get(name, [])[1:])]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete these files on the far side; one that is not there is no error."""
+        """Delete these files on the remote side; missing ones are ignored."""
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 self._patiently(functools.partial(self._store.rm_file, f"{self._base}/{name}"))
 
     def clear(self) -> None:
-        """Delete all that is on the far side."""
+        """Delete everything on the remote side."""
         self.remove(sorted((name for name, _ in self._listing(deep=True)), key=lambda n: n == "resolved.json"))
         self._index.clear()
 
     def begin_as(self, other: Far) -> None:
-        """Copy the log, then the newest checkpoint, of another trial's far side to this one, unless it has one."""
+        """Copy the log, then the newest checkpoint, from another trial's remote side to this one, unless it has one."""
         kept = max((n for n in other.names() if _is_checkpoint(n)), default="")
         if kept and not any(_is_checkpoint(n) for n in self.names()):
             for name in ("metrics.jsonl", kept):
@@ -174,20 +174,20 @@ class Far:
                 self._patiently(copy)
 
     def names(self) -> list[str]:
-        """The far files, those in folders left out."""
+        """The remote files, without those in subfolders."""
         return [name for name, _ in self._listing(deep=False)]
 
     def sizes(self) -> dict[str, int]:
-        """Far file -> bytes, those in folders left out."""
+        """Remote file -> bytes, without those in subfolders."""
         return {name: int(info["size"]) for name, info in self._listing(deep=False)}
 
     def folders(self) -> list[str]:
-        """The folders on the far side, one level."""
+        """The subfolders on the remote side, one level."""
         listed = self._patiently(lambda: _entries(self._store, self._base))
         return sorted(i["name"].rstrip("/").rpartition("/")[2] for i in listed if i["type"] == "directory")
 
     def text(self, name: str) -> str:
-        """The text of a far file, empty when there is none."""
+        """The text of a remote file; empty if there is none."""
         try:
             content: bytes = self._patiently(lambda: self._store.cat_file(f"{self._base}/{name}"))
         except FileNotFoundError:
@@ -195,15 +195,15 @@ class Far:
         return content.decode(errors="replace")
 
     def write(self, name: str, text: str) -> None:
-        """Put a far file that has no near one."""
+        """Write a remote file that has no local copy."""
         self._patiently(lambda: self._store.pipe_file(f"{self._base}/{name}", text.encode()))
 
     def exists(self, name: str, patience_s: float = PATIENCE_S) -> bool:
-        """Whether there is such a far file."""
+        """Whether the remote file exists."""
         return bool(self._patiently(lambda: self._store.exists(f"{self._base}/{name}"), patience_s))
 
     def age(self, name: str) -> float | None:
-        """Seconds since a far file was written, by this machine's clock; None when there is none."""
+        """Seconds since a remote file was written, by this machine's clock; None if there is none."""
         try:
             written: datetime = self._patiently(lambda: self._store.modified(f"{self._base}/{name}"))
         except FileNotFoundError:
@@ -228,12 +228,12 @@ class Far:
         path = self.folder / name
         if not path.exists():
             return False
-        if _is_checkpoint(name):  # named by its content
+        if _is_checkpoint(name):  # its name identifies its content
             return bool(path.stat().st_size == info["size"])
         return bool(self._index.get(name, [""])[0] == _token(info))
 
     def _note(self, name: str, info: dict[str, Any] | None = None) -> None:
-        """Remember how the two sides of a file look now that they are level."""
+        """Record the state of both sides of a file, now that they are in sync."""
         self._index[name] = [_token(info) if info else "", *self._stamp(name)]
 
     def _stamp(self, name: str) -> list[int]:
@@ -252,12 +252,12 @@ class Far:
         temporary.replace(path)
 
     def _patiently(self, act: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-        """`act`, tried again while the store is away. Raises StoreError, and FileNotFoundError as it is."""
+        """Call `act`, retried while the store is unavailable. Raises StoreError; passes on FileNotFoundError."""
         try:
             return retry(act, _is_away, patience_s=patience_s, first_s=0.5, longest_s=8.0)
         except FileNotFoundError as error:
             if "specified bucket" in str(error):
-                raise StoreError(f"{self.uri}: {error}; make the bucket first") from error
+                raise StoreError(f"{self.uri}: {error}; create the bucket first") from error
             raise
         except Exception as error:
             way_out = "check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL_S3" if self.uri.startswith("s3:") else ""
@@ -270,15 +270,15 @@ def probe(uri: str) -> str:
     there.write(name, "geosweep")
     said = there.text(name)
     there.remove([name])
-    return f"{uri} took a file and gave back {said!r}"
+    return f"{uri} stored a file and returned {said!r}"
 
 
 def _store(uri: str) -> tuple[Any, str]:
-    """The file system (fsspec) of the URI, without caches of listings, and the path in it."""
+    """The file system (fsspec) of the URI, without listing caches, and the path in it."""
     import fsspec
 
     scheme, options = uri.partition("://")[0], dict[str, Any]()
-    if scheme == "s3":  # the endpoint, since fsspec keeps one file system for equal options
+    if scheme == "s3":  # with the endpoint, since fsspec caches one file system for equal options
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         options = {"config_kwargs": {"connect_timeout": 10}, "endpoint_url": endpoint}
     try:
@@ -289,7 +289,7 @@ def _store(uri: str) -> tuple[Any, str]:
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether the store may answer later: not when a file is missing or access is denied."""
+    """Whether the store may answer later: not if a file is missing or access is denied."""
     return not (isinstance(error, FileNotFoundError | PermissionError) or "Credentials" in type(error).__name__)
 
 
@@ -302,7 +302,7 @@ def _entries(store: Any, path: str) -> list[dict[str, Any]]:
 
 
 def _contents(store: Any, paths: list[str]) -> dict[str, bytes]:
-    """The contents of those files that are there, fetched side by side."""
+    """The contents of the files that exist, fetched concurrently."""
 
     def read(path: str) -> bytes | None:
         try:
@@ -317,7 +317,7 @@ def _contents(store: Any, paths: list[str]) -> dict[str, bytes]:
 
 
 def _token(info: dict[str, Any]) -> str:
-    """What changes whenever the far file does."""
+    """A token that changes whenever the remote file does."""
     return str(info.get("ETag") or f"{info['size']} {info.get('LastModified') or info.get('mtime')}")
 
 
@@ -326,7 +326,7 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def _place(path: Path, content: bytes) -> None:
-    """Put a near file in one go."""
+    """Write a local file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     temporary.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_bytes(content)

@@ -12,17 +12,17 @@ from orchestrator.storage.lease import LAST
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOutcome:
-    """Written when a driver comes to its end, however it does."""
+    """Written when a driver ends, for whatever reason."""
 
     state: SweepState
     tracked: bool = False
-    """Whether the tracker has everything."""
+    """Whether everything was sent to the tracker."""
     limit: str = ""
-    """The limit of the budget that ended the search, or everything."""
+    """The budget limit that ended the search, or the whole sweep."""
     complete: bool = False
-    """Whether no trial is left to be started."""
+    """Whether no trial is left to start."""
     ending: str = ""
-    """How that driver ended, as the tracker was told (see `storage.ending`)."""
+    """How that driver ended, as reported to the tracker (see `storage.ending`)."""
 
     @property
     def is_over(self) -> bool:
@@ -31,7 +31,7 @@ class SweepOutcome:
 
     @classmethod
     def read(cls, folder: SweepFolder) -> SweepOutcome | None:
-        """The outcome of the last driver, or None when no driver has come to its end."""
+        """The outcome of the last driver; None if no driver has ended yet."""
         found = read_json(folder.path / LAST)
         if not found:
             return None

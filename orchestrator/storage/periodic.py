@@ -1,4 +1,4 @@
-"""Something done every few seconds, in the background, while a context lasts."""
+"""Call a function every few seconds in the background while a context lasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _thread = threading.local()
 
 
 def in_background() -> None:
-    """Note that the calling thread is the driver's own: what it prints is no trial's."""
+    """Mark the calling thread as the driver's own: its output does not belong to a trial."""
     _thread.background = True
 
 
@@ -21,8 +21,8 @@ def is_background() -> bool:
 
 @contextmanager
 def periodic(seconds: float, act: Callable[[], object], *, name: str) -> Iterator[None]:
-    """Call `act` every `seconds` on a thread called `name`, first after `seconds`; on leaving, wait for a call under
-    way and make no other.
+    """Call `act` every `seconds` on a thread called `name`, first after `seconds`; on exit, wait for a call in
+    progress.
     """
     done = threading.Event()
 

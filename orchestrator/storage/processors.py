@@ -1,4 +1,4 @@
-"""How many processors this process may use, which is not always how many the machine has."""
+"""How many processors this process may use, which may be fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def usable() -> int:
-    """Processors left by affinity (taskset, Slurm, Docker's cpusets), a cgroup's quota and SLURM_CPUS_PER_TASK."""
+    """Processors allowed by affinity (taskset, Slurm, Docker's cpusets), a cgroup's quota and SLURM_CPUS_PER_TASK."""
     from joblib import cpu_count  # 0.1 s
 
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")

@@ -31,7 +31,7 @@ def provenance() -> dict[str, str]:
 
 
 def hardware() -> dict[str, str]:
-    """Processor, its count and memory of this machine, and the GPUs that the driver shows."""
+    """Processor type, count and memory of this machine, and the GPUs visible to the driver."""
     found = {"cpu": _first_line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()}
     found["cpus"] = str(usable())
     memory = _first_line("/proc/meminfo", "MemTotal").split()
@@ -44,7 +44,7 @@ def hardware() -> dict[str, str]:
 
 
 def uncommitted() -> str:
-    """The difference between the working tree and the commit, cut at 2 MB."""
+    """The diff between the working tree and the commit, truncated at 2 MB."""
     return _git("diff", "HEAD")[:LONGEST_DIFF]
 
 

@@ -1,4 +1,4 @@
-"""Calling a service again while it is away: one retry loop, with exponential back-off, for stores and databases."""
+"""Retry calls to a service that is unavailable, with exponential back-off, for stores and databases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def backoff(first_s: float, longest_s: float) -> Iterator[float]:
-    """Pauses in seconds, without end: `first_s`, twice that, four times that, ..., never above `longest_s`."""
+    """Endless pauses in seconds: `first_s`, twice that, four times that, ..., at most `longest_s`."""
     pause = first_s
     while True:
         yield min(pause, longest_s)
@@ -25,9 +25,9 @@ def retry(
     first_s: float,
     longest_s: float,
 ) -> T:
-    """`call()`, again after a pause while what it raises is `away`; the last attempt is `patience_s` after the first.
+    """`call()`, repeated after a pause while its exception is `away`; the last attempt is `patience_s` after the first.
 
-    Raises what the last attempt raised.
+    Raises the exception of the last attempt.
     """
     deadline = time.monotonic() + patience_s
     pauses = backoff(first_s, longest_s)

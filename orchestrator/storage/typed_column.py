@@ -1,4 +1,4 @@
-"""A column of a Parquet table for values of any kind, with the narrowest type that holds them all.
+"""A Parquet column for values of any kind, with the narrowest type that holds all of them.
 
 | the values are | the column is |
 |---|---|
@@ -9,7 +9,7 @@
 | all lists, maps or larger whole numbers | string: JSON |
 | of several of these kinds | string: text as it is, everything else as JSON |
 
-None is null and has no kind.
+None becomes null and has no kind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGEST = 2**63
 
 
 def column(values: Sequence[Any], further: Iterable[Any] = ()) -> pa.Array:
-    """The values as a column. `further` ones that might have been there count for its type."""
+    """The values as a column. The `further` possible values also determine its type."""
     kind = type_of([*values, *further])
     if kind == pa.float64():
         return pa.array([None if value is None else float(value) for value in values], kind)
@@ -34,7 +34,7 @@ def column(values: Sequence[Any], further: Iterable[Any] = ()) -> pa.Array:
 
 
 def type_of(values: Iterable[Any]) -> pa.DataType:
-    """The type of a column that holds these values; string for none at all."""
+    """The type of a column that holds these values; string if there are none."""
     kinds = {_kind(value) for value in values if value is not None}
     if kinds == {"bool"}:
         return pa.bool_()

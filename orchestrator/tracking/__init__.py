@@ -1,1 +1,1 @@
-"""Where people look at runs: MLflow, or nowhere."""
+"""Where runs are tracked: MLflow, or nowhere."""

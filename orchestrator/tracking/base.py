@@ -1,4 +1,4 @@
-"""The interface of a tracker. Every method returns at once and never raises: a sweep does not wait for its tracker."""
+"""The interface of a tracker. Methods return at once and never raise: a sweep does not wait for its tracker."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from orchestrator.trial.record import TrialRecord
 
 
 class Tracker(Protocol):
-    """Hears of trials (see `callbacks.Callback`) and of the sweep's end."""
+    """Is notified of trials (see `callbacks.Callback`) and of the sweep's end."""
 
     @property
     def trouble(self) -> str:
-        """What last went wrong, or nothing."""
+        """The last error; empty if none."""
 
     def on_start(self, job: Job) -> None:
         """A trial starts."""
@@ -30,14 +30,16 @@ class Tracker(Protocol):
         """A trial that ended under an earlier driver of this sweep."""
 
     @property
-    def mended(self) -> list[str]:
-        """Where the tracker differed from the trial folders, and what was done; known once `finish` returned."""
+    def repaired(self) -> list[str]:
+        """Differences between the tracker and the trial folders, and what was done; complete once `finish` has
+        returned.
+        """
 
     def check(self, trials: Callable[[], list[TrialRecord]]) -> None:
-        """Compare with the trials that ended, when its turn comes, and mend."""
+        """Queue a comparison with the trials that ended, and repair differences."""
 
     def recall(self, trial_id: str) -> list[dict[str, Any]]:
-        """The points of a trial as the tracker has them; empty when it has none or does not answer soon."""
+        """The tracker's points of a trial; empty if it has none or does not answer soon."""
 
     def finish(
         self,
@@ -46,11 +48,12 @@ class Tracker(Protocol):
         parameters: Mapping[str, Mapping[str, Any]],
         ending: str = "",
     ) -> None:
-        """The sweep ended as `state`; each arm's summary metrics and, once they are final, its chosen parameters.
+        """The sweep ended as `state`; `arms`: summary metrics of each arm, and its chosen parameters once they are
+        final.
 
         `ending`: how the driver ended, in the words of `storage.ending`.
 
-        Waits until all is sent.
+        Waits until everything is sent.
         """
 
 
@@ -58,7 +61,7 @@ class NoTracker:
     """Tracks nothing: the trial folders are enough."""
 
     trouble = ""
-    mended: ClassVar[list[str]] = []
+    repaired: ClassVar[list[str]] = []
 
     def on_start(self, job: Job) -> None:
         """Nothing."""

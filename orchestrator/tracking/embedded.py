@@ -1,22 +1,27 @@
-"""The MLflow store inside the root folder: one SQLite file and a folder of artifacts, without any service."""
+"""The MLflow store inside the root folder: an SQLite file and a folder of artifacts, without any service."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
+from trainables import machine_cache
+
 ARTIFACTS = "mlartifacts"
 
 
 def artifacts_of(root: Path) -> str:
-    """The address of the store's artifacts."""
+    """The URI of the store's artifacts."""
     return (root / ARTIFACTS).resolve().as_uri()
 
 
@@ -26,9 +31,9 @@ def embedded_uri(root: Path) -> str:
 
 
 def make_store(root: Path) -> None:
-    """Make the embedded store whole or not at all: one of several first starts makes it, and gives it its name last.
+    """Create the embedded store completely or not at all: concurrent first starts create one, renamed into place last.
 
-    In a root that was moved or copied, artifacts are looked for, and put, where the root is now.
+    In a root that was moved or copied, artifacts are read and written at the current location.
     """
     store = root / "mlflow.db"
     if not os.access(root, os.W_OK):
@@ -37,16 +42,39 @@ def make_store(root: Path) -> None:
         if store.exists():
             _follow(root, store)
             return
-        for torn in root.glob(".mlflow-*.db*"):  # of a process that was killed
+        for torn in root.glob(".mlflow-*.db*"):  # left by a killed process
             torn.unlink()
         temporary = root / f".mlflow-{os.getpid()}.db"
         temporary.write_bytes(new_store())
+        _settle(root, temporary)
         temporary.replace(store)
 
 
 @cache
 def new_store() -> bytes:
-    """The file of a store without runs, as MLflow makes it: half a second's work, kept for this process's next root."""
+    """The file of an empty store as created by MLflow, which takes half a second.
+
+    It is cached for this process, and on this machine per MLflow version, with its digest in the file name; a file that
+    does not match its digest, or cannot be written, is created again.
+    """
+    try:
+        place, name = machine_cache.folder(), f"mlflow-{version('mlflow')}-"
+        for path in place.glob(f"{name}*.db"):
+            if path.name == f"{name}{_digest(found := path.read_bytes())}.db":
+                return found
+    except (OSError, RuntimeError):  # no such folder, or not readable
+        place = None
+    made = _made_store()
+    with suppress(OSError):
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            temporary = place / f".{name}{os.getpid()}"
+            temporary.write_bytes(made)
+            temporary.replace(place / f"{name}{_digest(made)}.db")
+    return made
+
+
+def _made_store() -> bytes:
     from mlflow.tracking import MlflowClient
 
     with TemporaryDirectory(prefix="gs-store-") as place:
@@ -55,8 +83,22 @@ def new_store() -> bytes:
         return store.read_bytes()
 
 
+def _digest(store: bytes) -> str:
+    return hashlib.sha256(store).hexdigest()[:16]
+
+
+def _settle(root: Path, store: Path) -> None:
+    """Set location and time of MLflow's default experiment, which are those of the store's creation."""
+    now = int(1000 * time.time())
+    with closing(sqlite3.connect(store)) as database, database:
+        database.execute(
+            "UPDATE experiments SET artifact_location = ?, creation_time = ?, last_update_time = ?",
+            (artifacts_of(root), now, now),
+        )
+
+
 def _follow(root: Path, store: Path) -> None:
-    """MLflow keeps absolute addresses of artifacts: let those of this store begin with its folder as it is now."""
+    """MLflow stores absolute artifact URIs: update those of this store to its current folder."""
     here = artifacts_of(root)
     with closing(sqlite3.connect(store, timeout=60)) as database, database:
         places = {place for (place,) in database.execute("SELECT artifact_location FROM experiments")}
@@ -72,7 +114,7 @@ def _follow(root: Path, store: Path) -> None:
 
 
 def probe(place: Path) -> str:
-    """Make a store in `place`, write a run and read it back. For `geosweep doctor`."""
+    """Create a store in `place`, write a run and read it back. For `geosweep doctor`."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
 

@@ -1,10 +1,11 @@
-"""MLflow: one parent run for a sweep, one child for a trial, one summary child for an arm. The only import of MLflow.
+"""MLflow: a parent run per sweep, a child run per trial, a summary run per arm. The only import of MLflow.
 
-A summary is over all studies of its arm; with one, over its confirm seeds.
-A sender (see `sender.py`) does the talking, so that a slow or absent server never holds up a trial. It reads a trial's
-points from the trial's own folder and ships them in one batch when they are final: at a checkpoint, or at the trial's
-end. A point carries the time at which it was first logged and MLflow keeps one row for equal (key, step, time, value);
-together this makes sending idempotent: nothing is lost, nothing is doubled, whatever was killed when.
+A summary covers all studies of its arm; with one study, its confirm seeds.
+
+A sender (see `sender.py`) does the communication, so a slow or absent server never delays a trial. It reads a trial's
+points from the trial's folder and sends them in one batch once they are final: at a checkpoint, or at the trial's end.
+A point carries the time at which it was first logged, and MLflow keeps one row for equal (key, step, time, value); so
+sending is idempotent: nothing is lost or duplicated, whatever was killed and when.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from orchestrator.tracking import mlflow_failed, mlflow_summary, mlflow_view
 from orchestrator.tracking.embedded import artifacts_of, make_store
 from orchestrator.tracking.embedded import embedded_uri as embedded_uri
 from orchestrator.tracking.mlflow_ends import ERROR as ERROR
-from orchestrator.tracking.mlflow_ends import STATE, tags_of
+from orchestrator.tracking.mlflow_ends import STATE, STATUS, tags_of
 from orchestrator.tracking.names import accepted, params_of
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial.job import Job, Report, Result
@@ -37,30 +38,22 @@ from orchestrator.trial.record import TrialRecord
 SWEEP, TRIAL, ARM = "geosweep.sweep_id", "geosweep.trial_id", "geosweep.arm"
 STAGE, SEED, PARENT = "geosweep.stage", "geosweep.seed", "mlflow.parentRunId"
 STUDY, UNIT, ENDING = "geosweep.study", "geosweep.unit", "geosweep.ending"
-"""A trial's study, where its arm has several: a run without it is of the only one. Of the sweep and of its summaries
+"""A trial's study, if its arm has several (a run without it belongs to the only one). On the sweep and its summaries:
 what n counts, `study` or `seed`."""
 Rows = Mapping[str, Mapping[str, Any]]
-STATUS = {
-    State.COMPLETE: "FINISHED",
-    State.DIVERGED: "FINISHED",
-    State.PRUNED: "FINISHED",
-    State.FAILED: "FAILED",
-    State.INTERRUPTED: "KILLED",
-    State.PAUSED: "SCHEDULED",
-}
 NOTE = mlflow_failed.NOTE
 POINTS = "geosweep.points"
 RENAMED = "geosweep.renamed"
-"""Metrics whose names MLflow does not take: its name -> theirs, as JSON."""
+"""Metrics with names that MLflow does not accept: MLflow's name -> original name, as JSON."""
 BATCH, PARAMS = 900, 90
-"""Metrics and parameters in a batch: MLflow's limits are 1000 and 100."""
+"""Metrics and parameters per batch: MLflow's limits are 1000 and 100."""
 SPENT = "cost/grad_evals"
-"""A metric that says what the step says."""
+"""A metric that only repeats the step."""
 RECALL_S = 20.0
 """How long `recall` waits for the store."""
 NONE: Mapping[str, Any] = {}
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Or MLflow's page opens on traces of language models instead of training runs."""
+"""Otherwise MLflow's page opens on LLM traces instead of training runs."""
 log = logging.getLogger(__name__)
 
 
@@ -88,46 +81,46 @@ class MlflowTracker:
         self._complete: set[str] = set()
         self._sent: dict[str, float] = {}
         self._client: Any = None
-        self.mended: list[str] = []
+        self.repaired: list[str] = []
         self._sender = Sender(self._open, self._ping, "mlflow-sender")
-        self._sender.put(lambda: None)  # connect at once
+        self._sender.put(lambda: None)  # connect immediately
 
     @property
     def trouble(self) -> str:
-        """What last went wrong with the tracking server, or nothing."""
+        """The last problem with the tracking server; empty if none."""
         return self._sender.trouble
 
     def on_start(self, job: Job) -> None:
-        """The run is made with its first final points, in one go; an old verdict goes with the first trial."""
+        """The run is created together with its first final points; an old verdict is removed with the first trial."""
         if not self._going:
             self._sender.put(lambda: mlflow_summary.go_on(self._client, self._runs[SWEEP], self._description))
         self._going = True
 
     def on_report(self, job: Job, report: Report) -> None:
-        """Ship what a checkpoint made final."""
-        if report.durable >= 0 and not self._sender.away:  # the end of the trial ships everything
+        """Send the points that a checkpoint made final."""
+        if report.durable >= 0 and not self._sender.away:  # the end of the trial sends everything
             self._sender.put(lambda: self._ship_some(job, report.durable))
 
     def on_end(self, job: Job, result: Result | Report) -> None:
-        """Ship the rest and close the run."""
+        """Send the remaining points and close the run."""
         self._sender.put(lambda: self._close(job, result))
 
     def on_recover(self, job: Job, result: Result) -> None:
-        """Ship a trial that ended under an earlier driver, unless its run is already complete."""
+        """Send a trial that ended under an earlier driver, unless its run is already complete."""
         self._sender.put(lambda: None if job.trial_id in self._complete else self._close(job, result))
 
     def finish(self, state: SweepState, arms: Rows, parameters: Rows = NONE, ending: str = "") -> None:
-        """Write the arms' summaries and the parent's end, and wait for the sender."""
+        """Write the arms' summaries and close the parent, and wait for the sender."""
         self._ending = ending or str(state)
         self._sender.put(lambda: self._finish(state, arms, parameters))
         self._sender.close()
 
     def check(self, trials: Callable[[], list[TrialRecord]]) -> None:
-        """Compare with the trials that ended, when its turn comes, and mend; `mended` says what."""
-        self._sender.put(lambda: self.mended.extend(self._audit(trials())))
+        """Queue a comparison with the trials that ended, and repair differences; `repaired` lists them."""
+        self._sender.put(lambda: self.repaired.extend(self._audit(trials())))
 
     def recall(self, trial_id: str) -> list[dict[str, Any]]:
-        """The points of a trial as MLflow has them; empty when it has none or does not answer soon."""
+        """The points of a trial as stored in MLflow; empty if it has none or does not answer soon."""
         found: list[dict[str, Any]] = []
         over = threading.Event()
         if self._sender.away:
@@ -143,9 +136,9 @@ class MlflowTracker:
         return found if over.is_set() else []
 
     def audit(self, trials: list[TrialRecord], state: SweepState) -> list[str]:
-        """Mend runs that are missing, doubled, still running, or that lack points; says what was mended.
+        """Repair runs that are missing, duplicated, still running or incomplete; returns what was repaired.
 
-        Raises ConnectionError when the store does not answer.
+        Raises ConnectionError if the store does not answer.
         """
         found: list[str] = []
 
@@ -162,7 +155,7 @@ class MlflowTracker:
         return found
 
     def _audit(self, trials: list[TrialRecord]) -> list[str]:
-        """Compare every run with its trial's folder. The newest whole log wins: sending again doubles nothing."""
+        """Compare every run with its trial's folder. The newest intact log wins: sending again duplicates nothing."""
         ended = {t.trial_id: t for t in trials}
         runs: dict[str, list[tuple[str, int, str]]] = {}
         for run in self._search():
@@ -187,19 +180,19 @@ class MlflowTracker:
         return found
 
     def _difference(self, trial: TrialRecord, run: Any) -> str:
-        """How a trial's run differs from its folder, or nothing."""
+        """How a trial's run differs from its folder; empty if it does not."""
         state = trial.result.state
         if run.info.status != STATUS[state] or run.data.tags.get(STATE) != state:
-            return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; it is {state}"
+            return f"was {run.info.status}, {run.data.tags.get(STATE, 'no state')}; should be {state}"
         if any(run.data.tags.get(k) != v for k, v in self._study_of(trial.job).items()):
-            return f"was of study {run.data.tags.get(STUDY, 'unknown')}; it is of study {trial.study}"
+            return f"had study {run.data.tags.get(STUDY, 'unknown')}; should be study {trial.study}"
         points = MetricLog(near(trial.job.folder) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
-            return f"had {run.data.tags.get(POINTS, 'no')} points; it has {len(points)}"
+            return f"had {run.data.tags.get(POINTS, 'no')} points; should have {len(points)}"
         last = points[-1]["metrics"] if points and state is State.COMPLETE else {}
         names = accepted(last)
         if any(run.data.metrics.get(names[k]) != v for k, v in last.items() if math.isfinite(v)):
-            return "had other last values"
+            return "had different final values"
         return ""
 
     def _ping(self) -> None:
@@ -209,8 +202,8 @@ class MlflowTracker:
         self._client.search_experiments(max_results=1)
 
     def _open(self) -> None:
-        """Connect; find this sweep's runs by tag; make the parent when there is none."""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # asking twice for a run makes two runs
+        """Connect; find this sweep's runs by tag; create the parent if there is none."""
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying the creation of a run would create two
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for data
@@ -218,7 +211,7 @@ class MlflowTracker:
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the sender says what goes wrong, in one line
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the sender reports errors in one line
         if self._uri == embedded_uri(self._root):
             make_store(self._root)
         self._client = MlflowClient(self._uri)
@@ -272,14 +265,14 @@ class MlflowTracker:
         ours = json.loads(data.tags.get(RENAMED, "{}"))
         for key in data.metrics:
             for m in self._client.get_metric_history(run, key):
-                if m.timestamp:  # the worst value of a diverged trial is no point of its log
+                if m.timestamp:  # the stand-in value of a diverged trial is not a point of its log
                     rows.setdefault((float(m.step), m.timestamp), {})[ours.get(key, key)] = m.value
         for (step, _), metrics in rows.items():
             metrics.setdefault(SPENT, step)
         return [{"step": step, "time": at, "metrics": metrics} for (step, at), metrics in sorted(rows.items())]
 
     def _run(self, job: Job, more: Mapping[str, str]) -> tuple[str, bool]:
-        """(the trial's run, whether it was made now, `more` tags included)."""
+        """(the trial's run, whether it was created now, including `more` tags)."""
         if job.trial_id in self._runs:
             return self._runs[job.trial_id], False
         tags = {SWEEP: self._sweep_id, TRIAL: job.trial_id, ARM: job.arm, STAGE: job.stage, SEED: str(job.seed)}
@@ -295,10 +288,10 @@ class MlflowTracker:
         self._ship(job, MetricLog(near(job.folder) / "metrics.jsonl").points(), durable)
 
     def _ship(self, job: Job, log: list[dict[str, Any]], durable: float, tags: Mapping[str, str] = NONE) -> str:
-        """Send the points of its log up to `durable` that were not sent yet, with its parameters the first time.
+        """Send the unsent points of its log up to `durable`, with its parameters the first time.
 
-        Every row and every part of a batch costs: what only repeats the step goes with the newest point alone, and the
-        tags of a trial that is sent whole go with the making of its run.
+        Every row and every batch costs time: values that only repeat the step are sent with the newest point alone, and
+        the tags of a trial that is sent whole are set when its run is created.
         """
         from mlflow.entities import Metric, RunTag
 
@@ -361,10 +354,10 @@ class MlflowTracker:
         self._client.log_batch(parent, metrics=metrics, tags=tags)
         self._client.set_terminated(parent, "FINISHED" if state is SweepState.DONE else "KILLED")
         mlflow_view.keep(self._client, self._experiment, self._shown, state is SweepState.DONE, self._created)
-        self.mended += self._close_strays(state)
+        self.repaired += self._close_strays(state)
 
     def _summarize(self, arm: str, points: Sequence[mlflow_summary.Point], params: list[Any]) -> None:
-        """The arm's summary run; one that says something else is made anew."""
+        """Write the arm's summary run; one with other content is recreated."""
         from mlflow.entities import RunTag
 
         if arm in self._runs:
@@ -389,7 +382,7 @@ class MlflowTracker:
         return mlflow_view.links(self._experiment, self._runs[SWEEP], self._sweep_id)
 
     def _close_strays(self, state: SweepState) -> list[str]:
-        """End runs that are RUNNING although no driver is at work on them; says which of them were trials."""
+        """End runs that are RUNNING although no driver works on them; returns which of them were trials."""
         found = []
         for run in list(self._search(" AND attributes.status = 'RUNNING'")):
             trial = run.data.tags.get(TRIAL)

@@ -1,4 +1,4 @@
-"""A sweep's runs taken out of MLflow, and out of the store under the root their artifacts too."""
+"""Delete a sweep's runs from MLflow, and their artifacts from the store under the root."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.tracking.mlflow import SWEEP, embedded_uri
 
 
 class MlflowRuns:
-    """The runs of one sweep, found by tag; none where there is no store. Raises ConnectionError without an answer."""
+    """The runs of one sweep, found by tag; none if there is no store. Raises ConnectionError without an answer."""
 
     def __init__(self, *, uri: str | None, root: Path, sweep_id: str, name: str) -> None:
         self._embedded = uri is None
@@ -49,7 +49,7 @@ class MlflowRuns:
         return len(self._runs)
 
     def delete(self) -> int:
-        """Delete them, and the views of the sweep; returns the bytes of artifacts that this freed on this machine."""
+        """Delete them, and the views of the sweep; returns the bytes of artifacts freed on this machine."""
         if self._views:
             mlflow_view.forget(self._client, *self._views)
         freed = 0

@@ -1,10 +1,11 @@
-"""How a trial ended, as the tags of its run; and how a driver did, on the parent."""
+"""How a trial ended, as tags of its run; and how a driver ended, on the parent run."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from orchestrator.definition.states import State
 from orchestrator.storage.ending import DONE
 from orchestrator.tracking import mlflow_failed
 from orchestrator.tracking.embedded import embedded_uri
@@ -13,10 +14,19 @@ from orchestrator.trial.job import Report, Result
 ENDING, STAGE, SWEEP = "geosweep.ending", "geosweep.stage", "geosweep.sweep_id"
 STATE, ERROR = "geosweep.state", "geosweep.error"
 STOPPED, CACHED = "geosweep.stopped", "geosweep.cached_from"
+STATUS = {
+    State.COMPLETE: "FINISHED",
+    State.DIVERGED: "FINISHED",
+    State.PRUNED: "FINISHED",
+    State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+    State.PAUSED: "SCHEDULED",
+}
+"""Of a trial's run in MLflow."""
 
 
 def tags_of(result: Result | Report) -> dict[str, str]:
-    """What a run's tags say of how its trial ended."""
+    """Tags of a run that say how its trial ended."""
     if isinstance(result, Report):
         return {STATE: str(result.state), "geosweep.init_digest": "", "geosweep.data_digest": ""}
     tags = {
@@ -35,9 +45,10 @@ def tags_of(result: Result | Report) -> dict[str, str]:
 
 
 def tell(*, uri: str | None, root: Path, sweep_id: str, name: str, how: str) -> None:
-    """Have the parent run say how the last driver ended, and not that it runs. Nothing where the sweep has none.
+    """Record on the parent run how the last driver ended, so that it no longer shows as running; no-op without a
+    parent.
 
-    Raises ConnectionError when the store does not answer.
+    Raises ConnectionError if the store does not answer.
     """
     if uri is None and not (root / "mlflow.db").exists():
         return

@@ -1,4 +1,4 @@
-"""What MLflow shows of a failed trial: its last lines as a tag and in the note, all that it printed as artifacts."""
+"""A failed trial in MLflow: its last lines as a tag and in the note, its whole output as artifacts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def tags(result: Result) -> dict[str, str]:
-    """Nothing for a trial that did not fail."""
+    """Empty for a trial that did not fail."""
     if result.state is not State.FAILED:
         return {}
     note = ["The trial failed:", "```", result.error[-2000:], "```", "```", result.last_lines[-2000:], "```"]
@@ -23,11 +23,13 @@ def tags(result: Result) -> dict[str, str]:
 
 
 def keep_printed(client: Any, run: str, place: str) -> None:
-    """Log what the trial at `place` printed to its run. A server whose artifacts are out of reach has the tags."""
+    """Log the output of the trial at `place` to its run. If the server's artifacts are unreachable, the tags must
+    do.
+    """
     for stream in log_files.STREAMS:
         name = log_files.file_name(stream)
         try:
             if text := log_files.read(place, name):
                 client.log_text(run, text.decode(errors="replace"), f"{FOLDER}/{name}")
         except Exception as error:
-            log.debug("what %s printed is not in MLflow: %s", place, error)
+            log.debug("the output of %s is not in MLflow: %s", place, error)

@@ -1,7 +1,7 @@
-"""A finished report in MLflow: the page and its figures on the parent run, curves with intervals on each arm's summary.
+"""A finished report in MLflow: page and figures on the parent run, curves with intervals on each arm's summary run.
 
-The summary run of an arm carries the mean of each metric under the trial's own metric names, with `/low` and `/high`
-beside it, so that MLflow's compare and chart views draw intervals that MLflow itself does not know. Sending again
+The summary run of an arm has the mean of each metric under the trial's metric names, with `/low` and `/high` next to
+it, so that MLflow's compare and chart views show intervals, for which MLflow itself has no support. Sending again
 replaces what was sent: artifacts are overwritten, equal points are kept once.
 """
 
@@ -23,13 +23,13 @@ from orchestrator.tracking.mlflow_summary import LAYOUT, VERDICT
 Point = tuple[str, float, int]
 EXPLORATORY = "geosweep.exploratory"
 REPORT = "geosweep.report"
-"""Of the parent: the digest of the verdict of the report that it holds."""
+"""On the parent: the digest of the verdict in its report."""
 
 
 def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
-    """Where MLflow's page shows a sweep (see `mlflow_view.Shown`), or the runs that match; keeps its views if need be.
+    """Where MLflow's page shows a sweep (see `mlflow_view.Shown`), or the matching runs; creates its views if needed.
 
-    Nothing where MLflow has no such experiment. Raises ConnectionError without an answer.
+    Empty if MLflow has no such experiment. Raises ConnectionError without an answer.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -42,7 +42,7 @@ def shown_at(uri: str, name: str, *, where: str = "", **shown: Any) -> str:
             return ""
         if where:
             return mlflow_view.search_of(found.experiment_id, where, known)
-        if f"{mlflow_view.VIEW}{known.answer}" not in found.tags:  # of an earlier version
+        if f"{mlflow_view.VIEW}{known.answer}" not in found.tags:  # from an earlier version
             mlflow_view.keep(client, found.experiment_id, known, True, found.creation_time or 0)
         return mlflow_view.page_of(found.experiment_id, known.answer)
     except (MlflowException, OSError) as error:
@@ -54,11 +54,11 @@ def _digest(note: str) -> str:
 
 
 class UntrackedError(LookupError):
-    """MLflow has nothing of the sweep."""
+    """MLflow has no data of the sweep."""
 
 
 class MlflowReport:
-    """Finds the sweep's runs by tag and adds to them. Raises UntrackedError when there is no store."""
+    """Finds the sweep's runs by tag and adds to them. Raises UntrackedError if there is no store."""
 
     def __init__(self, *, uri: str | None, root: Path, sweep_id: str, name: str) -> None:
         if uri is None and not (root / "mlflow.db").exists():
@@ -70,9 +70,10 @@ class MlflowReport:
         self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
 
     def send(self, report: Path | None, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
-        """Log the folder `report` and the arms' points; tag the parent and the summaries as `exploratory` (or as not).
+        """Log the folder `report` and the arms' points; set or remove the `exploratory` tag on the parent and the
+        summaries.
 
-        Raises UntrackedError when the sweep was never tracked.
+        Raises UntrackedError if the sweep was never tracked.
         """
         from mlflow.entities import Metric, RunTag
         from mlflow.tracking import MlflowClient
@@ -105,7 +106,7 @@ class MlflowReport:
                     client.log_artifact(summaries[arm], str(path), "figures")
 
     def says(self, note: str) -> bool:
-        """Whether the parent says this verdict. Raises UntrackedError when the sweep was never tracked."""
+        """Whether the parent has this verdict. Raises UntrackedError if the sweep was never tracked."""
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(self._uri)
@@ -113,7 +114,7 @@ class MlflowReport:
         return bool(known.get(VERDICT) == _digest(note) and known.get(NOTE, "").startswith(note))
 
     def outdated(self) -> list[str]:
-        """Arms whose summary is of an earlier version, without its interval. Raises UntrackedError as `says` does."""
+        """Arms with a summary from an earlier version, without its interval. Raises UntrackedError like `says`."""
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(self._uri)
@@ -121,9 +122,9 @@ class MlflowReport:
         return [arm for arm, run in summaries.items() if LAYOUT not in client.get_run(run).data.tags]
 
     def page(self) -> str:
-        """The address of the sweep's charts on its server; nothing of a store in the root, which has no fixed one.
+        """The URL of the sweep's charts on its server; empty for a store in the root, which has no fixed one.
 
-        Raises UntrackedError when the sweep was never tracked.
+        Raises UntrackedError if the sweep was never tracked.
         """
         if not self._uri.startswith(("http://", "https://")):
             return ""
@@ -135,13 +136,13 @@ class MlflowReport:
         return f"{self._uri.rstrip('/')}/{mlflow_view.page_of(experiment, view)}"
 
     def _where(self, of_report: str, of_note: str) -> str:
-        """Where the whole report is; one of another verdict is not passed off as this one's."""
+        """Where the full report is; a report of another verdict is identified as such."""
         verb = f"`geosweep report {self._sweep_id}`"
         if not of_report:
-            return f"The whole report: {verb}."
+            return f"Full report: {verb}."
         if of_report != of_note:
-            return f"The artifact `report/report.html` is of an earlier verdict; {verb} writes it anew."
-        return "The whole report: artifact `report/report.html`."
+            return f"The artifact `report/report.html` is from an earlier verdict; {verb} updates it."
+        return "Full report: artifact `report/report.html`."
 
     def _runs(self, client: object) -> tuple[str, dict[str, str]]:
         """(parent, arm -> summary run)."""

@@ -1,7 +1,7 @@
 """Runs of an MLflow experiment that somebody else logged.
 
-A nested run inherits the parameters and tags of its parents where it has none of that name; a run that has children
-only sums them up and is left out.
+A nested run inherits the parameters and tags of its parents, unless it has its own of that name; a run with children
+only summarizes them and is left out.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ STATES = {"FINISHED": State.COMPLETE, "FAILED": State.FAILED, "KILLED": State.FA
 
 
 def runs(uri: str, experiments: Sequence[str], metrics: Sequence[str] = ()) -> ForeignRuns:
-    """The runs of the experiments, by name or id, with the histories of `metrics` (of all names that end alike).
+    """The runs of the experiments, by name or id, with the histories of `metrics` (and of all names with that ending).
 
-    Raises UnusableError when there is no such experiment, or no run; Unreachable when the server does not answer.
+    Raises UnusableError if there is no such experiment or no run; Unreachable if the server does not answer.
     """
     for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
@@ -32,9 +32,9 @@ def runs(uri: str, experiments: Sequence[str], metrics: Sequence[str] = ()) -> F
 
     check_there(uri)
     if "://" not in uri or uri.startswith("file:"):
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # folders are read, and none is made
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # folders are only read, never created
         if Path(uri).is_file():
-            raise UnusableError(f"{uri}: is a file; a database is named as sqlite:///{uri}")
+            raise UnusableError(f"{uri}: is a file; write a database as sqlite:///{uri}")
     named, uri = uri, shown(uri)
     try:
         client = MlflowClient(tracking_uri=named)
@@ -45,16 +45,16 @@ def runs(uri: str, experiments: Sequence[str], metrics: Sequence[str] = ()) -> F
             raise Unreachable(f"{uri} does not answer; start the MLflow server, or name another one") from None
         raise UnusableError(f"{uri}: {shown(str(error).splitlines()[0])}") from None
     if not found:
-        raise UnusableError(f"{uri}: {listed(experiments)} has no run")
+        raise UnusableError(f"{uri}: {listed(experiments)} has no runs")
     by_id = {run.info.run_id: run for run in found}
     parents = {run.data.tags.get(PARENT) for run in found}
     leaves = [run for run in found if run.info.run_id not in parents]
     notes = []
     if len(leaves) < len(found):
-        notes.append(f"parent runs, which sum up those below them, and are left out: {len(found) - len(leaves)}")
+        notes.append(f"parent runs, which only summarize their children, left out: {len(found) - len(leaves)}")
     ended = [run for run in leaves if run.info.status in STATES]
     if len(ended) < len(leaves):
-        notes.append(f"not ended yet (RUNNING or SCHEDULED), and left out: {len(leaves) - len(ended)}")
+        notes.append(f"not ended yet (RUNNING or SCHEDULED), left out: {len(leaves) - len(ended)}")
     rows = [_row(client, run, by_id, metrics) for run in ended]
     kinds = {prefix: sorted({k for row in rows for k in row.values if k.startswith(prefix)}) for prefix in KINDS}
     return ForeignRuns(
@@ -77,7 +77,7 @@ def _experiment(client: Any, name: str) -> str:
         found = client.get_experiment(name)
     if found is None:
         there = [one.name for one in client.search_experiments()]
-        raise UnusableError(f"no experiment {name!r}; there is: {listed(there) or 'none'}")
+        raise UnusableError(f"no experiment {name!r}; available: {listed(there) or 'none'}")
     return str(found.experiment_id)
 
 
@@ -117,6 +117,6 @@ def _row(client: Any, run: Any, by_id: Mapping[str, Any], metrics: Sequence[str]
 
 
 def _history(client: Any, run_id: str, metric: str) -> list[tuple[float, float]]:
-    """Where a step was logged twice, the later value counts."""
+    """If a step was logged twice, the later value counts."""
     points = sorted(client.get_metric_history(run_id, metric), key=lambda p: (p.step, p.timestamp))
     return sorted({float(p.step): float(p.value) for p in points}.items())

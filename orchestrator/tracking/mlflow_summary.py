@@ -1,6 +1,6 @@
-"""What MLflow is told of a sweep's arms when it ends: a summary run for each, and the same on the parent.
+"""What MLflow gets about a sweep's arms at its end: a summary run for each, and the same on the parent.
 
-A history in MLflow cannot be taken back: a summary that changed, for the sweep was extended, is made anew.
+A metric history in MLflow cannot be undone: a summary that changed because the sweep was extended is recreated.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from orchestrator.tracking.mlflow_view import INTERVAL, ROW
 from orchestrator.tracking.names import accepted
 
 LAYOUT = "geosweep.summary"
-"""Of a summary run whose interval stands apart from its curves; earlier ones had it at step 0 of the curves."""
+"""On a summary run with its interval apart from its curves; earlier versions had it at step 0 of the curves."""
 LEADS = "geosweep.leads"
-"""Of the parent: the arm with the best mean, be it settled or not."""
+"""On the parent: the arm with the best mean, settled or not."""
 VERDICT = "geosweep.verdict"
-"""Of the parent: the digest of the verdict in its description."""
-GOES_ON = "The sweep goes on; its verdict comes when it ends."
+"""On the parent: the digest of the verdict in its description."""
+GOES_ON = "The sweep is running; the verdict follows when it ends."
 NOTE = "mlflow.note.content"
 Point = tuple[str, float, int]
 
 
 def go_on(client: Any, parent: str, description: str) -> None:
-    """Take back the verdict of a sweep that trains again."""
+    """Remove the verdict of a sweep that trains again."""
     known = client.get_run(parent).data.tags
-    if VERDICT in known or "**" in known.get(NOTE, "").removeprefix(description):  # the latter of an earlier version
+    if VERDICT in known or "**" in known.get(NOTE, "").removeprefix(description):  # the latter from an earlier version
         client.set_tag(parent, NOTE, "\n\n".join(filter(None, [description, GOES_ON])))
     if VERDICT in known:
         client.delete_tag(parent, VERDICT)
 
 
 def points_of(values: Mapping[str, float], row: int) -> list[Point]:
-    """(metric, value, step) of an arm's `METRIC/mean`, `/n`, `/low` and `/high`; `row` is its height in the chart."""
+    """(metric, value, step) for an arm's `METRIC/mean`, `/n`, `/low` and `/high`; `row` is its height in the chart."""
     names = accepted(values)
     found: list[Point] = []
     for key, value in values.items():
@@ -45,7 +45,7 @@ def points_of(values: Mapping[str, float], row: int) -> list[Point]:
             found.append((names[key], value, 0))
         if part == "high" and f"{metric}/low" in values and f"{metric}/mean" in values:
             name = f"{accepted([metric])[metric]}/{INTERVAL}"
-            three = (values[f"{metric}/low"], value, values[f"{metric}/mean"])  # the last is what tables show
+            three = (values[f"{metric}/low"], value, values[f"{metric}/mean"])  # tables show the last one
             found += [(name, v, step) for step, v in enumerate(three)]
     if any(name.endswith(f"/{INTERVAL}") for name, _, _ in found):
         found += [(ROW, float(row), step) for step in range(3)]
@@ -53,14 +53,14 @@ def points_of(values: Mapping[str, float], row: int) -> list[Point]:
 
 
 def says(client: Any, run: str, points: Sequence[Point]) -> bool:
-    """Whether a run's histories hold these points, and of these metrics nothing else."""
+    """Whether a run's histories hold exactly these points for these metrics."""
     known = client.get_run(run).data.metrics
     last = {name: value for name, value, _ in points}
     return {k: known.get(k) for k in last} == last
 
 
 def metrics(points: Sequence[Point]) -> list[Any]:
-    """As MLflow's entities, of one time, now."""
+    """As MLflow entities with the current time."""
     from mlflow.entities import Metric
 
     now = int(1000 * time.time())
@@ -68,7 +68,7 @@ def metrics(points: Sequence[Point]) -> list[Any]:
 
 
 def of_parent(arms: Mapping[str, Mapping[str, float]], reported: str, *, maximize: bool) -> tuple[list[Point], str]:
-    """The points of the parent, and the arm that leads: its mean under the metric's own name, to sort sweeps by.
+    """The points of the parent, and the leading arm: its mean is under the metric's own name, to sort sweeps by.
 
     Each arm's mean is `METRIC/ARM`, its interval `METRIC/low/ARM` and `METRIC/high/ARM`.
     """

@@ -1,4 +1,4 @@
-"""The tracker that a sweep's definition and folder ask for."""
+"""The tracker for a sweep's definition and folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.tracking.mlflow_view import Shown
 def tracker_of(
     spec: Spec, folder: SweepFolder, facts: Mapping[str, str] = NONE, uri: str | None = None
 ) -> MlflowTracker:
-    """Tracks the sweep in the store that its definition names, else in the one at `uri`, else in its root's own."""
+    """Tracks the sweep in the store named by its definition, or else in the one at `uri`, or else in its root's own."""
     return MlflowTracker(
         uri=spec.tracking.mlflow or uri,
         root=folder.root,

@@ -1,12 +1,12 @@
-"""Saved views of MLflow's experiment page, so that its charts answer without any setting by hand.
+"""Saved views of MLflow's experiment page, so its charts need no manual setup.
 
 MLflow keeps a saved view as a tag of the experiment: `mlflow.sharedViewState.ID`, an envelope with a name, a time and
-the state of the page, deflated (MLflow 3.17, `savedViewEnvelope`). The page lists them by name, and opens the one that
-its address names. An older page does not know the envelope: it says so and shows all runs.
+the state of the page, deflated (MLflow 3.17, `savedViewEnvelope`). The page lists them by name and opens the one in its
+URL. An older page does not know the envelope: it says so and shows all runs.
 
-The answer groups runs by arm: MLflow draws the mean of a group with the band from its least to its greatest run. It has
-no error bars. So the summary of an arm holds its interval as three points of INTERVAL (low, high, mean), each at the
-height ROW, and a chart of one over the other draws the interval as a line with the mean on it.
+The view of the answer groups runs by arm: MLflow draws the mean of a group with a band from its lowest to its highest
+run. It has no error bars. So an arm's summary holds its interval as three points of INTERVAL (low, high, mean), each at
+the height ROW, and a chart of one against the other draws the interval as a line with the mean on it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from orchestrator.tracking.names import accepted
 VIEW = "mlflow.sharedViewState."
 ROW, INTERVAL = "arm/row", "interval"
 LONGEST = 20_000
-"""Characters of an experiment's tag."""
+"""Maximum length of an experiment tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +35,15 @@ class Shown:
 
     sweep_id: str
     reported: str
-    """The metric that is compared; nothing where it is not known."""
+    """The metric that is compared; empty if unknown."""
     tuned: str = ""
     maximize: bool = True
     parameters: Sequence[str] = ()
-    """Searched by some arm; columns of the table of trials."""
+    """Searched by at least one arm; columns of the table of trials."""
 
     @classmethod
     def of(cls, spec: Spec, sweep_id: str) -> Shown:
-        """What a sweep's definition asks for."""
+        """From a sweep's definition."""
         searched = dict.fromkeys(p.name for arm in spec.arms.values() for p in arm.parameters if p.kind != "constant")
         return cls(
             sweep_id=sweep_id,
@@ -65,7 +65,9 @@ class Shown:
 
 
 def views(shown: Shown, *, final: bool, created_at: int) -> dict[str, str]:
-    """The experiment's tags: key -> value. Until the sweep is `final` the answer shows the trials of its search."""
+    """The experiment's tags: key -> value. Until the sweep is `final`, the answer view shows the trials of its
+    search.
+    """
     if not shown.reported:
         return {}
     given = {name: name and accepted([name])[name] for name in (shown.reported, shown.tuned)}
@@ -83,7 +85,7 @@ def views(shown: Shown, *, final: bool, created_at: int) -> dict[str, str]:
 
 
 def keep(client: Any, experiment: str, shown: Shown, final: bool, created_at: int) -> None:
-    """Keep the views of a sweep; while it runs, those that an earlier driver left stay."""
+    """Store the views of a sweep; while it runs, those left by an earlier driver stay."""
     known = client.get_experiment(experiment).tags
     for key, value in views(shown, final=final, created_at=created_at).items():
         if known.get(key) != value and (final or key not in known):
@@ -91,7 +93,7 @@ def keep(client: Any, experiment: str, shown: Shown, final: bool, created_at: in
 
 
 def forget(client: Any, experiment: str, sweep_id: str) -> None:
-    """Take the views of a sweep away."""
+    """Delete the views of a sweep."""
     mine, known = Shown(sweep_id=sweep_id, reported=""), client.get_experiment(experiment).tags
     for view in (mine.answer, mine.trials):
         if (key := f"{VIEW}{view}") in known:
@@ -99,25 +101,25 @@ def forget(client: Any, experiment: str, sweep_id: str) -> None:
 
 
 def page_of(experiment: str, view: str) -> str:
-    """Where the saved view is, from the root of MLflow's page."""
+    """The URL of a saved view, relative to the root of MLflow's page."""
     mode = "TABLE" if view.endswith("-trials") else "CHART"
     return f"#/experiments/{experiment}/runs?viewStateShareKey={quote(view)}&compareRunsMode={mode}"
 
 
 def search_of(experiment: str, where: str, shown: Shown) -> str:
-    """Where the runs that match a filter are, best first and without their parents, which would fold them away."""
+    """The URL of the runs that match a filter, best first and without their parents, which would collapse them."""
     metric = shown.tuned or shown.reported
     order = f"&orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc={str(not shown.maximize).lower()}" if metric else ""
     return f"#/experiments/{experiment}/runs?searchFilter={quote(where)}{order}&compareRunsMode=TABLE"
 
 
 def run_of(experiment: str, run: str, artifact: str = "") -> str:
-    """Where a run is, or an artifact of it."""
+    """The URL of a run, or of one of its artifacts."""
     return f"#/experiments/{experiment}/runs/{run}" + (f"/artifacts/{quote(artifact)}" if artifact else "")
 
 
 def links(experiment: str, parent: str, sweep_id: str) -> str:
-    """What the note of every run of a sweep says, as Markdown."""
+    """The note of every run of a sweep, as Markdown."""
     charts = page_of(experiment, Shown(sweep_id=sweep_id, reported="").answer)
     report = run_of(experiment, parent, "report/report.html")
     return f"Sweep [{sweep_id}]({run_of(experiment, parent)}): [charts of its arms]({charts}), [report]({report})."
@@ -155,7 +157,7 @@ def _charts(shown: Shown) -> dict[str, Any]:
     curves = [_line(f"curve-{name}", "curves", name) for name in dict.fromkeys((metric, shown.tuned, "loss/train"))]
     sections = {
         "answer": "95 % interval of each arm, and its mean",
-        "curves": "Mean by arm, band: least to greatest",
+        "curves": "Mean by arm, band: minimum to maximum",
     }
     return {
         "compareRunCharts": [*answer, *(card for card in curves if card["metricKey"])],

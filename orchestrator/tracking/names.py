@@ -1,4 +1,4 @@
-"""Names as MLflow takes them: it refuses a whole batch for one key with `@`, brackets, `..` or above 250 letters."""
+"""Names that MLflow accepts: it rejects a whole batch for one key with `@`, brackets, `..` or over 250 characters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ REFUSED = re.compile(r"[^\w.\-/ ]")
 
 
 def accepted(keys: Iterable[str]) -> dict[str, str]:
-    """Key -> the name that MLflow is given for it: the key itself wherever MLflow takes it.
+    """Key -> the name given to MLflow: the key itself wherever MLflow accepts it.
 
-    Of two keys that become one name the later in the alphabet carries a hash, so that neither overwrites the other.
+    If two keys map to one name, the alphabetically later one gets a hash, so that neither overwrites the other.
     """
     keys = sorted(set(keys))
     found = {key: key for key in keys if _plain(key) == key}
@@ -31,7 +31,7 @@ def accepted(keys: Iterable[str]) -> dict[str, str]:
 
 
 def params_of(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Any]:
-    """A trial's own facts, then its hyperparameters; one of the same name is kept beside, as `parameters.NAME`."""
+    """A trial's own facts, then its hyperparameters; one of the same name is stored as `parameters.NAME`."""
     from mlflow.entities import Param
 
     own = {(f"parameters.{key}" if key in ours else key): value for key, value in theirs.items()}
@@ -41,7 +41,7 @@ def params_of(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Any]:
 
 
 def _plain(key: str) -> str:
-    """As a path that leads nowhere else, of letters, digits, `_`, `.`, `-`, `/` and spaces."""
+    """A path-safe name of letters, digits, `_`, `.`, `-`, `/` and spaces."""
     parts = [part for part in posixpath.normpath(REFUSED.sub("_", key)).split("/") if part not in ("", ".", "..")]
     name = "/".join(parts) or "_"
     return name if len(name) <= LONGEST else _short(name, key)

@@ -1,8 +1,8 @@
-"""Messages to a chat or a phone when a sweep is done, or when trials diverge, fail or stand still.
+"""Notifications to a chat or a phone when a sweep is done, or when trials diverge, fail or stall.
 
-They are sent by a thread of their own, each within SEND_S, and a sweep never waits for one but at its end, CLOSE_S.
-What goes wrong is one line without the address. Slack, Discord and ntfy get what they understand, any other host one
-JSON document whose `text` is the message (which Mattermost, Rocket.Chat and Teams show).
+They are sent by a separate thread, each within SEND_S; a sweep waits for them only at its end, for CLOSE_S. Errors are
+reported in one line without the address. Slack, Discord and ntfy get their own formats, any other host a JSON document
+with the message in `text` (which Mattermost, Rocket.Chat and Teams show).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from orchestrator.trial.job import Job, Report, Result
 SEND_S, CLOSE_S = 10.0, 20.0
 ATTEMPTS, PAUSE_S = 3, 2.0
 GAP_S = 60.0
-"""Between two messages of one kind: what happens meanwhile is counted and told in the next."""
+"""Between two messages of one kind: events in between are counted and reported in the next one."""
 MOST = 5
-"""Trials that a message names."""
+"""Trials named in a message."""
 LONGEST = {"discord": 2000, "ntfy": 4000}
-"""Characters of a message."""
+"""Maximum length of a message."""
 
 
 class Notifier:
-    """Hears of trials (see `callbacks.Callback`). `targets`: event -> address; `say` shows what went wrong."""
+    """Follows trials (see `callbacks.Callback`). `targets`: event -> address; `say` reports errors."""
 
     def __init__(
         self, sweep_id: str, targets: Mapping[str, str], *, stuck_after_s: float, say: Callable[[str], object]
@@ -42,7 +42,7 @@ class Notifier:
         self._sweep_id, self._targets, self._stuck_after, self._say = sweep_id, dict(targets), stuck_after_s, say
         self._queue: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._pending: dict[str, list[tuple[str, str]]] = defaultdict(list)  # event -> (trial, what it says)
+        self._pending: dict[str, list[tuple[str, str]]] = defaultdict(list)  # event -> (trial, its message)
         self._told_at: dict[str, float] = {}
         self._running: dict[str, None] = {}
         self._heard_at, self._stuck, self._closing = time.monotonic(), False, False
@@ -61,7 +61,7 @@ class Notifier:
         self._hear()
 
     def on_end(self, job: Job, result: Result | Report) -> None:
-        """It ended, or pauses."""
+        """It ended or is paused."""
         self._hear()
         self._running.pop(job.trial_id, None)
         if isinstance(result, Result) and result.state is State.FAILED:
@@ -70,14 +70,14 @@ class Notifier:
             self._note("diverged", job.trial_id, f"after {result.grad_evals:g} gradient evaluations")
 
     def on_recover(self, job: Job, result: Result) -> None:
-        """Whoever drove the sweep then has told it."""
+        """Already reported by the earlier driver."""
 
     def end(self, event: str, text: str, **facts: Any) -> None:
         """The sweep is over: `done`, or `failed` as a whole."""
         self._put(event, text, facts)
 
     def close(self) -> None:
-        """Send what waits, for CLOSE_S at most."""
+        """Send what is pending, for at most CLOSE_S."""
         if self._thread is None:
             return
         self._closing = True
@@ -92,7 +92,7 @@ class Notifier:
     def _note(self, event: str, trial: str, says: str) -> None:
         with self._lock:
             self._pending[event].append((trial, says))
-        self._queue.put(("", {}))  # have the thread look
+        self._queue.put(("", {}))  # wake the thread
 
     def _put(self, event: str, text: str, facts: Mapping[str, Any]) -> None:
         if event in self._targets:
@@ -115,7 +115,7 @@ class Notifier:
                 self._send(*found)
 
     def _look(self) -> None:
-        """Turn what trials came to into messages, and see whether the sweep stands still."""
+        """Turn events into messages, and check whether the sweep has stalled."""
         now = time.monotonic()
         for event in ("failed", "diverged"):
             due = self._closing or now - self._told_at.get(event, float("-inf")) >= GAP_S
@@ -154,7 +154,7 @@ def _host(address: str) -> str:
 
 
 def post(address: str, document: Mapping[str, Any]) -> None:
-    """Send one message. Raises OSError (URLError, HTTPError), ValueError for no address."""
+    """Send one message. Raises OSError (URLError, HTTPError), ValueError for an invalid address."""
     place, body = message(address, document)
     parts = urlsplit(place)
     headers = {"Content-Type": "application/json", "User-Agent": "geosweep"}
@@ -163,14 +163,14 @@ def post(address: str, document: Mapping[str, Any]) -> None:
         headers["Authorization"] = f"Basic {base64.b64encode(who.encode()).decode()}"
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     if parts.scheme not in ("http", "https"):
-        raise ValueError("no web address")
+        raise ValueError("not a web address")
     request = urllib.request.Request(urlunsplit(parts), json.dumps(body).encode(), headers, method="POST")
     with urllib.request.urlopen(request, timeout=SEND_S) as answer:
         answer.read(1)
 
 
 def message(address: str, document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(where to post, what) as the host of the address takes it."""
+    """(URL, payload) in the format of the address's host."""
     parts, text = urlsplit(address), str(document["text"])
     host = (parts.hostname or "").lower()
     if host == "hooks.slack.com" or host == "hooks.slack-gov.com":
@@ -186,7 +186,7 @@ def message(address: str, document: Mapping[str, Any]) -> tuple[str, dict[str, A
 
 
 def _trials(event: str, told: list[tuple[str, str]]) -> str:
-    """`sgd-0003-s0 failed: RuntimeError: ...`, or several in one."""
+    """`sgd-0003-s0 failed: RuntimeError: ...`, or a summary of several."""
     if len(told) == 1:
         trial, says = told[0]
         return f"trial {trial} {event}{': ' if event == 'failed' else ' '}{says}"
@@ -195,14 +195,14 @@ def _trials(event: str, told: list[tuple[str, str]]) -> str:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether asking again would bring the same answer."""
+    """Whether retrying would give the same answer."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code < 500 and error.code != 429
     return isinstance(error, ValueError)
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the address."""
+    """The cause, without the address."""
     if isinstance(error, urllib.error.HTTPError):
         return f"answers {error.code}"
     if isinstance(error, TimeoutError) or "timed out" in str(error):

@@ -1,7 +1,7 @@
-"""A thread that carries out tasks in their order and waits while their addressee is away.
+"""A thread that runs tasks in order and waits while their recipient is unavailable.
 
-A task that fails because the addressee is away stays at the head; it is tried again after 1, 2, 4 .. 60 s, and whoever
-hands over tasks never waits. One that fails although the addressee answers is given up after ATTEMPTS and counted.
+A task that fails because the recipient is unavailable stays at the head and is retried after 1, 2, 4 .. 60 s; callers
+never wait. One that fails although the recipient answers is given up after ATTEMPTS and counted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from orchestrator.storage.retry import backoff
 ATTEMPTS = 3
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 LET_GO_S = 0.05
-"""Between a task and its start: whoever hands it over, in this interpreter, has a free worker to see to first."""
+"""Delay before a task starts: the caller, in the same interpreter, first has to serve a free worker."""
 Task = Callable[[], None]
 
 
 class Sender:
-    """`open` connects before the first task; `ping` raises while the addressee is away."""
+    """`open` connects before the first task; `ping` raises while the recipient is unavailable."""
 
     def __init__(self, open: Task, ping: Task, name: str) -> None:
         self._open, self._ping = open, ping
@@ -39,20 +39,20 @@ class Sender:
 
     @property
     def trouble(self) -> str:
-        """What is not sent, and why, or nothing."""
+        """What was not sent, and why; empty if everything was."""
         return self._given_up or self._away
 
     @property
     def away(self) -> bool:
-        """Whether the addressee did not answer last time."""
+        """Whether the recipient did not answer last time."""
         return bool(self._away)
 
     def put(self, task: Task) -> None:
-        """Carry out `task` when its turn comes; returns at once."""
+        """Queue `task`; returns at once."""
         self._queue.put(task)
 
     def close(self) -> None:
-        """Carry out what is left, with one more attempt when the addressee is away, and end the thread."""
+        """Run the remaining tasks, with one more attempt if the recipient is unavailable, and end the thread."""
         self._queue.put(None)
         self._thread.join()
 
@@ -71,7 +71,7 @@ class Sender:
                 return
 
     def _collect(self) -> None:
-        """Wait for a task, or until it is time to try again; take in everything that waits."""
+        """Wait for a task or for the next retry; take everything that is queued."""
         wait = max(0.0, self._again_at - time.monotonic()) if self._backlog else None
         with contextlib.suppress(queue.Empty):
             task = self._queue.get(timeout=wait)
@@ -85,7 +85,7 @@ class Sender:
                 task = self._queue.get_nowait()
 
     def _try(self, task: Task) -> bool:
-        """Whether the task is done with: carried out, or given up."""
+        """Whether the task is finished: done, or given up."""
         try:
             if not self._opened:
                 self._open()
@@ -94,7 +94,7 @@ class Sender:
             return True
         except Exception as error:
             said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
-            self._opened = False  # what was asked may have been done and only the answer lost; `open` looks again
+            self._opened = False  # the request may have succeeded with only the response lost; `open` checks again
         try:
             self._ping()
         except Exception:

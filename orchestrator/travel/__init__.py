@@ -1,1 +1,1 @@
-"""What of the user's own goes to a cluster with a sweep: code, and the data files beside it."""
+"""The user's files that go to a cluster with a sweep: code, and the data files next to it."""

@@ -1,4 +1,4 @@
-"""The archive of what travels: the same content gives the same bytes, under a name that holds its digest.
+"""The uploaded archive: the same content gives the same bytes, under a name that contains its digest.
 
 The digest is sha256 over names and contents, as the seal combines those of source files (`trial.source.combined`).
 """
@@ -18,22 +18,22 @@ from orchestrator.trial.source import combined
 
 MANIFEST = ".geosweep-code.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The oldest time that a zip archive can tell."""
+"""The earliest time that a zip archive can represent."""
 PLAIN, EXECUTABLE = 0o644, 0o755
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What an archive says of itself."""
+    """Metadata in the archive."""
 
     sweep: str
     """Name of the sweep file in the archive."""
     paths: tuple[str, ...] = ()
-    """Folders in it, beside its root, from which modules are imported."""
+    """Folders in the archive, besides its root, from which modules are imported."""
 
 
 def digest_of(files: Mapping[str, Path], contents: Contents) -> str:
-    """The digest of what travels."""
+    """The digest of the archive's content."""
     found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     found |= {f"{name} executable": "" for name, path in files.items() if _mode(path) == EXECUTABLE}
     return combined({**found, MANIFEST: hashlib.sha256(_manifest(contents)).hexdigest()})
@@ -55,9 +55,9 @@ def pack(files: Mapping[str, Path], contents: Contents, folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> tuple[Path, Contents]:
-    """(`folder/DIGEST` with the files of an archive, made once; what the archive says of itself).
+    """(`folder/DIGEST` with the files of an archive, unpacked once; its metadata).
 
-    Raises CannotTravel for a file that is no such archive, or that is not what its name says.
+    Raises CannotTravel for a file that is not such an archive or whose content does not match its name.
     """
     digest = archive.stem.removeprefix("code-")
     place = folder / digest
@@ -70,7 +70,7 @@ def unpack(archive: Path, folder: Path) -> tuple[Path, Contents]:
                     made = Path(opened.extract(info, temporary))
                     made.chmod(info.external_attr >> 16 & 0o777 or PLAIN)
         except (OSError, zipfile.BadZipFile) as error:
-            raise CannotTravel(f"--code {archive}: no archive that `submit` or `k8s render` made: {error}") from None
+            raise CannotTravel(f"--code {archive}: not an archive made by `submit` or `k8s render`: {error}") from None
         _check(archive, temporary, digest)
         try:
             temporary.rename(place)
@@ -85,14 +85,14 @@ def _check(archive: Path, unpacked: Path, digest: str) -> None:
     files = {p.relative_to(unpacked).as_posix(): p for p in unpacked.rglob("*") if p.is_file()}
     files.pop(MANIFEST)
     if digest_of(files, contents) != digest:
-        raise CannotTravel(f"--code {archive}: its content is not what its name says; submit the sweep again")
+        raise CannotTravel(f"--code {archive}: its content does not match its name; submit the sweep again")
 
 
 def _contents(archive: Path, unpacked: Path) -> Contents:
     try:
         found = json.loads((unpacked / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise CannotTravel(f"--code {archive}: no archive that `submit` or `k8s render` made") from None
+        raise CannotTravel(f"--code {archive}: not an archive made by `submit` or `k8s render`") from None
     return Contents(sweep=found["sweep"], paths=tuple(found["paths"]))
 
 
@@ -110,4 +110,4 @@ def _put(out: zipfile.ZipFile, name: str, content: bytes, mode: int) -> None:
     try:
         out.writestr(info, content)
     except UnicodeEncodeError:
-        raise CannotTravel(f"{name!r}: a name that is no UTF-8 cannot travel; rename it") from None
+        raise CannotTravel(f"{name!r}: a file name that is not UTF-8 cannot be uploaded; rename it") from None

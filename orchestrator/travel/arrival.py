@@ -1,4 +1,4 @@
-"""Code that arrives: an archive unpacked where the driver runs, and what its workers have to find."""
+"""Uploaded code on the cluster: an archive unpacked where the driver runs, and what its workers must find."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from orchestrator.travel.code import own_modules, paths_of
 from orchestrator.travel.errors import CannotTravel
 
 STORE = "code"
-"""Folder of archives below a root in an object store."""
+"""Folder of archives under a root in an object store."""
 
 
 def arrive(place: str) -> Parcel:
-    """Unpack the archive at a path or URI, make its folder the current one, import from it. Raises CannotTravel."""
+    """Unpack the archive at a path or URI, change to its folder and import from it. Raises CannotTravel."""
     archive = _near(place)
     folder, contents = unpack(archive, own_scratch() / "unpacked")
     os.chdir(folder)
@@ -31,7 +31,7 @@ def arrive(place: str) -> Parcel:
 
 
 def store(parcel: Parcel, root: str) -> str:
-    """The URI of the archive below a root in an object store, uploaded once."""
+    """The URI of the archive under a root in an object store, uploaded once."""
     far = Far(f"{root}/{STORE}", parcel.archive.parent)
     if not far.exists(parcel.archive.name):
         far.push([parcel.archive.name])
@@ -39,7 +39,7 @@ def store(parcel: Parcel, root: str) -> str:
 
 
 def needs(spec: Spec) -> tuple[list[str], list[str]]:
-    """(modules, absolute paths) that every worker has to find: the user's own, and the packages that these import."""
+    """(modules, absolute paths) that every worker must find: the user's own, and the packages that these import."""
     modules = own_modules(spec)
     own = [name.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".") for name in modules]
     files = [str(path) for _, path in paths_of(spec) if path.is_absolute()]
@@ -47,14 +47,14 @@ def needs(spec: Spec) -> tuple[list[str], list[str]]:
 
 
 def further(modules: Mapping[str, Path]) -> set[str]:
-    """Installed packages, by their import names, without which these modules cannot be imported."""
+    """Installed packages, by import name, without which these modules cannot be imported."""
     tops = {name.partition("/")[0].removesuffix(".py") for name in modules}
     found = {name.partition(".")[0] for path in modules.values() for name in _demanded(path)}
     return {name for name in found - tops - set(sys.stdlib_module_names) if importlib.util.find_spec(name) is not None}
 
 
 def _demanded(path: Path) -> Iterator[str]:
-    """What a module imports as it is loaded; an import inside a function or in `try` may fail."""
+    """What a module imports when it is loaded; an import inside a function or in `try` may fail."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -67,7 +67,7 @@ def _demanded(path: Path) -> Iterator[str]:
 
 
 def _near(place: str) -> Path:
-    """The archive on this machine, fetched from an object store if it lies there."""
+    """The archive on this machine, downloaded from an object store if it is there."""
     folder, _, name = place.rpartition("/")
     if "://" not in place:
         return Path(place).resolve()
@@ -78,5 +78,5 @@ def _near(place: str) -> Path:
         except StoreError as error:
             raise CannotTravel(f"--code {place}: {error}") from None
     if not (near / name).exists():
-        raise CannotTravel(f"--code {place}: there is no such archive; submit the sweep again")
+        raise CannotTravel(f"--code {place}: no such archive; submit the sweep again")
     return near / name

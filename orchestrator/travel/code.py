@@ -1,8 +1,8 @@
-"""The user's code as a parcel: which folder, which modules from elsewhere, what would be missing on the workers.
+"""The user's code as a parcel: which folder, which modules from elsewhere, what the workers would miss.
 
-What travels is the folder of the sweep file, or the current folder where the sweep file lies below it and modules are
-found there. A module from anywhere else (an editable install, a place on PYTHONPATH) travels by itself with all that it
-imports. Nothing travels for a sweep of registered names alone.
+The uploaded folder is that of the sweep file, or the current folder if the sweep file is below it and modules are found
+there. A module from anywhere else (an editable install, a folder on PYTHONPATH) is added with everything it imports.
+Nothing is uploaded for a sweep that uses only registered names.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from orchestrator.travel.secrets import found_in
 from orchestrator.trial import source
 
 LIMIT = 100_000_000
-"""Bytes of all files together: code and small data. A data set of its own lies on the cluster."""
+"""Bytes of all files together: code and small data. Larger data sets belong on the cluster."""
 LARGEST = 5
 DATA_SET = "dataset.json"
 
 
 def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int = LIMIT) -> Parcel | None:
-    """What the sweep in `file` needs on other machines, archived; None when that is nothing.
+    """What the sweep in `file` needs on other machines, archived; None if nothing.
 
-    Raises CannotTravel for what cannot, for a secret, for too much, and for what a worker would miss.
+    Raises CannotTravel for a file that cannot be uploaded, for a secret, for too much data, and for what a worker would
+    miss.
     """
     modules = own_modules(spec)
     named = list(paths_of(spec))
@@ -44,7 +45,7 @@ def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int
     base = _base(file, modules)
     if base in (Path.home(), Path(base.anchor)):
         raise CannotTravel(
-            f"{base} is no folder to send to a cluster; put the sweep file and its code in one of their own"
+            f"{base} is not a folder to upload to a cluster; put the sweep file and its code in a folder of their own"
         )
     carried, secrets = travelling(base, leave_out)
     carried[file.relative_to(base).as_posix()] = file
@@ -73,7 +74,7 @@ def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int
 
 
 def own_modules(spec: Spec) -> dict[str, Path]:
-    """Source files outside our packages and what is installed, by the names under which they are imported."""
+    """Source files outside our packages and the installed ones, by import name."""
     ours = source.files(())
     optimizers = (arm.optimizer for arm in spec.arms.values())
     names = (spec.task.name, *optimizers, method.origin(spec.method.name))
@@ -111,7 +112,7 @@ def _resolved(place: str) -> Path:
 
 
 def paths_of(spec: Spec) -> Iterator[tuple[str, Path]]:
-    """(key, path) of what the file names as a file or folder of this machine; data sets lie on the cluster."""
+    """(key, path) for what the file names as a file or folder on this machine; data sets are on the cluster."""
     if spec.method.registry:
         yield "method.registry", Path(spec.method.registry)
     for key, value in _texts(spec):
@@ -121,12 +122,12 @@ def paths_of(spec: Spec) -> Iterator[tuple[str, Path]]:
         try:
             if path.exists() and not (path / DATA_SET).exists():
                 yield key, path
-        except OSError:  # a long text
+        except OSError:  # a long string
             continue
 
 
 def _texts(spec: Spec) -> Iterator[tuple[str, str]]:
-    """(key, text) of all that the task, or a script, is given: what is fixed, and what is searched."""
+    """(key, text) for every argument of the task or script, fixed or searched."""
     given: list[tuple[str, Any]] = [(f"task.{key}", value) for key, value in spec.task.parameters.items()]
     for arm in spec.arms.values():
         wanted = [p for p in arm.parameters if spec.task.is_program or section_of(p.name)[0] == TASK]
@@ -151,15 +152,15 @@ def _is_near(path: Path) -> bool:
 
 
 def _check_paths(named: Sequence[tuple[str, Path]], base: Path, carried: Mapping[str, Path]) -> None:
-    """A relative path leads, from the archive's root, to something that travels."""
+    """A relative path must lead, from the archive's root, to a file that is uploaded."""
     for key, path in named:
         if not _is_near(path):
-            continue  # the workers are asked for it
+            continue  # checked on the workers
         near = path.as_posix()
         if Path.cwd().resolve() != base and not (base / path).exists():
             raise CannotTravel(
-                f"{key}: {near} is there from {Path.cwd()}, but what travels is {base}; give the command there, or "
-                "name an absolute path that all machines of the cluster have"
+                f"{key}: {near} exists relative to {Path.cwd()}, but {base} is what gets uploaded; run the command "
+                "there, or give an absolute path that exists on all machines of the cluster"
             )
         if near not in carried and not any(name.startswith(f"{near.rstrip('/')}/") for name in carried):
             raise CannotTravel(_missing(f"{key}: {near}", base / path, base))
@@ -167,11 +168,11 @@ def _check_paths(named: Sequence[tuple[str, Path]], base: Path, carried: Mapping
 
 def _missing(what: str, path: Path, base: Path) -> str:
     if not path.resolve().is_relative_to(base):
-        return f"{what} is at {path}, outside {base}, which is what travels; move it there"
+        return f"{what} is at {path}, outside {base}, which is what gets uploaded; move it there"
     return (
-        f"{what} would be missing on the workers: {path.relative_to(base)} does not travel, because git or {IGNORE} "
-        "ignores it, or because its name says that it holds secrets; mend that, or name an absolute path that all "
-        "machines of the cluster have"
+        f"{what} would be missing on the workers: {path.relative_to(base)} is not uploaded, because git or {IGNORE} "
+        "ignores it, or because its name suggests that it holds secrets; fix that, or give an absolute path that "
+        "exists on all machines of the cluster"
     )
 
 
@@ -182,9 +183,9 @@ def _check_size(base: Path, carried: Mapping[str, Path], limit: int) -> None:
     largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]
     listed = ", ".join(f"{name} ({sizes[name] / 1e6:,.1f} MB)" for name in largest)
     raise CannotTravel(
-        f"{base} has {total / 1e6:,.0f} MB in {len(sizes)} files, and {limit / 1e6:,.0f} MB may travel with a sweep; "
-        f"the largest: {listed}. Name what the trials do not need in {base / IGNORE}, as in a .gitignore; data sets "
-        "lie on the cluster (geosweep data convert)"
+        f"{base} has {total / 1e6:,.0f} MB in {len(sizes)} files; at most {limit / 1e6:,.0f} MB may be uploaded with "
+        f"a sweep; the largest: {listed}. List what the trials do not need in {base / IGNORE}, as in a .gitignore; "
+        "data sets belong on the cluster (geosweep data convert)"
     )
 
 
@@ -197,5 +198,5 @@ def _check_secrets(carried: Mapping[str, Path], sweep: Path) -> None:
         if (hit := found_in(content)) is not None:
             raise CannotTravel(
                 f"{name}:{hit[1]}: this looks like {hit[0]}, which must not leave this machine; read it from the "
-                f"environment instead, or name the file in {IGNORE}"
+                f"environment instead, or list the file in {IGNORE}"
             )

@@ -1,9 +1,9 @@
-"""Which files of a folder travel: what git has or would add, less what a `.geosweepignore` names.
+"""Which files of a folder are uploaded: what git has or would add, except what a `.geosweepignore` lists.
 
 In a git repository these are the tracked files and the untracked ones that git does not ignore; elsewhere all files, as
-git would add them to a new repository. A `.geosweepignore` holds for its folder and what is below, also within inner
-repositories, as a `.gitignore` does within one. Git itself reads every pattern. Left out everywhere: folders of sweeps,
-of virtual environments and of byte code, and files whose names say that they hold secrets.
+git would add them to a new repository. A `.geosweepignore` applies to its folder and everything below, including nested
+repositories, as a `.gitignore` does within one. Git itself reads every pattern. Always excluded: folders of sweeps,
+virtual environments and byte code, and files whose names suggest secrets.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ TRACKING = {"mlruns", "mlartifacts", "mlflow.db", "mlflow.db-shm", "mlflow.db-wa
 
 
 def travelling(base: Path, leave_out: Sequence[Path] = ()) -> tuple[dict[str, Path], list[str]]:
-    """(name below `base`, with slashes -> file; the names that were left out because they hold secrets).
+    """(name below `base`, with slashes -> file; the names that were left out because they suggest secrets).
 
-    A symbolic link travels as what it leads to. `leave_out`: files and folders, such as the root of sweeps.
+    A symbolic link is replaced by its target. `leave_out`: files and folders, such as the root of sweeps.
 
-    Raises CannotTravel for a link that leads out of the folder, or to what does not travel, and without git where there
-    is something for git to read.
+    Raises CannotTravel for a link that leads out of the folder or to an excluded file, and if git is missing where
+    there is something for it to read.
     """
     base = base.resolve()
     outside = [place.resolve() for place in leave_out]
@@ -44,7 +44,7 @@ def travelling(base: Path, leave_out: Sequence[Path] = ()) -> tuple[dict[str, Pa
 
 
 def _listed(base: Path) -> list[str]:
-    """Names below the folder as git lists them; all files where there is no git and nothing for it to read."""
+    """Names below the folder as listed by git; all files if there is no git and nothing for it to read."""
     inside = _repository(base)
     try:
         if inside is not None:
@@ -53,12 +53,14 @@ def _listed(base: Path) -> list[str]:
             return sorted(_expanded(base, "", _names(base, "--others", "--exclude-standard", place=new)))
     except FileNotFoundError:
         if inside is not None or any(True for kind in (".gitignore", IGNORE) for _ in base.rglob(kind)):
-            raise CannotTravel(f"{base}: git says what is ignored, and there is no git here; install it") from None
+            raise CannotTravel(
+                f"{base}: git is needed to find out what is ignored, but is not installed; install it"
+            ) from None
     return sorted(p.relative_to(base).as_posix() for p in _walked(base))
 
 
 def _expanded(base: Path, below: str, names: Iterable[str]) -> Iterator[str]:
-    """These names of the folder `below`; in the place of a repository inside it, the names of its files."""
+    """These names in the folder `below`; a nested repository is replaced by the names of its files."""
     for name in names:
         place = base / below / name
         if not place.is_dir() or place.is_symlink():
@@ -103,12 +105,12 @@ def _names(folder: Path, *kinds: str, place: Sequence[str] = ()) -> set[str]:
 
 
 def _git(folder: Path, *words: str) -> str:
-    """What git prints. Raises FileNotFoundError without git, CannotTravel when it refuses."""
+    """The output of git. Raises FileNotFoundError without git, CannotTravel if it fails."""
     plain = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=False, env=plain)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise CannotTravel(f"{folder}: git does not say what is ignored here: {said[0]}")
+        raise CannotTravel(f"{folder}: git failed to list ignored files: {said[0]}")
     return os.fsdecode(done.stdout)
 
 
@@ -126,7 +128,7 @@ def _walked(base: Path) -> Iterator[Path]:
 
 
 def _is_machinery(base: Path, name: str, outside: Sequence[Path]) -> bool:
-    """Whether it is no source: of a tool, of a virtual environment, of a sweep, or where the sweeps are."""
+    """Whether it is not source: it belongs to a tool, a virtual environment, a sweep, or the root of sweeps."""
     path = base / name
     parts = set(name.split("/"))
     if parts & (NEVER | TRACKING) or name.endswith((".pyc", ".pyo")):
@@ -146,7 +148,7 @@ def _linked(base: Path, name: str) -> bool:
 
 
 def _followed(base: Path, name: str, found: dict[str, Path]) -> dict[str, Path]:
-    """What a link leads to, under the link's name. Of files that travel by themselves, and of nothing else."""
+    """The target of a link, under the link's name: only files that are uploaded themselves."""
     path = base / name
     try:
         target = path.resolve()
@@ -156,16 +158,16 @@ def _followed(base: Path, name: str, found: dict[str, Path]) -> dict[str, Path]:
         raise CannotTravel(f"{name} is a link that leads to itself; remove it, or name it in {IGNORE}")
     if not target.is_relative_to(base):
         raise CannotTravel(
-            f"{name} is a link to {target}, outside {base}; put a copy in its place, or name it in {IGNORE}"
+            f"{name} is a link to {target}, outside {base}; replace it with a copy, or list it in {IGNORE}"
         )
     inner = target.relative_to(base).as_posix()
     if not target.exists():
         return {}
     if target.is_file():
         if inner not in found:
-            raise CannotTravel(f"{name} is a link to {inner}, which does not travel; name the link in {IGNORE} too")
+            raise CannotTravel(f"{name} is a link to {inner}, which is not uploaded; list the link in {IGNORE} too")
         return {name: target}
     if path.is_relative_to(target):
-        raise CannotTravel(f"{name} is a link to a folder that it lies in; name it in {IGNORE}")
+        raise CannotTravel(f"{name} is a link to a folder that contains it; list it in {IGNORE}")
     below = f"{inner}/"
     return {f"{name}/{n[len(below) :]}": found[n] for n in found if n.startswith(below)}

@@ -1,4 +1,4 @@
-"""Secrets by their names and by their shapes. What holds one does not leave this machine."""
+"""Secrets recognized by name and by format. A file that holds one is never uploaded."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ NAMES = (
     "*.tfstate",
     ".terraformrc",
 )
-"""Patterns of a file's name, whatever its case."""
+"""Patterns for file names, case-insensitive."""
 TEMPLATES = (".example", ".sample", ".template", ".dist")
 COPY = re.compile(r"(?:~|#|[ _-]?copy|\.(?:bak|backup|old|orig|sav|save|sw[a-p]|tmp|\d+))+$")
 """What editors and careful people add to the name of a copy."""
@@ -96,7 +96,7 @@ SHAPES = {
     "a webhook": r"\bhooks\.slack\.com/services/T\w{5,20}/B\w{5,20}/\w{10,}"
     r"|\bdiscord(?:app)?\.com/api/webhooks/\d{10,}/[\w-]{30,}",
     "a Google API key": r"\bAIza[0-9A-Za-z_-]{35}\b",
-    "a key of an OpenAI or Anthropic account": r"\bsk-(?:proj-|ant-|svcacct-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{32,}",
+    "an OpenAI or Anthropic API key": r"\bsk-(?:proj-|ant-|svcacct-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{32,}",
     "a Weights & Biases key": r"(?i)wandb_api_key\W{1,5}[0-9a-f]{40}\b",
     "a key of an Azure account": r"\b(?:AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{40,}",
     "a token of a package registry": r"\b(?:pypi-AgE[\w-]{20,}|npm_[A-Za-z0-9]{36}|dckr_pat_[\w-]{20,})",
@@ -105,12 +105,12 @@ SHAPES = {
     "a password in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"'{}<>$%]+:"
     r"(?!(?i:pass|password|passwd|pwd|pw|secret|token|key|x+|\*+|\.+)@)[^\s/:@\"'{}<>$%]{3,}@[A-Za-z0-9]",
 }
-"""What it is -> how it looks."""
+"""Description -> pattern."""
 _SHAPES = {what: re.compile(shape.encode()) for what, shape in SHAPES.items()}
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the name of a file, or of a folder above it, says that it holds secrets; `.env.example` does not."""
+    """Whether the name of a file, or of a folder above it, suggests secrets; `.env.example` does not."""
     lower = name.lower()
     *folders, last = lower.split("/")
     if any(folder in FOLDERS for folder in folders) or any(f"{f}/" in f"{lower}/" for f in FOLDERS if "/" in f):
@@ -123,7 +123,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def found_in(content: bytes) -> tuple[str, int] | None:
-    """(what the first secret in a file looks like, its line from 1), or None. Its text is not returned."""
+    """(what the first secret in a file looks like, its line from 1), or None. The secret itself is not returned."""
     hits = [(hit.start(), what) for what, shape in _SHAPES.items() if (hit := shape.search(content))]
     if not hits:
         return None

@@ -1,1 +1,1 @@
-"""One trial, as its worker runs it."""
+"""One trial, as run by its worker."""

@@ -1,8 +1,8 @@
-"""What a trial may change for everybody in its process: defaults of torch, the current folder, the environment.
+"""Process-wide state that a trial may change: torch defaults, the current folder, the environment.
 
-A trial has its own while it is advanced, and what was there before comes back in between, so that a result is a
-function of configuration and seed whichever trials the process trained before or beside it. A checkpoint does not hold
-it: what a trial changed beyond random states is named in its result.
+A trial has its own state while it is advanced, and the previous state is restored in between, so a result is a function
+of configuration and seed, whichever trials the process trained before or alongside. This state is not in checkpoints:
+what a trial changed other than random states is listed in its result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainables.randomness import random_state, restore_random_state
 
 @dataclass(frozen=True)
 class Setting:
-    """A piece of global state: how it is read and put back."""
+    """A piece of global state: how to read and restore it."""
 
     name: str
     get: Callable[[], Any]
@@ -41,7 +41,7 @@ def _put_deterministic(state: tuple[bool, bool]) -> None:
 
 
 def _put_device(held: torch.device) -> None:
-    torch.set_default_device(None if held.type == "cpu" else held)  # None costs nothing at every call
+    torch.set_default_device(None if held.type == "cpu" else held)  # None adds no cost per call
 
 
 def _put_environment(held: dict[str, str]) -> None:
@@ -60,11 +60,11 @@ SETTINGS = (
     Setting("the current folder", os.getcwd, os.chdir),
     Setting("environment variables", lambda: dict(os.environ), _put_environment),
 )
-"""The environment is the last."""
+"""The environment comes last."""
 
 
 class Ambient:
-    """The global state of one trial: within it the trial's own, outside what was there before."""
+    """The global state of one trial: inside the context the trial's own, outside it the previous one."""
 
     def __init__(self) -> None:
         self._own: list[Any] = []
@@ -79,7 +79,7 @@ class Ambient:
         return self
 
     def found(self) -> tuple[str, ...]:
-        """Names of what the trial has left otherwise than it found it, so far; asked within."""
+        """Names of the settings that the trial has changed so far; called inside the context."""
         for setting, before in zip(SETTINGS, self._before, strict=True):
             if setting.get() != before:
                 self._changed[setting.name] = None
@@ -87,11 +87,11 @@ class Ambient:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """What was `found` so far."""
+        """The last result of `found`."""
         return tuple(self._changed)
 
     def settle(self) -> None:
-        """Take what imports have set in the environment for everybody's."""
+        """Treat what imports have set in the environment as shared."""
         self._before[-1] = dict(os.environ)
 
     def __exit__(

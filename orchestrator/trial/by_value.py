@@ -1,8 +1,8 @@
-"""Tasks and optimizers that a worker does not find by their names: it is sent them, and they take their names there.
+"""Tasks and optimizers that workers cannot find by name are sent to them and registered there.
 
-Those are classes of a notebook, or of the script that was started, which travel as values with what they use of
-`__main__` themselves (`class_code` stands in the place of their source files); and classes that a module of the user's
-has registered, of which the worker imports that module.
+These are classes from a notebook or the started script, which are sent by value with what they use from `__main__`
+(`class_code` replaces their source files); and classes registered by one of the user's modules, which the worker
+imports.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from trainables import Task
 
 
 def carried(names: Iterable[str]) -> dict[str, type]:
-    """Name -> class, of those that a process which imports geosweep does not know by itself."""
+    """Name -> class, for those that a process which imports geosweep does not know by itself."""
     short = [name for name in names if source.module_of(name) in ("", MAIN)]
     found = {name: class_of(name) for name in short}
     return {name: cls for name, cls in found.items() if cls is not None and not source.is_ours(cls.__module__)}
 
 
 def dumps(names: Iterable[str]) -> bytes:
-    """What a worker needs to know these names: empty where it can import them all.
+    """What a worker needs to know these names; empty if it can import them all.
 
-    Raises UsageError for a class that holds what cannot be sent, a lock for instance.
+    Raises UsageError for a class that holds something that cannot be sent, such as a lock.
     """
     found = carried(names)
     try:
@@ -44,7 +44,7 @@ def dumps(names: Iterable[str]) -> bytes:
 
 
 def loads(sent: bytes) -> None:
-    """Let this process know what `dumps` sent."""
+    """Register in this process what `dumps` sent."""
     found: Mapping[str, type] = pickle.loads(sent) if sent else {}
     for name, cls in found.items():
         inner = name.rpartition("(")[2].rstrip(")")

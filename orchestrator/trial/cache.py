@@ -1,10 +1,10 @@
-"""Trials that were trained already, anywhere under the root, found by what their result depends on.
+"""Trials that were already trained anywhere under the root, looked up by everything their result depends on.
 
 An address is a hash of every source file that the trial imports (see `source`), the configuration, the task with what
-it says of its data (`facts`), the budget, the seed, the digests of initial weights and data, and the numeric
-environment. Two trials with one address give one result, so the second takes over the first one's log and result
-instead of training. What a user's task reads besides is not known here: for such tasks the cache is off unless the
-sweep file says `cache: true`.
+it reports about its data (`facts`), the budget, the seed, the digests of initial weights and data, and the numeric
+environment. Two trials with the same address have the same result, so the second reuses the first one's log and result
+instead of training. Other inputs of a user's task are unknown here, so for such tasks the cache is off unless the sweep
+file says `cache: true`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ BESIDE_THE_RESULT = frozenset(
     {"trial_id", "arm", "study", "stage", "configuration", "folder", "stop_file", "rungs", "until", "cache", "point",
      "checkpoint_s", "slice_s", "step_timeout_s", "checkpoint_quota", "alone"}
 )  # fmt: skip
-"""Fields of a job that its result does not depend on."""
+"""Fields of a job that do not affect its result."""
 NO_FACTS: Mapping[str, str] = {}
 
 
 def address(job: Job, init_digest: str, data_digest: str, facts: Mapping[str, str] = NO_FACTS) -> str:
-    """The address of a job whose task drew these weights and data, and says these `facts` of them."""
+    """The address of a job, given the digests of its initial weights and data and the task's `facts` about the data."""
     parts = {
         "job": {k: v for k, v in asdict(job).items() if k not in BESIDE_THE_RESULT},
         "weights": init_digest,
@@ -45,7 +45,7 @@ def address(job: Job, init_digest: str, data_digest: str, facts: Mapping[str, st
 
 
 def find(cache: Path, key: str) -> Path | None:
-    """The folder of a trial with this address that ended by itself, or None; a damaged one is none."""
+    """The folder of a trial with this address that ended by itself, or None; a damaged one is ignored."""
     known = _file(cache, key)
     if not known.exists():
         return None
@@ -58,7 +58,7 @@ def find(cache: Path, key: str) -> Path | None:
 
 
 def remember(cache: Path, key: str, folder: Path) -> None:
-    """Note that the trial in `folder`, somewhere under the cache's root, has this address."""
+    """Record that the trial in `folder`, somewhere under the cache's root, has this address."""
     file = _file(cache, key)
     if not file.exists() and folder.is_relative_to(cache.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def remember(cache: Path, key: str, folder: Path) -> None:
 
 
 def entries(cache: Path, sweep_id: str) -> list[Path]:
-    """The files that lead to trials of a sweep."""
+    """The cache files that point to trials of a sweep."""
     found = (path for path in cache.glob("*/*") if path.is_file())
     return [path for path in found if path.read_text(encoding="utf-8").startswith(f"{sweep_id}/")]
 

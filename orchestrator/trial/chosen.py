@@ -1,4 +1,4 @@
-"""What an arm chose, for people to read: one configuration, or how far those of its studies lie apart."""
+"""An arm's choice as text: one configuration, or the range over its studies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from orchestrator.trial.lineage import describe
 
 
 def chosen_words(best: Mapping[str, Any]) -> str:
-    """What an arm of the `best` document chose: `lr 0.31 to 0.88 (median 0.52), 8 studies`.
+    """The choice of an arm in the `best` document: `lr 0.31 to 0.88 (median 0.52), 8 studies`.
 
-    Of hyperparameters that changed while trials trained, several studies show the last values.
+    For hyperparameters that changed during training, several studies show the last values.
     """
     studies = best.get("studies")
     if studies is None:
@@ -30,7 +30,7 @@ def chosen_words(best: Mapping[str, Any]) -> str:
 def ranges(chosen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Hyperparameter -> its values over the studies: `0.31 to 0.88 (median 0.52)`, `identity (5), output (3)`.
 
-    One that all studies share stands alone; of one that only some have, it is said how many.
+    A value shared by all studies stands alone; for one that only some have, the number of studies is given.
     """
     found = {}
     for name in dict.fromkeys(name for one in chosen for name in one):

@@ -1,7 +1,7 @@
-"""A digest of the code of a class that no source file holds: one of a notebook, or of the script that was started.
+"""A digest of the code of a class without a source file: from a notebook, or from the started script.
 
-Of its bytecode, constants, defaults and attributes, and of what it uses of `__main__` by a global name; not of line
-numbers and comments. The same in the process that defined the class and in a worker that it was sent to.
+It covers bytecode, constants, defaults, attributes and what the class uses from `__main__` by a global name, but not
+line numbers and comments. It is the same in the defining process and in a worker that received the class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GLOBALS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 
 
 def digest(cls: type) -> str:
-    """sha256 of the code of a class and of what it uses of its module; the same in every process."""
+    """sha256 of the code of a class and of what it uses from its module; the same in every process."""
     found = hashlib.sha256()
     for part in _parts(cls, {}):
         found.update(part.encode() + b"\n")
@@ -29,16 +29,22 @@ def digest(cls: type) -> str:
 
 
 def modules(cls: type) -> set[str]:
-    """The modules that the class, or what it uses of `__main__`, knows by a global name or imports in a function."""
+    """The modules that the class, or what it uses from `__main__`, refers to by a global name or imports in a
+    function.
+    """
     return {part.removeprefix("module ") for part in _parts(cls, {}) if part.startswith("module ")}
 
 
 def _parts(thing: Any, seen: dict[int, int]) -> Iterator[str]:
-    """A canonical description; what may hold itself and was described before is named by its number."""
+    """A canonical description; an object that was described before, perhaps containing itself, is given by its
+    number.
+    """
     if thing is None or isinstance(thing, bool | int | float | complex | str | bytes):
         yield repr(thing)
         return
-    if not isinstance(thing, tuple | frozenset | types.CodeType):  # equal ones are one object here and two there
+    if not isinstance(
+        thing, tuple | frozenset | types.CodeType
+    ):  # equal ones may be one object in one process and two in another
         if id(thing) in seen:
             yield f"again {seen[id(thing)]}"
             return
@@ -90,7 +96,7 @@ def _code(code: types.CodeType, seen: dict[int, int]) -> Iterator[str]:
 
 
 def _global_names(code: types.CodeType) -> Iterator[str]:
-    """Globals that code reads or writes, that of functions inside it too."""
+    """Globals that code reads or writes, including those of functions inside it."""
     for step in dis.get_instructions(code):
         if step.opname in GLOBALS:
             yield str(step.argval)
@@ -100,7 +106,7 @@ def _global_names(code: types.CodeType) -> Iterator[str]:
 
 
 def _value(value: Any, seen: dict[int, int]) -> Iterator[str]:
-    """Data: containers and dataclasses part by part, arrays by their bytes; of anything else its type and function."""
+    """Data: containers and dataclasses part by part, arrays by their bytes; for anything else its type and function."""
     yield f"{type(value).__module__} {type(value).__qualname__}"
     if isinstance(value, Mapping):
         for key, part in sorted(value.items(), key=lambda item: repr(item[0])):
@@ -118,5 +124,5 @@ def _value(value: Any, seen: dict[int, int]) -> Iterator[str]:
         array = value.detach().cpu().numpy() if hasattr(value, "detach") else value.__array__()
         yield f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
     else:
-        for name in ("__wrapped__", "func"):  # of lru_cache; of cached_property and partial
+        for name in ("__wrapped__", "func"):  # lru_cache; cached_property and partial
             yield from _parts(getattr(value, name, None), seen)

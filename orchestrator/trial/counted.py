@@ -1,4 +1,4 @@
-"""Which confirm trials count where a study was extended and chose anew."""
+"""Which confirm trials count after a study was extended and chose again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from orchestrator.trial.record import TrialRecord
 
 
 def counted(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Without the confirm trials of configurations that a study chose before it was extended and searched on.
+    """Leaves out confirm trials of configurations that a study chose before it was extended and continued its search.
 
-    Of several confirmed configurations the one counts that the search liked best, the first of equal ones.
+    Of several confirmed configurations, the one with the best search result counts; ties go to the first.
     """
     confirmed: dict[tuple[str, int], set[int]] = {}
     for t in trials:

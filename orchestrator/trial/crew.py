@@ -1,10 +1,10 @@
-"""The trials that one worker has at a time. Those that can be are stepped together (`trainables.pack`).
+"""The trials held by one worker at a time. Those that are compatible are stepped together (`trainables.pack`).
 
-Each stays a trial of its own, with its folder, log, checkpoints, reports and end; what goes wrong in one of them, an
-evaluation that raises for instance, is its own. What goes wrong in the step of all, memory that runs out or a step that
-hangs, cannot be told apart there: the pack is given up, its trials go back to their newest checkpoints, and go on in
-packs of half the size where memory ran out, else alone, where the one that is to blame ends as FAILED and the others do
-not. So does a trial that turns out not to fit into a pack.
+Each remains a separate trial with its own folder, log, checkpoints, reports and end. An error in one of them, such as
+an evaluation that raises, is its own. An error in the joint step, such as running out of memory or a hang, cannot be
+attributed: the pack is dissolved, its trials return to their newest checkpoints and continue in packs of half the size
+after running out of memory, otherwise individually, where the one to blame ends as FAILED and the others do not. The
+same happens for a trial that turns out not to fit into a pack.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from orchestrator.trial.worker_group import WorkerGroup
 from trainables.pack import Pack as Runs
 
 OWN_IN_A_PACK = frozenset({"schedule", "warmup", "final_lr", "clip_norm"})
-"""Keys of the recipe that may differ between the trials of a pack."""
+"""Recipe keys that may differ between the trials of a pack."""
 
 
 class Crew:
-    """See `turn_to` for which trials it has; `own_process` as of `TrialSession`."""
+    """`turn_to` sets the trials that it holds; `own_process` as in `TrialSession`."""
 
     def __init__(self, *, own_process: bool = False) -> None:
         self._own_process = own_process
@@ -44,7 +44,7 @@ class Crew:
         self._sessions: dict[str, Session] = {}
         self._packs: list[Pack] = []
         self._most: int | None = None
-        """Trials of a pack, since memory ran out with more."""
+        """Maximum number of trials in a pack, after memory ran out with more."""
 
     @property
     def trials(self) -> list[str]:
@@ -52,7 +52,7 @@ class Crew:
         return list(self._jobs)
 
     def turn_to(self, jobs: Sequence[Job]) -> None:
-        """Have these trials from now on; those that it had before and has no longer are let go."""
+        """Hold these trials from now on; trials that are no longer among them are released."""
         asked = {job.trial_id: job for job in jobs}
         self._leave([t for t in self._jobs if t not in asked])
         self._jobs = {**self._jobs, **{t: job for t, job in asked.items() if t not in self._jobs}}
@@ -60,7 +60,7 @@ class Crew:
     def advance(self, *, group: WorkerGroup | None = None, host: str = "127.0.0.1") -> list[Report]:
         """Train all for about a slice; at least one report while there are trials. Raises as `TrialSession.advance`.
 
-        `group` and `host` are for trials of several processes.
+        `group` and `host` are for trials with several processes.
         """
         reports: list[Report] = []
         while self._jobs and not reports:
@@ -75,7 +75,7 @@ class Crew:
         return reports
 
     def close(self) -> None:
-        """Let go of all trials."""
+        """Release all trials."""
         self.turn_to(())
 
     def _begin(self, job: Job, group: WorkerGroup | None, host: str) -> Report | None:
@@ -84,7 +84,7 @@ class Crew:
         return made.begin() if isinstance(made, TrialSession) and job.pack > 1 else None
 
     def _leave(self, trials: Sequence[str]) -> None:
-        """Let go of trials; packs that had them are made anew of those that are left."""
+        """Release trials; packs that had them are rebuilt from the remaining ones."""
         for trial_id in trials:
             del self._jobs[trial_id]
         for pack in [pack for pack in self._packs if not set(trials).isdisjoint(pack.trials)]:
@@ -95,7 +95,7 @@ class Crew:
                 session.close()
 
     def _gather(self) -> list[str]:
-        """Make packs of trials that have none and fit together; who is left alone."""
+        """Pack trials that have no pack and fit together; returns those left alone."""
         packed = {t for pack in self._packs for t in pack.trials}
         kinds: dict[str, list[TrialSession]] = {}
         alone = []
@@ -132,23 +132,23 @@ class Crew:
             return []
 
     def _apart(self, trials: Sequence[str], broken: Exception) -> None:
-        """Go on from the newest checkpoints, in smaller packs or alone."""
+        """Continue from the newest checkpoints, in smaller packs or individually."""
         memory = isinstance(broken, torch.OutOfMemoryError) and len(trials) > 2
         self._most = len(trials) // 2 if memory else self._most
         how = f"in packs of {self._most}" if memory else "alone"
         said = (str(broken).strip() or type(broken).__name__).splitlines()[0]
-        warnings.warn(f"{len(trials)} trials could not be stepped together and go on {how}: {said}", stacklevel=2)
+        warnings.warn(f"{len(trials)} trials could not be stepped together and continue {how}: {said}", stacklevel=2)
         for trial_id in trials:
             self._sessions.pop(trial_id).close()
             if not memory:
                 self._jobs[trial_id] = replace(self._jobs[trial_id], alone=True)
-        broken.__traceback__ = None  # which holds the pack's memory
+        broken.__traceback__ = None  # the traceback holds the pack's memory
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
 
 
 class Pack:
-    """Trials that are stepped together, until one of them ends."""
+    """Trials that are stepped together until one of them ends."""
 
     def __init__(self, sessions: Sequence[TrialSession], *, own_process: bool) -> None:
         self._sessions = list(sessions)
@@ -162,7 +162,7 @@ class Pack:
         self._looked = time.perf_counter()
 
     def advance(self) -> list[Report]:
-        """Train all until some have something to report. Raises what a step of all raises."""
+        """Train all until at least one has something to report. Raises what the joint step raises."""
         while True:
             began = time.perf_counter()
             try:
@@ -186,14 +186,14 @@ class Pack:
                 return reports
 
     def release(self, left: Sequence[str]) -> None:
-        """Give the trials that are left their own weights back."""
+        """Give the remaining trials their own weights back."""
         if left:
             self._runs.release()
         for session in self._sessions:
             session.pack = None
 
     def _spend(self, began: float) -> None:
-        """Every trial has an equal share of the time."""
+        """Charge every trial an equal share of the time."""
         share = (time.perf_counter() - began) / len(self._sessions)
         for session in self._sessions:
             session.spend(share)
@@ -220,7 +220,7 @@ class _Place:
 
 
 def _kind(session: TrialSession) -> str:
-    """What has to be the same in all trials of a pack."""
+    """What must be the same in all trials of a pack."""
     job = session.job
     recipe: Mapping[str, Any] = {k: v for k, v in job.training.items() if k not in OWN_IN_A_PACK}
     task = json.dumps([job.task, dict(job.task_parameters), recipe], sort_keys=True, default=repr)

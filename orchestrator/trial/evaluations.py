@@ -1,8 +1,8 @@
-"""Which point of a trial's log is its evaluation number n: what stopping rules judge.
+"""Which point of a trial's log is its evaluation number n, which stopping rules judge.
 
-Our own training evaluates E times, evenly over the budget, so evaluation n is point n. A script reports when it likes:
-its evaluation n is the first point with the tuned metric at n E-ths of the budget B, step >= n B / E. One that tells no
-step has the steps B / E, 2 B / E, ..: its n-th point is evaluation n.
+Built-in training evaluates E times, evenly over the budget, so evaluation n is point n. A script reports when it likes:
+its evaluation n is the first point with the tuned metric at n/E of the budget B, step >= n B / E. A script that reports
+no steps has steps B / E, 2 B / E, ..: its n-th point is evaluation n.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOLERANCE = 1e-9
 
 
 def passed(points: Sequence[Point], job: Job) -> int:
-    """How many evaluations the points show."""
+    """Number of evaluations in the points."""
     if not job.program:
         return len(points)
     furthest = max((p["step"] for p in points if job.metric in p["metrics"]), default=0.0)
@@ -26,7 +26,7 @@ def passed(points: Sequence[Point], job: Job) -> int:
 
 
 def evaluation(points: Sequence[Point], job: Job, number: int) -> Point | None:
-    """Evaluation `number`, from 1; None where the points do not reach it."""
+    """Evaluation `number`, from 1; None if the points do not reach it."""
     if not job.program:
         return points[number - 1] if number <= len(points) else None
     at = number * job.budget / job.evaluations * (1 - TOLERANCE)

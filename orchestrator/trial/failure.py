@@ -1,4 +1,4 @@
-"""The text of an error that ended a trial, as any terminal, tracker and file can hold it."""
+"""The text of an error that ended a trial, safe for any terminal, tracker and file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from orchestrator.trial.job import Job
 
 LONGEST = 20_000
-"""Characters that are kept, the last ones."""
+"""Characters that are kept, from the end."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -18,13 +18,13 @@ class MetricMissing(KeyError):  # noqa: N818
 
     def __init__(self, job: Job, metrics: Mapping[str, float]) -> None:
         super().__init__(
-            f"evaluate of task {job.task} returned {', '.join(sorted(metrics))}, and not {job.metric}, which the sweep "
-            "tunes: have it returned, or name another one in metric.name"
+            f"evaluate of task {job.task} returned {', '.join(sorted(metrics))}, but not {job.metric}, which the "
+            "sweep tunes: return it, or name another metric in metric.name"
         )
 
 
 def described(broken: BaseException) -> str:
-    """The traceback of an error: control characters and what no encoding takes are escaped, and the last part kept."""
+    """The traceback of an error, with control and unencodable characters escaped, truncated to its last part."""
     text = "".join(traceback.format_exception(broken))
     if isinstance(broken, SystemExit | GeneratorExit):
         said = f"called sys.exit({broken.code!r})" if isinstance(broken, SystemExit) else "raised it"
@@ -36,6 +36,6 @@ def described(broken: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with escapes in the place of what a terminal would obey or could not show."""
+    """The text with escapes for characters that a terminal would interpret or could not show."""
     escaped = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""What a trial is given, what it says while it trains, how it ended: data between conductor, executors and trials."""
+"""What a trial is given, reports and returns: data exchanged between conductor, executors and trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Job:
     seed: int
     optimizer: str
     parameters: Mapping[str, Any]
-    """Arguments of the optimizer alone; `values` has all that was chosen."""
+    """Arguments of the optimizer only; `values` has everything that was chosen."""
     task: str
     task_parameters: Mapping[str, Any]
     budget: float
@@ -31,19 +31,19 @@ class Job:
     goal: Goal
     select: str
     folder: str
-    """Where the trial is kept: an absolute path, or a URI of an object store; `stop_file` likewise."""
+    """Where the trial is stored: an absolute path, or a URI of an object store; the same for `stop_file`."""
     stop_file: str
     threads: int = 1
     lineage: Sequence[tuple[int, Mapping[str, Any]]] = ()
-    """The stretches before `values` held, oldest first: (evaluation at which it ended, its values)."""
+    """The segments before `values` applied, oldest first: (evaluation at which it ended, its values)."""
     inherited: float = 0.0
-    """Gradient evaluations of the budget that another trial has spent: this one began with its checkpoint and log."""
+    """Gradient evaluations of the budget spent by another trial, from whose checkpoint and log this one started."""
     until: int = 0
-    """Evaluation (1, 2, ...) after which the trial pauses with a checkpoint, to be told how it goes on; 0: none."""
+    """Evaluation (1, 2, ...) after which the trial pauses with a checkpoint for its population's decision; 0: none."""
     rungs: tuple[int, ...] = ()
-    """Evaluations (1, 2, ...) after which the trial reports and waits whether it goes on."""
+    """Evaluations (1, 2, ...) after which the trial reports and waits for the decision to continue."""
     cache: str = ""
-    """Folder of the trial cache; empty: the trial is trained, whatever was trained before."""
+    """Folder of the trial cache; empty: train the trial in any case."""
     diagnostics: tuple[str, ...] = ()
     """Names of the diagnostics to measure."""
     diagnose_every: int = 1
@@ -51,44 +51,45 @@ class Job:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `trainables.recipe.Recipe`; empty: the task's own."""
     ramps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Argument of the optimizer -> fields of the schedule (`trainables.ramp.Ramp`) that it follows within the trial."""
+    """Argument of the optimizer -> fields of the schedule (`trainables.ramp.Ramp`) that it follows during the trial."""
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Group of the model's parameters -> patterns of their names, under `match`, and arguments of its own."""
+    """Group of the model's parameters -> name patterns, under `match`, and its own arguments."""
     point: Mapping[str, Any] = field(default_factory=dict)
-    """The configuration as it was chosen, by dotted names (`definition.parts`); empty: it is `parameters`."""
+    """The configuration as chosen, by dotted name (`definition.parts`); empty: it is `parameters`."""
     processes: int = 1
     """Workers that train this trial together."""
     gpu: float = 0.0
-    """GPUs of each process: 1, or its share of one."""
+    """GPUs per process: 1, or its share of one."""
     pack: int = 1
-    """Trials of a worker that may be stepped together with this one, itself included (`trial.crew`)."""
+    """Maximum number of trials, including this one, that a worker may step together (`trial.crew`)."""
     alone: bool = False
-    """Not to be stepped with others, since the worker that did was lost."""
+    """Do not step it with others, because a worker that did was lost."""
     readers: int = 0
-    """Threads of each process that prepare batches ahead, where the task can."""
+    """Threads per process that prefetch batches, if the task supports it."""
     step_timeout_s: float | None = None
     """Seconds after which a step counts as hung."""
     checkpoint_s: float = 10.0
-    """Seconds between checkpoints; longer where writing them would take more than CHECKPOINT_SHARE of the time."""
+    """Seconds between checkpoints; longer if writing them would take more than CHECKPOINT_SHARE of the time."""
     checkpoint_quota: int | None = None
-    """Bytes for the checkpoints of all trials beside this one's folder."""
+    """Bytes available for the checkpoints of all trials next to this one's folder."""
     slice_s: float = 1.0
     """A trial reports to its executor about this often, in seconds."""
     study: int = 1
     """Which independent search of the arm, from 1."""
     program: Mapping[str, Any] = field(default_factory=dict)
-    """Of a trial that is a script (`trial.program`), whose budget is in a unit of its own: `folder` that its path is
-    relative to, `unit`, `worst`. Empty: ours."""
+    """For a trial that runs a script (`trial.program`), with a budget in its own unit: `folder` (its path is relative
+    to it), `unit`, `worst`. Empty for built-in training.
+    """
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """The whole configuration, by dotted names: what records and tables show."""
+        """The whole configuration by dotted name, as shown in records and tables."""
         return self.point or self.parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a trial tells its executor after a slice of work."""
+    """What a trial reports to its executor after a slice of work."""
 
     trial_id: str
     grad_evals: float
@@ -98,11 +99,11 @@ class Report:
     seconds: float = 0.0
     """Of training."""
     evaluation: int = 0
-    """Number of the newest evaluation, from 1."""
+    """Number of the latest evaluation, from 1."""
     durable: float = -1.0
     """Points up to this many gradient evaluations are final: a checkpoint covers them."""
     checkpoint_s: float = 0.0
-    """Seconds between checkpoints as they are: above `Job.checkpoint_s` where writing or uploading one takes long."""
+    """Actual seconds between checkpoints: more than `Job.checkpoint_s` if writing or uploading one takes long."""
     done: bool = False
     state: State = State.RUNNING
     """RUNNING, COMPLETE, DIVERGED, FAILED, or with a checkpoint: INTERRUPTED (drained), PAUSED (see `Job.until`)."""
@@ -118,7 +119,7 @@ class Stopped:
     """The tuned metric there."""
     reason: str
     audit_value: float | None = None
-    """The value at the end, when the trial was finished for the audit."""
+    """The final value, if the trial was finished for the audit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ class Result:
     state: State
     """COMPLETE, DIVERGED, PRUNED or FAILED."""
     value: float | None
-    """The selected metric; the worst value of that metric when diverged, None when failed."""
+    """The selected metric; the metric's worst value if diverged, None if failed."""
     metrics: dict[str, float]
     grad_evals: float
     seconds: float
@@ -136,16 +137,18 @@ class Result:
     data_digest: str = ""
     error: str = ""
     stopped: Stopped | None = None
-    """Of a PRUNED trial."""
+    """For a PRUNED trial."""
     cached_from: str = ""
-    """The trial that this result was taken from instead of training."""
+    """The trial whose result was reused instead of training."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """What the task says its data are, for instance a SHA-256."""
+    """What the task reports about its data, for example a SHA-256."""
     last_lines: str = ""
-    """Of a FAILED trial: what it printed last (see `logs`)."""
+    """For a FAILED trial: its last output (see `logs`)."""
     code: str = ""
-    """Digest of the source that the worker trained it with (see `source`)."""
+    """Digest of the source code that the worker used (see `source`)."""
     changed: tuple[str, ...] = ()
-    """What global state it changed: kept from other trials, and not in its checkpoints (see `ambient`)."""
+    """The global state that it changed; isolated from other trials, and not in its checkpoints (see `ambient`)."""
     proof: Mapping[str, Any] = field(default_factory=dict)
-    """Of a script: what is known of its seed and its budget (see `program.proof`). Empty: ours, where all is proved."""
+    """For a script: what is known about its seed and budget (see `program.proof`). Empty for built-in training, where
+    everything is proved.
+    """

@@ -1,4 +1,4 @@
-"""Hyperparameters that changed while a trial trained (`Job.lineage`), for people to read."""
+"""Hyperparameters that changed during a trial's training (`Job.lineage`), as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.definition.kinds import short
 
 
 def describe(parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Hyperparameters for people to read: one that changed as '0.1, then 0.08 (evaluation 2), 0.096 (4)'."""
+    """Hyperparameters as text: one that changed as '0.1, then 0.08 (evaluation 2), 0.096 (4)'."""
     found = dict(parameters)
     stretches = [*(held for _, held in lineage), parameters]
     for name, value in parameters.items():

@@ -1,4 +1,4 @@
-"""Who owns a trial's folder."""
+"""Ownership of a trial's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 
 def locked(path: Path, patience_s: float = 60.0) -> FileLock:
-    """Own the trial's folder; a worker of a driver that was killed lets go when it dies."""
+    """Own the trial's folder; a worker of a killed driver releases it when it dies."""
     lock = FileLock(path, timeout=patience_s, poll_interval=0.05, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()

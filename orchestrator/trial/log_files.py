@@ -1,7 +1,6 @@
-"""The files that hold what a trial printed: stdout.log and stderr.log; of its further workers stdout-1.log, ...
+"""The files with a trial's output: stdout.log and stderr.log; for its additional workers stdout-1.log, ...
 
-Whoever writes them opens them for appending. A file that grows beyond LIMIT keeps its head and its tail, and says where
-it was cut.
+Writers open them for appending. A file that grows beyond LIMIT keeps its head and tail, with a marker where it was cut.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from pathlib import Path
 from orchestrator.storage.object_store import Far, near
 
 LIMIT = 8 << 20
-"""Bytes of one file; a moment's printing more while the trial is at work."""
+"""Maximum bytes per file; briefly more while the trial is running."""
 STREAMS = {"stdout": 1, "stderr": 2}
 """Name -> file descriptor."""
 LAST_LINES, LAST_BYTES = 12, 2000
-"""Of each file, what is shown of a failed trial."""
+"""Lines and bytes of each file shown for a failed trial."""
 CUT = re.compile(rb"\n?\[geosweep: (\d+) bytes were cut out here\]\n")
 
 LONGEST_MARK = 80
@@ -33,22 +32,22 @@ def file_name(stream: str, worker: int = 0) -> str:
 
 
 def is_log(name: str) -> bool:
-    """Whether a file of a trial's folder is one of these."""
+    """Whether a file in a trial's folder is one of these."""
     return name.endswith(".log") and name.startswith(tuple(STREAMS))
 
 
 def goes_on() -> bytes:
-    """The line that parts what a trial printed before it was interrupted from what it prints now."""
+    """The line that separates a trial's output before an interruption from its output afterwards."""
     return (
         f"[geosweep: the trial goes on here, {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}]\n".encode()
     )
 
 
 def bound(path: Path, limit: int = LIMIT) -> None:
-    """Cut out the middle of a file that is longer than `limit` bytes, whole lines where there are any.
+    """Remove the middle of a file that is longer than `limit` bytes, whole lines if possible.
 
-    Half of the limit stays of the head, a quarter of the tail. It is done in place: whoever has the file open for
-    appending goes on writing to its end.
+    Half of the limit remains from the head, a quarter from the tail. It is done in place: processes that have the file
+    open for appending continue to write at its end.
     """
     if path.stat().st_size <= limit:
         return
@@ -68,7 +67,7 @@ def bound(path: Path, limit: int = LIMIT) -> None:
         cut = size - len(tail) - rest + before
         content = (b"" if head[:first].endswith(b"\n") else b"\n") + b"[geosweep: %d bytes were cut out here]\n" % cut
         end = file.seek(first) + (file.write(content + tail) or 0)
-        while (grown := os.fstat(file.fileno()).st_size) > size:  # what was printed meanwhile
+        while (grown := os.fstat(file.fileno()).st_size) > size:  # output printed meanwhile
             file.seek(size)
             more = file.read(grown - size)
             file.seek(end)
@@ -77,19 +76,19 @@ def bound(path: Path, limit: int = LIMIT) -> None:
 
 
 def read(address: str, name: str) -> bytes:
-    """A file of the trial kept at `address`, a folder or a URI; empty when there is none. Raises StoreError."""
+    """A file of the trial at `address`, a folder or a URI; empty if there is none. Raises StoreError."""
     if "://" in address:
         return Far(address, near(address, "work")).text(name).encode()
     try:
         with (Path(address) / name).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)  # not while its middle is being cut out
+            fcntl.flock(file, fcntl.LOCK_SH)  # wait while its middle is being removed
             return file.read()
     except FileNotFoundError:
         return b""
 
 
 def last_lines(address: str) -> str:
-    """What the trial at `address` printed last, on both streams; empty when it printed nothing."""
+    """The last output of the trial at `address`, on both streams; empty if it printed nothing."""
     found = []
     for stream in STREAMS:
         text = read(address, file_name(stream))[-LAST_BYTES:].decode(errors="replace").rstrip()
@@ -99,7 +98,7 @@ def last_lines(address: str) -> str:
 
 
 def follow(look: Callable[[], bytes], over: Callable[[], bool], *, every_s: float = 0.5) -> Iterator[bytes]:
-    """What a file holds, then what is added to it, until `over`."""
+    """The content of a file, then whatever is appended to it, until `over`."""
     seen = b""
     while True:
         last, content = over(), look()
@@ -112,7 +111,7 @@ def follow(look: Callable[[], bytes], over: Callable[[], bool], *, every_s: floa
 
 
 def _further(seen: bytes, content: bytes) -> bytes:
-    """What `content` has beyond `seen`, of which the middle may have been cut out."""
+    """The part of `content` beyond `seen`, whose middle may have been removed."""
     if content.startswith(seen):
         return content[len(seen) :]
     end = seen[-128:]

@@ -1,11 +1,11 @@
-"""What a trial prints is kept in its folder (the files: see `log_files`).
+"""Capture a trial's output in its folder (for the files see `log_files`).
 
-In a worker the file descriptors 1 and 2 themselves lead to the files while the trial is the one being advanced, so that
-what C code and subprocesses write is there too, and the last words of a process that crashes.
-Where somebody may be watching (`tee`: the trial runs in the driver's own process) all of it is shown as well; at a
-terminal or under a debugger at once, and the descriptors are left alone, so that prompts and line editing work.
+In a worker, the file descriptors 1 and 2 themselves are redirected to the files while the trial is being advanced, so
+output from C code and subprocesses is captured too, including the last output of a crashing process. If somebody may be
+watching (`tee`: the trial runs in the driver's own process) everything is also shown; on a terminal or under a debugger
+it is shown at once and the descriptors are left alone, so that prompts and line editing work.
 
-A trial that goes on after a crash appends to what it printed before.
+A trial that continues after a crash appends to its earlier output.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from orchestrator.trial.log_files import LIMIT, STREAMS, bound, file_name, goes_
 LINE_BUFFERED = 1
 """C's _IOLBF."""
 LOOK_S = 0.5
-"""Between two looks at the length of the files, in seconds."""
+"""Seconds between checks of the file sizes."""
 
 
 class TrialLogs:
-    """Keeps what is printed while the context `attached` lasts; the files are made on first use, none stays empty.
+    """Captures output while the context `attached` lasts; the files are created on first use, and empty ones are
+    removed.
 
-    `tee`: also show it where it would have gone. One at a time in a process.
+    `tee`: also pass the output on to its original destination. One at a time per process.
     """
 
     def __init__(self, folder: Path, *, worker: int = 0, tee: bool = False, limit: int = LIMIT) -> None:
@@ -41,7 +42,7 @@ class TrialLogs:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Inside, what this process prints is this trial's."""
+        """Within this context, what this process prints belongs to this trial."""
         with ExitStack() as stack:
             for stream in self._streams:
                 stack.enter_context(stream.attached())
@@ -50,24 +51,24 @@ class TrialLogs:
             yield
 
     def bound(self) -> None:
-        """Cut out the middle of files that are too long."""
+        """Remove the middle of files that are too long."""
         for stream in self._streams:
             stream.bound()
 
     def flush(self) -> None:
-        """Everything printed so far is in the files."""
+        """Make sure everything printed so far is in the files."""
         _flush()
         self.bound()
 
     def close(self) -> None:
-        """The trial is over, or goes on elsewhere; nothing that was printed is missing from the files afterwards."""
+        """The trial is over or continues elsewhere; all its output is in the files afterwards."""
         self.flush()
         for stream in self._streams:
             stream.close()
 
 
 class _Stream:
-    """One of the two."""
+    """One of the two streams."""
 
     def __init__(self, name: str, path: Path, tee: bool, limit: int) -> None:
         self._name, self._fd, self.path, self._tee, self._limit = name, STREAMS[name], path, tee, limit
@@ -119,7 +120,7 @@ class _Stream:
 
     @contextmanager
     def _redirected(self) -> Iterator[TextIO | None]:
-        """The descriptor leads to the file; yields a stream to where it led before."""
+        """Redirects the descriptor to the file; yields a stream to its previous destination."""
         _flush()
         try:
             saved = os.dup(self._fd)
@@ -162,10 +163,10 @@ class _Stream:
 
 
 class _Tee:
-    """A text stream: what is written goes `inside`, and `beside` it too (`both`). All else is the old stream's.
+    """A text stream that writes to `inside`, and also to `beside` (`both`); otherwise like the old stream.
 
-    What the driver's own threads write, its progress for instance, goes past it. Whoever still holds it when the trial
-    is over, such as a logging handler, writes to the old stream.
+    Output of the driver's own threads, such as its progress, bypasses it. Code that still holds it when the trial is
+    over, such as a logging handler, writes to the old stream.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class _Tee:
             self.write(line)
 
     def release(self) -> None:
-        """From now on it is the old stream."""
+        """Behave as the old stream from now on."""
         self._released = True
 
     def flush(self) -> None:
@@ -200,7 +201,7 @@ class _Tee:
 
 
 def _is_watched() -> bool:
-    """Whether somebody sits at a terminal, or a debugger holds this process."""
+    """Whether a user sits at a terminal, or a debugger is attached to this process."""
     if sys.gettrace() is not None:
         return True
     with suppress(OSError, ValueError):
@@ -224,7 +225,7 @@ def _leads_to(stream: Any, fd: int) -> bool:
 
 @contextmanager
 def _line_by_line(stream: Any) -> Iterator[None]:
-    """Nothing that was printed waits in a buffer, where a crash would lose it."""
+    """Keep output from waiting in a buffer, where a crash would lose it."""
     before = getattr(stream, "line_buffering", None)
     if before is None or not hasattr(stream, "reconfigure"):
         yield
@@ -238,7 +239,7 @@ def _line_by_line(stream: Any) -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Python's buffers and those of C."""
+    """Flush the buffers of Python and C."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
             stream.flush()
@@ -248,7 +249,7 @@ def _flush() -> None:
 
 @lru_cache(maxsize=1)
 def _c() -> ctypes.CDLL:
-    """The C library of this process, whose standard output has no lines waiting when it crashes."""
+    """The C library of this process, with line-buffered standard output so that nothing is lost in a crash."""
     found = ctypes.CDLL(None)
     with suppress(ValueError, AttributeError):
         found.setvbuf(ctypes.c_void_p.in_dll(found, "stdout"), None, LINE_BUFFERED, ctypes.c_size_t(0))
@@ -257,12 +258,12 @@ def _c() -> ctypes.CDLL:
 
 @contextmanager
 def _logged(stream: _Stream) -> Iterator[None]:
-    """Python's log records reach the file even where the root logger's handlers lead elsewhere.
+    """Let Python's log records reach the file even if the root logger's handlers write elsewhere.
 
     Warnings that were shown for one trial are shown for the next one too.
     """
     with suppress(Exception), warnings.catch_warnings():
-        pass  # whose end makes Python forget which warnings it has shown
+        pass  # its exit makes Python forget which warnings were shown
     root = logging.getLogger()
     shown = any(getattr(h, "stream", None) in (sys.stdout, sys.stderr, sys.__stderr__) for h in root.handlers)
     if shown or not root.handlers:
@@ -278,7 +279,7 @@ def _logged(stream: _Stream) -> Iterator[None]:
 
 
 class _Records(logging.Handler):
-    """Writes records to the file alone."""
+    """Writes records only to the file."""
 
     def __init__(self, stream: _Stream) -> None:
         super().__init__()

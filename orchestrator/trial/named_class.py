@@ -1,4 +1,4 @@
-"""From the name of a task or an optimizer to its class."""
+"""Find the class of a task or optimizer by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import trainables
 
 
 def class_of(name: str) -> type | None:
-    """The class behind the name of a task or an optimizer, as it was written; None for an unknown one."""
+    """The class of a task or optimizer, before any wrapping; None for an unknown name."""
     inner = name
     while inner.endswith(")") and "(" in inner:  # wrapper(name)
         inner = inner[inner.index("(") + 1 : -1]

@@ -1,6 +1,6 @@
-"""The files of a trial that hold its job and its result, read and written here only.
+"""The files of a trial with its job and its result; only this module reads and writes them.
 
-Files of earlier versions lack newer fields, which then have their defaults; fields unknown here are ignored.
+Files of earlier versions lack newer fields, which get their defaults; unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ JOB, RESULT = "trial.json", "result.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """A trial that ended: what it was given and how it ended."""
+    """An ended trial: its job and its result."""
 
     job: Job
     result: Result
@@ -39,19 +39,21 @@ class TrialRecord:
 
     @classmethod
     def read(cls, folder: Path) -> TrialRecord | None:
-        """The record of the trial in `folder`, or None while it has not ended. Raises ValueError for other content."""
+        """The record of the trial in `folder`, or None if it has not ended. Raises ValueError for other content."""
         job, result = read_job(folder), read_result(folder)
         return None if job is None or result is None else cls(job=job, result=result)
 
     def write(self, folder: Path) -> None:
-        """Make the folder and write both files."""
+        """Create the folder and write both files."""
         folder.mkdir(parents=True, exist_ok=True)
         write_job(self.job, folder)
         write_result(self.result, folder)
 
 
 def counted_grad_evals(record: TrialRecord) -> float | None:
-    """Gradient evaluations of the trial; of a script those that were counted, else None unless they are its budget."""
+    """Gradient evaluations of the trial; for a script, those that were counted, otherwise None unless they are its
+    budget.
+    """
     if not record.job.program:
         return record.result.grad_evals
     found = record.result.proof.get("grad_evals")
@@ -61,7 +63,7 @@ def counted_grad_evals(record: TrialRecord) -> float | None:
 
 
 def read_job(folder: Path) -> Job | None:
-    """What the trial in `folder` was given, or None when there is none. Raises Damaged for other content."""
+    """The job of the trial in `folder`, or None if there is none. Raises Damaged for other content."""
     with _naming(folder / JOB):
         found = _known(Job, read_json(folder / JOB))
         if found is None:
@@ -74,7 +76,7 @@ def read_job(folder: Path) -> Job | None:
 
 
 def read_result(folder: Path) -> Result | None:
-    """How the trial in `folder` ended, or None while it has not. Raises Damaged for other content."""
+    """The result of the trial in `folder`, or None if it has not ended. Raises Damaged for other content."""
     with _naming(folder / RESULT):
         found = _known(Result, read_json(folder / RESULT))
         if found is None:
@@ -86,7 +88,7 @@ def read_result(folder: Path) -> Result | None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Other content than a record's is an error that names its file."""
+    """Turns other content than a record into an error that names the file."""
     try:
         yield
     except Damaged:
@@ -115,7 +117,7 @@ def write_result(result: Result, folder: Path) -> None:
 
 
 def result_document(result: Result) -> dict[str, Any]:
-    """What result.json holds."""
+    """The content of result.json."""
     found = {**asdict(result), "stopped": {} if result.stopped is None else asdict(result.stopped)}
     for name in ("changed", "last_lines", "proof"):
         if not found[name]:
@@ -124,7 +126,7 @@ def result_document(result: Result) -> dict[str, Any]:
 
 
 def _known(record: type, document: Any) -> dict[str, Any] | None:
-    """The document's fields that the record has. Raises ValueError when it lacks one that has no default."""
+    """The document's fields that the record has. Raises ValueError if one without a default is missing."""
     if document is None:
         return None
     if not isinstance(document, Mapping):

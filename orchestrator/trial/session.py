@@ -1,7 +1,7 @@
 """One trial: a configuration and a seed trained to the budget. A function of its `Job`, on any executor.
 
-The trial writes to its own folder first: `metrics.jsonl` (one line for each evaluation), checkpoints, `result.json`.
-It knows neither the executor nor the search nor the tracker.
+The trial first writes to its own folder: `metrics.jsonl` (one line per evaluation), checkpoints, `result.json`. It is
+independent of executor, search and tracker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trainables.workers import Workers, listen
 
 CHECKPOINT_SHARE = 0.1
 LOOK_S = 0.25
-"""Between two looks at whether there is to be a pause, in seconds."""
+"""Seconds between checks whether to pause."""
 
 
 R = TypeVar("R", bound=Report | None)
@@ -49,17 +49,17 @@ class Held(Protocol):
     """The pack that trains a trial."""
 
     size: int
-    """Its trials."""
+    """The number of its trials."""
 
     def state(self) -> dict[str, Any]:
         """`Training.state` of this trial."""
 
 
 class TrialSession:
-    """A trial in progress, advanced in slices by whatever executor holds it.
+    """A trial in progress, advanced in slices by any executor.
 
-    `own_process`: this process is the trial's alone and may be ended when a step hangs. `group` starts the other
-    workers of a job with several processes, which reach this one at `host`.
+    `own_process`: this process belongs to the trial alone and may be ended if a step hangs. `group` starts the other
+    workers of a job with several processes; they reach this one at `host`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TrialSession:
         self._seconds, self._since = 0.0, time.perf_counter()
         self._told = self._since
         self.pack: Held | None = None
-        """What trains it together with others, while something does."""
+        """The pack that trains it together with others, if any."""
         self._points: list[dict[str, Any]] = []
         self._training: Training | None = None
         self._task: Task | None = None
@@ -93,38 +93,38 @@ class TrialSession:
         self._ambient = Ambient()
 
     def advance(self) -> Report:
-        """Train for about a slice. Never raises for what the trial itself does wrong: that is a FAILED result.
+        """Train for about a slice. Never raises for the trial's own errors, which give a FAILED result.
 
-        Raises WorkerLost when the process of another worker died, DiskFull when nothing more can be
-        written, StoreError when the object store stays away, and what a SIGTERM raised: it is not the trial's.
+        Raises WorkerLost if another worker's process died, DiskFull if the disk is full, StoreError if the object store
+        stays unavailable, and what a SIGTERM raised, which is not the trial's error.
         """
         return self._within(lambda: self._begun() or self._slice(), anew=True)
 
     def begin(self) -> Report | None:
-        """Come to where training begins, or goes on; a report when it has ended before. Raises as `advance`."""
+        """Go to where training starts or continues; a report if it has already ended. Raises as `advance`."""
         return self._within(self._begun, anew=True)
 
     @property
     def training(self) -> Training:
-        """Its run, once it has begun."""
+        """Its training run, once it has begun."""
         assert self._training is not None
         return self._training
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Names of global state that it has changed and that is put back in between (`ambient`)."""
+        """Names of global state that it has changed and that is restored in between (`ambient`)."""
         return self._ambient.changed
 
     def hear(self, point: Callable[[], Point] | Diverged) -> Report | None:
-        """The evaluation that a pack has brought it to, or its end; a report when one is due. Raises as `advance`."""
+        """Process an evaluation or the end reached in a pack; a report when one is due. Raises as `advance`."""
         return self._within(lambda: self._diverged(point) if isinstance(point, Diverged) else self._heard(point()))
 
     def wants_checkpoint(self, now: float) -> bool:
-        """Whether one is due, or about to be."""
+        """Whether a checkpoint is due, or about to be."""
         return now >= self._due - 0.5 * self._every and not self._place.busy()
 
     def pause_asked(self) -> bool:
-        """Whether there is to be a pause: a checkpoint is due, or the sweep drains."""
+        """Whether to pause: a checkpoint is due, or the sweep drains."""
         return (time.perf_counter() >= self._due and not self._place.busy()) or self.stop_asked()
 
     def stop_asked(self) -> bool:
@@ -132,15 +132,15 @@ class TrialSession:
         return self._place.stop_asked()
 
     def pause(self) -> Report | None:
-        """Write a checkpoint; a report when the sweep drains."""
+        """Write a checkpoint; a report if the sweep drains."""
         return self._within(self._paused)
 
     def spend(self, seconds: float) -> None:
-        """Add its share of what a pack took."""
+        """Add its share of a pack's time."""
         self._seconds += seconds
 
     def _within(self, act: Callable[[], R], *, anew: bool = False) -> R | Report:
-        """Do it as this trial: what is printed, global state and errors are its own. `anew`: it may have ended."""
+        """Run `act` as this trial, with its own output, global state and errors. `anew`: it may have ended."""
         with disk.named(self._folder), self._printed.attached(), self._ambient:
             existing = read_result(self._folder) if anew else None
             if existing is not None:
@@ -173,7 +173,7 @@ class TrialSession:
         return self._at_rest()
 
     def close(self) -> None:
-        """Let go of the folder and of the other workers."""
+        """Release the folder and the other workers."""
         if self._task is not None:
             self._task.read_ahead(0)
         self._group.stop()
@@ -199,7 +199,7 @@ class TrialSession:
         self._task_metrics, self._facts = task.METRICS, dict(task.facts())
         saved = checkpoint.newest(self._folder)
         if saved is not None and not self._log.reaches(float(saved["durable"])):
-            warnings.warn(f"{self._folder}: the log ends before its checkpoint; training starts anew", stacklevel=2)
+            warnings.warn(f"{self._folder}: the log ends before its checkpoint; training starts over", stacklevel=2)
             saved = None
         if job.cache:
             self._address = cache.address(job, training.init_digest, training.data_digest, self._facts)
@@ -209,7 +209,7 @@ class TrialSession:
             self._points = self._log.truncate(-1.0)
         else:
             training.load(saved["training"])
-            self._seconds = float(saved["seconds"]) if saved["trial"] == job.trial_id else 0.0  # else inherited
+            self._seconds = float(saved["seconds"]) if saved["trial"] == job.trial_id else 0.0  # otherwise inherited
             self._place.durable = float(saved["durable"])
             self._points = self._log.truncate(self._place.durable)
         self._last = self._points[-1]["metrics"] if self._points else {}
@@ -217,7 +217,7 @@ class TrialSession:
         self._due = time.perf_counter() + self._every
 
     def _take_over(self, trained: Path) -> Report:
-        """End with the log and the result of a trial that was the same."""
+        """Finish with the log and the result of an identical trial."""
         self._log.replace(MetricLog(trained / "metrics.jsonl").points())
         theirs = read_result(trained)
         assert theirs is not None
@@ -255,7 +255,7 @@ class TrialSession:
                 return report
 
     def _at_rest(self) -> Report | None:
-        """The report of a trial that does not train on now."""
+        """The report of a trial that does not train now."""
         if self.training.finished:
             return self._finish(State.COMPLETE)
         if not self.job.until or len(self._points) < self.job.until:
@@ -308,11 +308,11 @@ class TrialSession:
         )
 
     def _own(self, grad_evals: float) -> float:
-        """What of these this trial has spent."""
+        """The part of `grad_evals` spent by this trial itself."""
         return max(0.0, float(grad_evals) - self.job.inherited)
 
     def _count(self) -> None:
-        """Add the time since the last call to the trial's own; of a pack's, it is told (`spend`)."""
+        """Add the time since the last call to the trial's own; in a pack, the time is added by `spend`."""
         now = time.perf_counter()
         if self.pack is not None:
             self._since = now
@@ -334,14 +334,15 @@ class TrialSession:
             if checkpoint.save(saved, self._folder, quota=quota) is not None:
                 self._place.saved(durable)
         except checkpoint.Unreadable as unreadable:
-            if self.job.until:  # somebody else goes on from it
+            if self.job.until:  # another trial continues from it
                 raise
             warnings.warn(
-                f"{self.job.trial_id} has no checkpoints: {unreadable}; interrupted, it starts over", stacklevel=2
+                f"{self.job.trial_id} cannot write checkpoints: {unreadable}; if interrupted, it starts over",
+                stacklevel=2,
             )
             self._due = math.inf
             return
-        together = self.pack.size if self.pack is not None else 1  # all of them wait while each one writes
+        together = self.pack.size if self.pack is not None else 1  # all of them wait while one writes
         interval = max(self.job.checkpoint_s, together * (time.perf_counter() - self._since) / CHECKPOINT_SHARE)
         self._due = self._since + interval
         self._every = max(interval, self._place.upload_s)
@@ -395,5 +396,5 @@ class TrialSession:
 
 
 def warm_up(job: Job) -> None:
-    """Pay once in a worker what every trial needs: imports and the task's data."""
+    """Do once per worker what every trial needs: imports and loading the task's data."""
     built.build(job.task, job.task_parameters).batch(job.seed, 0)

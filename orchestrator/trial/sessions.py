@@ -1,4 +1,4 @@
-"""The trial of a job as a session: training of ours, or a script of the user's. Executors know no more than this."""
+"""A job's trial as a session: built-in training, or a user's script. This is all that executors know."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Session(Protocol):
         """Train for about a slice and report."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
 
 
 def session_of(
@@ -31,6 +31,6 @@ def session_of(
 
 
 def warm_up(job: Job) -> None:
-    """Pay once in a worker what every trial needs; a script's imports are its own."""
+    """Do once per worker what every trial needs; a script does its own imports."""
     if not job.program:
         warm_up_training(job)

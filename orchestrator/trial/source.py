@@ -1,9 +1,9 @@
-"""The source files that a trial's result depends on, each with its hash.
+"""The source files that a trial's result depends on, with their hashes.
 
-Ours are all of optim_core, trainables and this room. Of the user's task and optimizers: the module named in the sweep
-file, or that of a class registered by name, and, following its import statements (those inside functions too), every
-module outside the standard library and site-packages. What is installed is covered by its version
-(`storage.provenance`), what is defined in a notebook by a digest of its code (`class_code`).
+Ours are all of optim_core, trainables and this package. For the user's task and optimizers: the module named in the
+sweep file, or that of a class registered by name, and, following its import statements (including those inside
+functions), every module outside the standard library and site-packages. Installed packages are covered by their version
+(`storage.provenance`), notebook definitions by a digest of their code (`class_code`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ OURS = ("optim_core", "trainables", "orchestrator.trial")
 
 
 def files(names: Iterable[str]) -> dict[str, Path]:
-    """Name -> file. `names` are tasks and optimizers as sweep files name them; registered ones are ours.
+    """Name -> file. `names` are tasks and optimizers as named in sweep files; registered ones belong to this project.
 
-    A file is named below the place it was imported from, so that the same code elsewhere has the same names.
+    A file is named relative to the folder it was imported from, so the same code elsewhere has the same names.
     """
     found = dict(_of_ours())
     waiting = [module for name in names for module in _modules(name)]
@@ -46,7 +46,7 @@ def files(names: Iterable[str]) -> dict[str, Path]:
 
 @cache
 def _of_ours() -> dict[str, Path]:
-    """What `files` holds of this project, whatever it is asked for."""
+    """The files of this project, which `files` always includes."""
     found: dict[str, Path] = {}
     for package in OURS:
         folder = Path(_origin(package) or "").parent
@@ -56,7 +56,7 @@ def _of_ours() -> dict[str, Path]:
 
 
 def _modules(name: str) -> list[str]:
-    """Where to begin for the name of a task or an optimizer."""
+    """The starting modules for the name of a task or optimizer."""
     module = module_of(name)
     if module and module != class_code.MAIN:
         return [module]
@@ -67,7 +67,7 @@ def _modules(name: str) -> list[str]:
 
 
 def _defined(names: Iterable[str]) -> dict[str, str]:
-    """`__main__:Class` -> digest, of classes that no file holds."""
+    """`__main__:Class` -> digest, for classes without a file."""
     short = [name for name in names if module_of(name) in ("", class_code.MAIN)]
     found = [cls for name in short if (cls := _class_of(name)) is not None and cls.__module__ == class_code.MAIN]
     return {f"{class_code.MAIN}:{cls.__qualname__}": class_code.digest(cls) for cls in found}
@@ -80,12 +80,12 @@ def _class_of(name: str) -> type | None:
 
 
 def is_ours(module: str) -> bool:
-    """Whether a module is one of this project."""
+    """Whether a module belongs to this project."""
     return module.partition(".")[0] in _tops()
 
 
 def module_of(name: str) -> str:
-    """The module of `package.module:Task` or `package.module.Class`; nothing for a registered name."""
+    """The module in `package.module:Task` or `package.module.Class`; empty for a registered name."""
     inner = name
     while inner.endswith(")") and "(" in inner:  # wrapper(package.module.Class)
         inner = inner[inner.index("(") + 1 : -1]
@@ -95,7 +95,7 @@ def module_of(name: str) -> str:
 def digests(names: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
     """Name of a source file -> sha256 of its content when this process first asked, which is what it has loaded.
 
-    `fresh`: as the files are now.
+    `fresh`: of the current content.
     """
     names = list(names)
     found = sorted(files(names).items())
@@ -104,7 +104,7 @@ def digests(names: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
 
 
 def unchanged(names: Iterable[str]) -> bool:
-    """Whether the files still are what this process first found; one imported late may be of after a change."""
+    """Whether the files are as this process first found them; one imported late may date from after a change."""
     names = list(names)
     return digests(names) == digests(names, fresh=True)
 
@@ -115,7 +115,7 @@ def _first(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """The file's bytes; of a file inside an archive, the archive's."""
+    """The file's bytes; for a file inside an archive, the archive's."""
     while not path.exists():
         path = path.parent
     return path.read_bytes() if path.is_file() else b""
@@ -127,7 +127,7 @@ def combined(found: Mapping[str, str]) -> str:
 
 
 def digest(task: str, optimizer: str) -> str:
-    """The digest of everything that a trial of this task and optimizer imports, as this process found it first."""
+    """The digest of everything that a trial of this task and optimizer imports, as this process first found it."""
     return combined(digests((task, optimizer)))
 
 
@@ -144,7 +144,7 @@ def _origin(module: str) -> str | None:
 
 
 def _own(module: str) -> Path | None:
-    """The source file of a module of the user's. The package it lies in is looked at first, and imported if theirs."""
+    """The source file of a user's module. Its package is checked first, and imported if it is the user's."""
     if not module or _is_installed(module.partition(".")[0]):
         return None
     path = _source(module)
@@ -153,17 +153,17 @@ def _own(module: str) -> Path | None:
 
 @lru_cache(maxsize=1)
 def _ours() -> tuple[Path, ...]:
-    """Folders of this project's packages, which `files` names by themselves."""
+    """Folders of this project's packages, which `files` names itself."""
     return tuple(Path(_origin(top) or "").resolve().parent for top in _tops())
 
 
 def _tops() -> set[str]:
-    """The packages of this project that hold trials."""
+    """The packages of this project that contain trials."""
     return {package.partition(".")[0] for package in OURS}
 
 
 def _is_installed(top: str) -> bool:
-    """Whether a package or module without a file of the user's is somebody else's, or not there at all."""
+    """Whether a package or module without a user's file is third-party, or missing."""
     if _origin(top):
         return _source(top) is None
     try:
@@ -204,7 +204,7 @@ def _name(module: str, path: Path) -> str:
 
 
 def _imported(module: str, path: Path) -> tuple[str, ...]:
-    """Every module that a file may import, its parent packages included."""
+    """Every module that a file may import, including parent packages."""
     try:
         content = path.read_bytes()
     except OSError:  # inside an archive: it is hashed, not followed
@@ -212,7 +212,7 @@ def _imported(module: str, path: Path) -> tuple[str, ...]:
     return _imported_by(module, module if path.name == "__init__.py" else module.rpartition(".")[0], content)
 
 
-@lru_cache(maxsize=1024)  # every trial asks for the same files again
+@lru_cache(maxsize=1024)  # every trial asks for the same files
 def _imported_by(module: str, package: str, content: bytes) -> tuple[str, ...]:
     return tuple(_walked(module, package, content))
 
@@ -241,7 +241,7 @@ def _walked(module: str, package: str, content: bytes) -> Iterator[str]:
 
 
 def _absolute(name: str, package: str) -> str:
-    """A module's name, `.helper` taken from the package that names it."""
+    """A module's absolute name, resolving `.helper` relative to the package."""
     bare = name.lstrip(".")
     if bare == name:
         return name

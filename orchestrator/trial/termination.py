@@ -1,4 +1,4 @@
-"""Whether this process was told to end (SIGTERM): then what its trial raises is not the trial's own doing."""
+"""Whether this process was told to end (SIGTERM), in which case exceptions are not the trial's own failure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _told = False
 
 
 def told() -> bool:
-    """Whether SIGTERM came since `heed`."""
+    """Whether SIGTERM was received since `heed`."""
     return _told
 
 
 def heed() -> None:
-    """Note a SIGTERM from now on, before it does what it did so far. In the main thread only.
+    """Record a SIGTERM from now on, before its previous handler runs. In the main thread only.
 
-    Where it ends the process at once, it still does: nothing could be mistaken for the trial's doing then.
+    If it ends the process at once, it still does: then nothing could be mistaken for a failure of the trial.
     """
     global _told
     _told, before = False, signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""From a job to its training run: task, optimizer and diagnostics by name. Every worker of a trial builds the same."""
+"""Build a job's training run: task, optimizer and diagnostics by name, the same in every worker of a trial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
 def optimizer_builder(
     name: str, parameters: Mapping[str, Any], seed: int, groups: Mapping[str, Mapping[str, Any]] = NO_GROUPS
 ) -> Build:
-    """How a training run with this seed makes the named optimizer: also with the batches and the seed it asks for."""
+    """How a training run with this seed builds the named optimizer, including the batches and the seed it needs."""
 
     def build(model: Any, loss: Any, refresh: Any) -> Any:
         extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}

@@ -3,7 +3,7 @@
     adamw-0003-s1000      arm adamw, configuration 3, seed 1000
     adamw@2-0003-s1000    the same in the arm's second independent study
 
-An arm's name may hold anything but `@` and `/`: number and seed are read from the end.
+An arm's name may contain anything but `@` and `/`: number and seed are parsed from the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class TrialId:
     """The configuration's number in its study, from 0."""
     seed: int
     study: int | None = None
-    """Which independent study of the arm, from 1; None in a sweep with one study for each arm."""
+    """Which independent study of the arm, from 1; None in a sweep with one study per arm."""
 
     def __str__(self) -> str:
         study = "" if self.study is None else f"@{self.study}"
@@ -33,11 +33,11 @@ class TrialId:
 
     @classmethod
     def parse(cls, text: str) -> TrialId:
-        """The id that `text` stands for. Raises ValueError for anything that `str` does not give."""
+        """The id for `text`. Raises ValueError for anything that `str` cannot give."""
         match = PATTERN.fullmatch(text)
         if match is not None:
             study = match["study"]
             found = cls(match["arm"], int(match["number"]), int(match["seed"]), None if study is None else int(study))
             if str(found) == text:
                 return found
-        raise ValueError(f"{text!r} is not a trial id, which reads ARM-NUMBER-sSEED or ARM@STUDY-NUMBER-sSEED")
+        raise ValueError(f"{text!r} is not a trial id of the form ARM-NUMBER-sSEED or ARM@STUDY-NUMBER-sSEED")

@@ -1,13 +1,13 @@
-"""Ends a step that hangs, and leaves behind where it hung.
+"""Ends a hung step and records where it hung.
 
-faulthandler's own thread watches from C, so it also sees a step that never comes back from C code and never lets go of
-the interpreter. After the limit it writes every stack to a file and ends the process: the executor hands the trial out
+faulthandler's own thread watches from C, so it also catches a step that never returns from C code or never releases the
+interpreter lock. After the limit it writes every stack to a file and ends the process: the executor hands the trial out
 again, and the new session finds the file and reports the trial as FAILED with these stacks. A worker process is lost
-with the trial; the sweep goes on.
+with the trial; the sweep continues.
 
-In a process that is not only the trial's (the debug executor) a step that can still be interrupted is: `HungStep` is
-raised where it hangs. Only one that cannot, after GRACE_S more, takes the process with it. A step that stands in pdb
-is left alone.
+In a process that is not the trial's alone (the debug executor) a step that can still be interrupted is: `HungStep` is
+raised where it hangs. Only a step that cannot be interrupted ends the process, after GRACE_S more. A step in pdb is
+left alone.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SIGNAL = signal.SIGUSR1
 
 
 class HungStep(Exception):  # noqa: N818
-    """A step took longer than its limit."""
+    """A step exceeded its time limit."""
 
 
 class Watchdog:
-    """Watches the thread that makes it; `beat` before every step, `stop` at the end. One at a time in a process.
+    """Watches the thread that creates it; call `beat` before every step, `stop` at the end. One at a time per process.
 
-    `limit_s` None never bites. `own_process`: nothing else lives in this process, it may be ended.
+    `limit_s` None disables the timeout. `own_process`: the process holds nothing else and may be ended.
     """
 
     def __init__(self, file: Path, limit_s: float | None, *, own_process: bool) -> None:
@@ -47,7 +47,7 @@ class Watchdog:
         self._before: object = None
 
     def beat(self) -> None:
-        """A step begins. Costs a clock reading; the C watchdog is set again at most every second."""
+        """A step begins. Costs a clock reading; the C watchdog is reset at most once per second."""
         if self._limit is None:
             return
         now = self._beat_at = time.monotonic()
@@ -74,7 +74,7 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
         if self._interrupts:
             if self._bitten:
-                time.sleep(0.01)  # a signal under way arrives before its handler goes
+                time.sleep(0.01)  # a pending signal arrives before its handler is removed
             signal.signal(SIGNAL, self._before)  # type: ignore[arg-type]
         self._file.close()
         self._file, self._armed_at = None, float("-inf")
@@ -94,15 +94,16 @@ class Watchdog:
                         signal.pthread_kill(self._thread, SIGNAL)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if not self._stopping:  # else the step ended just in time
+        if not self._stopping:  # otherwise the step ended just in time
             raise HungStep(f"a step took longer than {self._limit:g} s (training.step_timeout)")
 
 
 def left_behind(folder: Path) -> str:
-    """The stacks that the watchdogs of an earlier process wrote before they ended it, or nothing."""
+    """The stacks that watchdogs of an earlier process wrote before ending it; empty if none."""
     found = {path: path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("hang*.txt"))}
     told = [f"{path.name}: {text}" for path, text in found.items() if text.strip()]
-    return "a step took longer than training.step_timeout and its process was ended\n" + "\n".join(told) if told else ""
+    says = "a step took longer than training.step_timeout and its process was killed"
+    return "\n".join([says, *told]) if told else ""
 
 
 def _in_debugger(frame: FrameType | None) -> bool:

@@ -1,7 +1,7 @@
-"""The other workers of a trial that several processes train: who starts them and what they do.
+"""The additional workers of a trial with several processes: who starts them and what they do.
 
-Worker 0 is the trial's session itself; a worker group starts workers 1, 2, ... which follow it. An executor brings a
-group that knows its machines; `LocalWorkerGroup` starts processes on this one.
+Worker 0 is the trial's session itself; a worker group starts workers 1, 2, ... which follow it. An executor provides a
+group for its machines; `LocalWorkerGroup` starts processes on this one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LAST_WORDS_S = 5.0
 
 
 class WorkerLost(RuntimeError):  # noqa: N818
-    """A worker's process died. Not the trial's fault: it goes on from its checkpoint."""
+    """A worker's process died. Not the trial's fault: it continues from its checkpoint."""
 
 
 class WorkerFailed(RuntimeError):  # noqa: N818
@@ -36,13 +36,13 @@ class WorkerGroup(Protocol):
     """Workers 1 to size - 1 of one trial."""
 
     def start(self, job: Job, address: str) -> None:
-        """Begin following worker 0, which listens at `address`."""
+        """Start following worker 0, which listens at `address`."""
 
     def trouble(self) -> None:
-        """Wait a moment for bad news of a worker. Raises WorkerLost or WorkerFailed."""
+        """Wait briefly for a worker's failure. Raises WorkerLost or WorkerFailed."""
 
     def stop(self) -> None:
-        """End whoever is still running."""
+        """End those still running."""
 
 
 def follow(job: Job, rank: int, address: str) -> None:
@@ -76,7 +76,7 @@ def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
         if saved is not None:
             training.load(saved)
         while not training.finished:
-            if training.advance(beat) is None and workers.same(None):  # worker 0 says whether it was for good
+            if training.advance(beat) is None and workers.same(None):  # worker 0 says whether it was final
                 break
     except Diverged:
         return
@@ -89,13 +89,13 @@ def _follow(job: Job, rank: int, address: str, folder: Path) -> None:
 
 
 class LocalWorkerGroup:
-    """Processes on this machine, one for each further worker."""
+    """Processes on this machine, one per additional worker."""
 
     def __init__(self) -> None:
         self._started: Any = None
 
     def start(self, job: Job, address: str) -> None:
-        """Start them, each with an interpreter of its own."""
+        """Start them, each with its own interpreter."""
         from torch.multiprocessing.spawn import start_processes
 
         carried = by_value.dumps((job.task, job.optimizer))
@@ -104,9 +104,9 @@ class LocalWorkerGroup:
         )
 
     def trouble(self) -> None:
-        """Raises WorkerLost for a worker that died without a word, else WorkerFailed with a worker's traceback.
+        """Raises WorkerLost for a worker that died silently, otherwise WorkerFailed with a worker's traceback.
 
-        The death of one makes the others raise, so it is looked for first.
+        The death of one makes the others raise, so it is checked first.
         """
         from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -126,7 +126,7 @@ class LocalWorkerGroup:
             raise WorkerLost(f"a worker's process ended with code {ended.exit_code}") from None
 
     def stop(self) -> None:
-        """Kill whoever is still running."""
+        """Kill those still running."""
         if self._started is None:
             return
         for process, error in zip(self._started.processes, self._started.error_files, strict=True):
@@ -137,8 +137,8 @@ class LocalWorkerGroup:
 
 
 def _follow_quietly(index: int, job: Job, address: str, carried: bytes) -> None:
-    """Worker `index` + 1 of a LocalWorkerGroup. What it prints worker 0 prints too; Ctrl-C is for worker 0 alone, which
-    says when to stop.
+    """Worker `index` + 1 of a LocalWorkerGroup. Its output duplicates worker 0's; Ctrl-C is handled only by worker 0,
+    which says when to stop.
     """
     import signal
 

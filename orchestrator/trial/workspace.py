@@ -1,10 +1,11 @@
-"""Where a trial works: in its folder, or, when that lies in an object store, in a scratch folder that is uploaded.
+"""Where a trial works: in its folder, or, if that is in an object store, in a scratch folder that is uploaded.
 
-Order is the guarantee: a checkpoint is uploaded after the log that it covers, under a name that holds its checksum, and
-result.json after everything else. Whoever finds a whole checkpoint or a result finds what belongs to it.
+The order of uploads is the guarantee: a checkpoint follows the log that it covers, under a name that contains its
+checksum, and result.json follows everything else. Whoever finds a complete checkpoint or a result finds everything that
+belongs to it.
 
-Training goes on while a checkpoint is uploaded. One upload is under way at a time and the next checkpoint waits for its
-end, so the newest one up there is at most as old as the interval and the time of an upload, or as two uploads.
+Training continues while a checkpoint is uploaded. Only one upload runs at a time and the next checkpoint waits for its
+end, so the newest uploaded one is at most as old as the interval plus the time of an upload, or two uploads.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ class NotShared(Exception):  # noqa: N818
 
     @classmethod
     def of(cls, folder: Path, machines: str) -> NotShared:
-        """The error of these machines; an exception that travels between processes is made of its message."""
+        """The error for these machines; an exception passed between processes is rebuilt from its message."""
         return cls(
-            f"{folder} is not there on {machines}: on a cluster a sweep's folder has to be one that every machine "
-            "mounts, or an object store, --root s3://BUCKET/FOLDER"
+            f"{folder} does not exist on {machines}: on a cluster, a sweep's folder must be on a file system that "
+            "every machine mounts, or in an object store, --root s3://BUCKET/FOLDER"
         )
 
 
 def newest_checkpoint(folder: str) -> str:
-    """The name of the newest checkpoint of the trial in `folder`, empty when there is none or the store is away."""
+    """The name of the newest checkpoint of the trial in `folder`; empty if there is none or the store is
+    unavailable.
+    """
     if "://" not in folder:
         return max((path.name for path in Path(folder).glob("checkpoint-*.pt")), default="")
     try:
@@ -48,9 +51,9 @@ def newest_checkpoint(folder: str) -> str:
 
 
 class TrialPlace:
-    """The folder of one trial, and its far side if it has one. For a local folder everything here does nothing.
+    """The folder of one trial, and its remote side if it has one. For a local folder everything here is a no-op.
 
-    Raises NotShared when that lies in a sweep's folder that this machine does not have.
+    Raises NotShared if it belongs to a sweep's folder that this machine does not have.
     """
 
     def __init__(self, folder: str, stop_file: str) -> None:
@@ -62,7 +65,9 @@ class TrialPlace:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._upload: Future[None] | None = None
         self.durable = -1.0
-        """Points up to this many gradient evaluations are covered by a checkpoint that outlives this machine."""
+        """Points up to this many gradient evaluations are covered by a checkpoint that survives the loss of this
+        machine.
+        """
         self.upload_s = 0.0
         """How long the last upload of a checkpoint took."""
         self._stop = near(stop_file)
@@ -72,13 +77,13 @@ class TrialPlace:
 
     @property
     def is_far(self) -> bool:
-        """Whether what is here has to be uploaded to be found."""
+        """Whether files must be uploaded to be found."""
         return self._far is not None
 
     def fetch(self, *, own_log: bool = False) -> None:
-        """Bring the scratch folder level with what was uploaded last, from whatever machine.
+        """Update the scratch folder with what was uploaded last, from any machine.
 
-        `own_log`: a script's checkpoints here may be newer than those uploaded; its log may not fall behind them.
+        `own_log`: a script's checkpoints here may be newer than the uploaded ones; its log must not fall behind them.
         """
         if self._far is not None:
             ahead = self._ahead(self._far, (LOG,) if own_log else ())
@@ -95,16 +100,16 @@ class TrialPlace:
         return {name for name, size in mine.items() if size > sizes.get(name, 0)}
 
     def printed(self) -> list[str]:
-        """Files of what the trial printed that are not uploaded as they are."""
+        """Output files of the trial that are not uploaded in their current state."""
         found = list[str]()
         for name in filter(is_log, self._far.changed() if self._far is not None else []):
-            with suppress(FileNotFoundError):  # a script's, which ends meanwhile
+            with suppress(FileNotFoundError):  # a script that ends meanwhile removes its empty files
                 if (self.folder / name).stat().st_size:
                     found.append(name)
         return found
 
     def upload_printed(self) -> None:
-        """Upload what the trial printed."""
+        """Upload the trial's output."""
         if self._far is not None:
             self._far.push(self.printed())
 
@@ -114,15 +119,16 @@ class TrialPlace:
             self._far.push(["trial.json"])
 
     def logged(self) -> None:
-        """The log is about to be read by the driver."""
+        """The driver is about to read the log."""
         self.settle()
         if self._far is not None:
             self._far.push([*self.printed(), LOG])
 
     def saved(self, covers: float) -> None:
-        """Begin to upload the newest checkpoint, of so many gradient evaluations, and the log. None may be under way.
+        """Start uploading the newest checkpoint, covering `covers` gradient evaluations, and the log. No upload may be
+        running.
 
-        Until the next `settle` no checkpoint is to be written or removed here.
+        Until the next `settle`, no checkpoint may be written or removed here.
         """
         if self._far is None:
             self.durable = covers
@@ -138,20 +144,20 @@ class TrialPlace:
         self.upload_s = time.monotonic() - began
 
     def busy(self) -> bool:
-        """Whether an upload is under way."""
+        """Whether an upload is running."""
         return self._upload is not None and not self._upload.done()
 
     def settle(self) -> None:
-        """Return once no upload is under way; with a warning when the last one failed."""
+        """Return once no upload is running; with a warning if the last one failed."""
         upload, self._upload = self._upload, None
         try:
             if upload is not None:
                 upload.result()
         except StoreError as error:
-            warnings.warn(f"checkpoint not uploaded, training goes on: {error}", stacklevel=2)
+            warnings.warn(f"checkpoint not uploaded, training continues: {error}", stacklevel=2)
 
     def ended(self) -> None:
-        """Upload the log and the result; one that another worker uploaded meanwhile stays."""
+        """Upload the log and the result; one that another worker uploaded meanwhile is kept."""
         self.settle()
         if self._far is None:
             return
@@ -163,7 +169,7 @@ class TrialPlace:
         self._far.remove(n for n in self._far.names() if n.startswith("checkpoint-"))
 
     def stop_asked(self) -> bool:
-        """Whether the sweep is to drain. A far flag is looked at every STOP_POLL_S."""
+        """Whether the sweep is to drain. A remote flag is checked every STOP_POLL_S."""
         if self._stop.exists():
             return True
         if self._sweep is not None and time.monotonic() - self._looked > STOP_POLL_S:
@@ -175,9 +181,9 @@ class TrialPlace:
         return self._asked
 
     def close(self) -> None:
-        """Clear the scratch folder of a trial that is over.
+        """Delete the scratch folder of a trial that is over.
 
-        The driver may have stopped it, and cleared the far side, while a checkpoint was on its way there.
+        The driver may have stopped it, and cleared the remote side, while a checkpoint was being uploaded.
         """
         late = self._upload is not None
         self.settle()

@@ -108,7 +108,7 @@ def check_a_file_is_written_read_and_removed(uri: str, use: NewMachine) -> None:
     assert -5 < (there.age("note.json") or 0.0) < 60, "by the clocks of two machines that nearly agree"
     there.clear()
     assert not there.exists("note.json")
-    assert object_store.probe(uri) == f"{uri} took a file and gave back 'geosweep'"
+    assert object_store.probe(uri) == f"{uri} stored a file and returned 'geosweep'"
 
 
 def check_a_trial_begins_as_another(uri: str, use: NewMachine) -> None:

@@ -20,11 +20,11 @@ def check_a_sweep_is_followed_to_its_end(make: Make, folder: SweepFolder) -> Non
     first = make(folder)
     with folder.hold():
         assert runner.run(spec, folder, DebugExecutor(), first).state == "done"
-    assert (first.trouble, first.mended) == ("", [])
+    assert (first.trouble, first.repaired) == ("", [])
     second = make(folder)
     second.check(lambda: results.ended_trials(folder))
     second.finish(SweepState.DONE, {}, {})
-    assert (second.trouble, second.mended) == ("", [])
+    assert (second.trouble, second.repaired) == ("", [])
 
 
 def check_it_takes_what_comes_late_or_twice(make: Make, folder: SweepFolder) -> None:

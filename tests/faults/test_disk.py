@@ -29,7 +29,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_finishes_it(tmp_path: Pa
         out = finish(process, 10)
         assert process.returncode == 75, out
         assert f"no space left on {small}" in out, out
-        assert "give the same command again" in out
+        assert "run the same command again" in out
         assert "Traceback" not in out, out
         before = {p: p.read_bytes() for p in small.glob("*/trials/*/result.json")}
         assert 4 <= len(before) == ended(file) < 16

@@ -260,4 +260,4 @@ def test_sixty_trials_under_fifty_faults(
     with folder.hold():
         assert reconcile(folder, tracker, postgres.url) == []
     print("study, MLflow, Parquet and trial folders agree; equal to the undisturbed sweep; no run is RUNNING")
-    print(json.dumps(Counter(line for said in storm.said for line in said.splitlines() if "MLflow was not" in line)))
+    print(json.dumps(Counter(line for said in storm.said for line in said.splitlines() if "logged to MLflow" in line)))

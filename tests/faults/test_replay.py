@@ -68,7 +68,7 @@ def test_one_digest_for_any_number_of_workers_with_kills(number: int, undisturbe
         with ray_cluster(num_cpus=number) as (cluster, place):
             kills, out = trained(file, number, ("--address", cluster.address), place)
     folder = find(file.parent / "runs", "@last")
-    digest, price = results.suggestions_digest(folder), re.search(r"strict replay kept workers waiting for .*", out)
+    digest, price = results.suggestions_digest(folder), re.search(r"strict replay kept workers idle for .*", out)
     assert price, out
     print(f"\n{number} workers, {kills} killed, digest {digest}, {time.time() - began:.0f} s; last driver: {price[0]}")
     assert ended(file) == TRIALS

@@ -98,8 +98,8 @@ def test_the_comparison(done: geosweep.Sweep, monkeypatch: pytest.MonkeyPatch, c
     against = done.compare("sgd", margin=0.5)
     assert against.pairs["b"].tolist() == ["sgd"]
     assert len(against.exploratory) == 2
-    assert str(against).splitlines()[-1].startswith("exploratory: margin 0.5 was asked for")
-    with pytest.raises(geosweep.errors.NotFound, match=r"no metric 'nope'; there is: loss/val"):
+    assert str(against).splitlines()[-1].startswith("exploratory: margin 0.5 was requested")
+    with pytest.raises(geosweep.errors.NotFound, match=r"no metric 'nope'; available: loss/val"):
         done.compare(metric="nope")
 
 
@@ -107,7 +107,7 @@ def test_the_table(done: geosweep.Sweep) -> None:
     frame = done.table("lr", baseline="0.1")
     assert set(frame["lr"]) == {0.01, 0.1}
     assert frame.attrs["document"]["schema"] == "geosweep/table/1"
-    with pytest.raises(geosweep.errors.Refused, match="no trial has the parameter 'momentum'; there is: lr"):
+    with pytest.raises(geosweep.errors.Refused, match="no trial has the parameter 'momentum'; available: lr"):
         done.table("momentum")
 
 
@@ -137,7 +137,7 @@ def test_a_sweep_that_is_done_comes_back(done: geosweep.Sweep, root: Path) -> No
     assert (again.id, heard) == (done.id, [])
     for name in (done.id, done.id[:7], "@last"):
         assert geosweep.load(name, root=root).id == done.id
-    with pytest.raises(geosweep.errors.NotFound, match=f"'nope' names no sweep; there is: {done.id}"):
+    with pytest.raises(geosweep.errors.NotFound, match=f"'nope' names no sweep; available: {done.id}"):
         geosweep.load("nope", root=root)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +17,7 @@ KEY = "a-bearer-token-of-this-test"
 JOBS = "/apis/ray.io/v1/namespaces/sweeps/rayjobs"
 MAPS, PODS = "/api/v1/namespaces/sweeps/configmaps", "/api/v1/namespaces/sweeps/pods"
 CLUSTERS, EVENTS = "/apis/ray.io/v1/namespaces/sweeps/rayclusters", "/api/v1/namespaces/sweeps/events"
+READERS = "/apis/batch/v1/namespaces/sweeps/jobs"
 WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/namespaces/sweeps/workloads"
 
 
@@ -25,12 +26,16 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {
-            place: {} for place in (JOBS, MAPS, PODS, CLUSTERS, EVENTS, WORKLOADS)
+            place: {} for place in (JOBS, MAPS, PODS, CLUSTERS, EVENTS, WORKLOADS, READERS)
         }
         self.forbidden: set[str] = set()
         """Places that this account may not look at."""
         self.logs: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
+        self.play: Callable[[dict[str, Any]], None] = lambda made: None
+        """What controllers and kubelet do of a Job that was made."""
+        self.hook: Callable[[dict[str, Any]], str] = lambda made: ""
+        """What an admission webhook has against an object; it may change it."""
         self.refuse: tuple[int, str] | None = None
         self.lingers = False
         """Whether what is deleted stays, marked, until `finalize`."""
@@ -59,7 +64,12 @@ class ApiServer:
 
     def pod(self, name: str, log: str, phase: str = "Succeeded", **labels: str) -> None:
         self.clock += 1
-        metadata = {"name": name, "labels": labels, "creationTimestamp": f"2026-01-01T00:00:{self.clock:02d}Z"}
+        metadata = {
+            "name": name,
+            "namespace": "sweeps",
+            "labels": labels,
+            "creationTimestamp": f"2026-01-01T00:00:{self.clock:02d}Z",
+        }
         self.objects[PODS][name] = {"metadata": metadata, "spec": {"containers": []}, "status": {"phase": phase}}
         self.logs[name] = log
 
@@ -93,6 +103,8 @@ class ApiServer:
             chosen = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
             found = [o for o in held.values() if chosen.items() <= o["metadata"].get("labels", {}).items()]
             return 200, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": found}
+        if method == "POST" and self.hook(body):
+            return 403, status(403, f'admission webhook "v.kb.io" denied the request: {self.hook(body)}')
         if method == "POST":
             name = body["metadata"]["name"]
             if name in held:
@@ -102,11 +114,15 @@ class ApiServer:
                 body["metadata"]["creationTimestamp"] = f"2026-01-01T00:00:{self.clock:02d}Z"
                 body["metadata"]["uid"] = f"uid-{self.clock}"
                 held[name] = body
+                if folder == READERS:
+                    self.play(body)
             return 201, body
         if method == "PATCH" and name in held:
             held[name]["metadata"] |= body["metadata"]
             return 200, held[name]
         if method == "DELETE" and name in held:
+            if folder == READERS:
+                return 200, held.pop(name)
             if not self.lingers:
                 self.objects[PODS].clear()  # of the tests' only sweep: the garbage collector takes what a job owns
                 return 200, held.pop(name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,11 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.kubernetes.ray_head import REPOSITORY
+
 START = """
+mount --bind /tmp /mnt
 mount -t tmpfs tmpfs /tmp && mkdir -m 1777 /tmp/ray && mount -t tmpfs -o size=2g tmpfs /dev/shm
+for place in $POD_IMAGE; do mkdir -p "/tmp/$place" && mount --bind "/mnt/$place" "/tmp/$place"; done
+umount /mnt
 printf '%s' "$POD_HOSTS" >/tmp/hosts && mount --bind /tmp/hosts /etc/hosts
 printf '%s' "$POD_FILE" >/tmp/sweep.yaml && cd /tmp && exec "$@"
 """
+
+BELOW_TMP = [str(place)[len("/tmp/") :] for place in (REPOSITORY, Path(sys.prefix)) if str(place).startswith("/tmp/")]
+"""The code and its Python where these lie in the folder that a Pod has of its own."""
 
 
 class Cluster:
@@ -53,7 +62,12 @@ class Cluster:
     def pod(self, number: int, command: Sequence[str], environment: Mapping[str, str], **files: str) -> Pod:
         """Start a Pod on a host. `hosts` is its /etc/hosts, `file` what /tmp/sweep.yaml holds."""
         inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "bash", "-ec", START, "_"]
-        given = {**environment, "POD_HOSTS": files.get("hosts", ""), "POD_FILE": files.get("file", "")}
+        given = {
+            **environment,
+            "POD_IMAGE": " ".join(BELOW_TMP),
+            "POD_HOSTS": files.get("hosts", ""),
+            "POD_FILE": files.get("file", ""),
+        }
         with self._log.open("a") as out:
             process = subprocess.Popen(
                 ["ip", "netns", "exec", self._namespace(number), *inside, *command],

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kubernetes.manifests import K8S
+from tests.kubernetes.test_operations import locked
 
 REPOSITORY = K8S.parent
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
@@ -41,7 +42,7 @@ def stages() -> dict[str, Stage]:
 
 
 def build(stage: Stage, place: Path) -> Path:
-    """Take the stage's COPY steps and the commands of its RUN steps that install; returns the environment's bin.
+    """Take the stage's COPY steps and the commands of RUN that install, or list what is installed; returns its bin.
 
     /opt/geosweep and /src lie under `place`; a stage that installs into the image's own Python gets an environment for
     that. Packages come from wherever this machine's pip is told to look.
@@ -67,8 +68,8 @@ def build(stage: Stage, place: Path) -> Path:
             *sources, target = rest.split()
             copy(sources, Path(here(target)), folder=target.endswith("/"))
         elif word == "RUN":
-            for command in (c.strip() for c in rest.split("&&")):
-                if "pip install" in command or "-m venv" in command:
+            for command in [rest] if "pip inspect" in rest else (c.strip() for c in rest.split("&&")):
+                if any(part in command for part in ("pip install", "-m venv", "pip inspect")):
                     done = subprocess.run(
                         ["sh", "-ec", here(command)], env=environment, cwd=place, capture_output=True, text=True
                     )
@@ -108,6 +109,12 @@ def test_the_head_and_the_workers(tmp_path: Path) -> None:
     assert origin.startswith(str(installed.parent))
     for module in ("psycopg", "kubernetes", "s3fs", "ray.dashboard.dashboard", "ray.job_submission"):
         assert run("python", "-c", f"import {module}").returncode == 0, module
+    listed = json.loads((installed.parent / "packages.json").read_text())["installed"]
+    said = {re.sub(r"[-_.]+", "-", p["metadata"]["name"]).lower(): p["metadata"]["version"] for p in listed}
+    for name in ("requirements", "torch-cpu"):
+        for package, (version, _) in locked(name).items():
+            assert said[re.sub(r"[-_.]+", "-", package)].partition("+")[0] == version, package
+    assert "geosweep" in said
     pinned = dict(
         line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line
     )

@@ -90,7 +90,7 @@ NAMED: dict[str, tuple[str, Change]] = {
     "unknown field of a Pod": ("KO115", edit(*POD, "restartpolicy", value="Never")),
     "unknown field of a container": ("KO115", edit(*BOX, "imagePullPolcy", value="Always")),
     "managedBy": ("KO122", edit(*SPEC, "managedBy", value="me")),
-    # no Pod comes
+    # no Pod starts
     "half a GPU": ("KO205", gpu("nvidia.com/gpu", "0.5")),
     "half a GPU in thousandths": ("KO205", gpu("nvidia.com/gpu", "500m")),
     "GPU in requests alone": ("KO205", edit(*BOX, "resources", "requests", "nvidia.com/gpu", value="1")),
@@ -192,14 +192,14 @@ NAMED: dict[str, tuple[str, Change]] = {
         edit(*CLUSTER, "autoscalerOptions", "env", value=[{"name": "A_TOKEN", "value": "correct-horse"}])),
     # more of the kind
     "Ingress options": ("KO122", edit(*HEAD, "ingressOptions", value={"host": "a.example.com"})),
-    "suspended for ever": ("KO104", edit(*SPEC, "suspend", value=True)),
+    "suspended forever": ("KO104", edit(*SPEC, "suspend", value=True)),
     "queue and a time to live": ("KO103", both(edit("metadata", "labels", "kueue.x-k8s.io/queue-name", value="q"))),
     "priority without queue": ("KO104", edit("metadata", "labels", "kueue.x-k8s.io/priority-class", value="high")),
     "InteractiveMode": ("KO102",
         both(edit(*SPEC, "submissionMode", value="InteractiveMode"), drop(*SPEC, "backoffLimit"))),
     "trials on the head": ("KO119", edit(*HEAD, "rayStartParams", "num-cpus", value="4")),
     "misspelt start parameter": ("KO119", edit(*GROUP, "rayStartParams", value={"num-gpu": "1"})),
-    "start parameter that is no number": ("KO119", edit(*GROUP, "rayStartParams", value={"num-cpus": "two"})),
+    "start parameter that is not a number": ("KO119", edit(*GROUP, "rayStartParams", value={"num-cpus": "two"})),
     "dashboard on localhost": ("KO119", edit(*HEAD, "rayStartParams", "dashboard-host", value="127.0.0.1")),
     "no dashboard": ("KO119", edit(*HEAD, "rayStartParams", "include-dashboard", value="false")),
     "no workers": ("KO122", edit(*CLUSTER, "workerGroupSpecs", value=[])),

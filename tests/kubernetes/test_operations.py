@@ -15,6 +15,7 @@ import ray.dashboard.modules.metrics.dashboards.default_dashboard_panels as pane
 import yaml
 
 import orchestrator.executors.ray_metrics as ours
+from orchestrator.kubernetes import reader
 from tests.kubernetes.manifests import K8S, OVERLAYS, TEAMS, overlay
 from tests.kubernetes.test_mutants import HEAD, HEAD_POD
 from tests.kubernetes.test_render import EXAMPLES, job_of
@@ -32,7 +33,8 @@ COMMANDS = {
                         ("configmaps", "patch")},
     "geosweep status": {("rayjobs", "list"), ("events", "list"), ("rayclusters", "list"), ("workloads", "list"),
                         ("pods", "list")},
-    "geosweep logs": {("rayjobs", "list"), ("pods", "list"), ("pods/log", "get")},
+    "geosweep logs": {("rayjobs", "list"), ("pods", "list"), ("pods/log", "get"), ("jobs", "create"),
+                      ("jobs", "delete")},
     "geosweep stop": {("rayjobs", "list"), ("rayjobs", "delete")},
     "kubectl apply -f -": {("rayjobs", "get"), ("rayjobs", "create"), ("rayjobs", "patch"), ("configmaps", "get"),
                            ("configmaps", "create"), ("configmaps", "patch")},
@@ -124,24 +126,60 @@ def test_dashboards_and_alerts_ask_for_metrics_that_there_are() -> None:
     assert {"ray_io_cluster", "ray_io_node_type", "namespace"} == {r["targetLabel"] for r in endpoint["relabelings"]}
 
 
-def admitted(job: dict[str, Any]) -> list[str]:
+OPERATOR = "system:serviceaccount:kuberay-operator:kuberay-operator"
+
+
+def admitted(job: dict[str, Any], name: str = "geosweep-rayjobs", by: str = "jane", *groups: str) -> list[str]:
     """The messages of the policy's rules that the object breaks, as the API server reads them."""
-    (policy,) = of_kind("guarded", "ValidatingAdmissionPolicy")
+    (policy,) = (p for p in of_kind("guarded", "ValidatingAdmissionPolicy") if p["metadata"]["name"] == name)
     environment = celpy.Environment()
     variables: dict[str, Any] = {}
 
     def value(expression: str) -> Any:
         program = environment.program(environment.compile(expression))
-        return program.evaluate({"object": celpy.json_to_cel(job), "variables": celpy.celtypes.MapType(variables)})
+        request = {"userInfo": {"username": by, "groups": ["system:authenticated", *groups]}}
+        given = {"object": celpy.json_to_cel(job), "request": celpy.json_to_cel(request)}
+        return program.evaluate({**given, "variables": celpy.celtypes.MapType(variables)})
 
+    if not all(value(c["expression"]) for c in policy["spec"].get("matchConditions", ())):
+        return []
     for variable in policy["spec"]["variables"]:
         variables[celpy.celtypes.StringType(variable["name"])] = value(variable["expression"])
     return [rule["message"] for rule in policy["spec"]["validations"] if not value(rule["expression"])]
 
 
+def key_of(secret: str) -> dict[str, Any]:
+    return {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": "a"}}}
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.rayjob.yaml")), ids=lambda p: p.name)
 def test_the_policy_admits_what_is_rendered(path: Path) -> None:
-    assert admitted(job_of(path.read_text())) == []
+    job = job_of(path.read_text())
+    assert admitted(job) == []
+    assert admitted(reader.of_job(job, ["sgd-0000-s0"]), "geosweep-jobs") == []
+
+
+@pytest.mark.parametrize("path, value, word", [
+    (("serviceAccountName",), "sweep-head", "sweep-runner"),
+    (("automountServiceAccountToken",), True, "token"),
+    (("volumes", 0), {"name": "runs", "secret": {"secretName": "geosweep-mlflow"}}, "volumes"),
+    (("volumes", 0), {"name": "runs", "persistentVolumeClaim": {"claimName": "of-others"}}, "volumes"),
+    (("containers", 0, "volumeMounts", 0, "readOnly"), False, "read alone"),
+    (("containers", 0, "envFrom"), [{"secretRef": {"name": "geosweep-mlflow"}}], "whole"),
+    (("containers", 0, "env"), [key_of("geosweep-studies")], "keys"),
+    (("initContainers",), [{"name": "a"}], "read alone"),
+])  # fmt: skip
+def test_the_policy_fixes_what_a_job_of_logs_may_be(path: tuple[Any, ...], value: Any, word: str) -> None:
+    job = reader.of_job(job_of((EXAMPLES / "gpu.rayjob.yaml").read_text()), ["sgd-0000-s0"])
+    edit("spec", "template", "spec", *path, value=value)(job)
+    assert any(word in message for message in admitted(job, "geosweep-jobs"))
+    for by, group in (
+        (OPERATOR, "system:serviceaccounts:kuberay-operator"),
+        ("x", "system:serviceaccounts:kube-system"),
+    ):
+        assert not admitted(job, "geosweep-jobs", by, group), (
+            "what controllers make comes of objects that were admitted"
+        )
 
 
 @pytest.mark.parametrize("change, word", [
@@ -153,6 +191,9 @@ def test_the_policy_admits_what_is_rendered(path: Path) -> None:
     (edit(*POD, "volumes", 0, value={"name": "runs", "secret": {"secretName": "geosweep-mlflow"}}), "volumes"),
     (edit(*POD, "volumes", 0, value={"name": "runs", "hostPath": {"path": "/"}}), "volumes"),
     (edit(*BOX, "envFrom", value=[{"secretRef": {"name": "geosweep-mlflow"}}]), "Secrets"),
+    (edit(*BOX, "env", value=[key_of("geosweep-mlflow")]), "keys"),
+    (edit(*POD, "initContainers", value=[{"name": "a", "env": [key_of("geosweep-mlflow")]}]), "keys"),
+    (edit(*POD, "initContainers", value=[{"name": "a", "envFrom": [{"secretRef": {"name": "b"}}]}]), "whole"),
     (edit(*HEAD, "serviceType", value="LoadBalancer"), "ClusterIP"),
 ])  # fmt: skip
 def test_the_policy_refuses(change: Any, word: str) -> None:
@@ -163,11 +204,13 @@ def test_the_policy_refuses(change: Any, word: str) -> None:
 
 
 def test_the_policy_is_bound_to_the_namespaces_of_teams() -> None:
-    (binding,) = of_kind("guarded", "ValidatingAdmissionPolicyBinding")
-    wanted = binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"]
+    bindings = of_kind("guarded", "ValidatingAdmissionPolicyBinding")
+    policies = of_kind("guarded", "ValidatingAdmissionPolicy")
+    assert {b["spec"]["policyName"] for b in bindings} == {p["metadata"]["name"] for p in policies}
+    (wanted,) = {tuple(b["spec"]["matchResources"]["namespaceSelector"]["matchLabels"].items()) for b in bindings}
     for name in (*OVERLAYS, *TEAMS):
         (namespace,) = of_kind(name, "Namespace")
-        assert wanted.items() <= namespace["metadata"]["labels"].items()
+        assert dict(wanted).items() <= namespace["metadata"]["labels"].items()
 
 
 def test_mlflow_asks_for_a_password() -> None:
@@ -208,6 +251,24 @@ def test_the_index_of_torch_fails_closed() -> None:
     installs = re.findall(r"pip install [^&;\n]*", text)
     assert [i for i in installs if "--require-hashes" not in i and "--no-deps --no-build-isolation" not in i] == []
     assert re.search(r"^ARG BASE$", text, re.MULTILINE), "no default: the digest is pinned by who builds"
+
+
+@pytest.mark.parametrize("torch", ["cpu", "cuda"])
+def test_one_argument_builds_the_image_for_gpus(torch: str, tmp_path: Path) -> None:
+    """The Dockerfile's own line in a shell, with a pip that writes down what it was asked for."""
+    (line,) = re.findall(r"^RUN (if .*TORCH.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$@"\n')
+    pip.chmod(0o755)
+    shown = {"TORCH": torch, "TORCH_INDEX": "https://index.example.com"}
+    asked = ["sh", "-ec", line.replace("/opt/geosweep/bin/pip", str(pip))]
+    done = subprocess.run(asked, env=shown, capture_output=True, text=True, check=True).stdout
+    assert f"/src/torch-{torch}.lock" in done
+    assert "--require-hashes" in done
+    assert ("https://index.example.com" in done) == (torch == "cpu"), "CUDA's wheels lie on PyPI"
+    packages = locked(f"torch-{torch}")
+    assert packages["torch"][0] == locked("torch-cpu")["torch"][0]
+    assert any(name.startswith("nvidia-") for name in packages) == (torch == "cuda")
 
 
 @pytest.mark.parametrize("base, taken", [

@@ -229,5 +229,5 @@ def test_what_apply_keeps_in_an_annotation_fits(filler: str, wide: int) -> None:
     kept = len(json.dumps(config, separators=(",", ":"))) + 1 + len(LAST_APPLIED)
     most = (ANNOTATIONS - kept) // wide
     assert render(text(most), "x")
-    with pytest.raises(RenderError, match="as kubectl apply keeps it"):
+    with pytest.raises(RenderError, match="as stored by kubectl apply"):
         render(text(most + 1), "x")

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     "head over quota": (
         Seen(job=job(rayClusterStatus=failing("FailedCreateHeadPod", forbidden(QUOTA))["status"])),
         [
-            "the head is over quota sweeps",
+            "the head exceeds quota sweeps",
             "requests.cpu=2500m (0 of 2 used)",
             "kubectl -n team-a describe quota sweeps",
         ],
@@ -63,7 +63,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
             pods=[pod("head", phase="Running"), pod("submitter", phase="Running")],
         ),
         [
-            "a worker is over quota team",
+            "a worker exceeds quota team",
             "pods=1 (3 of 3 used), requests.memory=8Gi (20Gi of 24Gi used)",
             "wait for others",
         ],
@@ -73,14 +73,14 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
             job=job(),
             cluster=failing("FailedCreateHeadPod", forbidden("failed quota: q: must specify limits.cpu for: x")),
         ),
-        ["refused by quota q: must specify limits.cpu"],
+        ["rejected by quota q: must specify limits.cpu"],
     ),
     "limit range": (
         Seen(
             job=job(),
             cluster=failing("FailedCreateHeadPod", forbidden("maximum cpu usage per Container is 1, but limit is 2.")),
         ),
-        ["the head breaks a LimitRange: maximum cpu usage per Container is 1, but limit is 2;", "describe limitrange"],
+        ["head violates a LimitRange: maximum cpu usage per Container is 1, but limit is 2;", "describe limitrange"],
     ),
     "limit range, several": (
         Seen(
@@ -92,11 +92,11 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 ),
             ),
         ),
-        ["a worker breaks a LimitRange: minimum memory usage per Pod is 16Gi", "maximum cpu usage per Pod is 1;"],
+        ["a worker violates a LimitRange: minimum memory usage per Pod is 16Gi", "maximum cpu usage per Pod is 1;"],
     ),
     "image": (
         Seen(job=job(), pods=[pod("head", **waits("ImagePullBackOff", PULL))]),
-        ["the head cannot have its image geosweep-head:0.1.0 (ImagePullBackOff)", "pull access denied", "--registry"],
+        ["the head cannot pull its image geosweep-head:0.1.0 (ImagePullBackOff)", "pull access denied", "--registry"],
     ),
     "image, message in an event alone": (
         Seen(
@@ -107,12 +107,12 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 event("Pod", "other", "Failed", 'Failed to pull image "other": unauthorized'),
             ],
         ),
-        ["a worker cannot have its image w:1", "manifest unknown"],
+        ["a worker cannot pull its image w:1", "manifest unknown"],
     ),
     "no node": (
         Seen(job=job(), pods=[pod("head", phase="Running"), pod("worker", **unscheduled(NODES))]),
         [
-            "a worker fits no node: it asks for cpu 1500m, memory 8Gi, nvidia.com/gpu 1",
+            "a worker fits no node: it requests cpu 1500m, memory 8Gi, nvidia.com/gpu 1",
             "2 Insufficient nvidia.com/gpu",
             "untolerated taint {geosweep.io/spot: true}",
         ],
@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 pod("head", **unscheduled('0/1 nodes are available: persistentvolumeclaim "geosweep-runs" not found.'))
             ],
         ),
-        ["waits for volume claim geosweep-runs, which is not in namespace team-a"],
+        ["waits for volume claim geosweep-runs, which does not exist in namespace team-a"],
     ),
     "volume that does not attach": (
         Seen(
@@ -160,14 +160,14 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     ),
     "Kueue, never": (
         Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending(TOO_LARGE))]),
-        ["never fits Kueue's queue sweeps", "(16 > 8)", "resources.max_concurrent"],
+        ["can never fit Kueue's queue sweeps", "(16 > 8)", "resources.max_concurrent"],
     ),
     "Kueue, no queue": (
         Seen(
             job=job(suspend=True, queue="nix"),
             workloads=[workload(pending("LocalQueue nix doesn't exist", "Inadmissible"))],
         ),
-        ["Kueue cannot take it: LocalQueue nix doesn't exist", "--queue"],
+        ["Kueue cannot admit it: LocalQueue nix doesn't exist", "--queue"],
     ),
     "Kueue, preempted": (
         Seen(
@@ -179,18 +179,18 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 )
             ],
         ),
-        ["preempted in Kueue's queue sweeps", "due to prioritization", "goes on from its newest checkpoints"],
+        ["preempted in Kueue's queue sweeps", "due to prioritization", "continue from its newest checkpoints"],
     ),
     "Kueue, not there": (
         Seen(job=job(suspend=True, queue="sweeps"), unseen=[]),
-        ["Kueue has made no Workload of it"],
+        ["Kueue has not created a Workload"],
     ),
     "Kueue, another job's": (
         Seen(
             job=job(suspend=True, queue="sweeps"),
             workloads=[{**workload(pending(FULL)), "metadata": {"name": "x", "ownerReferences": [{"name": "other"}]}}],
         ),
-        ["Kueue has made no Workload of it"],
+        ["Kueue has not created a Workload"],
     ),
     "Kueue, may not be asked": (
         Seen(job=job(suspend=True, queue="sweeps"), unseen=["workloads"]),
@@ -206,7 +206,10 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 ),
             ),
         ),
-        ["a worker has no account: ServiceAccount sweep-runner is not in namespace team-a", "create serviceaccount"],
+        [
+            "a worker has no account: ServiceAccount sweep-runner does not exist in namespace team-a",
+            "create serviceaccount",
+        ],
     ),
     "account of the submitter": (
         Seen(
@@ -229,7 +232,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     ),
     "Pod Security": (
         Seen(job=job(), cluster=failing("FailedCreateHeadPod", forbidden(SECURITY))),
-        ["the head is refused by Pod Security restricted:latest: allowPrivilegeEscalation != false", "render --check"],
+        ["the head is rejected by Pod Security restricted:latest: allowPrivilegeEscalation != false", "render --check"],
     ),
     "Pod Security, seen in events alone": (
         Seen(
@@ -244,11 +247,11 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 event("RayCluster", "fit-00000000-abcde", "FailedToCreateHeadPod", forbidden(QUOTA)),
             ],
         ),
-        ["the head is refused by Pod Security"],
+        ["the head is rejected by Pod Security"],
     ),
     "priority class": (
         Seen(job=job(), cluster=failing("FailedCreateHeadPod", forbidden("no PriorityClass with name high was found"))),
-        ["names PriorityClass high"],
+        ["uses PriorityClass high"],
     ),
     "webhook": (
         Seen(
@@ -261,7 +264,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
         Seen(
             job=job(), cluster=failing("FailedCreateHeadPod", forbidden("node selector conflicts with its namespace's"))
         ),
-        ["the head is refused by the API server: node selector conflicts"],
+        ["the head is rejected by the API server: node selector conflicts"],
     ),
     "secret": (
         Seen(
@@ -287,7 +290,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 )
             ],
         ),
-        ["ends again and again (OOMKilled, exit code 137): give it more memory"],
+        ["keeps crashing (OOMKilled, exit code 137): give it more memory"],
     ),
     "workers evicted": (
         Seen(
@@ -297,14 +300,14 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 pod("worker", phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
             ],
         ),
-        ["a worker was lost (Evicted: The node was low on resource: memory.), and no other is up", "describe pod"],
+        ["a worker was lost (Evicted: The node was low on resource: memory.), and no other is running", "describe pod"],
     ),
     "head out of memory, and not up again": (
         Seen(
             job=job(),
             pods=[pod("head", phase="Failed", containerStatuses=[{"state": {"terminated": {"reason": "OOMKilled"}}}])],
         ),
-        ["the head took more memory than its limit", "memory 8Gi", "give it more memory"],
+        ["the head exceeded its memory limit", "memory 8Gi", "give it more memory"],
     ),
 }
 
@@ -355,12 +358,12 @@ def test_nothing_is_said_where_nothing_is_wrong(case: str) -> None:
 
 def test_the_head_is_named_before_workers() -> None:
     pods = [pod("worker", **unscheduled(NODES)), pod("head", **waits("ErrImagePull", PULL))]
-    assert reason(Seen(job=job(), pods=pods)).startswith("the head cannot have its image")
+    assert reason(Seen(job=job(), pods=pods)).startswith("the head cannot pull its image")
 
 
 def test_amounts() -> None:
     for text, value in {"500m": 0.5, "2": 2, "1Ki": 1024, "2G": 2e9, "8Gi": 8 * 2**30, "1.5": 1.5, "100k": 1e5}.items():
         assert float(amount(text)) == value
     for text in ("", "x", "1Zi", "Gi"):
-        with pytest.raises(ValueError, match="no quantity"):
+        with pytest.raises(ValueError, match="not a Kubernetes quantity"):
             amount(text)

@@ -149,9 +149,9 @@ def test_the_name_follows_the_definition_and_the_config_map_the_text() -> None:
         ({}, {"root": "s3://bucket/../runs"}, "BUCKET/FOLDER"),
         ({}, {"root": "s3://bucket/$(id)"}, "BUCKET/FOLDER"),
         ({}, {"queue": "A b"}, "LocalQueue"),
-        ({}, {"registry": "https://registry.example.com"}, "as images do"),
-        ({}, {"registry": "a b"}, "as images do"),
-        ({"tracking": "null}\n#" + 262_000 * "x" + "\ncontrols: [] #"}, {}, "as kubectl apply keeps it"),
+        ({}, {"registry": "https://registry.example.com"}, "as in image names"),
+        ({}, {"registry": "a b"}, "as in image names"),
+        ({"tracking": "null}\n#" + 262_000 * "x" + "\ncontrols: [] #"}, {}, "as stored by kubectl apply"),
         ({"tracking": "'https://me:word@mlflow.example.com'"}, {}, "credentials"),
         ({"tracking": "'sqlite:///x.db'"}, {}, "server"),
     ],
@@ -213,7 +213,7 @@ def test_every_shipped_sweep_renders(path: Path, root: str, described: Path, mon
 def test_data_of_this_machine_are_refused(tmp_path: Path) -> None:
     canonical.raw_images(tmp_path / "set", {"train": 300, "test": 9}, shape=(3, 32, 32))
     text = sweep().replace("name: digits, model: mlp", f"name: images, data: {tmp_path}/set, model: resnet18")
-    with pytest.raises(RenderError, match="a folder of this machine; name it by a path below GEOSWEEP_DATA"):
+    with pytest.raises(RenderError, match="a folder on this machine; give a path relative to GEOSWEEP_DATA"):
         render(text, "x")
 
 

@@ -133,8 +133,10 @@ def test_quantities_are_read_as_the_client_does_and_nothing_else_is() -> None:
 def test_every_operator_rule_has_a_failing_manifest() -> None:
     from tests.kubernetes.test_mutants import NAMED  # which takes its paths from here
     from tests.kubernetes.test_mutants_of_jobs import JOBS
+    from tests.kubernetes.test_mutants_of_profiles import REFUSED
 
-    assert set(RULES) <= {code for code, _ in (*BREAKS, *NAMED.values(), *JOBS.values())}
+    broken = {code for code, _ in (*BREAKS, *NAMED.values(), *JOBS.values())}
+    assert set(RULES) <= broken | {code for _, code, _ in REFUSED.values()}
 
 
 @with_crds
@@ -163,7 +165,7 @@ def test_a_secret_beside_the_job_is_found() -> None:
     config["data"]["sweep.yaml"] += "# s3://me:word@elsewhere\n"
     assert [f.code for f in lint([config, job])] == ["KO207"]
     assert [f.code for f in lint([secret, job])] == ["KO207"]
-    with pytest.raises(RenderError, match="in clear"):
+    with pytest.raises(RenderError, match="in plain text"):
         render(sweep() + "# http://me:word@elsewhere\n", "x")
 
 

@@ -254,7 +254,7 @@ def test_a_wrong_token_is_said(call: Callable[..., Any], monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another-token-that-is-also-long-enough")
     number, out, err = call("status", "@last")
     assert (number, out) == (75, "")
-    assert "refuses the token" in err
+    assert "rejects the token" in err
     assert "RAY_AUTH_TOKEN" in err
 
 
@@ -269,8 +269,8 @@ def test_a_hopeless_sweep_is_not_tried_twice(call: Callable[..., Any], tmp_path:
         logs.append(call("logs", "hopeless")[1])
     assert [r["job"][-2:] for r in reasons] == [".1", ".2"]
     assert [r["ending"]["exit_code"] for r in reasons] == [8, 8]
-    assert all("all failed alike" in r["reason"] for r in reasons)
-    said = [next(line for line in log.splitlines() if "all failed alike" in line) for log in logs]
+    assert all("all failed in the same way" in r["reason"] for r in reasons)
+    said = [next(line for line in log.splitlines() if "all failed in the same way" in line) for log in logs]
     assert said[0] == said[1]
     assert "the disk of this test is on fire" in said[0]
     assert 5 <= len(files(root)) < 20

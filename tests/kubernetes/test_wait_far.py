@@ -3,10 +3,7 @@ and a submission that has to be fair."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +14,11 @@ import pytest
 from orchestrator.kubernetes.profiles import tracking
 from orchestrator.protocol import lint as fairness
 from tests.kubernetes.api_server import JOBS, ApiServer, serving
+from tests.orchestrator.command import REPOSITORY, environment, fresh
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import postgres_server, s3_server
 from tests.verbs import Called, called
 
-REPOSITORY = Path(__file__).parents[2]
 ROOT = "s3://far/runs"
 
 
@@ -34,6 +31,7 @@ def studies() -> Iterator[str]:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     made = ApiServer()
+    monkeypatch.setattr("orchestrator.cli.follow.LOOK_S", 0.2)
     with serving(made) as address:
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "kubeconfig", address)))
         monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "laptop"))
@@ -57,12 +55,8 @@ def played(server: ApiServer, file: Path, studies: str, place: Path) -> None:
         assert theirs in line
         line = line.replace(theirs, ours)
     server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
-    words = [sys.executable, "-c", "from orchestrator.cli import main; main()", *shlex.split(line)[1:]]
-    environment = {**os.environ, "GEOSWEEP_SCRATCH": str(place), "GEOSWEEP_STORAGE": studies}
-    environment["PYTHONPATH"] = str(REPOSITORY)
-    code = subprocess.run(
-        words, env=environment, cwd=REPOSITORY, capture_output=True, timeout=120, check=False
-    ).returncode
+    variables = environment(GEOSWEEP_SCRATCH=str(place), GEOSWEEP_STORAGE=studies)
+    code = fresh(*shlex.split(line)[1:], env=variables, cwd=REPOSITORY).returncode
     how = ("Complete", "SUCCEEDED") if code == 0 else ("Failed", "FAILED")
     server.job(jobDeploymentStatus=how[0], jobStatus=how[1])
 

@@ -216,8 +216,9 @@ def test_statistics_and_skips_of_a_closure_are_those_of_the_eager_step() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("clears", ["optimizer", "model"])
+@pytest.mark.parametrize(
+    "case, clears", [*((case, "optimizer") for case in CASES), ("adamw", "model"), ("sam of adamw", "model")]
+)
 def test_a_closure_is_one_graph_too(case: str, clears: str) -> None:
     """With `backward()` inside, and a new closure for every batch: one graph, the numbers of `optimizer.step`."""
     (a, plain), (b, optimizer), backend = setup(case), setup(case), Graphs()

@@ -196,7 +196,7 @@ def test_what_has_no_minimum_is_refused(H: Tensor) -> None:
         return value
 
     before = x.detach().clone()
-    with pytest.raises(RuntimeError, match="no convex quadratic"):
+    with pytest.raises(RuntimeError, match="not a convex quadratic"):
         optimizer.step(loss)
     assert torch.equal(x, before)
     optimizer.param_groups[0]["on_mismatch"] = "restart"

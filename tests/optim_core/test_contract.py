@@ -184,7 +184,7 @@ def test_float32_state_beside_bfloat16_weights_survives_loading() -> None:
         ("pytorch_optimizer.AdaHessian", "does not require grad"),
         ("pytorch_optimizer.SophiaH", "does not require grad"),
         ("pytorch_optimizer.AdamMini", "named_parameters"),
-        ("pytorch_optimizer.AdaMuon", "groups of its own"),
+        ("pytorch_optimizer.AdaMuon", "its own parameter groups"),
         ("pytorch_optimizer.SAM", "base_optimizer"),
     ],
 )

@@ -263,8 +263,8 @@ def test_closures_that_break_the_contract_are_refused_before_anything_moves() ->
         (lambda: game.losses()[0], "one loss for 2 players"),
         (lambda: game.losses()[:1], "1 losses for 2 players"),
         (backward, "called backward"),
-        (detached, "no scalar with a graph"),
-        (lambda: [game.players[0].at, game.players[1].at], "no scalar with a graph"),
+        (detached, "not a scalar with a graph"),
+        (lambda: [game.players[0].at, game.players[1].at], "not a scalar with a graph"),
     ):
         with pytest.raises(RuntimeError, match=words):
             optimizer.step(closure)

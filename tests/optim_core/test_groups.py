@@ -108,10 +108,10 @@ def test_weight_decay_by_group_is_torchs() -> None:
         ("sgd", {"match": ["nobody.*"], "lr": 0.1}, "none of nobody"),
         ("sgd", {"match": [], "lr": 0.1}, "match is a list"),
         ("sgd", {"match": "*.bias", "lr": 0.1}, "match is a list"),
-        ("sgd", {"match": ["*.bias"], "nesterov": True}, "nesterov of SGD has to be one for all parameters"),
-        ("llqr", {"match": ["*.bias"], "ema_rate": 0.1}, "ema_rate of LLQR has to be one"),
+        ("sgd", {"match": ["*.bias"], "nesterov": True}, "nesterov of SGD must be one for all parameters"),
+        ("llqr", {"match": ["*.bias"], "ema_rate": 0.1}, "ema_rate of LLQR must be one"),
         ("sam", {"match": ["*.bias"], "eps": 0.1}, "eps of SAM has no meaning"),
-        ("gd", {"match": ["*.bias"], "step_scale": 0.1}, "has to be one"),
+        ("gd", {"match": ["*.bias"], "step_scale": 0.1}, "must be one"),
     ],
 )
 def test_what_cannot_be_is_refused(name: str, group: dict[str, Any], message: str) -> None:

@@ -332,7 +332,7 @@ def test_missing_or_wrong_pieces_are_refused() -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(TypeError, match="loss and refresh_batches"):
         optim_core.build("llqr", model)
-    with pytest.raises(TypeError, match="refresh_batches has to be"):
+    with pytest.raises(TypeError, match="refresh_batches must be"):
         optim_core.build("llqr", model, loss=cross_entropy, refresh_batches=3)
     with pytest.raises(ValueError, match="does not belong to the model"):
         optim_core.lookup("llqr")(

@@ -118,7 +118,7 @@ def test_biases_and_norms_are_diagonal_and_caps_bound_the_memory() -> None:
 
 
 def test_unknown_and_duplicate_names() -> None:
-    with pytest.raises(ValueError, match="it has to be one of diagonal"):
+    with pytest.raises(ValueError, match="it must be one of diagonal"):
         lookup("kroneker")
     from optim_core.preconditioners import structure
 

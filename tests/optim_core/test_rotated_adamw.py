@@ -94,7 +94,7 @@ def test_any_torch_optimizer_can_be_the_base() -> None:
     for name in ("rotated(sam)", "rotated(rotated(sgd))", "rotated(rotated_adamw)"):
         with pytest.raises(KeyError, match="base"):
             optim_core.lookup(name)
-    with pytest.raises(ValueError, match="keeps a part"):
+    with pytest.raises(ValueError, match="keeps only part"):
         optim_core.build("rotated(sgd)", nn.Linear(2, 2), rotation="galore")
     with pytest.raises(RuntimeError, match="not known how 'sum'"):
         Run(
@@ -227,8 +227,8 @@ def test_a_parameter_without_gradient_stays_and_has_no_state() -> None:
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"rotation": "gloabl"}, "it has to be one of"),
-        ({"rotation_transport": "m"}, "re-ordered and re-signed"),
+        ({"rotation": "gloabl"}, "it must be one of"),
+        ({"rotation_transport": "m"}, "reordered and change sign"),
         ({"rotation": "svd", "rotation_include": "wieght"}, "'wieght' matches no parameter of: weight, bias"),
         ({"rotation": "svd", "rotation_exclude": "embed"}, "'embed' matches no parameter"),
         ({"rotation": "svd", "rotation_include": "bias"}, "rotates none of the parameters .only matrices"),

@@ -154,8 +154,8 @@ def test_a_copy_goes_on_where_the_original_was(name: str, kind: str, copied: Any
     "later, message",
     [
         ({"rotation_include": "nope"}, "'nope' matches no parameter"),
-        ({"rotation_transport": "m"}, "re-ordered and re-signed"),
-        ({"rotation": "gloabl"}, "it has to be one of"),
+        ({"rotation_transport": "m"}, "reordered and change sign"),
+        ({"rotation": "gloabl"}, "it must be one of"),
         ({"rotation": "global"}, "mixes tensors"),
     ],
 )

@@ -152,7 +152,7 @@ def test_soap_keeps_a_basis_that_cannot_be_computed_anew_and_counts_it() -> None
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"rotation_update": "later"}, "rotation_update is 'later'; it has to be one of auto, before_step, after_step"),
+        ({"rotation_update": "later"}, "rotation_update is 'later'; it must be one of auto, before_step, after_step"),
         ({"rotation_refresh": -1}, "rotation_refresh is -1"),
     ],
 )

@@ -259,9 +259,9 @@ def test_a_gradient_that_is_not_finite_keeps_the_basis_and_is_counted(kind: str)
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"kind": "gloabl"}, "it has to be one of block_product, both"),
-        ({"transport": "m"}, "m meets a v of other coordinates"),
-        ({"transport": "move"}, "it has to be one of carry, mv"),
+        ({"kind": "gloabl"}, "it must be one of block_product, both"),
+        ({"transport": "m"}, "m would be combined with a v of other coordinates"),
+        ({"transport": "move"}, "it must be one of carry, mv"),
         ({"block": 0}, "rotation_block"),
         ({"seed": -1}, "rotation_seed"),
         ({"ema": 1.0}, "rotation_ema"),

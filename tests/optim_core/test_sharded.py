@@ -5,8 +5,6 @@ One pair of processes is started for all of them.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,9 @@ from torch import Tensor
 
 import optim_core
 from optim_core.sharded import whole_sum
+from tests.optim_core import sharded_worker
 from tests.optim_core.sharded_worker import CASES, HALF, REFUSED, STEPS, begin, load, problem, save, train, weights
+from tests.orchestrator.command import together
 
 WORLD = 2
 TAKEN = [case for case in CASES if case not in REFUSED]
@@ -33,19 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer = begin(case, model)
         train(model, optimizer, 0, HALF)
         save(model, optimizer, found / f"alone_{case.replace(' ', '_')}")
-    command = [sys.executable, "-m", "tests.optim_core.sharded_worker"]
-    root = Path(__file__).parents[2]
-    running = [
-        subprocess.Popen([*command, str(r), str(WORLD), str(found)], cwd=root, stderr=subprocess.PIPE, text=True)
-        for r in range(WORLD)
-    ]
-    try:
-        for process in running:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors
-    finally:
-        for process in running:
-            process.kill()
+    together(Path(sharded_worker.__file__), found, WORLD)
     return found
 
 
@@ -91,7 +79,7 @@ def test_a_checkpoint_of_one_process_goes_on_on_two(found: list[dict[str, Any]],
 def test_what_needs_all_weights_at_once_says_so_before_anything_moves(found: list[dict[str, Any]], case: str) -> None:
     for rank in range(WORLD):
         refused = found[rank][case]
-        assert "does not take sharded parameters" in refused["refused"]
+        assert "does not support sharded parameters" in refused["refused"]
         assert REFUSED[case] in refused["refused"]
         assert "DistributedDataParallel" in refused["refused"]
         assert refused["stands"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ from torch import Tensor, nn
 
 import optim_core
 from tests.contracts.optimizer_contract import problem
+from tests.optim_core import worker
 from tests.optim_core.worker import STEPS, VALUES, closure_of
+from tests.orchestrator.command import together
 
 pytestmark = pytest.mark.slow
 
@@ -23,19 +23,7 @@ WORLD = 2
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("workers")
-    command = [sys.executable, "-m", "tests.optim_core.worker"]
-    root = Path(__file__).parents[2]
-    running = [
-        subprocess.Popen([*command, str(r), str(WORLD), str(folder)], cwd=root, stderr=subprocess.PIPE, text=True)
-        for r in range(WORLD)
-    ]
-    try:
-        for process in running:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in running:
-            process.kill()
+    together(Path(worker.__file__), folder, WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(WORLD)]
 
 

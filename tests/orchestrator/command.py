@@ -128,10 +128,20 @@ def give_up(capabilities: Sequence[int]) -> None:
     raise OSError(ctypes.get_errno(), "cannot give up capabilities")
 
 
-def start(file: Path, *words: str, root: Path | None = None, **more: str) -> Forked:
+def hiding(folder: Path) -> Path:
+    """The folder, with packages and modules in it that are called like ours and others, and fail if imported."""
+    for name in ("geosweep", "optim_core", "orchestrator", "trainables"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise RuntimeError(__file__)")
+    for name in ("mlflow", "numpy", "optuna", "random", "ray", "statistics", "torch", "types"):
+        (folder / f"{name}.py").write_text("raise RuntimeError(__file__)")
+    return folder
+
+
+def start(file: Path, *words: str, root: Path | None = None, cwd: Path = REPOSITORY, **more: str) -> Forked:
     """`geosweep run FILE` in a process group of its own."""
     given = ("run", str(file), "--root", str(root or file.parent / "runs"), *words)
-    return Forked(*given, env=environment(**more), session=True)
+    return Forked(*given, cwd=cwd, env=environment(**more), session=True)
 
 
 def say(*words: str) -> str:
@@ -146,6 +156,19 @@ def fresh(*words: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess
     process = Forked(*words, cwd=cwd, **options)
     code = process.wait(200)
     return subprocess.CompletedProcess(words, code, *process.said())
+
+
+def together(program: Path, folder: Path, world: int) -> None:
+    """Run a program in so many processes at once, as `PROGRAM RANK WORLD FOLDER`; all have to end well."""
+    running = [Forked(str(rank), str(world), str(folder), program=program) for rank in range(world)]
+    try:
+        for process in running:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
 
 
 def finish(process: Forked, timeout: float = 250) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from orchestrator.definition import sweep_file
+from orchestrator.definition.errors import SpecError
 from orchestrator.storage.folder import SweepFolder
-from tests.orchestrator.command import environment, fresh
+from tests.orchestrator.command import REPOSITORY, environment, fresh, hiding
 from tests.orchestrator.sweep_files import sweep_text
 
 TASK = """
@@ -29,6 +32,39 @@ MODES = (1, 2, 3)  # DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER
 def geosweep(*words: str, here: Path, drop: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in environment().items() if not k.startswith("GEOSWEEP")}
     return fresh(*words, cwd=here, env={**env, "HOME": str(here)}, drop=drop)
+
+
+PLACES = """
+import sys
+from orchestrator.executors.ray_worker_group import import_from
+sys.path[:] = [one for one in sys.path if one != {installed!r}]  # as an editable install, which a finder finds
+import_from([{here!r}, *sys.path])
+import trainables, task_of_here
+"""
+
+
+@pytest.mark.parametrize("how", ["-m geosweep list --root runs", "-c the-worker"])
+def test_a_folder_hides_nothing_that_is_installed(how: str, tmp_path: Path) -> None:
+    """Python itself puts the current folder first for -m and -c."""
+    shutil.rmtree(hiding(tmp_path) / "geosweep")  # which `-m geosweep` would run
+    (tmp_path / "task_of_here.py").write_text("from trainables import Task\nclass Mine(Task): pass")
+    words = how.split()
+    if words[0] == "-c":
+        words[1] = PLACES.format(installed=str(REPOSITORY), here=str(tmp_path))
+        words.insert(0, "-P")
+    env = {**environment(), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_whose_module_is_hidden_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "statistics.py").write_text("class Mine: pass")
+    (tmp_path / "fit.yaml").write_text(sweep_text().replace("tests.tasks:Fit", "statistics:Mine"))
+    with pytest.raises(SpecError, match=r"has no class 'Mine'; statistics is .*lib.*so .*statistics.py is not looked"):
+        sweep_file.load(tmp_path / "fit.yaml")
 
 
 @pytest.fixture(scope="module")

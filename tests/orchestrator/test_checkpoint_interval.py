@@ -158,4 +158,4 @@ def test_a_stretched_interval_is_said_once(file: Path, monkeypatch: pytest.Monke
             expected.append(apart)
     assert len(said) == len(expected)
     for line, apart in zip(said, expected, strict=True):
-        assert f"checkpoints of {job.trial_id} lie {apart:.1f} s apart, not {EVERY_S:g} s" in line
+        assert f"checkpoints of {job.trial_id} are {apart:.1f} s apart, not {EVERY_S:g} s" in line

@@ -61,7 +61,7 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
     assert [p["step"] for p in logged["points"]] == [10, 20, 30, 40]
     refused = call("compare", "@last")
     assert refused.code == 6
-    assert "3 confirm seeds; below 6" in refused.err
+    assert "3 confirm seeds; with fewer than 6" in refused.err
     assert not call("stop", "@last", "--json").document["draining"]
 
 
@@ -108,7 +108,7 @@ def test_an_absent_tracking_server_holds_nothing_up(call: Any, tmp_path: Path, m
     file.write_text(sweep_text(trials=1, confirm=2) + "\ntracking: {mlflow: 'http://127.0.0.1:9'}\n")
     done = call("run", str(file), "--executor", "debug")
     assert done.code == 0, done.err
-    assert "MLflow was not told everything" in done.err
+    assert "not everything was logged to MLflow" in done.err
     file.write_text(sweep_text(trials=1, confirm=2))
     assert call("run", str(file), "--executor", "debug").code == 0
     client = MlflowClient(embedded_uri(tmp_path / "runs"))

@@ -60,7 +60,7 @@ def test_json_of_a_conversion(call: Any, tmp_path: Path) -> None:
     assert (code, said) == (0, "")
     assert document["schema"] == "geosweep/data-convert/1"
     assert document["rows"] == {"train": 33, "val": 3}
-    assert document["notes"][0] == "train: the last 6 tokens fill no block of 8 and were left out"
+    assert document["notes"][0] == "train: the last 6 tokens do not fill a block of 8 and were left out"
     assert document["bytes"] == sum(p.stat().st_size for p in (tmp_path / "o").glob("*.parquet"))
 
 

@@ -31,7 +31,7 @@ def test_the_way_from_a_sweep_to_a_verdict(call: Any, tmp_path: Path) -> None:
     document = call("compare", "--json").document
     assert (document["baseline"], document["margin"], document["exploratory"]) == ("sgd", 0.5, [])
     other = call("compare", "--baseline", "none", "--csv", str(tmp_path / "t.csv"))
-    assert "exploratory: baseline None was asked for, sgd was declared" in other.out
+    assert "exploratory: baseline None was requested, but sgd was declared" in other.out
     assert (tmp_path / "t.csv").read_text().startswith("# exploratory: baseline None")
     assert "intact: every trial" in call("verify").out
     report = call("report", "--no-tracking", "--json").document

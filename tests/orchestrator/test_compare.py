@@ -65,7 +65,7 @@ def test_sign_flip_equals_counting() -> None:
 
 def test_five_seeds_could_never_be_significant_and_are_refused() -> None:
     assert sign_flip(np.ones(5)) == 2 / 2**5
-    with pytest.raises(Refused, match="below 6"):
+    with pytest.raises(Refused, match="fewer than 6"):
         compare(table(a=A[:5], b=B[:5]), metric="m", goal=Goal.MAXIMIZE)
 
 
@@ -115,7 +115,7 @@ def spoil(t: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
         ("init_digest", "other", "seed 1000 is not paired: init_digest"),
         ("data_digest", "other", "seed 1000 is not paired: data_digest"),
         ("seed", 1001, "a confirm seed twice"),
-        ("seed", 7, "have other confirm seeds"),
+        ("seed", 7, "have different confirm seeds"),
         ("state", "FAILED", "1 confirm trials failed"),
         ("grad_evals", 200.0, "budgets differ by more than 2 %"),
     ],

@@ -168,7 +168,7 @@ def line(tmp_path: Path, trials: int, workers: int, **more: Any) -> tuple[Line, 
 
 
 def test_a_trial_that_no_worker_survives_to_take_is_given_up(tmp_path: Path) -> None:
-    """Imports and data are loaded before a worker has a trial; a crash there must not start workers for ever."""
+    """Imports and data are loaded before a worker has a trial; a crash there must not start workers forever."""
     conductor = Line(2, tmp_path, workers=1)
     dispatcher = Dispatcher(conductor, tmp_path)
     started = 0

@@ -196,7 +196,7 @@ def test_curves(tmp_path: Path) -> None:
         (lambda t: [*t, "fast,3,0.1,1000"], {}, "arm fast has seed 3 twice, in row 5 and row 29"),
         (lambda t: [*t, "Fast,9,0.9,1000"], {}, "arms fast and Fast look alike"),
         (lambda t: [*t, "fast,9,0.9,1000,7"], {}, "row 29 has 5 cells"),
-        (lambda t: ["a,a", "1,2"], {}, "two columns are called 'a'"),
+        (lambda t: ["a,a", "1,2"], {}, "two columns are named 'a'"),
         (lambda t: t[:1], {}, "no rows"),
         (lambda t: [""], {}, "is empty"),
         (lambda t: t, {"where": ["steps=5"]}, "keeps no rows; steps has: 1000"),
@@ -294,7 +294,7 @@ def test_an_experiment_of_mlflow(mlflow_store: str, tmp_path: Path) -> None:
     assert "not ended yet" in said
     record = results.ended_trials(made.folder)[0]
     assert len(MetricLog(made.folder.trial(record.trial_id) / "metrics.jsonl").points()) == 3
-    with pytest.raises(UnusableError, match=r"no experiment 'other'; there is: .*theirs"):
+    with pytest.raises(UnusableError, match=r"no experiment 'other'; available: .*theirs"):
         mlflow_runs.runs(mlflow_store, ["other"])
 
 

@@ -147,7 +147,7 @@ def test_a_run_that_was_made_is_found_again(tmp_path: Path, monkeypatch: pytest.
     tracker = MlflowTracker(uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="", facts={})
     with folder.hold():
         outcome = runner.run(definition, folder, DebugExecutor(), tracker)
-    assert outcome.mended == []
+    assert outcome.repaired == []
     client = MlflowClient(embedded_uri(tmp_path))
     experiment = client.get_experiment_by_name("fit")
     assert experiment is not None

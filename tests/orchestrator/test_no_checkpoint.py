@@ -15,7 +15,7 @@ from tests.orchestrator.test_store import a_job, to_the_end
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*has no checkpoints.*")
+@pytest.mark.filterwarnings("ignore:.*cannot write checkpoints.*")
 def test_it_starts_over(tmp_path: Path) -> None:
     for name in ("plain", "stopped"):
         (tmp_path / name).mkdir()

@@ -37,7 +37,9 @@ def test_a_sweep_without_workers_gives_up_waiting_and_goes_on_later(cluster: obj
     def run() -> SweepFolder:
         return launch.launch(spec, text, tmp_path, options, say=lambda line, *, warns=False: said.append(line)).folder
 
-    with pytest.raises(NoWorkers, match=r"no worker for 0:12 \(resources.wait\).* 8 trials wait, each for 2 CPU"):
+    with pytest.raises(
+        NoWorkers, match=r"no worker was available for 0:12 \(resources.wait.* 8 trials are waiting, each for 2 CPU"
+    ):
         run()
     (folder,) = (SweepFolder(tmp_path, path.parent.name) for path in tmp_path.glob("*/resolved.json"))
     assert folder.seconds() < 1.0

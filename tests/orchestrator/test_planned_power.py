@@ -46,8 +46,8 @@ def test_noise_comes_from_the_likest_sweeps_and_says_what_it_assumes() -> None:
     found = measured([pilot, single], seeds)
     assert found is not None
     assert found.source == "pilot-1"
-    assert "6 configurations on 1 tune seed scatters as a search of 3 configurations" in found.assumed
-    assert "3 studies are enough for a rough guess" in found.assumed
+    assert "6 configurations on 1 tune seed varies as much as a search of 3 configurations" in found.assumed
+    assert "3 studies suffice for a rough guess" in found.assumed
     assert (found.components.within, found.components.between) == pytest.approx((1.0, 3.0), rel=0.1)
 
     found = measured([single], seeds)
@@ -75,7 +75,7 @@ def test_a_pilot_of_three_studies_feeds_the_plan(call: Any, tmp_path: Path) -> N
     document = call(*words, "--json").document
     found = document["power"]
     assert found["sd_from"].startswith("pilot-")
-    assert "scatters as a search of 2 configurations" in found["assumed"]
+    assert "varies as much as a search of 2 configurations" in found["assumed"]
     assert found["design"] == {"studies": 8, "configurations": 4, "tune": 1, "confirm": 1, "trials": 40}
     parts = Components(within=found["components"]["within"], between=found["components"]["between"])
     assert found["sd"] == pytest.approx(math.sqrt(parts.between + parts.within))

@@ -112,7 +112,7 @@ def test_a_place_costs_one_budget_whoever_holds_it(evolved: SweepFolder) -> None
         assert len(children) == len(gave_way) == len(mine) - MEMBERS > 0
         assert sum(t.result.grad_evals for t in mine) == MEMBERS * WHOLE
         assert all(t.job.inherited + t.result.grad_evals == WHOLE for t in mine if t.result.state == "COMPLETE")
-        assert all("heir of configuration" in t.result.stopped.reason for t in gave_way)
+        assert all("child of configuration" in t.result.stopped.reason for t in gave_way)
         told = {t.number: t.state.name for t in study(folder, arm).trials}
         assert told == {t.job.configuration: t.result.state for t in mine}
     counts = results.status(folder)["arms"]
@@ -205,7 +205,7 @@ def test_a_budget_of_time_ends_between_rungs_and_the_rest_goes_on(call: Callable
     file.write_text(sweep_text(wall_clock=next(clocks), **pause) + text)
     cut = call("run", str(file), "--executor", "debug")
     assert cut.code == 5
-    assert "mended" not in cut.err, "paused trials are not left as if they were running"
+    assert "repaired" not in cut.err, "paused trials are not left as if they were running"
     file.write_text(sweep_text(wall_clock=next(clocks), **pause) + text)
     assert call("run", str(file), "--executor", "debug").code == 0
     folder = find(tmp_path / "runs", "@last")

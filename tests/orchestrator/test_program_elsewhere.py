@@ -87,7 +87,9 @@ def test_it_goes_on_on_another_machine(
     points = [json.loads(line)["step"] for line in there.text("metrics.jsonl").splitlines()]
     assert points == sorted(set(points))
     result = json.loads(there.text("result.json"))
-    assert result["facts"]["runs"].startswith("3: it went on from" if more == "three lines" else "3: it was told to go")
+    assert result["facts"]["runs"].startswith(
+        "3: it continued from" if more == "three lines" else "3: it was told to resume"
+    )
     if more != "three lines":
         begun = [line for line in there.text("stdout.log").splitlines() if line.startswith("from ")]
         at = [int(line.split()[1]) for line in begun]

@@ -85,15 +85,15 @@ def ended(strange: SweepFolder) -> dict[str, Result]:
 
 
 SAYS = {
-    "silent": "strange.py ended with exit code 0 and without loss, which the sweep tunes: it told no metric at all",
+    "silent": "strange.py ended with exit code 0 without reporting loss, which the sweep tunes: it reported no metrics",
     "usage": "strange.py ended with exit code 2",
     "raises": "strange.py raised ValueError: a rate of nothing (exit code 1)",
     "memory": "strange.py ran out of memory on the host (exit code 1)",
     "cuda": "strange.py ran out of memory on the GPU (exit code 1)",
     "code": "strange.py ended with exit code 7",
-    "killed": "strange.py was killed (SIGKILL); not by this sweep",
-    "segfault": "strange.py was ended by SIGSEGV",
-    "deaf": "strange.py printed nothing for 2 s (training.step_timeout) and was ended",
+    "killed": "strange.py was killed (SIGKILL), but not by this sweep",
+    "segfault": "strange.py was terminated by SIGSEGV",
+    "deaf": "strange.py printed nothing for 2 s (training.step_timeout) and was killed",
 }
 
 
@@ -136,7 +136,7 @@ def test_a_metric_that_is_not_finite_is_a_result(ended: dict[str, Result]) -> No
 def test_nothing_is_left(ended: dict[str, Result]) -> None:
     assert not mentioning("left-by-strange")
     assert not mentioning("strange.py")
-    assert ended["forks"].facts["left"] == "2 processes were left behind when it ended, and ended then"
+    assert ended["forks"].facts["left"] == "2 processes were left behind when it ended, and killed"
 
 
 def test_output_is_kept_and_bounded(strange: SweepFolder, ended: dict[str, Result]) -> None:
@@ -160,4 +160,4 @@ def test_an_optimizer_that_the_script_never_asked_for_is_no_result(tmp_path: Pat
     text = (TEXT % "well").replace("{only: {", "{only: {optimizer: sgd, ")
     ((_, one),) = records(run(text, tmp_path)).items()
     assert one.result.state is State.FAILED
-    assert one.result.error.startswith("strange.py trained without sgd, which its arm names: it never asked for it")
+    assert one.result.error.startswith("strange.py trained without sgd, the optimizer of its arm")

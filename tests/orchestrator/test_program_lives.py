@@ -105,7 +105,7 @@ def test_it_dies_with_its_keeper_and_the_trial_says_so(tmp_path: Path) -> None:
     assert report.state is State.FAILED
     result = read_result(Path(given.folder))
     assert result is not None
-    assert result.error.startswith("resumes.py was killed together with the process that watched over it")
+    assert result.error.startswith("resumes.py was killed together with its supervising process")
     assert not mentioning(given.folder)
 
 
@@ -120,8 +120,8 @@ def test_closing_ends_one_that_ignores_sigterm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "says", "first"), [
-    (RESUME, "2: it was told to go on where it had been ended (--resume=${checkpoint})", None),
-    ("", "2: begun again, since there is no resume_arg", "from 0"),
+    (RESUME, "2: it was told to resume where it had been ended (--resume=${checkpoint})", None),
+    ("", "2: started over, since there is no resume_arg", "from 0"),
 ], ids=["resumes", "begins-again"])  # fmt: skip
 def test_a_drained_trial_goes_on_or_begins_again(tmp_path: Path, more: str, says: str, first: str | None) -> None:
     given, folder = job(tmp_path, more=more, wait=0.1)
@@ -279,7 +279,7 @@ def test_a_sweep_whose_trials_fail_alike_is_given_up(tmp_path: Path, how: str, s
     folder = run(ALIKE % how, tmp_path)
     assert len(records(folder)) == 5
     assert (
-        f"the first 5 trials all failed alike and the sweep was given up: {says}"
+        f"the first 5 trials all failed in the same way and the sweep was given up: {says}"
         in (folder.path / "refused.json").read_text()
     )
 
@@ -320,7 +320,7 @@ seeds: {tune: 1, confirm: 0}
         assert steps(Path(given.folder)) == [10, 20, 30, 40]
         assert (result.proof["steps"], result.proof["grad_evals"]) == (40, 40)
         values.append((result.value, result.metrics["train_loss"], result.init_digest, result.data_digest))
-    assert "it went on from its checkpoint at step" in result.facts["runs"]
+    assert "it continued from its checkpoint at step" in result.facts["runs"]
     assert values[0] == values[1]
 
 

@@ -48,8 +48,8 @@ def say(sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
 
 DECLARED = (
-    "Pairing declared (the seed was handed over; initial weights and first batches were not seen), compute declared "
-    "(the budget was handed over; steps were not counted)."
+    "Pairing declared (the seed was passed on; initial weights and first batches were not observed), compute declared "
+    "(the budget was passed on; steps were not counted)."
 )
 
 
@@ -219,7 +219,7 @@ def test_weights_that_differ_and_unequal_gradients_are_named() -> None:
     (found,) = proof.of_pairs(
         trials(init_digest=["w1", "w2", "v1", "v2"], proof=counted), PAIR, {"unit": "steps", "per_trial": 9}
     )
-    assert found["pairing"]["why"] == "the seed was handed over; initial weights differ between the arms"
+    assert found["pairing"]["why"] == "the seed was passed on; initial weights differ between the arms"
     assert found["compute"]["why"] == "steps were counted; gradient evaluations were a 9, b 18"
 
 

@@ -151,7 +151,7 @@ def test_a_missing_seed_that_no_race_explains_is_refused(tmp_path: Path) -> None
     race = read_json(folder.race)
     race["stopped"] = {}
     folder.race.write_text(json.dumps(race))
-    with pytest.raises(Refused, match="other confirm seeds"):
+    with pytest.raises(Refused, match="different confirm seeds"):
         answer(Evidence(folder))
 
 

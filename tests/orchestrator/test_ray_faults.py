@@ -52,7 +52,7 @@ def test_a_node_and_a_bystander_are_forgiven_longer(tmp_path: Path) -> None:
     assert times(tmp_path, WorkerLost("bb", MEMORY)) == REPEATS
     assert times(tmp_path, RayActorError(error_msg="a worker's process died: " + str(NODE))) == BYSTANDER_REPEATS
     told = fault_of(WorkerLost("bb", MEMORY), tmp_path).says
-    assert "this trial's was worker 43" in told
+    assert "this trial's worker was 43" in told
     assert "worker 42 used 0.06 GB" in told
     assert "spillable" not in told
 

@@ -23,7 +23,12 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from orchestrator.executors.ray_faults import WorkerLost
-from orchestrator.executors.ray_private import every_system_error_is_a_death, private_cluster, workers_without_variables
+from orchestrator.executors.ray_private import (
+    OwnPlaces,
+    every_system_error_is_a_death,
+    private_cluster,
+    workers_without_variables,
+)
 from orchestrator.executors.ray_tune import _switching_often
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +56,18 @@ def test_a_private_cluster_has_its_own_folder_and_patience(tmp_path: Path) -> No
             "Find what now says how long a driver waits for a control store that is gone (ray_config_def.h), or leave "
             "the setting out and drivers whose Ray was killed hang for minutes",
         )
+
+
+def test_workers_do_not_look_where_the_command_was_given() -> None:
+    assert "job_config._py_driver_sys_path.extend(" in inspect.getsource(ray._private.worker.connect), changed(
+        "connect() does not tell workers its places by _py_driver_sys_path",
+        "See which way the current folder takes into their sys.path, and close that in OwnPlaces",
+    )
+    given = OwnPlaces()
+    given._py_driver_sys_path.extend(["/the/current/folder"])
+    assert list(given._get_proto_job_config().py_driver_sys_path) == [str(ROOT)], changed(
+        "a JobConfig sends other places to workers than those of its _py_driver_sys_path", "Adapt OwnPlaces"
+    )
 
 
 def failing(exception: Exception) -> list[tuple[str, Exception]]:

@@ -1,4 +1,4 @@
-"""What a sweep lost is mended by the next `geosweep run`, which says so once; with real stores and files."""
+"""What a sweep lost is repaired by the next `geosweep run`, which says so once; with real stores and files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STUDIES = pytest.mark.parametrize("geosweep", [1, 3], ids=["one study", "three s
 def geosweep(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Mended:
-    """`geosweep run`; returns what it said to have mended."""
+    """`geosweep run`; returns what it said to have repaired."""
     file = tmp_path / "fit.yaml"
     text = sweep_text(method="random", trials=3, confirm=2)
     file.write_text(text.replace("seeds: {", f"seeds: {{studies: {getattr(request, 'param', 3)}, "))
@@ -45,7 +45,7 @@ def geosweep(
             main()
         said = capfd.readouterr().err
         assert "Next: geosweep" in said
-        return [" ".join(part.split()) for part in said.split("Next: ")[0].split("mended: ")[1:]]
+        return [" ".join(part.split()) for part in said.split("Next: ")[0].split("repaired: ")[1:]]
 
     return run
 
@@ -90,8 +90,8 @@ def test_the_next_run_mends_a_finished_sweep_and_the_one_after_has_nothing_to_sa
     logs = lose_half(folder)
     said = geosweep()
     assert sum("parquet differed" in line for line in said) == 2
-    assert sum("taken from the tracker" in line for line in said) == 2
-    assert sum("was RUNNING, COMPLETE; it is COMPLETE; sent again" in line for line in said) == 1
+    assert sum("restored from the tracker" in line for line in said) == 2
+    assert sum("was RUNNING, COMPLETE; should be COMPLETE; sent again" in line for line in said) == 1
     assert sum("had no run; sent again" in line for line in said) == 1
     assert len(said) == 6, said
     assert geosweep() == []
@@ -110,7 +110,7 @@ def test_without_a_tracker_the_table_gives_back_the_values(geosweep: Mended, tmp
     tear(path)
     said = geosweep("--no-tracking")
     assert len(said) == 1
-    assert "2 of 4 points; taken from the table, not byte for byte" in said[0]
+    assert "2 of 4 points; restored from the table, not byte for byte" in said[0]
     assert [(p["step"], p["metrics"]) for p in MetricLog(path).points()] == [(p["step"], p["metrics"]) for p in whole]
 
 
@@ -121,7 +121,7 @@ def test_a_run_that_goes_on_mends_what_its_forerunner_left(geosweep: Mended, tmp
     lost = next(p.name for p in folder.path.glob("trials/sgd*-s1001"))
     (folder.trial(lost) / "result.json").unlink()  # as if this trial had not ended
     said = geosweep()
-    assert sum("taken from the tracker" in line for line in said) == 2
+    assert sum("restored from the tracker" in line for line in said) == 2
     assert sum("sent again" in line for line in said) == 2
     assert sum("parquet differed" in line for line in said) == 2
     assert geosweep() == []

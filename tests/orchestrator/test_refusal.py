@@ -40,7 +40,7 @@ def test_given_up_and_not_tried_again(call: Any, tmp_path: Path) -> None:
     folder = next((tmp_path / "runs").glob("fit-*"))
     trained = sorted((folder / "trials").iterdir())
     assert first.code == 8
-    assert f"the first {FEWEST} trials all failed alike" in first.err
+    assert f"the first {FEWEST} trials all failed in the same way" in first.err
     assert "RuntimeError: the disk of this test is on fire" in first.err
     assert len(trained) == FEWEST
     again = call("run", file, "--executor", "debug", "--no-tracking")
@@ -48,7 +48,7 @@ def test_given_up_and_not_tried_again(call: Any, tmp_path: Path) -> None:
     assert sorted((folder / "trials").iterdir()) == trained
     status = call("status", "@last", "--json").document
     assert status["state"] == "failed"
-    assert "all failed alike" in status["waiting_reason"]
+    assert "all failed in the same way" in status["waiting_reason"]
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_tried_again_once_something_changed(call: Any, tmp_path: Path) -> None:
     folder = next((tmp_path / "runs").glob("fit-*"))
     write(tmp_path / "fit.yaml", method="random", trials=10, fail_at=5, max_failed=8)
     other = call("run", file, "--executor", "debug", "--no-tracking")
-    assert "the first 9 trials all failed alike" in other.err
+    assert "the first 9 trials all failed in the same way" in other.err
     (folder / "refused.json").unlink()
     call("run", file, "--executor", "debug", "--no-tracking")
     assert len(list((folder / "trials").iterdir())) == 20

@@ -87,8 +87,8 @@ def test_what_catches_everything_and_waits_on_ends_too() -> None:
 BAD_MODULES = {
     "raise RuntimeError('no\\nluck')": "importing broken_task ended in RuntimeError: no luck (broken_task.py:1)",
     "def f(:": "importing broken_task ended in SyntaxError: invalid syntax (broken_task.py, line 1)",
-    "import sys; sys.exit(2)": "importing broken_task ended in SystemExit: 2 (broken_task.py:1); put what runs under "
-    "if __name__ == '__main__'",
+    "import sys; sys.exit(2)": "importing broken_task ended in SystemExit: 2 (broken_task.py:1); put code that "
+    "runs under if __name__ == '__main__'",
     "from tests.tasks import Fit\nclass Own(Fit):\n    METRICS = {'loss/val': 'minimize'}": "METRICS of broken_task:"
     'Own has minimize for \'loss/val\'; expected a Metric: METRICS = {"loss/val": Metric(goal="minimize")}',
     "from tests.tasks import Fit\nclass Own(Fit):\n    METRICS = ['loss/val']": "METRICS of broken_task:Own is a list, "

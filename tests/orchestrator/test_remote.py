@@ -75,7 +75,7 @@ def test_the_address_wins_over_the_shell(dashboard: str, monkeypatch: pytest.Mon
     assert newest == Attempt(job="b-00000002.1", sweep_id="b-00000002", state="running")
     assert cluster.status("a") == Attempt(job="a-00000001.2", sweep_id="a-00000001", state="done")
     assert cluster.stop("a") is None
-    with pytest.raises(Unreachable, match="refuses the token"):
+    with pytest.raises(Unreachable, match="rejects the token"):
         RayCluster(dashboard, "wrong")
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
         RayCluster("http://127.0.0.1:9")

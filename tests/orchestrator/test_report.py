@@ -203,7 +203,7 @@ def test_headlines_of_studies() -> None:
     assert headline(verdicts("study", "inconclusive", "better", "better")) == f"x and y are better than z{tail}."
     assert headline(verdicts("study", "worse", "inconclusive", "inconclusive")) == f"y is better than x{tail}."
     assert headline(verdicts("study", *3 * ["equivalent"])) == f"The arms{tail}, are equivalent within ±0.1 m."
-    assert "about 4 more studies (32 trials an arm)" in headline(verdicts("study", *3 * ["inconclusive"]))
+    assert "about 4 more studies (32 trials per arm)" in headline(verdicts("study", *3 * ["inconclusive"]))
     against = {**verdicts("study", "worse", "inconclusive"), "baseline": "sgd"}
     assert headline(against) == f"y is better than x{tail}. Not settled against sgd: x."
     assert headline(None, "no seeds") == "No verdict: no seeds"
@@ -233,10 +233,10 @@ def test_sweeps_of_one_task_compare_arm_by_arm(tmp_path: Path) -> None:
     document = across.answer([a, b])
     arms = {p["a"] for p in document["pairs"]} | {p["b"] for p in document["pairs"]}
     assert arms == {f"{arm}@{e.sweep_id}" for arm in ("sgd", "slow") for e in (a, b)}
-    assert "comparing them was not declared" in document["exploratory"][-1]
+    assert "this comparison was not declared" in document["exploratory"][-1]
     other = sweep_file.loads(sweep_text())
     folder = runner.open_folder(other, sweep_text(), tmp_path, {})
-    with pytest.raises(Refused, match="have other"):
+    with pytest.raises(Refused, match="have different"):
         across.answer([a, Evidence(folder)])
 
 
@@ -256,7 +256,7 @@ def test_profiles_over_sweeps(tmp_path: Path) -> None:
     for one in sweeps:  # the reference is known by its optimizer, not by what the arm is called
         one.definition["arms"]["sgd"]["optimizer"], one.definition["arms"]["slow"]["optimizer"] = "adam", "adamw"
     assert profiles.document(sweeps)["reference"] == "slow"
-    with pytest.raises(Refused, match="two tasks or more"):
+    with pytest.raises(Refused, match="at least two tasks"):
         profiles.document(sweeps[:1])
     with pytest.raises(Refused, match="no reference arm 'adamw'"):
         profiles.document(sweeps, "adamw")
@@ -298,7 +298,7 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
         assert sorted(m.step for m in history) == [10, 20, 30, 40]
         assert "figures/verdict.png" in {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
     unknown = fabricated(tmp_path / "elsewhere", trials=1)
-    assert "was sweep large-" in publish(unknown, tmp_path)
+    assert publish(unknown, tmp_path) == ""
 
 
 @pytest.mark.slow

@@ -281,7 +281,7 @@ def test_find_by_prefix(tmp_path: Path) -> None:
         assert find(tmp_path, str(path)).sweep_id == folder.sweep_id
     elsewhere = find(tmp_path / "empty", str(folder.path))
     assert (elsewhere.root, elsewhere.sweep_id) == (tmp_path, folder.sweep_id)
-    with pytest.raises(NotFound, match=f"of the same name, with another definition, there is: {folder.sweep_id}"):
+    with pytest.raises(NotFound, match=f"sweeps of the same name with another definition: {folder.sweep_id}"):
         find(tmp_path, "fit-00000000")
     with pytest.raises(NotFound, match="start one with"):
         find(tmp_path / "empty", "@last")

@@ -110,8 +110,8 @@ def test_another_analysis_is_allowed_and_stamped(tmp_path: Path) -> None:
     assert (plain["margin"], plain["exploratory"]) == (0.5, [])
     asked = answer(Evidence(folder), margin=0.1, baseline="sgd")
     assert asked["exploratory"] == [
-        "baseline sgd was asked for, None was declared",
-        "margin 0.1 was asked for, 0.5 was declared",
+        "baseline sgd was requested, but None was declared",
+        "margin 0.1 was requested, but 0.5 was declared",
     ]
     again = run(tmp_path, "\nanalysis: {margin: 0.2}\n")
     assert again.sweep_id == folder.sweep_id

@@ -83,7 +83,7 @@ def test_median_stops_what_is_worse_than_half() -> None:
         stopper.begin(number)
         stopper.record(number, 1, value)
         found += [(s.number, s.reason) for s in stopper.decisions()]
-    assert found == [(3, "best so far 0.55 against a median of 0.6 at evaluation 1")]
+    assert found == [(3, "best so far 0.55 vs. a median of 0.6 at evaluation 1")]
 
 
 def test_hyperband_brackets_begin_at_later_rungs() -> None:
@@ -122,7 +122,7 @@ def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) 
     assert stopped
     for t in stopped:
         assert t.result.grad_evals == 10 * t.result.stopped.rung < 40
-        assert "go on" in t.result.stopped.reason
+        assert "continue" in t.result.stopped.reason
         assert t.result.seconds > 0
         assert t.job.stage == "tune"
     told = {t.number: t for arm in ("sgd",) for t in study(folder, arm).trials}
@@ -289,7 +289,7 @@ def test_warm_start_from_results_that_others_trained(tmp_path: Path) -> None:
     assert [(t.params["lr"], t.values) for t in taken] == [(0.02, [1.02]), (0.1, [1.1])]
     high = make(of_csv(tmp_path / "r.csv"), replace(asked, metrics=["loss/val:maximize"]), tmp_path, "high", {})
     alien = {"adamw": {"parameters": {"lr": {"values": [0.01, 0.1]}}}}
-    with pytest.raises(NotFound, match="has another metric"):
+    with pytest.raises(NotFound, match="has a different metric"):
         run(tmp_path, None, None, name="third", warm_start=[high.folder.sweep_id])
     with pytest.raises(NotFound, match="was imported with arms odd, sgd"):
         run(tmp_path, None, None, name="fourth", arms=alien, warm_start=[kept.folder.sweep_id])

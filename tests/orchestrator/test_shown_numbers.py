@@ -67,7 +67,7 @@ def test_an_interval_within_its_range_covers_as_often(bounds: tuple[float, float
 def test_what_was_cut_is_said() -> None:
     s = summarize([0.98, 1.0, 0.7], bounds=SHARE)
     assert s.hi == 1.0
-    assert cut_words("accuracy/val", SHARE, [(s.lo, s.hi)]) == "cut at 1, beyond which accuracy/val cannot be"
+    assert cut_words("accuracy/val", SHARE, [(s.lo, s.hi)]) == "clipped to the range of accuracy/val (at 1)"
     assert cut_words("accuracy/val", SHARE, [(0.2, 0.4), (None, None), (1.0, 1.0)]) == ""
 
 
@@ -187,5 +187,5 @@ def test_vectors_are_as_wide_as_text_and_the_same_each_time(tmp_path: Path) -> N
 def test_a_report_says_which_intervals_were_cut(tmp_path: Path) -> None:
     lines = ["optimizer,seed,accuracy", *(f"{arm},{s},{0.2 if s == 3 else 1.0}" for arm in "ab" for s in range(6))]
     evidence = Evidence(imported(tmp_path, lines).folder)
-    assert tables.cut(evidence) == "Intervals are cut at 1, beyond which accuracy cannot be."
+    assert tables.cut(evidence) == "Intervals are clipped to the range of accuracy (at 1)."
     assert tables.cut(evidence) in build(evidence, tmp_path / "report", vector=False).read_text()

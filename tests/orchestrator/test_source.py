@@ -187,8 +187,12 @@ def test_sweeps_of_other_code_are_not_compared(folder: Path) -> None:
     names = [path.name for path in sorted((folder / "runs").iterdir()) if path.name.startswith(("one-", "two-"))]
     refused = geosweep(folder, "compare", *names)
     assert refused.returncode != 0
-    assert "ran with other source of mine/factor.py; run both with the same" in refused.stderr.replace("\n", " ")
+    assert "ran with different source code (mine/factor.py); run both with the same code" in refused.stderr.replace(
+        "\n", " "
+    )
     (folder / "mine" / "factor.py").write_text("FACTOR = 1.0\n")
     assert run(folder, "three").returncode == 0
     three = next(path.name for path in (folder / "runs").iterdir() if path.name.startswith("three-"))
-    assert "2 confirm seeds; below 6" in geosweep(folder, "compare", names[0], three).stderr, "code is no obstacle"
+    assert "2 confirm seeds; with fewer than 6" in geosweep(folder, "compare", names[0], three).stderr, (
+        "code is no obstacle"
+    )

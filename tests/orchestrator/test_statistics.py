@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -136,6 +138,21 @@ def test_importance_finds_the_one_that_matters(goal: Goal) -> None:
     assert sum(one.share for one in found.values()) == pytest.approx(1.0)
     assert sum(one.by_chance for one in found.values()) == pytest.approx(1.0)
     assert importances(x, rows[:5], [0.0] * 5, Goal.MAXIMIZE) == {}
+
+
+WHOLE = """
+import sys, optuna
+from orchestrator.search.importance import _ped_anova_of_optuna
+found = _ped_anova_of_optuna()
+assert "sklearn" not in sys.modules
+assert optuna.importance.PedAnovaImportanceEvaluator.__qualname__ == found.__qualname__
+optuna.importance.FanovaImportanceEvaluator()  # which needs it
+"""
+
+
+@pytest.mark.slow
+def test_importance_needs_no_scikit_learn_and_leaves_optuna_whole() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", WHOLE], check=True, timeout=120)
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def test_a_trial_goes_on_elsewhere_as_if_nothing_had_been(
     loss: str, bucket: str, machines: Machines, tmp_path: Path
 ) -> None:
     plain = a_job(SweepFolder(tmp_path, "plain"))
-    with pytest.raises(NotShared, match="is not there on"):
+    with pytest.raises(NotShared, match="does not exist on"):
         TrialSession(plain)  # as on another machine, which mounts no such folder
     (tmp_path / "plain").mkdir()
     to_the_end(TrialSession(plain))
@@ -168,7 +168,7 @@ def test_a_store_that_is_away_costs_no_trial_and_no_checkpoint_is_told_that_was_
         session._place._far, "_store", object_store._store("s3://other")[0].__class__(endpoint_url="http://127.0.0.1:9")
     )
     report = session.advance()
-    with pytest.warns(UserWarning, match="not uploaded, training goes on"):
+    with pytest.warns(UserWarning, match="not uploaded, training continues"):
         session._place.settle()
     assert (report.state, report.durable, report.evaluation) == ("RUNNING", 10.0, 2)
     assert session._place.durable == 10.0
@@ -339,10 +339,10 @@ def test_one_driver_at_a_time_whatever_becomes_of_the_database(bucket: str, post
     ("words", "says"),
     [
         (["--root", "s3://bucket/x"], "name a PostgreSQL database with --storage"),
-        (["--root", "s3://bucket/x", "--storage", "postgresql://x@127.0.0.1:9/x"], "holds no MLflow store"),
+        (["--root", "s3://bucket/x", "--storage", "postgresql://x@127.0.0.1:9/x"], "cannot hold an MLflow store"),
         (["--root", "s3://bucket/x", "--storage", "sqlite:///x", "--no-tracking"], "in PostgreSQL"),
         (["--root", "s3://bucket/x", "--storage", "postgresql://x@127.0.0.1:9/x", "--no-tracking"], "does not answer"),
-        (["--root", "s3://elsewhere/x", "--no-tracking"], "make the bucket first"),
+        (["--root", "s3://elsewhere/x", "--no-tracking"], "create the bucket first"),
         (["--root", "s3://bucket/../x"], "names no folder"),
         (
             ["--root", "nonsense://x/y", "--no-tracking", "--storage", "postgresql://x@127.0.0.1:9/x"],

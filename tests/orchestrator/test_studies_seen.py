@@ -162,13 +162,13 @@ def test_the_twin_is_beside_the_comparisons_and_none_of_them(seen: Evidence) -> 
     assert (twin["a"], twin["b"], twin["n"]) == ("sgd-twin", "sgd", STUDIES)
     assert (twin["p_holm"], document["pairs"][0]["p_holm"]) == (twin["p"], document["pairs"][0]["p"])
     line = next(note for note in notes(document) if "twin" in note)
-    assert "an identical copy of sgd tuned on its own, differs from it by" in line
+    assert "an identical copy of sgd tuned independently, differs from it by" in line
     assert line.endswith("this is what no difference looks like here.")
     assert "twin" not in headline(document)
     assert {p["a"] for p in answer(seen, baseline="none")["pairs"]} | {
         p["b"] for p in answer(seen, baseline="none")["pairs"]
     } == {"adamw", "sgd"}
-    with pytest.raises(Refused, match="baseline 'sgd-twin' has no confirm trials; there is: adamw, sgd"):
+    with pytest.raises(Refused, match="baseline 'sgd-twin' has no confirm trials; available: adamw, sgd"):
         answer(seen, baseline="sgd-twin")
     assert seen.ranked()[-1] == "sgd-twin"
     spec = sweep_file.load(seen.folder.path / "sweep.yaml")
@@ -176,7 +176,7 @@ def test_the_twin_is_beside_the_comparisons_and_none_of_them(seen: Evidence) -> 
     free = replace(spec, analysis=replace(spec.analysis, baseline=None, twin=False))
     assert model.comparisons(free) == 3
     last = tables.pairs(document)[-1]
-    assert (last["A"], last["p Holm"], last["A is"]) == ("sgd-twin", "-", "twin: what no difference looks like")
+    assert (last["A"], last["p Holm"], last["A is"]) == ("sgd-twin", "-", "twin: shows what no difference looks like")
     for rows in (tables.arms(seen), tables.tuning(seen)):
         assert [row["arm"] for row in rows][-1] == "sgd-twin"
 
@@ -202,7 +202,7 @@ def test_no_other_verb_compares_a_twin(seen: Evidence, tmp_path: Path) -> None:
     assert document["unit"] == "study"
     assert "sgd-twin" not in profiles.document([seen, other], "sgd")["arms"]
     fewer = swept(tmp_path, "analysis: {baseline: sgd}", name="fewer", studies=2)
-    with pytest.raises(Refused, match="have other numbers of studies: 6 and 2"):
+    with pytest.raises(Refused, match="have different numbers of studies: 6 and 2"):
         across.answer([seen, fewer])
 
 
@@ -263,7 +263,11 @@ def test_the_report_of_studies(seen: Evidence, page: Path) -> None:
     assert f"{STUDIES} paired studies, {CONFIRM} confirm seeds each" in text
     for note in notes(document):
         assert text.count(note) == 1
-    for part in ("Where the noise comes from", "twin: what no difference looks like", "every study: what it chose"):
+    for part in (
+        "Where the noise comes from",
+        "twin: shows what no difference looks like",
+        "every study: what it chose",
+    ):
         assert part in text
     with (page.parent / "studies.csv").open(encoding="utf-8") as rows:
         assert [row["study"] for row in csv.DictReader(rows) if row["arm"] == "sgd"] == list("123456")
@@ -341,4 +345,6 @@ def test_one_study_never_says_that_a_method_is_better(alone: Evidence, tmp_path:
 
 def test_a_twin_of_one_study_is_a_configuration_too(alone: Evidence) -> None:
     line = next(note for note in notes(answer(alone)) if "identical copy" in note)
-    assert line.startswith("The configuration found for sgd-twin, an identical copy of sgd tuned on its own, differs ")
+    assert line.startswith(
+        "The configuration found for sgd-twin, an identical copy of sgd tuned independently, differs "
+    )

@@ -166,7 +166,9 @@ def test_one_search_an_arm_is_compared_on_one_task_only(tmp_path: Path) -> None:
     shared = {"parameters": {"lr": alike["lr"]}, "groups": {}, "constraints": []}
     answer.answer(Evidence(run(tmp_path, **one, **(shared | {"parameters": alike}), arms={"sgd": {}, "sam": {}})))
     other = run(tmp_path, **one, **shared, name="other", arms=apart)
-    with pytest.raises(Refused, match=r"task.width is 6 in sam, 3 in sgd: another task.*waive: \{GS116"):
+    with pytest.raises(
+        Refused, match=r"task.width is 6 in sam, 3 in sgd: different tasks for different arms.*waive: \{GS116"
+    ):
         answer.answer(Evidence(other))
     meant = {"analysis": {"waive": {"GS116": "each at the width of its paper"}}}
     document = answer.answer(Evidence(run(tmp_path, **one, **shared, name="meant", arms=apart, **meant)))

@@ -105,9 +105,9 @@ def test_unpaired_seeds_have_no_difference() -> None:
 def test_numbers_can_be_baselines_and_what_is_not_there_is_said() -> None:
     rows = [trial("x", Stage.TUNE, i, 0, v, alpha=a) for i, (a, v) in enumerate(((0.5, 2.0), (1.0, 3.0)))]
     assert table(rows, ask(by="alpha", baseline="0.50"), curve)["rows"][1]["against_baseline"]["difference"] == 1.0
-    with pytest.raises(Refused, match=r"'2' is no value of alpha; there is: 0.5, 1.0"):
+    with pytest.raises(Refused, match=r"'2' is not a value of alpha; available: 0.5, 1.0"):
         table(rows, ask(by="alpha", baseline="2"), curve)
-    with pytest.raises(Refused, match="no trial has the parameter 'beta'; there is: alpha"):
+    with pytest.raises(Refused, match="no trial has the parameter 'beta'; available: alpha"):
         table(rows, ask(by="beta"), curve)
 
 
@@ -180,13 +180,13 @@ def test_from_sweep_file_to_table(call: Any, tmp_path: Path) -> None:
     assert "slowdown" in shown
     missing = call("table", "--by", "rotations")
     assert missing.code == 4
-    assert "there is: lr, rotation" in missing.err
+    assert "available: lr, rotation" in missing.err
 
 
 def test_bad_values_are_refused_with_their_place(call: Any, tmp_path: Path) -> None:
     for old, new, message in (
         ("rotation: svd", "rotation: svdd", "svdd"),
-        ("rotation_refresh: 5", "rotation_transport: m", "re-ordered and re-signed"),
+        ("rotation_refresh: 5", "rotation_transport: m", "reordered and change sign"),
     ):
         (tmp_path / "bad.yaml").write_text(SWEEP.replace(old, new))
         found = call("validate", str(tmp_path / "bad.yaml"))

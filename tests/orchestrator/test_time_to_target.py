@@ -94,5 +94,5 @@ def test_the_verb_takes_one_sweep(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"time-to-target.csv", "time-to-target.tex"}
     shown = CliRunner().invoke(app, given)
     assert shown.exit_code == 0
-    assert "where adamw ends in the median" in " ".join(shown.stdout.split())
+    assert "where adamw ends at the median" in " ".join(shown.stdout.split())
     assert "of 3 studies" in shown.stdout

@@ -183,7 +183,7 @@ def test_runs_tell_their_study_and_summaries_are_over_studies(tmp_path: Path) ->
     client.set_tag(second[0].info.run_id, STUDY, "3")
     with folder.hold():
         said = reconcile(folder, tracker())
-    assert said == [f"mlflow: {second[0].data.tags[TRIAL]} was of study 3; it is of study 2; sent again"]
+    assert said == [f"mlflow: {second[0].data.tags[TRIAL]} had study 3; should be study 2; sent again"]
     with folder.hold():
         assert reconcile(folder, tracker()) == []
     check_complete(folder, uri)

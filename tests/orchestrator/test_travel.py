@@ -170,7 +170,7 @@ def test_links(project: Path, tmp_path: Path) -> None:
     assert "gone" not in names(found)
     (project / ".env").write_text("A=1")
     (project / "settings").symlink_to(".env")
-    with pytest.raises(CannotTravel, match=r"settings is a link to .env, which does not travel"):
+    with pytest.raises(CannotTravel, match=r"settings is a link to .env, which is not uploaded"):
         parcel(project)
     (project / "settings").unlink()
     (project / "out").symlink_to(tmp_path / "elsewhere")
@@ -182,7 +182,7 @@ def test_links(project: Path, tmp_path: Path) -> None:
         parcel(project)
     (project / "itself").unlink()
     (project / "sub" / "up").symlink_to("..")
-    with pytest.raises(CannotTravel, match="sub/up is a link to a folder that it lies in"):
+    with pytest.raises(CannotTravel, match="sub/up is a link to a folder that contains it"):
         parcel(project)
     (project / ".geosweepignore").write_text("up\n")
     assert parcel(project) is not None
@@ -267,7 +267,7 @@ def test_what_would_be_missing_is_said_before_the_start(project: Path) -> None:
 def test_too_much_is_refused_with_the_largest(project: Path) -> None:
     (project / "movie.bin").write_bytes(b"0" * 50_000)
     with pytest.raises(
-        CannotTravel, match=r"0 MB in 7 files, and 0 MB may travel .*the largest: movie.bin \(0.1 MB\), "
+        CannotTravel, match=r"0 MB in 7 files; at most 0 MB may be uploaded .*the largest: movie.bin \(0.1 MB\), "
     ):
         parcel(project, limit=20_000)
     (project / ".geosweepignore").write_text("*.bin\n")
@@ -287,10 +287,10 @@ def test_an_archive_arrives(project: Path, tmp_path: Path, monkeypatch: pytest.M
     assert arrival.arrive(str(archive)).folder == arrived.folder
     other = archive.with_name(f"code-{'0' * 64}.zip")
     other.write_bytes(archive.read_bytes())
-    with pytest.raises(CannotTravel, match="not what its name says"):
+    with pytest.raises(CannotTravel, match="does not match its name"):
         arrival.arrive(str(other))
     other.write_bytes(b"nothing")
-    with pytest.raises(CannotTravel, match="no archive"):
+    with pytest.raises(CannotTravel, match="not an archive"):
         arrival.arrive(str(other))
 
 
@@ -380,5 +380,5 @@ def test_a_run_from_an_archive_says_which_code_it_had(
 
 def test_a_home_folder_stays_at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(project))
-    with pytest.raises(CannotTravel, match="is no folder to send to a cluster"):
+    with pytest.raises(CannotTravel, match="is not a folder to upload to a cluster"):
         parcel(project)

@@ -1,4 +1,4 @@
-"""A user's module on machines that never had it: a Ray cluster of two raylets that know nothing of the project."""
+"""A user's module on machines that never had it: a Ray cluster that knows nothing of the project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Own(Fit):
 
 
 @pytest.mark.slow
-def test_a_second_machine_trains_a_module_that_it_never_had(tmp_path: Path) -> None:
+@pytest.mark.parametrize("machines", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_machines_train_a_module_that_they_never_had(machines: int, tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     (project / "own_task.py").write_text(TASK)
@@ -41,7 +42,8 @@ def test_a_second_machine_trains_a_module_that_it_never_had(tmp_path: Path) -> N
     document |= {"task": {"name": "own_task:Own", "width": 4}, "cache": False}
     (project / "sweep.yaml").write_text(yaml.safe_dump(document))
     with ray_cluster(num_cpus=1) as (cluster, place):
-        cluster.add_node(num_cpus=1)
+        for _ in range(machines - 1):
+            cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
         words = ["run", "sweep.yaml", "--root", str(tmp_path / "runs"), "--address", cluster.address, "--no-tracking"]
         done = fresh(*words, cwd=project, env=environment(GEOSWEEP_SCRATCH=str(tmp_path / "scratch")))
@@ -110,7 +112,7 @@ def test_packages_come_to_the_machines_that_train_or_the_start_says_why_not(tmp_
                 check=False,
             )
     assert done["gone"].returncode != 0
-    assert "the cluster cannot make the environment of the trials" in done["gone"].stderr
+    assert "the cluster cannot set up the trials' environment" in done["gone"].stderr
     assert "tiny_for_trials-2-py3-none-any.whl" in done["gone"].stderr
     assert not list((tmp_path / "runs").glob("gone-*/trials/*"))
     assert done["there"].returncode == 0, done["there"].stderr

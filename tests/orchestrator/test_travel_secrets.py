@@ -61,7 +61,7 @@ SAMPLES = {
     "a token of a package registry": "npm_" + "a" * 36,
     "a key of a Kubernetes user": "client-key-data: " + "LS0t" * 12,
     "a Google API key": "AIza" + "a" * 35,
-    "a key of an OpenAI or Anthropic account": "sk-" + "a1" * 20,
+    "an OpenAI or Anthropic API key": "sk-" + "a1" * 20,
     "a Weights & Biases key": "WANDB_API_KEY=" + "a" * 40,
     "a JSON web token": "eyJ" + "a" * 12 + ".eyJ" + "b" * 12 + "." + "c" * 12,
     "a password in an address": "postgresql://me:" + "hunter2@host/db",

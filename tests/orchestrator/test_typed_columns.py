@@ -139,7 +139,7 @@ def test_a_table_of_an_earlier_version_is_brought_up(folder: SweepFolder, tmp_pa
     pq.write_table(now.drop_columns([n for n in now.column_names if n.startswith("param.")]), path)
     said = [line for line in reconcile.tables(here) if line.startswith("table")]
     assert len(said) == 1
-    assert "of an earlier version" in said[0]
+    assert "from an earlier version" in said[0]
     assert pq.read_table(path).equals(now)
 
 

@@ -93,9 +93,9 @@ def test_a_report_of_an_earlier_verdict_is_called_so(made: SweepFolder, tmp_path
     (tmp_path / "report.html").write_text("a page")
     runs = told.runs_of(Evidence(made))
     runs.send(tmp_path, {}, "an earlier verdict", "")
-    assert "The whole report: artifact `report/report.html`." in parent(made)["mlflow.note.content"]
+    assert "Full report: artifact `report/report.html`." in parent(made)["mlflow.note.content"]
     assert told.tell(made) == ""
-    assert "is of an earlier verdict" in parent(made)["mlflow.note.content"]
+    assert "is from an earlier verdict" in parent(made)["mlflow.note.content"]
 
 
 def test_what_the_task_declares_is_read_without_it(made: SweepFolder) -> None:

@@ -203,7 +203,7 @@ def test_too_few_seconds_are_refused_before_anything_is_trained(tmp_path: Path) 
 
 
 def test_seconds_are_those_of_the_machine_that_trains() -> None:
-    with pytest.raises(RenderError, match="times the arms on its own machine"):
+    with pytest.raises(RenderError, match="calibrates the arms on its own machine"):
         fit(sweep_file.loads(text_of("seconds", 30)), load("kind"))
     with pytest.raises(SpecError, match="2 processes train a trial"):
         sweep_file.loads(text_of("seconds", 30) + "\nresources: {processes: 2}\n")
@@ -220,7 +220,7 @@ def test_a_twin_has_the_pace_of_its_arm() -> None:
 @pytest.mark.slow
 def test_sweeps_of_other_units_are_not_compared(tmp_path: Path) -> None:
     sweeps = [Evidence(run(tmp_path, text_of(unit, 20))) for unit in ("steps", "grad_evals")]
-    with pytest.raises(Refused, match="have other units of the budget: steps and grad_evals"):
+    with pytest.raises(Refused, match="have different budget units: steps and grad_evals"):
         across.answer(sweeps)
     assert currencies.spoken(sweeps[1]) == "20 gradient evaluations each"
 

@@ -173,7 +173,7 @@ def test_the_course_is_part_of_a_checkpoint() -> None:
 
 def test_rates_need_a_recorded_course() -> None:
     subject = Subject(model=torch.nn.Linear(1, 1), loss=torch.nn.functional.mse_loss, batches=[])
-    with pytest.raises(ValueError, match="records its course"):
+    with pytest.raises(ValueError, match="records its trajectory"):
         measure(["average_case_rate"], subject)
 
 

@@ -28,11 +28,11 @@ class Rings(Task):
         ("rings_of_mine:rings", "did you mean rings_of_mine:Rings?"),
         ("rings_of_mine:Ring", "did you mean rings_of_mine:Rings?"),
         ("rings_of_mine:Noise", "'rings_of_mine:Noise' is not a trainables.Task"),
-        ("no_rings.py:Rings", "there is: bilinear, digits"),
-        ("json.Rings", "there is: bilinear, digits"),
+        ("no_rings.py:Rings", "available: bilinear, digits"),
+        ("json.Rings", "available: bilinear, digits"),
         ("digit", "did you mean digits?"),
-        ("a/b:", "there is: bilinear, digits"),
-        ("", "there is: bilinear, digits"),
+        ("a/b:", "available: bilinear, digits"),
+        ("", "available: bilinear, digits"),
     ],
 )
 def test_names_of_tasks(written: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_a_token_above_the_vocabulary_of_a_flat_file(place: Path) -> None:
 
 
 BAD = [
-    ("blocks", {"model": "gpt3"}, "model is 'gpt3'; there is: gpt_nano"),
+    ("blocks", {"model": "gpt3"}, "model is 'gpt3'; available: gpt_nano"),
     ("blocks", {"context": 0}, "context"),
     ("blocks", {"context": 500}, "context is 500; split"),
     ("blocks", {"batch_size": 0}, "batch_size"),

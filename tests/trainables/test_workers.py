@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch.distributed as dist
 
 import optim_core
 from tests import pair
+from tests.orchestrator.command import Forked
 from trainables.workers import Workers, listen
 
 pytestmark = pytest.mark.slow
@@ -37,8 +37,7 @@ def test_two_processes_are_one_for_every_optimizer(tmp_path: Path) -> None:
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(cases))
     store = listen("127.0.0.1")
-    command = [sys.executable, "-m", "tests.pair", str(file), f"127.0.0.1:{store.port}"]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    other = Forked(str(file), f"127.0.0.1:{store.port}", program=Path(pair.__file__))
     try:
         for number, case in enumerate(cases):
             workers = Workers(size=2, store=dist.PrefixStore(str(number), store))
@@ -49,11 +48,11 @@ def test_two_processes_are_one_for_every_optimizer(tmp_path: Path) -> None:
                     compare(case["name"], case["recipe"], workers)
             finally:
                 workers.close()
-        out, _ = other.communicate(timeout=60)
-        assert other.returncode == 0, out
+        said = other.communicate(timeout=60)
+        assert other.returncode == 0, said
     finally:
-        other.kill()
-        other.wait()
+        if other.poll() is None:
+            other.send_signal(signal.SIGKILL)
 
 
 def compare(name: str, recipe: str, workers: Workers) -> None:
@@ -71,5 +70,5 @@ def compare(name: str, recipe: str, workers: Workers) -> None:
 
 
 def test_a_rank_beyond_the_group_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"rank is 2; it has to lie in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"rank is 2; it must lie in \[0, 2\)"):
         Workers(rank=2, size=2)

@@ -1,6 +1,6 @@
-"""Crop, flip and cutout of raw images; normalisation. Draws are functions of (seed, epoch, row): see `chance.py`.
+"""Crop, flip, cutout and normalization of images. Draws are functions of (seed, epoch, row): see `chance.py`.
 
-Images are uint8 [B, C, H, W] as they lie in the cache; crop and flip copy them, normalisation makes them float32.
+Images are uint8 [B, C, H, W] as stored in the cache; crop and flip copy them, normalization makes them float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Numbers = NDArray[Any]
 
 
 def crop(images: Images, padding: int, seed: int, epochs: Numbers, rows: Numbers) -> Images:
-    """A window of the image's size, somewhere in the image padded by `padding` black pixels on each side."""
+    """A window of the image's size at a random place in the image padded by `padding` black pixels on each side."""
     if not padding:
         return images
     height, width = images.shape[2:]
@@ -32,7 +32,7 @@ def crop(images: Images, padding: int, seed: int, epochs: Numbers, rows: Numbers
 
 
 def flip(images: Images, seed: int, epochs: Numbers, rows: Numbers) -> Images:
-    """Mirror half of the images, left to right. The input is left as it is."""
+    """Mirror half of the images, left to right. The input is not modified."""
     mirrored = flips(seed, epochs, rows)
     return np.where(mirrored[:, None, None, None], images[..., ::-1], images)
 
@@ -43,9 +43,9 @@ def flips(seed: int, epochs: Numbers, rows: Numbers) -> NDArray[np.bool_]:
 
 
 def cutout(images: Tensor, side: int, seed: int, epochs: Numbers, rows: Numbers) -> Tensor:
-    """Zero a square of `side` pixels around a random pixel, cut at the border (DeVries & Taylor 2017, sec. 3.2).
+    """Zero a square of `side` pixels around a random pixel, clipped at the border (DeVries & Taylor 2017, sec. 3.2).
 
-    For normalised images [B, C, H, W], in which 0 is the mean. In place.
+    For normalized images [B, C, H, W], in which 0 is the mean. In place.
     """
     return cut(images, *squares(images.shape[2:], side, seed, epochs, rows)) if side else images
 
@@ -53,7 +53,7 @@ def cutout(images: Tensor, side: int, seed: int, epochs: Numbers, rows: Numbers)
 def squares(
     shape: Sequence[int], side: int, seed: int, epochs: Numbers, rows: Numbers
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which rows [B, H] and columns [B, W] of pixels the square of each image has."""
+    """The rows [B, H] and columns [B, W] of pixels in each image's square."""
 
     def near(limit: int, stream: int) -> NDArray[np.bool_]:
         first = (chance.below(limit, seed, stream, epochs, rows) - side // 2)[:, None]
@@ -64,12 +64,12 @@ def squares(
 
 
 def cut(images: Tensor, y: Any, x: Any) -> Tensor:
-    """Zero the squares [B, H] and [B, W] of normalised images [B, C, H, W], in place."""
+    """Zero the squares [B, H] and [B, W] of normalized images [B, C, H, W], in place."""
     y, x = torch.as_tensor(y, device=images.device), torch.as_tensor(x, device=images.device)
     return images.masked_fill_(y[:, None, :, None] & x[:, None, None, :], 0.0)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 of mean 0 and deviation 1; mean and std [C] of pixels scaled to [0, 1]."""
+    """uint8 [B, C, H, W] -> float32 with mean 0 and deviation 1; mean and std [C] of pixels scaled to [0, 1]."""
     scale, shift = 1 / (255 * std), -mean / std
     return torch.addcmul(shift[:, None, None], images.float(), scale[:, None, None])

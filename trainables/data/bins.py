@@ -1,7 +1,7 @@
-"""Flat token files: `train.bin`, `val.bin`, ids one after another, no header, little endian (nanoGPT's layout).
+"""Flat token files: `train.bin`, `val.bin`, concatenated ids, no header, little endian (nanoGPT's layout).
 
-Some writers put a header of 256 int32 in front (the first of them a magic number, 20240520 or 20240801); read as tokens
-it is noise, so it is recognised and refused.
+Some writers prepend a header of 256 int32 (the first a magic number, 20240520 or 20240801); read as tokens it would be
+noise, so it is detected and refused.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ NAMES = {"train": ("train.bin",), "val": ("val.bin", "validation.bin", "valid.bi
 
 
 def find(folder: Path) -> dict[str, Path]:
-    """File of each split, of those that are there."""
+    """The file of each split, for those that exist."""
     found = {split: [folder / n for n in names if (folder / n).is_file()] for split, names in NAMES.items()}
     return {split: paths[0] for split, paths in found.items() if paths}
 
 
 def tokens(path: Path, dtype: str) -> NDArray[Any]:
-    """The ids of a file, mapped, read-only. Raises DataError for a header, a cut file, an empty one."""
+    """The ids of a file, memory-mapped, read-only. Raises DataError for a header, a truncated file, an empty one."""
     if dtype not in DTYPES:
-        raise DataError(path, f"is {dtype!r}; there is: {', '.join(DTYPES)}", field="dtype")
+        raise DataError(path, f"is {dtype!r}; available: {', '.join(DTYPES)}", field="dtype")
     size, width = path.stat().st_size, np.dtype(dtype).itemsize
     if not size:
         raise DataError(path, "the file is empty", field="tokens")
     if size % width:
         raise DataError(
-            path, f"{size} bytes are no whole number of {dtype}: truncated, or another dtype", field="tokens"
+            path, f"{size} bytes are not a whole number of {dtype}: truncated, or another dtype", field="tokens"
         )
     if has_header(path):
         raise DataError(
@@ -50,7 +50,9 @@ def tokens(path: Path, dtype: str) -> NDArray[Any]:
 
 
 def has_header(path: Path) -> bool:
-    """Whether the file starts with a known magic number (NumPy's too), or with 256 int32 that are nearly all zero."""
+    """Whether the file starts with a known magic number (including NumPy's), or with 256 int32 that are nearly all
+    zero.
+    """
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     words = np.frombuffer(head[: len(head) // 4 * 4], "<i4")
@@ -60,7 +62,7 @@ def has_header(path: Path) -> bool:
 
 
 def fingerprint(files: dict[str, Path], dtype: str, vocabulary: int) -> str:
-    """32 hex digits of sizes and 64 evenly spaced pages of each file, where hashing it all would take minutes."""
+    """32 hex digits from sizes and 64 evenly spaced pages of each file, since hashing everything would take minutes."""
     digest = hashlib.sha256(f"{dtype}/{vocabulary}".encode())
     for split, path in sorted(files.items()):
         size = path.stat().st_size

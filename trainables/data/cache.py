@@ -1,13 +1,14 @@
-"""Node-local cache: each split as one uncompressed Arrow IPC file, memory-mapped, shared by all trials of a node.
+"""Node-local cache: each split as an uncompressed, memory-mapped Arrow IPC file, shared by all trials on a node.
 
-Parquet pages have to be decoded, so every process that reads them holds a copy. The cache holds the decoded columns in
-one record batch; mapping it allocates nothing, and the pages are the operating system's, once for all processes.
+Parquet pages must be decoded, so every process that reads them holds a copy. The cache holds the decoded columns in one
+record batch; mapping it allocates nothing, and all processes share the pages in the operating system's cache.
 
-The key is the data set's fingerprint: equal content is cached once, wherever it came from, and changed content is
-another key. The first trial builds it under a lock in a temporary folder that is renamed when whole; the others wait.
-Building verifies size and SHA-256 of each shard and every value (see `shards.py`); memory stays at about one row group.
+The key is the data set's fingerprint: equal content is cached once, wherever it came from, and changed content has
+another key. The first trial builds the cache under a lock in a temporary folder that is renamed when complete; the
+others wait. Building verifies size and SHA-256 of each shard and every value (see `shards.py`); memory stays at about
+one row group.
 
-Place: $GEOSWEEP_CACHE, else $XDG_CACHE_HOME/geosweep, else ~/.cache/geosweep. It may be removed at any time.
+Location: see `machine_cache`. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from numpy.typing import NDArray
 from trainables.data import shards
 from trainables.data.description import DataSet
 from trainables.data.errors import DataError
+from trainables.machine_cache import VARIABLE, folder
 
 VERSION = 1
-VARIABLE = "GEOSWEEP_CACHE"
 TEMPORARY = ".building-"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A mapped split. Arrays are read-only: copy the batch, not the set.
+    """A memory-mapped split. Arrays are read-only: copy the batch, not the set.
 
     Raw images: `image` uint8 [rows, C, H, W]. Encoded: `image` uint8 (flat) and `image_offsets` int64 [rows + 1].
     `label` int64 [rows]. Text: `tokens` [all], `mask` uint8 [all] where the data set has one; rows is then len(tokens).
@@ -48,22 +49,15 @@ class Columns:
         return self.arrays[name]
 
 
-def folder() -> Path:
-    """Where caches of this machine lie."""
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "geosweep"
-
-
 def columns(dataset: DataSet, split: str) -> Columns:
-    """The columns of a split, from the cache of this node, which is built if need be. Raises DataError."""
+    """The columns of a split from this node's cache, which is built if needed. Raises DataError."""
     place = folder() / f"{dataset.fingerprint}-v{VERSION}"
     if not place.is_dir():
         _build(dataset, place)
     shape = dataset.images.shape if dataset.images else ()
     try:
         return _mapped(place / f"{split}.arrow", shape)
-    except (OSError, pa.ArrowException):  # cut short by a full disk or a careless hand: once more, from the start
+    except (OSError, pa.ArrowException):  # truncated by a full disk or by mistake: rebuild from the start
         _build(dataset, place, anew=True)
         return _mapped(place / f"{split}.arrow", shape)
 
@@ -114,7 +108,7 @@ def _broken(dataset: DataSet, place: Path) -> bool:
 
 
 def _require_space(dataset: DataSet, split: str, place: Path) -> None:
-    """The columns are spooled, then written: twice the decoded size for a while."""
+    """The columns are spooled, then written: temporarily twice the decoded size."""
     size = sum(s.bytes for s in dataset.splits[split].shards)
     if dataset.images and dataset.images.encoding == "raw":
         size = dataset.splits[split].rows * int(np.prod(dataset.images.shape))
@@ -123,12 +117,12 @@ def _require_space(dataset: DataSet, split: str, place: Path) -> None:
         raise DataError(
             place.parent,
             f"{free / 2**30:.1f} GiB free, split {split!r} needs {2 * size / 2**30:.1f}; "
-            f"name another folder in {VARIABLE}",
+            f"set another folder in {VARIABLE}",
         )
 
 
 class _Spool:
-    """A column on its way: its bytes in a file, to be mapped once all are there."""
+    """A column being collected in a file, to be mapped once it is complete."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file, self.dtype = path, path.open("wb"), np.dtype(np.uint8)

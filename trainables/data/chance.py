@@ -1,11 +1,11 @@
-"""Chance without state: uniform draws that are functions of their keys alone, and the order of an endless training run.
+"""Stateless randomness: uniform draws that are functions of their keys, and the order of an endless training run.
 
     draw(keys) = mix(... mix(mix(k_1) + k_2) ... + k_n),   mix: the finalizer of SplitMix64 (Steele et al. 2014, Fig.
     16)
 
 Keys are (seed, stream, epoch, row): each image gets its own crop in each epoch, whichever worker prepares it, whatever
-the batch size, before and after a resume. Nothing is drawn from a generator, so nothing has to be saved; and the
-numbers belong to this file, not to a library's version.
+the batch size, before and after a resume. No generator is used, so there is no state to save, and the numbers do not
+depend on a library's version.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def permutation(size: int, *keys: int) -> NDArray[np.int64]:
 class Order:
     """Batches as consecutive pieces of endless concatenated epochs, each a fresh order of all rows.
 
-    Every batch is full; each row occurs once an epoch. The last four orders are kept, for speed alone.
+    Every batch is full; each row occurs once per epoch. The last four orders are cached, only for speed.
     """
 
     def __init__(self, rows: int, batch_size: int) -> None:

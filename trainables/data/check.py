@@ -1,4 +1,4 @@
-"""Checking a data set from end to end: description, hashes, every value, every encoded image."""
+"""Check a data set completely: description, hashes, every value, every encoded image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def check(folder: Path, progress: Progress) -> tuple[DataSet | None, list[DataError]]:
-    """The data set (None where `dataset.json` itself is bad) and what is wrong with it, shard by shard."""
+    """The data set (None if `dataset.json` itself is invalid) and its errors, shard by shard."""
     try:
         dataset = description.load(folder)
     except DataError as error:
@@ -30,7 +30,7 @@ def check(folder: Path, progress: Progress) -> tuple[DataSet | None, list[DataEr
             progress(split, done, len(listed))
     named = {dataset.path(shard).name for _, shard in listed}
     strays = [p for p in sorted(folder.glob("*.parquet")) if p.name not in named]
-    problems += [DataError(p, f"lies here, but {description.FILE} does not list it") for p in strays]
+    problems += [DataError(p, f"exists, but {description.FILE} does not list it") for p in strays]
     return dataset, problems
 
 

@@ -1,8 +1,8 @@
-"""Encoded images (JPEG, PNG) to uint8 [C, side, side]: random resized crops for training, centre crops for evaluation.
+"""Encoded images (JPEG, PNG) to uint8 [C, side, side]: random resized crops for training, center crops for evaluation.
 
-Training: a window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3, ten tries, else the centre (Szegedy et al.
-2015, sec. 6), and a flip. Evaluation: the shorter side to 8/7 of `side` (256 for 224), the middle. Bilinear,
-antialiased.
+Training: a window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3, ten tries, otherwise the center (Szegedy et
+al. 2015, sec. 6), and a flip. Evaluation: the shorter side scaled to 8/7 of `side` (256 for 224), then the center.
+Bilinear, antialiased.
 """
 
 from __future__ import annotations
@@ -18,29 +18,34 @@ from trainables.data import chance
 from trainables.data.errors import DataError
 
 TRIES = 10
+UNKNOWN = "is not an image: unknown format"
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 Box = tuple[float, float, float, float]
 
 
 def opened(content: Any, channels: int, place: str) -> Any:
     """The decoded Pillow image of 1 or 3 channels. Raises DataError naming `place`."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         return Image.open(io.BytesIO(content)).convert("RGB" if channels == 3 else "L")
+    except UnidentifiedImageError:
+        raise DataError(place, UNKNOWN, field="image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(place, f"cannot be decoded: {error}", field="image") from None
 
 
 def header(content: Any, place: str) -> str:
-    """The mode of an encoded image (`L`, `RGB`, ...) from its header. Raises DataError when it is no image."""
-    from PIL import Image
+    """The mode of an encoded image (`L`, `RGB`, ...) from its header. Raises DataError if it is not an image."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as image:
             return str(image.mode)
+    except UnidentifiedImageError:
+        raise DataError(place, UNKNOWN, field="image") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(place, f"is no image: {error}", field="image") from None
+        raise DataError(place, f"is not an image: {error}", field="image") from None
 
 
 def window(width: int, height: int, seed: int, epoch: int, row: int) -> Box:
@@ -63,7 +68,7 @@ def window(width: int, height: int, seed: int, epoch: int, row: int) -> Box:
 
 
 def middle(width: int, height: int) -> Box:
-    """The centre window of evaluation: 7/8 of the shorter side."""
+    """The center window of evaluation: 7/8 of the shorter side."""
     side = min(width, height) * 7 / 8
     x, y = (width - side) / 2, (height - side) / 2
     return x, y, x + side, y + side

@@ -1,8 +1,8 @@
-"""`dataset.json`: what a data set on disk is, and the proof of its content.
+"""`dataset.json`: the description of a data set on disk, with hashes of its content.
 
 One folder is one data set: `train-00000.parquet`, ..., `val-...`, `test-...`, and `dataset.json` with the schema
 version, the kind (images or tokens), shapes, classes, mean and standard deviation, and for each shard its rows, bytes
-and SHA-256. `dataset.json` is written last: a folder without it is no data set.
+and SHA-256. `dataset.json` is written last: a folder without it is not a data set.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Images(_Part):
     """(C, H, W); H and W are 0 for encoded images, which may differ in size."""
     classes: tuple[str, ...] = Field(min_length=1)
     mean: tuple[float, ...]
-    """For each channel, of the training images scaled to [0, 1]."""
+    """Per channel, of the training images scaled to [0, 1]."""
     std: tuple[float, ...]
     statistics_rows: int
-    """Training images that mean and std were taken over (all, or an even sample of encoded ones)."""
+    """Training images used for mean and std (all, or an even sample of encoded ones)."""
     image_column: str = "image"
     label_column: str = "label"
 
@@ -67,15 +67,15 @@ class Images(_Part):
 class Tokens(_Part):
     """Column `tokens`: fixed_size_list of uint16 or int32; rows are consecutive blocks of one long text.
 
-    With a column `mask` (the same width, 1 where a token is to be predicted) each row is a sequence of its own.
+    With a column `mask` (the same width, 1 where a token is to be predicted) each row is a separate sequence.
     """
 
     vocabulary: int = Field(ge=2)
     dtype: Literal["uint16", "int32"]
     block: int = Field(ge=0)
-    """Tokens in a row; 0 where rows differ."""
+    """Tokens per row; 0 if rows differ."""
     tokenizer: str
-    """`bytes`, `words`, or whatever made the ids, for instance `gpt2`."""
+    """`bytes`, `words`, or the tokenizer that made the ids, for example `gpt2`."""
     masked: bool = False
     tokens_column: str = "tokens"
 
@@ -89,7 +89,7 @@ class DataSet(_Part):
     tokens: Tokens | None = None
     splits: dict[str, Split]
     folder: Path = Field(default=Path(), exclude=True)
-    """Where the file lies; not part of it."""
+    """The folder of the file; not part of it."""
 
     @property
     def kind(self) -> str:
@@ -98,7 +98,9 @@ class DataSet(_Part):
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits of the content: equal for equal data, wherever it lies and whatever its files are called."""
+        """32 hex digits of the content: equal for equal data, wherever it is stored and whatever its files are
+        called.
+        """
         content = self.model_dump(mode="json", exclude={"name"})
         for split in content["splits"].values():
             for shard in split["shards"]:
@@ -106,7 +108,7 @@ class DataSet(_Part):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def path(self, shard: Shard) -> Path:
-        """Where a shard lies."""
+        """The path of a shard."""
         return self.folder / shard.file
 
     def write(self, folder: Path) -> None:
@@ -120,7 +122,7 @@ class DataSet(_Part):
 
 
 def locate(path: str | Path) -> Path:
-    """The folder that `path` names: as it is, or below $GEOSWEEP_DATA where that is set and `path` is relative."""
+    """The folder that `path` names: as given, or below $GEOSWEEP_DATA if that is set and `path` is relative."""
     found, root = Path(path).expanduser(), os.environ.get(ROOT_VARIABLE)
     return Path(root) / found if root and not found.is_absolute() else found
 
@@ -144,7 +146,7 @@ def load(folder: Path) -> DataSet:
         first = error.errors()[0]
         raise DataError(file, first["msg"], field=".".join(str(part) for part in first["loc"])) from None
     if (found.images is None) == (found.tokens is None):
-        raise DataError(file, "has to describe either `images` or `tokens`", field="images")
+        raise DataError(file, "must describe either `images` or `tokens`", field="images")
     if "train" not in found.splits:
         raise DataError(file, "there is no split `train`", field="splits")
     for name, split in found.splits.items():

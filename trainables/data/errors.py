@@ -1,4 +1,4 @@
-"""Errors about data: file, row group, field, what is wrong there."""
+"""Errors about data: file, row group, field, and what is wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class DataError(ValueError):
-    """`FILE: row group N: FIELD: message`; row group and field are left out where there is none."""
+    """`FILE: row group N: FIELD: message`; row group and field are omitted if there is none."""
 
     def __init__(
         self, file: Path | str, message: str, *, row_group: int | None = None, field: str | None = None

@@ -17,7 +17,7 @@ Rows = NDArray[np.int64]
 class Pixels:
     """Rows of one split. `crop`: none, padded (by 1/8 of the side) or resized (see `decode.py`); `flip`: mirror half.
 
-    Raw images of the wanted side are copied as they are; all others go through Pillow, image by image.
+    Raw images of the requested side are copied unchanged; all others go through Pillow one by one.
     """
 
     def __init__(self, columns: Columns, images: Images, *, side: int, crop: str = "none", flip: bool = False) -> None:
@@ -49,7 +49,7 @@ class Pixels:
         return found
 
     def _whole(self, row: int) -> NDArray[np.uint8]:
-        """A raw image in full, the middle of an encoded one."""
+        """A complete raw image, or the center of an encoded one."""
         image = self._image(row)
         width, height = image.size
         return decode.resized(image, (0, 0, width, height) if self._raw else decode.middle(width, height), self._side)

@@ -1,7 +1,7 @@
-"""Batches prepared ahead by threads, which change nothing: a batch is a function of (seed, index) alone.
+"""Prefetch batches in threads, without changing them: a batch is a function of (seed, index) alone.
 
-Threads, not processes: decoding, scaling and copying release the interpreter's lock, a batch reaches the step without
-being copied between processes, and nothing is left behind when a trial is killed (`tests.bench.readers`).
+Threads, not processes: decoding, scaling and copying release the interpreter lock, batches need not be copied between
+processes, and nothing is left behind when a trial is killed (`tests.bench.readers`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 
 class Prefetch(Generic[T]):
-    """`get(seed, index)` returns `make(seed, index)`; with `readers` threads the next ones are under way meanwhile.
+    """`get(seed, index)` returns `make(seed, index)`; with `readers` threads, the following batches are prepared
+    meanwhile.
 
-    `readers` = 0 makes each batch when it is asked for. `2 * readers` batches are held at most. An error in a thread is
-    raised when its batch is asked for, with a note which one that is; of a batch that nobody asks for it is forgotten.
+    `readers` = 0 makes each batch on request. At most `2 * readers` batches are held. An error in a thread is raised
+    when its batch is requested, with a note naming the batch; errors of batches never requested are dropped.
     """
 
     def __init__(self, make: Callable[[int, int], T], readers: int) -> None:
@@ -26,7 +27,7 @@ class Prefetch(Generic[T]):
         self._ready: dict[tuple[int, int], Future[T]] = {}
 
     def get(self, seed: int, index: int) -> T:
-        """The batch, at once if it was prepared."""
+        """The batch, immediately if it is ready."""
         if self._pool is None:
             return self._make(seed, index)
         wanted = [(seed, i) for i in range(index, index + self._ahead)]

@@ -1,8 +1,8 @@
-"""Reading Parquet shards row group by row group, with every promise of `dataset.json` checked on the way.
+"""Read Parquet shards row group by row group, checking everything that `dataset.json` promises.
 
-A group comes back as flat NumPy arrays: raw images `image` uint8 [n * C*H*W]; encoded images `image` uint8 (all files
-end to end) and `image_sizes` int64 [n]; `label` int64 [n]; text `tokens` uint16 or int32 [all tokens], `mask` uint8 of
-that length.
+A group is returned as flat NumPy arrays: raw images `image` uint8 [n * C*H*W]; encoded images `image` uint8 (all files
+concatenated) and `image_sizes` int64 [n]; `label` int64 [n]; text `tokens` uint16 or int32 [all tokens], `mask` uint8
+of that length.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from trainables.data.description import DataSet, Images, Shard, Tokens
 from trainables.data.errors import DataError
 
 Array = NDArray[Any]
+INTEGERS = (
+    *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+    *(pa.int8(), pa.int16(), pa.int32(), pa.int64()),
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Place:
-    """Makes errors that know where they are."""
+    """Creates errors that include their location."""
 
     file: Path
     row_group: int | None
@@ -54,7 +58,7 @@ def sha256(path: Path) -> str:
 
 
 def verify(path: Path, shard: Shard) -> None:
-    """Raise DataError unless the file has the size and the hash that `dataset.json` says."""
+    """Raise DataError unless the file has the size and hash given in `dataset.json`."""
     if not path.is_file():
         raise DataError(path, "is missing; dataset.json lists it")
     size = path.stat().st_size
@@ -71,13 +75,13 @@ def groups(dataset: DataSet, shard: Shard) -> Iterator[Group]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(path, f"is no Parquet file: {error}") from None
+        raise DataError(path, f"is not a Parquet file: {error}") from None
     with file:
         fields = _fields(dataset)
         for name in fields:
             if name not in file.schema_arrow.names:
                 there = ", ".join(file.schema_arrow.names)
-                raise DataError(path, f"there is no such column; there is: {there}", row_group=0, field=name)
+                raise DataError(path, f"no such column; available: {there}", row_group=0, field=name)
         if file.metadata.num_rows == 0:
             raise DataError(path, "the shard is empty", row_group=0, field=next(iter(fields)))
         if file.metadata.num_rows != shard.rows:
@@ -122,7 +126,7 @@ def _columns(dataset: DataSet, table: pa.Table, path: Path, index: int) -> dict[
 
 
 def raw_images(array: Any, place: Place, images: Images) -> dict[str, Array]:
-    """fixed_size_binary, or a list of uint8, of exactly C*H*W bytes a row."""
+    """fixed_size_binary, or a list of uint8, of exactly C*H*W bytes per row."""
     width = math.prod(images.shape)
     kind = array.type
     if pa.types.is_fixed_size_binary(kind):
@@ -139,7 +143,7 @@ def encoded_images(array: Any, place: Place, images: Images) -> dict[str, Array]
         if array.type.get_field_index("bytes") < 0:
             raise place.error(f"is {array.type}; it needs a field `bytes`")
         array = array.field("bytes")
-    if not (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
+    if not any(kind(array.type) for kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)):
         raise place.error(f"is {array.type}; encoded images are struct{{bytes: binary, path: string}}")
     if array.null_count:
         raise place.error(f"row {array.is_null().index(True).as_py()} has no bytes (a path alone is not enough)")
@@ -165,15 +169,15 @@ def labels(array: Any, place: Place, classes: int) -> Array:
 
 
 def token_ids(array: Any, place: Place, tokens: Tokens) -> Array:
-    """All tokens end to end, in [0, vocabulary)."""
-    integers = (pa.uint16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint32(), pa.int16())
-    found = _flat(array, place, tokens.block, integers, f"fixed_size_list<{tokens.dtype}>[{tokens.block}]")
+    """All tokens concatenated, in [0, vocabulary)."""
+    wanted = f"fixed_size_list<{tokens.dtype}>[{tokens.block}]" if tokens.block else "a list of integers"
+    found = _flat(array, place, tokens.block, INTEGERS, wanted)
     check_tokens(found, place, tokens.vocabulary, tokens.block)
     return found.astype(tokens.dtype)
 
 
 def check_tokens(found: Array, place: Place, vocabulary: int, block: int = 0) -> None:
-    """Raise DataError for the first token outside [0, vocabulary); its row is named where rows have `block` tokens."""
+    """Raise DataError for the first token outside [0, vocabulary), with its row if rows have `block` tokens."""
     if not len(found) or (int(found.max()) < vocabulary and int(found.min()) >= 0):
         return
     first = int(np.flatnonzero((found < 0) | (found >= vocabulary))[0])
@@ -182,11 +186,11 @@ def check_tokens(found: Array, place: Place, vocabulary: int, block: int = 0) ->
 
 
 def _flat(array: Any, place: Place, width: int, values: tuple[Any, ...], wanted: str = "") -> Array:
-    """The values of a list column end to end; every row has `width` of them (any number where width is 0)."""
+    """The values of a list column, concatenated; every row has `width` of them (any number if width is 0)."""
     kind = array.type
     is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or kind.value_type not in values:
-        raise place.error(f"is {kind}; it has to be {wanted or f'a list of {values[0]}'}")
+        raise place.error(f"is {kind}; it must be {wanted or f'a list of {values[0]}'}")
     if width:
         if pa.types.is_fixed_size_list(kind):
             sizes = np.full(len(array), kind.list_size)
@@ -195,7 +199,7 @@ def _flat(array: Any, place: Place, width: int, values: tuple[Any, ...], wanted:
             sizes = np.diff(offsets)
         bad = np.flatnonzero(sizes != width)
         if len(bad):
-            raise place.error(f"row {int(bad[0])} has {int(sizes[bad[0]])} values; it has to have {width}")
+            raise place.error(f"row {int(bad[0])} has {int(sizes[bad[0]])} values; it must have {width}")
     flat = array.flatten()
     if flat.null_count:
         raise place.error(f"value {flat.is_null().index(True).as_py()} is null")

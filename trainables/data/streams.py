@@ -1,4 +1,4 @@
-"""Tokens of a data set as one long array for each split: cached Parquet blocks, or flat token files as they lie."""
+"""Tokens of a data set as one long array per split: cached Parquet blocks, or flat token files in place."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Ids = NDArray[Any]
 
 @dataclass(frozen=True)
 class Stream:
-    """The tokens of a split, mapped, end to end."""
+    """The tokens of a split, memory-mapped and concatenated."""
 
     ids: Ids
     mask: Ids | None
-    """1 where a token is to be predicted; None where all are."""
+    """1 where a token is to be predicted; None if all are."""
     file: Path
     vocabulary: int
     verified: bool
-    """Whether every token is known to lie below the vocabulary."""
+    """Whether every token is known to be below the vocabulary size."""
 
     def windows(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(tokens [n, length], the next tokens [n, length]); -1 where the next token is not to be predicted."""
@@ -43,14 +43,13 @@ class Stream:
 class TokenData:
     """A folder with `dataset.json`, or with train.bin, val.bin and test.bin.
 
-    Flat files say nothing of themselves: `vocabulary` and `dtype` are theirs alone, and every batch is checked against
-    them.
+    Flat files carry no metadata: `vocabulary` and `dtype` apply only to them, and every batch is checked against them.
     """
 
     def __init__(self, folder: Path, *, vocabulary: int, dtype: str) -> None:
         self._set = None
         self.block = 0
-        """Tokens of a row where rows are sequences of their own; else 0."""
+        """Tokens per row if rows are separate sequences; otherwise 0."""
         self._files = bins.find(folder)
         if (folder / description.FILE).is_file() or "train" not in self._files:
             self._set = description.load(folder)

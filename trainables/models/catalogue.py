@@ -1,4 +1,4 @@
-"""Models by name, for the tasks that take a user's own data: image classifiers and GPT-2 sizes."""
+"""Models by name, for tasks on user data: image classifiers and GPT-2 sizes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainables.models.vgg import VGG16
 from trainables.models.vit import ViT
 
 SMALL_SIDE = 96
-"""Images below this side get a 3x3 stem or patches of 4; others what was published for 224."""
+"""Images below this side get a 3x3 stem or patches of 4; larger ones the published design for 224."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What an image classifier has to fit."""
+    """Input and output sizes of an image classifier."""
 
     classes: int
     channels: int
@@ -27,7 +27,7 @@ class Inputs:
 
     @property
     def small(self) -> bool:
-        """Whether images are of about CIFAR's size."""
+        """Whether images are about CIFAR's size."""
         return self.side < SMALL_SIDE
 
     @property
@@ -65,7 +65,7 @@ GPT_SIZES: Mapping[str, tuple[int, int, int]] = {
     "gpt2_large": (1280, 36, 20),
     "gpt2_xl": (1600, 48, 25),
 }
-"""(width, depth, heads); the published 124, 355, 774 and 1558 million parameters, and a small one for trying out."""
+"""(width, depth, heads); the published 124, 355, 774 and 1558 million parameters, and a small one for experiments."""
 
 
 def gpt(

@@ -3,7 +3,7 @@ Komodakis 2016).
 
 The stem is 7x7 with stride 2 and max pooling for photographs, or one 3x3 convolution for images of about 32 x 32.
 The wide network is pre-activation: norm, ReLU, convolution, and a projecting skip that starts after the first ReLU.
-Weights: He initialisation (normal, fan out); norms 1 and 0. Letters: b batch, c channels, s side.
+Weights: He initialization (normal, fan out); norms 1 and 0. Letters: b batch, c channels, s side.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Quadratic models whose whole course is recorded, so that rates can be fitted and compared with theory.
+"""Quadratic models that record their whole trajectory, so that rates can be fitted and compared with theory.
 
-f(x) = 1/2 (x - x*)' H (x - x*), with the metrics M_0 = |x - x*|^2, M_1 = 2 (f - f*), M_2 = |grad f|^2. `spectrum` says
-what is known of H; average-case methods take `auto` values from it. Float64 throughout.
+f(x) = 1/2 (x - x*)' H (x - x*), with the metrics M_0 = |x - x*|^2, M_1 = 2 (f - f*), M_2 = |grad f|^2. `spectrum` holds
+what is known about H; average-case methods take `auto` values from it. Always float64.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from torch import Tensor, nn
 
 
 class Recorded(nn.Module):
-    """Keeps M_0, M_1, M_2 of every iterate it is asked to record; they are part of its state."""
+    """Records M_0, M_1, M_2 of iterates on request; they are part of its state."""
 
     spectrum: Mapping[str, float]
-    """smoothness, strong_convexity, and the exponents of the density at its edges where they are known."""
+    """smoothness, strong_convexity, and the exponents of the density at its edges if known."""
 
     def __init__(self) -> None:
         super().__init__()
         self._history: list[list[float]] = []
 
     def measures(self) -> Tensor:
-        """M_0, M_1, M_2 of the weights as they stand, [3]."""
+        """M_0, M_1, M_2 of the current weights, [3]."""
         raise RuntimeError(f"{type(self).__name__} has no measures()")
 
     def modes(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [n] of H, and squared components [n] of the start's distance to the minimum along them."""
+        """Eigenvalues [n] of H, and squared components [n] of the start's distance to the minimum along the
+        eigenvectors.
+        """
         raise RuntimeError(f"{type(self).__name__} has no modes()")
 
     @torch.no_grad()
     def record(self) -> None:
-        """Add the weights as they stand: call once for each iterate."""
+        """Record the current weights: call once per iterate."""
         self._history.append(self.measures().tolist())
 
     @torch.no_grad()
     def history(self) -> Tensor:
-        """M_0, M_1, M_2 of iterates 0 to t, [t + 1, 3]: what was recorded, and the weights as they stand."""
+        """M_0, M_1, M_2 of iterates 0 to t, [t + 1, 3]: the recorded ones and the current weights."""
         return torch.tensor([*self._history, self.measures().tolist()], dtype=torch.float64)
 
     def get_extra_state(self) -> Tensor:
@@ -47,11 +49,11 @@ class Recorded(nn.Module):
         return torch.tensor(self._history, dtype=torch.float64).reshape(-1, 3)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from a checkpoint."""
+        """Restore a checkpoint."""
         self._history = state.tolist()
 
     def relative(self) -> dict[str, float]:
-        """log10 of M_l now over M_l at the start, at least -300."""
+        """log10 of the current M_l relative to the start, at least -300."""
         course = self.history()
         ratios = (course[-1] / course[0]).tolist()
         names = ("distance", "objective", "gradient")
@@ -63,8 +65,8 @@ class Recorded(nn.Module):
 class Quadratic(Recorded):
     """x* = 0, eigenvalues [n]; `components` [n] of the start along the eigenvectors.
 
-    `signs` [n] of +-1 turn the eigenvectors away from the axes: Q = Hartley transform times signs, dense, orthogonal,
-    O(n log n). Without, H is diagonal.
+    `signs` [n] of +-1 rotate the eigenvectors away from the axes: Q = Hartley transform times signs, dense, orthogonal,
+    O(n log n). Without them H is diagonal.
     """
 
     eigenvalues: Tensor

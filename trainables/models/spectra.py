@@ -6,10 +6,9 @@
     gamma             lambda^xi exp(-lambda / scale), without an upper edge
     points            equal masses at given places
 
-`gauss` takes the nodes and weights of Gauss's quadrature for the density: expectations of polynomials up to degree
-2 n - 1 are exact, so what n nodes show of a method is its exact expectation for t < n. `random` draws n eigenvalues
-(of a real random matrix for marchenko_pastur), each of weight 1 / n. `deform` changes the inside of a density, not its
-edges.
+`gauss` uses the nodes and weights of Gaussian quadrature for the density: expectations of polynomials up to degree 2 n
+- 1 are exact, so n nodes show a method's exact expectation for t < n. `random` draws n eigenvalues (of a real random
+matrix for marchenko_pastur), each with weight 1 / n. `deform` changes the bulk of a density, not its edges.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ def gauss_jacobi(size: int, left_exponent: float, right_exponent: float) -> tupl
 def gauss_laguerre(size: int, exponent: float) -> tuple[Tensor, Tensor]:
     """Nodes above 0 and weights (sum 1) of u^exponent exp(-u); weights below 1e-308 are 0.
 
-    A weight is 1 / sum_k p_k(node)^2 over the orthonormal polynomials: eigenvectors would lose the small ones, which
-    meet polynomials that grow like exp(u / 2).
+    A weight is 1 / sum_k p_k(node)^2 over the orthonormal polynomials: computing it from eigenvectors would lose small
+    weights, where the polynomials grow like exp(u / 2).
     """
     import numpy as np
     from scipy.linalg import eigvalsh_tridiagonal
@@ -59,7 +58,7 @@ def gauss_laguerre(size: int, exponent: float) -> tuple[Tensor, Tensor]:
 def wishart(size: int, ratio: float, generator: torch.Generator) -> Tensor:
     """Eigenvalues [size] of X'X / rows, X [size / ratio, size] of independent standard normal entries.
 
-    From the bidiagonal matrix of chi variables with the same law (Dumitriu and Edelman 2002), O(size^2).
+    From the bidiagonal matrix of chi variables with the same distribution (Dumitriu and Edelman 2002), O(size^2).
     """
     from scipy.linalg import eigvalsh_tridiagonal
 

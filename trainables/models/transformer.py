@@ -2,9 +2,9 @@
 
     x <- x + A(LN(x)),  x <- x + W_out gelu(W_in LN(x)),   A: multi-head attention, softmax(q k^T / sqrt(d/heads)) v
 
-Letters: b batch, t positions, d width, h heads. `plain` attention is written out in elementary operations and can be
-differentiated any number of times in either direction, which products with curvature matrices need; `fused` calls
-torch's kernel, faster on long sequences and on GPUs, but without forward-mode and second derivatives.
+Letters: b batch, t positions, d width, h heads. `plain` attention is written in elementary operations and can be
+differentiated any number of times in forward or reverse mode, as products with curvature matrices require; `fused`
+calls torch's kernel, which is faster on long sequences and GPUs but lacks forward-mode and second derivatives.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ KINDS = ("plain", "fused")
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with projections of their own for query, key and value; `causal` hides later positions.
+    """Multi-head self-attention with separate projections for query, key and value; `causal` masks later positions.
 
-    Raises ValueError when `heads` does not divide `width`, or for an unknown kind of attention.
+    Raises ValueError if `heads` does not divide `width`, or for an unknown kind of attention.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool, kind: str, dropout: float, bias: bool) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise ValueError(f"heads is {heads}; it has to divide the width {width}")
+            raise ValueError(f"heads is {heads}; it must divide the width {width}")
         if kind not in KINDS:
-            raise ValueError(f"attention is {kind!r}; there is: {', '.join(KINDS)}")
+            raise ValueError(f"attention is {kind!r}; available: {', '.join(KINDS)}")
         self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=bias) for _ in range(4))
         self._heads, self._causal, self._kind, self._dropout = heads, causal, kind, dropout
 
@@ -51,7 +51,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron of 4 x the width, each on a normalised residual stream."""
+    """Attention and a two-layer perceptron of 4 x the width, each on a normalized residual stream."""
 
     def __init__(
         self,
@@ -78,7 +78,9 @@ class Block(nn.Module):
 
 
 def initialise(model: nn.Module, depth: int) -> None:
-    """GPT-2's start: weights N(0, 0.02^2), those that write to the residual stream 0.02 / sqrt(2 depth), biases 0."""
+    """GPT-2's initialization: weights N(0, 0.02^2), those writing to the residual stream 0.02 / sqrt(2 depth), biases
+    0.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             into_stream = name.endswith(("attention.out", "outward"))

@@ -1,7 +1,7 @@
 """VGG-16 with BatchNorm for images of 32 x 32: configuration D of Simonyan & Zisserman 2015 and one linear layer.
 
-The published head (three layers, 4096 wide, for 224 x 224) has 124 of the 138 million parameters; on CIFAR it is
-customary to end in one linear layer on the 512 pooled channels: 14.7 million in all.
+The published head (three layers, 4096 wide, for 224 x 224) has 124 of the 138 million parameters; on CIFAR it is common
+to use one linear layer on the 512 pooled channels instead: 14.7 million in all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Vision transformer (Dosovitskiy et al. 2021) with learned positions and mean pooling in place of a class token.
+"""Vision transformer (Dosovitskiy et al. 2021) with learned positions and mean pooling instead of a class token.
 
 ViT-S/16 is ViT(classes, side=224, channels=3, patch=16, width=384, depth=12, heads=6).
 Letters: b batch, c channels, s side in pixels, p patch, n = (s/p)^2 patches, d width.
@@ -15,9 +15,9 @@ from trainables.models.transformer import Block
 
 
 class ViT(nn.Module):
-    """Images in, logits out. Raises ValueError when `patch` does not divide `side`. `attention`: plain or fused.
+    """Images in, logits out. Raises ValueError if `patch` does not divide `side`. `attention`: plain or fused.
 
-    Layers start as torch's do, places as N(0, 0.02^2).
+    Layers are initialized as in torch, positions as N(0, 0.02^2).
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         if side % patch:
-            raise ValueError(f"patch is {patch}; it has to divide the side {side}")
+            raise ValueError(f"patch is {patch}; it must divide the side {side}")
         self._patch = patch
         self.patches = nn.Linear(channels * patch * patch, width)
         self.positions = nn.Parameter(torch.empty((side // patch) ** 2, width))

@@ -1,1 +1,1 @@
-"""The bundled tasks, one file each; `trainables.registry.HOMES` lists them."""
+"""The bundled tasks, one file each, listed in `trainables.registry.HOMES`."""

@@ -1,15 +1,15 @@
-"""Two-player games with an affine field v(w) = J (w - w*), whose spectrum and best rates are known exactly.
+"""Two-player games with an affine field v(w) = J (w - w*), with exactly known spectrum and best rates.
 
 Player 1 owns x [m], player 2 owns y [n]; with symmetric own Hessians P, Q and couplings A [m, n], B [n, m]
 
     l_1 = x'Px/2 + x'Ay + b'x,   l_2 = y'Qy/2 + y'Bx + c'y,   J = [[P, A], [B, Q]]
 
 `bilinear`: P = Q = 0, B = -A'; `quadratic_game`: B = -A'; `shape_game`: J normal with eigenvalues on a spectral shape
-of Azizian et al. 2020 (arXiv 2001.00602). The seed turns the players' bases and draws solution and start; the spectrum
-is the task's. Float64; no data, so batches are empty and every evaluation sees the whole game.
+of Azizian et al. 2020 (arXiv 2001.00602). The seed rotates the players' bases and draws solution and start; the
+spectrum is fixed by the task. Float64; there is no data, so batches are empty and every evaluation sees the whole game.
 
     residual/log10   log10 |v| / |v at the start|, at most 10
-    rate/reference   what theory promises of the method that suits the spectrum, as a factor of the error for one
+    rate/reference   what theory promises for the best method on this spectrum, as an error factor per
                      gradient evaluation (`optim_core.games.rates` derives it, tests compare)
 """
 
@@ -62,7 +62,7 @@ class Player(nn.Module):
 
 
 class AffineGame(Task):
-    """What the three games share; a subclass draws the blocks and knows the reference rate."""
+    """Common part of the three games; a subclass draws the blocks and knows the reference rate."""
 
     GAME: ClassVar[bool] = True
     SCHEDULE: ClassVar[str] = "constant"
@@ -79,7 +79,7 @@ class AffineGame(Task):
         raise RuntimeError(f"{type(self).__name__} has no blocks()")
 
     def reference(self, J: Tensor) -> float:
-        """Rate of the method that suits the spectrum, for one gradient evaluation."""
+        """Rate of the best method for the spectrum, per gradient evaluation."""
         raise RuntimeError(f"{type(self).__name__} has no reference()")
 
     def model(self, seed: int) -> Model:
@@ -101,7 +101,7 @@ class AffineGame(Task):
         return ()
 
     def batch_identity(self, seed: int, index: int) -> bytes:
-        """Digest of the game that this seed draws, with the index."""
+        """Digest of the game drawn by this seed, with the index."""
         digest = hashlib.sha256(str(index).encode())
         for block in self.blocks(torch.Generator().manual_seed(GAME_SEED + seed)):
             digest.update(block.numpy().tobytes())
@@ -118,7 +118,7 @@ class AffineGame(Task):
         return torch.cat([torch.cat([first.own, first.coupling], 1), torch.cat([second.coupling, second.own], 1)])
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """The residual, and what theory promises."""
+        """The residual, and the predicted rate."""
         players = _players(model)
         with torch.no_grad():
             norm, start = _norm(players), float(players[0].first_norm)
@@ -132,8 +132,8 @@ class AffineGame(Task):
 class Bilinear(AffineGame):
     """x'Ay + b'x - c'y; `rows`, `columns` >= 1; singular values of A from `smallest` > 0 to `largest`.
 
-    `law` of the singular values: linear, log, or edges (denser at both ends). Rectangular games have a kernel, in
-    which nothing moves.
+    `law` of the singular values: linear, log, or edges (denser at both ends). Rectangular games have a kernel in which
+    nothing moves.
     """
 
     FIGURES = frozenset({"spectral-shape"})
@@ -150,7 +150,7 @@ class Bilinear(AffineGame):
         _check_positive(rows=rows, columns=columns, smallest=smallest)
         _check_order(smallest=smallest, largest=largest)
         if law not in LAWS:
-            raise ValueError(f"law is {law!r}; there is: {', '.join(LAWS)}")
+            raise ValueError(f"law is {law!r}; available: {', '.join(LAWS)}")
         self._rows, self._columns, self._ends, self._law = rows, columns, (smallest, largest), law
 
     def blocks(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,7 +163,7 @@ class Bilinear(AffineGame):
         return torch.zeros(m, m, dtype=A.dtype), A, -A.T, torch.zeros(n, n, dtype=A.dtype)
 
     def reference(self, J: Tensor) -> float:
-        """Of `bilinear_optimal`, which is also the bound for all first-order methods."""
+        """Rate of `bilinear_optimal`, which is also the lower bound for all first-order methods."""
         low, high = self._ends
         return math.sqrt((high - low) / (high + low))
 
@@ -204,7 +204,7 @@ class QuadraticGame(AffineGame):
         return U @ own @ U.T, A, -A.T, V @ own @ V.T
 
     def reference(self, J: Tensor) -> float:
-        """Of `hamiltonian` with momentum, at three evaluations a step."""
+        """Rate of `hamiltonian` with momentum, at three evaluations per step."""
         singular = torch.linalg.svdvals(J)
         return math.cbrt(float((singular[0] - singular[-1]) / (singular[0] + singular[-1])))
 
@@ -215,7 +215,7 @@ class ShapeGame(AffineGame):
 
     `shape`: interval [mu, L]; disc with that diameter; ellipse with it and half height `reach`; vertical line at mu
     with heights reach/10 to reach; imaginary with the same heights; cross of the interval and a line of half height
-    `reach` at its centre; half_disc Re >= mu, modulus <= L. 0 < mu < L, reach > 0.
+    `reach` at its center; half_disc Re >= mu, modulus <= L. 0 < mu < L, reach > 0.
     """
 
     FIGURES = frozenset({"spectral-shape"})
@@ -224,7 +224,7 @@ class ShapeGame(AffineGame):
         self, *, shape: str = "cross", dimension: int = 20, mu: float = 0.02, L: float = 1.0, reach: float = 1.0
     ) -> None:
         if shape not in SHAPES:
-            raise ValueError(f"shape is {shape!r}; there is: {', '.join(SHAPES)}")
+            raise ValueError(f"shape is {shape!r}; available: {', '.join(SHAPES)}")
         _check_positive(mu=mu, reach=reach)
         _check_order(mu=mu, L=L)
         if dimension < 4:
@@ -236,7 +236,7 @@ class ShapeGame(AffineGame):
         return torch.cat([_pairs(self._real()), _rows(self._complex())])
 
     def blocks(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Blocks [[a, -b], [b, a]] or diag(r, s), one coordinate for each player, in turned bases."""
+        """Blocks [[a, -b], [b, a]] or diag(r, s), one coordinate per player, in rotated bases."""
         rows = self.eigenvalues()
         first, second, height = rows[:, 0], rows[:, 1], rows[:, 2]
         U, V = _turn(len(rows), generator), _turn(len(rows), generator)
@@ -244,7 +244,7 @@ class ShapeGame(AffineGame):
         return U @ torch.diag(first) @ U.T, A, -A.T, V @ torch.diag(second) @ V.T
 
     def reference(self, J: Tensor) -> float:
-        """The closed form for the shape, for one gradient evaluation."""
+        """The closed form for the shape, per gradient evaluation."""
         mu, L, b = self._mu, self._L, self._reach
         centre, half = (L + mu) / 2, (L - mu) / 2
         return {
@@ -317,10 +317,10 @@ def _rows(points: Tensor) -> Tensor:
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}; it has to be above 0")
+            raise ValueError(f"{name} is {value}; it must be above 0")
 
 
 def _check_order(**ends: float) -> None:
     (low_name, low), (high_name, high) = ends.items()
     if not low <= high < math.inf:
-        raise ValueError(f"{low_name} is {low} and {high_name} is {high}; {low_name} is the smaller end")
+        raise ValueError(f"{low_name} is {low} and {high_name} is {high}; {low_name} must be the smaller one")

@@ -1,8 +1,8 @@
 """Handwritten digits (scikit-learn's bundled set) with label noise: the laptop's image task.
 
-1797 images of 8 x 8, fixed split 1257 / 270 / 270, pixels / 16. `noise` of the training labels are replaced by another
-class, redrawn for each seed; validation and test labels are clean. Batches are consecutive pieces of endless
-concatenated epochs, so that 320 batches of 64 are 16.3 epochs and every batch is full.
+1797 images of 8 x 8, fixed split 1257 / 270 / 270, pixels / 16. A fraction `noise` of the training labels is replaced
+by another class, redrawn for each seed; validation and test labels are clean. Batches are consecutive pieces of endless
+concatenated epochs, so 320 batches of 64 are 16.3 epochs and every batch is full.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def images_and_labels() -> tuple[Tensor, Tensor]:
 class Digits(Task):
     """`model`: mlp, resnet8 or resnet16 (the number is the width), vit; `noise` in [0, 1); `batch_size` in images.
 
-    `width`: units of an mlp's layers, channels of a resnet's first stage, a vit's embedding; left out: 256, the number
+    `width`: units of an mlp's layers, channels of a resnet's first stage, a vit's embedding; default: 256, the number
     in the name, 32.
     """
 
@@ -59,21 +59,21 @@ class Digits(Task):
         self, *, model: str = "resnet8", noise: float = 0.0, batch_size: int = 64, width: int | None = None
     ) -> None:
         if model not in self.MODELS:
-            raise ValueError(f"model is {model!r}; there is: {', '.join(self.MODELS)}")
+            raise ValueError(f"model is {model!r}; available: {', '.join(self.MODELS)}")
         if not 0 <= noise < 1:
             raise ValueError(f"noise is {noise}; it is the share of wrong training labels, in [0, 1)")
         if not 1 <= batch_size <= TRAIN:
-            raise ValueError(f"batch_size is {batch_size}; it has to lie in [1, {TRAIN}]")
+            raise ValueError(f"batch_size is {batch_size}; it must lie in [1, {TRAIN}]")
         if width is not None and (width < 1 or (model == "vit" and width % HEADS)):
             what = f"a multiple of {HEADS}, the heads of vit" if model == "vit" else "1 or more"
-            raise ValueError(f"width is {width}; it has to be {what}")
+            raise ValueError(f"width is {width}; it must be {what}")
         usual = {"mlp": 256, "vit": 32}.get(model) or int(model.removeprefix("resnet"))
         self._model, self._noise, self._size, self._width = model, noise, batch_size, width or usual
         self._epochs: dict[tuple[int, int], Tensor] = {}
         self._labels: dict[int, Tensor] = {}
 
     def model(self, seed: int) -> Model:
-        """A network with torch's default initialisation; vit has depth 2 and patches of 2 x 2."""
+        """A network with torch's default initialization; vit has depth 2 and patches of 2 x 2."""
         torch.manual_seed(seed)
         if self._model == "mlp":
             sizes = (64, self._width, self._width, CLASSES)
@@ -94,7 +94,7 @@ class Digits(Task):
         return self._pick(seed, self._rows(seed, index))
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
-        """The same noisy images in an order of their own."""
+        """The same noisy images in a separate order."""
         return self._pick(seed, self._rows(seed + 1_000_003, index))
 
     def batch_identity(self, seed: int, index: int) -> bytes:
@@ -123,7 +123,7 @@ class Digits(Task):
         return images, labels
 
     def _noisy(self, seed: int) -> Tensor:
-        """Training labels of this seed: exactly round(noise x 1257) of them are wrong."""
+        """Training labels for this seed: exactly round(noise x 1257) of them are wrong."""
         if seed not in self._labels:
             labels = images_and_labels()[1][:TRAIN].clone()
             generator = torch.Generator().manual_seed(NOISE_SEED + seed)

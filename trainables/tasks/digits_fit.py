@@ -1,8 +1,8 @@
 """How fast can a small network fit handwritten digits? All 1797 images, training loss only: a test bed for optimizers.
 
-MLP 64-64-64-10, ReLU, torch's default initialisation, cross-entropy, batches drawn with replacement, pixels / 16.
-`loss/train` is the mean over the training steps since the evaluation before; with 6 evaluations of a budget of 300 it
-is the mean over the last 50 steps. Its recipe: 20 of 300 steps of warm-up, then cosine to a tenth.
+MLP 64-64-64-10, ReLU, torch's default initialization, cross-entropy, batches drawn with replacement, pixels / 16.
+`loss/train` is the mean over the training steps since the previous evaluation; with 6 evaluations and a budget of 300,
+that is the last 50 steps. Its recipe: 20 of 300 steps of warm-up, then cosine to a tenth.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DigitsFit(Task):
 
     def __init__(self, *, batch_size: int = 128) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it has to be 1 or more")
+            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         self._size = batch_size
 
     def model(self, seed: int) -> Model:
@@ -66,7 +66,7 @@ class DigitsFit(Task):
         return F.cross_entropy(outputs, targets)
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Loss on all images, for a model that has not trained; the loop puts the mean over steps in its place."""
+        """Loss on all images, for an untrained model; the loop replaces it by the mean over steps."""
         assert isinstance(model, nn.Module)
         images, labels = together(*images_and_labels())
         with torch.no_grad():

@@ -6,9 +6,9 @@ with standard deviation 0.02. Seed noise is large at short budgets: compare medi
 
     energy/val       energy distance of 1000 generated to 2500 fresh points, 2 E|X-Y| - E|X-X'| - E|Y-Y'| >= 0
     energy/floor     the same between two fresh samples of those sizes: what a perfect generator gets
-    modes/covered    modes that receive at least 1 % of the generated points within 3 standard deviations
+    modes/covered    modes with at least 1 % of the generated points within 3 standard deviations
     quality/share    share of generated points within 3 standard deviations of a mode
-    field/norm       |v| on a batch that training does not see
+    field/norm       |v| on a held-out batch
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def centres(modes: int) -> Tensor:
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    """Of two samples [m, 2] and [n, 2], pairs of a point with itself left out."""
+    """For two samples [m, 2] and [n, 2], excluding pairs of a point with itself."""
     m, n = len(x), len(y)
     within = torch.cdist(x, x).sum() / (m * (m - 1)) + torch.cdist(y, y).sum() / (n * (n - 1))
     return float(2 * torch.cdist(x, y).mean() - within)
@@ -76,13 +76,13 @@ class GanRing(Task):
     def __init__(self, *, modes: int = 8, spread: float = 0.02, width: int = 128, batch_size: int = 256) -> None:
         for name, given, least in (("modes", modes, 2), ("width", width, 1), ("batch_size", batch_size, 2)):
             if given < least:
-                raise ValueError(f"{name} is {given}; it has to be at least {least}")
+                raise ValueError(f"{name} is {given}; it must be at least {least}")
         if not 0 < spread < math.inf:
-            raise ValueError(f"spread is {spread}; it has to be above 0")
+            raise ValueError(f"spread is {spread}; it must be above 0")
         self._modes, self._spread, self._width, self._size = modes, spread, width, batch_size
 
     def model(self, seed: int) -> Model:
-        """Generator and discriminator with torch's default initialisation."""
+        """Generator and discriminator with torch's default initialization."""
         torch.manual_seed(seed)
         return [self._network(LATENT, 2), self._network(2, 1)]
 

@@ -1,9 +1,9 @@
-"""Image classification on a data set of the user's own in the canonical layout (`geosweep data convert`).
+"""Image classification on a user's data set in the canonical layout (`geosweep data convert`).
 
-Training batches are pieces of endless shuffled epochs; crop, flip and cutout are functions of (seed, epoch, row).
-`noise` of the training labels are replaced by another class, redrawn for each seed; validation and test labels are
-clean. A data set without a split `val` has `held_out` of its training rows set aside for it, the same rows in every
-trial.
+Training batches are pieces of endless shuffled epochs; crop, flip and cutout are functions of (seed, epoch, row). A
+fraction `noise` of the training labels is replaced by another class, redrawn for each seed; validation and test labels
+are clean. If a data set has no split `val`, the fraction `held_out` of its training rows is set aside for it, the same
+rows in every trial.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ EVALUATION_BATCH = 500
 HOLD_OUT_SEED = 20_240_101
 REFRESH = 1_000_003
 Packed = tuple[Tensor, ...]
-"""Pixels, labels, and of cutout the rows and columns of pixels."""
+"""Pixels, labels, and for cutout the rows and columns of pixels."""
 
 
 @task("images")
 class Images(Task):
     """`data`: folder of the data set; `model`: a name in `models.catalogue`; `preset`: a name in `presets`.
 
-    `batch_size`, `crop`, `flip`, `cutout` (pixels) and `label_smoothing` are the preset's where they are left out.
-    `size`: side in pixels that images are scaled to (raw images keep theirs, encoded ones are scaled to 224, where it
-    is left out). `noise` in [0, 1). `workers`: threads that prepare batches ahead, in place of `resources.readers`.
-    `device`: auto, cpu or cuda.
+    `batch_size`, `crop`, `flip`, `cutout` (pixels) and `label_smoothing` default to the preset's. `size`: side in
+    pixels that images are scaled to (default: raw images keep theirs, encoded ones are scaled to 224). `noise` in [0,
+    1). `workers`: threads that prefetch batches, instead of `resources.readers`. `device`: auto, cpu or cuda.
     """
 
     METRICS: ClassVar = {
@@ -76,9 +75,9 @@ class Images(Task):
         device: str = "auto",
     ) -> None:
         if model not in catalogue.IMAGES:
-            raise ValueError(f"model is {model!r}; there is: {', '.join(catalogue.IMAGES)}")
+            raise ValueError(f"model is {model!r}; available: {', '.join(catalogue.IMAGES)}")
         if preset not in PRESETS:
-            raise ValueError(f"preset is {preset!r}; there is: {', '.join(PRESETS)}")
+            raise ValueError(f"preset is {preset!r}; available: {', '.join(PRESETS)}")
         devices.check(device)
         base = PRESETS[preset]
         self._size = base.batch_size if batch_size is None else batch_size
@@ -113,12 +112,12 @@ class Images(Task):
             self.read_ahead(workers)
 
     def model(self, seed: int) -> Model:
-        """The network, initialised on the CPU."""
+        """The network, initialized on the CPU."""
         torch.manual_seed(seed)
         return catalogue.IMAGES[self._model](self._inputs).to(devices.chosen(self._device))
 
     def read_ahead(self, readers: int) -> None:
-        """By threads; `workers` of the task itself comes first."""
+        """With threads; the task's own `workers` takes precedence."""
         self._train.close()
         self._refresh.close()
         self.readers = readers and (self._workers or readers)
@@ -138,11 +137,11 @@ class Images(Task):
         return self._unpack(self._train.get(seed, index))
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
-        """The same noisy labels in an order and with crops of their own."""
+        """The same noisy labels with a separate order and separate crops."""
         return self._unpack(self._refresh.get(seed, index))
 
     def batch_identity(self, seed: int, index: int) -> bytes:
-        """The data set, row numbers, epochs (which fix the augmentation) and labels."""
+        """The data set, row numbers, epochs (which determine the augmentation) and labels."""
         rows, epochs = self._where(seed, index)
         parts = (rows.tobytes(), epochs.tobytes(), self._noisy(seed)[rows].tobytes())
         return self._set.fingerprint.encode() + b"".join(parts)
@@ -170,21 +169,21 @@ class Images(Task):
     def _check(self) -> None:
         rows = self._set.splits["train"].rows
         if not 1 <= self._size <= rows:
-            raise ValueError(f"batch_size is {self._size}; it has to lie in [1, {rows}]")
+            raise ValueError(f"batch_size is {self._size}; it must lie in [1, {rows}]")
         if self._crop not in CROPS:
-            raise ValueError(f"crop is {self._crop!r}; there is: {', '.join(CROPS)}")
+            raise ValueError(f"crop is {self._crop!r}; available: {', '.join(CROPS)}")
         if not 0 <= self._cutout <= self._side:
-            raise ValueError(f"cutout is {self._cutout}; it has to lie in [0, {self._side}] pixels")
+            raise ValueError(f"cutout is {self._cutout}; it must lie in [0, {self._side}] pixels")
         if not 0 <= self._smoothing < 1:
-            raise ValueError(f"label_smoothing is {self._smoothing}; it has to lie in [0, 1)")
+            raise ValueError(f"label_smoothing is {self._smoothing}; it must lie in [0, 1)")
         if not 0 <= self._noise < 1:
             raise ValueError(f"noise is {self._noise}; it is the share of wrong training labels, in [0, 1)")
         if self._workers < 0:
-            raise ValueError(f"workers is {self._workers}; it has to be 0 or more")
+            raise ValueError(f"workers is {self._workers}; it must be 0 or more")
         if "val" not in self._set.splits and not 1 <= round(self._held_out * rows) <= rows - self._size:
             raise ValueError(
                 f"held_out is {self._held_out}; the data set has no split val, so a share of its {rows} training rows "
-                f"in (0, 1) is set aside, and a batch of {self._size} has to be left"
+                f"in (0, 1) is set aside, and at least a batch of {self._size} must remain"
             )
 
     def _where(self, seed: int, index: int) -> tuple[Rows, Rows]:
@@ -198,7 +197,7 @@ class Images(Task):
         return self._packed(seed + REFRESH, *self._where(seed + REFRESH, index), labels_of=seed)
 
     def _packed(self, seed: int, rows: Rows, epochs: Rows, labels_of: int) -> Packed:
-        """What a thread can prepare: pixels and labels on the CPU."""
+        """The part that a thread can prepare: pixels and labels on the CPU."""
         to = devices.chosen(self._device)
         images = self._pixels("train").train(rows, epochs, seed)
         found = [images, self._noisy(labels_of)[rows]]
@@ -207,7 +206,7 @@ class Images(Task):
         return tuple(devices.pinned(torch.from_numpy(x), to) for x in found)
 
     def _unpack(self, packed: Packed) -> Batch:
-        """What is done on the device: normalisation, cutout. Nothing in it waits for the device."""
+        """The part done on the device: normalization, cutout. Nothing in it waits for the device."""
         to = devices.chosen(self._device)
         images, labels, *squares = (devices.moved(x, to) for x in packed)
         found = self._normalised(images)
@@ -234,7 +233,7 @@ class Images(Task):
 
         def make(_: int, index: int) -> tuple[Tensor, Tensor]:
             piece = rows[index * EVALUATION_BATCH : (index + 1) * EVALUATION_BATCH]
-            if not len(piece):  # prepared ahead, past the end
+            if not len(piece):  # prefetched beyond the end
                 return torch.empty(0), torch.empty(0)
             found = torch.from_numpy(pixels.evaluate(piece)), torch.from_numpy(labels[piece])
             return devices.pinned(found[0], to), devices.pinned(found[1], to)
@@ -281,5 +280,5 @@ def _side(dataset: datasets.DataSet, size: int | None) -> int:
     if dataset.images.encoding == "encoded":
         return 224
     if height != width:
-        raise ValueError(f"size is missing: the images are {height} x {width}; name the side to scale them to")
+        raise ValueError(f"size is missing: the images are {height} x {width}; set the side to scale them to")
     return height

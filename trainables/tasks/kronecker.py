@@ -9,7 +9,7 @@
           product of two rotations that no random rotation hits.
 `aligned` as `rows` with B_l diagonal: the basis of the weights is ideal.
 
-float64; a gradient is exact, so a batch carries nothing. The seed decides A, B and W.
+float64; gradients are exact, so batches are empty. The seed determines A, B and W.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUT, IN = 24, 16
 
 
 class Layers(nn.Module):
-    """The weights; called, it returns the loss, whatever the input."""
+    """The weights; a call returns the loss, whatever the input."""
 
     def __init__(self, factors: list[tuple[Tensor, Tensor]], generator: torch.Generator) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Kronecker(Task):
 
     def __init__(self, *, curvature: str = "rows") -> None:
         if curvature not in self.KINDS:
-            raise ValueError(f"curvature is {curvature!r}; there is: {', '.join(self.KINDS)}")
+            raise ValueError(f"curvature is {curvature!r}; available: {', '.join(self.KINDS)}")
         self._curvature = curvature
 
     def model(self, seed: int) -> Model:
@@ -86,7 +86,7 @@ class Kronecker(Task):
         return outputs
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Loss as a share of the initial one."""
+        """Loss relative to the initial one."""
         assert isinstance(model, Layers)
         with torch.no_grad():
             return {"loss/relative": float(model(torch.zeros(())) / model.initial)}

@@ -1,11 +1,11 @@
-"""Linear least squares on scikit-learn's bundled tables: quadratics with a spectrum that nobody designed.
+"""Linear least squares on scikit-learn's bundled tables: quadratics with a natural spectrum.
 
     f(w) = |X w - y|^2 / (2 n) + ridge |w|^2 / 2,   w = 0 at the start
 
-Columns are standardised (population standard deviation, constant ones dropped), targets too; class labels are the
-targets as numbers. The minimum and the spectrum come from a direct solve. `model.spectrum` says smoothness =
-(1 + margin) x the largest eigenvalue, because that eigenvalue is a point mass at the edge, where accelerated methods
-stall (arXiv 2206.09901 needs a density that thins out there). Everything is deterministic: seeds change nothing.
+Columns are standardized (population standard deviation, constant ones dropped), and so are targets; class labels are
+used as numeric targets. The minimum and the spectrum come from a direct solve. `model.spectrum` sets smoothness = (1 +
+margin) x the largest eigenvalue, because that eigenvalue is a point mass at the edge, where accelerated methods stall
+(arXiv 2206.09901 needs a density that vanishes there). Everything is deterministic: seeds change nothing.
 
     objective/log10, distance/log10, gradient/log10   log10 of f - f*, |w - w*|^2, |grad f|^2 over their first values
     bound/log10                                       the best worst case after these steps, 1 / T_t(x0)^2: Chebyshev
@@ -32,7 +32,7 @@ DATASETS = ("diabetes", "breast_cancer", "digits", "wine")
 
 @lru_cache(maxsize=4)
 def table(dataset: str) -> tuple[Tensor, Tensor]:
-    """X [n, d] and y [n], standardised."""
+    """X [n, d] and y [n], standardized."""
     features, target = tables.table(dataset)
     x, y = torch.tensor(features, dtype=torch.float64), torch.tensor(target, dtype=torch.float64)
     x = x[:, x.std(0, correction=0) > 0]
@@ -40,7 +40,7 @@ def table(dataset: str) -> tuple[Tensor, Tensor]:
 
 
 class Linear(Recorded):
-    """Weights [d] of a linear map; knows the minimum and the eigenvectors of its own least-squares problem."""
+    """Weights [d] of a linear map, with the minimum and the eigenvectors of its own least-squares problem."""
 
     hessian: Tensor
     minimum: Tensor
@@ -55,7 +55,7 @@ class Linear(Recorded):
         self.at = torch.nn.Parameter(torch.zeros(len(hessian), dtype=torch.float64))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Predictions [n] of X [n, d], and behind them the weights [d] for the ridge."""
+        """Predictions [n] of X [n, d], followed by the weights [d] for the ridge."""
         return torch.cat([inputs @ self.at, self.at])
 
     def measures(self) -> Tensor:
@@ -71,7 +71,9 @@ class Linear(Recorded):
 
 @task("least_squares")
 class LeastSquares(Quadratics):
-    """`dataset`: diabetes, breast_cancer, digits or wine; `ridge` >= 0; `margin` >= 0 of the smoothness it tells."""
+    """`dataset`: diabetes, breast_cancer, digits or wine; `ridge` >= 0; `margin` >= 0 added to the reported
+    smoothness.
+    """
 
     FREE = frozenset()
     METRICS: ClassVar = {
@@ -83,10 +85,10 @@ class LeastSquares(Quadratics):
 
     def __init__(self, *, dataset: str = "diabetes", ridge: float = 0.0, margin: float = 0.02) -> None:
         if dataset not in DATASETS:
-            raise ValueError(f"dataset is {dataset!r}; there is: {', '.join(DATASETS)}")
+            raise ValueError(f"dataset is {dataset!r}; available: {', '.join(DATASETS)}")
         for name, value in (("ridge", ridge), ("margin", margin)):
             if not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value}; it is 0 or above")
+                raise ValueError(f"{name} is {value}; it must be 0 or above")
         self._dataset, self._ridge, self._margin = dataset, ridge, margin
 
     def model(self, seed: int) -> Model:
@@ -100,7 +102,7 @@ class LeastSquares(Quadratics):
         return table(self._dataset)
 
     def batch_identity(self, seed: int, index: int) -> bytes:
-        """The table's name; seed and index, though nothing depends on them."""
+        """The table's name, seed and index, although nothing depends on the last two."""
         return f"{self._dataset}/{seed}/{index}".encode()
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:

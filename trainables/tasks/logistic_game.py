@@ -1,12 +1,12 @@
 """Logistic regression against an adversary that shifts the features: a strongly monotone game on bundled data.
 
-scikit-learn's breast_cancer, 569 samples x_i of 30 standardised features, labels y_i = +-1. The learner has weights w
+scikit-learn's breast_cancer, 569 samples x_i of 30 standardized features, labels y_i = +-1. The learner has weights w
 [30] and a bias, the adversary one shift delta [30] of all samples:
 
     f = mean_i log(1 + exp(-y_i (w'(x_i + delta) + bias))) + ridge/2 |w, bias|^2 - penalty/2 |delta|^2
 
-The learner minimises f, the adversary maximises it. Both of their own curvatures are definite near the solution for
-`penalty` above the curvature |w|^2/4 that the loss gives delta. The solution is found once by Newton's method.
+The learner minimizes f, the adversary maximizes it. Both players' own curvatures are definite near the solution if
+`penalty` exceeds the curvature |w|^2/4 that the loss has in delta. The solution is computed once by Newton's method.
 
     field/log10      log10 |v| over all samples
     distance/log10   log10 |w - w*| / |w_0 - w*|, over both players
@@ -34,7 +34,7 @@ FLOOR = -300.0
 
 @lru_cache(maxsize=1)
 def _samples() -> tuple[Tensor, Tensor]:
-    """Standardised features [569, 30] and labels [569] in {-1, 1}, float64."""
+    """Standardized features [569, 30] and labels [569] in {-1, 1}, float64."""
     features, labels = table("breast_cancer")
     x = torch.tensor(features, dtype=torch.float64)
     return (x - x.mean(0)) / x.std(0), 2.0 * torch.tensor(labels, dtype=torch.float64) - 1
@@ -61,7 +61,7 @@ def value(learner: Tensor, shift: Tensor, x: Tensor, y: Tensor, ridge: float, pe
 def solution(ridge: float, penalty: float) -> tuple[Tensor, Tensor]:
     """The learner [31] and the shift [30] at which the field vanishes, by Newton's method from 0.
 
-    Raises ValueError when Newton's method does not settle: raise ridge or penalty.
+    Raises ValueError if Newton's method does not converge: raise ridge or penalty.
     """
     x, y = _samples()
 
@@ -100,9 +100,9 @@ class LogisticGame(Task):
     def __init__(self, *, ridge: float = 0.1, penalty: float = 0.2, batch_size: int = SAMPLES) -> None:
         for name, given in (("ridge", ridge), ("penalty", penalty)):
             if not 0 < given < math.inf:
-                raise ValueError(f"{name} is {given}; it has to be above 0")
+                raise ValueError(f"{name} is {given}; it must be above 0")
         if not 1 <= batch_size <= SAMPLES:
-            raise ValueError(f"batch_size is {batch_size}; it has to lie in [1, {SAMPLES}]")
+            raise ValueError(f"batch_size is {batch_size}; it must lie in [1, {SAMPLES}]")
         self._ridge, self._penalty, self._size = ridge, penalty, batch_size
 
     def model(self, seed: int) -> Model:

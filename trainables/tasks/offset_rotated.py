@@ -5,13 +5,13 @@ squared error, summed over outputs and averaged over samples. z is standard norm
 
     offset           x = z + 10 v       one steep direction, not along any axis (the uncentred mean): a structured
                                         preconditioner helps, a diagonal one cannot see it
-    centred          x = z              control: the targets of `offset`, its inputs centred before training
+    centred          x = z              control: the targets of `offset`, its inputs centered before training
     plain            x = z              control: targets t(z), no steep direction at all
     scaled           x = z, the first three inputs x 10             steep along axes
     graded           x = z x a ladder from 1 to 10^-1.5             many scales along axes
     graded_rotated   the same, rotated                              many scales off the axes
 
-ReLU, tanh for the graded ones; the teacher's weights are He-normal without biases. Data and teacher are the same for
+ReLU; tanh for the graded ones. The teacher's weights are He-normal without biases. Data and teacher are the same for
 every seed; a seed draws the student's initial weights and the order of the batches.
 """
 
@@ -41,15 +41,15 @@ class OffsetRotated(Task):
 
     def __init__(self, *, inputs: str = "offset", batch_size: int = BATCH) -> None:
         if inputs not in self.INPUTS:
-            raise ValueError(f"inputs is {inputs!r}; there is: {', '.join(self.INPUTS)}")
+            raise ValueError(f"inputs is {inputs!r}; available: {', '.join(self.INPUTS)}")
         if not 1 <= batch_size <= SAMPLES:
-            raise ValueError(f"batch_size is {batch_size}; it has to lie in [1, {SAMPLES}]")
+            raise ValueError(f"batch_size is {batch_size}; it must lie in [1, {SAMPLES}]")
         self._activation = nn.Tanh if inputs.startswith("graded") else nn.ReLU
         self._size = batch_size
         self._x, self._y = self._data(inputs)
 
     def model(self, seed: int) -> Model:
-        """The student, with torch's default initialisation."""
+        """The student, with torch's default initialization."""
         torch.manual_seed(seed)
         return self._network()
 
@@ -68,7 +68,7 @@ class OffsetRotated(Task):
         return value
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Training loss over all samples: the question is how fast it falls."""
+        """Training loss over all samples: the question is how fast it decreases."""
         assert isinstance(model, nn.Module)
         with torch.no_grad():
             return {"loss/full": float(self.loss(model(self._x), self._y))}

@@ -1,18 +1,18 @@
-"""Potholes: a smooth bowl with narrow wells in its slope, where a method that sees sharpness gets out and others stay.
+"""Potholes: a smooth bowl with narrow wells in its slope, which sharpness-aware methods escape and others do not.
 
-    f(w) = h |w|^2 / 2 - A sum_i exp(-|w - c_i|^2 / (2 s^2)),   h = 0.5, s = 0.12, w in R^8, 60 centres c_i
+    f(w) = h |w|^2 / 2 - A sum_i exp(-|w - c_i|^2 / (2 s^2)),   h = 0.5, s = 0.12, w in R^8, 60 centers c_i
 
-The centres lie at uniform radii in [0.8, 3] in uniform directions; the run begins beside one of them, off by a normal
-0.5 s in every coordinate (1.4 s in all), at a uniform radius in [1.6, 3], from where there is a way to go. Gradients
-carry normal noise of standard deviation 0.02 in every coordinate, the same in both passes of a two-pass step. Centres,
-start and noise are drawn by the seed.
+The centers lie at uniform radii in [0.8, 3] in uniform directions; the run starts near one of them, offset by a normal
+0.5 s in every coordinate (1.4 s in all), at a uniform radius in [1.6, 3], from where there is room to descend.
+Gradients carry normal noise of standard deviation 0.02 in every coordinate, the same in both passes of a two-pass step.
+Centers, start and noise are drawn by the seed.
 
-Share of 40 runs that get out (lr 0.005, momentum 0.9, linear decay, 1500 steps), not monotone in the radius:
+Share of 40 runs that escape (lr 0.005, momentum 0.9, linear decay, 1500 steps), not monotone in the radius:
     A = 0.3    SGD 0.40    SAM at radius 0.1, 0.3, 0.5: 0.85, 0.75, 1.00
     A = 0.6    SGD 0.03    SAM at radius 0.1, 0.3, 0.5: 0.38, 0.07, 0.70
-From a start 0.3 s off the centre, deep in the well, SAM at radius 0.1 < s never leaves a well of depth 0.6.
+From a start 0.3 s off the center, deep in the well, SAM at radius 0.1 < s never leaves a well of depth 0.6.
 
-    escape/share    1 when the run ends within 0.5 of the bowl's floor (the origin), else 0: its mean is a share of runs
+    escape/share    1 if the run ends within 0.5 of the bowl's floor (the origin), else 0: its mean is the share of runs
     loss/smoothed   E f(w + n), n normal with standard deviation 0.3 in every coordinate, in closed form
     floor/smoothed  its value at the floor of the bowl without wells, h 8 0.3^2 / 2
     gap/smoothed    loss/smoothed above it
@@ -53,7 +53,7 @@ class Landscape(nn.Module):
         return self.value(0.0) + self.at @ noise
 
     def value(self, smoothing: float) -> Tensor:
-        """E f(w + n) for n of this standard deviation in every coordinate; 0 is f itself."""
+        """E f(w + n) for n with this standard deviation in every coordinate; 0 gives f itself."""
         wide = WIDTH**2 + smoothing**2
         bowl: Tensor = 0.5 * CURVATURE * (self.at.square().sum() + DIMENSION * smoothing**2)
         wells = torch.exp(-(self.at - self.centres).square().sum(1) / (2 * wide)).sum()
@@ -63,7 +63,7 @@ class Landscape(nn.Module):
 
 @task("potholes")
 class Potholes(Task):
-    """`depth` A >= 0 of the wells: 0.3 lets SAM out at every radius, 0.6 only at some."""
+    """`depth` A >= 0 of the wells: 0.3 lets SAM escape at every radius, 0.6 only at some."""
 
     FREE = frozenset()
     METRICS: ClassVar = {
@@ -78,11 +78,11 @@ class Potholes(Task):
 
     def __init__(self, *, depth: float = 0.3) -> None:
         if not 0 <= depth < math.inf:
-            raise ValueError(f"depth is {depth}; it is 0 or above")
+            raise ValueError(f"depth is {depth}; it must be 0 or above")
         self._depth = depth
 
     def model(self, seed: int) -> Model:
-        """The landscape of this seed, at its start in a well."""
+        """The landscape of this seed, starting in a well."""
         generator = torch.Generator().manual_seed(LANDSCAPE_SEED + seed)
         directions = torch.randn(CENTRES + 1, DIMENSION, generator=generator, dtype=torch.float64)
         beside = OFFSET * WIDTH * directions[CENTRES]
@@ -108,7 +108,7 @@ class Potholes(Task):
         return outputs
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """Where the run stands."""
+        """Metrics at the current weights."""
         assert isinstance(model, Landscape)
         floor = 0.5 * CURVATURE * DIMENSION * SMOOTHING**2
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Quadratics with a chosen spectrum: the exact laboratory of average-case methods.
+"""Quadratics with a chosen spectrum: an exact testbed for average-case methods.
 
 Starts at squared distance 1, with the squared component along an eigenvector of eigenvalue lambda proportional to
 weight x lambda^source: the expectation over isotropic starts for source 0. The best that any gradient method can do on
@@ -10,7 +10,7 @@ average is known for Beta and Gamma densities: with b = xi + source + 1 for the 
     optimal/log10                                     what the best method reaches for the objective, on average
     gap/optimal                                       objective/log10 above it (Beta without deformation or gap, Gamma)
 
-The diagnostic `average_case_rate` adds the rate that the optimizer in use should have beside the measured one.
+The diagnostic `average_case_rate` adds the rate that the optimizer should have, next to the measured one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROBLEM_SEED = 9_000_011
 
 
 class Quadratics(Task):
-    """What quadratic tasks share: no data, one iterate recorded for each step."""
+    """Common part of quadratic tasks: no data, one iterate recorded per step."""
 
     SCHEDULE: ClassVar[str] = "constant"
     FIGURES: ClassVar[frozenset[str]] = frozenset({"spectrum", "suboptimality"})
@@ -45,7 +45,9 @@ class Quadratics(Task):
     }
 
     def closure(self, model: Model, batch: Batch, zero_grad: Callable[[], None]) -> Callable[[], Any]:
-        """The usual one; the iterate is recorded first, so that it counts once however often the closure is called."""
+        """The usual closure, but the iterate is recorded first, so it counts once however often the closure is
+        called.
+        """
         assert isinstance(model, Recorded)
         model.record()
         return super().closure(model, batch, zero_grad)
@@ -95,20 +97,20 @@ class QuadraticTask(Quadratics):
             ("spectrum", spectrum, SPECTRA), ("mode", mode, MODES), ("deformation", deformation, spectra.DEFORMATIONS)
         ):  # fmt: skip
             if value not in allowed:
-                raise ValueError(f"{name} is {value!r}; there is: {', '.join(allowed)}")
+                raise ValueError(f"{name} is {value!r}; available: {', '.join(allowed)}")
         low, high = left_exponent if isinstance(left_exponent, list) else (left_exponent, left_exponent)
         if not -1 < low <= high:
-            raise ValueError(f"left_exponent is {left_exponent}; it is above -1, or a pair of such numbers in order")
+            raise ValueError(f"left_exponent is {left_exponent}; it must be above -1, or an ascending pair")
         if not right_exponent > -1:
-            raise ValueError(f"right_exponent is {right_exponent}; it is above -1")
+            raise ValueError(f"right_exponent is {right_exponent}; it must be above -1")
         if not 0 <= strong_convexity < smoothness < math.inf:
             raise ValueError(f"strong_convexity is {strong_convexity}; it lies in [0, smoothness), here {smoothness}")
         if not low + source > -1:
-            raise ValueError(f"source is {source}; it is above -1 - left_exponent, here {-1 - low}")
+            raise ValueError(f"source is {source}; it must be above -1 - left_exponent, here {-1 - low}")
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio is {ratio}; columns for each row, in (0, 1]")
         if size < 2:
-            raise ValueError(f"size is {size}; it is at least 2")
+            raise ValueError(f"size is {size}; it must be at least 2")
         if spectrum == "points" and not (points and all(0 < p <= smoothness for p in points)):
             raise ValueError(f"points is {points}; points needs a list of eigenvalues in (0, smoothness]")
         if spectrum in ("gamma", "points") and deformation != "none":
@@ -156,7 +158,7 @@ class QuadraticTask(Quadratics):
         return outputs
 
     def evaluate(self, model: Model) -> dict[str, float]:
-        """The metrics, and the best possible where it is known."""
+        """The metrics, and the best possible value if known."""
         assert isinstance(model, Quadratic)
         found = super().evaluate(model)
         best = self.optimum(model)
@@ -166,7 +168,7 @@ class QuadraticTask(Quadratics):
         return found
 
     def optimum(self, model: Quadratic) -> float | None:
-        """log10 of the best expected objective after as many steps as the model has recorded; None where unknown."""
+        """log10 of the best expected objective after as many steps as the model has recorded; None if unknown."""
         steps = len(model.history()) - 1
         b, tau = model.spectrum.get("left_exponent", math.nan) + 1, model.spectrum.get("right_exponent", math.nan)
         if self._deformation != "none" or self._mode == "random" or self._lower > 0 or self._spectrum == "points":
@@ -180,7 +182,7 @@ class QuadraticTask(Quadratics):
         return logarithm / math.log(10)
 
     def _eigenvalues(self, xi: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [n] and weights [n] that add up to 1."""
+        """Eigenvalues [n] and weights [n] that sum to 1."""
         even = torch.full((self._size,), 1 / self._size, dtype=torch.float64)
         gauss = self._mode == "gauss"
         if self._spectrum == "points":
@@ -207,7 +209,7 @@ class QuadraticTask(Quadratics):
         return eigenvalues, weights / weights.sum()
 
     def _known(self, xi: float) -> dict[str, float]:
-        """What the model says of its spectrum; exponents as the start sees them."""
+        """What the model knows about its spectrum; exponents as seen from the start."""
         if self._spectrum == "points":
             return {"smoothness": max(self._points), "strong_convexity": min(self._points)}
         if self._spectrum == "gamma":

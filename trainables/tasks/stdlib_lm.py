@@ -1,13 +1,13 @@
-"""Language modelling on the source of the Python standard library: real text that every machine already has.
+"""Language modeling on the source of the Python standard library: real text available on every machine.
 
-The corpus is every `.py` file under the library's folder but tests and installed packages, in the order of its path,
-with bytes above 127 set to 127. A file belongs to train, val or test (88 / 6 / 6 %) by a hash of its path, so that no
-file is on two sides. It changes with the patch version of Python: its SHA-256 is part of every batch's identity and is
-recorded with every trial, and results with different corpora are never compared.
+The corpus is every `.py` file under the library's folder except tests and installed packages, ordered by path, with
+bytes above 127 set to 127. A file belongs to train, val or test (88 / 6 / 6 %) by a hash of its path, so no file is in
+two splits. It changes with Python's patch version: its SHA-256 is part of every batch's identity and is recorded with
+every trial, and results with different corpora are never compared.
 
-`tokens: byte` has the 128 byte values as vocabulary. `tokens: word` adds the most frequent words of the training files
-(an identifier or number with the space before it, an indentation), up to `vocabulary` tokens; other words are spelt in
-bytes. Nothing is lost either way, so that bits per byte compare the two. zlib needs 1.81 bits per byte.
+`tokens: byte` uses the 128 byte values as vocabulary. `tokens: word` adds the most frequent words of the training files
+(an identifier or number with the preceding space, an indentation), up to `vocabulary` tokens; other words are spelled
+in bytes. Both are lossless, so bits per byte are comparable. zlib needs 1.81 bits per byte.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ EVALUATION_WINDOWS, EVALUATION_BATCH = 512, 64
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text of each split, one character for each byte, and the SHA-256 of all of it with its paths."""
+    """Text of each split, one character per byte, and the SHA-256 of all of it with its paths."""
 
     splits: Mapping[str, str]
     digest: str
 
 
 def read_corpus(root: Path) -> Corpus:
-    """The Python source under `root`. Files that cannot be read are left out."""
+    """The Python source under `root`. Unreadable files are skipped."""
     digest, parts = hashlib.sha256(), {name: bytearray() for name in SPLITS}
     for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
         relative = path.relative_to(root)
@@ -72,7 +72,7 @@ def read_corpus(root: Path) -> Corpus:
 
 @lru_cache(maxsize=1)
 def corpus() -> Corpus:
-    """The standard library's source; where a distribution strips or zips it, that of torch.
+    """The standard library's source; if a distribution strips or zips it, torch's.
 
     Raises RuntimeError below 1 MB.
     """
@@ -85,7 +85,7 @@ def corpus() -> Corpus:
     places = " and ".join(map(str, roots))
     raise RuntimeError(
         f"stdlib_lm found under 1 MB of Python source in {places}; install Python with its library's source, "
-        "or train the task `tokens` on a text of yours"
+        "or train the task `tokens` on your own text"
     )
 
 
@@ -97,7 +97,7 @@ def vocabulary_of(text: str, size: int) -> dict[str, int]:
 
 
 def encode(text: str, words: Mapping[str, int]) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Token numbers [n]; words without a token of their own are spelt in bytes."""
+    """Token numbers [n]; words without their own token are spelled in bytes."""
     if not words:
         return np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.uint16)
     tokens: list[int] = []
@@ -120,9 +120,9 @@ def encoded(tokens: str, vocabulary: int) -> dict[str, Tensor]:
 
 @task("stdlib_lm")
 class StdlibLM(Task):
-    """A GPT of `width`, `depth` and `heads` on windows of `block` tokens, `batch_size` windows to a batch.
+    """A GPT of `width`, `depth` and `heads` on windows of `block` tokens, `batch_size` windows per batch.
 
-    `tokens`: byte or word; `vocabulary` in (128, 32767] counts for words only. `attention`: plain or fused.
+    `tokens`: byte or word; `vocabulary` in (128, 32767] applies only to words. `attention`: plain or fused.
     """
 
     METRICS: ClassVar = {
@@ -150,15 +150,15 @@ class StdlibLM(Task):
         attention: str = "plain",
     ) -> None:
         if tokens not in ("byte", "word"):
-            raise ValueError(f"tokens is {tokens!r}; there is: byte, word")
+            raise ValueError(f"tokens is {tokens!r}; available: byte, word")
         if not BYTES < vocabulary <= 32767:
-            raise ValueError(f"vocabulary is {vocabulary}; it has to lie in ({BYTES}, 32767]")
+            raise ValueError(f"vocabulary is {vocabulary}; it must lie in ({BYTES}, 32767]")
         sizes = {"block": block, "batch_size": batch_size, "width": width, "depth": depth, "heads": heads}
         for name, value in sizes.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}; it has to be 1 or more")
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it has to lie in [0, 1)")
+            raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
         self._tokens, self._vocabulary, self._block, self._size = tokens, vocabulary, block, batch_size
         self._shape = {"width": width, "depth": depth, "heads": heads, "dropout": dropout, "attention": attention}
         with torch.device("meta"):
@@ -169,7 +169,7 @@ class StdlibLM(Task):
         return GPT(size, block=self._block, **self._shape)  # type: ignore[arg-type]
 
     def model(self, seed: int) -> Model:
-        """A GPT as GPT-2 starts it."""
+        """A GPT with GPT-2's initialization."""
         torch.manual_seed(seed)
         return self._network().to(chosen("auto"))
 
@@ -178,7 +178,7 @@ class StdlibLM(Task):
         return {"corpus_sha256": corpus().digest}
 
     def tokens_per_batch(self) -> int:
-        """Windows x tokens in a window."""
+        """Windows x tokens per window."""
         return self._size * self._block
 
     def batch(self, seed: int, index: int) -> Batch:
@@ -186,15 +186,15 @@ class StdlibLM(Task):
         return self._windows("train", self._starts(seed, index))
 
     def batch_identity(self, seed: int, index: int) -> bytes:
-        """The corpus and where the windows begin."""
+        """The corpus and the start positions of the windows."""
         return corpus().digest.encode() + self._starts(seed, index).numpy().tobytes()
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Mean cross-entropy in nats over the targets that are not masked (negative)."""
+        """Mean cross-entropy in nats over unmasked (nonnegative) targets."""
         return token_loss(outputs, targets)
 
     def terms(self, targets: Any) -> float:
-        """Targets that are not masked."""
+        """Number of unmasked targets."""
         return float(token_count(targets))
 
     def evaluate(self, model: Model) -> dict[str, float]:
@@ -214,7 +214,7 @@ class StdlibLM(Task):
         return found
 
     def _starts(self, seed: int, index: int) -> Tensor:
-        """Where the windows of batch `index` begin in the training stream [batch]."""
+        """Start positions of the windows of batch `index` in the training stream [batch]."""
         stream = encoded(self._tokens, self._vocabulary)["train"]
         key = hashlib.blake2b(f"stdlib_lm/{seed}/{index}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "big"))

@@ -1,8 +1,8 @@
-"""Language modelling on tokens of the user's own: Parquet blocks (`geosweep data convert`), or train.bin and val.bin.
+"""Language modeling on a user's tokens: Parquet blocks (`geosweep data convert`), or train.bin and val.bin.
 
-An epoch cuts the training text into windows of `context` tokens, from an offset of its own, and shows each once in a
-shuffled order; offset and order are functions of (seed, epoch). Where a data set has loss masks (sequence to sequence,
-instructions), its rows are the windows, and tokens whose mask is 0 are read but not predicted.
+An epoch splits the training text into windows of `context` tokens, starting at its own offset, and shows each once in
+shuffled order; offset and order are functions of (seed, epoch). If a data set has loss masks (sequence to sequence,
+instructions), its rows are the windows, and tokens with mask 0 are read but not predicted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trainables.task_class import Batch, Metric, Model, Task
 
 REFRESH = 1_000_003
 HIGHEST_LOSS = 20.0
-"""Nats above which perplexity is not told apart: e^20 is 5e8."""
+"""Nats above which perplexity is capped: e^20 is 5e8."""
 WORST = math.exp(HIGHEST_LOSS)
 Pair = tuple[Tensor, Tensor]
 
@@ -37,10 +37,10 @@ Pair = tuple[Tensor, Tensor]
 class Tokens(Task):
     """`data`: folder of the data set; `model`: gpt2, gpt2_medium, gpt2_large, gpt2_xl or gpt_nano.
 
-    `context`: tokens in a window (where rows have masks: their length - 1); `batch_size` in windows. `vocabulary` and
-    `dtype` are for flat token files only. `evaluation_windows`: windows of validation and test text, evenly spaced.
-    `held_out`: share of the training text, from its end, that stands for a missing split `val`. `attention`: plain,
-    which every optimizer can differentiate, or fused. `workers`: threads that prepare batches ahead, in place of
+    `context`: tokens per window (if rows have masks: their length - 1); `batch_size` in windows. `vocabulary` and
+    `dtype` are for flat token files only. `evaluation_windows`: evenly spaced windows of validation and test text.
+    `held_out`: share at the end of the training text that replaces a missing split `val`. `attention`: plain, which
+    every optimizer can differentiate, or fused. `workers`: threads that prefetch batches, instead of
     `resources.readers`.
     """
 
@@ -74,16 +74,16 @@ class Tokens(Task):
         device: str = "auto",
     ) -> None:
         if model not in catalogue.GPT_SIZES:
-            raise ValueError(f"model is {model!r}; there is: {', '.join(catalogue.GPT_SIZES)}")
+            raise ValueError(f"model is {model!r}; available: {', '.join(catalogue.GPT_SIZES)}")
         sizes = {"context": context, "batch_size": batch_size, "evaluation_windows": evaluation_windows}
         for name, value in sizes.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}; it has to be 1 or more")
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
         for name, share in {"dropout": dropout, "label_smoothing": label_smoothing, "held_out": held_out}.items():
             if not 0 <= share < 1:
-                raise ValueError(f"{name} is {share}; it has to lie in [0, 1)")
+                raise ValueError(f"{name} is {share}; it must lie in [0, 1)")
         if workers < 0:
-            raise ValueError(f"workers is {workers}; it has to be 0 or more")
+            raise ValueError(f"workers is {workers}; it must be 0 or more")
         devices.check(device)
         try:
             self._data = TokenData(locate(data), vocabulary=vocabulary, dtype=dtype)
@@ -91,7 +91,7 @@ class Tokens(Task):
             raise ValueError(f"data is {data!r}: {error}") from None
         if self._data.block and context != self._data.block - 1:
             raise ValueError(
-                f"context is {context}; rows with masks have {self._data.block} tokens, so it has to be one less"
+                f"context is {context}; rows with masks have {self._data.block} tokens, so it must be one less"
             )
         self._model, self._context, self._size, self._device = model, context, batch_size, device
         self._smoothing, self._evaluation_windows = label_smoothing, evaluation_windows
@@ -109,12 +109,12 @@ class Tokens(Task):
             self.read_ahead(workers)
 
     def model(self, seed: int) -> Model:
-        """A GPT as GPT-2 starts it, initialised on the CPU."""
+        """A GPT with GPT-2's initialization, initialized on the CPU."""
         torch.manual_seed(seed)
         return self._gpt().to(devices.chosen(self._device))
 
     def read_ahead(self, readers: int) -> None:
-        """By threads; `workers` of the task itself comes first. Refreshes read in the step: they are few."""
+        """With threads; the task's own `workers` takes precedence. The few refresh batches are read in the step."""
         self._train.close()
         self.readers = readers and (self._workers or readers)
         self._train = Prefetch(self._pack, self.readers)
@@ -124,7 +124,7 @@ class Tokens(Task):
         return {"data_fingerprint": self._data.fingerprint}
 
     def tokens_per_batch(self) -> int:
-        """Windows x tokens in a window, masked ones included."""
+        """Windows x tokens per window, including masked ones."""
         return self._size * self._context
 
     def batch(self, seed: int, index: int) -> Batch:
@@ -132,19 +132,19 @@ class Tokens(Task):
         return self._moved(self._train.get(seed, index))
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
-        """The same text in an order of its own."""
+        """The same text in a separate order."""
         return self._moved(self._refresh.get(seed + REFRESH, index))
 
     def batch_identity(self, seed: int, index: int) -> bytes:
-        """The data set and where the windows begin."""
+        """The data set and the start positions of the windows."""
         return self._data.fingerprint.encode() + self._starts(seed, index).tobytes()
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Mean cross-entropy in nats over the tokens that are to be predicted."""
+        """Mean cross-entropy in nats over the tokens to be predicted."""
         return token_loss(outputs, targets, self._smoothing)
 
     def terms(self, targets: Any) -> float:
-        """Tokens that are to be predicted."""
+        """Number of tokens to be predicted."""
         return float(token_count(targets))
 
     def evaluate(self, model: Model) -> dict[str, float]:
@@ -193,12 +193,12 @@ class Tokens(Task):
         return lengths
 
     def _windows(self) -> int:
-        """Windows in an epoch of training text; all of them fit, whatever the epoch's offset."""
+        """Windows per epoch of training text; all of them fit, whatever the epoch's offset."""
         length = self._lengths["train"][1]
         return length // self._stride() if self._data.block else max(1, (length - self._context) // self._context)
 
     def _starts(self, seed: int, index: int) -> NDArray[np.int64]:
-        """Where the windows of batch `index` begin [batch]."""
+        """Start positions of the windows of batch `index` [batch]."""
         windows, epochs = self._order.batch(seed, index)
         if self._data.block:
             return windows * self._data.block

@@ -1,4 +1,4 @@
-"""Two spirals, some of whose training labels are wrong: a task of one's own. Change it into yours."""
+"""Two interleaved spirals with label noise: an example task to adapt."""
 
 import torch
 from torch import nn
@@ -6,13 +6,13 @@ from trainables import Metric, Task
 
 
 class Spirals(Task):
-    """Which of two interleaved spirals is a point on? `width` and `noise` stand under `task:` in the sweep file."""
+    """Classify points by the spiral they lie on. Set `width` and `noise` under `task:` in the sweep file."""
 
     METRICS = {
         "accuracy/val": Metric(goal="maximize", worst=0.0),
         "accuracy/test": Metric(goal="maximize", worst=0.0),
     }
-    FREE = frozenset({"width"})  # arms may search it for themselves; the noise decides what is asked
+    FREE = frozenset({"width"})  # each arm may search its own; the noise changes the question
 
     def __init__(self, *, width: int = 32, noise: float = 0.2, examples: int = 512):
         self.width, self.noise = width, noise
@@ -25,15 +25,15 @@ class Spirals(Task):
             nn.Linear(2, self.width), nn.Tanh(), nn.Linear(self.width, self.width), nn.Tanh(), nn.Linear(self.width, 2)
         )
 
-    # What depends on chance is a function of (seed, index) alone: the same seed gives every arm the same batches and
-    # wrong labels, and a trial that was killed goes on as if nothing had happened.
+    # Everything random is a function of (seed, index) alone, so a seed gives every arm the same batches and label
+    # noise, and a killed trial resumes exactly.
     def rows(self, seed, index):
-        chance = torch.Generator().manual_seed(seed * 1_000_003 + index)
-        return torch.randint(len(self.inputs), (64,), generator=chance)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+        return torch.randint(len(self.inputs), (64,), generator=generator)
 
     def wrong(self, seed):
-        chance = torch.Generator().manual_seed(seed + 7)
-        return (torch.rand(len(self.labels), generator=chance) < self.noise).long()
+        generator = torch.Generator().manual_seed(seed + 7)
+        return (torch.rand(len(self.labels), generator=generator) < self.noise).long()
 
     def batch(self, seed, index):
         rows = self.rows(seed, index)
@@ -54,10 +54,10 @@ class Spirals(Task):
 
 
 def spirals(examples, seed):
-    """Points (examples x 2) on two spirals of one and a half turns, a little off them, and the spiral of each."""
-    chance = torch.Generator().manual_seed(seed)
+    """Sample noisy points (examples x 2) from two spirals of one and a half turns, with their labels."""
+    generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(examples) % 2
-    radius = torch.rand(examples, generator=chance).sqrt()
+    radius = torch.rand(examples, generator=generator).sqrt()
     angle = 3 * torch.pi * radius + torch.pi * labels
     points = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return 2 * (points + 0.03 * torch.randn(points.shape, generator=chance)), labels
+    return 2 * (points + 0.03 * torch.randn(points.shape, generator=generator)), labels

@@ -3,5 +3,5 @@
 import logging
 import os
 
-if not os.access(os.path.expanduser("~"), os.W_OK):  # where matplotlib keeps its list of fonts; it says so at length
+if not os.access(os.path.expanduser("~"), os.W_OK):  # matplotlib's font cache; it warns at length
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -26,9 +26,9 @@ MOST_PAIRS = 12
 
 @figure
 def verdict(evidence: Evidence) -> Iterator[Drawn]:
-    """Left: every arm's confirm seeds, one grey line per seed. Right: paired differences with their intervals.
+    """Left: every arm's confirm seeds, one gray line per seed. Right: paired differences with their intervals.
 
-    Of a sweep with one study; `studies.verdict` draws several.
+    For a sweep with one study; `studies.verdict` draws several.
     """
     values = {arm: v for arm in evidence.ranked() if (v := evidence.confirmed(evidence.reported).get(arm))}
     if not values or evidence.studies > 1:
@@ -54,7 +54,7 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
         + ("; thin lines join the same seed." if evidence.is_paired else ".")
         + (
             f" Right: difference {'on the same seed (dots), its mean' if evidence.is_paired else 'of the means'} "
-            "and 95 % interval; the verdict also asks for p < alpha after Holm's correction."
+            "and 95 % interval; the verdict also requires p < alpha after Holm's correction."
             if pairs
             else ""
         ),
@@ -63,7 +63,7 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def answered(evidence: Evidence) -> dict[str, Any] | None:
-    """The `compare` document, None when there is no comparison."""
+    """The `compare` document; None when there is no comparison."""
     try:
         return answer(evidence)
     except Refused:
@@ -71,33 +71,33 @@ def answered(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def drawn_pairs(document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The comparisons as a figure shows them, the twin's last."""
+    """The comparisons that a figure shows, the twin's last."""
     if document is None:
         return []
     return [*shown(document)[:MOST_PAIRS], *([document["twin"]] if document["twin"] else [])]
 
 
 def pair_colour(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
-    """That of its verdict; grey for the twin, which has none."""
+    """The color of its verdict; gray for the twin, which has none."""
     return GREY if pair is document["twin"] else VERDICTS[pair["verdict"]]
 
 
 def pair_words(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
-    """`better, p 0.016`; of the twin that it is one."""
+    """`better, p 0.016`; for the twin, that it is one."""
     if pair is document["twin"]:
         return f"twin, p {pair['p']:.2g}"
     return f"{verdict_words(pair)}, p {pair['p_holm']:.2g}{_alone(document, pair)}"
 
 
 def _alone(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
-    """Why a pair is inconclusive though its p, or its interval, looks settled: `alone_words` in few."""
+    """Why a pair is inconclusive although its p or its interval looks settled: a short form of `alone_words`."""
     edge = "the margin" if document["margin"] else "0"
-    words = {"p": f"interval holds {edge}", "interval": "after Holm", "equivalence": "after Holm"}
+    words = {"p": f"interval includes {edge}", "interval": "after Holm", "equivalence": "after Holm"}
     return f" ({words[pair['alone']]})" if pair["alone"] in words else ""
 
 
 def stamp(figure_: Figure, evidence: Evidence, document: Mapping[str, Any] | None, width: int = 120) -> None:
-    """Say below a figure why its sweep is exploratory."""
+    """Print below a figure why its sweep is exploratory."""
     if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
         more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
         figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", width), fontsize=8.5, color="#7a4300")
@@ -149,12 +149,14 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
 
 @figure
 def learning(evidence: Evidence) -> Iterator[Drawn]:
-    """The reported metric and the training loss against gradient evaluations and seconds, confirm trials."""
+    """The reported metric and the training loss against gradient evaluations and seconds, for confirm trials."""
     curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
     wanted = (evidence.reported,) if evidence.declares.game else (evidence.reported, "loss/train")
     if evidence.imported and evidence.definition["evaluations"] == 1:
         return
-    names = [m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()]  # one player's loss says nothing
+    names = [
+        m for m in dict.fromkeys(wanted) if (curves["name"] == m).any()
+    ]  # a single player's loss is not informative
     if not names:
         return
     figure_, axes = panels(len(names), 2, height=2.9, sharey="row")
@@ -193,9 +195,9 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
 def banded(
     points: pd.DataFrame, axis: str, bounds: tuple[float, float] = UNBOUNDED
 ) -> tuple[Any, Any, Any, Any] | None:
-    """(x, mean, low, high) over the seeds, or over studies where there are several, at common gradient evaluations.
+    """(x, mean, low, high) over seeds, or over studies where there are several, at common gradient evaluations.
 
-    `axis` is step, or seconds: then x is the mean time at each of these points. None without points.
+    `axis` is step or seconds; for seconds, x is the mean time at each of these points. None without points.
     """
     found = [g.sort_values("step") for _, g in points.groupby("trial_id")]
     found = [g for g in found if len(g) > 1 and g["seconds"].notna().all()]
@@ -217,7 +219,7 @@ def banded(
 
 
 def _scale(ax: Any, points: pd.DataFrame) -> None:
-    """Logarithmic for positive values over more than two decades; limits from the trials that did not diverge."""
+    """Log scale for positive values spanning more than two decades; limits from the trials that did not diverge."""
     values = points[points["state"] == State.COMPLETE]["value"]
     good = values[np.isfinite(values)]
     if not len(good):

@@ -1,6 +1,7 @@
-"""Figures of average-case methods: spectra with fitted edges, and suboptimality against iteration with theory's slopes.
+"""Figures of average-case methods: spectra with fitted edges, and suboptimality per iteration with predicted slopes.
 
-Plain numbers in, matplotlib figures out; nothing here computes a rate. Every line differs in colour and dashes.
+Takes plain numbers and returns matplotlib figures; no rates are computed here. Every line has its own color and dash
+pattern.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OUTERMOST = 100
-"""Eigenvalues that the line of an edge is fitted to, as `optim_core.spectrum.hill` does it."""
+"""Number of eigenvalues used to fit an edge, as in `optim_core.spectrum.hill`."""
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -30,39 +31,39 @@ class Density:
     name: str
     """Shown above the panel."""
     eigenvalues: Numbers
-    """[n], at least `lower`; those at the edge itself are left out."""
+    """[n], at least `lower`; those exactly at the edge are left out."""
     left_exponent: float
-    """xi: the density is like (lambda - lower)^xi near its lower edge."""
+    """xi: the density behaves like (lambda - lower)^xi near its lower edge."""
     right_exponent: float
-    """tau: like (L - lambda)^tau near L."""
+    """tau: the density behaves like (L - lambda)^tau near L."""
     smoothness: float
     """L."""
     lower: float = 0.0
-    """Where the spectrum begins, 0 or mu."""
+    """Lower end of the spectrum, 0 or mu."""
     weights: Numbers | None = None
-    """[n], sum 1; None for equal ones."""
+    """[n], sum 1; None for equal weights."""
     known: tuple[float, float] | None = None
-    """(xi, tau) of the density that the eigenvalues were drawn from, where there is one."""
+    """(xi, tau) of the density from which the eigenvalues were drawn, if known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """The objective of one run, beside the exponent that theory gives it."""
+    """The objective of one run and the exponent predicted by theory."""
 
     method: str
     iterations: Numbers
-    """Rising, the first above 0."""
+    """Increasing, the first above 0."""
     objective: Numbers
-    """(f - f*) over its first value."""
+    """(f - f*) divided by its first value."""
     exponent: float | None = None
-    """r of t^-r by theory (geometric: of exp(-r t)); None where there is none."""
+    """r in t^-r by theory (geometric: in exp(-r t)); None if there is none."""
     measured: float | None = None
-    """The fitted one."""
+    """The fitted exponent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slope:
-    """One trial: exponent of the spectrum, exponent of the objective measured, and by theory."""
+    """One trial: exponent of the spectrum, and exponent of the objective as measured and as predicted."""
 
     method: str
     left_exponent: float
@@ -71,7 +72,7 @@ class Slope:
 
 
 def spectra_figure(densities: Sequence[Density]) -> Figure:
-    """For each spectrum: its density, and both edges in log-log with lines of the fitted exponents."""
+    """For each spectrum: its density, and both edges in log-log scale with lines of the fitted exponents."""
     figure, axes = panels(len(densities), 3, height=2.7)
     for row, density in zip(axes, densities, strict=True):
         kept = density.eigenvalues > density.lower
@@ -89,9 +90,10 @@ def spectra_figure(densities: Sequence[Density]) -> Figure:
 
 
 def courses_figure(courses: Sequence[Course], arms: Sequence[str] = (), *, geometric: bool = False) -> Figure:
-    """Suboptimality against t; thin black lines have the slope that theory gives the method.
+    """Suboptimality against t; thin black lines show the slope that theory predicts for the method.
 
-    In log-log, where t^-r is straight; `geometric`: t is linear, where exp(-r t) is. `arms` fixes the colours.
+    Log-log, where t^-r is straight; with `geometric`, t is linear, where exp(-r t) is straight. `arms` fixes the
+    colors.
     """
     figure, axes = panels(1, 1, height=4.6)
     axis, names = axes[0, 0], list(arms) or [c.method for c in courses]
@@ -110,13 +112,13 @@ def courses_figure(courses: Sequence[Course], arms: Sequence[str] = (), *, geome
     axis.set_xlabel("gradient evaluations t")
     axis.set_ylabel("(f − f*) / (f at the start − f*)")
     rate = "exp(−r t)" if geometric else "t$^{−r}$"
-    title = f"r of {rate}: measured (theory);\nblack: slope of theory"
+    title = f"r of {rate}: measured (theory);\nblack: slope by theory"
     figure.legend(loc="outside right upper", title=title, title_fontsize=9)
     return figure
 
 
 def slopes_figure(slopes: Sequence[Slope], arms: Sequence[str] = ()) -> Figure:
-    """Exponents over many spectra: one point for each trial, a line through what theory gives, against xi."""
+    """Exponents over many spectra against xi: one point per trial, and a line through the predicted values."""
     figure, axes = panels(1, 1, height=4.2)
     axis, names = axes[0, 0], list(arms) or list(dict.fromkeys(s.method for s in slopes))
     for i, method in enumerate(names):
@@ -161,7 +163,7 @@ def _draw_edge(
     label: str,
     colour: str,
 ) -> None:
-    """Share of eigenvalues within a distance of the edge, which goes like distance^(exponent + 1)."""
+    """Share of eigenvalues within a distance of the edge, which behaves like distance^(exponent + 1)."""
     order = np.argsort(distance)
     near, share = distance[order], np.cumsum(weights[order])
     inside = near > 1e-12

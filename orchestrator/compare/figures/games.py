@@ -1,6 +1,7 @@
 """Figures of games: spectral shapes in the complex plane with their image under each method, and convergence.
 
-Plain numbers in, matplotlib figures out; nothing here computes a rate. Every line differs in colour and dashes.
+Takes plain numbers and returns matplotlib figures; no rates are computed here. Every line has its own color and dash
+pattern.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ Complex = np.ndarray[Any, np.dtype[np.complex128]]
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """What a method makes of a shape."""
+    """The image of a shape under one method."""
 
     method: str
     """Shown in the title of the panel."""
     roots: Complex
     """Roots z of the method's polynomial over the eigenvalues, any shape."""
     rate: float
-    """Largest modulus of the roots: factor of the error for one step."""
+    """Largest modulus of the roots: the factor by which the error shrinks per step."""
     per_evaluation: float
-    """The same for one gradient evaluation."""
+    """The same factor per gradient evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Spectrum:
     """A shape and its images."""
 
     name: str
-    """For instance `cross`."""
+    """For example `cross`."""
     eigenvalues: Complex
     """Eigenvalues of the Jacobian, [n]."""
     images: Sequence[Image]
@@ -49,21 +50,21 @@ class Spectrum:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """The residual of a run beside what theory predicts."""
+    """The residual of a run and the rate predicted by theory."""
 
     method: str
     evaluations: Sequence[float]
-    """Gradient evaluations spent, rising."""
+    """Gradient evaluations spent, increasing."""
     residuals: Sequence[float]
     """|v| / |v at the start|."""
     rate: float
-    """Factor of the error for one gradient evaluation by theory."""
+    """Error factor per gradient evaluation, by theory."""
 
 
 def shapes_figure(spectra: Sequence[Spectrum], arms: Sequence[str] = ()) -> Figure:
-    """For each shape, in rows of four: its eigenvalues, then the roots of each method beside the unit circle.
+    """For each shape, in rows of four: its eigenvalues, then each method's roots with the unit circle.
 
-    `arms` fixes the colours.
+    `arms` fixes the colors.
     """
     heights = [-(-(1 + len(s.images)) // ACROSS) for s in spectra]
     figure, axes = panels(sum(heights), ACROSS, height=2.75)
@@ -86,9 +87,9 @@ def shapes_figure(spectra: Sequence[Spectrum], arms: Sequence[str] = ()) -> Figu
 
 
 def convergence_figure(curves: Mapping[str, Sequence[Curve]], arms: Sequence[str] = ()) -> Figure:
-    """A panel for each game: measured residuals (lines) and the slope that theory gives (thin, black).
+    """One panel per game: measured residuals (lines) and the slope predicted by theory (thin, black).
 
-    `arms` fixes the colours.
+    `arms` fixes the colors.
     """
     figure, axes = panels(1, len(curves), height=4.6, sharey=True)
     names = list(arms) or list(dict.fromkeys(c.method for found in curves.values() for c in found))
@@ -101,7 +102,7 @@ def convergence_figure(curves: Mapping[str, Sequence[Curve]], arms: Sequence[str
         axis.set_xlabel("gradient evaluations")
         axis.set_title(name)
         axis.legend(
-            title="r of theory, for one evaluation", loc="upper center", bbox_to_anchor=(0.5, -0.14),
+            title="r by theory, per evaluation", loc="upper center", bbox_to_anchor=(0.5, -0.14),
             ncols=3 if len(curves) == 1 else 1,
         )  # fmt: skip
     axes[0, 0].set_ylabel("|v| / |v at the start|")
@@ -127,8 +128,8 @@ def _draw_image(axis: Axes, image: Image, colour: str) -> None:
     axis.add_patch(Circle((0, 0), 1.0, fill=False, color="0.35", linestyle="dashed", linewidth=0.9))
     axis.scatter(z.real, z.imag, s=6, color=colour, linewidths=0)
     stuck = "diverges" if image.rate > 1 + 1e-6 else "does not converge"
-    rate = f"r = {image.rate:.3f} a step"
-    verdict = stuck if image.rate > 1 - 1e-6 else f"{image.per_evaluation:.3f} an evaluation"
+    rate = f"r = {image.rate:.3f} per step"
+    verdict = stuck if image.rate > 1 - 1e-6 else f"{image.per_evaluation:.3f} per evaluation"
     axis.set_title(f"{image.method}\n{rate}\n{verdict}", fontsize=9)
     reach = 1.1 * max(1.0, min(image.rate, 3.0))
     axis.set_xlim(-reach, reach)

@@ -1,6 +1,4 @@
-"""What the trials measured of the geometry while they trained: every `geometry/...` metric, confirm seeds with
-bands.
-"""
+"""Geometry diagnostics measured during training: every `geometry/...` metric of the confirm seeds, with bands."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ PREFIX, ACROSS = "geometry/", 3
 
 @figure
 def geometry(evidence: Evidence) -> Iterator[Drawn]:
-    """A panel for each diagnostic."""
+    """One panel per diagnostic."""
     curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
     names = sorted(n for n in curves["name"].unique() if n.startswith(PREFIX))
     if not names:
@@ -53,15 +51,15 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="geometry",
         section="geometry",
-        caption="Diagnostics of the geometry while the confirm trials trained: mean over "
+        caption="Geometry diagnostics during the confirm trials: mean over "
         f"{'studies' if evidence.studies > 1 else 'seeds'}, 95 % interval. "
-        "What was measured once, at the end, stands by arm.",
+        "Diagnostics measured only once, at the end, are shown per arm.",
         figure=figure_,
     )
 
 
 def _once(ax: Any, evidence: Evidence, points: pd.DataFrame) -> None:
-    """Mean and interval of each arm for a diagnostic with one value a trial."""
+    """Mean and interval per arm for a diagnostic with one value per trial."""
     for i, arm in enumerate(evidence.arms):
         values = points[points["arm"] == arm].groupby(evidence.unit)["value"].mean().to_list()
         if values:

@@ -1,4 +1,4 @@
-"""Figures over several tasks: performance profiles and the critical-difference diagram, and the table of times."""
+"""Figures over several tasks: performance profiles and critical-difference diagram, and the table of times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.compare.report import tables
 
 
 def rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row for each arm, the best score first."""
+    """One row per arm, sorted by score, best first."""
     found = []
     for arm, row in sorted(document["arms"].items(), key=lambda item: -item[1]["score"]):
         line = {"arm": arm, "score": f"{row['score']:.3f}", "solved": f"{row['solved']} of {len(document['sweeps'])}"}
@@ -30,7 +30,7 @@ def rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def write(document: Mapping[str, Any], to: Path) -> list[Path]:
-    """profile, ranks when there are enough tasks, each as PNG, SVG and PDF; profile.csv, profile.tex."""
+    """profile, and ranks when there are enough tasks, each as PNG, SVG and PDF; profile.csv, profile.tex."""
     to.mkdir(parents=True, exist_ok=True)
     drawn = {"profile": profile_figure(document)}
     if document["ranks"]["drawn"]:
@@ -47,7 +47,7 @@ def write(document: Mapping[str, Any], to: Path) -> list[Path]:
 
 
 def profile_figure(document: Mapping[str, Any]) -> Any:
-    """Share of tasks solved within tau times the fastest arm's cost."""
+    """Share of tasks solved within tau times the cost of the fastest arm."""
     with rc_context(SETTINGS):
         figure, axes = panels(1, 1, height=3.4, width=7.0)
         ax, colour = axes[0, 0], colours(sorted(document["arms"]))
@@ -80,12 +80,12 @@ def ranks_figure(document: Mapping[str, Any]) -> Any:
         ax.set_title(
             f"Mean rank over {len(document['sweeps'])} tasks (1 is best; Friedman p {found['friedman_p']:.2g})"
         )
-        figure.supxlabel("black bars join arms that do not differ (Nemenyi, level 0.05)", fontsize=9)
+        figure.supxlabel("black bars join arms that do not differ significantly (Nemenyi, level 0.05)", fontsize=9)
     return figure
 
 
 def diagram(found: dict[str, Any], ax: Any) -> None:
-    """Draw the critical-difference diagram on `ax`: arms that a bar joins do not differ."""
+    """Draw the critical-difference diagram on `ax`: arms joined by a bar do not differ significantly."""
     import scikit_posthocs
 
     p = pd.DataFrame(found["nemenyi_p"])

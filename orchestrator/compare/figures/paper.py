@@ -1,7 +1,7 @@
-"""A figure as SVG and PDF, as wide as the text of a paper.
+"""Save a figure as SVG and PDF at the text width of a paper.
 
-Figures are laid out for a page on a screen. On paper they become narrower by more than their letters become smaller,
-and are laid out again: letters of 6.5 to 8 points stay readable beside the text.
+Figures are laid out for a page on a screen. On paper they shrink more than their font does, so the layout is redone:
+text of 6.5 to 8 points stays readable next to the body text.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from matplotlib.text import Text
 from orchestrator.compare.figures.style import SETTINGS
 
 TEXT_WIDTH = 6.5
-"""Inches: LaTeX's article on letter paper with margins of an inch."""
+"""Inches: LaTeX's article class on letter paper with one-inch margins."""
 LETTERS = 0.8
-"""Of the size on a screen."""
+"""Font size relative to the screen."""
 FORMATS = ("svg", "pdf")
 VECTORS: Any = {"svg.hashsalt": "geosweep", "pdf.fonttype": 42}
-"""The same bytes for the same figure; letters in PDFs as publishers ask for them (TrueType, no Type 3)."""
+"""The same figure gives the same bytes; fonts in PDFs as publishers require (TrueType, no Type 3)."""
 
 
 def write(figure: Figure, path: Path) -> list[Path]:
-    """Write the figure, which is changed by it, to `path` with each of FORMATS as its ending."""
+    """Write the figure, which is modified, to `path` with each of FORMATS as suffix."""
     _shrink(figure)
     written = []
     for ending in FORMATS:
@@ -46,5 +46,5 @@ def _shrink(figure: Figure) -> None:
             text.set_fontsize(float(text.get_fontsize()) * LETTERS)
         figure.set_size_inches(share * width, share * height)
     with rc_context(SETTINGS):
-        figure.draw_without_rendering()  # lays it out
+        figure.draw_without_rendering()  # computes the layout
     figure.set_layout_engine("none")

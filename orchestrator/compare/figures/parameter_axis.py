@@ -1,4 +1,4 @@
-"""The axis of a hyperparameter: on its own scale, with its range, marked where an optimum may lie outside."""
+"""The axis of a hyperparameter: its own scale and range, with the edges marked where an optimum may lie outside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.definition.space import Parameter
 
 
 def places(p: Parameter, values: pd.Series) -> tuple[Any, list[str] | None]:
-    """Positions on the axis, and tick labels where the levels are evenly spaced ones."""
+    """Positions on the axis, and tick labels where levels are evenly spaced."""
     if p.kind == "categorical":
         levels = sorted(p.values) if numeric(p.values) else list(p.values)
         texts = [f"{v:g}" if numeric([v]) else str(v) for v in levels]
@@ -27,7 +27,7 @@ def places(p: Parameter, values: pd.Series) -> tuple[Any, list[str] | None]:
 
 
 def draw_axis(ax: Any, p: Parameter, ticks: list[str] | None) -> None:
-    """Range, scale and ticks of the horizontal axis; its outer 5 % hatched."""
+    """Range, scale and ticks of the horizontal axis; the outer 5 % are hatched."""
     if ticks is not None:
         long = max(map(len, ticks)) * len(ticks) > 22
         ax.set_xticks(range(len(ticks)), ticks, rotation=40 if long else 0, ha="right" if long else "center")

@@ -1,7 +1,7 @@
-"""The register of figures. Each module of this package adds functions with `@figure`; a report runs all.
+"""The figure registry. Each module of this package adds functions with `@figure`; a report runs all of them.
 
-A function takes the `Evidence` of a sweep and yields what it can draw: nothing at all when the sweep has nothing to
-show. A figure of one task looks at `evidence.task` first.
+A function takes the `Evidence` of a sweep and yields the figures it can draw, or nothing if the sweep has nothing to
+show. A figure for one task checks `evidence.task` first.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Drawn:
     """One figure of a report."""
 
     name: str
-    """File name without its ending: lower case, digits and dashes."""
+    """File name without suffix: lower case, digits and dashes."""
     section: str
     """A key of SECTIONS."""
     caption: str
-    """What is drawn, with units; what a reader should see."""
+    """What is drawn, with units, and what to look for."""
     figure: Figure
 
 
@@ -55,7 +55,7 @@ def figure(draw: Draw) -> Draw:
 
 
 def all_figures(evidence: Evidence) -> Iterator[Drawn]:
-    """Everything that can be drawn of the sweep, in the order of the sections."""
+    """Every figure that the sweep supports, in the order of the sections."""
     for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
         importlib.import_module(f"{package.__name__}.{module}")
     with rc_context(SETTINGS):
@@ -64,9 +64,9 @@ def all_figures(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, drawn once: `savefig` draws twice what has a layout."""
+    """The figure as PNG, drawn once: `savefig` draws twice when there is a layout."""
     out = io.BytesIO()
-    metadata: dict[str, Any] = {"Software": None}  # the same bytes for the same figure
+    metadata: dict[str, Any] = {"Software": None}  # the same figure gives the same bytes
     engine = figure.get_layout_engine()
     with rc_context(SETTINGS):
         if engine is not None:

@@ -1,4 +1,4 @@
-"""The search as pictures: a slice for each hyperparameter, one pair of them as a map, importance, parallel axes."""
+"""Figures of the search: a slice per hyperparameter, a pair of them as a map, importance, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACROSS, MOST_LINES, BINS, MOST_MARKS = 4, 300, 6, 20
 
 @figure
 def slices(evidence: Evidence) -> Iterator[Drawn]:
-    """For each arm a row of panels: the tuned metric against each hyperparameter."""
+    """One row of panels per arm: the tuned metric against each hyperparameter."""
     for arm in evidence.arms:
         frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
         parameters = [p for p in parameters if len(frame) and p.name in frame]
@@ -47,12 +47,12 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
         dots = "configuration of the search (hollow: drawn at random; bars"
         if evidence.imported:
             dots = "configuration (bars"
-            diamonds = "Diamond and band: the one that was chosen, on the other seeds, mean and 95 % interval."
+            diamonds = "Diamond and band: the chosen configuration on the other seeds, mean and 95 % interval."
         yield Drawn(
             name=f"sensitivity-{_plain(arm)}",
             section="sensitivity",
             caption=f"{arm}: the tuned metric at the end of the budget against each hyperparameter; every dot is a "
-            f"{dots}: spread over tune seeds; crosses at the rim: diverged). Lines: mean of each level, with its "
+            f"{dots}: spread over tune seeds; crosses at the border: diverged). Lines: mean of each level, with its "
             f"range. {diamonds} Hatched: the outer 5 % of the range, "
             "where an optimum may lie outside.",
             figure=figure_,
@@ -111,7 +111,7 @@ def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) ->
 
 
 def _levels(ax: Any, x: Any, values: pd.Series, colour: str, *, ordered: bool) -> None:
-    """Mean of each level and the range over configurations and seeds; only levels that have an order are joined."""
+    """Mean of each level and its range over configurations and seeds; only ordered levels are joined."""
     groups = pd.DataFrame({"x": x, "y": values.to_numpy()}).groupby("x")["y"]
     found = groups.agg(["mean", "min", "max"])
     if not ordered:
@@ -124,7 +124,7 @@ def _levels(ax: Any, x: Any, values: pd.Series, colour: str, *, ordered: bool) -
 
 @figure
 def maps(evidence: Evidence) -> Iterator[Drawn]:
-    """Heat map of the best value found at each pair of values of the two hyperparameters that an optimizer declares."""
+    """Heat map of the best value at each pair of values of the two hyperparameters that an optimizer declares."""
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
         known = {p.name: p for p in evidence.tuned_parameters(arm)}
@@ -147,7 +147,7 @@ def maps(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def _cells(frame: pd.DataFrame, across: Parameter, up: Parameter, sign: float) -> pd.DataFrame:
-    """Best value for each pair of levels; continuous ranges are cut into six."""
+    """Best value for each pair of levels; continuous ranges are binned into six."""
     data = frame.dropna(subset=["value", across.name, up.name]).copy()
     for p in (across, up):
         values = data[p.name].to_numpy(dtype=float)
@@ -189,7 +189,7 @@ def _box(cell: Any) -> Any:
 
 @figure
 def importance(evidence: Evidence) -> Iterator[Drawn]:
-    """PED-ANOVA shares beside those of chance, one panel for each arm whose search tells them apart."""
+    """PED-ANOVA importance compared with chance, one panel per arm with significant shares."""
     found = {arm: shares for arm in evidence.arms if (shares := shares_of(evidence, arm))}
     if not found:
         return
@@ -214,15 +214,15 @@ def importance(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="importance",
         section="tuning",
-        caption=f"Which hyperparameter decides whether a configuration{of} is among the good ones (PED-ANOVA; "
-        "shares within an arm). Upright strokes: the same with the values dealt out at random. Arms are left out whose "
-        "configurations do not tell the two apart (p > 0.05).",
+        caption=f"Which hyperparameter decides whether a configuration{of} is among the good ones (PED-ANOVA; shares "
+        "within an arm). Vertical ticks: the same with randomly permuted values. Arms whose shares are not "
+        "significantly different from chance (p > 0.05) are left out.",
         figure=figure_,
     )
 
 
 def shares_of(evidence: Evidence, arm: str) -> dict[str, Importance]:
-    """Parameter -> importance for one arm; empty when there is too little to say."""
+    """Parameter -> importance for one arm; empty when there is too little data."""
     frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
     if not len(frame) or not parameters:
         return {}
@@ -230,14 +230,14 @@ def shares_of(evidence: Evidence, arm: str) -> dict[str, Importance]:
     names = [p.name for p in parameters if p.name in good]
     rows = [{str(k): v for k, v in row.items() if v == v} for row in good[names].to_dict("records")]
     values = good["value"]
-    if evidence.studies > 1:  # each study has its own tune seeds, easier or harder than those of another
+    if evidence.studies > 1:  # each study has its own tune seeds, which may be easier or harder
         values = values - values.groupby(good["study"]).transform("median")
     return importances(parameters, rows, [float(v) for v in values], evidence.goal)
 
 
 @figure
 def parallel(evidence: Evidence) -> Iterator[Drawn]:
-    """Parallel coordinates: every configuration a line through its hyperparameters, coloured by its value."""
+    """Parallel coordinates: every configuration is a line through its hyperparameters, colored by its value."""
     for arm in evidence.arms:
         frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
         parameters = [p for p in parameters if len(frame) and p.name in frame]
@@ -253,8 +253,8 @@ def parallel(evidence: Evidence) -> Iterator[Drawn]:
         yield Drawn(
             name=f"parallel-{_plain(arm)}",
             section="tuning",
-            caption=f"{arm}: every {found}, coloured by {evidence.tuned}, the best one{of_each} "
-            f"thick. A parameter that a configuration does not have interrupts its line.{more}",
+            caption=f"{arm}: every {found}, colored by {evidence.tuned}, the best one{of_each} "
+            f"thick. A line is interrupted at parameters that its configuration does not have.{more}",
             figure=figure_,
         )
 
@@ -342,8 +342,8 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
         name="expected-best",
         section="tuning",
         caption="What tuning buys: the expected best value after trying that many configurations, from those drawn "
-        f"before any result was looked at{pooled} (unbiased; bands 95 % by bootstrap over configurations; dotted "
-        f"beyond half of them, where it rests on few). {why.capitalize() + '.' if why else ''}",
+        f"before any result was looked at{pooled} (unbiased; 95 % bootstrap bands over configurations; dotted beyond "
+        f"half of them, where few support it). {why.capitalize() + '.' if why else ''}",
         figure=figure_,
     )
 

@@ -1,7 +1,7 @@
-"""Several studies as pictures: each one's result and the differences, what each chose, where the noise comes from.
+"""Figures for several studies: results and differences per study, what each chose, and where the noise comes from.
 
-Narrow, for a column of a paper. In every row the studies stand one below the other, study 1 on top, so that a study is
-at the same height for every arm and pair.
+Narrow, to fit a column of a paper. In every row the studies are stacked with study 1 on top, so that a study has the
+same height for every arm and pair.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from orchestrator.statistics.sentences import settling_words
 
 INCH_A_STUDY, LEAST_ROW, MOST_ROW, INCH_WORDS = 0.085, 0.5, 1.5, 0.2
 ROOM = 0.08
-"""Share of the values' range that an axis leaves free on either side."""
+"""Share of the value range that an axis leaves free on either side."""
 
 
 @figure
 def verdict(evidence: Evidence) -> Iterator[Drawn]:
-    """Above: every arm's studies with their confirm seeds. Below: their paired differences."""
+    """Top: every arm's studies with their confirm seeds. Bottom: paired differences."""
     units = evidence.units(evidence.reported)
     arms = [arm for arm in evidence.ranked() if arm in units]
     if evidence.studies == 1 or not arms:
@@ -51,19 +51,20 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     study = (
         "Each large dot is a study (study 1 on top); the small ones beside it are its runs."
         if evidence.imported
-        else "Each large dot is a study, a whole search of its own (study 1 on top); the small ones beside it are the "
-        "confirm seeds of the configuration that it chose."
+        else "Each large dot is a study, a complete search of its own (study 1 on top); the small dots beside it are "
+        "the confirm seeds of the configuration that it chose."
     )
     level = f"{100 * (1 - document['alpha']):g}" if document else "95"
     yield Drawn(
         name="verdict",
         section="answer",
         caption=f"{evidence.reported}. {study} Line and band: mean over the "
-        "studies and its 95 % interval. Crosses at the rim: beyond the axis, which shows the trials that trained to "
+        "studies and its 95 % interval. Crosses at the border: beyond the axis, which covers the trials that trained "
+        "to "
         "the end."
         + (
-            f" Below: study by study the difference of two arms, its mean and {level} % interval; the verdict also "
-            "asks for p < alpha after Holm's correction."
+            f" Bottom: difference between two arms per study, its mean and {level} % interval; the verdict also "
+            "requires p < alpha after Holm's correction."
             if pairs
             else ""
         ),
@@ -88,7 +89,7 @@ def _arms(ax: Any, evidence: Evidence, units: Mapping[str, Mapping[int, Sequence
 def _differences(
     ax: Any, evidence: Evidence, pairs: Sequence[Mapping[str, Any]], document: Mapping[str, Any], words: float
 ) -> None:
-    """`words`: the share of a row's height that its verdict takes, on top."""
+    """`words`: share of a row's height reserved for its verdict, at the top."""
     units, trained = evidence.units(evidence.reported), _trained(evidence)
     if margin := document["margin"]:
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
@@ -118,7 +119,7 @@ def _differences(
 
 
 def _trained(evidence: Evidence) -> set[tuple[str, int]]:
-    """(arm, study) of which no confirm trial diverged."""
+    """(arm, study) pairs in which no confirm trial diverged."""
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     good = confirm.groupby(["arm", "study"])["state"].apply(lambda states: bool((states == State.COMPLETE).all()))
     return {(str(arm), int(study)) for arm, study in good[good].index}
@@ -132,12 +133,12 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _span(row: int, words: float = 0.0) -> tuple[float, float]:
-    """Bottom and top of a row's studies."""
+    """Bottom and top of the studies in a row."""
     return -row - 0.44, -row + 0.44 - 0.9 * words
 
 
 def _heights(span: tuple[float, float], studies: int) -> dict[int, float]:
-    """Study -> where it stands in a row."""
+    """Study -> its vertical position in a row."""
     low, high = span
     free = 0.09 * (high - low)
     return dict(enumerate(np.linspace(high - free, low + free, studies), start=1))
@@ -184,7 +185,7 @@ def _rows(ax: Any, names: Sequence[str]) -> None:
 
 @figure
 def chosen(evidence: Evidence) -> Iterator[Drawn]:
-    """For each hyperparameter an axis with what every study of every arm chose."""
+    """One axis per hyperparameter with the choice of every study of every arm."""
     known: dict[str, dict[str, Parameter]] = {}
     for arm in evidence.arms:
         for p in evidence.tuned_parameters(arm):
@@ -201,9 +202,9 @@ def chosen(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="chosen",
         section="sensitivity",
-        caption="What the studies chose: a dot for each, a line over the range that the arm was searched in, the "
-        "median as an upright stroke. How far they scatter says how sharply the optimum is determined with this budget "
-        "for tuning. Dots at the end of a line: an optimum may lie outside.",
+        caption="What the studies chose: one dot per study, a line over the arm's search range, the median as a "
+        "vertical tick. The spread shows how well this tuning budget determines the optimum. Dots at the end "
+        "of a line: the optimum may lie outside the range.",
         figure=figure_,
     )
 
@@ -240,7 +241,7 @@ def _choices(
 
 
 def _scale(ax: Any, first: Parameter, parameters: Sequence[Parameter]) -> None:
-    """An axis over the ranges of all arms, a tenth of them free on either side."""
+    """An axis over the ranges of all arms, with a margin of a tenth on either side."""
     if first.kind == "categorical":
         ticks = places(first, pd.Series([], dtype=object))[1] or []
         long = sum(map(len, ticks)) > 40
@@ -261,7 +262,7 @@ def _scale(ax: Any, first: Parameter, parameters: Sequence[Parameter]) -> None:
 
 @figure
 def noise(evidence: Evidence) -> Iterator[Drawn]:
-    """Of each pair the shares of search and training seed in the variance of a study's difference."""
+    """For each pair, the shares of search and training seed in the variance of a study's difference."""
     document = answered(evidence) if evidence.studies > 1 else None
     pairs = [p for p in drawn_pairs(document) if p["components"]]
     if document is None or not pairs:
@@ -284,15 +285,16 @@ def noise(evidence: Evidence) -> Iterator[Drawn]:
     ax.set_ylim(-len(pairs) + 0.5, 0.45)
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-    ax.set_xlabel("share in the variance of a study's difference")
+    ax.set_xlabel("share of the variance of a study's difference")
     ax.grid(visible=False)
     ax.tick_params(axis="y", length=0)
     figure_.legend(loc="outside upper center", ncols=2)
     yield Drawn(
         name="noise",
         section="noise",
-        caption="Where the noise of each comparison comes from: the search (which points were drawn, which tune seeds "
-        "judged them) and the training seeds of its confirm trials, as they are after averaging over a study's confirm "
-        "seeds. Below each bar: what settles the question cheapest, the differences seen so far taken at face value.",
+        caption="Where the noise of each comparison comes from: the search (which points were drawn and on which tune "
+        "seeds they were evaluated) and the training seeds of its confirm trials, after averaging over a "
+        "study's confirm seeds. Below each bar: the cheapest way to settle the question, taking the "
+        "differences seen so far at face value.",
         figure=figure_,
     )

@@ -1,4 +1,4 @@
-"""How figures look: one palette that colour-blind readers can tell apart (Okabe and Ito 2008), sizes for a laptop."""
+"""Style of figures: one palette that is safe for color-blind readers (Okabe and Ito 2008), sizes for a laptop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DASHES: Any = ("solid", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0,
 VERDICTS = {"better": "#0072B2", "worse": "#D55E00", "equivalent": "#009E73", "inconclusive": "#767676"}
 SEQUENTIAL = "cividis"
 WIDTH, NARROW, DPI = 9.0, 4.3, 130
-"""Inches: as wide as the page of a report, and for a column of a paper (80 mm)."""
+"""Inches: the width of a report page and of a paper column (80 mm)."""
 SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -39,12 +39,12 @@ SETTINGS: Any = {
 
 
 def colours(arms: Sequence[str], twin: str = "") -> dict[str, str]:
-    """Arm -> colour, the same in every figure of a report; a baseline's twin is grey."""
+    """Arm -> color, the same in every figure of a report; a baseline's twin is gray."""
     return {arm: GREY if arm == twin else PALETTE[i % len(PALETTE)] for i, arm in enumerate(arms)}
 
 
 def markers(arms: Sequence[str]) -> dict[str, str]:
-    """Arm -> marker, so that print in grey still tells arms apart."""
+    """Arm -> marker, so that arms can be told apart in grayscale."""
     return {arm: MARKERS[i % len(MARKERS)] for i, arm in enumerate(arms)}
 
 

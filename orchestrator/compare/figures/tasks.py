@@ -1,8 +1,8 @@
-"""Figures of single tasks, connected to reports.
+"""Task-specific figures for reports.
 
-Affine games show their spectral shape, its image under each arm's chosen method, and measured convergence beside the
-slope of theory. Quadratics and least squares show their spectrum with its fitted edges, suboptimality beside the slopes
-of theory, and exponents against that of the spectrum when seeds draw it.
+Affine games: the spectral shape, its image under each arm's chosen method, and measured convergence next to the
+predicted slope. Quadratics and least squares: the spectrum with fitted edges, suboptimality next to the predicted
+slopes, and, when seeds draw the spectrum, measured exponents against its exponent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FEWEST_EIGENVALUES = 30
 
 @figure
 def shapes(evidence: Evidence) -> Iterator[Drawn]:
-    """Eigenvalues of the game of the first confirm seed and the roots of each arm's polynomial."""
+    """Eigenvalues of the first confirm seed's game and the roots of each arm's polynomial."""
     if "spectral-shape" not in evidence.declares.figures:
         return
     eigenvalues = _eigenvalues(evidence)
@@ -51,7 +51,7 @@ def shapes(evidence: Evidence) -> Iterator[Drawn]:
 
 @figure
 def convergence(evidence: Evidence) -> Iterator[Drawn]:
-    """Residuals of the confirm trials beside the slope that theory gives the chosen parameters."""
+    """Residuals of the confirm trials and the slope that theory predicts for the chosen parameters."""
     curves = evidence.curves[evidence.curves["stage"] == Stage.CONFIRM]
     found = []
     for arm in evidence.ranked():
@@ -68,7 +68,7 @@ def convergence(evidence: Evidence) -> Iterator[Drawn]:
             name="convergence",
             section="geometry",
             caption="Residual |v| against gradient evaluations, geometric mean over the confirm seeds (thick), and the "
-            "slope that theory gives the chosen parameters (thin, black).",
+            "slope that theory predicts for the chosen parameters (thin, black).",
             figure=convergence_figure({evidence.task: found}, evidence.arms),
         )
 
@@ -86,8 +86,9 @@ def spectra(evidence: Evidence) -> Iterator[Drawn]:
         yield Drawn(
             name="spectrum",
             section="geometry",
-            caption="Spectrum of the Hessian as the start sees it. Left: density of the eigenvalues (bars) and "
-            "λ^ξ (L − λ)^τ with the exponents of the edges (line): where they differ, the density inside is another. "
+            caption="Spectrum of the Hessian at the starting point. Left: density of the eigenvalues (bars) and "
+            "λ^ξ (L − λ)^τ with the exponents of the edges (line): where they differ, the density in the bulk has "
+            "another form. "
             "Right: share of the spectrum near either edge, log-log (dots), and the edge fitted to the outermost "
             "eigenvalues by Hill's estimator (lines of slope ξ + 1 and τ + 1).",
             figure=spectra_figure(densities),
@@ -96,7 +97,7 @@ def spectra(evidence: Evidence) -> Iterator[Drawn]:
 
 @figure
 def courses(evidence: Evidence) -> Iterator[Drawn]:
-    """Suboptimality of the confirm trials beside the slopes of theory, first confirm seed."""
+    """Suboptimality of the confirm trials with the predicted slopes, first confirm seed."""
     if "suboptimality" not in evidence.declares.figures:
         return
     seed = _seeds(evidence)[0]
@@ -123,15 +124,15 @@ def courses(evidence: Evidence) -> Iterator[Drawn]:
             name="suboptimality",
             section="geometry",
             caption=f"Objective above its minimum against gradient evaluations, seed {seed}, "
-            f"{'logarithmic' if geometric else 'log-log'}. Black: the slope that theory gives "
-            "the chosen parameters, through the last point. Evaluations for an estimate of the spectrum count.",
+            f"{'logarithmic' if geometric else 'log-log'}. Black: the slope that theory predicts for the chosen "
+            "parameters, through the last point. Evaluations used to estimate the spectrum are included.",
             figure=courses_figure(found, evidence.arms, geometric=geometric),
         )
 
 
 @figure
 def slopes(evidence: Evidence) -> Iterator[Drawn]:
-    """Exponents of every confirm trial against the exponent of the spectrum that its seed drew."""
+    """Exponents of every confirm trial against the exponent of the spectrum drawn by its seed."""
     if "exponents" not in evidence.declares.figures:
         return
     known = _exponents({seed: _model(evidence, seed) for seed in _seeds(evidence)})
@@ -148,7 +149,7 @@ def slopes(evidence: Evidence) -> Iterator[Drawn]:
             name="exponents",
             section="geometry",
             caption="Exponent of the objective, measured (points) and by theory (lines), for each confirm seed against "
-            "the exponent ξ of the spectrum that the seed drew.",
+            "the exponent ξ of the spectrum drawn by the seed.",
             figure=slopes_figure(found, evidence.arms),
         )
 
@@ -158,7 +159,7 @@ def _seeds(evidence: Evidence) -> list[int]:
 
 
 def _task(evidence: Evidence) -> Any:
-    """As the first trial had it, where trials choose of it."""
+    """As in the first trial, where trials choose parts of it."""
     chosen = evidence.records[0].job.task_parameters if evidence.records else {}
     return built.build(evidence.task, {**evidence.definition["task"]["parameters"], **chosen})
 
@@ -204,7 +205,7 @@ def _eigenvalues(evidence: Evidence) -> Any:
 
 
 def _image(evidence: Evidence, arm: str, eigenvalues: Any) -> Image | None:
-    """What the arm's configuration of the first study makes of them; None for a method that is no polynomial of J."""
+    """How the arm's configuration of the first study maps them; None for a method that is not a polynomial of J."""
     import torch
 
     method = evidence.optimizer(arm)

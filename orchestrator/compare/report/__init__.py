@@ -1,1 +1,1 @@
-"""The report: tables, page, what MLflow is sent."""
+"""The report: tables, page, and what is sent to MLflow."""

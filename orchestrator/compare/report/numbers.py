@@ -1,4 +1,4 @@
-"""The numbers behind the tables of a report, each in a column of its own, for programs to read."""
+"""The numbers behind a report's tables, each in its own column, for programs to read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 
 def arms(evidence: Evidence) -> list[dict[str, Any]]:
-    """A row for each arm and metric: mean over its units with its 95 % t interval and sample standard deviation."""
+    """One row per arm and metric: mean over its units with the 95 % t interval and the sample standard deviation."""
     metrics = dict.fromkeys((evidence.reported, evidence.tuned, *evidence.declares.table))
     rows = []
     for metric in metrics:
@@ -28,7 +28,7 @@ def arms(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def pairs(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each comparison, the twin's last: the difference A - B, its interval, tests and verdict."""
+    """One row per comparison, the twin's last: the difference A - B, its interval, tests and verdict."""
     twin = [document["twin"]] if document["twin"] else []
     return [_pair(document, p, is_twin=p in twin) for p in [*shown(document), *twin]]
 
@@ -60,7 +60,7 @@ def _pair(document: Mapping[str, Any], p: Mapping[str, Any], *, is_twin: bool) -
 
 
 def stamped(rows: Sequence[Row], stamps: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows with why they are exploratory in a column: a comment would keep programs from reading them."""
+    """The rows with the reasons for being exploratory in a column: a comment line would break CSV readers."""
     return [{**row, "exploratory": "; ".join(stamps)} for row in rows]
 
 

@@ -1,6 +1,6 @@
-"""The report's page, filled in: `templates/report.html` with its style inside, for a laptop screen, a phone and paper.
+"""Renders the report's page: `templates/report.html` with inline style, for laptop screens, phones and print.
 
-Whatever text goes in is escaped, so that arms, values and descriptions may hold any character.
+All inserted text is escaped, so arms, values and descriptions may hold any character.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Badge:
-    """A word on the sweep's standing: `kind` is good, warn or bad."""
+    """A label for the sweep's status: `kind` is good, warn or bad."""
 
     kind: str
     text: str
 
 
 def page(context: Mapping[str, Any]) -> str:
-    """The whole document. A name that the template uses and `context` lacks raises UndefinedError."""
+    """The whole document. Raises UndefinedError for a name that the template uses and `context` lacks."""
     environment = Environment(
         loader=PackageLoader("orchestrator.compare.report"),
         autoescape=True,
@@ -44,7 +44,7 @@ def page(context: Mapping[str, Any]) -> str:
 
 
 def _kind(key: str, text: str) -> str:
-    """The class of a table's cell: a verdict, a warning or a number."""
+    """The CSS class of a table cell: a verdict, a warning or a number."""
     if key == "A is":
         return text.split()[0]
     if (key == "at an edge" and text != "none") or (key == "survives eta 3" and text != "yes"):

@@ -1,6 +1,6 @@
-r"""`geosweep report --style paper`: the report as a section of a LaTeX document, from the files beside it.
+r"""`geosweep report --style paper`: the report as a section of a LaTeX document that includes the files next to it.
 
-`paper.tex` needs the packages booktabs and graphicx. A document in another folder says where it is:
+`paper.tex` needs the packages booktabs and graphicx. A document in another folder sets the path:
 
     \newcommand{\geosweeppath}{report}
     \input{report/paper}
@@ -16,7 +16,7 @@ from orchestrator.compare.report.tables import Row, as_latex, latex
 
 ARMS = ("s / trial", "FLOPs / trial", "spent in all", "chosen")
 PAIRS = ("p sign-flip", "p permutation", "p Wilcoxon", "p rank-sum", "detectable")
-"""Columns that a page has no room for; they are in arms.tex and pairs.tex."""
+"""Columns that do not fit on a page; they are in arms.tex and pairs.tex."""
 
 
 def section(context: Mapping[str, Any], drawn: Iterable[Figure], caption: str, stamps: Sequence[str]) -> str:
@@ -46,7 +46,7 @@ def _lines(context: Mapping[str, Any], drawn: Iterable[Figure], caption: str, st
 
 
 def _table(rows: Sequence[Row], left_out: Sequence[str], caption: str, stamps: Sequence[str]) -> str:
-    """A table as wide as the text at most."""
+    """A table at most as wide as the text."""
     kept = [{name: text for name, text in row.items() if name not in left_out} for row in rows]
     if not kept:
         return ""

@@ -1,4 +1,6 @@
-"""Send a report to the sweep's MLflow runs: figures and page to the parent, each arm's own figures to its summary."""
+"""Send a report to the sweep's MLflow runs: figures and page to the parent, each arm's own figures to its summary
+run.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ from orchestrator.tracking.mlflow_report import UntrackedError
 
 
 def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) -> tuple[Path, str]:
-    """Write the report into the folder `to`, None: report/ of the sweep, and log it to MLflow. `form` as in `build`.
+    """Write the report into the folder `to` (None: report/ of the sweep) and log it to MLflow. `form` as in `build`.
 
-    Returns the path of report.html, and what MLflow was not told.
+    Returns the path of report.html, and what could not be logged to MLflow.
     """
     path = build(evidence, to or evidence.folder.path / "report", charts=charts(evidence) if tracking else "", **form)
     if to is None:
@@ -26,9 +28,10 @@ def write(evidence: Evidence, to: Path | None, *, tracking: bool, **form: bool) 
 
 
 def publish(evidence: Evidence, report: Path | None) -> str:
-    """Log the verdict, the curves and the folder `report`, where there is one; returns what went wrong, or nothing.
+    """Log the verdict, the curves and the folder `report`, if there is one; returns what went wrong, or an empty
+    string.
 
-    A sweep that nobody tracked has no runs to be told: nothing went wrong.
+    An untracked sweep has no runs to log to; that is not an error.
     """
     try:
         runs_of(evidence).send(

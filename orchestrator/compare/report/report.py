@@ -1,7 +1,7 @@
-"""`geosweep report`: one HTML file that reads without a network and prints well, with its figures and tables beside it.
+"""`geosweep report`: one HTML file that works offline and prints well, with its figures and tables next to it.
 
-The page holds everything: figures are embedded, nothing is loaded. report/ gets report.html, each figure as PNG, and
-where asked for as SVG and PDF at the size of a paper, and the tables as CSV and LaTeX, with their numbers in columns
+The page is self-contained: figures are embedded and nothing is loaded. report/ gets report.html, each figure as PNG
+(and on request as SVG and PDF at paper size), and the tables as CSV and LaTeX, with their numbers in separate columns
 (*-numbers.csv).
 """
 
@@ -34,8 +34,7 @@ FIRST_SENTENCES, MOST_DIFF_LINES = 4, 2000
 def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = False, charts: str = "") -> Path:
     """Write the report into the folder `to`; returns the path of report.html.
 
-    `paper`: paper.tex, too, a section for LaTeX. `vector`: each figure as SVG and PDF, too.
-    `charts`: the address of the sweep in MLflow, or the command that opens it.
+    `paper`: also write paper.tex, a section for LaTeX. `vector`: also write each figure as SVG and PDF.
     """
     (to / "figures").mkdir(parents=True, exist_ok=True)
     for old in (to / "figures").iterdir():
@@ -118,9 +117,9 @@ def _top(
 
 
 def _facts_line(evidence: Evidence, task: str) -> str:
-    """`digits (noise 0.4) · 480 gradient evaluations a trial · 9 paired confirm seeds`."""
+    """`digits (noise 0.4) · 480 gradient evaluations per trial · 9 paired confirm seeds`."""
     amount = currencies.amount(evidence)
-    each = f"{amount} a trial" if amount else "what a trial spent is not known"
+    each = f"{amount} per trial" if amount else "cost per trial unknown"
     imported = evidence.resolved.get("imported")
     what = f"imported from {imported['source']}" if imported else f"{evidence.task} ({task})"
     return f"{what} · {each} · {_design(evidence)}"
@@ -149,12 +148,12 @@ def _badges(evidence: Evidence, stamps: Sequence[str]) -> list[Badge]:
     if rows and controls.failed(evidence.folder):
         badges.append(Badge(kind="bad", text="a control failed"))
     elif rows:
-        badges.append(Badge(kind="good", text=f"{len(rows)} controls held"))
+        badges.append(Badge(kind="good", text=f"{len(rows)} controls passed"))
     return badges
 
 
 def _first(document: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
-    """The comparisons of the leading arm, those that were settled first."""
+    """The comparisons of the leading arm, settled ones first."""
     top = arms[0]["arm"] if arms else ""
     chosen = sorted(shown(document), key=lambda p: (p["verdict"] == "inconclusive", top not in (p["a"], p["b"])))
     return [*chosen[:FIRST_SENTENCES]]
@@ -199,7 +198,7 @@ def _provenance(evidence: Evidence) -> dict[str, Any]:
 
 
 def _streams(evidence: Evidence) -> dict[str, str]:
-    """What the trials were trained on, and how much; of imported ones where they are from."""
+    """The data that trials were trained on, and how much; for imported results, their source."""
     trials = evidence.trials
     if evidence.imported:
         told = evidence.resolved["imported"]
@@ -215,7 +214,7 @@ def _streams(evidence: Evidence) -> dict[str, str]:
 
 
 def _facts(evidence: Evidence) -> dict[str, set[str]]:
-    """What the task said of its data, a corpus hash for instance; trials of one sweep should agree."""
+    """What the task reports about its data, such as a corpus hash; trials of one sweep should agree."""
     found: dict[str, set[str]] = {}
     for trial in evidence.records:
         for name, value in trial.result.facts.items():

@@ -21,7 +21,7 @@ from orchestrator.statistics.intervals import cut_words, interval_text, summariz
 from orchestrator.statistics.sentences import alone_words, more_words, settling_words, verdict_words
 
 Row = Mapping[str, str]
-TWIN = "twin: what no difference looks like"
+TWIN = "twin: shows what no difference looks like"
 TUNABILITY = ("early", "uniform", "peak")
 STAMP = "exploratory: {}"
 LATEX = str.maketrans(
@@ -33,7 +33,7 @@ LATEX = str.maketrans(
 
 
 def arms(evidence: Evidence) -> list[dict[str, str]]:
-    """One row for each arm, the best mean first: reported and tuned metric, n, cost, what was chosen."""
+    """One row per arm, best mean first: reported and tuned metric, n, cost, choice."""
     rows = []
     tuned = summary(evidence)
     further = evidence.declares.table
@@ -63,7 +63,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
 
 
 def cut(evidence: Evidence) -> str:
-    """Which intervals of the table of arms were cut at a bound of their metric; empty when none was."""
+    """Which intervals of the table of arms were clipped at a bound of their metric; empty if none."""
     said = []
     for metric in dict.fromkeys((evidence.reported, evidence.tuned)):
         bounds = evidence.bounds(metric)
@@ -73,7 +73,9 @@ def cut(evidence: Evidence) -> str:
 
 
 def chosen_words(evidence: Evidence, arm: str) -> str:
-    """The chosen configuration; of several studies the median and range of each number and how often each value."""
+    """The chosen configuration; over several studies the median and range of each number and the count of each
+    value.
+    """
     found = list(evidence.settings(arm).values())
     if evidence.studies == 1:
         return ", ".join(words(found[0])) if found else ""
@@ -92,7 +94,7 @@ def chosen_words(evidence: Evidence, arm: str) -> str:
 
 
 def studies(evidence: Evidence) -> list[dict[str, str]]:
-    """One row for each study of each arm: what it chose, and what that gave; none where there is one study."""
+    """One row per study of each arm: what it chose and the result; empty if there is only one study."""
     if evidence.studies == 1:
         return []
     units = evidence.units(evidence.reported)
@@ -117,7 +119,7 @@ def studies(evidence: Evidence) -> list[dict[str, str]]:
 
 
 def _state(evidence: Evidence, arm: str, study: int) -> str:
-    """How a study went: as planned, or what became of its confirm trials."""
+    """How a study went: as planned, or what happened to its confirm trials."""
     of = evidence.trials[(evidence.trials["arm"] == arm) & (evidence.trials["study"] == study)]
     confirm = list(of[of["stage"] == Stage.CONFIRM]["state"])
     if not len(of):
@@ -129,7 +131,7 @@ def _state(evidence: Evidence, arm: str, study: int) -> str:
 
 
 def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row for each comparison, and the twin's, which is none."""
+    """One row per comparison, and one for the twin, which is not a comparison."""
     twin = document["twin"]
     rows = [_pair(document, p) for p in shown(document)]
     if twin:
@@ -155,7 +157,7 @@ def _pair(document: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, str]:
 
 
 def noise(document: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Where the noise of each comparison comes from and what settles it; none where the studies do not tell."""
+    """Where the noise of each comparison comes from and what settles it; empty where the studies cannot tell."""
     twin = [document["twin"]] if document["twin"] else []
     rows = []
     for p in [*shown(document), *twin]:
@@ -179,14 +181,14 @@ def noise(document: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def caption(document: Mapping[str, Any]) -> str:
-    """What the comparisons are of, and what was paired."""
+    """What is compared, and what was paired."""
     paired = "paired" if document.get("paired", True) else "not paired,"
     of = f"{document['metric']}, {document['goal']}, {paired} over"
     return f"{of} {document['studies']} studies" if document["unit"] == "study" else f"{of} the confirm seeds"
 
 
 def tuning(evidence: Evidence) -> list[dict[str, str]]:
-    """One row for each arm: what its search says."""
+    """One row per arm: what its search shows."""
     rows, several = [], evidence.studies > 1
     found = summary(evidence)
     for arm, s in sorted(found.items(), key=lambda item: item[0] == evidence.twin):
@@ -227,7 +229,8 @@ def _survives(rung: Mapping[str, Any]) -> str:
     if rung["would_survive"]:
         return "yes"
     if rung["studies"] > 1:
-        return f"no: in {rung['studies'] - rung['survived']} of {rung['studies']} studies the winner would have stopped"
+        died = rung["studies"] - rung["survived"]
+        return f"no: in {died} of {rung['studies']} studies the winner would have been stopped"
     return "no: the winner would have been stopped"
 
 
@@ -248,7 +251,7 @@ def kills(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], stamps: Sequence[str] = ()) -> str:
-    """Comma-separated values; stamps as comment lines in front."""
+    """Comma-separated values, with stamps as comment lines at the top."""
     out = io.StringIO()
     for stamp in stamps:
         out.write(f"# {STAMP.format(stamp)}\n")
@@ -272,7 +275,7 @@ def as_latex(rows: Sequence[Row], caption: str, stamps: Sequence[str] = ()) -> s
 
 
 def latex(text: object) -> str:
-    """Text in LaTeX: its special characters and our signs."""
+    """Text for LaTeX: escapes special characters and replaces our symbols."""
     return str(text).translate(LATEX)
 
 

@@ -1,1 +1,1 @@
-"""A trial that is a script of the user's: its command line, its process, what it says and how it ended."""
+"""A trial that runs a user's script: its command line, process, reports and end."""

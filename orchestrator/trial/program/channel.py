@@ -1,9 +1,9 @@
-"""What a script that knows of us, or the runner around it, tells its worker, through files in the trial's folder.
+"""What a script that uses our API, or the runner around it, tells its worker, through files in the trial's folder.
 
-`script/given.json` says what the trial is given. `script/said.jsonl` is appended to by the script: metrics, digests of
-weights and batches, checkpoints. `script/counts` holds what was counted so far (backward passes and optimizer steps,
-two unsigned 64-bit integers, and what an optimizer of ours charged, a double) in shared memory, so that it is known
-however the script ended. `script/stop` asks it to checkpoint and leave.
+`script/given.json` holds the trial's inputs. The script appends to `script/said.jsonl`: metrics, digests of weights and
+batches, checkpoints. `script/counts` holds the counts so far (backward passes and optimizer steps, two unsigned 64-bit
+integers, and the charge of one of our optimizers, a double) in shared memory, so that they are known however the script
+ended. `script/stop` asks it to checkpoint and exit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Channel:
         folder.mkdir(exist_ok=True)
 
     def open(self, given: Mapping[str, Any]) -> None:
-        """A run is about to begin. `counts` in what is given: backward passes and steps of the runs that it goes on."""
+        """A run is about to begin. `counts` in `given`: backward passes and steps of the runs that it continues."""
         self._base = given.get("counts", (0, 0))
         for name in ("said.jsonl", "stop"):
             (self.folder / name).unlink(missing_ok=True)
@@ -40,7 +40,7 @@ class Channel:
         self.cut = ""
 
     def heard(self) -> Iterator[dict[str, Any]]:
-        """Whole lines that came since the last call; one that is no JSON object is left out."""
+        """Complete lines since the last call; a line that is not a JSON object is skipped."""
         path = self.folder / "said.jsonl"
         if not path.exists():
             return
@@ -66,11 +66,11 @@ class Channel:
         return float(charged or backwards + self._base[0]), int(steps + self._base[1])
 
     def ask_to_stop(self) -> None:
-        """Have a script that listens checkpoint and leave."""
+        """Ask a cooperating script to checkpoint and exit."""
         (self.folder / "stop").touch()
 
 
 def environment(folder: Path, *, threads: int, given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a script: this worker's, with what is its own."""
+    """The environment of a script: this worker's, with the trial's own variables."""
     own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     return {**os.environ, **own, VARIABLE: str(folder), "GEOSWEEP_TRIAL_DIR": str(folder.parent), **given}

@@ -1,4 +1,4 @@
-"""The command line of a script, in the words of W&B sweeps.
+"""The command line of a script, in the syntax of W&B sweeps.
 
     ${env}                     /usr/bin/env
     ${interpreter}             the Python that runs this sweep
@@ -10,8 +10,8 @@
     ${args_json_file}          the path of a file that holds it
     ${envvar:NAME}             an environment variable
 
-and ours: ${seed}, ${budget}, ${trial_dir} (a folder of the trial's own), ${checkpoint} (see `resume_arg`). What is
-written `seed_arg: --seed` is put at the end as --seed=VALUE; `seed_arg: seed` makes it one of the parameters.
+and ours: ${seed}, ${budget}, ${trial_dir} (the trial's own folder), ${checkpoint} (see `resume_arg`). An argument
+written `seed_arg: --seed` is appended as --seed=VALUE; `seed_arg: seed` makes it one of the parameters.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ OF_THE_ARGUMENTS = tuple(name for name in MACROS if name.startswith("args"))
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What one run is given."""
+    """The inputs of one run."""
 
     program: Path
-    """As it lies on this machine."""
+    """Its path on this machine."""
     folder: Path
-    """Of the trial."""
+    """The trial's folder."""
     parameters: Mapping[str, Any]
     seed: int
     budget: float
     resume: str | None = None
-    """What `resume_arg` says, of a run that goes on; `checkpoint` is filled in."""
+    """The value of `resume_arg` for a run that continues, with `checkpoint` filled in."""
     checkpoint: str = ""
 
 
 def usual(program: str) -> list[str]:
-    """The command of a sweep file that gives none."""
+    """The default command."""
     start = ["${interpreter}"] if program.endswith(".py") else []
     return [*start, "${program}", "${args}"]
 
@@ -73,12 +73,12 @@ def line(task: Mapping[str, Any], given: Given) -> list[str]:
 
 
 def number(value: float) -> str:
-    """A budget as a script reads it: whole numbers without a point."""
+    """A budget as a script reads it: integers without a decimal point."""
     return str(whole(value))
 
 
 def whole(value: float) -> int | float:
-    """The same number, an int where it is one."""
+    """The same number, as an int if it is an integer."""
     return int(value) if float(value).is_integer() else value
 
 
@@ -129,12 +129,12 @@ def _filled(word: str, given: Given, parameters: Mapping[str, Any]) -> str:
 
 
 def text(value: Any) -> str:
-    """A value on a command line: as W&B writes it, lists and mappings as JSON."""
+    """A value on a command line: as W&B writes it, with lists and mappings as JSON."""
     return json.dumps(value) if isinstance(value, list | dict | tuple) else str(value)
 
 
 def _under_runner(command: Sequence[str], program: str) -> list[str]:
-    """The command with our runner between Python and what it runs; unchanged where that is not Python's to run."""
+    """The command with our runner between Python and its script; unchanged if the command is not Python."""
     runner = Path(__file__).parents[3] / RUNNER
     for i, word in enumerate(command[:-1]):
         python = word == sys.executable or re.fullmatch(r"python(\d(\.\d+)?)?", Path(word).name)

@@ -1,4 +1,4 @@
-"""How a script ended, in words: its exit code, an exception, memory that ran out, a signal, or that it told nothing."""
+"""How a script ended, as text: exit code, exception, out of memory, a signal, or without reporting anything."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CGROUP = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memo
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """What to say of an end that was no success."""
+    """The description of an unsuccessful end."""
 
     sentence: str
     detail: str
-    """The traceback, or the end of what it printed."""
+    """The traceback, or the end of its output."""
 
     def __str__(self) -> str:
         return f"{self.sentence}\n\n{self.detail}".strip()
 
 
 def memory_kills() -> int:
-    """How many processes of this machine, or container, the kernel has killed for want of memory."""
+    """How many processes of this machine or container the kernel has killed for lack of memory."""
     for path in CGROUP:
         try:
             found = re.search(r"^oom_kill (\d+)", path.read_text(), re.MULTILINE)
@@ -42,14 +42,14 @@ def memory_kills() -> int:
 
 
 def words(name: str, ended: Ended, logs: Path, *, memory_killed: bool) -> Words:
-    """Of a script that did not end by itself with exit code 0."""
+    """For a script that did not end by itself with exit code 0."""
     errors = tail(logs, "stderr")
     trace = _traceback(errors)
     detail = trace or _shown(errors) or _shown(tail(logs, "stdout"))
     if ended.failed:
         return Words(sentence=f"{name} could not be started: {ended.failed}", detail="")
     if ended.code is None:
-        return Words(sentence=f"{name} was killed together with the process that watched over it", detail=detail)
+        return Words(sentence=f"{name} was killed together with its supervising process", detail=detail)
     if ended.code < 0:
         return Words(sentence=_of_signal(name, -ended.code, memory_killed), detail=detail)
     raised = LAST_LINE.match(trace.strip().splitlines()[-1]) if trace else None
@@ -67,14 +67,14 @@ def words(name: str, ended: Ended, logs: Path, *, memory_killed: bool) -> Words:
 def _of_signal(name: str, number: int, memory_killed: bool) -> str:
     known = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL and memory_killed:
-        return f"{name} was killed by the kernel, which had run out of memory ({known})"
+        return f"{name} was killed by the kernel because memory ran out ({known})"
     if number == signal.SIGKILL:
-        return f"{name} was killed ({known}); not by this sweep"
-    return f"{name} was ended by {known}"
+        return f"{name} was killed ({known}), but not by this sweep"
+    return f"{name} was terminated by {known}"
 
 
 def _traceback(text: str) -> str:
-    """The last traceback of a text, to the line that names the exception."""
+    """The last traceback in a text, up to the line that names the exception."""
     at = text.rfind("Traceback (most recent call last):")
     if at < 0:
         return ""

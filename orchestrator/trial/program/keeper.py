@@ -1,12 +1,12 @@
-"""A small process between a worker and the script that it trains with: whatever happens, nothing of it stays behind.
+"""A small process between a worker and its script that guarantees no process of the script is left behind.
 
-It is run by its path, by a bare interpreter, and needs the standard library alone. The script gets a session of its
-own. On Linux the keeper is the reaper of everything that descends from the script, also of what went into a session of
-its own, so that it can end all of it: when the script ends, when it is told to, and when its worker is gone, which it
-sees by the end of its standard input. If the keeper itself is killed, the kernel kills the script.
+It is run by path with a bare interpreter and needs only the standard library. The script gets its own session. On Linux
+the keeper is the subreaper of all descendants of the script, including those in sessions of their own, so it can end
+all of them: when the script ends, on request, and when its worker is gone, which it notices by the end of its standard
+input. If the keeper itself is killed, the kernel kills the script.
 
-Standard input: one letter at a time: T terminate (SIGTERM, then SIGKILL after the grace), K kill, S stop, C continue.
-Descriptor `status`: one JSON line for the start, one for the end.
+Standard input: one letter at a time: T terminate (SIGTERM, then SIGKILL after the grace period), K kill, S stop, C
+continue. Descriptor `status`: one JSON line for the start, one for the end.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LAST_WORDS_S, KILL_S = 0.5, 10.0
-"""How long what the script left behind may take to end by itself; how long it is killed again and again."""
+"""Seconds that leftover processes get to end by themselves; seconds during which they are killed repeatedly."""
 
 
 def prctl(option: int, value: int) -> None:
-    """Linux only; elsewhere nothing happens."""
+    """Linux only; a no-op elsewhere."""
     with contextlib.suppress(Exception):
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def descendants(root: int) -> list[int]:
-    """Processes below `root`, deepest last; empty where there is no /proc."""
+    """Processes below `root`, deepest last; empty without /proc."""
     parents: dict[int, int] = {}
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc"):
@@ -49,7 +49,7 @@ def descendants(root: int) -> list[int]:
 
 
 class Keeper:
-    """Starts the script and stays until nothing of it is left."""
+    """Starts the script and stays until none of its processes is left."""
 
     def __init__(self, command: list[str], status: int, grace: float, parent: int) -> None:
         self._status, self._grace, self._parent = status, grace, parent
@@ -82,7 +82,7 @@ class Keeper:
             signal.signal(number, signal.SIG_DFL)
 
     def run(self) -> None:
-        """Until the script has ended, and then what it left behind."""
+        """Run until the script and all processes it left behind have ended."""
         listening = [0]
         while self._code is None:
             wait = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
@@ -118,13 +118,13 @@ class Keeper:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, number)
-        for pid in descendants(os.getpid()):  # those that made a group of their own
+        for pid in descendants(os.getpid()):  # those in their own process group
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if os.getpgid(pid) != self._child.pid:
                     os.kill(pid, number)
 
     def _reap(self) -> bool:
-        """Take in who has ended; False when nobody is left."""
+        """Reap ended children; False when none is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

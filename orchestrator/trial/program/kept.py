@@ -1,8 +1,8 @@
-"""What a script keeps for going on, carried to the machine that goes on with it where trials lie in an object store.
+"""Carry a script's resume state to the machine that continues it, for trials in an object store.
 
-One archive holds the newest of `checkpoints` (or, where `resume_arg` needs none, all that the script wrote into its
-trial's folder), what `trial.checkpoint` kept, and the count of runs. An upload appears whole or not at all, and so does
-this. Files that change while they are read are left for the next time. Nothing is done for a local root.
+One archive holds the newest of `checkpoints` (or, if `resume_arg` needs none, everything the script wrote into its
+trial's folder), what `trial.checkpoint` saved, and the count of runs. An upload appears completely or not at all, and
+so does this. Files that change while being read are left for the next time. Nothing is done for a local root.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from orchestrator.trial.program.sources import matching
 from orchestrator.trial.workspace import LOG, RESULT, TrialPlace
 
 SETTLED_S = 1.0
-"""A file that was written to this lately may not be whole."""
+"""A file written less than this many seconds ago may be incomplete."""
 PATIENCE_S = 10.0
-"""Files that are written without a pause are read all the same after this, where they stay as they are meanwhile."""
+"""Files that are written continuously are read anyway after this many seconds, if they do not change meanwhile."""
 SHARE = 0.1
-"""Of the time may go into archives."""
+"""Maximum share of the time spent on archives."""
 OURS = {LOG, RESULT, "trial.json", "lock", "script"}
 STATE = ("checkpoint.pt", "checkpoint.json", "runs.json")
 KNOWN = "kept.txt"
-"""The archives that this machine made or unpacked, one a line."""
+"""The archives that this machine made or unpacked, one per line."""
 
 
 class Kept:
-    """The archives of one trial. `talk`: where worker and script talk, below the trial's folder."""
+    """The archives of one trial. `talk`: the folder, below the trial's, for communication between worker and script."""
 
     def __init__(self, place: TrialPlace, talk: Path, task: Mapping[str, Any]) -> None:
         self._place, self._folder, self._talk, self._task = place, place.folder, talk, task
@@ -40,7 +40,7 @@ class Kept:
         self._stamps: list[Any] = []
 
     def unpack(self) -> None:
-        """Bring what another machine uploaded, unless this one is where it came from."""
+        """Fetch what another machine uploaded, unless it came from this one."""
         newest = max((path.name for path in self._folder.glob("checkpoint-*.tar")), default="")
         if newest and newest not in self._known():
             with tarfile.open(self._folder / newest) as archive:
@@ -48,7 +48,9 @@ class Kept:
             self._know(newest)
 
     def save(self, every_s: float, covers: float, *, last: bool = False) -> None:
-        """Upload what is new, at most once in `every_s` seconds; `last`: the script has ended, and it is waited for."""
+        """Upload what is new, at most once in `every_s` seconds; `last`: the script has ended, so wait for the
+        upload.
+        """
         began = time.monotonic()
         if not self._place.is_far or (not last and (began < self._due or self._place.busy())):
             return
@@ -56,7 +58,7 @@ class Kept:
         try:
             paths = sorted(self._paths())
             stamps = _stamps(p for p in paths if p.name != STATE[-1])
-        except FileNotFoundError:  # the script put it away meanwhile
+        except FileNotFoundError:  # the script removed it meanwhile
             return
         self._changed = self._changed or began
         hurried = time.time() - max((s[1] for s in stamps), default=0.0) < SETTLED_S and not last
@@ -75,7 +77,7 @@ class Kept:
             self._place.settle()
 
     def _archive(self, paths: list[Path], number: int, stamps: list[Any]) -> bool:
-        """Whether the archive holds the files as they are."""
+        """Whether the archive holds the files in their current state."""
         temporary = self._folder / ".checkpoint.tar"
         try:
             with tarfile.open(temporary, "w") as archive:
@@ -109,7 +111,7 @@ class Kept:
         for top in tops:
             for path in (top, *top.rglob("*")) if top.is_dir() and not top.is_symlink() else (top,):
                 if path.is_symlink() and os.path.isabs(os.readlink(path)):
-                    continue  # it leads nowhere elsewhere
+                    continue  # it would point nowhere on another machine
                 if path.is_symlink() or path.is_file():
                     yield path
 
@@ -123,6 +125,6 @@ class Kept:
 
 
 def _stamps(paths: Iterator[Path]) -> list[Any]:
-    """(path, time of the last change, bytes) of each. Raises FileNotFoundError."""
+    """(path, modification time, bytes) of each. Raises FileNotFoundError."""
     found = [(path, path.lstat()) for path in paths]
     return [(str(path), status.st_mtime, status.st_size) for path, status in found]

@@ -1,4 +1,4 @@
-"""What a script prints: kept in files of bounded size, and cut into lines for whoever looks for metrics in them."""
+"""A script's output: stored in files of bounded size, and split into lines to search for metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from orchestrator.trial.log_files import LIMIT
 LONGEST_LINE = 65_536
 TAIL = 4_000
 COLOR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-"""What makes a terminal write in color, or move."""
+"""Terminal escape sequences for colors and cursor movement."""
 
 
 class Printed:
-    """One of the log files of a trial that is a script, as of any other (see `log_files`). None stays empty."""
+    """One of the log files of a script's trial, as for any other (see `log_files`). Empty files are removed."""
 
     def __init__(self, path: Path, limit: int = LIMIT) -> None:
         self._path, self._limit = path, limit
@@ -27,7 +27,7 @@ class Printed:
             self.write(log_files.goes_on())
 
     def write(self, data: bytes) -> None:
-        """Add these bytes. A full disk loses them, not the trial."""
+        """Append these bytes. On a full disk they are lost, but not the trial."""
         with suppress(OSError):
             self._out.write(data)
             if self._out.tell() > self._limit:
@@ -43,22 +43,22 @@ class Printed:
 
 
 def tail(folder: Path, stream: str, most: int = TAIL) -> str:
-    """The end of what a trial printed on `stdout` or `stderr`."""
+    """The end of a trial's output on `stdout` or `stderr`."""
     shown = log_files.read(str(folder), log_files.file_name(stream))[-most:].decode("utf-8", "replace")
-    return COLOR.sub("", re.sub(r"[^\n]*\r(?!\n)", "", shown))  # of a progress bar what it showed last
+    return COLOR.sub("", re.sub(r"[^\n]*\r(?!\n)", "", shown))  # the last state of a progress bar
 
 
 class Lines:
-    """Cuts a stream of bytes into lines; a carriage return ends one too. Of one above LONGEST_LINE the end is lost.
+    """Splits a stream of bytes into lines; a carriage return also ends one. Lines above LONGEST_LINE are truncated.
 
-    Colors are left out.
+    Colors are removed.
     """
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """The lines that are whole by now."""
+        """The lines that are complete so far."""
         *whole, rest = re.split(rb"[\r\n]", self._rest + data)
         self._rest = rest[:LONGEST_LINE]
         for line in whole:
@@ -66,7 +66,7 @@ class Lines:
                 yield _plain(line[:LONGEST_LINE])
 
     def rest(self) -> str:
-        """The line that nobody ended."""
+        """The final line without a line end."""
         rest, self._rest = self._rest, b""
         return _plain(rest)
 

@@ -1,4 +1,4 @@
-"""From rows that a script tells to points of its trial's log: which step they are at, and how many are kept."""
+"""Convert the rows that a script reports to points of its trial's log: at which step, and how many to keep."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.job import Job
 
 MOST_POINTS = 10_000
-"""Beyond so many only every second, third, .. point is kept, and the last one."""
+"""Above this number only every second, third, .. point is kept, and the last one."""
 SLACK = 1.02
-"""Above this multiple of its budget a script that was not told of it is ended."""
+"""A script that does not receive its budget is ended above this multiple of it."""
 NOT_IN_A_NAME = re.compile(r"[^\w\-./: ]")
 
 
 class Points:
-    """The log of a trial that is a script, and what was told last of each metric.
+    """The log of a script's trial, and the latest value of each metric.
 
-    A row's step is in its field `step`, or the one that the sweep file names; steps never fall. The n-th row with the
-    tuned metric and without a step is at n E-ths of the budget, the E-th and all that follow at its end.
+    A row's step is in its field `step`, or the one named in the sweep file; steps never decrease. The n-th row with the
+    tuned metric but no step is at n/E of the budget, the E-th and all following ones at its end.
     """
 
     def __init__(self, log: MetricLog, job: Job, step: str) -> None:
         self._log, self._job, self._step = log, job, step
         self.all: list[dict[str, Any]] = []
         self.metrics: dict[str, float] = {}
-        """Metric -> its newest value."""
+        """Metric -> its latest value."""
         self.over = False
-        """A step beyond the budget was told."""
+        """Whether a step beyond the budget was reported."""
         self.beyond: float | None = None
-        """The first step that was told, where it was beyond the budget."""
+        """The first reported step, if it was beyond the budget."""
         self._held: dict[str, Any] | None = None
         self._seen, self._again, self._stamp = 0, False, 0
 
     def begin(self, up_to: float, *, again: bool) -> None:
-        """Hold the points of the log up to a step; `again`: a run goes on, and may tell some of them once more."""
+        """Keep the points of the log up to a step; `again`: a run continues, and may repeat some of them."""
         self.all = self._log.truncate(up_to)
         self.metrics = {name: value for point in self.all for name, value in point["metrics"].items()}
         self._again = again and bool(self.all)
 
     @property
     def last(self) -> float:
-        """The step of the newest point."""
+        """The step of the latest point."""
         return float(self.all[-1]["step"]) if self.all else 0.0
 
     def values(self) -> list[float]:
-        """The tuned metric, as often as it was told."""
+        """The reported values of the tuned metric."""
         return [p["metrics"][self._job.metric] for p in self.all if self._job.metric in p["metrics"]]
 
     def add(self, row: Mapping[str, float], *, bounded: bool) -> None:
-        """Take in a row. `bounded`: one beyond the budget ends the trial and is no point of it."""
+        """Add a row. `bounded`: a row beyond the budget ends the trial and does not become a point."""
         job, given = self._job, {NOT_IN_A_NAME.sub("_", name): float(value) for name, value in row.items()}
         key = self._step or ("epoch" if job.program["unit"] == "epochs" and "epoch" in given else "step")
         told, tuned = given.pop(key, None), job.metric in given
@@ -77,14 +77,14 @@ class Points:
             self._keep(point)
 
     def flush(self) -> None:
-        """Nothing more comes: keep the last point too."""
+        """There are no more rows: keep the last point too."""
         if self._held is not None:
             self._keep(self._held)
 
     def _keep(self, point: dict[str, Any]) -> None:
         self._held = None
         while self.all and int(point["step"]) == int(self.last) and _now() <= self._stamp:
-            time.sleep(0.0005)  # of points at one step a tracker takes the newest, by the millisecond
+            time.sleep(0.0005)  # of points at one step a tracker keeps the newest, by millisecond
         self._log.append(point["step"], point["metrics"])
         self._stamp = _now()
         self.all.append(point)

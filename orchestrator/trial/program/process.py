@@ -1,6 +1,6 @@
-"""A script in its own process, under a keeper: started, listened to, stopped, ended, its end told.
+"""A script in its own process under a keeper: start, read, stop, end, report the end.
 
-A thread of the worker's reads what it prints as fast as it comes, so that a script never waits for whoever trains it.
+A thread of the worker reads its output as fast as it comes, so a script never blocks on its worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from orchestrator.trial.program.output import Lines, Printed
 KEEPER = Path(__file__).with_name("keeper.py")
 TOKEN = "GEOSWEEP_TRIAL_TOKEN"
 GRACE_S, DRAIN_S = 10.0, 2.0
-"""Seconds between SIGTERM and SIGKILL; how long output that is on its way is waited for after the end."""
+"""Seconds between SIGTERM and SIGKILL; seconds to wait for pending output after the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class Ended:
     """How the process ended."""
 
     code: int | None
-    """Exit code, -N for signal N; None when the keeper was killed with it, or it could not be started."""
+    """Exit code, -N for signal N; None if the keeper was killed with it, or it could not be started."""
     left: int = 0
-    """Processes that it left behind, and that had to be killed."""
+    """Processes that it left behind and that had to be killed."""
     told: str = ""
-    """What this worker did to end it: terminated, killed; empty: it ended by itself."""
+    """How this worker ended it: terminated, killed; empty: it ended by itself."""
     failed: str = ""
     """Why it could not be started."""
 
@@ -63,7 +63,7 @@ class Script:
         self._ended: Ended | None = None
         self._over, self._said = threading.Event(), ""
         self.spoke = time.monotonic()
-        """When it printed something last."""
+        """The time of its last output."""
         try:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(KEEPER), given],
@@ -83,28 +83,28 @@ class Script:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, and everything that it printed is taken in."""
+        """Whether it has ended and all its output has been read."""
         return self._over.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long for its end."""
+        """Wait this long for its end."""
         return self._over.wait(seconds)
 
     def ended(self) -> Ended:
-        """How it ended; after `over`."""
+        """How it ended; call after `over`."""
         assert self._ended is not None
         return self._ended
 
     def freeze(self) -> None:
-        """Let it stand still."""
+        """Suspend it."""
         self._tell("S")
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self._tell("C")
 
     def end(self, *, kill: bool = False) -> Ended:
-        """SIGTERM, and SIGKILL after the grace; returns when nothing of it is left."""
+        """SIGTERM, and SIGKILL after the grace period; returns when none of its processes is left."""
         if not self.over:
             self._tell("K" if kill else "T")
             if not self.wait(self._grace + 15.0):
@@ -133,7 +133,7 @@ class Script:
                     if data == b"":
                         ready.unregister(key.fd)
                         os.close(key.fd)
-                        if key.data == "status":  # the keeper is gone: only what is on its way still comes
+                        if key.data == "status":  # the keeper is gone: only pending output is left
                             deadline = time.monotonic() + DRAIN_S
                     elif data is not None and key.data == "status":
                         status += data
@@ -172,7 +172,7 @@ def _read(fd: int) -> bytes | None:
 
 
 def _told(status: bytes) -> Ended:
-    """What the keeper said last."""
+    """The last status reported by the keeper."""
     for line in reversed(status.decode("utf-8", "replace").splitlines()):
         with contextlib.suppress(ValueError):
             said = json.loads(line)

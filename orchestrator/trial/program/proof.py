@@ -1,4 +1,4 @@
-"""How far it is proved that a trial was paired with others, and that it got its budget: what its process showed."""
+"""How far a trial's pairing and budget are proved, based on what its process showed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Shown:
     """What a run has shown so far."""
 
     seed: bool = False
-    """A seed was handed over: as an argument, or the script asked for it."""
+    """A seed was passed on: as an argument, or the script asked for it."""
     budget: str = ""
-    """given: it was handed over; kept: the run was ended there; empty: neither."""
+    """given: it was passed on; kept: the run was ended there; empty: neither."""
     init: str = ""
     """Digest of the weights before the first step."""
     data: str = ""
     """Digest of the first batches."""
     batches: int = 0
     grad_evals: float = 0.0
-    """Counted in its process: backward passes, or what an optimizer of ours charged; 0: none were seen."""
+    """Counted in its process: backward passes, or the charge of one of our optimizers; 0: none were seen."""
     steps: int = 0
     """Steps of its optimizers."""
     optimizer: bool = False
@@ -31,12 +31,12 @@ class Shown:
     unread: tuple[str, ...] = ()
     """Parameters that it had not looked at when it reported last."""
     begun: bool = False
-    """It goes on from a checkpoint: digests are of the run before, and what is hashed now is something else."""
+    """It continues from a checkpoint: digests are from the previous run, and what is hashed now is something else."""
     whole: bool = True
-    """False where it goes on in a way of its own, so that the counts of its runs do not add up."""
+    """False if it continues in its own way, so that the counts of its runs do not add up."""
 
     def hear(self, said: Mapping[str, Any]) -> None:
-        """Take in a line of the channel."""
+        """Process a line of the channel."""
         if not self.begun:
             self.init = str(said.get("init", self.init))
         if "data" in said and not self.begun:
@@ -49,13 +49,13 @@ class Shown:
             self.budget = "given"
 
     def digests(self) -> dict[str, Any]:
-        """What a run that goes on with this one takes over."""
+        """What a continuing run inherits from this one."""
         return {"init": self.init, "data": self.data, "batches": self.batches}
 
     def document(self) -> dict[str, Any]:
-        """As it is kept with the trial's result.
+        """As stored with the trial's result.
 
-        Where fewer backward passes than steps were seen, others were not: gradients are not counted.
+        If fewer backward passes than steps were seen, some were missed: gradients are not counted.
         """
         whole = self.whole and self.grad_evals and self.grad_evals >= self.steps
         return {

@@ -1,7 +1,7 @@
 """The runs of one trial's script: the first, and those after its worker was lost or the sweep was drained.
 
-A run goes on with the one before it when `resume_arg` tells the script how, or when it kept a checkpoint of its own
-through `trial.checkpoint`; else it begins again, and the trial's result says so.
+A run continues the previous one if `resume_arg` tells the script how, or if it saved its own checkpoint through
+`trial.checkpoint`; otherwise it starts over, and the trial's result says so.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from orchestrator.trial.program.sources import matching
 
 @dataclass(kw_only=True)
 class Run:
-    """One run, as it begins."""
+    """One run at its start."""
 
     number: int
     up_to: float = -1.0
-    """Points up to this step stay."""
+    """Points up to this step are kept."""
     resume: str | None = None
-    """What is added to the command line."""
+    """Appended to the command line."""
     checkpoint: str = ""
     """The newest of `checkpoints`."""
     seconds: float = 0.0
-    """Of the runs that it goes on with."""
+    """Of the runs that it continues."""
     counts: list[int] = field(default_factory=lambda: [0, 0])
     """Backward passes and steps of these."""
     shown: Shown = field(default_factory=Shown)
     """What they have shown."""
     fact: str = ""
-    """How it began, where it is not the first."""
+    """How it began, if it is not the first."""
 
 
 def next_run(place: Path, folder: Path, task: Mapping[str, Any]) -> Run:
-    """The run that begins now. `place`: where worker and script talk, below the trial's `folder`."""
+    """The run that begins now. `place`: the folder, below the trial's `folder`, for communication with the script."""
     known = read_json(place / "runs.json")
     if known is None:
         return Run(number=1)
@@ -50,13 +50,13 @@ def next_run(place: Path, folder: Path, task: Mapping[str, Any]) -> Run:
     if task["resume_arg"] and (found or not task["checkpoints"]):
         run.resume, run.up_to = task["resume_arg"], math.inf
         run.checkpoint = str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
-        run.fact = f"{run.number}: it was told to go on where it had been ended ({run.resume})"
+        run.fact = f"{run.number}: it was told to resume where it had been ended ({run.resume})"
     elif own is not None:
         run.up_to, run.counts = float(own["step"]), own.get("counts", [0, 0])
-        run.fact = f"{run.number}: it went on from its checkpoint at step {own['step']:g}"
+        run.fact = f"{run.number}: it continued from its checkpoint at step {own['step']:g}"
     else:
         why = "it had no checkpoint yet" if task["resume_arg"] else "there is no resume_arg"
-        run.fact = f"{run.number}: begun again, since {why}"
+        run.fact = f"{run.number}: started over, since {why}"
         return run
     run.seconds = float(known["seconds"])
     run.shown = Shown(begun=True, whole=run.resume is None, **known.get("digests", {}))
@@ -64,6 +64,6 @@ def next_run(place: Path, folder: Path, task: Mapping[str, Any]) -> Run:
 
 
 def note(place: Path, run: Run, seconds: float, shown: Shown) -> None:
-    """Keep what the next run has to know of this one."""
+    """Store what the next run must know about this one."""
     document = {"runs": run.number, "seconds": round(run.seconds + seconds, 3), "digests": shown.digests()}
     write_atomic(place / "runs.json", json.dumps(document), durable=False)

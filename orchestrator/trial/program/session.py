@@ -1,9 +1,9 @@
-"""One trial that is a script: started, listened to, stopped, judged. The counterpart of `trial.session`.
+"""One trial that runs a script: start, read, stop, judge. The counterpart of `trial.session`.
 
-The script runs on its own; `advance` takes in what it said meanwhile and reports about once in a slice, and at every
-rung. There it stands still until the executor goes on, so that a trial which is stopped spends no more. Where nobody
-goes on with it for STOPPED_S from there, or for ABANDONED_S, or the session is closed, its process ends with everything
-that it started.
+The script runs independently; `advance` processes its output and reports about once per slice and at every rung. At a
+rung the script is suspended until the executor continues, so that a stopped trial spends no more. If nobody continues
+it for STOPPED_S there, or for ABANDONED_S elsewhere, or if the session is closed, its process ends with everything it
+started.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ABANDONED_S, STOPPED_S, POLL_S, FILES_S, LEAVE_S = 600.0, 60.0, 0.05, 0.25, 30.0
 
 
 class ProgramSession:
-    """A script in progress, advanced in slices by whatever executor holds it (see `trial.sessions.Session`)."""
+    """A script in progress, advanced in slices by any executor (see `trial.sessions.Session`)."""
 
     def __init__(self, job: Job) -> None:
         self.job, self._task = job, filled(job.task_parameters)
@@ -70,9 +70,9 @@ class ProgramSession:
         self._run = Run(number=0)
 
     def advance(self) -> Report:
-        """Let the script run for about a slice. Never raises for what the script does wrong: that is a FAILED result.
+        """Let the script run for about a slice. Never raises for errors of the script, which give a FAILED result.
 
-        Raises DiskFull when nothing more can be written, StoreError when the object store stays away.
+        Raises DiskFull when the disk is full, StoreError when the object store stays unavailable.
         """
         self._wanted()
         try:
@@ -85,7 +85,7 @@ class ProgramSession:
                 self._timer.start()
 
     def close(self) -> None:
-        """End the script, with everything that it started, and let go of the folder."""
+        """End the script with everything it started, and release the folder."""
         self._wanted()
         script, self._script = self._script, None
         if script is not None:
@@ -104,7 +104,7 @@ class ProgramSession:
             self._script.end()
 
     def _forsake(self) -> None:
-        """Nobody went on with the trial for so long that its script was ended: it is begun again."""
+        """Nobody continued the trial for so long that its script was ended: start it over."""
         if self._script is not None:
             self._script.end()
         self._script, self._abandoned, self._frozen = None, False, False
@@ -128,7 +128,7 @@ class ProgramSession:
             return self._finish(State.FAILED, error=described(broken))
 
     def _begin(self) -> None:
-        """Start the script, or start it again."""
+        """Start the script for the first time or again."""
         job, task = self.job, self._task
         program = Path(job.program["folder"]) / task["program"]
         if not program.is_file():
@@ -183,7 +183,7 @@ class ProgramSession:
         )
 
     def _hear(self, text: str) -> None:
-        """A line of output, in the thread that listens."""
+        """Process a line of output, in the reader thread."""
         for one in self._sources:
             self._rows.extend(one.line(text[:LONGEST_LINE]))
 
@@ -229,7 +229,7 @@ class ProgramSession:
         )
 
     def _take_in(self, *, last: bool) -> None:
-        """Points and proofs that came since the last call."""
+        """Process points and proofs since the last call."""
         known = len(self._points.all)
         for said in self._channel.heard():
             self._shown.hear(said)
@@ -248,12 +248,12 @@ class ProgramSession:
             self._points.flush()
         counts = self._channel.counts()
         if len(self._points.all) != known or counts != (self._shown.grad_evals, self._shown.steps):
-            self._told = time.monotonic()  # a sign of life, though it may print nothing
+            self._told = time.monotonic()  # a sign of life, although it may print nothing
             self._passed = passed(self._points.all, self.job)
         self._shown.grad_evals, self._shown.steps = counts
 
     def _check_limits(self) -> None:
-        """End a script that is beyond its budget, or that has said nothing for too long."""
+        """End a script that exceeds its budget or has been silent for too long."""
         assert self._script is not None
         limit, job = self.job.step_timeout_s, self.job
         if job.program["unit"] == "seconds":
@@ -271,7 +271,7 @@ class ProgramSession:
         return self._out_of_time or self._points.over
 
     def _drained(self) -> Report:
-        """The sweep is to stop: a script that listens checkpoints and leaves, any other is ended."""
+        """The sweep is to stop: a cooperating script checkpoints and exits, any other is ended."""
         assert self._script is not None
         self._channel.ask_to_stop()
         if (self._channel.folder / "listens").exists():
@@ -279,7 +279,7 @@ class ProgramSession:
         self._script.end()
         self._take_in(last=True)
         note(self._channel.folder, self._run, self._seconds, self._shown)
-        with contextlib.suppress(StoreError):  # what is here is kept, and uploaded at the end
+        with contextlib.suppress(StoreError):  # the local files are kept and uploaded at the end
             self._place.logged()
             self._kept.save(0.0, self._points.last, last=True)
         return self._ended(State.INTERRUPTED, self._spent(), self._points.metrics)
@@ -297,45 +297,49 @@ class ProgramSession:
             return self._drained()
         if how.left and not how.told:
             were = "process was" if how.left == 1 else "processes were"
-            self._facts["left"] = f"{how.left} {were} left behind when it ended, and ended then"
+            self._facts["left"] = f"{how.left} {were} left behind when it ended, and killed"
         if "silent" in self._facts:
-            message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was ended"
+            message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was killed"
             return self._finish(State.FAILED, error=message)
         if self._points.beyond is not None and not values:
             unit = job.program["unit"]
             message = (
                 f"{name} began at step {self._points.beyond:g}, beyond its budget of {job.budget:g} {unit}: name "
-                "the field that counts them in task.step, or hand the budget over with task.budget_arg"
+                "the field that counts them in task.step, or pass the budget with task.budget_arg"
             )
             return self._finish(State.FAILED, error=message)
         if job.optimizer and not self._shown.optimizer and (how.code == 0 or self._over_budget):
             message = (
-                f"{name} trained without {job.optimizer}, which its arm names: it never asked for it; make it with "
-                "geosweep.trial().optimizer(model), or take `optimizer` out of the arm"
+                f"{name} trained without {job.optimizer}, the optimizer of its arm: build it with "
+                "geosweep.trial().optimizer(model), or remove `optimizer` from the arm"
             )
             return self._finish(State.FAILED, error=message)
         if values and not math.isfinite(values[-1]):
             return self._finish(State.DIVERGED)
         if how.code == 0 or self._over_budget:
-            return self._finish(State.COMPLETE) if values else self._finish(State.FAILED, error=self._untold(how.code))
+            return (
+                self._finish(State.COMPLETE) if values else self._finish(State.FAILED, error=self._no_values(how.code))
+            )
         killed = ending.memory_kills() > self._memory_kills
         return self._finish(State.FAILED, error=str(ending.words(name, how, self._folder, memory_killed=killed)))
 
-    def _untold(self, code: int | None) -> str:
-        """Of a script that ended well and never told the tuned metric."""
+    def _no_values(self, code: int | None) -> str:
+        """The error of a script that ended well without ever reporting the tuned metric."""
         name, metric = self._task["program"], self.job.metric
         seen = sorted(self._points.metrics)
-        told = f"it told {', '.join(seen[:8])}" if seen else "it told no metric at all"
+        told = f"it reported {', '.join(seen[:8])}" if seen else "it reported no metrics"
         troubles = [*(one.trouble() for one in self._sources), self._cut()]
         more = "; ".join(filter(None, [told, *troubles]))
-        way = "have task.metrics find it, or report it: geosweep.trial().report(step, ...)"
-        return f"{name} ended with exit code {code or 0} and without {metric}, which the sweep tunes: {more}; {way}"
+        way = "make task.metrics find it, or report it with geosweep.trial().report(step, ...)"
+        return (
+            f"{name} ended with exit code {code or 0} without reporting {metric}, which the sweep tunes: {more}; {way}"
+        )
 
     def _cut(self) -> str:
         return f"its last report was cut off: {self._channel.cut[:80]!r}" if self._channel.cut else ""
 
     def _spent(self) -> float:
-        """Of the budget, in its unit, as far as is known."""
+        """The part of the budget spent, in its unit, as far as is known."""
         job = self.job
         if job.program["unit"] == "seconds":
             return self._run.seconds + self._seconds
@@ -366,7 +370,9 @@ class ProgramSession:
             init_digest=self._shown.init,
             data_digest=self._shown.data,
             error=printable(error),
-            last_lines=last_lines(str(self._folder)) if error and "\n" not in error else "",  # else they are in it
+            last_lines=last_lines(str(self._folder))
+            if error and "\n" not in error
+            else "",  # otherwise the error contains them
             facts={k: v for k, v in self._facts.items() if k in ("runs", "left", "unread")},
             code=self._code,
             proof=proof,

@@ -1,8 +1,8 @@
-"""The files that a script's result depends on, as far as its text tells: itself, what it imports and names beside it.
+"""The files that a script's result depends on, found from its text: itself, its imports and files named in it.
 
-From the script on, every import statement is followed to modules in the script's own folder; texts in it that name a
-file there (a configuration, code that is executed) or a folder of configurations count too, as do files that the
-command line names. What is installed is covered by its version.
+Starting from the script, every import statement is followed to modules in the script's own folder; strings that name a
+file there (a configuration, code that is executed) or a folder of configurations count too, as do files named on the
+command line. Installed packages are covered by their versions.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from orchestrator.trial.job import Job
 
 OURS = Path(__file__).parents[3] / "geosweep"
 NAMED = (".py", ".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".sh")
-"""Files that are code or configuration; data are not looked at."""
+"""Suffixes of code and configuration files; data files are ignored."""
 LARGEST, MOST = 1_000_000, 500
 
 
 def files(folder: Path, task: Mapping[str, Any]) -> dict[str, Path]:
-    """Name below the folder of the script -> file."""
+    """Name relative to the script's folder -> file."""
     program = folder / task["program"]
     base = program.parent
     named = [base / word for word in task["command"] or () if "$" not in word and "/" not in word.strip("./")[:1]]
@@ -41,14 +41,14 @@ def files(folder: Path, task: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def digests(folder: Path, task: Mapping[str, Any]) -> dict[str, str]:
-    """Name -> sha256 of the files as they are now, and of what a script may import of ours."""
+    """Name -> sha256 of the files as they are now, and of what a script may import from this project."""
     found = {f"program/{name}": path for name, path in files(folder, task).items()}
     found |= {f"geosweep/{path.name}": path for path in OURS.glob("_*.py")}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(found.items())}
 
 
 def digest_of_job(job: Job) -> str:
-    """The digest of everything that a trial of a script depends on."""
+    """The digest of everything that a script's trial depends on."""
     ours = source.digests((job.task, job.optimizer))
     return source.combined({**ours, **digests(Path(job.program["folder"]), filled(job.task_parameters))})
 
@@ -81,7 +81,7 @@ def _beside(path: Path, base: Path) -> Iterator[Path]:
 
 
 def _module(name: str, start: Path) -> Iterator[Path]:
-    """The file of a module, and those of the packages that it lies in."""
+    """The file of a module, and those of its parent packages."""
     place = start
     for part in name.split("."):
         place = place / part
@@ -89,7 +89,7 @@ def _module(name: str, start: Path) -> Iterator[Path]:
 
 
 def _text(value: str, base: Path) -> Iterator[Path]:
-    """A file or a folder of configurations that a text names."""
+    """A file, or a folder of configurations, named by a string."""
     if not value or len(value) > 200 or "\n" in value or "\0" in value or value.startswith(("/", ".", "~")):
         return
     path = base / value

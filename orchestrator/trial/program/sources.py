@@ -1,13 +1,13 @@
-"""Where a script's metrics are found without its help: in what it prints, or in the file that it writes while it runs.
+"""Find a script's metrics without its cooperation: in its output, or in a file that it writes.
 
-    pattern        a regular expression with named groups, looked for in every line of its standard output; a group
+    pattern        a regular expression with named groups, searched in every line of its standard output; a group
                    `loss__val` is the metric loss/val
-    jsonl          one JSON object a line, in a file, or in its output (`jsonl: stdout`)
+    jsonl          one JSON object per line, in a file or in its output (`jsonl: stdout`)
     csv            a file with a header
     tensorboard    an event file, or a folder of them
 
-A file may not be there yet, and may be written anew as a whole; what it held before the script began is not counted. A
-line that is not whole yet, or never will be, is no row.
+A file may not exist yet, and may be rewritten as a whole; its content before the script began is ignored. A line that
+is incomplete, for now or forever, gives no row.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from typing import Any, Protocol
 Row = Mapping[str, float]
 GUARD = 64
 NOT_FINITE = {f"{sign}{word}" for sign in ("", "+", "-") for word in ("nan", "inf", "infinity")}
-"""What writers of strict JSON make of such numbers: strings."""
+"""Strings that strict JSON writers use for such numbers."""
 
 
 class Source(Protocol):
-    """Gives rows: field -> number."""
+    """Yields rows: field -> number."""
 
     def line(self, text: str) -> Iterator[Row]:
         """Rows in a line of standard output."""
 
     def poll(self, *, last: bool = False) -> Iterator[Row]:
-        """Rows that came since the last call; `last`: nothing is written any more."""
+        """New rows since the last call; `last`: nothing more will be written."""
 
     def trouble(self) -> str:
-        """Why there may be less than the script wrote, or nothing."""
+        """Why rows may be missing; empty if none are."""
 
 
 def number(value: Any) -> float | None:
-    """The number that a value is or spells; a percentage sign is left out."""
+    """The number that a value is or spells; a percent sign is ignored."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -50,7 +50,7 @@ def number(value: Any) -> float | None:
 
 
 def numbers(document: Mapping[str, Any], inside: str = "") -> dict[str, float]:
-    """Every number of a JSON object, by name; of an object inside it as `outer/inner`."""
+    """Every number in a JSON object, by name; nested ones as `outer/inner`."""
     found: dict[str, float] = {}
     for key, value in document.items():
         if isinstance(value, Mapping):
@@ -63,7 +63,7 @@ def numbers(document: Mapping[str, Any], inside: str = "") -> dict[str, float]:
 
 
 class Pattern:
-    """Rows from lines that a regular expression fits; several in a line where it fits more than once."""
+    """Rows from lines that match a regular expression; several per line if it matches more than once."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = re.compile(pattern)
@@ -86,7 +86,7 @@ class Pattern:
 
 
 class PrintedJson(Pattern):
-    """Rows from lines of output that are JSON objects."""
+    """Rows from output lines that are JSON objects."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -107,7 +107,7 @@ def _of_json(text: str) -> Iterator[Row]:
 
 
 class _File:
-    """The rows of one text file, whole lines only."""
+    """The rows of one text file, complete lines only."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._offset, self._guard, self._cut = path, 0, b"", b""
@@ -115,17 +115,17 @@ class _File:
         self._given, self._stale, self._whole = 0, False, b""
 
     def skip(self) -> None:
-        """What is there now is of an earlier run."""
+        """Skip the current content, which is from an earlier run."""
         self._given, self._stale = len(self.lines()), True
 
     def lines(self) -> list[str]:
-        """All whole lines of the file as it is now."""
+        """All complete lines of the file as it is now."""
         try:
             with self.path.open("rb") as read:
                 size = read.seek(0, 2)
                 read.seek(max(0, self._offset - GUARD))
                 if size < self._offset or read.read(min(GUARD, self._offset)) != self._guard:
-                    self._offset, self._guard, self._lines = 0, b"", []  # written anew
+                    self._offset, self._guard, self._lines = 0, b"", []  # rewritten
                     if self._stale:
                         self._given, self._stale = 0, False
                 read.seek(self._offset)
@@ -142,15 +142,15 @@ class _File:
 
     @property
     def cut(self) -> str:
-        """The last line, where nothing ended it."""
+        """The last line, if it has no line end."""
         return "" if self._cut == self._whole else self._cut.decode("utf-8", "replace")
 
     def forgive(self) -> None:
-        """The last line was whole, though nothing ended it."""
+        """Accept the last line as complete although it has no line end."""
         self._whole = self._cut
 
     def new(self, *, header: int = 0) -> list[str]:
-        """Lines that were not given before, those of the header left out."""
+        """New lines since the last call, without the header's."""
         lines = self.lines()[header:]
         fresh = lines[self._given :]
         self._given = max(self._given, len(lines))
@@ -158,7 +158,7 @@ class _File:
 
 
 class _Files:
-    """The files that a path, or a pattern of paths, names."""
+    """The files matching a path or a pattern."""
 
     def __init__(self, pattern: str, folder: Path) -> None:
         self._pattern, self._folder, self._files = pattern, folder, dict[Path, _File]()
@@ -203,7 +203,7 @@ class JsonLines(_Files):
 
 
 class Csv(_Files):
-    """Rows of a file whose first line names the columns. A writer may add columns by writing it anew."""
+    """Rows of a file whose first line names the columns. A writer may add columns by rewriting it."""
 
     def _rows(self, file: _File, last: bool) -> Iterator[Row]:
         lines = file.lines()
@@ -215,7 +215,7 @@ class Csv(_Files):
 
 
 class TensorBoard:
-    """Scalars of TensorBoard event files; `step` is theirs."""
+    """Scalars of TensorBoard event files, with their `step`."""
 
     def __init__(self, pattern: str, folder: Path) -> None:
         self._pattern, self._folder, self._offsets = pattern, folder, dict[Path, int]()
@@ -249,7 +249,7 @@ class TensorBoard:
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """(record, where the next one begins) of whole TFRecords: length (8), its checksum (4), content, checksum (4)."""
+    """(record, offset of the next one) for complete TFRecords: length (8), its checksum (4), content, checksum (4)."""
     at = 0
     while at + 12 <= len(data):
         (length,) = struct.unpack_from("<Q", data, at)
@@ -261,7 +261,7 @@ def _records(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _scalars(record: bytes) -> Iterator[Row]:
-    from tensorboardX.proto.event_pb2 import Event  # it comes with ray[tune]
+    from tensorboardX.proto.event_pb2 import Event  # comes with ray[tune]
 
     event = Event.FromString(record)
     for value in event.summary.value if event.HasField("summary") else ():
@@ -272,7 +272,7 @@ def _scalars(record: bytes) -> Iterator[Row]:
 
 
 def matching(pattern: str, folder: Path) -> list[Path]:
-    """The paths that a path with or without * names, below `folder` unless it is absolute."""
+    """The paths matching a path with or without *, below `folder` unless it is absolute."""
     if not any(sign in pattern for sign in "*?["):
         path = folder / pattern
         return [path] if path.exists() else []
@@ -287,7 +287,7 @@ KINDS = ("pattern", "jsonl", "csv", "tensorboard")
 
 
 def source(kind: str, given: str, folder: Path) -> Source:
-    """The source that one entry of `metrics:` names."""
+    """The source for one entry of `metrics:`."""
     match kind:
         case "pattern":
             return Pattern(given)
@@ -297,11 +297,11 @@ def source(kind: str, given: str, folder: Path) -> Source:
             return Csv(given, folder)
         case "tensorboard":
             return TensorBoard(given, folder)
-    raise ValueError(f"no source of metrics is called {kind!r}; there is: {', '.join(KINDS)}")
+    raise ValueError(f"there is no metric source {kind!r}; available: {', '.join(KINDS)}")
 
 
 def all_of(given: Sequence[Mapping[str, str]], folder: Path, fill: Mapping[str, str]) -> list[Source]:
-    """The sources that a sweep file lists; `fill`: macros in their paths and what they stand for."""
+    """The sources listed in a sweep file; `fill`: values of macros in their paths."""
     found = []
     for entry in given:
         for kind, value in entry.items():

@@ -60,7 +60,7 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     asked = options.sections.split(",")
     if unknown := [name for name in asked if name not in SECTIONS]:
-        parser.error(f"no section {', '.join(unknown)}; there is: {', '.join(SECTIONS)}")
+        parser.error(f"no section {', '.join(unknown)}; available: {', '.join(SECTIONS)}")
     if options.device == "cuda" and not torch.cuda.is_available():
         print(f"no CUDA device (torch {torch.__version__}): nothing was measured; --device cpu runs all of it, tiny")
         return 0

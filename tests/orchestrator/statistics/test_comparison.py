@@ -74,7 +74,7 @@ def test_one_search_an_arm_says_nothing_about_methods() -> None:
                 assert "tuned with" not in text
             assert all("configuration" in text for text in said)
             assert "One search each says nothing about the methods" in notes(document)[-1]
-            assert "`seeds: {studies: 8}` takes 126 more trials an arm." in notes(document)[-1]  # 7 (6 + 12)
+            assert "`seeds: {studies: 8}` takes 126 more trials per arm." in notes(document)[-1]  # 7 (6 + 12)
 
 
 @pytest.mark.parametrize("studies", [2, 3, 5])
@@ -99,7 +99,7 @@ def test_open_questions_say_what_settles_them() -> None:
     assert pair["verdict"] == "inconclusive"
     assert pair["settles"]["cheapest"] in ("studies", "confirm")
     assert pair["settles"]["trials"] > 0
-    assert "trials an arm) might settle it" in sentence(pair, "m")
+    assert "trials per arm) might settle it" in sentence(pair, "m")
     assert "the search makes up" in sentence(pair, "m")
     assert pair["more_seeds"] is None
 
@@ -125,7 +125,7 @@ def test_a_study_with_failed_trials_is_named() -> None:
     t.loc[failed, "state"] = "FAILED"
     with pytest.raises(Refused, match=r"1 confirm trials failed of study 3 of arm sam \(sam-3-confirm-0\)"):
         compare(t, **QUESTION)
-    with pytest.raises(Refused, match="study 3: arms sam and sgd have other confirm seeds"):
+    with pytest.raises(Refused, match="study 3: arms sam and sgd have different confirm seeds"):
         compare(t[~failed], **QUESTION)
     t.loc[where(t, trial_id="sgd-2-tune-1"), "state"] = "FAILED"
     t.loc[failed, "state"] = "COMPLETE"
@@ -189,12 +189,12 @@ def test_p_and_interval_that_disagree_are_told() -> None:
     pair = compare(t, **QUESTION)["pairs"][0]
     assert (pair["verdict"], pair["alone"]) == ("inconclusive", "p")
     assert pair["p_holm"] < 0.05
-    assert "p is below 0.05, but the interval does not leave zero" in sentence(pair, "m")
+    assert "p is below 0.05, but the interval does not exclude zero" in sentence(pair, "m")
     margin = compare(t, **QUESTION, margin=0.0005)["pairs"][0]
-    assert "but the interval does not leave the margin" in sentence(margin, "m")
+    assert "but the interval does not exclude the margin" in sentence(margin, "m")
     many = compare(table({"a": 0.8, "b": 0.9, "c": 1.0}, studies=6), **QUESTION)["pairs"]
     assert {p["alone"] for p in many} == {"interval"}
-    assert "the interval leaves zero, but p after Holm is not below 0.05" in sentence(many[0], "m")
+    assert "the interval excludes zero, but p after Holm is not below 0.05" in sentence(many[0], "m")
     near = compare(table({"a": 0.8, "b": 0.8}, studies=5, confirm=1), **QUESTION, margin=0.5)["pairs"][0]
     assert (near["verdict"], near["alone"]) == ("inconclusive", "equivalence")
     assert "the interval lies inside the margin" in sentence(near, "m")

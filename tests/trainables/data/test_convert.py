@@ -16,8 +16,9 @@ from PIL import Image
 
 from tests.trainables.data import sources
 from trainables.data import DataError, columns
+from trainables.data.check import check
 from trainables.data.convert import convert
-from trainables.data.convert.output import Output, replacing
+from trainables.data.convert.output import Output, replacing, silent
 
 
 @pytest.fixture(autouse=True)
@@ -144,34 +145,113 @@ def test_hugging_face_shards_are_read_where_they_lie(tmp_path: Path, place: str)
         ).is_file()
 
 
-def bare(folder: Path, labels: Any, kind: pa.DataType) -> Path:
-    """A shard without the features of `datasets`."""
-    images = pa.array([{"bytes": sources.image(i, "PNG"), "path": None} for i in range(len(labels))])
-    folder.mkdir()
-    pq.write_table(pa.table({"image": images, "label": pa.array(labels, kind)}), folder / "train-0.parquet")
+def bare(folder: Path, labels: Any, kind: Any = None, *, file: str = "train-0", names: Any = None) -> Path:
+    """A shard without the features of `datasets`, or with the names of its classes alone."""
+    images = pa.array(
+        [{"bytes": sources.image(i, "PNG"), "path": None} for i in range(len(labels))],
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    )
+    folder.mkdir(exist_ok=True)
+    table = pa.table({"image": images, "label": pa.array(labels, kind or pa.int64())})
+    if names is not None:
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": features}}).encode()})
+    pq.write_table(table, folder / f"{file}.parquet")
     return folder
 
 
-def test_hugging_face_classes_without_names_are_numbers(tmp_path: Path) -> None:
-    done = convert("hf-parquet", bare(tmp_path / "src", [0, 2, 1], pa.int32()), tmp_path / "out")
+def valid(folder: Path) -> None:
+    """What was converted is what `data check` accepts."""
+    assert check(folder, silent)[1] == []
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.int32(), pa.uint64()], ids=str)
+def test_hugging_face_classes_without_names_are_numbers(kind: Any, tmp_path: Path) -> None:
+    done = convert("hf-parquet", bare(tmp_path / "src", [0, 2, 1], kind), tmp_path / "out")
     assert done.dataset.images
     assert done.dataset.images.classes == ("0", "1", "2")
+    assert done.notes == ()
+    valid(tmp_path / "out")
+
+
+def test_class_numbers_that_no_row_has_are_told(tmp_path: Path) -> None:
+    done = convert("hf-parquet", bare(tmp_path / "src", [1, 3, 1]), tmp_path / "out")
+    assert done.notes == ("label: no training row has 2 of the 4 class numbers: 0, 2",)
+
+
+@pytest.mark.parametrize("empty", ["train-0", "train-2", "validation-0"])
+def test_shards_without_rows_are_left_out(empty: str, tmp_path: Path) -> None:
+    source = bare(tmp_path / "src", [0, 1, 2], file="train-1")
+    bare(source, [], pa.null(), file=empty)
+    done = convert("hf-parquet", source, tmp_path / "out")
+    assert {split: part.rows for split, part in done.dataset.splits.items()} == {"train": 3}
+    assert done.notes == (f"left out, without rows: {empty}.parquet",)
+    valid(tmp_path / "out")
+
+
+def test_shards_may_differ_where_training_does_not_look(tmp_path: Path) -> None:
+    source = bare(tmp_path / "src", [0, 1], pa.int64())
+    bare(source, [1, 0], pa.int32(), file="train-1")
+    table = pq.read_table(source / "train-1.parquet").append_column("id", pa.array([7, 8]))
+    pq.write_table(table.select(["id", "label", "image"]), source / "train-1.parquet")
+    (source / ".train-2.parquet").write_bytes(b"half a download")
+    done = convert("hf-parquet", source, tmp_path / "out")
+    assert columns(done.dataset, "train")["label"].tolist() == [0, 1, 1, 0]
+    valid(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("labels", "kind", "says"),
     [
-        (["cat", "dog"], pa.string(), "is string; labels are class numbers"),
+        (["cat", "dog"], pa.string(), "is string; labels are class numbers.*class_encode_column"),
         ([[0], [1]], pa.list_(pa.int64()), "labels are class numbers"),
         ([0.0, 1.0], pa.float64(), "is double; labels are class numbers"),
         ([True, False], pa.bool_(), "is bool; labels are class numbers"),
+        ([None, None], pa.null(), "is null; labels are class numbers"),
         ([0, None], pa.int64(), "1 of 2 rows have no label"),
         ([0, -1], pa.int64(), "-1 is no class number"),
+        ([0, 2**64 - 1], pa.uint64(), "18446744073709551615 is a label here, no class number"),
+        ([0, 0], pa.int64(), "every training row has the label 0"),
+        ([], pa.int64(), "its .parquet files have no rows"),
     ],
 )
 def test_labels_that_are_no_class_numbers_are_refused(labels: Any, kind: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says):
         convert("hf-parquet", bare(tmp_path / "src", labels, kind), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", [2, "ab", ["a", "a"], [None, "a"]], ids=str)
+def test_names_of_classes_that_are_none_are_refused(names: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="label: the ClassLabel feature in the metadata has"):
+        convert("hf-parquet", bare(tmp_path / "src", [0, 1], names=names), tmp_path / "out")
+
+
+def test_shards_that_name_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    source = bare(tmp_path / "src", [0, 1], names=["a", "b"])
+    bare(source, [0, 1], file="train-1", names=["b", "a"])
+    with pytest.raises(DataError, match=r"train-1.parquet: label: the names of its classes are not those of train-0"):
+        convert("hf-parquet", source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([[1, -2]], "token 1 is -2; the vocabulary has 10"),
+        ([[1], [10]], "token 1 is 10; the vocabulary has 10"),
+        ([[1, None]], "value 1 is null"),
+        ([[1.0]], "is list<.*double>; it must be a list of integers"),
+        (["a b"], "is string; it must be a list of integers"),
+        (pa.array([[], []], pa.list_(pa.int32())), "no row holds a token"),
+    ],
+    ids=str,
+)
+def test_tokens_that_training_would_refuse_are_refused_before(rows: Any, says: str, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    pq.write_table(pa.table({"tokens": [[1, 2]]}), tmp_path / "src/train-0.parquet")
+    pq.write_table(pa.table({"tokens": rows}), tmp_path / "src/validation-0.parquet")
+    with pytest.raises(DataError, match=f"validation-0.parquet: .*tokens: .*{says}"):
+        convert("hf-parquet", tmp_path / "src", tmp_path / "out", vocabulary=10)
     assert not (tmp_path / "out").exists()
 
 
@@ -198,7 +278,7 @@ def test_flat_tokens_come_back_in_order(tmp_path: Path, dtype: str, vocabulary: 
     train = columns(done.dataset, "train")["tokens"]
     assert train.dtype == ("uint16" if vocabulary < 65536 else "int32")
     assert train.tolist() == ids[:960].tolist()
-    assert done.notes == ("train: the last 40 tokens fill no block of 64 and were left out",)
+    assert done.notes == ("train: the last 40 tokens do not fill a block of 64 and were left out",)
 
 
 def test_text_as_bytes(tmp_path: Path) -> None:
@@ -295,7 +375,7 @@ class TestWholeOrNotThere:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/precious").touch()
         source = sources.tar(tmp_path / "a.tar", sources.cifar100_files())
-        with pytest.raises(DataError, match="is there already"):
+        with pytest.raises(DataError, match="already exists"):
             convert("cifar100", source, tmp_path / "out")
 
     def test_without_rows_to_train_on_there_is_no_data_set(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Members of tar archives in order, as a stream; a truncated archive is an error, also when cut between members."""
+"""Stream the members of tar archives; a truncated archive is an error, even if cut between members."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 512
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of each regular file in a .tar, .tar.gz or .tgz. Nothing is written to disk.
 
-    Raises DataError when the archive is damaged, or ends without the zero block that closes a whole one.
+    Raises DataError if the archive is damaged, or lacks the zero block at the end of a complete one.
     """
     at = "its first member"
     try:

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in their Python version (Krizhevsky 2009): a tar.gz, or the folder in it, of pickled batches.
+"""CIFAR-10 and CIFAR-100 in the Python version (Krizhevsky 2009): a tar.gz, or the folder in it, of pickled batches.
 
 A batch is a dictionary with bytes keys: `data` uint8 [n, 3072], each row the red, green and blue plane of 32 x 32,
-hence CHW already; `labels` or `fine_labels`, a list of integers. CIFAR-10: `data_batch_1` to `_5`, `test_batch`, names
+hence already CHW; `labels` or `fine_labels`, a list of integers. CIFAR-10: `data_batch_1` to `_5`, `test_batch`, names
 in `batches.meta`. CIFAR-100: `train`, `test`, names in `meta`.
 """
 
@@ -28,7 +28,7 @@ WIDTH = 3072
 
 @dataclass(frozen=True)
 class Layout:
-    """What the files of an archive are called."""
+    """The names of the files in an archive."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -103,7 +103,7 @@ def _files(source: Path) -> Iterator[tuple[str, str, bytes]]:
 def _of(batch: dict[bytes, Any], key: bytes, place: str) -> Any:
     if key not in batch:
         there = ", ".join(k.decode(errors="replace") for k in batch if isinstance(k, bytes))
-        raise DataError(place, f"there is no such key; there is: {there}", field=key.decode())
+        raise DataError(place, f"no such key; available: {there}", field=key.decode())
     return batch[key]
 
 
@@ -111,7 +111,7 @@ def _images(batch: dict[bytes, Any], place: str) -> NDArray[np.uint8]:
     data = _of(batch, b"data", place)
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == WIDTH):
         what = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise DataError(place, f"is {what}; it has to be uint8 [n, {WIDTH}]", field="data")
+        raise DataError(place, f"is {what}; it must be uint8 [n, {WIDTH}]", field="data")
     return data.reshape(-1, *SHAPE)
 
 

@@ -44,7 +44,7 @@ def imagefolder(source: Path, output: Output, progress: Progress) -> Converted:
 
 
 def describe_encoded(images: Sequence[tuple[str, bytes]], classes: Sequence[str]) -> Images:
-    """Channels (1 where all are grey), mean and deviation, from a sample of (place, encoded training image)."""
+    """Channels (1 if all are gray), mean and deviation, from a sample of (place, encoded training image)."""
     channels = 1 if all(decode.header(content, place) == "L" for place, content in images) else 3
     statistics = Statistics(channels)
     for place, content in images:
@@ -78,7 +78,7 @@ def _splits(source: Path) -> dict[str, Path]:
 def _classes(root: Path) -> list[str]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(names) < 2:
-        raise DataError(root, f"has {len(names)} class folders; images lie in one folder for each class")
+        raise DataError(root, f"has {len(names)} class folders; put the images in one folder per class")
     return names
 
 
@@ -87,15 +87,15 @@ def _files(root: Path, classes: list[str]) -> list[tuple[Path, int]]:
     found = []
     for folder in sorted(p for p in root.iterdir() if not p.name.startswith(".")):
         if folder.is_file() and folder.suffix.lower() in SUFFIXES:
-            raise DataError(folder, f"lies in {root.name}/ itself; move each image to the folder of its class")
+            raise DataError(folder, f"is in {root.name}/ itself; move each image to the folder of its class")
         if not folder.is_dir():
             continue
         if folder.name not in numbers:
-            raise DataError(folder, f"is no class of the training images; there are {len(classes)}", field="label")
+            raise DataError(folder, f"is not a class of the training images; there are {len(classes)}", field="label")
         inside = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         found += [(path, numbers[folder.name]) for path in inside if not path.name.startswith(".")]
     if not found:
-        raise DataError(root, f"has no image; these count: {', '.join(sorted(SUFFIXES))}", field="image")
+        raise DataError(root, f"has no images; supported suffixes: {', '.join(sorted(SUFFIXES))}", field="image")
     return found
 
 

@@ -1,7 +1,8 @@
-"""Writing a data set so that it is whole or not there.
+"""Write a data set completely or not at all.
 
-Everything goes to `.NAME.partial-PID` beside the destination; `dataset.json` is written last, files are synced, and the
-folder is renamed into place. What a killed conversion leaves behind is no data set, and the next conversion removes it.
+Everything goes to `.NAME.partial-PID` next to the destination; `dataset.json` is written last, files are synced, and
+the folder is renamed into place. The remains of a killed conversion are not a data set, and the next conversion removes
+them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from trainables.data.description import DataSet, Images, Shard, Split, Tokens
 from trainables.data.errors import DataError
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being read, units done, units in all or 0)."""
+"""Called with (what is being read, units done, total units or 0)."""
 SHARD_BYTES = 256 * 2**20
 GROUP_BYTES, GROUP_ROWS = 8 * 2**20, 2000
 LOCK = "lock"
@@ -37,16 +38,16 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What a converter found out beside the rows."""
+    """What a converter found out in addition to the rows."""
 
     images: Images | None = None
     tokens: Tokens | None = None
     notes: tuple[str, ...] = ()
-    """Sentences for the user, for instance about tokens that were left over."""
+    """Sentences for the user, for example about leftover tokens."""
 
 
 class Output:
-    """A data set in the making. `add` rows, then `finish` with what they are."""
+    """A data set being written. `add` rows, then `finish` with its description."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,7 +55,7 @@ class Output:
         self._splits: dict[str, list[Shard]] = {}
 
     def add(self, split: str, columns: Mapping[str, Any], *, encoding: Mapping[str, str] | None = None) -> None:
-        """Append rows (Arrow arrays of equal length) to a split; a row group of about 8 MB or 2000 rows at a time."""
+        """Append rows (Arrow arrays of equal length) to a split, in row groups of about 8 MB or 2000 rows."""
         batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
         if not batch.num_rows:
             return
@@ -98,7 +99,7 @@ class Output:
         return dataset
 
     def abandon(self) -> None:
-        """Close what is open."""
+        """Close open files."""
         for shard in self._open.values():
             with contextlib.suppress(Exception):
                 shard.close()
@@ -135,7 +136,7 @@ def describe(path: Path, file: str) -> Shard:
 
 
 def sync(path: Path) -> None:
-    """Have the file or folder on disk."""
+    """Flush the file or folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -145,12 +146,12 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(destination: Path) -> Iterator[Output]:
-    """An `Output` whose folder becomes `destination` when the block ends well, and vanishes when it does not.
+    """An `Output` whose folder becomes `destination` if the block succeeds, and is removed otherwise.
 
-    Raises DataError when the destination is there already and not an empty folder.
+    Raises DataError if the destination exists and is not an empty folder.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise DataError(destination, "is there already; remove it or name another destination")
+        raise DataError(destination, "already exists; remove it or choose another destination")
     destination = destination.absolute()
     parent, prefix = destination.parent, f".{destination.name}.partial-"
     parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +176,7 @@ def replacing(destination: Path) -> Iterator[Output]:
 
 
 def _remove_if_dead(folder: Path) -> None:
-    """Remove the leavings of a conversion that was killed; a living one holds its lock."""
+    """Remove the remains of a killed conversion; a living one holds its lock."""
     try:
         with FileLock(folder / LOCK, blocking=False, fallback_to_soft=False):
             shutil.rmtree(folder, ignore_errors=True)
@@ -184,7 +185,7 @@ def _remove_if_dead(folder: Path) -> None:
 
 
 class Statistics:
-    """Mean and standard deviation of each channel, exact, from histograms of the 256 values."""
+    """Exact mean and standard deviation of each channel, from histograms of the 256 values."""
 
     def __init__(self, channels: int) -> None:
         self._counts = np.zeros((channels, 256), np.int64)

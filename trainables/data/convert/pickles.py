@@ -1,6 +1,6 @@
-"""Unpickling that cannot run code: NumPy arrays and plain Python values, nothing else.
+"""Unpickling that cannot run code: only NumPy arrays and plain Python values.
 
-A pickle is a program; `find_class` is the one door to code, and it opens for the names below only.
+A pickle is a program; `find_class` is its only access to code, and it allows only the names below.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Unpickler(pickle.Unpickler):
             return self.ALLOWED[module, name]
         except KeyError:
             raise DataError(
-                self._place, f"this pickle wants to load {module}.{name}; only NumPy arrays may be", field="pickle"
+                self._place, f"this pickle tries to load {module}.{name}; only NumPy arrays are allowed", field="pickle"
             ) from None
 
 
@@ -48,8 +48,8 @@ def load(file: BinaryIO, place: str) -> dict[bytes, Any]:
         found = _Unpickler(file, place).load()
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle fails in every way there is
-        raise DataError(place, f"cannot be unpickled ({error}): truncated, or no pickle", field="pickle") from None
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise DataError(place, f"cannot be unpickled ({error}): truncated, or not a pickle", field="pickle") from None
     if not isinstance(found, dict):
         raise DataError(place, f"holds a {type(found).__name__}, not a dictionary", field="pickle")
     return {k.encode() if isinstance(k, str) else k: v for k, v in found.items()}

@@ -1,4 +1,4 @@
-"""The kinds of source that `geosweep data convert` reads, and the one function that runs them."""
+"""The kinds of source that `geosweep data convert` reads, and the function that runs the converters."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class Done:
 
 
 def options_of(kind: str) -> Mapping[str, inspect.Parameter]:
-    """The options that a kind has beside source and destination."""
+    """The options of a kind besides source and destination."""
     found = inspect.signature(KINDS[kind]).parameters
     return {name: p for name, p in found.items() if name not in NOT_OPTIONS}
 
 
 def convert(kind: str, source: Path, destination: Path, *, progress: Progress = silent, **options: Any) -> Done:
-    """Convert `source` into a new data set at `destination`, whole or not at all. Raises DataError."""
+    """Convert `source` into a new data set at `destination`, completely or not at all. Raises DataError."""
     began = time.perf_counter()
     if not source.exists():
         raise DataError(source, "there is no such file or folder")
     reader = KINDS[kind]
     if kind == "hf-parquet" and destination.exists() and destination.samefile(source):
         if (source / description.FILE).exists():
-            raise DataError(source / description.FILE, "is there already; remove it first")
+            raise DataError(source / description.FILE, "already exists; remove it first")
         output = Output(source)
         converted = reader(source, output, progress, in_place=True, **options)
         dataset = output.finish(source.absolute().name, converted)

@@ -1,9 +1,9 @@
 """Text files to tokens: bytes (vocabulary 256), or bytes and the most frequent words of the training text.
 
-A word is a run of letters, digits and underscores with the blank before it, or a run of blanks; one without a token of
-its own is spelt in bytes, so nothing is lost and bits per byte compare any two vocabularies. `vocabulary.json` beside
-the shards lists words from id 256 on (bytes as Latin-1). For a subword vocabulary run its own tokenizer first and
-convert its ids with `tokens-bin`.
+A word is a run of letters, digits and underscores with the preceding space, or a run of whitespace; one without its own
+token is spelled in bytes, so nothing is lost and bits per byte are comparable across vocabularies. `vocabulary.json`
+next to the shards lists words from id 256 on (bytes as Latin-1). For a subword vocabulary, run its own tokenizer first
+and convert its ids with `tokens-bin`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def text(
     vocabulary: int = 10_000,
     block: int = BLOCK,
 ) -> Converted:
-    """SRC: one file (its last tenth becomes val), or a folder, split by names such as train.txt, else by hash."""
+    """SRC: one file (its last tenth becomes val), or a folder, split by names such as train.txt, otherwise by hash."""
     if tokenizer not in ("bytes", "words"):
-        raise DataError(source, f"is {tokenizer!r}; there is: bytes, words", field="tokenizer")
+        raise DataError(source, f"is {tokenizer!r}; available: bytes, words", field="tokenizer")
     texts = _texts(source)
     if "train" not in texts:
         raise DataError(source, "no text is left to train on; name a file train.txt", field="tokens")
@@ -55,7 +55,7 @@ def text(
     for split, content in texts.items():
         left = add_blocks(output, split, encode(content, words), source, size, block, progress)
         if left:
-            notes.append(f"{split}: the last {left} tokens fill no block of {block} and were left out")
+            notes.append(f"{split}: the last {left} tokens do not fill a block of {block} and were left out")
     return Converted(tokens=describe_tokens(size, block, tokenizer), notes=tuple(notes))
 
 
@@ -88,7 +88,7 @@ def _texts(source: Path) -> dict[str, bytes]:
         return {"train": content[:at], "val": content[at:]}
     files = sorted(p for p in source.rglob("*") if p.is_file() and p.suffix in SUFFIXES)
     if not files:
-        raise DataError(source, f"has no text; these count: {', '.join(SUFFIXES)}")
+        raise DataError(source, f"has no text; supported suffixes: {', '.join(SUFFIXES)}")
     named = {path: _named(path.relative_to(source)) for path in files}
     if not any(named.values()):
         named = {path: _hashed(path.relative_to(source)) for path in files}
@@ -96,7 +96,7 @@ def _texts(source: Path) -> dict[str, bytes]:
     for path in files:
         split = named[path]
         if split is None:
-            raise DataError(path, "names no split, while other files do (train, val, test)")
+            raise DataError(path, "has no split in its name, while other files do (train, val, test)")
         texts[split] = texts.get(split, b"") + path.read_bytes()
     return texts
 
@@ -107,6 +107,6 @@ def _named(path: Path) -> str | None:
 
 
 def _hashed(path: Path) -> str:
-    """By the hash of its relative path, so that no file is on both sides and the split stays when files are added."""
+    """By a hash of its relative path, so that no file is on both sides and the split is stable when files are added."""
     value = int.from_bytes(hashlib.sha256(path.as_posix().encode()).digest()[:8], "big") / 2**64
     return "val" if value < VAL_SHARE else "train"

@@ -37,26 +37,28 @@ def tokens_bin(
     for split, path in files.items():
         left = add_blocks(output, split, bins.tokens(path, dtype), path, vocabulary, block, progress)
         if left:
-            notes.append(f"{split}: the last {left} tokens fill no block of {block} and were left out")
+            notes.append(f"{split}: the last {left} tokens do not fill a block of {block} and were left out")
     return Converted(tokens=describe_tokens(vocabulary, block, tokenizer), notes=tuple(notes))
 
 
 def describe_tokens(vocabulary: int, block: int, tokenizer: str) -> Tokens:
-    """What lies in the column that `add_blocks` writes."""
+    """The description of the column that `add_blocks` writes."""
     return Tokens(vocabulary=vocabulary, dtype=dtype_for(vocabulary), block=block, tokenizer=tokenizer)
 
 
 def dtype_for(vocabulary: int) -> Any:
-    """The narrowest type that the format has."""
+    """The narrowest type that the format supports."""
     return "uint16" if vocabulary <= 1 << 16 else "int32"
 
 
 def add_blocks(
     output: Output, split: str, ids: NDArray[Any], path: Path, vocabulary: int, block: int, progress: Progress
 ) -> int:
-    """Append ids as rows of `block` tokens; returns how many were left over. Raises DataError above the vocabulary."""
+    """Append ids as rows of `block` tokens; returns how many were left over. Raises DataError for ids above the
+    vocabulary.
+    """
     if block < 2:
-        raise DataError(path, f"is {block}; a block has at least 2 tokens", field="block")
+        raise DataError(path, f"is {block}; a block needs at least 2 tokens", field="block")
     whole = len(ids) // block * block
     if not whole:
         raise DataError(path, f"has {len(ids)} tokens, less than one block of {block}", field="tokens")

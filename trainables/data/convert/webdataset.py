@@ -51,7 +51,7 @@ def webdataset(source: Path, output: Output, progress: Progress) -> Converted:
 
 
 def split_of(path: Path) -> str:
-    """The split that a shard's path names, nearest word first; `train` where it names none."""
+    """The split named in a shard's path, nearest word first; `train` if it names none."""
     for word in reversed(re.split(r"[^a-z]+", str(path).lower())):
         if word in WORDS:
             return WORDS[word]
@@ -59,7 +59,7 @@ def split_of(path: Path) -> str:
 
 
 def samples(shard: Path) -> Iterator[tuple[str, bytes, int]]:
-    """(key, image file, label) of each sample. Raises DataError for half a sample."""
+    """(key, image file, label) of each sample. Raises DataError for an incomplete sample."""
     current, fields = "", dict[str, bytes]()
     for name, content in archives.members(shard):
         folder, _, base = name.rpartition("/")
@@ -93,7 +93,7 @@ def _sample(shard: Path, key: str, fields: dict[str, bytes]) -> tuple[str, bytes
             place, f"there is no cls and no json in this sample; it has: {', '.join(fields)}", field="label"
         )
     if isinstance(text, bool) or not re.fullmatch(r"\d{1,9}", str(text)):
-        raise DataError(place, f"is {text!r}; it has to be a class number, 0 or above", field="label")
+        raise DataError(place, f"is {text!r}; it must be a class number, 0 or above", field="label")
     return key, image, int(str(text))
 
 
@@ -104,7 +104,9 @@ def _add(output: Output, split: str, rows: list[tuple[str, bytes, int]]) -> None
 
 
 class _Reservoir:
-    """About SAMPLE images, evenly spaced over a stream of unknown length: every other one goes when it is full."""
+    """About SAMPLE images, evenly spaced over a stream of unknown length: every other one is dropped when it is
+    full.
+    """
 
     def __init__(self) -> None:
         self.kept: list[tuple[str, bytes]] = []
