@@ -206,10 +206,13 @@ def _left(root: Path, definition: Spec) -> str:
 
 def show_end(ended: Launched, options: Options) -> None:
     """The table of arms, why it may be exploratory, and what to do next."""
-    from orchestrator import display
+    from orchestrator import display, results
     from orchestrator.protocol import seal
 
     show(display.arms_table(ended.spec, ended.folder))
+    if ended.spec.task.is_program:
+        for line in results.unread(results.ended_trials(ended.folder)):
+            say(line, "yellow")
     show_stamps(seal.stamps(ended.folder))
     next_steps(*_following(ended, options))
 
