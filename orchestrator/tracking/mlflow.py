@@ -27,7 +27,7 @@ from orchestrator.tracking import mlflow_failed, mlflow_summary, mlflow_view
 from orchestrator.tracking.embedded import artifacts_of, make_store
 from orchestrator.tracking.embedded import embedded_uri as embedded_uri
 from orchestrator.tracking.mlflow_ends import ERROR as ERROR
-from orchestrator.tracking.mlflow_ends import STATE, tags_of
+from orchestrator.tracking.mlflow_ends import STATE, STATUS, tags_of
 from orchestrator.tracking.names import accepted, params_of
 from orchestrator.tracking.sender import Sender
 from orchestrator.trial.job import Job, Report, Result
@@ -40,14 +40,6 @@ STUDY, UNIT, ENDING = "geosweep.study", "geosweep.unit", "geosweep.ending"
 """A trial's study, where its arm has several: a run without it is of the only one. Of the sweep and of its summaries
 what n counts, `study` or `seed`."""
 Rows = Mapping[str, Mapping[str, Any]]
-STATUS = {
-    State.COMPLETE: "FINISHED",
-    State.DIVERGED: "FINISHED",
-    State.PRUNED: "FINISHED",
-    State.FAILED: "FAILED",
-    State.INTERRUPTED: "KILLED",
-    State.PAUSED: "SCHEDULED",
-}
 NOTE = mlflow_failed.NOTE
 POINTS = "geosweep.points"
 RENAMED = "geosweep.renamed"
@@ -56,8 +48,8 @@ BATCH, PARAMS = 900, 90
 """Metrics and parameters in a batch: MLflow's limits are 1000 and 100."""
 SPENT = "cost/grad_evals"
 """A metric that says what the step says."""
-RECALL_S = 20.0
-"""How long `recall` waits for the store."""
+FIRST_S, RECALL_S = 10.0, 20.0
+"""Until it connects, unless a trial reports before: first trials may start. How long `recall` waits for the store."""
 NONE: Mapping[str, Any] = {}
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Or MLflow's page opens on traces of language models instead of training runs."""
@@ -89,8 +81,8 @@ class MlflowTracker:
         self._sent: dict[str, float] = {}
         self._client: Any = None
         self.mended: list[str] = []
-        self._sender = Sender(self._open, self._ping, "mlflow-sender")
-        self._sender.put(lambda: None)  # connect at once
+        self._sender = Sender(self._open, self._ping, "mlflow-sender", wait_s=FIRST_S)
+        self._sender.put(lambda: None)  # connect without being asked
 
     @property
     def trouble(self) -> str:
@@ -105,11 +97,13 @@ class MlflowTracker:
 
     def on_report(self, job: Job, report: Report) -> None:
         """Ship what a checkpoint made final."""
+        self._sender.begin()
         if report.durable >= 0 and not self._sender.away:  # the end of the trial ships everything
             self._sender.put(lambda: self._ship_some(job, report.durable))
 
     def on_end(self, job: Job, result: Result | Report) -> None:
         """Ship the rest and close the run."""
+        self._sender.begin()
         self._sender.put(lambda: self._close(job, result))
 
     def on_recover(self, job: Job, result: Result) -> None:
@@ -128,6 +122,7 @@ class MlflowTracker:
 
     def recall(self, trial_id: str) -> list[dict[str, Any]]:
         """The points of a trial as MLflow has them; empty when it has none or does not answer soon."""
+        self._sender.begin()
         found: list[dict[str, Any]] = []
         over = threading.Event()
         if self._sender.away:

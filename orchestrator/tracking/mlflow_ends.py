@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from orchestrator.definition.states import State
 from orchestrator.storage.ending import DONE
 from orchestrator.tracking import mlflow_failed
 from orchestrator.tracking.embedded import embedded_uri
@@ -13,6 +14,14 @@ from orchestrator.trial.job import Report, Result
 ENDING, STAGE, SWEEP = "geosweep.ending", "geosweep.stage", "geosweep.sweep_id"
 STATE, ERROR = "geosweep.state", "geosweep.error"
 STOPPED, CACHED = "geosweep.stopped", "geosweep.cached_from"
+STATUS = {
+    State.COMPLETE: "FINISHED",
+    State.DIVERGED: "FINISHED",
+    State.PRUNED: "FINISHED",
+    State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+    State.PAUSED: "SCHEDULED",
+}
 
 
 def tags_of(result: Result | Report) -> dict[str, str]:

@@ -24,10 +24,14 @@ Task = Callable[[], None]
 
 
 class Sender:
-    """`open` connects before the first task; `ping` raises while the addressee is away."""
+    """`open` connects before the first task; `ping` raises while the addressee is away.
 
-    def __init__(self, open: Task, ping: Task, name: str) -> None:
+    Nothing is done for `wait_s` after it was made, or until it is told to `begin`.
+    """
+
+    def __init__(self, open: Task, ping: Task, name: str, *, wait_s: float = 0.0) -> None:
         self._open, self._ping = open, ping
+        self._wait_s, self._begun = wait_s, threading.Event()
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._backlog: deque[Task] = deque()
         self._opened, self._closing, self._away = False, False, ""
@@ -51,13 +55,19 @@ class Sender:
         """Carry out `task` when its turn comes; returns at once."""
         self._queue.put(task)
 
+    def begin(self) -> None:
+        """Wait no longer with the first task."""
+        self._begun.set()
+
     def close(self) -> None:
         """Carry out what is left, with one more attempt when the addressee is away, and end the thread."""
+        self.begin()
         self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
         in_background()
+        self._begun.wait(self._wait_s)
         while True:
             self._collect()
             while self._backlog and (self._closing or time.monotonic() >= self._again_at):
