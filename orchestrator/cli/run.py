@@ -7,11 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from orchestrator.cli.ahead import ahead
 from orchestrator.cli.app import (
     ROOT,
     Exit,
@@ -123,12 +125,13 @@ def run(
         from orchestrator.cli.job import DRIVER, Supervisor
 
         raise typer.Exit(Supervisor([*DRIVER, *(word for word in sys.argv[1:] if word != "--as-job")]).run())
-    from orchestrator import launch
-    from orchestrator.definition import model
-    from orchestrator.remote import CODE
-    from orchestrator.travel.arrival import arrive
+    here = executor is Backend.RAY and not (address or code)
+    with kept() as place, ahead(file, overrides or (), root, max_concurrent) if here else nullcontext() as cluster:
+        from orchestrator import launch
+        from orchestrator.definition import model
+        from orchestrator.remote import CODE
+        from orchestrator.travel.arrival import arrive
 
-    with kept() as place:
         root = root.absolute() if code else root
         parcel = arrive(code) if code else None
         asked = asked_of(file, overrides)
@@ -153,6 +156,7 @@ def run(
             fair=fair,
             retry_failed=retry_failed,
             give_up=_giving_up(asked),
+            cluster=cluster,
         )
         ended = carry_out(asked, definition, root, options, typed(context))
         if as_json:
