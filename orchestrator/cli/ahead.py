@@ -52,7 +52,7 @@ def ahead(file: Path, words: Sequence[str], root: Path, max_concurrent: int) -> 
 def _interrupted_at_once(scratch: Path) -> Iterator[None]:
     """Meanwhile, Ctrl-C ends the process and Ray's processes immediately: there is nothing to keep yet.
 
-    An exception in the middle of an import would leave one of Python's import locks held, and Ray's thread waits for it.
+    An exception in the middle of an import would leave an import lock held, for which Ray's thread would wait forever.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
