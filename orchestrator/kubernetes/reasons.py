@@ -28,6 +28,8 @@ UNCOVERED = (
     r"unavailable in ClusterQueue|untolerated taint .* in flavor|flavor \S+ (not found|doesn't match node affinity)"
 )
 """Messages of Kueue about a request that none of a queue's flavors covers."""
+FAILURES = ("FailedCreate", "FailedToCreate", "AutoscalerServiceAccountNotFound")
+"""Beginnings of the reasons of events."""
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
 
@@ -108,17 +110,21 @@ def _refused(seen: Seen) -> str:
         "conditions"
     )
     for condition in held or ():
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            who = "the head" if "Head" in condition.get("reason", "") else "a worker"
+        why = condition.get("reason", "")
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True" and "Create" in why:
+            who = "the head" if "Head" in why else "a worker"
             return refusal(condition.get("message", ""), who, seen.namespace)
     name = _at(seen.job, "metadata").get("name", "")
+    headed = any(_role(pod) == "head" for pod in living(seen.pods)) or any(
+        condition.get("type") == "HeadPodReady" and condition.get("status") == "True" for condition in held or ()
+    )
     submitted = any(_role(pod) == "submitter" for pod in seen.pods) or _at(seen.job, "status").get("jobStatus")
     for event in sorted(seen.events, key=_when, reverse=True):
         about, why = _at(event, "involvedObject"), event.get("reason", "")
         kind = about.get("kind")
-        if not _is_of(about.get("name", ""), name) or not why.startswith(("FailedCreate", "FailedToCreate")):
+        if not _is_of(about.get("name", ""), name) or not why.startswith(FAILURES):
             continue
-        if submitted if kind == "Job" else held or kind not in ("RayJob", "RayCluster"):
+        if submitted if kind == "Job" else headed or kind not in ("RayJob", "RayCluster"):
             continue  # outdated: the missing object exists by now
         reads = _at(seen.job, "metadata", "labels").get(COMPONENT) == "sweep-logs"
         role = "logs" if reads else "submitter" if kind == "Job" else "worker" if "Worker" in why else "head"
@@ -165,11 +171,11 @@ REFUSALS: tuple[tuple[str, Says], ...] = (
         ),
     ),
     (
-        r"error looking up service account (?P<ns>[^/\s]+)/(?P<name>[^:\s]+):",
+        r"error looking up service account [^/\s]+/(?P<name>[^:\s]+):|ServiceAccount (?P<operators>\S+) is not found",
         lambda found, ns: (
-            f"has no account: ServiceAccount {found['name']} does not exist in namespace {found['ns']}; apply the "
-            f"overlay "
-            f"(kubectl apply -k k8s/overlays/...), or: kubectl -n {ns} create serviceaccount {found['name']}"
+            f"has no account: ServiceAccount {found['name'] or found['operators']} does not exist in namespace {ns}; "
+            f"apply the overlay (kubectl apply -k k8s/overlays/...), or: kubectl -n {ns} create serviceaccount "
+            f"{found['name'] or found['operators']}"
         ),
     ),
     (

@@ -9,6 +9,8 @@ from orchestrator.kubernetes.reasons import Seen, reason
 from tests.kubernetes.objects import (
     CLUSTER,
     NAME,
+    NO_HEAD,
+    NOT_FOUND,
     event,
     failing,
     forbidden,
@@ -223,6 +225,22 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
             "a worker has no account: ServiceAccount sweep-runner does not exist in namespace team-a",
             "create serviceaccount",
         ],
+    ),
+    "account of the head, which the operator looks for": (
+        Seen(
+            job=job(),
+            cluster=NO_HEAD,
+            events=[event("RayCluster", CLUSTER, "AutoscalerServiceAccountNotFound", NOT_FOUND)],
+        ),
+        ["the head has no account: ServiceAccount sweep-head does not exist in namespace team-a", "kubectl apply -k"],
+    ),
+    "Service over quota": (
+        Seen(
+            job=job(),
+            cluster=NO_HEAD,
+            events=[event("RayCluster", CLUSTER, "FailedToCreateService", forbidden(QUOTA))],
+        ),
+        ["exceeds quota sweeps"],
     ),
     "account of the submitter": (
         Seen(
