@@ -223,7 +223,7 @@ def test_labels_that_are_no_class_numbers_are_refused(labels: Any, kind: Any, sa
 
 @pytest.mark.parametrize("names", [2, "ab", ["a", "a"], [None, "a"]], ids=str)
 def test_names_of_classes_that_are_none_are_refused(names: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="label: the ClassLabel feature in the metadata has"):
+    with pytest.raises(DataError, match="label: the metadata's ClassLabel feature has"):
         convert("hf-parquet", bare(tmp_path / "src", [0, 1], names=names), tmp_path / "out")
 
 
