@@ -17,10 +17,10 @@ from orchestrator.statistics.slowdown import relative
 @app.command()
 def table(
     sweep: Sweep = "@last",
-    by: Annotated[str, typer.Option(help="A hyperparameter, for instance rotation.")] = ...,  # type: ignore[assignment]
+    by: Annotated[str, typer.Option(help="A hyperparameter, for example rotation.")] = ...,  # type: ignore[assignment]
     baseline: Annotated[str, typer.Option(help="One of its values; adds differences from it and slowdowns.")] = "",
     columns: Annotated[
-        str, typer.Option(help="Further final metrics, comma-separated; default: all geometry/...")
+        str, typer.Option(help="Additional final metrics, comma-separated; default: all geometry/...")
     ] = "",
     metric: Annotated[str, typer.Option(help="A metric other than the one that the sweep reports.")] = "",
     root: Root = ROOT,

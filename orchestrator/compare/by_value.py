@@ -44,7 +44,7 @@ class Question:
     baseline: str = ""
     """One of the values; empty: none."""
     columns: tuple[str, ...] = ()
-    """Further final metrics; empty: all geometry/..."""
+    """Additional final metrics; empty: all geometry/..."""
     bounds: tuple[float, float] = UNBOUNDED
     """Range of the metric; intervals are clipped to it."""
     breaking: Mapping[tuple[str, int, int], bool] = field(default_factory=dict)
