@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from geosweep import _hooks
+from geosweep._parameters import Parameters
 
 STOP_POLL_S = 0.25
 ALONE = ("steps", 1000)
@@ -39,7 +40,7 @@ class Trial:
         self._witness = _hooks.witness() if folder is not None else None
         self.in_sweep = folder is not None
         """Whether a sweep runs this script."""
-        self.parameters: dict[str, Any] = {**defaults, **given.get("parameters", {})}
+        self.parameters = Parameters(defaults, given.get("parameters", {}))
         """The configuration, by the names in the sweep file."""
         self.id: str = given.get("trial_id", "")
         self.folder = Path(os.environ.get("GEOSWEEP_TRIAL_DIR", ".")) if self.in_sweep else Path()
@@ -87,8 +88,7 @@ class Trial:
         self._say(optimizer=True)
         import optim_core
 
-        known = optim_core.hyperparameters(self._name)
-        given = {key: value for key, value in self.parameters.items() if key in known}
+        given = self.parameters.of(optim_core.hyperparameters(self._name))
         if optim_core.needs_batches(self._name):
             if loss is None or batches is None:
                 raise ValueError(
@@ -108,8 +108,7 @@ class Trial:
             return default(model.parameters())
         import torch
 
-        known = {key: self.parameters[key] for key in ("lr", "weight_decay") if key in self.parameters}
-        return torch.optim.AdamW(model.parameters(), **known)
+        return torch.optim.AdamW(model.parameters(), **self.parameters.of(("lr", "weight_decay")))
 
     def steps(self, total: int = ALONE[1], *, tokens: float | None = None, epoch: float | None = None) -> Iterator[int]:
         """Step numbers from 0, or from where `restore` resumed, until the budget is spent; alone `total` steps.
@@ -177,7 +176,7 @@ class Trial:
                 f"geosweep: reports from rank {_rank()} are ignored; the trial's metrics are those of rank 0",
                 file=sys.stderr,
             )
-        self._say(step=at, metrics=found)
+        self._say(step=at, metrics=found, unread=sorted(self.parameters.unread))
         self._look()
 
     def checkpoint(self, **what: Any) -> None:

@@ -32,6 +32,20 @@ def ended_trials(folder: SweepFolder) -> list[TrialRecord]:
     return [replace(one, job=replace(one.job, folder=folder.address(one.trial_id))) for one in found]
 
 
+def unread(trials: Iterable[TrialRecord]) -> list[str]:
+    """A sentence for each arm that a script was given parameters of which it looked at in no trial."""
+    found: dict[str, set[str]] = {}
+    for one in trials:
+        if one.result.state.is_trained:
+            names = {name for name in one.result.facts.get("unread", "").split(", ") if name}
+            found[one.job.arm] = found.get(one.job.arm, names) & names
+    return [
+        f"the script never looked at {', '.join(sorted(names))} of {arm}: what it is there changes nothing"
+        for arm, names in found.items()
+        if names
+    ]
+
+
 def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -> dict[str, list[float]]:
     """Final values of `metric` per arm over the trials of a stage, in the order of their seeds.
 

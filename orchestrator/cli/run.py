@@ -206,10 +206,13 @@ def _left(root: Path, definition: Spec) -> str:
 
 def show_end(ended: Launched, options: Options) -> None:
     """The table of arms, why it may be exploratory, and what to do next."""
-    from orchestrator import display
+    from orchestrator import display, results
     from orchestrator.protocol import seal
 
     show(display.arms_table(ended.spec, ended.folder))
+    if ended.spec.task.is_program:
+        for line in results.unread(results.ended_trials(ended.folder)):
+            say(line, "yellow")
     show_stamps(seal.stamps(ended.folder))
     next_steps(*_following(ended, options))
 
@@ -314,7 +317,7 @@ def _invalid(file: str | Path, error: SpecError) -> dict[str, Any]:
 
 
 def _loaded(asked: Asked, overdue: Callable[[SpecError], None]) -> Spec:
-    """The sweep; `overdue` hears of a module or a task that does not come to an end. Raises SpecError."""
+    """The sweep; `overdue` is called for a module or task that does not finish. Raises SpecError."""
     from orchestrator.protocol.patience import endless_reading, watched
 
     with watched(READING_S, lambda frames: overdue(endless_reading(asked.text, asked.file, frames, READING_S))):
@@ -322,7 +325,7 @@ def _loaded(asked: Asked, overdue: Callable[[SpecError], None]) -> Spec:
 
 
 def _with_steps(error: SpecError, rest: Spec, asked: Asked) -> SpecError:
-    """What is wrong with the file, and what breaks in the first steps of the arms that are right."""
+    """The errors of the file, and those in the first steps of its valid arms."""
     from orchestrator.protocol import rehearsal
 
     try:
@@ -335,7 +338,7 @@ def _with_steps(error: SpecError, rest: Spec, asked: Asked) -> SpecError:
 
 
 def _giving_up(asked: Asked, as_json: bool = False) -> Callable[[SpecError], NoReturn]:
-    """Ends the command at once with what is wrong, from any thread: the main one cannot be interrupted."""
+    """Ends the command at once with the error, from any thread: the main one cannot be interrupted."""
     from orchestrator.protocol.patience import at_once
 
     out = os.dup(1) if as_json else -1

@@ -79,7 +79,7 @@ def _caption(document: dict[str, Any]) -> str:
     from orchestrator.compare import by_value
 
     each = "of each study " if document["unit"] == "study" else ""
-    words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
+    words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95% t intervals"]
     if "bounds" in document:
         intervals = [row["interval"] or (None, None) for row in document["rows"]]
         words[0] += f", {cut}" if (cut := cut_words(document["metric"], document["bounds"], intervals)) else ""

@@ -65,6 +65,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
             *_unplanned(evidence),
             *evidence.notes,
             *currencies.notes(evidence),
+            *results.unread(evidence.records),
             *task_choice.notes(evidence),
             *results.infeasible(evidence.folder),
         ],

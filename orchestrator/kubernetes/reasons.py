@@ -1,6 +1,6 @@
 """Why nothing runs, and what to do, in one line, from objects of the API server; makes no requests itself.
 
-What is checked, most informative first:  Kueue's Workload of a job that it holds back; refusals of Pods, which the
+What is checked, most informative first: Kueue's Workload of a job that it holds back; refusals of Pods, which the
 operator keeps as condition ReplicaFailure of the RayCluster and as events; the Pods themselves (scheduling, images,
 volumes, crashes) with their events. Wording of messages: Kubernetes 1.36, KubeRay 1.7.0, Kueue 0.19.2.
 """
@@ -24,6 +24,10 @@ WHO = {
     "worker": "a worker",
     "logs": "the Pod that reads the log",
 }
+UNCOVERED = (
+    r"unavailable in ClusterQueue|untolerated taint .* in flavor|flavor \S+ (not found|doesn't match node affinity)"
+)
+"""Messages of Kueue about a request that none of a queue's flavors covers."""
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
 
@@ -73,18 +77,23 @@ def _queue(seen: Seen) -> str:
     if not mine:
         if "workloads" in seen.unseen:
             return f"held in Kueue's queue {queue}; this account may not list workloads: {look}"
-        return f"held for Kueue's queue {queue}, but Kueue has not created a Workload: is Kueue installed?  {look}"
+        return f"held for Kueue's queue {queue}, but Kueue has not created a Workload: is Kueue installed? {look}"
     held = {c["type"]: c for c in _at(mine[-1], "status").get("conditions", ())}
     reserved, evicted = held.get("QuotaReserved", {}), held.get("Evicted", {})
-    said = reserved.get("message", "")
+    said, kind = reserved.get("message", ""), reserved.get("reason", "")
     if reserved.get("status") == "True":
         checks = [c for c in _at(mine[-1], "status").get("admissionChecks", ()) if c.get("state") != "Ready"]
         names = ", ".join(f"{c.get('name')} {c.get('state')}: {c.get('message', '')}" for c in checks)
         return f"admitted by Kueue, which waits for {names}: {look}" if names else ""
-    if re.search(r"doesn't exist|not found|inactive|stopped", said):
-        return f"Kueue cannot admit it: {said}; use an existing queue (--queue), or have it created:  {look}"
-    if re.search(r"request > maximum capacity|exceeds? .*(maximum|nominal)", said):
-        return f"it can never fit Kueue's queue {queue}:  {said}; {LESS}, or resources.max_concurrent"
+    if kind == "NoMatchingFlavor" or re.search(UNCOVERED, said):
+        return (
+            f"no flavor of Kueue's queue {queue} has what it requests: {said}; request something else, or have it "
+            f"added: {look}"
+        )
+    if kind in ("Misconfigured", "Suspended") or re.search(r"doesn't exist|not found|inactive|stopped", said):
+        return f"Kueue cannot admit it: {said}; use an existing queue (--queue), or have it created: {look}"
+    if kind == "ExceedsMaxQuota" or re.search(r"request( \(\S+\))? > maximum capacity", said):
+        return f"it can never fit Kueue's queue {queue}: {said}; {LESS}, or resources.max_concurrent"
     before = "preempted" if evicted.get("status") == "True" and evicted.get("reason") == "Preempted" else "waits"
     again = "; it will continue from its newest checkpoints" if before == "preempted" else ""
     return (
@@ -123,7 +132,7 @@ def refusal(message: str, who: str, namespace: str) -> str:
         if found := re.search(pattern, message, re.DOTALL):
             return f"{who} {says(found, namespace)}"
     said = re.sub(r"^.*?is forbidden: ", "", message, flags=re.DOTALL)
-    return f"{who} is rejected by the API server:  {said}"
+    return f"{who} is rejected by the API server: {said}"
 
 
 def _quota(found: re.Match[str], namespace: str) -> str:
@@ -132,7 +141,7 @@ def _quota(found: re.Match[str], namespace: str) -> str:
         f"{name}={amount} ({used.get(name, '?')} of {most.get(name, '?')} used)" for name, amount in asked.items()
     )
     return (
-        f"exceeds quota {found['quota']}: requests {each};  wait for others to end, {LESS}, or have it raised: "
+        f"exceeds quota {found['quota']}: requests {each}; wait for others to end, {LESS}, or have it raised: "
         f"kubectl -n {namespace} describe quota {found['quota']}"
     )
 
@@ -151,7 +160,7 @@ REFUSALS: tuple[tuple[str, Says], ...] = (
     (
         r"(?P<what>((maximum|minimum) \S+ usage per (Container|Pod) is|\S+ max limit to request ratio per).*)",
         lambda found, ns: (
-            f"violates a LimitRange:  {found['what'].rstrip('.]')}; {LESS}, or have it changed: "
+            f"violates a LimitRange: {found['what'].rstrip('.]')}; {LESS}, or have it changed: "
             f"kubectl -n {ns} describe limitrange"
         ),
     ),
@@ -166,13 +175,13 @@ REFUSALS: tuple[tuple[str, Says], ...] = (
     (
         r'violates PodSecurity "(?P<level>[^"]+)": (?P<what>.*)',
         lambda found, ns: (
-            f"is rejected by Pod Security {found['level']}:  {found['what']}; geosweep k8s render --check FILE names "
+            f"is rejected by Pod Security {found['level']}: {found['what']}; geosweep k8s render --check FILE names "
             "what to change; the level is the namespace's label pod-security.kubernetes.io/enforce"
         ),
     ),
     (
         r"no PriorityClass with name (?P<name>\S+) was found",
-        lambda found, ns: f"uses PriorityClass {found['name']}, which does not exist:  kubectl get priorityclass",
+        lambda found, ns: f"uses PriorityClass {found['name']}, which does not exist: kubectl get priorityclass",
     ),
     (
         r'admission webhook "(?P<name>[^"]+)" denied the request: (?P<what>.*)',

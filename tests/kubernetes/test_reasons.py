@@ -43,9 +43,10 @@ FULL = (
     "more needed"
 )
 TOO_LARGE = (
-    "couldn't assign flavors to pod set gpu: insufficient quota for nvidia.com/gpu in flavor default-flavor, request > "
-    "maximum capacity (16 > 8)"
+    "couldn't assign flavors to pod set gpu: insufficient quota for nvidia.com/gpu in flavor default-flavor, "
+    "previously considered podsets requests (0) + current podset request (16) > maximum capacity (8)"
 )
+UNCOVERED = "couldn't assign flavors to pod set gpu: resource nvidia.com/mig-1g.10gb unavailable in ClusterQueue"
 
 CASES: dict[str, tuple[Seen, list[str]]] = {
     "head over quota": (
@@ -160,7 +161,19 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     ),
     "Kueue, never": (
         Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending(TOO_LARGE))]),
-        ["can never fit Kueue's queue sweeps", "(16 > 8)", "resources.max_concurrent"],
+        ["can never fit Kueue's queue sweeps", "(16) > maximum capacity (8)", "resources.max_concurrent"],
+    ),
+    "Kueue, never, by its reason": (
+        Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending("too much", "ExceedsMaxQuota"))]),
+        ["can never fit Kueue's queue sweeps: too much"],
+    ),
+    "Kueue, a device that the queue does not have": (
+        Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending(UNCOVERED))]),
+        ["no flavor of Kueue's queue sweeps has what it requests", "nvidia.com/mig-1g.10gb unavailable"],
+    ),
+    "Kueue, stopped": (
+        Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending("ClusterQueue a is stopped"))]),
+        ["Kueue cannot admit it: ClusterQueue a is stopped"],
     ),
     "Kueue, no queue": (
         Seen(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator import results
 from orchestrator.definition.states import State
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.job import Result
@@ -149,6 +150,20 @@ def test_three_lines(tmp_path: Path) -> None:
         assert points[-1]["step"] == 40  # in gradient evaluations
     digests = {(result.init_digest, result.data_digest) for result, *_ in found}
     assert len({init for init, _ in digests}) == 1
+
+
+def test_a_parameter_that_the_script_never_looks_at_is_said(tmp_path: Path) -> None:
+    """Or a misspelt one would stand in the table as if it had done something."""
+    text = TEXT.format(
+        task="  program: plain_trial.py",
+        metric="val_loss",
+        arms="{sgd: {optimizer: sgd, parameters: {momentun: 0.9}}, adamw: {optimizer: adamw}}\nparameters: {lr: 0.1}",
+        unit="grad_evals",
+        budget=10,
+    )
+    folder = run(text, tmp_path)
+    said = results.unread(results.ended_trials(folder))
+    assert said == ["the script never looked at momentun of sgd: what it is there changes nothing"]
 
 
 def test_nano_with_three_lines(tmp_path: Path) -> None:

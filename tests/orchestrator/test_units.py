@@ -276,7 +276,7 @@ def test_a_poor_calibration_excuses_no_unequal_seconds(tmp_path: Path) -> None:
     evidence = Evidence(run(tmp_path, text, cache=False))
     for arm, seconds in (("sgd", 15.0), ("sam", 30.0)):
         evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
-    with pytest.raises(Refused, match=r"budgets differ by more than 25 %"):
+    with pytest.raises(Refused, match=r"budgets differ by more than 25%"):
         answer(evidence)
 
 

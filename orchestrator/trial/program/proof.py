@@ -27,7 +27,9 @@ class Shown:
     steps: int = 0
     """Steps of its optimizers."""
     optimizer: bool = False
-    """It asked for the arm's optimizer."""
+    """Whether the script requested the arm's optimizer."""
+    unread: tuple[str, ...] = ()
+    """Parameters that the script had not read when it last reported."""
     begun: bool = False
     """It continues from a checkpoint: digests are from the previous run, and what is hashed now is something else."""
     whole: bool = True
@@ -41,6 +43,8 @@ class Shown:
             self.data, self.batches = str(said["data"]), int(said.get("batches", 0))
         self.seed |= bool(said.get("seed"))
         self.optimizer |= bool(said.get("optimizer"))
+        if isinstance(said.get("unread"), list):
+            self.unread = tuple(map(str, said["unread"]))
         if said.get("budget"):
             self.budget = "given"
 

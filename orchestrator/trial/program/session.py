@@ -358,6 +358,8 @@ class ProgramSession:
         elif state is State.DIVERGED:
             value = metrics[job.metric] = float(job.program["worst"])
         proof = self._shown.document()
+        if self._shown.unread:
+            self._facts["unread"] = ", ".join(self._shown.unread)
         metrics |= {f"cost/{name}": float(proof[name]) for name in ("grad_evals", "steps") if proof[name]}
         result = Result(
             state=state,
@@ -371,7 +373,7 @@ class ProgramSession:
             last_lines=last_lines(str(self._folder))
             if error and "\n" not in error
             else "",  # otherwise the error contains them
-            facts={k: v for k, v in self._facts.items() if k in ("runs", "left")},
+            facts={k: v for k, v in self._facts.items() if k in ("runs", "left", "unread")},
             code=self._code,
             proof=proof,
         )
