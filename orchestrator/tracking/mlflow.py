@@ -82,6 +82,8 @@ class MlflowTracker:
         self._sent: dict[str, float] = {}
         self._client: Any = None
         self.repaired: list[str] = []
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying the creation of a run would create two
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._sender = Sender(self._open, self._ping, "mlflow-sender", wait_s=FIRST_S)
         self._sender.put(lambda: None)  # connect without being asked
 
@@ -206,11 +208,6 @@ class MlflowTracker:
 
     def _open(self) -> None:
         """Connect; find this sweep's runs by tag; create the parent if there is none."""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying the creation of a run would create two
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for data
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
