@@ -182,7 +182,7 @@ def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path, stu
     evidence = Evidence(folder)
     for arm, seconds in (("sgd", 31.5), ("sam", 24.0)):
         evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
-    with pytest.raises(Refused, match=r"budgets differ by more than 20 %: sam 24, sgd 31.5 \(seconds\)"):
+    with pytest.raises(Refused, match=r"budgets differ by more than 20%: sam 24, sgd 31.5 \(seconds\)"):
         answer(evidence)
     caption = str(display.arms_table(definition, folder).renderables[0].caption)
     assert "30 seconds each" in caption
